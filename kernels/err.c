@@ -1,0 +1,56 @@
+/* err: see err.h. The message is a fixed buffer: reporting an error must not need memory. */
+#include "kernels/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MESSAGE_SIZE = 2048 };
+
+static _Thread_local char message[MESSAGE_SIZE];
+
+static void err_fail(const char *fmt, va_list ap) { vsnprintf(message, sizeof message, fmt, ap); }
+
+Status err_set(Status st, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    err_fail(fmt, ap);
+    va_end(ap);
+    return st;
+}
+
+Status err_context(Status st, const char *fmt, ...) {
+    if (st == OK) return st;
+    char tail[MESSAGE_SIZE];
+    memcpy(tail, message, sizeof tail);
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(message, sizeof message, fmt, ap);
+    va_end(ap);
+    if (n >= 0 && (size_t)n < sizeof message) snprintf(message + n, sizeof message - (size_t)n, ": %s", tail);
+    return st;
+}
+
+const char *err_message(void) { return message; }
+
+void err_clear(void) { message[0] = 0; }
+
+const char *err_name(Status st) {
+    static const char *const names[] = {
+#define X(code, text) #code,
+        STATUS_LIST(X)
+#undef X
+    };
+    return (unsigned)st < STATUS_COUNT ? names[st] : "ERR_?";
+}
+
+_Noreturn void err_bug(const char *file, int line, const char *fmt, ...) {
+    fprintf(stderr, "qformer: bug at %s:%d: ", file, line);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    abort();
+}
