@@ -1,0 +1,257 @@
+/* tape: see tape.h. */
+#include "kernels/tape.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/mem.h"
+
+Status tape_open(Tape *t, const Backend *b, Arena *step) {
+    *t = (Tape){.b = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024};
+    t->nodes = mem_new((size_t)t->cap_nodes, sizeof *t->nodes);
+    t->grads = mem_new((size_t)t->cap_grads, sizeof *t->grads);
+    if (!t->nodes || !t->grads) {
+        tape_close(t);
+        return ERR_MEMORY;
+    }
+    return OK;
+}
+
+static void forget(Tape *t) {
+    for (int i = 0; i < t->ngrads; i++) free(t->grads[i]);
+    t->ngrads = t->nnodes = 0;
+}
+
+void tape_close(Tape *t) {
+    forget(t);
+    free(t->nodes);
+    free(t->grads);
+    *t = (Tape){0};
+}
+
+void tape_reset(Tape *t, bool recording) {
+    forget(t);
+    arena_reset(t->step, 0);
+    t->recording = recording;
+    t->walking = false;
+}
+
+void tape_fail(Tape *t, Status st) {
+    if (t->st == OK) t->st = st;
+    t->b = backend_null(t->b->elem);
+}
+
+/* Running full must not execute anything on memory that is not there. */
+static void *checked(Tape *t, void *p) {
+    if (t->step->full && t->st == OK)
+        tape_fail(t, err_set(ERR_MEMORY, "the step needs more than the %.2f GiB that were measured for it: a batch holds more text "
+                                         "than the plan allowed for (data.max_tokens, train.batch)",
+                             (double)t->step->size / (1 << 30)));
+    return p;
+}
+
+void *tape_push(Tape *t, int64_t count, int size) {
+    BUG_ON(t->walking, "memory of the step is taken before the walk back");
+    return checked(t, arena_push(t->step, (size_t)count, (size_t)size));
+}
+
+/* Lists of pointers and nodes double; without memory the tape stops executing (and records nothing more). */
+static bool grow(Tape *t, void **list, int *cap, size_t size) {
+    void *p = mem_grow(*list, (size_t)*cap * 2, size);
+    if (!p) {
+        tape_fail(t, ERR_MEMORY);
+        return false;
+    }
+    *list = p;
+    *cap *= 2;
+    return true;
+}
+
+static Grad *grad_new(Tape *t, int64_t rows, int64_t cols, DType dt) {
+    void *list = t->grads;
+    if (t->ngrads == t->cap_grads && !grow(t, &list, &t->cap_grads, sizeof *t->grads)) return NULL;
+    t->grads = list;
+    Grad *g = mem_new(1, sizeof *g);
+    if (!g) {
+        tape_fail(t, ERR_MEMORY);
+        return NULL;
+    }
+    *g = (Grad){.rows = rows, .cols = cols, .ld = cols, .dt = dt, .born = t->nnodes};
+    t->grads[t->ngrads++] = g;
+    return g;
+}
+
+Tensor tape_new(Tape *t, int64_t rows, int64_t cols, DType dt) {
+    Tensor x = {.rows = rows, .cols = cols, .ld = cols, .dt = dt};
+    x.data = tape_push(t, rows * cols, dtype_size(dt));
+    if (t->recording) x.grad = grad_new(t, rows, cols, dt);
+    return x;
+}
+
+Tensor tape_leaf(void *data, int64_t rows, int64_t cols, DType dt) {
+    return (Tensor){.data = data, .rows = rows, .cols = cols, .ld = cols, .dt = dt};
+}
+
+Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n) {
+    BUG_ON(first < 0 || first + n > x.cols, "columns %lld+%lld of %lld", (long long)first, (long long)n, (long long)x.cols);
+    Tensor y = x;
+    y.data = (char *)x.data + (size_t)first * (size_t)dtype_size(x.dt);
+    y.cols = n;
+    if (x.grad) {
+        y.grad = grad_new(t, x.rows, n, x.dt);
+        if (y.grad) {
+            y.grad->parent = x.grad;
+            y.grad->column = first;
+            y.grad->ld = x.grad->ld;
+            y.grad->born = x.grad->born;
+        }
+    }
+    return y;
+}
+
+Node *tape_node(Tape *t, const char *name, BackFn back) {
+    if (!t->recording) return NULL;
+    void *list = t->nodes;
+    if (t->nnodes == t->cap_nodes && !grow(t, &list, &t->cap_nodes, sizeof *t->nodes)) return NULL;
+    t->nodes = list;
+    Node *n = &t->nodes[t->nnodes++];
+    *n = (Node){.name = name, .back = back};
+    return n;
+}
+
+/* ---- gradients ---------------------------------------------------------------------------------------------------- */
+
+static char *grad_row(const Grad *g, int64_t row) {
+    return (char *)g->data + (size_t)(row * g->ld) * (size_t)dtype_size(g->dt);
+}
+
+static void grad_mark(Grad *g, int64_t lo, int64_t hi) {
+    int i = 0;
+    while (i < g->nspans && g->span[i].hi < lo) i++;
+    int j = i;
+    for (; j < g->nspans && g->span[j].lo <= hi; j++) {      /* spans i..j-1 touch [lo, hi): they become one */
+        if (g->span[j].lo < lo) lo = g->span[j].lo;
+        if (g->span[j].hi > hi) hi = g->span[j].hi;
+    }
+    BUG_ON(i == j && g->nspans == GRAD_SPANS, "a gradient is written in more than %d pieces", GRAD_SPANS);
+    if (i == j) {
+        for (int k = g->nspans++; k > i; k--) g->span[k] = g->span[k - 1];
+    } else {
+        for (int k = j; k < g->nspans; k++) g->span[i + 1 + k - j] = g->span[k];
+        g->nspans -= j - i - 1;
+    }
+    g->span[i].lo = lo;
+    g->span[i].hi = hi;
+}
+
+/* Zeroes what nobody wrote of rows [lo, hi); returns whether anything in it had been written. */
+static bool grad_fill(Tape *t, Grad *g, int64_t lo, int64_t hi) {
+    bool any = false;
+    int64_t at = lo;
+    for (int i = 0; i <= g->nspans && at < hi; i++) {
+        int64_t next = i < g->nspans ? g->span[i].lo : hi;
+        if (next > hi) next = hi;
+        if (next > at) t->b->zero(grad_row(g, at), (size_t)((next - at) * g->ld) * (size_t)dtype_size(g->dt));
+        if (i < g->nspans) {
+            if (g->span[i].lo < hi && g->span[i].hi > lo) any = true;
+            if (g->span[i].hi > at) at = g->span[i].hi;
+        }
+    }
+    grad_mark(g, lo, hi);
+    return any;
+}
+
+static bool grad_written(const Grad *g, int64_t lo, int64_t hi, bool *all) {
+    *all = false;
+    bool any = false;
+    for (int i = 0; i < g->nspans; i++) {
+        if (g->span[i].lo < hi && g->span[i].hi > lo) any = true;
+        if (g->span[i].lo <= lo && g->span[i].hi >= hi) *all = true;
+    }
+    return any;
+}
+
+static void grad_memory(Tape *t, Grad *g) {
+    if (g->data) return;
+    if (g->parent) {
+        grad_memory(t, g->parent);
+        if (!g->parent->nspans) {
+            t->b->zero(g->parent->data, (size_t)(g->parent->rows * g->parent->ld) * (size_t)dtype_size(g->dt));
+            grad_mark(g->parent, 0, g->parent->rows);
+        }
+        g->data = (char *)g->parent->data + (size_t)g->column * (size_t)dtype_size(g->dt);
+        grad_mark(g, 0, g->rows);
+        return;
+    }
+    g->data = checked(t, pool_take(&t->pool, (size_t)(g->rows * g->cols), (size_t)dtype_size(g->dt)));
+}
+
+void *tape_grad_to(Tape *t, Tensor x, bool *add) {
+    Grad *g = x.grad;
+    *add = false;
+    if (!g) return NULL;
+    grad_memory(t, g);
+    int64_t lo = x.row0, hi = x.row0 + x.rows;
+    bool all, any = grad_written(g, lo, hi, &all);
+    if (any && !all) grad_fill(t, g, lo, hi);
+    *add = any;
+    if (!any) grad_mark(g, lo, hi);
+    return grad_row(g, lo);
+}
+
+void *tape_grad_of(Tape *t, Tensor y) {
+    Grad *g = y.grad;
+    if (!g || !g->data) return NULL;
+    int64_t lo = y.row0, hi = y.row0 + y.rows;
+    bool all, any = grad_written(g, lo, hi, &all);
+    if (!any) return NULL;
+    if (!all) grad_fill(t, g, lo, hi);
+    return grad_row(g, lo);
+}
+
+int64_t tape_grad_ld(Tensor x) { return x.grad ? x.grad->ld : 0; }
+
+static void start_walk(Tape *t) {
+    if (t->walking) return;
+    t->walking = true;
+    pool_open(&t->pool, t->step);
+}
+
+void tape_seed(Tape *t, Tensor x, const void *grad) {
+    start_walk(t);
+    bool add;
+    void *dx = tape_grad_to(t, x, &add);
+    if (!dx) return;
+    t->b->copy_rows(dx, tape_grad_ld(x), NULL, grad, x.cols, NULL, x.rows, x.cols, add);
+}
+
+void tape_backward(Tape *t) {
+    start_walk(t);
+    for (int i = t->nnodes - 1; i >= 0; i--) {
+        t->b->mark(t->nodes[i].name);
+        t->nodes[i].back(t, &t->nodes[i]);
+        t->b->mark(NULL);
+        while (t->ngrads && t->grads[t->ngrads - 1]->born >= i) {
+            Grad *g = t->grads[--t->ngrads];
+            if (!g->parent) pool_give(&t->pool, g->data);
+            free(g);
+        }
+    }
+    t->nnodes = 0;
+}
+
+void *tape_scratch(Tape *t, int64_t count, int size) {
+    if (t->walking) return checked(t, pool_take(&t->pool, (size_t)count, (size_t)size));
+    return checked(t, arena_push(t->step, (size_t)count, (size_t)size));
+}
+
+/* Before the walk scratch is the top of the arena; blocks are given back in reverse order. */
+void tape_scratch_free(Tape *t, void *p) {
+    if (t->walking) pool_give(&t->pool, p);
+    else if (!t->step->full) arena_reset(t->step, (size_t)((char *)p - t->step->base));
+}
+
+Status tape_status(Tape *t) {
+    if (t->st != OK) return t->st;
+    return t->b->status();
+}

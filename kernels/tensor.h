@@ -1,0 +1,52 @@
+/* tensor: a view of a row-major matrix on the device, and its gradient.
+ *
+ * Everything that flows is a matrix of rows; a vector has one column. Views by rows share memory and gradient with what
+ * they were cut from. grad is NULL for what wants no gradient. Owns nothing: data lie in an arena. */
+#ifndef QF_TENSOR_H
+#define QF_TENSOR_H
+#include <stdint.h>
+
+#include "kernels/backend.h"
+
+/* The gradient of one allocated tensor, made when the backward walk first needs it. Which rows have been written is kept
+ * as intervals: the first writer of a row overwrites, later ones add, rows nobody wrote are zero (the first-write rule). */
+enum { GRAD_SPANS = 8 };
+typedef struct Grad {
+    void *data;                          /* NULL until needed */
+    int64_t rows, cols, ld;
+    DType dt;
+    int born;                            /* node before which it came to life: the walk frees it there */
+    int nspans;
+    struct { int64_t lo, hi; } span[GRAD_SPANS];   /* written rows, sorted, apart from each other */
+    struct Grad *parent;                 /* a column block of that gradient (starts as zeros), or NULL */
+    int64_t column;
+} Grad;
+
+typedef struct {
+    void *data;
+    Grad *grad;
+    int64_t rows, cols, ld;              /* elements */
+    int64_t row0;                        /* first row, counted in grad's rows */
+    DType dt;
+} Tensor;
+
+static inline int64_t tensor_count(Tensor x) { return x.rows * x.cols; }
+
+static inline Tensor tensor_rows(Tensor x, int64_t first, int64_t n) {
+    BUG_ON(first < 0 || n < 0 || first + n > x.rows, "rows %lld+%lld of %lld", (long long)first, (long long)n, (long long)x.rows);
+    x.data = (char *)x.data + (size_t)(first * x.ld) * (size_t)dtype_size(x.dt);
+    x.row0 += first;
+    x.rows = n;
+    return x;
+}
+
+/* A learned matrix or vector: f32 master, the elem copy that enters products (the master itself in f32), f32 gradient.
+ * A frozen one has a gradient too (kernels need not ask), but products for it are left out and nobody reads it. */
+typedef struct {
+    float *w, *g;
+    void *copy;
+    int64_t rows, cols;                  /* (out, in); a vector has one row */
+    bool frozen;
+} Param;
+
+#endif

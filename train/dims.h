@@ -1,0 +1,17 @@
+/* dims: the sizes of a model, under the letters of DESIGN.md. */
+#ifndef QF_DIMS_H
+#define QF_DIMS_H
+#include <stdint.h>
+
+typedef struct {
+    int32_t L, C, H, F;                 /* layers, hidden, heads, feed-forward */
+    int32_t Q, E, P, Z;                 /* queries, image width, image tokens, projection */
+    int32_t V, N, X;                    /* vocabulary with [DEC], positions, cross-attention where layer % X == 0 */
+    int32_t T;                          /* word pieces a caption keeps, [CLS] and [SEP] included */
+    int32_t pad, cls, sep, dec;         /* ids */
+} Dims;
+
+static inline int dims_cross_layers(const Dims *d) { return (d->L + d->X - 1) / d->X; }
+static inline int dims_is_cross(const Dims *d, int layer) { return layer % d->X == 0; }
+
+#endif
