@@ -1,0 +1,32 @@
+/* model: the Q-Former, forward, over one wave (spec/model.md 2-7). Backward is the tape's. Does not know losses or data. */
+#ifndef QF_MODEL_H
+#define QF_MODEL_H
+#include "train/params.h"
+#include "train/wave.h"
+
+/* Where and when dropout draws: p = 0 in evaluation. */
+typedef struct { float p; uint64_t seed; uint32_t step; } Noise;
+
+/* Image keys and values of every cross-attention layer, once per step: kv[l] is (images P, 2C), keys first. */
+enum { MAX_LAYERS = 128 };
+typedef struct { int images; Tensor kv[MAX_LAYERS]; } ImageKV;
+
+/* features: `images` rows blocks of (P, E) raw, type dt, scale per image or NULL; on the device. ln_vision is folded in. */
+void model_image(ImageKV *kv, Tape *t, const Params *p, const void *features, DType dt, const float *scale, int images);
+
+/* Hidden states (NQ + NT, C) after the last layer. kv may be NULL when no segment has an image. */
+Tensor model_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *kv, Noise noise);
+
+/* One layer, for generation with cached keys too: qkv (N,3C) of x has been computed; xkv holds the keys and values the self
+ * plan speaks of (qkv itself in training). Rows [0, nq) are queries, the rest text. */
+Tensor model_qkv(Tape *t, const Params *p, int layer, Tensor x);
+Tensor model_layer(Tape *t, const Params *p, int layer, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at, const Wave *w,
+                   const ImageKV *kv, Noise noise);
+
+/* Heads. features: normalised projection f32 of rows (queries: vision_proj, [CLS] rows: text_proj). LM transform: rows ready
+ * for the tied product. ITM: (n, 2) f32 logits, the mean over Q rows taken before the (linear) head, which is the same. */
+Tensor model_features(Tape *t, const Params *p, Tensor rows, ParamKind weight, ParamKind bias);
+Tensor model_lm_transform(Tape *t, const Params *p, Tensor rows);
+Tensor model_itm(Tape *t, const Params *p, Tensor rows);
+
+#endif
