@@ -1,0 +1,126 @@
+/* zip: see zip.h. */
+#include "checkpoints/zip.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/mem.h"
+
+enum { LOCAL = 0x04034b50, CENTRAL = 0x02014b50, END = 0x06054b50, END64 = 0x06064b50, LOCATOR64 = 0x07064b50 };
+enum { LOCAL_SIZE = 30, CENTRAL_SIZE = 46, END_SIZE = 22, END64_SIZE = 56, LOCATOR64_SIZE = 20, COMMENT_LIMIT = 65535 };
+
+typedef struct { const uint8_t *p; size_t n; const char *path; } Bytes;
+
+static uint64_t little(const uint8_t *p, int bytes) {
+    uint64_t v = 0;
+    for (int i = bytes - 1; i >= 0; i--) v = v << 8 | p[i];
+    return v;
+}
+
+static bool inside(Bytes b, uint64_t at, uint64_t n) { return at <= b.n && n <= b.n - at; }
+
+static Status bad(Bytes b, const char *what) { return err_set(ERR_FORMAT, "%s: broken zip archive: %s", b.path, what); }
+
+bool zip_looks_like(const uint8_t *bytes, size_t n) { return n >= END_SIZE && little(bytes, 4) == LOCAL; }
+
+/* The end record is the last thing in the file but for a comment. */
+static Status find_directory(Bytes b, uint64_t *at, uint64_t *size, uint64_t *count) {
+    size_t lowest = b.n > END_SIZE + COMMENT_LIMIT ? b.n - END_SIZE - COMMENT_LIMIT : 0, e = 0;
+    bool found = false;
+    for (size_t i = b.n >= END_SIZE ? b.n - END_SIZE + 1 : 0; i > lowest && !found; i--)
+        if (little(b.p + i - 1, 4) == END && little(b.p + i - 1 + 20, 2) == b.n - (i - 1) - END_SIZE) {
+            e = i - 1;
+            found = true;
+        }
+    if (!found) return bad(b, "no end of the directory; the file is cut short");
+    const uint8_t *p = b.p + e;
+    uint64_t disk = little(p + 4, 2), start_disk = little(p + 6, 2);
+    *count = little(p + 10, 2);
+    *size = little(p + 12, 4);
+    *at = little(p + 16, 4);
+    if (e >= LOCATOR64_SIZE && little(b.p + e - LOCATOR64_SIZE, 4) == LOCATOR64) {
+        uint64_t e64 = little(b.p + e - LOCATOR64_SIZE + 8, 8);
+        if (!inside(b, e64, END64_SIZE) || little(b.p + e64, 4) != END64) return bad(b, "no 64-bit end record");
+        p = b.p + e64;
+        disk = little(p + 16, 4);
+        start_disk = little(p + 20, 4);
+        *count = little(p + 32, 8);
+        *size = little(p + 40, 8);
+        *at = little(p + 48, 8);
+    }
+    if (disk != 0 || start_disk != 0) return bad(b, "it is one part of several");
+    if (!inside(b, *at, *size) || *count > *size / CENTRAL_SIZE) return bad(b, "the directory lies outside the file");
+    return OK;
+}
+
+/* Replaces the fields that are all ones by those of the 64-bit extra field (4.5.3), in its fixed order. */
+static bool widen(const uint8_t *extra, size_t n, uint64_t *size, uint64_t *packed, uint64_t *offset) {
+    uint64_t *fields[3] = {size, packed, offset};
+    while (n >= 4) {
+        size_t id = (size_t)little(extra, 2), len = (size_t)little(extra + 2, 2);
+        if (len > n - 4) return false;
+        if (id == 1) {
+            const uint8_t *p = extra + 4, *end = p + len;
+            for (int i = 0; i < 3; i++) {
+                if (*fields[i] != 0xffffffffu) continue;
+                if (end - p < 8) return false;
+                *fields[i] = little(p, 8);
+                p += 8;
+            }
+            return true;
+        }
+        extra += 4 + len;
+        n -= 4 + len;
+    }
+    return *size != 0xffffffffu && *packed != 0xffffffffu && *offset != 0xffffffffu;
+}
+
+/* One entry of the directory at *at, which is moved behind it. */
+static Status read_entry(Bytes b, uint64_t *at, uint64_t end, ZipRecord *r) {
+    if (end - *at < CENTRAL_SIZE || little(b.p + *at, 4) != CENTRAL) return bad(b, "an entry of the directory is missing");
+    const uint8_t *p = b.p + *at;
+    uint64_t flags = little(p + 8, 2), method = little(p + 10, 2), packed = little(p + 20, 4), size = little(p + 24, 4);
+    uint64_t name = little(p + 28, 2), extra = little(p + 30, 2), comment = little(p + 32, 2), local = little(p + 42, 4);
+    if (end - *at - CENTRAL_SIZE < name + extra + comment) return bad(b, "an entry reaches out of the directory");
+    *at += CENTRAL_SIZE + name + extra + comment;
+    if (!widen(p + CENTRAL_SIZE + name, (size_t)extra, &size, &packed, &local)) return bad(b, "a broken 64-bit field");
+    if (method != 0 || (flags & 1) || packed != size) return bad(b, "a record is compressed or encrypted");
+    if (!inside(b, local, LOCAL_SIZE) || little(b.p + local, 4) != LOCAL) return bad(b, "a record is missing");
+    uint64_t data = local + LOCAL_SIZE + little(b.p + local + 26, 2) + little(b.p + local + 28, 2);
+    if (!inside(b, data, size)) return bad(b, "a record reaches out of the file");
+    *r = (ZipRecord){(const char *)p + CENTRAL_SIZE, (size_t)name, b.p + data, (size_t)size};
+    return OK;
+}
+
+static int by_name(const void *a, const void *b) {
+    const ZipRecord *x = a, *y = b;
+    size_t n = x->name_len < y->name_len ? x->name_len : y->name_len;
+    int c = n ? memcmp(x->name, y->name, n) : 0;
+    return c ? c : (x->name_len > y->name_len) - (x->name_len < y->name_len);
+}
+
+Status zip_read(Zip *z, const uint8_t *bytes, size_t n, const char *path) {
+    *z = (Zip){0};
+    Bytes b = {bytes, n, path};
+    uint64_t at = 0, size = 0, count = 0;
+    Status st = find_directory(b, &at, &size, &count);
+    if (st != OK) return st;
+    if (!(z->records = mem_new((size_t)count, sizeof *z->records))) return ERR_MEMORY;
+    for (uint64_t end = at + size; z->count < count && st == OK; z->count++)
+        st = read_entry(b, &at, end, &z->records[z->count]);
+    if (st == OK && count) qsort(z->records, z->count, sizeof *z->records, by_name);
+    for (size_t i = 1; st == OK && i < z->count; i++)
+        if (by_name(&z->records[i - 1], &z->records[i]) == 0) st = bad(b, "two records of the same name");
+    if (st != OK) zip_free(z);
+    return st;
+}
+
+void zip_free(Zip *z) {
+    free(z->records);
+    *z = (Zip){0};
+}
+
+const ZipRecord *zip_find(const Zip *z, const char *name, size_t name_len) {
+    ZipRecord key = {name, name_len, NULL, 0};
+    return z->count ? bsearch(&key, z->records, z->count, sizeof key, by_name) : NULL;
+}

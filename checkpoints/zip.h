@@ -1,0 +1,33 @@
+/* zip: where the records of a stored (uncompressed) zip archive lie in memory. For pth.c, whose files are such archives.
+ *
+ * Reads the central directory, with the 64-bit forms, and the local header of each record. Every offset and length is
+ * checked against the file. Refused: compressed or encrypted records, archives in several parts, duplicate names.
+ * Does not check the CRC of records (torch can be told to write none) and never allocates more than the directory.
+ *
+ * Format: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16, 4.5.3. */
+#ifndef QF_ZIP_H
+#define QF_ZIP_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/err.h"
+
+typedef struct {
+    const char *name;           /* not ended by NUL */
+    size_t name_len;
+    const uint8_t *data;
+    size_t size;
+} ZipRecord;
+
+typedef struct {
+    ZipRecord *records;         /* sorted by name */
+    size_t count;
+} Zip;
+
+bool zip_looks_like(const uint8_t *bytes, size_t n);
+Status zip_read(Zip *z, const uint8_t *bytes, size_t n, const char *path);   /* ERR_FORMAT; records point into bytes */
+void zip_free(Zip *z);
+const ZipRecord *zip_find(const Zip *z, const char *name, size_t name_len);  /* NULL when absent */
+
+#endif
