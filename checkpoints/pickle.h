@@ -20,7 +20,7 @@
 #include "kernels/dtype.h"
 #include "kernels/err.h"
 
-enum { PICKLE_BYTES = 64 << 20, PICKLE_VALUES = 4 << 20, PICKLE_TENSORS = 1 << 20, PICKLE_DIMS = 8 };
+enum { PICKLE_BYTES = 64 << 20, PICKLE_VALUES = 4 << 20, PICKLE_TENSORS = 1 << 18, PICKLE_DIMS = 8 };
 
 enum PickleKind {
     PK_NONE, PK_BOOL, PK_INT, PK_FLOAT, PK_STR,

@@ -99,6 +99,14 @@ static int by_name(const void *a, const void *b) {
     return c ? c : (x->name_len > y->name_len) - (x->name_len < y->name_len);
 }
 
+Status zip_sort(Zip *z, const char *path) {
+    if (z->count) qsort(z->records, z->count, sizeof *z->records, by_name);
+    for (size_t i = 1; i < z->count; i++)
+        if (by_name(&z->records[i - 1], &z->records[i]) == 0)
+            return err_set(ERR_FORMAT, "%s: broken archive: two records of the same name", path);
+    return OK;
+}
+
 Status zip_read(Zip *z, const uint8_t *bytes, size_t n, const char *path) {
     *z = (Zip){0};
     Bytes b = {bytes, n, path};
@@ -108,9 +116,7 @@ Status zip_read(Zip *z, const uint8_t *bytes, size_t n, const char *path) {
     if (!(z->records = mem_new((size_t)count, sizeof *z->records))) return ERR_MEMORY;
     for (uint64_t end = at + size; z->count < count && st == OK; z->count++)
         st = read_entry(b, &at, end, &z->records[z->count]);
-    if (st == OK && count) qsort(z->records, z->count, sizeof *z->records, by_name);
-    for (size_t i = 1; st == OK && i < z->count; i++)
-        if (by_name(&z->records[i - 1], &z->records[i]) == 0) st = bad(b, "two records of the same name");
+    if (st == OK) st = zip_sort(z, path);
     if (st != OK) zip_free(z);
     return st;
 }

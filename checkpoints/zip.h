@@ -28,6 +28,7 @@ typedef struct {
 bool zip_looks_like(const uint8_t *bytes, size_t n);
 Status zip_read(Zip *z, const uint8_t *bytes, size_t n, const char *path);   /* ERR_FORMAT; records point into bytes */
 void zip_free(Zip *z);
+Status zip_sort(Zip *z, const char *path);                                   /* by name; ERR_FORMAT when one stands twice */
 const ZipRecord *zip_find(const Zip *z, const char *name, size_t name_len);  /* NULL when absent */
 
 #endif

@@ -2,16 +2,12 @@
  * JSON tree: { "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {"key": "text"} }. */
 #include "data/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "data/mapfile.h"
 #include "kernels/mem.h"
 
 enum { HEADER_LIMIT = 100000000 };
@@ -24,8 +20,7 @@ typedef struct {
 
 struct StFile {
     char *path;
-    void *map;                /* NULL when the bytes belong to the caller */
-    size_t size;
+    MapFile map;              /* empty when the bytes belong to the caller */
     char *text;               /* all unescaped strings of the header */
     Entry *entries;           /* sorted by place in the file */
     size_t count, room;
@@ -291,9 +286,9 @@ static int by_name(const void *a, const void *b) {
 static bool tensor_bytes(const StTensor *t, size_t *out) {
     size_t n = (size_t)dtype_size(t->dtype);
     for (int i = 0; i < t->ndim; i++)
-        if (t->shape[i] < 0 || !mem_mul(n, (size_t)t->shape[i], &n)) return false;
+        if (t->shape[i] < 0 || !mem_mul(n, (size_t)t->shape[i], &n) || n > INT64_MAX) return false;
     *out = n;
-    return n <= INT64_MAX;
+    return true;
 }
 
 /* Sizes, offsets and pointers of all tensors, in the order of the data: no hole, no overlap, nothing left over. */
@@ -367,37 +362,18 @@ Status st_open_memory(StFile **out, const void *bytes, size_t n, const char *nam
 
 Status st_open(StFile **out, const char *path) {
     *out = NULL;
-    Status st = OK;
-    void *map = NULL;
-    struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
-    if (fstat(fd, &info) != 0) { st = err_set(ERR_IO, "%s: %s", path, strerror(errno)); goto done; }
-    if (!S_ISREG(info.st_mode)) { st = err_set(ERR_IO, "%s: is not a regular file", path); goto done; }
-    if (info.st_size < 8) {
-        st = err_set(ERR_FORMAT, "%s: %jd bytes are no safetensors file", path, (intmax_t)info.st_size);
-        goto done;
-    }
-    map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED) {
-        map = NULL;
-        st = err_set(ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
-        goto done;
-    }
-    if ((st = st_open_memory(out, map, (size_t)info.st_size, path)) != OK) goto done;
-    (*out)->map = map;
-    (*out)->size = (size_t)info.st_size;
-    map = NULL;
-done:
-    if (map) munmap(map, (size_t)info.st_size);
-    close(fd);
+    MapFile map;
+    Status st = mapfile_open(&map, path);
+    if (st == OK) st = st_open_memory(out, map.bytes, map.n, path);
+    if (st == OK) (*out)->map = map;
+    else mapfile_close(&map);
     return st;
 }
 
 void st_close(StFile *f) {
     if (!f) return;
     for (size_t i = 0; i < f->count; i++) free(f->entries[i].copy);
-    if (f->map) munmap(f->map, f->size);
+    mapfile_close(&f->map);
     free(f->entries);
     free(f->by_name);
     free(f->meta);
