@@ -43,3 +43,124 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wconversion -Wstrict-prototypes -Wmi
 OPT      := -O3 -march=$(MARCH) -fno-math-errno -fno-trapping-math
 CFLAGS   := -std=c11 -D_GNU_SOURCE -I. -g $(OPT) $(WARN) -fopenmp -MMD -MP
 LDLIBS   := -lm -lpthread -lz $(HDF5_L) -lyaml -ljansson -lutf8proc -ljpeg -lpng
+
+ifneq ($(call on,$(DNNL)),)
+CFLAGS   += -DHAVE_DNNL
+LDLIBS   += -ldnnl
+else ifneq ($(call on,$(CBLAS)),)
+CFLAGS   += -DHAVE_CBLAS
+LDLIBS   += -lopenblas
+endif
+ifneq ($(call on,$(MPI)),)
+CFLAGS   += -DHAVE_MPI
+MPI_SYS  := $(patsubst -I%,-isystem %,$(MPI_C))
+LDLIBS   += $(MPI_L)
+endif
+
+ifeq ($(FLAVOUR),asan)
+CFLAGS   += -O1 -fsanitize=address -fno-omit-frame-pointer
+LDFLAGS  += -fsanitize=address
+else ifeq ($(FLAVOUR),ubsan)
+CFLAGS   += -O1 -fsanitize=undefined -fno-sanitize-recover=all
+LDFLAGS  += -fsanitize=undefined
+else ifeq ($(FLAVOUR),tsan)
+CFLAGS   += -O1 -fsanitize=thread
+LDFLAGS  += -fsanitize=thread
+else ifeq ($(FLAVOUR),cov)
+CFLAGS   += -O0 --coverage
+LDFLAGS  += --coverage
+endif
+ifneq ($(FLAVOUR),release)
+BIN      := $(B)/qformer
+endif
+
+VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+# ---- what is built -------------------------------------------------------------------------------------------------
+# kernels/cpu is compiled twice, once an element type. CUDA: .cu leaves by nvcc, host code beside them by the C compiler.
+SRC      := $(wildcard kernels/*.c data/*.c checkpoints/*.c train/*.c eval/*.c)
+CPU_SRC  := $(wildcard kernels/cpu/*.c)
+OBJ      := $(SRC:%.c=$(B)/%.o) $(CPU_SRC:%.c=$(B)/%.f32.o) $(CPU_SRC:%.c=$(B)/%.bf16.o)
+
+ifneq ($(and $(call on,$(CUDA)),$(wildcard kernels/cuda/device.c)),)
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
+CFLAGS   += -DHAVE_CUDA -isystem $(CUDA_HOME)/include
+NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -Wall,-Wextra \
+            -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90,code=sm_90 \
+            -gencode arch=compute_100,code=sm_100
+CUDA_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
+OBJ      += $(CUDA_OBJ)
+LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -ldl
+endif
+
+TESTS    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+FUZZERS  := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
+LIB      := $(B)/libqformer.a
+
+.PHONY: all demo test golden bench asan ubsan tsan tidy fuzz cov clean help found deps deps-test tests-built
+.DEFAULT_GOAL := all
+
+all: found $(BIN)
+
+help:
+	@echo "make            build build/qformer            make demo    install, build, train on drawn scenes, evaluate"
+	@echo "make test       all tests                      make golden  reference fixtures (DIR=..., device=cuda)"
+	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS=60 each"
+	@echo "make asan ubsan tsan cov tidy                  the checking builds"
+
+tick = $(if $(call on,$(2)),✓,✗) $(1)$(if $(call on,$(2)),, - $(3))
+found:
+	@echo "$(call tick,HDF5,$(HDF5),needed: libhdf5-dev)"
+	@echo "$(call tick,libyaml,$(YAML),needed: libyaml-dev)    $(call tick,jansson,$(JANSSON),needed: libjansson-dev)"
+	@echo "$(call tick,utf8proc,$(UTF8PROC),needed: libutf8proc-dev)   $(call tick,jpeg,$(JPEG),needed: libjpeg-dev)   $(call tick,png,$(PNG),needed: libpng-dev)"
+	@echo "$(call tick,oneDNN,$(DNNL),slower without: libdnnl-dev)    $(call tick,MPI,$(MPI),several processes: libopenmpi-dev)    $(call tick,CUDA,$(CUDA),no nvcc: CPU only)"
+	@$(if $(and $(HDF5),$(YAML),$(JANSSON),$(UTF8PROC),$(JPEG),$(PNG)),true,echo "Something needed is missing; 'make deps' installs it or names the line to type." >&2; exit 1)
+
+$(BIN): $(B)/qformer.o $(LIB)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) -fopenmp -o $@ $(B)/qformer.o $(LIB) $(LDLIBS)
+
+$(LIB): $(OBJ)
+	@echo "  AR   $@"
+	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJ)
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS) $(EXTRA) -c $< -o $@
+
+$(B)/kernels/cpu/%.f32.o: kernels/cpu/%.c
+	@mkdir -p $(@D)
+	@echo "  CC   $< (f32)"
+	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=0 -c $< -o $@
+
+$(B)/kernels/cpu/%.bf16.o: kernels/cpu/%.c
+	@mkdir -p $(@D)
+	@echo "  CC   $< (bf16)"
+	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=1 -c $< -o $@
+
+$(B)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  NVCC $<"
+	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
+
+$(B)/data/h5.o: EXTRA := $(HDF5_C)
+$(B)/kernels/dist.o: EXTRA := $(MPI_SYS)
+$(B)/qformer.o $(B)/train/doctor.o: EXTRA := -DQFORMER_VERSION='"$(VERSION)"'
+
+$(B)/tests/%: tests/%.c $(LIB)
+	@mkdir -p $(@D)
+	@echo "  TEST $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
+
+$(B)/golden: tests/golden.c $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+
+$(B)/bench/%: tests/bench/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+
+-include $(OBJ:.o=.d) $(B)/qformer.d $(TESTS:=.d)

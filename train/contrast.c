@@ -1,0 +1,141 @@
+/* contrast: see contrast.h. */
+#include "train/contrast.h"
+
+#include <stdlib.h>
+
+#include "kernels/dist.h"
+#include "kernels/mem.h"
+
+#define TAKE(count, type) ((type *)arena_push(run, (size_t)(count), sizeof(type)))
+
+Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec, bool ids, bool weights) {
+    int64_t W = dist_size(), G = B * W, Q = d->Q, Z = d->Z;
+    *c = (Contrast){.b = b, .spec = *spec, .B = B, .G = G, .Q = Q, .Z = Z, .first = dist_rank() * B};
+    c->I = TAKE(B * Q * Z, float);
+    c->T = TAKE(B * Z, float);
+    c->dI = TAKE(B * Q * Z, float);
+    c->dT = TAKE(B * Z, float);
+    c->I_all = W > 1 ? TAKE(G * Q * Z, float) : c->I;
+    c->T_all = W > 1 ? TAKE(G * Z, float) : c->T;
+    if (spec->full) {
+        c->dI_all = W > 1 ? TAKE(G * Q * Z, float) : c->dI;
+        c->dT_all = W > 1 ? TAKE(G * Z, float) : c->dT;
+    }
+    c->S_i2t = TAKE(B * G, float);
+    c->S_t2i = TAKE(B * G, float);
+    c->dS_i2t = TAKE(B * G, float);
+    c->dS_t2i = TAKE(B * G, float);
+    c->arg_i2t = TAKE(B * G, int32_t);
+    c->arg_t2i = TAKE(B * G, int32_t);
+    c->row_loss = TAKE(2 * B, float);
+    c->dtemp = TAKE(2 * B, float);
+    c->target = TAKE(B, int32_t);
+    c->pair = TAKE(B, uint32_t);
+    c->row_id = ids ? TAKE(B, int64_t) : NULL;
+    c->col_id = ids ? TAKE(G, int64_t) : NULL;
+    c->negative_image = TAKE(B, int32_t);
+    c->negative_text = TAKE(B, int32_t);
+    c->weights = weights ? TAKE(2 * B * G, float) : NULL;
+    return run->full ? ERR_MEMORY : OK;
+}
+
+void contrast_fill(Contrast *c) {
+    for (int32_t i = 0; i < c->B; i++) {
+        int32_t t = (int32_t)c->first + i;
+        uint32_t p = (uint32_t)t;
+        c->b->upload(c->target + i, &t, sizeof t);
+        c->b->upload(c->pair + i, &p, sizeof p);
+        c->b->sync();
+    }
+}
+
+/* Device memory by the backend's own collective when it has one, else through the host. */
+static Status gather(Contrast *c, void *dst, const void *src, size_t bytes) {
+    const Backend *b = c->b;
+    if (dst == src) return OK;
+    if (b->all_gather) {
+        b->all_gather(dst, src, bytes);
+        return OK;
+    }
+    b->sync();
+    return dist_all_gather(dst, src, bytes);
+}
+
+static Status gather_features(Contrast *c, const int64_t *ids) {
+    Status st = gather(c, c->I_all, c->I, (size_t)(c->B * c->Q * c->Z) * sizeof(float));
+    if (st == OK) st = gather(c, c->T_all, c->T, (size_t)(c->B * c->Z) * sizeof(float));
+    if (st != OK || !c->row_id) return st;
+    BUG_ON(!ids, "contrast: image-id targets without ids");
+    c->b->upload(c->row_id, ids, (size_t)c->B * sizeof *ids);
+    c->b->sync();
+    if (dist_size() > 1) return gather(c, c->col_id, c->row_id, (size_t)c->B * sizeof *ids);
+    c->b->copy(c->col_id, c->row_id, (size_t)c->B * sizeof *ids);
+    return OK;
+}
+
+/* Sums a gathered gradient over ranks and adds this rank's rows to d. */
+static Status take_own(Contrast *c, float *all, float *d, int64_t row) {
+    if (all == d) return OK;
+    if (c->b->all_reduce) {
+        c->b->all_reduce(all, c->G * row, false);
+        c->b->all_reduce_wait();
+    } else {
+        Status st = dist_all_reduce_f32(all, c->G * row);
+        if (st != OK) return st;
+    }
+    c->b->axpy(d, all + c->first * row, 1.0f, c->B * row);
+    return OK;
+}
+
+static Status backward(Contrast *c) {
+    const Backend *b = c->b;
+    int64_t B = c->B, G = c->G, Q = c->Q, Z = c->Z;
+    b->zero(c->dI, (size_t)(B * Q * Z) * sizeof(float));
+    b->zero(c->dT, (size_t)(B * Z) * sizeof(float));
+    b->simmax_bwd_image(c->dI, c->dS_i2t, c->arg_i2t, c->T_all, B, G, Q, Z, G, 1);
+    b->simmax_bwd_text(c->dT, c->dS_t2i, c->arg_t2i, c->I_all, G, B, Q, Z, 1, G);
+    if (!c->spec.full) return OK;
+    if (c->dI_all != c->dI) {
+        b->zero(c->dI_all, (size_t)(G * Q * Z) * sizeof(float));
+        b->zero(c->dT_all, (size_t)(G * Z) * sizeof(float));
+    }
+    b->simmax_bwd_image(c->dI_all, c->dS_t2i, c->arg_t2i, c->T, G, B, Q, Z, 1, G);
+    b->simmax_bwd_text(c->dT_all, c->dS_i2t, c->arg_i2t, c->I, B, G, Q, Z, G, 1);
+    Status st = take_own(c, c->dI_all, c->dI, Q * Z);
+    return st == OK ? take_own(c, c->dT_all, c->dT, Z) : st;
+}
+
+Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *dtemp_grad, float *loss, bool grad) {
+    const Backend *b = c->b;
+    int64_t B = c->B, G = c->G;
+    Status st = gather_features(c, ids);
+    if (st != OK) return st;
+    b->simmax(c->S_i2t, c->arg_i2t, c->I, c->T_all, B, G, c->Q, c->Z, G, 1);
+    b->simmax(c->S_t2i, c->arg_t2i, c->I_all, c->T, G, B, c->Q, c->Z, 1, G);
+    ItcLoss l = {.rows = B, .n = G, .si = G, .sj = 1, .temp = temp, .target = c->target, .row_id = c->row_id, .col_id = c->col_id,
+                 .smoothing = c->spec.smoothing, .scale = 0.5f * c->spec.weight / (float)G};
+    for (int k = 0; k < 2; k++) {
+        l.S = k ? c->S_t2i : c->S_i2t;
+        l.dS = grad ? (k ? c->dS_t2i : c->dS_i2t) : NULL;
+        l.loss = c->row_loss + k * B;
+        l.dtemp = grad ? c->dtemp + k * B : NULL;
+        b->itc_loss(&l);
+    }
+    b->sum(loss, c->row_loss, 2 * B, true);
+    if (!grad) return OK;
+    if (dtemp_grad) b->sum(dtemp_grad, c->dtemp, 2 * B, true);
+    return backward(c);
+}
+
+Status contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step, int32_t *image, int32_t *text) {
+    Negatives n = {.rows = c->B, .n = c->G, .si = c->G, .sj = 1, .temp = temp, .target = c->target, .row_id = c->row_id,
+                   .col_id = c->col_id, .row_pair = c->pair, .rule = c->spec.rule, .seed = seed, .step = step};
+    n.S = c->S_t2i, n.site = SITE_NEGATIVE_IMAGE, n.out = c->negative_image, n.weights = c->weights;
+    c->b->negatives(&n);
+    n.S = c->S_i2t, n.site = SITE_NEGATIVE_TEXT, n.out = c->negative_text;
+    n.weights = c->weights ? c->weights + c->B * c->G : NULL;
+    c->b->negatives(&n);
+    c->b->download(image, c->negative_image, (size_t)c->B * sizeof *image);
+    c->b->download(text, c->negative_text, (size_t)c->B * sizeof *text);
+    return c->b->status();
+}

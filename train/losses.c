@@ -1,0 +1,192 @@
+/* losses: see losses.h. */
+#include "train/losses.h"
+
+#include <stdlib.h>
+
+#include "kernels/mem.h"
+
+static const int32_t *text_of(const Step *s, int64_t g) { return s->ids + g * s->p->d.T; }
+
+/* A word piece is a target when something stands before it and it is not [PAD]. */
+static bool is_target(const Step *s, int64_t g, int32_t t) { return t > 0 && text_of(s, g)[t] != s->p->d.pad; }
+
+int64_t losses_targets(const Step *s, int64_t g) {
+    int64_t n = 0;
+    for (int32_t t = 1; t < s->len[g]; t++) n += is_target(s, g, t);
+    return n;
+}
+
+bool losses_is_negative(const Step *s, int64_t a, int64_t b) {
+    return a != b && !(s->spec.image_ids && s->image_id[a] == s->image_id[b]);
+}
+
+/* ---- wave 1 ------------------------------------------------------------------------------------------------------- */
+
+/* Pair i of the piece: local pair first + i, global pair g. */
+static void list_segments(Piece *c, const Step *s, bool all) {
+    int32_t n = (int32_t)c->n, Q = s->p->d.Q;
+    bool itg = all && s->spec.itg != 0, itm = all && s->spec.itm != 0;
+    c->itg0 = itg ? 2 * n : -1;
+    c->itm0 = itm ? 2 * n + (itg ? n : 0) : -1;
+    for (int32_t i = 0; i < n; i++) {
+        int64_t g = s->contrast.first + c->first + i;
+        Segment image = {.nq = Q, .first_id = -1, .sees = -1, .image = i, .pass = PASS_ITC_IMAGE, .pair = (uint32_t)g};
+        Segment text = {.nt = s->len[g], .ids = text_of(s, g), .first_id = -1, .sees = -1, .image = -1, .pass = PASS_ITC_TEXT, .pair = (uint32_t)g};
+        c->seg[i] = image;
+        c->seg[n + i] = text;
+        if (itg) {
+            Segment gen = text;
+            gen.pass = PASS_ITG, gen.first_id = s->p->d.dec, gen.sees = i, gen.causal = true;
+            c->seg[c->itg0 + i] = gen;
+        }
+        if (itm) {
+            Segment match = text;
+            match.nq = Q, match.image = i, match.joint = true, match.pass = PASS_ITM;
+            c->seg[c->itm0 + i] = match;
+        }
+    }
+}
+
+static void list_targets(Piece *c, Step *s) {
+    int64_t most = 0, k = 0;
+    for (int64_t i = 0; i < c->n; i++) most += losses_targets(s, s->contrast.first + c->first + i);
+    int32_t *rows = room_take(&s->room, (size_t)most, sizeof *rows), *target = room_take(&s->room, (size_t)most, sizeof *target);
+    for (int64_t i = 0; i < c->n; i++) {
+        int64_t g = s->contrast.first + c->first + i;
+        for (int32_t t = 1; t < s->len[g]; t++) {
+            if (!is_target(s, g, t)) continue;
+            rows[k] = c->seg[c->itg0 + i].t0 + t - 1;
+            target[k++] = text_of(s, g)[t];
+        }
+    }
+    c->nlm = most;
+    c->lm_rows = room_device(&s->room, rows);
+    c->lm_target = room_device(&s->room, target);
+}
+
+static const void *features_up(Step *s, const StepBatch *batch, int64_t first, int64_t n, const float **scale) {
+    const Dims *d = &s->p->d;
+    size_t row = (size_t)d->P * (size_t)d->E * (size_t)dtype_size(batch->dt);
+    const char *from = (const char *)batch->features + (size_t)first * row;
+    *scale = batch->scale ? batch->scale + first : NULL;
+    if (s->b->unified) return from;
+    s->b->upload(s->features[0], from, (size_t)n * row);
+    if (batch->scale) {
+        s->b->upload(s->scales, *scale, (size_t)n * sizeof(float));
+        *scale = s->scales;
+    }
+    return s->features[0];
+}
+
+Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all) {
+    const Dims *d = &s->p->d;
+    Tape *t = &s->tape;
+    c->first = first;
+    c->n = n;
+    list_segments(c, s, all);
+    room_reset(&s->room);
+    int count = (int)(n * (2 + (c->itg0 >= 0) + (c->itm0 >= 0)));
+    Status st = wave_build(&c->wave, &s->room, d, c->seg, count, (int)n);
+    if (st != OK) return st;
+    int32_t *cls = room_take(&s->room, (size_t)n, sizeof *cls);
+    for (int64_t i = 0; i < n; i++) cls[i] = c->seg[n + i].t0;
+    if (c->itg0 >= 0) list_targets(c, s);
+    room_upload(&s->room);
+
+    const float *scale;
+    const void *features = features_up(s, batch, first, n, &scale);
+    model_image(&c->kv, t, s->p, features, batch->dt, scale, (int)n);
+    c->x = model_forward(t, s->p, &c->wave, &c->kv, noise);
+    Tensor text = tensor_rows(c->x, c->wave.NQ, c->wave.NT), first_rows = tape_new(t, n, d->C, s->b->elem);
+    op_gather(t, first_rows, text, room_device(&s->room, cls));
+    c->I = model_features(t, s->p, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
+    c->T = model_features(t, s->p, first_rows, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
+    return tape_status(t);
+}
+
+/* ---- matching ----------------------------------------------------------------------------------------------------- */
+
+static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
+    Tape *t = &s->tape;
+    Tensor logits = model_itm(t, s->p, rows);
+    float *loss = tape_push(t, logits.rows, sizeof *loss);
+    int32_t *target = room_take(&s->room, (size_t)logits.rows, sizeof *target);
+    for (int64_t i = 0; i < logits.rows; i++) target[i] = label;
+    room_upload(&s->room);
+    op_xent(t, loss, NULL, logits, room_device(&s->room, target), 0.0f, scale);
+    t->b->sum(s->sums + SUM_ITM, loss, logits.rows, true);
+}
+
+/* Negative pairs whose image is here: for each text of the global batch the image drawn for it, when it is ours; for each of
+ * our images the text drawn for it. Returns how many, or -1 when there are more than were planned for. */
+static int list_negatives(const Piece *c, const Step *s, Segment *seg) {
+    int n = 0;
+    int64_t lo = s->contrast.first + c->first, hi = lo + c->n;
+    Segment pair = {.nq = s->p->d.Q, .first_id = -1, .sees = -1, .joint = true};
+    for (int64_t g = 0; g < s->G; g++) {
+        int64_t image = s->negative_image[g];
+        if (image < lo || image >= hi || !losses_is_negative(s, g, image)) continue;
+        if (n == s->itm_cap) return -1;
+        pair.image = (int32_t)(image - lo), pair.pass = PASS_ITM_IMAGE, pair.pair = (uint32_t)g;
+        pair.ids = text_of(s, g), pair.nt = s->len[g];
+        seg[n++] = pair;
+    }
+    for (int64_t g = lo; g < hi; g++) {
+        int64_t text = s->negative_text[g];
+        if (!losses_is_negative(s, g, text)) continue;
+        if (n == s->itm_cap) return -1;
+        pair.image = (int32_t)(g - lo), pair.pass = PASS_ITM_TEXT, pair.pair = (uint32_t)g;
+        pair.ids = text_of(s, text), pair.nt = s->len[text];
+        seg[n++] = pair;
+    }
+    return n;
+}
+
+static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
+    Segment *seg = mem_new((size_t)s->itm_cap, sizeof *seg);
+    if (!seg) return ERR_MEMORY;
+    Status st = OK;
+    Wave w;
+    int n = list_negatives(c, s, seg);
+    if (n < 0)
+        st = err_set(ERR_MEMORY, "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
+                                 "(lower train.accum, or raise train.batch)", (long long)s->itm_cap);
+    else if (n > 0 && (st = wave_build(&w, &s->room, &s->p->d, seg, n, (int)c->n)) == OK) {
+        room_upload(&s->room);
+        Tensor x = model_forward(&s->tape, s->p, &w, &c->kv, noise);
+        matching_loss(s, tensor_rows(x, 0, w.NQ), 0, scale);
+    }
+    free(seg);
+    return st;
+}
+
+/* ---- generation --------------------------------------------------------------------------------------------------- */
+
+static void generation_loss(const Piece *c, Step *s, float scale) {
+    Tape *t = &s->tape;
+    if (!c->nlm) return;
+    Tensor rows = tape_new(t, c->nlm, s->p->d.C, s->b->elem);
+    op_gather(t, rows, tensor_rows(c->x, c->wave.NQ, c->wave.NT), c->lm_rows);
+    Tensor h = model_lm_transform(t, s->p, rows);
+    float *loss = tape_push(t, c->nlm, sizeof *loss);
+    op_lm_loss(t, loss, NULL, h, params_get(s->p, P_WORD, -1), params_get(s->p, P_LM_BIAS, -1), c->lm_target, s->spec.smoothing, scale);
+    t->b->sum(s->sums + SUM_ITG, loss, c->nlm, true);
+}
+
+Status piece_losses(Piece *c, Step *s, Noise noise, float scale, int64_t itm_pairs, double itg_tokens, const float *dI, const float *dT) {
+    const Dims *d = &s->p->d;
+    Tape *t = &s->tape;
+    if (c->itg0 >= 0) generation_loss(c, s, (float)(scale * s->spec.itg / itg_tokens));
+    if (c->itm0 >= 0 && itm_pairs) {
+        float k = scale * s->spec.itm / (float)itm_pairs;
+        matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * d->Q), 1, k);
+        Status st = negative_pairs(c, s, noise, k);
+        if (st != OK) return st;
+    }
+    if (t->recording) {
+        tape_seed(t, c->I, dI);
+        tape_seed(t, c->T, dT);
+        tape_backward(t);
+    }
+    return tape_status(t);
+}

@@ -1,0 +1,27 @@
+/* losses: what one piece of a batch runs: its waves, and the losses of matching and generation (losses.md 4 to 6). */
+#ifndef QF_LOSSES_H
+#define QF_LOSSES_H
+#include "train/step.h"
+
+typedef struct {
+    int64_t first, n;                   /* local pairs [first, first + n) */
+    ImageKV kv;
+    Wave wave;                          /* wave 1 */
+    Tensor x, I, T;                     /* hidden states of wave 1; features (n Q, Z), (n, Z) */
+    Segment *seg;                       /* wave 1: n ITC images, n ITC texts, then n ITG, then n ITM, as wanted */
+    int itg0, itm0;                     /* where those begin, -1 when not wanted */
+    const int32_t *lm_rows, *lm_target; /* device: text rows that predict, and what */
+    int64_t nlm;
+} Piece;
+
+/* Features to the device, image keys, wave 1 forward. `all` false: only what the contrastive loss needs. */
+Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all);
+
+/* Wave 2 and the losses of this piece; sums of row losses go to s->sums. Then, when recording, the walk back: dI and dT are
+ * gradients of this piece's features. itm_pairs, itg_tokens: what the means are taken over; scale multiplies gradients. */
+Status piece_losses(Piece *c, Step *s, Noise noise, float scale, int64_t itm_pairs, double itg_tokens, const float *dI, const float *dT);
+
+int64_t losses_targets(const Step *s, int64_t g);            /* words of text g that the generation loss counts */
+bool losses_is_negative(const Step *s, int64_t a, int64_t b);/* whether pairs a and b (global) may stand as a negative */
+
+#endif

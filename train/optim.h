@@ -1,0 +1,39 @@
+/* optim: learning rate, gradient norm, AdamW over the parameter table's ranges (training.md 1 to 3). */
+#ifndef QF_OPTIM_H
+#define QF_OPTIM_H
+#include "train/params.h"
+
+/*   id           name          */
+#define SCHEDULE_LIST(X)        \
+    X(COSINE,      "cosine")      /* cosine over all steps, warm-up included */ \
+    X(COSINE_TAIL, "cosine_tail") /* cosine over the steps after the warm-up */ \
+    X(LAVIS_EPOCH, "lavis_epoch") /* cosine by epoch, warm-up inside epoch 0 only */ \
+    X(LAVIS_STEP,  "lavis_step")  /* decay_rate ^ epoch, warm-up inside epoch 0 only */ \
+    X(CONSTANT,    "constant")    /* the peak after the warm-up */ \
+    X(LAVIS_CONSTANT, "lavis_constant") /* the same, warm-up inside epoch 0 only */
+
+typedef enum {
+#define X(id, name) SCHED_##id,
+    SCHEDULE_LIST(X)
+#undef X
+} ScheduleKind;
+
+typedef struct {
+    ScheduleKind kind;
+    double peak, min, warmup_lr, decay_rate;
+    int64_t warmup, steps, steps_per_epoch;
+} Schedule;
+
+double schedule_lr(const Schedule *s, int64_t step);         /* of step 0, 1, ...; set before the step's forward */
+
+typedef struct { float beta1, beta2, eps, weight_decay, clip, ema; } AdamSpec;   /* clip 0: none; ema 0: none */
+
+/* Norm of the trainable gradients over all ranks' sum. Not finite: *bad names the first tensor that is not. */
+Status optim_norm(const Params *p, void *scratch, float clip, float *norm, const ParamTensor **bad);
+size_t optim_scratch(void);                                  /* bytes of device scratch that optim_norm and optim_update share */
+
+/* One AdamW update number t (1, 2, ...) with the gradient scaled as optim_norm found; gradients become zero. skip: nothing but
+ * the zeroing. */
+void optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip);
+
+#endif
