@@ -11,7 +11,7 @@
 #include "data/mapfile.h"
 #include "kernels/mem.h"
 
-enum { NAME_LIMIT = 512, DEPTH_LIMIT = 6, VISIT_LIMIT = 4 << 20 };
+enum { NAME_LIMIT = 512, COPY_FACTOR = 4, DEPTH_LIMIT = 6, VISIT_LIMIT = 4 << 20 };
 _Static_assert((int)PICKLE_DIMS == (int)ST_DIMS, "a tensor of a pickle must fit StTensor");
 
 typedef struct {
@@ -190,7 +190,7 @@ static Status add_entry(PthFile *f, const char *name, uint32_t view, bool in_mod
     const PickleTensor *v = &f->pickle.tensors[view];
     e->t = (StTensor){.name = e->name, .dtype = f->pickle.storages[v->storage].dtype, .ndim = v->ndim};
     memcpy(e->t.shape, v->shape, sizeof e->t.shape);
-    e->t.nbytes = (size_t)v->elements * (size_t)dtype_size(e->t.dtype);
+    if (!mem_mul((size_t)v->elements, (size_t)dtype_size(e->t.dtype), &e->t.nbytes)) e->t.nbytes = SIZE_MAX;
     return OK;
 }
 
@@ -344,9 +344,9 @@ Status pth_tensor(PthFile *f, size_t i, const StTensor **out) {
         if (dense(v) && (uintptr_t)src % size == 0) {
             e->t.data = src;
         } else {
-            if (v->elements > s->elements || e->t.nbytes > 4 * f->size - f->copied)
-                return err_set(ERR_FORMAT, "%s: tensor %s repeats its elements (a view with stride 0 or the like); store it dense",
-                               f->path, e->name);
+            if (e->t.nbytes > COPY_FACTOR * f->size - f->copied)
+                return err_set(ERR_FORMAT, "%s: tensor %s repeats its elements, so that copies would take %d times the file",
+                               f->path, e->name, COPY_FACTOR);
             if (!(e->copy = mem_new(e->t.nbytes, 1))) return ERR_MEMORY;
             f->copied += e->t.nbytes;
             gather(e->copy, f->storage[v->storage], v, size);

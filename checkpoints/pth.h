@@ -9,7 +9,7 @@
  *
  * Every count, offset and stride is checked, so an open file holds only tensors that lie inside of it. Refused: names not
  * on the list of pickle.c, big-endian files, compressed archives, more than ST_DIMS dimensions, files without tensors,
- * and views that repeat elements beyond what their storage holds. */
+ * and views that repeat elements (stride 0) beyond four times the size of the file. */
 #ifndef QF_PTH_H
 #define QF_PTH_H
 #include <stdbool.h>
