@@ -1,0 +1,100 @@
+/* qformer: the door. `main`, the table of commands, and the help that is made from it.
+ *
+ *     qformer <command> [config.yaml] [key=value ...]
+ *
+ * Exit codes: 0 done, 1 the run failed, 2 the request was wrong. */
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/dist.h"
+#include "train/commands.h"
+#include "train/doctor.h"
+#include "train/options.h"
+
+/*    name        one line of help                                      an example */
+#define COMMAND_LIST(X) \
+    X(doctor,     "what this build and this machine offer",             "") \
+
+typedef struct {
+    const char *name;
+    Status (*run)(const Options *o);
+    const char *help, *example;
+} Command;
+
+static const Command commands[] = {
+#define X(name, help, example) { #name, cmd_##name, help, example },
+    COMMAND_LIST(X)
+#undef X
+};
+
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const Command *find_command(const char *name) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+static void print_commands(FILE *f) {
+    fputs("qformer pretrains, fine-tunes and evaluates BLIP-2's Q-Former on image features.\n\n"
+          "usage: qformer <command> [config.yaml] [key=value ...]\n\n", f);
+    for (int i = 0; i < COMMANDS; i++) fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fputs("\nqformer <command> --help lists a command's options, qformer --options all of them, qformer --version\n"
+          "says what was built. To begin:  qformer doctor    or    make demo\n", f);
+}
+
+static void print_help(const Command *c) {
+    printf("qformer %s: %s\n\nusage: qformer %s [config.yaml] %s[key=value ...]\n", c->name, c->help, c->name,
+           options_used_by("in", c->name) ? "[input] " : "");
+    if (c->example[0]) printf("example: qformer %s %s\n", c->name, c->example);
+    puts("\n  option                 default   meaning [bounds]");
+    options_help(c->name, stdout);
+}
+
+static int unknown_command(const char *word) {
+    const char *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
+    const char *near = options_nearest(word, names, COMMANDS);
+    if (near) fprintf(stderr, "qformer: there is no command '%s'; the nearest is %s\n", word, near);
+    else fprintf(stderr, "qformer: there is no command '%s'; 'qformer --help' lists them\n", word);
+    return 2;
+}
+
+static bool wants_help(int argc, char **argv) {
+    for (int i = 0; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return true;
+    return false;
+}
+
+/* Every rank finds the same mistake in a request: one of them says it. */
+static int exit_code(const Command *c, Status st) {
+    if (st == OK) return 0;
+    if (st != ERR_USAGE || dist_rank() == 0) fprintf(stderr, "qformer %s: %s\n", c->name, err_message());
+    return st == ERR_USAGE ? 2 : 1;
+}
+
+static Status run(const Command *c, int argc, char **argv) {
+    Options *o = NULL;
+    Status st = options_parse(&o, c->name, argc, argv);
+    if (!st && opt_int(o, "threads") > 0) omp_set_num_threads((int)opt_int(o, "threads"));
+    if (!st) st = c->run(o);
+    options_free(o);
+    return st;
+}
+
+int main(int argc, char **argv) {
+    const char *word = argc > 1 ? argv[1] : "";
+    if (!word[0]) { print_commands(stderr); return 2; }
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) { print_commands(stdout); return 0; }
+    if (!strcmp(word, "--version")) { print_version(stdout); return 0; }
+    if (!strcmp(word, "--options")) return options_reference(stdout) ? 1 : 0;
+    const Command *c = find_command(word);
+    if (!c) return unknown_command(word);
+    if (wants_help(argc - 2, argv + 2)) { print_help(c); return 0; }
+    Status st = dist_open(&argc, &argv);
+    if (!st) st = run(c, argc - 2, argv + 2);
+    int code = exit_code(c, st);
+    dist_close();
+    return code;
+}

@@ -1,0 +1,11 @@
+/* commands: what a word after `qformer` runs, as far as train/ holds it. eval/commands.h has the others, qformer.c the table.
+ *
+ * A command reads its options, speaks on stdout, and returns a status; qformer.c turns it into the exit code. */
+#ifndef QF_TRAIN_COMMANDS_H
+#define QF_TRAIN_COMMANDS_H
+#include "kernels/err.h"
+#include "train/options.h"
+
+Status cmd_doctor(const Options *o);
+
+#endif

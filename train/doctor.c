@@ -1,0 +1,221 @@
+/* doctor: see doctor.h. `qformer doctor` prints one page: build, processor, memory, disk, devices, measured speed, and
+ * what to do about what it found. It changes nothing; what cannot be asked is said to be unknown. */
+#include "train/doctor.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "kernels/backend.h"
+#include "kernels/dist.h"
+#include "kernels/mem.h"
+#include "train/commands.h"
+#include "train/status.h"
+
+#ifndef QFORMER_VERSION
+#define QFORMER_VERSION "unknown"
+#endif
+
+#ifdef HAVE_DNNL
+enum { WITH_DNNL = 1 };
+#else
+enum { WITH_DNNL = 0 };
+#endif
+#ifdef HAVE_CBLAS
+enum { WITH_CBLAS = 1 };
+#else
+enum { WITH_CBLAS = 0 };
+#endif
+#ifdef HAVE_MPI
+enum { WITH_MPI = 1 };
+#else
+enum { WITH_MPI = 0 };
+#endif
+#ifdef HAVE_CUDA
+enum { WITH_CUDA = 1 };
+#else
+enum { WITH_CUDA = 0 };
+#endif
+
+/* The parts a build can be without, and what to install for each. */
+static const struct { const char *name; bool in; const char *what, *package; } parts[] = {
+    { "oneDNN", WITH_DNNL, "fast matrix products on the CPU", "libdnnl-dev" },
+    { "CBLAS", WITH_CBLAS, "matrix products where there is no oneDNN", "libopenblas-dev" },
+    { "MPI", WITH_MPI, "several processes", "libopenmpi-dev openmpi-bin" },
+    { "CUDA", WITH_CUDA, "GPUs", "the CUDA toolkit (nvcc)" },
+};
+
+enum { PARTS = sizeof parts / sizeof parts[0] };
+
+const char *version_string(void) { return QFORMER_VERSION; }
+
+void print_version(FILE *f) {
+    fprintf(f, "qformer %s\ncompiled by %s\nwith HDF5, libyaml, jansson, utf8proc, libjpeg, libpng", QFORMER_VERSION,
+#ifdef __clang__
+            "clang " __clang_version__
+#else
+            "gcc " __VERSION__
+#endif
+    );
+    for (int i = 0; i < PARTS; i++)
+        if (parts[i].in) fprintf(f, ", %s", parts[i].name);
+    fputs("\nwithout", f);
+    const char *comma = "";
+    for (int i = 0; i < PARTS; i++)
+        if (!parts[i].in) { fprintf(f, "%s %s", comma, parts[i].name); comma = ","; }
+    fputs(comma[0] ? "\n" : " nothing\n", f);
+}
+
+/* ---- asking the machine ------------------------------------------------------------------------------------------ */
+
+/* The value of the first line of `path` that starts with `key`, up to n bytes; false when there is none. An empty key
+ * takes the first line. */
+static bool read_field(const char *path, const char *key, char *value, size_t n) {
+    FILE *f = fopen(path, "r");
+    char *line = NULL;
+    size_t room = 0;
+    bool found = false;
+    while (f && !found && getline(&line, &room, f) > 0) {
+        if (strncmp(line, key, strlen(key)) != 0) continue;
+        const char *v = line + strlen(key);
+        v += strspn(v, " \t:");
+        snprintf(value, n, "%.*s", (int)strcspn(v, "\n"), v);
+        found = true;
+    }
+    free(line);
+    if (f) fclose(f);
+    return found;
+}
+
+static bool has_flag(const char *flags, const char *name) {
+    size_t n = strlen(name);
+    for (const char *p = strstr(flags, name); p; p = strstr(p + 1, name))
+        if ((p == flags || p[-1] == ' ') && (p[n] == ' ' || !p[n])) return true;
+    return false;
+}
+
+static int cores_allowed(void) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static void print_cpu(void) {
+    static const char *const names[] = { "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16" };
+    char model[256] = "unknown", *flags = mem_new(1, 8192), quota[64];
+    long long us, period;
+    read_field("/proc/cpuinfo", "model name", model, sizeof model);
+    printf("processor    %s\n             %d cores for this process of %ld", model, cores_allowed(),
+           sysconf(_SC_NPROCESSORS_ONLN));
+    if (read_field("/sys/fs/cgroup/cpu.max", "", quota, sizeof quota) && sscanf(quota, "%lld %lld", &us, &period) == 2)
+        printf(", of which %.1f may be busy at a time (cgroup)", (double)us / (double)period);
+    fputs("\n            ", stdout);
+    if (flags && read_field("/proc/cpuinfo", "flags", flags, 8192))
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+            printf(" %s%s", has_flag(flags, names[i]) ? "" : "no ", names[i]);
+    else fputs(" instruction sets unknown", stdout);
+    putchar('\n');
+    free(flags);
+}
+
+static void print_memory(void) {
+    char total[64], left[64], limit[64];
+    long long bytes;
+    if (!read_field("/proc/meminfo", "MemTotal", total, sizeof total) ||
+        !read_field("/proc/meminfo", "MemAvailable", left, sizeof left)) {
+        puts("memory       unknown");
+        return;
+    }
+    printf("memory       %.1f GiB, %.1f GiB free", (double)atoll(total) / (1 << 20), (double)atoll(left) / (1 << 20));
+    if (read_field("/sys/fs/cgroup/memory.max", "", limit, sizeof limit) && (bytes = atoll(limit)) > 0)
+        printf("; this process may take %.1f GiB (cgroup)", (double)bytes / (1 << 30));
+    putchar('\n');
+}
+
+/* Of the folder `out`, or of what exists above it. */
+static void print_disk(const char *out) {
+    struct statvfs v;
+    char *path = mem_strdup(out[0] ? out : ".");
+    while (path && access(path, F_OK) != 0 && strrchr(path, '/') > path) *strrchr(path, '/') = 0;
+    const char *where = path && access(path, F_OK) == 0 ? path : ".";
+    if (statvfs(where, &v) == 0)
+        printf("disk         %.1f GiB free in %s%s\n", (double)v.f_bavail * (double)v.f_frsize / (1 << 30), where,
+               access(where, W_OK) == 0 ? "" : " (which this user may not write to)");
+    else printf("disk         %s: %s\n", where, strerror(errno));
+    free(path);
+}
+
+/* ---- measuring --------------------------------------------------------------------------------------------------- */
+
+/* Multiplies two squares until half a second has passed; floating-point operations a second, 0 when it cannot. */
+static double gemm_speed(DType type) {
+    enum { N = 1024, LEAST = 3 };
+    const Backend *b = backend_cpu(type);
+    size_t bytes = (size_t)N * N * (type == DT_BF16 ? 2 : 4);
+    void *x = mem_new(bytes, 1), *y = mem_new(bytes, 1), *z = mem_new(bytes, 1), *scratch = NULL;
+    double best = 0;
+    if (!b || !x || !y || !z || !(scratch = mem_new(b->workspace, 1))) goto done;
+    b->set_workspace(scratch, b->workspace);
+    Gemm g = { .m = N, .n = N, .k = N, .a = x, .b = y, .c = z, .lda = N, .ldb = N, .ldc = N,
+               .ab = type, .ct = type, .tb = true };
+    double start = status_clock();
+    for (int i = 0; i < LEAST || status_clock() - start < 0.5; i++) {
+        double t = status_clock();
+        b->gemm(&g);
+        b->sync();
+        t = status_clock() - t;
+        if (i && t > 0 && 2.0 * N * N * N / t > best) best = 2.0 * N * N * N / t;      /* the first one also builds */
+    }
+    if (b->status()) best = 0;
+done:
+    free(x);
+    free(y);
+    free(z);
+    free(scratch);
+    return best;
+}
+
+static void print_speed(void) {
+    double single = gemm_speed(DT_F32), half = gemm_speed(DT_BF16);
+    printf("measured     %.0f GFLOP/s in f32, %.0f in bf16 (1024 x 1024 products, best of half a second)\n", single / 1e9,
+           half / 1e9);
+    printf("             precision=auto takes %s on this CPU%s\n", cpu_has_bf16() ? "bf16" : "f32",
+           (half > 1.2 * single) == cpu_has_bf16() ? "" : ", although the other was faster just now");
+}
+
+static void print_gpu(void) {
+    const Backend *b = NULL;
+    if (backend_cuda(&b, DT_BF16, 0)) {
+        printf("GPU          none: %s\n", err_message());
+        err_clear();
+        return;
+    }
+    printf("GPU          %s\n", b->name);
+    backend_close(b);
+}
+
+static void print_advice(void) {
+    bool any = false;
+    for (int i = 0; i < PARTS; i++) {
+        if (parts[i].in || (i == 1 && WITH_DNNL)) continue;
+        printf("%s %s: install %s, then 'make clean all'\n", any ? "            " : "could have  ", parts[i].what,
+               parts[i].package);
+        any = true;
+    }
+}
+
+Status cmd_doctor(const Options *o) {
+    print_version(stdout);
+    printf("MPI          %s\n\n", dist_version());
+    print_cpu();
+    print_memory();
+    print_disk(opt_str(o, "out"));
+    print_gpu();
+    if (!opt_bool(o, "dry_run")) print_speed();
+    print_advice();
+    return OK;
+}
