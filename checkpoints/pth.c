@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "checkpoints/pickle.h"
-#include "checkpoints/zip.h"
+#include "checkpoints/zipmap.h"
 #include "data/mapfile.h"
 #include "kernels/mem.h"
 
@@ -49,7 +49,7 @@ bool pth_looks_like(const void *bytes, size_t n) {
 /* ---- storages ---------------------------------------------------------------------------------------------------- */
 
 /* Looks up every storage under prefix + key, and checks that it is there in full. */
-static Status bind_storages(PthFile *f, const Zip *records, const char *prefix, size_t prefix_len) {
+static Status bind_storages(PthFile *f, const ZipMap *records, const char *prefix, size_t prefix_len) {
     const Pickle *p = &f->pickle;
     char name[NAME_LIMIT];
     if (!(f->storage = mem_new(p->nstorages, sizeof *f->storage))) return ERR_MEMORY;
@@ -60,7 +60,7 @@ static Status bind_storages(PthFile *f, const Zip *records, const char *prefix, 
         if (len > sizeof name) return err_set(ERR_FORMAT, "%s: a storage has a key of %zu bytes", f->path, len);
         if (prefix_len) memcpy(name, prefix, prefix_len);
         memcpy(name + prefix_len, s->key, s->key_len);
-        const ZipRecord *r = zip_find(records, name, len);
+        const ZipRecord *r = zipmap_find(records, name, len);
         if (!r) return err_set(ERR_FORMAT, "%s: storage %.*s is not in the file", f->path, shown, s->key);
         if (!mem_mul((size_t)s->elements, (size_t)dtype_size(s->dtype), &bytes) || bytes > r->size)
             return err_set(ERR_FORMAT, "%s: storage %.*s claims %" PRId64 " elements of %s, the file holds %zu bytes of it", f->path,
@@ -77,8 +77,8 @@ static bool ends_with(const ZipRecord *r, const char *end) {
 
 /* A zip archive: FOLDER/data.pkl, FOLDER/data/KEY, perhaps FOLDER/byteorder. */
 static Status open_zip(PthFile *f) {
-    Zip zip;
-    Status st = zip_read(&zip, f->bytes, f->size, f->path);
+    ZipMap zip;
+    Status st = zipmap_read(&zip, f->bytes, f->size, f->path);
     if (st != OK) return st;
     char prefix[NAME_LIMIT];
     const ZipRecord *pkl = NULL;
@@ -100,27 +100,27 @@ static Status open_zip(PthFile *f) {
     st = pickle_read(&f->pickle, pkl->data, pkl->size, f->path, NULL);
     if (st == OK) st = bind_storages(f, &zip, prefix, len);
 done:
-    zip_free(&zip);
+    zipmap_free(&zip);
     return st;
 }
 
 /* The storages behind the pickles: a list of keys, then for each an i64 count and the elements. Their type is known only
  * from the places that mention them. */
-static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, Zip *found) {
+static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, ZipMap *found) {
     Status st = OK;
     const Pickle *p = &f->pickle;
     const PickleValue *list = &keys->values[keys->root];
-    Zip types = {0};
+    ZipMap types = {0};
     if (list->kind != PK_LIST) return err_set(ERR_FORMAT, "%s: the list of storages is missing", f->path);
     if (!(types.records = mem_new(p->nstorages, sizeof *types.records)) ||
         !(found->records = mem_new(list->count, sizeof *found->records))) { st = ERR_MEMORY; goto done; }
     for (size_t i = 0; i < p->nstorages; i++)
         types.records[i] = (ZipRecord){p->storages[i].key, p->storages[i].key_len, NULL, (size_t)dtype_size(p->storages[i].dtype)};
     types.count = p->nstorages;
-    (void)zip_sort(&types, f->path);                     /* keys that stand here twice are no error */
+    (void)zipmap_sort(&types, f->path);                     /* keys that stand here twice are no error */
     for (uint32_t c = list->u.items.first; c != PICKLE_NIL; c = keys->cells[c].next) {
         const PickleValue *key = &keys->values[keys->cells[c].value];
-        const ZipRecord *type = key->kind == PK_STR ? zip_find(&types, key->u.str.p, key->u.str.n) : NULL;
+        const ZipRecord *type = key->kind == PK_STR ? zipmap_find(&types, key->u.str.p, key->u.str.n) : NULL;
         int64_t n;
         size_t bytes;
         if (!type) { st = err_set(ERR_FORMAT, "%s: a storage that no tensor uses", f->path); goto done; }
@@ -131,7 +131,7 @@ static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, Zip
         found->records[found->count++] = (ZipRecord){key->u.str.p, key->u.str.n, f->bytes + at, bytes};
         at += bytes;
     }
-    st = zip_sort(found, f->path);
+    st = zipmap_sort(found, f->path);
     goto done;
 cut:
     st = err_set(ERR_FORMAT, "%s: is cut short: a storage reaches beyond its end", f->path);
@@ -143,7 +143,7 @@ done:
 /* Before torch 1.6: pickles of the magic, the protocol 1001, the machine, the object and the keys, then the storages. */
 static Status open_legacy(PthFile *f) {
     Pickle part = {0};
-    Zip found = {0};
+    ZipMap found = {0};
     size_t at = sizeof legacy_magic, used = 0;
     Status st = pickle_read(&part, f->bytes + at, f->size - at, f->path, &used);
     if (st != OK) return st;
@@ -168,7 +168,7 @@ static Status open_legacy(PthFile *f) {
     if (st == OK) st = bind_storages(f, &found, "", 0);
 done:
     pickle_free(&part);
-    zip_free(&found);
+    zipmap_free(&found);
     return st;
 }
 
@@ -271,7 +271,7 @@ Status pth_open_memory(PthFile **out, const void *bytes, size_t n, const char *n
     f->size = n;
     Status st = (f->path = mem_strdup(name)) ? OK : ERR_MEMORY;
     if (st == OK)
-        st = is_legacy(bytes, n) ? open_legacy(f) : zip_looks_like(bytes, n) ? open_zip(f)
+        st = is_legacy(bytes, n) ? open_legacy(f) : zipmap_looks_like(bytes, n) ? open_zip(f)
            : err_set(ERR_FORMAT, "%s: is no PyTorch checkpoint (neither a zip archive nor the older container)", name);
     if (st == OK) st = find_tensors(f);
     if (st == OK) *out = f;

@@ -127,6 +127,21 @@ Status outfile_rename(const char *from, const char *to) {
     return e ? fail("take its name", to, e) : OK;
 }
 
+Status outfile_swap(const char *from, const char *to) {
+    int e = refused("rename", to);
+    if (e) return fail("take its name", to, e);
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0) return OK;
+    if (errno != EINVAL && errno != ENOSYS) return fail("take its name", to, errno);
+    /* A file system that cannot swap: for a moment nothing has the name `to`. */
+    char *aside = mem_format("%s.tmp-%ld", from, (long)getpid());
+    if (!aside) return ERR_MEMORY;
+    Status st = outfile_rename(to, aside);
+    if (st == OK && (st = outfile_rename(from, to)) != OK) rename(aside, to);
+    else if (st == OK) st = outfile_rename(aside, from);
+    free(aside);
+    return st;
+}
+
 Status outfile_sync_dir(const char *path) {
     int e = refused("fsync", path);
     if (e) return fail("be flushed to the disk", path, e);

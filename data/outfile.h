@@ -28,6 +28,7 @@ Status outfile_put(const char *path, const void *data, size_t n);  /* create, wr
 /* The four steps below make a folder appear whole in the same way; `what` in messages is the path. */
 Status outfile_mkdir(const char *path);
 Status outfile_rename(const char *from, const char *to);
+Status outfile_swap(const char *from, const char *to);             /* two that exist trade names, in one step if possible */
 Status outfile_sync_dir(const char *path);                         /* makes the names in the folder durable */
 Status outfile_sync_parent(const char *path);                      /* the same for the folder that holds path */
 

@@ -1,5 +1,5 @@
-/* zip: see zip.h. */
-#include "checkpoints/zip.h"
+/* zipmap: see zipmap.h. */
+#include "checkpoints/zipmap.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ static bool inside(Bytes b, uint64_t at, uint64_t n) { return at <= b.n && n <= 
 
 static Status bad(Bytes b, const char *what) { return err_set(ERR_FORMAT, "%s: broken zip archive: %s", b.path, what); }
 
-bool zip_looks_like(const uint8_t *bytes, size_t n) { return n >= END_SIZE && little(bytes, 4) == LOCAL; }
+bool zipmap_looks_like(const uint8_t *bytes, size_t n) { return n >= END_SIZE && little(bytes, 4) == LOCAL; }
 
 /* The end record is the last thing in the file but for a comment. */
 static Status find_directory(Bytes b, uint64_t *at, uint64_t *size, uint64_t *count) {
@@ -99,7 +99,7 @@ static int by_name(const void *a, const void *b) {
     return c ? c : (x->name_len > y->name_len) - (x->name_len < y->name_len);
 }
 
-Status zip_sort(Zip *z, const char *path) {
+Status zipmap_sort(ZipMap *z, const char *path) {
     if (z->count) qsort(z->records, z->count, sizeof *z->records, by_name);
     for (size_t i = 1; i < z->count; i++)
         if (by_name(&z->records[i - 1], &z->records[i]) == 0)
@@ -107,8 +107,8 @@ Status zip_sort(Zip *z, const char *path) {
     return OK;
 }
 
-Status zip_read(Zip *z, const uint8_t *bytes, size_t n, const char *path) {
-    *z = (Zip){0};
+Status zipmap_read(ZipMap *z, const uint8_t *bytes, size_t n, const char *path) {
+    *z = (ZipMap){0};
     Bytes b = {bytes, n, path};
     uint64_t at = 0, size = 0, count = 0;
     Status st = find_directory(b, &at, &size, &count);
@@ -116,17 +116,17 @@ Status zip_read(Zip *z, const uint8_t *bytes, size_t n, const char *path) {
     if (!(z->records = mem_new((size_t)count, sizeof *z->records))) return ERR_MEMORY;
     for (uint64_t end = at + size; z->count < count && st == OK; z->count++)
         st = read_entry(b, &at, end, &z->records[z->count]);
-    if (st == OK) st = zip_sort(z, path);
-    if (st != OK) zip_free(z);
+    if (st == OK) st = zipmap_sort(z, path);
+    if (st != OK) zipmap_free(z);
     return st;
 }
 
-void zip_free(Zip *z) {
+void zipmap_free(ZipMap *z) {
     free(z->records);
-    *z = (Zip){0};
+    *z = (ZipMap){0};
 }
 
-const ZipRecord *zip_find(const Zip *z, const char *name, size_t name_len) {
+const ZipRecord *zipmap_find(const ZipMap *z, const char *name, size_t name_len) {
     ZipRecord key = {name, name_len, NULL, 0};
     return z->count ? bsearch(&key, z->records, z->count, sizeof key, by_name) : NULL;
 }

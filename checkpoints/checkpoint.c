@@ -1,0 +1,227 @@
+/* checkpoint: saving; see checkpoint.h. Opening is in checkpoint_load.c. */
+#include "checkpoints/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "data/outfile.h"
+#include "kernels/mem.h"
+
+static void warn(const CkptSpec *spec, const char *what, const char *path) {
+    char *sentence = mem_format("%s: %s: %s", path, what, strerror(errno));
+    if (spec->warn && sentence) spec->warn(spec->ctx, sentence);
+    free(sentence);
+}
+
+/* ---- removing ---------------------------------------------------------------------------------------------------- */
+
+/* Removes a file, or a directory of files; directories inside it make it fail, links are not followed. */
+static bool remove_flat(const char *path) {
+    struct stat info;
+    if (lstat(path, &info) != 0) return errno == ENOENT;
+    if (!S_ISDIR(info.st_mode)) return unlink(path) == 0;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        if (fd >= 0) close(fd);
+        return false;
+    }
+    bool ok = true;
+    for (struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) ok = unlinkat(fd, e->d_name, 0) == 0 && ok;
+    closedir(d);
+    return ok && rmdir(path) == 0;
+}
+
+/* A step directory first loses its name, so that one half removed is never mistaken for a checkpoint. */
+static void remove_step(const CkptSpec *spec, const char *dir) {
+    char *gone = mem_format("%s.tmp-%ld", dir, (long)getpid());
+    if (gone && (outfile_rename(dir, gone) != OK || !remove_flat(gone))) warn(spec, "cannot be removed", dir);
+    free(gone);
+}
+
+/* NAME.tmp-PID with a PID that is ours or no process's. */
+static bool is_leftover(const char *name) {
+    const char *tmp = strstr(name, ".tmp-");
+    if (!tmp || (strncmp(name, "step_", 5) != 0 && strncmp(name, "latest.", 7) != 0 && strncmp(name, "best.", 5) != 0))
+        return false;
+    size_t digits = strspn(tmp + 5, "0123456789");
+    if (digits == 0 || digits > 9 || tmp[5 + digits] != 0) return false;
+    long pid = strtol(tmp + 5, NULL, 10);
+    return pid == (long)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+}
+
+static void remove_leftovers(const CkptSpec *spec) {
+    DIR *d = opendir(spec->out);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        if (!is_leftover(e->d_name)) continue;
+        char *path = mem_format("%s/%s", spec->out, e->d_name);
+        if (path && !remove_flat(path)) warn(spec, "left behind by a process that is gone, cannot be removed", path);
+        free(path);
+    }
+    closedir(d);
+}
+
+/* The step that out/best names, -1 when there is none. */
+static int64_t best_step(const char *out) {
+    char line[64] = "";
+    char *path = mem_format("%s/best", out);
+    FILE *f = path ? fopen(path, "r") : NULL;
+    if (f) {
+        if (!fgets(line, sizeof line, f)) line[0] = 0;
+        fclose(f);
+    }
+    free(path);
+    line[strcspn(line, "\n")] = 0;
+    return ckpt_step_of(line);
+}
+
+static void rotate(const CkptSpec *spec) {
+    int64_t *steps;
+    size_t n, kept = 1;                       /* the one just written */
+    if (spec->keep < 1 || ckpt_list(spec->out, &steps, &n) != OK) return;
+    int64_t best = best_step(spec->out);
+    for (size_t i = 0; i < n; i++) {
+        if (steps[i] == spec->step || steps[i] == best) continue;
+        if (kept < (size_t)spec->keep) { kept++; continue; }
+        char *dir = mem_format("%s/step_%06" PRId64, spec->out, steps[i]);
+        if (dir) remove_step(spec, dir);
+        free(dir);
+    }
+    free(steps);
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+static Status write_tensors(StWriter *w, const CkptSpec *spec, const CkptPart *part) {
+    void *buffer = NULL;
+    size_t room = 0;
+    Status st = OK;
+    for (size_t i = 0; i < part->n && st == OK; i++) {
+        StTensor t = part->tensors[i];
+        t.nbytes = (size_t)st_elements(&t) * (size_t)dtype_size(t.dtype);      /* st_create checked the product */
+        if (!t.data && t.nbytes) {
+            BUG_ON(!spec->fetch, "checkpoint: %s has no data and there is no way to fetch it", t.name);
+            if (t.nbytes > room) {
+                free(buffer);
+                room = t.nbytes;
+                if (!(buffer = mem_new(room, 1))) { st = ERR_MEMORY; break; }
+            }
+            if ((st = spec->fetch(spec->ctx, part, &t, buffer)) != OK) break;
+            t.data = buffer;
+        }
+        st = st_put(w, t.data, t.nbytes);
+    }
+    free(buffer);
+    return st;
+}
+
+/* NAME.safetensors of one part, and its line in state.json. */
+static Status write_part(const CkptSpec *spec, const CkptPart *part, const char *dir, JsonWriter *state) {
+    StWriter *w = NULL;
+    Status st = OK;
+    char crc[9];
+    char *path = mem_format("%s/%s.safetensors", dir, part->name);
+    if (!path) return ERR_MEMORY;
+    if ((st = st_create(&w, path, part->tensors, part->n, NULL, 0)) != OK) goto done;
+    if ((st = write_tensors(w, spec, part)) != OK) goto done;
+    snprintf(crc, sizeof crc, "%08x", st_crc(w));
+    jw_object(state, strrchr(path, '/') + 1);
+    jw_int(state, "bytes", (int64_t)st_written(w));
+    jw_str(state, "crc32c", crc);
+    jw_end(state);
+    st = st_commit(w);
+    w = NULL;
+done:
+    st_abandon(w);
+    free(path);
+    return st;
+}
+
+/* All files of the checkpoint, into `dir`. */
+static Status write_files(const CkptSpec *spec, const char *dir) {
+    char *text = NULL, *path = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    if (!f) return err_set(ERR_MEMORY, "out of memory");
+    JsonWriter state;
+    jw_begin(&state, f, 1);
+    jw_object(&state, NULL);
+    jw_int(&state, "format", 1);
+    jw_int(&state, "step", spec->step);
+    jw_object(&state, "files");
+    Status st = OK;
+    for (size_t i = 0; i < spec->nparts && st == OK; i++) st = write_part(spec, &spec->parts[i], dir, &state);
+    if (st == OK) {
+        jw_end(&state);
+        jw_raw(&state, "run", spec->run ? spec->run : "{}");
+        jw_end(&state);
+        st = jw_done(&state);
+    }
+    if (fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
+    if (st == OK && !(path = mem_format("%s/state.json", dir))) st = ERR_MEMORY;
+    if (st == OK) st = outfile_put(path, text, size);
+    free(path);
+    free(text);
+    return st;
+}
+
+/* Gives the finished directory its name; an older one of that name trades places with it and is removed. */
+static Status publish(const CkptSpec *spec, const char *temp, const char *dir) {
+    struct stat info;
+    if (lstat(dir, &info) != 0) return outfile_rename(temp, dir);
+    Status st = outfile_swap(temp, dir);
+    if (st == OK && !remove_flat(temp)) warn(spec, "cannot be removed", temp);
+    return st;
+}
+
+static Status write_pointer(const CkptSpec *spec, const char *name) {
+    char *path = mem_format("%s/%s", spec->out, name), *line = mem_format("step_%06" PRId64 "\n", spec->step);
+    Status st = path && line ? outfile_put(path, line, strlen(line)) : ERR_MEMORY;
+    free(path);
+    free(line);
+    return st;
+}
+
+static Status check_run(const CkptSpec *spec) {
+    Json *run;
+    if (!spec->run) return OK;
+    Status st = json_parse(&run, spec->run, strlen(spec->run), "state of the run");
+    if (st != OK) return st;
+    if (json_type(run) != J_OBJECT) st = err_set(ERR_FORMAT, "state of the run: a JSON object was expected");
+    json_free(run);
+    return st;
+}
+
+Status ckpt_save(const CkptSpec *spec) {
+    BUG_ON(spec->step < 0, "checkpoint: step %" PRId64, spec->step);
+    char *dir = mem_format("%s/step_%06" PRId64, spec->out, spec->step);
+    char *temp = mem_format("%s/step_%06" PRId64 ".tmp-%ld", spec->out, spec->step, (long)getpid());
+    Status st = dir && temp ? check_run(spec) : ERR_MEMORY;
+    bool named = false;
+    if (st == OK) st = outfile_mkdir(spec->out);
+    if (st != OK) goto done;
+    remove_leftovers(spec);
+    if ((st = outfile_mkdir(temp)) != OK || (st = write_files(spec, temp)) != OK || (st = outfile_sync_dir(temp)) != OK ||
+        (st = publish(spec, temp, dir)) != OK)
+        goto done;
+    named = true;
+    if ((st = outfile_sync_dir(spec->out)) != OK) goto done;
+    if (spec->best && (st = write_pointer(spec, "best")) != OK) goto done;
+    if ((st = write_pointer(spec, "latest")) != OK) goto done;
+    rotate(spec);
+done:
+    if (st != OK && !named && temp) remove_flat(temp);
+    free(dir);
+    free(temp);
+    return st == OK ? OK : err_context(st, "saving step %" PRId64, spec->step);
+}
