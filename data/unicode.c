@@ -123,10 +123,13 @@ bool uni_is_white(uint32_t c) {
 
 /* ---- lower case ---- */
 
-uint32_t uni_lower_simple(uint32_t c) { return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c); }
+static uint32_t lower_simple(uint32_t c) {
+    if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + 32 : c;
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+}
 
 Status uni_push_lower(UniText *out, uint32_t c) {
-    if (c != 0x130) return uni_push(out, uni_lower_simple(c));
+    if (c != 0x130) return uni_push(out, lower_simple(c));
     Status st = uni_push(out, 'i');
     return st == OK ? uni_push(out, 0x307) : st;
 }
@@ -183,7 +186,7 @@ Status uni_lower(UniText *out, const uint32_t *v, size_t n) {
     return st;
 }
 
-/* ---- normal forms ---- */
+/* ---- decomposition ---- */
 
 static unsigned combining_class(uint32_t c) {
     return c < 0x300 ? 0 : (unsigned)utf8proc_get_property((utf8proc_int32_t)c)->combining_class;
@@ -244,17 +247,5 @@ Status uni_nfd(UniText *t) {
     }
     uni_free(t);
     *t = out;
-    return OK;
-}
-
-Status uni_nfc(UniText *t) {
-    size_t first = 0;
-    while (first < t->n && t->v[first] < 0x300) first++;   /* what composes has a mark; Latin-1 is composed */
-    if (first == t->n) return OK;
-    Status st = uni_nfd(t);
-    if (st != OK) return st;
-    utf8proc_ssize_t n = utf8proc_normalize_utf32((utf8proc_int32_t *)t->v, (utf8proc_ssize_t)t->n,
-                                                  UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-    if (n >= 0) t->n = (size_t)n;
     return OK;
 }

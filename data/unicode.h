@@ -5,7 +5,7 @@
  * Text is bytes that claim to be UTF-8; a code point is a uint32_t. Nothing here fails on bad input: each maximal
  * invalid part decodes to U+FFFD (the rule of Unicode 3.9, table 3-8, and of Python's errors="replace").
  *
- * Does not know locales, grapheme clusters or compatibility forms (NFKC). */
+ * Does not know locales, grapheme clusters, composition (NFC) or compatibility forms. */
 #ifndef QF_UNICODE_H
 #define QF_UNICODE_H
 #include <stdbool.h>
@@ -38,12 +38,11 @@ bool uni_is_mark_nonspacing(uint32_t c);   /* Mn */
 bool uni_is_punct(uint32_t c);        /* P* */
 bool uni_is_white(uint32_t c);        /* Python's str.isspace, split() and \s: also U+001C..1F, U+0085, U+2028, U+2029 */
 
-uint32_t uni_lower_simple(uint32_t c);          /* one to one */
-Status uni_push_lower(UniText *out, uint32_t c);   /* one character by itself, full mapping: U+0130 gives i U+0307 */
-Status uni_lower(UniText *out, const uint32_t *v, size_t n);   /* Python's str.lower(): also the final sigma; appends */
+/* Lower case, appended: of one character by itself (U+0130 gives i U+0307), and Python's str.lower() (also the final
+ * sigma, which depends on the neighbours). */
+Status uni_push_lower(UniText *out, uint32_t c);
+Status uni_lower(UniText *out, const uint32_t *v, size_t n);
 
-/* Normal forms of t, in place. */
-Status uni_nfc(UniText *t);
-Status uni_nfd(UniText *t);
+Status uni_nfd(UniText *t);   /* canonical decomposition, in place */
 
 #endif
