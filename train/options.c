@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/unicode.h"
 #include "kernels/mem.h"
 #include "train/options_table.h"
 #include "train/yaml.h"
@@ -143,10 +144,8 @@ static bool parse_bool(const char *s, int64_t *out) {
 }
 
 static bool is_text(const char *s) {
-    if (strnlen(s, MAX_TEXT) == MAX_TEXT) return false;
-    while (*s)
-        if (utf8_next(&s) < 0) return false;
-    return true;
+    size_t n = strnlen(s, MAX_TEXT);
+    return n < MAX_TEXT && utf8_valid(s, n, NULL);
 }
 
 /* What would have been right, as the end of a sentence. */

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "data/unicode.h"
+
 enum { MAX_DEPTH = 4, MAX_KEY = 128, MAX_VALUE = 16384 };
 
 typedef struct {
@@ -139,37 +141,25 @@ Status yaml_walk(const char *text, size_t n, const char *name, YamlVisit visit, 
     return st;
 }
 
-int32_t utf8_next(const char **s) {
-    const unsigned char *p = (const unsigned char *)*s;
-    static const int32_t least[] = { 0, 0x80, 0x800, 0x10000 };
-    int more = p[0] < 0x80 ? 0 : p[0] >= 0xf0 ? 3 : p[0] >= 0xe0 ? 2 : 1;
-    if ((p[0] >= 0x80 && p[0] < 0xc2) || p[0] > 0xf4) return -1;
-    int32_t c = more ? p[0] & (0x3f >> more) : p[0];
-    for (int i = 1; i <= more; i++) {
-        if ((p[i] & 0xc0) != 0x80) return -1;                              /* a string's end stops here too */
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    if (c < least[more] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return -1;
-    *s += more + 1;
-    return c;
-}
-
 /* Characters that YAML does not take as they are, or folds as line breaks. */
-static bool needs_escape(int32_t c) {
+static bool needs_escape(uint32_t c) {
     return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x2028 || c == 0x2029 || c == 0xfeff || (c & 0xfffe) == 0xfffe;
 }
 
 void yaml_put_quoted(FILE *f, const char *s) {
     fputc('"', f);
-    while (*s) {
+    for (size_t n = strlen(s); n;) {
+        uint32_t c;
         const char *from = s;
-        int32_t c = utf8_next(&s);
-        if (c < 0) break;                                                  /* the caller checked */
+        size_t used = utf8_next(s, n, &c);
+        if (!used) break;                                                  /* the caller checked */
+        s += used;
+        n -= used;
         if (c == '"' || c == '\\') fprintf(f, "\\%c", (char)c);
         else if (c == '\n') fputs("\\n", f);
         else if (c == '\t') fputs("\\t", f);
-        else if (needs_escape(c)) fprintf(f, c > 0xffff ? "\\U%08X" : "\\u%04X", (unsigned)c);
-        else fwrite(from, 1, (size_t)(s - from), f);
+        else if (needs_escape(c)) fprintf(f, c > 0xffff ? "\\U%08X" : "\\u%04X", c);
+        else fwrite(from, 1, used, f);
     }
     fputc('"', f);
 }

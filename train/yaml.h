@@ -12,7 +12,6 @@
 #ifndef QF_YAML_H
 #define QF_YAML_H
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 
 #include "kernels/err.h"
@@ -25,8 +24,5 @@ Status yaml_walk(const char *text, size_t n, const char *name, YamlVisit visit, 
 
 /* Writes `s` (valid UTF-8) as a double-quoted scalar that any YAML reader turns back into the same bytes. */
 void yaml_put_quoted(FILE *f, const char *s);
-
-/* The character at *s, which moves on; -1 when the bytes are not UTF-8 (then *s stays). */
-int32_t utf8_next(const char **s);
 
 #endif
