@@ -69,14 +69,12 @@ Tensor model_qkv(Tape *t, const Params *p, int l, Tensor x) {
     return qkv;
 }
 
-Tensor model_layer(Tape *t, const Params *p, int l, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at, const Wave *w,
-                   const ImageKV *kv, Noise noise) {
-    DType e = t->b->elem;
+void model_layer(Tape *t, const Params *p, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at, const Wave *w,
+                 const ImageKV *kv, Noise noise) {
     int64_t C = p->d.C, NQ = w->NQ, NT = w->NT;
-    Tensor ctx = tape_new(t, x.rows, C, e);
+    Tensor ctx = tape_new(t, x.rows, C, t->b->elem);
     op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, p->d.H, &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
     Tensor a = attended(t, p, l, P_SELF_O_W, ctx, x, drop_at(noise, l, SITE_SELF_OUT, w->rows));
-    Tensor y = tape_new(t, x.rows, C, e);
     if (NQ) {
         Tensor aq = tensor_rows(a, 0, NQ);
         if (dims_is_cross(&p->d, l)) aq = cross_attention(t, p, l, aq, w, kv, noise);
@@ -84,19 +82,29 @@ Tensor model_layer(Tape *t, const Params *p, int l, Tensor x, Tensor qkv, Tensor
     }
     if (NT)
         feed_forward(t, p, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a, NQ, NT), drop_at(noise, l, SITE_FFN_OUT, w->rows + NQ));
-    return y;
 }
 
-Tensor model_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *kv, Noise noise) {
-    Tensor x = tape_new(t, w->NQ + w->NT, p->d.C, t->b->elem);
+void model_embed(Tape *t, const Params *p, Tensor x, const Wave *w, Noise noise) {
     Embed e = w->embed;
     e.eps = EPS;
     e.drop = drop_at(noise, -1, SITE_EMBED, w->rows);
     op_embed(t, x, e, params_get(p, P_QUERY, -1), params_get(p, P_WORD, -1), params_get(p, P_POSITION, -1),
              params_get(p, P_EMB_LN_W, -1), params_get(p, P_EMB_LN_B, -1));
+}
+
+Tensor model_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *kv, Noise noise) {
+    int64_t N = w->NQ + w->NT, C = p->d.C;
+    Tensor x = tape_new(t, N, C, t->b->elem), other = x;
+    model_embed(t, p, x, w, noise);
+    if (!t->recording) other = tape_new(t, N, C, t->b->elem);
     for (int l = 0; l < p->d.L; l++) {
+        Tensor y = t->recording ? tape_new(t, N, C, t->b->elem) : other;
+        size_t mark = arena_mark(t->step);
         Tensor qkv = model_qkv(t, p, l, x);
-        x = model_layer(t, p, l, x, qkv, qkv, p->d.C, w, kv, noise);
+        model_layer(t, p, l, y, x, qkv, qkv, C, w, kv, noise);
+        if (!t->recording) arena_reset(t->step, mark);       /* nobody walks back: what lay between is done with */
+        other = x;
+        x = y;
     }
     return x;
 }

@@ -155,6 +155,6 @@ Status step_worst_batch(StepBatch *batch, const Step *s, int tokens, DType featu
     if (!ids) return ERR_MEMORY;
     for (int64_t i = 0; i < B * T; i++) ids[i] = i % T < tokens ? s->p->d.sep : s->p->d.pad;
     for (int64_t i = 0; i < B; i++) ids[B * T + i] = tokens;
-    *batch = (StepBatch){.ids = ids, .len = ids + B * T, .dt = features_type};
+    *batch = (StepBatch){.features = ids, .ids = ids, .len = ids + B * T, .dt = features_type};   /* features: never read */
     return OK;
 }

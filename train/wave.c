@@ -19,7 +19,8 @@ Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64
     r->count = mem_new((size_t)r->counts, sizeof *r->count);
     if (!r->count) return ERR_MEMORY;
     void *host = NULL;
-    Status st = b->host_alloc(&host, r->size);
+    r->plain = run->measuring;                               /* the null backend has no memory, and the lists are real */
+    Status st = r->plain ? ((host = mem_new(r->size, 1)) ? OK : ERR_MEMORY) : b->host_alloc(&host, r->size);
     if (st != OK) return st;
     r->host = host;
     r->device = b->unified ? r->host : arena_push(run, r->size, 1);
@@ -28,7 +29,8 @@ Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64
 
 void room_close(WaveRoom *r) {
     free(r->count);
-    if (r->b && r->host) r->b->host_release(r->host);
+    if (r->plain) free(r->host);
+    else if (r->host) r->b->host_release(r->host);
     *r = (WaveRoom){0};
 }
 

@@ -40,6 +40,7 @@ typedef struct {
     const Backend *b;
     char *host, *device;                /* the same when the backend is unified */
     size_t size, used;
+    bool plain;                         /* host memory from malloc: when measuring */
     int32_t *count;                     /* (most distinct + 1) counting sort */
     int32_t counts;
 } WaveRoom;

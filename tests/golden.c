@@ -1,0 +1,99 @@
+/* golden: runs every fixture below a folder and prints a line a case with its largest error.
+ *
+ *     build/release/golden DIR [device=cpu|cuda] [precision=f32|bf16]
+ *
+ * Kinds without a runner here are listed as not supported and never counted as passed. Exit code 1 when a case failed, or when
+ * nothing was found. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tests/gold.h"
+
+static const struct { const char *kind; GoldFn *run; } kinds[] = {
+    {"step", gold_step},
+    {"negatives", gold_negatives},
+    {"train", gold_train},
+    {"schedule", gold_schedule},
+};
+
+typedef struct { const Backend *b; DType precision; int passed, failed, unsupported; } Tally;
+
+static void run_case(Tally *t, const char *dir, const char *file) {
+    Json *doc = NULL;
+    Case c = {.b = t->b, .precision = t->precision};
+    snprintf(c.dir, sizeof c.dir, "%s", dir);
+    snprintf(c.file, sizeof c.file, "%s/%s", dir, file);
+    if (json_parse_file(&doc, c.file) != OK) {
+        printf("FAIL  %s: %s\n", c.file, err_message());
+        t->failed++;
+        return;
+    }
+    c.json = doc;
+    c.kind = json_str(json_get(doc, "kind"), NULL);
+    c.name = json_str(json_get(doc, "case"), NULL);
+    if (!c.name) c.name = file;
+    GoldFn *run = NULL;
+    for (size_t i = 0; c.kind && i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(kinds[i].kind, c.kind) == 0) run = kinds[i].run;
+    if (run) {
+        Status st = run(&c);
+        bool ok = st == OK && c.compared > 0 && c.worst <= 1.0;
+        if (st != OK) printf("FAIL  %-12s %-9s %s\n", c.name, c.kind, err_message());
+        else printf("%s  %-12s %-9s %4d compared, worst %.2g of its tolerance (%s)\n", ok ? "ok  " : "FAIL", c.name, c.kind, c.compared,
+                    c.worst, c.worst_what);
+        if (ok) t->passed++;
+        else t->failed++;
+    } else if (c.kind) {
+        printf("-     %-12s kind '%s' has no runner here\n", c.name, c.kind);
+        t->unsupported++;
+    }
+    json_free(doc);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+
+static void walk(Tally *t, const char *dir) {
+    struct dirent **list;
+    int n = scandir(dir, &list, NULL, by_name);
+    for (int i = 0; i < n; i++) {
+        const char *name = list[i]->d_name;
+        size_t len = strlen(name);
+        char path[1024];
+        struct stat st;
+        int w = snprintf(path, sizeof path, "%s/%s", dir, name);
+        if (name[0] != '.' && w > 0 && (size_t)w < sizeof path && stat(path, &st) == 0) {
+            if (S_ISDIR(st.st_mode)) walk(t, path);
+            else if (strcmp(name, "case.json") == 0 || (len > 13 && strcmp(name + len - 13, "schedule.json") == 0) ||
+                     strcmp(name, "schedule.json") == 0)
+                run_case(t, dir, name);
+        }
+        free(list[i]);
+    }
+    if (n >= 0) free(list);
+}
+
+int main(int argc, char **argv) {
+    const char *dir = NULL, *device = "cpu", *precision = "f32";
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "device=", 7) == 0) device = argv[i] + 7;
+        else if (strncmp(argv[i], "precision=", 10) == 0) precision = argv[i] + 10;
+        else dir = argv[i];
+    }
+    int dt = dtype_from_name(precision);
+    Tally t = {.precision = (DType)dt};
+    if (!dir || (dt != DT_F32 && dt != DT_BF16)) {
+        fprintf(stderr, "usage: golden DIR [device=cpu|cuda] [precision=f32|bf16]\n");
+        return 2;
+    }
+    if (backend_open(&t.b, device, t.precision, 0) != OK) {
+        fprintf(stderr, "golden: %s\n", err_message());
+        return 1;
+    }
+    walk(&t, dir);
+    backend_close(t.b);
+    printf("golden: %d passed, %d failed, %d not supported\n", t.passed, t.failed, t.unsupported);
+    return t.failed || !t.passed;
+}

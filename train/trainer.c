@@ -1,0 +1,69 @@
+/* trainer: see trainer.h. */
+#include "train/trainer.h"
+
+#include <stdlib.h>
+
+/* Everything a training step takes from the run arena, in order; `t` has its backend and arenas. */
+static Status build(Trainer *t, const TrainerSpec *spec) {
+    Status st = params_open(&t->params, &spec->d, t->b, &t->run, &spec->params);
+    if (st != OK) return st;
+    t->plan.params = t->params.count;
+    size_t flat = (size_t)t->params.total * sizeof(float), copies = t->params.copy == (void *)t->params.w ? 0 : flat / 2;
+    t->plan.weights = flat + copies;
+    t->plan.state = t->run.used - t->plan.weights;
+    t->scratch = arena_push(&t->run, optim_scratch(), 1);
+    t->b->set_workspace(arena_push(&t->run, t->b->workspace, 1), t->b->workspace);
+    return step_open(&t->step, t->b, &t->params, &t->run, &t->stepmem, &spec->step);
+}
+
+Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
+    Backend null = *backend_null(b->elem);                   /* does nothing, but asks for the memory that b asks for */
+    null.unified = b->unified;
+    null.workspace = b->workspace;
+    Trainer t = {.b = &null};
+    arena_measure(&t.run, "run");
+    arena_measure(&t.stepmem, "step");
+    StepBatch batch;
+    StepLosses losses;
+    void *room = NULL;
+    Status st = build(&t, spec);
+    if (st == OK) st = step_worst_batch(&batch, &t.step, spec->tokens, spec->features, &room);
+    if (st == OK) st = step_losses(&t.step, &batch, 0, 1.0f, spec->params.training, &losses);
+    t.plan.buffers = t.run.peak - t.plan.weights - t.plan.state;
+    t.plan.step = t.stepmem.peak;
+    t.plan.flops = t.step.tape.flops;
+    t.plan.flops_attention = t.step.tape.flops_attention;
+    *plan = t.plan;
+    free(room);
+    step_close(&t.step);
+    params_close(&t.params);
+    return st;
+}
+
+Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
+    *t = (Trainer){.b = b};
+    Plan plan;
+    Status st = trainer_plan(&plan, b, spec);
+    if (st == OK) st = arena_open(&t->run, "run's", b, plan.weights + plan.state + plan.buffers);
+    if (st == OK) st = arena_open(&t->stepmem, "step's", b, plan.step);
+    if (st == OK) st = build(t, spec);
+    t->plan = plan;
+    if (st != OK) {
+        err_context(st, "%.2f GiB are needed (weights %.2f, optimizer %.2f, buffers %.2f, a step of %lld pairs %.2f; a smaller "
+                        "train.batch or a larger optim.accum needs less)", (double)plan_bytes(&plan) / (1 << 30),
+                    (double)plan.weights / (1 << 30), (double)plan.state / (1 << 30), (double)plan.buffers / (1 << 30),
+                    (long long)spec->step.B, (double)plan.step / (1 << 30));
+        trainer_close(t);
+    }
+    return st;
+}
+
+void trainer_close(Trainer *t) {
+    step_close(&t->step);
+    params_close(&t->params);
+    if (t->b) {
+        arena_close(&t->stepmem, t->b);
+        arena_close(&t->run, t->b);
+    }
+    *t = (Trainer){0};
+}

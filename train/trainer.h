@@ -1,0 +1,40 @@
+/* trainer: a model, its optimizer state and a step, in memory that was measured before it was taken.
+ *
+ * One step of the largest batch runs on measuring arenas and the null backend: that is the plan. Then the arenas are
+ * allocated once. Used by runs, fine-tuning, --dry-run, bench and tests; does not read data or files. */
+#ifndef QF_TRAINER_H
+#define QF_TRAINER_H
+#include "train/optim.h"
+#include "train/step.h"
+
+typedef struct {
+    Dims d;
+    StepSpec step;
+    ParamsSpec params;
+    int tokens;                         /* word pieces of the longest caption; at most d.T */
+    DType features;                     /* element type of the data's features */
+} TrainerSpec;
+
+typedef struct {
+    size_t weights, state, buffers;     /* run arena: parameters and copies; gradient, moments, average; the step's buffers */
+    size_t step;                        /* step arena */
+    double flops, flops_attention;      /* arithmetic of a step, forward and backward */
+    int64_t params;                     /* learned numbers */
+} Plan;
+
+typedef struct {
+    const Backend *b;
+    Arena run, stepmem;
+    Params params;
+    Step step;
+    void *scratch;                      /* of optim_norm and optim_update */
+    Plan plan;
+} Trainer;
+
+Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec);
+Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec);   /* weights are zero: init or load them */
+void trainer_close(Trainer *t);
+
+static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }
+
+#endif
