@@ -369,6 +369,15 @@ Status annotations_finish(Annotations *a) {
     return OK;
 }
 
+Status annotations_load(Annotations *a, const AnnotationFile *files, size_t n) {
+    *a = (Annotations){0};
+    Status st = n ? OK : err_set(ERR_USAGE, "no annotation file is given");
+    for (size_t i = 0; i < n && st == OK; i++) st = annotations_add(a, files[i].path, files[i].split);
+    if (st == OK) st = annotations_finish(a);
+    if (st != OK) annotations_free(a);
+    return st;
+}
+
 int64_t annotations_find(const Annotations *a, const char *image) {
     const int64_t *i = a->store ? strmap_get(&a->store->by_image, image) : NULL;
     return i ? *i : -1;

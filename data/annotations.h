@@ -50,6 +50,10 @@ Status annotations_add_text(Annotations *a, const char *text, size_t n, const ch
  * image is left. */
 Status annotations_finish(Annotations *a);
 
+/* All files, then annotations_finish. Frees `a` on failure. */
+typedef struct { const char *path, *split; } AnnotationFile;
+Status annotations_load(Annotations *a, const AnnotationFile *files, size_t n);
+
 int64_t annotations_find(const Annotations *a, const char *image);    /* index after finish; -1 */
 void annotations_free(Annotations *a);                                /* leaves {0} */
 

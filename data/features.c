@@ -1,0 +1,23 @@
+/* features: see features.h. An element is not finite when all bits of its exponent are set. */
+#include "data/features.h"
+
+#include <stdint.h>
+
+#define SCAN(type, mask)                                   \
+    do {                                                   \
+        const type *v = x;                                 \
+        bool bad = false;                                  \
+        for (size_t i = 0; i < n; i++) bad |= (v[i] & (mask)) == (mask); \
+        return !bad;                                       \
+    } while (0)
+
+bool features_finite(const void *x, DType t, size_t n) {
+    switch (t) {
+    case DT_F64:  SCAN(uint64_t, 0x7ff0000000000000u);
+    case DT_F32:  SCAN(uint32_t, 0x7f800000u);
+    case DT_F16:  SCAN(uint16_t, 0x7c00u);
+    case DT_BF16: SCAN(uint16_t, 0x7f80u);
+    case DT_E4M3: SCAN(uint8_t, 0x7fu);
+    default:      return true;
+    }
+}
