@@ -1,0 +1,143 @@
+/* loss: softmax losses over rows of f32 scores, and the draw of hard negatives (losses.md 2, 2a, 3, 5, 6).
+ *
+ *   itc    z = S / temp;  t_j = (1 - e) pos_j / n_pos + e / n;  loss = lse(z) - sum t z;  dz = p - t
+ *          dS = scale dz / temp;  dtemp = -scale sum dz z / temp
+ *   xent   loss = (1 - e)(lse - z_t) + e (lse - mean z);  dz = scale (p - (1 - e) [j = t] - e / n)
+ *   draw   w = softmax over the columns that are not the row's own; the first j whose running sum exceeds u * total
+ *
+ * A row is one thread's: its exponentials are f32, its sums f64 (in pieces of 1024), so nothing depends on its length. xent at
+ * V = 30523 reads a row three times (maximum, sums, gradient); its 122 KB stay in L2. */
+#include "kernels/cpu/cpu.h"
+
+enum { PIECE = 1024 };
+
+static float row_max(const float *z, int64_t n) {
+    float m = -INFINITY;
+#pragma omp simd reduction(max : m)
+    for (int64_t j = 0; j < n; j++) m = z[j] > m ? z[j] : m;
+    return m;
+}
+
+/* sum of exp(z - max), and the sum of z */
+static double row_sums(const float *z, int64_t n, float max, double *sum_z) {
+    double total = 0.0, plain = 0.0;
+    for (int64_t j0 = 0; j0 < n; j0 += PIECE) {
+        float s = 0.0f, q = 0.0f;
+#pragma omp simd reduction(+ : s, q)
+        for (int64_t j = j0; j < MIN(n, j0 + PIECE); j++) {
+            s += exp_f32(z[j] - max);
+            q += z[j];
+        }
+        total += (double)s;
+        plain += (double)q;
+    }
+    *sum_z = plain;
+    return total;
+}
+
+static bool own(const int32_t *target, const int64_t *row_id, const int64_t *col_id, int64_t i, int64_t j) {
+    return row_id ? row_id[i] == col_id[j] : target[i] == j;
+}
+
+void FN(itc_loss)(const ItcLoss *l) {
+    int64_t n = l->n;
+    float *rows = cpu_scratch((size_t)omp_get_max_threads() * (size_t)n * sizeof(float));
+    if (!rows) return;
+    float inv = 1.0f / *l->temp;
+#pragma omp parallel for schedule(static) if (PARALLEL(l->rows * n))
+    for (int64_t i = 0; i < l->rows; i++) {
+        float *z = rows + omp_get_thread_num() * n;
+        const float *S = l->S + i * l->si;
+        int64_t npos = 0;
+        for (int64_t j = 0; j < n; j++) {
+            z[j] = S[j * l->sj] * inv;
+            npos += own(l->target, l->row_id, l->col_id, i, j);
+        }
+        double sum_z, max = (double)row_max(z, n), lse = max + log(row_sums(z, n, (float)max, &sum_z));
+        double spread = (double)l->smoothing / (double)n, hit = (1.0 - (double)l->smoothing) / (double)MAX(npos, (int64_t)1);
+        double loss = 0.0, dt = 0.0;
+        for (int64_t j = 0; j < n; j++) {
+            double t = spread + (own(l->target, l->row_id, l->col_id, i, j) ? hit : 0.0);
+            double logp = (double)z[j] - lse, dz = exp(logp) - t;
+            loss -= t * logp;
+            dt += dz * (double)z[j];
+            if (l->dS) l->dS[i * l->si + j * l->sj] = (float)((double)l->scale * dz * (double)inv);
+        }
+        l->loss[i] = (float)loss;
+        if (l->dtemp) l->dtemp[i] = (float)(-(double)l->scale * dt * (double)inv);
+    }
+}
+
+void FN(negatives)(const Negatives *g) {
+    int64_t n = g->n;
+    float *rows = cpu_scratch((size_t)omp_get_max_threads() * (size_t)n * sizeof(float));
+    if (!rows) return;
+    float inv = 1.0f / *g->temp;
+#pragma omp parallel for schedule(static) if (PARALLEL(g->rows * n))
+    for (int64_t i = 0; i < g->rows; i++) {
+        float *w = rows + omp_get_thread_num() * n, max = -INFINITY, old_max = -INFINITY;
+        const float *S = g->S + i * g->si;
+        int32_t hardest = -1;
+        for (int64_t j = 0; j < n; j++) {
+            w[j] = S[j * g->sj] * inv;
+            old_max = fmaxf(old_max, w[j]);
+            if (own(g->target, g->row_id, g->col_id, i, j)) continue;
+            if (hardest < 0 || w[j] > max) max = w[j], hardest = (int32_t)j;
+        }
+        bool old = g->rule == NEG_SAMPLE_OLD;
+        double total = 0.0, floor_ = old ? 1e-4 : 0.0, drawn = 0.0, below = 0.0;
+        for (int64_t j = 0; j < n; j++) {           /* old: the softmax is over all columns, its sum includes the own ones */
+            bool mine = own(g->target, g->row_id, g->col_id, i, j);
+            double e = mine && !old ? 0.0 : exp((double)w[j] - (double)(old ? old_max : max));
+            total += e;
+            w[j] = (float)e;
+        }
+        for (int64_t j = 0; j < n; j++) {
+            bool mine = own(g->target, g->row_id, g->col_id, i, j);
+            double p = mine || hardest < 0 ? 0.0 : (double)w[j] / total + floor_;
+            if (g->rule == NEG_HARDEST) p = j == hardest ? 1.0 : 0.0;
+            w[j] = (float)p;
+            drawn += (double)w[j];
+            if (g->weights) g->weights[i * n + j] = w[j];
+        }
+        Philox x = philox(0, 0, g->row_pair[i], g->site, rng_key0(g->seed), g->step);
+        double u = (double)rng_unit(x.v[0]) * drawn;
+        int32_t pick = hardest < 0 ? g->target[i] : hardest;
+        for (int64_t j = 0; hardest >= 0 && j < n; j++) {
+            below += (double)w[j];
+            if (below > u && w[j] > 0.0f) {
+                pick = (int32_t)j;
+                break;
+            }
+        }
+        g->out[i] = pick;
+    }
+}
+
+void FN(xent)(const Xent *x) {
+    int64_t n = x->n;
+    float spread = x->smoothing / (float)n, hit = 1.0f - x->smoothing;
+#pragma omp parallel for schedule(static) if (PARALLEL(4 * x->rows * n))
+    for (int64_t i = 0; i < x->rows; i++) {
+        const float *z = x->logits + i * x->ld;
+        int32_t t = x->target[i];
+        double sum_z, max = (double)row_max(z, n), lse = max + log(row_sums(z, n, (float)max, &sum_z));
+        double nll = lse - (double)z[t];
+        x->loss[i] = (float)((double)hit * nll + (double)x->smoothing * (lse - sum_z / (double)n));
+        if (x->nll) x->nll[i] = (float)nll;
+        if (!x->dlogits) continue;
+        float l = (float)lse, scale = x->scale, zt = z[t];
+        float dt = scale * (exp_f32(zt - l) - spread - hit);
+        if (x->dt == DT_F32) {
+            float *d = (float *)x->dlogits + i * x->ldd;
+#pragma omp simd
+            for (int64_t j = 0; j < n; j++) d[j] = scale * (exp_f32(z[j] - l) - spread);
+            d[t] = dt;
+        } else {
+            elem *d = (elem *)x->dlogits + i * x->ldd;
+#pragma omp simd
+            for (int64_t j = 0; j < n; j++) d[j] = st(scale * (exp_f32(z[j] - l) - spread));
+            d[t] = st(dt);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+/* rows: copying and summing rows and plain arrays. All of it is bound by memory: a copy moves 2n, an addition 3n. */
+#include "kernels/cpu/cpu.h"
+
+/* db(C) += column sums of dy(N,C). Blocks of rows, then the blocks: see cpu.h. */
+void FN(colsum)(float *db, const void *dy0, int64_t N, int64_t C, int64_t ldy) {
+    const elem *dy = dy0;
+    int64_t R = row_block(N), nb = row_blocks(N);
+    float *partial = cpu_scratch((size_t)(nb * C) * sizeof(float));
+    if (!partial) return;
+#pragma omp parallel for schedule(static) if (PARALLEL(N * C))
+    for (int64_t b = 0; b < nb; b++) {
+        float *s = partial + b * C;
+        memset(s, 0, (size_t)C * sizeof(float));
+        for (int64_t r = b * R; r < MIN(N, b * R + R); r++) {
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) s[c] += ld(dy[r * ldy + c]);
+        }
+    }
+    cpu_add_partials(db, partial, nb, C, C);
+}
+
+void FN(copy_rows)(void *dst0, int64_t ldd, const int32_t *di, const void *src0, int64_t lds, const int32_t *si, int64_t n,
+                   int64_t width, bool add) {
+    elem *dst = dst0;
+    const elem *src = src0;
+#pragma omp parallel for schedule(static) if (PARALLEL(n * width))
+    for (int64_t i = 0; i < n; i++) {
+        elem *d = dst + (di ? di[i] : i) * ldd;
+        const elem *s = src + (si ? si[i] : i) * lds;
+        if (add) {
+#pragma omp simd
+            for (int64_t c = 0; c < width; c++) d[c] = st(ld(d[c]) + ld(s[c]));
+        } else {
+            memcpy(d, s, (size_t)width * sizeof(elem));
+        }
+    }
+}
+
+void FN(cast)(void *dst, DType dt, const void *src, DType t, int64_t n) {
+    if (dt == t) {
+        if (dst != src) memcpy(dst, src, (size_t)n * (size_t)dtype_size(dt));
+    } else if (dt == DT_F32) {
+        float *d = dst;
+        const elem *s = src;
+#pragma omp parallel for simd schedule(static) if (PARALLEL(n))
+        for (int64_t i = 0; i < n; i++) d[i] = ld(s[i]);
+    } else {
+        elem *d = dst;
+        const float *s = src;
+#pragma omp parallel for simd schedule(static) if (PARALLEL(n))
+        for (int64_t i = 0; i < n; i++) d[i] = st(s[i]);
+    }
+}
+
+void FN(axpy)(float *y, const float *x, float a, int64_t n) {
+#pragma omp parallel for simd schedule(static) if (PARALLEL(n))
+    for (int64_t i = 0; i < n; i++) y[i] = fmadd(a, x[i], y[i]);
+}
+
+void FN(sum)(float *out, const float *x, int64_t n, bool add) {
+    double s = 0.0;
+#pragma omp simd reduction(+ : s)
+    for (int64_t i = 0; i < n; i++) s += (double)x[i];
+    out[0] = (float)(add ? (double)out[0] + s : s);
+}
