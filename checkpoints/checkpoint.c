@@ -51,6 +51,7 @@ static void remove_step(const CkptSpec *spec, const char *dir) {
 /* NAME.tmp-PID with a PID that is ours or no process's. */
 static bool is_leftover(const char *name) {
     const char *tmp = strstr(name, ".tmp-");
+    for (const char *later = tmp; later; later = strstr(later + 1, ".tmp-")) tmp = later;
     if (!tmp || (strncmp(name, "step_", 5) != 0 && strncmp(name, "latest.", 7) != 0 && strncmp(name, "best.", 5) != 0))
         return false;
     size_t digits = strspn(tmp + 5, "0123456789");

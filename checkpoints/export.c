@@ -1,0 +1,138 @@
+/* export: see export.h. */
+#include "checkpoints/export.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoints/names.h"
+#include "data/json.h"
+#include "data/outfile.h"
+#include "kernels/mem.h"
+
+void hf_vision_defaults(HfDims *d) {
+    static const struct { int64_t E, layers, heads, mlp; const char *act; double eps; } towers[] = {
+        {1408, 39, 16, 6144, "gelu",       1e-6},
+        {1024, 23, 16, 4096, "quick_gelu", 1e-5},
+    };
+    d->image_size = 224;
+    d->patch_size = 14;
+    d->vision_layers = d->vision_heads = 1;
+    d->vision_mlp = 4 * d->E;
+    d->vision_act = "gelu";
+    d->vision_eps = 1e-5;
+    for (size_t i = 0; i < sizeof towers / sizeof *towers; i++) {
+        if (towers[i].E != d->E) continue;
+        d->vision_layers = towers[i].layers;
+        d->vision_heads = towers[i].heads;
+        d->vision_mlp = towers[i].mlp;
+        d->vision_act = towers[i].act;
+        d->vision_eps = towers[i].eps;
+    }
+}
+
+static void config_qformer(JsonWriter *w, const HfDims *d) {
+    jw_object(w, "qformer_config");
+    jw_str(w, "model_type", "blip_2_qformer");
+    jw_int(w, "hidden_size", d->C);
+    jw_int(w, "num_attention_heads", d->H);
+    jw_int(w, "intermediate_size", d->F);
+    jw_int(w, "num_hidden_layers", d->L);
+    jw_int(w, "cross_attention_frequency", d->X);
+    jw_int(w, "encoder_hidden_size", d->E);
+    jw_int(w, "vocab_size", d->V);
+    jw_int(w, "max_position_embeddings", d->N);
+    jw_int(w, "pad_token_id", 0);
+    jw_bool(w, "use_qformer_text_input", true);
+    jw_str(w, "hidden_act", "gelu");
+    jw_num(w, "layer_norm_eps", 1e-12);
+    jw_num(w, "hidden_dropout_prob", d->dropout);
+    jw_num(w, "attention_probs_dropout_prob", d->dropout);
+    jw_num(w, "initializer_range", 0.02);
+    jw_end(w);
+}
+
+static void config_vision(JsonWriter *w, const HfDims *d) {
+    jw_object(w, "vision_config");
+    jw_str(w, "model_type", "blip_2_vision_model");
+    jw_int(w, "hidden_size", d->E);
+    jw_int(w, "num_attention_heads", d->vision_heads);
+    jw_int(w, "intermediate_size", d->vision_mlp);
+    jw_int(w, "num_hidden_layers", d->vision_layers);
+    jw_int(w, "image_size", d->image_size);
+    jw_int(w, "patch_size", d->patch_size);
+    jw_str(w, "hidden_act", d->vision_act);
+    jw_num(w, "layer_norm_eps", d->vision_eps);
+    jw_num(w, "attention_dropout", 0);
+    jw_bool(w, "qkv_bias", true);
+    jw_end(w);
+}
+
+static const char *torch_dtype(DType t) {
+    return t == DT_F64 ? "float64" : t == DT_F16 ? "float16" : t == DT_BF16 ? "bfloat16" : "float32";
+}
+
+static Status write_config(const char *path, const HfDims *d, DType dtype) {
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    if (!f) return err_set(ERR_MEMORY, "out of memory");
+    JsonWriter w;
+    jw_begin(&w, f, 2);
+    jw_object(&w, NULL);
+    jw_array(&w, "architectures");
+    jw_str(&w, NULL, "Blip2ForImageTextRetrieval");
+    jw_end(&w);
+    jw_str(&w, "model_type", "blip-2");
+    jw_str(&w, "torch_dtype", torch_dtype(dtype));
+    jw_int(&w, "num_query_tokens", d->Q);
+    jw_int(&w, "image_text_hidden_size", d->Z);
+    jw_num(&w, "initializer_range", 0.02);
+    jw_bool(&w, "use_decoder_only_language_model", true);
+    config_qformer(&w, d);
+    config_vision(&w, d);
+    jw_end(&w);
+    Status st = jw_done(&w);
+    if (fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
+    if (st == OK) st = outfile_put(path, text, n);
+    free(text);
+    return st;
+}
+
+Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, size_t *left_out) {
+    static const StMeta meta[] = {{"format", "pt"}};                 /* transformers refuses a file without it */
+    StTensor *out = mem_new(n, sizeof *out);
+    char (*names)[NAME_ROOM] = mem_new(n, sizeof *names);
+    char *weights = mem_format("%s/model.safetensors", dir), *config = mem_format("%s/config.json", dir);
+    size_t kept = 0;
+    Status st = out && names && weights && config ? outfile_mkdir(dir) : ERR_MEMORY;
+    if (st != OK) goto done;
+    for (size_t i = 0; i < n; i++) {
+        if (!name_from_lavis(NAMES_HF, tensors[i].name, names[kept])) continue;
+        out[kept] = tensors[i];
+        out[kept].name = names[kept];
+        kept++;
+    }
+    if (left_out) *left_out = n - kept;
+    if (kept == 0) { st = err_set(ERR_FORMAT, "%s: none of the %zu tensors has a Hugging Face name", dir, n); goto done; }
+    if ((st = st_write(weights, out, kept, meta, 1)) != OK) goto done;
+    st = write_config(config, d, out[0].dtype);
+done:
+    free(config);
+    free(weights);
+    free(names);
+    free(out);
+    return st;
+}
+
+Status lavis_export(const char *path, const StTensor *tensors, size_t n) {
+    static const StMeta meta[] = {{"format", "pt"}};
+    StTensor *out = mem_new(n, sizeof *out);
+    size_t kept = 0;
+    if (!out) return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++)
+        if (!name_alias(tensors[i].name)) out[kept++] = tensors[i];
+    Status st = st_write(path, out, kept, meta, 1);
+    free(out);
+    return st;
+}

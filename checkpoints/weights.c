@@ -1,0 +1,207 @@
+/* weights: see weights.h. */
+#include "checkpoints/weights.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checkpoints/pth.h"
+#include "kernels/mem.h"
+
+struct WeightSource {
+    char *path;
+    Ckpt *ckpt;               /* one of these three holds the data */
+    StFile *st;
+    PthFile *pth;
+    NameForm form;
+    StTensor *tensors;        /* (count) sorted by name; names are ours */
+    size_t count;
+};
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static Status open_file(WeightSource *ws, const char *path) {
+    char first[16];
+    if (!(ws->path = mem_strdup(path))) return ERR_MEMORY;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    ssize_t n = pread(fd, first, sizeof first, 0);
+    int e = errno;
+    close(fd);
+    if (n < 0) return err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(e));
+    return pth_looks_like(first, (size_t)n) ? pth_open(&ws->pth, path) : st_open(&ws->st, path);
+}
+
+static bool exists(const char *dir, const char *name) {
+    struct stat info;
+    char *path = mem_format("%s/%s", dir, name);
+    bool found = path && stat(path, &info) == 0;
+    free(path);
+    return found;
+}
+
+static Status open_in(WeightSource *ws, const char *dir, const char *name) {
+    char *path = mem_format("%s/%s", dir, name);
+    Status st = path ? open_file(ws, path) : ERR_MEMORY;
+    free(path);
+    return st;
+}
+
+static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, void *ctx) {
+    Status st;
+    if (exists(dir, "state.json")) {
+        if ((st = ckpt_open(&ws->ckpt, dir, true)) != OK) return st;
+    } else if (exists(dir, "model.safetensors")) {
+        return open_in(ws, dir, "model.safetensors");
+    } else if (exists(dir, "pytorch_model.bin")) {
+        return open_in(ws, dir, "pytorch_model.bin");
+    } else if ((st = ckpt_find_latest(&ws->ckpt, dir, warn, ctx)) != OK) {
+        return st;
+    }
+    if (!ws->ckpt)
+        return err_set(ERR_FORMAT, "%s: no weights here: a step_NNNNNN directory, state.json, model.safetensors or "
+                       "pytorch_model.bin was expected", dir);
+    if (!ckpt_part(ws->ckpt, "model"))
+        return err_set(ERR_FORMAT, "%s: a checkpoint without model.safetensors", ckpt_dir(ws->ckpt));
+    return (ws->path = mem_strdup(st_path(ckpt_part(ws->ckpt, "model")))) ? OK : ERR_MEMORY;
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+/* The tensors under the names of the file, unsorted. */
+static Status list_tensors(WeightSource *ws) {
+    const StFile *f = ws->ckpt ? ckpt_part(ws->ckpt, "model") : ws->st;
+    size_t n = f ? st_count(f) : pth_count(ws->pth);
+    if (!(ws->tensors = mem_new(n, sizeof *ws->tensors))) return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        const StTensor *t;
+        if (f) {
+            t = st_at(f, i);
+        } else {
+            if (!pth_in_model(ws->pth, i)) continue;
+            Status st = pth_tensor(ws->pth, i, &t);
+            if (st != OK) return st;
+        }
+        ws->tensors[ws->count] = *t;
+        if (!(ws->tensors[ws->count].name = mem_strdup(t->name))) return ERR_MEMORY;
+        ws->count++;
+    }
+    return OK;
+}
+
+static NameForm detect(const WeightSource *ws) {
+    NameForm best = NAMES_LAVIS;
+    size_t most = 0;
+    char buf[NAME_ROOM];
+    for (int form = 0; form < NAME_FORM_COUNT; form++) {
+        size_t n = 0;
+        for (size_t i = 0; i < ws->count; i++) n += name_to_lavis((NameForm)form, ws->tensors[i].name, buf);
+        if (n > most) {
+            most = n;
+            best = (NameForm)form;
+        }
+    }
+    return best;
+}
+
+static Status rename_tensor(StTensor *t, const char *name) {
+    char *copy = mem_strdup(name);
+    if (!copy) return ERR_MEMORY;
+    free((char *)(uintptr_t)t->name);
+    t->name = copy;
+    return OK;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(((const StTensor *)a)->name, ((const StTensor *)b)->name); }
+
+static const StTensor *look_up(const WeightSource *ws, const char *name) {
+    StTensor key = {.name = name};
+    return ws->count ? bsearch(&key, ws->tensors, ws->count, sizeof key, by_name) : NULL;
+}
+
+static Status name_tensors(WeightSource *ws) {
+    char buf[NAME_ROOM];
+    Status st = OK;
+    ws->form = detect(ws);
+    for (size_t i = 0; i < ws->count && st == OK; i++)
+        if (name_to_lavis(ws->form, ws->tensors[i].name, buf)) st = rename_tensor(&ws->tensors[i], buf);
+    if (st != OK) return st;
+    if (ws->count) qsort(ws->tensors, ws->count, sizeof *ws->tensors, by_name);
+    for (size_t i = 1; i < ws->count; i++)
+        if (by_name(&ws->tensors[i - 1], &ws->tensors[i]) == 0)
+            return err_set(ERR_FORMAT, "%s: two tensors stand for %s", ws->path, ws->tensors[i].name);
+    return OK;
+}
+
+/* A file may hold a tied tensor under its alias only; it then takes the name it stands for. */
+static Status resolve_aliases(WeightSource *ws) {
+    Status st = OK;
+    for (int k = 0; k < NAME_ALIASES && st == OK; k++) {
+        const StTensor *t = look_up(ws, name_aliases[k].alias);
+        if (!t || look_up(ws, name_aliases[k].real)) continue;
+        st = rename_tensor(&ws->tensors[t - ws->tensors], name_aliases[k].real);
+        qsort(ws->tensors, ws->count, sizeof *ws->tensors, by_name);
+    }
+    return st;
+}
+
+/* ---- public ------------------------------------------------------------------------------------------------------ */
+
+Status ws_open(WeightSource **out, const char *path, CkptWarn *warn, void *ctx) {
+    struct stat info;
+    *out = NULL;
+    if (stat(path, &info) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    WeightSource *ws = mem_new(1, sizeof *ws);
+    if (!ws) return ERR_MEMORY;
+    Status st = S_ISDIR(info.st_mode) ? open_directory(ws, path, warn, ctx) : open_file(ws, path);
+    if (st == OK) st = list_tensors(ws);
+    if (st == OK) st = name_tensors(ws);
+    if (st == OK) st = resolve_aliases(ws);
+    if (st == OK) *out = ws;
+    else ws_close(ws);
+    return st;
+}
+
+void ws_close(WeightSource *ws) {
+    if (!ws) return;
+    for (size_t i = 0; i < ws->count; i++) free((char *)(uintptr_t)ws->tensors[i].name);
+    free(ws->tensors);
+    ckpt_close(ws->ckpt);
+    st_close(ws->st);
+    pth_close(ws->pth);
+    free(ws->path);
+    free(ws);
+}
+
+const StTensor *ws_find(const WeightSource *ws, const char *lavis_name) {
+    const char *real = name_alias(lavis_name);
+    return look_up(ws, real ? real : lavis_name);
+}
+
+size_t ws_count(const WeightSource *ws) { return ws->count; }
+const StTensor *ws_at(const WeightSource *ws, size_t i) { return &ws->tensors[i]; }
+NameForm ws_form(const WeightSource *ws) { return ws->form; }
+const char *ws_path(const WeightSource *ws) { return ws->path; }
+const Ckpt *ws_checkpoint(const WeightSource *ws) { return ws->ckpt; }
+
+Status ws_read_f32(const WeightSource *ws, const char *lavis_name, int ndim, const int64_t *shape, float *dst) {
+    char found[ST_SHAPE_TEXT], wanted[ST_SHAPE_TEXT];
+    StTensor want = {.ndim = ndim};
+    for (int i = 0; i < ndim; i++) want.shape[i] = shape[i];
+    st_shape_text(&want, wanted, sizeof wanted);
+    const StTensor *t = ws_find(ws, lavis_name);
+    if (!t) return err_set(ERR_FORMAT, "%s: has no tensor %s %s", ws->path, lavis_name, wanted);
+    bool same = t->ndim == ndim;
+    for (int i = 0; i < ndim && same; i++) same = t->shape[i] == shape[i];
+    if (!same)
+        return err_set(ERR_FORMAT, "%s: tensor %s has shape %s, the model wants %s", ws->path, lavis_name,
+                       st_shape_text(t, found, sizeof found), wanted);
+    if (t->dtype == DT_BOOL)
+        return err_set(ERR_FORMAT, "%s: tensor %s holds truth values, numbers were expected", ws->path, lavis_name);
+    dtype_to_f32(dst, t->data, t->dtype, (size_t)st_elements(t));
+    return OK;
+}

@@ -1,0 +1,38 @@
+/* weights: one way to ask for a tensor, whatever the file it lies in.
+ *
+ * Called by everything that starts from weights: init, pretrain, finetune, evaluation, import of ViT weights. A source is
+ * one of, found out by looking:
+ *     a step directory (model.safetensors of it), a run's directory (its newest step that loads, crc32c checked),
+ *     a .safetensors file, a PyTorch checkpoint (LAVIS .pth, pytorch_model.bin; checkpoints/pth.h),
+ *     a directory with model.safetensors or pytorch_model.bin, as Hugging Face publishes models;
+ * with LAVIS names, Hugging Face names or BERT names (checkpoints/names.h), found out by counting which fits most tensors.
+ *
+ * Tensors are found under their LAVIS names; those without one (visual_encoder.*, bert.pooler.*) keep their own. The tied
+ * aliases cls.predictions.decoder.* are found under both names, whichever the file holds.
+ * Does not decide what may be absent, nor fit 30,522 words to 30,523: who loads knows that. */
+#ifndef QF_WEIGHTS_H
+#define QF_WEIGHTS_H
+#include "checkpoints/checkpoint.h"
+#include "checkpoints/names.h"
+#include "data/safetensors.h"
+#include "kernels/err.h"
+
+typedef struct WeightSource WeightSource;
+
+/* ERR_IO, ERR_FORMAT, ERR_MEMORY. `warn` (may be NULL) hears of a broken step that is skipped for the one before. */
+Status ws_open(WeightSource **ws, const char *path, CkptWarn *warn, void *ctx);
+void ws_close(WeightSource *ws);                            /* accepts NULL */
+
+/* NULL when absent. The name in the result is the LAVIS name; data is dense, aligned, and lives until ws_close. */
+const StTensor *ws_find(const WeightSource *ws, const char *lavis_name);
+size_t ws_count(const WeightSource *ws);
+const StTensor *ws_at(const WeightSource *ws, size_t i);    /* sorted by name */
+
+NameForm ws_form(const WeightSource *ws);
+const char *ws_path(const WeightSource *ws);                /* the file that was opened in the end */
+const Ckpt *ws_checkpoint(const WeightSource *ws);          /* when it is one of ours, else NULL */
+
+/* A tensor of exactly this shape as f32. ERR_FORMAT says what the file has instead. */
+Status ws_read_f32(const WeightSource *ws, const char *lavis_name, int ndim, const int64_t *shape, float *dst);
+
+#endif
