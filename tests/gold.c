@@ -181,7 +181,8 @@ Status gold_trainer(Case *c, Trainer *t, StepSpec step) {
     const Json *dims = json_get(c->json, "dims");
     TrainerSpec spec = {.d = dims_of(dims), .step = step, .params = {.training = true, .rule = DECAY_LAVIS}, .features = DT_F32};
     spec.step.B = gold_int(dims, "B");
-    spec.step.smoothing = (float)gold_num(c->json, "label_smoothing");
+    double e;
+    spec.step.smoothing = json_num(json_get(c->json, "label_smoothing"), &e) ? (float)e : 0.1f;
     if (!spec.step.micro) spec.step.micro = 1;
     spec.tokens = spec.d.T;
     Status st = trainer_open(t, c->b, &spec);

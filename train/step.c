@@ -150,11 +150,12 @@ done:
 
 Status step_worst_batch(StepBatch *batch, const Step *s, int tokens, DType features_type, void **room) {
     int64_t B = s->spec.B, T = s->p->d.T;
-    int32_t *ids = mem_new((size_t)(B * T + B), sizeof *ids);
-    *room = ids;
-    if (!ids) return ERR_MEMORY;
+    int64_t *image_id = mem_new((size_t)B, sizeof *image_id + (size_t)(T + 1) * sizeof(int32_t));
+    *room = image_id;
+    if (!image_id) return ERR_MEMORY;
+    int32_t *ids = (int32_t *)(image_id + B), *len = ids + B * T;
     for (int64_t i = 0; i < B * T; i++) ids[i] = i % T < tokens ? s->p->d.sep : s->p->d.pad;
-    for (int64_t i = 0; i < B; i++) ids[B * T + i] = tokens;
-    *batch = (StepBatch){.features = ids, .ids = ids, .len = ids + B * T, .dt = features_type};   /* features: never read */
+    for (int64_t i = 0; i < B; i++) len[i] = tokens, image_id[i] = s->contrast.first + i;
+    *batch = (StepBatch){.features = ids, .ids = ids, .len = len, .image_id = image_id, .dt = features_type};   /* features: never read */
     return OK;
 }
