@@ -108,6 +108,10 @@ static bool is_cjk(uint32_t c) {
                            (c >= 0x2F800 && c <= 0x2FA1F));
 }
 
+bool wp_stands_alone(uint32_t c) {
+    return c < 0x80 ? ascii_class[c] == C_PUNCT : is_cjk(c) || uni_is_punct(c);
+}
+
 /* Appends one lowered character, or a blank, or nothing. */
 static Status push_clean(UniText *t, uint32_t c) {
     if (c == '\t' || c == '\n' || c == '\r' || c == ' ') return uni_push(t, ' ');

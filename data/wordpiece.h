@@ -12,6 +12,7 @@
  * the cleaning drops. Source of the rules: spec model.md section 9; Unicode tables are those of the utf8proc found. */
 #ifndef QF_WORDPIECE_H
 #define QF_WORDPIECE_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -55,8 +56,10 @@ int32_t wp_find(const Wordpiece *wp, const char *piece, size_t n);   /* the same
 uint64_t wp_hash(const Wordpiece *wp);                /* names the vocabulary: equal hash, equal ids of equal text */
 
 /* The splitting before the pieces: fn gets each word (UTF-8, lowered, without marks; not ended by NUL) and its length in
- * code points; a special token typed in the text comes with points == 0. Stops at the first status other than OK. */
+ * code points; a word of more than WP_MAX_WORD comes cut, with WP_MAX_WORD + 1 points, a special token typed in the text
+ * with none. Stops at the first status other than OK. */
 typedef Status WpWordFn(void *ctx, const char *word, size_t n, int points);
 Status wp_words(const char *text, size_t n, WpWordFn *fn, void *ctx);
+bool wp_stands_alone(uint32_t c);     /* is always a word of one character: punctuation, ideographs */
 
 #endif
