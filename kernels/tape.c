@@ -222,7 +222,13 @@ void tape_seed(Tape *t, Tensor x, const void *grad) {
     bool add;
     void *dx = tape_grad_to(t, x, &add);
     if (!dx) return;
-    t->b->copy_rows(dx, tape_grad_ld(x), NULL, grad, x.cols, NULL, x.rows, x.cols, add);
+    if (x.dt == t->b->elem) {
+        t->b->copy_rows(dx, tape_grad_ld(x), NULL, grad, x.cols, NULL, x.rows, x.cols, add);
+        return;
+    }
+    BUG_ON(x.dt != DT_F32 || tape_grad_ld(x) != x.cols, "tape_seed: a strided gradient of another type");
+    if (add) t->b->axpy(dx, grad, 1.0f, tensor_count(x));
+    else t->b->copy(dx, grad, (size_t)tensor_count(x) * sizeof(float));
 }
 
 void tape_backward(Tape *t) {
