@@ -1,0 +1,69 @@
+/* set: a data set for reading: one shard, a folder of shards, a manifest.json, or several of these with commas between.
+ *
+ * Called by the loader, evaluation and verify. Images are numbered through the whole set, [0, images); row i*V+v is view v
+ * of image i. Opening reads and checks all tables of all shards (see shard_file.h) and that they come from one encoder; rows
+ * are read afterwards by any number of threads.
+ *
+ * A part of a set: with parts > 1 only shards k with k % parts == part are opened, so that a machine needs to hold just the
+ * shards of its ranks. The other images exist (they count, and have numbers) but nothing of theirs can be read. That needs a
+ * manifest. `allow_missing`: also shards of this part may be absent, as long as nobody asks for a split that lies there. */
+#ifndef QF_SET_H
+#define QF_SET_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "data/shard_file.h"
+
+typedef struct Set Set;
+
+Status set_open(Set **s, const char *path);
+Status set_open_part(Set **s, const char *path, int part, int parts, bool allow_missing);
+void set_close(Set *s);                                    /* accepts NULL */
+
+const char *set_path(const Set *s);                        /* as given to set_open */
+int64_t set_images(const Set *s);                          /* all of the set, also those of other parts */
+int64_t set_captions(const Set *s);                        /* of the shards that are open */
+int64_t set_views(const Set *s);                           /* V */
+int64_t set_P(const Set *s);
+int64_t set_E(const Set *s);
+DType set_dtype(const Set *s);
+bool set_scaled(const Set *s);                             /* some shard has a scale a row */
+size_t set_row_bytes(const Set *s);                        /* P * E * size of an element */
+const EncoderInfo *set_encoder(const Set *s);
+int set_part(const Set *s);
+int set_parts(const Set *s);
+
+/* Sentences for the user about things that work but should not stay so (slow reading, no checksums). NULL after the last. */
+const char *set_warning(const Set *s, int64_t i);
+
+int64_t set_shards(const Set *s);
+const Shard *set_shard(const Set *s, int64_t k, int64_t *first_image);     /* NULL when it is not open */
+
+/* Of an image whose shard is open (others are a bug). */
+bool set_has(const Set *s, int64_t image);
+const char *set_image_id(const Set *s, int64_t image);
+const char *set_split(const Set *s, int64_t image);
+const char *set_source(const Set *s, int64_t image);       /* "" when not recorded */
+int64_t set_ncaptions(const Set *s, int64_t image);
+const char *set_caption(const Set *s, int64_t image, int64_t k, size_t *n);        /* UTF-8, not ended by a NUL */
+
+/* Its cached word pieces, when the shard has them for exactly this key; else NULL. */
+const uint16_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n);
+
+/* Images (their numbers, rising; free(*images)) of a split that can be read here. "train" is train and restval (Karpathy's
+ * split as LAVIS uses it); "all" or "" is everything; commas join several. ERR_USAGE names the splits there are when none
+ * is found, or the missing shard that holds some. */
+Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n);
+bool split_matches(const char *wanted, const char *split);
+
+/* The smallest and this part's counts over the parts: of a split's images that have captions, and their captions.
+ * For a set that is not in parts both are simply its counts. */
+typedef struct { int64_t captioned, captions; } SplitCount;
+SplitCount set_count(const Set *s, const char *split, int part);
+
+/* Reading features; safe from any thread. dst: set_row_bytes a row, raw; value = element * scale. */
+Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *scale);
+Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales /* (n) or NULL */);
+
+#endif
