@@ -85,6 +85,7 @@ static hid_t type_of(H5Kind kind, size_t width) {
     case H5K_I64: return H5Tcopy(H5T_STD_I64LE);
     case H5K_F16: return half_type();
     case H5K_F32: return H5Tcopy(H5T_IEEE_F32LE);
+    case H5K_F64: return H5Tcopy(H5T_IEEE_F64LE);
     case H5K_TEXT: return text_type(width);
     case H5K_OTHER: break;
     }
@@ -461,6 +462,63 @@ done:
     drop(type);
     drop(ds);
     return leave(st);
+}
+
+/* Copies n strings, theirs[i] or those of a fixed-width array, into one block with the pointers in front. */
+static Status pack_strings(const char *path, size_t n, char *const *theirs, const char *fixed, size_t width, char ***strings) {
+    size_t bytes = n * sizeof(char *);
+    for (size_t i = 0; i < n; i++) bytes += (fixed ? width : theirs[i] ? strnlen(theirs[i], H5_MAX_TEXT) + 1 : 1);
+    char **all = mem_new(bytes, 1);
+    if (!all) return ERR_MEMORY;
+    char *to = (char *)(all + n);
+    for (size_t i = 0; i < n; i++) {
+        const char *s = fixed ? fixed + i * width : theirs[i] ? theirs[i] : "";
+        size_t len = strnlen(s, H5_MAX_TEXT);
+        if (len == H5_MAX_TEXT) {
+            free(all);
+            return err_set(ERR_FORMAT, "%s: string %zu has more than %d bytes", path, i + 1, H5_MAX_TEXT - 1);
+        }
+        memcpy(all[i] = to, s, len + 1);
+        to += len + 1;
+    }
+    *strings = all;
+    return OK;
+}
+
+static Status variable_strings(H5File *f, const char *path, const H5Info *info, char ***strings) {
+    char **theirs = mem_new((size_t)info->count, sizeof *theirs);
+    if (!theirs) return ERR_MEMORY;
+    enter();
+    hid_t ds = -1, type = -1, space = -1;
+    Status st = open_set(f, path, &ds);
+    if (st == OK) {
+        type = H5Dget_type(ds);
+        space = H5Dget_space(ds);
+        if (type < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) <= 0)
+            st = err_set(ERR_FORMAT, "%s: %s does not hold strings", f->path, path);
+        else if (H5Dread(ds, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, theirs) < 0)
+            st = fail(ERR_IO, f->path, path, "read");
+        else
+            st = pack_strings(f->path, (size_t)info->count, theirs, NULL, 0, strings);
+        if (type >= 0 && space >= 0) H5Dvlen_reclaim(type, space, H5P_DEFAULT, theirs);
+    }
+    drop(space);
+    drop(type);
+    drop(ds);
+    free(theirs);
+    return leave(st);
+}
+
+Status h5_get_strings(H5File *f, const char *path, const H5Info *info, char ***strings) {
+    *strings = NULL;
+    if (info->kind != H5K_TEXT) return variable_strings(f, path, info, strings);
+    size_t width = info->size + 1, bytes;
+    char *fixed = mem_mul((size_t)info->count, width, &bytes) ? mem_new(bytes, 1) : NULL;
+    if (!fixed) return ERR_MEMORY;
+    Status st = h5_get(f, path, info, H5K_TEXT, fixed);
+    if (st == OK) st = pack_strings(f->path, (size_t)info->count, NULL, fixed, width, strings);
+    free(fixed);
+    return st;
 }
 
 static Status open_rows(H5File *f, const char *path) {

@@ -19,7 +19,7 @@
 #include "kernels/err.h"
 
 /*   kind  bytes */
-#define H5_KIND_LIST(X) X(I8, 1) X(U8, 1) X(U16, 2) X(U32, 4) X(I32, 4) X(U64, 8) X(I64, 8) X(F16, 2) X(F32, 4)
+#define H5_KIND_LIST(X) X(I8, 1) X(U8, 1) X(U16, 2) X(U32, 4) X(I32, 4) X(U64, 8) X(I64, 8) X(F16, 2) X(F32, 4) X(F64, 8)
 
 /* Little-endian element types; H5K_TEXT: strings of a fixed width; H5K_OTHER: any other. */
 typedef enum {
@@ -67,6 +67,9 @@ Status h5_info(H5File *f, const char *path, H5Info *info);
 /* All elements. as: the kind wanted; integers are converted, F16 and F32 must be what is stored. For text the width in dst is
  * info->size + 1, each string ends with a NUL. */
 Status h5_get(H5File *f, const char *path, const H5Info *info, H5Kind as, void *dst);
+
+/* Every string of a data set, of fixed or of variable length (foreign files have the latter), in one block: free(*strings). */
+Status h5_get_strings(H5File *f, const char *path, const H5Info *info, char ***strings);
 
 /* Rows [first, first + n) along the first dimension as they are stored, whatever the layout. Keeps the data set open. */
 Status h5_rows(H5File *f, const char *path, int64_t first, int64_t n, void *dst);
