@@ -45,17 +45,16 @@ Status json_parse(Json **out, const char *text, size_t n, const char *name) {
 /* The size is found by reading, so that a pipe works and a file that grows does no harm. */
 static Status read_all(FILE *f, const char *path, char **text, size_t *n) {
     size_t cap = 0;
-    for (;;) {
-        if (cap - *n < 2) {
-            char *p = cap > JSON_MAX_BYTES ? NULL : mem_grow(*text, cap = cap ? 2 * cap : 65536, 1);
-            if (!p) return cap > JSON_MAX_BYTES
-                ? err_set(ERR_FORMAT, "%s: larger than %zu bytes, the most that is read as JSON", path, JSON_MAX_BYTES)
-                : err_context(ERR_MEMORY, "%s", path);
+    for (size_t got = 1; got; *n += got) {
+        if (*n == cap) {
+            if (cap >= JSON_MAX_BYTES)
+                return err_set(ERR_FORMAT, "%s: larger than %zu bytes, the most that is read as JSON", path, JSON_MAX_BYTES);
+            char *p = mem_grow(*text, cap ? 2 * cap : 65536, 1);
+            if (!p) return err_context(ERR_MEMORY, "%s", path);
             *text = p;
+            cap = cap ? 2 * cap : 65536;
         }
-        size_t got = fread(*text + *n, 1, cap - *n, f);
-        if (!got) break;
-        *n += got;
+        got = fread(*text + *n, 1, cap - *n, f);
     }
     return ferror(f) ? err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(errno)) : OK;
 }
@@ -91,9 +90,11 @@ static int next_char(Slicer *s) {
     return c;
 }
 
+static bool is_blank(int c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
 static int skip_blanks(Slicer *s) {
     int c;
-    do c = next_char(s); while (c == ' ' || c == '\t' || c == '\r' || c == '\n');
+    do c = next_char(s); while (is_blank(c));
     return c;
 }
 
@@ -117,7 +118,7 @@ static Status slice(Slicer *s, int *c) {
     bool quoted = false;
     for (s->n = 0; *c != EOF; *c = next_char(s)) {
         bool opens = *c == '[' || *c == '{', closes = *c == ']' || *c == '}';
-        if (!quoted && !depth && s->n && (closes || opens || strchr(" \t\r\n,", *c))) break;
+        if (!quoted && !depth && s->n && (closes || opens || *c == ',' || is_blank(*c))) break;
         Status st = keep(s, *c);
         if (st != OK) return st;
         if (quoted) {
@@ -131,25 +132,29 @@ static Status slice(Slicer *s, int *c) {
     return OK;
 }
 
+static Status after_array(Slicer *s) {
+    if (skip_blanks(s) == EOF) return OK;
+    return err_set(ERR_FORMAT, "%s:%lld: text after the array", s->at.name, (long long)s->at.line);
+}
+
 static Status each_item(Slicer *s, JsonItemFn *fn, void *ctx) {
     int c = skip_blanks(s);
     if (c == 0xEF && next_char(s) == 0xBB && next_char(s) == 0xBF) c = skip_blanks(s);
     bool array = c == '[';
     if (array) c = skip_blanks(s);
-    if (array && c == ']') return skip_blanks(s) == EOF ? OK : err_set(ERR_FORMAT, "%s: text after the array", s->at.name);
+    if (array && c == ']') return after_array(s);
     for (int64_t i = 0; array || c != EOF; i++) {
         Place start = {s->at.name, s->at.line, s->at.column - 1};
         Json *item = NULL;
         Status st = slice(s, &c);
         if (st == OK) st = load(&item, s->text, s->n, start);
         if (st != OK) return st;
-        st = fn(ctx, i, out_of((json_t *)(void *)item));
+        st = fn(ctx, i, item);
         json_free(item);
         if (st != OK) return err_context(st, "%s:%lld", start.name, (long long)start.line);
-        if (c == ' ' || c == '\t' || c == '\r' || c == '\n') c = skip_blanks(s);
+        if (is_blank(c)) c = skip_blanks(s);
         if (!array) continue;
-        if (c == ']') return skip_blanks(s) == EOF ? OK : err_set(ERR_FORMAT, "%s:%lld: text after the array",
-                                                                  s->at.name, (long long)s->at.line);
+        if (c == ']') return after_array(s);
         if (c != ',') return err_set(ERR_FORMAT, "%s:%lld: ',' or ']' is missing after item %lld of the array",
                                      s->at.name, (long long)s->at.line, (long long)i);
         c = skip_blanks(s);
@@ -157,14 +162,19 @@ static Status each_item(Slicer *s, JsonItemFn *fn, void *ctx) {
     return OK;
 }
 
-Status json_each(const char *path, JsonItemFn *fn, void *ctx) {
-    Slicer s = {.at = {path, 1, 1}};
-    s.f = fopen(path, "rb");
-    if (!s.f) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+Status json_each_of(FILE *f, const char *name, JsonItemFn *fn, void *ctx) {
+    Slicer s = {.f = f, .at = {name, 1, 1}};
     Status st = each_item(&s, fn, ctx);
-    if (ferror(s.f)) st = err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
+    if (ferror(f)) st = err_set(ERR_IO, "%s: cannot be read: %s", name, strerror(errno));
     free(s.text);
-    fclose(s.f);
+    return st;
+}
+
+Status json_each(const char *path, JsonItemFn *fn, void *ctx) {
+    FILE *f = fopen(path, "rb");
+    if (!f) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    Status st = json_each_of(f, path, fn, ctx);
+    fclose(f);
     return st;
 }
 
@@ -221,8 +231,7 @@ static json_t *unlocked(const Json *j) {
     return u.to;
 }
 
-static const char *member(json_t *object, void *it, const Json **value) {
-    (void)object;
+static const char *member(void *it, const Json **value) {
     if (!it) return NULL;
     if (value) *value = out_of(json_object_iter_value(it));
     return json_object_iter_key(it);
@@ -232,12 +241,12 @@ const char *json_key(const Json *object, size_t i, const Json **value) {
     json_t *o = unlocked(object);
     void *it = json_object_iter(o);
     while (it && i--) it = json_object_iter_next(o, it);
-    return member(o, it, value);
+    return member(it, value);
 }
 
 const char *json_next(const Json *object, const char *key, const Json **value) {
     json_t *o = unlocked(object);
-    return member(o, key ? json_object_iter_next(o, json_object_key_to_iter(key)) : json_object_iter(o), value);
+    return member(key ? json_object_iter_next(o, json_object_key_to_iter(key)) : json_object_iter(o), value);
 }
 
 /* ---- writing ---- */

@@ -39,6 +39,7 @@ void json_free(Json *doc);
  * set by fn gets "path:line" of the item in front. */
 typedef Status JsonItemFn(void *ctx, int64_t index, const Json *item);
 Status json_each(const char *path, JsonItemFn *fn, void *ctx);
+Status json_each_of(FILE *f, const char *name, JsonItemFn *fn, void *ctx);   /* the same from an open file */
 
 enum JsonType json_type(const Json *);
 size_t json_len(const Json *);                              /* items of an array, members of an object; otherwise 0 */

@@ -122,7 +122,7 @@ static Status add_piece(Train *r, const char *text, int32_t *id) {
 /* ---- characters ---- */
 
 typedef struct { uint32_t c; bool inner; int64_t count; } Form;
-typedef struct { int64_t count[2]; } Seen;             /* at the start of a word, inside one; later the ids */
+typedef struct { int64_t count[2]; } Seen;             /* (CODE_POINTS) at the start of a word, inside one; later the ids */
 
 static int by_count(const void *x, const void *y) {
     const Form *a = x, *b = y;
@@ -137,8 +137,8 @@ static int by_code(const void *x, const void *y) {
     return a->c < b->c ? -1 : 1;
 }
 
-/* Walks over the characters of all words: once to count, once to write symbols. */
-static size_t see_words(const VocabTrainer *t, Seen *seen) {
+/* Counts the characters of all words. Returns how many there are; *last is the largest. */
+static size_t see_words(const VocabTrainer *t, Seen *seen, uint32_t *last) {
     size_t points = 0;
     for (size_t i = 0; i < t->n; i++) {
         size_t n = strlen(t->words[i].text);
@@ -147,6 +147,7 @@ static size_t see_words(const VocabTrainer *t, Seen *seen) {
             bool inner = at > 0;
             at += utf8_next(t->words[i].text + at, n - at, &c);
             seen[c].count[inner] += t->words[i].count;
+            if (c > *last) *last = c;
         }
     }
     return points;
@@ -174,12 +175,13 @@ static Status spell_words(Train *r, const Seen *ids, size_t points) {
 
 /* Gives the most frequent forms their pieces, in the order of code points. On return `seen` holds ids, -1 for none. */
 static Status add_forms(Train *r, Seen *seen, Form *forms, size_t n, size_t most, VocabReport *report) {
+    for (size_t i = 0; i < n; i++) seen[forms[i].c].count[0] = seen[forms[i].c].count[1] = -1;
     qsort(forms, n, sizeof *forms, by_count);
-    for (size_t i = most; i < n; i++) report->dropped++;
-    if (n > most) n = most;
+    if (n > most) {
+        report->dropped = (int64_t)(n - most);
+        n = most;
+    }
     qsort(forms, n, sizeof *forms, by_code);
-    for (uint32_t c = 0; c < CODE_POINTS; c++)
-        if (seen[c].count[0] || seen[c].count[1]) seen[c].count[0] = seen[c].count[1] = -1;
     for (size_t i = 0; i < n; i++) {
         char text[UTF8_MAX + 3] = "##";
         int32_t id;
@@ -195,11 +197,12 @@ static Status add_forms(Train *r, Seen *seen, Form *forms, size_t n, size_t most
 static Status start_with_characters(Train *r, size_t size, VocabReport *report) {
     Form *forms = NULL;
     size_t n = 0, cap = 0, points = 0;
+    uint32_t last = 0;
     Status st = OK;
     Seen *seen = mem_new(CODE_POINTS, sizeof *seen);
     if (!seen) return ERR_MEMORY;
-    points = see_words(r->t, seen);
-    for (uint32_t c = 0; c < CODE_POINTS; c++) {
+    points = see_words(r->t, seen, &last);
+    for (uint32_t c = 0; c <= last; c++) {
         if (!seen[c].count[0] && !seen[c].count[1]) continue;
         report->characters++;
         for (int inner = 0; inner < (wp_stands_alone(c) ? 1 : 2); inner++) {
