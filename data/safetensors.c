@@ -27,6 +27,7 @@ struct StFile {
     Entry **by_name;
     StMeta *meta;
     size_t nmeta, meta_room;
+    bool has_meta;
 };
 
 /* ---- scanning --------------------------------------------------------------------------------------------------- */
@@ -225,7 +226,8 @@ static void *one_more(void *array, size_t count, size_t *room, size_t size) {
 }
 
 static Status scan_metadata(Scan *s, StFile *f) {
-    if (f->meta) return bad(s, "__metadata__ twice");
+    if (f->has_meta) return bad(s, "__metadata__ stands here twice");
+    f->has_meta = true;
     Status st = expect(s, '{');
     bool more = !accept(s, '}');
     while (st == OK && more) {

@@ -1,0 +1,206 @@
+/* pth: checkpoints that PyTorch wrote give the tensors PyTorch says they hold; broken and hostile ones are refused. The
+ * fixtures were written by LAVIS and torch (tests/golden/pth, more in ../shared); the small ones below by hand. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoints/pth.h"
+#include "checkpoints/weights.h"
+
+#define HERE "tests/golden/pth/"
+#define SHARED "../shared/golden/stage1/pth/"
+
+static void check_same(const StTensor *got, const StTensor *want) {
+    assert_non_null(got);
+    assert_int_equal(got->dtype, want->dtype);
+    assert_int_equal(got->ndim, want->ndim);
+    assert_memory_equal(got->shape, want->shape, (size_t)want->ndim * sizeof *want->shape);
+    assert_int_equal(got->nbytes, want->nbytes);
+    assert_int_equal((uintptr_t)got->data % (unsigned)dtype_size(got->dtype), 0);
+    if (memcmp(got->data, want->data, want->nbytes) != 0) fail_msg("%s differs", want->name);
+}
+
+/* All tensors of the expected file, under prefix + name, and (model) no other in the state dict. */
+static void check_file(const char *pth, const char *expected) {
+    PthFile *f;
+    StFile *want;
+    size_t in_model = 0;
+    if (pth_open(&f, pth) != OK || st_open(&want, expected) != OK) fail_msg("%s", err_message());
+    for (size_t i = 0; i < st_count(want); i++) {
+        const StTensor *t;
+        assert_int_equal(pth_find(f, st_at(want, i)->name, &t), OK);
+        check_same(t, st_at(want, i));
+    }
+    for (size_t i = 0; i < pth_count(f); i++) in_model += pth_in_model(f, i);
+    assert_int_equal(in_model, st_count(want));
+    st_close(want);
+    pth_close(f);
+
+    WeightSource *ws;                                      /* and through the door that everybody uses */
+    if (ws_open(&ws, pth, NULL, NULL) != OK || st_open(&want, expected) != OK) fail_msg("%s", err_message());
+    assert_int_equal(ws_form(ws), NAMES_LAVIS);
+    for (size_t i = 0; i < st_count(want); i++) check_same(ws_find(ws, st_at(want, i)->name), st_at(want, i));
+    st_close(want);
+    ws_close(ws);
+}
+
+static void reads_what_torch_wrote(void **state) {
+    (void)state;
+    check_file(HERE "bare.pth", HERE "bare.safetensors");
+    check_file(HERE "fp16.pth", HERE "fp16.safetensors");
+}
+
+static void reads_all_containers(void **state) {
+    (void)state;
+    static const char *const files[] = {"zip.pth", "zip_torch1.pth", "legacy.pth"};
+    if (access(SHARED "zip.safetensors", R_OK) != 0) skip();
+    for (size_t i = 0; i < 3; i++) {
+        char path[128];
+        snprintf(path, sizeof path, SHARED "%s", files[i]);
+        check_file(path, SHARED "zip.safetensors");
+
+        PthFile *f;
+        StFile *want;
+        const StTensor *t;
+        assert_int_equal(pth_open(&f, path), OK);
+        assert_int_equal(st_open(&want, SHARED "zip_optimizer.safetensors"), OK);
+        for (size_t k = 0; k < st_count(want); k++) {      /* exp_avg.7 -> optimizer.state.7.exp_avg */
+            const char *name = st_at(want, k)->name, *dot = strrchr(name, '.');
+            snprintf(path, sizeof path, "optimizer.state.%s.%.*s", dot + 1, (int)(dot - name), name);
+            assert_int_equal(pth_find(f, path, &t), OK);
+            check_same(t, st_at(want, k));
+        }
+        st_close(want);
+        pth_close(f);
+    }
+}
+
+static void refuses_bad_files(void **state) {
+    (void)state;
+    static const char *const folders[] = {HERE "bad_*.pth", SHARED "bad_*.pth"};
+    for (int k = 0; k < 2; k++) {
+        glob_t g;
+        if (glob(folders[k], 0, NULL, &g) != 0) continue;
+        for (size_t i = 0; i < g.gl_pathc; i++) {
+            PthFile *f;
+            if (pth_open(&f, g.gl_pathv[i]) != ERR_FORMAT) fail_msg("%s was taken", g.gl_pathv[i]);
+            assert_null(f);
+            assert_ptr_equal(strstr(err_message(), g.gl_pathv[i]), err_message());
+        }
+        globfree(&g);
+    }
+    PthFile *f;
+    assert_int_equal(pth_open(&f, HERE "bad_command.pth"), ERR_FORMAT);
+    assert_non_null(strstr(err_message(), "posix.system"));
+    assert_int_equal(pth_open(&f, HERE "absent.pth"), ERR_IO);
+}
+
+/* ---- the older container, by hand ---- */
+
+static unsigned char file[300000];
+static size_t used;
+
+static void put(const void *p, size_t n) {
+    memcpy(file + used, p, n);
+    used += n;
+}
+#define PUT(literal) put(literal, sizeof literal - 1)
+
+static void put_start(void) {
+    used = 0;
+    PUT("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.");
+    PUT("\x80\x02M\xe9\x03.");
+    PUT("\x80\x02}q\x00X\x0d\x00\x00\x00little_endianq\x01\x88s.");
+}
+
+/* {name: view of storage "7" of 6 halves} with the given size, stride and offset opcodes. */
+static void put_object(const char *size_stride, size_t n) {
+    PUT("\x80\x02}X\x01\x00\x00\x00w");
+    PUT("ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nHalfStorage\nX\x01\x00\x00\x00" "7"
+        "X\x03\x00\x00\x00" "cpuK\x06NtQ");
+    put(size_stride, n);
+    PUT("\x89" "ccollections\nOrderedDict\n)RtRs.");
+}
+
+static void put_storage(void) {
+    int64_t n = 6;
+    uint16_t data[6] = {10, 11, 12, 13, 14, 15};
+    PUT("\x80\x02]X\x01\x00\x00\x00" "7a.");
+    put(&n, sizeof n);
+    put(data, sizeof data);
+}
+
+static void views_are_made_dense(void **state) {
+    (void)state;
+    PthFile *f;
+    const StTensor *t;
+    static const uint16_t want[4] = {11, 14, 12, 15};                 /* w[i][j] = 10 + (1 + i + 3 j) */
+    put_start();
+    put_object("K\x01K\x02K\x02\x86K\x01K\x03\x86", 12);
+    put_storage();
+    if (pth_open_memory(&f, file, used, "hand") != OK) fail_msg("%s", err_message());
+    assert_int_equal(pth_find(f, "w", &t), OK);
+    assert_int_equal(t->dtype, DT_F16);
+    assert_int_equal(t->shape[0], 2);
+    assert_memory_equal(t->data, want, sizeof want);
+    pth_close(f);
+    for (size_t k = 0; k < used; k++)                                  /* no cut of it is taken */
+        assert_int_equal(pth_open_memory(&f, file, k, "cut"), ERR_FORMAT);
+
+    put_start();                                                       /* one element further: 1 + 1 + 4 = 6 */
+    put_object("K\x01K\x02K\x02\x86K\x01K\x04\x86", 12);
+    put_storage();
+    assert_int_equal(pth_open_memory(&f, file, used, "hand"), ERR_FORMAT);
+    assert_non_null(strstr(err_message(), "beyond the 6 elements"));
+
+    put_start();                                                       /* 2^31-1 squared elements of stride 0 */
+    put_object("K\x00J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86K\x00K\x00\x86", 18);
+    put_storage();
+    assert_int_equal(pth_open_memory(&f, file, used, "hand"), OK);
+    assert_int_equal(pth_find(f, "w", &t), ERR_FORMAT);                /* refused, not allocated */
+    assert_non_null(strstr(err_message(), "repeats"));
+    pth_close(f);
+}
+
+static void deep_and_circular_values_are_harmless(void **state) {
+    (void)state;
+    PthFile *f;
+    put_start();                                                       /* 60000 lists inside each other */
+    PUT("\x80\x02");
+    for (int i = 0; i < 60000; i++) PUT("]");
+    for (int i = 1; i < 60000; i++) PUT("a");
+    PUT(".");
+    PUT("\x80\x02].");
+    assert_int_equal(pth_open_memory(&f, file, used, "deep"), ERR_FORMAT);
+    assert_non_null(strstr(err_message(), "no tensors"));
+
+    put_start();                                                       /* d[0] = d[1] = ... = d */
+    PUT("\x80\x02}q\x00(");
+    for (int i = 0; i < 200; i++) {
+        unsigned char item[4] = {'K', (unsigned char)i, 'h', 0};
+        put(item, 4);
+    }
+    PUT("u.");
+    PUT("\x80\x02].");
+    assert_int_equal(pth_open_memory(&f, file, used, "circle"), ERR_FORMAT);
+    assert_non_null(strstr(err_message(), "contain each other"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_what_torch_wrote),
+        cmocka_unit_test(reads_all_containers),
+        cmocka_unit_test(refuses_bad_files),
+        cmocka_unit_test(views_are_made_dense),
+        cmocka_unit_test(deep_and_circular_values_are_harmless),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
