@@ -28,8 +28,8 @@ Meter meter_start(const char *what, const char *unit, int64_t total, int64_t fir
 void meter_at(Meter *p, int64_t done);         /* cheap enough for every item */
 void meter_end(Meter *p, int64_t done);        /* the last line, which stays */
 
-/* The listener for work in data/ (data/progress.h): shows the meter `m`, and asks to stop when the user did.
- *     Meter m = meter_start("extract", "images", 0, 0);  Progress p = { meter_listen, &m }; */
+/* The listener for work in data/ (data/listener.h): shows the meter `m`, and asks to stop when the user did.
+ *     Meter m = meter_start("extract", "images", 0, 0);  Listener l = { meter_listen, &m }; */
 bool meter_listen(void *m, int64_t done, int64_t total);
 
 #endif
