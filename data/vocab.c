@@ -9,7 +9,7 @@
 #include "data/wordpiece.h"
 #include "kernels/mem.h"
 
-enum { PIECE_BYTES = WP_MAX_WORD * UTF8_MAX + 3, CODE_POINTS = 0x110000 };
+enum { PIECE_BYTES = WP_MAX_WORD * UTF8_MAX + 3 };
 
 static const char *const first_lines[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
 enum { FIRST_LINES = sizeof first_lines / sizeof *first_lines };
@@ -122,7 +122,7 @@ static Status add_piece(Train *r, const char *text, int32_t *id) {
 /* ---- characters ---- */
 
 typedef struct { uint32_t c; bool inner; int64_t count; } Form;
-typedef struct { int64_t count[2]; } Seen;             /* (CODE_POINTS) at the start of a word, inside one; later the ids */
+typedef struct { int64_t count[2]; } Seen;             /* by code point: at the start of a word, inside one; later the ids */
 
 static int by_count(const void *x, const void *y) {
     const Form *a = x, *b = y;
@@ -137,20 +137,26 @@ static int by_code(const void *x, const void *y) {
     return a->c < b->c ? -1 : 1;
 }
 
-/* Counts the characters of all words. Returns how many there are; *last is the largest. */
-static size_t see_words(const VocabTrainer *t, Seen *seen, uint32_t *last) {
+/* How many characters all words have; *last is the largest. */
+static size_t count_points(const VocabTrainer *t, uint32_t *last) {
     size_t points = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        size_t n = strlen(t->words[i].text);
-        for (size_t at = 0; at < n; points++) {
+    for (size_t i = 0; i < t->n; i++)
+        for (size_t at = 0, n = strlen(t->words[i].text); at < n; points++) {
+            uint32_t c;
+            at += utf8_next(t->words[i].text + at, n - at, &c);
+            if (c > *last) *last = c;
+        }
+    return points;
+}
+
+static void see_words(const VocabTrainer *t, Seen *seen) {
+    for (size_t i = 0; i < t->n; i++)
+        for (size_t at = 0, n = strlen(t->words[i].text); at < n;) {
             uint32_t c;
             bool inner = at > 0;
             at += utf8_next(t->words[i].text + at, n - at, &c);
             seen[c].count[inner] += t->words[i].count;
-            if (c > *last) *last = c;
         }
-    }
-    return points;
 }
 
 static Status spell_words(Train *r, const Seen *ids, size_t points) {
@@ -196,12 +202,13 @@ static Status add_forms(Train *r, Seen *seen, Form *forms, size_t n, size_t most
 
 static Status start_with_characters(Train *r, size_t size, VocabReport *report) {
     Form *forms = NULL;
-    size_t n = 0, cap = 0, points = 0;
+    size_t n = 0, cap = 0;
     uint32_t last = 0;
+    size_t points = count_points(r->t, &last);
     Status st = OK;
-    Seen *seen = mem_new(CODE_POINTS, sizeof *seen);
+    Seen *seen = mem_new((size_t)last + 1, sizeof *seen);
     if (!seen) return ERR_MEMORY;
-    points = see_words(r->t, seen, &last);
+    see_words(r->t, seen);
     for (uint32_t c = 0; c <= last; c++) {
         if (!seen[c].count[0] && !seen[c].count[1]) continue;
         report->characters++;
