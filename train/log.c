@@ -20,12 +20,13 @@
 typedef enum { MEAN, LAST } How;
 
 typedef struct {
-    const char *name, *tag, *console;
+    const char *name, *tag;
+    const char *format[2];             /* of a lasting line, of the live one; NULL: not there */
     How how;
 } Column;
 
 static const Column columns[] = {
-#define FIELD(name, tag, how, console) { #name, tag, console, how },
+#define FIELD(name, tag, how, plain, live) { #name, tag, { plain, live }, how },
     LOG_FIELDS(FIELD)
 #define FIRST_SPEED_(...) + 1
     LOG_SPEEDS(FIELD)
@@ -190,7 +191,7 @@ void log_close(Log *log) {
 LogStep log_blank(int64_t step) {
     return (LogStep){
         .step = step,
-#define FIELD(name, tag, how, console) .name = NAN,
+#define FIELD(name, tag, how, plain, live) .name = NAN,
         LOG_FIELDS(FIELD)
 #undef FIELD
     };
@@ -214,7 +215,7 @@ static void fade_work(Work *w, double by) {
 
 static void accumulate(Log *log, const LogStep *s) {
     const double values[FIELDS] = {
-#define FIELD(name, tag, how, console) s->name,
+#define FIELD(name, tag, how, plain, live) s->name,
         LOG_FIELDS(FIELD)
 #undef FIELD
     };
@@ -262,18 +263,20 @@ static void append(char *buf, size_t size, const char *fmt, ...) {
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"      /* the formats of LOG_FIELDS: one %f each */
-static void console_line(const Log *log, const double *values, char *buf, size_t size) {
+static void console_line(const Log *log, bool live, const double *values, char *buf, size_t size) {
     char t[32];
+    const char *gap = live ? " " : "  ";
+    int64_t total = log->setup.total_steps;
     double step_s = log->fading.seconds / log->fading.steps;
-    snprintf(buf, size, "step %lld", (long long)log->step);
-    if (log->setup.total_steps > 0) append(buf, size, "/%lld", (long long)log->setup.total_steps);
+    snprintf(buf, size, "%s%lld", live ? "" : "step ", (long long)log->step);
+    if (total > 0) append(buf, size, "/%lld", (long long)total);
     for (int i = 0; i < COLUMNS; i++) {
-        if (!columns[i].console || isnan(values[i])) continue;
-        append(buf, size, "  ");
-        append(buf, size, columns[i].console, values[i]);
+        if (!columns[i].format[live] || isnan(values[i])) continue;
+        append(buf, size, "%s", gap);
+        append(buf, size, columns[i].format[live], values[i]);
     }
-    if (log->setup.total_steps > log->step)
-        append(buf, size, "  %s left", status_time(step_s * (double)(log->setup.total_steps - log->step), t, sizeof t));
+    if (total > log->step)
+        append(buf, size, "%s%s left", gap, status_time(step_s * (double)(total - log->step), t, sizeof t));
 }
 #pragma GCC diagnostic pop
 
@@ -303,6 +306,7 @@ Status log_step(Log *log, const LogStep *s) {
     if (!log->setup.speaks) return OK;
     accumulate(log, s);
     bool due = s->step % log->every == 0 || s->step == log->setup.total_steps;
+    bool lasting = log->verbose > 0 || (due && !status_is_live());
     if (due) {
         collect(log, false, values);
         st = write_line(log, values);
@@ -312,8 +316,8 @@ Status log_step(Log *log, const LogStep *s) {
     } else {
         collect(log, true, values);
     }
-    console_line(log, values, text, sizeof text);
-    if (log->verbose > 0 || (due && !status_is_live())) status_say("%s", text);
+    console_line(log, !lasting, values, text, sizeof text);
+    if (lasting) status_say("%s", text);
     else status_line(text);
     return st;
 }
