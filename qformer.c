@@ -14,6 +14,8 @@
 
 /*    name        one line of help                                      an example */
 #define COMMAND_LIST(X) \
+    X(pretrain,   "train a Q-Former on image-text pairs; goes on by itself", "configs/demo.yaml") \
+    X(finetune,   "the same, from given weights",                       "configs/demo.yaml train.init=run") \
     X(doctor,     "what this build and this machine offer",             "") \
 
 typedef struct {

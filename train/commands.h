@@ -6,6 +6,12 @@
 #include "kernels/err.h"
 #include "train/options.h"
 
+Status cmd_pretrain(const Options *o);
+Status cmd_finetune(const Options *o);
 Status cmd_doctor(const Options *o);
+Status cmd_synth(const Options *o);        /* cmd_data.c */
+Status cmd_extract(const Options *o);
+Status cmd_import(const Options *o);
+Status cmd_vocab(const Options *o);
 
 #endif

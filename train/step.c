@@ -113,6 +113,17 @@ static Status features(Step *s, Piece *c, const StepBatch *batch, Noise noise, b
     return OK;
 }
 
+/* The sum over ranks: means were taken over the global batch already. */
+static Status join_gradients(Step *s) {
+    if (dist_size() == 1 || s->step->measuring) return OK;
+    if (s->b->all_reduce) {
+        s->b->all_reduce(s->p->g, s->p->total, false);
+        s->b->all_reduce_wait();
+        return OK;
+    }
+    return dist_all_reduce_f32(s->p->g, s->p->total);
+}
+
 Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, bool grad, StepLosses *out) {
     const Dims *d = &s->p->d;
     Contrast *k = &s->contrast;
@@ -142,6 +153,7 @@ Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, 
         if (st == OK)
             st = piece_losses(&c, s, noise, scale, out->itm_pairs, mean_over, k->dI + at * d->Q * d->Z, k->dT + at * d->Z);
     }
+    if (st == OK && grad) st = join_gradients(s);
     if (st == OK) st = read_losses(s, out, mean_over);
 done:
     free(c.seg);

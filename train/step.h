@@ -59,8 +59,8 @@ enum { SUM_ITC, SUM_ITM, SUM_ITG, SUM_COUNT };
 Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, const StepSpec *spec);
 void step_close(Step *s);
 
-/* Losses of the batch; with `grad` their gradient times `scale` is added to the parameters' (summed over ranks already). `step`
- * is where random bits come from. */
+/* Losses of the batch; with `grad` their gradient times `scale` is added to the parameters' and the whole summed over ranks (so
+ * with several ranks one call an update). `step` is where random bits come from. */
 Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, bool grad, StepLosses *out);
 
 /* The largest batch a plan allows for: every caption `tokens` long. On measuring arenas and the null backend, step_losses of it

@@ -1,0 +1,96 @@
+/* evalset: see evalset.h. */
+#include "train/evalset.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/caption.h"
+#include "kernels/mem.h"
+
+Status text_encode(const TextSpec *t, const char *text, size_t n, int32_t *ids, int32_t *len) {
+    char *clean = NULL;
+    size_t m = 0;
+    int count = 0;
+    Status st = caption_blip(&clean, &m, text, n, t->prompt, t->max_words);
+    memset(ids, 0, (size_t)t->T * sizeof *ids);
+    if (st == OK) st = wp_encode(t->wp, clean, m, t->T, ids, &count, NULL);
+    *len = count;
+    free(clean);
+    return st;
+}
+
+static Status encode_captions(EvalSet *e, const TextSpec *text) {
+    Status st = OK;
+    int64_t t = 0;
+    for (int64_t i = 0; st == OK && i < e->NI; i++)
+        for (int64_t k = 0; st == OK && k < set_ncaptions(e->set, e->image[i]); k++, t++) {
+            size_t n;
+            const char *caption = set_caption(e->set, e->image[i], k, &n);
+            e->owner[t] = (int32_t)i;
+            e->caption[t] = k;
+            st = text_encode(text, caption, n, e->ids + t * e->T, &e->len[t]);
+        }
+    return st;
+}
+
+Status evalset_open(EvalSet *e, const Set *set, const char *split, int64_t limit, const TextSpec *text) {
+    *e = (EvalSet){.set = set, .T = text->T};
+    Status st = set_select(set, split, &e->image, &e->NI);
+    if (st != OK) return st;
+    if (limit > 0 && e->NI > limit) e->NI = limit;
+    for (int64_t i = 0; i < e->NI; i++) e->NT += set_ncaptions(set, e->image[i]);
+    e->owner = mem_new((size_t)e->NT, sizeof *e->owner);
+    e->len = mem_new((size_t)e->NT, sizeof *e->len);
+    e->caption = mem_new((size_t)e->NT, sizeof *e->caption);
+    e->ids = mem_new((size_t)e->NT, (size_t)e->T * sizeof *e->ids);
+    st = e->owner && e->len && e->caption && e->ids ? encode_captions(e, text) : ERR_MEMORY;
+    if (st != OK) evalset_close(e);
+    return st;
+}
+
+void evalset_close(EvalSet *e) {
+    free(e->image);
+    free(e->owner);
+    free(e->len);
+    free(e->caption);
+    free(e->ids);
+    *e = (EvalSet){0};
+}
+
+Status evalset_read(const EvalSet *e, int64_t first, int64_t n, void *features, float *scales) {
+    int64_t *rows = mem_new((size_t)n, sizeof *rows);
+    if (!rows) return ERR_MEMORY;
+    for (int64_t i = 0; i < n; i++) rows[i] = e->image[first + i] * set_views(e->set);
+    Status st = set_read_rows(e->set, rows, n, features, scales);
+    free(rows);
+    return st;
+}
+
+Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx) {
+    const Dims *d = &enc->p->d;
+    int64_t n = enc->batch, total = e->NI + e->NT;
+    void *rows = NULL;
+    float *scales = mem_new((size_t)n, sizeof *scales);
+    *I = mem_new((size_t)e->NI, (size_t)(d->Q * d->Z) * sizeof **I);
+    *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);
+    Status st = *I && *T && scales ? enc->b->host_alloc(&rows, (size_t)n * set_row_bytes(e->set)) : ERR_MEMORY;
+    for (int64_t i = 0; st == OK && i < e->NI; i += n) {
+        int64_t m = e->NI - i < n ? e->NI - i : n;
+        st = evalset_read(e, i, m, rows, scales);
+        if (st == OK) st = encode_images(enc, rows, set_scaled(e->set) ? scales : NULL, m, *I + i * d->Q * d->Z);
+        if (st == OK && tell && !tell(ctx, i + m, total)) st = err_set(ERR_INTERRUPTED, "stopped on request");
+    }
+    for (int64_t t = 0; st == OK && t < e->NT; t += n) {
+        int64_t m = e->NT - t < n ? e->NT - t : n;
+        st = encode_texts(enc, e->ids + t * e->T, e->len + t, m, *T + t * d->Z);
+        if (st == OK && tell && !tell(ctx, e->NI + t + m, total)) st = err_set(ERR_INTERRUPTED, "stopped on request");
+    }
+    if (rows) enc->b->host_release(rows);
+    free(scales);
+    if (st != OK) {
+        free(*I);
+        free(*T);
+        *I = *T = NULL;
+    }
+    return st;
+}

@@ -1,0 +1,235 @@
+/* run: see run.h. */
+#include "train/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/dist.h"
+#include "train/signals.h"
+#include "train/status.h"
+
+/* ---- opening ---------------------------------------------------------------------------------------------------------- */
+
+double backend_peak(const Backend *b) {
+    enum { N = 1024 };
+    void *x = NULL, *y = NULL, *z = NULL;
+    double rate = 0;
+    if (b->alloc(&x, N * N * 4) == OK && b->alloc(&y, N * N * 4) == OK && b->alloc(&z, N * N * 4) == OK) {
+        Gemm g = {.m = N, .n = N, .k = N, .a = x, .b = y, .c = z, .lda = N, .ldb = N, .ldc = N, .ab = b->elem, .ct = b->elem, .tb = true};
+        b->zero(x, N * N * 4);
+        b->zero(y, N * N * 4);
+        for (int i = 0; i < 4; i++) {                        /* the first pays for set-up; the best of the rest counts */
+            double t = status_clock();
+            b->gemm(&g);
+            b->sync();
+            t = status_clock() - t;
+            if (i && 2.0 * N * N * N / t > rate) rate = 2.0 * N * N * N / t;
+        }
+    }
+    if (x) b->release(x);
+    if (y) b->release(y);
+    if (z) b->release(z);
+    return rate;
+}
+
+static void loader_spec(const Run *r, LoaderSpec *s) {
+    const Options *o = r->o;
+    *s = (LoaderSpec){.split = opt_str(o, "data.train_split"), .images = strcmp(opt_str(o, "data.sample"), "images") == 0, .shuffle = true,
+                      .drop_last = true, .B = opt_int(o, "train.batch"), .rank = dist_rank(), .ranks = dist_size(),
+                      .seed = (uint64_t)opt_int(o, "seed"), .start_step = r->step, .threads = (int)opt_int(o, "data.threads"),
+                      .queue = (int)opt_int(o, "data.queue"), .verify_crc = opt_bool(o, "data.verify_crc"), .wp = r->wp, .max_tokens = r->d.T,
+                      .max_words = (int)opt_int(o, "data.max_words"), .prompt = opt_str(o, "data.prompt")};
+}
+
+static Status open_data(Run *r) {
+    const Options *o = r->o;
+    const char *val = opt_str(o, "data.val");
+    Status st = options_require(o, "data.train");
+    if (st == OK) st = options_require(o, "model.vocab");
+    if (st == OK) st = wp_open(&r->wp, opt_str(o, "model.vocab"));
+    if (st == OK)
+        st = opt_bool(o, "data.local_shards") ? set_open_part(&r->train, opt_str(o, "data.train"), dist_rank(), dist_size(), true)
+                                              : set_open(&r->train, opt_str(o, "data.train"));
+    if (st == OK && *val) st = set_open(&r->val, val);
+    if (st == OK && !*val) r->val = r->train;
+    if (st != OK) return st;
+    if (r->val != r->train && (set_P(r->val) != set_P(r->train) || set_E(r->val) != set_E(r->train)))
+        return err_set(ERR_USAGE, "data.val=%s has features %lld x %lld, data.train %lld x %lld: they need the same encoder", val,
+                       (long long)set_P(r->val), (long long)set_E(r->val), (long long)set_P(r->train), (long long)set_E(r->train));
+    for (int64_t i = 0; dist_rank() == 0 && set_warning(r->train, i); i++) status_say("warning: %s", set_warning(r->train, i));
+    return setup_dims(&r->d, o, r->wp, set_P(r->train), set_E(r->train));
+}
+
+static Status open_sizes(Run *r) {
+    const Options *o = r->o;
+    LoaderSpec ls;
+    int64_t samples;
+    loader_spec(r, &ls);
+    Status st = loader_count(r->train, &ls, &samples, &r->steps_per_epoch);
+    if (st != OK) return st;
+    if (opt_int(o, "train.steps_per_epoch")) r->steps_per_epoch = opt_int(o, "train.steps_per_epoch");
+    r->steps = opt_int(o, "train.steps") ? opt_int(o, "train.steps") : opt_int(o, "train.epochs") * r->steps_per_epoch;
+    r->spec = (TrainerSpec){.d = r->d, .tokens = r->d.T, .features = set_dtype(r->train)};
+    setup_step(&r->spec.step, o);
+    setup_params(&r->spec.params, o);
+    setup_adam(&r->adam, o);
+    setup_schedule(&r->schedule, o, r->steps, r->steps_per_epoch);
+    if (r->spec.step.B % r->spec.step.micro)
+        return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.step.micro, (long long)r->spec.step.B);
+    if (r->spec.step.B * dist_size() < 2)
+        return err_set(ERR_USAGE, "train.batch=1 on one rank leaves nothing to tell apart: the smallest global batch is 2");
+    return OK;
+}
+
+static Status open_validation(Run *r) {
+    const Options *o = r->o;
+    TextSpec text = {r->wp, r->d.T, (int)opt_int(o, "data.max_words"), opt_str(o, "data.prompt")};
+    if (!opt_int(o, "train.eval_every")) return OK;
+    Status st = evalset_open(&r->evalset, r->val, opt_str(o, "data.val_split"), opt_int(o, "train.eval_images"), &text);
+    if (st == ERR_USAGE && !options_is_set(o, "data.val_split") && !*opt_str(o, "data.val")) {
+        if (dist_rank() == 0) status_say("no validation: %s", err_message());
+        err_clear();
+        return OK;
+    }
+    if (st == OK) st = encoder_open(&r->encoder, r->b, &r->t.params, 64, set_dtype(r->val));
+    r->validates = st == OK;
+    return st;
+}
+
+Status run_open(Run *r, const Options *o) {
+    *r = (Run){.o = o};
+    Status st = options_require(o, "out");
+    if (st == OK) st = setup_backend(&r->b, o);
+    if (st == OK) st = open_data(r);
+    if (st == OK) st = open_sizes(r);
+    if (st == OK) r->peak = backend_peak(r->b);
+    if (st == OK && opt_bool(o, "dry_run")) return trainer_plan(&r->t.plan, r->b, &r->spec);
+    if (st == OK) st = trainer_open(&r->t, r->b, &r->spec);
+    if (st == OK) st = run_start(r);
+    if (st == OK) st = open_validation(r);
+    LoaderSpec ls;
+    loader_spec(r, &ls);
+    if (st == OK) st = loader_open(&r->loader, r->train, &ls);
+    if (st == OK)
+        st = log_open(&r->log, o, &(LogSetup){.resumed_step = r->step, .total_steps = r->steps, .peak_flops = r->peak, .speaks = dist_rank() == 0});
+    return dist_agree(st);
+}
+
+void run_close(Run *r) {
+    log_close(r->log);
+    loader_close(r->loader);
+    encoder_close(&r->encoder);
+    evalset_close(&r->evalset);
+    trainer_close(&r->t);
+    if (r->val != r->train) set_close(r->val);
+    set_close(r->train);
+    wp_close(r->wp);
+    if (r->b) backend_close(r->b);
+    *r = (Run){0};
+}
+
+static double gib(size_t bytes) { return (double)bytes / (double)(1 << 30); }
+
+void run_describe(const Run *r, FILE *f) {
+    const Plan *p = &r->t.plan;
+    const Dims *d = &r->d;
+    fprintf(f, "model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d, cross-attention in every %d. layer\n", (double)p->params / 1e6,
+            d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->X);
+    fprintf(f, "images    %lld tokens of %d (%s, %s)\n", (long long)d->P, d->E, set_encoder(r->train)->name, dtype_name(set_dtype(r->train)));
+    fprintf(f, "device    %s in %s, %.0f GFLOP/s measured; %d rank%s\n", r->b->name, dtype_name(r->b->elem), r->peak / 1e9, dist_size(), dist_size() > 1 ? "s" : "");
+    fprintf(f, "memory    %.2f GiB: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions %.2f\n", gib(plan_bytes(p)),
+            gib(p->weights), gib(p->state), gib(p->buffers), gib(p->step));
+    fprintf(f, "step      %lld pairs, at most %.4g TFLOP (%.4g GFLOP a pair), %.3g s at that rate\n", (long long)(r->spec.step.B * dist_size()),
+            p->flops / 1e12, p->flops / 1e9 / (double)r->spec.step.B, r->peak > 0 ? p->flops / r->peak : 0);
+    char time[32];
+    fprintf(f, "run       %lld steps (%lld an epoch), at most %.4g TFLOP on this rank, about %s\n", (long long)r->steps, (long long)r->steps_per_epoch,
+            p->flops * (double)r->steps / 1e12, status_time(r->peak > 0 ? 1.6 * p->flops * (double)r->steps / r->peak : 0, time, sizeof time));
+}
+
+/* ---- the loop ----------------------------------------------------------------------------------------------------------- */
+
+/* What the user asked of any rank. */
+static Status agree_on_signals(bool *stop, bool *save) {
+    double v[2] = {stop_requested(), save_requested()};
+    Status st = dist_all_reduce_f64(v, 2);
+    *stop = v[0] > 0, *save = v[1] > 0;
+    return st;
+}
+
+/* A gradient that is not finite: which tensor first, and what optim.on_nonfinite says. */
+static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
+    enum { PATIENCE = 20 };
+    const char *policy = opt_str(r->o, "optim.on_nonfinite"), *name = bad ? bad->name : "their sum";
+    r->skipped++;
+    r->bad_in_row++;
+    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g); %s", (long long)r->step, name, l->loss,
+             strcmp(policy, "skip") == 0 ? "skipped" : policy);
+    if (strcmp(policy, "stop") == 0)
+        return err_set(ERR_NUMERIC, "step %lld: the gradient of %s is not finite (loss %.4g); optim.on_nonfinite=skip goes on", (long long)r->step, name, l->loss);
+    if (r->bad_in_row >= PATIENCE)
+        return err_set(ERR_NUMERIC, "%d steps in a row had a gradient that is not finite, first in %s; lower optim.lr or set optim.clip", PATIENCE, name);
+    return strcmp(policy, "rollback") == 0 ? run_rollback(r) : OK;
+}
+
+static Status one_step(Run *r) {
+    const Batch *b;
+    LogStep s = log_blank(r->step + 1);
+    Status st = loader_next(r->loader, &b, &s.wait_s);
+    if (st != OK) return st;
+    StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image, .dt = b->dtype};
+    StepLosses l;
+    float norm = 0;
+    const ParamTensor *bad = NULL;
+    double flops = r->t.step.tape.flops, lr = schedule_lr(&r->schedule, r->step);
+    st = step_losses(&r->t.step, &sb, (uint32_t)r->step, 1.0f, true, &l);
+    if (st == OK) st = optim_norm(&r->t.params, r->t.scratch, r->adam.clip, &norm, &bad);
+    bool skip = !isfinite(norm) || !isfinite(l.loss);
+    if (st == OK) {
+        if (!skip) r->updates++;
+        optim_update(&r->t.params, r->t.scratch, &r->adam, lr, r->updates, skip);
+        if (skip) st = not_finite(r, bad, &l);
+        else r->bad_in_row = 0;
+    }
+    int64_t epoch = b->epoch, pairs = b->G;
+    loader_release(r->loader, b);
+    if (st != OK) return st;
+    r->step++;
+    if (!skip) s.loss = l.loss, s.itc = l.itc, s.itm = l.itm, s.itg = l.itg, s.grad_norm = norm;
+    s.lr = lr, s.skipped = (double)r->skipped, s.epoch = (double)epoch, s.pairs = (double)pairs;
+    s.flops = r->t.step.tape.flops - flops;
+    float temp;
+    r->b->download(&temp, params_get(&r->t.params, P_TEMP, -1).w, sizeof temp);
+    s.temp = temp;
+    return log_step(r->log, &s);
+}
+
+static Status between_steps(Run *r, bool stopping, bool asked) {
+    int64_t every = opt_int(r->o, "train.save_every"), eval = opt_int(r->o, "train.eval_every");
+    bool last = r->step >= r->steps, better = false;
+    Status st = OK;
+    if (eval && !stopping && (r->step % eval == 0 || last)) {
+        st = run_validate(r, &better);
+        log_pause(r->log);
+    }
+    if (st == OK && (last || stopping || asked || better || (every && r->step % every == 0))) st = run_save(r, better);
+    return st;
+}
+
+Status run_loop(Run *r) {
+    const double limit = opt_num(r->o, "train.time_limit"), start = status_clock();
+    const int64_t patience = opt_int(r->o, "train.patience");
+    Status st = OK;
+    bool stop = false, save = false;
+    while (st == OK && r->step < r->steps && !stop) {
+        st = dist_agree(one_step(r));
+        if (st == OK) st = agree_on_signals(&stop, &save);
+        if (limit > 0 && status_clock() - start > limit) stop = true;
+        if (patience && r->evals_since_best >= patience) stop = true;
+        if (st == OK) st = between_steps(r, stop && r->step < r->steps, save);
+    }
+    status_end();
+    if (st == OK && stop && r->step < r->steps)
+        log_text(r->log, "stopped after step %lld of %lld, saved; the same command goes on from there", (long long)r->step, (long long)r->steps);
+    return st;
+}

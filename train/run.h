@@ -1,0 +1,57 @@
+/* run: a training run from its options to its last checkpoint.
+ *
+ *     open     backend, vocabulary, data, sizes, measured memory, start values or the newest checkpoint
+ *     loop     batch, step, update, log; now and then validation and a checkpoint
+ *     close    the last checkpoint, also when asked to stop
+ *
+ * Everything a step depends on is a function of (options, step) and the checkpoint: a run that was killed and resumed ends with
+ * the bytes of one that never stopped. */
+#ifndef QF_RUN_H
+#define QF_RUN_H
+#include "data/loader.h"
+#include "train/evalset.h"
+#include "train/log.h"
+#include "train/recall.h"
+#include "train/setup.h"
+
+typedef struct {
+    const Options *o;
+    const Backend *b;
+    Wordpiece *wp;
+    Set *train, *val;                   /* val may be the same set */
+    Loader *loader, *val_loader;
+    Log *log;
+    Trainer t;
+    Dims d;
+    TrainerSpec spec;
+    AdamSpec adam;
+    Schedule schedule;
+    EvalSet evalset;
+    Encoder encoder;
+    double peak;                        /* measured GEMM rate, FLOP/s */
+    int64_t steps, steps_per_epoch;
+    bool validates;
+
+    /* what a checkpoint's "run" object holds, with the configuration */
+    int64_t step, updates;              /* batches seen; AdamW updates made */
+    int64_t skipped, bad_in_row;        /* steps left out for a gradient that was not finite */
+    double best;                        /* best validation recall: mean of both recall@1; < 0: none yet */
+    int64_t best_step, evals_since_best;
+} Run;
+
+Status run_open(Run *r, const Options *o);
+void run_close(Run *r);
+Status run_loop(Run *r);
+void run_describe(const Run *r, FILE *f);                    /* sizes, memory by purpose, arithmetic, time */
+
+/* validate.c: losses and retrieval on the held-out split. *better: the best recall so far. */
+Status run_validate(Run *r, bool *better);
+
+/* resume.c: start values, checkpoints. */
+Status run_start(Run *r);                                    /* resume, or train.init, or fresh */
+Status run_save(Run *r, bool best);
+Status run_rollback(Run *r);                                 /* weights and moments of the newest checkpoint; the step stays */
+
+double backend_peak(const Backend *b);                       /* FLOP/s of a large product in the backend's type, measured */
+
+#endif

@@ -1,0 +1,61 @@
+/* validate: losses and retrieval on the held-out split, between two steps of a run (run.h). */
+#include <stdlib.h>
+
+#include "train/run.h"
+#include "train/status.h"
+
+enum { LOSS_BATCHES = 4 };               /* at most: the loss is a mean, recall is what decides */
+
+/* The same pairs, in the same order, with the same draws, each time. */
+static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
+    *mean = (StepLosses){0};
+    *batches = 0;
+    LoaderSpec spec = {.split = opt_str(r->o, "data.val_split"), .shuffle = true, .drop_last = true, .B = r->spec.step.B, .rank = 0, .ranks = 1,
+                       .seed = 1, .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2, .verify_crc = opt_bool(r->o, "data.verify_crc"),
+                       .wp = r->wp, .max_tokens = r->d.T, .max_words = (int)opt_int(r->o, "data.max_words"), .prompt = opt_str(r->o, "data.prompt")};
+    int64_t samples, steps;
+    if (loader_count(r->val, &spec, &samples, &steps) != OK) {   /* fewer pairs than a batch: recall alone */
+        err_clear();
+        return OK;
+    }
+    if (steps < spec.stop_step) spec.stop_step = steps;
+    Loader *l = NULL;
+    Status st = loader_open(&l, r->val, &spec);
+    while (st == OK) {
+        const Batch *b;
+        StepLosses one;
+        st = loader_next(l, &b, NULL);
+        if (st != OK || !b) break;
+        StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image, .dt = b->dtype};
+        st = step_losses(&r->t.step, &sb, (uint32_t)b->step, 1.0f, false, &one);
+        mean->loss += one.loss, mean->itc += one.itc, mean->itm += one.itm, mean->itg += one.itg;
+        ++*batches;
+        loader_release(l, b);
+    }
+    loader_close(l);
+    double n = *batches ? *batches : 1;
+    mean->loss /= n, mean->itc /= n, mean->itm /= n, mean->itg /= n;
+    return st;
+}
+
+Status run_validate(Run *r, bool *better) {
+    *better = false;
+    if (!r->validates) return OK;
+    StepLosses l;
+    Recall c;
+    float *I = NULL, *T = NULL;
+    int batches;
+    Status st = validation_loss(r, &l, &batches);
+    if (st == OK) st = evalset_encode(&r->evalset, &r->encoder, &I, &T, NULL, NULL);
+    if (st == OK) st = recall_from_features(r->b, I, r->evalset.NI, T, r->evalset.NT, r->d.Q, r->d.Z, r->evalset.owner, &c, NULL, NULL);
+    free(I);
+    free(T);
+    if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
+    LogValue v[] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10}, {"img_r1", c.img_r1}, {"img_r5", c.img_r5},
+                    {"img_r10", c.img_r10}, {"loss", l.loss}, {"itc", l.itc}, {"itm", l.itm}, {"itg", l.itg}};
+    double mean = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10);   /* recall@10 decides between equals */
+    *better = mean > r->best;
+    if (*better) r->best = mean, r->best_step = r->step, r->evals_since_best = 0;
+    else r->evals_since_best++;
+    return log_eval(r->log, r->step, v, batches ? 10 : 6);
+}
