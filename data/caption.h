@@ -11,9 +11,9 @@
 
 enum { CAPTION_MAX_WORDS = 50 };
 
-/* blip_caption: lower, . ! " ( ) * # : ; ~ to blanks, runs of two or more white characters to one blank, ends stripped, at
- * most max_words; then `prompt` (may be NULL; not counted) in front. *out is a new string (free it) of *len bytes and a
- * NUL; len may be NULL. Fails only for want of memory. */
+/* blip_caption: lower, . ! " ( ) * # : ; ~ to blanks, runs of two or more white characters to one blank, ends
+ * stripped, at most max_words; then `prompt` (may be NULL; not counted) in front. *out is a new string (free it) of
+ * *len bytes and a NUL; len may be NULL. Fails only for want of memory. */
 Status caption_blip(char **out, size_t *len, const char *text, size_t n, const char *prompt, int max_words);
 
 /* blip_question: lower, the same characters deleted, blanks at the end stripped, at most max_words. */

@@ -48,7 +48,8 @@ static Status read_all(FILE *f, const char *path, char **text, size_t *n) {
     for (size_t got = 1; got; *n += got) {
         if (*n == cap) {
             if (cap >= JSON_MAX_BYTES)
-                return err_set(ERR_FORMAT, "%s: larger than %zu bytes, the most that is read as JSON", path, JSON_MAX_BYTES);
+                return err_set(ERR_FORMAT, "%s: larger than %zu bytes, the most that is read as JSON", path,
+                               JSON_MAX_BYTES);
             char *p = mem_grow(*text, cap ? 2 * cap : 65536, 1);
             if (!p) return err_context(ERR_MEMORY, "%s", path);
             *text = p;

@@ -1,15 +1,15 @@
 /* json: reading and writing JSON. Called by everything that meets annotations, safetensors headers, logs and results.
  *
- * Reading goes through jansson (included in json.c only). A document is parsed whole; every value is borrowed from the
- * document that json_parse returned and lives until json_free. All getters accept NULL (an absent value) and say so by
- * returning NULL or false, so that a chain of json_get needs one test at its end. A file too large to hold is read with
- * json_each, which holds one item at a time.
+ * Reading goes through jansson (included in json.c only). A document is parsed whole; every value is borrowed from
+ * the document that json_parse returned and lives until json_free. All getters accept NULL (an absent value) and say
+ * so by returning NULL or false, so that a chain of json_get needs one test at its end. A file too large to hold is
+ * read with json_each, which holds one item at a time.
  *
  * Writing is streaming, to a FILE*: no tree is built. Errors stick to the writer and come out of jw_done.
  *
- * Limits: nesting 2048 when reading (jansson's), 64 when writing; a file of JSON_MAX_BYTES; integers of 64 bits; NaN and
- * Infinity are refused, as are repeated keys, invalid UTF-8 and a NUL in a key (a NUL in a string is fine). A byte
- * order mark at the start is skipped. Does not keep comments or the text of numbers. */
+ * Limits: nesting 2048 when reading (jansson's), 64 when writing; a file of JSON_MAX_BYTES; integers of 64 bits; NaN
+ * and Infinity are refused, as are repeated keys, invalid UTF-8 and a NUL in a key (a NUL in a string is fine). A
+ * byte order mark at the start is skipped. Does not keep comments or the text of numbers. */
 #ifndef QF_JSON_H
 #define QF_JSON_H
 #include <stdbool.h>
@@ -45,7 +45,7 @@ enum JsonType json_type(const Json *);
 size_t json_len(const Json *);                              /* items of an array, members of an object; otherwise 0 */
 const Json *json_at(const Json *array, size_t i);           /* NULL when absent or no array */
 const Json *json_get(const Json *object, const char *key);  /* NULL when absent or no object */
-const char *json_str(const Json *, size_t *len);            /* UTF-8, ends with NUL; NULL when no string; len may be NULL */
+const char *json_str(const Json *, size_t *len);            /* UTF-8 and a NUL; NULL when no string; len may be NULL */
 bool json_int(const Json *, int64_t *);                     /* only what is written as an integer */
 bool json_num(const Json *, double *);                      /* integers too */
 bool json_bool(const Json *, bool *);

@@ -238,7 +238,7 @@ Status uni_nfd(UniText *t) {
         utf8proc_ssize_t k = t->v[i] < 0xC0 ? -1 : utf8proc_decompose_char((utf8proc_int32_t)t->v[i], parts,
             DECOMPOSITION_MAX, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &boundary);
         if (k < 0 || k > DECOMPOSITION_MAX) st = uni_push(&out, t->v[i]);
-        for (utf8proc_ssize_t p = 0; p < k && k <= DECOMPOSITION_MAX && st == OK; p++) st = uni_push(&out, (uint32_t)parts[p]);
+        else for (utf8proc_ssize_t p = 0; p < k && st == OK; p++) st = uni_push(&out, (uint32_t)parts[p]);
     }
     if (st == OK) st = order_marks(&out);
     if (st != OK) {

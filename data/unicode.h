@@ -36,7 +36,7 @@ bool uni_is_control(uint32_t c);      /* C*: Cc Cf Cn Co Cs */
 bool uni_is_space_separator(uint32_t c);   /* Zs */
 bool uni_is_mark_nonspacing(uint32_t c);   /* Mn */
 bool uni_is_punct(uint32_t c);        /* P* */
-bool uni_is_white(uint32_t c);        /* Python's str.isspace, split() and \s: also U+001C..1F, U+0085, U+2028, U+2029 */
+bool uni_is_white(uint32_t c);        /* Python's isspace, split() and \s: also U+001C..1F, U+0085, U+2028, U+2029 */
 
 /* Lower case, appended: of one character by itself (U+0130 gives i U+0307), and Python's str.lower() (also the final
  * sigma, which depends on the neighbours). */

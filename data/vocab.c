@@ -122,7 +122,7 @@ static Status add_piece(Train *r, const char *text, int32_t *id) {
 /* ---- characters ---- */
 
 typedef struct { uint32_t c; bool inner; int64_t count; } Form;
-typedef struct { int64_t count[2]; } Seen;             /* by code point: at the start of a word, inside one; later the ids */
+typedef struct { int64_t count[2]; } Seen;             /* of a code point: starts a word, inside one; later the ids */
 
 static int by_count(const void *x, const void *y) {
     const Form *a = x, *b = y;
@@ -424,7 +424,8 @@ Status vocab_train(const VocabTrainer *t, int size, int64_t min_count, char **te
     Status st = OK;
     *text = NULL;
     if (size < VOCAB_MIN || size > VOCAB_MAX)
-        return err_set(ERR_USAGE, "a vocabulary of %d pieces was asked for; %d to %d can be made", size, VOCAB_MIN, VOCAB_MAX);
+        return err_set(ERR_USAGE, "a vocabulary of %d pieces was asked for; %d to %d can be made", size, VOCAB_MIN,
+                       VOCAB_MAX);
     if (!t->n) return err_set(ERR_USAGE, "no caption holds a word: there is nothing to make a vocabulary of");
     if (t->n > INT32_MAX / 2) return err_set(ERR_USAGE, "%zu different words are too many to train on", t->n);
     for (size_t i = 0; i < FIRST_LINES && st == OK; i++) {

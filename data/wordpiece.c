@@ -50,7 +50,8 @@ struct Wordpiece {
 enum { C_DROP, C_SPACE, C_PUNCT };   /* what else a byte can be; a letter's class is its lower case, above these */
 
 /* A table made by the compiler: nothing to set up, nothing to lock. */
-#define PUNCT(c) (((c) >= 33 && (c) <= 47) || ((c) >= 58 && (c) <= 64) || ((c) >= 91 && (c) <= 96) || ((c) >= 123 && (c) <= 126))
+#define IN(c, low, high) ((c) >= (low) && (c) <= (high))
+#define PUNCT(c) (IN(c, 33, 47) || IN(c, 58, 64) || IN(c, 91, 96) || IN(c, 123, 126))
 #define CLASS(c) ((c) == ' ' || (c) == '\t' || (c) == '\n' || (c) == '\r' ? C_SPACE : (c) < 32 || (c) >= 127 ? C_DROP \
     : PUNCT(c) ? C_PUNCT : (c) >= 'A' && (c) <= 'Z' ? (c) + 32 : (c))
 #define CLASS4(c) CLASS(c), CLASS((c) + 1), CLASS((c) + 2), CLASS((c) + 3)
@@ -138,8 +139,8 @@ static Status clean(UniText *t, const char *text, size_t n) {
     return st;
 }
 
-/* The reference composes (NFC), cuts at blanks, lowers again and decomposes (NFD). NFD of NFC is NFD, no character is or
- * becomes a blank by it, and what was lowered stays lowered, so NFD alone gives the same. */
+/* The reference composes (NFC), cuts at blanks, lowers again and decomposes (NFD). NFD of NFC is NFD, no character is
+ * or becomes a blank by it, and what was lowered stays lowered, so NFD alone gives the same. */
 static Status split_unicode(Splitter *s, const char *text, size_t n) {
     UniText t = {0};
     Status st = clean(&t, text, n);
@@ -232,7 +233,8 @@ static const char *line_fault(const char *s, size_t n) {
 
 static Status add_line(Wordpiece *wp, const char *s, size_t n, const char *name) {
     const char *fault = line_fault(s, n);
-    if (fault) return err_set(ERR_FORMAT, "%s:%d: the line %s; one piece of text a line is wanted", name, wp->size + 1, fault);
+    if (fault)
+        return err_set(ERR_FORMAT, "%s:%d: the line %s; one piece of text a line is wanted", name, wp->size + 1, fault);
     uint64_t h;
     const Slot *slot = slot_of_line(wp, s, n, &h);
     if (slot->id1) return err_set(ERR_FORMAT, "%s:%d: the piece \"%.*s\" stands on line %u already", name, wp->size + 1,
@@ -243,7 +245,8 @@ static Status add_line(Wordpiece *wp, const char *s, size_t n, const char *name)
     wp->start[++wp->size] = at + (uint32_t)n + 1;
     wp->slots[slot - wp->slots] = (Slot){(uint32_t)h, (uint32_t)wp->size};
     if (n > wp->longest) wp->longest = n;
-    for (size_t i = 0; i <= n; i++) wp->hash = (wp->hash ^ (i < n ? (unsigned char)s[i] : '\n')) * 0x100000001B3u;   /* FNV-1a */
+    for (size_t i = 0; i <= n; i++)   /* FNV-1a */
+        wp->hash = (wp->hash ^ (i < n ? (unsigned char)s[i] : '\n')) * 0x100000001B3u;
     return OK;
 }
 
@@ -275,8 +278,8 @@ Status wp_open_lines(Wordpiece **out, const char *text, size_t n, const char *na
     size_t lines = 2;   /* one may lack its newline; [DEC] */
     for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
     if (n > VOCAB_BYTES || lines > WP_MAX_VOCAB)
-        return err_set(ERR_FORMAT, "%s: %zu bytes in %zu lines; a vocabulary has at most %d bytes in %d lines", name, n, lines,
-                       VOCAB_BYTES, WP_MAX_VOCAB);
+        return err_set(ERR_FORMAT, "%s: %zu bytes in %zu lines; a vocabulary has at most %d bytes in %d lines", name, n,
+                       lines, VOCAB_BYTES, WP_MAX_VOCAB);
     Wordpiece *wp = mem_new(1, sizeof *wp);
     if (!wp) return ERR_MEMORY;
     wp->hash = 0xCBF29CE484222325u;
@@ -336,8 +339,8 @@ static void put(Sink *k, int32_t id) {
     k->full++;
 }
 
-/* Longest piece first. Returns the number of pieces, 0 when some part of the word has none. A piece is whole characters,
- * hence so is what is left of it. */
+/* Longest piece first. Returns the number of pieces, 0 when some part of the word has none. A piece is whole
+ * characters, hence so is what is left of it. */
 static int cut_word(const Wordpiece *wp, const char *s, size_t n, int32_t pieces[WP_MAX_WORD]) {
     uint64_t h[WORD_BYTES + 1];
     int count = 0;
@@ -369,7 +372,8 @@ static Status encode_word(void *ctx, const char *word, size_t n, int points) {
     return k->stop_when_full && k->full > k->max_len ? ERR_INTERRUPTED : OK;   /* ends the walk, reaches nobody */
 }
 
-Status wp_encode(const Wordpiece *wp, const char *text, size_t n, int max_len, int32_t *ids, int *count, int64_t *full) {
+Status wp_encode(const Wordpiece *wp, const char *text, size_t n, int max_len, int32_t *ids, int *count,
+                 int64_t *full) {
     BUG_ON(max_len < 2, "wp_encode: room for %d ids, [CLS] and [SEP] need 2", max_len);
     Sink k = {.wp = wp, .ids = ids, .max_len = max_len, .stop_when_full = !full};
     put(&k, wp->special[SPECIAL_cls]);

@@ -19,7 +19,8 @@ static Json *parse(const char *text) {
 
 static void values(void **state) {
     (void)state;
-    Json *j = parse("\xEF\xBB\xBF{\"a\": [1, -2.5, true, null, \"x\\u0000y\\ud83d\\udc36\"], \"b\": {}, \"big\": 9223372036854775807}");
+    Json *j = parse("\xEF\xBB\xBF{\"a\": [1, -2.5, true, null, \"x\\u0000y\\ud83d\\udc36\"], \"b\": {},"
+                    " \"big\": 9223372036854775807}");
     const Json *a = json_get(j, "a"), *v = NULL;
     int64_t i = 0;
     double d = 0;
@@ -63,9 +64,11 @@ static void values(void **state) {
 static void errors(void **state) {
     (void)state;
     static const struct { const char *text, *says; } bad[] = {
-        {"", "t:1:"}, {"{\"a\": 1,\n  \"b\" 2}", "t:2:7: ':' expected"}, {"[1, 2", "t:1:"}, {"[1] x", "end of file expected"},
+        {"", "t:1:"}, {"{\"a\": 1,\n  \"b\" 2}", "t:2:7: ':' expected"}, {"[1, 2", "t:1:"},
+        {"[1] x", "end of file expected"},
         {"{\"a\":1, \"a\":2}", "duplicate object key"}, {"[NaN]", "invalid token"}, {"[1e999]", "real number overflow"},
-        {"[99999999999999999999]", "too big integer"}, {"[\"\xFF\"]", "unable to decode byte 0xff"}, {"{\"a\\u0000b\": 1}", "NUL byte"},
+        {"[99999999999999999999]", "too big integer"}, {"[\"\xFF\"]", "unable to decode byte 0xff"},
+        {"{\"a\\u0000b\": 1}", "NUL byte"},
         {"[\"\\ud800\"]", "invalid Unicode"}, {"[\n\n01]", "t:3:"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -122,7 +125,8 @@ static void items(void **state) {
         put(c[i].text);
         Status st = json_each(path, sum, s);
         if (st != c[i].st || s[0] != c[i].sum || s[1] != c[i].n || (st != OK && !strstr(err_message(), c[i].says)))
-            fail_msg("case %zu: %s, sum %lld of %lld, %s", i, err_name(st), (long long)s[0], (long long)s[1], err_message());
+            fail_msg("case %zu: %s, sum %lld of %lld, %s", i, err_name(st), (long long)s[0], (long long)s[1],
+                     err_message());
     }
     assert_int_equal(json_each("/nowhere", sum, NULL), ERR_IO);
     assert_int_equal(json_each("/", sum, NULL), ERR_IO);
@@ -130,7 +134,8 @@ static void items(void **state) {
 
 static void written(void **state) {
     (void)state;
-    static const double numbers[] = {0, -0.0, 1, 0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, 123456789012345678.0, 2.5e-7};
+    static const double numbers[] = {0, -0.0, 1, 0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, 123456789012345678.0,
+                                     2.5e-7};
     for (int indent = 0; indent <= 2; indent += 2) {
         FILE *f = fopen(path, "w+b");
         JsonWriter w;

@@ -26,7 +26,9 @@ static char *train(const VocabTrainer *t, int size, int64_t min_count, VocabRepo
 /* The words of Sennrich et al. 2016, figure 1; merges done by hand. Ties go to the smaller ids. */
 static void worked_example(void **state) {
     (void)state;
-    static const struct { const char *word; int count; } words[] = {{"low", 5}, {"lower", 2}, {"newest", 6}, {"widest", 3}};
+    static const struct { const char *word; int count; } words[] = {
+        {"low", 5}, {"lower", 2}, {"newest", 6}, {"widest", 3},
+    };
     VocabTrainer *t;
     VocabReport r;
     assert_int_equal(vocab_new(&t), OK);
@@ -50,7 +52,7 @@ static void worked_example(void **state) {
     text = train(t, 100, 7, &r);                       /* pairs that occur six times are not joined */
     assert_int_equal(r.pieces, 29);
     free(text);
-    text = train(t, 16, 1, &r);                        /* 11 forms fit; the most frequent ones, then those never seen drop */
+    text = train(t, 16, 1, &r);                        /* 11 forms fit, those that were seen */
     assert_int_equal(r.pieces, 16);
     assert_int_equal(r.dropped, 9);
     assert_string_equal(text, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nl\nn\nw\n##d\n##e\n##i\n##o\n##r\n##s\n##t\n##w\n");
@@ -65,7 +67,9 @@ static uint32_t pick(uint32_t n) { return (state_of_rand = state_of_rand * 16645
 
 /* Captions of made-up words: syllables, some accents, ideographs, emoji, a typed special token and an overlong word. */
 static void caption(char *out, uint32_t i) {
-    static const char *const parts[] = {"ba", "dog", "ing", "tr", "ee", "\xC3\xA9", "s", "o", "umbr", "ella", "qu", "x", "\xC3\x9F"};
+    static const char *const parts[] = {
+        "ba", "dog", "ing", "tr", "ee", "\xC3\xA9", "s", "o", "umbr", "ella", "qu", "x", "\xC3\x9F",
+    };
     static const char *const odd[] = {"\xE4\xB8\xAD", "\xF0\x9F\x90\xB6", "[SEP]", "don't", "3,000", "\xED\x95\x9C"};
     state_of_rand = i * 2654435761u;
     *out = 0;

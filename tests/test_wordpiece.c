@@ -1,5 +1,5 @@
-/* wordpiece and caption: ids of the reference tokenizer (tests/golden/tokenizer, a cut of ../shared/golden/tokenizer, and
- * that itself where it is), invalid UTF-8, truncation, what a vocabulary file may not be, decoding. */
+/* wordpiece and caption: ids of the reference tokenizer (tests/golden/tokenizer, a cut of ../shared/golden/tokenizer,
+ * and that itself where it is), invalid UTF-8, truncation, what a vocabulary file may not be, decoding. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -104,7 +104,8 @@ static void invalid_rows(const Wordpiece *wp, const char *path) {
     fclose(f);
 }
 
-static void whole_folder(const char *vocab, const char *strings, const char *processors, const char *invalid, int rows) {
+static void whole_folder(const char *vocab, const char *strings, const char *processors, const char *invalid,
+                         int rows) {
     Golden g = {0};
     int processed = 0;
     if (wp_open(&g.wp, vocab) != OK) fail_msg("%s", err_message());
@@ -124,7 +125,8 @@ static void lone_golden(void **state) {
 static void shared_golden(void **state) {
     (void)state;
     if (access(SHARED "vocab.txt", R_OK)) skip();
-    whole_folder(SHARED "vocab.txt", SHARED "strings.jsonl", SHARED "processors.jsonl", SHARED "invalid_utf8.tsv", 7236);
+    whole_folder(SHARED "vocab.txt", SHARED "strings.jsonl", SHARED "processors.jsonl", SHARED "invalid_utf8.tsv",
+                 7236);
 }
 
 static void bert_numbers(void **state) {   /* spec model.md section 9 */
@@ -169,7 +171,8 @@ static void encodes(const Wordpiece *wp, const char *text, int n, const int32_t 
 
 static void small_vocabularies(void **state) {
     (void)state;
-    Wordpiece *wp = open_small("a\n##b\r\n##bc\n##\n#\nab\n##abc");   /* 4 a, 5 ##b, 6 ##bc, 7 ##, 8 #, 9 ab, 10 ##abc */
+    /*                          4  5      6     7   8  9   10 */
+    Wordpiece *wp = open_small("a\n##b\r\n##bc\n##\n#\nab\n##abc");
     assert_int_equal(wp_size(wp), 12);
     assert_int_equal(wp_mask(wp), -1);
     assert_int_equal(wp_dec(wp), 11);
@@ -178,7 +181,7 @@ static void small_vocabularies(void **state) {
     assert_int_equal(wp_find(wp, "b", 1), -1);
     assert_int_equal(wp_find(wp, "##", 2), 7);
     encodes(wp, "ABB a", 5, (int32_t[]){2, 9, 5, 4, 3});
-    encodes(wp, "abc", 3, (int32_t[]){2, 1, 3});               /* greedy takes ab, then nothing fits: no way back to a ##bc */
+    encodes(wp, "abc", 3, (int32_t[]){2, 1, 3});     /* greedy takes ab, then nothing fits: no way back */
     encodes(wp, "##b", 5, (int32_t[]){2, 8, 8, 1, 3});         /* the marker cannot be typed */
     encodes(wp, "a[DEC]a[MASK][pad]", 9, (int32_t[]){2, 4, 11, 4, 1, 1, 1, 1, 3});
     encodes(wp, "", 2, (int32_t[]){2, 3});

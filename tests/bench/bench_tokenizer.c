@@ -2,8 +2,8 @@
  *
  *     bench_tokenizer [vocab.txt strings.jsonl]
  *
- * Texts: "text" of the rows of strings.jsonl; by default the reference's whole set, or the cut in tests/golden. Words are
- * what the tokenizer splits a text into. */
+ * Texts: "text" of the rows of strings.jsonl; by default the reference's whole set, or the cut in tests/golden. Words
+ * are what the tokenizer splits a text into. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,7 +92,8 @@ static void drop(Texts *t) {
 
 int main(int argc, char **argv) {
     static Corpus c;
-    const char *folder = access("../shared/golden/tokenizer/vocab.txt", R_OK) ? "tests/golden/tokenizer" : "../shared/golden/tokenizer";
+    bool alone = access("../shared/golden/tokenizer/vocab.txt", R_OK) != 0;
+    const char *folder = alone ? "tests/golden/tokenizer" : "../shared/golden/tokenizer";
     char *vocab = argc > 1 ? mem_strdup(argv[1]) : mem_format("%s/vocab.txt", folder);
     char *strings = argc > 2 ? mem_strdup(argv[2]) : mem_format("%s/strings.jsonl", folder);
     Wordpiece *wp = NULL;

@@ -18,7 +18,8 @@ static bool copy(JsonWriter *w, const char *key, const Json *j, int left) {
     case J_OBJECT:
         if (!fits) return false;
         jw_object(w, key);
-        for (const char *k = json_next(j, NULL, &value); k; k = json_next(j, k, &value)) fits &= copy(w, k, value, left - 1);
+        for (const char *k = json_next(j, NULL, &value); k; k = json_next(j, k, &value))
+            fits &= copy(w, k, value, left - 1);
         jw_end(w);
         return fits;
     case J_ARRAY:

@@ -1,4 +1,5 @@
-/* Lines as captions, a size from the first byte: the vocabulary must open, and know every word when no form was dropped. */
+/* Lines as captions, a size from the first byte: the vocabulary must open, and know every word when
+ * no form was dropped. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@ static Status known(void *ctx, const char *word, size_t n, int points) {
     const Wordpiece *wp = ctx;
     int32_t ids[WP_MAX_WORD + 2];
     int count;
-    if (points == 0 || points > WP_MAX_WORD || wp_encode(wp, word, n, WP_MAX_WORD + 2, ids, &count, NULL) != OK) return OK;
+    if (points == 0 || points > WP_MAX_WORD) return OK;
+    if (wp_encode(wp, word, n, WP_MAX_WORD + 2, ids, &count, NULL) != OK) return OK;
     for (int i = 0; i < count; i++)
         if (ids[i] == wp_unk(wp)) abort();
     return OK;

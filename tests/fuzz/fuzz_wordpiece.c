@@ -1,5 +1,5 @@
-/* The bytes up to the first 0xFF continue a vocabulary of specials and letters, the rest is text: no id out of range, the
- * count of a limited encoding follows from the unlimited one, processors and decoding take whatever comes. */
+/* The bytes up to the first 0xFF continue a vocabulary of specials and letters, the rest is text: no id out of range,
+ * the count of a limited encoding follows from the unlimited one, processors and decoding take whatever comes. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
