@@ -170,6 +170,67 @@ static void views_are_made_dense(void **state) {
     pth_close(f);
 }
 
+/* ---- a zip archive by hand, with 32-bit or 64-bit fields ---- */
+
+static void number(uint64_t v, int bytes) {
+    for (int i = 0; i < bytes; i++) file[used++] = (unsigned char)(v >> 8 * i);
+}
+
+static void put_zip(bool wide, unsigned method) {
+    static unsigned char pickle[512];
+    static const char *const names[2] = {"a/data.pkl", "a/data/7"};
+    const uint16_t numbers[6] = {10, 11, 12, 13, 14, 15};
+    size_t at[2], size[2];
+    used = 0;
+    put_object("K\x01K\x02K\x02\x86K\x01K\x03\x86", 12);
+    memcpy(pickle, file, used);
+    size[0] = used, size[1] = sizeof numbers;
+    used = 0;
+    for (int i = 0; i < 2; i++) {
+        at[i] = used;
+        number(0x04034b50, 4), number(20, 2), number(0, 2), number(method, 2), number(0, 8), number(size[i], 4), number(size[i], 4);
+        number(strlen(names[i]), 2), number(3, 2), put(names[i], strlen(names[i])), PUT("FB\x00");
+        if (i) put(numbers, size[i]);
+        else put(pickle, size[i]);
+    }
+    size_t directory = used, all = 0xffffffffu;
+    for (int i = 0; i < 2; i++) {
+        number(0x02014b50, 4), number(45, 2), number(45, 2), number(0, 2), number(method, 2), number(0, 8);
+        number(wide ? all : size[i], 4), number(wide ? all : size[i], 4), number(strlen(names[i]), 2);
+        number(wide ? 33 : 0, 2), number(0, 2), number(0, 2), number(0, 2), number(0, 4), number(wide ? all : at[i], 4);
+        put(names[i], strlen(names[i]));
+        if (!wide) continue;
+        number(0x5455, 2), number(1, 2), number(0, 1);                /* somebody else's field first */
+        number(1, 2), number(24, 2), number(size[i], 8), number(size[i], 8), number(at[i], 8);
+    }
+    size_t end = used;
+    if (wide) {
+        number(0x06064b50, 4), number(44, 8), number(45, 2), number(45, 2), number(0, 4), number(0, 4);
+        number(2, 8), number(2, 8), number(end - directory, 8), number(directory, 8);
+        number(0x07064b50, 4), number(0, 4), number(end, 8), number(1, 4);
+    }
+    number(0x06054b50, 4), number(0, 4), number(wide ? 0xffff : 2, 2), number(wide ? 0xffff : 2, 2);
+    number(wide ? all : end - directory, 4), number(wide ? all : directory, 4), number(3, 2), PUT("hi!");
+}
+
+static void reads_both_widths_of_zip(void **state) {
+    (void)state;
+    static const uint16_t want[4] = {11, 14, 12, 15};
+    PthFile *f;
+    const StTensor *t;
+    for (int wide = 0; wide < 2; wide++) {
+        put_zip(wide, 0);
+        if (pth_open_memory(&f, file, used, "hand") != OK) fail_msg("%d: %s", wide, err_message());
+        assert_int_equal(pth_find(f, "w", &t), OK);
+        assert_memory_equal(t->data, want, sizeof want);
+        pth_close(f);
+        for (size_t k = 0; k < used; k++) assert_int_equal(pth_open_memory(&f, file, k, "cut"), ERR_FORMAT);
+        put_zip(wide, 8);
+        assert_int_equal(pth_open_memory(&f, file, used, "deflated"), ERR_FORMAT);
+        assert_non_null(strstr(err_message(), "compressed"));
+    }
+}
+
 static void deep_and_circular_values_are_harmless(void **state) {
     (void)state;
     PthFile *f;
@@ -200,6 +261,7 @@ int main(void) {
         cmocka_unit_test(reads_all_containers),
         cmocka_unit_test(refuses_bad_files),
         cmocka_unit_test(views_are_made_dense),
+        cmocka_unit_test(reads_both_widths_of_zip),
         cmocka_unit_test(deep_and_circular_values_are_harmless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
