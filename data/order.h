@@ -2,7 +2,8 @@
  * element can be computed alone. So nothing is stored, a resumed run costs nothing, and the order knows nothing of ranks.
  *
  * A Feistel network over the smallest power of two that holds n, walked until the value is below n (cycle walking; Black and
- * Rogaway, "Ciphers with arbitrary finite domains", 2002). Round function: Philox. Less than two walks on average. */
+ * Rogaway, "Ciphers with arbitrary finite domains", 2002). Round function: Philox. Less than two walks on average from 128
+ * samples on. */
 #ifndef QF_ORDER_H
 #define QF_ORDER_H
 #include <stdint.h>

@@ -57,8 +57,8 @@ const uint16_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKe
 Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n);
 bool split_matches(const char *wanted, const char *split);
 
-/* The smallest and this part's counts over the parts: of a split's images that have captions, and their captions.
- * For a set that is not in parts both are simply its counts. */
+/* How many images of a split with captions, and captions of them, the shards of one part hold (any part: the manifest knows
+ * them all). In a set that is not in parts, part 0 is everything. */
 typedef struct { int64_t captioned, captions; } SplitCount;
 SplitCount set_count(const Set *s, const char *split, int part);
 

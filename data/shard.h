@@ -30,12 +30,27 @@ typedef struct {
     const char *const *captions;                   /* UTF-8, as annotated */
 } ShardItem;
 
+/* What cached word pieces were made with; they serve only readers that want exactly this. */
+typedef struct {
+    uint64_t vocab;                                /* wp_hash of the vocabulary */
+    int64_t max_tokens, max_words;
+    const char *prompt;
+} TokenKey;
+
+/* Word pieces of all captions, in the order of the items: caption m has ids[offset[m] .. offset[m+1]-1], 2 to max_tokens. */
+typedef struct {
+    TokenKey key;
+    const uint64_t *offset;                        /* (captions + 1) */
+    const uint16_t *ids;
+} TokenCache;
+
 typedef struct {
     EncoderInfo encoder;
     DType dtype;                                   /* F16 BF16 F32 E4M3 I8 */
     int64_t images, views, P, E;
     bool scale;                                    /* a f32 a row: value = element * scale. I8 needs it */
     const ShardItem *items;                        /* (images) */
+    const TokenCache *tokens;                      /* NULL: none */
 } ShardSpec;
 
 typedef struct ShardWriter ShardWriter;

@@ -14,13 +14,6 @@
 #include "data/h5.h"
 #include "data/shard.h"
 
-/* What a token cache was made with; it serves only readers that want exactly this. */
-typedef struct {
-    uint64_t vocab;                /* wp_hash of the vocabulary */
-    int64_t max_tokens, max_words;
-    const char *prompt;
-} TokenKey;
-
 /* Strings of a fixed width: item i is at text + i * stride, ended by a NUL. */
 typedef struct {
     char *text;

@@ -1,0 +1,246 @@
+/* manifest: see manifest.h. */
+#include "data/manifest.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "data/json.h"
+#include "data/outfile.h"
+#include "data/shard_file.h"
+#include "kernels/mem.h"
+
+enum { MOST_SPLITS = 256 };
+
+/* ---- reading ---- */
+
+/* Nothing above or beside the manifest: no "/x", no "..", no empty name. */
+static bool stays_below(const char *file, size_t n) {
+    if (n == 0 || strlen(file) != n || file[0] == '/') return false;
+    for (const char *p = file; p; p = strchr(p, '/')) {
+        if (*p == '/') p++;
+        if (p[0] == '.' && p[1] == '.' && (p[2] == '/' || p[2] == 0)) return false;
+    }
+    return true;
+}
+
+static bool count_of(const Json *object, const char *key, int64_t *value) {
+    return json_int(json_get(object, key), value) && *value >= 0;
+}
+
+static Status parse_splits(ManifestShard *s, const Json *splits, const char *name, size_t i) {
+    size_t n = json_len(splits), k = 0;
+    if (json_type(splits) != J_OBJECT || n > MOST_SPLITS)
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: \"splits\" must be an object of at most %d members", name, i, MOST_SPLITS);
+    if (!(s->split = mem_new(n, sizeof *s->split))) return ERR_MEMORY;
+    const Json *v;
+    int64_t images = 0;
+    for (const char *key = json_next(splits, NULL, &v); key; key = json_next(splits, key, &v), k++) {
+        ManifestSplit *p = &s->split[k];
+        s->nsplits = (int64_t)k + 1;
+        if (!(p->name = mem_strdup(key))) return ERR_MEMORY;
+        if (!count_of(v, "images", &p->images) || !count_of(v, "captioned", &p->captioned) ||
+            !count_of(v, "captions", &p->captions) || p->captioned > p->images || p->captions < p->captioned ||
+            p->images > s->images - images || p->captions > INT64_C(1) << 48)
+            return err_set(ERR_FORMAT, "%s: shards[%zu]: the counts of split \"%s\" are missing or impossible", name, i, key);
+        images += p->images;
+    }
+    if (images != s->images)
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: its splits have %" PRId64 " images together, it has %" PRId64, name, i, images,
+                       s->images);
+    return OK;
+}
+
+static Status parse_shard(ManifestShard *s, const Json *v, const char *name, size_t i) {
+    size_t n = 0;
+    const char *file = json_str(json_get(v, "file"), &n);
+    if (!file || !stays_below(file, n))
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: \"file\" must name a file below the manifest's folder", name, i);
+    if (!(s->file = mem_strdup(file))) return ERR_MEMORY;
+    if (!count_of(v, "images", &s->images) || !count_of(v, "bytes", &s->bytes) || s->images > INT64_C(1) << 40)
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: \"images\" and \"bytes\" must be counts", name, i);
+    s->content = -1;
+    if (json_get(v, "content") && (!count_of(v, "content", &s->content) || s->content > UINT32_MAX))
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: \"content\" must be a number of 32 bits", name, i);
+    return parse_splits(s, json_get(v, "splits"), name, i);
+}
+
+static Status from_json(Manifest **out, const Json *doc, const char *name) {
+    *out = NULL;
+    size_t n = 0;
+    int64_t version = 0;
+    const char *format = json_str(json_get(doc, "format"), &n);
+    if (!format || strcmp(format, "qformer-set") != 0)
+        return err_set(ERR_FORMAT, "%s: is not a manifest (\"format\" must be \"qformer-set\")", name);
+    if (!json_int(json_get(doc, "version"), &version) || version != 1)
+        return err_set(ERR_FORMAT, "%s: has version %" PRId64 ", this program reads 1", name, version);
+    const Json *shards = json_get(doc, "shards");
+    n = json_len(shards);
+    if (json_type(shards) != J_ARRAY || n == 0) return err_set(ERR_FORMAT, "%s: \"shards\" must be a list, and not empty", name);
+    Manifest *m = mem_new(1, sizeof *m);
+    if (!m) return ERR_MEMORY;
+    Status st = (m->shard = mem_new(n, sizeof *m->shard)) ? OK : ERR_MEMORY;
+    for (size_t i = 0; st == OK && i < n; i++) {
+        m->n = (int64_t)i + 1;
+        st = parse_shard(&m->shard[i], json_at(shards, i), name, i);
+    }
+    if (st == OK) *out = m;
+    else manifest_free(m);
+    return st;
+}
+
+Status manifest_parse(Manifest **m, const char *text, size_t n, const char *name) {
+    Json *doc;
+    *m = NULL;
+    Status st = json_parse(&doc, text, n, name);
+    if (st != OK) return st;
+    st = from_json(m, doc, name);
+    json_free(doc);
+    return st;
+}
+
+Status manifest_read(Manifest **m, const char *path) {
+    Json *doc;
+    *m = NULL;
+    Status st = json_parse_file(&doc, path);
+    if (st != OK) return st;
+    st = from_json(m, doc, path);
+    json_free(doc);
+    return st;
+}
+
+void manifest_free(Manifest *m) {
+    if (!m) return;
+    for (int64_t i = 0; i < m->n; i++) {
+        for (int64_t k = 0; k < m->shard[i].nsplits; k++) free(m->shard[i].split[k].name);
+        free(m->shard[i].split);
+        free(m->shard[i].file);
+    }
+    free(m->shard);
+    free(m);
+}
+
+/* ---- writing ---- */
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static bool is_shard(const char *name) {
+    size_t n = strlen(name);
+    return n > 3 && name[0] != '.' && strcmp(name + n - 3, ".h5") == 0;
+}
+
+Status manifest_scan(const char *dir, char ***names, int64_t *n) {
+    *names = NULL;
+    *n = 0;
+    DIR *d = opendir(dir);
+    if (!d) return err_set(ERR_IO, "%s: cannot be read: %s", dir, strerror(errno));
+    Status st = OK;
+    for (struct dirent *e; st == OK && (e = readdir(d));) {
+        if (!is_shard(e->d_name)) continue;
+        char **more = mem_grow(*names, (size_t)*n + 1, sizeof **names);
+        if (more) *names = more;
+        if (!more || !(more[*n] = mem_strdup(e->d_name))) st = ERR_MEMORY;
+        else ++*n;
+    }
+    closedir(d);
+    if (st == OK && *n) qsort(*names, (size_t)*n, sizeof **names, by_name);
+    if (st == OK) return OK;
+    for (int64_t i = 0; i < *n; i++) free((*names)[i]);
+    free(*names);
+    *names = NULL;
+    *n = 0;
+    return st;
+}
+
+static Status write_splits(JsonWriter *w, const Shard *s) {
+    ManifestSplit split[MOST_SPLITS];
+    int n = 0;
+    for (int64_t i = 0; i < s->images; i++) {
+        char *name = s->split.text + (size_t)i * s->split.stride;
+        int k = 0;
+        while (k < n && strcmp(split[k].name, name) != 0) k++;
+        if (k == MOST_SPLITS) return err_set(ERR_FORMAT, "%s: has more than %d splits", s->path, MOST_SPLITS);
+        if (k == n) split[n++] = (ManifestSplit){name, 0, 0, 0};
+        int64_t captions = shard_captions_of(s, i);
+        split[k].images++;
+        split[k].captioned += captions > 0;
+        split[k].captions += captions;
+    }
+    jw_object(w, "splits");
+    for (int k = 0; k < n; k++) {
+        jw_object(w, split[k].name);
+        jw_int(w, "images", split[k].images);
+        jw_int(w, "captioned", split[k].captioned);
+        jw_int(w, "captions", split[k].captions);
+        jw_end(w);
+    }
+    jw_end(w);
+    return OK;
+}
+
+static Status write_shard(JsonWriter *w, const char *file, const Shard *s) {
+    struct stat sb;
+    if (stat(s->path, &sb) != 0) return err_set(ERR_IO, "%s: %s", s->path, strerror(errno));
+    jw_object(w, NULL);
+    jw_str(w, "file", file);
+    jw_int(w, "images", s->images);
+    jw_int(w, "bytes", (int64_t)sb.st_size);
+    jw_int(w, "content", shard_content(s));
+    Status st = write_splits(w, s);
+    jw_end(w);
+    return st;
+}
+
+/* Keeps the first shard open, to compare the others with it. */
+static Status write_shards(JsonWriter *w, const char *dir, char *const *names, int64_t n) {
+    Shard *first = NULL;
+    Status st = OK;
+    for (int64_t i = 0; st == OK && i < n; i++) {
+        Shard *s = NULL;
+        char *path = mem_format("%s/%s", dir, names[i]);
+        st = path ? shard_open(&s, path, false) : ERR_MEMORY;
+        if (st == OK && first) st = shard_same_kind(first, s);
+        if (st == OK) st = write_shard(w, names[i], s);
+        if (i == 0) first = s;
+        else shard_close(s);
+        free(path);
+    }
+    shard_close(first);
+    return st;
+}
+
+Status manifest_write(const char *dir) {
+    char **names = NULL, *text = NULL, *path = NULL;
+    size_t bytes = 0;
+    int64_t n = 0;
+    Status st = manifest_scan(dir, &names, &n);
+    if (st != OK) return st;
+    FILE *f = NULL;
+    if (n == 0) { st = err_set(ERR_USAGE, "%s: has no shard (*.h5) to list", dir); goto done; }
+    if (!(f = open_memstream(&text, &bytes))) { st = err_set(ERR_MEMORY, "out of memory for a manifest"); goto done; }
+    JsonWriter w;
+    jw_begin(&w, f, 1);
+    jw_object(&w, NULL);
+    jw_str(&w, "format", "qformer-set");
+    jw_int(&w, "version", 1);
+    jw_array(&w, "shards");
+    if ((st = write_shards(&w, dir, names, n)) != OK) goto done;
+    jw_end(&w);
+    jw_end(&w);
+    st = jw_done(&w);
+    fclose(f);
+    f = NULL;
+    if (st == OK && !(path = mem_format("%s/manifest.json", dir))) st = ERR_MEMORY;
+    if (st == OK) st = outfile_put(path, text, bytes);
+done:
+    if (f) fclose(f);
+    for (int64_t i = 0; i < n; i++) free(names[i]);
+    free(names);
+    free(text);
+    free(path);
+    return st;
+}

@@ -1,0 +1,377 @@
+/* set: see set.h. */
+#include "data/set.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "data/manifest.h"
+#include "kernels/mem.h"
+
+typedef struct {
+    char *path;
+    Shard *s;                      /* NULL: another part's, or missing */
+    const ManifestShard *listed;   /* NULL: found without a manifest */
+    int64_t first, images;
+} Entry;
+
+struct Set {
+    char *path;
+    Entry *entry;
+    int64_t n, images, captions, manifests;
+    Manifest **manifest;           /* (manifests) own what entries point to */
+    const Shard *any;              /* some shard that is open */
+    int part, parts;
+    bool allow_missing, scaled;
+};
+
+/* ---- opening ---- */
+
+/* Each shard keeps a file open; the usual soft limit is 1024. */
+static void allow_files(int64_t n) {
+    struct rlimit r;
+    if (n < 500 || getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= r.rlim_max) return;
+    r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* The file is the one that the manifest means. */
+static Status check_listed(const Entry *e, const char *manifest) {
+    const ManifestShard *m = e->listed;
+    struct stat sb;
+    if (stat(e->path, &sb) != 0) return err_set(ERR_IO, "%s: %s", e->path, strerror(errno));
+    if (sb.st_size != m->bytes)
+        return err_set(ERR_FORMAT, "%s: has %lld bytes, %s says %" PRId64 ": it was cut short or replaced", e->path,
+                       (long long)sb.st_size, manifest, m->bytes);
+    if (e->s->images != m->images)
+        return err_set(ERR_FORMAT, "%s: has %" PRId64 " images, %s says %" PRId64, e->path, e->s->images, manifest, m->images);
+    if (m->content >= 0 && m->content != shard_content(e->s))
+        return err_set(ERR_FORMAT, "%s: is another version than the one %s lists; write the manifest again if it is right",
+                       e->path, manifest);
+    return OK;
+}
+
+static Status open_entry(Set *s, Entry *e, const char *manifest) {
+    struct stat sb;
+    if (e->listed && stat(e->path, &sb) != 0 && errno == ENOENT)
+        return s->allow_missing ? OK : err_set(ERR_IO, "%s: is missing, %s lists it", e->path, manifest);
+    Status st = shard_open(&e->s, e->path, false);
+    if (st == OK && e->listed) st = check_listed(e, manifest);
+    if (st == OK && s->any) st = shard_same_kind(s->any, e->s);
+    if (st != OK) return st;
+    if (!s->any) s->any = e->s;
+    s->scaled |= e->s->scale != NULL;
+    s->captions += e->s->captions;
+    e->images = e->s->images;
+    return OK;
+}
+
+/* Takes over `path`, also when it fails. */
+static Status add(Set *s, char *path, const ManifestShard *listed, const char *manifest) {
+    if (!path) return ERR_MEMORY;
+    Entry *more = mem_grow(s->entry, (size_t)s->n + 1, sizeof *more);
+    if (!more) {
+        free(path);
+        return ERR_MEMORY;
+    }
+    s->entry = more;
+    int64_t k = s->n++;
+    Entry *e = &s->entry[k];
+    *e = (Entry){.path = path, .listed = listed, .first = s->images, .images = listed ? listed->images : 0};
+    if (s->parts > 1 && !listed)
+        return err_set(ERR_USAGE, "%s: a set that is read in parts needs a manifest.json", path);
+    Status st = k % s->parts == s->part ? open_entry(s, e, manifest) : OK;
+    s->images += e->images;
+    return st;
+}
+
+static Status add_manifest(Set *s, const char *path) {
+    const char *slash = strrchr(path, '/');
+    int dir = slash ? (int)(slash - path) + 1 : 0;
+    Manifest **more = mem_grow(s->manifest, (size_t)s->manifests + 1, sizeof *more);
+    if (!more) return ERR_MEMORY;
+    s->manifest = more;
+    Manifest *m;
+    Status st = manifest_read(&m, path);
+    if (st != OK) return st;
+    s->manifest[s->manifests++] = m;
+    allow_files(m->n / s->parts);
+    for (int64_t i = 0; st == OK && i < m->n; i++)
+        st = add(s, mem_format("%.*s%s", dir, path, m->shard[i].file), &m->shard[i], path);
+    return st;
+}
+
+static Status add_folder(Set *s, const char *dir) {
+    struct stat sb;
+    char **names, *manifest = mem_format("%s/manifest.json", dir);
+    int64_t n = 0;
+    if (!manifest) return ERR_MEMORY;
+    if (stat(manifest, &sb) == 0) {
+        Status st = add_manifest(s, manifest);
+        free(manifest);
+        return st;
+    }
+    free(manifest);
+    Status st = manifest_scan(dir, &names, &n);
+    if (st != OK) return st;
+    if (n == 0) st = err_set(ERR_USAGE, "%s: holds neither manifest.json nor a shard (*.h5)", dir);
+    allow_files(n);
+    for (int64_t i = 0; i < n; i++) {
+        if (st == OK) st = add(s, mem_format("%s/%s", dir, names[i]), NULL, NULL);
+        free(names[i]);
+    }
+    free(names);
+    return st;
+}
+
+static Status add_source(Set *s, const char *path) {
+    struct stat sb;
+    size_t n = strlen(path);
+    if (stat(path, &sb) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    if (S_ISDIR(sb.st_mode)) return add_folder(s, path);
+    if (n > 5 && strcmp(path + n - 5, ".json") == 0) return add_manifest(s, path);
+    return add(s, mem_strdup(path), NULL, NULL);
+}
+
+/* A path with commas is several paths, unless there is a file of that name. */
+static Status add_sources(Set *s, const char *path) {
+    struct stat sb;
+    if (!strchr(path, ',') || stat(path, &sb) == 0) return add_source(s, path);
+    Status st = OK;
+    char *list = mem_strdup(path), *rest = NULL;
+    if (!list) return ERR_MEMORY;
+    for (char *p = strtok_r(list, ",", &rest); p && st == OK; p = strtok_r(NULL, ",", &rest)) st = add_source(s, p);
+    free(list);
+    return st;
+}
+
+Status set_open_part(Set **out, const char *path, int part, int parts, bool allow_missing) {
+    BUG_ON(parts < 1 || part < 0 || part >= parts, "part %d of %d", part, parts);
+    *out = NULL;
+    if (!path[0]) return err_set(ERR_USAGE, "no data set is given");
+    Set *s = mem_new(1, sizeof *s);
+    if (!s) return ERR_MEMORY;
+    s->part = part;
+    s->parts = parts;
+    s->allow_missing = allow_missing;
+    Status st = (s->path = mem_strdup(path)) ? add_sources(s, path) : ERR_MEMORY;
+    if (st == OK && !s->any)
+        st = err_set(ERR_USAGE, "%s: has no shard for part %d of %d (%" PRId64 " are listed)", path, part, parts, s->n);
+    if (st == OK) {
+        *out = s;
+        return OK;
+    }
+    set_close(s);
+    return st;
+}
+
+Status set_open(Set **s, const char *path) { return set_open_part(s, path, 0, 1, false); }
+
+void set_close(Set *s) {
+    if (!s) return;
+    for (int64_t i = 0; i < s->n; i++) {
+        shard_close(s->entry[i].s);
+        free(s->entry[i].path);
+    }
+    for (int64_t i = 0; i < s->manifests; i++) manifest_free(s->manifest[i]);
+    free(s->entry);
+    free(s->manifest);
+    free(s->path);
+    free(s);
+}
+
+/* ---- what it is ---- */
+
+const char *set_path(const Set *s) { return s->path; }
+int64_t set_images(const Set *s) { return s->images; }
+int64_t set_captions(const Set *s) { return s->captions; }
+int64_t set_views(const Set *s) { return s->any->views; }
+int64_t set_P(const Set *s) { return s->any->P; }
+int64_t set_E(const Set *s) { return s->any->E; }
+DType set_dtype(const Set *s) { return s->any->dtype; }
+bool set_scaled(const Set *s) { return s->scaled; }
+size_t set_row_bytes(const Set *s) { return s->any->row_bytes; }
+const EncoderInfo *set_encoder(const Set *s) { return &s->any->encoder; }
+int set_part(const Set *s) { return s->part; }
+int set_parts(const Set *s) { return s->parts; }
+int64_t set_shards(const Set *s) { return s->n; }
+
+const Shard *set_shard(const Set *s, int64_t k, int64_t *first_image) {
+    BUG_ON(k < 0 || k >= s->n, "shard %lld of %lld", (long long)k, (long long)s->n);
+    if (first_image) *first_image = s->entry[k].first;
+    return s->entry[k].s;
+}
+
+const char *set_warning(const Set *s, int64_t i) {
+    for (int64_t k = 0; k < s->n; k++)
+        if (s->entry[k].s && s->entry[k].s->warning && i-- == 0) return s->entry[k].s->warning;
+    return NULL;
+}
+
+/* ---- images ---- */
+
+/* The last shard that starts at or before the image: shards without images never hold one. */
+static const Entry *entry_of(const Set *s, int64_t image) {
+    BUG_ON(image < 0 || image >= s->images, "image %lld of %lld", (long long)image, (long long)s->images);
+    int64_t low = 0, high = s->n;
+    while (high - low > 1) {
+        int64_t mid = low + (high - low) / 2;
+        if (s->entry[mid].first <= image) low = mid;
+        else high = mid;
+    }
+    return &s->entry[low];
+}
+
+static const Shard *shard_of(const Set *s, int64_t image, int64_t *local) {
+    const Entry *e = entry_of(s, image);
+    BUG_ON(!e->s, "image %lld lies in %s, which is not open", (long long)image, e->path);
+    *local = image - e->first;
+    return e->s;
+}
+
+bool set_has(const Set *s, int64_t image) { return entry_of(s, image)->s != NULL; }
+
+const char *set_image_id(const Set *s, int64_t image) {
+    const Shard *h = shard_of(s, image, &image);
+    return column_text(&h->image_id, image);
+}
+
+const char *set_split(const Set *s, int64_t image) {
+    const Shard *h = shard_of(s, image, &image);
+    return column_text(&h->split, image);
+}
+
+const char *set_source(const Set *s, int64_t image) {
+    const Shard *h = shard_of(s, image, &image);
+    return h->source.text ? column_text(&h->source, image) : "";
+}
+
+int64_t set_ncaptions(const Set *s, int64_t image) {
+    const Shard *h = shard_of(s, image, &image);
+    return shard_captions_of(h, image);
+}
+
+const char *set_caption(const Set *s, int64_t image, int64_t k, size_t *n) {
+    const Shard *h = shard_of(s, image, &image);
+    return shard_caption(h, image, k, n);
+}
+
+const uint16_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n) {
+    const Shard *h = shard_of(s, image, &image);
+    if (!h->tokens || h->key.vocab != key->vocab || h->key.max_tokens != key->max_tokens ||
+        h->key.max_words != key->max_words || strcmp(h->key.prompt, key->prompt ? key->prompt : "") != 0) return NULL;
+    BUG_ON(k < 0 || k >= shard_captions_of(h, image), "caption %lld of image %lld", (long long)k, (long long)image);
+    uint64_t m = h->first[image] + (uint64_t)k;
+    *n = (int)(h->token_offset[m + 1] - h->token_offset[m]);
+    return h->tokens + h->token_offset[m];
+}
+
+/* ---- splits ---- */
+
+bool split_matches(const char *wanted, const char *split) {
+    if (!wanted[0]) return true;
+    size_t len = strlen(split);
+    for (const char *p = wanted;;) {
+        size_t n = strcspn(p, ",");
+        if (n == 3 && memcmp(p, "all", 3) == 0) return true;
+        if (n == len && memcmp(p, split, n) == 0) return true;
+        if (n == 5 && memcmp(p, "train", 5) == 0 && strcmp(split, "restval") == 0) return true;
+        if (!p[n]) return false;
+        p += n + 1;
+    }
+}
+
+/* A shard of this part that should be here and is not, and of whose images some are wanted. */
+static Status check_missing(const Set *s, const Entry *e, const char *split) {
+    if ((e - s->entry) % s->parts != s->part) return OK;
+    for (int64_t i = 0; i < e->listed->nsplits; i++)
+        if (e->listed->split[i].images && split_matches(split, e->listed->split[i].name))
+            return err_set(ERR_USAGE, "%s: is missing, and holds %" PRId64 " images of split \"%s\"", e->path,
+                           e->listed->split[i].images, e->listed->split[i].name);
+    return OK;
+}
+
+/* "train, val, test": the first few there are. */
+static void name_splits(const Set *s, char *text, size_t size) {
+    size_t used = 0;
+    const char *seen[8];
+    int n = 0;
+    text[0] = 0;
+    for (int64_t i = 0; i < s->images && n < 8; i++) {
+        if (!set_has(s, i)) continue;
+        const char *split = set_split(s, i);
+        int k = 0;
+        while (k < n && strcmp(seen[k], split) != 0) k++;
+        if (k < n) continue;
+        seen[n++] = split;
+        int wrote = snprintf(text + used, size - used, "%s\"%.40s\"", used ? ", " : "", split);
+        if (wrote > 0) used += (size_t)wrote;
+    }
+}
+
+Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n) {
+    *n = 0;
+    *images = mem_new((size_t)s->images, sizeof **images);
+    Status st = *images ? OK : ERR_MEMORY;
+    for (int64_t k = 0; st == OK && k < s->n; k++) {
+        const Entry *e = &s->entry[k];
+        if (!e->s) {
+            st = check_missing(s, e, split);
+            continue;
+        }
+        for (int64_t i = 0; i < e->images; i++)
+            if (split_matches(split, column_text(&e->s->split, i))) (*images)[(*n)++] = e->first + i;
+    }
+    if (st == OK && *n == 0) {
+        char there[512];
+        name_splits(s, there, sizeof there);
+        st = err_set(ERR_USAGE, "%s: has no image of split \"%s\"; there are %s", s->path, split, there[0] ? there : "none");
+    }
+    if (st == OK) return OK;
+    free(*images);
+    *images = NULL;
+    *n = 0;
+    return st;
+}
+
+SplitCount set_count(const Set *s, const char *split, int part) {
+    SplitCount c = {0, 0};
+    for (int64_t k = part; k < s->n; k += s->parts) {
+        const Entry *e = &s->entry[k];
+        for (int64_t i = 0; e->listed && i < e->listed->nsplits; i++) {
+            const ManifestSplit *p = &e->listed->split[i];
+            if (!split_matches(split, p->name)) continue;
+            c.captioned += p->captioned;
+            c.captions += p->captions;
+        }
+        for (int64_t i = 0; !e->listed && i < e->images; i++) {
+            if (!split_matches(split, column_text(&e->s->split, i))) continue;
+            int64_t captions = shard_captions_of(e->s, i);
+            c.captioned += captions > 0;
+            c.captions += captions;
+        }
+    }
+    return c;
+}
+
+/* ---- features ---- */
+
+Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *scale) {
+    int64_t views = s->any->views, image = row / views, local;
+    const Entry *e = entry_of(s, image);
+    if (!e->s) return err_set(ERR_USAGE, "%s: is missing here, and holds image %" PRId64 " of the set", e->path, image);
+    local = (image - e->first) * views + row % views;
+    if (scale) *scale = shard_scale(e->s, local);
+    return shard_read(e->s, local, verify, dst);
+}
+
+Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales) {
+    Status st = OK;
+    for (int64_t i = 0; st == OK && i < n; i++)
+        st = set_read_row(s, rows[i], true, (char *)dst + (size_t)i * s->any->row_bytes, scales ? &scales[i] : NULL);
+    return st;
+}
