@@ -118,6 +118,13 @@ found:
 	@echo "$(call tick,oneDNN,$(DNNL),slower without: libdnnl-dev)    $(call tick,MPI,$(MPI),several processes: libopenmpi-dev)    $(call tick,CUDA,$(CUDA),no nvcc: CPU only)"
 	@$(if $(and $(HDF5),$(YAML),$(JANSSON),$(UTF8PROC),$(JPEG),$(PNG)),true,echo "Something needed is missing; 'make deps' installs it or names the line to type." >&2; exit 1)
 
+# Other flags, other objects: the stamp changes when they do.
+STAMP    := $(B)/flags
+FLAGS    := $(CC) $(CFLAGS)
+ifneq ($(FLAGS),$(shell cat $(STAMP) 2>/dev/null))
+$(shell mkdir -p $(B) && printf '%s' '$(FLAGS)' > $(STAMP))
+endif
+
 $(BIN): $(B)/qformer.o $(LIB)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
@@ -127,17 +134,17 @@ $(LIB): $(OBJ)
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJ)
 
-$(B)/%.o: %.c
+$(B)/%.o: %.c $(STAMP)
 	@mkdir -p $(@D)
 	@echo "  CC   $<"
 	$(Q)$(CC) $(CFLAGS) $(EXTRA) -c $< -o $@
 
-$(B)/kernels/cpu/%.f32.o: kernels/cpu/%.c
+$(B)/kernels/cpu/%.f32.o: kernels/cpu/%.c $(STAMP)
 	@mkdir -p $(@D)
 	@echo "  CC   $< (f32)"
 	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=0 -c $< -o $@
 
-$(B)/kernels/cpu/%.bf16.o: kernels/cpu/%.c
+$(B)/kernels/cpu/%.bf16.o: kernels/cpu/%.c $(STAMP)
 	@mkdir -p $(@D)
 	@echo "  CC   $< (bf16)"
 	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=1 -c $< -o $@

@@ -10,7 +10,7 @@ enum { MESSAGE_SIZE = 2048 };
 
 static _Thread_local char message[MESSAGE_SIZE];
 
-static void err_fail(const char *fmt, va_list ap) { vsnprintf(message, sizeof message, fmt, ap); }
+ERR_PRINTF(1, 0) static void err_fail(const char *fmt, va_list ap) { vsnprintf(message, sizeof message, fmt, ap); }
 
 Status err_set(Status st, const char *fmt, ...) {
     va_list ap;
