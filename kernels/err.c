@@ -28,7 +28,10 @@ Status err_context(Status st, const char *fmt, ...) {
     va_start(ap, fmt);
     int n = vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof message) snprintf(message + n, sizeof message - (size_t)n, ": %s", tail);
+    size_t at = n < 0 ? 0 : (size_t)n, room = sizeof message - 1;
+    for (const char *p = ": "; *p && at < room; p++) message[at++] = *p;
+    for (const char *p = tail; *p && at < room; p++) message[at++] = *p;
+    message[at < room ? at : room] = 0;
     return st;
 }
 
