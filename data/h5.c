@@ -442,7 +442,8 @@ done:
 
 static hid_t memory_type(hid_t ds, const H5Info *info, H5Kind as) {
     if (as != H5K_TEXT) return type_of(as, 0);
-    hid_t t = H5Dget_type(ds);                            /* keeps the character set, which is never converted */
+    hid_t stored = H5Dget_type(ds), t = H5Tcopy(stored);  /* keeps the character set, which is never converted */
+    drop(stored);
     if (t >= 0 && H5Tset_size(t, info->size + 1) >= 0 && H5Tset_strpad(t, H5T_STR_NULLTERM) >= 0) return t;
     drop(t);
     return -1;
