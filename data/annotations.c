@@ -177,7 +177,6 @@ static Status karpathy(Annotations *a, const Json *images) {
         if (st == OK) st = text_of(e, "filepath", &folder);
         if (st == OK) st = text_of(e, "split", &split);
         if (st == OK) {
-            if (split && !strcmp(split, "restval")) split = "train";
             path = folder && folder[0] ? mem_format("%s/%s", folder, name) : mem_strdup(name);
             st = path ? image_index(a, path, split, &index) : ERR_MEMORY;
         }

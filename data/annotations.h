@@ -8,7 +8,7 @@
  *   [{"image", "caption": ["...", ...]}, ...]     LAVIS evaluation form, an entry an image; also mixed with the above
  *   {"image": ...} a line                         the same entries as JSON Lines
  *   {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}        COCO captions
- *   {"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}            Karpathy; restval counts as train
+ *   {"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}            Karpathy
  *   CSV or TSV (told by a tab in the first line) with a header; columns image, caption and maybe split;
  *     fields may be quoted as RFC 4180 has it; image_name, file_name, filename, filepath, title, text do as names
  *
@@ -26,7 +26,7 @@
 
 typedef struct {
     const char *image;             /* as the file names it, relative to the folder of images */
-    const char *split;             /* "train", "val", "test", ... */
+    const char *split;             /* "train", "restval", "val", "test", ... */
     const char *file;              /* base name of the annotation file that mentioned it first */
     int64_t ncaptions;
     const char *const *captions;   /* valid after annotations_finish */

@@ -265,8 +265,7 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     int64_t size = s->shard_images ? s->shard_images : a.count;
     for (int64_t from = 0; st == OK && from < a.count; from += size) {
         int64_t count = a.count - from < size ? a.count - from : size;
-        st = folder_shard(s, &a, from, count, rep->shards);
-        if (st != OK) break;
+        if (!s->dry_run && (st = folder_shard(s, &a, from, count, rep->shards)) != OK) break;
         rep->shards++;
         rep->images += count;
         for (int64_t i = from; i < from + count; i++) rep->captions += a.images[i].ncaptions;

@@ -32,6 +32,7 @@ typedef struct {
     int64_t views;                          /* 1 .. MAX_VIEWS */
     int64_t shard_images;                   /* most images of a shard; 0: one shard for all */
     bool skip_bad;                          /* leave out images that are missing or broken (costs decoding all twice) */
+    bool dry_run;                           /* check everything, compute nothing */
     Listener listener;                      /* in images */
 } ExtractSpec;
 

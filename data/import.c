@@ -187,8 +187,9 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
 
 static Status copy(Import *m) {
     ShardWriter *w = NULL;
-    DType to = m->spec->dtype >= 0 ? (DType)m->spec->dtype : m->src.dtype == DT_F64 ? DT_F32 : m->src.dtype;
+    DType to = m->rep->dtype;
     Status st = make_items(m);
+    if (st == OK && m->spec->dry_run) return OK;
     ShardSpec shard = {.encoder = m->spec->encoder, .dtype = to, .images = m->images, .views = m->views, .P = m->src.P,
                        .E = m->src.E, .items = m->items};
     if (st == OK) st = shard_create(&w, m->spec->out, &shard);
@@ -215,6 +216,7 @@ Status import(const ImportSpec *spec, ImportReport *rep) {
         rep->E = m.src.E;
         rep->blank = m.a.blank;
         rep->uncaptioned = m.a.uncaptioned;
+        rep->dtype = spec->dtype >= 0 ? (DType)spec->dtype : m.src.dtype == DT_F64 ? DT_F32 : m.src.dtype;
         st = copy(&m);
     }
     free(m.image);

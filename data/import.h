@@ -33,11 +33,13 @@ typedef struct {
     int dtype;                              /* DT_F16, DT_BF16, DT_F32; -1: as they are (F64 becomes F32) */
     bool allow_missing;                     /* annotated images without features are left out */
     bool allow_extra;                       /* features without annotation are left out */
+    bool dry_run;                           /* match everything, write nothing */
     Listener listener;                      /* in rows read */
 } ImportSpec;
 
 typedef struct {
     int64_t rows, images, views, captions, P, E;
+    DType dtype;                            /* of the shard */
     int64_t missing, extra;                 /* annotated images without features; rows without annotation */
     char first_missing[256], first_extra[256];
     int64_t blank, uncaptioned;             /* as in Annotations */

@@ -12,9 +12,9 @@ typedef struct {
     void *ctx;
 } Listener;
 
-/* ERR_INTERRUPTED when the listener asks to stop. */
+/* ERR_INTERRUPTED when the listener asks to stop before the end. */
 static inline Status listener_tell(const Listener *l, int64_t done, int64_t total) {
-    if (!l->fn || l->fn(l->ctx, done, total)) return OK;
+    if (!l->fn || l->fn(l->ctx, done, total) || done >= total) return OK;
     return err_set(ERR_INTERRUPTED, "stopped after %lld of %lld; the same command goes on from there",
                    (long long)done, (long long)total);
 }

@@ -47,7 +47,7 @@ static void forms_agree(void **state) {
         assert_string_equal(a.images[0].captions[0], "one");
         assert_string_equal(a.images[0].captions[1], "uno, \"eins\"");
         assert_string_equal(a.images[1].captions[0], "two");
-        assert_string_equal(a.images[0].split, "train");
+        assert_string_equal(a.images[0].split, i == 3 ? "restval" : "train");
         assert_string_equal(a.images[0].file, "some.json");
         assert_int_equal(annotations_find(&a, "a/2.jpg"), 1);
         assert_int_equal(annotations_find(&a, "none.jpg"), -1);

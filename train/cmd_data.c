@@ -1,0 +1,216 @@
+/* cmd_data: the commands that make data sets, synth, extract and import, and vocab. The work is in data/; here options
+ * become its specs, and its progress and reports become lines. */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/caption.h"
+#include "data/extract.h"
+#include "data/import.h"
+#include "data/outfile.h"
+#include "data/set.h"
+#include "data/synth.h"
+#include "data/vocab.h"
+#include "kernels/mem.h"
+#include "train/commands.h"
+#include "train/signals.h"
+#include "train/status.h"
+
+/* ---- the list of annotation files ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    AnnotationFile *file;
+    size_t n;
+    char *text;                /* what they point into */
+} FileList;
+
+/* "a.json,test:b.json": a word and a colon in front of a file name its split. */
+static Status file_list(FileList *l, const Options *o, const char *key) {
+    *l = (FileList){0};
+    Status st = options_require(o, key);
+    if (st != OK) return st;
+    size_t commas = 0;
+    for (const char *c = opt_str(o, key); *c; c++) commas += *c == ',';
+    l->text = mem_strdup(opt_str(o, key));
+    l->file = mem_new(commas + 1, sizeof *l->file);
+    if (!l->text || !l->file) return ERR_MEMORY;
+    char *rest = l->text;
+    for (char *item; (item = strsep(&rest, ","));) {
+        item += strspn(item, " ");
+        size_t word = 0;
+        while (isalnum((unsigned char)item[word]) || item[word] == '_') word++;
+        AnnotationFile f = {.path = item, .split = NULL};
+        if (word && item[word] == ':') {
+            item[word] = 0;
+            f = (AnnotationFile){.path = item + word + 1, .split = item};
+        }
+        if (f.path[0]) l->file[l->n++] = f;
+    }
+    return OK;
+}
+
+static void file_list_free(FileList *l) {
+    free(l->file);
+    free(l->text);
+}
+
+static void say_dropped(int64_t blank, int64_t uncaptioned) {
+    if (blank) status_say("  %lld blank captions left out", (long long)blank);
+    if (uncaptioned) status_say("  %lld images without a caption left out", (long long)uncaptioned);
+}
+
+/* ---- commands ------------------------------------------------------------------------------------------------------ */
+
+Status cmd_synth(const Options *o) {
+    signals_install();
+    Meter m = meter_start("synth", "scenes", 0, 0);
+    SynthSpec s = {
+        .seed = (uint64_t)opt_int(o, "seed"),
+        .count = {opt_int(o, "synth.train"), opt_int(o, "synth.val"), opt_int(o, "synth.test")},
+        .captions = (int)opt_int(o, "synth.captions"),
+        .size = (int)opt_int(o, "synth.size"), .patch = (int)opt_int(o, "synth.patch"),
+        .out = opt_str(o, "out"),
+        .images = (enum SynthImages)opt_choice(o, "synth.images"), .facts = opt_bool(o, "synth.facts"),
+        .listener = {meter_listen, &m},
+    };
+    Status st = options_require(o, "out");
+    if (st == OK && opt_bool(o, "dry_run")) return options_print(o, stdout);
+    if (st == OK) st = synth_write(&s);
+    status_end();
+    if (st == OK) status_say("%s: %lld training, %lld validation and %lld test scenes with %d captions each", s.out,
+                             (long long)s.count[0], (long long)s.count[1], (long long)s.count[2], s.captions);
+    return st;
+}
+
+Status cmd_extract(const Options *o) {
+    static const DType types[] = {DT_F16, DT_BF16, DT_F32};       /* ORDER extract.dtype */
+    signals_install();
+    Meter m = meter_start("extract", "images", 0, 0);
+    FileList files = {0};
+    ImageEncoder *e = NULL;
+    ExtractReport r = {0};
+    const char *images = opt_str(o, opt_str(o, "extract.images")[0] ? "extract.images" : "in");
+    Status st = images[0] ? OK : options_require(o, "in");
+    if (st == OK) st = options_require(o, "out");
+    if (st == OK) st = file_list(&files, o, "extract.annotations");
+    if (st == OK) st = patches_encoder(&e, (int)opt_int(o, "extract.size"), (int)opt_int(o, "extract.patch"));
+    if (st != OK) goto done;
+    ExtractSpec s = {
+        .images = images, .annotations = files.file, .nannotations = files.n, .out = opt_str(o, "out"),
+        .encoder = e, .dtype = types[opt_choice(o, "extract.dtype")], .views = opt_int(o, "extract.views"),
+        .shard_images = opt_int(o, "extract.shard_images"), .skip_bad = opt_bool(o, "extract.skip_bad"),
+        .dry_run = opt_bool(o, "dry_run"), .listener = {meter_listen, &m},
+    };
+    st = extract(&s, &r);
+    status_end();
+    if (st != OK) goto done;
+    double mb = (double)(r.images * s.views * e->P * e->E) * dtype_size(s.dtype) / 1e6;
+    status_say("%s: %lld images, %lld captions, %lld view%s of %lld x %lld %s by %s, %.1f MB in %lld file%s%s", s.out,
+               (long long)r.images, (long long)r.captions, (long long)s.views, s.views > 1 ? "s" : "", (long long)e->P,
+               (long long)e->E, dtype_name(s.dtype), e->info.name, mb, (long long)r.shards, r.shards > 1 ? "s" : "",
+               s.dry_run ? " (dry run, nothing was written)" : "");
+    say_dropped(r.blank, r.uncaptioned);
+    if (r.skipped) status_say("  %lld images left out; the first: %s", (long long)r.skipped, r.first_skipped);
+done:
+    encoder_free(e);
+    file_list_free(&files);
+    return st;
+}
+
+Status cmd_import(const Options *o) {
+    static const int types[] = {-1, DT_F16, DT_BF16, DT_F32};     /* ORDER import.dtype */
+    signals_install();
+    Meter m = meter_start("import", "rows", 0, 0);
+    FileList files = {0};
+    ImportReport r = {0};
+    Status st = options_require(o, "in");
+    if (st == OK) st = options_require(o, "out");
+    if (st == OK) st = file_list(&files, o, "extract.annotations");
+    if (st != OK) goto done;
+    ImportSpec s = {
+        .features = opt_str(o, "in"), .array = opt_str(o, "import.array"), .ids = opt_str(o, "import.ids"),
+        .ids_array = opt_str(o, "import.ids_array"), .annotations = files.file, .nannotations = files.n, .out = opt_str(o, "out"),
+        .encoder = {.name = opt_str(o, "import.encoder"), .weights_sha256 = opt_str(o, "import.weights_sha256"),
+                    .tap = opt_str(o, "import.tap"), .preprocessing = opt_str(o, "import.preprocessing"),
+                    .ln_applied = opt_bool(o, "import.ln_applied")},
+        .dtype = types[opt_choice(o, "import.dtype")], .allow_missing = opt_bool(o, "import.allow_missing"),
+        .allow_extra = opt_bool(o, "import.allow_extra"), .dry_run = opt_bool(o, "dry_run"), .listener = {meter_listen, &m},
+    };
+    st = import(&s, &r);
+    status_end();
+    if (st != OK) goto done;
+    status_say("%s: %lld images, %lld captions, %lld view%s of %lld x %lld %s%s", s.out, (long long)r.images,
+               (long long)r.captions, (long long)r.views, r.views > 1 ? "s" : "", (long long)r.P, (long long)r.E,
+               dtype_name(r.dtype), s.dry_run ? " (dry run, nothing was written)" : "");
+    say_dropped(r.blank, r.uncaptioned);
+    if (r.missing) status_say("  %lld annotated images have no features; the first: %s", (long long)r.missing, r.first_missing);
+    if (r.extra) status_say("  %lld rows have no annotation; the first: %s", (long long)r.extra, r.first_extra);
+done:
+    file_list_free(&files);
+    return st;
+}
+
+/* ---- vocab --------------------------------------------------------------------------------------------------------- */
+
+/* As the tokenizer will see it. */
+static Status count_caption(VocabTrainer *t, const char *caption, size_t n) {
+    char *text = NULL;
+    size_t len = 0;
+    Status st = caption_blip(&text, &len, caption, n, NULL, CAPTION_MAX_WORDS);
+    if (st == OK) st = vocab_add(t, text, len);
+    free(text);
+    return st;
+}
+
+static Status count_files(VocabTrainer *t, const Options *o) {
+    FileList files = {0};
+    Annotations a = {0};
+    Status st = file_list(&files, o, "extract.annotations");
+    if (st == OK) st = annotations_load(&a, files.file, files.n);
+    for (int64_t i = 0; st == OK && i < a.count; i++)
+        for (int64_t k = 0; k < a.images[i].ncaptions && st == OK; k++)
+            if (split_matches(opt_str(o, "vocab.split"), a.images[i].split))
+                st = count_caption(t, a.images[i].captions[k], strlen(a.images[i].captions[k]));
+    annotations_free(&a);
+    file_list_free(&files);
+    return st;
+}
+
+static Status count_set(VocabTrainer *t, const Options *o) {
+    Set *set = NULL;
+    int64_t *images = NULL, count = 0;
+    Status st = set_open(&set, opt_str(o, "in"));
+    if (st == OK) st = set_select(set, opt_str(o, "vocab.split"), &images, &count);
+    for (int64_t i = 0; st == OK && i < count; i++)
+        for (int64_t k = 0; k < set_ncaptions(set, images[i]) && st == OK; k++) {
+            size_t n;
+            const char *caption = set_caption(set, images[i], k, &n);
+            st = count_caption(t, caption, n);
+        }
+    free(images);
+    set_close(set);
+    return st;
+}
+
+Status cmd_vocab(const Options *o) {
+    VocabTrainer *t = NULL;
+    VocabReport r = {0};
+    char *text = NULL;
+    size_t n = 0;
+    bool from_set = opt_str(o, "in")[0] != 0;
+    Status st = options_require(o, "out");
+    if (st == OK && !from_set && !opt_str(o, "extract.annotations")[0])
+        st = err_set(ERR_USAGE, "vocab needs a data set (vocab set.h5) or caption files (extract.annotations=train.json)");
+    if (st == OK) st = vocab_new(&t);
+    if (st == OK) st = from_set ? count_set(t, o) : count_files(t, o);
+    if (st == OK) st = vocab_train(t, (int)opt_int(o, "vocab.size"), opt_int(o, "vocab.min_count"), &text, &n, &r);
+    if (st == OK && !opt_bool(o, "dry_run")) st = outfile_put(opt_str(o, "out"), text, n);
+    if (st == OK)
+        status_say("%s: %lld pieces from %lld words, %lld of them different; %lld characters, %lld forms without room",
+                   opt_str(o, "out"), (long long)r.pieces, (long long)r.words, (long long)r.different,
+                   (long long)r.characters, (long long)r.dropped);
+    free(text);
+    vocab_free(t);
+    return st;
+}
