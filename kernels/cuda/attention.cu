@@ -1,0 +1,210 @@
+/* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head size;
+ * bf16 of head size 32, 64, 80, 88 and 128 goes through the tensor cores in attention_mma.cu.
+ *
+ *   s_ij = scale <q_i, k_j>,  lse_i = log sum_j exp s_ij,  P = exp(s - lse),  P' = P m / (1 - p),  o_i = sum_j P'_ij v_j
+ *   dP_ij = <do_i, v_j> m / (1 - p),  delta_i = <do_i, o_i> = sum_j P_ij dP_ij,  ds_ij = P_ij (dP_ij - delta_i)
+ *   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
+ *
+ * Simple kernels: one warp a row and head (a key and head for dk, dv). 32 keys (rows) at a time, a lane each, for the scores;
+ * then the lanes turn to the head's channels and the 32 results are handed round by shuffles. Scores live in registers only.
+ * dk and dv of a key are summed by one warp over all items of its group, in order: no atomics. delta waits in the workspace
+ * between the two backward kernels. Head sizes above 256 repeat the scores for every 256 channels. */
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/attention.cuh"
+
+enum { WARPS = 4, WIDE = 8 };                                /* channels a lane and pass: 32 WIDE = 256 */
+
+DEVICE int64_t key_row(const AttnItem &it, int k) { return k < it.na ? it.a0 + k : it.b0 + (k - it.na); }
+DEVICE int keys_seen(const AttnItem &it, int i) { return it.na + (it.causal ? min(i + 1, it.nb) : it.nb); }
+
+template <class T> DEVICE float dot(const T *a, const T *b, int D) {
+    float s = 0;
+    for (int d = 0; d < D; d++) s += ld1(a + d) * ld1(b + d);
+    return s;
+}
+
+/* What the mask multiplies a probability with: 0, 1 or 1 / (1 - p). */
+DEVICE float mask1(const Dropout &d, int64_t row, int h, int k) {
+    if (d.p <= 0) return 1.0f;
+    uint32_t bits = dropout_bits(dropout_block(&d, d.rows[row], ((uint32_t)h << 20) + ((uint32_t)k >> 3)), (uint32_t)k & 7);
+    return bits >= dropout_threshold(d.p) ? 1.0f / (1.0f - d.p) : 0.0f;
+}
+
+template <class T> static __global__ __launch_bounds__(WARPS * 32) void forward_simple(Attn a, const AttnItem *items) {
+    AttnItem it = items[blockIdx.x];
+    int lane = threadIdx.x & 31, i = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
+    if (i >= it.nq) return;
+    int64_t row = it.q0 + i;
+    const T *q = (const T *)a.q + row * a.ldq + h * D, *K = (const T *)a.k + h * D, *V = (const T *)a.v + h * D;
+    T *o = (T *)a.o + row * a.ldo + h * D;
+    int n = keys_seen(it, i);
+    for (int d0 = 0; d0 < D; d0 += 32 * WIDE) {
+        float acc[WIDE] = {0}, m = -INFINITY, l = 0;
+        for (int k0 = 0; k0 < n; k0 += 32) {
+            int k = k0 + lane;
+            float s = k < n ? dot(q, K + key_row(it, k) * a.ldk, D) * a.scale : -INFINITY;
+            float top = fmaxf(m, warp_max(s)), fade = expf(m - top), p = expf(s - top);
+            l = l * fade + warp_sum(p);
+            m = top;
+            if (k < n) p *= mask1(a.drop, row, h, k);
+#pragma unroll
+            for (int e = 0; e < WIDE; e++) acc[e] *= fade;
+            for (int j = 0; j < 32 && k0 + j < n; j++) {
+                float w = __shfl_sync(~0u, p, j);
+                const T *v = V + key_row(it, k0 + j) * a.ldv + d0;
+#pragma unroll
+                for (int e = 0; e < WIDE; e++)
+                    if (d0 + e * 32 + lane < D) acc[e] += w * ld1(v + e * 32 + lane);
+            }
+        }
+        float inv = n ? 1.0f / l : 0.0f;
+#pragma unroll
+        for (int e = 0; e < WIDE; e++)
+            if (d0 + e * 32 + lane < D) st1(o + d0 + e * 32 + lane, acc[e] * inv);
+        if (lane == 0) a.lse[row * a.H + h] = m + logf(l);
+    }
+}
+
+/* dq, and delta for the next kernel. */
+template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simple(Attn a, AttnGrad g, const AttnItem *items, float *delta_out) {
+    AttnItem it = items[blockIdx.x];
+    int lane = threadIdx.x & 31, i = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
+    if (i >= it.nq) return;
+    int64_t row = it.q0 + i;
+    const T *q = (const T *)a.q + row * a.ldq + h * D, *K = (const T *)a.k + h * D, *V = (const T *)a.v + h * D;
+    const T *o = (const T *)a.o + row * a.ldo + h * D, *d_o = (const T *)g.d_o + row * a.ldo + h * D;
+    T *dq = (T *)g.dq + row * g.lddq + h * D;
+    float delta = 0, lse = a.lse[row * a.H + h];
+    for (int d = lane; d < D; d += 32) delta += ld1(o + d) * ld1(d_o + d);
+    delta = warp_sum(delta);
+    if (lane == 0) delta_out[row * a.H + h] = delta;
+    int n = keys_seen(it, i);
+    for (int d0 = 0; d0 < D; d0 += 32 * WIDE) {
+        float acc[WIDE] = {0};
+        for (int k0 = 0; k0 < n; k0 += 32) {
+            int k = k0 + lane;
+            float ds = 0;
+            if (k < n) {
+                int64_t kr = key_row(it, k);
+                float p = expf(dot(q, K + kr * a.ldk, D) * a.scale - lse);
+                ds = p * (dot(d_o, V + kr * a.ldv, D) * mask1(a.drop, row, h, k) - delta) * a.scale;
+            }
+            for (int j = 0; j < 32 && k0 + j < n; j++) {
+                float w = __shfl_sync(~0u, ds, j);
+                const T *k1 = K + key_row(it, k0 + j) * a.ldk + d0;
+#pragma unroll
+                for (int e = 0; e < WIDE; e++)
+                    if (d0 + e * 32 + lane < D) acc[e] += w * ld1(k1 + e * 32 + lane);
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < WIDE; e++)
+            if (d0 + e * 32 + lane < D) st1(dq + d0 + e * 32 + lane, acc[e]);
+    }
+}
+
+/* A warp a key: keys of range 0, then of range 1. */
+template <class T>
+static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad g, const AttnItem *items, const AttnGroup *groups, const float *delta) {
+    AttnGroup gr = groups[blockIdx.x];
+    int lane = threadIdx.x & 31, u = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
+    if (u >= gr.nk[0] + gr.nk[1]) return;
+    int part = u >= gr.nk[0], x = part ? u - gr.nk[0] : u;
+    int64_t key = gr.k0[part] + x;
+    const T *Q = (const T *)a.q + h * D, *O = (const T *)g.d_o + h * D;
+    const T *k1 = (const T *)a.k + key * a.ldk + h * D, *v1 = (const T *)a.v + key * a.ldv + h * D;
+    T *dk = (T *)g.dk + key * g.lddk + h * D, *dv = (T *)g.dv + key * g.lddv + h * D;
+    for (int d0 = 0; d0 < D; d0 += 32 * WIDE) {
+        float ak[WIDE] = {0}, av[WIDE] = {0};
+        for (int t = gr.item0; t < gr.item0 + gr.nitems; t++) {
+            AttnItem it = items[t];
+            if (part ? !it.nb : !it.na) continue;
+            int number = part ? it.na + x : x, first = part && it.causal ? x : 0;
+            for (int i0 = first; i0 < it.nq; i0 += 32) {
+                int i = i0 + lane;
+                float ds = 0, pm = 0;
+                if (i < it.nq) {
+                    int64_t row = it.q0 + i;
+                    float p = expf(dot(Q + row * a.ldq, k1, D) * a.scale - a.lse[row * a.H + h]), m = mask1(a.drop, row, h, number);
+                    pm = p * m;
+                    ds = p * (dot(O + row * a.ldo, v1, D) * m - delta[row * a.H + h]) * a.scale;
+                }
+                for (int j = 0; j < 32 && i0 + j < it.nq; j++) {
+                    float wk = __shfl_sync(~0u, ds, j), wv = __shfl_sync(~0u, pm, j);
+                    int64_t row = it.q0 + i0 + j;
+#pragma unroll
+                    for (int e = 0; e < WIDE; e++) {
+                        int d = d0 + e * 32 + lane;
+                        if (d < D) ak[e] += wk * ld1(Q + row * a.ldq + d), av[e] += wv * ld1(O + row * a.ldo + d);
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < WIDE; e++) {
+            int d = d0 + e * 32 + lane;
+            if (d >= D) continue;
+            st1(dk + d, g.add ? ld1(dk + d) + ak[e] : ak[e]);
+            st1(dv + d, g.add ? ld1(dv + d) + av[e] : av[e]);
+        }
+    }
+}
+
+/* ---- launchers ---------------------------------------------------------------------------------------------------- */
+
+/* What the host reads off a plan: how large its groups are, and whether the fast kernels can number their keys. */
+PlanShape attention_shape(const AttnPlan *p) {
+    PlanShape s = {0, 0, 0, true};
+    for (int32_t g = 0; g < p->ngroups; g++) {
+        const AttnGroup *gr = &p->host_groups[g];
+        int tiles = 0;
+        for (int32_t t = gr->item0; t < gr->item0 + gr->nitems; t++) {
+            const AttnItem *it = &p->host_items[t];
+            BUG_ON((it->na && (it->a0 != gr->k0[0] || it->na != gr->nk[0])) || (it->nb && (it->b0 != gr->k0[1] || it->nb != gr->nk[1])),
+                   "attention: item %d has keys %d+%d and %d+%d, its group %d+%d and %d+%d", t, it->a0, it->na, it->b0, it->nb, gr->k0[0],
+                   gr->nk[0], gr->k0[1], gr->nk[1]);
+            tiles += (it->nq + 15) / 16;
+            if (it->q0 + it->nq > s.rows) s.rows = it->q0 + it->nq;
+            if (!it->na && gr->nk[0] % 8) s.eights = false;
+        }
+        if (tiles > s.tiles) s.tiles = tiles;
+        if (gr->nk[0] + gr->nk[1] > s.keys) s.keys = gr->nk[0] + gr->nk[1];
+    }
+    return s;
+}
+
+static bool aligned8(int64_t ld) { return ld % 8 == 0; }
+
+template <class T> static void attention_(const Attn *a) {
+    const AttnPlan *p = a->plan;
+    if (!p->nitems) return;
+    PlanShape s = attention_shape(p);
+    bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) && aligned8(a->ldq) &&
+                aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo) && (s.eights || a->drop.p <= 0);
+    if (fast && attention_mma(a, &s)) return;
+    dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));
+    forward_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, p->items);
+    cuda_launched("attention");
+}
+EXPORT(attention, (const Attn *a), (a))
+
+template <class T> static void attention_bwd_(const Attn *a, const AttnGrad *g) {
+    const AttnPlan *p = a->plan;
+    PlanShape s = attention_shape(p);
+    float *delta = (float *)cuda_workspace((size_t)s.rows * (size_t)a->H * sizeof(float), "attention_bwd");
+    if (!delta) return;
+    bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) && aligned16(g->d_o) &&
+                aligned16(g->dq) && aligned16(g->dk) && aligned16(g->dv) && aligned8(a->ldq) && aligned8(a->ldk) && aligned8(a->ldv) &&
+                aligned8(a->ldo) && aligned8(g->lddq) && aligned8(g->lddk) && aligned8(g->lddv) && (s.eights || a->drop.p <= 0);
+    if (fast && attention_bwd_mma(a, g, &s, delta)) return;
+    if (p->nitems) {
+        dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));
+        dq_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, *g, p->items, delta);
+        cuda_launched("attention_bwd (dq)");
+    }
+    if (!p->ngroups || !s.keys) return;
+    dim3 grid((unsigned)p->ngroups, (unsigned)a->H, (unsigned)ceil_div(s.keys, WARPS));
+    dkv_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, *g, p->items, p->groups, delta);
+    cuda_launched("attention_bwd (dk, dv)");
+}
+EXPORT(attention_bwd, (const Attn *a, const AttnGrad *g), (a, g))

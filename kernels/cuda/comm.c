@@ -1,0 +1,137 @@
+/* comm: sums and gathers of device memory over all ranks, by NCCL. The only file that includes nccl.h; the library is loaded
+ * when a communicator is opened (one process needs none).
+ *
+ * One communicator, used from the communication stream only. An operation starts when the compute enqueued before it is done,
+ * and compute after all_reduce_wait() (for all_gather: after the call) sees its result; events order the streams, the host
+ * never waits. Gradients go as f32, or as bf16 (half the bytes; each rank's part is rounded once, NCCL adds in f32 and rounds
+ * at each hop) through a staging buffer of WS_COMM bytes, piece by piece.
+ *
+ * An error that NCCL finds by itself (a peer that died, a broken link) comes out of status(); aborting a collective that hangs
+ * is the caller's decision: comm_close() after a failure aborts instead of waiting. */
+#include <nccl.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+
+#define NCCL_LIST(X)                                                                                                       \
+    X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) X(ncclCommAbort) X(ncclAllReduce) X(ncclAllGather)            \
+    X(ncclCommGetAsyncError) X(ncclGetErrorString) X(ncclGetLastError)
+
+static struct {
+#define X(f) __typeof__(f) *f;
+    NCCL_LIST(X)
+#undef X
+} nccl;
+
+static struct {
+    void *library;
+    ncclComm_t comm;
+    cudaEvent_t compute_at, comm_at;
+    int rank, ranks;
+} my;
+
+static Status load(void) {
+    if (my.library) return OK;
+#define X(f) {#f, &nccl.f},
+    static const CudaSymbol symbols[] = {NCCL_LIST(X)};
+#undef X
+    const char *why = NULL;
+    my.library = cuda_library("libnccl.so.2", symbols, (int)(sizeof symbols / sizeof *symbols), &why);
+    return my.library ? OK : err_set(ERR_MISSING, "several GPUs need NCCL 2: %s", why);
+}
+
+/* ncclInProgress is no error: the operation has only been enqueued. */
+static bool ok(ncclResult_t r, const char *what) {
+    if (r == ncclSuccess || r == ncclInProgress) return true;
+    cuda_fail(ERR_DIST, "NCCL, rank %d of %d: %s: %s (%s)", my.rank, my.ranks, what, nccl.ncclGetErrorString(r), nccl.ncclGetLastError(my.comm));
+    return false;
+}
+
+Status cuda_comm_id(void *id, size_t bytes) {
+    Status st = load();
+    if (st != OK) return st;
+    ncclUniqueId u;
+    BUG_ON(bytes < sizeof u, "comm_id: %zu bytes for an id of %zu", bytes, sizeof u);
+    ncclResult_t r = nccl.ncclGetUniqueId(&u);
+    if (r != ncclSuccess) return err_set(ERR_DIST, "NCCL: no id for this run: %s (%s)", nccl.ncclGetErrorString(r), nccl.ncclGetLastError(NULL));
+    memset(id, 0, bytes);
+    memcpy(id, &u, sizeof u);
+    return OK;
+}
+
+Status cuda_comm_open(const void *id, int rank, int ranks) {
+    Status st = load();
+    if (st != OK) return st;
+    BUG_ON(my.comm, "comm_open: twice");
+    ncclUniqueId u;
+    memcpy(&u, id, sizeof u);
+    my.rank = rank;
+    my.ranks = ranks;
+    if (!cuda_ok(cudaEventCreateWithFlags(&my.compute_at, cudaEventDisableTiming), "comm_open") ||
+        !cuda_ok(cudaEventCreateWithFlags(&my.comm_at, cudaEventDisableTiming), "comm_open"))
+        return err_set(ERR_DEVICE, "GPU %d: no events for the communication stream", cuda.device);
+    ncclResult_t r = nccl.ncclCommInitRank(&my.comm, ranks, u, rank);
+    if (r == ncclSuccess) return OK;
+    my.comm = NULL;
+    return err_set(ERR_DIST, "NCCL, rank %d of %d: the ranks do not find each other: %s (%s)", rank, ranks, nccl.ncclGetErrorString(r),
+                   nccl.ncclGetLastError(NULL));
+}
+
+void cuda_comm_close(void) {
+    if (!my.comm) return;
+    if (cuda_failed()) {
+        nccl.ncclCommAbort(my.comm);
+    } else {
+        cuda_ok(cudaStreamSynchronize(cuda.comm), "comm_close");
+        nccl.ncclCommDestroy(my.comm);
+    }
+    my.comm = NULL;
+    cudaEventDestroy(my.compute_at);
+    cudaEventDestroy(my.comm_at);
+}
+
+Status cuda_comm_status(void) {
+    ncclResult_t r = ncclSuccess;
+    if (!my.comm || nccl.ncclCommGetAsyncError(my.comm, &r) != ncclSuccess || r == ncclSuccess || r == ncclInProgress) return OK;
+    ok(r, "a collective failed");
+    return err_set(ERR_DIST, "NCCL, rank %d of %d: a collective failed: %s (%s)", my.rank, my.ranks, nccl.ncclGetErrorString(r),
+                   nccl.ncclGetLastError(my.comm));
+}
+
+static bool follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const char *what) {
+    return cuda_ok(cudaEventRecord(by, first), what) && cuda_ok(cudaStreamWaitEvent(later, by, 0), what);
+}
+
+void cuda_all_reduce(float *x, int64_t n, bool bf16_wire) {
+    if (my.ranks < 2 || !n) return;
+    BUG_ON(!my.comm, "all_reduce before comm_open");
+    if (!follow(cuda.comm, cuda.compute, my.compute_at, "all_reduce")) return;
+    if (!bf16_wire) {
+        ok(nccl.ncclAllReduce(x, x, (size_t)n, ncclFloat32, ncclSum, my.comm, cuda.comm), "all_reduce");
+        return;
+    }
+    BUG_ON(!cuda.workspace, "cuda: all_reduce before set_workspace");
+    char *stage = cuda.workspace + WS_COMPUTE;
+    for (int64_t at = 0, piece; at < n; at += piece) {
+        piece = n - at < WS_COMM / 2 ? n - at : WS_COMM / 2;
+        cuda_cast_on(cuda.comm, stage, DT_BF16, x + at, DT_F32, piece);
+        if (!ok(nccl.ncclAllReduce(stage, stage, (size_t)piece, ncclBfloat16, ncclSum, my.comm, cuda.comm), "all_reduce")) return;
+        cuda_cast_on(cuda.comm, x + at, DT_F32, stage, DT_BF16, piece);
+    }
+}
+
+void cuda_all_reduce_wait(void) {
+    if (my.comm) follow(cuda.compute, cuda.comm, my.comm_at, "all_reduce_wait");
+}
+
+void cuda_all_gather(void *dst, const void *src, size_t bytes_a_rank) {
+    if (!my.comm) {
+        BUG_ON(my.ranks > 1, "all_gather before comm_open");
+        if (dst != src && bytes_a_rank)
+            cuda_ok(cudaMemcpyAsync(dst, src, bytes_a_rank, cudaMemcpyDeviceToDevice, cuda.compute), "all_gather");
+        return;
+    }
+    if (!follow(cuda.comm, cuda.compute, my.compute_at, "all_gather")) return;
+    if (ok(nccl.ncclAllGather(src, dst, bytes_a_rank, ncclInt8, my.comm, cuda.comm), "all_gather"))
+        follow(cuda.compute, cuda.comm, my.comm_at, "all_gather");
+}

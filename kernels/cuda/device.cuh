@@ -1,0 +1,141 @@
+/* device: what the kernels share. Loads and stores of eight elements, conversions, sums over a warp and a block, dropout.
+ *
+ * T is float or bf16 (the bits, as in dtype.h). Eight elements are the unit of everything: 16 bytes of bf16, one Philox call
+ * of dropout. Sums run in a fixed order (butterfly in a warp, warps in order), so the same input gives the same bits. */
+#pragma once
+#include <cuda_runtime.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#define _Noreturn [[noreturn]]          /* C's word, in err.h */
+extern "C" {
+#include "kernels/cuda/cuda.h"
+}
+
+/* The two functions of the struct that a template makes. */
+#define EXPORT(name, params, args)                                      \
+    extern "C" void cuda_f32_##name params { name##_<float> args; }     \
+    extern "C" void cuda_bf16_##name params { name##_<bf16> args; }
+
+#define DEVICE static __device__ __forceinline__
+
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int at_most(int64_t a, int64_t limit) { return (int)(a < limit ? a : limit); }
+static inline bool aligned16(const void *p) { return ((uintptr_t)p & 15) == 0; }
+
+/* ---- elements ---- */
+DEVICE float ld1(const float *p) { return *p; }
+DEVICE float ld1(const bf16 *p) { return __uint_as_float((uint32_t)*p << 16); }
+DEVICE bf16 to_bf16(float x) {
+    bf16 r;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x));
+    return r;
+}
+DEVICE uint32_t pack_bf16(float lo, float hi) {
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+DEVICE float low_bf16(uint32_t u) { return __uint_as_float(u << 16); }
+DEVICE float high_bf16(uint32_t u) { return __uint_as_float(u & 0xffff0000u); }
+DEVICE void st1(float *p, float x) { *p = x; }
+DEVICE void st1(bf16 *p, float x) { *p = to_bf16(x); }
+
+DEVICE float as_stored(const float *, float x) { return x; }
+DEVICE float as_stored(const bf16 *, float x) { return __uint_as_float((uint32_t)to_bf16(x) << 16); }
+
+/* Eight neighbours at a 16-byte boundary. */
+DEVICE void ld8(float v[8], const float *p) {
+    float4 a = ((const float4 *)p)[0], b = ((const float4 *)p)[1];
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+DEVICE void ld8(float v[8], const bf16 *p) {
+    uint4 a = *(const uint4 *)p;
+    v[0] = low_bf16(a.x), v[1] = high_bf16(a.x), v[2] = low_bf16(a.y), v[3] = high_bf16(a.y);
+    v[4] = low_bf16(a.z), v[5] = high_bf16(a.z), v[6] = low_bf16(a.w), v[7] = high_bf16(a.w);
+}
+DEVICE void st8(float *p, const float v[8]) {
+    ((float4 *)p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+    ((float4 *)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+}
+DEVICE void st8(bf16 *p, const float v[8]) {
+    *(uint4 *)p = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+}
+
+/* ---- sums ---- */
+DEVICE float warp_sum(float x) {
+#pragma unroll
+    for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    return x;
+}
+DEVICE float warp_max(float x) {
+#pragma unroll
+    for (int d = 16; d; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
+    return x;
+}
+/* Over a whole block of up to 32 warps; every thread gets the result. `room`: 33 floats of shared memory, free again after. */
+DEVICE float block_sum(float x, float *room) {
+    int warps = (int)blockDim.x >> 5;
+    x = warp_sum(x);
+    if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        float t = (int)threadIdx.x < warps ? room[threadIdx.x] : 0.0f;
+        t = warp_sum(t);
+        if (threadIdx.x == 0) room[32] = t;
+    }
+    __syncthreads();
+    x = room[32];
+    __syncthreads();
+    return x;
+}
+DEVICE float block_max(float x, float *room) {
+    int warps = (int)blockDim.x >> 5;
+    x = warp_max(x);
+    if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        float t = (int)threadIdx.x < warps ? room[threadIdx.x] : room[0];
+        t = warp_max(t);
+        if (threadIdx.x == 0) room[32] = t;
+    }
+    __syncthreads();
+    x = room[32];
+    __syncthreads();
+    return x;
+}
+
+/* ---- dropout of eight elements (one Philox block) ---- */
+DEVICE void drop8(float v[8], const Dropout &d, RowKey row, uint32_t block) {
+    uint32_t threshold = dropout_threshold(d.p);
+    float keep = 1.0f / (1.0f - d.p);
+    Philox x = dropout_block(&d, row, block);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] *= dropout_bits(x, (uint32_t)e) >= threshold ? keep : 0.0f;
+}
+DEVICE float drop1(float v, const Dropout &d, RowKey row, uint32_t e) {
+    return dropout_keep(&d, row, e) ? v * (1.0f / (1.0f - d.p)) : 0.0f;
+}
+
+/* ---- a vector of K * 256 columns (gamma, beta, bias) in shared memory, laid out so that a warp whose lane l wants columns
+ * 8l..8l+7 of a chunk of 256 reads them without bank conflicts: the two halves of each eight stand 128 apart ---- */
+template <int K> DEVICE void columns_load(float *room, const float *p, int C) {
+    for (int i = (int)threadIdx.x; i < K * 64; i += (int)blockDim.x) {
+        float4 v = 4 * i < C ? ((const float4 *)p)[i] : make_float4(0, 0, 0, 0);
+        *(float4 *)(room + (i >> 6) * 256 + (i & 1) * 128 + ((i >> 1) & 31) * 4) = v;
+    }
+}
+DEVICE void columns_get(float v[8], const float *room, int chunk, int lane) {
+    float4 a = *(const float4 *)(room + chunk * 256 + lane * 4), b = *(const float4 *)(room + chunk * 256 + 128 + lane * 4);
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+/* Cuts N rows into `parts` strips for sums over rows whose C columns leave partial sums: enough strips to fill the GPU, few
+ * enough that k arrays of partials fit in the workspace. */
+static inline int row_parts(int64_t N, int64_t C, int k, int per_part, int wanted) {
+    int64_t fit = (int64_t)(WS_COMPUTE / sizeof(float)) / (C * k), parts = ceil_div(N, per_part);
+    if (parts > wanted) parts = wanted;
+    if (parts > fit) parts = fit;
+    return (int)(parts < 1 ? 1 : parts);
+}

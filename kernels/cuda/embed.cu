@@ -1,0 +1,297 @@
+/* embed: the rows that enter the first layer.
+ *
+ *   row r < nq:      u = query[r % Q]                            y = dropout((u - mean) rstd gamma + beta)
+ *   row nq + t:      u = word[ids[t]] + pos[pos_id[t]]
+ *
+ *   dn = dy dropped out as y was;  g = dn gamma;  du = rstd (g - mean(g) - x^ mean(g x^));  dgamma = sum dn x^;  dbeta = sum dn
+ *   dquery[j] += sum of du over r % Q == j;  dword[w] += sum over its rows;  dpos[p] likewise
+ *
+ * One warp a row; u is not stored, the backward adds the table rows up again (du, rounded to T, is). Then the text rows come
+ * sorted by word and by position, and one block adds up all rows of one table row: no atomics.
+ *
+ * Bytes (T of e bytes): forward reads nq C e + 2 nt C e of table rows (from L2, mostly) and writes NC e + 8N. Backward reads
+ * dy and the table rows and writes du: 2NC e + (nq + 2nt) C e; the sums read du of the queries once, of the text twice, and
+ * move 8C for each row of a table that occurs. Limited by memory.
+ *
+ * Limits of the fast kernels: C % 8 == 0, C <= 768, 16-byte addresses; else one block a row. Registers: 60 forward, 128
+ * backward. A word that occurs in every row is one block's work: 2,000 rows take about 20 us. */
+#include "kernels/cuda/device.cuh"
+
+enum { WARPS = 4 };
+
+template <class T> struct TableRows { const T *a, *b; };
+template <class T> DEVICE TableRows<T> table_rows(const Embed &e, int64_t r) {
+    if (r < e.nq) return {(const T *)e.query + (r % e.Q) * e.C, NULL};
+    int64_t t = r - e.nq;
+    return {(const T *)e.word + (int64_t)e.ids[t] * e.C, (const T *)e.pos + (int64_t)e.pos_id[t] * e.C};
+}
+
+/* Eight columns of u. */
+template <class T> DEVICE void table_sum8(float v[8], TableRows<T> t, int c) {
+    ld8(v, t.a + c);
+    if (!t.b) return;
+    float p[8];
+    ld8(p, t.b + c);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] += p[e];
+}
+template <class T> DEVICE float table_sum1(TableRows<T> t, int c) { return ld1(t.a + c) + (t.b ? ld1(t.b + c) : 0.0f); }
+
+template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void embed_fast(Embed a) {
+    __shared__ __align__(16) float gamma[K * 256], beta[K * 256];
+    int lane = threadIdx.x & 31, C = a.C;
+    columns_load<K>(gamma, a.gamma, C);
+    columns_load<K>(beta, a.beta, C);
+    __syncthreads();
+    for (int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5); r < a.nq + a.nt; r += (int64_t)gridDim.x * WARPS) {
+        TableRows<T> t = table_rows<T>(a, r);
+        float u[K][8], sum = 0, var = 0;
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            int c = k * 256 + lane * 8;
+#pragma unroll
+            for (int e = 0; e < 8; e++) u[k][e] = 0;
+            if (c < C) table_sum8(u[k], t, c);
+#pragma unroll
+            for (int e = 0; e < 8; e++) sum += u[k][e];
+        }
+        float mean = warp_sum(sum) / (float)C;
+#pragma unroll
+        for (int k = 0; k < K; k++)
+            if (k * 256 + lane * 8 < C)
+#pragma unroll
+                for (int e = 0; e < 8; e++) var += (u[k][e] - mean) * (u[k][e] - mean);
+        float rstd = 1.0f / sqrtf(warp_sum(var) / (float)C + a.eps);
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            int c = k * 256 + lane * 8;
+            if (c >= C) continue;
+            float w[8], o[8];
+            columns_get(w, gamma, k, lane);
+            columns_get(o, beta, k, lane);
+#pragma unroll
+            for (int e = 0; e < 8; e++) o[e] += (u[k][e] - mean) * rstd * w[e];
+            if (a.drop.p > 0) drop8(o, a.drop, a.drop.rows[r], (uint32_t)c >> 3);
+            st8((T *)a.y + r * C + c, o);
+        }
+        if (lane == 0) a.mean[r] = mean, a.rstd[r] = rstd;
+    }
+}
+
+template <class T> static __global__ void embed_simple(Embed a) {
+    __shared__ float room[33];
+    int64_t r = blockIdx.x;
+    int C = a.C;
+    TableRows<T> t = table_rows<T>(a, r);
+    float sum = 0, var = 0;
+    for (int c = threadIdx.x; c < C; c += blockDim.x) sum += table_sum1(t, c);
+    float mean = block_sum(sum, room) / (float)C;
+    for (int c = threadIdx.x; c < C; c += blockDim.x) {
+        float d = table_sum1(t, c) - mean;
+        var += d * d;
+    }
+    float rstd = 1.0f / sqrtf(block_sum(var, room) / (float)C + a.eps);
+    for (int c = threadIdx.x; c < C; c += blockDim.x) {
+        float v = (table_sum1(t, c) - mean) * rstd * a.gamma[c] + a.beta[c];
+        if (a.drop.p > 0) v = drop1(v, a.drop, a.drop.rows[r], (uint32_t)c);
+        st1((T *)a.y + r * C + c, v);
+    }
+    if (threadIdx.x == 0) a.mean[r] = mean, a.rstd[r] = rstd;
+}
+
+static bool aligned(const Embed *a) {
+    return a->C % 8 == 0 && a->C <= 768 && aligned16(a->query) && aligned16(a->word) && aligned16(a->pos) && aligned16(a->y) &&
+           aligned16(a->gamma) && aligned16(a->beta);
+}
+
+template <class T> static void embed_(const Embed *a) {
+    int64_t N = a->nq + a->nt;
+    if (!N) return;
+    int grid = at_most(ceil_div(N, WARPS), cuda.sms * 6);
+    if (!aligned(a)) embed_simple<T><<<(unsigned)N, 128, 0, cuda.compute>>>(*a);
+    else if (a->C <= 256) embed_fast<T, 1><<<grid, WARPS * 32, 0, cuda.compute>>>(*a);
+    else embed_fast<T, 3><<<grid, WARPS * 32, 0, cuda.compute>>>(*a);
+    cuda_launched("embed");
+}
+EXPORT(embed, (const Embed *a), (a))
+
+/* ---- backward: through dropout and norm --------------------------------------------------------------------------- */
+
+template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, EmbedGrad g, float *partial) {
+    __shared__ __align__(16) float gamma[K * 256], room[WARPS][K * 256];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, C = a.C;
+    columns_load<K>(gamma, a.gamma, C);
+    __syncthreads();
+    float sum[2][K][8];                                      /* dgamma, dbeta */
+#pragma unroll
+    for (int k = 0; k < K; k++)
+#pragma unroll
+        for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = 0;
+    for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.nq + a.nt; r += (int64_t)gridDim.x * WARPS) {
+        TableRows<T> t = table_rows<T>(a, r);
+        float mean = a.mean[r], rstd = a.rstd[r], xh[K][8], dn[K][8], sg = 0, sgx = 0;
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            int c = k * 256 + lane * 8;
+#pragma unroll
+            for (int e = 0; e < 8; e++) xh[k][e] = mean, dn[k][e] = 0;
+            if (c < C) {
+                table_sum8(xh[k], t, c);
+                ld8(dn[k], (const T *)g.dy + r * C + c);
+                if (a.drop.p > 0) drop8(dn[k], a.drop, a.drop.rows[r], (uint32_t)c >> 3);
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            float w[8];
+            columns_get(w, gamma, k, lane);
+#pragma unroll
+            for (int e = 0; e < 8; e++) {
+                xh[k][e] = (xh[k][e] - mean) * rstd;
+                sum[0][k][e] += dn[k][e] * xh[k][e];
+                sum[1][k][e] += dn[k][e];
+                dn[k][e] *= w[e];
+                sg += dn[k][e];
+                sgx += dn[k][e] * xh[k][e];
+            }
+        }
+        sg = warp_sum(sg) / (float)C;
+        sgx = warp_sum(sgx) / (float)C;
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            int c = k * 256 + lane * 8;
+            if (c >= C) continue;
+#pragma unroll
+            for (int e = 0; e < 8; e++) dn[k][e] = rstd * (dn[k][e] - sg - xh[k][e] * sgx);
+            st8((T *)g.dsum + r * C + c, dn[k]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < K; k++) st8(&room[warp][k * 256 + lane * 8], sum[i][k]);
+        __syncthreads();
+        for (int c = threadIdx.x; c < C; c += WARPS * 32) {
+            float t = 0;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) t += room[w][c];
+            partial[((int64_t)i * gridDim.x + blockIdx.x) * C + c] = t;
+        }
+    }
+}
+
+/* dgamma and dbeta of a strip of rows, a thread a column; before dy is overwritten. */
+template <class T> static __global__ void affine_simple(Embed a, const T *dy, float *partial, int64_t per) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= a.C) return;
+    int64_t end = min(a.nq + a.nt, ((int64_t)blockIdx.y + 1) * per);
+    float dgamma = 0, dbeta = 0;
+    for (int64_t r = blockIdx.y * per; r < end; r++) {
+        float d = ld1(dy + r * a.C + c);
+        if (a.drop.p > 0) d = drop1(d, a.drop, a.drop.rows[r], (uint32_t)c);
+        dgamma += d * (table_sum1(table_rows<T>(a, r), c) - a.mean[r]) * a.rstd[r];
+        dbeta += d;
+    }
+    partial[(int64_t)blockIdx.y * a.C + c] = dgamma;
+    partial[((int64_t)gridDim.y + blockIdx.y) * a.C + c] = dbeta;
+}
+
+template <class T> static __global__ void embed_bwd_simple(Embed a, EmbedGrad g) {
+    __shared__ float room[33];
+    int64_t r = blockIdx.x;
+    int C = a.C;
+    TableRows<T> t = table_rows<T>(a, r);
+    const T *dy = (const T *)g.dy + r * C;
+    float mean = a.mean[r], rstd = a.rstd[r], sg = 0, sgx = 0;
+    for (int c = threadIdx.x; c < C; c += blockDim.x) {
+        float d = ld1(dy + c);
+        if (a.drop.p > 0) d = drop1(d, a.drop, a.drop.rows[r], (uint32_t)c);
+        sg += d * a.gamma[c];
+        sgx += d * a.gamma[c] * (table_sum1(t, c) - mean) * rstd;
+    }
+    sg = block_sum(sg, room) / (float)C;
+    sgx = block_sum(sgx, room) / (float)C;
+    for (int c = threadIdx.x; c < C; c += blockDim.x) {
+        float d = ld1(dy + c);
+        if (a.drop.p > 0) d = drop1(d, a.drop, a.drop.rows[r], (uint32_t)c);
+        st1((T *)g.dsum + r * C + c, rstd * (d * a.gamma[c] - sg - (table_sum1(t, c) - mean) * rstd * sgx));
+    }
+}
+
+template <class T> static bool norm_bwd(const Embed *a, const EmbedGrad *g) {
+    int64_t N = a->nq + a->nt;
+    bool fast = aligned(a) && aligned16(g->dy) && aligned16(g->dsum);
+    int parts = row_parts(N, a->C, 2, fast ? WARPS : 64, cuda.sms * 3);
+    float *partial = (float *)cuda_workspace((size_t)parts * 2 * (size_t)a->C * sizeof(float), "embed_bwd");
+    if (!partial) return false;
+    if (!fast)
+        affine_simple<T><<<dim3((unsigned)ceil_div(a->C, 128), (unsigned)parts), 128, 0, cuda.compute>>>(*a, (const T *)g->dy, partial,
+                                                                                                       ceil_div(N, parts));
+    else if (a->C <= 256) embed_bwd_fast<T, 1><<<parts, WARPS * 32, 0, cuda.compute>>>(*a, *g, partial);
+    else embed_bwd_fast<T, 3><<<parts, WARPS * 32, 0, cuda.compute>>>(*a, *g, partial);
+    cuda_launched("embed_bwd");
+    float *dst[3] = {g->dgamma, g->dbeta, NULL};
+    cuda_add_partials(dst, partial, parts, a->C, a->C);
+    if (!fast) embed_bwd_simple<T><<<(unsigned)N, 128, 0, cuda.compute>>>(*a, *g);
+    return true;
+}
+
+/* ---- backward: adding up rows ------------------------------------------------------------------------------------- */
+
+/* dst row id[u] += rows row[ptr[u] .. ptr[u+1]) of src, u = blockIdx.x; id NULL: rows u, u + n, u + 2n.. below `rows`.
+ * A block is 32 lanes of eight columns x 8 warps, each of which takes every eighth row; then the eight in order. */
+enum { SUM_WARPS = 8 };
+template <class T>
+static __global__ void sum_rows_fast(float *dst, const T *src, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n, int64_t rows,
+                                     int C) {
+    __shared__ __align__(16) float room[SUM_WARPS][256];
+    int u = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, c = (int)blockIdx.y * 256 + lane * 8;
+    int64_t first = id ? ptr[u] : 0, count = id ? ptr[u + 1] - ptr[u] : (rows - u + n - 1) / n;
+    float sum[8] = {0};
+    if (c < C)
+#pragma unroll 4
+        for (int64_t i = warp; i < count; i += SUM_WARPS) {
+            float v[8];
+            ld8(v, src + (id ? row[first + i] : u + i * n) * C + c);
+#pragma unroll
+            for (int e = 0; e < 8; e++) sum[e] += v[e];
+        }
+    st8(&room[warp][lane * 8], sum);
+    __syncthreads();
+    c = (int)blockIdx.y * 256 + (int)threadIdx.x;
+    if (c >= C) return;
+    float t = 0;
+#pragma unroll
+    for (int w = 0; w < SUM_WARPS; w++) t += room[w][threadIdx.x];
+    dst[(int64_t)(id ? id[u] : u) * C + c] += t;
+}
+
+template <class T>
+static __global__ void sum_rows_simple(float *dst, const T *src, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n, int64_t rows,
+                                       int C) {
+    int u = blockIdx.x, c = (int)(blockIdx.y * blockDim.x + threadIdx.x);
+    int64_t first = id ? ptr[u] : 0, count = id ? ptr[u + 1] - ptr[u] : (rows - u + n - 1) / n;
+    if (c >= C) return;
+    float sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += ld1(src + (id ? row[first + i] : u + i * n) * C + c);
+    dst[(int64_t)(id ? id[u] : u) * C + c] += sum;
+}
+
+template <class T>
+static void sum_rows(float *dst, const T *src, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n, int64_t rows, int C) {
+    if (!n) return;
+    dim3 grid((unsigned)n, (unsigned)ceil_div(C, 256));
+    if (C % 8 == 0 && aligned16(src)) sum_rows_fast<T><<<grid, SUM_WARPS * 32, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
+    else sum_rows_simple<T><<<grid, 256, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
+    cuda_launched("embed_bwd (rows)");
+}
+
+template <class T> static void embed_bwd_(const Embed *a, const EmbedGrad *g) {
+    if (!(a->nq + a->nt) || !norm_bwd<T>(a, g)) return;
+    const T *du = (const T *)g->dsum, *text = du + a->nq * a->C;
+    if (a->nq) sum_rows<T>(g->dquery, du, NULL, NULL, NULL, a->nq < a->Q ? a->nq : a->Q, a->nq, a->C);
+    sum_rows<T>(g->dword, text, a->tok_id, a->tok_ptr, a->tok_row, a->ntok, a->nt, a->C);
+    sum_rows<T>(g->dpos, text, a->posn_id, a->posn_ptr, a->posn_row, a->nposn, a->nt, a->C);
+}
+EXPORT(embed_bwd, (const Embed *a, const EmbedGrad *g), (a, g))

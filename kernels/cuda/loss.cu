@@ -1,0 +1,247 @@
+/* loss: softmax losses over rows of f32 scores, and the draw of hard negatives (losses.md 2, 2a, 3, 5, 6).
+ *
+ *   itc    z = S / temp;  t_j = (1 - e) pos_j / n_pos + e / n;  loss = lse(z) - sum t z;  dz = p - t
+ *          dS = scale dz / temp;  dtemp = -scale sum dz z / temp
+ *   xent   loss = (1 - e)(lse - z_t) + e (lse - mean z);  dz = scale (p - (1 - e) [j = t] - e / n)
+ *   draw   w = softmax over the columns that are not the row's own; the first j whose running sum exceeds u * total
+ *
+ * xent at V = 30523 is the one that matters: 512 threads hold a row in registers (64 values each), so logits are read once and
+ * gradients written once: rows n (4 + e) bytes; 62 + 31 MB for a chunk of 512 rows, 28 us of an H100. A row of odd length starts
+ * anywhere: groups of four are cut where addresses are multiples of 16 bytes, in front of the row if need be, and the ends are
+ * done one by one. Limits: n <= 32760, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases
+ * aligned); else one block walks over its row three times. Registers 110: one block (16 warps) an SM, 128 KB of loads in flight.
+ *
+ * itc and the draw see B x G scores: one block a row, f64 sums; the draw uses f64 exponentials so that CPU and GPU pick the
+ * same columns. */
+#include "kernels/cuda/device.cuh"
+
+enum { THREADS = 256 };
+
+DEVICE double block_sum64(double x, double *room) {
+#pragma unroll
+    for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
+    __syncthreads();
+    x = 0;
+    for (unsigned w = 0; w < blockDim.x / 32; w++) x += room[w];
+    __syncthreads();
+    return x;
+}
+
+DEVICE bool own(const int32_t *target, const int64_t *row_id, const int64_t *col_id, int64_t i, int64_t j) {
+    return row_id ? row_id[i] == col_id[j] : target[i] == j;
+}
+
+/* ---- contrastive -------------------------------------------------------------------------------------------------- */
+
+static __global__ __launch_bounds__(THREADS) void itc_kernel(ItcLoss l) {
+    __shared__ float room[33];
+    __shared__ double room64[32];
+    int64_t i = blockIdx.x, n = l.n;
+    const float *S = l.S + i * l.si;
+    float inv = 1.0f / *l.temp, max = -INFINITY;
+    double npos = 0, total = 0, loss = 0, dt = 0;
+    for (int64_t j = threadIdx.x; j < n; j += THREADS) {
+        max = fmaxf(max, S[j * l.sj] * inv);
+        npos += own(l.target, l.row_id, l.col_id, i, j);
+    }
+    max = block_max(max, room);
+    npos = block_sum64(npos, room64);
+    for (int64_t j = threadIdx.x; j < n; j += THREADS) total += (double)expf(S[j * l.sj] * inv - max);
+    double lse = (double)max + log(block_sum64(total, room64));
+    double spread = (double)l.smoothing / (double)n, hit = (1.0 - (double)l.smoothing) / (npos > 1 ? npos : 1);
+    for (int64_t j = threadIdx.x; j < n; j += THREADS) {
+        double z = (double)(S[j * l.sj] * inv), t = spread + (own(l.target, l.row_id, l.col_id, i, j) ? hit : 0.0);
+        double logp = z - lse, dz = (double)expf((float)logp) - t;
+        loss -= t * logp;
+        dt += dz * z;
+        if (l.dS) l.dS[i * l.si + j * l.sj] = (float)((double)l.scale * dz * (double)inv);
+    }
+    loss = block_sum64(loss, room64);
+    dt = block_sum64(dt, room64);
+    if (threadIdx.x) return;
+    l.loss[i] = (float)loss;
+    if (l.dtemp) l.dtemp[i] = (float)(-(double)l.scale * dt * (double)inv);
+}
+
+void cuda_itc_loss(const ItcLoss *l) {
+    if (!l->rows) return;
+    itc_kernel<<<(unsigned)l->rows, THREADS, 0, cuda.compute>>>(*l);
+    cuda_launched("itc_loss");
+}
+
+/* ---- negatives ---------------------------------------------------------------------------------------------------- */
+
+/* The larger value, the lower column among equals; column -1 is none. */
+DEVICE void keep_best(float *v, int *j, float w, int k) {
+    if (k >= 0 && (*j < 0 || w > *v || (w == *v && k < *j))) *v = w, *j = k;
+}
+
+/* weights: (rows, n) scratch or the caller's. Each thread owns the columns [lo, hi): its part of the running sum. */
+static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, float *weights) {
+    __shared__ float room[33], vs[THREADS];
+    __shared__ double room64[32], part[THREADS];
+    __shared__ int js[THREADS];
+    int64_t i = blockIdx.x, n = g.n, per = (n + THREADS - 1) / THREADS, lo = min(n, threadIdx.x * per), hi = min(n, lo + per);
+    const float *S = g.S + i * g.si;
+    float *w = weights + i * n, inv = 1.0f / *g.temp, max = 0, any_max = -INFINITY;
+    int hardest = -1;
+    for (int64_t j = lo; j < hi; j++) {
+        float z = S[j * g.sj] * inv;
+        any_max = fmaxf(any_max, z);
+        if (!own(g.target, g.row_id, g.col_id, i, j)) keep_best(&max, &hardest, z, (int)j);
+    }
+    any_max = block_max(any_max, room);
+    vs[threadIdx.x] = max, js[threadIdx.x] = hardest;
+    __syncthreads();
+    max = 0, hardest = -1;
+    for (int t = 0; t < THREADS; t++) keep_best(&max, &hardest, vs[t], js[t]);
+
+    bool old = g.rule == NEG_SAMPLE_OLD;                     /* its softmax runs over all columns, the own ones included */
+    double total = 0, least = old ? 1e-4 : 0.0, mine_sum = 0;
+    for (int64_t j = lo; j < hi; j++) {
+        bool mine = own(g.target, g.row_id, g.col_id, i, j);
+        double e = mine && !old ? 0.0 : exp((double)(S[j * g.sj] * inv) - (double)(old ? any_max : max));
+        total += e;
+        w[j] = (float)e;
+    }
+    total = block_sum64(total, room64);
+    for (int64_t j = lo; j < hi; j++) {
+        bool mine = own(g.target, g.row_id, g.col_id, i, j);
+        double p = mine || hardest < 0 ? 0.0 : (double)w[j] / total + least;
+        if (g.rule == NEG_HARDEST) p = j == hardest ? 1.0 : 0.0;
+        w[j] = (float)p;
+        mine_sum += (double)w[j];
+    }
+    part[threadIdx.x] = mine_sum;
+    __syncthreads();
+    double below = 0, drawn = 0;
+    for (unsigned t = 0; t < THREADS; t++) {
+        if (t == threadIdx.x) below = drawn;
+        drawn += part[t];
+    }
+    Philox x = philox(0, 0, g.row_pair[i], g.site, rng_key0(g.seed), g.step);
+    double u = (double)rng_unit(x.v[0]) * drawn;
+    int found = (int)n;
+    for (int64_t j = lo; j < hi; j++) {
+        below += (double)w[j];
+        if (below > u && w[j] > 0.0f) {
+            found = (int)j;
+            break;
+        }
+    }
+    __syncthreads();
+    js[threadIdx.x] = found;
+    __syncthreads();
+    if (threadIdx.x) return;
+    for (int t = 1; t < THREADS; t++) found = min(found, js[t]);
+    g.out[i] = hardest < 0 ? g.target[i] : found < n ? found : hardest;
+}
+
+void cuda_negatives(const Negatives *g) {
+    if (!g->rows) return;
+    float *w = g->weights ? g->weights : (float *)cuda_workspace((size_t)(g->rows * g->n) * sizeof(float), "negatives");
+    if (!w) return;
+    negatives_kernel<<<(unsigned)g->rows, THREADS, 0, cuda.compute>>>(*g, w);
+    cuda_launched("negatives");
+}
+
+/* ---- cross-entropy ------------------------------------------------------------------------------------------------ */
+
+DEVICE void st4(float *p, const float v[4]) { *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]); }
+DEVICE void st4(bf16 *p, const float v[4]) { *(uint2 *)p = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])); }
+
+DEVICE void xent_losses(const Xent &x, int64_t i, float lse, float sum_z) {
+    float nll = lse - x.logits[i * x.ld + x.target[i]];
+    x.loss[i] = (1.0f - x.smoothing) * nll + x.smoothing * (lse - sum_z / (float)x.n);
+    if (x.nll) x.nll[i] = nll;
+}
+
+enum { HELD = 16, ROW_THREADS = 512 };                       /* groups of four a thread */
+template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fast(Xent x) {
+    __shared__ float room[33];
+    int64_t i = blockIdx.x, base = i * x.ld, first = base >> 2;
+    const float *z = x.logits + base;
+    int n = (int)x.n, shift = (int)(base - first * 4);       /* element of group k, place e: 4 k + e - shift */
+    float v[HELD][4], max = -INFINITY, total = 0, sum_z = 0;
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        int e0 = 4 * ((int)threadIdx.x + k * ROW_THREADS) - shift;
+#pragma unroll
+        for (int e = 0; e < 4; e++) v[k][e] = -INFINITY;
+        if (e0 >= 0 && e0 + 4 <= n) {
+            float4 u = *(const float4 *)(z + e0);
+            v[k][0] = u.x, v[k][1] = u.y, v[k][2] = u.z, v[k][3] = u.w;
+        } else {
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                if (e0 + e >= 0 && e0 + e < n) v[k][e] = z[e0 + e];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < HELD; k++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) max = fmaxf(max, v[k][e]);
+    max = block_max(max, room);
+#pragma unroll
+    for (int k = 0; k < HELD; k++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int at = 4 * ((int)threadIdx.x + k * ROW_THREADS) - shift + e;
+            if (at >= 0 && at < n) sum_z += v[k][e];
+            v[k][e] = expf(v[k][e] - max);
+            total += v[k][e];
+        }
+    total = block_sum(total, room);
+    sum_z = block_sum(sum_z, room);
+    if (threadIdx.x == 0) xent_losses(x, i, max + logf(total), sum_z);
+    if (!x.dlogits) return;
+    D *d = (D *)x.dlogits + i * x.ldd;
+    float p = x.scale / total, spread = x.scale * x.smoothing / (float)n, hit = x.scale * (1.0f - x.smoothing);
+    int t = x.target[i];
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        int e0 = 4 * ((int)threadIdx.x + k * ROW_THREADS) - shift;
+#pragma unroll
+        for (int e = 0; e < 4; e++) v[k][e] = v[k][e] * p - spread - (e0 + e == t ? hit : 0.0f);
+        if (e0 >= 0 && e0 + 4 <= n) {
+            st4(d + e0, v[k]);
+        } else {
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                if (e0 + e >= 0 && e0 + e < n) st1(d + e0 + e, v[k][e]);
+        }
+    }
+}
+
+template <class D> static __global__ void xent_simple(Xent x) {
+    __shared__ float room[33];
+    int64_t i = blockIdx.x, n = x.n;
+    const float *z = x.logits + i * x.ld;
+    float max = -INFINITY, total = 0, sum_z = 0;
+    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) max = fmaxf(max, z[j]);
+    max = block_max(max, room);
+    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) total += expf(z[j] - max), sum_z += z[j];
+    total = block_sum(total, room);
+    sum_z = block_sum(sum_z, room);
+    if (threadIdx.x == 0) xent_losses(x, i, max + logf(total), sum_z);
+    if (!x.dlogits) return;
+    D *d = (D *)x.dlogits + i * x.ldd;
+    float p = x.scale / total, spread = x.scale * x.smoothing / (float)n, hit = x.scale * (1.0f - x.smoothing);
+    int t = x.target[i];
+    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) st1(d + j, expf(z[j] - max) * p - spread - (j == t ? hit : 0.0f));
+}
+
+template <class D> static void xent(const Xent *x) {
+    bool fast = x->n > 1024 && x->n <= ROW_THREADS * HELD * 4 - 8 && aligned16(x->logits) && aligned16(x->dlogits) &&
+                (!x->dlogits || (x->ld - x->ldd) % 4 == 0);
+    if (fast) xent_fast<D><<<(unsigned)x->rows, ROW_THREADS, 0, cuda.compute>>>(*x);
+    else xent_simple<D><<<(unsigned)x->rows, x->n <= 64 ? 32 : 256, 0, cuda.compute>>>(*x);
+    cuda_launched("xent");
+}
+
+void cuda_xent(const Xent *x) {
+    if (!x->rows) return;
+    if (x->dt == DT_F32) xent<float>(x);
+    else xent<bf16>(x);
+}
