@@ -212,8 +212,8 @@ Status ckpt_save(const CkptSpec *spec) {
     if (st == OK) st = outfile_mkdir(spec->out);
     if (st != OK) goto done;
     remove_leftovers(spec);
-    if ((st = outfile_mkdir(temp)) != OK || (st = write_files(spec, temp)) != OK || (st = outfile_sync_dir(temp)) != OK ||
-        (st = publish(spec, temp, dir)) != OK)
+    if ((st = outfile_mkdir(temp)) != OK || (st = write_files(spec, temp)) != OK ||
+        (st = outfile_sync_dir(temp)) != OK || (st = publish(spec, temp, dir)) != OK)
         goto done;
     named = true;
     if ((st = outfile_sync_dir(spec->out)) != OK) goto done;

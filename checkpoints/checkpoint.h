@@ -5,12 +5,12 @@
  *     out/latest, out/best        the name of a step directory and a newline; for people and scripts
  *
  * Called by the training loop (save, resume) and by weights.c. The one idea: everything is written into
- * out/step_000123.tmp-PID, flushed to the disk, and the folder then takes its name by one rename; so a full disk, a kill or
- * a power cut at any moment leaves the checkpoints that were there. The bytes are a function of what is saved only: no
- * clock, no host name, so two runs can be compared with cmp.
+ * out/step_000123.tmp-PID, flushed to the disk, and the folder then takes its name by one rename; so a full disk, a
+ * kill or a power cut at any moment leaves the checkpoints that were there. The bytes are a function of what is
+ * saved only: no clock, no host name, so two runs can be compared with cmp.
  *
- * One process saves into `out`. What a killed one left behind (*.tmp-PID of a process that is gone) goes at the next save.
- * Does not know the model: parts are arrays of named tensors, `run` is any JSON object. */
+ * One process saves into `out`. What a killed one left behind (*.tmp-PID of a process that is gone) goes at the
+ * next save. Does not know the model: parts are arrays of named tensors, `run` is any JSON object. */
 #ifndef QF_CHECKPOINT_H
 #define QF_CHECKPOINT_H
 #include <stdbool.h>
@@ -23,11 +23,12 @@
 
 /* ---- saving ---- */
 
-/* One file of a checkpoint, NAME.safetensors. By convention: "model" f32 masters under LAVIS names; "ema" the same names;
- * "optimizer" exp_avg.NAME and exp_avg_sq.NAME. */
+/* One file of a checkpoint, NAME.safetensors. By convention: "model" f32 masters under LAVIS names; "ema" the same
+ * names; "optimizer" exp_avg.NAME and exp_avg_sq.NAME. */
 typedef struct { const char *name; const StTensor *tensors; size_t n; } CkptPart;
 
-/* Brings the t->nbytes of tensor `t` of a part into host memory at dst, for tensors whose data is NULL (on a device). */
+/* Brings the t->nbytes of tensor `t` of a part into host memory at dst, for tensors whose data is NULL (on a
+ * device). */
 typedef Status CkptFetch(void *ctx, const CkptPart *part, const StTensor *t, void *dst);
 
 /* One sentence about something that was survived. */
@@ -39,7 +40,7 @@ typedef struct {
     const CkptPart *parts;
     size_t nparts;
     const char *run;            /* JSON object: config, seed, sampler position, averages, best metric, ...; NULL: {} */
-    int keep;                   /* how many step directories stay, this one included; < 1: all. The best one always stays */
+    int keep;                   /* step directories that stay, this one included; < 1: all. The best always stays */
     bool best;                  /* this is the best so far: out/best names it */
     CkptFetch *fetch;           /* may be NULL when all tensors have data */
     CkptWarn *warn;             /* may be NULL; failures to remove old things come here */
@@ -54,8 +55,8 @@ Status ckpt_save(const CkptSpec *spec);
 
 typedef struct Ckpt Ckpt;
 
-/* Opens one step directory: every file that state.json lists must be there with its size, be a sound safetensors file, and,
- * with `verify`, have its crc32c (reads everything once). */
+/* Opens one step directory: every file that state.json lists must be there with its size, be a sound safetensors
+ * file, and, with `verify`, have its crc32c (reads everything once). */
 Status ckpt_open(Ckpt **c, const char *dir, bool verify);
 
 /* Opens the newest step directory below `out` that ckpt_open(.., true) takes, or with `name` ("best", "latest") the one

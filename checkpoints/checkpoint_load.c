@@ -55,9 +55,10 @@ Status ckpt_parse_state(const char *text, size_t n, const char *path, Json **doc
         goto done;
     }
     const Json *list = json_get(*doc, "files");
-    if (!json_int(json_get(*doc, "step"), step) || *step < 0 || json_type(list) != J_OBJECT || json_len(list) > FILES_LIMIT ||
-        json_type(json_get(*doc, "run")) != J_OBJECT) {
-        st = err_set(ERR_FORMAT, "%s: a whole number \"step\" and the objects \"files\" and \"run\" were expected", path);
+    if (!json_int(json_get(*doc, "step"), step) || *step < 0 || json_type(list) != J_OBJECT ||
+        json_len(list) > FILES_LIMIT || json_type(json_get(*doc, "run")) != J_OBJECT) {
+        st = err_set(ERR_FORMAT, "%s: a whole number \"step\" and the objects \"files\" and \"run\" were expected",
+                     path);
         goto done;
     }
     if (!(*files = mem_new(json_len(list), sizeof **files))) { st = ERR_MEMORY; goto done; }
@@ -66,7 +67,8 @@ Status ckpt_parse_state(const char *text, size_t n, const char *path, Json **doc
         CkptFileInfo f = {.name = k};
         if (!good_name(k) || !json_int(json_get(value, "bytes"), &f.bytes) || f.bytes < 0 ||
             !parse_crc(json_get(value, "crc32c"), &f.crc)) {
-            st = err_set(ERR_FORMAT, "%s: \"files\" needs names that end in %s, each with bytes and crc32c", path, extension);
+            st = err_set(ERR_FORMAT, "%s: \"files\" needs names that end in %s, each with bytes and crc32c", path,
+                         extension);
             goto done;
         }
         (*files)[(*nfiles)++] = f;
@@ -93,7 +95,8 @@ static Status check_file(const CkptFileInfo *info, const char *path, bool verify
     } else if (verify) {
         uint32_t crc = crc32c(0, map.bytes, map.n);
         if (crc != info->crc)
-            st = err_set(ERR_FORMAT, "%s: its bytes changed since they were written (crc32c %08x, was %08x)", path, crc, info->crc);
+            st = err_set(ERR_FORMAT, "%s: its bytes changed since they were written (crc32c %08x, was %08x)", path, crc,
+                         info->crc);
     }
     mapfile_close(&map);
     return st;
@@ -115,7 +118,8 @@ Status ckpt_open(Ckpt **out, const char *dir, bool verify) {
     Ckpt *c = mem_new(1, sizeof *c);
     Status st = path && c && (c->dir = mem_strdup(dir)) ? OK : ERR_MEMORY;
     if (st == OK) st = mapfile_open(&state, path);
-    if (st == OK) st = ckpt_parse_state((const char *)state.bytes, state.n, path, &c->doc, &c->step, &c->info, &c->nfiles);
+    if (st == OK)
+        st = ckpt_parse_state((const char *)state.bytes, state.n, path, &c->doc, &c->step, &c->info, &c->nfiles);
     if (st == OK && !(c->files = mem_new(c->nfiles, sizeof *c->files))) st = ERR_MEMORY;
     for (size_t i = 0; st == OK && i < c->nfiles; i++) st = open_file(c, i, verify);
     if (st == OK) *out = c;
@@ -202,7 +206,8 @@ Status ckpt_find_latest(Ckpt **c, const char *out, CkptWarn *warn, void *ctx) {
         free(dir);
     }
     if (st == OK && !*c && broken)
-        st = err_set(ERR_FORMAT, "%s: none of its %zu checkpoints can be loaded; move them away to start anew", out, broken);
+        st = err_set(ERR_FORMAT, "%s: none of its %zu checkpoints can be loaded; move them away to start anew", out,
+                     broken);
     free(steps);
     return st;
 }

@@ -114,7 +114,10 @@ Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size
         kept++;
     }
     if (left_out) *left_out = n - kept;
-    if (kept == 0) { st = err_set(ERR_FORMAT, "%s: none of the %zu tensors has a Hugging Face name", dir, n); goto done; }
+    if (kept == 0) {
+        st = err_set(ERR_FORMAT, "%s: none of the %zu tensors has a Hugging Face name", dir, n);
+        goto done;
+    }
     if ((st = st_write(weights, out, kept, meta, 1)) != OK) goto done;
     st = write_config(config, d, out[0].dtype);
 done:

@@ -9,8 +9,8 @@
 #define EMB "Qformer.bert.embeddings."
 #define LAYER "Qformer.bert.encoder.layer."
 
-/* A tensor belongs to the row whose prefix it has; the rest of its name stays. A row without a dot at its end is a whole
- * name; a row that ends in "layer." goes on with a number, a dot and a row of the parts below. */
+/* A tensor belongs to the row whose prefix it has; the rest of its name stays. A row without a dot at its end is a
+ * whole name; a row that ends in "layer." goes on with a number, a dot and a row of the parts below. */
 static const struct { NameForm form; const char *theirs, *ours; } prefixes[] = {
     {NAMES_LAVIS,      "query_tokens",                     "query_tokens"},
     {NAMES_LAVIS,      "Qformer.",                         "Qformer."},
@@ -89,14 +89,17 @@ static bool put(char *buf, const char *a, const char *b, int nb, const char *c, 
 static bool translate(NameForm form, const char *name, char *buf, bool forward) {
     int dialect = form == NAMES_HF || form == NAMES_HF_QFORMER ? DIALECT_HF : DIALECT_BERT;
     for (size_t i = 0; i < PREFIXES; i++) {
-        const char *from = forward ? prefixes[i].theirs : prefixes[i].ours, *to = forward ? prefixes[i].ours : prefixes[i].theirs;
+        const char *from = forward ? prefixes[i].theirs : prefixes[i].ours,
+                   *to = forward ? prefixes[i].ours : prefixes[i].theirs;
         const char *rest = prefixes[i].form == form ? behind(name, from) : NULL;
         if (!rest) continue;
         if (!ends_with(from, "layer.")) return put(buf, to, rest, (int)strlen(rest), "", "");
         size_t digits = strspn(rest, "0123456789");
         if (digits == 0 || digits > 9 || rest[digits] != '.') return false;
         for (size_t k = 0; k < PARTS; k++) {
-            const char *end = parts[k].dialects & dialect ? behind(rest + digits + 1, forward ? parts[k].theirs : parts[k].ours) : NULL;
+            const char *end = parts[k].dialects & dialect
+                                  ? behind(rest + digits + 1, forward ? parts[k].theirs : parts[k].ours)
+                                  : NULL;
             if (end) return put(buf, to, rest, (int)digits + 1, forward ? parts[k].ours : parts[k].theirs, end);
         }
         return false;

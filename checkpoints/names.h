@@ -1,8 +1,8 @@
 /* names: what the same tensor is called by LAVIS, by Hugging Face and by BERT. Ours are the LAVIS names.
  *
- * Called by weights.c (reading foreign files) and export.c (writing them). Rules are tables of prefixes; nothing is known
- * about shapes or about how many layers there are. Source: spec of the parameters, checked in the tests against the names
- * that both implementations gave the same model. */
+ * Called by weights.c (reading foreign files) and export.c (writing them). Rules are tables of prefixes; nothing is
+ * known about shapes or about how many layers there are. Source: spec of the parameters, checked in the tests
+ * against the names that both implementations gave the same model. */
 #ifndef QF_NAMES_H
 #define QF_NAMES_H
 #include <stdbool.h>
@@ -33,8 +33,8 @@ const char *name_form_text(NameForm form);
 bool name_to_lavis(NameForm form, const char *name, char *buf);
 bool name_from_lavis(NameForm form, const char *lavis, char *buf);
 
-/* Tensors that PyTorch stores twice, because the LM head is tied to the word embeddings. name_alias: the name that an alias
- * stands for, else NULL. */
+/* Tensors that PyTorch stores twice, because the LM head is tied to the word embeddings. name_alias: the name that
+ * an alias stands for, else NULL. */
 enum { NAME_ALIASES = 2 };
 extern const struct NameAlias { const char *alias, *real; } name_aliases[NAME_ALIASES];
 const char *name_alias(const char *lavis);

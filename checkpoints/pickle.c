@@ -33,11 +33,11 @@ enum { ALLOWED = sizeof allowed / sizeof *allowed };
 enum Op {
     MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2', BINFLOAT = 'G', BININT = 'J', BININT1 = 'K',
     BININT2 = 'M', NONE = 'N', BINPERSID = 'Q', REDUCE = 'R', BINSTRING = 'T', SHORT_BINSTRING = 'U', BINUNICODE = 'X',
-    APPEND = 'a', BUILD = 'b', GLOBAL = 'c', DICT = 'd', EMPTY_DICT = '}', APPENDS = 'e', BINGET = 'h', LONG_BINGET = 'j',
-    LIST = 'l', EMPTY_LIST = ']', BINPUT = 'q', LONG_BINPUT = 'r', SETITEM = 's', TUPLE = 't', EMPTY_TUPLE = ')',
-    SETITEMS = 'u', BINBYTES = 'B', SHORT_BINBYTES = 'C', PROTO = 0x80, NEWOBJ = 0x81, TUPLE1 = 0x85, TUPLE2 = 0x86,
-    TUPLE3 = 0x87, NEWTRUE = 0x88, NEWFALSE = 0x89, LONG1 = 0x8a, LONG4 = 0x8b, SHORT_BINUNICODE = 0x8c,
-    BINUNICODE8 = 0x8d, BINBYTES8 = 0x8e, STACK_GLOBAL = 0x93, MEMOIZE = 0x94, FRAME = 0x95
+    APPEND = 'a', BUILD = 'b', GLOBAL = 'c', DICT = 'd', EMPTY_DICT = '}', APPENDS = 'e', BINGET = 'h',
+    LONG_BINGET = 'j', LIST = 'l', EMPTY_LIST = ']', BINPUT = 'q', LONG_BINPUT = 'r', SETITEM = 's', TUPLE = 't',
+    EMPTY_TUPLE = ')', SETITEMS = 'u', BINBYTES = 'B', SHORT_BINBYTES = 'C', PROTO = 0x80, NEWOBJ = 0x81,
+    TUPLE1 = 0x85, TUPLE2 = 0x86, TUPLE3 = 0x87, NEWTRUE = 0x88, NEWFALSE = 0x89, LONG1 = 0x8a, LONG4 = 0x8b,
+    SHORT_BINUNICODE = 0x8c, BINUNICODE8 = 0x8d, BINBYTES8 = 0x8e, STACK_GLOBAL = 0x93, MEMOIZE = 0x94, FRAME = 0x95
 };
 
 typedef struct {
@@ -227,7 +227,8 @@ static Status push_name(Vm *vm, const char *module, size_t nm, const char *name,
         for (size_t j = 0; j < n; j++) to[i][j] = from[i][j] >= 0x20 && from[i][j] < 0x7f ? from[i][j] : '?';
         to[i][n] = 0;
     }
-    return err_set(ERR_FORMAT, "%s: asks for %s.%s, which is not among the things a checkpoint may hold; nothing was executed",
+    return err_set(ERR_FORMAT,
+                   "%s: asks for %s.%s, which is not among the things a checkpoint may hold; nothing was executed",
                    vm->path, m, k);
 }
 
@@ -281,8 +282,8 @@ static bool view_fits(PickleTensor *t, int64_t available_elements) {
     bool empty = false;
     for (int i = 0; i < t->ndim; i++) {
         if (t->shape[i] == 0) { empty = true; continue; }
-        if (__builtin_mul_overflow(n, t->shape[i], &n) || __builtin_mul_overflow(t->shape[i] - 1, t->stride[i], &step) ||
-            __builtin_add_overflow(last, step, &last))
+        if (__builtin_mul_overflow(n, t->shape[i], &n) ||
+            __builtin_mul_overflow(t->shape[i] - 1, t->stride[i], &step) || __builtin_add_overflow(last, step, &last))
             return false;
     }
     t->elements = empty ? 0 : n;
@@ -297,8 +298,8 @@ static Status make_tensor(Vm *vm, PickleRef args) {
     int nstride;
     if (!items(vm, args, a, 4)) return bad(vm, "a tensor without its parts");
     const PickleValue *storage = &o->values[a[0]], *offset = &o->values[a[1]];
-    if (storage->kind != PK_STORAGE || offset->kind != PK_INT || offset->u.i < 0 || !dimensions(vm, a[2], t.shape, &t.ndim) ||
-        !dimensions(vm, a[3], t.stride, &nstride) || nstride != t.ndim)
+    if (storage->kind != PK_STORAGE || offset->kind != PK_INT || offset->u.i < 0 ||
+        !dimensions(vm, a[2], t.shape, &t.ndim) || !dimensions(vm, a[3], t.stride, &nstride) || nstride != t.ndim)
         return bad(vm, "a tensor whose size, stride or offset is not one");
     t.storage = storage->u.index;
     t.offset = offset->u.i;
@@ -326,7 +327,8 @@ static Status make(Vm *vm) {
     case MAKES_DICT:
         return v->count == 0 ? push_kind(vm, PK_DICT) : bad(vm, "an OrderedDict with arguments");
     case MAKES_SIZE:
-        return items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_TUPLE ? push(vm, a[0]) : bad(vm, "a size of nothing");
+        return items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_TUPLE ? push(vm, a[0])
+                                                                               : bad(vm, "a size of nothing");
     case MAKES_PARAMETER:
         return items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_TENSOR ? push(vm, a[0])
                                                                                : bad(vm, "a parameter of nothing");
@@ -342,8 +344,8 @@ static Status make_storage(Vm *vm) {
     PickleRef tuple = vm->stack[--vm->height];
     if (!items(vm, tuple, a, 5) || !pickle_is_str(&o->values[a[0]], "storage")) return bad(vm, "an unknown reference");
     const PickleValue *type = &o->values[a[1]], *key = &o->values[a[2]], *n = &o->values[a[4]];
-    if (type->kind != PK_NAME || allowed[type->u.index].kind != IS_STORAGE || key->kind != PK_STR || n->kind != PK_INT ||
-        n->u.i < 0)
+    if (type->kind != PK_NAME || allowed[type->u.index].kind != IS_STORAGE || key->kind != PK_STR ||
+        n->kind != PK_INT || n->u.i < 0)
         return bad(vm, "a storage without type, key or size");
     if (o->values[tuple].count > 5 && items(vm, tuple, a, 6) && o->values[a[5]].kind != PK_NONE)
         return bad(vm, "a view of a storage, as only torch before 0.4 wrote it");

@@ -4,13 +4,13 @@
  * names (`allowed` in pickle.c), builds plain values for them, and refuses every other. Nothing is called.
  *
  * Bounds: no recursion anywhere, every length checked against the bytes that are left, and the memory is at most a
- * constant times the bytes read (PICKLE_BYTES, PICKLE_VALUES), whatever the program says: values that are used twice are
- * shared, never expanded. So the result may be deep, shared many times over, or even contain itself: who walks it must
- * bound depth and count.
+ * constant times the bytes read (PICKLE_BYTES, PICKLE_VALUES), whatever the program says: values that are used
+ * twice are shared, never expanded. So the result may be deep, shared many times over, or even contain itself: who
+ * walks it must bound depth and count.
  *
  * Reads protocols 2 to 5 as torch writes them. Not the text opcodes of protocol 0, no out-of-band buffers.
  *
- * Format: the comments of Lib/pickletools.py in CPython; what the names mean: torch/_utils.py, torch/serialization.py. */
+ * Format: CPython's Lib/pickletools.py; what the names mean: torch/_utils.py, torch/serialization.py */
 #ifndef QF_PICKLE_H
 #define QF_PICKLE_H
 #include <stdbool.h>
@@ -52,7 +52,11 @@ typedef struct { const char *key; uint32_t key_len; DType dtype; int64_t element
 
 /* A view of it. Checked: sizes, strides and offset are not negative, sizes do not overflow, and no element lies outside
  * of the elements that the storage claims. */
-typedef struct { uint32_t storage; int ndim; int64_t offset, elements, shape[PICKLE_DIMS], stride[PICKLE_DIMS]; } PickleTensor;
+typedef struct {
+    uint32_t storage;
+    int ndim;
+    int64_t offset, elements, shape[PICKLE_DIMS], stride[PICKLE_DIMS];
+} PickleTensor;
 
 typedef struct {
     PickleValue *values;
@@ -63,7 +67,8 @@ typedef struct {
     PickleRef root;
 } Pickle;
 
-/* Reads one pickle at `bytes`; *used (may be NULL) becomes its length. Values point into bytes. ERR_FORMAT, ERR_MEMORY. */
+/* Reads one pickle at `bytes`; *used (may be NULL) becomes its length. Values point into bytes. ERR_FORMAT,
+ * ERR_MEMORY. */
 Status pickle_read(Pickle *p, const uint8_t *bytes, size_t n, const char *path, size_t *used);
 void pickle_free(Pickle *p);
 

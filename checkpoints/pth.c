@@ -35,8 +35,8 @@ struct PthFile {
 };
 
 /* Protocol 2, LONG1 of 10 bytes: 0x1950a86a20f9469cfc6c, then STOP. */
-static const uint8_t legacy_magic[15] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
-                                         0x2e};
+static const uint8_t legacy_magic[15] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
+                                         0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
 
 static bool is_legacy(const uint8_t *bytes, size_t n) {
     return n >= sizeof legacy_magic && memcmp(bytes, legacy_magic, sizeof legacy_magic) == 0;
@@ -63,8 +63,9 @@ static Status bind_storages(PthFile *f, const ZipMap *records, const char *prefi
         const ZipRecord *r = zipmap_find(records, name, len);
         if (!r) return err_set(ERR_FORMAT, "%s: storage %.*s is not in the file", f->path, shown, s->key);
         if (!mem_mul((size_t)s->elements, (size_t)dtype_size(s->dtype), &bytes) || bytes > r->size)
-            return err_set(ERR_FORMAT, "%s: storage %.*s claims %" PRId64 " elements of %s, the file holds %zu bytes of it", f->path,
-                           shown, s->key, s->elements, dtype_name(s->dtype), r->size);
+            return err_set(ERR_FORMAT,
+                           "%s: storage %.*s claims %" PRId64 " elements of %s, the file holds %zu bytes of it",
+                           f->path, shown, s->key, s->elements, dtype_name(s->dtype), r->size);
         f->storage[i] = r->data;
     }
     return OK;
@@ -104,8 +105,8 @@ done:
     return st;
 }
 
-/* The storages behind the pickles: a list of keys, then for each an i64 count and the elements. Their type is known only
- * from the places that mention them. */
+/* The storages behind the pickles: a list of keys, then for each an i64 count and the elements. Their type is known
+ * only from the places that mention them. */
 static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, ZipMap *found) {
     Status st = OK;
     const Pickle *p = &f->pickle;
@@ -115,7 +116,8 @@ static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, Zip
     if (!(types.records = mem_new(p->nstorages, sizeof *types.records)) ||
         !(found->records = mem_new(list->count, sizeof *found->records))) { st = ERR_MEMORY; goto done; }
     for (size_t i = 0; i < p->nstorages; i++)
-        types.records[i] = (ZipRecord){p->storages[i].key, p->storages[i].key_len, NULL, (size_t)dtype_size(p->storages[i].dtype)};
+        types.records[i] =
+            (ZipRecord){p->storages[i].key, p->storages[i].key_len, NULL, (size_t)dtype_size(p->storages[i].dtype)};
     types.count = p->nstorages;
     (void)zipmap_sort(&types, f->path);                     /* keys that stand here twice are no error */
     for (uint32_t c = list->u.items.first; c != PICKLE_NIL; c = keys->cells[c].next) {
@@ -140,7 +142,8 @@ done:
     return st;
 }
 
-/* Before torch 1.6: pickles of the magic, the protocol 1001, the machine, the object and the keys, then the storages. */
+/* Before torch 1.6: pickles of the magic, the protocol 1001, the machine, the object and the keys, then the
+ * storages. */
 static Status open_legacy(PthFile *f) {
     Pickle part = {0};
     ZipMap found = {0};
@@ -254,7 +257,8 @@ static Status find_tensors(PthFile *f) {
     PickleRef model = pickle_get(p, p->root, "model");
     if (model == PICKLE_NIL || p->values[model].kind != PK_DICT) model = pickle_get(p, p->root, "state_dict");
     bool bare = model == PICKLE_NIL || p->values[model].kind != PK_DICT;
-    Status st = p->values[p->root].kind != PK_DICT ? OK : collect(f, p->root, bare ? PICKLE_NIL : model, bare, name, 0, 0);
+    Status st =
+        p->values[p->root].kind != PK_DICT ? OK : collect(f, p->root, bare ? PICKLE_NIL : model, bare, name, 0, 0);
     if (st == OK && !bare) st = collect(f, model, PICKLE_NIL, true, name, 0, 0);
     if (st == OK && f->count == 0) st = err_set(ERR_FORMAT, "%s: holds no tensors; a state dict was expected", f->path);
     if (st == OK) index_names(f);
@@ -316,8 +320,8 @@ static bool dense(const PickleTensor *v) {
     return true;
 }
 
-/* Element by element, the last index fastest: an odometer over the shape. Unsigned, because the stride of a dimension of
- * size 1 may be any number; every position that is read was checked by pickle.c. */
+/* Element by element, the last index fastest: an odometer over the shape. Unsigned, because the stride of a
+ * dimension of size 1 may be any number; every position that is read was checked by pickle.c. */
 static void gather(uint8_t *dst, const uint8_t *src, const PickleTensor *v, size_t size) {
     int64_t index[PICKLE_DIMS] = {0};
     size_t at = (size_t)v->offset;
@@ -345,7 +349,8 @@ Status pth_tensor(PthFile *f, size_t i, const StTensor **out) {
             e->t.data = src;
         } else {
             if (e->t.nbytes > COPY_FACTOR * f->size - f->copied)
-                return err_set(ERR_FORMAT, "%s: tensor %s repeats its elements, so that copies would take %d times the file",
+                return err_set(ERR_FORMAT,
+                               "%s: tensor %s repeats its elements, so that copies would take %d times the file",
                                f->path, e->name, COPY_FACTOR);
             if (!(e->copy = mem_new(e->t.nbytes, 1))) return ERR_MEMORY;
             f->copied += e->t.nbytes;

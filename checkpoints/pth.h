@@ -1,15 +1,16 @@
 /* pth: the tensors of a PyTorch checkpoint (.pth, .pt, .bin), read without executing what it says.
  *
- * Called by weights.c (import of LAVIS, EVA and CLIP weights). Two containers are known: the zip archive of torch 1.6 and
- * later, and the chain of pickles before it. Both hold a pickle that describes views of storages; the file is mapped and a
- * view that lies dense in its storage costs nothing, any other is copied when it is asked for.
+ * Called by weights.c (import of LAVIS, EVA and CLIP weights). Two containers are known: the zip archive of torch
+ * 1.6 and later, and the chain of pickles before it. Both hold a pickle that describes views of storages; the file
+ * is mapped and a view that lies dense in its storage costs nothing, any other is copied when it is asked for.
  *
- * Names: tensors of the state dict keep theirs. The state dict is the member "model" (LAVIS), else "state_dict", else the
- * whole. Tensors elsewhere are reached by the keys on the way, joined by dots: "optimizer.state.7.exp_avg".
+ * Names: tensors of the state dict keep theirs. The state dict is the member "model" (LAVIS), else "state_dict",
+ * else the whole. Tensors elsewhere are reached by the keys on the way, joined by dots:
+ * "optimizer.state.7.exp_avg".
  *
- * Every count, offset and stride is checked, so an open file holds only tensors that lie inside of it. Refused: names not
- * on the list of pickle.c, big-endian files, compressed archives, more than ST_DIMS dimensions, files without tensors,
- * and views that repeat elements (stride 0) beyond four times the size of the file. */
+ * Every count, offset and stride is checked, so an open file holds only tensors that lie inside of it. Refused:
+ * names not on the list of pickle.c, big-endian files, compressed archives, more than ST_DIMS dimensions, files
+ * without tensors, and views that repeat elements (stride 0) beyond four times the size of the file. */
 #ifndef QF_PTH_H
 #define QF_PTH_H
 #include <stdbool.h>

@@ -116,7 +116,9 @@ static Status rename_tensor(StTensor *t, const char *name) {
     return OK;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const StTensor *)a)->name, ((const StTensor *)b)->name); }
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const StTensor *)a)->name, ((const StTensor *)b)->name);
+}
 
 static const StTensor *look_up(const WeightSource *ws, const char *name) {
     StTensor key = {.name = name};

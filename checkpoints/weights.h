@@ -1,15 +1,16 @@
 /* weights: one way to ask for a tensor, whatever the file it lies in.
  *
- * Called by everything that starts from weights: init, pretrain, finetune, evaluation, import of ViT weights. A source is
- * one of, found out by looking:
+ * Called by everything that starts from weights: init, pretrain, finetune, evaluation, import of ViT weights. A
+ * source is one of, found out by looking:
  *     a step directory (model.safetensors of it), a run's directory (its newest step that loads, crc32c checked),
  *     a .safetensors file, a PyTorch checkpoint (LAVIS .pth, pytorch_model.bin; checkpoints/pth.h),
  *     a directory with model.safetensors or pytorch_model.bin, as Hugging Face publishes models;
- * with LAVIS names, Hugging Face names or BERT names (checkpoints/names.h), found out by counting which fits most tensors.
+ * with LAVIS names, Hugging Face names or BERT names (checkpoints/names.h), found out by counting which fits most
+ * tensors.
  *
- * Tensors are found under their LAVIS names; those without one (visual_encoder.*, bert.pooler.*) keep their own. The tied
- * aliases cls.predictions.decoder.* are found under both names, whichever the file holds.
- * Does not decide what may be absent, nor fit 30,522 words to 30,523: who loads knows that. */
+ * Tensors are found under their LAVIS names; those without one (visual_encoder.*, bert.pooler.*) keep their own.
+ * The tied aliases cls.predictions.decoder.* are found under both names, whichever the file holds. Does not decide
+ * what may be absent, nor fit 30,522 words to 30,523: who loads knows that. */
 #ifndef QF_WEIGHTS_H
 #define QF_WEIGHTS_H
 #include "checkpoints/checkpoint.h"

@@ -77,10 +77,12 @@ static bool widen(const uint8_t *extra, size_t n, uint64_t *size, uint64_t *pack
 
 /* One entry of the directory at *at, which is moved behind it. */
 static Status read_entry(Bytes b, uint64_t *at, uint64_t end, ZipRecord *r) {
-    if (end - *at < CENTRAL_SIZE || little(b.p + *at, 4) != CENTRAL) return bad(b, "an entry of the directory is missing");
+    if (end - *at < CENTRAL_SIZE || little(b.p + *at, 4) != CENTRAL)
+        return bad(b, "an entry of the directory is missing");
     const uint8_t *p = b.p + *at;
     uint64_t flags = little(p + 8, 2), method = little(p + 10, 2), packed = little(p + 20, 4), size = little(p + 24, 4);
-    uint64_t name = little(p + 28, 2), extra = little(p + 30, 2), comment = little(p + 32, 2), local = little(p + 42, 4);
+    uint64_t name = little(p + 28, 2), extra = little(p + 30, 2), comment = little(p + 32, 2),
+             local = little(p + 42, 4);
     if (end - *at - CENTRAL_SIZE < name + extra + comment) return bad(b, "an entry reaches out of the directory");
     *at += CENTRAL_SIZE + name + extra + comment;
     if (!widen(p + CENTRAL_SIZE + name, (size_t)extra, &size, &packed, &local)) return bad(b, "a broken 64-bit field");

@@ -1,9 +1,9 @@
 /* outfile: a file that is either the old one or the new one, whole, whatever happens in between.
  *
- * Called by everything that writes results another run will read: safetensors, checkpoints, pointer files. The one idea:
- * bytes go to PATH.tmp-PID, are flushed to the disk, and only then take the name PATH by rename, after which the folder
- * is flushed too. A full disk, a kill -9 or a power cut leaves what stood at PATH before; a killed writer leaves a
- * PATH.tmp-PID behind, which whoever owns the folder removes (checkpoint.c does).
+ * Called by everything that writes results another run will read: safetensors, checkpoints, pointer files. The one
+ * idea: bytes go to PATH.tmp-PID, are flushed to the disk, and only then take the name PATH by rename, after which
+ * the folder is flushed too. A full disk, a kill -9 or a power cut leaves what stood at PATH before; a killed
+ * writer leaves a PATH.tmp-PID behind, which whoever owns the folder removes (checkpoint.c does).
  *
  * A running crc32c of the bytes is kept, so that a caller can record what it wrote without reading it back.
  * Does not: append, seek, read. Not for HDF5 shards, which have their own rule (data/FORMAT.md). */
@@ -28,12 +28,13 @@ Status outfile_put(const char *path, const void *data, size_t n);  /* create, wr
 /* The four steps below make a folder appear whole in the same way; `what` in messages is the path. */
 Status outfile_mkdir(const char *path);
 Status outfile_rename(const char *from, const char *to);
-Status outfile_swap(const char *from, const char *to);             /* two that exist trade names, in one step if possible */
+Status outfile_swap(const char *from, const char *to);             /* two trade names, in one step if possible */
 Status outfile_sync_dir(const char *path);                         /* makes the names in the folder durable */
 Status outfile_sync_parent(const char *path);                      /* the same for the folder that holds path */
 
-/* Tests only: called before each step that touches the disk ("open", "write", "fsync", "rename", "mkdir", "unlink"), with
- * the path. Returns 0 to go on or an errno to fail with; a failing "write" first writes half, as a full disk does. */
+/* Tests only: called before each step that touches the disk ("open", "write", "fsync", "rename", "mkdir"),
+ * with the path. Returns 0 to go on or an errno to fail with; a failing "write" first writes half, as a
+ * full disk does. */
 typedef int OutFileHook(const char *step, const char *path);
 void outfile_set_hook(OutFileHook *hook);
 

@@ -1,5 +1,6 @@
-/* safetensors: see safetensors.h. The header is scanned by the small grammar it may have, without recursion and without a
- * JSON tree: { "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {"key": "text"} }. */
+/* safetensors: see safetensors.h. The header is scanned by the small grammar it may have, without recursion and
+ * without a JSON tree: { "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__":
+ * {"key": "text"} }. */
 #include "data/safetensors.h"
 
 #include <inttypes.h>
@@ -39,7 +40,8 @@ typedef struct {
 } Scan;
 
 static Status bad(const Scan *s, const char *wanted) {
-    return err_set(ERR_FORMAT, "%s: the header is broken at byte %zu: %s", s->path, (size_t)(s->p - s->start) + 8, wanted);
+    return err_set(ERR_FORMAT, "%s: the header is broken at byte %zu: %s", s->path, (size_t)(s->p - s->start) + 8,
+                   wanted);
 }
 
 static void skip_blanks(Scan *s) {
@@ -108,8 +110,8 @@ static bool scan_unicode(Scan *s) {
     return true;
 }
 
-/* A string, unescaped and ended by NUL; what it becomes is never longer than what it was. Control characters are refused
- * (so a name can be printed), also written as escapes, except the blanks that a metadata text may hold. */
+/* A string, unescaped and ended by NUL; what it becomes is never longer than what it was. Control characters are
+ * refused (so a name can be printed), also written as escapes, except the blanks that a metadata text may hold. */
 static Status scan_string(Scan *s, char **out) {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     Status st = expect(s, '"');
@@ -190,7 +192,8 @@ static Status scan_dtype(Scan *s, StTensor *t) {
     if (st != OK) return st;
     int d = dtype_from_name(name);
     if (d < 0 || strcmp(name, dtype_safetensors((DType)d)) != 0)
-        return err_set(ERR_FORMAT, "%s: tensor %s has element type %.20s, which is not supported", s->path, t->name, name);
+        return err_set(ERR_FORMAT, "%s: tensor %s has element type %.20s, which is not supported", s->path, t->name,
+                       name);
     t->dtype = (DType)d;
     return OK;
 }
@@ -232,7 +235,8 @@ static Status scan_metadata(Scan *s, StFile *f) {
     bool more = !accept(s, '}');
     while (st == OK && more) {
         char *key, *value;
-        if ((st = scan_string(s, &key)) != OK || (st = expect(s, ':')) != OK || (st = scan_string(s, &value)) != OK) break;
+        if ((st = scan_string(s, &key)) != OK || (st = expect(s, ':')) != OK || (st = scan_string(s, &value)) != OK)
+            break;
         StMeta *grown = one_more(f->meta, f->nmeta, &f->meta_room, sizeof *grown);
         if (!grown) return ERR_MEMORY;
         f->meta = grown;
@@ -305,14 +309,17 @@ static Status place(StFile *f, const unsigned char *data, size_t ndata) {
             return err_set(ERR_FORMAT, "%s: tensor %s: shape %s is too large", f->path, t->name,
                            st_shape_text(t, shape, sizeof shape));
         if (e->end < e->begin || e->end - e->begin != t->nbytes)
-            return err_set(ERR_FORMAT, "%s: tensor %s: shape %s of %s takes %zu bytes, data_offsets are [%" PRIu64 ", %" PRIu64
-                           "]", f->path, t->name, st_shape_text(t, shape, sizeof shape), dtype_safetensors(t->dtype),
+            return err_set(ERR_FORMAT,
+                           "%s: tensor %s: shape %s of %s takes %zu bytes, data_offsets are [%" PRIu64 ", %" PRIu64 "]",
+                           f->path, t->name, st_shape_text(t, shape, sizeof shape), dtype_safetensors(t->dtype),
                            t->nbytes, e->begin, e->end);
         if (e->begin != at)
-            return err_set(ERR_FORMAT, "%s: tensor %s begins at byte %" PRIu64 " of the data, the one before ends at %" PRIu64,
+            return err_set(ERR_FORMAT,
+                           "%s: tensor %s begins at byte %" PRIu64 " of the data, the one before ends at %" PRIu64,
                            f->path, t->name, e->begin, at);
         if (e->end > ndata)
-            return err_set(ERR_FORMAT, "%s: tensor %s ends at byte %" PRIu64 " of the data, the file holds %zu; it is cut short",
+            return err_set(ERR_FORMAT,
+                           "%s: tensor %s ends at byte %" PRIu64 " of the data, the file holds %zu; it is cut short",
                            f->path, t->name, e->end, ndata);
         at = e->end;
         t->data = data + e->begin;
@@ -342,7 +349,8 @@ static Status parse(StFile *f, const unsigned char *bytes, size_t size) {
     if (size < 8) return err_set(ERR_FORMAT, "%s: %zu bytes are no safetensors file", f->path, size);
     for (int i = 7; i >= 0; i--) n = n << 8 | bytes[i];
     if (n > HEADER_LIMIT || n > size - 8)
-        return err_set(ERR_FORMAT, "%s: a header of %" PRIu64 " bytes in a file of %zu: not a safetensors file, or cut short",
+        return err_set(ERR_FORMAT,
+                       "%s: a header of %" PRIu64 " bytes in a file of %zu: not a safetensors file, or cut short",
                        f->path, n, size);
     if (!(f->text = mem_new((size_t)n + 1, 1))) return ERR_MEMORY;
     Scan s = {f->path, bytes + 8, bytes + 8, bytes + 8 + n, f->text};

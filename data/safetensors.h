@@ -1,12 +1,13 @@
 /* safetensors: named tensors in one file: 8 bytes of header length, a JSON header, the data.
  *
- * Readers: the importers of ViT weights, checkpoints, golden tests. Writers: checkpoints and export. The file is mapped, so
- * a tensor costs nothing until it is touched; do not truncate a file that is open here.
+ * Readers: the importers of ViT weights, checkpoints, golden tests. Writers: checkpoints and export. The file is
+ * mapped, so a tensor costs nothing until it is touched; do not truncate a file that is open here.
  *
- * A file is input also when we wrote it ourselves: every number of the header is checked. Refused with a sentence that
- * names file and tensor: header length beyond the file or 100 MB, JSON that is not exactly the shape of the format, text
- * that is not UTF-8, unknown element types, more than ST_DIMS dimensions, products that overflow, duplicate names, and,
- * as the format demands, data that overlaps, leaves a hole, or does not end where the file ends.
+ * A file is input also when we wrote it ourselves: every number of the header is checked. Refused with a sentence
+ * that names file and tensor: header length beyond the file or 100 MB, JSON that is not exactly the shape of the
+ * format, text that is not UTF-8, unknown element types, more than ST_DIMS dimensions, products that overflow,
+ * duplicate names, and, as the format demands, data that overlaps, leaves a hole, or does not end where the file
+ * ends.
  *
  * Format: https://github.com/huggingface/safetensors, "Format". Little-endian machines only, as the data is. */
 #ifndef QF_SAFETENSORS_H
@@ -46,7 +47,8 @@ int64_t st_elements(const StTensor *t);                     /* product of shape 
 char *st_shape_text(const StTensor *t, char *buf, size_t n);
 enum { ST_SHAPE_TEXT = 8 * 22 + 4 };
 
-/* ---- writing: all tensors are declared first (data and nbytes are ignored), then their bytes stream in that order ----
+/* ---- writing: all tensors are declared first (data and nbytes are ignored), then their bytes stream in that order
+ * ----
  *
  * The header is padded with blanks so that data starts at a multiple of 64. The bytes of the file are a function of the
  * arguments only. The file appears under its name, whole, at st_commit (data/outfile.h). */

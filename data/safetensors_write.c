@@ -1,5 +1,5 @@
-/* safetensors_write: the writing half of safetensors.h. The header is made whole in memory (it is small), then everything
- * streams through data/outfile.h. */
+/* safetensors_write: the writing half of safetensors.h. The header is made whole in memory (it is small), then
+ * everything streams through data/outfile.h. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,8 +54,8 @@ static void add_string(Text *t, const char *s) {
 }
 
 /* Writes the header of n tensors and counts their bytes. */
-static Status make_header(Text *t, const char *path, const StTensor *tensors, size_t n, const StMeta *meta, size_t nmeta,
-                          uint64_t *declared) {
+static Status make_header(Text *t, const char *path, const StTensor *tensors, size_t n, const StMeta *meta,
+                          size_t nmeta, uint64_t *declared) {
     uint64_t at = 0;
     add(t, "\0\0\0\0\0\0\0\0{", 9);
     if (nmeta) add_text(t, "\"__metadata__\":{");
@@ -116,7 +116,8 @@ static Status refuse_duplicates(const char *path, const StTensor *tensors, size_
 
 /* ---- the stream ------------------------------------------------------------------------------------------------- */
 
-Status st_create(StWriter **out, const char *path, const StTensor *tensors, size_t n, const StMeta *meta, size_t nmeta) {
+Status st_create(StWriter **out, const char *path, const StTensor *tensors, size_t n, const StMeta *meta,
+                 size_t nmeta) {
     *out = NULL;
     Text t = {0};
     StWriter *w = mem_new(1, sizeof *w);
@@ -142,7 +143,8 @@ uint64_t st_written(const StWriter *w) { return outfile_bytes(w->file); }
 uint32_t st_crc(const StWriter *w) { return outfile_crc(w->file); }
 
 Status st_commit(StWriter *w) {
-    BUG_ON(w->put != w->declared, "%s: %" PRIu64 " of %" PRIu64 " bytes declared were put", w->path, w->put, w->declared);
+    BUG_ON(w->put != w->declared, "%s: %" PRIu64 " of %" PRIu64 " bytes declared were put", w->path, w->put,
+           w->declared);
     OutFile *f = w->file;
     w->file = NULL;
     st_abandon(w);

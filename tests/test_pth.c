@@ -188,7 +188,8 @@ static void put_zip(bool wide, unsigned method) {
     used = 0;
     for (int i = 0; i < 2; i++) {
         at[i] = used;
-        number(0x04034b50, 4), number(20, 2), number(0, 2), number(method, 2), number(0, 8), number(size[i], 4), number(size[i], 4);
+        number(0x04034b50, 4), number(20, 2), number(0, 2), number(method, 2), number(0, 8), number(size[i], 4),
+            number(size[i], 4);
         number(strlen(names[i]), 2), number(3, 2), put(names[i], strlen(names[i])), PUT("FB\x00");
         if (i) put(numbers, size[i]);
         else put(pickle, size[i]);
