@@ -1,0 +1,212 @@
+/* ops_attention: the attention cases of test_ops.c (included there, once). A plan is written as groups: sizes of the two key
+ * ranges, and items saying which of them their rows see. */
+
+typedef struct { int nq; bool a, b, causal; } ItemSpec;
+typedef struct { int nk[2]; ItemSpec item[4]; } GroupSpec;
+
+static const GroupSpec plan_small[] = {
+    {{3, 5}, {{3, 1, 0, 0}, {5, 1, 1, 1}}},                                      /* ITC image and ITG text */
+    {{6, 0}, {{6, 1, 0, 0}}},                                                    /* ITC text */
+    {{4, 0}, {{0, 0, 0, 0}}},                                                    /* keys nobody looks at */
+    {{3, 7}, {{3, 1, 1, 0}, {7, 1, 1, 0}}},                                      /* ITM */
+    {{0, 4}, {{4, 0, 1, 1}}},                                                    /* text alone, causal */
+    {{1, 1}, {{1, 1, 1, 0}}},
+};
+static const GroupSpec plan_real[] = {
+    {{32, 13}, {{32, 1, 0, 0}, {13, 1, 1, 1}}}, {{11, 0}, {{11, 1, 0, 0}}}, {{32, 9}, {{32, 1, 1, 0}, {9, 1, 1, 0}}},
+    {{32, 32}, {{32, 1, 0, 0}, {32, 1, 1, 1}}},
+};
+static const GroupSpec plan_cross[] = {{{257, 0}, {{32, 1, 0, 0}, {32, 1, 0, 0}, {7, 1, 0, 0}}}, {{40, 0}, {{32, 1, 0, 0}}}};
+static const GroupSpec plan_one[] = {{{35, 0}, {{1, 1, 0, 0}}}};
+
+#define GROUPS(plan) plan, (int)COUNT(plan)
+static const struct { const char *name; const GroupSpec *groups; int ngroups, H, D, pad; float p; bool add; } attn_cases[] = {
+    {"small", GROUPS(plan_small), 2, 5, 0, 0, false},      {"small", GROUPS(plan_small), 1, 16, 3, 0.2f, true},
+    {"small", GROUPS(plan_small), 3, 33, 0, 0.1f, false},  {"real", GROUPS(plan_real), 2, 64, 8, 0.1f, true},
+    {"real", GROUPS(plan_real), 4, 16, 0, 0, false},       {"cross", GROUPS(plan_cross), 1, 64, 0, 0.1f, false},
+    {"cross", GROUPS(plan_cross), 2, 20, 4, 0, true},      {"one", GROUPS(plan_one), 2, 80, 0, 0.5f, false},
+    {"small", GROUPS(plan_small), 1, 1, 1, 0, false},      {"real", GROUPS(plan_real), 1, 80, 0, 0, false},
+};
+
+enum { MAX_ITEMS = 24 };
+static struct {
+    Attn a;
+    AttnGrad g;
+    AttnPlan plan;
+    AttnItem items[MAX_ITEMS];
+    AttnGroup groups[MAX_ITEMS];
+    Buf *q, *k, *v, *rows, *d_o;
+    int64_t nkeys;
+} at;
+static void launch_attention(void) { K->attention(&at.a); }
+static void launch_attention_bwd(void) { K->attention_bwd(&at.a, &at.g); }
+
+static void make_plan(const GroupSpec *spec, int ngroups) {
+    AttnPlan *p = &at.plan;
+    int32_t key = 0, row = 0;
+    *p = (AttnPlan){.ngroups = ngroups, .host_items = at.items, .host_groups = at.groups};
+    for (int i = 0; i < ngroups; i++) {
+        AttnGroup *g = &at.groups[i];
+        *g = (AttnGroup){.item0 = p->nitems, .k0 = {key, key + spec[i].nk[0]}, .nk = {spec[i].nk[0], spec[i].nk[1]}};
+        key += spec[i].nk[0] + spec[i].nk[1];
+        for (int r = 0; r < 2; r++)
+            if (g->nk[r] > p->max_group_nk) p->max_group_nk = g->nk[r];
+        for (int j = 0; j < 4 && spec[i].item[j].nq; j++) {
+            const ItemSpec *s = &spec[i].item[j];
+            AttnItem *t = &at.items[p->nitems++];
+            *t = (AttnItem){.q0 = row, .nq = s->nq, .a0 = g->k0[0], .na = s->a ? g->nk[0] : 0, .b0 = g->k0[1], .nb = s->b ? g->nk[1] : 0,
+                            .causal = s->causal, .group = i};
+            row += s->nq;
+            g->nitems++;
+            if (t->nq > p->max_nq) p->max_nq = t->nq;
+            if (t->na + t->nb > p->max_nk) p->max_nk = t->na + t->nb;
+            for (int r = 0; r < t->nq; r++) p->products += t->na + (t->causal ? (r + 1 < t->nb ? r + 1 : t->nb) : t->nb);
+        }
+    }
+    p->nrows = row;
+    at.nkeys = key;
+    p->items = raw("items", at.items, sizeof at.items)->p;
+    p->groups = raw("groups", at.groups, sizeof at.groups)->p;
+}
+
+/* Row number of key j of an item. */
+static int64_t key_of(const AttnItem *t, int64_t j) { return j < t->na ? t->a0 + j : t->b0 + j - t->na; }
+
+static void exact_attention(double *o, double *lse, bool plain) {
+    int64_t D = at.a.D, H = at.a.H;
+    const double *k[512], *v[512];
+    double mask[512];
+    for (int32_t i = 0; i < at.plan.nitems; i++) {
+        const AttnItem *t = &at.items[i];
+        for (int64_t r = 0; r < t->nq; r++)
+            for (int64_t h = 0; h < H; h++) {
+                int64_t row = t->q0 + r, n = t->na + (t->causal && r + 1 < t->nb ? r + 1 : t->nb);
+                for (int64_t j = 0; j < n; j++) {
+                    k[j] = at.k->x + key_of(t, j) * at.a.ldk + h * D;
+                    v[j] = at.v->x + key_of(t, j) * at.a.ldv + h * D;
+                    mask[j] = dropped(&at.a.drop, at.rows, row, (uint32_t)(h << 23) + (uint32_t)j);
+                }
+                (plain ? plain_attend : exact_attend)(o + row * at.a.ldo + h * D, lse + row * H + h, at.q->x + row * at.a.ldq + h * D,
+                                                      k, v, mask, n, D, (double)at.a.scale);
+            }
+    }
+}
+
+static double loss_attention(void) {
+    int64_t n = at.plan.nrows * at.a.ldo;
+    double l = 0.0, *o = doubles(n), *lse = doubles(at.plan.nrows * at.a.H);
+    exact_attention(o, lse, false);
+    for (int64_t i = 0; i < n; i++)
+        if (i % at.a.ldo < at.a.H * at.a.D) l += o[i] * at.d_o->x[i];
+    free(o);
+    free(lse);
+    return l;
+}
+
+static Buf *make_attention(int H, int D, int pad, float p, Buf **lse) {
+    int64_t n = at.plan.nrows, ld = H * D + pad;
+    at.q = in("q", E, n * ld, -2, 2), at.k = in("k", E, at.nkeys * ld, -2, 2), at.v = in("v", E, at.nkeys * ld, -2, 2);
+    at.rows = row_keys(n);
+    Buf *o = out("o", E, n * ld);
+    *lse = out("lse", DT_F32, n * H);
+    at.a = (Attn){.plan = &at.plan, .q = at.q->p, .k = at.k->p, .v = at.v->p, .o = o->p, .lse = (*lse)->p, .ldq = ld, .ldk = ld,
+                  .ldv = ld, .ldo = ld, .H = H, .D = D, .scale = (float)(1.0 / sqrt(D)), .drop = {p, 21, 99, 4, at.rows->p}};
+    return o;
+}
+
+/* Columns between the heads' end and the stride are nobody's: expected unchanged. */
+static void keep_padding(double *want, double *plain, const Buf *b, int64_t width, int64_t ld) {
+    for (int64_t i = 0; i < b->n; i++)
+        if (i % ld >= width) want[i] = plain[i] = b->x[i];
+}
+
+/* A gradient of strided rows: padding must be as it was; the rest goes to differentiate(). */
+static void differentiate_strided(Buf *g, bool added, Buf *x, int64_t width, int64_t ld) {
+    for (int64_t i = 0; i < g->n; i++)
+        if (i % ld >= width) {
+            if (g->y[i] != g->x[i]) WRONG("%s: written between rows at %lld", g->name, (long long)i);
+            g->y[i] = added ? g->x[i] : 0.0;             /* padding of q, k, v has no gradient */
+        }
+    differentiate(g, added, x->x, loss_attention);
+}
+
+static void attention(void) {
+    for (size_t i = 0; i < COUNT(attn_cases); i++) {
+        int H = attn_cases[i].H, D = attn_cases[i].D, pad = attn_cases[i].pad;
+        bool add = attn_cases[i].add;
+        CASE("%s H %d D %d p %g", attn_cases[i].name, H, D, (double)attn_cases[i].p);
+        make_plan(attn_cases[i].groups, attn_cases[i].ngroups);
+        Buf *lse, *o = make_attention(H, D, pad, attn_cases[i].p, &lse);
+        double *want = doubles(o->n), *plain = doubles(o->n), *wl = doubles(lse->n), *pl = doubles(lse->n);
+        exact_attention(want, wl, false);
+        exact_attention(plain, pl, true);
+        keep_padding(want, plain, o, H * D, at.a.ldo);
+        execute(launch_attention);
+        compare(o, want, plain);
+        compare(lse, wl, pl);
+        int64_t ld = at.a.ldq, n = at.plan.nrows;
+        Buf *o2 = in("o", E, o->n, 0, 0), *l2 = in("lse", DT_F32, lse->n, 0, 0);
+        for (int64_t j = 0; j < o->n; j++) set(o2, j, want[j]);
+        for (int64_t j = 0; j < lse->n; j++) set(l2, j, wl[j]);
+        at.d_o = in("do", E, n * ld, -1, 1);
+        Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at.nkeys * ld), *dv = out("dv", E, at.nkeys * ld);
+        at.a.o = o2->p, at.a.lse = l2->p;
+        at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ld, .lddv = ld, .add = add};
+        execute(launch_attention_bwd);
+        differentiate_strided(dq, false, at.q, H * D, ld);
+        differentiate_strided(dk, add, at.k, H * D, ld);
+        differentiate_strided(dv, add, at.v, H * D, ld);
+        for (int k = 0; k < 4; k++) free((double *[]){want, plain, wl, pl}[k]);
+        forget();
+    }
+}
+TEST(attention)
+
+/* Keys and values in another order: the same rows come out. */
+static void attention_permuted(void) {
+    CASE("257 keys reversed");
+    make_plan(GROUPS(plan_cross));
+    Buf *lse, *o = make_attention(2, 20, 0, 0, &lse);
+    double *first = doubles(o->n);
+    execute(launch_attention);
+    memcpy(first, o->y, (size_t)o->n * sizeof *first);
+    for (int32_t g = 0; g < at.plan.ngroups; g++)
+        for (int64_t j = 0; j < at.groups[g].nk[0] / 2; j++)
+            for (int64_t c = 0; c < at.a.ldk; c++) {
+                int64_t x = (at.groups[g].k0[0] + j) * at.a.ldk + c, y = (at.groups[g].k0[0] + at.groups[g].nk[0] - 1 - j) * at.a.ldk + c;
+                double k = at.k->x[x], v = at.v->x[x];
+                set(at.k, x, at.k->x[y]);
+                set(at.v, x, at.v->x[y]);
+                set(at.k, y, k);
+                set(at.v, y, v);
+            }
+    execute(launch_attention);
+    for (int64_t i = 0; i < o->n; i++)
+        if (fabs(o->y[i] - first[i]) > 16.0 * unit(E)) WRONG("o[%lld]: %.9g, with keys reversed %.9g", (long long)i, first[i], o->y[i]);
+    free(first);
+}
+TEST(attention_permuted)
+
+/* Packed with others or alone in the plan: the same bits (dropout included: it depends on the rows' keys, not on the plan). */
+static void attention_alone(void) {
+    CASE("one group of a plan alone");
+    make_plan(GROUPS(plan_real));
+    Buf *lse, *o = make_attention(2, 16, 0, 0.1f, &lse);
+    double *first = doubles(o->n);
+    execute(launch_attention);
+    memcpy(first, o->y, (size_t)o->n * sizeof *first);
+    AttnGroup alone = at.groups[2];
+    AttnItem its[2] = {at.items[alone.item0], at.items[alone.item0 + 1]};
+    int64_t from = its[0].q0 * at.a.ldo, to = (its[1].q0 + its[1].nq) * at.a.ldo;
+    alone.item0 = 0;
+    its[0].group = its[1].group = 0;
+    at.plan.items = raw("items", its, sizeof its)->p, at.plan.groups = raw("groups", &alone, sizeof alone)->p;
+    at.plan.host_items = its, at.plan.host_groups = &alone;
+    at.plan.nitems = 2, at.plan.ngroups = 1, at.plan.nrows = its[0].nq + its[1].nq;
+    execute(launch_attention);
+    for (int64_t i = 0; i < o->n; i++)
+        if (o->y[i] != (i >= from && i < to ? first[i] : o->x[i]))
+            WRONG("o[%lld]: %.9g alone, %.9g among others", (long long)i, o->y[i], first[i]);
+    free(first);
+}
+TEST(attention_alone)
