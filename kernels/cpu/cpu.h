@@ -80,11 +80,11 @@ Status cpu_status(void);
 
 /* ---- dropout: bits of many blocks at once (rng.h says which bits belong where) ---- */
 
-/* bits[8 i + e] = element e of block first + i of a row, i < n. Writes 8 * n rounded up to 128 values. */
+/* bits[8 i + e] = element e of block first + i of a row, i < n. Writes 8 n values rounded up to DROP_PAD. */
 void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n);
-/* The same for nrows rows: row r's start at bits + 8 n r (n blocks each, dense). Writes 8 * n * nrows rounded up to 128. */
+/* The same for nrows rows: row r's start at bits + 8 n r (n blocks each, dense). Writes 8 n nrows values rounded up to DROP_PAD. */
 void cpu_dropout_rows(uint16_t *bits, const Dropout *d, const RowKey *rows, int64_t nrows, uint32_t first, int64_t n);
-enum { DROP_PAD = 128 };
+enum { DROP_PAD = 64 };
 
 /* ---- the functions of the struct, one line each, for -Wmissing-prototypes ---- */
 void FN(gemm)(const Gemm *g);
