@@ -67,6 +67,9 @@ LDFLAGS  += -fsanitize=undefined
 else ifeq ($(FLAVOUR),tsan)
 CFLAGS   += -O1 -fsanitize=thread
 LDFLAGS  += -fsanitize=thread
+else ifeq ($(FLAVOUR),fuzz)
+CFLAGS   := $(filter-out -fopenmp -Wno-maybe-uninitialized,$(CFLAGS)) -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+LDFLAGS  += -fsanitize=fuzzer,address,undefined
 else ifeq ($(FLAVOUR),cov)
 CFLAGS   += -O0 --coverage
 LDFLAGS  += --coverage
@@ -95,11 +98,11 @@ LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -ldl
 endif
 
 TESTS    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
-FUZZERS  := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZERS  := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 LIB      := $(B)/libqformer.a
 
-.PHONY: all demo test golden bench asan ubsan tsan tidy fuzz cov clean help found deps deps-test tests-built
+.PHONY: all demo test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -107,7 +110,7 @@ all: found $(BIN)
 help:
 	@echo "make            build build/qformer            make demo    install, build, train on drawn scenes, evaluate"
 	@echo "make test       all tests                      make golden  reference fixtures (DIR=..., device=cuda)"
-	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS=60 each"
+	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS_EACH=60"
 	@echo "make asan ubsan tsan cov tidy                  the checking builds"
 
 tick = $(if $(call on,$(2)),✓,✗) $(1)$(if $(call on,$(2)),, - $(3))
@@ -116,7 +119,7 @@ found:
 	@echo "$(call tick,libyaml,$(YAML),needed: libyaml-dev)    $(call tick,jansson,$(JANSSON),needed: libjansson-dev)"
 	@echo "$(call tick,utf8proc,$(UTF8PROC),needed: libutf8proc-dev)   $(call tick,jpeg,$(JPEG),needed: libjpeg-dev)   $(call tick,png,$(PNG),needed: libpng-dev)"
 	@echo "$(call tick,oneDNN,$(DNNL),slower without: libdnnl-dev)    $(call tick,MPI,$(MPI),several processes: libopenmpi-dev)    $(call tick,CUDA,$(CUDA),no nvcc: CPU only)"
-	@$(if $(and $(HDF5),$(YAML),$(JANSSON),$(UTF8PROC),$(JPEG),$(PNG)),true,echo "Something needed is missing; 'make deps' installs it or names the line to type." >&2; exit 1)
+	@$(if $(and $(HDF5),$(YAML),$(JANSSON),$(UTF8PROC),$(JPEG),$(PNG)),true,echo "Something needed is missing; 'tests/packages.sh build' installs it or names the line to type." >&2; exit 1)
 
 # Other flags, other objects: the stamp changes when they do.
 STAMP    := $(B)/flags
@@ -163,12 +166,68 @@ $(B)/tests/%: tests/%.c $(LIB)
 	@echo "  TEST $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
 
-$(B)/golden: tests/golden.c $(LIB)
+$(B)/golden: $(wildcard tests/gold*.c) $(LIB) tests/gold.h
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+	@echo "  TEST $@"
+	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS)) $(LDFLAGS) -o $@ $(filter %.c,$^) $(LIB) $(LDLIBS)
+
+fuzzers: $(FUZZERS)
+$(B)/bin/%: tests/fuzz/%.c $(LIB)
+	@mkdir -p $(@D)
+	@echo "  FUZZ $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Wno-missing-prototypes -o $@ $< $(LIB) $(LDLIBS)
 
 $(B)/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+
+# ---- what a person types ---------------------------------------------------------------------------------------------
+# The probes above ran before packages were installed, so what needs them is a second make.
+AGAIN     = +@$(MAKE) --no-print-directory
+
+test:
+	@tests/packages.sh test
+	$(AGAIN) tests-built
+	@tests/run.sh $(B)
+
+tests-built: found $(BIN) $(TESTS) $(B)/golden
+
+DIR       ?= $(firstword $(wildcard ../shared/golden/stage1) tests/golden)
+device    ?= cpu
+precision ?= f32
+golden: $(B)/golden
+	@OMP_WAIT_POLICY=passive $(if $(filter cuda,$(device)),$(VGPU)) $(B)/golden $(DIR) device=$(device) precision=$(precision)
+
+# On a machine without a GPU, CUDA programs run on the CPU through vgpu when it lies beside the clone.
+VGPU      := $(if $(shell command -v nvidia-smi 2>/dev/null),,$(wildcard ../shared/vgpu/bin/vgpu-run))
+
+asan ubsan tsan:
+	@tests/packages.sh test
+	$(AGAIN) FLAVOUR=$@ CUDA=0 tests-built
+	@QFORMER_BIN=build/$@/qformer ASAN_OPTIONS=detect_leaks=1 tests/run.sh build/$@
+
+cov:
+	@tests/packages.sh test
+	$(AGAIN) FLAVOUR=cov CUDA=0 tests-built
+	@QFORMER_BIN=build/cov/qformer tests/run.sh build/cov
+	@gcov -r -o build/cov $$(find build/cov -name '*.gcno') 2>/dev/null | awk '/^File/ {f = $$2} /^Lines/ {print $$0, f}' | grep -v usr | sort -t: -k2 -n | head -40; rm -f *.gcov
+
+tidy:
+	clang-tidy --quiet $(SRC) $(CPU_SRC) qformer.c -- -std=c11 -D_GNU_SOURCE -I. -DELEM_BF16=0 $(HDF5_C) $(MPI_SYS)
+
+SECONDS_EACH ?= 60
+fuzz:
+	@tests/packages.sh fuzz
+	$(AGAIN) FLAVOUR=fuzz CC=clang CUDA=0 DNNL=0 CBLAS=0 fuzzers
+	@for f in build/fuzz/bin/fuzz_*; do echo "$$(basename $$f)"; mkdir -p build/fuzz/corpus/$$(basename $$f); \
+	  $$f -max_total_time=$(SECONDS_EACH) -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 -verbosity=0 build/fuzz/corpus/$$(basename $$f) \
+	  >build/fuzz/log 2>&1 || { tail -30 build/fuzz/log; exit 1; }; grep -E 'number_of_executed' build/fuzz/log; done
+
+bench: found $(BENCHES)
+	@for b in step; do for a in "full f32" "full bf16" "demo f32" "demo bf16"; do $(B)/bench/bench_$$b $$a; done; done
+	@for b in $(filter-out %/bench_step,$(BENCHES)); do echo "== $$(basename $$b)"; $$b || exit 1; done
+
+clean:
+	rm -rf build
 
 -include $(OBJ:.o=.d) $(B)/qformer.d $(TESTS:=.d)

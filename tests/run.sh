@@ -1,0 +1,86 @@
+#!/bin/bash
+# run.sh BUILD_DIR [NAME ...]: runs the test programs of a build (all, or those named) and the reference fixtures, and ends with
+# one line that counts them. A program that crashes, or runs over its time, counts as one failure.
+#
+# Fixtures: tests/golden always, ../shared/golden when it is there. CUDA: on a GPU when there is one, else through vgpu when
+# ../shared/vgpu is there, else reported as skipped.
+set -u
+dir=$1; shift
+passed=0 failed=0 skipped=0 red=()
+limit=${TEST_SECONDS:-600}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# The figures of one cmocka program: it prints its groups to stderr.
+count() {
+    local name=$1 rc=$2 p f s
+    p=$(awk '/^\[  PASSED  \] [0-9]+ test/ {n += $4} END {print n + 0}' "$log")
+    s=$(awk '/^\[  SKIPPED \] [0-9]+ test/ {n += $4} END {print n + 0}' "$log")
+    f=$(awk '/^\[  FAILED  \] [0-9]+ test/ {n += $4} END {print n + 0}' "$log")
+    if [ "$rc" != 0 ] && [ "$f" = 0 ]; then f=1; fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    printf '%-28s %4d passed %3d failed %3d skipped  %4ds\n' "$name" "$p" "$f" "$s" "$SECONDS"
+    if [ "$f" != 0 ]; then
+        red+=("$name")
+        [ "$rc" = 124 ] && echo "  it ran longer than $limit s"
+        grep -E '^\[  FAILED|error|Error|ERROR|qformer: bug|rror:|expected' "$log" | head -${TEST_LINES:-30} | sed 's/^/  /'
+    fi
+}
+
+run() {      # NAME COMMAND...
+    local name=$1; shift
+    SECONDS=0
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    count "$name" $?
+}
+
+golden() {   # WHAT COMMAND... : a line a case, its last line counts
+    local name=$1; shift
+    SECONDS=0
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    local rc=$? p f s
+    read -r p f s < <(sed -n 's/^golden: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) not supported$/\1 \2 \3/p' "$log")
+    if [ -z "${p:-}" ]; then p=0 f=1 s=0; cat "$log"; fi
+    if [ "$rc" != 0 ] && [ "$f" = 0 ]; then f=1; fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    printf '%-28s %4d passed %3d failed %3d skipped  %4ds\n' "$name" "$p" "$f" "$s" "$SECONDS"
+    grep -E '^(FAIL|-)' "$log" | sed 's/^/  /'
+    [ "$f" != 0 ] && red+=("$name")
+}
+
+# Spinning threads only hurt when tests share cores with something else.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+export QFORMER_BIN=${QFORMER_BIN:-build/qformer}
+
+names=("$@")
+[ ${#names[@]} = 0 ] && for t in "$dir"/tests/test_*; do [ -x "$t" ] && [ ! -d "$t" ] && [[ $t != *.d ]] && names+=("$(basename "$t")"); done
+for n in "${names[@]}"; do
+    case $n in
+    *_cuda*) ;;                          # below
+    *) run "$n" "$dir/tests/$n" ;;
+    esac
+done
+
+if [ $# = 0 ]; then
+    golden "golden (tests/golden)" "$dir/golden" tests/golden
+    [ -d ../shared/golden/stage1 ] && golden "golden (../shared)" "$dir/golden" ../shared/golden/stage1
+
+    gpu=
+    if [ -e "$dir/kernels/cuda/device.o" ]; then
+        if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then gpu=env
+        elif [ -x ../shared/vgpu/bin/vgpu-run ]; then gpu=../shared/vgpu/bin/vgpu-run
+        fi
+    fi
+    if [ -n "$gpu" ]; then
+        for n in "$dir"/tests/test_cuda*; do [ -x "$n" ] && [[ $n != *.d ]] && run "$(basename "$n") ($(basename $gpu))" $gpu "$n"; done
+        [ -x "$dir/tests/test_ops" ] && run "test_ops device=cuda" env QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
+        golden "golden device=cuda" $gpu "$dir/golden" tests/golden device=cuda
+    else
+        echo "CUDA tests                   skipped: no GPU, no ../shared/vgpu, or a build without CUDA"
+        skipped=$((skipped + 1))
+    fi
+fi
+
+[ ${#red[@]} = 0 ] || echo "failed: ${red[*]}"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
