@@ -11,7 +11,8 @@ enum { SYMBOLS = 256, STATES_MAX = 4096, POOL_MAX = 1 << 20, DEPTH_MAX = 64 };
 enum { UNKNOWN = 0, DEAD = 1, SPECIAL = 2 };   /* numbers of states with a meaning; 0 so that calloc says unknown */
 
 typedef struct { uint64_t w[4]; } Set;
-typedef struct { enum { SPLIT, SET, ACCEPT } kind; int32_t a, b; } Node;   /* SPLIT a|b; SET set a, next b; ACCEPT a */
+enum { SPLIT, SET, ACCEPT };
+typedef struct { int kind; int32_t a, b; } Node;   /* SPLIT a|b; SET set a, next b; ACCEPT a */
 typedef struct { uint32_t at, n; int32_t accept; } State;                  /* nodes pool[at .. at+n) */
 
 struct Dfa {
@@ -55,8 +56,7 @@ static Piece parse_alternatives(Parser *ps);
 static bool set_has(const Set *s, unsigned c) { return (s->w[c >> 6] >> (c & 63)) & 1; }
 static void set_add(Set *s, unsigned c) { s->w[c >> 6] |= (uint64_t)1 << (c & 63); }
 
-static int32_t new_node(Dfa *d, int kind, int32_t a, int32_t b)
-{
+static int32_t new_node(Dfa *d, int kind, int32_t a, int32_t b) {
     if (d->nnodes == d->capnodes) {
         int32_t cap = d->capnodes ? d->capnodes * 2 : 1024;
         Node *grown = mem_grow(d->nodes, (size_t)cap, sizeof *grown);
@@ -70,13 +70,11 @@ static int32_t new_node(Dfa *d, int kind, int32_t a, int32_t b)
 
 static int32_t open_end(Dfa *d) { return new_node(d, SPLIT, -1, -1); }
 
-static void join(Dfa *d, int32_t out, int32_t in)
-{
+static void join(Dfa *d, int32_t out, int32_t in) {
     if (!d->failed) d->nodes[out].a = in;
 }
 
-static Piece set_piece(Dfa *d, const Set *s)
-{
+static Piece set_piece(Dfa *d, const Set *s) {
     int32_t at = 0, out;
     while (at < d->nsets && memcmp(&d->sets[at], s, sizeof *s)) at++;
     if (at == d->nsets) {
@@ -93,14 +91,12 @@ static Piece set_piece(Dfa *d, const Set *s)
     return (Piece){ new_node(d, SET, at, out), out };
 }
 
-static void bad_pattern(const Parser *ps, const char *what)
-{
+static void bad_pattern(const Parser *ps, const char *what) {
     BUG_ON(true, "pattern \"%s\" at \"%s\": %s", ps->whole, ps->p, what);
 }
 
 /* One character of a pattern as a symbol; the patterns are valid UTF-8. */
-static uint8_t symbol(Parser *ps)
-{
+static uint8_t symbol(Parser *ps) {
     const unsigned char *u = (const unsigned char *)ps->p;
     uint32_t c = u[0];
     int more = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC0 ? 1 : 0;
@@ -112,8 +108,7 @@ static uint8_t symbol(Parser *ps)
 }
 
 /* \x: a symbol or a group of symbols. True: it was one symbol, *c. */
-static bool escape(Parser *ps, Set *s, uint8_t *c)
-{
+static bool escape(Parser *ps, Set *s, uint8_t *c) {
     char x = *ps->p;
     if (!((x >= 'A' && x <= 'Z') || (x >= 'a' && x <= 'z'))) {
         *c = symbol(ps);
@@ -130,17 +125,15 @@ static bool escape(Parser *ps, Set *s, uint8_t *c)
     return false;
 }
 
-static void both_cases(Set *s)
-{
+static void both_cases(Set *s) {
     for (unsigned c = 'a'; c <= 'z'; c++) {
         if (set_has(s, c)) set_add(s, c - 32);
         else if (set_has(s, c - 32)) set_add(s, c);
     }
 }
 
-static Piece parse_set(Parser *ps)
-{
-    Set s = { { 0 } };
+static Piece parse_set(Parser *ps) {
+    Set s = {{0}};
     bool negated = *ps->p == '^';
     if (negated) ps->p++;
     while (*ps->p != ']') {
@@ -167,8 +160,7 @@ static Piece parse_set(Parser *ps)
     return set_piece(ps->d, &s);
 }
 
-static Piece parse_name(Parser *ps)
-{
+static Piece parse_name(Parser *ps) {
     const char *end = strchr(ps->p, '}'), *after;
     Piece piece = { 0, 0 };
     size_t n;
@@ -190,9 +182,8 @@ static Piece parse_name(Parser *ps)
     return piece;
 }
 
-static Piece parse_atom(Parser *ps)
-{
-    Set s = { { 0 } };
+static Piece parse_atom(Parser *ps) {
+    Set s = {{0}};
     Piece piece;
     uint8_t c;
     bool before = ps->nocase;
@@ -218,8 +209,7 @@ static Piece parse_atom(Parser *ps)
 }
 
 /* x*, x+, x? from one copy of x. */
-static Piece repeat(Dfa *d, Piece x, char how)
-{
+static Piece repeat(Dfa *d, Piece x, char how) {
     int32_t out = open_end(d), split;
     if (how == '?') {
         split = new_node(d, SPLIT, x.in, out);
@@ -232,8 +222,7 @@ static Piece repeat(Dfa *d, Piece x, char how)
 }
 
 /* x{m,n}: m copies, then n-m optional ones; a copy is made by parsing the atom again. */
-static Piece parse_counted(Parser *ps, const char *atom, Piece x)
-{
+static Piece parse_counted(Parser *ps, const char *atom, Piece x) {
     char *end;
     const char *after;
     long low = strtol(ps->p, &end, 10), high = low;
@@ -253,13 +242,11 @@ static Piece parse_counted(Parser *ps, const char *atom, Piece x)
     return x;
 }
 
-static void skip_blanks(Parser *ps)
-{
+static void skip_blanks(Parser *ps) {
     while (*ps->p == ' ') ps->p++;
 }
 
-static Piece parse_sequence(Parser *ps)
-{
+static Piece parse_sequence(Parser *ps) {
     int32_t empty = open_end(ps->d);
     Piece all = { empty, empty };
     for (;;) {
@@ -280,8 +267,7 @@ static Piece parse_sequence(Parser *ps)
     }
 }
 
-static Piece parse_alternatives(Parser *ps)
-{
+static Piece parse_alternatives(Parser *ps) {
     Piece all = parse_sequence(ps);
     while (*ps->p == '|') {
         Piece y;
@@ -298,8 +284,7 @@ static Piece parse_alternatives(Parser *ps)
 
 /* ---- nodes to states ---- */
 
-static void find_columns(Dfa *d)
-{
+static void find_columns(Dfa *d) {
     d->ncolumns = 1;
     for (int32_t i = 0; i < d->nsets; i++) {
         int split_to[SYMBOLS];
@@ -318,8 +303,7 @@ static void find_columns(Dfa *d)
     for (unsigned c = 0; c < SYMBOLS; c++) d->symbol_of[d->column[c]] = (uint8_t)c;
 }
 
-static void begin_set(Dfa *d)
-{
+static void begin_set(Dfa *d) {
     d->nlist = 0;
     if (++d->round == INT32_MAX) {
         memset(d->mark, 0, (size_t)d->nnodes * sizeof *d->mark);
@@ -328,8 +312,7 @@ static void begin_set(Dfa *d)
 }
 
 /* Adds `node` and all that is reached from it without reading a symbol. Only SET and ACCEPT nodes are kept. */
-static void add_node(Dfa *d, int32_t node)
-{
+static void add_node(Dfa *d, int32_t node) {
     size_t top = 0;
     if (d->mark[node] == d->round) return;
     d->mark[node] = d->round;
@@ -347,8 +330,7 @@ static void add_node(Dfa *d, int32_t node)
     }
 }
 
-static void forget_states(Dfa *d)
-{
+static void forget_states(Dfa *d) {
     memset(d->table, 0, 2 * STATES_MAX * sizeof *d->table);
     memset(d->next, 0, STATES_MAX * d->ncolumns * sizeof *d->next);
     d->npool = 0;
@@ -359,8 +341,7 @@ static void forget_states(Dfa *d)
 
 /* The state of the set in d->list; the nodes come in an order that depends only on how it was reached, which may give
  * one set two states. That costs a little space and nothing else. */
-static uint32_t intern_state(Dfa *d)
-{
+static uint32_t intern_state(Dfa *d) {
     uint64_t h = 1469598103934665603u;
     uint32_t slot, at;
     State *s;
@@ -388,15 +369,13 @@ static uint32_t intern_state(Dfa *d)
     return at;
 }
 
-static uint32_t start_state(Dfa *d)
-{
+static uint32_t start_state(Dfa *d) {
     begin_set(d);
     add_node(d, d->start);
     return intern_state(d);
 }
 
-static uint32_t make_step(Dfa *d, uint32_t from, uint8_t column)
-{
+static uint32_t make_step(Dfa *d, uint32_t from, uint8_t column) {
     const State s = d->states[from];
     uint32_t to, before = d->times_forgotten;
     begin_set(d);
@@ -411,8 +390,7 @@ static uint32_t make_step(Dfa *d, uint32_t from, uint8_t column)
 
 /* ---- public ---- */
 
-static void parse_all(Dfa *d, const DfaSpec *spec)
-{
+static void parse_all(Dfa *d, const DfaSpec *spec) {
     d->start = -1;
     for (size_t i = 0; i < spec->npatterns && !d->failed; i++) {
         Parser ps = { d, spec, spec->patterns[i], spec->patterns[i], false, 0 };
@@ -423,8 +401,7 @@ static void parse_all(Dfa *d, const DfaSpec *spec)
     }
 }
 
-Status dfa_new(Dfa **out, const DfaSpec *spec)
-{
+Status dfa_new(Dfa **out, const DfaSpec *spec) {
     Dfa *d = mem_new(1, sizeof *d);
     *out = NULL;
     if (!d) return ERR_MEMORY;
@@ -451,8 +428,7 @@ Status dfa_new(Dfa **out, const DfaSpec *spec)
     return OK;
 }
 
-void dfa_free(Dfa *d)
-{
+void dfa_free(Dfa *d) {
     if (!d) return;
     free(d->nodes);
     free(d->sets);
@@ -466,8 +442,7 @@ void dfa_free(Dfa *d)
     free(d);
 }
 
-int dfa_match(Dfa *d, const uint8_t *text, size_t n, size_t *len)
-{
+int dfa_match(Dfa *d, const uint8_t *text, size_t n, size_t *len) {
     int best = -1;
     uint32_t at;
     if (d->first == UNKNOWN) d->first = start_state(d);

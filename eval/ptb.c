@@ -1,4 +1,4 @@
-/* ptb: see ptb.h. A caption becomes an array of symbols, matches become tokens, tokens are printed one after another. */
+/* ptb: see ptb.h. A caption becomes an array of symbols, matches become tokens, tokens are printed one by one. */
 #include "eval/ptb.h"
 
 #include <stdbool.h>
@@ -22,8 +22,7 @@ struct Ptb {
     UniText word, lower;         /* a token with letters beyond ASCII */
 };
 
-static uint8_t lookup(uint32_t c)
-{
+static uint8_t lookup(uint32_t c) {
     size_t low = 0, high = sizeof PTB_RANGES / sizeof *PTB_RANGES;
     if (c < 128) return c >= ' ' && c != 0x7F ? (uint8_t)c : c == '\t' ? '\t' : c >= '\n' && c <= '\r' ? ' ' : OTHER;
     while (low < high) {
@@ -35,8 +34,7 @@ static uint8_t lookup(uint32_t c)
         ? (uint8_t)PTB_RANGES[low].symbol : OTHER;
 }
 
-Status ptb_new(Ptb **out)
-{
+Status ptb_new(Ptb **out) {
     const char *patterns[PTB_NRULES];
     DfaSpec spec = { patterns, PTB_NRULES, PTB_NAMES, sizeof PTB_NAMES / sizeof *PTB_NAMES,
                      PTB_ESCAPES, sizeof PTB_ESCAPES / sizeof *PTB_ESCAPES, lookup };
@@ -54,8 +52,7 @@ Status ptb_new(Ptb **out)
     return OK;
 }
 
-void ptb_free(Ptb *p)
-{
+void ptb_free(Ptb *p) {
     if (!p) return;
     dfa_free(p->dfa);
     free(p->symbols);
@@ -67,8 +64,7 @@ void ptb_free(Ptb *p)
 }
 
 /* Fills p->symbols and p->at; returns the number of symbols without the tail. */
-static Status decode(Ptb *p, const char *text, size_t n, size_t *count)
-{
+static Status decode(Ptb *p, const char *text, size_t n, size_t *count) {
     size_t k = 0;
     if (n + TAIL > p->cap) {
         size_t cap = 2 * (n + TAIL);
@@ -95,8 +91,7 @@ static Status decode(Ptb *p, const char *text, size_t n, size_t *count)
 
 /* ---- printing ---- */
 
-static Status reserve(Ptb *p, size_t more)
-{
+static Status reserve(Ptb *p, size_t more) {
     size_t cap;
     char *grown;
     if (more <= p->cap_out - p->nout) return OK;
@@ -108,15 +103,13 @@ static Status reserve(Ptb *p, size_t more)
     return OK;
 }
 
-static void put(Ptb *p, const char *s, size_t n)
-{
+static void put(Ptb *p, const char *s, size_t n) {
     memcpy(p->out + p->nout, s, n);
     p->nout += n;
 }
 
 /* What a symbol of a copied token is printed as, if not as itself. */
-static const char *replacement(uint8_t symbol, bool quotes)
-{
+static const char *replacement(uint8_t symbol, bool quotes) {
     switch (symbol) {
     case ' ': case '\t': return "\xC2\xA0";
     case '(': return "-lrb-";
@@ -131,8 +124,7 @@ static const char *replacement(uint8_t symbol, bool quotes)
 }
 
 /* A token that is not plain ASCII. Lower case depends on the neighbours (final sigma), so it is taken as a whole. */
-static Status put_wide(Ptb *p, const char *text, size_t from, size_t to, bool quotes)
-{
+static Status put_wide(Ptb *p, const char *text, size_t from, size_t to, bool quotes) {
     Status st = OK;
     p->word.n = p->lower.n = 0;
     for (size_t i = from; i < to && !st; i++) {
@@ -148,8 +140,7 @@ static Status put_wide(Ptb *p, const char *text, size_t from, size_t to, bool qu
 }
 
 /* Symbols [from, to) of the caption as a copied token. */
-static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, bool quotes)
-{
+static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, bool quotes) {
     Status st;
     size_t begin = p->nout;
     if ((st = reserve(p, to - from))) return st;
@@ -165,8 +156,7 @@ static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, bool qu
 }
 
 /* The tokens that pycocoevalcap deletes. (-LRB- and its like are on its list too, but here they are in lower case.) */
-static bool deleted(const char *s, size_t n)
-{
+static bool deleted(const char *s, size_t n) {
     static const char *const list[] = { "''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";" };
     if (n > 3) return false;
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -179,16 +169,14 @@ static bool deleted(const char *s, size_t n)
 
 static bool is_blank(uint8_t c) { return c == ' ' || c == '\t' || c == BLANK || c == NBSP; }
 
-static size_t first_blank(const uint8_t *s)
-{
+static size_t first_blank(const uint8_t *s) {
     size_t i = 0;
     while (!is_blank(s[i])) i++;
     return i;
 }
 
 /* How many of the `n` symbols matched are the token. */
-static size_t take(int how, const uint8_t *s, size_t n)
-{
+static size_t take(int how, const uint8_t *s, size_t n) {
     switch (how) {
     case BUT_1: case BUT_2: case BUT_3: return n - (size_t)(how - BUT_1 + 1);
     case FIRST_1: case FIRST_2: return (size_t)(how - FIRST_1 + 1);
@@ -201,8 +189,7 @@ static size_t take(int how, const uint8_t *s, size_t n)
 static const struct PtbRule COPIED = { ALL, COPY, NULL, NULL };
 
 /* "at&amp;t" to "at&t", in what has been printed since `begin`. */
-static void drop_entities(Ptb *p, size_t begin)
-{
+static void drop_entities(Ptb *p, size_t begin) {
     size_t to = begin;
     for (size_t i = begin; i < p->nout; i++) {
         p->out[to++] = p->out[i];
@@ -211,8 +198,7 @@ static void drop_entities(Ptb *p, size_t begin)
     p->nout = to;
 }
 
-static Status put_token(Ptb *p, const char *text, size_t from, size_t to, const struct PtbRule *rule, bool raw)
-{
+static Status put_token(Ptb *p, const char *text, size_t from, size_t to, const struct PtbRule *rule, bool raw) {
     size_t begin, space = p->nout > 0;
     Status st;
     if (rule->form == HALVES) {
@@ -229,8 +215,7 @@ static Status put_token(Ptb *p, const char *text, size_t from, size_t to, const 
     return OK;
 }
 
-static Status run(Ptb *p, const char *text, size_t n, bool raw, const char **out, size_t *len)
-{
+static Status run(Ptb *p, const char *text, size_t n, bool raw, const char **out, size_t *len) {
     size_t count, i = 0;
     Status st;
     *out = NULL;
@@ -259,12 +244,10 @@ static Status run(Ptb *p, const char *text, size_t n, bool raw, const char **out
     return OK;
 }
 
-Status ptb_tokenize(Ptb *p, const char *text, size_t n, const char **out, size_t *len)
-{
+Status ptb_tokenize(Ptb *p, const char *text, size_t n, const char **out, size_t *len) {
     return run(p, text, n, false, out, len);
 }
 
-Status ptb_raw(Ptb *p, const char *text, size_t n, const char **out, size_t *len)
-{
+Status ptb_raw(Ptb *p, const char *text, size_t n, const char **out, size_t *len) {
     return run(p, text, n, true, out, len);
 }

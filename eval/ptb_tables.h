@@ -1,7 +1,7 @@
 /* ptb_tables: what the tokenizer knows. Included by ptb.c only.
  *
  * PTB_RULES are the tokens of CoreNLP 3.4.1's PTBTokenizer as far as captions show them, written anew from what the
- * tool prints (golden/metrics/ptb.jsonl). The longest match wins, the earlier rule on a tie. See dfa.h for the patterns.
+ * tool prints (golden/metrics/ptb.jsonl). The longest match wins, the earlier rule on a tie. dfa.h explains patterns.
  * A rule says how much of the match is the token (enum Take), what is printed (enum Form, text), and the pattern. Every
  * caption ends in a line end and one more symbol, so that a rule may ask what follows the last token. */
 #ifndef QF_PTB_TABLES_H
@@ -55,6 +55,7 @@ static const DfaName PTB_NAMES[] = {
     { "word",     "{letter} {alnum}* ([.!?] {letter} {alnum}*)*" },
     { "number",   "({digit}+ | {digit}* ([.:,٫] {digit}+)+)" },
     { "acro",     "{AL} (\\. {AL})+" },
+    { "joined",   "{ALN} [A-Za-z\\L0-9\\N.,_]* ({hyphen} ([A-Za-z\\L0-9\\N_]+ | {acro}\\.))+" },
     { "part",     "{ALN}+ ({hyphen} {AL}+){0,2}" },
 
     { "urlchar",  "[^\\B\"<>|(){}]" },
@@ -120,8 +121,8 @@ static const struct PtbRule {
     { ALL,       COPY,   0,   "({ALN}|\u00ad)+ (_ {ALN}+)*" },
     { ALL,       AMPS,   0,   "[A-Z]+ ((\\+|&|~(&amp;)) [A-Z]+)+" },
     { ALL,       COPY,   0,   "[CcFf]\\# | [Cc]\\+\\+" },
-    { BUT_1,     COPY,   0,   "({word}|{ALN}+) \\. [,:;]" },
-    { ALL,       COPY,   0,   "{ALN} [A-Za-z\\L0-9\\N.,_]* ({hyphen} ([A-Za-z\\L0-9\\N_]+ | {acro}\\.))+" },
+    { ALL,       COPY,   0,   "{joined}" },
+    { BUT_1,     COPY,   0,   "({word}|{ALN}+|{joined}) \\. [,:;]" },
     { BUT_1,     COPY,   0,   "{ALN}+ (\\. {ALN}+)* \\. ~({file}) ([^A-Za-z0-9]|\n)" },
     { ALL,       COPY,   0,   "{part} (\\/ {part}){1,2}" },
 
@@ -135,7 +136,7 @@ static const struct PtbRule {
     { ALL,       COPY,   0,   "[A-HJ-XZdlno] {anyapos} {AL}{2} {AL}*" },
     { ALL,       COPY,   0,   "[dDoOlL] {anyapos} {AL}{2} {ALN}* ({hyphen} {ALN}+)*" },
     { ALL,       COPY,   0,   "~(qu) {anyapos} {AL}+" },
-    { ALL,       COPY,   0,   "{AL}+ [aeiouyAEIOUY] {anyapos} [aeiouAEIOU] {AL}*" },
+    { ALL,       COPY,   0,   "{AL}+ [aeiouyAEIOUY] {anyapos} [aeiouA-Z] {AL}*" },
     { ALL,       COPY,   0,   "~(c{apos}mon | e{apos}er | cap{apos}n | ol{apos})" },
     { ALL,       COPY,   0,   "{apos} ~(em|til|cause) | {apos} ~n {apos}?" },
     { BUT_2,     TEXT,   "`",  "' [A-Za-z] [^\\B]" },
@@ -162,7 +163,7 @@ static const struct PtbRule {
 
     /* smileys */
     { BUT_1,     COPY,   0,   "[<>]? [:;=] [-']? [()DPdp\\\\@{|\\[\\]] ([^A-Za-z0-9]|\n)" },
-    { ALL,       COPY,   0,   "[-^=~<>] _ [-^=~<>]" },
+    { ALL,       COPY,   0,   "[-^=~<>'] _ [-^=~<>']" },
     { ALL,       COPY,   0,   "\\( [-^x=~<>] [_.]? [-^x=~<>] \\)" },
 
     /* quotes */
@@ -175,6 +176,7 @@ static const struct PtbRule {
     { ALL,       TEXT,   "--", "\\-{2,4} | –" },
     { ALL,       COPY,   0,   "\\-{5} \\-*" },
     { ALL,       COPY,   0,   "[?!]+ | \\*+ | \\\\\\* | \\#+ | _+ | @@ | << | >>" },
+    { ALL,       COPY,   0,   "-[LR][RSC]B-" },
     { ALL,       TEXT,   "-lsb-", "\\[" },
     { ALL,       TEXT,   "-rsb-", "\\]" },
     { ALL,       TEXT,   "-lcb-", "\\{" },
@@ -183,8 +185,8 @@ static const struct PtbRule {
 };
 enum { PTB_NRULES = sizeof PTB_RULES / sizeof *PTB_RULES };
 
-/* Code points beyond ASCII, by symbol; those not listed are OTHER. Letters, marks and digits are those of Unicode 5.1, as
- * Perl's \p{Present_In: 5.1} lists them, less what ptb.jsonl shows to vanish. */
+/* Code points beyond ASCII, by symbol; those not listed are OTHER. Letters, marks and digits are those of Unicode 5.1,
+ * as Perl's \p{Present_In: 5.1} lists them, less what ptb.jsonl shows to vanish. */
 static const struct PtbRange {
     uint16_t first, last, symbol;
 } PTB_RANGES[] = {
