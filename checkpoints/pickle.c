@@ -385,8 +385,8 @@ static Status fixed_tuple(Vm *vm, size_t n) {
 
 static Status step(Vm *vm, uint8_t op) {
     Status st;
-    uint64_t v;
-    size_t n;
+    uint64_t v = 0;
+    size_t n = 0;
     switch (op) {
     case PROTO: return (st = take_number(vm, 1, &v)) != OK || v <= 5 ? st : bad(vm, "a protocol above 5");
     case FRAME: return take_number(vm, 8, &v);
