@@ -209,7 +209,8 @@ static void compare(const Buf *b, const double *want, const double *plain) {
 }
 
 /* A gradient against central differences of `loss` (in double) with respect to x: all elements, or a sample of a large
- * array. `g` holds the gradient, its start value subtracted where `added`. Bounds: 2e-5 (f32), 2^-6 (bf16) of the largest. */
+ * array. `g` holds the gradient, its start value subtracted where `added`. Bounds: 2e-5 (f32), 2^-6 (bf16) of the largest, and what
+ * 1e-13 of the loss, its own rounding, makes of a difference. */
 static void differentiate(const Buf *g, bool added, double *x, double (*loss)(void)) {
     enum { SAMPLE = 48, SMALL = 500 };
     const double h = 1e-5;
@@ -226,7 +227,7 @@ static void differentiate(const Buf *g, bool added, double *x, double (*loss)(vo
         x[j] = keep;
         scale = fmax(scale, fabs(fd[i]));
     }
-    double bound = (E == DT_BF16 ? 0x1p-6 : 2e-5) * scale + 1e-9;
+    double bound = (E == DT_BF16 ? 0x1p-6 : 2e-5) * scale + 1e-13 / h * fmax(1.0, fabs(loss()));
     for (int64_t i = 0; i < n; i++) {
         double v = g->y[at[i]] - (added ? g->x[at[i]] : 0.0);
         if (!(fabs(v - fd[i]) <= bound))
