@@ -140,17 +140,24 @@ static hid_t access_list(void) {
     return list;
 }
 
+/* How to create a file, group or data set that does not remember when: equal content makes equal bytes. */
+static hid_t timeless(hid_t class) {
+    hid_t list = H5Pcreate(class);
+    if (list >= 0) H5Pset_obj_track_times(list, 0);
+    return list;
+}
+
 Status h5_create(H5File **out, const char *path, size_t align) {
     *out = NULL;
     H5File *f = blank(path);
     if (!f) return ERR_MEMORY;
     enter();
     Status st = OK;
-    hid_t list = access_list();
-    if (list < 0 || H5Pset_libver_bounds(list, H5F_LIBVER_V18, H5F_LIBVER_V18) < 0 ||
-        H5Pset_alignment(list, align, 4096) < 0 ||
-        (f->id = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list)) < 0)
+    hid_t list = access_list(), plain = timeless(H5P_FILE_CREATE);
+    if (list < 0 || plain < 0 || H5Pset_libver_bounds(list, H5F_LIBVER_V18, H5F_LIBVER_V18) < 0 ||
+        H5Pset_alignment(list, align, 4096) < 0 || (f->id = H5Fcreate(path, H5F_ACC_TRUNC, plain, list)) < 0)
         st = fail(ERR_IO, path, "", "created");
+    drop(plain);
     drop(list);
     leave(st);
     if (st == OK) *out = f;
@@ -210,9 +217,10 @@ Status h5_close(H5File *f) {
 
 Status h5_group(H5File *f, const char *path) {
     enter();
-    hid_t g = H5Gcreate2(f->id, path, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t list = timeless(H5P_GROUP_CREATE), g = H5Gcreate2(f->id, path, H5P_DEFAULT, list, H5P_DEFAULT);
     Status st = g < 0 ? fail(ERR_IO, f->path, path, "created") : OK;
     drop(g);
+    drop(list);
     return leave(st);
 }
 
@@ -247,7 +255,7 @@ Status h5_put(H5File *f, const char *path, H5Kind kind, size_t width, int ndim, 
     }
     enter();
     Status st = OK;
-    hid_t type = type_of(kind, width), space = H5Screate_simple(ndim, n, NULL), list = H5Pcreate(H5P_DATASET_CREATE), ds = -1;
+    hid_t type = type_of(kind, width), space = H5Screate_simple(ndim, n, NULL), list = timeless(H5P_DATASET_CREATE), ds = -1;
     if (type < 0 || space < 0 || list < 0 || H5Pset_layout(list, H5D_CONTIGUOUS) < 0 ||
         H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) < 0 ||
         (ds = H5Dcreate2(f->id, path, type, space, H5P_DEFAULT, list, H5P_DEFAULT)) < 0)

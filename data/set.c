@@ -9,21 +9,20 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "data/manifest.h"
+#include "data/source.h"
 #include "kernels/mem.h"
 
 typedef struct {
-    char *path;
     Shard *s;                      /* NULL: another part's, or missing */
-    const ManifestShard *listed;   /* NULL: found without a manifest */
+    const SourceFile *file;
     int64_t first, images;
 } Entry;
 
 struct Set {
     char *path;
-    Entry *entry;
-    int64_t n, images, captions, manifests;
-    Manifest **manifest;           /* (manifests) own what entries point to */
+    Source source;
+    Entry *entry;                  /* (n) */
+    int64_t n, images, captions;
     const Shard *any;              /* some shard that is open */
     int part, parts;
     bool allow_missing, scaled;
@@ -39,28 +38,13 @@ static void allow_files(int64_t n) {
     setrlimit(RLIMIT_NOFILE, &r);
 }
 
-/* The file is the one that the manifest means. */
-static Status check_listed(const Entry *e, const char *manifest) {
-    const ManifestShard *m = e->listed;
+static Status open_entry(Set *s, Entry *e) {
+    const SourceFile *f = e->file;
     struct stat sb;
-    if (stat(e->path, &sb) != 0) return err_set(ERR_IO, "%s: %s", e->path, strerror(errno));
-    if (sb.st_size != m->bytes)
-        return err_set(ERR_FORMAT, "%s: has %lld bytes, %s says %" PRId64 ": it was cut short or replaced", e->path,
-                       (long long)sb.st_size, manifest, m->bytes);
-    if (e->s->images != m->images)
-        return err_set(ERR_FORMAT, "%s: has %" PRId64 " images, %s says %" PRId64, e->path, e->s->images, manifest, m->images);
-    if (m->content >= 0 && m->content != shard_content(e->s))
-        return err_set(ERR_FORMAT, "%s: is another version than the one %s lists; write the manifest again if it is right",
-                       e->path, manifest);
-    return OK;
-}
-
-static Status open_entry(Set *s, Entry *e, const char *manifest) {
-    struct stat sb;
-    if (e->listed && stat(e->path, &sb) != 0 && errno == ENOENT)
-        return s->allow_missing ? OK : err_set(ERR_IO, "%s: is missing, %s lists it", e->path, manifest);
-    Status st = shard_open(&e->s, e->path, false);
-    if (st == OK && e->listed) st = check_listed(e, manifest);
+    if (f->listed && stat(f->path, &sb) != 0 && errno == ENOENT)
+        return s->allow_missing ? OK : err_set(ERR_IO, "%s: is missing, %s lists it", f->path, f->manifest);
+    Status st = shard_open(&e->s, f->path, false);
+    if (st == OK) st = source_check(f, e->s);
     if (st == OK && s->any) st = shard_same_kind(s->any, e->s);
     if (st != OK) return st;
     if (!s->any) s->any = e->s;
@@ -70,97 +54,34 @@ static Status open_entry(Set *s, Entry *e, const char *manifest) {
     return OK;
 }
 
-/* Takes over `path`, also when it fails. */
-static Status add(Set *s, char *path, const ManifestShard *listed, const char *manifest) {
-    if (!path) return ERR_MEMORY;
-    Entry *more = mem_grow(s->entry, (size_t)s->n + 1, sizeof *more);
-    if (!more) {
-        free(path);
-        return ERR_MEMORY;
+static Status open_entries(Set *s) {
+    allow_files(s->source.n / s->parts);
+    if (!(s->entry = mem_new((size_t)s->source.n, sizeof *s->entry))) return ERR_MEMORY;
+    for (int64_t k = 0; k < s->source.n; k++) {
+        const SourceFile *f = &s->source.file[k];
+        Entry *e = &s->entry[k];
+        *e = (Entry){.file = f, .first = s->images, .images = f->listed ? f->listed->images : 0};
+        s->n = k + 1;
+        if (s->parts > 1 && !f->listed)
+            return err_set(ERR_USAGE, "%s: a set that is read in parts needs a manifest.json", f->path);
+        Status st = k % s->parts == s->part ? open_entry(s, e) : OK;
+        if (st != OK) return st;
+        s->images += e->images;
     }
-    s->entry = more;
-    int64_t k = s->n++;
-    Entry *e = &s->entry[k];
-    *e = (Entry){.path = path, .listed = listed, .first = s->images, .images = listed ? listed->images : 0};
-    if (s->parts > 1 && !listed)
-        return err_set(ERR_USAGE, "%s: a set that is read in parts needs a manifest.json", path);
-    Status st = k % s->parts == s->part ? open_entry(s, e, manifest) : OK;
-    s->images += e->images;
-    return st;
-}
-
-static Status add_manifest(Set *s, const char *path) {
-    const char *slash = strrchr(path, '/');
-    int dir = slash ? (int)(slash - path) + 1 : 0;
-    Manifest **more = mem_grow(s->manifest, (size_t)s->manifests + 1, sizeof *more);
-    if (!more) return ERR_MEMORY;
-    s->manifest = more;
-    Manifest *m;
-    Status st = manifest_read(&m, path);
-    if (st != OK) return st;
-    s->manifest[s->manifests++] = m;
-    allow_files(m->n / s->parts);
-    for (int64_t i = 0; st == OK && i < m->n; i++)
-        st = add(s, mem_format("%.*s%s", dir, path, m->shard[i].file), &m->shard[i], path);
-    return st;
-}
-
-static Status add_folder(Set *s, const char *dir) {
-    struct stat sb;
-    char **names, *manifest = mem_format("%s/manifest.json", dir);
-    int64_t n = 0;
-    if (!manifest) return ERR_MEMORY;
-    if (stat(manifest, &sb) == 0) {
-        Status st = add_manifest(s, manifest);
-        free(manifest);
-        return st;
-    }
-    free(manifest);
-    Status st = manifest_scan(dir, &names, &n);
-    if (st != OK) return st;
-    if (n == 0) st = err_set(ERR_USAGE, "%s: holds neither manifest.json nor a shard (*.h5)", dir);
-    allow_files(n);
-    for (int64_t i = 0; i < n; i++) {
-        if (st == OK) st = add(s, mem_format("%s/%s", dir, names[i]), NULL, NULL);
-        free(names[i]);
-    }
-    free(names);
-    return st;
-}
-
-static Status add_source(Set *s, const char *path) {
-    struct stat sb;
-    size_t n = strlen(path);
-    if (stat(path, &sb) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
-    if (S_ISDIR(sb.st_mode)) return add_folder(s, path);
-    if (n > 5 && strcmp(path + n - 5, ".json") == 0) return add_manifest(s, path);
-    return add(s, mem_strdup(path), NULL, NULL);
-}
-
-/* A path with commas is several paths, unless there is a file of that name. */
-static Status add_sources(Set *s, const char *path) {
-    struct stat sb;
-    if (!strchr(path, ',') || stat(path, &sb) == 0) return add_source(s, path);
-    Status st = OK;
-    char *list = mem_strdup(path), *rest = NULL;
-    if (!list) return ERR_MEMORY;
-    for (char *p = strtok_r(list, ",", &rest); p && st == OK; p = strtok_r(NULL, ",", &rest)) st = add_source(s, p);
-    free(list);
-    return st;
+    if (s->any) return OK;
+    return err_set(ERR_USAGE, "%s: has no shard for part %d of %d (%" PRId64 " are listed)", s->path, s->part, s->parts, s->n);
 }
 
 Status set_open_part(Set **out, const char *path, int part, int parts, bool allow_missing) {
     BUG_ON(parts < 1 || part < 0 || part >= parts, "part %d of %d", part, parts);
     *out = NULL;
-    if (!path[0]) return err_set(ERR_USAGE, "no data set is given");
     Set *s = mem_new(1, sizeof *s);
     if (!s) return ERR_MEMORY;
     s->part = part;
     s->parts = parts;
     s->allow_missing = allow_missing;
-    Status st = (s->path = mem_strdup(path)) ? add_sources(s, path) : ERR_MEMORY;
-    if (st == OK && !s->any)
-        st = err_set(ERR_USAGE, "%s: has no shard for part %d of %d (%" PRId64 " are listed)", path, part, parts, s->n);
+    Status st = (s->path = mem_strdup(path)) ? source_list(&s->source, path) : ERR_MEMORY;
+    if (st == OK) st = open_entries(s);
     if (st == OK) {
         *out = s;
         return OK;
@@ -173,13 +94,9 @@ Status set_open(Set **s, const char *path) { return set_open_part(s, path, 0, 1,
 
 void set_close(Set *s) {
     if (!s) return;
-    for (int64_t i = 0; i < s->n; i++) {
-        shard_close(s->entry[i].s);
-        free(s->entry[i].path);
-    }
-    for (int64_t i = 0; i < s->manifests; i++) manifest_free(s->manifest[i]);
+    for (int64_t i = 0; i < s->n; i++) shard_close(s->entry[i].s);
+    source_free(&s->source);
     free(s->entry);
-    free(s->manifest);
     free(s->path);
     free(s);
 }
@@ -228,7 +145,7 @@ static const Entry *entry_of(const Set *s, int64_t image) {
 
 static const Shard *shard_of(const Set *s, int64_t image, int64_t *local) {
     const Entry *e = entry_of(s, image);
-    BUG_ON(!e->s, "image %lld lies in %s, which is not open", (long long)image, e->path);
+    BUG_ON(!e->s, "image %lld lies in %s, which is not open", (long long)image, e->file->path);
     *local = image - e->first;
     return e->s;
 }
@@ -288,10 +205,10 @@ bool split_matches(const char *wanted, const char *split) {
 /* A shard of this part that should be here and is not, and of whose images some are wanted. */
 static Status check_missing(const Set *s, const Entry *e, const char *split) {
     if ((e - s->entry) % s->parts != s->part) return OK;
-    for (int64_t i = 0; i < e->listed->nsplits; i++)
-        if (e->listed->split[i].images && split_matches(split, e->listed->split[i].name))
-            return err_set(ERR_USAGE, "%s: is missing, and holds %" PRId64 " images of split \"%s\"", e->path,
-                           e->listed->split[i].images, e->listed->split[i].name);
+    for (int64_t i = 0; i < e->file->listed->nsplits; i++)
+        if (e->file->listed->split[i].images && split_matches(split, e->file->listed->split[i].name))
+            return err_set(ERR_USAGE, "%s: is missing, and holds %" PRId64 " images of split \"%s\"", e->file->path,
+                           e->file->listed->split[i].images, e->file->listed->split[i].name);
     return OK;
 }
 
@@ -342,13 +259,13 @@ SplitCount set_count(const Set *s, const char *split, int part) {
     SplitCount c = {0, 0};
     for (int64_t k = part; k < s->n; k += s->parts) {
         const Entry *e = &s->entry[k];
-        for (int64_t i = 0; e->listed && i < e->listed->nsplits; i++) {
-            const ManifestSplit *p = &e->listed->split[i];
+        for (int64_t i = 0; e->file->listed && i < e->file->listed->nsplits; i++) {
+            const ManifestSplit *p = &e->file->listed->split[i];
             if (!split_matches(split, p->name)) continue;
             c.captioned += p->captioned;
             c.captions += p->captions;
         }
-        for (int64_t i = 0; !e->listed && i < e->images; i++) {
+        for (int64_t i = 0; !e->file->listed && i < e->images; i++) {
             if (!split_matches(split, column_text(&e->s->split, i))) continue;
             int64_t captions = shard_captions_of(e->s, i);
             c.captioned += captions > 0;
@@ -363,7 +280,7 @@ SplitCount set_count(const Set *s, const char *split, int part) {
 Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *scale) {
     int64_t views = s->any->views, image = row / views, local;
     const Entry *e = entry_of(s, image);
-    if (!e->s) return err_set(ERR_USAGE, "%s: is missing here, and holds image %" PRId64 " of the set", e->path, image);
+    if (!e->s) return err_set(ERR_USAGE, "%s: is missing here, and holds image %" PRId64 " of the set", e->file->path, image);
     local = (image - e->first) * views + row % views;
     if (scale) *scale = shard_scale(e->s, local);
     return shard_read(e->s, local, verify, dst);

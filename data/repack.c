@@ -1,0 +1,229 @@
+/* repack: see repack.h. */
+#include "data/repack.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "data/caption.h"
+#include "data/features.h"
+#include "data/manifest.h"
+#include "data/outfile.h"
+#include "data/set.h"
+#include "kernels/mem.h"
+
+/* ---- element types ---- */
+
+Status quantise(void *dst, float *scale, DType to, const float *x, size_t n) {
+    float most = 0, limit = to == DT_I8 ? 127.0f : 448.0f;
+    bool finite = true;
+    BUG_ON(to != DT_I8 && to != DT_E4M3, "quantise to %s", dtype_name(to));
+    for (size_t i = 0; i < n; i++) {
+        float a = fabsf(x[i]);
+        finite &= a <= 3.4028234e38f;
+        most = a > most ? a : most;
+    }
+    if (!finite) return err_set(ERR_NUMERIC, "a number is not finite");
+    *scale = most / limit;
+    if (*scale < 1e-37f) *scale = 1;                       /* all zero, or as good as zero */
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i] / *scale;
+        if (to == DT_I8) ((int8_t *)dst)[i] = (int8_t)lrintf(v);
+        else ((uint8_t *)dst)[i] = e4m3_from_f32(v);
+    }
+    return OK;
+}
+
+/* The row that work->raw holds, in the new type: *data points to it. */
+typedef struct { void *raw, *out; float *real; } Work;
+
+static Status convert(const Work *w, DType from, DType to, size_t n, float *scale, const void **data) {
+    *data = w->raw;
+    if (from == to) return OK;
+    dtype_to_f32(w->real, w->raw, from, n);
+    for (size_t i = 0; i < n; i++) w->real[i] *= *scale;
+    *scale = 1;
+    *data = w->out;
+    if (to == DT_I8 || to == DT_E4M3) return quantise(w->out, scale, to, w->real, n);
+    dtype_from_f32(w->out, to, w->real, n);
+    if (features_finite(w->out, to, n)) return OK;
+    return err_set(ERR_FORMAT, "a number is too large for %s", dtype_name(to));
+}
+
+/* ---- one shard ---- */
+
+typedef struct {
+    const RepackSpec *spec;
+    const Set *set;
+    DType dtype;
+    bool scale;
+    const int64_t *images;         /* those of the shard */
+    int64_t n, captions;
+    ShardItem *items;              /* (n) */
+    char **text, *bytes;           /* (captions) captions ended by NULs, in one block */
+    uint64_t *offset;              /* (captions + 1) token cache */
+    uint16_t *ids;
+    TokenCache tokens;
+} Piece;
+
+static Status list_items(Piece *p) {
+    size_t bytes = 0, at = 0, m = 0, n;
+    p->captions = 0;
+    for (int64_t i = 0; i < p->n; i++)
+        for (int64_t k = 0; k < set_ncaptions(p->set, p->images[i]); k++, p->captions++) {
+            set_caption(p->set, p->images[i], k, &n);
+            bytes += n + 1;
+        }
+    p->items = mem_new((size_t)p->n, sizeof *p->items);
+    p->text = mem_new((size_t)p->captions, sizeof *p->text);
+    p->bytes = mem_new(bytes, 1);
+    if (!p->items || !p->text || !p->bytes) return ERR_MEMORY;
+    for (int64_t i = 0; i < p->n; i++) {
+        int64_t image = p->images[i], captions = set_ncaptions(p->set, image);
+        p->items[i] = (ShardItem){set_image_id(p->set, image), set_split(p->set, image), set_source(p->set, image), captions,
+                                  (const char *const *)p->text + m};
+        for (int64_t k = 0; k < captions; k++) {
+            const char *c = set_caption(p->set, image, k, &n);
+            if (memchr(c, 0, n))
+                return err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image \"%s\" holds a NUL", set_path(p->set), k,
+                               p->items[i].image_id);
+            p->text[m++] = memcpy(p->bytes + at, c, n);
+            at += n + 1;
+        }
+    }
+    return OK;
+}
+
+static Status make_tokens(Piece *p) {
+    const RepackSpec *s = p->spec;
+    int words = s->max_words ? s->max_words : CAPTION_MAX_WORDS, n;
+    size_t most;
+    if (wp_size(s->wp) > UINT16_MAX + 1)
+        return err_set(ERR_USAGE, "a token cache holds 65536 word pieces at most, the vocabulary has %d", wp_size(s->wp));
+    int32_t *ids = mem_new((size_t)s->max_tokens, sizeof *ids);
+    p->offset = mem_new((size_t)p->captions + 1, sizeof *p->offset);
+    p->ids = mem_mul((size_t)p->captions, (size_t)s->max_tokens, &most) ? mem_new(most, sizeof *p->ids) : NULL;
+    Status st = ids && p->offset && p->ids ? OK : ERR_MEMORY;
+    uint64_t at = 0;
+    for (int64_t m = 0; st == OK && m < p->captions; m++) {
+        char *clean;
+        size_t bytes;
+        if ((st = caption_blip(&clean, &bytes, p->text[m], strlen(p->text[m]), s->prompt, words)) != OK) break;
+        st = wp_encode(s->wp, clean, bytes, s->max_tokens, ids, &n, NULL);
+        free(clean);
+        for (int i = 0; st == OK && i < n; i++) p->ids[at++] = (uint16_t)ids[i];
+        p->offset[m + 1] = at;
+    }
+    p->tokens = (TokenCache){{wp_hash(s->wp), s->max_tokens, words, s->prompt ? s->prompt : ""}, p->offset, p->ids};
+    free(ids);
+    return st;
+}
+
+static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t total) {
+    int64_t V = set_views(p->set);
+    size_t n = (size_t)(set_P(p->set) * set_E(p->set));
+    Work work = {mem_new(set_row_bytes(p->set), 1), mem_new(n, (size_t)dtype_size(p->dtype)), mem_new(n, sizeof(float))};
+    Status st = work.raw && work.out && work.real ? OK : ERR_MEMORY;
+    for (int64_t i = 0; st == OK && i < p->n; i++) {
+        for (int64_t v = 0; st == OK && v < V; v++) {
+            float scale;
+            const void *data;
+            if (shard_has(w, i * V + v)) continue;
+            if ((st = set_read_row(p->set, p->images[i] * V + v, true, work.raw, &scale)) != OK) break;
+            st = convert(&work, set_dtype(p->set), p->dtype, n, &scale, &data);
+            if (st != OK) st = err_context(st, "%s: image \"%s\"", set_path(p->set), p->items[i].image_id);
+            else st = shard_write(w, i * V + v, data, scale);
+        }
+        if (st == OK) st = listener_tell(&p->spec->listener, before + i + 1, total);
+    }
+    free(work.raw);
+    free(work.out);
+    free(work.real);
+    return st;
+}
+
+/* A shard that has its name already must be the one we would write: features are not compared, everything else is. */
+static Status same(const Piece *p, const char *path) {
+    Shard *s;
+    Status st = shard_open(&s, path, false);
+    if (st != OK) return st;
+    bool eq = s->dtype == p->dtype && s->images == p->n && !s->scale == !p->scale && s->captions == p->captions &&
+              !s->tokens == !p->spec->wp && !encoder_difference(&s->encoder, set_encoder(p->set));
+    for (int64_t i = 0; eq && i < p->n; i++)
+        eq = strcmp(column_text(&s->image_id, i), p->items[i].image_id) == 0 &&
+             strcmp(column_text(&s->split, i), p->items[i].split) == 0;
+    shard_close(s);
+    return eq ? OK : err_set(ERR_USAGE, "%s: exists and holds something else; give another 'out', or delete it", path);
+}
+
+static Status write_piece(Piece *p, const char *path, int64_t before, int64_t total) {
+    struct stat sb;
+    ShardWriter *w = NULL;
+    Status st = list_items(p);
+    if (st == OK && stat(path, &sb) == 0) {
+        st = same(p, path);
+        return st == OK ? listener_tell(&p->spec->listener, before + p->n, total) : st;
+    }
+    if (st == OK && p->spec->wp) st = make_tokens(p);
+    if (st != OK) return st;
+    ShardSpec spec = {.encoder = *set_encoder(p->set), .dtype = p->dtype, .images = p->n, .views = set_views(p->set),
+                      .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .items = p->items,
+                      .tokens = p->spec->wp ? &p->tokens : NULL};
+    if ((st = shard_create(&w, path, &spec)) != OK) return st;
+    if ((st = copy_rows(p, w, before, total)) == OK) return shard_finish(w);
+    shard_abandon(w);
+    return st;
+}
+
+static void free_piece(Piece *p) {
+    free(p->items);
+    free(p->text);
+    free(p->bytes);
+    free(p->offset);
+    free(p->ids);
+    p->items = NULL;
+    p->text = NULL;
+    p->bytes = NULL;
+    p->offset = NULL;
+    p->ids = NULL;
+}
+
+/* ---- all of them ---- */
+
+static Status write_pieces(Piece *p, const int64_t *images, int64_t n, bool one_file, RepackReport *r) {
+    const RepackSpec *s = p->spec;
+    int64_t size = s->shard_images > 0 && !one_file ? s->shard_images : n;
+    Status st = one_file ? OK : outfile_mkdir(s->out);
+    for (int64_t k = 0; st == OK && k * size < n; k++) {
+        char *path = one_file ? mem_strdup(s->out) : mem_format("%s/set-%05" PRId64 ".h5", s->out, k);
+        p->images = images + k * size;
+        p->n = n - k * size < size ? n - k * size : size;
+        st = path ? write_piece(p, path, k * size, n) : ERR_MEMORY;
+        r->images += p->n;
+        r->captions += p->captions;
+        r->shards++;
+        free_piece(p);
+        free(path);
+    }
+    return st == OK && !one_file ? manifest_write(s->out) : st;
+}
+
+Status repack(const RepackSpec *spec, RepackReport *r) {
+    *r = (RepackReport){0};
+    Set *set;
+    int64_t *images = NULL, n;
+    size_t len = strlen(spec->out);
+    bool one_file = len > 3 && strcmp(spec->out + len - 3, ".h5") == 0;
+    BUG_ON(spec->wp && spec->max_tokens < 2, "repack: max_tokens %d", spec->max_tokens);
+    Status st = set_open(&set, spec->in);
+    if (st != OK) return st;
+    Piece p = {.spec = spec, .set = set, .dtype = spec->dtype < 0 ? set_dtype(set) : (DType)spec->dtype};
+    p.scale = p.dtype == set_dtype(set) ? set_scaled(set) : p.dtype == DT_I8 || p.dtype == DT_E4M3;
+    st = set_select(set, spec->split ? spec->split : "", &images, &n);
+    if (st == OK) st = write_pieces(&p, images, n, one_file, r);
+    free(images);
+    set_close(set);
+    return st;
+}

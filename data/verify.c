@@ -1,0 +1,123 @@
+/* verify: see verify.h. */
+#include "data/verify.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/features.h"
+#include "data/source.h"
+#include "data/strmap.h"
+#include "data/unicode.h"
+#include "kernels/mem.h"
+
+typedef struct {
+    VerifySay *say;
+    void *ctx;
+    const Listener *listener;
+    VerifyReport *r;
+    StrMap ids;                    /* image id -> number of its image in the set; keys belong to the shards */
+    Shard **shard;                 /* (n) those that opened; they stay open for the sake of the keys */
+    int64_t n, known_rows;
+} Verify;
+
+/* The message of this thread is a problem. */
+static void problem(Verify *v) {
+    v->r->problems++;
+    v->say(v->ctx, err_message());
+}
+
+static void check_captions(Verify *v, const Shard *s, int64_t image) {
+    int64_t captions = shard_captions_of(s, image);
+    v->r->captions += captions;
+    v->r->uncaptioned += captions == 0;
+    for (int64_t k = 0; k < captions; k++) {
+        size_t n, bad;
+        const char *text = shard_caption(s, image, k, &n), *id = column_text(&s->image_id, image);
+        if (n == 0) {
+            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is empty", s->path, k, image, id);
+            problem(v);
+        } else if (!utf8_valid(text, n, &bad)) {
+            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is not UTF-8 at byte %zu", s->path, k, image,
+                    id, bad);
+            problem(v);
+        }
+    }
+}
+
+static Status check_ids(Verify *v, const Shard *s) {
+    for (int64_t i = 0; i < s->images; i++) {
+        const char *id = column_text(&s->image_id, i);
+        const int64_t *before = strmap_get(&v->ids, id);
+        if (!id[0] || !utf8_valid(id, strlen(id), NULL)) {
+            err_set(ERR_FORMAT, "%s: the id of image %" PRId64 " is %s", s->path, i, id[0] ? "not UTF-8" : "empty");
+            problem(v);
+        } else if (before) {
+            err_set(ERR_FORMAT, "%s: image %" PRId64 " has the id \"%s\", which image %" PRId64 " of the set has already", s->path, i,
+                    id, *before);
+            problem(v);
+        } else {
+            Status st = strmap_put(&v->ids, id, v->r->images + i);
+            if (st != OK) return st;
+        }
+        check_captions(v, s, i);
+    }
+    return OK;
+}
+
+static Status check_rows(Verify *v, const Shard *s) {
+    void *row = mem_new(s->row_bytes, 1);
+    if (!row) return ERR_MEMORY;
+    Status st = OK;
+    v->known_rows += s->rows;
+    for (int64_t i = 0; st == OK && i < s->rows; i++) {
+        if (shard_read(s, i, true, row) != OK) {
+            problem(v);
+        } else if (!features_finite(row, s->dtype, (size_t)(s->P * s->E))) {
+            err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") holds a number that is not finite", s->path, i,
+                    column_text(&s->image_id, i / s->views));
+            problem(v);
+        }
+        v->r->rows++;
+        st = listener_tell(v->listener, v->r->rows, v->known_rows);
+    }
+    free(row);
+    return st;
+}
+
+static Status check_file(Verify *v, const SourceFile *f) {
+    Shard *s;
+    Status st = shard_open(&s, f->path, false);
+    v->r->shards++;
+    if (st == OK) {
+        v->shard[v->n++] = s;
+        st = source_check(f, s);
+        if (st == OK && v->n > 1) st = shard_same_kind(v->shard[0], s);
+    }
+    if (st == ERR_MEMORY) return st;
+    if (st != OK) problem(v);
+    if (!s) return OK;
+    if (s->warning) {
+        v->r->warnings++;
+        v->say(v->ctx, s->warning);
+    }
+    if ((st = check_ids(v, s)) != OK) return st;
+    v->r->images += s->images;
+    return check_rows(v, s);
+}
+
+Status verify_set(const char *path, VerifySay *say, void *ctx, const Listener *listener, VerifyReport *r) {
+    *r = (VerifyReport){0};
+    Source source = {0};
+    static const Listener nobody = {0};
+    Verify v = {.say = say, .ctx = ctx, .listener = listener ? listener : &nobody, .r = r};
+    Status st = source_list(&source, path);
+    if (st == OK && !(v.shard = mem_new((size_t)source.n, sizeof(Shard *)))) st = ERR_MEMORY;
+    for (int64_t i = 0; st == OK && i < source.n; i++) st = check_file(&v, &source.file[i]);
+    strmap_free(&v.ids);
+    for (int64_t i = 0; i < v.n; i++) shard_close(v.shard[i]);
+    free(v.shard);
+    source_free(&source);
+    return st;
+}
