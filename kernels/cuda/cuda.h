@@ -13,8 +13,8 @@
 #include "kernels/backend.h"
 
 /* Workspace, from set_workspace: [0, WS_COMPUTE) belongs to whatever op runs on the compute stream (partial sums, cuBLASLt's
- * scratch: no op keeps anything there for the next one), the rest to the communication stream. */
-enum { WS_COMPUTE = 64 << 20, WS_COMM = 16 << 20, WS_BIAS = 1 << 20 };
+ * scratch: no op keeps anything there for the next one; gemm gives cuBLASLt WS_GEMM of it), the rest to the communication stream. */
+enum { WS_COMPUTE = 64 << 20, WS_COMM = 16 << 20, WS_GEMM = 32 << 20, WS_BIAS = 1 << 20 };
 
 typedef struct {
     int device, sms, cc;                 /* cc: 90 for compute capability 9.0 */
@@ -86,6 +86,8 @@ void cuda_grad_scale(float *scale, float *norm_out, const double *sumsq, float m
 /* dst[k][c] += sum over p < parts of partial[(k parts + p) stride + c], c < C, for up to three k; a NULL dst is left out. In
  * order of p: the second half of every sum over rows. */
 void cuda_add_partials(float *const dst[3], const float *partial, int parts, int64_t stride, int64_t C);
+/* c(m,n) = [c +] sums(m,n) + bias(n); sums (dense) or bias may be NULL. */
+void cuda_gemm_finish(void *c, DType ct, int64_t ldc, const float *sums, const void *bias, DType bt, int64_t m, int64_t n, bool add);
 cudaError_t cuda_probe(void);                       /* whether this build has code for the current GPU */
 #ifdef __cplusplus
 }

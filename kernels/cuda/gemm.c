@@ -13,7 +13,8 @@
  * in the workspace (fixed order): the same input gives the same bits. An algorithm that cannot do the exact shape (AlgoCheck)
  * is asked for anew, for this shape alone.
  *
- * Not served: f32 operands with a bf16 result (nobody wants it). */
+ * What cuBLASLt has no product for is finished by a kernel of rows.cu: f32 operands with a bf16 result (f32 sums of a strip of
+ * rows, then rounded), and the empty sum (k = 0). Neither occurs in training. */
 #include <cublasLt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,7 +89,7 @@ static bool load(const Gemm *g) {
     }
     if (!ok(lt.cublasLtCreate(&my.handle), "create", g) || !ok(lt.cublasLtMatmulPreferenceCreate(&my.preference), "preference", g))
         return false;
-    uint64_t scratch = WS_COMPUTE - WS_BIAS;
+    uint64_t scratch = WS_GEMM;
     uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     return ok(lt.cublasLtMatmulPreferenceSetAttribute(my.preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &scratch, sizeof scratch),
               "workspace", g) &&
@@ -191,26 +192,12 @@ static bool settle(Plan *p, const Gemm *g) {
     if (!size_plan(p, g, g->m, g->n, g->k)) return false;
     cublasLtMatmulHeuristicResult_t r;
     bool fits = p->found && lt.cublasLtMatmulAlgoCheck(my.handle, p->op, p->b, p->a, p->c, p->c, &p->algo, &r) == CUBLAS_STATUS_SUCCESS &&
-                r.workspaceSize <= (size_t)WS_COMPUTE - WS_BIAS;
+                r.workspaceSize <= (size_t)WS_GEMM;
     if (fits) p->m = g->m, p->n = g->n, p->k = g->k;
     return true;
 }
 
-/* A sum of nothing: zeros, or what was there. */
-static void empty(const Gemm *g) {
-    size_t e = (size_t)dtype_size(g->ct);
-    BUG_ON(g->bias, "gemm: a bias on a product with k = 0");
-    if (!g->add)
-        cuda_ok(cudaMemset2DAsync(g->c, (size_t)g->ldc * e, 0, (size_t)g->n * e, (size_t)g->m, cuda.compute), "gemm");
-}
-
-static void gemm(const Gemm *g, DType elem) {
-    if (!g->m || !g->n) return;
-    if (!g->k) {
-        empty(g);
-        return;
-    }
-    BUG_ON(g->ab == DT_F32 && g->ct != DT_F32, "gemm: f32 operands with a %s result", dtype_name(g->ct));
+static void multiply(const Gemm *g, DType elem) {
     if (!load(g)) return;
     char *scratch = cuda_workspace(WS_COMPUTE, "gemm");
     const void *bias = g->bias;
@@ -251,12 +238,35 @@ static void gemm(const Gemm *g, DType elem) {
     }
     if (bias && !SET(BIAS_POINTER, bias)) goto done;
     float one = 1.0f, beta = g->add ? 1.0f : 0.0f;
-    ok(lt.cublasLtMatmul(my.handle, p->op, &one, g->b, p->b, g->a, p->a, &beta, g->c, p->c, g->c, p->c, &p->algo, scratch, WS_COMPUTE - WS_BIAS,
-                         cuda.compute),
+    ok(lt.cublasLtMatmul(my.handle, p->op, &one, g->b, p->b, g->a, p->a, &beta, g->c, p->c, g->c, p->c, &p->algo, scratch, WS_GEMM, cuda.compute),
        "matmul", g);
     cuda_launched("gemm");
 done:
     forget(&single);
+}
+
+/* f32 operands, bf16 result: as many rows at a time as the workspace holds sums of. */
+static void multiply_rounded(const Gemm *g, DType elem) {
+    size_t row = (size_t)g->n * sizeof(float);
+    float *sums = (float *)((char *)cuda_workspace(WS_COMPUTE, "gemm") + WS_GEMM);
+    int64_t strip = (int64_t)((WS_COMPUTE - WS_GEMM - WS_BIAS) / row);
+    BUG_ON(!strip, "gemm: rows of %lld", (long long)g->n);
+    for (int64_t r = 0; r < g->m; r += strip) {
+        Gemm part = *g;
+        char *c = (char *)g->c + (size_t)(r * g->ldc) * sizeof(bf16);
+        part.m = g->m - r < strip ? g->m - r : strip;
+        part.a = (const float *)g->a + (g->ta ? r : r * g->lda);
+        part.c = sums, part.ldc = g->n, part.ct = DT_F32, part.bias = NULL, part.add = false;
+        multiply(&part, elem);
+        cuda_gemm_finish(c, g->ct, g->ldc, sums, g->bias, elem, part.m, g->n, g->add);
+    }
+}
+
+static void gemm(const Gemm *g, DType elem) {
+    if (!g->m || !g->n) return;
+    if (!g->k) cuda_gemm_finish(g->c, g->ct, g->ldc, NULL, g->bias, elem, g->m, g->n, g->add);
+    else if (g->ab == DT_F32 && g->ct != DT_F32) multiply_rounded(g, elem);
+    else multiply(g, elem);
 }
 
 void cuda_f32_gemm(const Gemm *g) { gemm(g, DT_F32); }

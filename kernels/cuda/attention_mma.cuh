@@ -1,0 +1,183 @@
+/* attention_mma: the pieces that the three tensor-core kernels share: instructions, tiles in shared memory, who sees what,
+ * dropout of a tile.
+ *
+ * The work of a group (items that share keys) is cut into 16-row tiles of its items; keys of the group are numbered u = 0, 1, ..
+ * through range 0 and then range 1. A warp computes 16 rows x KEYS scores at a time with mma.m16n8k16: lane l holds rows l/4 and
+ * l/4 + 8, columns 2 (l % 4) + {0, 1} of each 8 columns. Operands come from shared memory by ldmatrix: rows of D channels, D
+ * rounded up to 16 and 8 more, so that eight rows of 16 bytes fall into different banks (the stride is an odd number of 16
+ * bytes). cp.async brings tiles, zeros where there is no row or channel. */
+#pragma once
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/device.cuh"
+
+enum { KEYS = 32 };                                          /* keys a step of forward and dq */
+
+template <int D> struct Tile {
+    static constexpr int DP = (D + 15) / 16 * 16, LD = DP + 8, STEPS = DP / 16, CHUNKS = DP / 8;
+};
+
+/* ---- instructions ---- */
+DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* 16 bytes to shared memory; zeros when !there (the address must be valid all the same). */
+DEVICE void copy16(void *dst, const void *src, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(there ? 16 : 0) : "memory");
+}
+DEVICE void copy4(void *dst, const void *src, bool there) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(there ? 4 : 0) : "memory");
+}
+DEVICE void copies_end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+DEVICE void ldmatrix(uint32_t r[4], const bf16 *p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(p))
+                 : "memory");
+}
+DEVICE void ldmatrix_t(uint32_t r[4], const bf16 *p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(p))
+                 : "memory");
+}
+DEVICE uint32_t transposed(uint32_t x) {                     /* an 8 x 8 matrix of bf16, two a lane */
+    uint32_t r;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(x));
+    return r;
+}
+DEVICE void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+DEVICE float exp2_fast(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+/* ---- operands from a tile of rows: where lane l points its ldmatrix ----
+ *   rows_at      16 rows x 16 channels as A (rows of the product are rows), or, transposed, rows as the inner dimension and
+ *                two 8-column blocks of channels as B
+ *   columns_at   16 rows x 16 channels as B: rows are columns of the product, channels the inner dimension */
+template <int D> DEVICE const bf16 *rows_at(const bf16 *tile, int row, int channel, int lane) {
+    return tile + (row + (lane & 15)) * Tile<D>::LD + channel + (lane >> 4) * 8;
+}
+template <int D> DEVICE const bf16 *columns_at(const bf16 *tile, int row, int channel, int lane) {
+    return tile + (row + (lane & 7) + (lane >> 4) * 8) * Tile<D>::LD + channel + (lane >> 3 & 1) * 8;
+}
+
+/* out(16, 16 N) += A(16, D) B^T: A are 16 rows at a, B rows b0.. of tile b. */
+template <int D, int N> DEVICE void product_rows(float (*out)[4], const bf16 *a, const bf16 *b, int b0, int lane) {
+#pragma unroll
+    for (int k = 0; k < Tile<D>::STEPS; k++) {
+        uint32_t x[4], y[4];
+        ldmatrix(x, rows_at<D>(a, 0, k * 16, lane));
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            ldmatrix(y, columns_at<D>(b, b0 + n * 16, k * 16, lane));
+            mma(out[2 * n], x, y[0], y[1]);
+            mma(out[2 * n + 1], x, y[2], y[3]);
+        }
+    }
+}
+
+/* out(16, D) += A(16, 16) B(16, D): A in registers, B rows b0.. of tile b. */
+template <int D> DEVICE void product_columns(float (*out)[4], const uint32_t a[4], const bf16 *b, int b0, int lane) {
+#pragma unroll
+    for (int d = 0; d < Tile<D>::STEPS; d++) {
+        uint32_t y[4];
+        ldmatrix_t(y, rows_at<D>(b, b0, d * 16, lane));
+        mma(out[2 * d], a, y[0], y[1]);
+        mma(out[2 * d + 1], a, y[2], y[3]);
+    }
+}
+
+/* ---- who sees what ---- */
+
+/* A warp's tile: rows row0 .. row0 + 15 of an item. lo: first visible key u; hi(i): one past the last for row i of the item.
+ * number: what to subtract from u for the key's number in the item. */
+typedef struct {
+    AttnItem it;
+    int row0, lo, n0, keys;                                  /* n0: keys of range 0; keys: of both */
+    bool there;
+} WarpTile;
+
+DEVICE int tile_end(const WarpTile &w, int i) {
+    if (!w.there || i >= w.it.nq) return 0;
+    if (!w.it.nb) return w.n0;
+    return w.it.causal ? w.n0 + min(w.it.nb, i + 1) : w.keys;
+}
+DEVICE int tile_most(const WarpTile &w) { return tile_end(w, min(w.row0 + 15, w.it.nq - 1)); }
+DEVICE int tile_first(const AttnItem &it, int n0) { return it.na ? 0 : n0; }
+
+/* The number of the tile in its group decides the item. */
+DEVICE WarpTile find_tile(const AttnGroup &g, const AttnItem *items, int number) {
+    WarpTile w;
+    w.n0 = g.nk[0];
+    w.keys = g.nk[0] + g.nk[1];
+    w.there = false;
+    w.row0 = w.lo = 0;
+    w.it.nq = 0;
+    for (int t = g.item0; t < g.item0 + g.nitems; t++) {
+        AttnItem it = items[t];
+        int tiles = (it.nq + 15) / 16;
+        if (number < tiles) {
+            w.it = it;
+            w.row0 = number * 16;
+            w.lo = tile_first(it, w.n0);
+            w.there = true;
+            break;
+        }
+        number -= tiles;
+    }
+    return w;
+}
+
+DEVICE int64_t group_key_row(const AttnGroup &g, int u) { return u < g.nk[0] ? g.k0[0] + u : g.k0[1] + (u - g.nk[0]); }
+
+/* `rows` rows of D channels of head h into a tile, by all `threads` threads; row_of(r) gives the row, or a negative number for
+ * zeros. */
+template <int D, class F> DEVICE void load_tile(bf16 *tile, const void *base, int64_t ld, int rows, int thread, int threads, F row_of) {
+    for (int c = thread; c < rows * Tile<D>::CHUNKS; c += threads) {
+        int r = c / Tile<D>::CHUNKS, at = c % Tile<D>::CHUNKS;
+        int64_t row = row_of(r);
+        bool there = row >= 0 && at * 8 < D;
+        copy16(tile + r * Tile<D>::LD + at * 8, (const bf16 *)base + (there ? row * ld + at * 8 : 0), there);
+    }
+}
+
+/* ---- dropout ----
+ * A Philox call draws the eight keys of one row and one 8-column block; the four lanes that hold a row need one word each of
+ * every block. So each of the four draws another block, and they exchange: w[j] becomes lane j's word (lane % 4). */
+DEVICE void exchange(uint32_t w[4], int lane) {
+    bool odd = lane & 1, high = lane & 2;
+    uint32_t t = __shfl_xor_sync(~0u, odd ? w[0] : w[1], 1), s = __shfl_xor_sync(~0u, odd ? w[2] : w[3], 1);
+    if (odd) w[0] = t, w[2] = s;
+    else w[1] = t, w[3] = s;
+    t = __shfl_xor_sync(~0u, high ? w[0] : w[2], 2);
+    s = __shfl_xor_sync(~0u, high ? w[1] : w[3], 2);
+    if (high) w[0] = t, w[1] = s;
+    else w[2] = t, w[3] = s;
+}
+
+/* Two neighbours of a row: x = drawn ? x scale : 0. */
+DEVICE void drop2(float *x, uint32_t word, uint32_t threshold, float scale) {
+    x[0] = (word & 0xffff) >= threshold ? x[0] * scale : 0.0f;
+    x[1] = word >> 16 >= threshold ? x[1] * scale : 0.0f;
+}
+
+static constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
+
+/* Blocks with more shared memory than 48 KB must say so. */
+template <class K> static bool allow_shared(K kernel, size_t bytes) {
+    if (bytes > cuda.shared_max) return false;
+    return bytes <= 48 << 10 || cuda_ok(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "attention");
+}
+
+/* At most `most` warps a block, and the blocks alike. */
+static inline int even_warps(int tiles, int most) {
+    int blocks = (tiles + most - 1) / most;
+    return blocks ? (tiles + blocks - 1) / blocks : 1;
+}

@@ -1,0 +1,336 @@
+/* attention_mma_bwd: attention backward in bf16 on the tensor cores (mathematics: attention.cu; pieces: attention_mma.cuh).
+ *
+ * Two kernels, scores computed anew in each, nothing added by atomics.
+ *
+ *   dq       Built like the forward: a warp has 16 rows, the block walks over the keys of the group. P from the kept lse,
+ *            dS = P (dP - delta) goes from the accumulators of S straight into the next product: dQ += dS K. delta = <do, o>
+ *            of each row is computed here and left in the workspace for the second kernel.
+ *   dk, dv   A warp owns 16 keys of the group and the block walks over all rows of all items that see them, 32 at a time (Q, dO,
+ *            lse and delta by cp.async, two steps deep). P and dS are transposed in registers (movmatrix): dV += P'^T dO,
+ *            dK += dS^T Q. So dk and dv of an image's key are written once, whoever looked at it, in the order of the items.
+ *
+ * Bytes a head, group of R rows and U keys: dq reads Q, dO, O and writes dQ: 8RD, K and V 4UD ceil(R / 64), lse and delta 8R;
+ * dk, dv: K, V, dK, dV 8UD (12UD when added to), Q and dO 4RD ceil(U / 96), 8R. FLOPs 6RUD and 8RUD. Cross-attention (R = 64,
+ * U = 257, D = 64): 99 + 181 KB for 14.7 MFLOP: bound by memory: 128 images, 12 heads, 430 MB, 130 us of an H100.
+ *
+ * Registers at D = 64: dq 120, 36 KB of shared memory at four warps: 4 blocks an SM; dk, dv 128 and 46 KB at six warps: 2. */
+#include "kernels/cuda/attention_mma.cuh"
+
+enum { WARPS = 4, KEY_WARPS = 6, ROWS = 32 };
+
+/* ---- dq ----------------------------------------------------------------------------------------------------------- */
+
+template <int D> static size_t dq_shared(int warps) { return (size_t)(warps * 32 + 4 * KEYS) * Tile<D>::LD * sizeof(bf16); }
+
+/* P of a score: 0 where the row does not see the key. */
+DEVICE float probability(float s, float scale, float lse, bool seen) { return seen ? exp2_fast(s * scale - lse) : 0.0f; }
+
+template <int D>
+DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *dO, const bf16 *K, const bf16 *V, const WarpTile &w, const Attn &a, const RowKey key[2],
+                    const float lse[2], const float delta[2], int u0, int lane) {
+    float s[KEYS / 8][4] = {{0}}, dp[KEYS / 8][4] = {{0}}, scale = a.scale * LOG2E;
+    product_rows<D, KEYS / 16>(s, Q, K, 0, lane);
+    product_rows<D, KEYS / 16>(dp, dO, V, 0, lane);
+    if (a.drop.p > 0) {
+        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + ((uint32_t)(u0 - w.lo) >> 3);
+        float keep = 1.0f / (1.0f - a.drop.p);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            Philox x = dropout_block(&a.drop, key[r], first + (lane & 3));
+            exchange(x.v, lane);
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++) drop2(&dp[n][2 * r], x.v[n], threshold, keep);
+        }
+    }
+    int column = u0 + 2 * (lane & 3), end[2] = {tile_end(w, w.row0 + (lane >> 2)), tile_end(w, w.row0 + (lane >> 2) + 8)};
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int u = column + n * 8 + (e & 1), r = e >> 1;
+            s[n][e] = probability(s[n][e], scale, lse[r], u >= w.lo && u < end[r]) * (dp[n][e] - delta[r]);
+        }
+#pragma unroll
+    for (int k = 0; k < KEYS / 16; k++) {
+        uint32_t ds[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]), pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]),
+                          pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
+        product_columns<D>(dq, ds, K, k * 16, lane);
+    }
+}
+
+/* <do, o> of 16 rows: two lanes a row. dO is in shared memory. */
+template <int D> DEVICE float row_delta(const bf16 *dO, const Attn &a, const WarpTile &w, int h, int lane) {
+    int r = lane >> 1;
+    float sum = 0, x[8], y[8];
+    if (w.row0 + r < w.it.nq) {
+        const bf16 *o = (const bf16 *)a.o + (int64_t)(w.it.q0 + w.row0 + r) * a.ldo + h * D;
+        for (int c = lane & 1; c < D / 8; c += 2) {
+            ld8(x, o + c * 8);
+            ld8(y, dO + r * Tile<D>::LD + c * 8);
+#pragma unroll
+            for (int e = 0; e < 8; e++) sum += x[e] * y[e];
+        }
+    }
+    return sum + __shfl_xor_sync(~0u, sum, 1);
+}
+
+template <int D>
+static __global__ __launch_bounds__(WARPS * 32) void dq_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, float *delta_out) {
+    extern __shared__ __align__(16) bf16 room[];
+    constexpr int LD = Tile<D>::LD;
+    int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
+    bf16 *Q = room + warp * 32 * LD, *dO = Q + 16 * LD, *kv = room + warps * 32 * LD;
+    AttnGroup g = groups[blockIdx.x];
+    if (!find_tile(g, items, (int)blockIdx.z * warps).there) return;
+    WarpTile w = find_tile(g, items, (int)blockIdx.z * warps + warp);
+    const bf16 *k = (const bf16 *)a.k + h * D, *v = (const bf16 *)a.v + h * D;
+
+    auto own_row = [&](int r) { return w.there && w.row0 + r < w.it.nq ? (int64_t)w.it.q0 + w.row0 + r : -1; };
+    load_tile<D>(Q, (const bf16 *)a.q + h * D, a.ldq, 16, lane, 32, own_row);
+    load_tile<D>(dO, (const bf16 *)grad.d_o + h * D, a.ldo, 16, lane, 32, own_row);
+    copies_end_group();
+    auto load_step = [&](int step) {
+        bf16 *at = kv + (step & 1) * 2 * KEYS * LD;
+        auto row_of = [&](int r) { return step * KEYS + r < w.keys ? group_key_row(g, step * KEYS + r) : -1; };
+        load_tile<D>(at, k, a.ldk, KEYS, thread, warps * 32, row_of);
+        load_tile<D>(at + KEYS * LD, v, a.ldv, KEYS, thread, warps * 32, row_of);
+        copies_end_group();
+    };
+    int steps = (w.keys + KEYS - 1) / KEYS, most = w.there ? tile_most(w) : 0;
+    load_step(0);
+    copies_wait<1>();
+    __syncwarp();
+    float sum = row_delta<D>(dO, a, w, h, lane), lse[2], delta[2];
+    if ((lane & 1) == 0 && w.row0 + (lane >> 1) < w.it.nq) delta_out[(int64_t)(w.it.q0 + w.row0 + (lane >> 1)) * a.H + h] = sum;
+    RowKey key[2] = {{0, 0}, {0, 0}};
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int i = w.row0 + (lane >> 2) + 8 * r;
+        delta[r] = __shfl_sync(~0u, sum, 2 * ((lane >> 2) + 8 * r));
+        lse[r] = i < w.it.nq ? a.lse[(int64_t)(w.it.q0 + i) * a.H + h] * LOG2E : 0.0f;
+        if (a.drop.p > 0 && i < w.it.nq) key[r] = a.drop.rows[w.it.q0 + i];
+    }
+    float dq[2 * Tile<D>::STEPS][4] = {{0}};
+    for (int t = 0; t < steps; t++) {
+        if (t + 1 < steps) {
+            load_step(t + 1);
+            copies_wait<1>();
+        } else {
+            copies_wait<0>();
+        }
+        __syncthreads();
+        const bf16 *at = kv + (t & 1) * 2 * KEYS * LD;
+        if (t * KEYS < most && t * KEYS + KEYS > w.lo) dq_step<D>(dq, Q, dO, at, at + KEYS * LD, w, a, key, lse, delta, t * KEYS, lane);
+        __syncthreads();
+    }
+    if (!w.there) return;
+#pragma unroll
+    for (int d = 0; d < 2 * Tile<D>::STEPS; d++)
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            *(uint32_t *)(Q + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3)) = pack_bf16(dq[d][2 * r] * a.scale, dq[d][2 * r + 1] * a.scale);
+    __syncwarp();
+    for (int c = lane; c < 16 * (D / 8); c += 32) {
+        int r = c / (D / 8), at = c % (D / 8) * 8;
+        if (w.row0 + r < w.it.nq)
+            *(uint4 *)((bf16 *)grad.dq + (int64_t)(w.it.q0 + w.row0 + r) * grad.lddq + h * D + at) = *(uint4 *)(Q + r * LD + at);
+    }
+}
+
+/* ---- dk, dv ------------------------------------------------------------------------------------------------------- */
+
+/* Shared memory: 16 rows of K and of V a warp; two steps of Q, dO (ROWS rows each), lse, delta. */
+template <int D> static size_t dkv_shared(int warps) {
+    return (size_t)(warps * 32 + 4 * ROWS) * Tile<D>::LD * sizeof(bf16) + 4 * ROWS * sizeof(float);
+}
+
+/* Where the walk over the rows of a group stands: item t, rows i.. of it. Items that see none of the block's keys [first, end)
+ * are passed over. */
+typedef struct { int t, i; } Walk;
+DEVICE Walk walk_to(Walk p, const AttnGroup &g, const AttnItem *items, int first, int end) {
+    for (; p.t < g.item0 + g.nitems; p.t++, p.i = 0) {
+        AttnItem it = items[p.t];
+        if (p.i < it.nq && ((it.na && first < g.nk[0]) || (it.nb && end > g.nk[0]))) break;
+    }
+    return p;
+}
+
+/* 16 rows of the step against the warp's 16 keys. */
+template <int D>
+DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *V, const bf16 *Q, const bf16 *dO, const float *lse, const float *delta,
+                     const WarpTile &w, const Attn &a, int u0, int lane) {
+    float s[2][4] = {{0}}, dp[2][4] = {{0}}, scale = a.scale * LOG2E;
+    product_rows<D, 1>(s, Q, K, 0, lane);
+    product_rows<D, 1>(dp, dO, V, 0, lane);
+    int column = u0 + 2 * (lane & 3), row = lane >> 2;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int end = tile_end(w, w.row0 + row + 8 * r);
+        float l = lse[row + 8 * r] * LOG2E;
+#pragma unroll
+        for (int n = 0; n < 2; n++)
+#pragma unroll
+            for (int e = 2 * r; e < 2 * r + 2; e++) {
+                int u = column + n * 8 + (e & 1);
+                s[n][e] = probability(s[n][e], scale, l, u >= w.lo && u < end);
+            }
+    }
+    float p[2][4];                                           /* P' */
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) p[n][e] = s[n][e];
+    if (a.drop.p > 0) {                                      /* lane c of four: block c & 1 of row c >> 1 */
+        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + ((uint32_t)(u0 - w.lo) >> 3);
+        float keep = 1.0f / (1.0f - a.drop.p);
+        int i = w.row0 + row + 8 * (lane >> 1 & 1);
+        RowKey key = {0, 0};
+        if (i < w.it.nq) key = a.drop.rows[w.it.q0 + i];
+        Philox x = dropout_block(&a.drop, key, first + (lane & 1));
+        exchange(x.v, lane);
+#pragma unroll
+        for (int n = 0; n < 2; n++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                drop2(&p[n][2 * r], x.v[n + 2 * r], threshold, keep);
+                drop2(&dp[n][2 * r], x.v[n + 2 * r], threshold, keep);
+            }
+    }
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) s[n][e] *= dp[n][e] - delta[row + 8 * (e >> 1)];
+    uint32_t pt[4] = {transposed(pack_bf16(p[0][0], p[0][1])), transposed(pack_bf16(p[1][0], p[1][1])), transposed(pack_bf16(p[0][2], p[0][3])),
+                      transposed(pack_bf16(p[1][2], p[1][3]))};
+    uint32_t st[4] = {transposed(pack_bf16(s[0][0], s[0][1])), transposed(pack_bf16(s[1][0], s[1][1])), transposed(pack_bf16(s[0][2], s[0][3])),
+                      transposed(pack_bf16(s[1][2], s[1][3]))};
+    product_columns<D>(dv, pt, dO, 0, lane);
+    product_columns<D>(dk, st, Q, 0, lane);
+}
+
+/* 16 rows of accumulators, times `scale`, to out (or added to what is there), through the warp's own tile. */
+template <int D, class F> DEVICE void write_keys(bf16 *tile, float (*x)[4], float scale, bf16 *out, int64_t ld, bool add, int lane, F row_of) {
+    constexpr int LD = Tile<D>::LD;
+    __syncwarp();
+    if (add) {
+        for (int c = lane; c < 16 * (D / 8); c += 32) {
+            int r = c / (D / 8), at = c % (D / 8) * 8;
+            int64_t row = row_of(r);
+            *(uint4 *)(tile + r * LD + at) = row >= 0 ? *(const uint4 *)(out + row * ld + at) : make_uint4(0, 0, 0, 0);
+        }
+        __syncwarp();
+    }
+#pragma unroll
+    for (int d = 0; d < 2 * Tile<D>::STEPS; d++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            if (d * 8 >= D) continue;
+            uint32_t *at = (uint32_t *)(tile + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3));
+            float x0 = x[d][2 * r] * scale, x1 = x[d][2 * r + 1] * scale;
+            if (add) x0 += low_bf16(*at), x1 += high_bf16(*at);
+            *at = pack_bf16(x0, x1);
+        }
+    __syncwarp();
+    for (int c = lane; c < 16 * (D / 8); c += 32) {
+        int r = c / (D / 8), at = c % (D / 8) * 8;
+        int64_t row = row_of(r);
+        if (row >= 0) *(uint4 *)(out + row * ld + at) = *(uint4 *)(tile + r * LD + at);
+    }
+}
+
+template <int D>
+static __global__ __launch_bounds__(KEY_WARPS * 32) void dkv_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta) {
+    extern __shared__ __align__(16) bf16 room[];
+    constexpr int LD = Tile<D>::LD;
+    int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
+    bf16 *K = room + warp * 32 * LD, *V = K + 16 * LD, *steps = room + warps * 32 * LD;
+    float *numbers = (float *)(steps + 4 * ROWS * LD);       /* lse, delta of step 0, of step 1 */
+    AttnGroup g = groups[blockIdx.x];
+    int keys = g.nk[0] + g.nk[1], first = (int)blockIdx.z * warps * 16, end = min(keys, first + warps * 16), u0 = first + warp * 16;
+    if (first >= keys) return;
+
+    auto key_of = [&](int r) { return u0 + r < keys ? group_key_row(g, u0 + r) : -1; };
+    load_tile<D>(K, (const bf16 *)a.k + h * D, a.ldk, 16, lane, 32, key_of);
+    load_tile<D>(V, (const bf16 *)a.v + h * D, a.ldv, 16, lane, 32, key_of);
+    auto load_step = [&](Walk p, int buffer) {
+        AttnItem it = items[p.t];
+        bf16 *at = steps + buffer * 2 * ROWS * LD;
+        float *n = numbers + buffer * 2 * ROWS;
+        auto row_of = [&](int r) { return p.i + r < it.nq ? (int64_t)it.q0 + p.i + r : -1; };
+        load_tile<D>(at, (const bf16 *)a.q + h * D, a.ldq, ROWS, thread, warps * 32, row_of);
+        load_tile<D>(at + ROWS * LD, (const bf16 *)grad.d_o + h * D, a.ldo, ROWS, thread, warps * 32, row_of);
+        for (int r = thread; r < 2 * ROWS; r += warps * 32) {
+            int64_t row = row_of(r % ROWS);
+            copy4(n + r, (r < ROWS ? a.lse : delta) + (row >= 0 ? row * a.H + h : 0), row >= 0);
+        }
+        copies_end_group();
+    };
+
+    float dk[2 * Tile<D>::STEPS][4] = {{0}}, dv[2 * Tile<D>::STEPS][4] = {{0}};
+    int last = g.item0 + g.nitems, buffer = 0;
+    Walk now = walk_to({g.item0, 0}, g, items, first, end);
+    if (now.t < last) load_step(now, 0);
+    else copies_end_group();
+    while (now.t < last) {
+        Walk next = walk_to({now.t, now.i + ROWS}, g, items, first, end);
+        if (next.t < last) {
+            load_step(next, buffer ^ 1);
+            copies_wait<1>();
+        } else {
+            copies_wait<0>();
+        }
+        __syncthreads();
+        const bf16 *at = steps + buffer * 2 * ROWS * LD;
+        const float *n = numbers + buffer * 2 * ROWS;
+        WarpTile w;
+        w.it = items[now.t];
+        w.n0 = g.nk[0];
+        w.keys = keys;
+        w.lo = tile_first(w.it, w.n0);
+        w.there = true;
+#pragma unroll 1
+        for (int r = 0; r < ROWS; r += 16) {
+            w.row0 = now.i + r;
+            if (w.row0 < w.it.nq && u0 < tile_most(w) && u0 + 16 > w.lo)
+                dkv_step<D>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, n + r, n + ROWS + r, w, a, u0, lane);
+        }
+        __syncthreads();
+        now = next;
+        buffer ^= 1;
+    }
+    copies_wait<0>();
+    if (u0 >= keys) return;
+    write_keys<D>(K, dk, a.scale, (bf16 *)grad.dk + h * D, grad.lddk, grad.add, lane, key_of);
+    write_keys<D>(V, dv, 1.0f, (bf16 *)grad.dv + h * D, grad.lddv, grad.add, lane, key_of);
+}
+
+/* ---- launchers ---------------------------------------------------------------------------------------------------- */
+
+template <int D> static bool backward(const Attn *a, const AttnGrad *g, const PlanShape *s, float *delta) {
+    const AttnPlan *p = a->plan;
+    int warps = even_warps(s->tiles, WARPS), key_warps = even_warps((s->keys + 15) / 16, KEY_WARPS);
+    size_t shared = dq_shared<D>(warps), key_shared = dkv_shared<D>(key_warps);
+    if (!allow_shared(dq_mma<D>, shared) || !allow_shared(dkv_mma<D>, key_shared)) return false;
+    if (s->tiles) {
+        dim3 grid((unsigned)p->ngroups, (unsigned)a->H, (unsigned)ceil_div(s->tiles, warps));
+        dq_mma<D><<<grid, warps * 32, shared, cuda.compute>>>(*a, *g, p->items, p->groups, delta);
+        cuda_launched("attention_bwd (dq)");
+    }
+    if (s->keys) {
+        dim3 grid((unsigned)p->ngroups, (unsigned)a->H, (unsigned)ceil_div(s->keys, key_warps * 16));
+        dkv_mma<D><<<grid, key_warps * 32, key_shared, cuda.compute>>>(*a, *g, p->items, p->groups, delta);
+        cuda_launched("attention_bwd (dk, dv)");
+    }
+    return true;
+}
+
+bool attention_bwd_mma(const Attn *a, const AttnGrad *g, const PlanShape *s, float *delta) {
+    switch (a->D) {
+    case 32: return backward<32>(a, g, s, delta);
+    case 64: return backward<64>(a, g, s, delta);
+    case 80: return backward<80>(a, g, s, delta);
+    case 88: return backward<88>(a, g, s, delta);
+    case 128: return backward<128>(a, g, s, delta);
+    }
+    return false;
+}
