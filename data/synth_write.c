@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "data/extract.h"
 #include "data/image.h"
@@ -32,7 +33,7 @@ static Status scene_of(const SynthSpec *s, int64_t i, Scene *scene, int *split) 
     return synth_scene(scene, s->seed, *split, i);
 }
 
-static Status set_open(Set *set, const SynthSpec *s) {
+static Status plan(Set *set, const SynthSpec *s) {
     enum { NAME = 40 };
     const char *slash = strrchr(s->out, '/');
     *set = (Set){.spec = s};
@@ -178,7 +179,9 @@ Status synth_write(const SynthSpec *s) {
     ImageEncoder *e = NULL;
     Status st = patches_encoder(&e, s->size, s->patch);
     if (st != OK) return st;
-    st = set_open(&set, s);
+    st = plan(&set, s);
+    if (st == OK && !access(s->out, F_OK))          /* before images and facts are written over */
+        st = err_set(ERR_USAGE, "%s: exists already; remove it or name another file", s->out);
     if (st == OK && s->images != SYNTH_NO_IMAGES) st = write_images(&set);
     if (st == OK && s->facts) st = write_facts(&set);
     if (st == OK) {

@@ -413,10 +413,35 @@ static void folder(void **state) {
     for (int i = 0; i < 6; i++) assert_int_equal(unlink(in_dir(names[i])), 0);
 }
 
+/* All of the real drawings, JPEG and PNG, in three splits. */
+static void openclipart(void **state) {
+    (void)state;
+    const char *root = "../shared/data/openclipart";
+    AnnotationFile files[3] = {{"../shared/data/openclipart/train.json", NULL}, {"../shared/data/openclipart/val.json", NULL},
+                               {"../shared/data/openclipart/test.json", NULL}};
+    ImageEncoder *e;
+    ExtractReport r;
+    Shard *s;
+    int test = 0;
+    if (access(files[0].path, R_OK)) skip();
+    assert_int_equal(patches_encoder(&e, 16, 8), OK);
+    ExtractSpec spec = {.images = root, .annotations = files, .nannotations = 3, .out = in_dir("out.h5"), .encoder = e,
+                        .dtype = DT_F16, .views = 2};
+    if (extract(&spec, &r) != OK) fail_msg("%s", err_message());
+    assert_int_equal(r.images, 3216);
+    if (shard_open(&s, in_dir("out.h5"), false) != OK) fail_msg("%s", err_message());
+    for (int64_t i = 0; i < s->images; i++) test += !strcmp(column_text(&s->split, i), "test");
+    assert_int_equal(test, 273);
+    shard_close(s);
+    encoder_free(e);
+    unlink(in_dir("out.h5"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numpy_types), cmocka_unit_test(numpy_archives), cmocka_unit_test(safetensors), cmocka_unit_test(hdf5),
         cmocka_unit_test(mismatches), cmocka_unit_test(broken_numpy), cmocka_unit_test(folder),
+        cmocka_unit_test(openclipart),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

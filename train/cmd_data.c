@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "data/caption.h"
 #include "data/extract.h"
@@ -60,6 +61,22 @@ static void say_dropped(int64_t blank, int64_t uncaptioned) {
     if (uncaptioned) status_say("  %lld images without a caption left out", (long long)uncaptioned);
 }
 
+/* Makes the folders that `out` lies in. What fails here fails again, with a better sentence, when the file is opened. */
+static Status out_folder(const Options *o) {
+    Status st = options_require(o, "out");
+    if (st != OK || opt_bool(o, "dry_run")) return st;
+    char *path = mem_strdup(opt_str(o, "out"));
+    if (!path) return ERR_MEMORY;
+    for (char *c = path + 1; path[0] && *c; c++)
+        if (*c == '/') {
+            *c = 0;
+            mkdir(path, 0777);
+            *c = '/';
+        }
+    free(path);
+    return OK;
+}
+
 /* ---- commands ------------------------------------------------------------------------------------------------------ */
 
 Status cmd_synth(const Options *o) {
@@ -74,7 +91,7 @@ Status cmd_synth(const Options *o) {
         .images = (enum SynthImages)opt_choice(o, "synth.images"), .facts = opt_bool(o, "synth.facts"),
         .listener = {meter_listen, &m},
     };
-    Status st = options_require(o, "out");
+    Status st = out_folder(o);
     if (st == OK && opt_bool(o, "dry_run")) return options_print(o, stdout);
     if (st == OK) st = synth_write(&s);
     status_end();
@@ -90,14 +107,13 @@ Status cmd_extract(const Options *o) {
     FileList files = {0};
     ImageEncoder *e = NULL;
     ExtractReport r = {0};
-    const char *images = opt_str(o, opt_str(o, "extract.images")[0] ? "extract.images" : "in");
-    Status st = images[0] ? OK : options_require(o, "in");
-    if (st == OK) st = options_require(o, "out");
+    Status st = options_require(o, "in");
+    if (st == OK) st = out_folder(o);
     if (st == OK) st = file_list(&files, o, "extract.annotations");
     if (st == OK) st = patches_encoder(&e, (int)opt_int(o, "extract.size"), (int)opt_int(o, "extract.patch"));
     if (st != OK) goto done;
     ExtractSpec s = {
-        .images = images, .annotations = files.file, .nannotations = files.n, .out = opt_str(o, "out"),
+        .images = opt_str(o, "in"), .annotations = files.file, .nannotations = files.n, .out = opt_str(o, "out"),
         .encoder = e, .dtype = types[opt_choice(o, "extract.dtype")], .views = opt_int(o, "extract.views"),
         .shard_images = opt_int(o, "extract.shard_images"), .skip_bad = opt_bool(o, "extract.skip_bad"),
         .dry_run = opt_bool(o, "dry_run"), .listener = {meter_listen, &m},
@@ -125,7 +141,7 @@ Status cmd_import(const Options *o) {
     FileList files = {0};
     ImportReport r = {0};
     Status st = options_require(o, "in");
-    if (st == OK) st = options_require(o, "out");
+    if (st == OK) st = out_folder(o);
     if (st == OK) st = file_list(&files, o, "extract.annotations");
     if (st != OK) goto done;
     ImportSpec s = {
@@ -199,7 +215,7 @@ Status cmd_vocab(const Options *o) {
     char *text = NULL;
     size_t n = 0;
     bool from_set = opt_str(o, "in")[0] != 0;
-    Status st = options_require(o, "out");
+    Status st = out_folder(o);
     if (st == OK && !from_set && !opt_str(o, "extract.annotations")[0])
         st = err_set(ERR_USAGE, "vocab needs a data set (vocab set.h5) or caption files (extract.annotations=train.json)");
     if (st == OK) st = vocab_new(&t);
