@@ -1,0 +1,314 @@
+/* test_train: properties of a whole training step that need no reference: pieces equal the whole, image tokens have no order,
+ * the plan is what is taken, repeated is the same bits, frozen stays, a gradient that is not finite is named, bf16 follows f32. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/mem.h"
+#include "train/encode.h"
+#include "train/trainer.h"
+
+static const Dims DIMS = {.L = 3, .C = 40, .H = 2, .F = 72, .Q = 5, .E = 28, .P = 9, .Z = 20, .V = 90, .N = 16, .X = 2, .T = 10,
+                          .pad = 0, .cls = 1, .sep = 2, .dec = 89};
+enum { B = 8 };
+
+typedef struct { float features[B * 9 * 28]; int32_t ids[B * 10], len[B]; int64_t image_id[B]; StepBatch batch; } Data;
+
+static float noise(uint32_t i, uint32_t k) { return 2 * rng_unit(philox(i, k, 0, 0, 9, 9).v[0]) - 1; }
+
+static void make(Data *d) {
+    *d = (Data){.batch = {.dt = DT_F32}};
+    for (uint32_t i = 0; i < B * 9 * 28; i++) d->features[i] = 2 * noise(i, 1) + noise(i, 2);
+    for (int i = 0; i < B; i++) {
+        d->len[i] = 2 + i % 7;
+        d->image_id[i] = i / 2 * 3;
+        for (int t = 0; t < d->len[i]; t++) d->ids[i * 10 + t] = t == 0 ? 1 : t == d->len[i] - 1 ? 2 : 3 + (int32_t)(philox((uint32_t)(i * 10 + t), 3, 0, 0, 9, 9).v[0] % 80u);
+    }
+    d->batch.features = d->features, d->batch.ids = d->ids, d->batch.len = d->len, d->batch.image_id = d->image_id;
+}
+
+static const Backend *cpu(DType dt) { return backend_cpu(dt); }
+
+static TrainerSpec spec_of(int micro, float dropout) {
+    return (TrainerSpec){.d = DIMS, .tokens = 10, .features = DT_F32, .params = {.training = true},
+                         .step = {.B = B, .micro = micro, .itc = 1, .itm = 0.7f, .itg = 1.3f, .smoothing = 0.1f, .dropout = dropout, .seed = 5}};
+}
+
+static void open_trainer(Trainer *t, const TrainerSpec *s, DType dt) {
+    assert_int_equal(trainer_open(t, cpu(dt), s), OK);
+    assert_int_equal(params_init(&t->params, 3, 0.08f), OK);
+}
+
+static float *grads_of(const TrainerSpec *s, const Data *d, DType dt, StepLosses *l) {
+    Trainer t;
+    open_trainer(&t, s, dt);
+    assert_int_equal(step_losses(&t.step, &d->batch, 7, 1.0f, true, l), OK);
+    float *g = mem_new((size_t)t.params.total, sizeof *g);
+    memcpy(g, t.params.g, (size_t)t.params.total * sizeof *g);
+    trainer_close(&t);
+    return g;
+}
+
+static double distance(const float *a, const float *b, int64_t n) {
+    double d = 0, s = 0;
+    for (int64_t i = 0; i < n; i++) d += ((double)a[i] - b[i]) * ((double)a[i] - b[i]), s += (double)b[i] * b[i];
+    return sqrt(d / s);
+}
+
+static int64_t total_of(const TrainerSpec *s) {
+    Trainer t;
+    open_trainer(&t, s, DT_F32);
+    int64_t n = t.params.total;
+    trainer_close(&t);
+    return n;
+}
+
+/* Dropout on: random bits belong to pairs, not to pieces. */
+static void pieces_equal_the_whole(void **state) {
+    (void)state;
+    Data d;
+    StepLosses a, b;
+    make(&d);
+    for (int ids = 0; ids < 2; ids++)
+        for (int full = 0; full < 2; full++) {
+            TrainerSpec one = spec_of(1, 0.1f), four = spec_of(4, 0.1f);
+            one.step.image_ids = four.step.image_ids = ids;
+            one.step.itc_full = four.step.itc_full = full;
+            float *x = grads_of(&one, &d, DT_F32, &a), *y = grads_of(&four, &d, DT_F32, &b);
+            assert_float_equal(a.loss, b.loss, 2e-6);
+            assert_int_equal(a.itm_pairs, b.itm_pairs);
+            assert_true(distance(y, x, total_of(&one)) < 2e-6);
+            free(x);
+            free(y);
+        }
+}
+
+static void repeated_is_the_same_bits(void **state) {
+    (void)state;
+    Data d;
+    StepLosses a, b;
+    make(&d);
+    TrainerSpec s = spec_of(1, 0.1f);
+    for (int k = 0; k < 2; k++) {
+        DType dt = k ? DT_BF16 : DT_F32;
+        float *x = grads_of(&s, &d, dt, &a), *y = grads_of(&s, &d, dt, &b);
+        assert_memory_equal(x, y, (size_t)total_of(&s) * sizeof *x);
+        free(x);
+        free(y);
+    }
+}
+
+static void image_tokens_have_no_order(void **state) {
+    (void)state;
+    Data d, p;
+    StepLosses a, b;
+    make(&d);
+    make(&p);
+    for (int i = 0; i < B; i++)
+        for (int k = 0; k < 9; k++) memcpy(p.features + (i * 9 + (k * 4 + 5) % 9) * 28, d.features + (i * 9 + k) * 28, 28 * sizeof(float));
+    TrainerSpec s = spec_of(1, 0);
+    float *x = grads_of(&s, &d, DT_F32, &a), *y = grads_of(&s, &p, DT_F32, &b);
+    assert_float_equal(a.loss, b.loss, 2e-6);
+    assert_true(distance(y, x, total_of(&s)) < 5e-6);
+    free(x);
+    free(y);
+}
+
+/* Loss along the gradient: (f(w + h u) - f(w - h u)) / 2h = |g| for u = g / |g|. Everything but the arg-max is smooth, and the
+ * objective of `full` is a function of the weights, so its gradient must be this one. */
+static void gradient_is_the_slope(void **state) {
+    (void)state;
+    Data d;
+    StepLosses l;
+    make(&d);
+    int32_t neg[B];
+    for (int i = 0; i < B; i++) neg[i] = (i + 3) % B;
+    d.batch.negative_image = d.batch.negative_text = neg;
+    TrainerSpec s = spec_of(1, 0.1f);
+    s.step.itc_full = true;
+    Trainer t;
+    open_trainer(&t, &s, DT_F32);
+    int64_t n = t.params.total;
+    assert_int_equal(step_losses(&t.step, &d.batch, 7, 1.0f, true, &l), OK);
+    double norm = 0, f[2];
+    for (int64_t i = 0; i < n; i++) norm += (double)t.params.g[i] * t.params.g[i];
+    norm = sqrt(norm);
+    float *w = mem_new((size_t)n, sizeof *w), *g = mem_new((size_t)n, sizeof *g);
+    memcpy(w, t.params.w, (size_t)n * sizeof *w);
+    memcpy(g, t.params.g, (size_t)n * sizeof *g);
+    const double h = 2e-3;
+    for (int k = 0; k < 2; k++) {
+        for (int64_t i = 0; i < n; i++) t.params.w[i] = w[i] + (float)((k ? -h : h) * g[i] / norm);
+        assert_int_equal(step_losses(&t.step, &d.batch, 7, 1.0f, true, &l), OK);   /* with dropout: the same masks */
+        f[k] = l.loss;
+    }
+    assert_float_equal((float)((f[0] - f[1]) / (2 * h) / norm), 1.0f, 5e-3f);
+    free(w);
+    free(g);
+    trainer_close(&t);
+}
+
+static void the_plan_is_what_is_taken(void **state) {
+    (void)state;
+    for (int micro = 1; micro <= 4; micro *= 2)
+        for (int k = 0; k < 2; k++) {
+            TrainerSpec s = spec_of(micro, 0.1f);
+            Trainer t;
+            Data d;
+            StepLosses l;
+            make(&d);
+            for (int i = 0; i < B; i++) {                    /* the longest captions that were planned for */
+                d.len[i] = 10;
+                for (int j = 0; j < 10; j++) d.ids[i * 10 + j] = 4 + j;
+            }
+            int32_t neg[B];
+            for (int i = 0; i < B; i++) neg[i] = (i + 1) % B;
+            d.batch.negative_image = d.batch.negative_text = neg;
+            open_trainer(&t, &s, k ? DT_BF16 : DT_F32);
+            assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+            assert_int_equal(t.run.used, t.run.size);
+            assert_int_equal(t.stepmem.peak, t.plan.step);
+            assert_float_equal(t.step.tape.flops, t.plan.flops, 0.5);
+            trainer_close(&t);
+        }
+}
+
+/* More text than was planned: a sentence, and nothing is written past the end. */
+static void too_much_is_a_sentence(void **state) {
+    (void)state;
+    Data d;
+    StepLosses l;
+    Trainer t;
+    make(&d);
+    TrainerSpec s = spec_of(1, 0);
+    s.tokens = 3;
+    open_trainer(&t, &s, DT_F32);
+    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), ERR_MEMORY);
+    assert_non_null(strstr(err_message(), "more text than the plan allowed"));
+    trainer_close(&t);
+}
+
+static void frozen_stays(void **state) {
+    (void)state;
+    Data d;
+    StepLosses l;
+    Trainer t;
+    make(&d);
+    TrainerSpec s = spec_of(1, 0);
+    s.params.freeze = "*embeddings*,*layer.1.*";
+    open_trainer(&t, &s, DT_F32);
+    float *before = mem_new((size_t)t.params.total, sizeof *before), norm;
+    memcpy(before, t.params.w, (size_t)t.params.total * sizeof *before);
+    AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
+    const ParamTensor *bad;
+    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+    assert_int_equal(optim_norm(&t.params, t.scratch, 1.0f, &norm, &bad), OK);
+    optim_update(&t.params, t.scratch, &a, 1e-2, 1, false);
+    for (int i = 0; i < t.params.n; i++) {
+        const ParamTensor *p = &t.params.tensor[i];
+        bool frozen = strstr(p->name, "embeddings") || strstr(p->name, "layer.1.");
+        assert_int_equal(p->frozen, frozen);
+        bool same = memcmp(before + p->at, t.params.w + p->at, (size_t)p->n * sizeof *before) == 0;
+        if (frozen) assert_true(same);
+        else if (!strstr(p->name, "key.bias")) assert_false(same);
+        for (int64_t k = 0; k < p->n; k++) assert_true(t.params.g[p->at + k] == 0);
+    }
+    free(before);
+    trainer_close(&t);
+}
+
+static void a_bad_gradient_is_named(void **state) {
+    (void)state;
+    Data d;
+    StepLosses l;
+    Trainer t;
+    make(&d);
+    TrainerSpec s = spec_of(1, 0);
+    open_trainer(&t, &s, DT_F32);
+    float norm;
+    const ParamTensor *bad;
+    params_get(&t.params, P_ITM_W, -1).w[1] = INFINITY;
+    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+    assert_int_equal(optim_norm(&t.params, t.scratch, 0, &norm, &bad), OK);
+    bool finite = isfinite(norm);
+    assert_false(finite);
+    assert_non_null(bad);
+    trainer_close(&t);
+}
+
+/* Twenty steps on one batch: all losses fall, and bf16 follows f32 within 2 %. */
+static void it_learns_in_both_types(void **state) {
+    (void)state;
+    Data d;
+    make(&d);
+    double loss[2] = {0, 0}, first = 0;
+    for (int k = 0; k < 2; k++) {
+        TrainerSpec s = spec_of(1, 0);
+        Trainer t;
+        StepLosses l;
+        AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
+        int32_t neg[B];
+        for (int i = 0; i < B; i++) neg[i] = (i + 3) % B;
+        d.batch.negative_image = d.batch.negative_text = neg;
+        open_trainer(&t, &s, k ? DT_BF16 : DT_F32);
+        for (int i = 0; i < 20; i++) {
+            float norm;
+            const ParamTensor *bad;
+            assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+            if (i == 0) first = l.loss;
+            assert_int_equal(optim_norm(&t.params, t.scratch, 0, &norm, &bad), OK);
+            optim_update(&t.params, t.scratch, &a, 2e-3, i + 1, false);
+        }
+        loss[k] = l.loss;
+        trainer_close(&t);
+    }
+    assert_true(loss[0] < 0.8 * first);
+    assert_true(fabs(loss[1] - loss[0]) < 0.02 * loss[0]);
+}
+
+/* The encoder's features and logits are those of the training step without dropout. */
+static void encoder_agrees_with_the_step(void **state) {
+    (void)state;
+    Data d;
+    StepLosses l;
+    Trainer t;
+    Encoder e;
+    make(&d);
+    TrainerSpec s = spec_of(1, 0);
+    open_trainer(&t, &s, DT_F32);
+    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, false, &l), OK);
+    assert_int_equal(encoder_open(&e, cpu(DT_F32), &t.params, 3, DT_F32), OK);
+    float I[B * 5 * 20], T[B * 20], logits[2 * B];
+    assert_int_equal(encode_images(&e, d.features, NULL, B, I), OK);
+    assert_int_equal(encode_texts(&e, d.ids, d.len, B, T), OK);
+    for (int i = 0; i < B * 100; i++) assert_float_equal(I[i], t.step.contrast.I[i], 2e-6);
+    for (int i = 0; i < B * 20; i++) assert_float_equal(T[i], t.step.contrast.T[i], 2e-6);
+    int32_t image[B];
+    for (int i = 0; i < B; i++) image[i] = i % 3;
+    assert_int_equal(encode_image_keys(&e, d.features, NULL, 3), OK);
+    assert_int_equal(encode_pairs(&e, image, d.ids, d.len, B, logits), OK);
+    float again[2];
+    for (int i = 0; i < B; i++) {                            /* a pair alone gives what it gave among others */
+        assert_int_equal(encode_pairs(&e, image + i, d.ids + i * 10, d.len + i, 1, again), OK);
+        assert_float_equal(again[1], logits[2 * i + 1], 2e-5);
+    }
+    encoder_close(&e);
+    trainer_close(&t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pieces_equal_the_whole),    cmocka_unit_test(repeated_is_the_same_bits),
+        cmocka_unit_test(image_tokens_have_no_order), cmocka_unit_test(gradient_is_the_slope),
+        cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(too_much_is_a_sentence),
+        cmocka_unit_test(frozen_stays),              cmocka_unit_test(a_bad_gradient_is_named),
+        cmocka_unit_test(it_learns_in_both_types),   cmocka_unit_test(encoder_agrees_with_the_step),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
