@@ -20,6 +20,7 @@
  *
  * What oneDNN refuses (bf16 on a processor without it, f32 into bf16), and builds without it or any CBLAS, take blocked(). */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tile.h"
 
 #ifdef HAVE_DNNL
 #include <dnnl.h>
@@ -33,16 +34,8 @@ static float load(const void *p, DType t, int64_t i) {
 }
 
 /* ---- the plain one: any shape, any types ------------------------------------------------------------------------------
- * op(B) is packed in panels of NR columns, op(A) in strips of MR rows, both f32; a tile MR x NR of C stays in registers. */
-enum { MR = 8, NR = 32 };
-
-static void tile(float acc[MR][NR], const float *a, const float *b, int64_t k) {
-    for (int64_t p = 0; p < k; p++)
-        for (int i = 0; i < MR; i++) {
-#pragma omp simd
-            for (int j = 0; j < NR; j++) acc[i][j] = fmadd(a[p * MR + i], b[p * NR + j], acc[i][j]);
-        }
-}
+ * op(B) is packed in panels of NR columns, op(A) in strips of MR rows, both f32; a tile of C stays in registers (tile.h). */
+enum { MR = TILE_M, NR = 32 };
 
 static void store_tile(const Gemm *g, const float acc[MR][NR], int64_t i0, int64_t j0) {
     for (int64_t i = i0; i < MIN(g->m, i0 + MR); i++)
@@ -80,8 +73,8 @@ static void blocked(const Gemm *g) {
                     a[p * MR + i] = r < m ? load(g->a, g->ab, g->ta ? p * g->lda + r : r * g->lda + p) : 0.0f;
                 }
             for (int64_t q = 0; q < panels; q++) {
-                float acc[MR][NR] = {{0.0f}};
-                tile(acc, a, pb + q * k * NR, k);
+                float acc[MR][NR];
+                tile_product(&acc[0][0], NR, a, 1, MR, pb + q * k * NR, NR, MR, NR, k, false);
                 store_tile(g, (const float(*)[NR])acc, s * MR, q * NR);
             }
         }
