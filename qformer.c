@@ -18,6 +18,8 @@
     X(extract,    "a folder of images and captions to a data set",     "extract.annotations=train.json in=images out=set.h5") \
     X(import,     "features computed elsewhere (.npy .npz .h5 .safetensors) to a data set", "features.npy import.ids=ids.json extract.annotations=train.json out=set.h5") \
     X(vocab,      "train a WordPiece vocabulary from a set's captions", "set.h5 out=vocab.txt") \
+    X(verify,     "read all of a data set and say what is wrong with it", "set.h5") \
+    X(repack,     "rewrite a data set: shards, element type, word pieces", "set.h5 out=set/ repack.shard_images=10000 model.vocab=vocab.txt") \
     X(pretrain,   "train a Q-Former on image-text pairs; goes on by itself", "configs/demo.yaml") \
     X(finetune,   "the same, from given weights",                       "configs/demo.yaml train.init=run") \
     X(doctor,     "what this build and this machine offer",             "") \

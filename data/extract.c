@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/features.h"
+#include "data/manifest.h"
 #include "data/resize.h"
 #include "data/splitmix.h"
 #include "kernels/mem.h"
@@ -220,12 +222,13 @@ static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *
     return st;
 }
 
-/* The name of shard k: set.h5, or set-00000.h5 when there may be several. */
-static char *shard_path(const ExtractSpec *s, int64_t k) {
-    if (!s->shard_images) return mem_strdup(s->out);
+static bool one_file(const ExtractSpec *s) {
     size_t n = strlen(s->out);
-    if (n > 3 && !strcmp(s->out + n - 3, ".h5")) n -= 3;
-    return mem_format("%.*s-%05lld.h5", (int)n, s->out, (long long)k);
+    return n > 3 && !strcmp(s->out + n - 3, ".h5");
+}
+
+static char *shard_path(const ExtractSpec *s, int64_t k) {
+    return one_file(s) ? mem_strdup(s->out) : mem_format("%s/set-%05lld.h5", s->out, (long long)k);
 }
 
 static Status folder_shard(const ExtractSpec *s, const Annotations *a, int64_t from, int64_t count, int64_t k) {
@@ -234,7 +237,7 @@ static Status folder_shard(const ExtractSpec *s, const Annotations *a, int64_t f
     char *path = shard_path(s, k);
     ShardItem *items = mem_new((size_t)count, sizeof *items);
     Status st = path && items ? OK : ERR_MEMORY;
-    if (st == OK && s->shard_images && !access(path, F_OK)) {     /* a shard has its name only when it is complete */
+    if (st == OK && !one_file(s) && !access(path, F_OK)) {     /* a shard has its name only when it is complete */
         st = listener_tell(&s->listener, from + count, a->count);
         goto done;
     }
@@ -257,11 +260,15 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     *rep = (ExtractReport){0};
     if (s->views < 1 || s->views > MAX_VIEWS)
         return err_set(ERR_USAGE, "%lld views an image; 1 to %d can be made", (long long)s->views, MAX_VIEWS);
+    if (one_file(s) && s->shard_images)
+        return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out, (long long)s->shard_images);
     Status st = annotations_load(&a, s->annotations, s->nannotations);
     if (st != OK) return st;
     rep->blank = a.blank;
     rep->uncaptioned = a.uncaptioned;
     st = check_images(s, &a, rep);
+    if (st == OK && !one_file(s) && !s->dry_run && mkdir(s->out, 0777) && errno != EEXIST)
+        st = err_set(ERR_IO, "%s: %s", s->out, strerror(errno));
     int64_t size = s->shard_images ? s->shard_images : a.count;
     for (int64_t from = 0; st == OK && from < a.count; from += size) {
         int64_t count = a.count - from < size ? a.count - from : size;
@@ -271,5 +278,5 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
         for (int64_t i = from; i < from + count; i++) rep->captions += a.images[i].ncaptions;
     }
     annotations_free(&a);
-    return st;
+    return st == OK && !one_file(s) && !s->dry_run ? manifest_write(s->out) : st;
 }

@@ -26,11 +26,12 @@ typedef struct {
     const char *images;                     /* folder that image names are relative to */
     const AnnotationFile *annotations;      /* (nannotations) */
     size_t nannotations;
-    const char *out;                        /* "set.h5"; of several shards: set-00000.h5, set-00001.h5, ... */
+    const char *out;                        /* x.h5: one shard; otherwise a folder, made if absent, that gets set-00000.h5,
+                                               set-00001.h5, ... and manifest.json */
     const ImageEncoder *encoder;
     DType dtype;                            /* F16, BF16 or F32 */
     int64_t views;                          /* 1 .. MAX_VIEWS */
-    int64_t shard_images;                   /* most images of a shard; 0: one shard for all */
+    int64_t shard_images;                   /* most images of a shard in a folder; 0: no limit */
     bool skip_bad;                          /* leave out images that are missing or broken (costs decoding all twice) */
     bool dry_run;                           /* check everything, compute nothing */
     Listener listener;                      /* in images */

@@ -382,17 +382,22 @@ static void folder(void **state) {
     unlink(in_dir("out.h5"));
 
     spec.shard_images = 2;
+    assert_int_equal(extract(&spec, &r), ERR_USAGE);          /* one file for several shards */
+    spec.out = in_dir("set");
     assert_int_equal(extract(&spec, &r), ERR_INTERRUPTED);
-    assert_int_equal(access(in_dir("out-00000.h5.part"), F_OK), 0);
+    assert_int_equal(access(in_dir("set/set-00000.h5.part"), F_OK), 0);
     spec.listener.fn = NULL;
     assert_int_equal(extract(&spec, &r), OK);                 /* goes on */
-    assert_int_not_equal(access(in_dir("out-00000.h5.part"), F_OK), 0);
+    assert_int_not_equal(access(in_dir("set/set-00000.h5.part"), F_OK), 0);
     assert_int_equal(r.shards, 2);
-    assert_int_equal(unlink(in_dir("out-00001.h5")), 0);
+    assert_int_equal(unlink(in_dir("set/set-00001.h5")), 0);
     assert_int_equal(extract(&spec, &r), OK);                 /* the first is kept, the second made again */
-    assert_int_equal(unlink(in_dir("out-00000.h5")), 0);
-    assert_int_equal(unlink(in_dir("out-00001.h5")), 0);
+    assert_int_equal(unlink(in_dir("set/set-00000.h5")), 0);
+    assert_int_equal(unlink(in_dir("set/set-00001.h5")), 0);
+    assert_int_equal(unlink(in_dir("set/manifest.json")), 0);
+    assert_int_equal(rmdir(in_dir("set")), 0);
     spec.shard_images = 0;
+    spec.out = in_dir("out.h5");
 
     static const char more[] = "image,caption\nbroken.png,four\nmissing.png,five\n";
     put("more.csv", more, strlen(more));

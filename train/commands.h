@@ -13,5 +13,7 @@ Status cmd_synth(const Options *o);        /* cmd_data.c */
 Status cmd_extract(const Options *o);
 Status cmd_import(const Options *o);
 Status cmd_vocab(const Options *o);
+Status cmd_verify(const Options *o);       /* cmd_set.c */
+Status cmd_repack(const Options *o);
 
 #endif

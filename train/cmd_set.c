@@ -1,0 +1,58 @@
+/* cmd_set: the commands that look after data sets: verify and repack. The work is in data/. */
+#include <stdio.h>
+
+#include "data/repack.h"
+#include "data/verify.h"
+#include "train/commands.h"
+#include "train/signals.h"
+#include "train/status.h"
+
+enum { MOST_SENTENCES = 50 };
+
+static void say(void *count, const char *sentence) {
+    int *n = count;
+    if (++*n <= MOST_SENTENCES) status_say("  %s", sentence);
+}
+
+Status cmd_verify(const Options *o) {
+    signals_install();
+    Meter m = meter_start("verify", "rows", 0, 0);
+    Listener listener = {meter_listen, &m};
+    VerifyReport r = {0};
+    int said = 0;
+    Status st = options_require(o, "in");
+    if (st == OK) st = verify_set(opt_str(o, "in"), say, &said, &listener, &r);
+    status_end();
+    if (st != OK) return st;
+    if (said > MOST_SENTENCES) status_say("  ... and %d more", said - MOST_SENTENCES);
+    status_say("%s: %lld shards, %lld images, %lld rows, %lld captions; %lld problems, %lld warnings", opt_str(o, "in"),
+               (long long)r.shards, (long long)r.images, (long long)r.rows, (long long)r.captions, (long long)r.problems,
+               (long long)r.warnings);
+    if (r.uncaptioned) status_say("  %lld images have no caption", (long long)r.uncaptioned);
+    return r.problems ? err_set(ERR_FORMAT, "%s is not in order: %lld problems", opt_str(o, "in"), (long long)r.problems) : OK;
+}
+
+Status cmd_repack(const Options *o) {
+    static const int types[] = {-1, DT_F16, DT_BF16, DT_F32, DT_E4M3, DT_I8};     /* ORDER repack.dtype */
+    signals_install();
+    Meter m = meter_start("repack", "images", 0, 0);
+    Wordpiece *wp = NULL;
+    RepackReport r = {0};
+    Status st = options_require(o, "in");
+    if (st == OK) st = options_require(o, "out");
+    if (st == OK && opt_str(o, "model.vocab")[0]) st = wp_open(&wp, opt_str(o, "model.vocab"));
+    RepackSpec s = {
+        .in = opt_str(o, "in"), .out = opt_str(o, "out"), .shard_images = opt_int(o, "repack.shard_images"),
+        .dtype = types[opt_choice(o, "repack.dtype")], .split = opt_str(o, "repack.split"), .wp = wp,
+        .max_tokens = (int)opt_int(o, "data.max_tokens"), .max_words = (int)opt_int(o, "data.max_words"),
+        .prompt = opt_str(o, "data.prompt"), .listener = {meter_listen, &m},
+    };
+    if (st == OK && opt_bool(o, "dry_run")) st = options_print(o, stdout);
+    else if (st == OK) st = repack(&s, &r);
+    status_end();
+    if (st == OK && r.shards)
+        status_say("%s: %lld images, %lld captions in %lld file%s%s", s.out, (long long)r.images, (long long)r.captions,
+                   (long long)r.shards, r.shards > 1 ? "s" : "", wp ? ", with word pieces" : "");
+    wp_close(wp);
+    return st;
+}
