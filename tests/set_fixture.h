@@ -3,9 +3,11 @@
 #ifndef QF_SET_FIXTURE_H
 #define QF_SET_FIXTURE_H
 #include <ftw.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/shard.h"
@@ -82,11 +84,11 @@ static int fix_teardown(void **state) {
     return nftw(fix_dir, fix_remove, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/* A path in the folder; eight live at a time. */
+/* A path in the folder; sixty-four live at a time. */
 static const char *fix_path(const char *name) {
-    static char path[8][128];
+    static char path[64][128];
     static int next;
-    char *p = path[next++ % 8];
+    char *p = path[next++ % 64];
     snprintf(p, sizeof path[0], "%s/%s", fix_dir, name);
     return p;
 }
