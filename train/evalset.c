@@ -66,27 +66,45 @@ Status evalset_read(const EvalSet *e, int64_t first, int64_t n, void *features, 
     return st;
 }
 
-Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx) {
+Status evalprogress(EvalProgress *p, int64_t more) {
+    p->done += more;
+    if (!p->tell || p->tell(p->ctx, p->done, p->total)) return OK;
+    return err_set(ERR_INTERRUPTED, "stopped on request after %lld of %lld", (long long)p->done, (long long)p->total);
+}
+
+Status evalset_encode_images(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *I, EvalProgress *p) {
     const Dims *d = &enc->p->d;
-    int64_t n = enc->batch, total = e->NI + e->NT;
     void *rows = NULL;
-    float *scales = mem_new((size_t)n, sizeof *scales);
-    *I = mem_new((size_t)e->NI, (size_t)(d->Q * d->Z) * sizeof **I);
-    *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);
-    Status st = *I && *T && scales ? enc->b->host_alloc(&rows, (size_t)n * set_row_bytes(e->set)) : ERR_MEMORY;
-    for (int64_t i = 0; st == OK && i < e->NI; i += n) {
-        int64_t m = e->NI - i < n ? e->NI - i : n;
-        st = evalset_read(e, i, m, rows, scales);
-        if (st == OK) st = encode_images(enc, rows, set_scaled(e->set) ? scales : NULL, m, *I + i * d->Q * d->Z);
-        if (st == OK && tell && !tell(ctx, i + m, total)) st = err_set(ERR_INTERRUPTED, "stopped on request");
-    }
-    for (int64_t t = 0; st == OK && t < e->NT; t += n) {
-        int64_t m = e->NT - t < n ? e->NT - t : n;
-        st = encode_texts(enc, e->ids + t * e->T, e->len + t, m, *T + t * d->Z);
-        if (st == OK && tell && !tell(ctx, e->NI + t + m, total)) st = err_set(ERR_INTERRUPTED, "stopped on request");
+    float *scales = mem_new((size_t)enc->batch, sizeof *scales);
+    Status st = scales ? enc->b->host_alloc(&rows, (size_t)enc->batch * set_row_bytes(e->set)) : ERR_MEMORY;
+    for (int64_t i = 0; st == OK && i < n; i += enc->batch) {
+        int64_t m = n - i < enc->batch ? n - i : enc->batch;
+        st = evalset_read(e, first + i, m, rows, scales);
+        if (st == OK) st = encode_images(enc, rows, set_scaled(e->set) ? scales : NULL, m, I + i * d->Q * d->Z);
+        if (st == OK) st = evalprogress(p, m);
     }
     if (rows) enc->b->host_release(rows);
     free(scales);
+    return st;
+}
+
+Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *T, EvalProgress *p) {
+    Status st = OK;
+    for (int64_t t = 0; st == OK && t < n; t += enc->batch) {
+        int64_t m = n - t < enc->batch ? n - t : enc->batch, at = first + t;
+        st = encode_texts(enc, e->ids + at * e->T, e->len + at, m, T + t * enc->p->d.Z);
+        if (st == OK) st = evalprogress(p, m);
+    }
+    return st;
+}
+
+Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx) {
+    const Dims *d = &enc->p->d;
+    EvalProgress p = {tell, ctx, 0, e->NI + e->NT};
+    *I = mem_new((size_t)e->NI, (size_t)(d->Q * d->Z) * sizeof **I);
+    *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);
+    Status st = *I && *T ? evalset_encode_images(e, enc, 0, e->NI, *I, &p) : ERR_MEMORY;
+    if (st == OK) st = evalset_encode_texts(e, enc, 0, e->NT, *T, &p);
     if (st != OK) {
         free(*I);
         free(*T);

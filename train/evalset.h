@@ -31,4 +31,10 @@ Status evalset_read(const EvalSet *e, int64_t first, int64_t n, void *features, 
 typedef bool EvalTell(void *ctx, int64_t done, int64_t total);
 Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx);
 
+/* Parts of it, into the caller's memory: images [first, first + n) into I (n,Q,Z), texts into T (n,Z). */
+typedef struct { EvalTell *tell; void *ctx; int64_t done, total; } EvalProgress;       /* tell may be NULL */
+Status evalset_encode_images(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *I, EvalProgress *p);
+Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *T, EvalProgress *p);
+Status evalprogress(EvalProgress *p, int64_t more);                        /* ERR_INTERRUPTED when asked to stop */
+
 #endif

@@ -1,6 +1,7 @@
 /* recall: see recall.h. */
 #include "train/recall.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "kernels/mem.h"
@@ -33,30 +34,57 @@ Status recall_rows(const Backend *b, const float *I, int64_t NI, const float *T,
     return st;
 }
 
+Status recall_feature_rows(void *features, RecallRow *row, void *ctx) {
+    const RecallFeatures *f = features;
+    return recall_rows(f->b, f->I, f->NI, f->T, f->NT, f->Q, f->Z, row, ctx);
+}
+
 typedef struct {
     const int32_t *owner;
-    int64_t NT;
+    int32_t *fold;                      /* (NT) of a text's image */
+    int64_t NI, NT, bad;                /* bad: the first image with a similarity that is not finite, or -1 */
+    int folds;
     float *own;                         /* (NT) similarity of a text and its own image */
     int32_t *txt_rank, *img_rank;
 } Ranks;
 
 static void collect_own(void *ctx, int64_t i, const float *s) {
     Ranks *r = ctx;
-    for (int64_t t = 0; t < r->NT; t++)
+    float sum = 0;
+    for (int64_t t = 0; t < r->NT; t++) {
+        sum += fabsf(s[t]);
         if (r->owner[t] == i) r->own[t] = s[t];
+    }
+    if (!isfinite(sum) && r->bad < 0) r->bad = i;
 }
 
 /* The best-placed own text of image i, and one more place for each text that image i stands before its own. */
 static void count_row(void *ctx, int64_t i, const float *s) {
     Ranks *r = ctx;
     int64_t best = -1;
+    int32_t rank = 0, fold = recall_fold(i, r->NI, r->folds);
     for (int64_t t = 0; t < r->NT; t++) {
         if (r->owner[t] == i && (best < 0 || s[t] > s[best])) best = t;
-        if (r->owner[t] != i) r->img_rank[t] += s[t] > r->own[t] || (s[t] == r->own[t] && i < r->owner[t]);
+        if (r->owner[t] != i && r->fold[t] == fold) r->img_rank[t] += s[t] > r->own[t] || (s[t] == r->own[t] && i < r->owner[t]);
     }
-    int32_t rank = 0;
-    for (int64_t t = 0; best >= 0 && t < r->NT; t++) rank += s[t] > s[best] || (s[t] == s[best] && t < best);
+    for (int64_t t = 0; best >= 0 && t < r->NT; t++) rank += r->fold[t] == fold && (s[t] > s[best] || (s[t] == s[best] && t < best));
     r->txt_rank[i] = best >= 0 ? rank : INT32_MAX;
+}
+
+Status recall_ranks(RecallSource *rows, void *source, int64_t NI, int64_t NT, const int32_t *owner, int folds, int32_t *txt_rank, int32_t *img_rank) {
+    Ranks r = {.owner = owner, .fold = mem_new((size_t)NT, sizeof *r.fold), .NI = NI, .NT = NT, .bad = -1, .folds = folds,
+               .own = mem_new((size_t)NT, sizeof *r.own), .txt_rank = txt_rank, .img_rank = img_rank};
+    Status st = r.own && r.fold ? OK : ERR_MEMORY;
+    for (int64_t t = 0; st == OK && t < NT; t++) {
+        r.fold[t] = recall_fold(owner[t], NI, folds);
+        img_rank[t] = 0;
+    }
+    if (st == OK) st = rows(source, collect_own, &r);
+    if (st == OK && r.bad >= 0) st = err_set(ERR_NUMERIC, "the similarities of image %lld are not finite: the model or its features are broken", (long long)r.bad);
+    if (st == OK) st = rows(source, count_row, &r);
+    free(r.own);
+    free(r.fold);
+    return st;
 }
 
 static int ascending(const void *a, const void *b) {
@@ -64,9 +92,14 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void figures(const int32_t *rank, int64_t n, double *r1, double *r5, double *r10, double *median) {
-    int64_t k1 = 0, k5 = 0, k10 = 0;
-    for (int64_t i = 0; i < n; i++) k1 += rank[i] < 1, k5 += rank[i] < 5, k10 += rank[i] < 10;
+static void figures(const int32_t *rank, int64_t n, double *r1, double *r5, double *r10, double *median, double *mean) {
+    int64_t k1 = 0, k5 = 0, k10 = 0, ranked = 0;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        k1 += rank[i] < 1, k5 += rank[i] < 5, k10 += rank[i] < 10;
+        if (rank[i] != INT32_MAX) sum += 1.0 + rank[i], ranked++;
+    }
+    *mean = ranked ? sum / (double)ranked : 0;
     double all = n ? (double)n : 1;
     *r1 = 100.0 * (double)k1 / all, *r5 = 100.0 * (double)k5 / all, *r10 = 100.0 * (double)k10 / all;
     *median = 0;
@@ -83,22 +116,20 @@ static void figures(const int32_t *rank, int64_t n, double *r1, double *r5, doub
 
 void recall_from_ranks(const int32_t *txt_rank, int64_t NI, const int32_t *img_rank, int64_t NT, Recall *out) {
     *out = (Recall){.images = NI, .texts = NT};
-    figures(txt_rank, NI, &out->txt_r1, &out->txt_r5, &out->txt_r10, &out->txt_median);
-    figures(img_rank, NT, &out->img_r1, &out->img_r5, &out->img_r10, &out->img_median);
+    figures(txt_rank, NI, &out->txt_r1, &out->txt_r5, &out->txt_r10, &out->txt_median, &out->txt_mean);
+    figures(img_rank, NT, &out->img_r1, &out->img_r5, &out->img_r10, &out->img_median, &out->img_mean);
 }
 
 Status recall_from_features(const Backend *b, const float *I, int64_t NI, const float *T, int64_t NT, int64_t Q, int64_t Z,
                             const int32_t *owner, Recall *out, int32_t *txt_rank, int32_t *img_rank) {
-    Ranks r = {.owner = owner, .NT = NT, .own = mem_new((size_t)NT, sizeof(float)), .txt_rank = mem_new((size_t)NI, sizeof(int32_t)),
-               .img_rank = mem_new((size_t)NT, sizeof(int32_t))};
-    Status st = r.own && r.txt_rank && r.img_rank ? OK : ERR_MEMORY;
-    if (st == OK) st = recall_rows(b, I, NI, T, NT, Q, Z, collect_own, &r);
-    if (st == OK) st = recall_rows(b, I, NI, T, NT, Q, Z, count_row, &r);
-    if (st == OK) recall_from_ranks(r.txt_rank, NI, r.img_rank, NT, out);
-    for (int64_t i = 0; st == OK && txt_rank && i < NI; i++) txt_rank[i] = r.txt_rank[i];
-    for (int64_t t = 0; st == OK && img_rank && t < NT; t++) img_rank[t] = r.img_rank[t];
-    free(r.own);
-    free(r.txt_rank);
-    free(r.img_rank);
+    RecallFeatures f = {b, I, T, NI, NT, Q, Z};
+    int32_t *txt = mem_new((size_t)NI, sizeof *txt), *img = mem_new((size_t)NT, sizeof *img);
+    Status st = txt && img ? OK : ERR_MEMORY;
+    if (st == OK) st = recall_ranks(recall_feature_rows, &f, NI, NT, owner, 1, txt, img);
+    if (st == OK) recall_from_ranks(txt, NI, img, NT, out);
+    for (int64_t i = 0; st == OK && txt_rank && i < NI; i++) txt_rank[i] = txt[i];
+    for (int64_t t = 0; st == OK && img_rank && t < NT; t++) img_rank[t] = img[t];
+    free(txt);
+    free(img);
     return st;
 }
