@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "eval/commands.h"
 #include "kernels/dist.h"
 #include "train/commands.h"
 #include "train/doctor.h"
@@ -22,6 +23,11 @@
     X(repack,     "rewrite a data set: shards, element type, word pieces", "set.h5 out=set/ repack.shard_images=10000 model.vocab=vocab.txt") \
     X(pretrain,   "train a Q-Former on image-text pairs; goes on by itself", "configs/demo.yaml") \
     X(finetune,   "the same, from given weights",                       "configs/demo.yaml train.init=run") \
+    X(retrieval,  "recall of images and texts, by cosine and re-ranked by matching", "run/demo data.test=set.h5") \
+    X(match,      "how well given texts fit given images",              "run/demo data.test=set.h5 match.pairs=pairs.csv") \
+    X(embed,      "features of images and texts to HDF5",               "run/demo data.test=set.h5 out=embeddings.h5") \
+    X(classify,   "zero-shot classes of images",                        "run/demo data.test=set.h5 classify.names=names.txt") \
+    X(score,      "caption metrics of a result file, or recall of a similarity matrix", "captions.json gt=references.json") \
     X(doctor,     "what this build and this machine offer",             "") \
 
 typedef struct {

@@ -1,0 +1,213 @@
+/* classify: see classify.h. */
+#include "eval/classify.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "data/csv.h"
+#include "data/strmap.h"
+#include "kernels/mem.h"
+
+/* ---- names ------------------------------------------------------------------------------------------------------------- */
+
+static Status read_text(const char *path, char **text) {
+    enum { MOST = 64 << 20 };
+    FILE *f = fopen(path, "rb");
+    size_t n = 0, room = 0;
+    *text = NULL;
+    if (!f) return err_set(ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
+    Status st = OK;
+    for (;;) {
+        if (n + 1 >= room) {
+            char *more = room < MOST ? mem_grow(*text, room = room ? 2 * room : 65536, 1) : NULL;
+            if (!more) {
+                st = room >= MOST ? err_set(ERR_FORMAT, "%s is no list of names: it has more than %d bytes", path, MOST) : ERR_MEMORY;
+                break;
+            }
+            *text = more;
+        }
+        size_t k = fread(*text + n, 1, room - n - 1, f);
+        n += k;
+        if (!k) break;
+    }
+    if (st == OK && ferror(f)) st = err_set(ERR_IO, "%s cannot be read: %s", path, strerror(errno));
+    if (st == OK) (*text)[n] = 0;
+    if (st == OK && strlen(*text) != n) st = err_set(ERR_FORMAT, "%s is no text: byte %zu is zero", path, strlen(*text));
+    fclose(f);
+    return st;
+}
+
+static char *trim(char *s) {
+    s += strspn(s, " \t\r");
+    size_t n = strlen(s);
+    while (n && strchr(" \t\r", s[n - 1])) s[--n] = 0;
+    return s;
+}
+
+int64_t classes_find(const Classes *c, const char *name, size_t n) {
+    for (int64_t k = 0; k < c->n; k++)
+        if (strlen(c->name[k]) == n && strncasecmp(c->name[k], name, n) == 0) return k;
+    return -1;
+}
+
+Status classes_read(Classes *c, const char *path) {
+    *c = (Classes){0};
+    Status st = read_text(path, &c->text);
+    int64_t lines = 1, line = 0;
+    for (const char *p = c->text; st == OK && *p; p++) lines += *p == '\n';
+    if (st == OK && !(c->name = mem_new((size_t)lines, sizeof *c->name))) st = ERR_MEMORY;
+    char *rest = c->text;
+    for (char *s; st == OK && (s = strsep(&rest, "\n"));) {
+        line++;
+        s = trim(s);
+        if (!*s) continue;
+        if (classes_find(c, s, strlen(s)) >= 0) st = err_set(ERR_FORMAT, "%s:%lld: class '%s' stands there twice", path, (long long)line, s);
+        else c->name[c->n++] = s;
+    }
+    if (st == OK && c->n == 0) st = err_set(ERR_FORMAT, "%s names no class; it wants one name a line", path);
+    if (st != OK) classes_free(c);
+    return st;
+}
+
+void classes_free(Classes *c) {
+    free(c->text);
+    free(c->name);
+    *c = (Classes){0};
+}
+
+/* ---- features ---------------------------------------------------------------------------------------------------------- */
+
+static char *fill_in(const char *template, const char *name) {
+    const char *hole = strstr(template, "{}");
+    return mem_format("%.*s%s%s", (int)(hole - template), template, name, hole + 2);
+}
+
+/* The normalised mean of n features. */
+static void mean_feature(float *out, const float *T, int64_t n, int64_t Z) {
+    double norm = 0;
+    for (int64_t z = 0; z < Z; z++) {
+        double sum = 0;
+        for (int64_t k = 0; k < n; k++) sum += T[k * Z + z];
+        out[z] = (float)(sum / (double)n);
+        norm += (double)out[z] * out[z];
+    }
+    for (int64_t z = 0; z < Z; z++) out[z] = norm > 0 ? (float)(out[z] / sqrt(norm)) : 0;
+}
+
+/* One class at a time: its texts, their features, their mean. */
+static Status one_class(const char *name, char *const *templates, int64_t n, Evaluation *e, float *T, float *out, EvalProgress *p) {
+    char **texts = mem_new((size_t)n, sizeof *texts);
+    EvalSet s = {0};
+    Status st = texts ? OK : ERR_MEMORY;
+    for (int64_t k = 0; st == OK && k < n; k++)
+        if (!(texts[k] = fill_in(templates[k], name))) st = ERR_MEMORY;
+    if (st == OK) st = evaltexts(&s, &e->use.text, (const char *const *)texts, n);
+    if (st == OK) st = evalset_encode_texts(&s, &e->enc, 0, n, T, p);
+    if (st == OK) mean_feature(out, T, n, e->use.d.Z);
+    evalset_close(&s);
+    for (int64_t k = 0; texts && k < n; k++) free(texts[k]);
+    free(texts);
+    return st;
+}
+
+Status classes_features(const Classes *c, const char *templates, Evaluation *e, float *out) {
+    int64_t n = 1, k = 0, Z = e->use.d.Z;
+    for (const char *p = templates; *p; p++) n += *p == '|';
+    char *copy = mem_strdup(templates), *rest = copy, **list = mem_new((size_t)n, sizeof *list);
+    float *T = mem_new((size_t)n, (size_t)Z * sizeof *T);
+    Status st = copy && list && T ? OK : ERR_MEMORY;
+    while (st == OK && rest) {
+        list[k] = trim(strsep(&rest, "|"));
+        if (!strstr(list[k], "{}")) st = err_set(ERR_USAGE, "classify.templates: '%s' has no {} for the name", list[k]);
+        k++;
+    }
+    EvalProgress p = evaluation_progress(e, "classes", "texts", c->n * n);
+    for (k = 0; st == OK && k < c->n; k++) st = one_class(c->name[k], list, n, e, T, out + k * Z, &p);
+    if (st == OK) evaluation_progress_end(e, &p);
+    free(copy);
+    free(list);
+    free(T);
+    return st;
+}
+
+/* ---- truth ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const Classes *c;
+    StrMap images;                      /* id to position in the set */
+    int32_t *truth;
+    size_t image, label, columns;       /* columns is 0 before the header */
+} Labels;
+
+static size_t column(size_t n, const char *const *fields, const char *a, const char *b) {
+    for (size_t i = 0; i < n; i++)
+        if (strcasecmp(fields[i], a) == 0 || strcasecmp(fields[i], b) == 0) return i;
+    return n;
+}
+
+static Status label_row(void *ctx, int64_t line, size_t n, const char *const *fields) {
+    (void)line;
+    Labels *l = ctx;
+    if (!l->columns) {
+        l->image = column(n, fields, "image", "image_id"), l->label = column(n, fields, "label", "class"), l->columns = n;
+        if (l->image == n || l->label == n) return err_set(ERR_FORMAT, "the header has no columns image and label");
+        return OK;
+    }
+    const int64_t *at = strmap_get(&l->images, fields[l->image]);
+    if (!at) return OK;                  /* labels of images elsewhere may stand there too */
+    const char *label = fields[l->label];
+    char *end;
+    int64_t k = classes_find(l->c, label, strlen(label));
+    long number = strtol(label, &end, 10);
+    if (k < 0 && *label && !*end && number >= 0 && number < l->c->n) k = number;
+    if (k < 0) return err_set(ERR_FORMAT, "'%s' is no class: neither one of the %lld names nor a number below that", label, (long long)l->c->n);
+    l->truth[*at] = (int32_t)k;
+    return OK;
+}
+
+static Status truth_of_file(const Classes *c, const char *path, const EvalSet *s, int32_t *truth) {
+    Labels l = {.c = c, .truth = truth};
+    FILE *f = fopen(path, "rb");
+    Status st = f ? OK : err_set(ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
+    for (int64_t i = 0; st == OK && i < s->NI; i++) st = strmap_put(&l.images, set_image_id(s->set, s->image[i]), i);
+    if (st == OK) st = csv_read(f, path, label_row, &l);
+    if (f) fclose(f);
+    strmap_free(&l.images);
+    return st;
+}
+
+/* The folder nearest to the file that is a class name: "dog/1.png", "val/dog/x/1.png". */
+static int64_t class_of_folder(const Classes *c, const char *id) {
+    const char *end = strrchr(id, '/');
+    while (end) {
+        const char *start = end;
+        while (start > id && start[-1] != '/') start--;
+        int64_t k = classes_find(c, start, (size_t)(end - start));
+        if (k >= 0) return k;
+        end = start > id ? start - 1 : NULL;
+    }
+    return -1;
+}
+
+static int64_t class_of_caption(const Classes *c, const Set *set, int64_t image) {
+    for (int64_t k = 0; k < set_ncaptions(set, image); k++) {
+        size_t n;
+        const char *text = set_caption(set, image, k, &n);
+        int64_t found = classes_find(c, text, n);
+        if (found >= 0) return found;
+    }
+    return -1;
+}
+
+Status classes_truth(const Classes *c, const char *labels_path, const EvalSet *s, int32_t *truth) {
+    for (int64_t i = 0; i < s->NI; i++) truth[i] = -1;
+    if (labels_path && *labels_path) return truth_of_file(c, labels_path, s, truth);
+    for (int64_t i = 0; i < s->NI; i++) {
+        truth[i] = (int32_t)class_of_caption(c, s->set, s->image[i]);
+        if (truth[i] < 0) truth[i] = (int32_t)class_of_folder(c, set_image_id(s->set, s->image[i]));
+    }
+    return OK;
+}

@@ -1,0 +1,150 @@
+/* cmd_score: the metrics of results that lie in files: captions against what people wrote (score.h), or recall of a matrix of
+ * similarities (retrieval.h). Needs no model. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/npy.h"
+#include "eval/commands.h"
+#include "eval/evaluate.h"
+#include "eval/retrieval.h"
+#include "eval/score.h"
+#include "kernels/mem.h"
+
+/* ---- captions ---------------------------------------------------------------------------------------------------------- */
+
+static const char *given(const char *text) { return *text ? text : NULL; }
+
+static Status score_captions(const Options *o) {
+    const char *res = *opt_str(o, "res") ? opt_str(o, "res") : opt_str(o, "in");
+    ScoreOptions how = {.java = given(opt_str(o, "score.java")), .meteor_jar = given(opt_str(o, "score.meteor_jar")),
+                        .spice_jar = given(opt_str(o, "score.spice_jar"))};
+    Scores s;
+    char *path = NULL;
+    Status st = score_files(opt_str(o, "gt"), res, &how, &s);
+    if (st != OK) return st;
+    score_print(&s, stdout);
+    st = result_path(o, "scores.json", &path);
+    if (st == OK && path) st = score_write(&s, path);
+    if (st == OK && path) status_say("%s", path);
+    free(path);
+    score_free(&s);
+    return st;
+}
+
+/* ---- a matrix ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct { const char *path; int64_t NI, NT; } Matrix;
+
+static Status open_matrix(const char *path, NpyFile **f) {
+    Status st = npy_open(f, path, NULL);
+    if (st != OK) return st;
+    const NpyArray *a = npy_array(*f);
+    if (a->ndim == 2 && (a->dtype == DT_F32 || a->dtype == DT_F64 || a->dtype == DT_F16 || a->dtype == DT_BF16)) return OK;
+    st = err_set(ERR_FORMAT, "%s holds %d dimensions of %s; similarities are 2, images by texts, of f2, f4 or f8", path, a->ndim, dtype_name(a->dtype));
+    npy_close(*f);
+    *f = NULL;
+    return st;
+}
+
+/* A row at a time, each time from the beginning (RecallSource). */
+static Status matrix_rows(void *source, RecallRow *row, void *ctx) {
+    const Matrix *m = source;
+    NpyFile *f = NULL;
+    Status st = open_matrix(m->path, &f);
+    if (st != OK) return st;
+    DType type = npy_array(f)->dtype;
+    size_t bytes = (size_t)m->NT * (size_t)dtype_size(type);
+    void *raw = mem_new(bytes, 1);
+    float *s = mem_new((size_t)m->NT, sizeof *s);
+    st = raw && s ? OK : ERR_MEMORY;
+    for (int64_t i = 0; st == OK && i < m->NI; i++) {
+        st = npy_read(f, raw, bytes);
+        if (st != OK) break;
+        dtype_to_f32(s, raw, type, (size_t)m->NT);
+        row(ctx, i, s);
+    }
+    free(raw);
+    free(s);
+    npy_close(f);
+    return st;
+}
+
+static Status owners_of_list(const char *path, const Matrix *m, int32_t *owner) {
+    Json *doc = NULL;
+    Status st = json_parse_file(&doc, path);
+    if (st != OK) return st;
+    if (json_type(doc) != J_ARRAY || json_len(doc) != (size_t)m->NT)
+        st = err_set(ERR_FORMAT, "%s: a list of %lld numbers is wanted, the image of each text of %s", path, (long long)m->NT, m->path);
+    for (int64_t t = 0; st == OK && t < m->NT; t++) {
+        int64_t i;
+        if (!json_int(json_at(doc, (size_t)t), &i) || i < 0 || i >= m->NI)
+            st = err_set(ERR_FORMAT, "%s: item %lld is no image, which is a number from 0 to %lld", path, (long long)t, (long long)m->NI - 1);
+        else owner[t] = (int32_t)i;
+    }
+    json_free(doc);
+    return st;
+}
+
+static Status owners(const char *path, const Matrix *m, int32_t *owner) {
+    if (*path) return owners_of_list(path, m, owner);
+    if (m->NT % m->NI)
+        return err_set(ERR_USAGE, "%s has %lld texts, which is no multiple of its %lld images; name the image of each text (score.owner=...)", m->path,
+                       (long long)m->NT, (long long)m->NI);
+    for (int64_t t = 0; t < m->NT; t++) owner[t] = (int32_t)(t / (m->NT / m->NI));
+    return OK;
+}
+
+static Status write_recall(const Options *o, const Matrix *m, const Retrieval *r) {
+    ResultFile f;
+    char *path = NULL;
+    Status st = result_path(o, "recall.json", &path);
+    if (st != OK || !path) return st;
+    if ((st = result_open(&f, 1)) == OK) {
+        jw_object(&f.w, NULL);
+        jw_str(&f.w, "similarities", m->path);
+        jw_int(&f.w, "images", m->NI);
+        jw_int(&f.w, "texts", m->NT);
+        recall_write(&f.w, &r->recall[RANK_ITC], true);
+        jw_object(&f.w, "chance");
+        recall_write(&f.w, &r->chance, false);
+        jw_end(&f.w);
+        jw_end(&f.w);
+        st = result_write(&f, OK, path);
+    }
+    if (st == OK) status_say("%s", path);
+    free(path);
+    return st;
+}
+
+static Status score_matrix(const Options *o, const char *path) {
+    NpyFile *f = NULL;
+    Retrieval r = {0};
+    Status st = open_matrix(path, &f);
+    if (st != OK) return st;
+    Matrix m = {path, npy_array(f)->shape[0], npy_array(f)->shape[1]};
+    npy_close(f);
+    if (m.NI < 1 || m.NT < 1 || m.NI > INT32_MAX || m.NT > INT32_MAX)
+        return err_set(ERR_FORMAT, "%s holds %lld images by %lld texts", path, (long long)m.NI, (long long)m.NT);
+    int32_t *owner = mem_new((size_t)m.NT, sizeof *owner);
+    st = owner ? owners(opt_str(o, "score.owner"), &m, owner) : ERR_MEMORY;
+    if (st == OK) st = retrieval_open(&r, matrix_rows, &m, m.NI, m.NT, owner, 0, 1);
+    if (st == OK) {
+        status_say("%s: %lld images, %lld texts", path, (long long)m.NI, (long long)m.NT);
+        recall_print_head();
+        recall_print("chance", &r.chance, false);
+        recall_print("similarities", &r.recall[RANK_ITC], true);
+        st = write_recall(o, &m, &r);
+    }
+    retrieval_close(&r);
+    free(owner);
+    return st;
+}
+
+Status cmd_score(const Options *o) {
+    const char *sim = opt_str(o, "score.sim");
+    if (*sim) return score_matrix(o, sim);
+    if (!*opt_str(o, "gt") || (!*opt_str(o, "res") && !*opt_str(o, "in")))
+        return err_set(ERR_USAGE, "score needs gt=FILE and res=FILE (captions), or score.sim=FILE.npy (similarities)");
+    return score_captions(o);
+}

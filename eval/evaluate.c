@@ -1,0 +1,175 @@
+/* evaluate: see evaluate.h. */
+#include "eval/evaluate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/outfile.h"
+#include "kernels/dist.h"
+#include "kernels/mem.h"
+#include "train/signals.h"
+
+/* Images, texts or pairs at a time: what fills the device, and of what only so many keys fit. */
+static int batch_of(const Use *u) {
+    int64_t asked = opt_int(u->o, "use.batch");
+    return asked ? (int)asked : u->b->unified ? 32 : 128;
+}
+
+static void limit_texts(Use *u, int tokens) {
+    enum { LEAST = 3 };                 /* [CLS], a piece, [SEP] */
+    if (!tokens) return;
+    if (tokens > u->d.N) tokens = u->d.N;
+    if (tokens < LEAST) tokens = LEAST;
+    u->d.T = u->params.d.T = tokens;
+    u->text.T = tokens;
+}
+
+Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec) {
+    *e = (Evaluation){.speaks = dist_rank() == 0};
+    if (spec->one_process && dist_size() > 1) return err_set(ERR_USAGE, "%s runs in one process, not in %d", options_command(o), dist_size());
+    signals_install();
+    Status st = use_open(&e->use, o, spec->data);
+    if (st == OK) {
+        const Use *u = &e->use;
+        limit_texts(&e->use, spec->tokens);
+        if (spec->split && u->set) st = evalset_open(&e->set, u->set, u->split, 0, &u->text);
+        if (st == OK) st = encoder_open(&e->enc, u->b, &u->params, batch_of(u), u->set ? set_dtype(u->set) : DT_F32);
+        for (int64_t i = 0; st == OK && e->speaks && u->set && set_warning(u->set, i); i++) status_say("warning: %s", set_warning(u->set, i));
+    }
+    st = dist_agree(st);
+    if (st != OK) evaluation_close(e);
+    return st;
+}
+
+void evaluation_close(Evaluation *e) {
+    encoder_close(&e->enc);
+    evalset_close(&e->set);
+    use_close(&e->use);
+    *e = (Evaluation){0};
+}
+
+static bool tell(void *ctx, int64_t done, int64_t total) {
+    (void)total;
+    Evaluation *e = ctx;
+    if (e->speaks && (!e->quiet || status_is_live())) meter_at(&e->meter, done);
+    return !stop_requested();
+}
+
+EvalProgress evaluation_progress(Evaluation *e, const char *what, const char *unit, int64_t total) {
+    e->meter = meter_start(what, unit, total, 0);
+    return (EvalProgress){tell, e, 0, total};
+}
+
+void evaluation_progress_end(Evaluation *e, const EvalProgress *p) {
+    if (e->speaks && !e->quiet) meter_end(&e->meter, p->done);
+}
+
+Status evaluation_features(Evaluation *e, float **I, float **T) {
+    const Dims *d = &e->enc.p->d;
+    const EvalSet *s = &e->set;
+    int64_t r = dist_rank(), R = dist_size(), i0 = s->NI * r / R, i1 = s->NI * (r + 1) / R, t0 = s->NT * r / R, t1 = s->NT * (r + 1) / R;
+    *I = mem_new((size_t)s->NI, (size_t)(d->Q * d->Z) * sizeof **I);
+    *T = mem_new((size_t)s->NT, (size_t)d->Z * sizeof **T);
+    EvalProgress p = evaluation_progress(e, "encode", "images and texts", i1 - i0 + t1 - t0);
+    Status st = *I && *T ? evalset_encode_images(s, &e->enc, i0, i1 - i0, *I + i0 * d->Q * d->Z, &p) : ERR_MEMORY;
+    if (st == OK) st = evalset_encode_texts(s, &e->enc, t0, t1 - t0, *T + t0 * d->Z, &p);
+    st = dist_agree(st);
+    if (st == OK) evaluation_progress_end(e, &p);
+    if (st == OK) st = dist_all_reduce_f32(*I, s->NI * d->Q * d->Z);      /* the shares of others are zero here */
+    if (st == OK) st = dist_all_reduce_f32(*T, s->NT * d->Z);
+    if (st != OK) {
+        free(*I);
+        free(*T);
+        *I = *T = NULL;
+    }
+    return st;
+}
+
+Status evaltexts(EvalSet *e, const TextSpec *text, const char *const *texts, int64_t n) {
+    *e = (EvalSet){.NT = n, .T = text->T, .owner = mem_new((size_t)n, sizeof(int32_t)), .len = mem_new((size_t)n, sizeof(int32_t)),
+                   .ids = mem_new((size_t)n, (size_t)text->T * sizeof(int32_t)), .caption = mem_new((size_t)n, sizeof(int64_t))};
+    Status st = e->owner && e->len && e->ids && e->caption ? OK : ERR_MEMORY;
+    for (int64_t t = 0; st == OK && t < n; t++) st = text_encode(text, texts[t], strlen(texts[t]), e->ids + t * e->T, &e->len[t]);
+    if (st != OK) evalset_close(e);
+    return st;
+}
+
+float cosine_max(const float *I, const float *T, int64_t Q, int64_t Z) {
+    float best = -2;
+    for (int64_t q = 0; q < Q; q++) {
+        double dot = 0;
+        for (int64_t z = 0; z < Z; z++) dot += (double)I[q * Z + z] * (double)T[z];
+        if ((float)dot > best) best = (float)dot;
+    }
+    return best;
+}
+
+/* ---- results ----------------------------------------------------------------------------------------------------------- */
+
+static bool ends_like(const char *path, const char *name) {
+    const char *end = strrchr(name, '.');
+    size_t n = strlen(path), m = end ? strlen(end) : 0;
+    return m && n > m && strcmp(path + n - m, end) == 0;
+}
+
+Status result_path(const Options *o, const char *name, char **path) {
+    const char *out = opt_str(o, "out");
+    *path = NULL;
+    if (!*out) return OK;
+    *path = ends_like(out, name) ? mem_strdup(out) : mem_format("%s/%s", out, name);
+    if (!*path) return ERR_MEMORY;
+    char *parent = mem_strdup(*path);
+    Status st = parent ? OK : ERR_MEMORY;
+    for (char *c = parent; st == OK && c && *c; c++) {         /* every folder on the way */
+        if (*c != '/' || c == parent) continue;
+        *c = 0;
+        st = outfile_mkdir(parent);
+        *c = '/';
+    }
+    free(parent);
+    if (st != OK) {
+        free(*path);
+        *path = NULL;
+    }
+    return st;
+}
+
+Status result_open(ResultFile *r, int indent) {
+    *r = (ResultFile){0};
+    r->f = open_memstream(&r->text, &r->n);
+    if (!r->f) return err_set(ERR_MEMORY, "out of memory");
+    jw_begin(&r->w, r->f, indent);
+    return OK;
+}
+
+Status result_write(ResultFile *r, Status st, const char *path) {
+    if (r->f && st == OK) st = jw_done(&r->w);
+    if (r->f && fclose(r->f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
+    if (st == OK) st = outfile_put(path, r->text, r->n);
+    free(r->text);
+    *r = (ResultFile){0};
+    return st;
+}
+
+/* ---- recall ------------------------------------------------------------------------------------------------------------ */
+
+void recall_print_head(void) {
+    status_say("%-17s%29s   %29s", "", "image to text", "text to image");
+    status_say("%-17s%7s%7s%7s%8s   %7s%7s%7s%8s", "", "R@1", "R@5", "R@10", "median", "R@1", "R@5", "R@10", "median");
+}
+
+void recall_print(const char *name, const Recall *r, bool ranks) {
+    char txt[24] = "", img[24] = "";
+    if (ranks) snprintf(txt, sizeof txt, "%.4g", r->txt_median);
+    if (ranks) snprintf(img, sizeof img, "%.4g", r->img_median);
+    status_say("%-17s%7.1f%7.1f%7.1f%8s   %7.1f%7.1f%7.1f%8s", name, r->txt_r1, r->txt_r5, r->txt_r10, txt, r->img_r1, r->img_r5, r->img_r10, img);
+}
+
+void recall_write(JsonWriter *w, const Recall *r, bool ranks) {
+    double txt = (r->txt_r1 + r->txt_r5 + r->txt_r10) / 3, img = (r->img_r1 + r->img_r5 + r->img_r10) / 3;
+    const struct { const char *key; double value; } all[] = {
+        {"txt_r1", r->txt_r1}, {"txt_r5", r->txt_r5}, {"txt_r10", r->txt_r10}, {"txt_r_mean", txt}, {"img_r1", r->img_r1}, {"img_r5", r->img_r5},
+        {"img_r10", r->img_r10}, {"img_r_mean", img}, {"r_mean", 0.5 * (txt + img)}, {"agg_metrics", txt},
+        {"txt_median_rank", r->txt_median}, {"txt_mean_rank", r->txt_mean}, {"img_median_rank", r->img_median}, {"img_mean_rank", r->img_mean}};
+    for (size_t i = 0; i < sizeof all / sizeof *all - (ranks ? 0 : 4); i++) jw_num(w, all[i].key, all[i].value);
+}
