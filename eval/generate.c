@@ -1,0 +1,291 @@
+/* generate: see generate.h. */
+#include "eval/generate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/mem.h"
+
+static const Noise QUIET = {0};
+
+static size_t feature_bytes(const Generator *g, int64_t n) {
+    return (size_t)n * (size_t)g->p->d.P * (size_t)g->p->d.E * (size_t)dtype_size(g->spec.features);
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------- */
+
+/* Everything that lives as long as the generator and not on the host. */
+static Status take_fixed(Generator *g) {
+    const Dims *d = &g->p->d;
+    int64_t queries = (int64_t)g->spec.images * d->Q, rows = queries > g->slots ? queries : g->slots;
+    for (int l = 0; l < d->L; l++) {
+        int64_t n = queries + (int64_t)g->slots * g->T;
+        void *at = arena_push(&g->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(g->b->elem));
+        g->cache[l] = tape_leaf(at, n, 2LL * d->C, g->b->elem);
+    }
+    if (!g->b->unified) {
+        g->device = arena_push(&g->fixed, feature_bytes(g, g->spec.images), 1);
+        g->scales = arena_push(&g->fixed, (size_t)g->spec.images, sizeof(float));
+    }
+    return room_open(&g->room, g->b, &g->fixed, d, rows, rows, g->spec.images);
+}
+
+/* The largest pass and the largest step on measuring arenas. */
+static Status measure(Generator *g, size_t *fixed, size_t *mem) {
+    Backend null = *backend_null(g->b->elem);
+    null.unified = g->b->unified;
+    Generator m = *g;
+    m.b = &null;
+    arena_measure(&m.fixed, "generator");
+    arena_measure(&m.mem, "generator");
+    Status st = tape_open(&m.tape, &null, &m.mem);
+    if (st == OK) st = take_fixed(&m);
+    for (int32_t i = 0; i < g->slots; i++) m.rows[i] = (GenerateRow){i / g->spec.search.beams, i, 0};
+    if (st == OK) st = generate_prefix(&m, m.rows, NULL, g->spec.images);
+    if (st == OK) st = generate_step(&m, g->T - 1, m.rows, g->slots, NULL, 0);
+    *fixed = m.fixed.peak;
+    *mem = m.mem.peak;
+    tape_close(&m.tape);
+    room_close(&m.room);
+    return st;
+}
+
+static Status take_host(Generator *g) {
+    size_t images = (size_t)g->spec.images, slots = (size_t)g->slots;
+    g->seg = mem_new(images, sizeof *g->seg);
+    g->search = mem_new(images, sizeof *g->search);
+    g->first = mem_new(images, sizeof *g->first);
+    g->slot = mem_new(slots, sizeof *g->slot);
+    g->rows = mem_new(slots, sizeof *g->rows);
+    g->copies = mem_new(slots, sizeof *g->copies);
+    if (!g->seg || !g->search || !g->first || !g->slot || !g->rows || !g->copies) return ERR_MEMORY;
+    for (size_t i = 0; i < images; i++) {
+        Status st = search_open(&g->search[i], &g->spec.search, g->p->d.V);
+        if (st != OK) return st;
+    }
+    void *logits = NULL;
+    Status st = g->b->host_alloc(&logits, slots * (size_t)g->p->d.V * sizeof *g->logits);
+    g->logits = logits;
+    return st;
+}
+
+Status generate_open(Generator *g, const Backend *b, const Params *p, const GenerateSpec *spec) {
+    const Dims *d = &p->d;
+    size_t fixed = 0, mem = 0;
+    BUG_ON(spec->images < 1 || d->L > MAX_LAYERS, "generate: %d images at a time, %d layers", spec->images, d->L);
+    *g = (Generator){.b = b, .p = p, .spec = *spec, .slots = spec->images * spec->search.beams, .T = spec->search.max_length - 1};
+    if (g->T > d->N)
+        return err_set(ERR_USAGE, "captions of up to %d tokens need %d text positions; the model has %d", spec->search.max_length, g->T, d->N);
+    Status st = take_host(g);
+    if (st == OK) st = measure(g, &fixed, &mem);
+    if (st == OK) st = arena_open(&g->fixed, "generator's", b, fixed);
+    if (st == OK) st = arena_open(&g->mem, "generator's", b, mem);
+    if (st == OK) st = tape_open(&g->tape, b, &g->mem);
+    if (st == OK) st = take_fixed(g);
+    if (st != OK) {
+        err_context(st, "captions of %d images at a time, %d beams each", spec->images, spec->search.beams);
+        generate_close(g);
+    }
+    return st;
+}
+
+void generate_close(Generator *g) {
+    for (int i = 0; g->search && i < g->spec.images; i++) search_close(&g->search[i]);
+    tape_close(&g->tape);
+    room_close(&g->room);
+    if (g->b) {
+        arena_close(&g->mem, g->b);
+        arena_close(&g->fixed, g->b);
+        if (g->logits) g->b->host_release(g->logits);
+    }
+    free(g->seg);
+    free(g->search);
+    free(g->first);
+    free(g->slot);
+    free(g->rows);
+    free(g->copies);
+    *g = (Generator){0};
+}
+
+/* ---- the model ----------------------------------------------------------------------------------------------------- */
+
+/* Keys and values, columns [C, 3C) of qkv, into rows to[i] (i when NULL) of layer l's cache. */
+static void keep(Generator *g, int l, Tensor qkv, const int32_t *to) {
+    int64_t C = g->p->d.C;
+    const char *kv = (const char *)qkv.data + (size_t)C * (size_t)dtype_size(qkv.dt);
+    g->tape.b->copy_rows(g->cache[l].data, 2 * C, to, kv, qkv.ld, NULL, qkv.rows, 2 * C, false);
+}
+
+Status generate_prefix(Generator *g, const void *features, const float *scale, int n) {
+    const Dims *d = &g->p->d;
+    Tape *t = &g->tape;
+    Wave w;
+    ImageKV kv;
+    BUG_ON(n < 1 || n > g->spec.images, "generate: %d images, at most %d at a time", n, g->spec.images);
+    tape_reset(t, false);
+    room_reset(&g->room);
+    for (int i = 0; i < n; i++) g->seg[i] = (Segment){.nq = d->Q, .first_id = -1, .sees = -1, .image = i};
+    Status st = wave_build(&w, &g->room, d, g->seg, n, n);
+    if (st != OK) return st;
+    room_upload(&g->room);
+    if (!g->b->unified) {
+        g->b->upload(g->device, features, feature_bytes(g, n));
+        if (scale) g->b->upload(g->scales, scale, (size_t)n * sizeof *scale);
+        features = g->device;
+        scale = scale ? g->scales : NULL;
+    }
+    model_image(&kv, t, g->p, features, g->spec.features, scale, n);
+    Tensor x = tape_new(t, w.NQ, d->C, g->b->elem), y = tape_new(t, w.NQ, d->C, g->b->elem);
+    model_embed(t, g->p, x, &w, QUIET);
+    for (int l = 0; l < d->L; l++) {
+        size_t mark = arena_mark(&g->mem);
+        Tensor qkv = model_qkv(t, g->p, l, x);
+        keep(g, l, qkv, NULL);
+        if (l + 1 < d->L) model_layer(t, g->p, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
+        arena_reset(&g->mem, mark);
+        Tensor done = x;
+        x = y;
+        y = done;
+    }
+    g->tape.b->sync();                   /* the lists in the room and the features are the caller's again */
+    return tape_status(t);
+}
+
+/* A wave of n text rows at position `at`; an item's keys are its image's queries and its slot. */
+static void step_wave(Wave *w, Generator *g, int32_t at, const GenerateRow *rows, int n) {
+    const Dims *d = &g->p->d;
+    int32_t *ids = room_take(&g->room, (size_t)n, sizeof *ids), *pos = room_take(&g->room, (size_t)n, sizeof *pos);
+    RowKey *key = room_take(&g->room, (size_t)n, sizeof *key);
+    AttnItem *items = room_take(&g->room, (size_t)n, sizeof *items);
+    AttnGroup *groups = room_take(&g->room, (size_t)n, sizeof *groups);
+    int32_t queries = g->spec.images * d->Q;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t a0 = rows[i].image * d->Q, b0 = queries + rows[i].slot * g->T;
+        ids[i] = rows[i].token;
+        pos[i] = at;
+        key[i] = (RowKey){(uint32_t)rows[i].image, (uint32_t)at};
+        items[i] = (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = d->Q, .b0 = b0, .nb = at + 1, .group = i};
+        groups[i] = (AttnGroup){.item0 = i, .nitems = 1, .k0 = {a0, b0}, .nk = {d->Q, at + 1}};
+    }
+    *w = (Wave){.NT = n, .rows = room_device(&g->room, key)};
+    w->embed = (Embed){.nt = n, .Q = d->Q, .C = d->C, .ids = room_device(&g->room, ids), .pos_id = room_device(&g->room, pos)};
+    w->self = (AttnPlan){.items = room_device(&g->room, items), .groups = room_device(&g->room, groups), .host_items = items,
+                         .host_groups = groups, .nitems = n, .ngroups = n, .max_nq = 1, .max_nk = d->Q + at + 1,
+                         .max_group_nk = d->Q > at + 1 ? d->Q : at + 1, .nrows = n, .products = (int64_t)n * (d->Q + at + 1)};
+}
+
+/* The past of slot `from` to slot `to`: one run of memory each. No slot is both, so the order does not matter. */
+static void copy_slots(Generator *g, int32_t at, const int32_t *from, const int32_t *to, int n) {
+    int64_t width = 2LL * g->p->d.C;
+    for (int l = 0; n && at && l < g->p->d.L; l++) {
+        Tensor slots = tensor_rows(g->cache[l], (int64_t)g->spec.images * g->p->d.Q, (int64_t)g->slots * g->T);
+        g->tape.b->copy_rows(slots.data, g->T * width, to, slots.data, g->T * width, from, n, at * width, false);
+    }
+}
+
+Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, const GenerateCopy *copies, int ncopies) {
+    const Dims *d = &g->p->d;
+    Tape *t = &g->tape;
+    Wave w;
+    BUG_ON(at < 0 || at >= g->T || n < 1 || n > g->slots || ncopies > g->slots, "generate: %d rows at %d", n, at);
+    tape_reset(t, false);
+    room_reset(&g->room);
+    step_wave(&w, g, at, rows, n);
+    int32_t *dst = room_take(&g->room, (size_t)n, sizeof *dst);
+    int32_t *from = room_take(&g->room, (size_t)ncopies, sizeof *from), *to = room_take(&g->room, (size_t)ncopies, sizeof *to);
+    for (int i = 0; i < n; i++) {
+        BUG_ON(rows[i].token < 0 || rows[i].token >= d->V, "generate: word piece %d of %d", rows[i].token, d->V);
+        dst[i] = g->spec.images * d->Q + rows[i].slot * g->T + at;
+    }
+    for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
+    room_upload(&g->room);
+    copy_slots(g, at, room_device(&g->room, from), room_device(&g->room, to), ncopies);
+
+    Tensor x = tape_new(t, n, d->C, g->b->elem), y = tape_new(t, n, d->C, g->b->elem);
+    model_embed(t, g->p, x, &w, QUIET);
+    for (int l = 0; l < d->L; l++) {
+        size_t mark = arena_mark(&g->mem);
+        Tensor qkv = model_qkv(t, g->p, l, x);
+        keep(g, l, qkv, room_device(&g->room, dst));
+        model_layer(t, g->p, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
+        arena_reset(&g->mem, mark);
+        Tensor done = x;
+        x = y;
+        y = done;
+    }
+    Tensor h = model_lm_transform(t, g->p, x), logits = tape_new(t, n, d->V, DT_F32);
+    op_linear(t, logits, h, params_get(g->p, P_WORD, -1), params_get(g->p, P_LM_BIAS, -1));
+    t->b->download(g->logits, logits.data, (size_t)tensor_count(logits) * sizeof *g->logits);
+    g->tokens += n;
+    return tape_status(t);
+}
+
+/* ---- the loop ------------------------------------------------------------------------------------------------------ */
+
+/* Rows of all searches that still run, image by image. */
+static int list_rows(Generator *g, int images) {
+    int n = 0;
+    for (int32_t i = 0; i < images; i++) {
+        const Search *s = &g->search[i];
+        g->first[i] = n;
+        for (int32_t b = 0; b < s->rows; b++) g->rows[n++] = (GenerateRow){i, g->slot[i * s->spec.beams + b], search_last(s, b)};
+    }
+    return n;
+}
+
+static Status step_searches(Generator *g, int images) {
+    int failed = images;
+#pragma omp parallel for schedule(dynamic) reduction(min : failed)
+    for (int i = 0; i < images; i++)
+        if (g->search[i].rows && search_step(&g->search[i], g->logits + (int64_t)g->first[i] * g->p->d.V, g->p->d.V) != OK && i < failed)
+            failed = i;
+    if (failed == images) return OK;
+    return err_set(ERR_NUMERIC, "the model's logits for image %u are not finite", g->search[failed].image);
+}
+
+/* Beam b of image i continues parent[b]: the first child of a slot stays in it, the others take slots without children. */
+static int reorder(Generator *g, int32_t i, int n) {
+    const Search *s = &g->search[i];
+    int32_t beams = s->spec.beams, *slot = g->slot + i * beams, next[SEARCH_MAX_BEAMS];
+    bool taken[SEARCH_MAX_BEAMS] = {false};
+    for (int32_t b = 0; b < beams; b++) {
+        int32_t own = slot[s->parent[b]] - i * beams;
+        next[b] = taken[own] ? -1 : own;
+        taken[own] = true;
+    }
+    for (int32_t b = 0, spare = 0; b < beams; b++) {
+        if (next[b] >= 0) continue;
+        while (taken[spare]) spare++;
+        taken[spare] = true;
+        next[b] = spare;
+        g->copies[n++] = (GenerateCopy){slot[s->parent[b]], i * beams + spare};
+    }
+    for (int32_t b = 0; b < beams; b++) slot[b] = i * beams + next[b];
+    return n;
+}
+
+static Status generate_piece(Generator *g, int images) {
+    int ncopies = 0, n;
+    Status st = OK;
+    for (int32_t i = 0; i < g->slots; i++) g->slot[i] = i;
+    for (int32_t at = 0; st == OK && (n = list_rows(g, images)) > 0; at++) {
+        st = generate_step(g, at, g->rows, n, g->copies, ncopies);
+        if (st == OK) st = step_searches(g, images);
+        ncopies = 0;
+        for (int32_t i = 0; st == OK && i < images; i++)
+            if (g->search[i].rows) ncopies = reorder(g, i, ncopies);
+    }
+    return st;
+}
+
+Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first, GenerateFound *found, void *ctx) {
+    Status st = OK;
+    for (int64_t at = 0; st == OK && at < n; at += g->spec.images) {
+        int m = (int)(n - at < g->spec.images ? n - at : g->spec.images);
+        st = generate_prefix(g, (const char *)features + feature_bytes(g, at), scale ? scale + at : NULL, m);
+        for (int i = 0; i < m; i++) search_begin(&g->search[i], (uint32_t)(first + at + i));
+        if (st == OK) st = generate_piece(g, m);
+        for (int i = 0; st == OK && i < m; i++) st = found(ctx, at + i, &g->search[i]);
+    }
+    return st;
+}
