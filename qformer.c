@@ -21,6 +21,7 @@
     X(vocab,      "train a WordPiece vocabulary from a set's captions", "set.h5 out=vocab.txt") \
     X(verify,     "read all of a data set and say what is wrong with it", "set.h5") \
     X(repack,     "rewrite a data set: shards, element type, word pieces", "set.h5 out=set/ repack.shard_images=10000 model.vocab=vocab.txt") \
+    X(init,       "start weights into a file: fresh, or from BERT or LAVIS", "bert.safetensors configs/paper-vitg.yaml out=start.safetensors") \
     X(pretrain,   "train a Q-Former on image-text pairs; goes on by itself", "configs/demo.yaml") \
     X(finetune,   "the same, from given weights",                       "configs/demo.yaml train.init=run") \
     X(retrieval,  "recall of images and texts, by cosine and re-ranked by matching", "run/demo data.test=set.h5") \
@@ -28,6 +29,8 @@
     X(embed,      "features of images and texts to HDF5",               "run/demo data.test=set.h5 out=embeddings.h5") \
     X(classify,   "zero-shot classes of images",                        "run/demo data.test=set.h5 classify.names=names.txt") \
     X(score,      "caption metrics of a result file, or recall of a similarity matrix", "captions.json gt=references.json") \
+    X(inspect,    "a checkpoint or a data set in a page of text",      "run/demo") \
+    X(export,     "weights for transformers or LAVIS",                 "run/demo out=hf") \
     X(doctor,     "what this build and this machine offer",             "") \
 
 typedef struct {

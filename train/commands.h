@@ -6,6 +6,9 @@
 #include "kernels/err.h"
 #include "train/options.h"
 
+Status cmd_init(const Options *o);         /* cmd_model.c */
+Status cmd_inspect(const Options *o);
+Status cmd_export(const Options *o);
 Status cmd_pretrain(const Options *o);
 Status cmd_finetune(const Options *o);
 Status cmd_doctor(const Options *o);

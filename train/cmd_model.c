@@ -1,0 +1,224 @@
+/* cmd_model: the commands init (start weights into a file), inspect (a checkpoint or a data set in a page of text) and export. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "checkpoints/export.h"
+#include "data/set.h"
+#include "kernels/mem.h"
+#include "train/commands.h"
+#include "train/save.h"
+#include "train/setup.h"
+#include "train/status.h"
+
+static void warn(void *ctx, const char *sentence) {
+    (void)ctx;
+    status_say("warning: %s", sentence);
+}
+
+/* ---- init --------------------------------------------------------------------------------------------------------------- */
+
+static Status fill(Params *p, const Options *o) {
+    Status st = params_init(p, (uint64_t)opt_int(o, "seed"), setup_init_std(o, &p->d));
+    const char *from = opt_str(o, "in");
+    if (st != OK || !*from) return st;
+    WeightSource *ws = NULL;
+    int missing = 0;
+    char first[96];
+    st = ws_open(&ws, from, warn, NULL);
+    if (st == OK) st = load_weights(p, ws, true, &missing, first, sizeof first);
+    if (st == OK) printf("%s: %d of %d tensors come from it\n", from, p->n - missing, p->n);
+    if (st == OK && missing) printf("the others start fresh, the first of them: %s\n", first);
+    ws_close(ws);
+    return st;
+}
+
+Status cmd_init(const Options *o) {
+    const Backend *b = backend_cpu(DT_F32);
+    Wordpiece *wp = NULL;
+    Params p = {0};
+    Arena mem = {0}, measure;
+    Dims d;
+    ParamsSpec spec = {0};
+    int64_t P = opt_int(o, "model.image_tokens"), E = opt_int(o, "model.image_width");
+    Status st = options_require(o, "out");
+    if (st == OK) st = options_require(o, "model.vocab");
+    if (st == OK && !E) st = err_set(ERR_USAGE, "init needs model.image_width: 1408 for ViT-g, 1024 for ViT-L, or that of your features");
+    if (st == OK) st = wp_open(&wp, opt_str(o, "model.vocab"));
+    if (st == OK) st = setup_dims(&d, o, wp, P ? P : 257, E);
+    if (st == OK) {
+        arena_measure(&measure, "weights");
+        st = params_open(&p, &d, backend_null(DT_F32), &measure, &spec);
+        params_close(&p);
+    }
+    if (st == OK) st = arena_open(&mem, "weights'", b, measure.peak);
+    if (st == OK) st = params_open(&p, &d, b, &mem, &spec);
+    if (st == OK) st = fill(&p, o);
+    if (st == OK) st = save_weights(&p, p.w, opt_str(o, "out"));
+    if (st == OK) printf("%s: %.1f M parameters in %d tensors\n", opt_str(o, "out"), (double)p.count / 1e6, p.n);
+    params_close(&p);
+    arena_close(&mem, b);
+    wp_close(wp);
+    return st;
+}
+
+/* ---- inspect ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct { double mean, rms, most; int64_t bad; } Stats;
+
+static Stats stats_of(const StTensor *t) {
+    enum { PIECE = 4096 };
+    float x[PIECE];
+    Stats s = {0};
+    int64_t n = st_elements(t);
+    for (int64_t at = 0; at < n; at += PIECE) {
+        int64_t m = n - at < PIECE ? n - at : PIECE;
+        dtype_to_f32(x, (const char *)t->data + (size_t)at * (size_t)dtype_size(t->dtype), t->dtype, (size_t)m);
+        for (int64_t i = 0; i < m; i++) {
+            if (!isfinite(x[i])) {
+                s.bad++;
+                continue;
+            }
+            s.mean += x[i];
+            s.rms += (double)x[i] * x[i];
+            s.most = fmax(s.most, fabs(x[i]));
+        }
+    }
+    s.mean /= n ? (double)n : 1;
+    s.rms = sqrt(s.rms / (n ? (double)n : 1));
+    return s;
+}
+
+static void inspect_run(const Ckpt *c) {
+    const Json *run = ckpt_run(c);
+    int64_t v;
+    double best;
+    printf("step      %lld", (long long)ckpt_step(c));
+    if (json_int(json_get(run, "updates"), &v)) printf(" (%lld updates", (long long)v);
+    if (json_int(json_get(run, "skipped"), &v)) printf(", %lld skipped)", (long long)v);
+    if (json_num(json_get(run, "best"), &best) && best >= 0 && json_int(json_get(run, "best_step"), &v))
+        printf("; best recall %.1f at step %lld", best, (long long)v);
+    printf("\ndata      %s, vocabulary %s\n", json_str(json_get(run, "encoder"), NULL), json_str(json_get(run, "vocab"), NULL));
+}
+
+static Status inspect_weights(const Options *o, const char *path) {
+    WeightSource *ws = NULL;
+    Dims d;
+    int64_t numbers = 0, bad = 0;
+    Status st = ws_open(&ws, path, warn, NULL);
+    if (st != OK) return st;
+    for (size_t i = 0; i < ws_count(ws); i++) numbers += st_elements(ws_at(ws, i));
+    printf("weights   %s: %zu tensors, %.2f M numbers\n", ws_path(ws), ws_count(ws), (double)numbers / 1e6);
+    if (ws_checkpoint(ws)) inspect_run(ws_checkpoint(ws));
+    if (dims_of_weights(&d, ws) == OK)
+        printf("model     L %d, C %d, F %d, Q %d, E %d, Z %d, V %d, positions %d, cross-attention in every %d. layer\n", d.L, d.C, d.F, d.Q, d.E, d.Z, d.V, d.N, d.X);
+    else {
+        printf("model     %s\n", err_message());
+        err_clear();
+    }
+    printf("\n%-76s %-5s %-18s %10s %10s %10s\n", "tensor", "type", "shape", "mean", "rms", "largest");
+    for (size_t i = 0; i < ws_count(ws); i++) {
+        const StTensor *t = ws_at(ws, i);
+        char shape[ST_SHAPE_TEXT];
+        if (t->dtype == DT_BOOL) continue;
+        Stats s = stats_of(t);
+        bad += s.bad;
+        if (!opt_int(o, "verbose") && i >= 40 && !s.bad) continue;
+        printf("%-76s %-5s %-18s %10.3g %10.3g %10.3g%s\n", t->name, dtype_name(t->dtype), st_shape_text(t, shape, sizeof shape), s.mean, s.rms, s.most,
+               s.bad ? "  NOT FINITE" : "");
+    }
+    if (!opt_int(o, "verbose") && ws_count(ws) > 40) printf("... %zu tensors in all; -v shows each\n", ws_count(ws));
+    printf("\n%s\n", bad ? "some numbers are NOT FINITE: this file cannot be used" : "all numbers are finite");
+    ws_close(ws);
+    return OK;
+}
+
+/* Distinct split names with their images and captions, in order of appearance. */
+static void inspect_splits(const Set *s) {
+    enum { MOST = 32 };
+    const char *names[MOST];
+    int64_t images[MOST] = {0}, captions[MOST] = {0};
+    int n = 0;
+    for (int64_t i = 0; i < set_images(s); i++) {
+        if (!set_has(s, i)) continue;
+        int k = 0;
+        while (k < n && strcmp(names[k], set_split(s, i))) k++;
+        if (k == MOST) continue;
+        if (k == n) names[n++] = set_split(s, i);
+        images[k]++;
+        captions[k] += set_ncaptions(s, i);
+    }
+    for (int k = 0; k < n; k++) printf("split     %-10s %8lld images %9lld captions\n", names[k], (long long)images[k], (long long)captions[k]);
+}
+
+static Status inspect_set(const char *path) {
+    Set *s = NULL;
+    Status st = set_open(&s, path);
+    if (st != OK) return st;
+    const EncoderInfo *e = set_encoder(s);
+    printf("set       %s: %lld images, %lld captions, %lld shard%s, %lld view%s\n", path, (long long)set_images(s), (long long)set_captions(s),
+           (long long)set_shards(s), set_shards(s) > 1 ? "s" : "", (long long)set_views(s), set_views(s) > 1 ? "s" : "");
+    printf("features  %lld tokens of %lld, %s%s: %zu bytes a row\n", (long long)set_P(s), (long long)set_E(s), dtype_name(set_dtype(s)), set_scaled(s) ? " with a scale" : "",
+           set_row_bytes(s));
+    printf("encoder   %s; %s; %s; ln_vision %s; weights %s\n", e->name, e->tap, e->preprocessing, e->ln_applied ? "applied" : "not applied",
+           *e->weights_sha256 ? e->weights_sha256 : "none");
+    inspect_splits(s);
+    for (int64_t i = 0, shown = 0; i < set_images(s) && shown < 5; i++) {
+        if (!set_has(s, i) || !set_ncaptions(s, i)) continue;
+        size_t n;
+        const char *c = set_caption(s, i, 0, &n);
+        printf("for example  %s: %.*s\n", set_image_id(s, i), (int)(n > 200 ? 200 : n), c);
+        shown++;
+    }
+    for (int64_t i = 0; set_warning(s, i); i++) printf("note      %s\n", set_warning(s, i));
+    set_close(s);
+    return OK;
+}
+
+static bool is_set(const char *path) {
+    const char *dot = strrchr(path, '.');
+    char manifest[1100];
+    struct stat st;
+    snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
+    return (dot && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0 || strcmp(dot, ".json") == 0)) || strchr(path, ',') || stat(manifest, &st) == 0;
+}
+
+Status cmd_inspect(const Options *o) {
+    Status st = options_require(o, "in");
+    if (st != OK) return st;
+    return is_set(opt_str(o, "in")) ? inspect_set(opt_str(o, "in")) : inspect_weights(o, opt_str(o, "in"));
+}
+
+/* ---- export ------------------------------------------------------------------------------------------------------------- */
+
+Status cmd_export(const Options *o) {
+    WeightSource *ws = NULL;
+    Dims d;
+    size_t left = 0;
+    int64_t heads = opt_int(o, "model.heads");
+    Status st = options_require(o, "in");
+    if (st == OK) st = options_require(o, "out");
+    if (st == OK) st = ws_open(&ws, opt_str(o, "in"), warn, NULL);
+    if (st == OK) st = dims_of_weights(&d, ws);
+    if (st != OK) goto done;
+    if (ws_checkpoint(ws)) json_int(json_get(ckpt_run(ws_checkpoint(ws)), "heads"), &heads);
+    size_t n = ws_count(ws);
+    StTensor *t = mem_new(n, sizeof *t);
+    if (!t) {
+        st = ERR_MEMORY;
+        goto done;
+    }
+    for (size_t i = 0; i < n; i++) t[i] = *ws_at(ws, i);
+    if (strcmp(opt_str(o, "export.form"), "hf") == 0) {
+        HfDims h = {.Q = d.Q, .C = d.C, .H = heads, .F = d.F, .L = d.L, .X = d.X, .E = d.E, .Z = d.Z, .V = d.V, .N = d.N, .dropout = 0.1};
+        hf_vision_defaults(&h);
+        st = hf_export(opt_str(o, "out"), &h, t, n, &left);
+    } else st = lavis_export(opt_str(o, "out"), t, n);
+    if (st == OK) printf("%s: %zu tensors%s\n", opt_str(o, "out"), n - left, left ? " (the LM head and the temperature have no place there)" : "");
+    free(t);
+done:
+    ws_close(ws);
+    return st;
+}
