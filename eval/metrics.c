@@ -8,14 +8,13 @@
 #include <string.h>
 
 #include "data/unicode.h"
+#include "eval/ngrams.h"
 #include "eval/words.h"
 #include "kernels/mem.h"
 
 static const double TINY = 1e-15, SMALL = 1e-9;   /* of BLEU */
 static const double BETA = 1.2;                   /* of ROUGE-L */
 static const double SIGMA = 6.0;                  /* of CIDEr-D */
-
-enum { NONE = INT32_MAX };                        /* no node; also the parent of single words */
 
 typedef struct { uint32_t at, n; } Span;          /* words[at .. at+n) */
 typedef struct {
@@ -24,31 +23,9 @@ typedef struct {
 } Caption;
 typedef struct { uint32_t candidate, nrefs; } Image;   /* captions: the candidate, then the references */
 
-/* The large trie: every n-gram of the references. */
-typedef struct { uint64_t key; uint32_t id, df; } Gram;   /* key 0: free; df: images whose references contain it */
-typedef struct { Gram *table; size_t mask; uint32_t n; } Grams;
-
-/* The small trie: the n-grams of one image. Places of an older `round` count as free. */
-typedef struct {
-    uint32_t parent, word, order;                 /* order 0: one word */
-    uint32_t candidate, count, most;              /* times in the candidate, in one reference, at most in one */
-    uint32_t global;                              /* the node of the large trie, or NONE */
-    size_t place;                                 /* where it is or would be in the large table */
-    double idf;
-} Node;
-typedef struct { uint64_t key; uint32_t round, id; } Place;
-typedef struct {
-    Place *table;
-    size_t mask;
-    uint32_t round, n, cap;
-    Node *nodes;                                  /* (cap) */
-    uint32_t *walked, nwalked;                    /* (cap) the nodes of one caption, one an occurrence */
-} Local;
-
 struct Metrics {
     Words words;
-    Grams grams;
-    Local local;
+    Ngrams ngrams;
     uint32_t *ids;                                /* word ids of all captions */
     size_t nids, cap_ids;
     Caption *captions;
@@ -56,12 +33,6 @@ struct Metrics {
     Image *images;
     size_t nimages, cap_images;
 };
-
-static size_t hash(uint64_t key)   /* Fibonacci hashing: the middle bits depend on all below */
-{
-    key *= 0x9E3779B97F4A7C15u;
-    return (size_t)((key ^ key >> 32) >> 16);
-}
 
 /* Room for one more item: doubles. */
 static bool grow(void *array, size_t n, size_t *cap, size_t size) {
@@ -140,7 +111,7 @@ static Status add_caption(Metrics *m, const char *s, size_t n) {
 
 Status metrics_image(Metrics *m, const char *candidate, size_t n) {
     if (!grow(&m->images, m->nimages, &m->cap_images, sizeof *m->images)) return ERR_MEMORY;
-    m->images[m->nimages] = (Image){ (uint32_t)m->ncaptions, 0 };
+    m->images[m->nimages] = (Image){(uint32_t)m->ncaptions, 0};
     Status st = add_caption(m, candidate, n);
     if (!st) m->nimages++;
     return st;
@@ -154,139 +125,6 @@ Status metrics_reference(Metrics *m, const char *text, size_t n) {
 }
 
 size_t metrics_count(const Metrics *m) { return m->nimages; }
-
-/* ---- the trie of one image ---- */
-
-static uint64_t key_of(uint32_t parent, uint32_t word) { return ((uint64_t)parent << 32 | word) + 1; }   /* never 0 */
-
-static bool size_local(Local *l, size_t words) {
-    size_t cap = 1024;
-    while (cap < words * NGRAM_MAX) cap *= 2;
-    if (cap <= l->cap) return true;
-    free(l->table);
-    free(l->nodes);
-    free(l->walked);
-    l->table = mem_new(cap * 2, sizeof *l->table);
-    l->nodes = mem_new(cap, sizeof *l->nodes);
-    l->walked = mem_new(cap, sizeof *l->walked);
-    l->cap = 0;
-    l->round = 0;
-    if (!l->table || !l->nodes || !l->walked) return false;
-    l->mask = cap * 2 - 1;
-    l->cap = (uint32_t)cap;
-    return true;
-}
-
-static void begin_local(Local *l) {
-    l->n = 0;
-    if (++l->round) return;
-    memset(l->table, 0, (l->mask + 1) * sizeof *l->table);   /* after 2^32 images */
-    l->round = 1;
-}
-
-static uint32_t local_node(Local *l, uint32_t parent, uint32_t word, uint32_t order) {
-    uint64_t key = key_of(parent, word);
-    size_t at = hash(key) & l->mask;
-    for (; l->table[at].round == l->round; at = (at + 1) & l->mask) {
-        if (l->table[at].key == key) return l->table[at].id;
-    }
-    l->table[at] = (Place){ key, l->round, l->n };
-    l->nodes[l->n] = (Node){ .parent = parent, .word = word, .order = order, .global = NONE };
-    return l->n++;
-}
-
-/* All n-grams of a caption, in l->walked. */
-static void walk(Metrics *m, Span s) {
-    Local *l = &m->local;
-    const uint32_t *w = m->ids + s.at;
-    l->nwalked = 0;
-    for (uint32_t i = 0; i < s.n; i++) {
-        uint32_t node = NONE;
-        for (uint32_t order = 0; order < NGRAM_MAX && i + order < s.n; order++) {
-            node = local_node(l, node, w[i + order], order);
-            l->walked[l->nwalked++] = node;
-        }
-    }
-}
-
-static Status begin_image(Metrics *m, const Image *im) {
-    size_t words = 0;
-    for (uint32_t r = 0; r <= im->nrefs; r++) words += m->captions[im->candidate + r].split.n;
-    if (words >= NONE / NGRAM_MAX) return err_set(ERR_MEMORY, "one image has %zu words of captions", words);
-    if (!size_local(&m->local, words)) return ERR_MEMORY;
-    begin_local(&m->local);
-    return OK;
-}
-
-/* ---- the large trie ---- */
-
-static bool reserve_grams(Grams *g, size_t more) {
-    size_t size = g->table ? g->mask + 1 : 1 << 16;
-    Gram *table;
-    while (g->n + more > size / 2) size *= 2;
-    if (g->table && size == g->mask + 1) return true;
-    table = mem_new(size, sizeof *table);
-    if (!table) return false;
-    for (size_t i = 0; g->table && i <= g->mask; i++) {
-        size_t at = hash(g->table[i].key) & (size - 1);
-        if (!g->table[i].key) continue;
-        while (table[at].key) at = (at + 1) & (size - 1);
-        table[at] = g->table[i];
-    }
-    free(g->table);
-    g->table = table;
-    g->mask = size - 1;
-    return true;
-}
-
-/* Calls for each node of the image, parents first: adds it to the large table (df + 1), or only finds it (idf).
- * A parent's place in the large trie must be known before its children's key is, so an order at a time; each order's
- * places are prefetched before the first is looked at. */
-static void visit_grams(Metrics *m, bool add) {
-    Local *l = &m->local;
-    Grams *g = &m->grams;
-    double log_images = log((double)m->nimages);
-    for (uint32_t order = 0; order < NGRAM_MAX; order++) {
-        for (uint32_t i = 0; i < l->n; i++) {
-            Node *x = &l->nodes[i];
-            if (x->order != order) continue;
-            if (order && l->nodes[x->parent].global == NONE) { x->place = SIZE_MAX; continue; }
-            x->place = hash(key_of(order ? l->nodes[x->parent].global : NONE, x->word)) & g->mask;
-            __builtin_prefetch(&g->table[x->place], 1);
-        }
-        for (uint32_t i = 0; i < l->n; i++) {
-            Node *x = &l->nodes[i];
-            Gram *gram = NULL;
-            if (x->order != order) continue;
-            if (x->place != SIZE_MAX) {
-                uint64_t key = key_of(order ? l->nodes[x->parent].global : NONE, x->word);
-                size_t at = x->place;
-                while (g->table[at].key && g->table[at].key != key) at = (at + 1) & g->mask;
-                gram = &g->table[at];
-                if (!gram->key && add) *gram = (Gram){ key, g->n++, 0 };
-                if (!gram->key) gram = NULL;
-            }
-            if (gram) x->global = gram->id;
-            if (gram && add) gram->df++;
-            if (!add) x->idf = log_images - (gram ? log((double)gram->df) : 0.0);
-        }
-    }
-}
-
-static Status count_documents(Metrics *m) {
-    m->grams.n = 0;
-    if (m->grams.table) memset(m->grams.table, 0, (m->grams.mask + 1) * sizeof *m->grams.table);
-    for (size_t i = 0; i < m->nimages; i++) {
-        const Image *im = &m->images[i];
-        Status st = begin_image(m, im);
-        if (st) return st;
-        for (uint32_t r = 1; r <= im->nrefs; r++) walk(m, m->captions[im->candidate + r].split);
-        if (m->grams.n + (size_t)m->local.n >= NONE) return err_set(ERR_MEMORY, "more than %d different n-grams", NONE);
-        if (!reserve_grams(&m->grams, m->local.n)) return ERR_MEMORY;
-        visit_grams(m, true);
-    }
-    return OK;
-}
 
 /* ---- scores ---- */
 
@@ -304,54 +142,84 @@ static void bleu(double length, double reference, const double *guess, const dou
     }
 }
 
-/* Fills the candidate's counts, each reference's, and CIDEr on the way. */
-static double score_ngrams(Metrics *m, const Image *im, ImageCounts *c) {
-    Local *l = &m->local;
-    const Caption *candidate = &m->captions[im->candidate];
-    double norm_c[NGRAM_MAX] = {0}, total = 0.0;
-    uint32_t nc = candidate->split.n, ncandidate;
+static Status count_documents(Metrics *m) {
+    NgramAt *at = mem_new(m->nids, sizeof *at);
+    Status st;
+    if (!at) return ERR_MEMORY;
+    for (size_t i = 0; i < m->nimages; i++) {
+        for (uint32_t r = 0; r <= m->images[i].nrefs; r++) {
+            Span s = m->captions[m->images[i].candidate + r].split;
+            for (uint32_t k = 0; k < s.n; k++) {
+                uint32_t left = s.n - k < NGRAM_MAX ? s.n - k : NGRAM_MAX;
+                at[s.at + k] = (NgramAt){i & 0xFFFFFFF, r > 0, left & 7};   /* more images than that are refused */
+            }
+        }
+    }
+    st = ngrams_documents(&m->ngrams, m->ids, at, m->nids, m->words.n, m->nimages);
+    free(at);
+    return st;
+}
 
-    walk(m, candidate->split);
-    ncandidate = l->n;
-    for (uint32_t i = 0; i < l->nwalked; i++) l->nodes[l->walked[i]].candidate++;
-    for (uint32_t r = 1; r <= im->nrefs; r++) walk(m, candidate[r].split);
-    visit_grams(m, false);
-    for (uint32_t i = 0; i < ncandidate; i++) {
-        const Node *x = &l->nodes[i];
+static Status add_ngrams(Metrics *m, const Image *im) {
+    const Caption *caption = &m->captions[im->candidate];
+    size_t words = 0;
+    Status st;
+    for (uint32_t r = 0; r <= im->nrefs; r++) words += caption[r].split.n;
+    if ((st = ngrams_begin(&m->ngrams, words))) return st;
+    for (uint32_t r = 0; r <= im->nrefs; r++) ngrams_add(&m->ngrams, caption[r].split.at, caption[r].split.n);
+    return OK;
+}
+
+/* CIDEr's sum over orders for one reference, whose n-grams are walked[0 .. n); keeps the largest count of each. */
+static double compare(Ngrams *g, const uint32_t *walked, uint32_t n, const double *norm_c) {
+    double dot[NGRAM_MAX] = {0}, norm_r[NGRAM_MAX] = {0}, sum = 0;
+    for (uint32_t i = 0; i < n; i++) g->nodes[walked[i]].count++;
+    for (uint32_t i = 0; i < n; i++) {
+        NgramNode *x = &g->nodes[walked[i]];
+        double c = x->candidate * x->idf, r = x->count * x->idf;
+        dot[x->order] += (c < r ? c : r) * r;   /* 0 when this n-gram's turn has been: count is 0 then */
+        norm_r[x->order] += r * r;
+        if (x->count > x->most) x->most = x->count;
+        x->count = 0;
+    }
+    for (int k = 0; k < NGRAM_MAX; k++) {
+        double norms = sqrt(norm_c[k]) * sqrt(norm_r[k]);
+        sum += norms > 0 ? dot[k] / norms : dot[k];
+    }
+    return sum;
+}
+
+static void candidate_counts(Ngrams *g, uint32_t n, double *norm_c) {
+    for (uint32_t i = 0; i < n; i++) g->nodes[g->walked[i]].candidate++;
+    for (uint32_t i = 0; i < g->n && g->nodes[i].candidate; i++) {
+        const NgramNode *x = &g->nodes[i];
         norm_c[x->order] += (x->candidate * x->idf) * (x->candidate * x->idf);
     }
+}
+
+/* Distance of two lengths. */
+static uint32_t apart(uint32_t a, uint32_t b) { return a > b ? a - b : b - a; }
+
+/* BLEU's counts and CIDEr of an image whose n-grams have been added. */
+static double score_ngrams(Metrics *m, const Image *im, ImageCounts *c) {
+    Ngrams *g = &m->ngrams;
+    const Caption *caption = &m->captions[im->candidate];
+    uint32_t nc = caption->split.n, at = ngrams_occurrences(nc);
+    double norm_c[NGRAM_MAX] = {0}, total = 0.0;
+
+    candidate_counts(g, at, norm_c);
     for (uint32_t r = 1; r <= im->nrefs; r++) {
-        uint32_t nr = candidate[r].split.n, gap = nr > nc ? nr - nc : nc - nr;
-        double dot[NGRAM_MAX] = {0}, norm_r[NGRAM_MAX] = {0};
+        uint32_t nr = caption[r].split.n, here = ngrams_occurrences(nr);
+        uint32_t gap = apart(nr, nc), best = apart(c->reference, nc);
         double delta = (double)(nc ? nc - 1 : 0) - (double)(nr ? nr - 1 : 0);   /* in bigrams */
-        double penalty = exp(-delta * delta / (2 * SIGMA * SIGMA));
-        walk(m, candidate[r].split);
-        for (uint32_t i = 0; i < l->nwalked; i++) l->nodes[l->walked[i]].count++;
-        for (uint32_t i = 0; i < l->nwalked; i++) {
-            Node *x = &l->nodes[l->walked[i]];
-            double cv = x->candidate * x->idf, rv = x->count * x->idf;
-            dot[x->order] += (cv < rv ? cv : rv) * rv;   /* 0 when counted already */
-            norm_r[x->order] += rv * rv;
-            if (x->count > x->most) x->most = x->count;
-            x->count = 0;
-        }
-        for (int n = 0; n < NGRAM_MAX; n++) {
-            double norms = sqrt(norm_c[n]) * sqrt(norm_r[n]);
-            total += (norms > 0 ? dot[n] / norms : dot[n]) * penalty;
-        }
-        if (r == 1) c->reference = nr;
-        else {
-            uint32_t best = c->reference > nc ? c->reference - nc : nc - c->reference;
-            if (gap < best || (gap == best && nr < c->reference)) c->reference = nr;   /* ties: the shorter */
-        }
+        total += compare(g, g->walked + at, here, norm_c) * exp(-delta * delta / (2 * SIGMA * SIGMA));
+        at += here;
+        if (r == 1 || gap < best || (gap == best && nr < c->reference)) c->reference = nr;   /* ties: the shorter */
     }
     c->length = nc;
-    for (uint32_t n = 0; n < NGRAM_MAX; n++) {
-        c->guess[n] = nc > n ? nc - n : 0;
-        c->correct[n] = 0;
-    }
-    for (uint32_t i = 0; i < ncandidate; i++) {
-        const Node *x = &l->nodes[i];
+    for (uint32_t n = 0; n < NGRAM_MAX; n++) c->guess[n] = nc > n ? nc - n : 0;
+    for (uint32_t i = 0; i < g->n && g->nodes[i].candidate; i++) {
+        const NgramNode *x = &g->nodes[i];
         c->correct[x->order] += x->candidate < x->most ? x->candidate : x->most;
     }
     return 10.0 * total / NGRAM_MAX / im->nrefs;
@@ -407,7 +275,7 @@ Status metrics_compute(Metrics *m, MetricScores *corpus, MetricScores *images) {
         const Image *im = &m->images[i];
         ImageCounts c = {0};
         double cider, rouge, g[NGRAM_MAX], k[NGRAM_MAX];
-        if ((st = begin_image(m, im))) goto done;
+        if ((st = add_ngrams(m, im))) goto done;
         cider = score_ngrams(m, im, &c);
         rouge = rouge_l(m, im, row);
         length += c.length;
@@ -437,10 +305,7 @@ Status metrics_new(Metrics **out) {
 void metrics_free(Metrics *m) {
     if (!m) return;
     words_free(&m->words);
-    free(m->grams.table);
-    free(m->local.table);
-    free(m->local.nodes);
-    free(m->local.walked);
+    ngrams_free(&m->ngrams);
     free(m->ids);
     free(m->captions);
     free(m->images);

@@ -8,18 +8,16 @@
  * CIDEr split tokens at any Unicode blank, ROUGE-L at each single space. CIDEr's document frequencies are those of the
  * references given here, so scores of subsets are not comparable, and one image alone scores 0.
  *
- * The idea: words are interned, an n-gram is a node of a trie in one hash table (key: node of its first n-1 words, last
- * word), exact and 16 bytes each. Each image is worked on in a small trie of its own that stays in the cache; the large
- * one, which holds document frequencies, is looked at once a distinct n-gram, prefetched.
+ * The idea: words are interned (words.h) and n-grams are nodes of tries in hash tables (ngrams.h), exact; an image at a
+ * time, so that all it needs stays in the cache.
  *
  * Does not tokenize, read files, stem or count synonyms. One thread. */
 #ifndef QF_METRICS_H
 #define QF_METRICS_H
 #include <stddef.h>
 
+#include "eval/ngrams.h"
 #include "kernels/err.h"
-
-enum { NGRAM_MAX = 4 };
 
 typedef struct {
     double bleu[NGRAM_MAX];   /* fractions */
