@@ -88,7 +88,7 @@ OBJ      := $(SRC:%.c=$(B)/%.o) $(CPU_SRC:%.c=$(B)/%.f32.o) $(CPU_SRC:%.c=$(B)/%
 
 ifneq ($(and $(call on,$(CUDA)),$(wildcard kernels/cuda/device.c)),)
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
-CFLAGS   += -DHAVE_CUDA -isystem $(CUDA_HOME)/include
+CUDA_DEF  := -DHAVE_CUDA
 NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -Wall,-Wextra \
             -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90,code=sm_90 \
             -gencode arch=compute_100,code=sm_100
@@ -121,11 +121,14 @@ found:
 	@echo "$(call tick,oneDNN,$(DNNL),slower without: libdnnl-dev)    $(call tick,MPI,$(MPI),several processes: libopenmpi-dev)    $(call tick,CUDA,$(CUDA),no nvcc: CPU only)"
 	@$(if $(and $(HDF5),$(YAML),$(JANSSON),$(UTF8PROC),$(JPEG),$(PNG)),true,echo "Something needed is missing; 'tests/packages.sh build' installs it or names the line to type." >&2; exit 1)
 
-# Other flags, other objects: the stamp changes when they do.
+# Other flags, other objects: a stamp changes when they do. With or without CUDA, two files differ.
 STAMP    := $(B)/flags
 FLAGS    := $(CC) $(CFLAGS)
 ifneq ($(FLAGS),$(shell cat $(STAMP) 2>/dev/null))
 $(shell mkdir -p $(B) && printf '%s' '$(FLAGS)' > $(STAMP))
+endif
+ifneq ($(CUDA_DEF)x,$(shell cat $(STAMP).cuda 2>/dev/null))
+$(shell mkdir -p $(B) && printf '%s' '$(CUDA_DEF)x' > $(STAMP).cuda)
 endif
 
 $(BIN): $(B)/qformer.o $(LIB)
@@ -157,9 +160,12 @@ $(B)/%.cu.o: %.cu
 	@echo "  NVCC $<"
 	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
 
-$(B)/data/h5.o: EXTRA := $(HDF5_C)
-$(B)/kernels/dist.o: EXTRA := $(MPI_SYS)
-$(B)/qformer.o $(B)/train/doctor.o: EXTRA := -DQFORMER_VERSION='"$(VERSION)"'
+$(B)/data/h5.o: EXTRA += $(HDF5_C)
+$(B)/kernels/dist.o: EXTRA += $(MPI_SYS)
+$(B)/qformer.o $(B)/train/doctor.o: EXTRA += -DQFORMER_VERSION='"$(VERSION)"'
+$(B)/kernels/backend.o $(B)/train/doctor.o: EXTRA += $(CUDA_DEF)
+$(B)/kernels/backend.o $(B)/train/doctor.o: $(STAMP).cuda
+$(CUDA_OBJ): EXTRA += $(CUDA_DEF) -isystem $(CUDA_HOME)/include
 
 $(B)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -184,6 +190,20 @@ $(B)/bench/%: tests/bench/%.c $(LIB)
 # ---- what a person types ---------------------------------------------------------------------------------------------
 # The probes above ran before packages were installed, so what needs them is a second make.
 AGAIN     = +@$(MAKE) --no-print-directory
+
+# The demo wants CUDA only where it can run: nvcc alone would add minutes to a first look.
+GPU       := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
+RUN       := run/demo
+demo:
+	@tests/packages.sh build
+	$(AGAIN) $(if $(filter-out 0,$(GPU)),,CUDA=0) all
+	@mkdir -p $(RUN)
+	@test -e $(RUN)/scenes.h5 || $(BIN) synth configs/demo.yaml out=$(RUN)/scenes.h5
+	@test -e $(RUN)/vocab.txt || $(BIN) vocab configs/demo.yaml in=$(RUN)/scenes.h5 out=$(RUN)/vocab.txt
+	@$(BIN) pretrain configs/demo.yaml
+	@$(BIN) retrieval configs/demo.yaml in=$(RUN) out=$(RUN)
+	@$(BIN) caption configs/demo.yaml in=$(RUN) out=$(RUN)/captions.json
+	@$(BIN) report configs/demo.yaml in=$(RUN) out=$(RUN)/report.html
 
 test:
 	@tests/packages.sh test

@@ -18,6 +18,7 @@ Status setup_backend(const Backend **b, const Options *o) {
     bool cuda = strcmp(device, "cpu") != 0 && backend_open(b, "cuda", DT_BF16, dist_local_rank()) == OK;
     if (strcmp(device, "cuda") == 0 && !cuda) return ERR_DEVICE;
     bool half = strcmp(precision, "bf16") == 0 || (strcmp(precision, "auto") == 0 && (cuda || cpu_has_bf16()));
+    err_clear();                                             /* auto: no GPU is no error */
     if (cuda && half) return OK;
     if (cuda) backend_close(*b);
     return backend_open(b, cuda ? "cuda" : "cpu", half ? DT_BF16 : DT_F32, dist_local_rank());
