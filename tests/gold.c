@@ -180,8 +180,9 @@ Status gold_weights(Case *c, Trainer *t) {
 Status gold_trainer(Case *c, Trainer *t, StepSpec step) {
     const Json *dims = json_get(c->json, "dims");
     TrainerSpec spec = {.d = dims_of(dims), .step = step, .params = {.training = true, .rule = DECAY_LAVIS}, .features = DT_F32};
-    spec.step.B = gold_int(dims, "B");
     double e;
+    int64_t B;
+    spec.step.B = json_int(json_get(dims, "B"), &B) ? B : 2;               /* cases that only evaluate have no B */
     spec.step.smoothing = json_num(json_get(c->json, "label_smoothing"), &e) ? (float)e : 0.1f;
     if (!spec.step.micro) spec.step.micro = 1;
     spec.tokens = spec.d.T;

@@ -27,6 +27,7 @@ Status gold_negatives(Case *c);
 Status gold_train(Case *c);
 Status gold_schedule(Case *c);
 Status gold_generate(Case *c);
+Status gold_retrieval(Case *c);
 Status gold_greedy(Case *c);          /* part of a step case that has "greedy" */
 
 /* Records |error| against its tolerance; not-a-number counts as infinite. */

@@ -2,6 +2,8 @@
  *
  *     build/release/golden DIR [device=cpu|cuda] [precision=f32|bf16]
  *
+ * Under mpirun every rank runs every case and prints it: for kinds that share work among ranks (retrieval).
+ *
  * Kinds without a runner here are listed as not supported and never counted as passed. Exit code 1 when a case failed, or when
  * nothing was found. */
 #include <dirent.h>
@@ -10,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "kernels/dist.h"
 #include "tests/gold.h"
 
 static const struct { const char *kind; GoldFn *run; } kinds[] = {
@@ -18,6 +21,7 @@ static const struct { const char *kind; GoldFn *run; } kinds[] = {
     {"train", gold_train},
     {"schedule", gold_schedule},
     {"generate", gold_generate},
+    {"retrieval", gold_retrieval},
 };
 
 typedef struct { const Backend *b; DType precision; int passed, failed, unsupported; } Tally;
@@ -90,12 +94,13 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: golden DIR [device=cpu|cuda] [precision=f32|bf16]\n");
         return 2;
     }
-    if (backend_open(&t.b, device, t.precision, 0) != OK) {
+    if (dist_open(&argc, &argv) != OK || backend_open(&t.b, device, t.precision, 0) != OK) {
         fprintf(stderr, "golden: %s\n", err_message());
         return 1;
     }
     walk(&t, dir);
     backend_close(t.b);
+    dist_close();
     printf("golden: %d passed, %d failed, %d not supported\n", t.passed, t.failed, t.unsupported);
     return t.failed || !t.passed;
 }
