@@ -30,7 +30,7 @@ struct AnnotationStore {
     int image_column, caption_column, split_column; /* CSV */
 };
 
-/* ---- the store ----------------------------------------------------------------------------------------------------- */
+/* ---- the store --------------------------------------------------------------------------------------------------- */
 
 static const char *keep(Annotations *a, const char *s) {
     size_t n = strlen(s) + 1;
@@ -58,7 +58,7 @@ static Status store_open(Annotations *a, const char *path, const char *split) {
     static const struct { const char *word, *split; } words[] = {
         {"train", "train"}, {"val", "val"}, {"valid", "val"}, {"validation", "val"}, {"dev", "val"}, {"test", "test"}};
     s->file_split = "train";
-    for (const char *c = s->file; *c;) {            /* words are runs of letters: captions_val2014.json, but not latest.json */
+    for (const char *c = s->file; *c;) {      /* words are runs of letters: captions_val2014.json, not latest.json */
         size_t n = 0;
         while ((c[n] >= 'a' && c[n] <= 'z') || (c[n] >= 'A' && c[n] <= 'Z')) n++;
         for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -77,7 +77,8 @@ static Status image_index(Annotations *a, const char *image, const char *split, 
     if (known) {
         const AnnotatedImage *im = &a->images[*known];
         if (strcmp(im->split, split))
-            return err_set(ERR_FORMAT, "image %s is in split %s here and in %s in %s", image, split, im->split, im->file);
+            return err_set(ERR_FORMAT, "image %s is in split %s here and in %s in %s", image, split, im->split,
+                           im->file);
         *index = *known;
         return OK;
     }
@@ -117,7 +118,7 @@ static Status caption_add(Annotations *a, int64_t image, const char *text) {
     return OK;
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 /* object[key] as a C string; *s is NULL when it is absent. */
 static Status text_of(const Json *object, const char *key, const char **s) {
@@ -125,7 +126,8 @@ static Status text_of(const Json *object, const char *key, const char **s) {
     const Json *v = json_get(object, key);
     *s = json_str(v, &n);
     if (v && !*s) return err_set(ERR_FORMAT, "\"%s\" is not a string", key);
-    if (*s && (n > MAX_TEXT || strlen(*s) != n)) return err_set(ERR_FORMAT, "\"%s\" is too long or has a NUL in it", key);
+    if (*s && (n > MAX_TEXT || strlen(*s) != n))
+        return err_set(ERR_FORMAT, "\"%s\" is too long or has a NUL in it", key);
     return OK;
 }
 
@@ -196,7 +198,8 @@ static Status coco_key(char *key, size_t size, const Json *object, const char *m
         return OK;
     }
     Status st = text_needed(object, member, &s);
-    if (st == OK && (size_t)snprintf(key, size, "\"%s", s) >= size) st = err_set(ERR_FORMAT, "\"%s\" is too long", member);
+    if (st == OK && (size_t)snprintf(key, size, "\"%s", s) >= size)
+        st = err_set(ERR_FORMAT, "\"%s\" is too long", member);
     return st;
 }
 
@@ -244,7 +247,7 @@ static Status document(Annotations *a, const Json *doc) {
                                "COCO (images, annotations) or Karpathy (images with sentences)");
 }
 
-/* ---- CSV ----------------------------------------------------------------------------------------------------------- */
+/* ---- CSV --------------------------------------------------------------------------------------------------------- */
 
 static int column(size_t n, const char *const *fields, const char *const *names) {
     for (; *names; names++)
@@ -266,7 +269,8 @@ static Status csv_row(void *ctx, int64_t line, size_t n, const char *const *fiel
         s->caption_column = column(n, fields, caption_names);
         s->split_column = column(n, fields, split_names);
         if (s->image_column >= 0 && s->caption_column >= 0) return OK;
-        return err_set(ERR_FORMAT, "neither JSON nor a table: the first line should name the columns, as in image,caption");
+        return err_set(ERR_FORMAT,
+                       "neither JSON nor a table: the first line should name the columns, as in image,caption");
     }
     Status st = image_index(a, fields[s->image_column], s->split_column >= 0 ? fields[s->split_column] : NULL, &index);
     return st == OK ? caption_add(a, index, fields[s->caption_column]) : st;
@@ -279,7 +283,7 @@ static Status table(Annotations *a, FILE *f, const char *name) {
     return st;
 }
 
-/* ---- which form ---------------------------------------------------------------------------------------------------- */
+/* ---- which form -------------------------------------------------------------------------------------------------- */
 
 static char first_char(const char *text, size_t n) {
     if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;
@@ -346,7 +350,8 @@ Status annotations_add_text(Annotations *a, const char *text, size_t n, const ch
 
 Status annotations_finish(Annotations *a) {
     struct AnnotationStore *s = a->store;
-    if (!s || !a->ncaptions) return err_set(ERR_FORMAT, "%s: no captions in it", s && s->file ? s->file : "annotations");
+    if (!s || !a->ncaptions)
+        return err_set(ERR_FORMAT, "%s: no captions in it", s && s->file ? s->file : "annotations");
     if (!(s->sorted = mem_new((size_t)a->ncaptions, sizeof *s->sorted))) return ERR_MEMORY;
     int64_t *at = mem_new((size_t)a->count, sizeof *at), kept = 0;
     if (!at) return ERR_MEMORY;

@@ -1,8 +1,8 @@
 /* annotations: which images there are, which captions belong to each, and in which split it is.
  *
- * Called by extraction and import, before anything is computed. The one idea: whatever the file looks like, what comes out
- * is a list of images in order of first mention, each with all its captions in file order. The form is found by looking
- * at the content, not at the name:
+ * Called by extraction and import, before anything is computed. The one idea: whatever the file looks like, what comes
+ * out is a list of images in order of first mention, each with all its captions in file order. The form is found by
+ * looking at the content, not at the name:
  *
  *   [{"image", "caption": "..."}, ...]            LAVIS training form, an entry a caption; other keys are ignored
  *   [{"image", "caption": ["...", ...]}, ...]     LAVIS evaluation form, an entry an image; also mixed with the above

@@ -116,7 +116,8 @@ Status csv_read(FILE *f, const char *name, CsvRowFn *fn, void *ctx) {
         if (c->n == 1 && !c->field[0][0]) continue;
         if (!columns) columns = c->n;
         if (c->n != columns) {
-            st = err_set(ERR_FORMAT, "%s:%lld: %zu fields, the header has %zu", name, (long long)c->row_line, c->n, columns);
+            st = err_set(ERR_FORMAT, "%s:%lld: %zu fields, the header has %zu", name, (long long)c->row_line, c->n,
+                         columns);
             break;
         }
         if ((st = fn(ctx, c->row_line, c->n, c->field)) != OK) {

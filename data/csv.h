@@ -1,8 +1,8 @@
 /* csv: comma- or tab-separated text, row by row. Called by annotations.
  *
- * Fields may be quoted as RFC 4180 has it: "a ""b"", c" is one field, and may hold line ends. The separator is a tab when
- * the first line has one, else a comma. CRLF counts as LF; a byte order mark and empty lines are skipped.
- * Every row must have as many fields as the first. Text must be UTF-8 without NUL bytes. */
+ * Fields may be quoted as RFC 4180 has it: "a ""b"", c" is one field, and may hold line ends. The separator is a tab
+ * when the first line has one, else a comma. CRLF counts as LF; a byte order mark and empty lines are skipped. Every
+ * row must have as many fields as the first. Text must be UTF-8 without NUL bytes. */
 #ifndef QF_CSV_H
 #define QF_CSV_H
 #include <stddef.h>

@@ -15,7 +15,7 @@
 #include "data/splitmix.h"
 #include "kernels/mem.h"
 
-/* ---- views --------------------------------------------------------------------------------------------------------- */
+/* ---- views ------------------------------------------------------------------------------------------------------- */
 
 typedef struct { int x, y, w, h; } Box;
 
@@ -51,7 +51,7 @@ Status extract_view(uint8_t *dst, int S, const Image *im, const char *name, int6
     return st;
 }
 
-/* ---- the engine ---------------------------------------------------------------------------------------------------- */
+/* ---- the engine -------------------------------------------------------------------------------------------------- */
 
 /* The error of the first failing item; threads have messages of their own. */
 typedef struct {
@@ -159,7 +159,7 @@ Status extract_shard(const char *path, const ShardSpec *spec, const ImageEncoder
     return st;
 }
 
-/* ---- a folder of images -------------------------------------------------------------------------------------------- */
+/* ---- a folder of images ------------------------------------------------------------------------------------------ */
 
 typedef struct {
     const ExtractSpec *spec;
@@ -189,8 +189,8 @@ static Status draw_file(void *ctx, int64_t i, uint8_t *rgb) {
     return st;
 }
 
-/* Looks at every image before the work begins: whether it can be opened, and with skip_bad whether it decodes. Those that
- * do not are taken out of the list. */
+/* Looks at every image before the work begins: whether it can be opened, and with skip_bad whether it decodes. Those
+ * that do not are taken out of the list. */
 static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *rep) {
     bool *bad = mem_new((size_t)a->count, sizeof *bad);
     if (!bad) return ERR_MEMORY;
@@ -261,7 +261,8 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     if (s->views < 1 || s->views > MAX_VIEWS)
         return err_set(ERR_USAGE, "%lld views an image; 1 to %d can be made", (long long)s->views, MAX_VIEWS);
     if (one_file(s) && s->shard_images)
-        return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out, (long long)s->shard_images);
+        return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out,
+                       (long long)s->shard_images);
     Status st = annotations_load(&a, s->annotations, s->nannotations);
     if (st != OK) return st;
     rep->blank = a.blank;

@@ -1,11 +1,12 @@
 /* extract: a folder of images and its annotation files become shards of features.
  *
- * Called by the commands extract and synth. The one idea: images are drawn (decoded and resized, or rendered) into a block
- * of pixels by all threads, the encoder turns the block into features, rows go to the shard in order. What a killed run has
- * written is not computed again.
+ * Called by the commands extract and synth. The one idea: images are drawn (decoded and resized, or rendered) into a
+ * block of pixels by all threads, the encoder turns the block into features, rows go to the shard in order. What a
+ * killed run has written is not computed again.
  *
- * Views of an image, row i*V+v: 0 plain; 1 mirrored; 2, 3, ... random resized crops as in training of the published models
- * (area 0.5 to 1, aspect 3/4 to 4/3), the odd ones mirrored. Crops follow from the image's name and the view alone.
+ * Views of an image, row i*V+v: 0 plain; 1 mirrored; 2, 3, ... random resized crops as in training of the published
+ * models (area 0.5 to 1, aspect 3/4 to 4/3), the odd ones mirrored. Crops follow from the image's name and the view
+ * alone.
  *
  * Does not know any encoder: that is ImageEncoder (patches.h). Does not process captions. */
 #ifndef QF_EXTRACT_H
@@ -26,8 +27,8 @@ typedef struct {
     const char *images;                     /* folder that image names are relative to */
     const AnnotationFile *annotations;      /* (nannotations) */
     size_t nannotations;
-    const char *out;                        /* x.h5: one shard; otherwise a folder, made if absent, that gets set-00000.h5,
-                                               set-00001.h5, ... and manifest.json */
+    const char *out;                        /* x.h5: one shard; otherwise a folder, made if absent, that gets
+                                               set-00000.h5, set-00001.h5, ... and manifest.json */
     const ImageEncoder *encoder;
     DType dtype;                            /* F16, BF16 or F32 */
     int64_t views;                          /* 1 .. MAX_VIEWS */
@@ -44,15 +45,16 @@ typedef struct {
     char first_skipped[512];                /* and why the first one was */
 } ExtractReport;
 
-/* Fills report as far as it came. Without skip_bad a missing image is an error before anything is computed, with the number
- * of missing ones and the first name; a broken one when it is met. Shards that are there already are left as they are. */
+/* Fills report as far as it came. Without skip_bad a missing image is an error before anything is computed, with the
+ * number of missing ones and the first name; a broken one when it is met. Shards that are there already are left as
+ * they are. */
 Status extract(const ExtractSpec *spec, ExtractReport *report);
 
 /* Pixels of one view: dst (S, S, 3). */
 Status extract_view(uint8_t *dst, int S, const Image *im, const char *name, int64_t view);
 
-/* The engine, for any source of pixels: draw() fills rgb (views, S, S, 3) of image i and may be called by several threads
- * at a time. Images done before this shard and in all, for the listener: `before` of `total`. */
+/* The engine, for any source of pixels: draw() fills rgb (views, S, S, 3) of image i and may be called by several
+ * threads at a time. Images done before this shard and in all, for the listener: `before` of `total`. */
 typedef Status ExtractDraw(void *ctx, int64_t i, uint8_t *rgb);
 Status extract_shard(const char *path, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
                      const Listener *listener, int64_t before, int64_t total);

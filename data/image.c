@@ -44,7 +44,7 @@ static Status take(Work *k, uint64_t w, uint64_t h) {
     return k->out->rgb ? OK : ERR_MEMORY;
 }
 
-/* ---- JPEG ---------------------------------------------------------------------------------------------------------- */
+/* ---- JPEG -------------------------------------------------------------------------------------------------------- */
 
 static _Noreturn void jpeg_fail(j_common_ptr c) {
     Work *k = c->client_data;
@@ -108,7 +108,7 @@ static Status jpeg_decode(Work *k) {
     return st;
 }
 
-/* ---- PNG ----------------------------------------------------------------------------------------------------------- */
+/* ---- PNG --------------------------------------------------------------------------------------------------------- */
 
 static void png_fail(png_structp png, png_const_charp msg) {
     Work *k = png_get_error_ptr(png);
@@ -164,7 +164,7 @@ static Status png_decode(Work *k) {
     return st;
 }
 
-/* ---- both ---------------------------------------------------------------------------------------------------------- */
+/* ---- both -------------------------------------------------------------------------------------------------------- */
 
 Status image_decode(Image *out, const void *bytes, size_t n, const char *name, int64_t max_pixels) {
     static const uint8_t png_magic[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};

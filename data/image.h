@@ -7,8 +7,9 @@
  *   - 16-bit PNG gives the high byte (16-bit gray too, where Pillow clips at 255, a known defect of its own).
  * It does not resize (resize.h), and reads no other formats.
  *
- * Files are not trusted: a size is checked before anything is allocated, and a broken file is an ERR_FORMAT sentence that
- * names it. A JPEG or PNG that ends early is broken; libjpeg's other warnings (stray bytes) pass, as they do in Pillow. */
+ * Files are not trusted: a size is checked before anything is allocated, and a broken file is an ERR_FORMAT sentence
+ * that names it. A JPEG or PNG that ends early is broken; libjpeg's other warnings (stray bytes) pass, as they do in
+ * Pillow. */
 #ifndef QF_IMAGE_H
 #define QF_IMAGE_H
 #include <stddef.h>

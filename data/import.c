@@ -25,7 +25,7 @@ typedef struct {
     ShardItem *items;          /* (images) */
 } Import;
 
-/* ---- where each row goes ------------------------------------------------------------------------------------------- */
+/* ---- where each row goes ----------------------------------------------------------------------------------------- */
 
 static const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
@@ -58,7 +58,8 @@ static Status find_image(const Import *m, const StrMap *bases, const char *id, i
     if (*image < 0 && !strncmp(id, "./", 2)) *image = annotations_find(&m->a, id + 2);
     const int64_t *base = *image < 0 ? strmap_get(bases, base_name(id)) : NULL;
     if (base && *base == -2)
-        return err_set(ERR_FORMAT, "id %s fits several annotated images called %s; full names are needed", id, base_name(id));
+        return err_set(ERR_FORMAT, "id %s fits several annotated images called %s; full names are needed", id,
+                       base_name(id));
     if (base) *image = *base;
     return OK;
 }
@@ -96,8 +97,8 @@ static Status check_views(Import *m) {
         if (m->image[n] < 0) continue;
         int64_t *cell = &seen[m->image[n] * m->views + m->view[n]];
         if (*cell >= 0)
-            st = err_set(ERR_FORMAT, "ids %lld and %lld are both view %d of image %s", (long long)*cell + 1, (long long)n + 1,
-                         m->view[n], m->a.images[m->image[n]].image);
+            st = err_set(ERR_FORMAT, "ids %lld and %lld are both view %d of image %s", (long long)*cell + 1,
+                         (long long)n + 1, m->view[n], m->a.images[m->image[n]].image);
         *cell = n;
     }
     for (int64_t i = 0; i < m->a.count && st == OK; i++) {
@@ -105,8 +106,8 @@ static Status check_views(Import *m) {
         for (int64_t v = 0; v < m->views; v++) have += seen[i * m->views + v] >= 0;
         m->place[i] = have == m->views ? m->images++ : -1;
         if (have == m->views || m->rep->missing++) continue;
-        snprintf(m->rep->first_missing, sizeof m->rep->first_missing, "%.200s (%lld of %lld views)", m->a.images[i].image,
-                 (long long)have, (long long)m->views);
+        snprintf(m->rep->first_missing, sizeof m->rep->first_missing, "%.200s (%lld of %lld views)",
+                 m->a.images[i].image, (long long)have, (long long)m->views);
     }
     free(seen);
     return st;
@@ -115,14 +116,19 @@ static Status check_views(Import *m) {
 static Status check_match(const Import *m) {
     const ImportReport *r = m->rep;
     if (!m->images)
-        return err_set(ERR_FORMAT, "none of the %lld rows fits an annotated image; the first id is %s, the first image %s",
+        return err_set(ERR_FORMAT,
+                       "none of the %lld rows fits an annotated image; the first id is %s, the first image %s",
                        (long long)m->src.N, m->src.N ? m->ids.id[0] : "(none)", m->a.images[0].image);
     if (r->missing && !m->spec->allow_missing)
-        return err_set(ERR_FORMAT, "%lld of %lld annotated images have no features, the first is %s; "
-                                   "import.allow_missing=true leaves them out", (long long)r->missing, (long long)m->a.count, r->first_missing);
+        return err_set(ERR_FORMAT,
+                       "%lld of %lld annotated images have no features, the first is %s; "
+                       "import.allow_missing=true leaves them out",
+                       (long long)r->missing, (long long)m->a.count, r->first_missing);
     if (r->extra && !m->spec->allow_extra)
-        return err_set(ERR_FORMAT, "%lld of %lld rows belong to no annotated image, the first is %s; "
-                                   "import.allow_extra=true leaves them out", (long long)r->extra, (long long)m->src.N, r->first_extra);
+        return err_set(ERR_FORMAT,
+                       "%lld of %lld rows belong to no annotated image, the first is %s; "
+                       "import.allow_extra=true leaves them out",
+                       (long long)r->extra, (long long)m->src.N, r->first_extra);
     return OK;
 }
 
@@ -137,7 +143,7 @@ static Status match(Import *m) {
     return st == OK ? check_match(m) : st;
 }
 
-/* ---- moving rows --------------------------------------------------------------------------------------------------- */
+/* ---- moving rows ------------------------------------------------------------------------------------------------- */
 
 static Status make_items(Import *m) {
     if (!(m->items = mem_new((size_t)m->images, sizeof *m->items))) return ERR_MEMORY;
@@ -173,8 +179,8 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
         if (image >= 0 && !shard_has(w, dst)) {
             const void *data = converted(s, to, row, wide, out);
             st = data ? shard_write(w, dst, data, 1)
-                      : err_set(ERR_NUMERIC, "%s: row %lld (%s) holds numbers that are not finite as %s", m->spec->features,
-                                (long long)i + 1, m->ids.id[i], dtype_name(to));
+                      : err_set(ERR_NUMERIC, "%s: row %lld (%s) holds numbers that are not finite as %s",
+                                m->spec->features, (long long)i + 1, m->ids.id[i], dtype_name(to));
         }
         if (st == OK && (i % TELL_EVERY == TELL_EVERY - 1 || i == s->N - 1))
             st = listener_tell(&m->spec->listener, i + 1, s->N);
@@ -206,7 +212,8 @@ Status import(const ImportSpec *spec, ImportReport *rep) {
     if (st == OK) st = source_open(&m.src, spec->features, spec->array);
     if (st == OK) st = ids_read(&m.ids, spec->ids, spec->ids_array, spec->features);
     if (st == OK && m.ids.n != m.src.N)
-        st = err_set(ERR_FORMAT, "%s has %lld rows, but there are %lld ids", spec->features, (long long)m.src.N, (long long)m.ids.n);
+        st = err_set(ERR_FORMAT, "%s has %lld rows, but there are %lld ids", spec->features, (long long)m.src.N,
+                     (long long)m.ids.n);
     if (st == OK) st = match(&m);
     if (st == OK) {
         rep->rows = m.src.N;

@@ -5,8 +5,8 @@
  *   .npy, .npz            f2 f4 f8, bf16 as V2 or u2; stored or deflated                       (npy.h)
  *   .safetensors          F64 F32 F16 BF16, or F8_E4M3 taken as it is                          (safetensors.h)
  *   HDF5                  any layout, chunks and filters, of the same types                    (h5.h)
- * with a list of N ids: a JSON list of strings, a text file with one a line, or an HDF5 data set of strings. An id is the
- * name of an image as the annotations have it, or its base name; "#v" behind it makes it view v of the image.
+ * with a list of N ids: a JSON list of strings, a text file with one a line, or an HDF5 data set of strings. An id is
+ * the name of an image as the annotations have it, or its base name; "#v" behind it makes it view v of the image.
  *
  * The one idea: the array is read once from front to back, a row at a time, and each row goes to the place its id asks
  * for. No file is held in memory, and a killed import goes on. What does not match is counted and named; it is an error

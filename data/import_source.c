@@ -39,14 +39,16 @@ static Status file_kind(const char *path, enum FileKind *kind) {
     return OK;
 }
 
-/* ---- features ------------------------------------------------------------------------------------------------------ */
+/* ---- features ---------------------------------------------------------------------------------------------------- */
 
 static Status source_shape(Source *s, const char *path, int ndim, const int64_t *shape, DType t) {
     s->dtype = t == DT_U16 ? DT_BF16 : t;
     if (s->dtype != DT_F64 && s->dtype != DT_F32 && s->dtype != DT_F16 && s->dtype != DT_BF16 && s->dtype != DT_E4M3)
-        return err_set(ERR_FORMAT, "%s: features of type %s are not taken, floating point is needed", path, dtype_name(t));
+        return err_set(ERR_FORMAT, "%s: features of type %s are not taken, floating point is needed", path,
+                       dtype_name(t));
     if (ndim < 2 || ndim > 4)
-        return err_set(ERR_FORMAT, "%s: the array has %d dimensions; (N, P, E), (N, E) or (N, h, w, E) is needed", path, ndim);
+        return err_set(ERR_FORMAT, "%s: the array has %d dimensions; (N, P, E), (N, E) or (N, h, w, E) is needed", path,
+                       ndim);
     size_t row = (size_t)dtype_size(s->dtype);
     s->N = shape[0];
     s->E = shape[ndim - 1];
@@ -75,14 +77,16 @@ static Status open_safetensors(Source *s, const char *path, const char *array) {
     } else if (st_count(s->file->st) == 1) {
         t = st_at(s->file->st, 0);
     } else if (!(t = st_find(s->file->st, "features"))) {
-        return err_set(ERR_FORMAT, "%s: %zu tensors, none of them called features; say which one", path, st_count(s->file->st));
+        return err_set(ERR_FORMAT, "%s: %zu tensors, none of them called features; say which one", path,
+                       st_count(s->file->st));
     }
     s->file->at = t->data;
     return source_shape(s, path, t->ndim, t->shape, t->dtype);
 }
 
 /* The data set called `name`, with or without the first slash; else the first of `usual` that is there. */
-static Status h5_find(H5File *f, const char *file, const char *name, const char *const *usual, char **path, H5Info *info) {
+static Status h5_find(H5File *f, const char *file, const char *name, const char *const *usual, char **path,
+                      H5Info *info) {
     *path = NULL;
     if (name && name[0]) {
         *path = mem_format("%s%s", name[0] == '/' ? "" : "/", name);
@@ -157,7 +161,7 @@ void source_close(Source *s) {
     *s = (Source){0};
 }
 
-/* ---- ids ----------------------------------------------------------------------------------------------------------- */
+/* ---- ids --------------------------------------------------------------------------------------------------------- */
 
 static Status add_id(Ids *ids, int64_t *cap, const char *id, size_t n) {
     if (!n || n > MAX_ID || memchr(id, 0, n) || !utf8_valid(id, n, NULL))
@@ -210,7 +214,8 @@ static Status line_ids(Ids *ids, const char *path) {
 }
 
 static Status h5_ids(Ids *ids, const char *path, const char *array) {
-    static const char *const usual[] = {"/image_names", "/image_id", "/image_ids", "/ids", "/names", "/filenames", "/keys", NULL};
+    static const char *const usual[] = {"/image_names", "/image_id",  "/image_ids", "/ids",
+                                        "/names",       "/filenames", "/keys",      NULL};
     H5File *f = NULL;
     H5Info info;
     char *set = NULL, **s = NULL;
@@ -219,7 +224,8 @@ static Status h5_ids(Ids *ids, const char *path, const char *array) {
     if (st == OK) st = h5_find(f, path, array, usual, &set, &info);
     if (st == OK && info.ndim != 1) st = err_set(ERR_FORMAT, "%s: %s must have one dimension to be ids", path, set);
     if (st == OK) st = h5_get_strings(f, set, &info, &s);
-    for (int64_t i = 0; st == OK && i < info.count; i++) st = err_context(add_id(ids, &cap, s[i], strlen(s[i])), "%s: %s", path, set);
+    for (int64_t i = 0; st == OK && i < info.count; i++)
+        st = err_context(add_id(ids, &cap, s[i], strlen(s[i])), "%s: %s", path, set);
     free(s);
     free(set);
     h5_close(f);
@@ -248,7 +254,8 @@ Status ids_read(Ids *ids, const char *path, const char *array, const char *featu
     if (kind == FILE_HDF5) {
         st = h5_ids(ids, path, array);
     } else if (!given) {
-        st = err_set(ERR_USAGE, "%s has no list of ids in it; give one (a JSON list or a text file, one id a line)", features);
+        st = err_set(ERR_USAGE, "%s has no list of ids in it; give one (a JSON list or a text file, one id a line)",
+                     features);
     } else if ((st = is_json_list(path, &json)) == OK) {
         st = json ? json_ids(ids, path) : line_ids(ids, path);
     }

@@ -26,7 +26,7 @@ static Status take(NpyFile *f, void *dst, size_t n) {
     return err_set(ERR_FORMAT, "%s: the file ends early", f->name);
 }
 
-/* ---- the header's dictionary ----------------------------------------------------------------------------------------- */
+/* ---- the header's dictionary ------------------------------------------------------------------------------------- */
 
 typedef struct { const char *p, *end; } Text;
 
@@ -90,7 +90,8 @@ static Status element_type(const NpyFile *f, const char *descr, DType *type) {
             *type = known[i].type;
             return OK;
         }
-    return err_set(ERR_FORMAT, "%s: elements of type %s are not read; f2, f4, f8, i1, u1, u2 (bf16) and V2 are", f->name, descr);
+    return err_set(ERR_FORMAT, "%s: elements of type %s are not read; f2, f4, f8, i1, u1, u2 (bf16) and V2 are",
+                   f->name, descr);
 }
 
 static Status parse(NpyFile *f, Text t) {
@@ -135,8 +136,10 @@ static Status header(NpyFile *f, uint64_t size) {
     uint8_t head[12] = {0};
     char *text = NULL;
     Status st = take(f, head, 8);
-    if (st == OK && memcmp(head, "\x93NUMPY", 6)) st = err_set(ERR_FORMAT, "%s: not a .npy array (by its first bytes)", f->name);
-    if (st == OK && (head[6] < 1 || head[6] > 3)) st = err_set(ERR_FORMAT, "%s: .npy version %d is not known", f->name, head[6]);
+    if (st == OK && memcmp(head, "\x93NUMPY", 6))
+        st = err_set(ERR_FORMAT, "%s: not a .npy array (by its first bytes)", f->name);
+    if (st == OK && (head[6] < 1 || head[6] > 3))
+        st = err_set(ERR_FORMAT, "%s: .npy version %d is not known", f->name, head[6]);
     if (st != OK) return st;
     size_t width = head[6] == 1 ? 2 : 4;
     if ((st = take(f, head + 8, width)) != OK) return st;
@@ -154,7 +157,7 @@ static Status header(NpyFile *f, uint64_t size) {
     return OK;
 }
 
-/* ---- archives -------------------------------------------------------------------------------------------------------- */
+/* ---- archives ---------------------------------------------------------------------------------------------------- */
 
 typedef struct { const char *wanted; int arrays; char names[200]; } Choice;
 
@@ -173,7 +176,8 @@ static Status open_member(NpyFile *f, const char *member) {
     Choice c = {.wanted = member && member[0] ? member : NULL};
     Status st = zip_open(&f->zip, f->f, f->name, choose, &c);
     if (st != OK) return st;
-    if (!f->zip && c.wanted) return err_set(ERR_FORMAT, "%s: no array called %s; there are: %s", f->name, c.wanted, c.names);
+    if (!f->zip && c.wanted)
+        return err_set(ERR_FORMAT, "%s: no array called %s; there are: %s", f->name, c.wanted, c.names);
     if (!f->zip) return err_set(ERR_FORMAT, "%s: no arrays in it", f->name);
     if (!c.wanted && c.arrays > 1 && strcmp(zip_name(f->zip), "features.npy"))
         return err_set(ERR_FORMAT, "%s: several arrays, say which one: %s", f->name, c.names);

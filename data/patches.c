@@ -73,7 +73,8 @@ Status patches_encoder(ImageEncoder **out, int size, int patch) {
     k->p = patch;
     k->n = (int)n;
     snprintf(k->name, sizeof k->name, "patches%d-%d", patch, size);
-    snprintf(k->preprocessing, sizeof k->preprocessing, "bicubic %dx%d, (x/255 - mean) / std, CLIP constants", size, size);
+    snprintf(k->preprocessing, sizeof k->preprocessing, "bicubic %dx%d, (x/255 - mean) / std, CLIP constants", size,
+             size);
     for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++) k->normalised[c][v] = image_normalised((uint8_t)v, c);
     position_code(k->position, k->n);

@@ -82,7 +82,8 @@ static void along_rows(uint8_t *dst, int out, const uint8_t *src, int h, size_t 
 }
 
 /* dst (out, n) from src (in, n): rows are added up whole, so the inner loop is long and straight. */
-static void along_columns(uint8_t *dst, int out, const uint8_t *src, size_t n, size_t stride, const Taps *t, int32_t *acc) {
+static void along_columns(uint8_t *dst, int out, const uint8_t *src, size_t n, size_t stride, const Taps *t,
+                          int32_t *acc) {
     for (int d = 0; d < out; d++, dst += n) {
         const int32_t *w = t->weight + (size_t)d * (size_t)t->width;
         for (size_t i = 0; i < n; i++) acc[i] = 1 << (FIXED_BITS - 1);

@@ -4,8 +4,8 @@
  * The one idea: two one-dimensional passes, first along rows, then along columns, with weights in 22-bit fixed point
  * and the result of the first pass stored as 8 bit. A pass whose size does not change is skipped.
  *
- * Source: the rules and check values of Pillow's Resample.c as public behaviour: kernel A = -0.5, support 2 max(in/out, 1),
- * taps from trunc(c - support + 0.5) to trunc(c + support + 0.5), weights normalised to sum 1. */
+ * Source: the rules and check values of Pillow's Resample.c as public behaviour: kernel A = -0.5, support 2
+ * max(in/out, 1), taps from trunc(c - support + 0.5) to trunc(c + support + 0.5), weights normalised to sum 1. */
 #ifndef QF_RESIZE_H
 #define QF_RESIZE_H
 #include <stddef.h>

@@ -14,7 +14,9 @@ static inline uint64_t splitmix_next(SplitMix *r) {
 }
 
 /* 0 .. n-1 */
-static inline uint32_t splitmix_below(SplitMix *r, uint32_t n) { return (uint32_t)(((splitmix_next(r) >> 32) * n) >> 32); }
+static inline uint32_t splitmix_below(SplitMix *r, uint32_t n) {
+    return (uint32_t)(((splitmix_next(r) >> 32) * n) >> 32);
+}
 
 /* 0 <= u < 1, 24 bits */
 static inline double splitmix_unit(SplitMix *r) { return (double)(splitmix_next(r) >> 40) / 16777216.0; }

@@ -10,21 +10,23 @@
 #include "data/splitmix.h"
 
 const char *const synth_splits[SYNTH_SPLITS] = {"train", "val", "test"};
-const char *const synth_shapes[SYNTH_SHAPES] = {"circle", "square", "triangle", "star", "ring", "cross", "diamond", "heart"};
-const char *const synth_colours[SYNTH_COLOURS] = {"red", "green", "blue", "yellow", "orange", "purple", "pink", "brown"};
+const char *const synth_shapes[SYNTH_SHAPES] = {"circle", "square", "triangle", "star",
+                                                "ring",   "cross",  "diamond",  "heart"};
+const char *const synth_colours[SYNTH_COLOURS] = {"red",    "green",  "blue", "yellow",
+                                                  "orange", "purple", "pink", "brown"};
 const char *const synth_textures[SYNTH_TEXTURES] = {"plain", "striped", "dotted"};
 const char *const synth_sizes[SYNTH_SIZES] = {"small", "large"};
 const char *const synth_grounds[SYNTH_GROUNDS] = {"white", "grey", "black", "sky blue"};
 
-static const uint8_t colour_rgb[SYNTH_COLOURS][3] = {
-    {214, 40, 40}, {44, 160, 60}, {42, 84, 222}, {242, 206, 36}, {246, 136, 26}, {136, 56, 176}, {250, 140, 190}, {124, 78, 40}};
+static const uint8_t colour_rgb[SYNTH_COLOURS][3] = {{214, 40, 40},  {44, 160, 60},  {42, 84, 222},   {242, 206, 36},
+                                                     {246, 136, 26}, {136, 56, 176}, {250, 140, 190}, {124, 78, 40}};
 static const uint8_t ground_rgb[SYNTH_GROUNDS][3] = {{255, 255, 255}, {200, 200, 200}, {24, 24, 24}, {190, 225, 250}};
 static const double size_radius[SYNTH_SIZES] = {0.29, 0.45};
 
 enum { SHAPE_CIRCLE, SHAPE_SQUARE, SHAPE_TRIANGLE, SHAPE_STAR, SHAPE_RING, SHAPE_CROSS, SHAPE_DIAMOND, SHAPE_HEART };
 enum { TEXTURE_PLAIN, TEXTURE_STRIPED, TEXTURE_DOTTED };
 
-/* ---- the scene ----------------------------------------------------------------------------------------------------- */
+/* ---- the scene --------------------------------------------------------------------------------------------------- */
 
 bool synth_held_out(const SynthObject *o) { return (o->colour - o->shape + 3 * o->texture + 8) % 8 == 3; }
 
@@ -67,7 +69,8 @@ static void draw_cells(Scene *s, SplitMix *r) {
 Status synth_scene(Scene *s, uint64_t seed, int split, int64_t index) {
     if (split < 0 || split >= SYNTH_SPLITS || index < 0)
         return err_set(ERR_USAGE, "there is no scene %lld of split %d", (long long)index, split);
-    SplitMix r = {seed * 0x9E3779B97F4A7C15u + (uint64_t)split * 0xD1B54A32D192ED03u + (uint64_t)index * 0x8CB92BA72F3D8DD7u};
+    SplitMix r = {seed * 0x9E3779B97F4A7C15u + (uint64_t)split * 0xD1B54A32D192ED03u +
+                  (uint64_t)index * 0x8CB92BA72F3D8DD7u};
     *s = (Scene){0};
     double u = splitmix_unit(&r);
     s->n = u < 0.15 ? 1 : u < 0.65 ? 2 : 3;
@@ -91,7 +94,7 @@ Status synth_scene(Scene *s, uint64_t seed, int split, int64_t index) {
     return OK;
 }
 
-/* ---- the picture --------------------------------------------------------------------------------------------------- */
+/* ---- the picture ------------------------------------------------------------------------------------------------- */
 
 /* Five tips at radius 1, inner corners at 0.42, a tip up: in the sector of a tenth of a turn from a tip, the inner side
  * of the line from the tip to the corner. */
@@ -119,7 +122,7 @@ static bool inside(int shape, double x, double y) {
     }
 }
 
-/* Whether a point (cells, own axes) of the object has its second colour: bands of 1/8 cell, or discs on a grid of 1/4. */
+/* Whether a point (cells, own axes) has the second colour: bands of 1/8 cell, or discs on a grid of 1/4. */
 static bool is_other(int texture, double x, double y) {
     if (texture == TEXTURE_STRIPED) return (int64_t)floor(y * 8) & 1;
     if (texture == TEXTURE_PLAIN) return false;
@@ -152,7 +155,7 @@ void synth_render(const Scene *s, int size, uint8_t *rgb) {
             for (int k = 0; n && k < SUB * SUB; k++) {
                 double x = x0 + (k % SUB + 0.5) * pixel / SUB, y = y0 + ((double)(k / SUB) + 0.5) * pixel / SUB;
                 const uint8_t *colour = NULL;
-                for (int i = n - 1; i >= 0 && !colour; i--) colour = colour_at(near[i], x, y);   /* later ones lie on top */
+                for (int i = n - 1; i >= 0 && !colour; i--) colour = colour_at(near[i], x, y);   /* last on top */
                 if (!colour) colour = s->rgb;
                 for (int c = 0; c < 3; c++) sum[c] += colour[c];
             }

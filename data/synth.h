@@ -1,12 +1,13 @@
-/* synth: the synthetic set. Small scenes of one to three coloured shapes, rendered, with captions from a small grammar, so
- * that the whole program can be tried in minutes and a caption can be judged by what is really there.
+/* synth: the synthetic set. Small scenes of one to three coloured shapes, rendered, with captions from a small
+ * grammar, so that the whole program can be tried in minutes and a caption can be judged by what is really there.
  *
  * Called by the command synth, by the demo and by tests. Everything follows from (seed, split, index): one stream of
  * random numbers a scene (splitmix.h), so any scene can be drawn again alone, and no file is needed to judge captions.
  *
- * A scene is a 4 x 4 grid of cells with a shape in one to three of them. Held out: 24 of the 192 triples (shape, colour,
- * texture), those with (colour - shape + 3 texture) mod 8 = 3, never occur in train and val; every test scene has one.
- * Sizes of pictures are free; the set uses 64 x 64. The full definition with the shapes' formulas is in synth.c.
+ * A scene is a 4 x 4 grid of cells with a shape in one to three of them. Held out: 24 of the 192 triples (shape,
+ * colour, texture), those with (colour - shape + 3 texture) mod 8 = 3, never occur in train and val; every test scene
+ * has one. Sizes of pictures are free; the set uses 64 x 64. The full definition with the shapes' formulas is in
+ * synth.c.
  *
  * Does not tokenize and does not judge style: synth_check_caption counts claims, true and false. */
 #ifndef QF_SYNTH_H
@@ -18,7 +19,8 @@
 #include "data/listener.h"
 #include "kernels/err.h"
 
-enum { SYNTH_GRID = 4, SYNTH_OBJECTS = 3, SYNTH_CAPTION = 256, SYNTH_TRAIN = 0, SYNTH_VAL = 1, SYNTH_TEST = 2, SYNTH_SPLITS = 3 };
+enum { SYNTH_TRAIN, SYNTH_VAL, SYNTH_TEST, SYNTH_SPLITS };
+enum { SYNTH_GRID = 4, SYNTH_OBJECTS = 3, SYNTH_CAPTION = 256 };
 
 enum { SYNTH_SHAPES = 8, SYNTH_COLOURS = 8, SYNTH_TEXTURES = 3, SYNTH_SIZES = 2, SYNTH_GROUNDS = 4 };
 extern const char *const synth_shapes[SYNTH_SHAPES], *const synth_colours[SYNTH_COLOURS],
@@ -53,7 +55,7 @@ bool synth_held_out(const SynthObject *o);
 typedef struct {
     int pairs, pairs_true;                 /* coloured shapes named, and how many of them are in the scene */
     int details, details_true;             /* sizes and textures said of a pair */
-    int relations, relations_true;         /* to the left of, above, ...; true only if both pairs are there and lie so */
+    int relations, relations_true;         /* to the left of, above, ...; true if both pairs are there and lie so */
     int places, places_true;               /* in the middle, at the top, ... */
     int grounds, grounds_true;
     int foreign;                           /* words that the grammar does not have */
@@ -73,8 +75,8 @@ typedef struct {
     int size, patch;                       /* 64, 16: 16 tokens of 784 */
     const char *out;                       /* the shard; images and scenes.json go into the folder that holds it */
     enum SynthImages images;               /* PNG files: train/000000.png, ... */
-    bool facts;                            /* scenes.json: a list of {image, split, caption, ground, objects}, which is also
-                                              an annotation file for extract */
+    bool facts;                            /* scenes.json: a list of {image, split, caption, ground, objects}, which
+                                              is also an annotation file for extract */
     Listener listener;
 } SynthSpec;
 

@@ -1,7 +1,7 @@
 /* synth_text: captions of a scene, and what a caption claims; see synth.h.
  *
- *   noun phrase   article [size] colour [texture] shape         "a small blue striped ring"; size is said with probability
- *                                                               0.6, a texture other than plain with 0.85
+ *   noun phrase   article [size] colour [texture] shape         "a small blue striped ring"; size is said with
+ *                                                               probability 0.6, a texture other than plain with 0.85
  *   one object    [there is | a picture of] o [is] place
  *   two           [there is | a picture of] a [is] relation b   or   a and b
  *   three         a relation b, and c | there is a relation b and also c | [a picture of] a, b and c
@@ -17,7 +17,7 @@
 
 #include "data/splitmix.h"
 
-/* ---- writing ------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 enum { LEFT_OF, RIGHT_OF, ABOVE, BELOW, RELATIONS };
 static const char *const relation_text[RELATIONS] = {"to the left of", "to the right of", "above", "below"};
@@ -73,7 +73,8 @@ static void add_pattern(char *buf, SplitMix *r, const char *pattern, const Synth
 static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
     static const char *const one[] = {"A P", "there is A P", "a picture of A P", "A is P"};
     static const char *const two[] = {"A R B", "A is R B", "there is A R B", "a picture of A R B", "A and B"};
-    static const char *const three[] = {"A R B, and C", "there is A R B and also C", "A, B and C", "a picture of A, B and C"};
+    static const char *const three[] = {"A R B, and C", "there is A R B and also C", "A, B and C",
+                                        "a picture of A, B and C"};
     static const struct { const char *const *pattern; uint32_t n; } forms[SYNTH_OBJECTS] = {{one, 4}, {two, 5}, {three, 4}};
     const SynthObject *o[SYNTH_OBJECTS];
     for (int i = 0; i < s->n; i++) {                    /* a random order, by insertion */
@@ -91,7 +92,7 @@ void synth_caption(const Scene *s, int k, char *buf) {
     for (int i = 0; i <= k; i++) draw_caption(s, &r, buf);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 enum { MAX_WORDS = 128, WORD = 24 };
 
@@ -150,7 +151,8 @@ static void read_shape(Reading *r, int shape) {
     c->pairs_true += o != NULL;
     if (r->size >= 0) c->details++, c->details_true += o && o->size == r->size;
     if (r->texture >= 0) c->details++, c->details_true += o && o->texture == r->texture;
-    if (r->relation >= 0) c->relations++, c->relations_true += o && r->last && o != r->last && relation(r->last, o) == r->relation;
+    if (r->relation >= 0)
+        c->relations++, c->relations_true += o && r->last && o != r->last && relation(r->last, o) == r->relation;
     r->last = o;
     r->named++;
     r->size = r->colour = r->texture = r->relation = -1;

@@ -38,11 +38,13 @@ static Status plan(Set *set, const SynthSpec *s) {
     const char *slash = strrchr(s->out, '/');
     *set = (Set){.spec = s};
     for (int k = 0; k < SYNTH_SPLITS; k++) {
-        if (s->count[k] < 0 || s->count[k] > 100000000) return err_set(ERR_USAGE, "%lld scenes are out of range", (long long)s->count[k]);
+        if (s->count[k] < 0 || s->count[k] > 100000000)
+            return err_set(ERR_USAGE, "%lld scenes are out of range", (long long)s->count[k]);
         set->total += s->count[k];
     }
     if (!set->total) return err_set(ERR_USAGE, "a synthetic set without scenes");
-    if (s->captions < 1 || s->captions > 64) return err_set(ERR_USAGE, "%d captions a scene; 1 to 64 can be made", s->captions);
+    if (s->captions < 1 || s->captions > 64)
+        return err_set(ERR_USAGE, "%d captions a scene; 1 to 64 can be made", s->captions);
     if (!(set->folder = mem_format("%.*s", slash ? (int)(slash - s->out) + 1 : 0, s->out))) return ERR_MEMORY;
     size_t captions = (size_t)s->captions, an_item = NAME + captions * (SYNTH_CAPTION + sizeof(char *));
     set->items = mem_new((size_t)set->total, sizeof *set->items);

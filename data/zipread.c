@@ -60,11 +60,13 @@ static Status find_directory(FILE *f, const char *archive, uint64_t *at, uint64_
         uint8_t rec[END64_SIZE];
         if (end >= END64_LOCATOR && le(buf + end - END64_LOCATOR, 4) == 0x07064b50) {
             uint64_t where = le(buf + end - END64_LOCATOR + 8, 8);
-            if (!read_at(f, where, rec, sizeof rec) || le(rec, 4) != 0x06064b50) st = broken(archive, "its zip64 end record");
+            if (!read_at(f, where, rec, sizeof rec) || le(rec, 4) != 0x06064b50)
+                st = broken(archive, "its zip64 end record");
             *size = le(rec + 40, 8);
             *at = le(rec + 48, 8);
         }
-        if (st == OK && (*at > length || *size > length - *at)) st = broken(archive, "its directory lies outside of the file");
+        if (st == OK && (*at > length || *size > length - *at))
+            st = broken(archive, "its directory lies outside of the file");
         if (st == OK && *size > MAX_DIRECTORY) st = broken(archive, "its directory is larger than 64 MB");
     }
     free(buf);
@@ -122,12 +124,13 @@ static Status start_member(ZipMember *z, uint64_t length) {
     uint8_t local[LOCAL_SIZE];
     if (e->flags & 1) return err_set(ERR_FORMAT, "%s: %s is encrypted", z->archive, e->name);
     if (e->method != 0 && e->method != 8)
-        return err_set(ERR_FORMAT, "%s: %s is packed by method %d, only stored and deflated are read", z->archive, e->name,
-                       e->method);
+        return err_set(ERR_FORMAT, "%s: %s is packed by method %d, only stored and deflated are read", z->archive,
+                       e->name, e->method);
     if (!read_at(z->f, e->start, local, sizeof local) || le(local, 4) != 0x04034b50)
         return broken(z->archive, "a member is not where the directory says");
     uint64_t at = e->start + LOCAL_SIZE + le(local + 26, 2) + le(local + 28, 2);
-    if (at > length || e->packed > length - at) return broken(z->archive, "a member reaches beyond the end of the file");
+    if (at > length || e->packed > length - at)
+        return broken(z->archive, "a member reaches beyond the end of the file");
     if (e->method == 0 && e->packed != e->size) return broken(z->archive, "a stored member with two lengths");
     if (e->size / 1100 > e->packed) return broken(z->archive, "a member claims more than its bytes can hold");
     if (fseeko(z->f, (off_t)at, SEEK_SET)) return broken(z->archive, "it cannot be searched");
@@ -135,7 +138,8 @@ static Status start_member(ZipMember *z, uint64_t length) {
     z->left = e->size;
     z->crc = crc32(0, NULL, 0);
     if (e->method == 8) {
-        if (inflateInit2(&z->z, -MAX_WBITS) != Z_OK) return err_set(ERR_MEMORY, "%s: no memory to unpack it", z->archive);
+        if (inflateInit2(&z->z, -MAX_WBITS) != Z_OK)
+            return err_set(ERR_MEMORY, "%s: no memory to unpack it", z->archive);
         z->inflating = true;
     }
     return OK;
@@ -210,7 +214,8 @@ Status zip_read(ZipMember *z, void *dst, size_t n) {
         n -= part;
     }
     if (!z->left && z->crc != z->entry.crc)
-        return err_set(ERR_FORMAT, "%s: the checksum of %s is wrong, its bytes have changed", z->archive, z->entry.name);
+        return err_set(ERR_FORMAT, "%s: the checksum of %s is wrong, its bytes have changed", z->archive,
+                       z->entry.name);
     return OK;
 }
 

@@ -12,8 +12,8 @@
 
 typedef struct ZipMember ZipMember;
 
-/* Chooses a member: called for each name of the directory, returns how well it fits; the highest above 0 wins. `ctx` can
- * count. Two members that fit equally well: the first. */
+/* Chooses a member: called for each name of the directory, returns how well it fits; the highest above 0 wins. `ctx`
+ * can count. Two members that fit equally well: the first. */
 typedef int ZipChoose(void *ctx, const char *name);
 
 /* ERR_FORMAT names what is broken; OK with *out NULL when no member fits. `f` stays the caller's. */

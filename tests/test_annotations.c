@@ -16,18 +16,20 @@ static const char train_form[] =
     "[{\"image\": \"a/1.jpg\", \"caption\": \"one\", \"image_id\": \"x_1\"},\n"
     " {\"image\": \"a/2.jpg\", \"caption\": \"two\", \"image_id\": \"x_2\"},\n"
     " {\"image\": \"a/1.jpg\", \"caption\": \"uno, \\\"eins\\\"\", \"image_id\": \"x_1\"}]";
-static const char eval_form[] =
-    "[{\"image\": \"a/1.jpg\", \"caption\": [\"one\", \"uno, \\\"eins\\\"\"]}, {\"image\": \"a/2.jpg\", \"caption\": [\"two\", \"  \"]}]";
+static const char eval_form[] = "[{\"image\": \"a/1.jpg\", \"caption\": [\"one\", \"uno, \\\"eins\\\"\"]}, {\"image\": "
+                                "\"a/2.jpg\", \"caption\": [\"two\", \"  \"]}]";
 static const char coco_form[] =
     "{\"info\": {}, \"images\": [{\"id\": 7, \"file_name\": \"a/1.jpg\"}, {\"id\": 9, \"file_name\": \"none.jpg\"},"
     " {\"id\": 8, \"file_name\": \"a/2.jpg\"}], \"annotations\": [{\"id\": 1, \"image_id\": 7, \"caption\": \"one\"},"
-    " {\"id\": 2, \"image_id\": 8, \"caption\": \"two\"}, {\"id\": 3, \"image_id\": 7, \"caption\": \"uno, \\\"eins\\\"\"}]}";
+    " {\"id\": 2, \"image_id\": 8, \"caption\": \"two\"}, {\"id\": 3, \"image_id\": 7, \"caption\": \"uno, "
+    "\\\"eins\\\"\"}]}";
 static const char karpathy_form[] =
-    "{\"dataset\": \"coco\", \"images\": [{\"filepath\": \"a\", \"filename\": \"1.jpg\", \"split\": \"restval\", \"sentences\":"
-    " [{\"raw\": \"one\", \"tokens\": [\"one\"]}, {\"raw\": \"uno, \\\"eins\\\"\"}]},"
-    " {\"filepath\": \"a\", \"filename\": \"2.jpg\", \"split\": \"train\", \"sentences\": [{\"raw\": \"two\"}]}]}";
-static const char csv_form[] =
-    "\xef\xbb\xbfimage,caption,split\r\na/1.jpg,one,train\r\n\r\na/2.jpg,two,train\r\n\"a/1.jpg\",\"uno, \"\"eins\"\"\",train";
+         "{\"dataset\": \"coco\", \"images\": [{\"filepath\": \"a\", \"filename\": \"1.jpg\", \"split\": \"restval\", "
+         "\"sentences\":"
+         " [{\"raw\": \"one\", \"tokens\": [\"one\"]}, {\"raw\": \"uno, \\\"eins\\\"\"}]},"
+         " {\"filepath\": \"a\", \"filename\": \"2.jpg\", \"split\": \"train\", \"sentences\": [{\"raw\": \"two\"}]}]}";
+static const char csv_form[] = "\xef\xbb\xbfimage,caption,split\r\na/1.jpg,one,train\r\n\r\na/2.jpg,two,train\r\n\"a/"
+                               "1.jpg\",\"uno, \"\"eins\"\"\",train";
 static const char tsv_form[] = "caption\timage\none\ta/1.jpg\ntwo\ta/2.jpg\n\"uno, \"\"eins\"\"\"\ta/1.jpg\n";
 
 static void forms_agree(void **state) {
@@ -35,7 +37,8 @@ static void forms_agree(void **state) {
     static const char *const forms[] = {train_form, eval_form, coco_form, karpathy_form, csv_form, tsv_form};
     for (size_t i = 0; i < 6; i++) {
         Annotations a = {0};
-        if (annotations_add_text(&a, forms[i], strlen(forms[i]), "dir/some.json", NULL) != OK) fail_msg("%s", err_message());
+        if (annotations_add_text(&a, forms[i], strlen(forms[i]), "dir/some.json", NULL) != OK)
+            fail_msg("%s", err_message());
         assert_int_equal(annotations_finish(&a), OK);
         assert_int_equal(a.count, 2);
         assert_int_equal(a.ncaptions, 3);
@@ -58,8 +61,12 @@ static void forms_agree(void **state) {
 static void split_rules(void **state) {
     (void)state;
     static const struct { const char *file, *given, *want; } cases[] = {
-        {"coco_karpathy_train.json", NULL, "train"}, {"captions_val2014.json", NULL, "val"}, {"x/test.json", "", "test"},
-        {"latest.json", NULL, "train"}, {"Test.json", NULL, "test"}, {"test.json", "dev2", "dev2"},
+        {"coco_karpathy_train.json", NULL, "train"},
+        {"captions_val2014.json", NULL, "val"},
+        {"x/test.json", "", "test"},
+        {"latest.json", NULL, "train"},
+        {"Test.json", NULL, "test"},
+        {"test.json", "dev2", "dev2"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Annotations a = {0};
@@ -77,14 +84,17 @@ static void mistakes(void **state) {
         {"   ", "neither JSON nor a table"},
         {"[]", "f.json: no captions"},
         {"[{\"image\": \"a\"}]", "f.json: entry 1: there is no \"caption\""},
-        {"[{\"image\": \"a\", \"caption\": \"x\"}, {\"image\": 3, \"caption\": \"x\"}]", "f.json: entry 2: \"image\" is not a string"},
+        {"[{\"image\": \"a\", \"caption\": \"x\"}, {\"image\": 3, \"caption\": \"x\"}]",
+         "f.json: entry 2: \"image\" is not a string"},
         {"[{\"image\": \"\", \"caption\": \"x\"}]", "entry 1: the image has no name"},
         {"[{\"image\": \"a\", \"caption\": [1]}]", "entry 1: caption 1 is not a string"},
         {"[{\"image\": \"a\\u0000b\", \"caption\": \"x\"}]", "NUL"},
         {"[[]]", "entry 1: an object {...} is wanted here"},
         {"[{\"image\": \"a\", \"caption\": \"x\"}", "f.json:1"},
-        {"{\"images\": [], \"annotations\": [{\"image_id\": 3, \"caption\": \"x\"}]}", "entry 1 of \"annotations\": image_id 3 is not"},
-        {"{\"images\": [{\"id\": 1, \"file_name\": \"a\"}, {\"id\": 1, \"file_name\": \"b\"}], \"annotations\": []}", "entry 2 of \"images\": id 1 occurs twice"},
+        {"{\"images\": [], \"annotations\": [{\"image_id\": 3, \"caption\": \"x\"}]}",
+         "entry 1 of \"annotations\": image_id 3 is not"},
+        {"{\"images\": [{\"id\": 1, \"file_name\": \"a\"}, {\"id\": 1, \"file_name\": \"b\"}], \"annotations\": []}",
+         "entry 2 of \"images\": id 1 occurs twice"},
         {"{\"images\": [{\"id\": 1}], \"annotations\": []}", "there is no \"file_name\""},
         {"{\"a\": 1}", "none of the known forms"},
         {"image,caption\na,b,c\n", "f.json:2: 3 fields, the header has 2"},
@@ -92,7 +102,8 @@ static void mistakes(void **state) {
         {"image,caption\na,\"b\"c\n", "f.json:2: text after a closing quote"},
         {"image,caption\n\xff,b\n", "f.json:2: the text is not UTF-8"},
         {"foo,bar\na,b\n", "f.json:1: neither JSON nor a table"},
-        {"[{\"image\": \"a\", \"caption\": \"x\", \"split\": \"test\"}, {\"image\": \"a\", \"caption\": \"y\", \"split\": \"val\"}]",
+        {"[{\"image\": \"a\", \"caption\": \"x\", \"split\": \"test\"}, {\"image\": \"a\", \"caption\": \"y\", "
+         "\"split\": \"val\"}]",
          "entry 2: image a is in split val here and in test in f.json"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -108,7 +119,8 @@ static void mistakes(void **state) {
 /* Files: the same text by way of the disk, and JSON Lines, which only files can have. */
 static void files(void **state) {
     (void)state;
-    static const char lines[] = "{\"image\": \"b/3.jpg\", \"caption\": \"three\"}\n{\"image\": \"b/4.jpg\", \"caption\": [\"four\", \"vier\"]}\n";
+    static const char lines[] = "{\"image\": \"b/3.jpg\", \"caption\": \"three\"}\n{\"image\": \"b/4.jpg\", "
+                                "\"caption\": [\"four\", \"vier\"]}\n";
     char dir[] = "/tmp/qf-ann-XXXXXX", path[3][64];
     assert_non_null(mkdtemp(dir));
     const char *const text[3] = {train_form, lines, csv_form};

@@ -68,15 +68,21 @@ static void put_npy(const char *name, const char *header, const void *data, size
 
 static const char ids_json[] = "[\"b/2.jpg\", \"b/1.jpg\", \"c/3.jpg\", \"b/2.jpg#1\", \"b/1.jpg#1\", \"c/3.jpg#1\"]";
 static const char ids_text[] = "2.jpg\n./b/1.jpg\r\n/elsewhere/3.jpg\n2.jpg#1\n1.jpg#1\n3.jpg#1";
-static const char notes[] = "[{\"image\": \"b/1.jpg\", \"caption\": \"one\"}, {\"image\": \"b/2.jpg\", \"caption\": [\"two\", \"zwei\"]},"
-                            " {\"image\": \"c/3.jpg\", \"caption\": \"three\"}]";
+static const char notes[] =
+         "[{\"image\": \"b/1.jpg\", \"caption\": \"one\"}, {\"image\": \"b/2.jpg\", \"caption\": [\"two\", \"zwei\"]},"
+         " {\"image\": \"c/3.jpg\", \"caption\": \"three\"}]";
 
 static ImportSpec spec_for(const char *features, const char *ids) {
     static AnnotationFile files[1];
     put("notes.json", notes, strlen(notes));
     files[0] = (AnnotationFile){.path = in_dir("notes.json"), .split = "val"};
-    return (ImportSpec){.features = features, .ids = ids, .annotations = files, .nannotations = 1, .out = in_dir("out.h5"),
-                        .encoder = {.name = "theirs", .weights_sha256 = "", .tap = "", .preprocessing = ""}, .dtype = -1};
+    return (ImportSpec){.features = features,
+                        .ids = ids,
+                        .annotations = files,
+                        .nannotations = 1,
+                        .out = in_dir("out.h5"),
+                        .encoder = {.name = "theirs", .weights_sha256 = "", .tap = "", .preprocessing = ""},
+                        .dtype = -1};
 }
 
 /* ids_json and ids_text: rows 1, 0, 2 are view 0 of images 1, 2, 3; view 1 follows in the same order. */
@@ -127,8 +133,11 @@ static void all_values(float *v) {
 
 static void numpy_types(void **state) {
     (void)state;
-    static const struct { const char *descr; DType file, shard; } cases[] = {
-        {"<f2", DT_F16, DT_F16}, {"<f4", DT_F32, DT_F32}, {"<f8", DT_F64, DT_F32}, {"|V2", DT_BF16, DT_BF16}, {"<u2", DT_BF16, DT_BF16}};
+    static const struct { const char *descr; DType file, shard; } cases[] = {{"<f2", DT_F16, DT_F16},
+                 {"<f4", DT_F32, DT_F32},
+                 {"<f8", DT_F64, DT_F32},
+                 {"|V2", DT_BF16, DT_BF16},
+                 {"<u2", DT_BF16, DT_BF16}};
     put("ids.json", ids_json, strlen(ids_json));
     put("ids.txt", ids_text, strlen(ids_text));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -137,7 +146,8 @@ static void numpy_types(void **state) {
         char header[128];
         all_values(v);
         dtype_from_f32(raw, cases[i].file, v, N * ROW);
-        snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (6, 2, 3), }", cases[i].descr);
+        snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (6, 2, 3), }",
+                 cases[i].descr);
         put_npy("f.npy", header, raw, (size_t)(N * ROW * dtype_size(cases[i].file)));
         ImportSpec spec = spec_for(in_dir("f.npy"), in_dir(i % 2 ? "ids.txt" : "ids.json"));
         import_good(&spec, cases[i].shard);
@@ -261,10 +271,14 @@ static void mismatches(void **state) {
     put_npy("f.npy", "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 2, 3), }", v, sizeof v);
     static const struct { const char *ids; Status st; const char *says; } cases[] = {
         {"[\"b/1.jpg\"]", ERR_FORMAT, "has 6 rows, but there are 1 ids"},
-        {"[\"b/1.jpg\", \"b/2.jpg\", \"c/3.jpg\", \"x\", \"y\", \"z\"]", ERR_FORMAT, "3 of 6 rows belong to no annotated image, the first is x"},
-        {"[\"b/1.jpg\", \"b/1.jpg\", \"c/3.jpg\", \"x\", \"y\", \"z\"]", ERR_FORMAT, "ids 1 and 2 are both view 0 of image b/1.jpg"},
-        {"[\"b/1.jpg\", \"b/1.jpg#1\", \"b/2.jpg\", \"b/2.jpg#1\", \"c/3.jpg\", \"y\"]", ERR_FORMAT, "1 of 3 annotated images have no features, the first is c/3.jpg (1 of 2 views)"},
-        {"[\"1\", \"2\", \"3\", \"x\", \"y\", \"z\"]", ERR_FORMAT, "none of the 6 rows fits an annotated image; the first id is 1"},
+        {"[\"b/1.jpg\", \"b/2.jpg\", \"c/3.jpg\", \"x\", \"y\", \"z\"]", ERR_FORMAT,
+         "3 of 6 rows belong to no annotated image, the first is x"},
+        {"[\"b/1.jpg\", \"b/1.jpg\", \"c/3.jpg\", \"x\", \"y\", \"z\"]", ERR_FORMAT,
+         "ids 1 and 2 are both view 0 of image b/1.jpg"},
+        {"[\"b/1.jpg\", \"b/1.jpg#1\", \"b/2.jpg\", \"b/2.jpg#1\", \"c/3.jpg\", \"y\"]", ERR_FORMAT,
+         "1 of 3 annotated images have no features, the first is c/3.jpg (1 of 2 views)"},
+        {"[\"1\", \"2\", \"3\", \"x\", \"y\", \"z\"]", ERR_FORMAT,
+         "none of the 6 rows fits an annotated image; the first id is 1"},
         {"[\"b/1.jpg#999999\", \"2\", \"3\", \"x\", \"y\", \"z\"]", ERR_FORMAT, "asks for a view beyond"},
         {"[\"b/1.jpg\", 2]", ERR_FORMAT, "entry 2 is not a string"},
         {"a\n\nb\n", ERR_FORMAT, "id 2 is empty"},
@@ -312,8 +326,10 @@ static void broken_numpy(void **state) {
     static const struct { const char *header; size_t bytes; const char *says; } cases[] = {
         {"{'descr': '<f4', 'fortran_order': True, 'shape': (6, 2, 3), }", 144, "Fortran order"},
         {"{'descr': '>f4', 'fortran_order': False, 'shape': (6, 2, 3), }", 144, "big-endian"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 2, 3), }", 140, "promises 144 bytes of elements, there are 140"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 2, 3), }", 148, "promises 144 bytes of elements, there are 148"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 2, 3), }", 140,
+         "promises 144 bytes of elements, there are 140"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 2, 3), }", 148,
+         "promises 144 bytes of elements, there are 148"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296, 3), }", 144, "too large"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }", 144, "not understood"},
         {"{'descr': '<f4', 'shape': (6, 2, 3), }", 144, "not understood"},
@@ -333,7 +349,7 @@ static void broken_numpy(void **state) {
     unlink(in_dir("f.npy"));
 }
 
-/* ---- extraction ---------------------------------------------------------------------------------------------------- */
+/* ---- extraction -------------------------------------------------------------------------------------------------- */
 
 static bool always_stop(void *ctx, int64_t done, int64_t total) {
     (void)ctx, (void)done, (void)total;
@@ -370,7 +386,7 @@ static void folder(void **state) {
         assert_int_equal(shard_read(s, 4 * i, true, got), OK);
         assert_memory_equal(got, want, sizeof want);
         assert_int_equal(shard_read(s, 4 * i + 1, true, got), OK);
-        for (int y = 0; y < S; y++)                           /* mirrored: pixel (x, y) of the red plane is (7 - x, y) */
+        for (int y = 0; y < S; y++) /* mirrored: pixel (x, y) of the red plane is (7 - x, y) */
             for (int x = 0; x < S; x++) {
                 int a = (y / 4 * 2 + x / 4) * 64 + y % 4 * 4 + x % 4, m = S - 1 - x;
                 assert_true(got[a] == want[(y / 4 * 2 + m / 4) * 64 + y % 4 * 4 + m % 4]);
@@ -422,7 +438,8 @@ static void folder(void **state) {
 static void openclipart(void **state) {
     (void)state;
     const char *root = "../shared/data/openclipart";
-    AnnotationFile files[3] = {{"../shared/data/openclipart/train.json", NULL}, {"../shared/data/openclipart/val.json", NULL},
+    AnnotationFile files[3] = {{"../shared/data/openclipart/train.json", NULL},
+                               {"../shared/data/openclipart/val.json", NULL},
                                {"../shared/data/openclipart/test.json", NULL}};
     ImageEncoder *e;
     ExtractReport r;
@@ -444,9 +461,9 @@ static void openclipart(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numpy_types), cmocka_unit_test(numpy_archives), cmocka_unit_test(safetensors), cmocka_unit_test(hdf5),
-        cmocka_unit_test(mismatches), cmocka_unit_test(broken_numpy), cmocka_unit_test(folder),
-        cmocka_unit_test(openclipart),
+        cmocka_unit_test(numpy_types), cmocka_unit_test(numpy_archives), cmocka_unit_test(safetensors),
+        cmocka_unit_test(hdf5),        cmocka_unit_test(mismatches),     cmocka_unit_test(broken_numpy),
+        cmocka_unit_test(folder),      cmocka_unit_test(openclipart),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,4 +1,4 @@
-/* The synthetic set: what its definition says of scenes, pictures and captions, and that a caption is judged rightly. */
+/* The synthetic set: what its definition says of scenes, pictures and captions, and how captions are judged. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -94,8 +94,16 @@ static void deterministic(void **state) {
 
 static Scene one_object(int shape, int colour, int texture) {
     Scene s = {.n = 1, .rgb = {255, 255, 255}};
-    s.object[0] = (SynthObject){.shape = shape, .colour = colour, .texture = texture, .row = 1, .col = 1, .x = 2, .y = 2,
-                                .radius = 1.4, .rgb = {100, 0, 0}, .other = {200, 0, 0}};
+    s.object[0] = (SynthObject){.shape = shape,
+                                .colour = colour,
+                                .texture = texture,
+                                .row = 1,
+                                .col = 1,
+                                .x = 2,
+                                .y = 2,
+                                .radius = 1.4,
+                                .rgb = {100, 0, 0},
+                                .other = {200, 0, 0}};
     return s;
 }
 
@@ -114,7 +122,8 @@ static void areas(void **state) {
         double sum = 0;
         for (int p = 0; p < 96 * 96; p++) sum += (255 - rgb[3 * p + 1]) / 255.0;     /* green is 0 inside */
         double want = cases[i].area * pow(1.4 * 96 / 4, 2);
-        if (fabs(sum - want) > 0.02 * want) fail_msg("%s: %.0f pixels, geometry says %.0f", synth_shapes[cases[i].shape], sum, want);
+        if (fabs(sum - want) > 0.02 * want)
+            fail_msg("%s: %.0f pixels, geometry says %.0f", synth_shapes[cases[i].shape], sum, want);
     }
 }
 
@@ -143,8 +152,10 @@ static void check(const Scene *s, const char *caption, int pairs, int pairs_true
 static void claims(void **state) {
     (void)state;
     Scene s = {.n = 2, .ground = 3};
-    s.object[0] = (SynthObject){.shape = 4, .colour = 2, .texture = 1, .size = 0, .row = 0, .col = 0};    /* small blue striped ring */
-    s.object[1] = (SynthObject){.shape = 7, .colour = 0, .texture = 0, .size = 1, .row = 0, .col = 3};    /* large red heart */
+    s.object[0] = (SynthObject){
+        .shape = 4, .colour = 2, .texture = 1, .size = 0, .row = 0, .col = 0}; /* small blue striped ring */
+    s.object[1] = (SynthObject){
+        .shape = 7, .colour = 0, .texture = 0, .size = 1, .row = 0, .col = 3}; /* large red heart */
     check(&s, "a small blue striped ring to the left of a large red heart on a sky blue background", 2, 2, true);
     check(&s, "A BLUE RING, and a red heart.", 2, 2, true);
     check(&s, "a blue ring to the right of a red heart", 2, 2, false);
@@ -171,8 +182,9 @@ static void claims(void **state) {
     check(&s, flood, 0, 0, false);
 }
 
-/* Every caption of every scene is true of it, knows only words of the grammar, and names as many pairs as there are; and a
- * judge who knows the facts finds the scene of a caption among 200 nearly always, as the definition promises (98 %). */
+/* Every caption of every scene is true of it, knows only words of the grammar, and names as many pairs as there are;
+ * and a judge who knows the facts finds the scene of a caption among 200 nearly always, as the definition promises (98
+ * %). */
 static void captions_are_true_and_telling(void **state) {
     (void)state;
     enum { N = 200, K = 3 };

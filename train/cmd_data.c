@@ -18,7 +18,7 @@
 #include "train/signals.h"
 #include "train/status.h"
 
-/* ---- the list of annotation files ---------------------------------------------------------------------------------- */
+/* ---- the list of annotation files -------------------------------------------------------------------------------- */
 
 typedef struct {
     AnnotationFile *file;
@@ -61,7 +61,7 @@ static void say_dropped(int64_t blank, int64_t uncaptioned) {
     if (uncaptioned) status_say("  %lld images without a caption left out", (long long)uncaptioned);
 }
 
-/* Makes the folders that `out` lies in. What fails here fails again, with a better sentence, when the file is opened. */
+/* Makes the folders that `out` lies in. What fails here fails again, with a better sentence, at opening the file. */
 static Status out_folder(const Options *o) {
     Status st = options_require(o, "out");
     if (st != OK || opt_bool(o, "dry_run")) return st;
@@ -77,7 +77,7 @@ static Status out_folder(const Options *o) {
     return OK;
 }
 
-/* ---- commands ------------------------------------------------------------------------------------------------------ */
+/* ---- commands ---------------------------------------------------------------------------------------------------- */
 
 Status cmd_synth(const Options *o) {
     signals_install();
@@ -145,13 +145,23 @@ Status cmd_import(const Options *o) {
     if (st == OK) st = file_list(&files, o, "extract.annotations");
     if (st != OK) goto done;
     ImportSpec s = {
-        .features = opt_str(o, "in"), .array = opt_str(o, "import.array"), .ids = opt_str(o, "import.ids"),
-        .ids_array = opt_str(o, "import.ids_array"), .annotations = files.file, .nannotations = files.n, .out = opt_str(o, "out"),
-        .encoder = {.name = opt_str(o, "import.encoder"), .weights_sha256 = opt_str(o, "import.weights_sha256"),
-                    .tap = opt_str(o, "import.tap"), .preprocessing = opt_str(o, "import.preprocessing"),
+        .features = opt_str(o, "in"),
+        .array = opt_str(o, "import.array"),
+        .ids = opt_str(o, "import.ids"),
+        .ids_array = opt_str(o, "import.ids_array"),
+        .annotations = files.file,
+        .nannotations = files.n,
+        .out = opt_str(o, "out"),
+        .encoder = {.name = opt_str(o, "import.encoder"),
+                    .weights_sha256 = opt_str(o, "import.weights_sha256"),
+                    .tap = opt_str(o, "import.tap"),
+                    .preprocessing = opt_str(o, "import.preprocessing"),
                     .ln_applied = opt_bool(o, "import.ln_applied")},
-        .dtype = types[opt_choice(o, "import.dtype")], .allow_missing = opt_bool(o, "import.allow_missing"),
-        .allow_extra = opt_bool(o, "import.allow_extra"), .dry_run = opt_bool(o, "dry_run"), .listener = {meter_listen, &m},
+        .dtype = types[opt_choice(o, "import.dtype")],
+        .allow_missing = opt_bool(o, "import.allow_missing"),
+        .allow_extra = opt_bool(o, "import.allow_extra"),
+        .dry_run = opt_bool(o, "dry_run"),
+        .listener = {meter_listen, &m},
     };
     st = import(&s, &r);
     status_end();
@@ -160,14 +170,15 @@ Status cmd_import(const Options *o) {
                (long long)r.captions, (long long)r.views, r.views > 1 ? "s" : "", (long long)r.P, (long long)r.E,
                dtype_name(r.dtype), s.dry_run ? " (dry run, nothing was written)" : "");
     say_dropped(r.blank, r.uncaptioned);
-    if (r.missing) status_say("  %lld annotated images have no features; the first: %s", (long long)r.missing, r.first_missing);
+    if (r.missing)
+        status_say("  %lld annotated images have no features; the first: %s", (long long)r.missing, r.first_missing);
     if (r.extra) status_say("  %lld rows have no annotation; the first: %s", (long long)r.extra, r.first_extra);
 done:
     file_list_free(&files);
     return st;
 }
 
-/* ---- vocab --------------------------------------------------------------------------------------------------------- */
+/* ---- vocab ------------------------------------------------------------------------------------------------------- */
 
 /* As the tokenizer will see it. */
 static Status count_caption(VocabTrainer *t, const char *caption, size_t n) {
@@ -217,7 +228,8 @@ Status cmd_vocab(const Options *o) {
     bool from_set = opt_str(o, "in")[0] != 0;
     Status st = out_folder(o);
     if (st == OK && !from_set && !opt_str(o, "extract.annotations")[0])
-        st = err_set(ERR_USAGE, "vocab needs a data set (vocab set.h5) or caption files (extract.annotations=train.json)");
+        st = err_set(ERR_USAGE,
+                     "vocab needs a data set (vocab set.h5) or caption files (extract.annotations=train.json)");
     if (st == OK) st = vocab_new(&t);
     if (st == OK) st = from_set ? count_set(t, o) : count_files(t, o);
     if (st == OK) st = vocab_train(t, (int)opt_int(o, "vocab.size"), opt_int(o, "vocab.min_count"), &text, &n, &r);

@@ -26,10 +26,12 @@ Status cmd_verify(const Options *o) {
     if (st != OK) return st;
     if (said > MOST_SENTENCES) status_say("  ... and %d more", said - MOST_SENTENCES);
     status_say("%s: %lld shards, %lld images, %lld rows, %lld captions; %lld problems, %lld warnings", opt_str(o, "in"),
-               (long long)r.shards, (long long)r.images, (long long)r.rows, (long long)r.captions, (long long)r.problems,
-               (long long)r.warnings);
+               (long long)r.shards, (long long)r.images, (long long)r.rows, (long long)r.captions,
+               (long long)r.problems, (long long)r.warnings);
     if (r.uncaptioned) status_say("  %lld images have no caption", (long long)r.uncaptioned);
-    return r.problems ? err_set(ERR_FORMAT, "%s is not in order: %lld problems", opt_str(o, "in"), (long long)r.problems) : OK;
+    return r.problems
+               ? err_set(ERR_FORMAT, "%s is not in order: %lld problems", opt_str(o, "in"), (long long)r.problems)
+               : OK;
 }
 
 Status cmd_repack(const Options *o) {
