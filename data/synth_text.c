@@ -75,7 +75,7 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
     static const char *const two[] = {"A R B", "A is R B", "there is A R B", "a picture of A R B", "A and B"};
     static const char *const three[] = {"A R B, and C", "there is A R B and also C", "A, B and C",
                                         "a picture of A, B and C"};
-    static const struct { const char *const *pattern; uint32_t n; } forms[SYNTH_OBJECTS] = {{one, 4}, {two, 5}, {three, 4}};
+    static const struct { const char *const *pattern; uint32_t n; } forms[] = {{one, 4}, {two, 5}, {three, 4}};
     const SynthObject *o[SYNTH_OBJECTS];
     for (int i = 0; i < s->n; i++) {                    /* a random order, by insertion */
         int at = (int)splitmix_below(r, (uint32_t)i + 1);
