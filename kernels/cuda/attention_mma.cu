@@ -49,7 +49,7 @@ DEVICE void forward_step(float (*o)[4], float m[2], float l[2], const bf16 *Q, c
             }
     }
     if (a.drop.p > 0) {                                      /* 1 / (1 - p) comes in at the end */
-        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + ((uint32_t)(u0 - w.lo) >> 3);
+        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - w.lo) >> 3);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             Philox x = dropout_block(&a.drop, key[r], first + (lane & 3));

@@ -32,7 +32,7 @@ DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *dO, const bf16 *K
     product_rows<D, KEYS / 16>(s, Q, K, 0, lane);
     product_rows<D, KEYS / 16>(dp, dO, V, 0, lane);
     if (a.drop.p > 0) {
-        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + ((uint32_t)(u0 - w.lo) >> 3);
+        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - w.lo) >> 3);
         float keep = 1.0f / (1.0f - a.drop.p);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -181,7 +181,7 @@ DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *
 #pragma unroll
         for (int e = 0; e < 4; e++) p[n][e] = s[n][e];
     if (a.drop.p > 0) {                                      /* lane c of four: block c & 1 of row c >> 1 */
-        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + ((uint32_t)(u0 - w.lo) >> 3);
+        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - w.lo) >> 3);
         float keep = 1.0f / (1.0f - a.drop.p);
         int i = w.row0 + row + 8 * (lane >> 1 & 1);
         RowKey key = {0, 0};

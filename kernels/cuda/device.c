@@ -242,9 +242,12 @@ static const Backend backend_cuda_bf16 = {.elem = DT_BF16, COMMON, TYPED(cuda_bf
 static Status choose(int local_rank) {
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
+    int driver = 0;
+    if (e == cudaErrorInsufficientDriver && (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0))
+        return err_set(ERR_DEVICE, "no NVIDIA driver is installed here; device=cpu works without");
     if (e == cudaErrorInsufficientDriver)
-        return err_set(ERR_DEVICE, "the NVIDIA driver is older than CUDA %d.%d, which this program was built with: update the driver",
-                       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return err_set(ERR_DEVICE, "the NVIDIA driver serves CUDA %d.%d, this program was built with %d.%d: update the driver", driver / 1000,
+                       driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0))
         return err_set(ERR_DEVICE, "no GPU is visible here (nvidia-smi lists them; CUDA_VISIBLE_DEVICES may hide them); device=cpu works without");
     if (e != cudaSuccess) return err_set(ERR_DEVICE, "the NVIDIA driver does not answer: %s (%s)", cudaGetErrorString(e), cudaGetErrorName(e));

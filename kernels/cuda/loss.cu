@@ -80,7 +80,7 @@ DEVICE void keep_best(float *v, int *j, float w, int k) {
 /* weights: (rows, n) scratch or the caller's. Each thread owns the columns [lo, hi): its part of the running sum. */
 static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, float *weights) {
     __shared__ float room[33], vs[THREADS];
-    __shared__ double room64[32], part[THREADS];
+    __shared__ double room64[32], part[THREADS + 1];
     __shared__ int js[THREADS];
     int64_t i = blockIdx.x, n = g.n, per = (n + THREADS - 1) / THREADS, lo = min(n, threadIdx.x * per), hi = min(n, lo + per);
     const float *S = g.S + i * g.si;
@@ -94,8 +94,12 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
     any_max = block_max(any_max, room);
     vs[threadIdx.x] = max, js[threadIdx.x] = hardest;
     __syncthreads();
-    max = 0, hardest = -1;
-    for (int t = 0; t < THREADS; t++) keep_best(&max, &hardest, vs[t], js[t]);
+    if (threadIdx.x == 0) {
+        for (int t = 1; t < THREADS; t++) keep_best(&max, &hardest, vs[t], js[t]);
+        vs[0] = max, js[0] = hardest;
+    }
+    __syncthreads();
+    max = vs[0], hardest = js[0];
 
     bool old = g.rule == NEG_SAMPLE_OLD;                     /* its softmax runs over all columns, the own ones included */
     double total = 0, least = old ? 1e-4 : 0.0, mine_sum = 0;
@@ -115,11 +119,16 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
     }
     part[threadIdx.x] = mine_sum;
     __syncthreads();
-    double below = 0, drawn = 0;
-    for (unsigned t = 0; t < THREADS; t++) {
-        if (t == threadIdx.x) below = drawn;
-        drawn += part[t];
+    if (threadIdx.x == 0) {                                  /* what stands before each thread's columns, and all of it */
+        double sum = 0;
+        for (int t = 0; t <= THREADS; t++) {
+            double own_sum = t < THREADS ? part[t] : 0;
+            part[t] = sum;
+            sum += own_sum;
+        }
     }
+    __syncthreads();
+    double below = part[threadIdx.x], drawn = part[THREADS];
     Philox x = philox(0, 0, g.row_pair[i], g.site, rng_key0(g.seed), g.step);
     double u = (double)rng_unit(x.v[0]) * drawn;
     int found = (int)n;

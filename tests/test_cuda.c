@@ -1,0 +1,276 @@
+/* test_cuda: what the CUDA backend has of its own: the tensor-core attention over every head size and shape of plan, held
+ * against the CPU's in the same precision; the order of the streams; the sentences of its errors. The ops themselves are
+ * test_ops' business (device=cuda). Skipped where there is no GPU.
+ *
+ *     build/release/tests/test_cuda          on a GPU, or under vgpu-run */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/backend.h"
+
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+static const Backend *gpu, *cpu;
+static void *workspace;
+
+static uint64_t stream = 7;
+static float uniform(void) {
+    stream = stream * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(stream >> 11) * 0x1p-52 - 1.0);
+}
+
+static int open_gpu(void **state) {
+    (void)state;
+    cpu = backend_cpu(DT_BF16);
+    if (backend_cuda(&gpu, DT_BF16, 0) != OK) return 0;
+    assert_int_equal(gpu->alloc(&workspace, gpu->workspace), OK);
+    gpu->set_workspace(workspace, gpu->workspace);
+    return 0;
+}
+
+static int close_gpu(void **state) {
+    (void)state;
+    if (gpu) gpu->release(workspace);
+    return 0;
+}
+
+#define NEEDS_GPU() do { if (!gpu) { print_message("no GPU: %s\n", err_message()); skip(); } } while (0)
+
+/* ---- arrays on both sides ----------------------------------------------------------------------------------------- */
+
+typedef struct { void *host, *device; size_t bytes; } Both;
+
+static Both both(size_t bytes) {
+    Both b = {.bytes = bytes};
+    assert_int_equal(cpu->alloc(&b.host, bytes), OK);
+    assert_int_equal(gpu->alloc(&b.device, bytes), OK);
+    return b;
+}
+static Both numbers(int64_t n) {
+    Both b = both((size_t)n * sizeof(bf16));
+    for (int64_t i = 0; i < n; i++) ((bf16 *)b.host)[i] = bf16_from_f32(uniform());
+    gpu->upload(b.device, b.host, b.bytes);
+    gpu->sync();
+    return b;
+}
+static void both_free(Both *b) {
+    cpu->release(b->host);
+    gpu->release(b->device);
+}
+
+/* Largest difference, in units of the largest value. */
+static double apart(const Both *b, DType t) {
+    size_t n = b->bytes / (size_t)dtype_size(t);
+    void *got = malloc(b->bytes);
+    float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
+    assert_true(got && x && y);
+    gpu->download(got, b->device, b->bytes);
+    assert_int_equal(gpu->status(), OK);
+    dtype_to_f32(x, b->host, t, n);
+    dtype_to_f32(y, got, t, n);
+    double most = 0.0, worst = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)x[i]));
+        double d = fabs((double)x[i] - (double)y[i]);
+        worst = d <= worst ? worst : d;                      /* NaN counts */
+    }
+    free(got);
+    free(x);
+    free(y);
+    return most > 0.0 ? worst / most : worst;
+}
+
+/* ---- attention ---------------------------------------------------------------------------------------------------- */
+
+typedef struct { int nq, a, b, causal; } Item;
+typedef struct { int nk0, nk1, nitems; Item item[9]; } Group;
+
+/* Three kinds of users of one image and more of them than a block takes; texts that see only themselves in a group whose queries
+ * they pass over; one row; keys nobody sees. */
+static const Group crowd[] = {
+    {257, 0, 9, {{32, 1, 0, 0}, {32, 1, 0, 0}, {32, 1, 0, 0}, {5, 1, 0, 0}, {32, 1, 0, 0}, {1, 1, 0, 0}, {17, 1, 0, 0}, {32, 1, 0, 0}, {32, 1, 0, 0}}},
+    {31, 0, 1, {{32, 1, 0, 0}}},
+    {19, 0, 0, {{0, 0, 0, 0}}},
+};
+static const Group texts[] = {
+    {32, 13, 2, {{32, 1, 0, 0}, {13, 1, 1, 1}}}, {32, 14, 2, {{32, 1, 1, 0}, {14, 1, 1, 0}}}, {8, 40, 2, {{8, 1, 0, 0}, {40, 0, 1, 1}}},
+    {16, 70, 2, {{16, 1, 0, 0}, {70, 0, 1, 0}}}, {0, 12, 1, {{12, 0, 1, 0}}},                 {32, 1, 1, {{1, 1, 1, 0}}},
+};
+static const Group odd[] = {{5, 9, 2, {{5, 1, 0, 0}, {9, 0, 1, 1}}}};        /* its keys cannot be counted in eights: the simple kernel */
+static const Group whole[] = {{257, 0, 1, {{257, 1, 0, 0}}}, {64, 64, 1, {{100, 1, 1, 0}}}};
+
+static const struct { const char *name; const Group *groups; int n, H, D; float p; bool add; } attention_cases[] = {
+    {"crowd", crowd, COUNT(crowd), 2, 64, 0.1f, false}, {"crowd", crowd, COUNT(crowd), 1, 64, 0, true},
+    {"crowd", crowd, COUNT(crowd), 1, 32, 0.1f, true},  {"crowd", crowd, COUNT(crowd), 1, 128, 0.2f, false},
+    {"texts", texts, COUNT(texts), 3, 64, 0.1f, true},  {"texts", texts, COUNT(texts), 2, 88, 0.1f, false},
+    {"texts", texts, COUNT(texts), 1, 80, 0, true},     {"texts", texts, COUNT(texts), 2, 32, 0, false},
+    {"texts", texts, COUNT(texts), 1, 128, 0.5f, true}, {"odd", odd, COUNT(odd), 2, 64, 0.1f, false},
+    {"whole", whole, COUNT(whole), 1, 88, 0, false},    {"whole", whole, COUNT(whole), 1, 64, 0.1f, true},
+};
+
+enum { MAX_ITEMS = 32 };
+static AttnItem items[MAX_ITEMS];
+static AttnGroup groups[MAX_ITEMS];
+
+static AttnPlan make_plan(const Group *g, int n, int64_t *keys) {
+    AttnPlan p = {.host_items = items, .host_groups = groups, .ngroups = n};
+    int32_t key = 0;
+    for (int i = 0; i < n; i++) {
+        groups[i] = (AttnGroup){.item0 = p.nitems, .nitems = g[i].nitems, .k0 = {key, key + g[i].nk0}, .nk = {g[i].nk0, g[i].nk1}};
+        for (int k = 0; k < 2; k++)
+            if (groups[i].nk[k] > p.max_group_nk) p.max_group_nk = groups[i].nk[k];
+        for (int j = 0; j < g[i].nitems; j++) {
+            Item s = g[i].item[j];
+            AttnItem t = {.q0 = p.nrows, .nq = s.nq, .a0 = s.a ? key : 0, .na = s.a ? g[i].nk0 : 0, .b0 = s.b ? key + g[i].nk0 : 0,
+                          .nb = s.b ? g[i].nk1 : 0, .causal = s.causal, .group = i};
+            items[p.nitems++] = t;
+            p.nrows += t.nq;
+            p.products += (int64_t)t.nq * (t.na + t.nb);
+            if (t.nq > p.max_nq) p.max_nq = t.nq;
+            if (t.na + t.nb > p.max_nk) p.max_nk = t.na + t.nb;
+        }
+        key += g[i].nk0 + g[i].nk1;
+    }
+    *keys = key;
+    return p;
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    for (size_t c = 0; c < COUNT(attention_cases); c++) {
+        int64_t keys, H = attention_cases[c].H, D = attention_cases[c].D, W = H * D;
+        AttnPlan p = make_plan(attention_cases[c].groups, attention_cases[c].n, &keys), pg = p;
+        Both q = numbers(p.nrows * W), kv = numbers(keys * 2 * W), o = numbers(p.nrows * W), d_o = numbers(p.nrows * W);
+        Both dq = numbers(p.nrows * W), dkv = numbers(keys * 2 * W), lse = both((size_t)(p.nrows * H) * sizeof(float));
+        Both it = both(sizeof items), gr = both(sizeof groups), rows = both((size_t)p.nrows * sizeof(RowKey));
+        RowKey *r = rows.host;
+        for (int i = 0; i < p.nrows; i++) r[i] = (RowKey){(uint32_t)(3 * i + 1), (uint32_t)(i % 7) | 2u << 16};
+        gpu->upload(it.device, items, sizeof items);
+        gpu->upload(gr.device, groups, sizeof groups);
+        gpu->upload(rows.device, rows.host, rows.bytes);
+        gpu->sync();
+        p.items = items, p.groups = groups;
+        pg.items = it.device, pg.groups = gr.device;
+        Attn a = {.plan = &p, .q = q.host, .k = kv.host, .v = (bf16 *)kv.host + W, .o = o.host, .lse = lse.host, .ldq = W, .ldk = 2 * W,
+                  .ldv = 2 * W, .ldo = W, .H = (int32_t)H, .D = (int32_t)D, .scale = 1.0f / sqrtf((float)D),
+                  .drop = {attention_cases[c].p, 33, 12345678901u, 17, rows.host}}, b = a;
+        b.plan = &pg, b.q = q.device, b.k = kv.device, b.v = (bf16 *)kv.device + W, b.o = o.device, b.lse = lse.device, b.drop.rows = rows.device;
+        AttnGrad g = {.d_o = d_o.host, .dq = dq.host, .dk = dkv.host, .dv = (bf16 *)dkv.host + W, .lddq = W, .lddk = 2 * W, .lddv = 2 * W,
+                      .add = attention_cases[c].add}, h = g;
+        h.d_o = d_o.device, h.dq = dq.device, h.dk = dkv.device, h.dv = (bf16 *)dkv.device + W;
+        cpu->attention(&a);
+        gpu->attention(&b);
+        double eo = apart(&o, DT_BF16), el = apart(&lse, DT_F32);
+        gpu->upload(o.device, o.host, o.bytes);              /* the same forward for both backwards */
+        gpu->upload(lse.device, lse.host, lse.bytes);
+        cpu->attention_bwd(&a, &g);
+        gpu->attention_bwd(&b, &h);
+        double eq = apart(&dq, DT_BF16), ek = apart(&dkv, DT_BF16);
+        /* probabilities and their gradients are rounded to bf16 on their way into a product: 2^-8 of each */
+        if (!(eo <= 0x1p-7 && el <= 1e-5 && eq <= 0x1p-6 && ek <= 0x1p-6))
+            fail_msg("attention, %s, H %d, D %d, p %g: o %.2g, lse %.2g, dq %.2g, dk and dv %.2g from the CPU's", attention_cases[c].name, (int)H,
+                     (int)D, (double)attention_cases[c].p, eo, el, eq, ek);
+        Both *all[] = {&q, &kv, &o, &d_o, &dq, &dkv, &lse, &it, &gr, &rows};
+        for (size_t i = 0; i < COUNT(all); i++) both_free(all[i]);
+    }
+}
+
+/* ---- streams ------------------------------------------------------------------------------------------------------ */
+
+/* Two buffers, filled in turn beside compute, each read by the compute after its wait: the numbers of every batch arrive, and a
+ * buffer is not overwritten before the compute that read it. */
+static void test_prefetch(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    enum { N = 4096, BATCHES = 6 };
+    float *host[2], *device[2], *sums, got[BATCHES], *pinned;
+    void *p;
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(gpu->host_alloc(&p, N * sizeof(float)), OK);
+        host[k] = p;
+        assert_int_equal(gpu->alloc(&p, N * sizeof(float)), OK);
+        device[k] = p;
+    }
+    assert_int_equal(gpu->alloc(&p, BATCHES * sizeof(float)), OK);
+    sums = p;
+    assert_int_equal(gpu->host_alloc(&p, BATCHES * N * sizeof(float)), OK);
+    pinned = p;
+    for (int b = 0; b < BATCHES; b++)
+        for (int i = 0; i < N; i++) pinned[b * N + i] = (float)(b + 1) / N;
+    gpu->prefetch(device[0], pinned, N * sizeof(float));
+    for (int b = 0; b < BATCHES; b++) {
+        gpu->prefetch_wait();
+        if (b + 1 < BATCHES) gpu->prefetch(device[(b + 1) & 1], pinned + (b + 1) * N, N * sizeof(float));
+        gpu->sum(sums + b, device[b & 1], N, false);
+    }
+    gpu->download(got, sums, sizeof got);
+    assert_int_equal(gpu->status(), OK);
+    for (int b = 0; b < BATCHES; b++) assert_true(fabsf(got[b] - (float)(b + 1)) <= 1e-5f * (float)(b + 1));
+    for (int k = 0; k < 2; k++) {
+        gpu->host_release(host[k]);
+        gpu->release(device[k]);
+    }
+    gpu->release(sums);
+    gpu->host_release(pinned);
+}
+
+/* ---- one rank's collectives do nothing; memory that is not there is a sentence --------------------------------------- */
+
+static void test_alone(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    void *x, *y;
+    float start[64], got[64];
+    for (int i = 0; i < 64; i++) start[i] = (float)i;
+    assert_int_equal(gpu->alloc(&x, sizeof start), OK);
+    assert_int_equal(gpu->alloc(&y, sizeof start), OK);
+    gpu->upload(x, start, sizeof start);
+    gpu->all_reduce(x, 64, true);
+    gpu->all_reduce_wait();
+    gpu->all_gather(y, x, sizeof start);
+    gpu->download(got, y, sizeof got);
+    assert_memory_equal(got, start, sizeof got);
+    gpu->release(x);
+    gpu->release(y);
+    assert_int_equal(gpu->status(), OK);
+}
+
+static void test_out_of_memory(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    void *p = &p;
+    assert_int_equal(gpu->alloc(&p, (size_t)1 << 50), ERR_MEMORY);
+    assert_null(p);
+    assert_non_null(strstr(err_message(), "1048576.00 GiB are wanted"));
+    assert_non_null(strstr(err_message(), "GiB are free"));
+    assert_int_equal(gpu->status(), OK);                     /* answered, not remembered */
+    assert_int_equal(gpu->alloc(&p, 256), OK);
+    gpu->release(p);
+}
+
+/* A process of its own, since the GPU that is open stays open. */
+static void test_no_device(void **state) {
+    (void)state;
+    if (gpu) skip();
+    const Backend *b = (const Backend *)&b;
+    assert_int_equal(backend_cuda(&b, DT_F32, 0), ERR_DEVICE);
+    assert_null(b);
+    assert_true(strlen(err_message()) > 20);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_device), cmocka_unit_test(test_attention), cmocka_unit_test(test_prefetch),
+        cmocka_unit_test(test_alone),     cmocka_unit_test(test_out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+}
