@@ -39,7 +39,7 @@ typedef struct {
     int max_tokens;                /* T */
     int max_words;                 /* 0: 50 */
     const char *prompt;            /* NULL: none */
-    /* Memory for features; NULL: ordinary memory on page boundaries. */
+    /* Memory for features; NULL: ordinary memory, in huge pages where there are any. */
     void *(*alloc)(void *ctx, size_t bytes);
     void (*release)(void *ctx, void *p);
     void *ctx;

@@ -307,11 +307,11 @@ void shard_close(Shard *s) {
 
 /* ---- reading ---- */
 
-/* n bytes at `at`, a piece at a time, so that the CRC finds what it sums still in the cache. */
+/* The row at `at`; when it is to be checked a piece at a time, so that the CRC finds what it sums still in the cache. */
 static Status read_plain(const Shard *s, int64_t row, int64_t at, bool verify, char *dst, uint32_t *crc) {
-    enum { PIECE = 1 << 18 };
+    const size_t piece = verify ? (size_t)1 << 18 : s->row_bytes;
     for (size_t done = 0; done < s->row_bytes;) {
-        size_t n = s->row_bytes - done < PIECE ? s->row_bytes - done : PIECE;
+        size_t n = s->row_bytes - done < piece ? s->row_bytes - done : piece;
         ssize_t k = pread(s->fd, dst + done, n, (off_t)(at + (int64_t)done));
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0)
