@@ -180,14 +180,30 @@ Status gold_weights(Case *c, Trainer *t) {
 Status gold_trainer(Case *c, Trainer *t, StepSpec step) {
     const Json *dims = json_get(c->json, "dims");
     TrainerSpec spec = {.d = dims_of(dims), .step = step, .params = {.training = true, .rule = DECAY_LAVIS}, .features = DT_F32};
+    spec.step.B = gold_int(dims, "B");
     double e;
-    int64_t B;
-    spec.step.B = json_int(json_get(dims, "B"), &B) ? B : 2;               /* cases that only evaluate have no B */
     spec.step.smoothing = json_num(json_get(c->json, "label_smoothing"), &e) ? (float)e : 0.1f;
     if (!spec.step.micro) spec.step.micro = 1;
     spec.tokens = spec.d.T;
     Status st = trainer_open(t, c->b, &spec);
     if (st == OK && (st = gold_weights(c, t)) != OK) trainer_close(t);
+    return st;
+}
+
+Status gold_model(Case *c, Trainer *t) {
+    Dims d = dims_of(json_get(c->json, "dims"));
+    ParamsSpec spec = {.training = true};
+    Backend null = *backend_null(c->b->elem);
+    Arena measure;
+    *t = (Trainer){.b = c->b};
+    arena_measure(&measure, "weights");
+    Status st = params_open(&t->params, &d, &null, &measure, &spec);
+    params_close(&t->params);
+    if (st == OK) st = arena_open(&t->run, "weights'", c->b, measure.peak + c->b->workspace + 256);
+    if (st == OK) st = params_open(&t->params, &d, c->b, &t->run, &spec);
+    if (st == OK) c->b->set_workspace(arena_push(&t->run, c->b->workspace, 1), c->b->workspace);
+    if (st == OK) st = gold_weights(c, t);
+    if (st != OK) trainer_close(t);
     return st;
 }
 

@@ -46,6 +46,7 @@ Status gold_open_first(const Case *c, const char *stem, StFile **f);           /
 /* A trainer with the case's sizes and weights. */
 Status gold_trainer(Case *c, Trainer *t, StepSpec step);
 Status gold_weights(Case *c, Trainer *t);
+Status gold_model(Case *c, Trainer *t);                                        /* weights alone: no step, no batch size */
 
 /* Batch `index` of a batch file ((B,...) or (steps,B,...)); free with gold_batch_free. */
 typedef struct { StepBatch batch; float *features; int32_t *ids, *len, *negative_image, *negative_text; int64_t *image_id; } GoldBatch;

@@ -124,7 +124,7 @@ static Status open_case(Gold *g, Case *c) {
     const Json *dims = json_get(c->json, "dims");
     *g = (Gold){.c = c, .tol = c->precision == DT_F32 ? 1e-4 : 6e-2, .feature_tol = c->precision == DT_F32 ? 2e-5 : 3e-2};
     Status st = gold_open(c, NULL, "outputs.safetensors", &g->out);
-    if (st == OK) st = gold_trainer(c, &g->t, (StepSpec){.itc = 1, .itm = 1, .itg = 1});
+    if (st == OK) st = gold_model(c, &g->t);
     if (st != OK) return st;
     g->s.NI = gold_int(dims, "NI"), g->s.NT = gold_int(dims, "NT");
     Dims *d = &g->t.params.d;
