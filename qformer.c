@@ -25,6 +25,7 @@
     X(pretrain,   "train a Q-Former on image-text pairs; goes on by itself", "configs/demo.yaml") \
     X(finetune,   "the same, from given weights",                       "configs/demo.yaml train.init=run") \
     X(retrieval,  "recall of images and texts, by cosine and re-ranked by matching", "run/demo data.test=set.h5") \
+    X(caption,    "captions of images, written and scored",            "run/demo data.test=set.h5 out=run/demo caption.min_length=1") \
     X(match,      "how well given texts fit given images",              "run/demo data.test=set.h5 match.pairs=pairs.csv") \
     X(embed,      "features of images and texts to HDF5",               "run/demo data.test=set.h5 out=embeddings.h5") \
     X(classify,   "zero-shot classes of images",                        "run/demo data.test=set.h5 classify.names=names.txt") \

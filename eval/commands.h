@@ -5,6 +5,7 @@
 #include "train/options.h"
 
 Status cmd_retrieval(const Options *o);
+Status cmd_caption(const Options *o);
 Status cmd_match(const Options *o);
 Status cmd_embed(const Options *o);
 Status cmd_classify(const Options *o);

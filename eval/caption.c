@@ -1,0 +1,218 @@
+/* caption: see caption.h. */
+#include "eval/caption.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/json.h"
+#include "eval/generate.h"
+#include "kernels/dist.h"
+#include "kernels/mem.h"
+
+void caption_search(SearchSpec *s, const Options *o, const Dims *d) {
+    static const SearchMode modes[] = {SEARCH_BEAM, SEARCH_GREEDY, SEARCH_SAMPLE};         /* ORDER caption.mode */
+    SearchMode mode = modes[opt_choice(o, "caption.mode")];
+    int32_t beams = (int32_t)opt_int(o, "caption.beams");
+    if (mode == SEARCH_BEAM && beams == 1) mode = SEARCH_GREEDY;
+    *s = (SearchSpec){.mode = mode, .beams = mode == SEARCH_BEAM ? beams : 1, .max_length = (int32_t)opt_int(o, "caption.max_length"),
+                      .min_length = (int32_t)opt_int(o, "caption.min_length"), .length_penalty = opt_num(o, "caption.length_penalty"),
+                      .repetition_penalty = opt_num(o, "caption.repetition_penalty"), .early_stopping = opt_bool(o, "caption.early_stopping"),
+                      .temperature = opt_num(o, "caption.temperature"), .top_p = opt_num(o, "caption.top_p"),
+                      .top_k = (int32_t)opt_int(o, "caption.top_k"), .seed = (uint64_t)opt_int(o, "seed"), .start = d->dec, .end = d->sep};
+}
+
+/* ---- making them ---------------------------------------------------------------------------------------------------- */
+
+static int64_t per_rank(int64_t n) { return (n + dist_size() - 1) / dist_size(); }
+
+static int64_t first_of_rank(int64_t n) {
+    int64_t at = per_rank(n) * dist_rank();
+    return at < n ? at : n;
+}
+
+int64_t captions_share(int64_t n) {
+    int64_t left = n - first_of_rank(n);
+    return left < per_rank(n) ? left : per_rank(n);
+}
+
+typedef struct { CaptionEnd *end; int32_t *tokens, max_length; int64_t at; } Found;
+
+static Status found(void *ctx, int64_t i, const Search *s) {
+    Found *f = ctx;
+    const Hypothesis *h = &s->closed[0];
+    f->end[f->at + i] = (CaptionEnd){h->score, h->len, h->ended};
+    memcpy(f->tokens + (f->at + i) * f->max_length, h->tokens, (size_t)h->len * sizeof *h->tokens);
+    return OK;
+}
+
+/* Images [first, first + n) of the split into f. */
+static Status make_share(Found *f, const Use *u, const EvalSet *e, const GenerateSpec *spec, int64_t first, int64_t n, int64_t *rows, EvalProgress *p) {
+    Generator g;
+    void *features = NULL;
+    float *scales = mem_new((size_t)spec->images, sizeof *scales);
+    if (!scales) return ERR_MEMORY;
+    Status st = generate_open(&g, u->b, &u->params, spec);
+    if (st != OK) goto done;
+    st = u->b->host_alloc(&features, (size_t)spec->images * set_row_bytes(e->set));
+    for (f->at = 0; st == OK && f->at < n; f->at += spec->images) {
+        int64_t m = n - f->at < spec->images ? n - f->at : spec->images;
+        st = evalset_read(e, first + f->at, m, features, scales);
+        if (st == OK) st = generate_captions(&g, features, set_scaled(e->set) ? scales : NULL, m, first + f->at, found, f);
+        if (st == OK && p) st = evalprogress(p, m);
+    }
+    *rows = g.tokens;
+    if (features) u->b->host_release(features);
+    generate_close(&g);
+done:
+    free(scales);
+    return st;
+}
+
+static Status to_text(Captions *c, const Wordpiece *wp) {
+    c->text = mem_new((size_t)c->n, sizeof *c->text);
+    Status st = c->text ? OK : ERR_MEMORY;
+    for (int64_t i = 0; st == OK && i < c->n; i++)
+        st = wp_decode(wp, c->tokens + i * c->max_length + 1, (size_t)c->end[i].len - 1, &c->text[i]);
+    return st;
+}
+
+Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSpec *s, int batch, EvalProgress *p) {
+    size_t per = (size_t)per_rank(e->NI), all = per * (size_t)dist_size(), length = (size_t)s->max_length;
+    int64_t share = captions_share(e->NI);
+    GenerateSpec spec = {.search = *s, .images = share > 0 && share < batch ? (int)share : batch, .features = set_dtype(e->set)};
+    Found f = {.end = mem_new(per, sizeof *f.end), .tokens = mem_new(per, length * sizeof *f.tokens), .max_length = s->max_length};
+    *c = (Captions){.n = e->NI, .max_length = s->max_length, .end = mem_new(all, sizeof *c->end), .tokens = mem_new(all, length * sizeof *c->tokens)};
+    Status st = f.end && f.tokens && c->end && c->tokens ? OK : ERR_MEMORY;
+    if (st == OK && share > 0) st = make_share(&f, u, e, &spec, first_of_rank(e->NI), share, &c->rows, p);
+    st = dist_agree(st);
+    if (st == OK) st = dist_all_gather(c->end, f.end, per * sizeof *f.end);
+    if (st == OK) st = dist_all_gather(c->tokens, f.tokens, per * length * sizeof *f.tokens);
+    if (st == OK) st = to_text(c, u->wp);
+    free(f.end);
+    free(f.tokens);
+    if (st != OK) captions_free(c);
+    return st;
+}
+
+void captions_free(Captions *c) {
+    for (int64_t i = 0; c->text && i < c->n; i++) free(c->text[i]);
+    free(c->text);
+    free(c->end);
+    free(c->tokens);
+    *c = (Captions){0};
+}
+
+/* ---- COCO's files ---------------------------------------------------------------------------------------------------- */
+
+/* Length of a name without an ending like .jpg: a dot, a letter, at most four more letters or digits. */
+static size_t stem_length(const char *name) {
+    const char *dot = strrchr(name, '.');
+    size_t n = strlen(name), ending = dot ? strlen(dot + 1) : 0;
+    if (ending < 1 || ending > 5 || !isalpha((unsigned char)dot[1])) return n;
+    for (size_t i = 1; i < ending; i++)
+        if (!isalnum((unsigned char)dot[1 + i])) return n;
+    return (size_t)(dot - name);
+}
+
+bool caption_id(const char *name, int64_t *id) {
+    enum { MOST = 18 };                 /* digits that always fit */
+    size_t end = stem_length(name), at = end;
+    while (at > 0 && isdigit((unsigned char)name[at - 1])) at--;
+    while (at < end && name[at] == '0' && end - at > 1) at++;
+    if (at == end || end - at > MOST) return false;
+    *id = 0;
+    for (; at < end; at++) *id = *id * 10 + (name[at] - '0');
+    return true;
+}
+
+static int ascending(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+Status caption_ids(const EvalSet *e, int64_t **ids) {
+    int64_t *id = mem_new((size_t)e->NI, sizeof *id), *sorted = mem_new((size_t)e->NI, sizeof *sorted);
+    *ids = NULL;
+    bool good = true;
+    for (int64_t i = 0; id && sorted && good && i < e->NI; i++) {
+        good = caption_id(set_image_id(e->set, e->image[i]), &id[i]);
+        sorted[i] = id[i];
+    }
+    if (id && sorted && good) {
+        qsort(sorted, (size_t)e->NI, sizeof *sorted, ascending);
+        for (int64_t i = 1; good && i < e->NI; i++) good = sorted[i] != sorted[i - 1];
+    }
+    Status st = id && sorted ? OK : ERR_MEMORY;
+    free(sorted);
+    if (st == OK && good) *ids = id;
+    else free(id);
+    return st;
+}
+
+typedef struct { JsonWriter w; FILE *f; } Text;
+
+static Status text_begin(Text *t, char **text, size_t *len) {
+    *text = NULL;
+    t->f = open_memstream(text, len);
+    if (!t->f) return err_set(ERR_MEMORY, "out of memory");
+    jw_begin(&t->w, t->f, 1);
+    return OK;
+}
+
+static Status text_end(Text *t, char **text) {
+    Status st = jw_done(&t->w);
+    if (fclose(t->f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
+    if (st == OK) return OK;
+    free(*text);
+    *text = NULL;
+    return st;
+}
+
+static void write_id(JsonWriter *w, const char *key, const EvalSet *e, const int64_t *ids, int64_t i) {
+    if (ids) jw_int(w, key, ids[i]);
+    else jw_str(w, key, set_image_id(e->set, e->image[i]));
+}
+
+Status captions_json(const Captions *c, const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
+    Text t;
+    Status st = text_begin(&t, text, len);
+    if (st != OK) return st;
+    jw_array(&t.w, NULL);
+    for (int64_t i = 0; i < c->n; i++) {
+        jw_object(&t.w, NULL);
+        write_id(&t.w, "image_id", e, ids, i);
+        jw_str(&t.w, "caption", c->text[i]);
+        jw_end(&t.w);
+    }
+    jw_end(&t.w);
+    return text_end(&t, text);
+}
+
+Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
+    Text t;
+    Status st = text_begin(&t, text, len);
+    if (st != OK) return st;
+    jw_object(&t.w, NULL);
+    jw_array(&t.w, "images");
+    for (int64_t i = 0; i < e->NI; i++) {
+        if (!set_ncaptions(e->set, e->image[i])) continue;
+        jw_object(&t.w, NULL);
+        write_id(&t.w, "id", e, ids, i);
+        jw_end(&t.w);
+    }
+    jw_end(&t.w);
+    jw_array(&t.w, "annotations");
+    for (int64_t k = 0; k < e->NT; k++) {
+        size_t n;
+        const char *caption = set_caption(e->set, e->image[e->owner[k]], e->caption[k], &n);
+        jw_object(&t.w, NULL);
+        write_id(&t.w, "image_id", e, ids, e->owner[k]);
+        jw_int(&t.w, "id", k + 1);
+        jw_strn(&t.w, "caption", caption, n);
+        jw_end(&t.w);
+    }
+    jw_end(&t.w);
+    jw_end(&t.w);
+    return text_end(&t, text);
+}

@@ -1,0 +1,187 @@
+/* cmd_caption: captions of a split from the stage-1 decoder: captions.json in COCO's result format, the references in COCO's
+ * form when asked for, some of both on the terminal, and their scores where every image has references. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/outfile.h"
+#include "eval/caption.h"
+#include "eval/commands.h"
+#include "eval/evaluate.h"
+#include "eval/generate.h"
+#include "eval/score.h"
+#include "kernels/dist.h"
+#include "train/signals.h"
+
+enum { SHOWN = 5 };                     /* captions on the terminal */
+
+typedef struct {
+    const Options *o;
+    Use use;
+    EvalSet set;
+    SearchSpec search;
+    int batch;
+    Captions captions;
+    int64_t *ids;
+    Meter meter;
+    double seconds;
+    bool speaks;
+} Work;
+
+static Status open_work(Work *w, const Options *o) {
+    *w = (Work){.o = o, .speaks = dist_rank() == 0};
+    signals_install();
+    Status st = use_open(&w->use, o, USE_DATA);
+    if (st != OK) return st;
+    const Use *u = &w->use;
+    w->batch = opt_int(o, "use.batch") ? (int)opt_int(o, "use.batch") : u->b->unified ? 32 : 128;
+    caption_search(&w->search, o, &u->d);
+    st = evalset_open(&w->set, u->set, u->split, opt_int(o, "caption.limit"), &u->text);
+    for (int64_t i = 0; st == OK && w->speaks && set_warning(u->set, i); i++) status_say("warning: %s", set_warning(u->set, i));
+    return st;
+}
+
+static void close_work(Work *w) {
+    captions_free(&w->captions);
+    free(w->ids);
+    evalset_close(&w->set);
+    use_close(&w->use);
+}
+
+static void describe_search(const SearchSpec *s, char *text, size_t n) {
+    if (s->mode == SEARCH_BEAM) snprintf(text, n, "%d beams, length penalty %g%s", s->beams, s->length_penalty, s->early_stopping ? ", stopping early" : "");
+    else if (s->mode == SEARCH_GREEDY) snprintf(text, n, "greedy");
+    else snprintf(text, n, "sampled, temperature %g, top_k %d, top_p %g, seed %llu", s->temperature, s->top_k, s->top_p, (unsigned long long)s->seed);
+}
+
+static Status describe(Work *w) {
+    Generator g;
+    GenerateSpec spec = {.search = w->search, .images = w->batch, .features = set_dtype(w->set.set)};
+    options_print(w->o, stdout);
+    Status st = generate_open(&g, w->use.b, &w->use.params, &spec);
+    if (st != OK) return st;
+    status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step", (long long)w->set.NI, w->batch,
+               (double)g.fixed.size / (1 << 20), (double)g.mem.size / (1 << 20));
+    generate_close(&g);
+    return OK;
+}
+
+/* ---- making them ----------------------------------------------------------------------------------------------------- */
+
+static bool tell(void *ctx, int64_t done, int64_t total) {
+    (void)total;
+    Work *w = ctx;
+    if (w->speaks) meter_at(&w->meter, done);
+    return !stop_requested();
+}
+
+static Status make(Work *w) {
+    int64_t share = captions_share(w->set.NI);
+    w->meter = meter_start("caption", "images", share, 0);
+    EvalProgress p = {tell, w, 0, share};
+    double start = status_clock();
+    Status st = captions_make(&w->captions, &w->use, &w->set, &w->search, w->batch, &p);
+    w->seconds = status_clock() - start;
+    if (st == OK && w->speaks) meter_end(&w->meter, share);
+    return st;
+}
+
+/* ---- showing them ---------------------------------------------------------------------------------------------------- */
+
+static void show_one(const Work *w, int64_t i) {
+    const EvalSet *e = &w->set;
+    int64_t n = set_ncaptions(e->set, e->image[i]);
+    status_say("  %s", set_image_id(e->set, e->image[i]));
+    status_say("    caption    %s", w->captions.text[i]);
+    for (int64_t k = 0; k < n && k < 2; k++) {
+        size_t len;
+        const char *text = set_caption(e->set, e->image[i], k, &len);
+        status_say("    %s  %.*s", k ? "         " : "reference", (int)len, text);
+    }
+}
+
+static void show(const Work *w) {
+    const Captions *c = &w->captions;
+    char how[160];
+    int64_t tokens = 0, cut = 0, shown = c->n < SHOWN ? c->n : SHOWN;
+    for (int64_t i = 0; i < c->n; i++) tokens += c->end[i].len - 1, cut += !c->end[i].ended;
+    describe_search(&w->search, how, sizeof how);
+    status_say("%s on %s (%s): %lld images, %s", w->use.path, set_path(w->set.set), w->use.split, (long long)c->n, how);
+    for (int64_t k = 0; k < shown; k++) show_one(w, k * c->n / shown);
+    status_say("%.1f word pieces a caption, %lld of %lld cut at %d; %.4g captions/s, %.4g decoder rows/s%s",
+               c->n ? (double)tokens / (double)c->n : 0, (long long)cut, (long long)c->n, c->max_length - 1,
+               (double)captions_share(c->n) / w->seconds, (double)c->rows / w->seconds, dist_size() > 1 ? " on this rank" : "");
+}
+
+/* ---- writing and scoring --------------------------------------------------------------------------------------------- */
+
+static Status put(const char *path, const char *text, size_t n) {
+    Status st = outfile_put(path, text, n);
+    if (st == OK) status_say("%s", path);
+    return st;
+}
+
+/* Beside the captions when out is a folder. */
+static Status write_scores(const Work *w, const Scores *s) {
+    const char *out = opt_str(w->o, "out");
+    size_t n = strlen(out);
+    char *path = NULL;
+    if (n > 5 && strcmp(out + n - 5, ".json") == 0) return OK;
+    Status st = result_path(w->o, "scores.json", &path);
+    if (st == OK && path) st = score_write(s, path);
+    if (st == OK && path) status_say("%s", path);
+    free(path);
+    return st;
+}
+
+static Status score(const Work *w, const char *gt, size_t ngt, const char *res, size_t nres) {
+    Coco coco;
+    Scores s;
+    Status st = coco_parse(&coco, gt, ngt, "the references", res, nres, "the captions");
+    if (st == OK) st = score_coco(&coco, NULL, &s);
+    if (st != OK) return st;
+    score_print(&s, stdout);
+    st = write_scores(w, &s);
+    score_free(&s);
+    return st;
+}
+
+static int64_t without_references(const EvalSet *e) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < e->NI; i++) n += set_ncaptions(e->set, e->image[i]) == 0;
+    return n;
+}
+
+static Status finish(Work *w) {
+    char *path = NULL, *res = NULL, *gt = NULL;
+    size_t nres = 0, ngt = 0;
+    const char *references = opt_str(w->o, "caption.references");
+    int64_t without = without_references(&w->set);
+    show(w);
+    Status st = caption_ids(&w->set, &w->ids);
+    if (st == OK) st = captions_json(&w->captions, &w->set, w->ids, &res, &nres);
+    if (st == OK) st = references_json(&w->set, w->ids, &gt, &ngt);
+    if (st == OK) st = result_path(w->o, "captions.json", &path);
+    if (st == OK && path) st = put(path, res, nres);
+    if (st == OK && *references) st = put(references, gt, ngt);
+    if (st == OK && w->set.NI && !without) st = score(w, gt, ngt, res, nres);
+    else if (st == OK && without) status_say("not scored: %lld of %lld images have no reference", (long long)without, (long long)w->set.NI);
+    free(path);
+    free(res);
+    free(gt);
+    return st;
+}
+
+Status cmd_caption(const Options *o) {
+    Work w;
+    Status st = dist_agree(open_work(&w, o));
+    if (st == OK && opt_bool(o, "dry_run")) st = w.speaks ? describe(&w) : OK;
+    else if (st == OK) {
+        st = make(&w);
+        if (st == OK && w.speaks) st = finish(&w);
+        st = dist_agree(st);
+    }
+    status_end();
+    close_work(&w);
+    return st;
+}
