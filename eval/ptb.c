@@ -24,7 +24,10 @@ struct Ptb {
 
 static uint8_t lookup(uint32_t c) {
     size_t low = 0, high = sizeof PTB_RANGES / sizeof *PTB_RANGES;
-    if (c < 128) return c >= ' ' && c != 0x7F ? (uint8_t)c : c == '\t' ? '\t' : c >= '\n' && c <= '\r' ? ' ' : OTHER;
+    if (c >= ' ' && c < 0x7F) return (uint8_t)c;
+    if (c == '\t') return '\t';
+    if (c == 0 || (c >= '\n' && c <= '\r')) return ' ';   /* no token contains NUL or a line end */
+    if (c < 128) return OTHER;
     while (low < high) {
         size_t mid = (low + high) / 2;
         if (c > PTB_RANGES[mid].last) low = mid + 1;
