@@ -4,28 +4,30 @@
  *   dP'_ij = <do_i, v_j>,  dP = dP' m / (1 - p),  ds_ij = P_ij (dP_ij - sum_j P_ij dP_ij)
  *   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
  *
- * A task is one (group, head). It packs the group's keys and values as f32 once (range 1 straight behind range 0, so that an
- * item's keys are one run of columns), then takes the items one after the other: all scores of an item lie in a tile
- * (nq, n), n its keys rounded up to 16, small enough for L1 or L2 (32 x 272 floats at full size). Products are tile_product on
- * packed operands; columns a row may not see are computed and set to zero. The backward makes P again from lse, and adds up
- * dk and dv of the group in f32 before they are written once: no atomics, and the order of items is the order of sums.
+ * A task is one (group, head); it takes the group's items one after the other. An item's scores lie in a tile turned around,
+ * a line a key and a lane a row: sums over keys are then plain vector sums without a fold at the end, sixteen rows draw their
+ * dropout bits together, and the softmax of ten rows over ten keys is not all overhead. All products are tile_product, whose
+ * left operand may be read along rows or columns and whose right one has whole vectors:
  *
- * Arithmetic is f32 for either element type. Forward 4 nq n D flops a head, backward 10 nq n D, plus the packing of nk D
- * elements by transposition (half an instruction each). Scratch: a few hundred KB a thread at full size. */
+ *   S^T (n,R) = K Q^T      O = (S^T)^T V      dP^T = V dO^T      dQ = (dS^T)^T K      dV = P'^T dO      dK = dS^T Q
+ *
+ * So only Q^T and dO^T are transposed, R = nq rounded up to 16. Keys and values are used where they lie when they are f32
+ * with whole vectors and few; else the task copies them to f32 once, for all its items. dk and dv of the group are added up in
+ * f32 and written once: no atomics, and the order of items is the order of sums.
+ *
+ * Arithmetic is f32 for either element type: forward 4 nq n D flops a head, backward 10 nq n D. Scratch: a few hundred KB a
+ * thread at full size. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/tile.h"
 
 static inline int64_t up16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
-/* ---- packing ---------------------------------------------------------------------------------------------------------- */
+/* ---- copies in f32 ---------------------------------------------------------------------------------------------------- */
 
-/* Rows of D elements to f32 rows of Dp; what is beyond D is zero. */
-static void pack_rows(float *dst, int64_t Dp, const elem *src, int64_t ld_, int64_t n, int64_t D) {
-    for (int64_t i = 0; i < n; i++) {
-#pragma omp simd
-        for (int64_t d = 0; d < D; d++) dst[i * Dp + d] = ld(src[i * ld_ + d]);
-        for (int64_t d = D; d < Dp; d++) dst[i * Dp + d] = 0.0f;
-    }
+/* n rows of D elements to f32 rows of up16(D); what is beyond D is zero. */
+static void pack_rows(float *dst, const elem *src, int64_t lds, int64_t n, int64_t D) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t d = 0; d < D; d += 16) *(v16 *)(dst + i * up16(D) + d) = ldv(src + i * lds + d, D - d);
 }
 
 /* One step of transposing 16 x 16: rows i and i + 8 are interleaved. Four steps make the transpose. */
@@ -38,229 +40,257 @@ static inline void interleave(v16 r[16]) {
     for (int i = 0; i < 16; i++) r[i] = t[i];
 }
 
-/* Columns [at, at + n) of dst (D, width) = the n rows at src; may write zeros up to 15 columns further. */
-static void pack_columns(float *dst, int64_t width, int64_t at, const elem *src, int64_t ld_, int64_t n, int64_t D) {
-    for (int64_t j = 0; j < n; j += 16)
+/* dst (D, R) = the n rows at src, transposed; columns from n to R are zero. */
+static void pack_columns(float *dst, int64_t R, const elem *src, int64_t lds, int64_t n, int64_t D) {
+    for (int64_t j = 0; j < R; j += 16)
         for (int64_t d = 0; d < D; d += 16) {
             v16 r[16];
-            for (int64_t i = 0; i < 16; i++) {
-                float row[16] = {0.0f};
-                if (j + i < n && d + 16 <= D) {
-#pragma omp simd
-                    for (int64_t e = 0; e < 16; e++) row[e] = ld(src[(j + i) * ld_ + d + e]);
-                } else if (j + i < n) {
-                    for (int64_t e = 0; d + e < D; e++) row[e] = ld(src[(j + i) * ld_ + d + e]);
-                }
-                r[i] = *(const v16 *)row;
-            }
-            interleave(r);
-            interleave(r);
-            interleave(r);
-            interleave(r);
-            for (int64_t e = 0; e < MIN((int64_t)16, D - d); e++) *(v16 *)(dst + (d + e) * width + at + j) = r[e];
+            for (int64_t i = 0; i < 16; i++) r[i] = j + i < n ? ldv(src + (j + i) * lds + d, D - d) : v16_set(0.0f);
+            for (int step = 0; step < 4; step++) interleave(r);
+            for (int64_t e = 0; e < MIN((int64_t)16, D - d); e++) *(v16 *)(dst + (d + e) * R + j) = r[e];
         }
-}
-
-/* The 16 columns behind the last key: zero, so that padded tiles hold numbers. */
-static void clear_columns(float *dst, int64_t width, int64_t at, int64_t D) {
-    for (int64_t d = 0; d < D; d++) *(v16 *)(dst + d * width + at) = (v16){0.0f};
 }
 
 /* ---- what a task works on --------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int64_t D, Dp, keys, width;         /* D rounded up; keys of a group at most; columns of the transposed packs */
-    float *kt, *vt, *k, *v;             /* (D, width) twice, (keys, Dp) twice */
-    float *dk, *dv;                     /* (keys, Dp) */
-    float *q, *d_o, *o;                 /* (max_nq, Dp) */
-    float *s, *dp;                      /* (max_nq, up16(max_nk)) */
-    uint16_t *bits;                     /* dropout: 8 ceil(n / 8) a row */
+    const float *k, *v;                 /* f32 rows of whole vectors */
+    int64_t ldk, ldv;
+    float *dk, *dv;                     /* (n, Dp) */
+} Range;
+
+typedef struct {
+    int64_t D, Dp;                      /* D rounded up to 16 */
+    float *k, *v, *dk, *dv;             /* (2 max_group_nk, Dp) */
+    float *qt, *dot, *q, *d_o, *o;      /* (D, R) twice, (nq, Dp) three times */
+    float *s, *dp;                      /* (n, R) */
+    Range range[2];
 } Task;
 
 /* Lays a task's arrays out in memory; with NULL only measures. Returns floats. */
 static int64_t task_layout(Task *t, const Attn *a, float *memory, bool backward) {
     const AttnPlan *p = a->plan;
-    int64_t at = 0, nq = p->max_nq, n = up16(p->max_nk);
+    int64_t at = 0, R = up16(p->max_nq), n = p->max_nk, keys = 2 * (int64_t)p->max_group_nk;
     t->D = a->D;
     t->Dp = up16(a->D);
-    t->keys = 2 * (int64_t)p->max_group_nk;
-    t->width = up16(t->keys) + 32;
 #define TAKE(field, count) do { t->field = memory ? memory + at : NULL; at += up16(count); } while (0)
-    TAKE(kt, t->D * t->width);
-    TAKE(v, t->keys * t->Dp);
-    TAKE(q, nq * t->Dp);
-    TAKE(o, nq * t->Dp);
-    TAKE(s, nq * n);
+    TAKE(k, keys * t->Dp);
+    TAKE(v, keys * t->Dp);
+    TAKE(qt, t->D * R);
+    TAKE(o, R * t->Dp);
+    TAKE(s, n * R);
     if (backward) {
-        TAKE(vt, t->D * t->width);
-        TAKE(k, t->keys * t->Dp);
-        TAKE(dk, t->keys * t->Dp);
-        TAKE(dv, t->keys * t->Dp);
-        TAKE(d_o, nq * t->Dp);
-        TAKE(dp, nq * n);
+        TAKE(dk, keys * t->Dp);
+        TAKE(dv, keys * t->Dp);
+        TAKE(dot, t->D * R);
+        TAKE(q, R * t->Dp);
+        TAKE(d_o, R * t->Dp);
+        TAKE(dp, n * R);
     }
 #undef TAKE
-    t->bits = memory ? (uint16_t *)(memory + at) : NULL;
-    at += up16(nq * n / 2 + DROP_PAD);
     return at;
 }
 
-/* An item's keys are columns [first, first + n) of the group's packs. */
-typedef struct { int64_t first, n, padded; } Columns;
+/* Keys beyond this many rows are copied even if they could be used in place: rows far apart cost a page each. */
+enum { IN_PLACE = 64 };
 
-static Columns item_columns(const AttnItem *it, const AttnGroup *g) {
-    int64_t n = it->na + it->nb;
-    return (Columns){it->na ? 0 : g->nk[0], n, up16(n)};
+/* n rows of D as f32 with whole vectors: where they lie, or copied to `copy`. */
+static const float *f32_rows(float *copy, const elem *src, int64_t lds, int64_t n, int64_t D, int64_t *ldf32) {
+#if !ELEM_BF16
+    if (D % 16 == 0 && n <= IN_PLACE) {
+        *ldf32 = lds;
+        return src;
+    }
+#endif
+    pack_rows(copy, src, lds, n, D);
+    *ldf32 = up16(D);
+    return copy;
 }
 
-static int32_t visible(const AttnItem *it, int32_t i) {
-    return it->na + (it->causal ? MIN(i + 1, it->nb) : it->nb);
+static void open_ranges(Task *t, const Attn *a, const AttnGroup *g, int64_t h) {
+    for (int64_t r = 0, at = 0; r < 2; at += g->nk[r], r++) {
+        Range *x = &t->range[r];
+        x->k = f32_rows(t->k + at * t->Dp, (const elem *)a->k + g->k0[r] * a->ldk + h * t->D, a->ldk, g->nk[r], t->D, &x->ldk);
+        x->v = f32_rows(t->v + at * t->Dp, (const elem *)a->v + g->k0[r] * a->ldv + h * t->D, a->ldv, g->nk[r], t->D, &x->ldv);
+        if (t->dk) x->dk = t->dk + at * t->Dp, x->dv = t->dv + at * t->Dp;
+    }
 }
 
-/* The bits of all rows of an item; stride 8 ceil(n / 8). */
-static void item_bits(const Task *t, const Attn *a, const AttnItem *it, int64_t h, int64_t n) {
-    if (a->drop.p > 0.0f) cpu_dropout_rows(t->bits, &a->drop, a->drop.rows + it->q0, it->nq, (uint32_t)h << 20, (n + 7) / 8);
+/* dst (n, R) = keys' (or values') rows times the columns at right (D, R). */
+static void scores(float *dst, const Task *t, const AttnItem *it, bool values, const float *right, int64_t R) {
+    const Range *r = t->range;
+    const float *a = values ? r[0].v : r[0].k, *b = values ? r[1].v : r[1].k;
+    tile_product(dst, R, a, values ? r[0].ldv : r[0].ldk, 1, right, R, it->na, R, t->D, false);
+    tile_product(dst + it->na * R, R, b, values ? r[1].ldv : r[1].ldk, 1, right, R, it->nb, R, t->D, false);
+}
+
+/* dst (nq, Dp) = weights (n, R) turned times values' (or keys') rows. */
+static void mixture(float *dst, const Task *t, const AttnItem *it, const float *weights, bool values, int64_t R) {
+    const Range *r = t->range;
+    const float *a = values ? r[0].v : r[0].k, *b = values ? r[1].v : r[1].k;
+    tile_product(dst, t->Dp, weights, 1, R, a, values ? r[0].ldv : r[0].ldk, it->nq, t->Dp, it->na, false);
+    tile_product(dst, t->Dp, weights + it->na * R, 1, R, b, values ? r[1].ldv : r[1].ldk, it->nq, t->Dp, it->nb, true);
+}
+
+/* ---- softmax of sixteen rows ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const AttnItem *it;
+    const Attn *a;
+    int64_t h, row0, R;                 /* the item's rows row0 .. row0 + 15 */
+    RowKey keys[16];
+    uint32_t words[4][16], threshold;
+} Block;
+
+static Block open_block(const Attn *a, const AttnItem *it, int64_t h, int64_t row0, int64_t R) {
+    Block b = {.it = it, .a = a, .h = h, .row0 = row0, .R = R, .threshold = dropout_threshold(a->drop.p)};
+    if (a->drop.p > 0.0f)
+        memcpy(b.keys, a->drop.rows + it->q0 + row0, (size_t)MIN((int64_t)16, it->nq - row0) * sizeof *b.keys);
+    return b;
+}
+
+/* Rows that see key j: all, but for causal ones before it. */
+static inline mask16 seeing(const Block *b, int64_t j) {
+    int64_t hidden = j - b->it->na - b->row0;                   /* rows of the block before the key's own */
+    if (!b->it->causal || hidden <= 0) return v16_first(16);
+    return hidden >= 16 ? (mask16)(v16_first(0)) : (mask16)~v16_first(hidden);
+}
+
+/* Rows that keep key j; keys must come in order. */
+static inline mask16 keeping(Block *b, int64_t j) {
+    if (j % 8 == 0) cpu_dropout_words(b->words, &b->a->drop, b->keys, (uint32_t)b->h << 20 | (uint32_t)(j / 8));
+    v16u w = *(const v16u *)b->words[j % 8 / 2];
+    return v16_at_least(w >> (uint32_t)(j & 1) * 16u & 0xffffu, b->threshold);
+}
+
+/* s: <k, q>, becomes exp(scale (s - max)), dropped out; row sums (before dropout) and maxima to the lanes of sum and max. */
+static void softmax(Block *b, float *s, float *max, float *sum) {
+    int64_t n = b->it->na + b->it->nb, R = b->R;
+    bool drop = b->a->drop.p > 0.0f;
+    v16 m = v16_set(-INFINITY), total = v16_set(0.0f), keep = v16_set(1.0f / (1.0f - b->a->drop.p)), scale = v16_set(b->a->scale);
+    for (int64_t j = 0; j < n; j++) {
+        v16 x = *(const v16 *)(s + j * R);
+        if (b->it->causal) x = v16_pick(seeing(b, j), x, m);
+        m = v16_max(m, x);
+    }
+    for (int64_t j = 0; j < n; j++) {
+        v16 e = v16_exp((*(const v16 *)(s + j * R) - m) * scale);
+        if (b->it->causal) e = v16_where(seeing(b, j), e);
+        total += e;
+        if (drop) e = v16_where(keeping(b, j), e * keep);
+        *(v16 *)(s + j * R) = e;
+    }
+    *(v16 *)max = m;
+    *(v16 *)sum = total;
+}
+
+/* s: <k, q>, becomes P'; dp: <v, do>, becomes scale ds. Between the passes s is P, its sign saying that it was dropped. */
+static void softmax_bwd(Block *b, float *s, float *dp, const float *lse) {
+    int64_t n = b->it->na + b->it->nb, R = b->R;
+    bool drop = b->a->drop.p > 0.0f;
+    v16 delta = v16_set(0.0f), keep = v16_set(1.0f / (1.0f - b->a->drop.p)), scale = v16_set(b->a->scale), l = *(const v16 *)lse;
+    for (int64_t j = 0; j < n; j++) {
+        v16 P = v16_exp(v16_fma(*(const v16 *)(s + j * R), scale, -l)), d = *(const v16 *)(dp + j * R);
+        if (b->it->causal) P = v16_where(seeing(b, j), P);
+        *(v16 *)(s + j * R) = P;
+        if (drop) {
+            mask16 kept = keeping(b, j);
+            d = v16_where(kept, d * keep);
+            *(v16 *)(s + j * R) = v16_pick(kept, P, -P);
+        }
+        d *= P;
+        delta += d;
+        *(v16 *)(dp + j * R) = d;
+    }
+    for (int64_t j = 0; j < n; j++) {
+        v16 x = *(const v16 *)(s + j * R), P = drop ? v16_max(x, -x) : x;
+        *(v16 *)(dp + j * R) = scale * v16_fma(-P, delta, *(const v16 *)(dp + j * R));
+        if (drop) *(v16 *)(s + j * R) = v16_max(x, v16_set(0.0f)) * keep;
+    }
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------------- */
 
-/* A row of products <q, k> becomes exp(scale (s - max)), dropped out; zero from `seen` on. Returns the sum before dropout. */
-static float softmax_row(float *s, float scale, int32_t seen, int32_t padded, const uint16_t *bits, uint32_t threshold, float keep,
-                         float *max) {
-    float m = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : m)
-    for (int32_t j = 0; j < seen; j++) m = s[j] > m ? s[j] : m;
-    if (bits) {
-#pragma omp simd reduction(+ : sum)
-        for (int32_t j = 0; j < padded; j++) {
-            float e = j < seen ? exp_f32(scale * (s[j] - m)) : 0.0f;
-            sum += e;
-            s[j] = bits[j] >= threshold ? e * keep : 0.0f;
-        }
-    } else {
-#pragma omp simd reduction(+ : sum)
-        for (int32_t j = 0; j < padded; j++) {
-            float e = j < seen ? exp_f32(scale * (s[j] - m)) : 0.0f;
-            sum += e;
-            s[j] = e;
+static void item_forward(const Task *t, const Attn *a, const AttnItem *it, int64_t h) {
+    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = up16(nq);
+    pack_columns(t->qt, R, (const elem *)a->q + it->q0 * a->ldq + h * D, a->ldq, nq, D);
+    scores(t->s, t, it, false, t->qt, R);
+    for (int64_t r0 = 0; r0 < nq; r0 += 16) {
+        float max[16], sum[16];
+        Block b = open_block(a, it, h, r0, R);
+        softmax(&b, t->s + r0, max, sum);
+        for (int64_t i = 0; i < MIN((int64_t)16, nq - r0); i++) {
+            a->lse[(it->q0 + r0 + i) * a->H + h] = max[i] * a->scale + logf(sum[i]);
+            t->qt[r0 + i] = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;           /* q has served */
         }
     }
-    *max = m;
-    return sum;
-}
-
-static void item_forward(const Task *t, const Attn *a, const AttnItem *it, Columns c, int64_t h) {
-    int64_t D = t->D, Dp = t->Dp, nq = it->nq, blocks = (c.n + 7) / 8;
-    uint32_t threshold = dropout_threshold(a->drop.p);
-    float keep = 1.0f / (1.0f - a->drop.p);
-    pack_rows(t->q, Dp, (const elem *)a->q + it->q0 * a->ldq + h * D, a->ldq, nq, D);
-    tile_product(t->s, c.padded, t->q, Dp, 1, t->kt + c.first, t->width, nq, c.padded, D, false);
-    item_bits(t, a, it, h, c.n);
-    for (int64_t i = 0; i < nq; i++) {
-        float max, sum = softmax_row(t->s + i * c.padded, a->scale, visible(it, (int32_t)i), (int32_t)c.padded,
-                                     a->drop.p > 0.0f ? t->bits + 8 * blocks * i : NULL, threshold, keep, &max);
-        a->lse[(it->q0 + i) * a->H + h] = max * a->scale + logf(sum);
-        t->q[i * Dp] = 1.0f / sum;                      /* q has served */
-    }
-    tile_product(t->o, Dp, t->s, c.padded, 1, t->v + c.first * Dp, Dp, nq, Dp, c.n, false);
+    mixture(t->o, t, it, t->s, true, R);
     for (int64_t i = 0; i < nq; i++) {
         elem *o = (elem *)a->o + (it->q0 + i) * a->ldo + h * D;
-        float inv = c.n ? t->q[i * Dp] : 0.0f;
-#pragma omp simd
-        for (int64_t d = 0; d < D; d++) o[d] = st(t->o[i * Dp + d] * inv);
+        for (int64_t d = 0; d < D; d += 16) stv(o + d, *(const v16 *)(t->o + i * Dp + d) * t->qt[i], D - d);
     }
 }
+
+/* Tasks of many small groups are handed out by the handful. */
+enum { HANDFUL = 4 };
 
 void FN(attention)(const Attn *a) {
     const AttnPlan *p = a->plan;
     Task measure;
-    int64_t D = a->D, H = a->H, per = task_layout(&measure, a, NULL, false);
+    int64_t H = a->H, per = task_layout(&measure, a, NULL, false);
     float *memory = cpu_scratch((size_t)omp_get_max_threads() * (size_t)per * sizeof(float));
     if (!memory) return;
-#pragma omp parallel if (PARALLEL(p->products * H * D / 8))
+#pragma omp parallel if (PARALLEL(p->products * H * a->D / 8))
     {
-        Task t;
+        Task t = {0};
         task_layout(&t, a, memory + omp_get_thread_num() * per, false);
-#pragma omp for schedule(dynamic, 4) collapse(2)
+#pragma omp for schedule(dynamic, HANDFUL) collapse(2)
         for (int32_t x = 0; x < p->ngroups; x++)
             for (int64_t h = 0; h < H; h++) {
                 const AttnGroup *g = &p->groups[x];
-                for (int r = 0, at = 0; r < 2 && g->nitems; at += g->nk[r], r++) {
-                    if (!g->nk[r]) continue;
-                    pack_columns(t.kt, t.width, at, (const elem *)a->k + g->k0[r] * a->ldk + h * D, a->ldk, g->nk[r], D);
-                    pack_rows(t.v + at * t.Dp, t.Dp, (const elem *)a->v + g->k0[r] * a->ldv + h * D, a->ldv, g->nk[r], D);
-                }
-                clear_columns(t.kt, t.width, g->nk[0] + g->nk[1], D);
-                for (int32_t i = g->item0; i < g->item0 + g->nitems; i++)
-                    item_forward(&t, a, &p->items[i], item_columns(&p->items[i], g), h);
+                if (!g->nitems) continue;
+                open_ranges(&t, a, g, h);
+                for (int32_t i = g->item0; i < g->item0 + g->nitems; i++) item_forward(&t, a, &p->items[i], h);
             }
     }
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------------- */
 
-/* s: <q, k>, becomes P'; dp: <do, v>, becomes scale ds. Zero from `seen` on. */
-static void softmax_row_bwd(float *s, float *dp, float scale, float lse, int32_t seen, int32_t padded, const uint16_t *bits,
-                            uint32_t threshold, float keep) {
-    float delta = 0.0f;
-    if (bits) {
-#pragma omp simd reduction(+ : delta)
-        for (int32_t j = 0; j < padded; j++) {
-            float P = j < seen ? exp_f32(fmadd(s[j], scale, -lse)) : 0.0f, d = bits[j] >= threshold ? dp[j] * keep : 0.0f;
-            delta += P * d;
-            s[j] = P;
-            dp[j] = d;
-        }
-#pragma omp simd
-        for (int32_t j = 0; j < padded; j++) {
-            dp[j] = scale * s[j] * (dp[j] - delta);
-            s[j] = bits[j] >= threshold ? s[j] * keep : 0.0f;
-        }
-    } else {
-#pragma omp simd reduction(+ : delta)
-        for (int32_t j = 0; j < padded; j++) {
-            s[j] = j < seen ? exp_f32(fmadd(s[j], scale, -lse)) : 0.0f;
-            delta += s[j] * dp[j];
-        }
-#pragma omp simd
-        for (int32_t j = 0; j < padded; j++) dp[j] = scale * s[j] * (dp[j] - delta);
+static void item_backward(const Task *t, const Attn *a, const AttnGrad *g, const AttnItem *it, int64_t h) {
+    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = up16(nq), ldq, lddo;
+    const elem *q0 = (const elem *)a->q + it->q0 * a->ldq + h * D, *do0 = (const elem *)g->d_o + it->q0 * a->ldo + h * D;
+    pack_columns(t->qt, R, q0, a->ldq, nq, D);
+    pack_columns(t->dot, R, do0, a->ldo, nq, D);
+    scores(t->s, t, it, false, t->qt, R);
+    scores(t->dp, t, it, true, t->dot, R);
+    for (int64_t r0 = 0; r0 < nq; r0 += 16) {
+        float lse[16] = {0.0f};
+        Block b = open_block(a, it, h, r0, R);
+        for (int64_t i = 0; i < MIN((int64_t)16, nq - r0); i++) lse[i] = a->lse[(it->q0 + r0 + i) * a->H + h];
+        softmax_bwd(&b, t->s + r0, t->dp + r0, lse);
     }
-}
-
-static void item_backward(const Task *t, const Attn *a, const AttnGrad *g, const AttnItem *it, Columns c, int64_t h) {
-    int64_t D = t->D, Dp = t->Dp, nq = it->nq, blocks = (c.n + 7) / 8;
-    uint32_t threshold = dropout_threshold(a->drop.p);
-    float keep = 1.0f / (1.0f - a->drop.p);
-    pack_rows(t->q, Dp, (const elem *)a->q + it->q0 * a->ldq + h * D, a->ldq, nq, D);
-    pack_rows(t->d_o, Dp, (const elem *)g->d_o + it->q0 * a->ldo + h * D, a->ldo, nq, D);
-    tile_product(t->s, c.padded, t->q, Dp, 1, t->kt + c.first, t->width, nq, c.padded, D, false);
-    tile_product(t->dp, c.padded, t->d_o, Dp, 1, t->vt + c.first, t->width, nq, c.padded, D, false);
-    item_bits(t, a, it, h, c.n);
-    for (int64_t i = 0; i < nq; i++)
-        softmax_row_bwd(t->s + i * c.padded, t->dp + i * c.padded, a->scale, a->lse[(it->q0 + i) * a->H + h],
-                        visible(it, (int32_t)i), (int32_t)c.padded, a->drop.p > 0.0f ? t->bits + 8 * blocks * i : NULL, threshold, keep);
-    tile_product(t->o, Dp, t->dp, c.padded, 1, t->k + c.first * Dp, Dp, nq, Dp, c.n, false);
+    mixture(t->o, t, it, t->dp, false, R);
     for (int64_t i = 0; i < nq; i++) {
         elem *dq = (elem *)g->dq + (it->q0 + i) * g->lddq + h * D;
-#pragma omp simd
-        for (int64_t d = 0; d < D; d++) dq[d] = st(t->o[i * Dp + d]);
+        for (int64_t d = 0; d < D; d += 16) stv(dq + d, *(const v16 *)(t->o + i * Dp + d), D - d);
     }
-    tile_product(t->dv + c.first * Dp, Dp, t->s, 1, c.padded, t->d_o, Dp, c.n, Dp, nq, true);
-    tile_product(t->dk + c.first * Dp, Dp, t->dp, 1, c.padded, t->q, Dp, c.n, Dp, nq, true);
+    const float *q = f32_rows(t->q, q0, a->ldq, nq, D, &ldq), *d_o = f32_rows(t->d_o, do0, a->ldo, nq, D, &lddo);
+    for (int64_t r = 0, at = 0; r < 2; at += it->na, r++) {
+        int64_t n = r ? it->nb : it->na;
+        tile_product(t->range[r].dv, Dp, t->s + at * R, R, 1, d_o, lddo, n, Dp, nq, true);
+        tile_product(t->range[r].dk, Dp, t->dp + at * R, R, 1, q, ldq, n, Dp, nq, true);
+    }
 }
 
-static void store_rows(elem *dst, int64_t ldd, const float *src, int64_t Dp, int64_t n, int64_t D, bool add) {
-    for (int64_t i = 0; i < n; i++) {
-        elem *o = dst + i * ldd;
-        const float *s = src + i * Dp;
-        if (add) {
-#pragma omp simd
-            for (int64_t d = 0; d < D; d++) o[d] = st(ld(o[d]) + s[d]);
-        } else {
-#pragma omp simd
-            for (int64_t d = 0; d < D; d++) o[d] = st(s[d]);
+static void store_rows(elem *dst, int64_t ldd, const float *src, int64_t n, int64_t D, bool add) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t d = 0; d < D; d += 16) {
+            elem *o = dst + i * ldd + d;
+            v16 x = *(const v16 *)(src + i * up16(D) + d);
+            if (add) x += ldv(o, D - d);
+            stv(o, x, D - d);
         }
-    }
 }
 
 void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
@@ -271,9 +301,9 @@ void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
     if (!memory) return;
 #pragma omp parallel if (PARALLEL(p->products * H * D / 4))
     {
-        Task t;
+        Task t = {0};
         task_layout(&t, a, memory + omp_get_thread_num() * per, true);
-#pragma omp for schedule(dynamic, 4) collapse(2)
+#pragma omp for schedule(dynamic, HANDFUL) collapse(2)
         for (int32_t x = 0; x < p->ngroups; x++)
             for (int64_t h = 0; h < H; h++) {
                 const AttnGroup *gr = &p->groups[x];
@@ -281,20 +311,11 @@ void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
                 size_t sums = (size_t)((gr->nk[0] + gr->nk[1]) * t.Dp) * sizeof(float);
                 memset(t.dk, 0, sums);
                 memset(t.dv, 0, sums);
-                for (int r = 0, at = 0; r < 2 && gr->nitems; at += gr->nk[r], r++) {
-                    if (!gr->nk[r]) continue;
-                    const elem *k = (const elem *)a->k + gr->k0[r] * a->ldk + h * D;
-                    pack_columns(t.kt, t.width, at, k, a->ldk, gr->nk[r], D);
-                    pack_columns(t.vt, t.width, at, (const elem *)a->v + gr->k0[r] * a->ldv + h * D, a->ldv, gr->nk[r], D);
-                    pack_rows(t.k + at * t.Dp, t.Dp, k, a->ldk, gr->nk[r], D);
-                }
-                clear_columns(t.kt, t.width, gr->nk[0] + gr->nk[1], D);
-                clear_columns(t.vt, t.width, gr->nk[0] + gr->nk[1], D);
-                for (int32_t i = gr->item0; i < gr->item0 + gr->nitems; i++)
-                    item_backward(&t, a, g, &p->items[i], item_columns(&p->items[i], gr), h);
-                for (int r = 0, at = 0; r < 2; at += gr->nk[r], r++) {
-                    store_rows((elem *)g->dk + gr->k0[r] * g->lddk + h * D, g->lddk, t.dk + at * t.Dp, t.Dp, gr->nk[r], D, g->add);
-                    store_rows((elem *)g->dv + gr->k0[r] * g->lddv + h * D, g->lddv, t.dv + at * t.Dp, t.Dp, gr->nk[r], D, g->add);
+                if (gr->nitems) open_ranges(&t, a, gr, h);
+                for (int32_t i = gr->item0; i < gr->item0 + gr->nitems; i++) item_backward(&t, a, g, &p->items[i], h);
+                for (int64_t r = 0, at = 0; r < 2; at += gr->nk[r], r++) {
+                    store_rows((elem *)g->dk + gr->k0[r] * g->lddk + h * D, g->lddk, t.dk + at * t.Dp, gr->nk[r], D, g->add);
+                    store_rows((elem *)g->dv + gr->k0[r] * g->lddv + h * D, g->lddv, t.dv + at * t.Dp, gr->nk[r], D, g->add);
                 }
             }
     }

@@ -48,10 +48,10 @@ enum { LANES = 8 };
 #ifdef __AVX512F__
 #include <immintrin.h>
 
-static void philox8(uint16_t *bits, const uint64_t c0[LANES], const uint64_t c1[LANES], const uint64_t c2[LANES], uint32_t site,
-                    uint32_t k0, uint32_t k1) {
+typedef struct { __m512i x[4]; } Lanes;         /* the low halves of the lanes are the calls' words */
+
+static inline Lanes philox8(__m512i x0, __m512i x1, __m512i x2, __m512i x3, uint32_t k0, uint32_t k1) {
     const __m512i ma = _mm512_set1_epi64(0xD2511F53), mb = _mm512_set1_epi64(0xCD9E8D57);
-    __m512i x0 = _mm512_loadu_si512(c0), x1 = _mm512_loadu_si512(c1), x2 = _mm512_loadu_si512(c2), x3 = _mm512_set1_epi64(site);
     for (int r = 0; r < 10; r++) {
         __m512i a = _mm512_mul_epu32(ma, x0), b = _mm512_mul_epu32(mb, x2);
         x0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(b, 32), x1, _mm512_set1_epi64(k0), 0x96);      /* xor of three */
@@ -61,48 +61,45 @@ static void philox8(uint16_t *bits, const uint64_t c0[LANES], const uint64_t c1[
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    __m512i low = _mm512_set1_epi64(0xffffffff);
-    __m512i v01 = _mm512_or_si512(_mm512_and_si512(x0, low), _mm512_slli_epi64(x1, 32));
-    __m512i v23 = _mm512_or_si512(_mm512_and_si512(x2, low), _mm512_slli_epi64(x3, 32));
-    _mm512_storeu_si512(bits, _mm512_permutex2var_epi64(v01, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), v23));
-    _mm512_storeu_si512(bits + 32, _mm512_permutex2var_epi64(v01, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), v23));
+    return (Lanes){{x0, x1, x2, x3}};
+}
+
+void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n) {
+    const __m512i low = _mm512_set1_epi64(0xffffffff);
+    __m512i c0 = _mm512_add_epi64(_mm512_set1_epi64(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+    for (int64_t j = 0; j < n; j += LANES, c0 = _mm512_add_epi64(c0, _mm512_set1_epi64(LANES))) {
+        Lanes w = philox8(c0, _mm512_set1_epi64(row.token), _mm512_set1_epi64(row.pair), _mm512_set1_epi64(d->site),
+                          rng_key0(d->seed), d->step);
+        __m512i v01 = _mm512_or_si512(_mm512_and_si512(w.x[0], low), _mm512_slli_epi64(w.x[1], 32));
+        __m512i v23 = _mm512_or_si512(_mm512_and_si512(w.x[2], low), _mm512_slli_epi64(w.x[3], 32));
+        _mm512_storeu_si512(bits + 8 * j, _mm512_permutex2var_epi64(v01, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), v23));
+        _mm512_storeu_si512(bits + 8 * j + 32, _mm512_permutex2var_epi64(v01, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), v23));
+    }
+}
+
+void cpu_dropout_words(uint32_t words[4][16], const Dropout *d, const RowKey rows[16], uint32_t block) {
+    __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), site = _mm512_set1_epi64(d->site);
+    __m512i lo = _mm512_loadu_si512(rows), hi = _mm512_loadu_si512(rows + 8), c0 = _mm512_set1_epi64(block);   /* pair | token << 32 */
+    Lanes a = philox8(c0, _mm512_srli_epi64(lo, 32), lo, site, rng_key0(d->seed), d->step);
+    Lanes b = philox8(c0, _mm512_srli_epi64(hi, 32), hi, site, rng_key0(d->seed), d->step);
+    for (int i = 0; i < 4; i++) _mm512_storeu_si512(words[i], _mm512_permutex2var_epi32(a.x[i], even, b.x[i]));
 }
 #else
-static void philox8(uint16_t *bits, const uint64_t c0[LANES], const uint64_t c1[LANES], const uint64_t c2[LANES], uint32_t site,
-                    uint32_t k0, uint32_t k1) {
-    for (int i = 0; i < LANES; i++) {
-        Philox x = philox((uint32_t)c0[i], (uint32_t)c1[i], (uint32_t)c2[i], site, k0, k1);
-        for (uint32_t e = 0; e < 8; e++) bits[8 * (uint32_t)i + e] = (uint16_t)dropout_bits(x, e);
+void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        Philox x = dropout_block(d, row, first + (uint32_t)i);
+        for (uint32_t e = 0; e < 8; e++) bits[8 * i + e] = (uint16_t)dropout_bits(x, e);
+    }
+}
+
+void cpu_dropout_words(uint32_t words[4][16], const Dropout *d, const RowKey rows[16], uint32_t block) {
+    for (int r = 0; r < 16; r++) {
+        Philox x = dropout_block(d, rows[r], block);
+        for (int i = 0; i < 4; i++) words[i][r] = x.v[i];
     }
 }
 #endif
 
-void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n) {
-    uint64_t c0[LANES], c1[LANES], c2[LANES];
-    uint32_t k0 = rng_key0(d->seed);
-    for (int i = 0; i < LANES; i++) c1[i] = row.token, c2[i] = row.pair;
-    for (int64_t j = 0; j < n; j += LANES) {
-        for (int i = 0; i < LANES; i++) c0[i] = first + (uint64_t)(j + i);
-        philox8(bits + 8 * j, c0, c1, c2, d->site, k0, d->step);
-    }
-}
-
-void cpu_dropout_rows(uint16_t *bits, const Dropout *d, const RowKey *rows, int64_t nrows, uint32_t first, int64_t n) {
-    uint64_t c0[LANES], c1[LANES], c2[LANES];
-    uint32_t k0 = rng_key0(d->seed);
-    int64_t row = 0, block = 0;
-    for (int64_t j = 0; j < nrows * n; j += LANES) {
-        for (int i = 0; i < LANES; i++) {
-            c0[i] = first + (uint64_t)block;
-            c1[i] = rows[row].token;
-            c2[i] = rows[row].pair;
-            if (++block == n) {
-                block = 0;
-                if (row + 1 < nrows) row++;              /* lanes past the end repeat the last row */
-            }
-        }
-        philox8(bits + 8 * j, c0, c1, c2, d->site, k0, d->step);
-    }
-}
+_Static_assert(sizeof(RowKey) == 8 && offsetof(RowKey, token) == 4, "cpu_dropout_words loads a row's key as one number");
 
 #endif
