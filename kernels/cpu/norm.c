@@ -8,130 +8,118 @@
  * y is the norm of z as it is stored (rounded to elem), so that the backward's x^ is the forward's. A row stays in L1 between
  * the three passes over it: forward reads s, x and writes s, y: 4NC elements; backward reads dy, z and writes ds, dx: 4NC (5NC
  * when dx is added to). Mean and variance are taken in two passes: no cancellation. */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/vec.h"
 
 enum { CHUNK = 512 };    /* channels whose dropout bits are drawn together; a multiple of DROP_PAD */
 
-/* z = x + dropout(s + bias), stored over s; x and bias may be NULL. */
-static void sum_row(elem *s, const elem *x, const float *bias, int64_t C, const Dropout *d, int64_t row) {
-    if (bias) {
-        if (d->p > 0.0f) {
-            /* below */
-        } else if (x) {
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) s[c] = st(ld(x[c]) + (ld(s[c]) + bias[c]));
-            return;
-        } else {
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) s[c] = st(ld(s[c]) + bias[c]);
-            return;
-        }
-    } else if (d->p <= 0.0f) {
-        if (!x) return;
-#pragma omp simd
-        for (int64_t c = 0; c < C; c++) s[c] = st(ld(x[c]) + ld(s[c]));
-        return;
-    }
-    uint16_t bits[CHUNK];
-    uint32_t threshold = dropout_threshold(d->p);
-    float keep = 1.0f / (1.0f - d->p);
+typedef struct { const Dropout *d; v16 keep; uint32_t threshold; bool on; uint16_t bits[CHUNK]; } Mask;
+
+static inline void mask_open(Mask *m, const Dropout *d) {
+    m->d = d;
+    m->on = d->p > 0.0f;
+    m->threshold = dropout_threshold(d->p);
+    m->keep = v16_set(1.0f / (1.0f - d->p));
+}
+
+/* Bits of n channels from c0 on. */
+static inline void mask_draw(Mask *m, int64_t row, int64_t c0, int64_t n) {
+    if (m->on) cpu_dropout_bits(m->bits, m->d, m->d->rows[row], (uint32_t)(c0 / 8), (n + 7) / 8);
+}
+
+/* Channels c .. c + 15 of what was drawn. */
+static inline v16 masked(const Mask *m, v16 x, int64_t c) {
+    return m->on ? v16_where(v16_at_least(ld_bits(m->bits + c), m->threshold), x * m->keep) : x;
+}
+
+/* z = x + dropout(s + bias), stored over s; x and bias may be NULL. Returns the sum of what was stored. */
+static float sum_row(elem *s, const elem *x, const float *bias, int64_t C, Mask *m, int64_t row) {
+    v16 sum = v16_set(0.0f);
     for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
-        int64_t n = MIN(C - c0, (int64_t)CHUNK);
-        cpu_dropout_bits(bits, d, d->rows[row], (uint32_t)(c0 / 8), (n + 7) / 8);
-        float v[CHUNK];
-#pragma omp simd
-        for (int64_t c = 0; c < n; c++) v[c] = ld(s[c0 + c]);
-        if (bias) {
-#pragma omp simd
-            for (int64_t c = 0; c < n; c++) v[c] += bias[c0 + c];
+        int64_t end = MIN(C, c0 + CHUNK);
+        mask_draw(m, row, c0, end - c0);
+        for (int64_t c = c0; c < end; c += 16) {
+            v16 v = ldv(s + c, C - c);
+            if (bias) v += ldf(bias + c, C - c);
+            v = masked(m, v, c - c0);
+            if (x) v += ldv(x + c, C - c);
+            stv(s + c, v, C - c);
+            sum += ELEM == DT_F32 && C - c >= 16 ? v : ldv(s + c, C - c);
         }
-#pragma omp simd
-        for (int64_t c = 0; c < n; c++) v[c] *= bits[c] >= threshold ? keep : 0.0f;
-        if (x) {
-#pragma omp simd
-            for (int64_t c = 0; c < n; c++) v[c] += ld(x[c0 + c]);
-        }
-#pragma omp simd
-        for (int64_t c = 0; c < n; c++) s[c0 + c] = st(v[c]);
     }
+    return v16_sum(sum);
 }
 
 void FN(add_norm)(const AddNorm *a) {
     int64_t N = a->N, C = a->C;
-#pragma omp parallel for schedule(static) if (PARALLEL(N * C))
-    for (int64_t r = 0; r < N; r++) {
-        elem *s = (elem *)a->s + r * C, *y = (elem *)a->y + r * C;
-        sum_row(s, a->x ? (const elem *)a->x + r * C : NULL, a->bias, C, &a->drop, r);
-        float sum = 0.0f, var = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t c = 0; c < C; c++) sum += ld(s[c]);
-        float mean = sum / (float)C;
-#pragma omp simd reduction(+ : var)
-        for (int64_t c = 0; c < C; c++) {
-            float t = ld(s[c]) - mean;
-            var += t * t;
+#pragma omp parallel if (PARALLEL(N * C))
+    {
+        Mask m;
+        mask_open(&m, &a->drop);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < N; r++) {
+            elem *s = (elem *)a->s + r * C, *y = (elem *)a->y + r * C;
+            float mean = sum_row(s, a->x ? (const elem *)a->x + r * C : NULL, a->bias, C, &m, r) / (float)C;
+            v16 sq = v16_set(0.0f);
+            for (int64_t c = 0; c < C; c += 16) {
+                v16 t = v16_where(v16_first(C - c), ldv(s + c, C - c) - mean);
+                sq = v16_fma(t, t, sq);
+            }
+            float rstd = 1.0f / sqrtf(v16_sum(sq) / (float)C + a->eps);
+            for (int64_t c = 0; c < C; c += 16) {
+                int64_t n = C - c;
+                stv(y + c, v16_fma((ldv(s + c, n) - mean) * rstd, ldf(a->gamma + c, n), ldf(a->beta + c, n)), n);
+            }
+            a->mean[r] = mean;
+            a->rstd[r] = rstd;
         }
-        float rstd = 1.0f / sqrtf(var / (float)C + a->eps);
-#pragma omp simd
-        for (int64_t c = 0; c < C; c++) y[c] = st(fmadd((ld(s[c]) - mean) * rstd, a->gamma[c], a->beta[c]));
-        a->mean[r] = mean;
-        a->rstd[r] = rstd;
+    }
+}
+
+/* One row; dgamma, dbeta, dbias (or NULL) are the block's sums. */
+static void row_bwd(const AddNorm *a, const AddNormGrad *g, int64_t r, float *dgamma, float *dbeta, float *dbias, Mask *m) {
+    int64_t C = a->C;
+    const elem *dy = (const elem *)g->dy + r * C, *z = (const elem *)a->s + r * C;
+    elem *ds = (elem *)g->ds + r * C, *dx = g->dx ? (elem *)g->dx + r * C : NULL;
+    float mean = a->mean[r], rstd = a->rstd[r];
+    v16 sg = v16_set(0.0f), sgx = sg;
+    for (int64_t c = 0; c < C; c += 16) {               /* beyond C dy is zero, and so is all that is added up */
+        int64_t n = C - c;
+        v16 d = ldv(dy + c, n), xh = (ldv(z + c, n) - mean) * rstd, gg = d * ldf(a->gamma + c, n);
+        sg += gg;
+        sgx = v16_fma(gg, xh, sgx);
+        stf(dgamma + c, v16_fma(d, xh, ldf(dgamma + c, n)), n);
+        stf(dbeta + c, ldf(dbeta + c, n) + d, n);
+    }
+    float mg = v16_sum(sg) / (float)C, mgx = v16_sum(sgx) / (float)C;
+    for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
+        int64_t end = MIN(C, c0 + CHUNK);
+        mask_draw(m, r, c0, end - c0);
+        for (int64_t c = c0; c < end; c += 16) {
+            int64_t n = C - c;
+            v16 xh = (ldv(z + c, n) - mean) * rstd, gg = ldv(dy + c, n) * ldf(a->gamma + c, n);
+            v16 dz = rstd * (gg - mg - xh * mgx), t = dz;
+            if (dx && g->add_dx) t += ldv(dx + c, n);
+            if (dx) stv(dx + c, t, n);
+            dz = masked(m, dz, c - c0);
+            if (dbias) stf(dbias + c, ldf(dbias + c, n) + dz, n);
+            stv(ds + c, dz, n);
+        }
     }
 }
 
 void FN(add_norm_bwd)(const AddNorm *a, const AddNormGrad *g) {
-    int64_t N = a->N, C = a->C, R = row_block(N), nb = row_blocks(N), parts = g->dbias ? 3 : 2;
-    int64_t stride = parts * C;
+    int64_t N = a->N, C = a->C, R = row_block(N), nb = row_blocks(N), parts = g->dbias ? 3 : 2, stride = parts * C;
     float *partial = cpu_scratch((size_t)(nb * stride) * sizeof(float));
     if (!partial) return;
-    uint32_t threshold = dropout_threshold(a->drop.p);
-    float keep = 1.0f / (1.0f - a->drop.p);
-#pragma omp parallel for schedule(static) if (PARALLEL(N * C))
-    for (int64_t b = 0; b < nb; b++) {
-        float *dgamma = partial + b * stride, *dbeta = dgamma + C, *dbias = dbeta + C;
-        memset(dgamma, 0, (size_t)stride * sizeof(float));
-        for (int64_t r = b * R; r < MIN(N, b * R + R); r++) {
-            const elem *dy = (const elem *)g->dy + r * C, *z = (const elem *)a->s + r * C;
-            elem *ds = (elem *)g->ds + r * C, *dx = g->dx ? (elem *)g->dx + r * C : NULL;
-            float mean = a->mean[r], rstd = a->rstd[r], sg = 0.0f, sgx = 0.0f;
-#pragma omp simd reduction(+ : sg, sgx)
-            for (int64_t c = 0; c < C; c++) {
-                float d = ld(dy[c]), xh = (ld(z[c]) - mean) * rstd, gg = d * a->gamma[c];
-                sg += gg;
-                sgx += gg * xh;
-                dgamma[c] = fmadd(d, xh, dgamma[c]);
-                dbeta[c] += d;
-            }
-            sg /= (float)C;
-            sgx /= (float)C;
-            for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
-                int64_t n = MIN(C - c0, (int64_t)CHUNK);
-                float dz[CHUNK];
-#pragma omp simd
-                for (int64_t c = 0; c < n; c++) {
-                    float xh = (ld(z[c0 + c]) - mean) * rstd;
-                    dz[c] = rstd * (ld(dy[c0 + c]) * a->gamma[c0 + c] - sg - xh * sgx);
-                }
-                if (dx && g->add_dx) {
-#pragma omp simd
-                    for (int64_t c = 0; c < n; c++) dx[c0 + c] = st(ld(dx[c0 + c]) + dz[c]);
-                } else if (dx) {
-#pragma omp simd
-                    for (int64_t c = 0; c < n; c++) dx[c0 + c] = st(dz[c]);
-                }
-                if (a->drop.p > 0.0f) {
-                    uint16_t bits[CHUNK];
-                    cpu_dropout_bits(bits, &a->drop, a->drop.rows[r], (uint32_t)(c0 / 8), (n + 7) / 8);
-#pragma omp simd
-                    for (int64_t c = 0; c < n; c++) dz[c] *= bits[c] >= threshold ? keep : 0.0f;
-                }
-                if (g->dbias) {
-#pragma omp simd
-                    for (int64_t c = 0; c < n; c++) dbias[c0 + c] += dz[c];
-                }
-#pragma omp simd
-                for (int64_t c = 0; c < n; c++) ds[c0 + c] = st(dz[c]);
-            }
+#pragma omp parallel if (PARALLEL(N * C))
+    {
+        Mask m;
+        mask_open(&m, &a->drop);
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < nb; b++) {
+            float *dgamma = partial + b * stride, *dbeta = dgamma + C, *dbias = g->dbias ? dbeta + C : NULL;
+            memset(dgamma, 0, (size_t)stride * sizeof(float));
+            for (int64_t r = b * R; r < MIN(N, b * R + R); r++) row_bwd(a, g, r, dgamma, dbeta, dbias, &m);
         }
     }
     cpu_add_partials(g->dgamma, partial, nb, stride, C);
