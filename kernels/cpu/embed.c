@@ -9,111 +9,83 @@
  * u is not stored: the backward adds the table rows up again. Its second half is a gather, not a scatter: the text rows come
  * sorted by id and by position, each table row is written by one thread, in the order of the rows. Bytes: forward reads 2NC
  * at most and writes NC; backward moves about 8NC. */
-#include "kernels/cpu/cpu.h"
-
-enum { CHUNK = 512 };
-
-static inline float table_sum(const elem *a, const elem *b, int64_t c) { return b ? ld(a[c]) + ld(b[c]) : ld(a[c]); }
+#include "kernels/cpu/vec.h"
 
 /* The one or two table rows whose sum is row r. */
-static void table_rows(const Embed *e, int64_t r, const elem **a, const elem **b) {
+typedef struct { const elem *a, *b; } Rows;
+
+static Rows table_rows(const Embed *e, int64_t r) {
     int64_t C = e->C;
-    if (r < e->nq) {
-        *a = (const elem *)e->query + (r % e->Q) * C;
-        *b = NULL;
-    } else {
-        *a = (const elem *)e->word + e->ids[r - e->nq] * C;
-        *b = (const elem *)e->pos + e->pos_id[r - e->nq] * C;
-    }
+    if (r < e->nq) return (Rows){(const elem *)e->query + r % e->Q * C, NULL};
+    return (Rows){(const elem *)e->word + e->ids[r - e->nq] * C, (const elem *)e->pos + e->pos_id[r - e->nq] * C};
+}
+
+static inline v16 table_sum(Rows t, int64_t c, int64_t n) {
+    v16 v = ldv(t.a + c, n);
+    if (t.b) v += ldv(t.b + c, n);
+    return v;
 }
 
 void FN(embed)(const Embed *e) {
     int64_t N = e->nq + e->nt, C = e->C;
-    uint32_t threshold = dropout_threshold(e->drop.p);
-    float keep = 1.0f / (1.0f - e->drop.p);
-#pragma omp parallel for schedule(static) if (PARALLEL(N * C))
-    for (int64_t r = 0; r < N; r++) {
-        const elem *ta, *tb;
-        table_rows(e, r, &ta, &tb);
-        elem *y = (elem *)e->y + r * C;
-        float sum = 0.0f, var = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t c = 0; c < C; c++) sum += table_sum(ta, tb, c);
-        float mean = sum / (float)C;
-#pragma omp simd reduction(+ : var)
-        for (int64_t c = 0; c < C; c++) {
-            float t = table_sum(ta, tb, c) - mean;
-            var += t * t;
-        }
-        float rstd = 1.0f / sqrtf(var / (float)C + e->eps);
-        e->mean[r] = mean;
-        e->rstd[r] = rstd;
-        for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
-            int64_t n = MIN(C - c0, (int64_t)CHUNK);
-            float v[CHUNK];
-#pragma omp simd
-            for (int64_t c = 0; c < n; c++)
-                v[c] = fmadd((table_sum(ta, tb, c0 + c) - mean) * rstd, e->gamma[c0 + c], e->beta[c0 + c]);
-            if (e->drop.p > 0.0f) {
-                uint16_t bits[CHUNK];
-                cpu_dropout_bits(bits, &e->drop, e->drop.rows[r], (uint32_t)(c0 / 8), (n + 7) / 8);
-#pragma omp simd
-                for (int64_t c = 0; c < n; c++) v[c] *= bits[c] >= threshold ? keep : 0.0f;
+#pragma omp parallel if (PARALLEL(N * C))
+    {
+        Mask m;
+        mask_open(&m, &e->drop);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < N; r++) {
+            Rows t = table_rows(e, r);
+            elem *y = (elem *)e->y + r * C;
+            v16 sum = v16_set(0.0f), sq = sum;
+            for (int64_t c = 0; c < C; c += 16) sum += table_sum(t, c, C - c);
+            float mean = v16_sum(sum) / (float)C;
+            for (int64_t c = 0; c < C; c += 16) {
+                v16 d = v16_where(v16_first(C - c), table_sum(t, c, C - c) - mean);
+                sq = v16_fma(d, d, sq);
             }
-#pragma omp simd
-            for (int64_t c = 0; c < n; c++) y[c0 + c] = st(v[c]);
+            float rstd = 1.0f / sqrtf(v16_sum(sq) / (float)C + e->eps);
+            e->mean[r] = mean;
+            e->rstd[r] = rstd;
+            for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
+                int64_t end = MIN(C, c0 + CHUNK);
+                mask_draw(&m, r, c0, end - c0);
+                for (int64_t c = c0; c < end; c += 16) {
+                    int64_t n = C - c;
+                    v16 v = v16_fma((table_sum(t, c, n) - mean) * rstd, ldf(e->gamma + c, n), ldf(e->beta + c, n));
+                    stv(y + c, masked(&m, v, c - c0), n);
+                }
+            }
         }
     }
 }
 
-/* du of all rows into dsum, partial sums of dgamma and dbeta. */
-static void norm_bwd(const Embed *e, const EmbedGrad *g, float *partial, int64_t R, int64_t nb) {
-    int64_t N = e->nq + e->nt, C = e->C;
-    uint32_t threshold = dropout_threshold(e->drop.p);
-    float keep = 1.0f / (1.0f - e->drop.p);
-#pragma omp parallel for schedule(static) if (PARALLEL(N * C))
-    for (int64_t b = 0; b < nb; b++) {
-        float *dgamma = partial + b * 2 * C, *dbeta = dgamma + C;
-        memset(dgamma, 0, (size_t)(2 * C) * sizeof(float));
-        for (int64_t r = b * R; r < MIN(N, b * R + R); r++) {
-            const elem *ta, *tb, *dy = (const elem *)g->dy + r * C;
-            table_rows(e, r, &ta, &tb);
-            elem *du = (elem *)g->dsum + r * C;
-            float mean = e->mean[r], rstd = e->rstd[r], sg = 0.0f, sgx = 0.0f;
-            /* Twice over the row, the mask drawn twice: C has no upper bound, so neither the bits nor dn are kept. */
-            for (int pass = 0; pass < 2; pass++) {
-                for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
-                    int64_t n = MIN(C - c0, (int64_t)CHUNK);
-                    float dn[CHUNK], xh[CHUNK];
-#pragma omp simd
-                    for (int64_t c = 0; c < n; c++) {
-                        dn[c] = ld(dy[c0 + c]);
-                        xh[c] = (table_sum(ta, tb, c0 + c) - mean) * rstd;
-                    }
-                    if (e->drop.p > 0.0f) {
-                        uint16_t bits[CHUNK];
-                        cpu_dropout_bits(bits, &e->drop, e->drop.rows[r], (uint32_t)(c0 / 8), (n + 7) / 8);
-#pragma omp simd
-                        for (int64_t c = 0; c < n; c++) dn[c] *= bits[c] >= threshold ? keep : 0.0f;
-                    }
-                    if (pass == 0) {
-#pragma omp simd reduction(+ : sg, sgx)
-                        for (int64_t c = 0; c < n; c++) {
-                            float gg = dn[c] * e->gamma[c0 + c];
-                            sg += gg;
-                            sgx += gg * xh[c];
-                            dgamma[c0 + c] = fmadd(dn[c], xh[c], dgamma[c0 + c]);
-                            dbeta[c0 + c] += dn[c];
-                        }
-                    } else {
-#pragma omp simd
-                        for (int64_t c = 0; c < n; c++)
-                            du[c0 + c] = st(rstd * (dn[c] * e->gamma[c0 + c] - sg - xh[c] * sgx));
-                    }
+/* du of a row; dgamma and dbeta are the block's sums. The mask is drawn twice, since C has no upper bound and neither the bits
+ * nor dn are kept. */
+static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma, float *dbeta, Mask *m) {
+    int64_t C = e->C;
+    Rows t = table_rows(e, r);
+    const elem *dy = (const elem *)g->dy + r * C;
+    elem *du = (elem *)g->dsum + r * C;
+    float mean = e->mean[r], rstd = e->rstd[r], mg = 0.0f, mgx = 0.0f;
+    v16 sg = v16_set(0.0f), sgx = sg;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
+            int64_t end = MIN(C, c0 + CHUNK);
+            if (pass == 0 || C > CHUNK) mask_draw(m, r, c0, end - c0);
+            for (int64_t c = c0; c < end; c += 16) {
+                int64_t n = C - c;
+                v16 dn = masked(m, ldv(dy + c, n), c - c0), xh = (table_sum(t, c, n) - mean) * rstd, gg = dn * ldf(e->gamma + c, n);
+                if (pass == 0) {
+                    sg += gg;
+                    sgx = v16_fma(gg, xh, sgx);
+                    stf(dgamma + c, v16_fma(dn, xh, ldf(dgamma + c, n)), n);
+                    stf(dbeta + c, ldf(dbeta + c, n) + dn, n);
+                } else {
+                    stv(du + c, rstd * (gg - mg - xh * mgx), n);
                 }
-                if (pass == 0) sg /= (float)C, sgx /= (float)C;
             }
         }
+        if (pass == 0) mg = v16_sum(sg) / (float)C, mgx = v16_sum(sgx) / (float)C;
     }
 }
 
@@ -135,7 +107,17 @@ void FN(embed_bwd)(const Embed *e, const EmbedGrad *g) {
     int64_t N = e->nq + e->nt, C = e->C, R = row_block(N), nb = row_blocks(N);
     float *partial = cpu_scratch((size_t)(nb * 2 * C) * sizeof(float));
     if (!partial) return;
-    norm_bwd(e, g, partial, R, nb);
+#pragma omp parallel if (PARALLEL(N * C))
+    {
+        Mask m;
+        mask_open(&m, &e->drop);
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < nb; b++) {
+            float *dgamma = partial + b * 2 * C, *dbeta = dgamma + C;
+            memset(dgamma, 0, (size_t)(2 * C) * sizeof(float));
+            for (int64_t r = b * R; r < MIN(N, b * R + R); r++) row_bwd(e, g, r, dgamma, dbeta, &m);
+        }
+    }
     cpu_add_partials(g->dgamma, partial, nb, 2 * C, C);
     cpu_add_partials(g->dbeta, partial + C, nb, 2 * C, C);
     const elem *du = g->dsum;

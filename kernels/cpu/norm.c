@@ -10,27 +10,6 @@
  * when dx is added to). Mean and variance are taken in two passes: no cancellation. */
 #include "kernels/cpu/vec.h"
 
-enum { CHUNK = 512 };    /* channels whose dropout bits are drawn together; a multiple of DROP_PAD */
-
-typedef struct { const Dropout *d; v16 keep; uint32_t threshold; bool on; uint16_t bits[CHUNK]; } Mask;
-
-static inline void mask_open(Mask *m, const Dropout *d) {
-    m->d = d;
-    m->on = d->p > 0.0f;
-    m->threshold = dropout_threshold(d->p);
-    m->keep = v16_set(1.0f / (1.0f - d->p));
-}
-
-/* Bits of n channels from c0 on. */
-static inline void mask_draw(Mask *m, int64_t row, int64_t c0, int64_t n) {
-    if (m->on) cpu_dropout_bits(m->bits, m->d, m->d->rows[row], (uint32_t)(c0 / 8), (n + 7) / 8);
-}
-
-/* Channels c .. c + 15 of what was drawn. */
-static inline v16 masked(const Mask *m, v16 x, int64_t c) {
-    return m->on ? v16_where(v16_at_least(ld_bits(m->bits + c), m->threshold), x * m->keep) : x;
-}
-
 /* z = x + dropout(s + bias), stored over s; x and bias may be NULL. Returns the sum of what was stored. */
 static float sum_row(elem *s, const elem *x, const float *bias, int64_t C, Mask *m, int64_t row) {
     v16 sum = v16_set(0.0f);
