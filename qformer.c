@@ -30,6 +30,7 @@
     X(embed,      "features of images and texts to HDF5",               "run/demo data.test=set.h5 out=embeddings.h5") \
     X(classify,   "zero-shot classes of images",                        "run/demo data.test=set.h5 classify.names=names.txt") \
     X(score,      "caption metrics of a result file, or recall of a similarity matrix", "captions.json gt=references.json") \
+    X(report,     "a run as one HTML page",                             "run/demo data.test=set.h5") \
     X(inspect,    "a checkpoint or a data set in a page of text",      "run/demo") \
     X(export,     "weights for transformers or LAVIS",                 "run/demo out=hf") \
     X(doctor,     "what this build and this machine offer",             "") \

@@ -10,5 +10,6 @@ Status cmd_match(const Options *o);
 Status cmd_embed(const Options *o);
 Status cmd_classify(const Options *o);
 Status cmd_score(const Options *o);
+Status cmd_report(const Options *o);
 
 #endif
