@@ -28,7 +28,6 @@
 #include <cblas.h>
 #endif
 
-static const char *at(const void *p, DType t, int64_t i) { return (const char *)p + i * dtype_size(t); }
 static float load(const void *p, DType t, int64_t i) {
     return t == DT_F32 ? ((const float *)p)[i] : bf16_to_f32(((const bf16 *)p)[i]);
 }
@@ -228,7 +227,7 @@ static bool matmul_rows(const Gemm *g) {
     Gemm head = *g, rest = *g;
     head.m = g->m < 64 ? 0 : g->m / step * step;
     rest.m = g->m - head.m;
-    rest.a = at(g->a, g->ab, head.m * g->lda);
+    rest.a = (const char *)g->a + head.m * g->lda * dtype_size(g->ab);
     rest.c = (char *)g->c + head.m * g->ldc * dtype_size(g->ct);
     if (head.m && !matmul(&head, false)) return false;
     if (rest.m && !matmul(&rest, true)) blocked(&rest);

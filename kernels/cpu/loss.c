@@ -7,29 +7,32 @@
  *
  * A row is one thread's: its exponentials are f32, its sums f64 (in pieces of 1024), so nothing depends on its length. xent at
  * V = 30523 reads a row three times (maximum, sums, gradient); its 122 KB stay in L2. */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/vec.h"
 
 enum { PIECE = 1024 };
 
 static float row_max(const float *z, int64_t n) {
-    float m = -INFINITY;
-#pragma omp simd reduction(max : m)
-    for (int64_t j = 0; j < n; j++) m = z[j] > m ? z[j] : m;
-    return m;
+    v16 m = v16_set(-INFINITY);
+    float lanes[16], max;
+    for (int64_t j = 0; j < n; j += 16) m = v16_max(m, v16_pick(v16_first(n - j), ldf(z + j, n - j), m));
+    memcpy(lanes, &m, sizeof lanes);
+    max = lanes[0];
+    for (int i = 1; i < 16; i++) max = MAX(max, lanes[i]);
+    return max;
 }
 
 /* sum of exp(z - max), and the sum of z */
 static double row_sums(const float *z, int64_t n, float max, double *sum_z) {
     double total = 0.0, plain = 0.0;
     for (int64_t j0 = 0; j0 < n; j0 += PIECE) {
-        float s = 0.0f, q = 0.0f;
-#pragma omp simd reduction(+ : s, q)
-        for (int64_t j = j0; j < MIN(n, j0 + PIECE); j++) {
-            s += exp_f32(z[j] - max);
-            q += z[j];
+        v16 s = v16_set(0.0f), q = s;
+        for (int64_t j = j0; j < MIN(n, j0 + PIECE); j += 16) {
+            v16 x = ldf(z + j, n - j);
+            s += v16_where(v16_first(n - j), v16_exp(x - max));
+            q += x;
         }
-        total += (double)s;
-        plain += (double)q;
+        total += (double)v16_sum(s);
+        plain += (double)v16_sum(q);
     }
     *sum_z = plain;
     return total;
@@ -130,13 +133,11 @@ void FN(xent)(const Xent *x) {
         float dt = scale * (exp_f32(zt - l) - spread - hit);
         if (x->dt == DT_F32) {
             float *d = (float *)x->dlogits + i * x->ldd;
-#pragma omp simd
-            for (int64_t j = 0; j < n; j++) d[j] = scale * (exp_f32(z[j] - l) - spread);
+            for (int64_t j = 0; j < n; j += 16) stf(d + j, (v16_exp(ldf(z + j, n - j) - l) - spread) * scale, n - j);
             d[t] = dt;
         } else {
             elem *d = (elem *)x->dlogits + i * x->ldd;
-#pragma omp simd
-            for (int64_t j = 0; j < n; j++) d[j] = st(scale * (exp_f32(z[j] - l) - spread));
+            for (int64_t j = 0; j < n; j += 16) stv(d + j, (v16_exp(ldf(z + j, n - j) - l) - spread) * scale, n - j);
             d[t] = st(dt);
         }
     }

@@ -63,7 +63,8 @@ VEC_FN void stf(float *p, v16 x, int64_t n) {
 }
 VEC_FN v16u ld_bits(const uint16_t *p) { return (v16u)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
 
-#else   /* generic vectors */
+#else   /* generic vectors; every function is inlined, so what a call of it would look like does not matter */
+#pragma GCC diagnostic ignored "-Wpsabi"
 
 typedef int32_t mask16 __attribute__((vector_size(64)));            /* -1 or 0 a lane */
 
