@@ -1,7 +1,8 @@
 /* crc32c: see crc32c.h.
  *
- * Polynomials over GF(2) modulo P are held reflected: bit 31 is x^0. Appending n zero bits to a message multiplies its CRC
- * register by x^n; so the CRC of A|B is crc(A) * x^(8|B|) + crc(B), which joins streams that were summed side by side. */
+ * Polynomials over GF(2) modulo P are held reflected: bit 31 is x^0. Appending n zero bits to a message multiplies
+ * its CRC register by x^n; so the CRC of A|B is crc(A) * x^(8|B|) + crc(B), which joins streams that were summed
+ * side by side. */
 #include "data/crc32c.h"
 
 #include <pthread.h>
@@ -87,11 +88,13 @@ static uint32_t sse42(uint32_t c, const unsigned char *p, size_t n) {
     THREE_STREAMS(X86_STEP8, _mm_crc32_u8);
 }
 
-/* Gopal et al., "Fast CRC computation for generic polynomials using PCLMULQDQ" (Intel, 2009), 64 bytes wide: 512 bytes are
- * kept as a remainder that stands for all before them; each step multiplies it by x^4096 and adds the next 512 bytes. */
+/* Gopal et al., "Fast CRC computation for generic polynomials using PCLMULQDQ" (Intel, 2009), 64 bytes wide: 512
+ * bytes are kept as a remainder that stands for all before them; each step multiplies it by x^4096 and adds the next
+ * 512 bytes. */
 __attribute__((target("avx512f,vpclmulqdq"), always_inline))
 static inline __m512i folded(__m512i a, __m512i k, __m512i next) {
-    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(a, k, 0x00), _mm512_clmulepi64_epi128(a, k, 0x11), next, 0x96);
+    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(a, k, 0x00), _mm512_clmulepi64_epi128(a, k, 0x11), next,
+                                     0x96);
 }
 
 __attribute__((target("avx512f,vpclmulqdq"), always_inline))
@@ -130,8 +133,9 @@ static void choose(void) { best = arm; }
 static void choose(void) {}
 #endif
 
-/* Multipliers that move a 16-byte remainder on by `bytes`: of its first 8 bytes (which stand 32 bits further on than a register
- * would) and of its last. The shift makes up for the product of two reflected numbers being one bit short. */
+/* Multipliers that move a 16-byte remainder on by `bytes`: of its first 8 bytes (which stand 32 bits further on than
+ * a register would) and of its last. The shift makes up for the product of two reflected numbers being one bit
+ * short. */
 static void fold_constant(uint64_t k[2], uint64_t bytes) {
     k[0] = (uint64_t)x_to_the(8 * bytes + 32) << 1;
     k[1] = (uint64_t)x_to_the(8 * bytes - 32) << 1;

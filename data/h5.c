@@ -68,7 +68,8 @@ static hid_t half_type(void) {
 static hid_t text_type(size_t width) {
     hid_t t = H5Tcopy(H5T_C_S1);
     if (t < 0) return t;
-    if (H5Tset_size(t, width) >= 0 && H5Tset_strpad(t, H5T_STR_NULLPAD) >= 0 && H5Tset_cset(t, H5T_CSET_UTF8) >= 0) return t;
+    if (H5Tset_size(t, width) >= 0 && H5Tset_strpad(t, H5T_STR_NULLPAD) >= 0 &&
+        H5Tset_cset(t, H5T_CSET_UTF8) >= 0) return t;
     drop(t);
     return -1;
 }
@@ -255,7 +256,8 @@ Status h5_put(H5File *f, const char *path, H5Kind kind, size_t width, int ndim, 
     }
     enter();
     Status st = OK;
-    hid_t type = type_of(kind, width), space = H5Screate_simple(ndim, n, NULL), list = timeless(H5P_DATASET_CREATE), ds = -1;
+    hid_t type = type_of(kind, width), space = H5Screate_simple(ndim, n, NULL), list = timeless(H5P_DATASET_CREATE),
+        ds = -1;
     if (type < 0 || space < 0 || list < 0 || H5Pset_layout(list, H5D_CONTIGUOUS) < 0 ||
         H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) < 0 ||
         (ds = H5Dcreate2(f->id, path, type, space, H5P_DEFAULT, list, H5P_DEFAULT)) < 0)
@@ -341,8 +343,9 @@ Status h5_get_text(H5File *f, const char *object, const char *name, char **text)
     if (st == OK) {
         if (H5Tget_class(type) == H5T_STRING) *text = H5Tis_variable_str(type) > 0 ? variable_text(attr, type)
                                                                                     : fixed_text(attr, type);
-        if (!*text) st = err_set(ERR_FORMAT, "%s: attribute \"%s\" of %s must be a text of less than %d bytes", f->path, name,
-                                 object, H5_MAX_TEXT);
+        if (!*text)
+            st = err_set(ERR_FORMAT, "%s: attribute \"%s\" of %s must be a text of less than %d bytes", f->path, name,
+                         object, H5_MAX_TEXT);
     }
     drop(type);
     drop(attr);
@@ -419,7 +422,8 @@ static Status check_extent(const H5File *f, const char *path, const H5Info *info
     if (info->offset >= 0 && (info->offset > f->bytes || (int64_t)bytes > f->bytes - info->offset))
         return err_set(ERR_FORMAT, "%s: %s ends after the end of the file", f->path, path);
     if (info->offset < 0 && (int64_t)bytes / 1024 > f->bytes)
-        return err_set(ERR_FORMAT, "%s: %s claims %zu bytes in a file of %lld", f->path, path, bytes, (long long)f->bytes);
+        return err_set(ERR_FORMAT, "%s: %s claims %zu bytes in a file of %lld", f->path, path, bytes,
+                       (long long)f->bytes);
     return OK;
 }
 
@@ -474,7 +478,8 @@ done:
 }
 
 /* Copies n strings, theirs[i] or those of a fixed-width array, into one block with the pointers in front. */
-static Status pack_strings(const char *path, size_t n, char *const *theirs, const char *fixed, size_t width, char ***strings) {
+static Status pack_strings(const char *path, size_t n, char *const *theirs, const char *fixed, size_t width,
+                           char ***strings) {
     size_t bytes = n * sizeof(char *);
     for (size_t i = 0; i < n; i++) bytes += (fixed ? width : theirs[i] ? strnlen(theirs[i], H5_MAX_TEXT) + 1 : 1);
     char **all = mem_new(bytes, 1);
@@ -550,7 +555,8 @@ Status h5_rows(H5File *f, const char *path, int64_t first, int64_t n, void *dst)
     if (st != OK) goto done;
     int nd = H5Sget_simple_extent_dims(f->rows_space, count, NULL);
     count[0] = (hsize_t)n;
-    if (nd < 1 || nd > H5_MAX_DIMS || H5Sselect_hyperslab(f->rows_space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
+    if (nd < 1 || nd > H5_MAX_DIMS ||
+        H5Sselect_hyperslab(f->rows_space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
         (memory = H5Screate_simple(nd, count, NULL)) < 0 || (type = H5Dget_type(f->rows)) < 0 ||
         H5Dread(f->rows, type, memory, f->rows_space, H5P_DEFAULT, dst) < 0)
         st = fail(ERR_IO, f->path, path, "read");
@@ -572,8 +578,8 @@ Status h5_row_offsets(H5File *f, const char *path, const H5Info *info, int64_t *
         haddr_t where = HADDR_UNDEF;
         hsize_t bytes = 0;
         start[0] = (hsize_t)i;
-        *all = H5Dget_chunk_info_by_coord(ds, start, &mask, &where, &bytes) >= 0 && where != HADDR_UNDEF && bytes == row &&
-               where <= (haddr_t)f->bytes && row <= (size_t)f->bytes - (size_t)where;
+        *all = H5Dget_chunk_info_by_coord(ds, start, &mask, &where, &bytes) >= 0 && bytes == row &&
+               where != HADDR_UNDEF && where <= (haddr_t)f->bytes && row <= (size_t)f->bytes - (size_t)where;
         at[i] = (int64_t)where;
     }
     drop(ds);

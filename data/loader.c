@@ -1,7 +1,8 @@
 /* loader: see loader.h.
  *
- * Rows are handed out one at a time, in the order in which they will be needed, under one lock; everything else (reading,
- * checking, tokenizing) happens outside it, into places no other thread touches. Batch number n lives in slot n % queue. */
+ * Rows are handed out one at a time, in the order in which they will be needed, under one lock; everything else
+ * (reading, checking, tokenizing) happens outside it, into places no other thread touches. Batch number n lives in
+ * slot n % queue. */
 #include "data/loader.h"
 
 #include <inttypes.h>
@@ -69,9 +70,11 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
     if (*steps_per_epoch > 0) return OK;
     if (*samples == 0)
         return err_set(ERR_USAGE, "%s: split \"%s\" has no image with a caption", set_path(s), spec->split);
-    return err_set(ERR_USAGE, "%s: split \"%s\" has %" PRId64 " %s%s, which is less than one batch of %" PRId64 " (%" PRId64
+    return err_set(ERR_USAGE, "%s: split \"%s\" has %" PRId64 " %s%s, which is less than one batch of %" PRId64 " (%"
+                   PRId64
                    " on each of %" PRId64 " ranks)", set_path(s), spec->split, parts > 1 ? least : *samples,
-                   spec->images ? "images" : "pairs", parts > 1 ? " on the rank with the fewest" : "", share, spec->B, ranks);
+                   spec->images ? "images" : "pairs", parts > 1 ? " on the rank with the fewest" : "", share, spec->B,
+                   ranks);
 }
 
 /* The images of the split that have captions, and where their samples start. */
@@ -122,7 +125,8 @@ static Choice choose(const Loader *l, int64_t epoch, int64_t at) {
 static Status copy_tokens(const Loader *l, const Choice *c, const uint16_t *tokens, int n, int32_t *ids) {
     for (int i = 0; i < n; i++) {
         if (tokens[i] >= wp_size(l->spec.wp))
-            return err_set(ERR_FORMAT, "%s: the token cache of image \"%s\" holds id %d, the vocabulary has %d", set_path(l->set),
+            return err_set(ERR_FORMAT, "%s: the token cache of image \"%s\" holds id %d, the vocabulary has %d",
+                           set_path(l->set),
                            set_image_id(l->set, c->image), tokens[i], wp_size(l->spec.wp));
         ids[i] = tokens[i];
     }
@@ -156,7 +160,8 @@ static Status fill(const Loader *l, Slot *s, int64_t b) {
     s->caption[b] = c.caption;
     Status st = fill_text(l, &c, s->ids + b * l->spec.max_tokens, &s->len[b]);
     if (st != OK) return st;
-    return set_read_row(l->set, c.row, l->spec.verify_crc, s->features + (size_t)b * set_row_bytes(l->set), &s->scale[b]);
+    return set_read_row(l->set, c.row, l->spec.verify_crc, s->features + (size_t)b * set_row_bytes(l->set),
+                        &s->scale[b]);
 }
 
 /* ---- the threads ---- */
@@ -258,7 +263,8 @@ static void plain_release(void *ctx, void *p) {
 static Status make_slot(const Loader *l, Slot *s) {
     size_t B = (size_t)l->spec.B, T = (size_t)l->spec.max_tokens, bytes;
     if (!mem_mul(B, set_row_bytes(l->set), &bytes) || !(s->features = l->spec.alloc(l->spec.ctx, bytes)))
-        return err_set(ERR_MEMORY, "out of memory for %d batches of %zu rows of %zu bytes: lower data.queue or train.batch",
+        return err_set(ERR_MEMORY,
+                       "out of memory for %d batches of %zu rows of %zu bytes: lower data.queue or train.batch",
                        l->spec.queue, B, set_row_bytes(l->set));
     s->scale = mem_new(B, sizeof *s->scale);
     s->ids = mem_new(B * T, sizeof *s->ids);
@@ -268,7 +274,8 @@ static Status make_slot(const Loader *l, Slot *s) {
     s->sample = mem_new(B, sizeof *s->sample);
     if (!s->scale || !s->ids || !s->len || !s->image || !s->caption || !s->sample) return ERR_MEMORY;
     s->batch = (Batch){.P = set_P(l->set), .E = set_E(l->set), .T = l->spec.max_tokens, .dtype = set_dtype(l->set),
-                       .features = s->features, .scale = set_scaled(l->set) ? s->scale : NULL, .ids = s->ids, .len = s->len,
+                       .features = s->features, .scale = set_scaled(l->set) ? s->scale : NULL, .ids = s->ids,
+                       .len = s->len,
                        .image = s->image, .caption = s->caption, .sample = s->sample};
     return OK;
 }
@@ -311,8 +318,10 @@ Status loader_open(Loader **out, const Set *set, const LoaderSpec *spec) {
     BUG_ON(spec->B < 1 || spec->max_tokens < 2 || !spec->wp || spec->start_step < 0 || spec->rank < 0 ||
            spec->rank >= (spec->ranks ? spec->ranks : 1), "loader: B %lld, T %d, rank %d of %d", (long long)spec->B,
            spec->max_tokens, spec->rank, spec->ranks);
+    BUG_ON(set_parts(set) > 1 && !spec->drop_last, "loader: a set in parts has no short batches");
     BUG_ON(set_parts(set) > 1 && (set_parts(set) != spec->ranks || set_part(set) != spec->rank),
-           "loader: rank %d of %d, but the set is part %d of %d", spec->rank, spec->ranks, set_part(set), set_parts(set));
+           "loader: rank %d of %d, but the set is part %d of %d", spec->rank, spec->ranks, set_part(set),
+           set_parts(set));
     Loader *l = mem_new(1, sizeof *l);
     if (!l) return ERR_MEMORY;
     pthread_mutex_init(&l->lock, NULL);

@@ -1,19 +1,20 @@
 /* loader: from a set to a stream of batches, read ahead by threads.
  *
- * Called by training (and by anything that wants the validation loss). The one idea: what batch s holds is a formula of
- * (seed, s), so that threads can fill a ring of batches row by row in any order, and a run can start at any step.
+ * Called by training (and by anything that wants the validation loss). The one idea: what batch s holds is a formula
+ * of (seed, s), so that threads can fill a ring of batches row by row in any order, and a run can start at any step.
  *
  *   pairs    every (image, caption) is a sample; an epoch visits each once
  *   images   every image with a caption is a sample; each visit draws one of its captions
  *   views    one of the V views is drawn a visit
  *
- * Of global batch s (G = B * ranks samples in the order of order.h) rank r takes samples [r B, (r + 1) B). A set opened in
- * parts gives each rank its own shards instead: then each rank shuffles its own samples, and the epoch ends when the rank
- * with the fewest has no full batch left.
+ * Of global batch s (G = B * ranks samples in the order of order.h) rank r takes samples [r B, (r + 1) B). A set
+ * opened in parts gives each rank its own shards instead: then each rank shuffles its own samples, and the epoch
+ * ends when the rank with the fewest has no full batch left.
  *
- * Rows come by pread straight into buffers from the caller's allocator (pinned memory), with their CRC compared; captions pass
- * caption_blip and the tokenizer, or come from the shard's token cache. An error waits for its batch: loader_next of just that
- * step returns it. One consumer thread. The set, the vocabulary and the strings must outlive the loader. */
+ * Rows come by pread straight into buffers from the caller's allocator (pinned memory), with their CRC compared;
+ * captions pass caption_blip and the tokenizer, or come from the shard's token cache. An error waits for its batch:
+ * loader_next of just that step returns it. One consumer thread. The set, the vocabulary and the strings must
+ * outlive the loader. */
 #ifndef QF_LOADER_H
 #define QF_LOADER_H
 #include <stdbool.h>
@@ -27,7 +28,7 @@ typedef struct {
     const char *split;             /* as set_select */
     bool images;                   /* sample images, not pairs */
     bool shuffle;                  /* false: in order, view 0, caption 0 of an image: for evaluation */
-    bool drop_last;                /* a last batch of less than G samples is left out; otherwise it comes short */
+    bool drop_last;                /* a last batch of less than G samples is left out; else it comes short (not in parts) */
     int64_t B;                     /* pairs a step on each rank */
     int rank, ranks;               /* ranks 0 counts as 1 */
     uint64_t seed;
@@ -67,8 +68,8 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
 
 Status loader_open(Loader **l, const Set *s, const LoaderSpec *spec);
 
-/* The next step's batch; *batch NULL with OK after stop_step. *waited (may be NULL): seconds it was not ready. A batch stays
- * valid until it is released; up to queue - 1 may be held at a time. Failure is final. */
+/* The next step's batch; *batch NULL with OK after stop_step. *waited (may be NULL): seconds it was not ready. A
+ * batch stays valid until it is released; up to queue - 1 may be held at a time. Failure is final. */
 Status loader_next(Loader *l, const Batch **batch, double *waited);
 void loader_release(Loader *l, const Batch *batch);
 void loader_close(Loader *l);                              /* stops the threads; accepts NULL; all batches are gone */

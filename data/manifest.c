@@ -35,7 +35,8 @@ static bool count_of(const Json *object, const char *key, int64_t *value) {
 static Status parse_splits(ManifestShard *s, const Json *splits, const char *name, size_t i) {
     size_t n = json_len(splits), k = 0;
     if (json_type(splits) != J_OBJECT || n > MOST_SPLITS)
-        return err_set(ERR_FORMAT, "%s: shards[%zu]: \"splits\" must be an object of at most %d members", name, i, MOST_SPLITS);
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: \"splits\" must be an object of at most %d members", name, i,
+                       MOST_SPLITS);
     if (!(s->split = mem_new(n, sizeof *s->split))) return ERR_MEMORY;
     const Json *v;
     int64_t images = 0;
@@ -46,11 +47,13 @@ static Status parse_splits(ManifestShard *s, const Json *splits, const char *nam
         if (!count_of(v, "images", &p->images) || !count_of(v, "captioned", &p->captioned) ||
             !count_of(v, "captions", &p->captions) || p->captioned > p->images || p->captions < p->captioned ||
             p->images > s->images - images || p->captions > INT64_C(1) << 48)
-            return err_set(ERR_FORMAT, "%s: shards[%zu]: the counts of split \"%s\" are missing or impossible", name, i, key);
+            return err_set(ERR_FORMAT, "%s: shards[%zu]: the counts of split \"%s\" are missing or impossible", name, i,
+                           key);
         images += p->images;
     }
     if (images != s->images)
-        return err_set(ERR_FORMAT, "%s: shards[%zu]: its splits have %" PRId64 " images together, it has %" PRId64, name, i, images,
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: its splits have %" PRId64 " images together, it has %" PRId64,
+                       name, i, images,
                        s->images);
     return OK;
 }
@@ -80,7 +83,8 @@ static Status from_json(Manifest **out, const Json *doc, const char *name) {
         return err_set(ERR_FORMAT, "%s: has version %" PRId64 ", this program reads 1", name, version);
     const Json *shards = json_get(doc, "shards");
     n = json_len(shards);
-    if (json_type(shards) != J_ARRAY || n == 0) return err_set(ERR_FORMAT, "%s: \"shards\" must be a list, and not empty", name);
+    if (json_type(shards) != J_ARRAY || n == 0)
+        return err_set(ERR_FORMAT, "%s: \"shards\" must be a list, and not empty", name);
     Manifest *m = mem_new(1, sizeof *m);
     if (!m) return ERR_MEMORY;
     Status st = (m->shard = mem_new(n, sizeof *m->shard)) ? OK : ERR_MEMORY;

@@ -1,8 +1,8 @@
 /* manifest: manifest.json, the list of the shards of a set.
  *
- * Called by set, repack and whoever has written shards into a folder. The one idea: the list, not the folder's content, says
- * what belongs to the set; so a shard that is missing, cut short or replaced is named, and a rank can know how large the
- * shards are that it does not hold. Format: data/FORMAT.md. */
+ * Called by set, repack and whoever has written shards into a folder. The one idea: the list, not the folder's
+ * content, says what belongs to the set; so a shard that is missing, cut short or replaced is named, and a rank can
+ * know how large the shards are that it does not hold. Format: data/FORMAT.md. */
 #ifndef QF_MANIFEST_H
 #define QF_MANIFEST_H
 #include <stddef.h>
@@ -10,7 +10,8 @@
 
 #include "kernels/err.h"
 
-typedef struct { char *name; int64_t images, captioned, captions; } ManifestSplit;    /* captioned: images with a caption */
+/* captioned: images that have a caption. */
+typedef struct { char *name; int64_t images, captioned, captions; } ManifestSplit;
 
 typedef struct {
     char *file;                    /* relative to the manifest's folder; never leads out of it */

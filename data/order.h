@@ -1,9 +1,10 @@
-/* order: in which order samples are visited, as a formula: a permutation of [0, n) for each (seed, epoch), of which any
- * element can be computed alone. So nothing is stored, a resumed run costs nothing, and the order knows nothing of ranks.
+/* order: in which order samples are visited, as a formula: a permutation of [0, n) for each (seed, epoch), of which
+ * any element can be computed alone. So nothing is stored, a resumed run costs nothing, and the order knows nothing
+ * of ranks.
  *
- * A Feistel network over the smallest power of two that holds n, walked until the value is below n (cycle walking; Black and
- * Rogaway, "Ciphers with arbitrary finite domains", 2002). Round function: Philox. Less than two walks on average from 128
- * samples on. */
+ * A Feistel network over the smallest power of two that holds n, walked until the value is below n (cycle walking;
+ * Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Round function: Philox. Less than two walks on
+ * average from 128 samples on. */
 #ifndef QF_ORDER_H
 #define QF_ORDER_H
 #include <stdint.h>

@@ -82,7 +82,8 @@ static Status list_items(Piece *p) {
     if (!p->items || !p->text || !p->bytes) return ERR_MEMORY;
     for (int64_t i = 0; i < p->n; i++) {
         int64_t image = p->images[i], captions = set_ncaptions(p->set, image);
-        p->items[i] = (ShardItem){set_image_id(p->set, image), set_split(p->set, image), set_source(p->set, image), captions,
+        p->items[i] = (ShardItem){set_image_id(p->set, image), set_split(p->set, image), set_source(p->set, image),
+            captions,
                                   (const char *const *)p->text + m};
         for (int64_t k = 0; k < captions; k++) {
             const char *c = set_caption(p->set, image, k, &n);
@@ -101,7 +102,8 @@ static Status make_tokens(Piece *p) {
     int words = s->max_words ? s->max_words : CAPTION_MAX_WORDS, n;
     size_t most;
     if (wp_size(s->wp) > UINT16_MAX + 1)
-        return err_set(ERR_USAGE, "a token cache holds 65536 word pieces at most, the vocabulary has %d", wp_size(s->wp));
+        return err_set(ERR_USAGE, "a token cache holds 65536 word pieces at most, the vocabulary has %d",
+                       wp_size(s->wp));
     int32_t *ids = mem_new((size_t)s->max_tokens, sizeof *ids);
     p->offset = mem_new((size_t)p->captions + 1, sizeof *p->offset);
     p->ids = mem_mul((size_t)p->captions, (size_t)s->max_tokens, &most) ? mem_new(most, sizeof *p->ids) : NULL;
@@ -124,7 +126,8 @@ static Status make_tokens(Piece *p) {
 static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t total) {
     int64_t V = set_views(p->set);
     size_t n = (size_t)(set_P(p->set) * set_E(p->set));
-    Work work = {mem_new(set_row_bytes(p->set), 1), mem_new(n, (size_t)dtype_size(p->dtype)), mem_new(n, sizeof(float))};
+    Work work = {mem_new(set_row_bytes(p->set), 1), mem_new(n, (size_t)dtype_size(p->dtype)),
+        mem_new(n, sizeof(float))};
     Status st = work.raw && work.out && work.real ? OK : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < p->n; i++) {
         for (int64_t v = 0; st == OK && v < V; v++) {

@@ -1,10 +1,12 @@
-/* repack: rewrites a data set: other shard sizes, another element type, only some splits, with a token cache, with checksums.
+/* repack: rewrites a data set: other shard sizes, another element type, only some splits, with a token cache, with
+ * checksums.
  *
- * Called by the command repack. Reads anything that set_open reads (also compressed or foreign files) and writes shards as
- * data/FORMAT.md has them, then their manifest. Started again after it was killed, it goes on where it stopped.
+ * Called by the command repack. Reads anything that set_open reads (also compressed or foreign files) and writes
+ * shards as data/FORMAT.md has them, then their manifest. Started again after it was killed, it goes on where it
+ * stopped.
  *
- * e4m3 and i8 get a scale a row, so that its largest number is the largest there is (448, 127). Does not change images or
- * captions, and does not compute features. */
+ * e4m3 and i8 get a scale a row, so that its largest number is the largest there is (448, 127). Does not change
+ * images or captions, and does not compute features. */
 #ifndef QF_REPACK_H
 #define QF_REPACK_H
 #include <stdint.h>
@@ -15,7 +17,7 @@
 
 typedef struct {
     const char *in;                /* as set_open */
-    const char *out;               /* x.h5: one shard; otherwise a folder, made if absent, that gets set-00000.h5, ... */
+    const char *out;               /* x.h5: one shard; else a folder, made if absent, for set-00000.h5, ... */
     int64_t shard_images;          /* most images of a shard; 0: all in one */
     int dtype;                     /* DType of the features, or -1: as they are */
     const char *split;             /* as set_select; "": everything */
@@ -27,11 +29,12 @@ typedef struct {
 
 typedef struct { int64_t images, captions, shards; } RepackReport;
 
-/* ERR_USAGE: nothing to write, or what stands in `out` is something else; ERR_FORMAT: a row is damaged (verify finds all), or
- * holds a number that the new type cannot. */
+/* ERR_USAGE: nothing to write, or what stands in `out` is something else; ERR_FORMAT: a row is damaged (verify finds
+ * all), or holds a number that the new type cannot. */
 Status repack(const RepackSpec *spec, RepackReport *r);
 
-/* n numbers to e4m3 or i8: dst, and the scale with which they become numbers again. ERR_NUMERIC when one is not finite. */
+/* n numbers to e4m3 or i8: dst, and the scale with which they become numbers again. ERR_NUMERIC when one is not
+ * finite. */
 Status quantise(void *dst, float *scale, DType to, const float *x, size_t n);
 
 #endif

@@ -69,7 +69,8 @@ static Status open_entries(Set *s) {
         s->images += e->images;
     }
     if (s->any) return OK;
-    return err_set(ERR_USAGE, "%s: has no shard for part %d of %d (%" PRId64 " are listed)", s->path, s->part, s->parts, s->n);
+    return err_set(ERR_USAGE, "%s: has no shard for part %d of %d (%" PRId64 " are listed)", s->path, s->part, s->parts,
+                   s->n);
 }
 
 Status set_open_part(Set **out, const char *path, int part, int parts, bool allow_missing) {
@@ -246,7 +247,8 @@ Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n)
     if (st == OK && *n == 0) {
         char there[512];
         name_splits(s, there, sizeof there);
-        st = err_set(ERR_USAGE, "%s: has no image of split \"%s\"; there are %s", s->path, split, there[0] ? there : "none");
+        st = err_set(ERR_USAGE, "%s: has no image of split \"%s\"; there are %s", s->path, split,
+                     there[0] ? there : "none");
     }
     if (st == OK) return OK;
     free(*images);
@@ -280,7 +282,8 @@ SplitCount set_count(const Set *s, const char *split, int part) {
 Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *scale) {
     int64_t views = s->any->views, image = row / views, local;
     const Entry *e = entry_of(s, image);
-    if (!e->s) return err_set(ERR_USAGE, "%s: is missing here, and holds image %" PRId64 " of the set", e->file->path, image);
+    if (!e->s)
+        return err_set(ERR_USAGE, "%s: is missing here, and holds image %" PRId64 " of the set", e->file->path, image);
     local = (image - e->first) * views + row % views;
     if (scale) *scale = shard_scale(e->s, local);
     return shard_read(e->s, local, verify, dst);

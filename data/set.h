@@ -1,12 +1,14 @@
-/* set: a data set for reading: one shard, a folder of shards, a manifest.json, or several of these with commas between.
+/* set: a data set for reading: one shard, a folder of shards, a manifest.json, or several of these with commas
+ * between.
  *
- * Called by the loader, evaluation and verify. Images are numbered through the whole set, [0, images); row i*V+v is view v
- * of image i. Opening reads and checks all tables of all shards (see shard_file.h) and that they come from one encoder; rows
- * are read afterwards by any number of threads.
+ * Called by the loader, evaluation and verify. Images are numbered through the whole set, [0, images); row i*V+v is
+ * view v of image i. Opening reads and checks all tables of all shards (see shard_file.h) and that they come from
+ * one encoder; rows are read afterwards by any number of threads.
  *
- * A part of a set: with parts > 1 only shards k with k % parts == part are opened, so that a machine needs to hold just the
- * shards of its ranks. The other images exist (they count, and have numbers) but nothing of theirs can be read. That needs a
- * manifest. `allow_missing`: also shards of this part may be absent, as long as nobody asks for a split that lies there. */
+ * A part of a set: with parts > 1 only shards k with k % parts == part are opened, so that a machine needs to hold
+ * just the shards of its ranks. The other images exist (they count, and have numbers) but nothing of theirs can be
+ * read. That needs a manifest. `allow_missing`: also shards of this part may be absent, as long as nobody asks for a
+ * split that lies there. */
 #ifndef QF_SET_H
 #define QF_SET_H
 #include <stdbool.h>
@@ -34,7 +36,8 @@ const EncoderInfo *set_encoder(const Set *s);
 int set_part(const Set *s);
 int set_parts(const Set *s);
 
-/* Sentences for the user about things that work but should not stay so (slow reading, no checksums). NULL after the last. */
+/* Sentences for the user about things that work but should not stay so (slow reading, no checksums). NULL after the
+ * last. */
 const char *set_warning(const Set *s, int64_t i);
 
 int64_t set_shards(const Set *s);
@@ -51,14 +54,14 @@ const char *set_caption(const Set *s, int64_t image, int64_t k, size_t *n);     
 /* Its cached word pieces, when the shard has them for exactly this key; else NULL. */
 const uint16_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n);
 
-/* Images (their numbers, rising; free(*images)) of a split that can be read here. "train" is train and restval (Karpathy's
- * split as LAVIS uses it); "all" or "" is everything; commas join several. ERR_USAGE names the splits there are when none
- * is found, or the missing shard that holds some. */
+/* Images (their numbers, rising; free(*images)) of a split that can be read here. "train" is train and restval
+ * (Karpathy's split as LAVIS uses it); "all" or "" is everything; commas join several. ERR_USAGE names the splits
+ * there are when none is found, or the missing shard that holds some. */
 Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n);
 bool split_matches(const char *wanted, const char *split);
 
-/* How many images of a split with captions, and captions of them, the shards of one part hold (any part: the manifest knows
- * them all). In a set that is not in parts, part 0 is everything. */
+/* How many images of a split with captions, and captions of them, the shards of one part hold (any part: the
+ * manifest knows them all). In a set that is not in parts, part 0 is everything. */
 typedef struct { int64_t captioned, captions; } SplitCount;
 SplitCount set_count(const Set *s, const char *split, int part);
 

@@ -30,15 +30,20 @@ struct ShardWriter {
 static const char *or_empty(const char *s) { return s ? s : ""; }
 
 static Status check_spec(const char *path, const ShardSpec *spec) {
-    BUG_ON(spec->images < 0 || spec->views < 1 || spec->P < 1 || spec->E < 1, "a shard of %lld images, %lld views, %lld x %lld",
+    BUG_ON(spec->images < 0 || spec->views < 1 || spec->P < 1 || spec->E < 1,
+           "a shard of %lld images, %lld views, %lld x %lld",
            (long long)spec->images, (long long)spec->views, (long long)spec->P, (long long)spec->E);
     if (shard_kind(spec->dtype) == H5K_OTHER)
-        return err_set(ERR_USAGE, "%s: features cannot be stored as %s (f16 bf16 f32 e4m3 i8)", path, dtype_name(spec->dtype));
-    if (spec->dtype == DT_I8 && !spec->scale) return err_set(ERR_USAGE, "%s: features stored as i8 need a scale a row", path);
+        return err_set(ERR_USAGE, "%s: features cannot be stored as %s (f16 bf16 f32 e4m3 i8)", path,
+                       dtype_name(spec->dtype));
+    if (spec->dtype == DT_I8 && !spec->scale)
+        return err_set(ERR_USAGE, "%s: features stored as i8 need a scale a row", path);
     size_t bytes = (size_t)dtype_size(spec->dtype);
     if (!mem_mul(bytes, (size_t)spec->P, &bytes) || !mem_mul(bytes, (size_t)spec->E, &bytes) || bytes > INT32_MAX ||
-        !mem_mul(bytes, (size_t)spec->images, &bytes) || !mem_mul(bytes, (size_t)spec->views, &bytes) || bytes > INT64_MAX / 2)
-        return err_set(ERR_USAGE, "%s: %" PRId64 " x %" PRId64 " rows of %" PRId64 " x %" PRId64 " are more than a file can hold",
+        !mem_mul(bytes, (size_t)spec->images, &bytes) || !mem_mul(bytes, (size_t)spec->views, &bytes) ||
+        bytes > INT64_MAX / 2)
+        return err_set(ERR_USAGE, "%s: %" PRId64 " x %" PRId64 " rows of %" PRId64 " x %" PRId64 " are more than a "
+                       "file can hold",
                        path, spec->images, spec->views, spec->P, spec->E);
     for (int64_t i = 0; i < spec->images; i++) {
         const ShardItem *it = &spec->items[i];
@@ -165,8 +170,8 @@ static Status lay_out(const char *path, const ShardSpec *spec) {
 /* ---- a file that is there already ---- */
 
 static Status differs(const char *part, const char *what) {
-    return err_set(ERR_USAGE, "%s: belongs to an interrupted run that was to write something else (%s); delete it, or give the "
-                   "same options again", part, what);
+    return err_set(ERR_USAGE, "%s: belongs to an interrupted run that was to write something else (%s); delete it, or "
+                   "give the same options again", part, what);
 }
 
 static Status compare_captions(const char *part, const Shard *s, const ShardSpec *spec) {
@@ -176,13 +181,16 @@ static Status compare_captions(const char *part, const Shard *s, const ShardSpec
         for (int64_t k = 0; k < it->ncaptions; k++) {
             size_t n;
             const char *c = shard_caption(s, i, k, &n);
-            if (n != strlen(it->captions[k]) || memcmp(c, it->captions[k], n) != 0) return differs(part, "other captions");
+            if (n != strlen(it->captions[k]) || memcmp(c, it->captions[k], n) != 0)
+                return differs(part, "other captions");
         }
     }
     const TokenCache *t = spec->tokens;
     if (!t != !s->tokens) return differs(part, "token cache");
-    if (t && (t->key.vocab != s->key.vocab || t->key.max_tokens != s->key.max_tokens || t->key.max_words != s->key.max_words ||
-              strcmp(or_empty(t->key.prompt), s->key.prompt) != 0 || t->offset[s->captions] != s->token_offset[s->captions] ||
+    if (t && (t->key.vocab != s->key.vocab || t->key.max_tokens != s->key.max_tokens ||
+              t->key.max_words != s->key.max_words ||
+              strcmp(or_empty(t->key.prompt), s->key.prompt) != 0 ||
+              t->offset[s->captions] != s->token_offset[s->captions] ||
               memcmp(t->ids, s->tokens, t->offset[s->captions] * 2) != 0))
         return differs(part, "token cache");
     return OK;
@@ -190,8 +198,8 @@ static Status compare_captions(const char *part, const Shard *s, const ShardSpec
 
 static Status compare(const char *part, const Shard *s, const ShardSpec *spec) {
     const EncoderInfo *e = &spec->encoder;
-    const EncoderInfo wanted = {or_empty(e->name), or_empty(e->weights_sha256), or_empty(e->tap), or_empty(e->preprocessing),
-                                e->ln_applied};
+    const EncoderInfo wanted = {or_empty(e->name), or_empty(e->weights_sha256), or_empty(e->tap),
+                                or_empty(e->preprocessing), e->ln_applied};
     const char *field = encoder_difference(&wanted, &s->encoder);
     if (field) return differs(part, field);
     if (s->dtype != spec->dtype || !s->scale != !spec->scale) return differs(part, "element type");
@@ -231,7 +239,8 @@ static Status lock_part(ShardWriter *w, int64_t *bytes) {
     return err_set(ERR_IO, "%s: is being replaced by another process", w->part);
 }
 
-/* All room of the features at once: a disk that is too small says so now. Not every file system can; then it shows later. */
+/* All room of the features at once: a disk that is too small says so now. Not every file system can; then it shows
+ * later. */
 static Status reserve(int fd, const char *path, const Shard *s) {
     int64_t bytes = s->rows * (int64_t)s->row_bytes;
     if (bytes == 0 || fallocate(fd, 0, (off_t)s->features_at, (off_t)bytes) == 0) return OK;
@@ -239,7 +248,8 @@ static Status reserve(int fd, const char *path, const Shard *s) {
     return err_set(ERR_IO, "%s: needs %.1f GB: %s", path, (double)bytes * 1e-9, strerror(errno));
 }
 
-/* Builds the file beside PATH.part and lets it take that name, locked, in one step: PATH.part is either empty or complete. */
+/* Builds the file beside PATH.part and lets it take that name, locked, in one step: PATH.part is either empty or
+ * complete. */
 static Status start(ShardWriter *w, const ShardSpec *spec) {
     int fd = -1;
     char *fresh = mem_format("%s.new", w->part);
@@ -328,8 +338,8 @@ static Status put(const ShardWriter *w, const void *data, size_t n, int64_t at) 
         ssize_t k = pwrite(w->fd, p, n, (off_t)at);
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0)
-            return err_set(ERR_IO, "%s: cannot be written: %s; what is there stays, and the same command goes on from it", w->part,
-                           strerror(k < 0 ? errno : ENOSPC));
+            return err_set(ERR_IO, "%s: cannot be written: %s; what is there stays, and the same command goes on from "
+                           "it", w->part, strerror(k < 0 ? errno : ENOSPC));
         p += k;
         at += k;
         n -= (size_t)k;
@@ -365,7 +375,8 @@ Status shard_write(ShardWriter *w, int64_t row, const void *data, float scale) {
 Status shard_finish(ShardWriter *w) {
     Status st = OK;
     if (w->missing)
-        st = err_set(ERR_USAGE, "%s: %" PRId64 " of %" PRId64 " rows have not been written", w->part, w->missing, w->s->rows);
+        st = err_set(ERR_USAGE, "%s: %" PRId64 " of %" PRId64 " rows have not been written", w->part, w->missing,
+                     w->s->rows);
     else if (fsync(w->fd) != 0)
         st = err_set(ERR_IO, "%s: cannot be flushed to the disk: %s", w->part, strerror(errno));
     if (st == OK) st = outfile_rename(w->part, w->path);

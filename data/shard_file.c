@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "data/crc32c.h"
@@ -33,7 +34,8 @@ H5Kind shard_kind(DType t) {
 
 /* ---- tables ---- */
 
-/* A whole table of `want` rows (-1: any number, told in *count) into a new block. at: where it lies, -1 if not plain. */
+/* A whole table of `want` rows (-1: any number, told in *count) into a new block. at: where it lies, -1 if not
+ * plain. */
 static Status table(H5File *f, const char *path, const char *file, H5Kind as, size_t size, int64_t want, void *dst,
                     int64_t *count, int64_t *at) {
     H5Info info;
@@ -41,7 +43,8 @@ static Status table(H5File *f, const char *path, const char *file, H5Kind as, si
     if (st != OK) return st;
     if (info.ndim != 1) return err_set(ERR_FORMAT, "%s: %s has %d dimensions, it must have 1", file, path, info.ndim);
     if (want >= 0 && info.count != want)
-        return err_set(ERR_FORMAT, "%s: %s has %" PRId64 " entries, it must have %" PRId64, file, path, info.count, want);
+        return err_set(ERR_FORMAT, "%s: %s has %" PRId64 " entries, it must have %" PRId64, file, path, info.count,
+                       want);
     void *p = mem_new((size_t)info.count, size);
     if (!p) return err_context(ERR_MEMORY, "%s: %s", file, path);
     if ((st = h5_get(f, path, &info, as, p)) != OK) {
@@ -61,7 +64,8 @@ static Status column(H5File *f, const char *path, const char *file, int64_t imag
     if (info.kind != H5K_TEXT || info.ndim != 1)
         return err_set(ERR_FORMAT, "%s: %s must be a list of strings of a fixed width", file, path);
     if (info.count != images)
-        return err_set(ERR_FORMAT, "%s: %s has %" PRId64 " entries for %" PRId64 " images", file, path, info.count, images);
+        return err_set(ERR_FORMAT, "%s: %s has %" PRId64 " entries for %" PRId64 " images", file, path, info.count,
+                       images);
     c->stride = info.size + 1;
     c->text = mem_new((size_t)images, c->stride);
     if (!c->text) return err_context(ERR_MEMORY, "%s: %s", file, path);
@@ -85,7 +89,8 @@ static Status read_header(Shard *s, H5File *f) {
     int64_t version = 0, ln = 0;
     Status st = h5_get_text(f, "/", "format", &format);
     if (st != OK || strcmp(format, "qformer-shard") != 0) {
-        st = err_set(ERR_FORMAT, "%s: is an HDF5 file but not a shard (attribute \"format\" of / must be \"qformer-shard\")",
+        st = err_set(ERR_FORMAT,
+                     "%s: is an HDF5 file but not a shard (attribute \"format\" of / must be \"qformer-shard\")",
                      s->path);
         goto done;
     }
@@ -133,7 +138,7 @@ static Status find_dtype(Shard *s, H5File *f, const H5Info *info) {
 
 /* Where the rows lie. */
 static Status place_rows(Shard *s, H5File *f, const H5Info *info) {
-    enum { MOST_CHUNKS = 16384 };                         /* looking a chunk up takes the library time linear in their number */
+    enum { MOST_CHUNKS = 16384 };              /* looking one up takes the library time linear in their number */
     s->features_at = info->offset;
     if (info->offset >= 0 || s->rows == 0) return OK;
     bool row_chunks = info->chunk[0] == 1 && info->chunk[1] == info->dim[1] && info->chunk[2] == info->dim[2];
@@ -147,8 +152,8 @@ static Status place_rows(Shard *s, H5File *f, const H5Info *info) {
         s->row_at = NULL;
     }
     s->h5 = f;
-    s->warning = mem_format("%s: features are %s and must be read through HDF5, which is slow; 'qformer repack' makes a plain "
-                            "copy", s->path, info->filtered ? "compressed" : "not stored row by row");
+    s->warning = mem_format("%s: features are %s and must be read through HDF5, which is slow; 'qformer repack' makes "
+                            "a plain copy", s->path, info->filtered ? "compressed" : "not stored row by row");
     return s->warning ? OK : ERR_MEMORY;
 }
 
@@ -157,14 +162,16 @@ static Status read_features(Shard *s, H5File *f) {
     Status st = h5_info(f, FEATURES, &info);
     if (st != OK) return st;
     if (info.ndim != 3)
-        return err_set(ERR_FORMAT, "%s: " FEATURES " has %d dimensions, it must have 3 (rows, tokens, width)", s->path, info.ndim);
+        return err_set(ERR_FORMAT, "%s: " FEATURES " has %d dimensions, it must have 3 (rows, tokens, width)", s->path,
+                       info.ndim);
     s->rows = info.dim[0];
     s->P = info.dim[1];
     s->E = info.dim[2];
     if (s->P < 1 || s->E < 1 || s->P > INT32_MAX || s->E > INT32_MAX || s->P * s->E > INT32_MAX)
         return err_set(ERR_FORMAT, "%s: %" PRId64 " tokens of width %" PRId64 " are impossible", s->path, s->P, s->E);
     if (s->rows % s->views != 0)
-        return err_set(ERR_FORMAT, "%s: %" PRId64 " rows cannot be images of %" PRId64 " views each", s->path, s->rows, s->views);
+        return err_set(ERR_FORMAT, "%s: %" PRId64 " rows cannot be images of %" PRId64 " views each", s->path, s->rows,
+                       s->views);
     s->images = s->rows / s->views;
     if ((st = find_dtype(s, f, &info)) != OK) return st;
     s->row_bytes = (size_t)(s->P * s->E) * info.size;
@@ -179,8 +186,8 @@ static Status check_rows(const Shard *s, bool unfinished) {
         missing++;
     }
     if (missing && !unfinished)
-        return err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are not written (row %" PRId64 " is the first): the "
-                       "command that makes it was not finished", s->path, missing, s->rows, first);
+        return err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are not written (row %" PRId64 " is the first)"
+                       ": the command that makes it was not finished", s->path, missing, s->rows, first);
     for (int64_t i = 0; s->scale && i < s->rows; i++)
         if (!isfinite(s->scale[i]) && (!s->written || s->written[i]))
             return err_set(ERR_FORMAT, "%s: /images/scale of row %" PRId64 " is not finite", s->path, i);
@@ -201,7 +208,8 @@ static Status read_images(Shard *s, H5File *f, bool unfinished) {
     if (st == OK) st = column(f, "/images/split", s->path, s->images, &s->split);
     if (st == OK && h5_has(f, "/images/source")) st = column(f, "/images/source", s->path, s->images, &s->source);
     if (st == OK && !s->crc && !s->warning) {
-        s->warning = mem_format("%s: has no checksums, so damage will not be noticed; 'qformer repack' adds them", s->path);
+        s->warning = mem_format("%s: has no checksums, so damage will not be noticed; 'qformer repack' adds them",
+                                s->path);
         if (!s->warning) st = ERR_MEMORY;
     }
     return st;
@@ -214,7 +222,8 @@ static Status read_captions(Shard *s, H5File *f) {
     if (st == OK) st = table(f, "/captions/offset", s->path, H5K_U64, 8, -1, &s->offset, &s->captions, NULL);
     if (st == OK) st = table(f, "/captions/bytes", s->path, H5K_U8, 1, -1, &s->bytes, &nbytes, NULL);
     if (st != OK) return st;
-    if (s->captions-- == 0) return err_set(ERR_FORMAT, "%s: /captions/offset is empty, it must have one entry at least", s->path);
+    if (s->captions-- == 0)
+        return err_set(ERR_FORMAT, "%s: /captions/offset is empty, it must have one entry at least", s->path);
     st = check_pointers(s->path, "/captions/first", s->first, s->images, s->captions);
     if (st == OK) st = check_pointers(s->path, "/captions/offset", s->offset, s->captions, nbytes);
     return st;
@@ -230,7 +239,8 @@ static Status read_tokens(Shard *s, H5File *f) {
     s->key.prompt = prompt;
     if (st == OK) st = h5_get_int(f, path, "max_tokens", &s->key.max_tokens);
     if (st == OK) st = h5_get_int(f, path, "max_words", &s->key.max_words);
-    if (st == OK) st = table(f, "/captions/token_offset", s->path, H5K_U64, 8, s->captions + 1, &s->token_offset, NULL, NULL);
+    if (st == OK)
+        st = table(f, "/captions/token_offset", s->path, H5K_U64, 8, s->captions + 1, &s->token_offset, NULL, NULL);
     if (st == OK) st = table(f, path, s->path, H5K_U16, 2, -1, &s->tokens, &count, NULL);
     if (st == OK) st = check_pointers(s->path, "/captions/token_offset", s->token_offset, s->captions, count);
     if (st != OK) goto done;
@@ -240,7 +250,7 @@ static Status read_tokens(Shard *s, H5File *f) {
     for (int64_t m = 0; st == OK && m < s->captions; m++) {
         uint64_t n = s->token_offset[m + 1] - s->token_offset[m];
         if (n < 2 || n > (uint64_t)s->key.max_tokens)
-            st = err_set(ERR_FORMAT, "%s: caption %" PRId64 " has %" PRIu64 " cached tokens, 2 to %" PRId64 " are possible",
+            st = err_set(ERR_FORMAT, "%s: caption %" PRId64 " has %" PRIu64 " cached tokens, 2 to %" PRId64 " can be",
                          s->path, m, n, s->key.max_tokens);
     }
 done:
@@ -307,16 +317,25 @@ void shard_close(Shard *s) {
 
 /* ---- reading ---- */
 
-/* The row at `at`; when it is to be checked a piece at a time, so that the CRC finds what it sums still in the cache. */
+/* The row at `at`; when it is to be checked a piece at a time, so that the CRC finds what it sums still in the
+ * cache. Pieces are slow to come from a disk, one after the other; so if a piece is not in memory yet, the rest of
+ * the row is asked for at once (measured on a virtual disk: 0.5 against 0.2 GB/s). */
 static Status read_plain(const Shard *s, int64_t row, int64_t at, bool verify, char *dst, uint32_t *crc) {
     const size_t piece = verify ? (size_t)1 << 18 : s->row_bytes;
+    int flags = RWF_NOWAIT;
     for (size_t done = 0; done < s->row_bytes;) {
-        size_t n = s->row_bytes - done < piece ? s->row_bytes - done : piece;
-        ssize_t k = pread(s->fd, dst + done, n, (off_t)(at + (int64_t)done));
+        size_t rest = s->row_bytes - done, n = rest < piece ? rest : piece;
+        off_t from = (off_t)(at + (int64_t)done);
+        ssize_t k = preadv2(s->fd, &(struct iovec){dst + done, n}, 1, from, flags);
+        if (flags && k < (ssize_t)n) {
+            flags = 0;
+            posix_fadvise(s->fd, from, (off_t)rest, POSIX_FADV_WILLNEED);
+            if (k <= 0) continue;
+        }
         if (k < 0 && errno == EINTR) continue;
         if (k <= 0)
-            return err_set(ERR_IO, "%s: row %" PRId64 " cannot be read: %s", s->path, row, k < 0 ? strerror(errno)
-                                                                                         : "the file has become shorter");
+            return err_set(ERR_IO, "%s: row %" PRId64 " cannot be read: %s", s->path, row,
+                           k < 0 ? strerror(errno) : "the file has become shorter");
         if (verify) *crc = crc32c(*crc, dst + done, (size_t)k);
         done += (size_t)k;
     }
@@ -338,8 +357,8 @@ Status shard_read(const Shard *s, int64_t row, bool verify, void *dst) {
     if (st != OK || !verify) return st;
     if (s->scale) crc = crc32c(crc, &s->scale[row], 4);
     if (crc == s->crc[row]) return OK;
-    return err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") is damaged: its CRC is %08x, it was written with %08x",
-                   s->path, row, column_text(&s->image_id, row / s->views), crc, s->crc[row]);
+    return err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") is damaged: its CRC is %08x, it was written with "
+                   "%08x", s->path, row, column_text(&s->image_id, row / s->views), crc, s->crc[row]);
 }
 
 int64_t shard_captions_of(const Shard *s, int64_t image) {
@@ -367,12 +386,12 @@ const char *encoder_difference(const EncoderInfo *a, const EncoderInfo *b) {
 Status shard_same_kind(const Shard *a, const Shard *b) {
     const char *field = encoder_difference(&a->encoder, &b->encoder);
     if (field)
-        return err_set(ERR_FORMAT, "%s: was made by another encoder than %s: /encoder attribute \"%s\" differs", b->path, a->path,
-                       field);
+        return err_set(ERR_FORMAT, "%s: was made by another encoder than %s: /encoder attribute \"%s\" differs",
+                       b->path, a->path, field);
     if (a->P != b->P || a->E != b->E || a->views != b->views || a->dtype != b->dtype)
-        return err_set(ERR_FORMAT, "%s: has %" PRId64 " views of %" PRId64 " x %" PRId64 " %s, but %s has %" PRId64 " of %" PRId64
-                       " x %" PRId64 " %s", b->path, b->views, b->P, b->E, dtype_name(b->dtype), a->path, a->views, a->P, a->E,
-                       dtype_name(a->dtype));
+        return err_set(ERR_FORMAT, "%s: has %" PRId64 " views of %" PRId64 " x %" PRId64 " %s, but %s has %" PRId64
+                       " of %" PRId64 " x %" PRId64 " %s", b->path, b->views, b->P, b->E, dtype_name(b->dtype), a->path,
+                       a->views, a->P, a->E, dtype_name(a->dtype));
     return OK;
 }
 

@@ -1,8 +1,9 @@
 /* shard_file: one finished (or half written) HDF5 shard, its tables in memory and its rows at known places.
  *
- * Called by set, verify and the writer. The one idea: everything but the features is small, so it is read at opening and
- * checked completely (shapes, types, ranges, pointers that must rise); afterwards a row of features is one pread.
- * Rows that are not stored plainly (compressed, or in chunks that are not rows) are read through HDF5, which is slower.
+ * Called by set, verify and the writer. The one idea: everything but the features is small, so it is read at opening
+ * and checked completely (shapes, types, ranges, pointers that must rise); afterwards a row of features is one
+ * pread. Rows that are not stored plainly (compressed, or in chunks that are not rows) are read through HDF5, which
+ * is slower.
  *
  * A Shard is read-only after shard_open: any number of threads may read rows. Layout: data/FORMAT.md. */
 #ifndef QF_SHARD_FILE_H
@@ -47,11 +48,13 @@ typedef struct {
     uint16_t *tokens;
 } Shard;
 
-/* Opens and checks. `unfinished`: rows without the mark "written" are allowed (the writer). Messages name file and place. */
+/* Opens and checks. `unfinished`: rows without the mark "written" are allowed (the writer). Messages name file and
+ * place. */
 Status shard_open(Shard **s, const char *path, bool unfinished);
 void shard_close(Shard *s);                                /* accepts NULL */
 
-/* Row into dst (row_bytes). verify: compares its CRC, when the shard has them. ERR_IO, or ERR_FORMAT naming file and row. */
+/* Row into dst (row_bytes). verify: compares its CRC, when the shard has them. ERR_IO, or ERR_FORMAT naming file and
+ * row. */
 Status shard_read(const Shard *s, int64_t row, bool verify, void *dst);
 static inline float shard_scale(const Shard *s, int64_t row) { return s->scale ? s->scale[row] : 1.0f; }
 

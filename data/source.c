@@ -104,9 +104,10 @@ Status source_check(const SourceFile *f, const Shard *shard) {
         return err_set(ERR_FORMAT, "%s: has %lld bytes, %s says %" PRId64 ": it was cut short or replaced", f->path,
                        (long long)sb.st_size, f->manifest, m->bytes);
     if (shard->images != m->images)
-        return err_set(ERR_FORMAT, "%s: has %" PRId64 " images, %s says %" PRId64, f->path, shard->images, f->manifest, m->images);
+        return err_set(ERR_FORMAT, "%s: has %" PRId64 " images, %s says %" PRId64, f->path, shard->images, f->manifest,
+                       m->images);
     if (m->content >= 0 && m->content != shard_content(shard))
-        return err_set(ERR_FORMAT, "%s: is another version than the one %s lists; write the manifest again if this is the right one",
-                       f->path, f->manifest);
+        return err_set(ERR_FORMAT, "%s: is another version than the one %s lists; write the manifest again if this one "
+                       "is right", f->path, f->manifest);
     return OK;
 }

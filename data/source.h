@@ -1,7 +1,7 @@
 /* source: from what a user calls a data set to the list of its shard files.
  *
- * Called by set and verify. A shard (x.h5), a folder (its manifest.json, else its *.h5 by name), a manifest (x.json), or
- * several of these with commas between. Opens no shard. */
+ * Called by set and verify. A shard (x.h5), a folder (its manifest.json, else its *.h5 by name), a manifest
+ * (x.json), or several of these with commas between. Opens no shard. */
 #ifndef QF_SOURCE_H
 #define QF_SOURCE_H
 #include <stdint.h>

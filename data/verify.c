@@ -36,10 +36,12 @@ static void check_captions(Verify *v, const Shard *s, int64_t image) {
         size_t n, bad;
         const char *text = shard_caption(s, image, k, &n), *id = column_text(&s->image_id, image);
         if (n == 0) {
-            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is empty", s->path, k, image, id);
+            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is empty", s->path, k, image,
+                    id);
             problem(v);
         } else if (!utf8_valid(text, n, &bad)) {
-            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is not UTF-8 at byte %zu", s->path, k, image,
+            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is not UTF-8 at byte %zu",
+                    s->path, k, image,
                     id, bad);
             problem(v);
         }
@@ -54,7 +56,8 @@ static Status check_ids(Verify *v, const Shard *s) {
             err_set(ERR_FORMAT, "%s: the id of image %" PRId64 " is %s", s->path, i, id[0] ? "not UTF-8" : "empty");
             problem(v);
         } else if (before) {
-            err_set(ERR_FORMAT, "%s: image %" PRId64 " has the id \"%s\", which image %" PRId64 " of the set has already", s->path, i,
+            err_set(ERR_FORMAT, "%s: image %" PRId64 " has the id \"%s\", which image %"
+                    PRId64 " of the set has already", s->path, i,
                     id, *before);
             problem(v);
         } else {

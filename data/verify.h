@@ -1,8 +1,9 @@
 /* verify: reads all of a data set and says everything that is wrong with it.
  *
- * Called by the command verify. What opening finds (shapes, types, pointers, unwritten rows, another encoder, a shard that the
- * manifest does not mean) counts as one problem of that shard and the next is looked at. Then every row: its CRC, and that
- * its numbers are finite; every caption: that it is UTF-8 and not empty; every image id: that it is there once in the set. */
+ * Called by the command verify. What opening finds (shapes, types, pointers, unwritten rows, another encoder, a
+ * shard that the manifest does not mean) counts as one problem of that shard and the next is looked at. Then every
+ * row: its CRC, and that its numbers are finite; every caption: that it is UTF-8 and not empty; every image id: that
+ * it is there once in the set. */
 #ifndef QF_VERIFY_H
 #define QF_VERIFY_H
 #include <stdint.h>
@@ -18,8 +19,8 @@ typedef struct {
     int64_t warnings, problems;
 } VerifyReport;
 
-/* OK also when there are problems: they are in the report. Otherwise the list of shards could not be had, or the listener
- * (told rows, of those in shards looked at so far) stopped it. */
+/* OK also when there are problems: they are in the report. Otherwise the list of shards could not be had, or the
+ * listener (told rows, of those in shards looked at so far) stopped it. */
 Status verify_set(const char *path, VerifySay *say, void *ctx, const Listener *listener, VerifyReport *r);
 
 #endif

@@ -1,5 +1,5 @@
-/* set_fixture: small shards in a temporary folder, whose every byte follows from (image, view): what shard, set and loader
- * tests share. Rows of P x E = 5 x 8. */
+/* set_fixture: small shards in a temporary folder, whose every byte follows from (image, view): what shard, set and
+ * loader tests share. Rows of P x E = 5 x 8. */
 #ifndef QF_SET_FIXTURE_H
 #define QF_SET_FIXTURE_H
 #include <ftw.h>
@@ -22,7 +22,8 @@ typedef struct {
     const char *caption[FIX_MOST][3];
 } Fixture;
 
-static const char *const fix_words[] = {"a dog runs", "the red Car!", "two men on a boat", "\xc3\xa9t\xc3\xa9", "snow", "a cat"};
+static const char *const fix_words[] = {"a dog runs", "the red Car!", "two men on a boat", "\xc3\xa9t\xc3\xa9", "snow",
+"a cat"};
 static const char *const fix_splits[] = {"train", "train", "restval", "val", "test"};
 
 /* Image number `first + i` has id img_N, 0 to 3 captions and one of four splits. */
@@ -34,7 +35,8 @@ static void fix_init(Fixture *f, int64_t first, int64_t images, int64_t views, D
         for (int64_t k = 0; k < n % 4; k++) f->caption[i][k] = fix_words[(n + k) % 6];
         f->item[i] = (ShardItem){f->id[i], fix_splits[n % 5], "a/b.jpg", n % 4, f->caption[i]};
     }
-    f->spec = (ShardSpec){.encoder = {"test", "00ff", "last", "resize 8", false}, .dtype = dtype, .images = images, .views = views,
+    f->spec = (ShardSpec){.encoder = {"test", "00ff", "last", "resize 8", false}, .dtype = dtype, .images = images,
+        .views = views,
                           .P = FIX_P, .E = FIX_E, .scale = scale, .items = f->item};
 }
 

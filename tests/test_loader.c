@@ -1,4 +1,5 @@
-/* set and loader: what a folder of shards is, and that batches are a formula of (seed, step), whoever reads them and when. */
+/* set and loader: what a folder of shards is, and that batches are a formula of (seed, step), whoever reads them and
+ * when. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -101,7 +102,8 @@ static void splits(void **state) {
     int64_t *images, n;
     assert_int_equal(set_open(&s, make_set("splits", 1, true)), OK);
     static const struct { const char *name; int64_t n, captioned, captions; } cases[] = {
-        {"train", 30, 23, 45}, {"val", 10, 7, 15}, {"test", 10, 7, 13}, {"val,test", 20, 14, 28}, {"", 50, 37, 73}, {"all", 50, 37, 73},
+        {"train", 30, 23, 45}, {"val", 10, 7, 15}, {"test", 10, 7, 13}, {"val,test", 20, 14, 28}, {"", 50, 37, 73},
+            {"all", 50, 37, 73},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_int_equal(set_select(s, cases[i].name, &images, &n), OK);
@@ -177,9 +179,11 @@ static void bad_manifests(void **state) {
         {HEAD "[{\"file\":\"a/../../x.h5\",\"images\":1,\"bytes\":1,\"splits\":{}}]}", "below the manifest's folder"},
         {HEAD "[{\"file\":\"x.h5\",\"images\":-1,\"bytes\":1,\"splits\":{}}]}", "must be counts"},
         {HEAD "[{\"file\":\"x.h5\",\"images\":1,\"bytes\":1}]}", "\"splits\" must be an object"},
-        {HEAD "[{\"file\":\"x.h5\",\"images\":1,\"bytes\":1,\"splits\":{\"a\":{\"images\":2,\"captioned\":0,\"captions\":0}}}]}",
+        {HEAD "[{\"file\":\"x.h5\",\"images\":1,\"bytes\":1,"
+              "\"splits\":{\"a\":{\"images\":2,\"captioned\":0,\"captions\":0}}}]}",
          "split \"a\" are missing or impossible"},
-        {HEAD "[{\"file\":\"x.h5\",\"images\":2,\"bytes\":1,\"splits\":{\"a\":{\"images\":1,\"captioned\":0,\"captions\":0}}}]}",
+        {HEAD "[{\"file\":\"x.h5\",\"images\":2,\"bytes\":1,"
+              "\"splits\":{\"a\":{\"images\":1,\"captioned\":0,\"captions\":0}}}]}",
          "1 images together, it has 2"},
         {HEAD "[{\"file\":\"x.h5\",\"images\":0,\"bytes\":1,\"content\":4294967296,\"splits\":{}}]}", "32 bits"},
     };
@@ -195,7 +199,8 @@ static void bad_manifests(void **state) {
 /* ---- loaders ---- */
 
 static LoaderSpec spec_of(int64_t B, int rank, int ranks) {
-    return (LoaderSpec){.split = "train", .shuffle = true, .drop_last = true, .B = B, .rank = rank, .ranks = ranks, .seed = 42,
+    return (LoaderSpec){.split = "train", .shuffle = true, .drop_last = true, .B = B, .rank = rank, .ranks = ranks,
+        .seed = 42,
                         .threads = 3, .queue = 3, .verify_crc = true, .wp = wp, .max_tokens = 6};
 }
 
@@ -225,7 +230,8 @@ static void check_row(const Set *s, const Batch *t, int64_t b) {
 }
 
 /* Samples and rows of n steps from `start`, into sample (n * B). */
-static void run_loader(const Set *s, LoaderSpec spec, int64_t start, int64_t n, int64_t *sample, int64_t *image, uint64_t *hash) {
+static void run_loader(const Set *s, LoaderSpec spec, int64_t start, int64_t n, int64_t *sample, int64_t *image,
+                       uint64_t *hash) {
     Loader *l;
     spec.start_step = start;
     assert_int_equal(loader_open(&l, s, &spec), OK);
@@ -274,7 +280,8 @@ static void every_pair_once(void **state) {
     set_close(s);
 }
 
-/* The global batch does not depend on the number of ranks, of threads or of batches read ahead, nor on where one starts. */
+/* The global batch does not depend on the number of ranks, of threads or of batches read ahead, nor on where one
+ * starts. */
 static void ranks_and_resume(void **state) {
     (void)state;
     Set *s;
@@ -384,7 +391,8 @@ static void token_cache(void **state) {
     (void)state;
     Set *s;
     RepackReport r;
-    RepackSpec pack = {.in = make_set("plain", 1, true), .out = fix_path("cached"), .dtype = -1, .split = "", .shard_images = 30,
+    RepackSpec pack = {.in = make_set("plain", 1, true), .out = fix_path("cached"), .dtype = -1, .split = "",
+        .shard_images = 30,
                        .wp = wp, .max_tokens = 6};
     assert_int_equal(repack(&pack, &r), OK);
     assert_int_equal(r.shards, 2);
@@ -449,7 +457,8 @@ static void odd_layout(void **state) {
     assert_int_equal(set_open(&s, dir), OK);
     run_loader(s, spec_of(4, 0, 1), 0, 10, plain, NULL, NULL);
     set_close(s);
-    for (int k = 0; k < 3; k++) foreign_layout(in(dir, k == 0 ? "s-0.h5" : k == 1 ? "s-1.h5" : "s-2.h5"), 3, FIX_P, true);
+    for (int k = 0; k < 3; k++) foreign_layout(in(dir, k == 0 ? "s-0.h5" : k == 1 ? "s-1.h5" : "s-2.h5"), 3, FIX_P,
+                                               true);
     assert_int_equal(set_open(&s, dir), OK);
     assert_non_null(strstr(set_warning(s, 2), "s-2.h5: features are compressed"));
     assert_null(set_warning(s, 3));
@@ -500,7 +509,8 @@ static void own_memory(void **state) {
 }
 
 static int setup(void **state) {
-    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\ndog\n##s\nrun\nred\nthe\ncar\ntwo\nmen\non\nboat\nete\ncat\n";
+    static const char vocab[] =
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\ndog\n##s\nrun\nred\nthe\ncar\ntwo\nmen\non\nboat\nete\ncat\n";
     if (wp_open_lines(&wp, vocab, sizeof vocab - 1, "vocab") != OK) return 1;
     return fix_setup(state);
 }

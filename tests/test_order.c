@@ -77,7 +77,8 @@ static void draws(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(is_permutation), cmocka_unit_test(is_even), cmocka_unit_test(is_mixed), cmocka_unit_test(large),
+        cmocka_unit_test(is_permutation), cmocka_unit_test(is_even), cmocka_unit_test(is_mixed),
+            cmocka_unit_test(large),
         cmocka_unit_test(draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

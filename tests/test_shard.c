@@ -96,7 +96,8 @@ static void check_shard(const Shard *s, const Fixture *f, int64_t first) {
 static void round_trip(void **state) {
     (void)state;
     static const struct { DType dtype; bool scale; int64_t views; } cases[] = {
-        {DT_F16, false, 1}, {DT_F16, true, 2}, {DT_BF16, false, 1}, {DT_F32, false, 3}, {DT_E4M3, true, 1}, {DT_I8, true, 1},
+        {DT_F16, false, 1}, {DT_F16, true, 2}, {DT_BF16, false, 1}, {DT_F32, false, 3}, {DT_E4M3, true, 1},
+            {DT_I8, true, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         Fixture f;
@@ -134,7 +135,7 @@ static void read_by_hdf5(void **state) {
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), ds = H5Dopen2(file, "/images/features", H5P_DEFAULT);
     float got[6][FIX_ELEMENTS];
     uint16_t want[FIX_ELEMENTS];
-    assert_true(H5Dread(ds, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, got) >= 0);     /* converts, as h5py's f4 would */
+    assert_true(H5Dread(ds, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, got) >= 0);     /* converts */
     for (int i = 0; i < 6; i++) {
         fix_row(want, i, 0, DT_F16);
         for (int e = 0; e < FIX_ELEMENTS; e++) assert_true(got[i][e] == f16_to_f32(want[e]));

@@ -156,10 +156,12 @@ static void repacking(void **state) {
     fix_init(&f, 0, 30, 2, DT_F16, false);
     assert_int_equal(fix_write(in, &f, 0), OK);
     static const struct { const char *out; int dtype; double tolerance; } cases[] = {
-        {"r-same", -1, 0}, {"r-f32", DT_F32, 0}, {"r-bf16", DT_BF16, 1.0 / 256}, {"r-i8", DT_I8, 0.5001 / 127}, {"r-e4m3", DT_E4M3, 1.0 / 16},
+        {"r-same", -1, 0}, {"r-f32", DT_F32, 0}, {"r-bf16", DT_BF16, 1.0 / 256}, {"r-i8", DT_I8, 0.5001 / 127},
+            {"r-e4m3", DT_E4M3, 1.0 / 16},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        RepackSpec spec = {.in = in, .out = fix_path(cases[i].out), .shard_images = 8, .dtype = cases[i].dtype, .split = ""};
+        RepackSpec spec = {.in = in, .out = fix_path(cases[i].out), .shard_images = 8, .dtype = cases[i].dtype,
+            .split = ""};
         assert_int_equal(repack(&spec, &r), OK);
         assert_int_equal(r.images, 30);
         assert_int_equal(r.shards, 4);

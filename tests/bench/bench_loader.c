@@ -2,11 +2,12 @@
  *
  *     build/bench_loader [rows=512] [threads=2] [batch=32] [seconds=1] [dir=/tmp] [clock=wall|cpu]
  *
- * Rows of 257 x 1408 f16 (723,712 bytes) from one shard, in the page cache. Plain pread: as many threads, as large a ring of
- * buffers, random rows, one call a row and nothing else; into memory as aligned_alloc gives it, and into huge pages, which the
- * loader uses where it may. They take turns, nine times; the line gives medians, and the medians of the shares within a turn,
- * since all see the same disturbance. Once with checksums compared (the default) and once without.
- * clock=cpu divides by the processor time of all threads instead: for a machine that others use at the same time. */
+ * Rows of 257 x 1408 f16 (723,712 bytes) from one shard, in the page cache. Plain pread: as many threads, as large a
+ * ring of buffers, random rows, one call a row and nothing else; into memory as aligned_alloc gives it, and into
+ * huge pages, which the loader uses where it may. They take turns, nine times; the line gives medians, and the
+ * medians of the shares within a turn, since all see the same disturbance. Once with checksums compared (the
+ * default) and once without. clock=cpu divides by the processor time of all threads instead: for a machine that
+ * others use at the same time. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -52,7 +53,8 @@ static void make_shard(const char *path, int64_t rows) {
         snprintf(ids + i * 24, 24, "i%lld", (long long)i);
         items[i] = (ShardItem){ids + i * 24, "train", "", 1, caption};
     }
-    ShardSpec spec = {.encoder = {"bench", "", "", "", false}, .dtype = DT_F16, .images = rows, .views = 1, .P = P, .E = E,
+    ShardSpec spec = {.encoder = {"bench", "", "", "", false}, .dtype = DT_F16, .images = rows, .views = 1, .P = P,
+        .E = E,
                       .items = items};
     ShardWriter *w;
     stop_on(shard_create(&w, path, &spec));
@@ -79,7 +81,8 @@ typedef struct {
 static void *plain_reader(void *arg) {
     Plain *p = arg;
     while (now() < p->end) {
-        int64_t i = atomic_fetch_add(&p->next, 1), row = order_at(1, (uint64_t)(i / p->s->rows), p->s->rows, i % p->s->rows);
+        int64_t i = atomic_fetch_add(&p->next, 1), row = order_at(1, (uint64_t)(i / p->s->rows), p->s->rows,
+                                                                  i % p->s->rows);
         if (pread(p->s->fd, p->ring + i % p->slots * ROW, ROW, (off_t)(p->s->features_at + row * ROW)) != ROW) abort();
         atomic_fetch_add(&p->done, 1);
     }
@@ -123,14 +126,15 @@ static double median(double *v) {
 /* The loader is opened anew for each turn: it would go on reading ahead in the others' time. */
 static void measure(const Args *a, const Set *set, const Wordpiece *wp, bool crc, char *const ring[2]) {
     double plain[2][TURNS], loader[TURNS], share[2][TURNS];
-    LoaderSpec spec = {.split = "train", .shuffle = true, .drop_last = true, .B = a->batch, .ranks = 1, .seed = 1, .verify_crc = crc,
+    LoaderSpec spec = {.split = "train", .shuffle = true, .drop_last = true, .B = a->batch, .ranks = 1, .seed = 1,
+        .verify_crc = crc,
                        .threads = (int)a->threads, .queue = QUEUE, .wp = wp, .max_tokens = 32};
     for (int i = 0; i < TURNS; i++) {
         Loader *l;
         for (int k = 0; k < 2; k++) plain[k][i] = plain_rate(a, set_shard(set, 0, NULL), ring[k]);
         stop_on(loader_open(&l, set, &spec));
         Args warm = *a;
-        warm.seconds = 0.1;                                 /* its buffers get their pages; those of plain pread have them */
+        warm.seconds = 0.1;                                 /* its buffers get their pages, as the rings have */
         loader_rate(&warm, l);
         loader[i] = loader_rate(a, l);
         loader_close(l);
@@ -141,10 +145,12 @@ static void measure(const Args *a, const Set *set, const Wordpiece *wp, bool crc
         p[k] = median(plain[k]) * 1e-9;
         s[k] = median(share[k]);
     }
-    printf("%-8s %6.2f GB/s %8.2f GB/s %6.1f %% %8.2f GB/s %6.1f %%\n", crc ? "crc" : "no crc", r, p[0], s[0] * 100, p[1], s[1] * 100);
+    printf("%-8s %6.2f GB/s %8.2f GB/s %6.1f %% %8.2f GB/s %6.1f %%\n", crc ? "crc" : "no crc", r, p[0], s[0] * 100,
+           p[1], s[1] * 100);
     printf("{\"bench\":\"loader\",\"crc\":%s,\"clock\":\"%s\",\"row_bytes\":%d,\"threads\":%lld,\"batch\":%lld,"
            "\"loader_gb_s\":%.3f,\"pread_gb_s\":%.3f,\"share\":%.4f,\"pread_huge_gb_s\":%.3f,\"share_huge\":%.4f}\n",
-           crc ? "true" : "false", measured == CLOCK_MONOTONIC ? "wall" : "cpu", ROW, (long long)a->threads, (long long)a->batch, r,
+           crc ? "true" : "false", measured == CLOCK_MONOTONIC ? "wall" : "cpu", ROW, (long long)a->threads,
+           (long long)a->batch, r,
            p[0], s[0], p[1], s[1]);
 }
 
@@ -172,7 +178,8 @@ int main(int argc, char **argv) {
         else return 2;
     }
     if (a.threads < 1 || a.threads > 64 || a.batch < 1 || a.rows < a.batch) return 2;
-    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nman\nriding\nwave\non\ntop\nof\nsurf\n##board\nin\nthe\nocean\n";
+    static const char vocab[] =
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nman\nriding\nwave\non\ntop\nof\nsurf\n##board\nin\nthe\nocean\n";
     char *path = mem_format("%s/bench-loader-%ld.h5", a.dir, (long)getpid());
     char *ring[2] = {make_ring(&a, false), make_ring(&a, true)};
     Wordpiece *wp;
@@ -181,7 +188,8 @@ int main(int argc, char **argv) {
     make_shard(path, a.rows);
     stop_on(wp_open_lines(&wp, vocab, sizeof vocab - 1, "vocab"));
     stop_on(set_open(&set, path));
-    printf("%lld rows of %d bytes, %lld threads, batches of %lld\nloader, plain pread, share, the same into huge pages\n", (long long)a.rows, ROW,
+    printf("%lld rows of %d bytes, %lld threads, batches of %lld\n"
+           "loader, plain pread, share, the same into huge pages\n", (long long)a.rows, ROW,
            (long long)a.threads, (long long)a.batch);
     measure(&a, set, wp, true, ring);
     measure(&a, set, wp, false, ring);
