@@ -3,7 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "data/wordpiece.h"
 #include "eval/generate.h"
 #include "kernels/mem.h"
 #include "tests/gold.h"
@@ -12,6 +14,7 @@ typedef struct {
     Case *c;
     Trainer t;
     float *features;                    /* (B,P,E) */
+    Wordpiece *wp;                      /* of the model's folder; NULL when it has none */
     int32_t B;
 } Captioner;
 
@@ -25,6 +28,17 @@ static bool flag(const Json *o, const char *key) {
     bool v = false;
     json_bool(json_get(o, key), &v);
     return v;
+}
+
+static void open_vocabulary(Captioner *k) {
+    char path[2300];
+    const char *model = json_str(json_get(k->c->json, "model"), NULL);
+    snprintf(path, sizeof path, "%s/%s/vocab.txt", k->c->dir, model ? model : ".");
+    if (wp_open(&k->wp, path) != OK) err_clear();
+    else if (wp_size(k->wp) != k->t.params.d.V) {
+        wp_close(k->wp);
+        k->wp = NULL;
+    }
 }
 
 static Status captioner_open(Captioner *k, Case *c, const char *file) {
@@ -41,10 +55,12 @@ static Status captioner_open(Captioner *k, Case *c, const char *file) {
     if (st == OK) dtype_to_f32(k->features, x->data, x->dtype, (size_t)n);
     st_close(f);
     if (st != OK) trainer_close(&k->t);
+    else open_vocabulary(k);
     return st;
 }
 
 static void captioner_close(Captioner *k) {
+    wp_close(k->wp);
     trainer_close(&k->t);
     free(k->features);
 }
@@ -81,7 +97,16 @@ static void compare_row(Case *c, const char *what, const float *x, const double 
 
 /* ---- captions ------------------------------------------------------------------------------------------------------ */
 
-typedef struct { Case *c; const Json *v; const char *name; const Dims *d; int64_t seen; } Compare;
+typedef struct { Case *c; const Json *v; const char *name; const Dims *d; const Wordpiece *wp; int64_t seen; } Compare;
+
+static void compare_text(const Compare *k, const char *what, size_t i, const Hypothesis *h) {
+    const char *want = json_str(json_at(json_get(k->v, "captions"), i), NULL);
+    char *got = NULL;
+    if (!k->wp || !want) return;
+    BUG_ON(wp_decode(k->wp, h->tokens, (size_t)h->len, &got) != OK, "%s", err_message());
+    gold_check(k->c, what, strcmp(got, want) != 0, 0.5);
+    free(got);
+}
 
 static Status compare_caption(void *ctx, int64_t i, const Search *s) {
     Compare *k = ctx;
@@ -98,6 +123,7 @@ static Status compare_caption(void *ctx, int64_t i, const Search *s) {
     gold_check(k->c, what, (double)wrong, 0.5);
     bool ended = false;
     if (json_bool(json_at(json_get(k->v, "ended"), (size_t)i), &ended)) gold_check(k->c, what, ended != h->ended, 0.5);
+    compare_text(k, what, (size_t)i, h);
     if (all) gold_check(k->c, what, (double)json_len(all) - s->nclosed, 0.5);
     for (int32_t r = 0; r < s->nclosed && (size_t)r < json_len(all); r++) {
         const Json *one = json_at(all, (size_t)r), *tokens = json_get(one, "tokens");
@@ -118,7 +144,7 @@ static Status search_variant(Captioner *c, const Json *v) {
     Status st = OK;
     for (int round = 0; st == OK && round < 2; round++) {
         Generator g;
-        Compare k = {.c = c->c, .v = v, .name = json_str(json_get(v, "name"), NULL), .d = &p->d};
+        Compare k = {.c = c->c, .v = v, .name = json_str(json_get(v, "name"), NULL), .d = &p->d, .wp = c->wp};
         GenerateSpec spec = {.search = spec_of(v, &p->d), .images = round ? 2 : c->B, .features = DT_F32};
         st = generate_open(&g, c->c->b, p, &spec);
         if (st != OK) return st;
