@@ -13,6 +13,10 @@ void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b);
 /* h(N,F) = gelu(u + b), the exact form x/2 (1 + erf(x / sqrt 2)) */
 void op_gelu(Tape *t, Tensor h, Tensor u, Param b);
 
+/* y(N,C) = gelu(u + b) w(C,F)^T. The gelu's result is not kept but computed again in the backward: a pass over (N,F) against the
+ * largest activation of the model. */
+void op_gelu_linear(Tape *t, Tensor y, Tensor u, Param b, Param w);
+
 /* y = LN(x + dropout(s + b)) g + o over each row; s is overwritten with the sum. x.data and b.w may be NULL. */
 void op_add_norm(Tape *t, Tensor y, Tensor s, Tensor x, Param b, Param g, Param o, float eps, Dropout drop);
 

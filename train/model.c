@@ -35,10 +35,9 @@ static const Ffn QUERY_FFN = {P_QFFN_IN_W, P_QFFN_IN_B, P_QFFN_OUT_W, P_QFFN_OUT
 /* y = LN(x + dropout(gelu(x Wi + bi) Wo + bo)) */
 static void feed_forward(Tape *t, const Params *p, int l, const Ffn *f, Tensor y, Tensor x, Dropout drop) {
     DType e = t->b->elem;
-    Tensor u = tape_new(t, x.rows, p->d.F, e), h = tape_new(t, x.rows, p->d.F, e), s = tape_new(t, x.rows, p->d.C, e);
+    Tensor u = tape_new(t, x.rows, p->d.F, e), s = tape_new(t, x.rows, p->d.C, e);
     op_linear(t, u, x, params_get(p, f->in_w, l), NONE);
-    op_gelu(t, h, u, params_get(p, f->in_b, l));
-    op_linear(t, s, h, params_get(p, f->out_w, l), NONE);
+    op_gelu_linear(t, s, u, params_get(p, f->in_b, l), params_get(p, f->out_w, l));
     op_add_norm(t, y, s, x, params_get(p, f->out_b, l), params_get(p, f->ln_w, l), params_get(p, f->ln_b, l), EPS, drop);
 }
 
