@@ -28,7 +28,7 @@ VEC_FN v16 v16_inverse(v16 x) {         /* 14 bits, and one step of Newton: 2^-2
     return (v16)_mm512_fmadd_ps(_mm512_fnmadd_ps((__m512)x, r, _mm512_set1_ps(1.0f)), r, r);
 }
 VEC_FN float v16_sum(v16 x) { return _mm512_reduce_add_ps((__m512)x); }
-VEC_FN mask16 v16_first(int64_t n) { return n >= 16 ? (mask16)0xffff : (mask16)((1u << n) - 1u); }
+VEC_FN mask16 v16_first(int64_t n) { return (mask16)(n >= 16 ? 0xffffu : (1u << n) - 1u); }
 
 #if ELEM_BF16
 VEC_FN v16 ldv(const elem *p, int64_t n) {
