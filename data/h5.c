@@ -25,11 +25,12 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void enter(void) {
     static bool ready;
     pthread_mutex_lock(&lock);
-    if (ready) return;
-    ready = true;
-    H5dont_atexit();
-    H5open();
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    if (!ready) {
+        ready = true;
+        H5dont_atexit();                                  /* it crashes there after a write that failed */
+        H5open();
+    }
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);                /* a library built for threads prints errors in each new one */
 }
 
 static Status leave(Status st) {

@@ -387,6 +387,51 @@ static void other_layouts(void **state) {
     }
 }
 
+/* h5py writes text attributes of variable length, and True as an enumeration; others write smaller integers. */
+static void attributes_of_others(void **state) {
+    (void)state;
+    Fixture f;
+    Shard *s;
+    const char *path = fix_path("attr.h5"), *name = "another", *version = "one";
+    fix_init(&f, 0, 3, 1, DT_F32, false);
+    assert_int_equal(fix_write(path, &f, 0), OK);
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), group = H5Gopen2(file, "/encoder", H5P_DEFAULT);
+    hid_t space = H5Screate(H5S_SCALAR), text = H5Tcopy(H5T_C_S1), truth = H5Tenum_create(H5T_NATIVE_INT8);
+    int8_t no = 0, yes = 1;
+    H5Tset_size(text, H5T_VARIABLE);
+    H5Tset_cset(text, H5T_CSET_UTF8);
+    H5Tenum_insert(truth, "FALSE", &no);
+    H5Tenum_insert(truth, "TRUE", &yes);
+    H5Adelete(group, "name");
+    H5Adelete(group, "ln_applied");
+    hid_t a = H5Acreate2(group, "name", text, space, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t b = H5Acreate2(group, "ln_applied", truth, space, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Awrite(a, text, &name) >= 0 && H5Awrite(b, truth, &yes) >= 0);
+    H5Aclose(a);
+    H5Aclose(b);
+    H5Ldelete(file, "/images/written", H5P_DEFAULT);
+    H5Gclose(group);
+    H5Fclose(file);
+    assert_int_equal(shard_open(&s, path, false), OK);
+    assert_string_equal(s->encoder.name, "another");
+    assert_true(s->encoder.ln_applied);
+    shard_close(s);
+
+    file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    hid_t root = H5Gopen2(file, "/", H5P_DEFAULT);
+    H5Adelete(root, "version");
+    a = H5Acreate2(root, "version", text, space, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Awrite(a, text, &version) >= 0);
+    H5Aclose(a);
+    H5Gclose(root);
+    H5Tclose(text);
+    H5Tclose(truth);
+    H5Sclose(space);
+    H5Fclose(file);
+    assert_int_equal(shard_open(&s, path, false), ERR_FORMAT);
+    assert_message("attribute \"version\" of / must be a whole number");
+}
+
 static int64_t place_of(const char *path, const char *object) {
     H5File *f;
     H5Info info;
@@ -480,6 +525,7 @@ int main(void) {
         cmocka_unit_test(empty_shard),  cmocka_unit_test(read_by_hdf5),    cmocka_unit_test(token_cache),
         cmocka_unit_test(unfinished),   cmocka_unit_test(another_spec),    cmocka_unit_test(power_cut),
         cmocka_unit_test(full_disk),    cmocka_unit_test(killed),          cmocka_unit_test(other_layouts),
+        cmocka_unit_test(attributes_of_others),
         cmocka_unit_test(damaged),      cmocka_unit_test(outside),
     };
     return cmocka_run_group_tests(tests, fix_setup, fix_teardown);
