@@ -2,29 +2,211 @@
 #include "kernels/dist.h"
 
 #include <limits.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernels/dtype.h"
+#include "kernels/mem.h"
 
 #ifdef HAVE_MPI
 #include <mpi.h>
 #endif
 
 static int rank_, size_ = 1, local_;
-static bool started;
+static double timeout_ = 600;
+static int64_t step_ = -1;
+static const char *op_;
 
 int dist_rank(void) { return rank_; }
 int dist_size(void) { return size_; }
 int dist_local_rank(void) { return local_; }
+void dist_set_timeout(double seconds) { timeout_ = seconds; }
+void dist_at(int64_t step, const char *op) { step_ = step, op_ = op; }
 
 #ifdef HAVE_MPI
 
+enum { CAUSE_SIZE = 640, STAGE = 1 << 22 };                  /* STAGE: elements under way at a time */
+
+/* What runs beside the data. HERE: the sender has come to operation `seq`. FAILED: it cannot go on; text says why. */
+typedef enum { HERE, FAILED } TokenKind;
+typedef struct { int32_t kind, pad; int64_t seq; char text[CAUSE_SIZE]; } Token;
+
+/* Of another rank: the last operation it came to, whether it said that it failed, and its process when this one can see it. */
+typedef struct { int64_t seq; bool failed; pid_t pid; } Peer;
+
+static struct {
+    bool started, failed;
+    MPI_Comm watch;                     /* tokens have a communicator of their own */
+    int64_t seq;                        /* operations begun: the same count on every rank */
+    Peer *peer;                         /* (size) */
+    Token out[2];                       /* what was sent last, by kind */
+    MPI_Request *sent[2];               /* (size) each */
+    int *count, *displ, *in;            /* (size), (size), (2 size): of the exchange under way */
+    int piece;                          /* elements of a rank's part under way at a time: STAGE / size */
+    void *stage;                        /* (size, piece): other ranks' shares of the own part */
+    uint16_t *half;                     /* (size, piece): bf16 on its way out or in */
+    char cause[CAUSE_SIZE];             /* why it failed */
+} my = {.watch = MPI_COMM_NULL};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void nap(double seconds) { nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL); }
+
+/* " in step 17" or nothing. */
+static const char *in_step(void) {
+    static char text[32];
+    text[0] = 0;
+    if (step_ >= 0) snprintf(text, sizeof text, " in step %lld", (long long)step_ + 1);
+    return text;
+}
+
+/* ---- tokens --------------------------------------------------------------------------------------------------------------- */
+
+static void send_token(TokenKind kind, const char *text) {
+    int done = 0;
+    MPI_Testall(size_, my.sent[kind], &done, MPI_STATUSES_IGNORE);
+    if (!done) return;                                       /* the last of this kind has not left: it says the same or more */
+    Token *t = &my.out[kind];
+    t->kind = kind, t->seq = my.seq;
+    snprintf(t->text, sizeof t->text, "%s", text);
+    int bytes = (int)(offsetof(Token, text) + strlen(t->text) + 1);
+    for (int r = 0; r < size_; r++)
+        if (r != rank_) MPI_Isend(t, bytes, MPI_BYTE, r, 0, my.watch, &my.sent[kind][r]);
+}
+
+/* Takes in what has come; the first FAILED gives the cause. */
+static void read_tokens(char *cause) {
+    for (;;) {
+        int there = 0;
+        MPI_Status from;
+        Token t = {0};
+        if (MPI_Iprobe(MPI_ANY_SOURCE, 0, my.watch, &there, &from) != MPI_SUCCESS || !there) return;
+        if (MPI_Recv(&t, sizeof t, MPI_BYTE, from.MPI_SOURCE, 0, my.watch, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
+        Peer *p = &my.peer[from.MPI_SOURCE];
+        if (t.seq > p->seq) p->seq = t.seq;
+        t.text[CAUSE_SIZE - 1] = 0;
+        if (t.kind == FAILED && !p->failed && !*cause) snprintf(cause, CAUSE_SIZE, "%s", t.text);
+        p->failed = p->failed || t.kind == FAILED;
+    }
+}
+
+/* R running, T stopped, X gone or never seen ('?'). */
+static char process_state(pid_t pid) {
+    char path[48], text[512] = "";
+    if (!pid) return '?';
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "r");
+    if (!f) return 'X';
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    const char *end = strrchr(text, ')');
+    char c = end && end[1] ? end[2] : 'X';
+    return c == 'Z' || c == 'X' ? 'X' : c == 'T' ? 'T' : 'R';
+}
+
+/* ---- failing -------------------------------------------------------------------------------------------------------------- */
+
+/* Everybody says that it failed and hears it of everybody who still can: after that no rank needs MPI any more, and memory that
+ * operations under way still point to may be freed. */
+static void fail(const char *cause) {
+    enum { PATIENCE = 10 };
+    double start = now(), limit = timeout_ > 0 && timeout_ < PATIENCE ? timeout_ : PATIENCE;
+    char ignored[CAUSE_SIZE] = "x";
+    if (my.failed) return;
+    snprintf(my.cause, sizeof my.cause, "%s", cause);
+    my.failed = true;
+    send_token(FAILED, cause);
+    for (bool all = false; !all && now() - start < limit; nap(1e-3)) {
+        read_tokens(ignored);
+        int left = 0;
+        MPI_Testall(size_, my.sent[FAILED], &left, MPI_STATUSES_IGNORE);
+        all = true;
+        for (int r = 0; r < size_; r++)
+            if (r != rank_ && !my.peer[r].failed && process_state(my.peer[r].pid) != 'X' && process_state(my.peer[r].pid) != 'T') all = false;
+    }
+}
+
+static Status failed(void) { return err_set(ERR_DIST, "%s", my.cause); }
+
+/* Nobody came for too long. Ranks named: those that were never heard to have come to this operation. */
+static void name_missing(char *cause, const char *what) {
+    char who[200] = "", state[80] = "";
+    int n = 0;
+    for (int r = 0; r < size_; r++) {
+        if (r == rank_ || (my.peer[r].seq >= my.seq && process_state(my.peer[r].pid) != 'T')) continue;
+        size_t at = strlen(who);
+        if (n < 8) snprintf(who + at, sizeof who - at, "%s%d", n ? ", " : "", r);
+        if (!n++ && process_state(my.peer[r].pid) == 'T') snprintf(state, sizeof state, " (its process %d is stopped)", (int)my.peer[r].pid);
+    }
+    if (n) snprintf(cause, CAUSE_SIZE, "rank%s %s%s%s did not come to %s%s within %g s", n > 1 ? "s" : "", who, n > 8 ? ", ..." : "", state, what, in_step(), timeout_);
+    else snprintf(cause, CAUSE_SIZE, "all ranks came to %s%s, but it did not end within %g s: the network between them is broken", what, in_step(), timeout_);
+}
+
+static void name_gone(char *cause, const char *what) {
+    for (int r = 0; r < size_ && !*cause; r++)
+        if (r != rank_ && !my.peer[r].failed && process_state(my.peer[r].pid) == 'X')
+            snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r, (int)my.peer[r].pid, what, in_step());
+}
+
+/* ---- waiting -------------------------------------------------------------------------------------------------------------- */
+
 static Status check(int code, const char *what) {
     if (code == MPI_SUCCESS) return OK;
-    char text[MPI_MAX_ERROR_STRING];
+    char text[MPI_MAX_ERROR_STRING], cause[CAUSE_SIZE];
     int n = 0;
     MPI_Error_string(code, text, &n);
-    return err_set(ERR_DIST, "rank %d: %s failed: %.*s", rank_, what, n, text);
+    snprintf(cause, sizeof cause, "rank %d: %s%s failed: %.*s", rank_, what, in_step(), n, text);
+    fail(cause);
+    return failed();
 }
+
+/* Before an operation: its name, and whether there is any use. */
+static Status begin(const char **what, const char *plain) {
+    *what = op_ ? op_ : plain;
+    op_ = NULL;
+    my.seq++;
+    return my.failed ? failed() : OK;
+}
+
+/* Polls until the operation is done. First yielding the core, which keeps small operations at their speed; then sleeping between
+ * looks, because whoever is late may need this core. */
+static Status wait_for(int code, MPI_Request *request, const char *what) {
+    const double AWAKE = 0.01, LOOK = 0.02, TELL = 0.1;      /* seconds */
+    double start = 0, looked = 0;
+    bool told = false;
+    for (int polls = 0;; polls++) {
+        int done = 0;
+        if (code == MPI_SUCCESS) code = MPI_Test(request, &done, MPI_STATUS_IGNORE);
+        if (code != MPI_SUCCESS) return check(code, what);
+        if (done) return OK;
+        double t = now();
+        if (!polls) start = looked = t;
+        if (t - start < AWAKE) sched_yield();
+        else nap(1e-4);
+        if (t - looked < LOOK) continue;
+        char cause[CAUSE_SIZE] = "";
+        looked = t;
+        read_tokens(cause);
+        if (!*cause) name_gone(cause, what);
+        if (!*cause && !told && t - start > TELL) send_token(HERE, ""), told = true;
+        if (!*cause && timeout_ > 0 && t - start > timeout_) name_missing(cause, what);
+        if (!*cause) continue;
+        fail(cause);
+        return failed();
+    }
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------------------------- */
 
 /* A launcher leaves its mark in the environment. Without one MPI_Init would start daemons of its own for nothing. */
 static bool launched(void) {
@@ -34,70 +216,193 @@ static bool launched(void) {
     return false;
 }
 
+/* Processes of the same machine and the same process namespace can be looked at. */
+static Status meet_neighbours(void) {
+    struct { int64_t leader, space, pid; } mine = {rank_, 0, getpid()}, *all = mem_new((size_t)size_, sizeof *all);
+    struct stat ns;
+    MPI_Comm node;
+    if (!all) return ERR_MEMORY;
+    if (stat("/proc/self/ns/pid", &ns) == 0) mine.space = (int64_t)ns.st_ino;
+    if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node) == MPI_SUCCESS) {
+        MPI_Comm_rank(node, &local_);
+        MPI_Bcast(&mine.leader, 1, MPI_INT64_T, 0, node);
+        MPI_Comm_free(&node);
+    }
+    Status st = dist_all_gather(all, &mine, sizeof mine);
+    for (int r = 0; st == OK && r < size_; r++)
+        if (mine.space && all[r].leader == mine.leader && all[r].space == mine.space) my.peer[r].pid = (pid_t)all[r].pid;
+    free(all);
+    return st;
+}
+
 Status dist_open(int *argc, char ***argv) {
     if (!launched()) return OK;
     int provided;
-    Status st = check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
-    if (st != OK) return st;
-    started = true;
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return err_set(ERR_DIST, "MPI does not start");
+    my.started = true;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
-    MPI_Comm node;
-    if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node) == MPI_SUCCESS) {
-        MPI_Comm_rank(node, &local_);
-        MPI_Comm_free(&node);
-    }
-    return OK;
+    if (size_ == 1) return OK;
+    if (MPI_Comm_dup(MPI_COMM_WORLD, &my.watch) != MPI_SUCCESS) return err_set(ERR_DIST, "MPI gives no second communicator");
+    size_t n = (size_t)size_;
+    my.peer = mem_new(n, sizeof *my.peer);
+    my.sent[0] = mem_new(2 * n, sizeof **my.sent);
+    my.count = mem_new(4 * n, sizeof *my.count);
+    my.piece = STAGE / size_ > 64 ? STAGE / size_ : 64;
+    my.stage = mem_new(n * (size_t)my.piece, sizeof(float));
+    my.half = mem_new(n * (size_t)my.piece, sizeof *my.half);
+    if (!my.peer || !my.sent[0] || !my.count || !my.stage || !my.half) return ERR_MEMORY;
+    my.sent[1] = my.sent[0] + n;
+    my.displ = my.count + n;
+    my.in = my.count + 2 * n;
+    for (size_t i = 0; i < 2 * n; i++) my.sent[0][i] = MPI_REQUEST_NULL;
+    return meet_neighbours();
 }
 
+/* After a failure: a moment for the others to print their sentence too, because the launcher ends them when this rank ends. */
 void dist_close(void) {
-    if (started) MPI_Finalize();
-    started = false;
+    if (my.started && my.failed) {
+        nap(0.4);
+        return;
+    }
+    if (my.started) MPI_Finalize();
+    free(my.peer);
+    free(my.sent[0]);
+    free(my.count);
+    free(my.stage);
+    free(my.half);
+    memset(&my, 0, sizeof my);
     rank_ = local_ = 0;
     size_ = 1;
 }
 
-/* Counts are ints: larger transfers go in pieces. */
-enum { PIECE = 1 << 30 };
+/* ---- operations ----------------------------------------------------------------------------------------------------------- */
 
 Status dist_all_gather(void *dst, const void *src, size_t bytes) {
     if (size_ == 1) {
         if (dst != src) memmove(dst, src, bytes);
         return OK;
     }
+    const char *what;
+    MPI_Request q;
+    Status st = begin(&what, "a gather");
+    if (st != OK) return st;
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a gather of %zu bytes a rank is more than MPI takes at once", bytes);
     const void *from = (const char *)dst + (size_t)rank_ * bytes == src ? MPI_IN_PLACE : src;
-    return check(MPI_Allgather(from, (int)bytes, MPI_BYTE, dst, (int)bytes, MPI_BYTE, MPI_COMM_WORLD), "a gather");
+    return wait_for(MPI_Iallgather(from, (int)bytes, MPI_BYTE, dst, (int)bytes, MPI_BYTE, MPI_COMM_WORLD, &q), &q, what);
 }
 
-static Status all_reduce(void *x, int64_t n, size_t size, MPI_Datatype type) {
-    for (int64_t at = 0; at < n && size_ > 1; at += PIECE / 8) {
-        int64_t m = n - at < PIECE / 8 ? n - at : PIECE / 8;
-        Status st = check(MPI_Allreduce(MPI_IN_PLACE, (char *)x + (size_t)at * size, (int)m, type, MPI_SUM, MPI_COMM_WORLD), "a sum over ranks");
-        if (st != OK) return st;
+Status dist_broadcast(void *x, size_t bytes, int root) {
+    if (size_ == 1) return OK;
+    const char *what;
+    MPI_Request q;
+    Status st = begin(&what, "a broadcast");
+    if (st != OK) return st;
+    if (bytes > INT_MAX) return err_set(ERR_DIST, "a broadcast of %zu bytes is more than MPI takes at once", bytes);
+    return wait_for(MPI_Ibcast(x, (int)bytes, MPI_BYTE, root, MPI_COMM_WORLD, &q), &q, what);
+}
+
+Status dist_barrier(void) {
+    if (size_ == 1) return OK;
+    const char *what;
+    MPI_Request q;
+    Status st = begin(&what, "a barrier");
+    return st != OK ? st : wait_for(MPI_Ibarrier(MPI_COMM_WORLD, &q), &q, what);
+}
+
+/* Few numbers: everybody gets everybody's and adds them in rank order. */
+Status dist_all_reduce_f64(double *x, int64_t n) {
+    if (size_ == 1 || n == 0) return OK;
+    double *all = mem_new((size_t)size_ * (size_t)n, sizeof *all);
+    if (!all) return dist_agree(ERR_MEMORY);
+    if (!op_) op_ = "a sum over ranks";
+    Status st = dist_all_gather(all, x, (size_t)n * sizeof *x);
+    for (int64_t i = 0; st == OK && i < n; i++) {
+        x[i] = 0;
+        for (int r = 0; r < size_; r++) x[i] += all[r * n + i];
+    }
+    free(all);                                               /* after a failure too: MPI is not asked again */
+    return st;
+}
+
+/* The elements [at, at + piece) of every rank's part: how many and where, in the array or in the staging buffers. */
+static void pieces(int64_t total, int64_t at, bool staged) {
+    for (int r = 0; r < size_; r++) {
+        DistPart p = dist_part(total, r);
+        int64_t n = p.n - at < my.piece ? p.n - at : my.piece;
+        my.count[r] = n > 0 ? (int)n : 0;
+        my.displ[r] = staged ? r * my.piece : n > 0 ? (int)(p.at + at) : 0;
+    }
+}
+
+static void to_half(const float *x, int64_t total, int64_t at, int first, int last) {
+    for (int r = first; r <= last; r++)
+        dtype_from_f32(my.half + (size_t)r * (size_t)my.piece, DT_BF16, x + dist_part(total, r).at + at, (size_t)my.count[r]);
+}
+
+/* Everybody's share of the own piece arrives in my.stage, a row a rank; added up in rank order, the own share in its place. */
+static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at, bool half) {
+    MPI_Request q;
+    int *in = my.in, *place = my.in + size_;
+    MPI_Datatype type = half ? MPI_UINT16_T : MPI_FLOAT;
+    pieces(total, at, half);
+    int64_t n = my.count[rank_];
+    for (int r = 0; r < size_; r++) in[r] = (int)n, place[r] = r * my.piece;
+    if (half) to_half(x, total, at, 0, size_ - 1);
+    Status st = wait_for(MPI_Ialltoallv(half ? (void *)my.half : x, my.count, my.displ, type, my.stage, in, place, type, MPI_COMM_WORLD, &q), &q, what);
+    if (st != OK || !n) return st;
+    float *own = x + dist_part(total, rank_).at + at;
+    const float *f = my.stage;
+    const uint16_t *h = my.stage;
+    for (int64_t i = 0; i < n; i++) {
+        float s = half ? bf16_to_f32(h[i]) : f[i];
+        for (int r = 1; r < size_; r++) s += half ? bf16_to_f32(h[(int64_t)r * my.piece + i]) : f[(int64_t)r * my.piece + i];
+        own[i] = s;
     }
     return OK;
 }
 
-Status dist_all_reduce_f32(float *x, int64_t n) { return all_reduce(x, n, sizeof *x, MPI_FLOAT); }
-Status dist_all_reduce_f64(double *x, int64_t n) { return all_reduce(x, n, sizeof *x, MPI_DOUBLE); }
-
-Status dist_broadcast(void *x, size_t bytes, int root) {
-    if (size_ == 1) return OK;
-    if (bytes > INT_MAX) return err_set(ERR_DIST, "a broadcast of %zu bytes is more than MPI takes at once", bytes);
-    return check(MPI_Bcast(x, (int)bytes, MPI_BYTE, root, MPI_COMM_WORLD), "a broadcast");
+static Status gather_piece(const char *what, float *x, int64_t total, int64_t at, bool half) {
+    MPI_Request q;
+    pieces(total, at, half);
+    if (!half)
+        return wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, my.count, my.displ, MPI_FLOAT, MPI_COMM_WORLD, &q), &q, what);
+    to_half(x, total, at, rank_, rank_);
+    Status st = wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_UINT16_T, my.half, my.count, my.displ, MPI_UINT16_T, MPI_COMM_WORLD, &q), &q, what);
+    for (int r = 0; st == OK && r < size_; r++)
+        dtype_to_f32(x + dist_part(total, r).at + at, my.half + (size_t)r * (size_t)my.piece, DT_BF16, (size_t)my.count[r]);
+    return st;
 }
 
-Status dist_barrier(void) { return size_ == 1 ? OK : check(MPI_Barrier(MPI_COMM_WORLD), "a barrier"); }
+typedef Status PieceFn(const char *what, float *x, int64_t total, int64_t at, bool half);
+
+static Status by_pieces(PieceFn *piece, const char *plain, float *x, int64_t total, bool half) {
+    if (size_ == 1) return OK;
+    BUG_ON(total > INT_MAX, "dist: %lld elements at once", (long long)total);
+    const char *what;
+    Status st = begin(&what, plain);
+    int64_t most = dist_part(total, 0).n;
+    for (int64_t at = 0; st == OK && at < most; at += my.piece) st = piece(what, x, total, at, half);
+    return st;
+}
+
+Status dist_reduce_parts(float *x, int64_t total, bool half) { return by_pieces(reduce_piece, "a sum over ranks", x, total, half); }
+Status dist_gather_parts(float *x, int64_t total, bool half) { return by_pieces(gather_piece, "a gather of parts", x, total, half); }
+
+/* ---- agreeing ------------------------------------------------------------------------------------------------------------- */
 
 Status dist_agree(Status mine) {
-    if (size_ == 1) return mine;
-    struct { int value, rank; } here = {mine != OK, rank_}, all;
-    Status st = check(MPI_Allreduce(&here, &all, 1, MPI_2INT, MPI_MAXLOC, MPI_COMM_WORLD), "agreeing on the state");
-    if (st != OK) return st;
-    if (!all.value || mine != OK) return mine;
-    return err_set(ERR_DIST, "rank %d failed (its own message says why)", all.rank);
+    if (size_ == 1 || (my.failed && mine != OK)) return mine;
+    if (mine != OK) {
+        char cause[CAUSE_SIZE], own[CAUSE_SIZE];
+        snprintf(own, sizeof own, "%s", err_message());
+        snprintf(cause, sizeof cause, "rank %d failed%s: %.*s", rank_, in_step(), CAUSE_SIZE - 64, own);
+        fail(cause);
+        return mine;
+    }
+    if (!op_) op_ = "agreeing on the state";
+    return dist_barrier();
 }
 
 const char *dist_version(void) {
@@ -118,15 +423,16 @@ Status dist_open(int *argc, char ***argv) {
     return OK;
 }
 
-void dist_close(void) { started = false; }
+void dist_close(void) {}
 
 Status dist_all_gather(void *dst, const void *src, size_t bytes) {
     if (dst != src) memmove(dst, src, bytes);
     return OK;
 }
 
-Status dist_all_reduce_f32(float *x, int64_t n) { (void)x, (void)n; return OK; }
 Status dist_all_reduce_f64(double *x, int64_t n) { (void)x, (void)n; return OK; }
+Status dist_reduce_parts(float *x, int64_t total, bool half) { (void)x, (void)total, (void)half; return OK; }
+Status dist_gather_parts(float *x, int64_t total, bool half) { (void)x, (void)total, (void)half; return OK; }
 Status dist_broadcast(void *x, size_t bytes, int root) { (void)x, (void)bytes, (void)root; return OK; }
 Status dist_barrier(void) { return OK; }
 Status dist_agree(Status mine) { return mine; }

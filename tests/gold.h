@@ -28,6 +28,7 @@ Status gold_train(Case *c);
 Status gold_schedule(Case *c);
 Status gold_generate(Case *c);
 Status gold_retrieval(Case *c);
+Status gold_ranks(Case *c);            /* ERR_MISSING: what it takes is not there */
 Status gold_greedy(Case *c);          /* part of a step case that has "greedy" */
 
 /* Records |error| against its tolerance; not-a-number counts as infinite. */

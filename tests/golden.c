@@ -2,7 +2,8 @@
  *
  *     build/release/golden DIR [device=cpu|cuda] [precision=f32|bf16]
  *
- * Under mpirun every rank runs every case and prints it: for kinds that share work among ranks (retrieval).
+ * Under mpirun every rank runs every case and prints it: for kinds that share work among ranks (retrieval). Kind ranks starts its
+ * processes itself.
  *
  * Kinds without a runner here are listed as not supported and never counted as passed. Exit code 1 when a case failed, or when
  * nothing was found. */
@@ -22,6 +23,7 @@ static const struct { const char *kind; GoldFn *run; } kinds[] = {
     {"schedule", gold_schedule},
     {"generate", gold_generate},
     {"retrieval", gold_retrieval},
+    {"ranks", gold_ranks},
 };
 
 typedef struct { const Backend *b; DType precision; int passed, failed, unsupported; } Tally;
@@ -47,6 +49,12 @@ static void run_case(Tally *t, const char *dir, const char *file) {
         Status st = run(&c);
         if (st == OK && json_get(doc, "greedy")) st = gold_greedy(&c);
         bool ok = st == OK && c.compared > 0 && c.worst <= 1.0;
+        if (st == ERR_MISSING) {
+            printf("-     %-12s %-9s %s\n", c.name, c.kind, err_message());
+            t->unsupported++;
+            json_free(doc);
+            return;
+        }
         if (st != OK) printf("FAIL  %-12s %-9s %s\n", c.name, c.kind, err_message());
         else printf("%s  %-12s %-9s %4d compared, worst %.2g of its tolerance (%s)\n", ok ? "ok  " : "FAIL", c.name, c.kind, c.compared,
                     c.worst, c.worst_what);
@@ -94,7 +102,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: golden DIR [device=cpu|cuda] [precision=f32|bf16]\n");
         return 2;
     }
-    if (dist_open(&argc, &argv) != OK || backend_open(&t.b, device, t.precision, 0) != OK) {
+    if (dist_open(&argc, &argv) != OK || backend_open(&t.b, device, t.precision, dist_local_rank()) != OK ||
+        dist_open_device(t.b) != OK) {
         fprintf(stderr, "golden: %s\n", err_message());
         return 1;
     }
