@@ -112,11 +112,12 @@ static void put(Ptb *p, const char *s, size_t n) {
 }
 
 /* What a symbol of a copied token is printed as, if not as itself. */
-static const char *replacement(uint8_t symbol, bool quotes) {
+static const char *replacement(uint8_t symbol, int form) {
+    bool quotes = form == QUOTES;
     switch (symbol) {
     case ' ': case '\t': return "\xC2\xA0";
-    case '(': return "-lrb-";
-    case ')': return "-rrb-";
+    case '(': return form == MARKUP ? NULL : "-lrb-";
+    case ')': return form == MARKUP ? NULL : "-rrb-";
     case SHY: return "";
     case APOS: case RSINGLE: return quotes ? "'" : NULL;
     case LSINGLE: return quotes ? "`" : NULL;
@@ -127,11 +128,11 @@ static const char *replacement(uint8_t symbol, bool quotes) {
 }
 
 /* A token that is not plain ASCII. Lower case depends on the neighbours (final sigma), so it is taken as a whole. */
-static Status put_wide(Ptb *p, const char *text, size_t from, size_t to, bool quotes) {
+static Status put_wide(Ptb *p, const char *text, size_t from, size_t to, int form) {
     Status st = OK;
     p->word.n = p->lower.n = 0;
     for (size_t i = from; i < to && !st; i++) {
-        const char *r = replacement(p->symbols[i], quotes);
+        const char *r = replacement(p->symbols[i], form);
         st = r ? uni_decode(&p->word, r, strlen(r))
                : uni_decode(&p->word, text + p->at[i], p->at[i + 1] - p->at[i]);
     }
@@ -143,7 +144,7 @@ static Status put_wide(Ptb *p, const char *text, size_t from, size_t to, bool qu
 }
 
 /* Symbols [from, to) of the caption as a copied token. */
-static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, bool quotes) {
+static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, int form) {
     Status st;
     size_t begin = p->nout;
     if ((st = reserve(p, to - from))) return st;
@@ -151,7 +152,7 @@ static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, bool qu
         uint8_t c = p->symbols[i];
         if (c >= 128 || c <= ' ' || c == '(' || c == ')') {
             p->nout = begin;
-            return put_wide(p, text, from, to, quotes);
+            return put_wide(p, text, from, to, form);
         }
         p->out[p->nout++] = (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
     }
@@ -212,7 +213,7 @@ static Status put_token(Ptb *p, const char *text, size_t from, size_t to, const 
     if ((st = reserve(p, 16))) return st;
     if (space) put(p, " ", 1);
     if (rule->form == TEXT) put(p, rule->text, strlen(rule->text));
-    else if ((st = put_copy(p, text, from, to, rule->form == QUOTES))) return st;
+    else if ((st = put_copy(p, text, from, to, rule->form))) return st;
     if (rule->form == AMPS) drop_entities(p, begin);
     if (!raw && deleted(p->out + begin + space, p->nout - begin - space)) p->nout = begin;
     return OK;
@@ -230,10 +231,10 @@ static Status run(Ptb *p, const char *text, size_t n, bool raw, const char **out
     if ((st = decode(p, text, n, &count))) return st;
     while (i < count) {
         const struct PtbRule *rule;
-        size_t matched, used;
+        size_t matched, used, ahead = count + TAIL - i;
         int r;
         if (is_blank(p->symbols[i]) || p->symbols[i] == OTHER) { i++; continue; }
-        r = dfa_match(p->dfa, p->symbols + i, count + TAIL - i, &matched);
+        r = dfa_match(p->dfa, p->symbols + i, ahead < PTB_MAX_TOKEN ? ahead : PTB_MAX_TOKEN, &matched);
         if (r < 0) { i++; continue; }   /* a character that means something inside a word only */
         rule = &PTB_RULES[r];
         used = take(rule->take, p->symbols + i, matched);

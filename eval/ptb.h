@@ -13,7 +13,10 @@
 
 #include "kernels/err.h"
 
-enum { PTB_MAX_BYTES = 1 << 16 };   /* of one caption */
+enum {
+    PTB_MAX_BYTES = 1 << 16,   /* of one caption */
+    PTB_MAX_TOKEN = 4096       /* characters: what is longer is split there, so that no caption takes long */
+};
 
 typedef struct Ptb Ptb;
 
