@@ -30,7 +30,7 @@ static void enter(void) {
         H5dont_atexit();                                  /* it crashes there after a write that failed */
         H5open();
     }
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);                /* a library built for threads prints errors in each new one */
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);                /* each thread has its own where HDF5 knows threads */
 }
 
 static Status leave(Status st) {

@@ -28,7 +28,7 @@ typedef struct {
     const char *split;             /* as set_select */
     bool images;                   /* sample images, not pairs */
     bool shuffle;                  /* false: in order, view 0, caption 0 of an image: for evaluation */
-    bool drop_last;                /* a last batch of less than G samples is left out; else it comes short (not in parts) */
+    bool drop_last;                /* a last batch of less than G samples is left out; parts need it */
     int64_t B;                     /* pairs a step on each rank */
     int rank, ranks;               /* ranks 0 counts as 1 */
     uint64_t seed;
