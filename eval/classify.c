@@ -11,7 +11,7 @@
 #include "data/strmap.h"
 #include "kernels/mem.h"
 
-/* ---- names ------------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static Status read_text(const char *path, char **text) {
     enum { MOST = 64 << 20 };
@@ -24,7 +24,8 @@ static Status read_text(const char *path, char **text) {
         if (n + 1 >= room) {
             char *more = room < MOST ? mem_grow(*text, room = room ? 2 * room : 65536, 1) : NULL;
             if (!more) {
-                st = room >= MOST ? err_set(ERR_FORMAT, "%s is no list of names: it has more than %d bytes", path, MOST) : ERR_MEMORY;
+                st = room >= MOST ? err_set(ERR_FORMAT, "%s is no list of names: it has more than %d bytes", path, MOST)
+                                  : ERR_MEMORY;
                 break;
             }
             *text = more;
@@ -35,7 +36,8 @@ static Status read_text(const char *path, char **text) {
     }
     if (st == OK && ferror(f)) st = err_set(ERR_IO, "%s cannot be read: %s", path, strerror(errno));
     if (st == OK) (*text)[n] = 0;
-    if (st == OK && strlen(*text) != n) st = err_set(ERR_FORMAT, "%s is no text: byte %zu is zero", path, strlen(*text));
+    if (st == OK && strlen(*text) != n)
+        st = err_set(ERR_FORMAT, "%s is no text: byte %zu is zero", path, strlen(*text));
     fclose(f);
     return st;
 }
@@ -64,7 +66,8 @@ Status classes_read(Classes *c, const char *path) {
         line++;
         s = trim(s);
         if (!*s) continue;
-        if (classes_find(c, s, strlen(s)) >= 0) st = err_set(ERR_FORMAT, "%s:%lld: class '%s' stands there twice", path, (long long)line, s);
+        if (classes_find(c, s, strlen(s)) >= 0)
+            st = err_set(ERR_FORMAT, "%s:%lld: class '%s' stands there twice", path, (long long)line, s);
         else c->name[c->n++] = s;
     }
     if (st == OK && c->n == 0) st = err_set(ERR_FORMAT, "%s names no class; it wants one name a line", path);
@@ -78,7 +81,7 @@ void classes_free(Classes *c) {
     *c = (Classes){0};
 }
 
-/* ---- features ---------------------------------------------------------------------------------------------------------- */
+/* ---- features ---------------------------------------------------------------------------------------------------- */
 
 static char *fill_in(const char *template, const char *name) {
     const char *hole = strstr(template, "{}");
@@ -98,7 +101,8 @@ static void mean_feature(float *out, const float *T, int64_t n, int64_t Z) {
 }
 
 /* One class at a time: its texts, their features, their mean. */
-static Status one_class(const char *name, char *const *templates, int64_t n, Evaluation *e, float *T, float *out, EvalProgress *p) {
+static Status one_class(const char *name, char *const *templates, int64_t n, Evaluation *e, float *T, float *out,
+                        EvalProgress *p) {
     char **texts = mem_new((size_t)n, sizeof *texts);
     EvalSet s = {0};
     Status st = texts ? OK : ERR_MEMORY;
@@ -133,7 +137,7 @@ Status classes_features(const Classes *c, const char *templates, Evaluation *e, 
     return st;
 }
 
-/* ---- truth ------------------------------------------------------------------------------------------------------------- */
+/* ---- truth ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const Classes *c;
@@ -152,7 +156,8 @@ static Status label_row(void *ctx, int64_t line, size_t n, const char *const *fi
     (void)line;
     Labels *l = ctx;
     if (!l->columns) {
-        l->image = column(n, fields, "image", "image_id"), l->label = column(n, fields, "label", "class"), l->columns = n;
+        l->image = column(n, fields, "image", "image_id"), l->label = column(n, fields, "label", "class"),
+        l->columns = n;
         if (l->image == n || l->label == n) return err_set(ERR_FORMAT, "the header has no columns image and label");
         return OK;
     }
@@ -163,7 +168,9 @@ static Status label_row(void *ctx, int64_t line, size_t n, const char *const *fi
     int64_t k = classes_find(l->c, label, strlen(label));
     long number = strtol(label, &end, 10);
     if (k < 0 && *label && !*end && number >= 0 && number < l->c->n) k = number;
-    if (k < 0) return err_set(ERR_FORMAT, "'%s' is no class: neither one of the %lld names nor a number below that", label, (long long)l->c->n);
+    if (k < 0)
+        return err_set(ERR_FORMAT, "'%s' is no class: neither one of the %lld names nor a number below that", label,
+                       (long long)l->c->n);
     l->truth[*at] = (int32_t)k;
     return OK;
 }

@@ -1,5 +1,5 @@
-/* cmd_classify: zero-shot classification of a split's images: the five best classes of each (classify.jsonl), and, where the true
- * class is known, how often the first or one of the five is right (classify.json). */
+/* cmd_classify: zero-shot classification of a split's images: the five best classes of each (classify.jsonl), and,
+ * where the true class is known, how often the first or one of the five is right (classify.json). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +59,8 @@ static Status score_images(Classify *w) {
     }
     free(I);
     if (st == OK) evaluation_progress_end(&w->e, &p);
-    if (st == OK && !w->finite) st = err_set(ERR_NUMERIC, "scores are not finite: the model or its features are broken");
+    if (st == OK && !w->finite)
+        st = err_set(ERR_NUMERIC, "scores are not finite: the model or its features are broken");
     return st;
 }
 
@@ -144,7 +145,8 @@ static Status write_all(const Classify *w, const Options *o) {
 static Status open_work(Classify *w, const Options *o) {
     Status st = options_require(o, "classify.names");
     if (st == OK) st = classes_read(&w->c, opt_str(o, "classify.names"));
-    if (st == OK) st = evaluation_open(&w->e, o, &(EvaluationSpec){.data = USE_DATA, .split = true, .one_process = true});
+    if (st == OK)
+        st = evaluation_open(&w->e, o, &(EvaluationSpec){.data = USE_DATA, .split = true, .one_process = true});
     if (st != OK) return st;
     size_t images = (size_t)w->e.set.NI, classes = (size_t)w->c.n;
     w->features = mem_new(classes, (size_t)w->e.use.d.Z * sizeof *w->features);
@@ -168,10 +170,12 @@ Status cmd_classify(const Options *o) {
         if (st == OK) st = score_images(&w);
         if (st == OK) {
             count(&w);
-            status_say("%s on %s (%s): %lld images, %lld classes", w.e.use.path, set_path(w.e.set.set), w.e.use.split, (long long)w.e.set.NI, (long long)w.c.n);
+            status_say("%s on %s (%s): %lld images, %lld classes", w.e.use.path, set_path(w.e.set.set), w.e.use.split,
+                       (long long)w.e.set.NI, (long long)w.c.n);
             if (w.known)
-                status_say("top-1 %.1f %%, top-5 %.1f %% of %lld images whose class is known; chance %.1f %%", percent(w.first, w.known), percent(w.five, w.known),
-                           (long long)w.known, 100.0 / (double)w.c.n);
+                status_say("top-1 %.1f %%, top-5 %.1f %% of %lld images whose class is known; chance %.1f %%",
+                           percent(w.first, w.known), percent(w.five, w.known), (long long)w.known,
+                           100.0 / (double)w.c.n);
             st = write_all(&w, o);
         }
     }

@@ -1,6 +1,6 @@
 /* cmd_embed: query features of images and features of texts, as HDF5, for use elsewhere:
  *
- *     /images/queries   f32 (N,Q,Z)   normalised; the similarity of an image and a text is the largest of Q dot products
+ *     /images/queries   f32 (N,Q,Z)   normalised; an image and a text are as similar as the largest of Q dot products
  *     /images/image_id  text (N)
  *     /texts/features   f32 (M,Z)     normalised; /texts/image  i64 (M): the row of its image
  *     /texts/offset     u64 (M+1)     caption m is /texts/bytes [offset[m], offset[m+1])
@@ -145,7 +145,9 @@ Status cmd_embed(const Options *o) {
     if (st == OK) st = fill(&e, part, queries, features);
     if (st == OK) st = outfile_rename(part, path);
     if (st == OK) st = outfile_sync_parent(path);
-    if (st == OK) status_say("%s: %lld images of %d queries of %d, %lld texts", path, (long long)e.set.NI, e.use.d.Q, e.use.d.Z, (long long)e.set.NT);
+    if (st == OK)
+        status_say("%s: %lld images of %d queries of %d, %lld texts", path, (long long)e.set.NI, e.use.d.Q, e.use.d.Z,
+                   (long long)e.set.NT);
     else if (part) unlink(part);
 done:
     status_end();

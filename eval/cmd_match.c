@@ -1,5 +1,6 @@
-/* cmd_match: how well given texts fit given images: the matching head's probability and the cosine of the contrastive features.
- * Pairs come from a caption file that names images of the data set, or are the captions of a split with their own images. */
+/* cmd_match: how well given texts fit given images: the matching head's probability and the cosine of the
+ * contrastive features. Pairs come from a caption file that names images of the data set, or are the captions of a
+ * split with their own images. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,9 @@ static Status find_images(const Match *m, const char *path, int64_t *image) {
     for (int64_t i = 0; st == OK && i < m->a.count; i++) {
         const int64_t *at = strmap_get(&ids, m->a.images[i].image);
         if (at) image[i] = *at;
-        else st = err_set(ERR_USAGE, "%s: image '%s' is not in %s, which names its images like '%s'", path, m->a.images[i].image, set_path(set), set_image_id(set, 0));
+        else
+            st = err_set(ERR_USAGE, "%s: image '%s' is not in %s, which names its images like '%s'", path,
+                         m->a.images[i].image, set_path(set), set_image_id(set, 0));
     }
     strmap_free(&ids);
     return st;
@@ -78,7 +81,8 @@ static void print_pairs(const Match *m) {
     for (int64_t t = 0; t < s->NT; t++) {
         size_t n;
         const char *text = text_of(m, t, &n);
-        printf("%.4f\t%.4f\t%s\t", probability(m->pairs.logit + 2 * t), cosine(m, t), set_image_id(s->set, s->image[s->owner[t]]));
+        printf("%.4f\t%.4f\t%s\t", probability(m->pairs.logit + 2 * t), cosine(m, t),
+               set_image_id(s->set, s->image[s->owner[t]]));
         for (size_t k = 0; k < n; k++) putchar((unsigned char)text[k] < ' ' ? ' ' : text[k]);
         putchar('\n');
     }
@@ -106,8 +110,8 @@ static Status write_pairs(const Match *m, const char *path) {
     }
     double all = (double)s->NT;
     if ((st = result_write(&f, OK, path))) return st;
-    status_say("%s: %lld pairs, mean probability of a match %.3f, %.1f %% above one half, mean cosine %.3f", path, (long long)s->NT, match / all,
-               100 * (double)fit / all, cos / all);
+    status_say("%s: %lld pairs, mean probability of a match %.3f, %.1f %% above one half, mean cosine %.3f", path,
+               (long long)s->NT, match / all, 100 * (double)fit / all, cos / all);
     return OK;
 }
 
@@ -119,7 +123,8 @@ Status cmd_match(const Options *o) {
     if (st != OK) return st;
     if (*pairs && (st = read_pairs(&m, pairs))) goto done;
     if (!m.e.set.NT) {
-        st = err_set(ERR_USAGE, "split %s of %s has no captions; name a caption file (match.pairs=...)", m.e.use.split, m.e.use.data);
+        st = err_set(ERR_USAGE, "split %s of %s has no captions; name a caption file (match.pairs=...)", m.e.use.split,
+                     m.e.use.data);
         goto done;
     }
     if (opt_bool(o, "dry_run")) {

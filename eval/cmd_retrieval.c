@@ -1,5 +1,5 @@
-/* cmd_retrieval: recall of a model on a split, by cosine and re-ranked by matching; a table, retrieval.json and, a line a query,
- * retrieval.jsonl. */
+/* cmd_retrieval: recall of a model on a split, by cosine and re-ranked by matching; a table, retrieval.json and, a
+ * line a query, retrieval.jsonl. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +37,7 @@ static void close_work(Work *w) {
     evaluation_close(&w->e);
 }
 
-/* ---- computing --------------------------------------------------------------------------------------------------------- */
+/* ---- computing --------------------------------------------------------------------------------------------------- */
 
 static Status candidates(Work *w, const Options *o) {
     const EvalSet *s = &w->e.set;
@@ -46,7 +46,8 @@ static Status candidates(Work *w, const Options *o) {
     int64_t k = w->main == RANK_ITC ? SHOWN : opt_int(o, "retrieval.k");
     int folds = (int)opt_int(o, "retrieval.folds");
     Status st = retrieval_open(&w->whole, recall_feature_rows, &f, s->NI, s->NT, s->owner, k, 1);
-    if (st == OK && folds > 1) st = retrieval_open(&w->folds, recall_feature_rows, &f, s->NI, s->NT, s->owner, k, folds);
+    if (st == OK && folds > 1)
+        st = retrieval_open(&w->folds, recall_feature_rows, &f, s->NI, s->NT, s->owner, k, folds);
     if (st != OK) return st;
     w->itc_txt = mem_new((size_t)s->NI, sizeof *w->itc_txt);
     w->itc_img = mem_new((size_t)s->NT, sizeof *w->itc_img);
@@ -59,7 +60,7 @@ static Status candidates(Work *w, const Options *o) {
 static Status rerank(Work *w) {
     const Retrieval *both[2] = {&w->whole, &w->folds};
     int n = w->folds.folds ? 2 : 1;
-    Status st = pairs_of_candidates(&w->pairs, both, n);
+    Status st = dist_agree(pairs_of_candidates(&w->pairs, both, n));
     if (st != OK) return st;
     w->shared = pairs_share(&w->pairs);
     EvalProgress p = evaluation_progress(&w->e, "re-rank", "pairs", w->shared);
@@ -71,14 +72,14 @@ static Status rerank(Work *w) {
     evaluation_progress_end(&w->e, &p);
     Retrieval *r[2] = {&w->whole, &w->folds};
     for (int k = 0; k < n; k++) {
-        static const RankRule twice[2][2] = {{RANK_SUM, RANK_ITM}, {RANK_ITM, RANK_SUM}};    /* the main one last: it stays */
+        static const RankRule twice[2][2] = {{RANK_SUM, RANK_ITM}, {RANK_ITM, RANK_SUM}}; /* the last one stays */
         pairs_fill(&w->pairs, r[k]);
         for (int j = 0; st == OK && j < 2; j++) st = retrieval_rank(r[k], twice[w->main == RANK_SUM][j]);
     }
     return st;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static void print_table(const Retrieval *r, RankRule main) {
     recall_print_head();
@@ -89,21 +90,24 @@ static void print_table(const Retrieval *r, RankRule main) {
 
 static void print_all(const Work *w) {
     const EvalSet *s = &w->e.set;
-    status_say("%s on %s (%s): %lld images, %lld texts", w->e.use.path, set_path(s->set), w->e.use.split, (long long)s->NI, (long long)s->NT);
+    status_say("%s on %s (%s): %lld images, %lld texts", w->e.use.path, set_path(s->set), w->e.use.split,
+               (long long)s->NI, (long long)s->NT);
     print_table(&w->whole, w->main);
     if (w->folds.folds) {
         status_say("mean of %d folds of %lld images:", w->folds.folds, (long long)(s->NI / w->folds.folds));
         print_table(&w->folds, w->main);
     }
     if (w->main != RANK_ITC)
-        status_say("%lld candidates hold a true one for %.1f %% of images, %.1f %% of texts; %lld pairs of %.3g GFLOP, %.4g/s", (long long)w->whole.k,
-                   w->whole.txt_covered, w->whole.img_covered, (long long)w->pairs.n, w->gflop_a_pair, w->seconds > 0 ? (double)w->pairs.n / w->seconds : 0);
+        status_say("a true one is among the first %lld of %.1f %% of images, %.1f %% of texts; %lld pairs of %.3g "
+                   "GFLOP, %.4g/s",
+                   (long long)w->whole.k, w->whole.txt_covered, w->whole.img_covered, (long long)w->pairs.n,
+                   w->gflop_a_pair, w->seconds > 0 ? (double)w->pairs.n / w->seconds : 0);
     int64_t without = 0;
     for (int64_t i = 0; i < s->NI; i++) without += set_ncaptions(s->set, s->image[i]) == 0;
     if (without) status_say("%lld images have no caption: they count as misses", (long long)without);
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static void write_rules(JsonWriter *w, const Retrieval *r, RankRule main) {
     for (int k = 0; k < RANK_RULES; k++) {
@@ -165,7 +169,8 @@ static void write_rank(JsonWriter *j, const char *key, int32_t rank) {
 }
 
 /* One query: where its true one came (from 0), and the first places. own: the image the hits must show. */
-static void write_query(JsonWriter *j, const Work *w, const TopK *list, int64_t row, bool texts, int32_t rank, int32_t itc_rank, int32_t own) {
+static void write_query(JsonWriter *j, const Work *w, const TopK *list, int64_t row, bool texts, int32_t rank,
+                        int32_t itc_rank, int32_t own) {
     const EvalSet *s = &w->e.set;
     const Hit *h = topk_row(list, row);
     write_rank(j, "rank", rank);
@@ -221,7 +226,7 @@ static Status write_all(const Work *w, const Options *o) {
     return st;
 }
 
-/* ---- the command --------------------------------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static void describe(const Work *w, const Options *o) {
     const EvalSet *s = &w->e.set;
@@ -229,7 +234,8 @@ static void describe(const Work *w, const Options *o) {
     double features = (double)(s->NI * d->Q + s->NT) * (double)d->Z * sizeof(float) / (1 << 20);
     int64_t k = opt_int(o, "retrieval.k"), kt = k < s->NT ? k : s->NT, ki = k < s->NI ? k : s->NI;
     options_print(o, stdout);
-    status_say("%lld images and %lld texts: %.1f MiB of features in memory", (long long)s->NI, (long long)s->NT, features);
+    status_say("%lld images and %lld texts: %.1f MiB of features in memory", (long long)s->NI, (long long)s->NT,
+               features);
     if (w->main != RANK_ITC) status_say("at most %lld pairs to re-rank", (long long)(s->NI * kt + s->NT * ki));
 }
 
@@ -244,12 +250,12 @@ Status cmd_retrieval(const Options *o) {
         goto done;
     }
     if (w.e.set.NT == 0) {
-        st = err_set(ERR_USAGE, "%s: none of the %lld images of split %s has a caption: there is nothing to retrieve", set_path(w.e.set.set),
-                     (long long)w.e.set.NI, w.e.use.split);
+        st = err_set(ERR_USAGE, "%s: none of the %lld images of split %s has a caption: there is nothing to retrieve",
+                     set_path(w.e.set.set), (long long)w.e.set.NI, w.e.use.split);
         goto done;
     }
     if ((st = evaluation_features(&w.e, &w.I, &w.T))) goto done;
-    if ((st = candidates(&w, o))) goto done;
+    if ((st = dist_agree(candidates(&w, o)))) goto done;
     if (w.main != RANK_ITC && (st = rerank(&w))) goto done;
     if (w.e.speaks) {
         print_all(&w);

@@ -1,5 +1,5 @@
-/* cmd_score: the metrics of results that lie in files: captions against what people wrote (score.h), or recall of a matrix of
- * similarities (retrieval.h). Needs no model. */
+/* cmd_score: the metrics of results that lie in files: captions against what people wrote (score.h), or recall of a
+ * matrix of similarities (retrieval.h). Needs no model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "eval/score.h"
 #include "kernels/mem.h"
 
-/* ---- captions ---------------------------------------------------------------------------------------------------------- */
+/* ---- captions ---------------------------------------------------------------------------------------------------- */
 
 static const char *given(const char *text) { return *text ? text : NULL; }
 
@@ -32,7 +32,7 @@ static Status score_captions(const Options *o) {
     return st;
 }
 
-/* ---- a matrix ---------------------------------------------------------------------------------------------------------- */
+/* ---- a matrix ---------------------------------------------------------------------------------------------------- */
 
 typedef struct { const char *path; int64_t NI, NT; } Matrix;
 
@@ -40,8 +40,10 @@ static Status open_matrix(const char *path, NpyFile **f) {
     Status st = npy_open(f, path, NULL);
     if (st != OK) return st;
     const NpyArray *a = npy_array(*f);
-    if (a->ndim == 2 && (a->dtype == DT_F32 || a->dtype == DT_F64 || a->dtype == DT_F16 || a->dtype == DT_BF16)) return OK;
-    st = err_set(ERR_FORMAT, "%s holds %d dimensions of %s; similarities are 2, images by texts, of f2, f4 or f8", path, a->ndim, dtype_name(a->dtype));
+    if (a->ndim == 2 && (a->dtype == DT_F32 || a->dtype == DT_F64 || a->dtype == DT_F16 || a->dtype == DT_BF16))
+        return OK;
+    st = err_set(ERR_FORMAT, "%s holds %d dimensions of %s; similarities are 2, images by texts, of f2, f4 or f8", path,
+                 a->ndim, dtype_name(a->dtype));
     npy_close(*f);
     *f = NULL;
     return st;
@@ -75,11 +77,13 @@ static Status owners_of_list(const char *path, const Matrix *m, int32_t *owner) 
     Status st = json_parse_file(&doc, path);
     if (st != OK) return st;
     if (json_type(doc) != J_ARRAY || json_len(doc) != (size_t)m->NT)
-        st = err_set(ERR_FORMAT, "%s: a list of %lld numbers is wanted, the image of each text of %s", path, (long long)m->NT, m->path);
+        st = err_set(ERR_FORMAT, "%s: a list of %lld numbers is wanted, the image of each text of %s", path,
+                     (long long)m->NT, m->path);
     for (int64_t t = 0; st == OK && t < m->NT; t++) {
         int64_t i;
         if (!json_int(json_at(doc, (size_t)t), &i) || i < 0 || i >= m->NI)
-            st = err_set(ERR_FORMAT, "%s: item %lld is no image, which is a number from 0 to %lld", path, (long long)t, (long long)m->NI - 1);
+            st = err_set(ERR_FORMAT, "%s: item %lld is no image, which is a number from 0 to %lld", path, (long long)t,
+                         (long long)m->NI - 1);
         else owner[t] = (int32_t)i;
     }
     json_free(doc);
@@ -89,8 +93,10 @@ static Status owners_of_list(const char *path, const Matrix *m, int32_t *owner) 
 static Status owners(const char *path, const Matrix *m, int32_t *owner) {
     if (*path) return owners_of_list(path, m, owner);
     if (m->NT % m->NI)
-        return err_set(ERR_USAGE, "%s has %lld texts, which is no multiple of its %lld images; name the image of each text (score.owner=...)", m->path,
-                       (long long)m->NT, (long long)m->NI);
+        return err_set(
+            ERR_USAGE,
+            "%s has %lld texts, which is no multiple of its %lld images; name the image of each text (score.owner=...)",
+            m->path, (long long)m->NT, (long long)m->NI);
     for (int64_t t = 0; t < m->NT; t++) owner[t] = (int32_t)(t / (m->NT / m->NI));
     return OK;
 }

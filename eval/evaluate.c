@@ -26,7 +26,8 @@ static void limit_texts(Use *u, int tokens) {
 
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec) {
     *e = (Evaluation){.speaks = dist_rank() == 0};
-    if (spec->one_process && dist_size() > 1) return err_set(ERR_USAGE, "%s runs in one process, not in %d", options_command(o), dist_size());
+    if (spec->one_process && dist_size() > 1)
+        return err_set(ERR_USAGE, "%s runs in one process, not in %d", options_command(o), dist_size());
     signals_install();
     Status st = use_open(&e->use, o, spec->data);
     if (st == OK) {
@@ -34,7 +35,8 @@ Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *sp
         limit_texts(&e->use, spec->tokens);
         if (spec->split && u->set) st = evalset_open(&e->set, u->set, u->split, 0, &u->text);
         if (st == OK) st = encoder_open(&e->enc, u->b, &u->params, batch_of(u), u->set ? set_dtype(u->set) : DT_F32);
-        for (int64_t i = 0; st == OK && e->speaks && u->set && set_warning(u->set, i); i++) status_say("warning: %s", set_warning(u->set, i));
+        for (int64_t i = 0; st == OK && e->speaks && u->set && set_warning(u->set, i); i++)
+            status_say("warning: %s", set_warning(u->set, i));
     }
     st = dist_agree(st);
     if (st != OK) evaluation_close(e);
@@ -67,7 +69,8 @@ void evaluation_progress_end(Evaluation *e, const EvalProgress *p) {
 Status evaluation_features(Evaluation *e, float **I, float **T) {
     const Dims *d = &e->enc.p->d;
     const EvalSet *s = &e->set;
-    int64_t r = dist_rank(), R = dist_size(), i0 = s->NI * r / R, i1 = s->NI * (r + 1) / R, t0 = s->NT * r / R, t1 = s->NT * (r + 1) / R;
+    int64_t r = dist_rank(), R = dist_size();
+    int64_t i0 = s->NI * r / R, i1 = s->NI * (r + 1) / R, t0 = s->NT * r / R, t1 = s->NT * (r + 1) / R;
     *I = mem_new((size_t)s->NI, (size_t)(d->Q * d->Z) * sizeof **I);
     *T = mem_new((size_t)s->NT, (size_t)d->Z * sizeof **T);
     EvalProgress p = evaluation_progress(e, "encode", "images and texts", i1 - i0 + t1 - t0);
@@ -86,10 +89,14 @@ Status evaluation_features(Evaluation *e, float **I, float **T) {
 }
 
 Status evaltexts(EvalSet *e, const TextSpec *text, const char *const *texts, int64_t n) {
-    *e = (EvalSet){.NT = n, .T = text->T, .owner = mem_new((size_t)n, sizeof(int32_t)), .len = mem_new((size_t)n, sizeof(int32_t)),
-                   .ids = mem_new((size_t)n, (size_t)text->T * sizeof(int32_t)), .caption = mem_new((size_t)n, sizeof(int64_t))};
+    *e = (EvalSet){.NT = n, .T = text->T};
+    e->owner = mem_new((size_t)n, sizeof *e->owner);
+    e->len = mem_new((size_t)n, sizeof *e->len);
+    e->ids = mem_new((size_t)n, (size_t)text->T * sizeof *e->ids);
+    e->caption = mem_new((size_t)n, sizeof *e->caption);
     Status st = e->owner && e->len && e->ids && e->caption ? OK : ERR_MEMORY;
-    for (int64_t t = 0; st == OK && t < n; t++) st = text_encode(text, texts[t], strlen(texts[t]), e->ids + t * e->T, &e->len[t]);
+    for (int64_t t = 0; st == OK && t < n; t++)
+        st = text_encode(text, texts[t], strlen(texts[t]), e->ids + t * e->T, &e->len[t]);
     if (st != OK) evalset_close(e);
     return st;
 }
@@ -104,7 +111,7 @@ float cosine_max(const float *I, const float *T, int64_t Q, int64_t Z) {
     return best;
 }
 
-/* ---- results ----------------------------------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 static bool ends_like(const char *path, const char *name) {
     const char *end = strrchr(name, '.');
@@ -151,7 +158,7 @@ Status result_write(ResultFile *r, Status st, const char *path) {
     return st;
 }
 
-/* ---- recall ------------------------------------------------------------------------------------------------------------ */
+/* ---- recall ------------------------------------------------------------------------------------------------------ */
 
 void recall_print_head(void) {
     status_say("%-17s%29s   %29s", "", "image to text", "text to image");
@@ -162,14 +169,16 @@ void recall_print(const char *name, const Recall *r, bool ranks) {
     char txt[24] = "", img[24] = "";
     if (ranks) snprintf(txt, sizeof txt, "%.4g", r->txt_median);
     if (ranks) snprintf(img, sizeof img, "%.4g", r->img_median);
-    status_say("%-17s%7.1f%7.1f%7.1f%8s   %7.1f%7.1f%7.1f%8s", name, r->txt_r1, r->txt_r5, r->txt_r10, txt, r->img_r1, r->img_r5, r->img_r10, img);
+    status_say("%-17s%7.1f%7.1f%7.1f%8s   %7.1f%7.1f%7.1f%8s", name, r->txt_r1, r->txt_r5, r->txt_r10, txt, r->img_r1,
+               r->img_r5, r->img_r10, img);
 }
 
 void recall_write(JsonWriter *w, const Recall *r, bool ranks) {
     double txt = (r->txt_r1 + r->txt_r5 + r->txt_r10) / 3, img = (r->img_r1 + r->img_r5 + r->img_r10) / 3;
     const struct { const char *key; double value; } all[] = {
-        {"txt_r1", r->txt_r1}, {"txt_r5", r->txt_r5}, {"txt_r10", r->txt_r10}, {"txt_r_mean", txt}, {"img_r1", r->img_r1}, {"img_r5", r->img_r5},
-        {"img_r10", r->img_r10}, {"img_r_mean", img}, {"r_mean", 0.5 * (txt + img)}, {"agg_metrics", txt},
-        {"txt_median_rank", r->txt_median}, {"txt_mean_rank", r->txt_mean}, {"img_median_rank", r->img_median}, {"img_mean_rank", r->img_mean}};
+        {"txt_r1", r->txt_r1}, {"txt_r5", r->txt_r5}, {"txt_r10", r->txt_r10}, {"txt_r_mean", txt},
+        {"img_r1", r->img_r1}, {"img_r5", r->img_r5}, {"img_r10", r->img_r10}, {"img_r_mean", img},
+        {"r_mean", 0.5 * (txt + img)}, {"agg_metrics", txt}, {"txt_median_rank", r->txt_median},
+        {"txt_mean_rank", r->txt_mean}, {"img_median_rank", r->img_median}, {"img_mean_rank", r->img_mean}};
     for (size_t i = 0; i < sizeof all / sizeof *all - (ranks ? 0 : 4); i++) jw_num(w, all[i].key, all[i].value);
 }

@@ -1,5 +1,5 @@
-/* evaluate: what the commands that use a model share: model, data and encoder opened together, features of a split computed by
- * all ranks, and results that appear whole. */
+/* evaluate: what the commands that use a model share: model, data and encoder opened together, features of a split
+ * computed by all ranks, and results that appear whole. */
 #ifndef QF_EVALUATE_H
 #define QF_EVALUATE_H
 #include "data/json.h"
@@ -15,8 +15,12 @@ typedef struct {
     bool speaks, quiet;                 /* rank 0; no lasting lines, since results go to stdout */
 } Evaluation;
 
-/* tokens: word pieces a text keeps, at most as many as the model has positions; 0: as in training. */
-typedef struct { UseData data; bool split; int tokens; bool one_process; } EvaluationSpec;    /* split: also data.test_split */
+typedef struct {
+    UseData data;
+    bool split;                         /* data.test_split is laid out as an evaluation set */
+    int tokens;                         /* word pieces a text keeps, at most the model's positions; 0: as in training */
+    bool one_process;                   /* several ranks are refused */
+} EvaluationSpec;
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec);
 void evaluation_close(Evaluation *e);
 
@@ -32,17 +36,17 @@ Status evaltexts(EvalSet *e, const TextSpec *text, const char *const *texts, int
 
 float cosine_max(const float *I, const float *T, int64_t Q, int64_t Z);       /* max over queries of <I[q], T> */
 
-/* A result file: out=FOLDER gives FOLDER/name, out=FILE with the ending of `name` gives FILE, no out gives NULL. Free it. The
- * folder is made. */
+/* A result file: out=FOLDER gives FOLDER/name, out=FILE with the ending of `name` gives FILE, no out gives NULL.
+ * Free it. The folder is made. */
 Status result_path(const Options *o, const char *name, char **path);
 
 /* JSON into memory, then the file at once. indent as in jw_begin. */
 typedef struct { JsonWriter w; FILE *f; char *text; size_t n; } ResultFile;
 Status result_open(ResultFile *r, int indent);
-Status result_write(ResultFile *r, Status st, const char *path);              /* st not OK: nothing is written; frees r */
+Status result_write(ResultFile *r, Status st, const char *path); /* st not OK: nothing is written; frees r */
 
-/* Recall as rows of a table, and as members of a JSON object under the reference's names (txt_r1 ... agg_metrics) with mean and
- * median rank. Chance has no ranks. */
+/* Recall as rows of a table, and as members of a JSON object under the reference's names (txt_r1 ... agg_metrics)
+ * with mean and median rank. Chance has no ranks. */
 void recall_print_head(void);
 void recall_print(const char *name, const Recall *r, bool ranks);
 void recall_write(JsonWriter *w, const Recall *r, bool ranks);

@@ -8,7 +8,9 @@
 #include "kernels/mem.h"
 
 static Status pairs_alloc(Pairs *p, int64_t NI, int64_t n) {
-    *p = (Pairs){.NI = NI, .n = n, .start = mem_new((size_t)NI + 1, sizeof(int64_t)), .text = mem_new((size_t)n, sizeof(int32_t))};
+    *p = (Pairs){.NI = NI, .n = n};
+    p->start = mem_new((size_t)NI + 1, sizeof *p->start);
+    p->text = mem_new((size_t)n, sizeof *p->text);
     if (p->start && p->text) return OK;
     pairs_close(p);
     return ERR_MEMORY;
@@ -81,7 +83,7 @@ Status pairs_of_owners(Pairs *p, const EvalSet *e) {
     return OK;
 }
 
-/* ---- computing --------------------------------------------------------------------------------------------------------- */
+/* ---- computing --------------------------------------------------------------------------------------------------- */
 
 /* The first image of a rank: shares hold about the same number of pairs. */
 static int64_t share_start(const Pairs *p, int rank) {
@@ -91,19 +93,26 @@ static int64_t share_start(const Pairs *p, int rank) {
     return i;
 }
 
-int64_t pairs_share(const Pairs *p) { return p->start[share_start(p, dist_rank() + 1)] - p->start[share_start(p, dist_rank())]; }
+int64_t pairs_share(const Pairs *p) {
+    return p->start[share_start(p, dist_rank() + 1)] - p->start[share_start(p, dist_rank())];
+}
 
 typedef struct { int32_t *image, *ids, *len; void *rows; float *scales; } Room;
 
 static Status room_take_all(Room *r, const Encoder *enc, const EvalSet *e) {
     size_t n = (size_t)enc->batch;
-    *r = (Room){.image = mem_new(n, sizeof(int32_t)), .ids = mem_new(n, (size_t)e->T * sizeof(int32_t)), .len = mem_new(n, sizeof(int32_t)),
-                .scales = mem_new(n, sizeof(float))};
-    return r->image && r->ids && r->len && r->scales ? enc->b->host_alloc(&r->rows, n * set_row_bytes(e->set)) : ERR_MEMORY;
+    *r = (Room){.rows = NULL};
+    r->image = mem_new(n, sizeof *r->image);
+    r->ids = mem_new(n, (size_t)e->T * sizeof *r->ids);
+    r->len = mem_new(n, sizeof *r->len);
+    r->scales = mem_new(n, sizeof *r->scales);
+    if (!r->image || !r->ids || !r->len || !r->scales) return ERR_MEMORY;
+    return enc->b->host_alloc(&r->rows, n * set_row_bytes(e->set));
 }
 
 /* All pairs of the images [first, first + n), whose keys are there. */
-static Status score_group(Pairs *p, Encoder *enc, const EvalSet *e, Room *r, int64_t first, int64_t n, EvalProgress *progress) {
+static Status score_group(Pairs *p, Encoder *enc, const EvalSet *e, Room *r, int64_t first, int64_t n,
+                          EvalProgress *progress) {
     Status st = OK;
     int64_t i = first;
     for (int64_t at = p->start[first], end = p->start[first + n]; st == OK && at < end;) {

@@ -1,9 +1,9 @@
 /* rerank: matching logits of image-text pairs, many to an image. Called by retrieval and match.
  *
- * The idea: pairs are kept by image. Whichever direction and fold asks for a pair, it is computed once; an image's keys and values
- * are computed once and serve all its pairs; raw features are read again from the data set, a batch at a time, and never held.
- * With several ranks each takes a share of the images with an equal number of pairs; afterwards all know all logits.
- * Source: evaluation.md 3 (the reference computes the keys anew for every pair). */
+ * The idea: pairs are kept by image. Whichever direction and fold asks for a pair, it is computed once; an image's
+ * keys and values are computed once and serve all its pairs; raw features are read again from the data set, a batch
+ * at a time, and never held. With several ranks each takes a share of the images with an equal number of pairs;
+ * afterwards all know all logits. Source: evaluation.md 3 (the reference computes the keys anew for every pair). */
 #ifndef QF_RERANK_H
 #define QF_RERANK_H
 #include "eval/retrieval.h"

@@ -6,11 +6,15 @@
 
 #include "kernels/mem.h"
 
-float hit_score(const Hit *h, RankRule rule) { return rule == RANK_ITC ? h->itc : rule == RANK_ITM ? h->itm : h->itm + h->itc; }
+float hit_score(const Hit *h, RankRule rule) {
+    return rule == RANK_ITC ? h->itc : rule == RANK_ITM ? h->itm : h->itm + h->itc;
+}
 
-/* ---- the k best, as a heap with the worst on top --------------------------------------------------------------------- */
+/* ---- the k best, as a heap with the worst on top ----------------------------------------------------------------- */
 
-static inline bool worse(const Hit *a, const Hit *b) { return a->itc < b->itc || (a->itc == b->itc && a->index > b->index); }
+static inline bool worse(const Hit *a, const Hit *b) {
+    return a->itc < b->itc || (a->itc == b->itc && a->index > b->index);
+}
 
 static void sift_down(Hit *h, int64_t n) {
     for (int64_t at = 0, child; (child = 2 * at + 1) < n; at = child) {
@@ -53,7 +57,7 @@ static void offer_row(void *ctx, int64_t i, const float *s) {
     }
 }
 
-/* ---- ranks among candidates ------------------------------------------------------------------------------------------ */
+/* ---- ranks among candidates -------------------------------------------------------------------------------------- */
 
 #define BY(rule) \
     static int by_##rule(const void *x, const void *y) { \
@@ -73,7 +77,8 @@ static void topk_sort(TopK *t, RankRule rule) {
 
 int64_t retrieval_fold_start(const Retrieval *r, int fold) { return (fold * r->NI + r->folds - 1) / r->folds; }
 
-/* Place of an index that is not among the candidates: behind them all, and behind whoever else is not and has a lower one. */
+/* Place of an index that is not among the candidates: behind them all, and behind whoever else is not and has a
+ * lower one. */
 static int32_t place_behind(const Hit *h, int32_t n, int32_t index, int64_t before) {
     int32_t lower = 0;
     for (int32_t j = 0; j < n; j++) lower += h[j].index < index;
@@ -105,7 +110,7 @@ static void rank_texts(Retrieval *r) {
     }
 }
 
-/* ---- figures ----------------------------------------------------------------------------------------------------------- */
+/* ---- figures ----------------------------------------------------------------------------------------------------- */
 
 typedef double RecallField;
 enum { RECALL_FIELDS = 10 };
@@ -145,9 +150,13 @@ static Status chance(Retrieval *r) {
         int f = recall_fold(i, r->NI, r->folds);
         int64_t first = retrieval_fold_start(r, f), n = retrieval_fold_start(r, f + 1) - first, N = r->fold_texts[f];
         double images = (double)(n * r->folds), texts = (double)N * r->folds;
-        c->txt_r1 += lucky(N, own[i], 1) / images, c->txt_r5 += lucky(N, own[i], 5) / images, c->txt_r10 += lucky(N, own[i], 10) / images;
+        c->txt_r1 += lucky(N, own[i], 1) / images;
+        c->txt_r5 += lucky(N, own[i], 5) / images;
+        c->txt_r10 += lucky(N, own[i], 10) / images;
         if (!N) continue;
-        c->img_r1 += own[i] * lucky(n, 1, 1) / texts, c->img_r5 += own[i] * lucky(n, 1, 5) / texts, c->img_r10 += own[i] * lucky(n, 1, 10) / texts;
+        c->img_r1 += own[i] * lucky(n, 1, 1) / texts;
+        c->img_r5 += own[i] * lucky(n, 1, 5) / texts;
+        c->img_r10 += own[i] * lucky(n, 1, 10) / texts;
     }
     free(own);
     return OK;
@@ -161,31 +170,34 @@ static void coverage(Retrieval *r) {
     r->img_covered = 100.0 * (double)texts / (double)r->NT;
 }
 
-/* ---- all of it --------------------------------------------------------------------------------------------------------- */
+/* ---- all of it --------------------------------------------------------------------------------------------------- */
 
-Status retrieval_open(Retrieval *r, RecallSource *rows, void *source, int64_t NI, int64_t NT, const int32_t *owner, int64_t k, int folds) {
+Status retrieval_open(Retrieval *r, RecallSource *rows, void *source, int64_t NI, int64_t NT, const int32_t *owner,
+                      int64_t k, int folds) {
     *r = (Retrieval){.NI = NI, .NT = NT, .k = k, .folds = folds, .owner = owner};
-    if (NI < 1 || NT < 1) return err_set(ERR_USAGE, "%lld images and %lld texts: there is nothing to retrieve", (long long)NI, (long long)NT);
+    if (NI < 1 || NT < 1)
+        return err_set(ERR_USAGE, "%lld images and %lld texts: there is nothing to retrieve", (long long)NI,
+                       (long long)NT);
     if (folds < 1 || folds > NI) return err_set(ERR_USAGE, "%lld images do not make %d folds", (long long)NI, folds);
-    for (int64_t t = 0; t < NT; t++) BUG_ON(owner[t] < 0 || owner[t] >= NI, "retrieval: text %lld belongs to image %d", (long long)t, owner[t]);
+    for (int64_t t = 0; t < NT; t++)
+        BUG_ON(owner[t] < 0 || owner[t] >= NI, "retrieval: text %lld belongs to image %d", (long long)t, owner[t]);
     r->place = mem_new((size_t)NT, sizeof *r->place);
     r->fold_texts = mem_new((size_t)folds, sizeof *r->fold_texts);
     r->txt_rank = mem_new((size_t)NI, sizeof *r->txt_rank);
     r->img_rank = mem_new((size_t)NT, sizeof *r->img_rank);
     Status st = r->place && r->fold_texts && r->txt_rank && r->img_rank ? OK : ERR_MEMORY;
     for (int64_t t = 0; st == OK && t < NT; t++) r->place[t] = r->fold_texts[recall_fold(owner[t], NI, folds)]++;
-    if (st == OK) st = recall_ranks(rows, source, NI, NT, owner, folds, r->txt_rank, r->img_rank);
+    if (st == OK && k > 0) st = topk_open(&r->i2t, NI, k < NT ? k : NT);
+    if (st == OK && k > 0) st = topk_open(&r->t2i, NT, k < NI ? k : NI);
+    if (st == OK)
+        st = recall_ranks(rows, source, NI, NT, owner, folds, k > 0 ? &(RecallAlso){offer_row, r} : NULL, r->txt_rank,
+                          r->img_rank);
     if (st == OK) st = figures(r, &r->recall[RANK_ITC]);
     if (st == OK) st = chance(r);
     if (st == OK && k > 0) {
-        st = topk_open(&r->i2t, NI, k < NT ? k : NT);
-        if (st == OK) st = topk_open(&r->t2i, NT, k < NI ? k : NI);
-        if (st == OK) st = rows(source, offer_row, r);
-        if (st == OK) {
-            topk_sort(&r->i2t, RANK_ITC);
-            topk_sort(&r->t2i, RANK_ITC);
-            coverage(r);
-        }
+        topk_sort(&r->i2t, RANK_ITC);
+        topk_sort(&r->t2i, RANK_ITC);
+        coverage(r);
     }
     if (st != OK) retrieval_close(r);
     return st;

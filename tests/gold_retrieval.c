@@ -1,6 +1,6 @@
-/* gold_retrieval: the fixture kind retrieval: features, similarities, candidates, matching logits, scores, ranks and every report
- * key, by cosine, re-ranked at each k_test, and by matching alone. Runs the path of the command: a data set on disk, streamed
- * similarities, pairs grouped by image. */
+/* gold_retrieval: the fixture kind retrieval: features, similarities, candidates, matching logits, scores, ranks
+ * and every report key, by cosine, re-ranked at each k_test, and by matching alone. Runs the path of the command: a
+ * data set on disk, streamed similarities, pairs grouped by image. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +27,9 @@ typedef struct {
 } Gold;
 
 static double number_at(const StTensor *t, int64_t i) {
-    return t->dtype == DT_F64 ? ((const double *)t->data)[i] : t->dtype == DT_I64 ? (double)((const int64_t *)t->data)[i] : NAN;
+    return t->dtype == DT_F64   ? ((const double *)t->data)[i]
+           : t->dtype == DT_I64 ? (double)((const int64_t *)t->data)[i]
+                                : NAN;
 }
 
 static const StTensor *wanted(Gold *g, const char *name, int64_t n) {
@@ -48,7 +50,7 @@ static void compare(Gold *g, const char *name, const float *x, int64_t n, double
     gold_check(g->c, name, most, tol);
 }
 
-/* ---- the case as a data set -------------------------------------------------------------------------------------------- */
+/* ---- the case as a data set -------------------------------------------------------------------------------------- */
 
 static Status write_set(Gold *g) {
     const Json *captions = json_get(g->c->json, "captions");
@@ -66,10 +68,17 @@ static Status write_set(Gold *g) {
             st = err_set(ERR_FORMAT, "captions: more than the %lld texts", (long long)g->s.NT);
             break;
         }
-        items[i] = (ShardItem){.image_id = ids[i], .split = "test", .ncaptions = (int64_t)json_len(list), .captions = next};
+        items[i] = (ShardItem){
+            .image_id = ids[i], .split = "test", .ncaptions = (int64_t)json_len(list), .captions = next};
         for (size_t k = 0; k < json_len(list); k++) *next++ = json_str(json_at(list, k), NULL);
     }
-    ShardSpec spec = {.encoder = {"gold", "", "", "", false}, .dtype = DT_F32, .images = NI, .views = 1, .P = d->P, .E = d->E, .items = items};
+    ShardSpec spec = {.encoder = {"gold", "", "", "", false},
+                      .dtype = DT_F32,
+                      .images = NI,
+                      .views = 1,
+                      .P = d->P,
+                      .E = d->E,
+                      .items = items};
     if (st == OK) st = shard_create(&w, g->path, &spec);
     for (int64_t i = 0; st == OK && i < NI; i++) st = shard_write(w, i, g->features + i * d->P * d->E, 1);
     if (st == OK) st = shard_finish(w);
@@ -109,9 +118,11 @@ static Status open_texts(Gold *g, int64_t T) {
     if (st != OK) return st;
     st = evalset_open(&own, g->set, "test", 0, &(TextSpec){wp, (int)T, 50, ""});
     if (st == OK) {
-        bool same = own.NI == s->NI && own.NT == s->NT && memcmp(own.owner, s->owner, (size_t)s->NT * sizeof *s->owner) == 0;
+        bool same = own.NI == s->NI && own.NT == s->NT &&
+                    memcmp(own.owner, s->owner, (size_t)s->NT * sizeof *s->owner) == 0;
         for (int64_t t = 0; same && t < s->NT; t++)
-            same = own.len[t] == s->len[t] && memcmp(own.ids + t * T, s->ids + t * T, (size_t)s->len[t] * sizeof *s->ids) == 0;
+            same = own.len[t] == s->len[t] &&
+                   memcmp(own.ids + t * T, s->ids + t * T, (size_t)s->len[t] * sizeof *s->ids) == 0;
         gold_check(g->c, "word pieces of the captions", same ? 0 : NAN, 1);
         evalset_close(&own);
     }
@@ -122,7 +133,8 @@ static Status open_texts(Gold *g, int64_t T) {
 static Status open_case(Gold *g, Case *c) {
     int64_t T = gold_int(c->json, "max_length"), n;
     const Json *dims = json_get(c->json, "dims");
-    *g = (Gold){.c = c, .tol = c->precision == DT_F32 ? 1e-4 : 6e-2, .feature_tol = c->precision == DT_F32 ? 2e-5 : 3e-2};
+    bool exact = c->precision == DT_F32;
+    *g = (Gold){.c = c, .tol = exact ? 1e-4 : 6e-2, .feature_tol = exact ? 2e-5 : 3e-2};
     Status st = gold_open(c, NULL, "outputs.safetensors", &g->out);
     if (st == OK) st = gold_model(c, &g->t);
     if (st != OK) return st;
@@ -132,7 +144,8 @@ static Status open_case(Gold *g, Case *c) {
     n = g->s.NI * d->P * d->E;
     const StTensor *x = wanted(g, "features", n);
     g->features = mem_new((size_t)n, sizeof(float));
-    if (!x || !g->features) return err_set(ERR_FORMAT, "%s: no features of %lld elements", st_path(g->out), (long long)n);
+    if (!x || !g->features)
+        return err_set(ERR_FORMAT, "%s: no features of %lld elements", st_path(g->out), (long long)n);
     dtype_to_f32(g->features, x->data, x->dtype, (size_t)n);
     snprintf(g->dir, sizeof g->dir, "/tmp/golden-XXXXXX");
     if (!mkdtemp(g->dir)) return err_set(ERR_IO, "%s cannot be made", g->dir);
@@ -161,7 +174,7 @@ static void close_case(Gold *g) {
     if (g->dir[0]) rmdir(g->dir);
 }
 
-/* ---- comparing --------------------------------------------------------------------------------------------------------- */
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 static void compare_ranks(Gold *g, const Json *want, const char *key, const int32_t *rank, int64_t n) {
     const Json *list = json_get(want, key);
@@ -179,11 +192,13 @@ static void compare_report(Gold *g, const char *name, const Retrieval *r, RankRu
     const Json *want = json_get(g->c->json, name), *report = json_get(want, "report");
     const Recall *f = &r->recall[rule];
     double txt = (f->txt_r1 + f->txt_r5 + f->txt_r10) / 3, img = (f->img_r1 + f->img_r5 + f->img_r10) / 3;
-    const struct { const char *key; double value; } all[] = {
-        {"txt_r1", f->txt_r1}, {"txt_r5", f->txt_r5}, {"txt_r10", f->txt_r10}, {"txt_r_mean", txt}, {"img_r1", f->img_r1}, {"img_r5", f->img_r5},
-        {"img_r10", f->img_r10}, {"img_r_mean", img}, {"r_mean", 0.5 * (txt + img)}, {"agg_metrics", txt}};
+    const struct { const char *key; double value;
+    } all[] = {{"txt_r1", f->txt_r1},         {"txt_r5", f->txt_r5}, {"txt_r10", f->txt_r10}, {"txt_r_mean", txt},
+               {"img_r1", f->img_r1},         {"img_r5", f->img_r5}, {"img_r10", f->img_r10}, {"img_r_mean", img},
+               {"r_mean", 0.5 * (txt + img)}, {"agg_metrics", txt}};
     bool exact = g->c->precision == DT_F32;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) gold_check(g->c, all[i].key, all[i].value - gold_num(report, all[i].key), exact ? 1e-9 : 20);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        gold_check(g->c, all[i].key, all[i].value - gold_num(report, all[i].key), exact ? 1e-9 : 20);
     if (!exact) return;
     compare_ranks(g, want, "image_rank", r->txt_rank, r->NI);
     compare_ranks(g, want, "text_rank", r->img_rank, r->NT);
@@ -201,7 +216,8 @@ static void compare_scores(Gold *g, const char *name, const TopK *t, int64_t col
     BUG_ON(!m, "out of memory");
     for (int64_t i = 0; i < t->rows * columns; i++) m[i] = -100;
     for (int64_t row = 0; row < t->rows; row++)
-        for (int32_t j = 0; j < t->n[row]; j++) m[row * columns + topk_row(t, row)[j].index] = hit_score(&topk_row(t, row)[j], RANK_SUM);
+        for (int32_t j = 0; j < t->n[row]; j++)
+            m[row * columns + topk_row(t, row)[j].index] = hit_score(&topk_row(t, row)[j], RANK_SUM);
     compare(g, name, m, t->rows * columns, g->tol);
     free(m);
 }

@@ -1,5 +1,5 @@
-/* model_fixture: a tiny model with random weights, a vocabulary and a small set, in a temporary folder: what tests of evaluation
- * share. model.safetensors, vocab.txt and set.h5 are what a user would have. */
+/* model_fixture: a tiny model with random weights, a vocabulary and a small set, in a temporary folder: what tests
+ * of evaluation share. model.safetensors, vocab.txt and set.h5 are what a user would have. */
 #ifndef QF_MODEL_FIXTURE_H
 #define QF_MODEL_FIXTURE_H
 #include <ftw.h>
@@ -25,10 +25,13 @@ typedef struct {
     float features[FIX_IMAGES][FIX_P * FIX_E];
 } ModelFixture;
 
-static const char fix_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nred\nblue\ndog\ncat\nphoto\nof\non\nthe\nsofa\nstreet\nsky\n";
-static const char *const fix_ids[FIX_IMAGES] = {"dog/1.png", "cat/1.png", "dog/2.png", "sky/1.png", "cat/2.png", "street/1.png"};
-static const char *const fix_captions[FIX_IMAGES][3] = {{"a red dog", "a dog on the street"}, {"a blue cat"}, {"the dog", "a dog", "red dog on the sofa"},
-                                                        {"blue sky"}, {"cat", "the cat on the sofa"}, {"the street", "a red street"}};
+static const char fix_vocab[] =
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nred\nblue\ndog\ncat\nphoto\nof\non\nthe\nsofa\nstreet\nsky\n";
+static const char *const fix_ids[FIX_IMAGES] = {"dog/1.png", "cat/1.png", "dog/2.png",
+                                                "sky/1.png", "cat/2.png", "street/1.png"};
+static const char *const fix_captions[FIX_IMAGES][3] = {
+    {"a red dog", "a dog on the street"}, {"a blue cat"}, {"the dog", "a dog", "red dog on the sofa"},
+    {"blue sky"}, {"cat", "the cat on the sofa"}, {"the street", "a red street"}};
 
 /* A path in the folder; sixteen live at a time. */
 static inline const char *model_path(const ModelFixture *f, const char *name) {
@@ -53,9 +56,11 @@ static inline Status model_write_set(ModelFixture *f, const char *path, int64_t 
         int64_t n = 0;
         while (n < 3 && fix_captions[i][n]) n++;
         item[i] = (ShardItem){.image_id = fix_ids[i], .split = "test", .ncaptions = n, .captions = fix_captions[i]};
-        for (int k = 0; k < FIX_P * FIX_E; k++) f->features[i][k] = 2 * rng_unit(philox((uint32_t)k, 0, (uint32_t)i, 0, 3, 4).v[0]) - 1;
+        for (int k = 0; k < FIX_P * FIX_E; k++)
+            f->features[i][k] = 2 * rng_unit(philox((uint32_t)k, 0, (uint32_t)i, 0, 3, 4).v[0]) - 1;
     }
-    ShardSpec spec = {.encoder = {"test", "", "", "", false}, .dtype = DT_F32, .images = FIX_IMAGES, .views = 1, .P = FIX_P, .E = E, .items = item};
+    ShardSpec spec = {.encoder = {"test", "", "", "", false}, .dtype = DT_F32, .images = FIX_IMAGES, .views = 1,
+                      .P = FIX_P, .E = E, .items = item};
     Status st = shard_create(&w, path, &spec);
     for (int i = 0; st == OK && i < FIX_IMAGES; i++) st = shard_write(w, i, f->features[i], 1);
     return st == OK ? shard_finish(w) : st;

@@ -1,5 +1,5 @@
-/* The commands that use a model, called as a user does, on a tiny model: what they write against what the encoder gives, and what
- * they say to requests that cannot work. */
+/* The commands that use a model, called as a user does, on a tiny model: what they write against what the encoder
+ * gives, and what they say to requests that cannot work. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -19,7 +19,7 @@
 #include "eval/retrieval.h"
 #include "tests/model_fixture.h"
 
-/* ---- running a command ------------------------------------------------------------------------------------------------- */
+/* ---- running a command ------------------------------------------------------------------------------------------- */
 
 static char said[1 << 16];               /* its stdout */
 
@@ -45,8 +45,8 @@ static Status run_words(Status (*command)(const Options *), const char *name, in
 
 /* name and key=value words, the last NULL; model, vocabulary and data are given. */
 static Status run(const ModelFixture *f, Status (*command)(const Options *), const char *name, ...) {
-    char model[200], vocab[200], data[200], *words[16] = {model, vocab, data, (char *)(uintptr_t) "model.heads=2", (char *)(uintptr_t) "precision=f32",
-                                                          (char *)(uintptr_t) "device=cpu", (char *)(uintptr_t) "data.max_tokens=16"};
+    char model[200], vocab[200], data[200], heads[] = "model.heads=2", type[] = "precision=f32", cpu[] = "device=cpu",
+         tokens[] = "data.max_tokens=16", *words[16] = {model, vocab, data, heads, type, cpu, tokens};
     int n = 7;
     snprintf(model, sizeof model, "in=%s/model.safetensors", f->dir);
     snprintf(vocab, sizeof vocab, "model.vocab=%s/vocab.txt", f->dir);
@@ -85,7 +85,7 @@ static double number(const Json *o, const char *key) {
     return v;
 }
 
-/* ---- everything by definition ------------------------------------------------------------------------------------------ */
+/* ---- everything by definition ------------------------------------------------------------------------------------ */
 
 typedef struct { float *I, *T, sim[FIX_IMAGES][FIX_TEXTS], logit[FIX_IMAGES][FIX_TEXTS][2]; } Truth;
 
@@ -105,7 +105,8 @@ static Truth truth_of(const ModelFixture *f) {
                 best = fmaxf(best, dot);
             }
             t.sim[i][k] = best;
-            assert_int_equal(encode_pairs(&e, &(int32_t){0}, f->set.ids + k * d->T, f->set.len + k, 1, t.logit[i][k]), OK);
+            assert_int_equal(encode_pairs(&e, &(int32_t){0}, f->set.ids + k * d->T, f->set.len + k, 1, t.logit[i][k]),
+                             OK);
         }
     }
     encoder_close(&e);
@@ -125,7 +126,8 @@ static double txt_recall(const ModelFixture *f, const Truth *t, int K) {
         for (int64_t k = 0; k < FIX_TEXTS; k++) {
             if (f->set.owner[k] != i) continue;
             int rank = 0;
-            for (int64_t j = 0; j < FIX_TEXTS; j++) rank += t->logit[i][j][1] + t->sim[i][j] > t->logit[i][k][1] + t->sim[i][k];
+            for (int64_t j = 0; j < FIX_TEXTS; j++)
+                rank += t->logit[i][j][1] + t->sim[i][j] > t->logit[i][k][1] + t->sim[i][k];
             best = rank < best ? rank : best;
         }
         right += best < K;
@@ -133,7 +135,7 @@ static double txt_recall(const ModelFixture *f, const Truth *t, int K) {
     return 100.0 * right / FIX_IMAGES;
 }
 
-/* ---- retrieval --------------------------------------------------------------------------------------------------------- */
+/* ---- retrieval --------------------------------------------------------------------------------------------------- */
 
 typedef struct { int64_t lines, images; double worst; } Lists;
 
@@ -149,7 +151,8 @@ static Status check_line(void *ctx, int64_t index, const Json *o) {
         const Json *h = json_at(top, k);
         bool own = false;
         json_bool(json_get(h, "true"), &own);
-        if (own && (int64_t)k < rank) fail_msg("line %lld: a true one at %zu, rank %lld", (long long)index, k, (long long)rank);
+        if (own && (int64_t)k < rank)
+            fail_msg("line %lld: a true one at %zu, rank %lld", (long long)index, k, (long long)rank);
         if ((int64_t)k == rank) assert_true(own);
         assert_true(number(h, "score") <= before);
         before = number(h, "score");
@@ -162,18 +165,22 @@ static void retrieval(void **state) {
     ModelFixture *f = *state;
     Truth t = truth_of(f);
     Lists l = {0};
-    assert_int_equal(run(f, cmd_retrieval, "retrieval", word("out", model_path(f, "r/deep")), "retrieval.max_tokens=16", "retrieval.folds=2", NULL), OK);
+    assert_int_equal(run(f, cmd_retrieval, "retrieval", word("out", model_path(f, "r/deep")), "retrieval.max_tokens=16",
+                         "retrieval.folds=2", NULL),
+                     OK);
     assert_non_null(strstr(said, "6 images, 11 texts"));
     assert_non_null(strstr(said, "chance"));
     Json *j = read_json(model_path(f, "r/deep/retrieval.json"));
     assert_true(fabs(number(j, "txt_r1") - txt_recall(f, &t, 1)) < 1e-9);
     assert_true(fabs(number(j, "txt_r5") - txt_recall(f, &t, 5)) < 1e-9);
-    assert_true(fabs(number(j, "txt_r_mean") - (number(j, "txt_r1") + number(j, "txt_r5") + number(j, "txt_r10")) / 3) < 1e-9);
+    assert_true(fabs(number(j, "txt_r_mean") - (number(j, "txt_r1") + number(j, "txt_r5") + number(j, "txt_r10")) / 3) <
+                1e-9);
     assert_true(fabs(number(j, "r_mean") - (number(j, "txt_r_mean") + number(j, "img_r_mean")) / 2) < 1e-9);
     assert_true(number(j, "agg_metrics") == number(j, "txt_r_mean"));
     assert_true(number(j, "pairs") == FIX_IMAGES * FIX_TEXTS && number(j, "k") == 128);
     static const char *const blocks[] = {"itc", "itm", "sum", "chance", "folds"};
-    for (size_t k = 0; k < sizeof blocks / sizeof *blocks; k++) assert_int_equal(json_type(json_get(j, blocks[k])), J_OBJECT);
+    for (size_t k = 0; k < sizeof blocks / sizeof *blocks; k++)
+        assert_int_equal(json_type(json_get(j, blocks[k])), J_OBJECT);
     json_free(j);
     assert_int_equal(json_each(model_path(f, "r/deep/retrieval.jsonl"), check_line, &l), OK);
     assert_int_equal(l.lines, FIX_IMAGES + FIX_TEXTS);
@@ -181,7 +188,8 @@ static void retrieval(void **state) {
     assert_true(l.worst < 1e-6);
     truth_free(&t);
 
-    assert_int_equal(run(f, cmd_retrieval, "retrieval", "retrieval.rerank=none", NULL), OK);    /* no out: the table alone */
+    assert_int_equal(run(f, cmd_retrieval, "retrieval", "retrieval.rerank=none", NULL),
+                     OK); /* no out: the table alone */
     assert_null(strstr(said, "ITM"));
     assert_int_equal(run(f, cmd_retrieval, "retrieval", "dry_run=true", "retrieval.k=2", NULL), OK);
     assert_non_null(strstr(said, "at most 34 pairs"));
@@ -197,13 +205,14 @@ static void requests_that_cannot_work(void **state) {
     memcpy(kept, f->features, sizeof kept);
     assert_int_equal(model_write_set(f, model_path(f, "wide.h5"), FIX_E / 2), OK);
     memcpy(f->features, kept, sizeof kept);
-    refused(f, run(f, cmd_retrieval, "retrieval", wide, NULL), "image tokens of 6 numbers, the model was trained on 12");
+    refused(f, run(f, cmd_retrieval, "retrieval", wide, NULL),
+            "image tokens of 6 numbers, the model was trained on 12");
     refused(f, run(f, cmd_embed, "embed", NULL), "out");
     refused(f, run(f, cmd_classify, "classify", NULL), "classify.names");
     refused(f, run_words(cmd_score, "score", 0, NULL), "score needs gt=FILE and res=FILE");
 }
 
-/* ---- match ------------------------------------------------------------------------------------------------------------- */
+/* ---- match ------------------------------------------------------------------------------------------------------- */
 
 typedef struct { const ModelFixture *f; const Truth *t; int64_t n; } MatchLines;
 
@@ -228,18 +237,21 @@ static void match(void **state) {
 
     /* A file with two of the texts, for other images than their own. */
     char want[64];
-    assert_int_equal(model_write_text(model_path(f, "p.tsv"), "image\tcaption\nsky/1.png\tthe dog\ndog/1.png\tblue sky\nsky/1.png\tcat\n"), 0);
+    assert_int_equal(model_write_text(model_path(f, "p.tsv"),
+                                      "image\tcaption\nsky/1.png\tthe dog\ndog/1.png\tblue sky\nsky/1.png\tcat\n"),
+                     0);
     assert_int_equal(run(f, cmd_match, "match", word("match.pairs", model_path(f, "p.tsv")), NULL), OK);
     const float *a = t.logit[3][3];
     snprintf(want, sizeof want, "%.4f\t%.4f\tsky/1.png\tthe dog", exp(a[1]) / (exp(a[0]) + exp(a[1])), t.sim[3][3]);
     assert_non_null(strstr(said, want));
     assert_non_null(strstr(said, "sky/1.png\tcat\n"));
     assert_int_equal(model_write_text(model_path(f, "p.tsv"), "image\tcaption\nhorse.png\tthe dog\n"), 0);
-    refused(f, run(f, cmd_match, "match", word("match.pairs", model_path(f, "p.tsv")), NULL), "image 'horse.png' is not in");
+    refused(f, run(f, cmd_match, "match", word("match.pairs", model_path(f, "p.tsv")), NULL),
+            "image 'horse.png' is not in");
     truth_free(&t);
 }
 
-/* ---- embed ------------------------------------------------------------------------------------------------------------- */
+/* ---- embed ------------------------------------------------------------------------------------------------------- */
 
 static void embed(void **state) {
     ModelFixture *f = *state;
@@ -276,15 +288,17 @@ static void embed(void **state) {
     truth_free(&t);
 }
 
-/* ---- classify ---------------------------------------------------------------------------------------------------------- */
+/* ---- classify ---------------------------------------------------------------------------------------------------- */
 
 static void classify(void **state) {
     ModelFixture *f = *state;
     assert_int_equal(model_write_text(model_path(f, "names"), "dog\n\n  cat \nsofa\n"), 0);
-    assert_int_equal(run(f, cmd_classify, "classify", word("classify.names", model_path(f, "names")), word("out", model_path(f, "c")),
-                         "classify.templates=a photo of a {}|the {}", NULL), OK);
+    assert_int_equal(run(f, cmd_classify, "classify", word("classify.names", model_path(f, "names")),
+                         word("out", model_path(f, "c")), "classify.templates=a photo of a {}|the {}", NULL),
+                     OK);
     Json *j = read_json(model_path(f, "c/classify.json"));
-    assert_true(number(j, "known") == 4 && fabs(number(j, "chance") - 100.0 / 3) < 1e-9 && number(j, "top5") == 100);   /* by folder */
+    assert_true(number(j, "known") == 4 && fabs(number(j, "chance") - 100.0 / 3) < 1e-9 &&
+                number(j, "top5") == 100); /* by folder */
     double top1 = number(j, "top1");
     json_free(j);
 
@@ -328,9 +342,11 @@ static void classify(void **state) {
     encoder_close(&e);
     truth_free(&t);
 
-    char *name = word("classify.names", model_path(f, "names")), *labels = word("classify.labels", model_path(f, "l.csv"));
+    char *name = word("classify.names", model_path(f, "names")),
+         *labels = word("classify.labels", model_path(f, "l.csv"));
     refused(f, run(f, cmd_classify, "classify", name, "classify.templates=a photo", NULL), "'a photo' has no {}");
-    assert_int_equal(model_write_text(model_path(f, "l.csv"), "image,label\nsky/1.png,2\nelsewhere.png,9\ncat/1.png,Cat\n"), 0);
+    assert_int_equal(
+        model_write_text(model_path(f, "l.csv"), "image,label\nsky/1.png,2\nelsewhere.png,9\ncat/1.png,Cat\n"), 0);
     assert_int_equal(run(f, cmd_classify, "classify", name, labels, NULL), OK);
     assert_non_null(strstr(said, "of 2 images whose class is known"));
     assert_int_equal(model_write_text(model_path(f, "l.csv"), "image,label\nsky/1.png,heaven\n"), 0);
@@ -341,7 +357,7 @@ static void classify(void **state) {
     refused(f, run(f, cmd_classify, "classify", name, NULL), "names no class");
 }
 
-/* ---- score ------------------------------------------------------------------------------------------------------------- */
+/* ---- score ------------------------------------------------------------------------------------------------------- */
 
 /* Two images, four texts, f4, row-major; what ranks follow is plain to see. */
 static void write_matrix(const char *path) {
@@ -359,12 +375,13 @@ static void write_matrix(const char *path) {
 
 static void score(void **state) {
     ModelFixture *f = *state;
-    char *words[3] = {word("score.sim", model_path(f, "s.npy")), word("out", model_path(f, "s")), word("score.owner", model_path(f, "o.json"))};
+    char *words[3] = {word("score.sim", model_path(f, "s.npy")), word("out", model_path(f, "s")),
+                      word("score.owner", model_path(f, "o.json"))};
     write_matrix(model_path(f, "s.npy"));
-    assert_int_equal(run_words(cmd_score, "score", 2, words), OK);           /* texts 0 and 1 of image 0, 2 and 3 of image 1 */
+    assert_int_equal(run_words(cmd_score, "score", 2, words), OK); /* texts 0 and 1 of image 0, 2 and 3 of image 1 */
     Json *j = read_json(model_path(f, "s/recall.json"));
     assert_true(number(j, "txt_r1") == 100);                                 /* 0.9 and 0.8 come first */
-    assert_true(number(j, "img_r1") == 50);                                  /* text 0 prefers image 1, text 2 image 0 */
+    assert_true(number(j, "img_r1") == 50); /* text 0 prefers image 1, text 2 image 0 */
     assert_true(number(j, "txt_mean_rank") == 1 && number(j, "img_mean_rank") == 1.5);
     json_free(j);
     assert_int_equal(model_write_text(model_path(f, "o.json"), "[1, 0, 0, 1]"), 0);
@@ -377,11 +394,17 @@ static void score(void **state) {
     assert_int_equal(model_write_text(model_path(f, "o.json"), "[1]"), 0);
     refused(f, run_words(cmd_score, "score", 3, words), "a list of 4 numbers is wanted");
 
-    char *captions[3] = {word("gt", model_path(f, "gt.json")), word("res", model_path(f, "res.json")), word("out", model_path(f, "s"))};
-    model_write_text(model_path(f, "gt.json"), "{\"images\":[{\"id\":1},{\"id\":2}],\"annotations\":["
-                     "{\"image_id\":1,\"id\":1,\"caption\":\"a cat is on the mat\"},{\"image_id\":1,\"id\":2,\"caption\":\"there is a cat on the mat\"},"
-                     "{\"image_id\":2,\"id\":3,\"caption\":\"two dogs are running in the park\"},{\"image_id\":2,\"id\":4,\"caption\":\"dogs run in a park\"}]}");
-    model_write_text(model_path(f, "res.json"), "[{\"image_id\":1,\"caption\":\"a cat sits on the mat\"},{\"image_id\":2,\"caption\":\"two dogs run\"}]");
+    char *captions[3] = {word("gt", model_path(f, "gt.json")), word("res", model_path(f, "res.json")),
+                         word("out", model_path(f, "s"))};
+    model_write_text(model_path(f, "gt.json"),
+                     "{\"images\":[{\"id\":1},{\"id\":2}],\"annotations\":["
+                     "{\"image_id\":1,\"id\":1,\"caption\":\"a cat is on the mat\"},"
+                     "{\"image_id\":1,\"id\":2,\"caption\":\"there is a cat on the mat\"},"
+                     "{\"image_id\":2,\"id\":3,\"caption\":\"two dogs are running in the park\"},"
+                     "{\"image_id\":2,\"id\":4,\"caption\":\"dogs run in a park\"}]}");
+    model_write_text(
+        model_path(f, "res.json"),
+        "[{\"image_id\":1,\"caption\":\"a cat sits on the mat\"},{\"image_id\":2,\"caption\":\"two dogs run\"}]");
     assert_int_equal(run_words(cmd_score, "score", 3, captions), OK);
     j = read_json(model_path(f, "s/scores.json"));
     assert_true(fabs(number(json_get(j, "corpus"), "CIDEr") - 2.819674804) < 1e-6);      /* evaluation.md 7g */

@@ -1,5 +1,5 @@
-/* Retrieval: ranks, candidates, folds and recall against a ranking of the whole matrix made here, with many ties; pairs kept by
- * image against each pair computed alone. */
+/* Retrieval: ranks, candidates, folds and recall against a ranking of the whole matrix made here, with many ties;
+ * pairs kept by image against each pair computed alone. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -14,7 +14,7 @@
 #include "eval/rerank.h"
 #include "tests/model_fixture.h"
 
-/* ---- a matrix as a source of rows, and the ranking of it by definition ------------------------------------------------- */
+/* ---- a matrix as a source of rows, and the ranking of it by definition ------------------------------------------- */
 
 enum { MOST = 40 };
 
@@ -38,7 +38,8 @@ static Matrix matrix(uint64_t seed, int64_t NI, int64_t NT, int levels) {
     return m;
 }
 
-/* evaluation.md 3: -100 but for the k most similar; then how many stand before column `x` (lower index first), of those in use. */
+/* evaluation.md 3: -100 but for the k most similar; then how many stand before column `x` (lower index first), of
+ * those in use. */
 static int rank_of(const float *sim, const float *score, const bool *use, int64_t n, int64_t k, int64_t x) {
     float full[MOST];
     for (int64_t a = 0; a < n; a++) {
@@ -82,9 +83,11 @@ static int text_rank(const Matrix *m, int64_t t, RankRule rule, int64_t k, int f
 
 static void fill_itm(const Matrix *m, Retrieval *r) {
     for (int64_t i = 0; i < r->NI; i++)
-        for (int32_t j = 0; j < r->i2t.n[i]; j++) topk_row(&r->i2t, i)[j].itm = m->itm[i][topk_row(&r->i2t, i)[j].index];
+        for (int32_t j = 0; j < r->i2t.n[i]; j++)
+            topk_row(&r->i2t, i)[j].itm = m->itm[i][topk_row(&r->i2t, i)[j].index];
     for (int64_t t = 0; t < r->NT; t++)
-        for (int32_t j = 0; j < r->t2i.n[t]; j++) topk_row(&r->t2i, t)[j].itm = m->itm[topk_row(&r->t2i, t)[j].index][t];
+        for (int32_t j = 0; j < r->t2i.n[t]; j++)
+            topk_row(&r->t2i, t)[j].itm = m->itm[topk_row(&r->t2i, t)[j].index][t];
 }
 
 static void compare_ranks(const Matrix *m, const Retrieval *r, RankRule rule, int64_t k, int folds) {
@@ -94,9 +97,9 @@ static void compare_ranks(const Matrix *m, const Retrieval *r, RankRule rule, in
 
 static void ranks_by_definition(void **state) {
     (void)state;
-    static const struct { int64_t NI, NT, k; int levels, folds; } cases[] = {
-        {12, 30, 5, 1000, 1}, {12, 30, 10, 6, 1}, {7, 7, 3, 3, 1}, {1, 1, 128, 4, 1}, {1, 9, 2, 3, 1}, {20, 4, 128, 5, 1},
-        {12, 40, 4, 5, 3},    {13, 31, 6, 4, 4},  {9, 30, 64, 3, 9}, {10, 10, 1, 1, 2}};
+    static const struct { int64_t NI, NT, k; int levels, folds;
+    } cases[] = {{12, 30, 5, 1000, 1}, {12, 30, 10, 6, 1}, {7, 7, 3, 3, 1},   {1, 1, 128, 4, 1}, {1, 9, 2, 3, 1},
+                 {20, 4, 128, 5, 1},   {12, 40, 4, 5, 3},  {13, 31, 6, 4, 4}, {9, 30, 64, 3, 9}, {10, 10, 1, 1, 2}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         Matrix m = matrix(c + 1, cases[c].NI, cases[c].NT, cases[c].levels);
         int64_t k = cases[c].k;
@@ -129,14 +132,16 @@ static void folds_are_tests_of_their_own(void **state) {
     for (int f = 0; f < 4; f++) {
         Matrix part = {.NI = 5, .NT = 10};
         for (int64_t i = 0; i < 5; i++)
-            for (int64_t t = 0; t < 10; t++) part.s[i][t] = m.s[5 * f + i][10 * f + t], part.owner[t] = (int32_t)(t / 2);
+            for (int64_t t = 0; t < 10; t++)
+                part.s[i][t] = m.s[5 * f + i][10 * f + t], part.owner[t] = (int32_t)(t / 2);
         Retrieval one;
         assert_int_equal(retrieval_open(&one, matrix_rows, &part, 5, 10, part.owner, 3, 1), OK);
         mean.txt_r1 += one.recall[RANK_ITC].txt_r1 / 4, mean.img_r5 += one.recall[RANK_ITC].img_r5 / 4;
         mean.txt_mean += one.recall[RANK_ITC].txt_mean / 4, mean.img_median += one.recall[RANK_ITC].img_median / 4;
         for (int64_t i = 0; i < 5; i++) assert_int_equal(one.txt_rank[i], all.txt_rank[5 * f + i]);
         for (int64_t i = 0; i < 5; i++)
-            for (int32_t j = 0; j < 3; j++) assert_int_equal(topk_row(&all.i2t, 5 * f + i)[j].index, topk_row(&one.i2t, i)[j].index + 10 * f);
+            for (int32_t j = 0; j < 3; j++)
+                assert_int_equal(topk_row(&all.i2t, 5 * f + i)[j].index, topk_row(&one.i2t, i)[j].index + 10 * f);
         retrieval_close(&one);
     }
     const Recall *r = &all.recall[RANK_ITC];
@@ -159,7 +164,8 @@ static void chance(void **state) {
     double miss = 1;
     for (int j = 0; j < 10; j++) miss *= (double)(NT - 5 - j) / (double)(NT - j);
     assert_true(fabs(r.chance.txt_r10 - 100 * (1 - miss)) < 1e-9);
-    assert_true(fabs(r.chance.txt_r1 - 1) < 1e-9 && fabs(r.chance.img_r1 - 1) < 1e-9 && fabs(r.chance.img_r10 - 10) < 1e-9);
+    assert_true(fabs(r.chance.txt_r1 - 1) < 1e-9 && fabs(r.chance.img_r1 - 1) < 1e-9 &&
+                fabs(r.chance.img_r10 - 10) < 1e-9);
     assert_int_equal(r.img_rank[7], 1);                       /* all alike: lower index first */
     assert_int_equal(r.txt_rank[3], 15);
     retrieval_close(&r);
@@ -196,7 +202,7 @@ static void images_without_texts(void **state) {
     retrieval_close(&r);
 }
 
-/* ---- pairs ------------------------------------------------------------------------------------------------------------- */
+/* ---- pairs ------------------------------------------------------------------------------------------------------- */
 
 /* Pairs of two retrievals, merged, computed by image, are what each pair gives alone. */
 static void pairs_by_image(void **state) {

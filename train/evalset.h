@@ -27,7 +27,8 @@ Status text_encode(const TextSpec *t, const char *text, size_t n, int32_t *ids /
 /* Features of images [first, first + n) of the list: raw rows (view 0) and scales, into the caller's memory. */
 Status evalset_read(const EvalSet *e, int64_t first, int64_t n, void *features, float *scales);
 
-/* All image features (NI,Q,Z) and text features (NT,Z), taken (free them) by the caller. `tell` may be NULL: done of total. */
+/* All image features (NI,Q,Z) and text features (NT,Z), taken (free them) by the caller. `tell` may be NULL: done
+ * of total. */
 typedef bool EvalTell(void *ctx, int64_t done, int64_t total);
 Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx);
 

@@ -8,7 +8,8 @@
 
 enum { BLOCK_BYTES = 64 << 20 };         /* similarities of a block of images, and which query gave them */
 
-Status recall_rows(const Backend *b, const float *I, int64_t NI, const float *T, int64_t NT, int64_t Q, int64_t Z, RecallRow *row, void *ctx) {
+Status recall_rows(const Backend *b, const float *I, int64_t NI, const float *T, int64_t NT, int64_t Q, int64_t Z,
+                   RecallRow *row, void *ctx) {
     int64_t block = BLOCK_BYTES / ((NT > 0 ? NT : 1) * 8);
     block = block < 1 ? 1 : block > NI ? NI : block;
     void *dT = NULL, *dI = NULL, *dS = NULL, *arg = NULL;
@@ -46,6 +47,7 @@ typedef struct {
     int folds;
     float *own;                         /* (NT) similarity of a text and its own image */
     int32_t *txt_rank, *img_rank;
+    const RecallAlso *also;
 } Ranks;
 
 static void collect_own(void *ctx, int64_t i, const float *s) {
@@ -56,6 +58,7 @@ static void collect_own(void *ctx, int64_t i, const float *s) {
         if (r->owner[t] == i) r->own[t] = s[t];
     }
     if (!isfinite(sum) && r->bad < 0) r->bad = i;
+    if (r->also) r->also->row(r->also->ctx, i, s);
 }
 
 /* The best-placed own text of image i, and one more place for each text that image i stands before its own. */
@@ -65,22 +68,29 @@ static void count_row(void *ctx, int64_t i, const float *s) {
     int32_t rank = 0, fold = recall_fold(i, r->NI, r->folds);
     for (int64_t t = 0; t < r->NT; t++) {
         if (r->owner[t] == i && (best < 0 || s[t] > s[best])) best = t;
-        if (r->owner[t] != i && r->fold[t] == fold) r->img_rank[t] += s[t] > r->own[t] || (s[t] == r->own[t] && i < r->owner[t]);
+        if (r->owner[t] != i && r->fold[t] == fold)
+            r->img_rank[t] += s[t] > r->own[t] || (s[t] == r->own[t] && i < r->owner[t]);
     }
-    for (int64_t t = 0; best >= 0 && t < r->NT; t++) rank += r->fold[t] == fold && (s[t] > s[best] || (s[t] == s[best] && t < best));
+    for (int64_t t = 0; best >= 0 && t < r->NT; t++)
+        rank += r->fold[t] == fold && (s[t] > s[best] || (s[t] == s[best] && t < best));
     r->txt_rank[i] = best >= 0 ? rank : INT32_MAX;
 }
 
-Status recall_ranks(RecallSource *rows, void *source, int64_t NI, int64_t NT, const int32_t *owner, int folds, int32_t *txt_rank, int32_t *img_rank) {
-    Ranks r = {.owner = owner, .fold = mem_new((size_t)NT, sizeof *r.fold), .NI = NI, .NT = NT, .bad = -1, .folds = folds,
-               .own = mem_new((size_t)NT, sizeof *r.own), .txt_rank = txt_rank, .img_rank = img_rank};
+Status recall_ranks(RecallSource *rows, void *source, int64_t NI, int64_t NT, const int32_t *owner, int folds,
+                    const RecallAlso *also, int32_t *txt_rank, int32_t *img_rank) {
+    Ranks r = {.owner = owner, .NI = NI, .NT = NT, .bad = -1, .folds = folds, .txt_rank = txt_rank,
+               .img_rank = img_rank, .also = also};
+    r.fold = mem_new((size_t)NT, sizeof *r.fold);
+    r.own = mem_new((size_t)NT, sizeof *r.own);
     Status st = r.own && r.fold ? OK : ERR_MEMORY;
     for (int64_t t = 0; st == OK && t < NT; t++) {
         r.fold[t] = recall_fold(owner[t], NI, folds);
         img_rank[t] = 0;
     }
     if (st == OK) st = rows(source, collect_own, &r);
-    if (st == OK && r.bad >= 0) st = err_set(ERR_NUMERIC, "the similarities of image %lld are not finite: the model or its features are broken", (long long)r.bad);
+    if (st == OK && r.bad >= 0)
+        st = err_set(ERR_NUMERIC, "the similarities of image %lld are not finite: the model or its features are broken",
+                     (long long)r.bad);
     if (st == OK) st = rows(source, count_row, &r);
     free(r.own);
     free(r.fold);
@@ -120,12 +130,12 @@ void recall_from_ranks(const int32_t *txt_rank, int64_t NI, const int32_t *img_r
     figures(img_rank, NT, &out->img_r1, &out->img_r5, &out->img_r10, &out->img_median, &out->img_mean);
 }
 
-Status recall_from_features(const Backend *b, const float *I, int64_t NI, const float *T, int64_t NT, int64_t Q, int64_t Z,
-                            const int32_t *owner, Recall *out, int32_t *txt_rank, int32_t *img_rank) {
+Status recall_from_features(const Backend *b, const float *I, int64_t NI, const float *T, int64_t NT, int64_t Q,
+                            int64_t Z, const int32_t *owner, Recall *out, int32_t *txt_rank, int32_t *img_rank) {
     RecallFeatures f = {b, I, T, NI, NT, Q, Z};
     int32_t *txt = mem_new((size_t)NI, sizeof *txt), *img = mem_new((size_t)NT, sizeof *img);
     Status st = txt && img ? OK : ERR_MEMORY;
-    if (st == OK) st = recall_ranks(recall_feature_rows, &f, NI, NT, owner, 1, txt, img);
+    if (st == OK) st = recall_ranks(recall_feature_rows, &f, NI, NT, owner, 1, NULL, txt, img);
     if (st == OK) recall_from_ranks(txt, NI, img, NT, out);
     for (int64_t i = 0; st == OK && txt_rank && i < NI; i++) txt_rank[i] = txt[i];
     for (int64_t t = 0; st == OK && img_rank && t < NT; t++) img_rank[t] = img[t];
