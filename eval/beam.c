@@ -13,11 +13,12 @@ static const double NOT_YET = -1e9;      /* start of all beams but one: they are
 Status search_open(Search *s, const SearchSpec *spec, int32_t V) {
     *s = (Search){.spec = *spec, .V = V};
     size_t beams = (size_t)spec->beams, length = (size_t)spec->max_length;
-    BUG_ON(spec->beams < 1 || spec->beams > SEARCH_MAX_BEAMS || (spec->mode != SEARCH_BEAM && beams != 1), "search: %d beams", spec->beams);
-    BUG_ON(spec->max_length < 2 || V < 2 || spec->end < 0 || spec->end >= V, "search: length %d, end token %d of %d", spec->max_length,
-           spec->end, V);
-    BUG_ON(!(spec->repetition_penalty > 0) || (spec->mode == SEARCH_SAMPLE && !(spec->temperature > 0)), "search: penalty %g, temperature %g",
-           spec->repetition_penalty, spec->temperature);
+    BUG_ON(spec->beams < 1 || spec->beams > SEARCH_MAX_BEAMS || (spec->mode != SEARCH_BEAM && beams != 1),
+           "search: %d beams", spec->beams);
+    BUG_ON(spec->max_length < 2 || V < 2 || spec->end < 0 || spec->end >= V, "search: length %d, end token %d of %d",
+           spec->max_length, spec->end, V);
+    BUG_ON(!(spec->repetition_penalty > 0) || (spec->mode == SEARCH_SAMPLE && !(spec->temperature > 0)),
+           "search: penalty %g, temperature %g", spec->repetition_penalty, spec->temperature);
     s->tokens = mem_new(beams, length * sizeof *s->tokens);
     s->spare = mem_new(beams, length * sizeof *s->spare);
     s->parent = mem_new(beams, sizeof *s->parent);
@@ -54,7 +55,7 @@ void search_begin(Search *s, uint32_t image) {
     }
 }
 
-/* ---- scores of one row --------------------------------------------------------------------------------------------- */
+/* ---- scores of one row ------------------------------------------------------------------------------------------ */
 
 /* log sum exp; the sum in double, its terms in f32: as exact as the logits are. */
 static double log_sum_exp(const float *x, int32_t n) {
@@ -65,7 +66,8 @@ static double log_sum_exp(const float *x, int32_t n) {
     return (double)max + log(sum);
 }
 
-/* score[v] = logit - shift, then the repetition penalty once for each distinct token present, then no end before min_length. */
+/* score[v] = logit - shift, then the repetition penalty once for each distinct token present, then no end before
+ * min_length. */
 static void next_scores(Search *s, const float *logits, double shift, const int32_t *tokens) {
     for (int32_t v = 0; v < s->V; v++) s->score[v] = (double)logits[v] - shift;
     double penalty = s->spec.repetition_penalty;
@@ -79,7 +81,7 @@ static void next_scores(Search *s, const float *logits, double shift, const int3
     if (s->len < s->spec.min_length) s->score[s->spec.end] = -INFINITY;
 }
 
-/* ---- closed hypotheses --------------------------------------------------------------------------------------------- */
+/* ---- closed hypotheses ------------------------------------------------------------------------------------------ */
 
 static void remove_closed(Search *s, int32_t at) {
     Hypothesis gone = s->closed[at];
@@ -115,7 +117,7 @@ static void finish(Search *s) {
         }
 }
 
-/* ---- one token further --------------------------------------------------------------------------------------------- */
+/* ---- one token further ------------------------------------------------------------------------------------------ */
 
 static void extend(Search *s, int32_t beam, const Candidate *c) {
     int32_t *to = s->spare + beam * s->spec.max_length;
@@ -202,14 +204,15 @@ Status search_step(Search *s, const float *logits, int64_t ld) {
         bool broken = false;
         float max = -INFINITY;
         for (int32_t v = 0; v < s->V; v++) broken |= isnan(x[v]), max = x[v] > max ? x[v] : max;
-        if (broken || !isfinite(max)) return err_set(ERR_NUMERIC, "the model's logits for token %d of image %u are not finite", s->len, s->image);
+        if (broken || !isfinite(max))
+            return err_set(ERR_NUMERIC, "the model's logits for token %d of image %u are not finite", s->len, s->image);
     }
     if (s->spec.mode == SEARCH_BEAM) step_beams(s, logits, ld);
     else step_one(s, logits);
     return OK;
 }
 
-/* ---- sampling ------------------------------------------------------------------------------------------------------ */
+/* ---- sampling --------------------------------------------------------------------------------------------------- */
 
 static void sift_down(double *heap, int32_t n, double x) {      /* x replaces the smallest */
     int32_t i = 0;

@@ -1,12 +1,14 @@
-/* beam: the search for one caption over next-token logits: greedy, beam search, sampling. On the host, without a model.
+/* beam: the search for one caption over next-token logits: greedy, beam search, sampling. Knows no model.
  *
- * Called by generate.c, which asks for logits of `rows` sequences after `len` tokens and hands them to search_step until rows
- * is 0; then closed[0] is the caption. Beam search is the one of transformers 4.33 (spec/evaluation.md 6b), in double: scores,
- * what competes with what, when an image is done. Ties, which transformers leaves open, go to the lower beam, then the lower
- * token; among closed hypotheses of equal score the one closed last wins, as there. One beam under SEARCH_BEAM is still beam
- * search (a closed caption may be beaten by a longer one, unless early_stopping); transformers' num_beams 1 is SEARCH_GREEDY.
+ * Called by generate.c, which asks for logits of `rows` sequences after `len` tokens and hands them to search_step
+ * until rows is 0; then closed[0] is the caption. Beam search is the one of transformers 4.33 (spec/evaluation.md
+ * 6b), in double: scores, what competes with what, when an image is done. Ties, which transformers leaves open, go
+ * to the lower beam, then the lower token; among closed hypotheses of equal score the one closed last wins, as
+ * there. One beam under SEARCH_BEAM is still beam search (a closed caption may be beaten by a longer one, unless
+ * early_stopping); transformers' num_beams 1 is SEARCH_GREEDY.
  *
- * Random draws depend on (seed, image, length) alone: not on the batch, the device or other images. One thread a search. */
+ * Random draws depend on (seed, image, length) alone: not on the batch, the device or other images. One thread a
+ * search. */
 #ifndef QF_BEAM_H
 #define QF_BEAM_H
 #include <stdbool.h>
@@ -44,7 +46,7 @@ typedef struct {
     SearchSpec spec;
     int32_t V;
     uint32_t image;
-    int32_t rows;                       /* sequences whose next logits are wanted: 1 at first, then beams, 0 at the end */
+    int32_t rows;                       /* sequences whose next logits are wanted: 1, then beams, 0 at the end */
     int32_t len;                        /* their length */
     int32_t *tokens;                    /* (beams, max_length) */
     int32_t *parent;                    /* (beams) which row of the step before each continues */
@@ -63,10 +65,12 @@ void search_begin(Search *s, uint32_t image);
 /* logits: (rows) rows of V, `ld` apart. ERR_NUMERIC when a row has no finite largest element. */
 Status search_step(Search *s, const float *logits, int64_t ld);
 
-static inline int32_t search_last(const Search *s, int32_t row) { return s->tokens[row * s->spec.max_length + s->len - 1]; }
+static inline int32_t search_last(const Search *s, int32_t row) {
+    return s->tokens[row * s->spec.max_length + s->len - 1];
+}
 
-/* The distribution that sampling draws from, of scores (V): what survives, likeliest first (ties: lower token first), with
- * probabilities that sum to 1. Returns how many. c: room for V. */
+/* The distribution that sampling draws from, of scores (V): what survives, likeliest first (ties: lower token
+ * first), with probabilities that sum to 1. Returns how many. c: room for V. */
 int32_t search_filter(const SearchSpec *spec, const double *score, int32_t V, Candidate *c);
 
 #endif

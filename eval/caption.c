@@ -15,14 +15,18 @@ void caption_search(SearchSpec *s, const Options *o, const Dims *d) {
     SearchMode mode = modes[opt_choice(o, "caption.mode")];
     int32_t beams = (int32_t)opt_int(o, "caption.beams");
     if (mode == SEARCH_BEAM && beams == 1) mode = SEARCH_GREEDY;
-    *s = (SearchSpec){.mode = mode, .beams = mode == SEARCH_BEAM ? beams : 1, .max_length = (int32_t)opt_int(o, "caption.max_length"),
-                      .min_length = (int32_t)opt_int(o, "caption.min_length"), .length_penalty = opt_num(o, "caption.length_penalty"),
-                      .repetition_penalty = opt_num(o, "caption.repetition_penalty"), .early_stopping = opt_bool(o, "caption.early_stopping"),
+    *s = (SearchSpec){.mode = mode, .beams = mode == SEARCH_BEAM ? beams : 1,
+                      .max_length = (int32_t)opt_int(o, "caption.max_length"),
+                      .min_length = (int32_t)opt_int(o, "caption.min_length"),
+                      .length_penalty = opt_num(o, "caption.length_penalty"),
+                      .repetition_penalty = opt_num(o, "caption.repetition_penalty"),
+                      .early_stopping = opt_bool(o, "caption.early_stopping"),
                       .temperature = opt_num(o, "caption.temperature"), .top_p = opt_num(o, "caption.top_p"),
-                      .top_k = (int32_t)opt_int(o, "caption.top_k"), .seed = (uint64_t)opt_int(o, "seed"), .start = d->dec, .end = d->sep};
+                      .top_k = (int32_t)opt_int(o, "caption.top_k"), .seed = (uint64_t)opt_int(o, "seed"),
+                      .start = d->dec, .end = d->sep};
 }
 
-/* ---- making them ---------------------------------------------------------------------------------------------------- */
+/* ---- making them ------------------------------------------------------------------------------------------------ */
 
 static int64_t per_rank(int64_t n) { return (n + dist_size() - 1) / dist_size(); }
 
@@ -47,7 +51,8 @@ static Status found(void *ctx, int64_t i, const Search *s) {
 }
 
 /* Images [first, first + n) of the split into f. */
-static Status make_share(Found *f, const Use *u, const EvalSet *e, const GenerateSpec *spec, int64_t first, int64_t n, int64_t *rows, EvalProgress *p) {
+static Status make_share(Found *f, const Use *u, const EvalSet *e, const GenerateSpec *spec, int64_t first, int64_t n,
+                         int64_t *rows, EvalProgress *p) {
     Generator g;
     void *features = NULL;
     float *scales = mem_new((size_t)spec->images, sizeof *scales);
@@ -58,7 +63,8 @@ static Status make_share(Found *f, const Use *u, const EvalSet *e, const Generat
     for (f->at = 0; st == OK && f->at < n; f->at += spec->images) {
         int64_t m = n - f->at < spec->images ? n - f->at : spec->images;
         st = evalset_read(e, first + f->at, m, features, scales);
-        if (st == OK) st = generate_captions(&g, features, set_scaled(e->set) ? scales : NULL, m, first + f->at, found, f);
+        if (st == OK)
+            st = generate_captions(&g, features, set_scaled(e->set) ? scales : NULL, m, first + f->at, found, f);
         if (st == OK && p) st = evalprogress(p, m);
     }
     *rows = g.tokens;
@@ -80,9 +86,12 @@ static Status to_text(Captions *c, const Wordpiece *wp) {
 Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSpec *s, int batch, EvalProgress *p) {
     size_t per = (size_t)per_rank(e->NI), all = per * (size_t)dist_size(), length = (size_t)s->max_length;
     int64_t share = captions_share(e->NI);
-    GenerateSpec spec = {.search = *s, .images = share > 0 && share < batch ? (int)share : batch, .features = set_dtype(e->set)};
-    Found f = {.end = mem_new(per, sizeof *f.end), .tokens = mem_new(per, length * sizeof *f.tokens), .max_length = s->max_length};
-    *c = (Captions){.n = e->NI, .max_length = s->max_length, .end = mem_new(all, sizeof *c->end), .tokens = mem_new(all, length * sizeof *c->tokens)};
+    GenerateSpec spec = {
+        .search = *s, .images = share > 0 && share < batch ? (int)share : batch, .features = set_dtype(e->set)};
+    Found f = {.end = mem_new(per, sizeof *f.end), .tokens = mem_new(per, length * sizeof *f.tokens),
+               .max_length = s->max_length};
+    *c = (Captions){.n = e->NI, .max_length = s->max_length, .end = mem_new(all, sizeof *c->end),
+                    .tokens = mem_new(all, length * sizeof *c->tokens)};
     Status st = f.end && f.tokens && c->end && c->tokens ? OK : ERR_MEMORY;
     if (st == OK && share > 0) st = make_share(&f, u, e, &spec, first_of_rank(e->NI), share, &c->rows, p);
     st = dist_agree(st);
@@ -103,7 +112,7 @@ void captions_free(Captions *c) {
     *c = (Captions){0};
 }
 
-/* ---- COCO's files ---------------------------------------------------------------------------------------------------- */
+/* ---- COCO's files ----------------------------------------------------------------------------------------------- */
 
 /* Length of a name without an ending like .jpg: a dot, a letter, at most four more letters or digits. */
 static size_t stem_length(const char *name) {

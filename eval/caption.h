@@ -1,7 +1,7 @@
 /* caption: captions of a split, as text, and as the two files of COCO's evaluation.
  *
- * Called by the command caption and by the report. Images are read, captioned (generate.h) a batch at a time, and shared out
- * over the ranks; every rank has all captions afterwards. Does not score (score.h). */
+ * Called by the command caption and by the report. Images are read, captioned (generate.h) a batch at a time, and
+ * shared out over the ranks; every rank has all captions afterwards. Does not score (score.h). */
 #ifndef QF_CAPTION_SET_H
 #define QF_CAPTION_SET_H
 #include "eval/beam.h"
@@ -26,13 +26,14 @@ Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSp
 void captions_free(Captions *c);        /* accepts an empty one */
 int64_t captions_share(int64_t n);      /* how many of n images fall to this rank */
 
-/* The image's number for COCO: digits at the end of its name, before an ending like .jpg. False when there are none, or more
- * than 18. caption_ids: numbers of all images of the split, or *ids NULL when some have none or two are equal: names then. */
+/* The image's number for COCO: digits at the end of its name, before an ending like .jpg. False when there are
+ * none, or more than 18. caption_ids: numbers of all images of the split, or *ids NULL when some have none or two
+ * are equal: names then. */
 bool caption_id(const char *name, int64_t *id);
 Status caption_ids(const EvalSet *e, int64_t **ids);
 
-/* [{"image_id", "caption"}], and {"images": [{"id"}], "annotations": [{"image_id", "id", "caption"}]} of the images that have
- * captions; new texts (free them) of *len bytes. ids: from caption_ids, may be NULL. */
+/* [{"image_id", "caption"}], and {"images": [{"id"}], "annotations": [{"image_id", "id", "caption"}]} of the images
+ * that have captions; new texts (free them) of *len bytes. ids: from caption_ids, may be NULL. */
 Status captions_json(const Captions *c, const EvalSet *e, const int64_t *ids, char **text, size_t *len);
 Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len);
 

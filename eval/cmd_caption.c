@@ -1,5 +1,5 @@
-/* cmd_caption: captions of a split from the stage-1 decoder: captions.json in COCO's result format, the references in COCO's
- * form when asked for, some of both on the terminal, and their scores where every image has references. */
+/* cmd_caption: captions of a split from the stage-1 decoder: captions.json in COCO's result format, the references
+ * in COCO's form when asked for, some of both on the terminal, and their scores where every image has references. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +37,8 @@ static Status open_work(Work *w, const Options *o) {
     w->batch = opt_int(o, "use.batch") ? (int)opt_int(o, "use.batch") : u->b->unified ? 32 : 128;
     caption_search(&w->search, o, &u->d);
     st = evalset_open(&w->set, u->set, u->split, opt_int(o, "caption.limit"), &u->text);
-    for (int64_t i = 0; st == OK && w->speaks && set_warning(u->set, i); i++) status_say("warning: %s", set_warning(u->set, i));
+    for (int64_t i = 0; st == OK && w->speaks && set_warning(u->set, i); i++)
+        status_say("warning: %s", set_warning(u->set, i));
     return st;
 }
 
@@ -49,9 +50,13 @@ static void close_work(Work *w) {
 }
 
 static void describe_search(const SearchSpec *s, char *text, size_t n) {
-    if (s->mode == SEARCH_BEAM) snprintf(text, n, "%d beams, length penalty %g%s", s->beams, s->length_penalty, s->early_stopping ? ", stopping early" : "");
+    if (s->mode == SEARCH_BEAM)
+        snprintf(text, n, "%d beams, length penalty %g%s", s->beams, s->length_penalty,
+                 s->early_stopping ? ", stopping early" : "");
     else if (s->mode == SEARCH_GREEDY) snprintf(text, n, "greedy");
-    else snprintf(text, n, "sampled, temperature %g, top_k %d, top_p %g, seed %llu", s->temperature, s->top_k, s->top_p, (unsigned long long)s->seed);
+    else
+        snprintf(text, n, "sampled, temperature %g, top_k %d, top_p %g, seed %llu", s->temperature, s->top_k, s->top_p,
+                 (unsigned long long)s->seed);
 }
 
 static Status describe(Work *w) {
@@ -60,13 +65,13 @@ static Status describe(Work *w) {
     options_print(w->o, stdout);
     Status st = generate_open(&g, w->use.b, &w->use.params, &spec);
     if (st != OK) return st;
-    status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step", (long long)w->set.NI, w->batch,
-               (double)g.fixed.size / (1 << 20), (double)g.mem.size / (1 << 20));
+    status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step",
+               (long long)w->set.NI, w->batch, (double)g.fixed.size / (1 << 20), (double)g.mem.size / (1 << 20));
     generate_close(&g);
     return OK;
 }
 
-/* ---- making them ----------------------------------------------------------------------------------------------------- */
+/* ---- making them ------------------------------------------------------------------------------------------------ */
 
 static bool tell(void *ctx, int64_t done, int64_t total) {
     (void)total;
@@ -86,7 +91,7 @@ static Status make(Work *w) {
     return st;
 }
 
-/* ---- showing them ---------------------------------------------------------------------------------------------------- */
+/* ---- showing them ----------------------------------------------------------------------------------------------- */
 
 static void show_one(const Work *w, int64_t i) {
     const EvalSet *e = &w->set;
@@ -110,10 +115,11 @@ static void show(const Work *w) {
     for (int64_t k = 0; k < shown; k++) show_one(w, k * c->n / shown);
     status_say("%.1f word pieces a caption, %lld of %lld cut at %d; %.4g captions/s, %.4g decoder rows/s%s",
                c->n ? (double)tokens / (double)c->n : 0, (long long)cut, (long long)c->n, c->max_length - 1,
-               (double)captions_share(c->n) / w->seconds, (double)c->rows / w->seconds, dist_size() > 1 ? " on this rank" : "");
+               (double)captions_share(c->n) / w->seconds, (double)c->rows / w->seconds,
+               dist_size() > 1 ? " on this rank" : "");
 }
 
-/* ---- writing and scoring --------------------------------------------------------------------------------------------- */
+/* ---- writing and scoring ---------------------------------------------------------------------------------------- */
 
 static Status put(const char *path, const char *text, size_t n) {
     Status st = outfile_put(path, text, n);
@@ -165,7 +171,8 @@ static Status finish(Work *w) {
     if (st == OK && path) st = put(path, res, nres);
     if (st == OK && *references) st = put(references, gt, ngt);
     if (st == OK && w->set.NI && !without) st = score(w, gt, ngt, res, nres);
-    else if (st == OK && without) status_say("not scored: %lld of %lld images have no reference", (long long)without, (long long)w->set.NI);
+    else if (st == OK && without)
+        status_say("not scored: %lld of %lld images have no reference", (long long)without, (long long)w->set.NI);
     free(path);
     free(res);
     free(gt);

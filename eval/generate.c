@@ -12,7 +12,7 @@ static size_t feature_bytes(const Generator *g, int64_t n) {
     return (size_t)n * (size_t)g->p->d.P * (size_t)g->p->d.E * (size_t)dtype_size(g->spec.features);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 /* Everything that lives as long as the generator and not on the host. */
 static Status take_fixed(Generator *g) {
@@ -73,9 +73,11 @@ Status generate_open(Generator *g, const Backend *b, const Params *p, const Gene
     const Dims *d = &p->d;
     size_t fixed = 0, mem = 0;
     BUG_ON(spec->images < 1 || d->L > MAX_LAYERS, "generate: %d images at a time, %d layers", spec->images, d->L);
-    *g = (Generator){.b = b, .p = p, .spec = *spec, .slots = spec->images * spec->search.beams, .T = spec->search.max_length - 1};
+    *g = (Generator){.b = b, .p = p, .spec = *spec, .slots = spec->images * spec->search.beams};
+    g->T = spec->search.max_length - 1;
     if (g->T > d->N)
-        return err_set(ERR_USAGE, "captions of up to %d tokens need %d text positions; the model has %d", spec->search.max_length, g->T, d->N);
+        return err_set(ERR_USAGE, "captions of up to %d tokens need %d text positions; the model has %d",
+                       spec->search.max_length, g->T, d->N);
     Status st = take_host(g);
     if (st == OK) st = measure(g, &fixed, &mem);
     if (st == OK) st = arena_open(&g->fixed, "generator's", b, fixed);
@@ -107,7 +109,7 @@ void generate_close(Generator *g) {
     *g = (Generator){0};
 }
 
-/* ---- the model ----------------------------------------------------------------------------------------------------- */
+/* ---- the model -------------------------------------------------------------------------------------------------- */
 
 /* Keys and values, columns [C, 3C) of qkv, into rows to[i] (i when NULL) of layer l's cache. */
 static void keep(Generator *g, int l, Tensor qkv, const int32_t *to) {
@@ -168,10 +170,13 @@ static void step_wave(Wave *w, Generator *g, int32_t at, const GenerateRow *rows
         groups[i] = (AttnGroup){.item0 = i, .nitems = 1, .k0 = {a0, b0}, .nk = {d->Q, at + 1}};
     }
     *w = (Wave){.NT = n, .rows = room_device(&g->room, key)};
-    w->embed = (Embed){.nt = n, .Q = d->Q, .C = d->C, .ids = room_device(&g->room, ids), .pos_id = room_device(&g->room, pos)};
-    w->self = (AttnPlan){.items = room_device(&g->room, items), .groups = room_device(&g->room, groups), .host_items = items,
-                         .host_groups = groups, .nitems = n, .ngroups = n, .max_nq = 1, .max_nk = d->Q + at + 1,
-                         .max_group_nk = d->Q > at + 1 ? d->Q : at + 1, .nrows = n, .products = (int64_t)n * (d->Q + at + 1)};
+    w->embed = (Embed){.nt = n, .Q = d->Q, .C = d->C};
+    w->embed.ids = room_device(&g->room, ids);
+    w->embed.pos_id = room_device(&g->room, pos);
+    w->self = (AttnPlan){.items = room_device(&g->room, items), .groups = room_device(&g->room, groups),
+                         .host_items = items, .host_groups = groups, .nitems = n, .ngroups = n, .max_nq = 1,
+                         .max_nk = d->Q + at + 1, .max_group_nk = d->Q > at + 1 ? d->Q : at + 1, .nrows = n,
+                         .products = (int64_t)n * (d->Q + at + 1)};
 }
 
 /* The past of slot `from` to slot `to`: one run of memory each. No slot is both, so the order does not matter. */
@@ -183,7 +188,8 @@ static void copy_slots(Generator *g, int32_t at, const int32_t *from, const int3
     }
 }
 
-Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, const GenerateCopy *copies, int ncopies) {
+Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, const GenerateCopy *copies,
+                     int ncopies) {
     const Dims *d = &g->p->d;
     Tape *t = &g->tape;
     Wave w;
@@ -192,7 +198,8 @@ Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, c
     room_reset(&g->room);
     step_wave(&w, g, at, rows, n);
     int32_t *dst = room_take(&g->room, (size_t)n, sizeof *dst);
-    int32_t *from = room_take(&g->room, (size_t)ncopies, sizeof *from), *to = room_take(&g->room, (size_t)ncopies, sizeof *to);
+    int32_t *from = room_take(&g->room, (size_t)ncopies, sizeof *from);
+    int32_t *to = room_take(&g->room, (size_t)ncopies, sizeof *to);
     for (int i = 0; i < n; i++) {
         BUG_ON(rows[i].token < 0 || rows[i].token >= d->V, "generate: word piece %d of %d", rows[i].token, d->V);
         dst[i] = g->spec.images * d->Q + rows[i].slot * g->T + at;
@@ -220,7 +227,7 @@ Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, c
     return tape_status(t);
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------------------ */
+/* ---- the loop --------------------------------------------------------------------------------------------------- */
 
 /* Rows of all searches that still run, image by image. */
 static int list_rows(Generator *g, int images) {
@@ -228,22 +235,25 @@ static int list_rows(Generator *g, int images) {
     for (int32_t i = 0; i < images; i++) {
         const Search *s = &g->search[i];
         g->first[i] = n;
-        for (int32_t b = 0; b < s->rows; b++) g->rows[n++] = (GenerateRow){i, g->slot[i * s->spec.beams + b], search_last(s, b)};
+        for (int32_t b = 0; b < s->rows; b++)
+            g->rows[n++] = (GenerateRow){i, g->slot[i * s->spec.beams + b], search_last(s, b)};
     }
     return n;
 }
 
 static Status step_searches(Generator *g, int images) {
     int failed = images;
+    int64_t V = g->p->d.V;
 #pragma omp parallel for schedule(dynamic) reduction(min : failed)
     for (int i = 0; i < images; i++)
-        if (g->search[i].rows && search_step(&g->search[i], g->logits + (int64_t)g->first[i] * g->p->d.V, g->p->d.V) != OK && i < failed)
-            failed = i;
+        if (g->search[i].rows && search_step(&g->search[i], g->logits + g->first[i] * V, V) != OK)
+            failed = i < failed ? i : failed;
     if (failed == images) return OK;
     return err_set(ERR_NUMERIC, "the model's logits for image %u are not finite", g->search[failed].image);
 }
 
-/* Beam b of image i continues parent[b]: the first child of a slot stays in it, the others take slots without children. */
+/* Beam b of image i continues parent[b]: the first child of a slot stays in it, the others take slots without
+ * children. */
 static int reorder(Generator *g, int32_t i, int n) {
     const Search *s = &g->search[i];
     int32_t beams = s->spec.beams, *slot = g->slot + i * beams, next[SEARCH_MAX_BEAMS];
@@ -278,7 +288,8 @@ static Status generate_piece(Generator *g, int images) {
     return st;
 }
 
-Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first, GenerateFound *found, void *ctx) {
+Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first,
+                         GenerateFound *found, void *ctx) {
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += g->spec.images) {
         int m = (int)(n - at < g->spec.images ? n - at : g->spec.images);

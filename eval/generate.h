@@ -1,16 +1,17 @@
 /* generate: captions from the stage-1 decoder (the ITG head), keys and values cached (spec/model.md 14).
  *
- * The queries of an image run once; of each layer only their keys and values are kept. After that a step is one text row a
- * running beam: it attends to the image's query rows and to the rows of its own past, and only its logits are computed. A
- * beam's past lies in a slot of its own, one behind the other, so that it is a range to the attention kernel; when a beam
- * dies and another has two children, the second child takes the dead one's slot and a copy of the past: a surviving slot is
- * never written to, so nothing needs a second buffer. Images that are done leave the batch.
+ * The queries of an image run once; of each layer only their keys and values are kept. After that a step is one
+ * text row a running beam: it attends to the image's query rows and to the rows of its own past, and only its
+ * logits are computed. A beam's past lies in a slot of its own, one behind the other, so that it is a range to the
+ * attention kernel; when a beam dies and another has two children, the second child takes the dead one's slot and a
+ * copy of the past: a surviving slot is never written to, so nothing needs a second buffer. Images that are done
+ * leave the batch.
  *
  *     cache of layer l (rows, 2C), keys first
  *     | queries of image i: [i Q, (i+1) Q)  | ... | slot s: [images Q + s T, + T)  | ...      T = max_length - 1
  *
- * Called by caption.c (text, sets) and by tests. Takes its own memory, measured first. Does not know files or word pieces;
- * what is searched for is beam.h's business. */
+ * Called by caption.c (text, sets) and by tests. Takes its own memory, measured first. Does not know files or word
+ * pieces; what is searched for is beam.h's business. */
 #ifndef QF_GENERATE_H
 #define QF_GENERATE_H
 #include "eval/beam.h"
@@ -51,14 +52,16 @@ typedef struct {
 Status generate_open(Generator *g, const Backend *b, const Params *p, const GenerateSpec *spec);
 void generate_close(Generator *g);
 
-/* Captions of n raw feature rows (n,P,E), host, with scales or NULL; any n. `first` is the number of the first image in the whole
- * list: it decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order: s->closed[0] is the caption, and all
- * hypotheses that were kept stand behind it. ERR_NUMERIC names the image whose logits are not finite. */
+/* Captions of n raw feature rows (n,P,E), host, with scales or NULL; any n. `first` is the number of the first
+ * image in the whole list: it decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order:
+ * s->closed[0] is the caption, and all hypotheses that were kept stand behind it. ERR_NUMERIC names the image whose
+ * logits are not finite. */
 typedef Status GenerateFound(void *ctx, int64_t i, const Search *s);
-Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first, GenerateFound *found, void *ctx);
+Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first,
+                         GenerateFound *found, void *ctx);
 
-/* Its two halves. prefix: the queries of up to `images` images. step: copies first (the first `at` rows of a slot), then n rows
- * at position `at`; g->logits (n,V) is there when it returns. */
+/* Its two halves. prefix: the queries of up to `images` images. step: copies first (the first `at` rows of a slot),
+ * then n rows at position `at`; g->logits (n,V) is there when it returns. */
 Status generate_prefix(Generator *g, const void *features, const float *scale, int n);
 Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, const GenerateCopy *copies, int ncopies);
 

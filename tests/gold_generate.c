@@ -1,5 +1,5 @@
-/* gold_generate: the fixture kind generate (captions, their scores, what sampling may draw, logits along given ids), and the
- * greedy captions that a step case may carry. All on the path with cached keys. */
+/* gold_generate: the fixture kind generate (captions, their scores, what sampling may draw, logits along given
+ * ids), and the greedy captions that a step case may carry. All on the path with cached keys. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +50,8 @@ static Status captioner_open(Captioner *k, Case *c, const char *file) {
     int64_t n = (int64_t)k->B * d->P * d->E;
     st = gold_open(c, NULL, file, &f);
     const StTensor *x = st == OK ? st_find(f, "features") : NULL;
-    if (st == OK && (!x || st_elements(x) != n)) st = err_set(ERR_FORMAT, "%s: no features of %lld elements", st_path(f), (long long)n);
+    if (st == OK && (!x || st_elements(x) != n))
+        st = err_set(ERR_FORMAT, "%s: no features of %lld elements", st_path(f), (long long)n);
     if (st == OK && !(k->features = mem_new((size_t)n, sizeof(float)))) st = ERR_MEMORY;
     if (st == OK) dtype_to_f32(k->features, x->data, x->dtype, (size_t)n);
     st_close(f);
@@ -66,8 +67,8 @@ static void captioner_close(Captioner *k) {
 }
 
 static SearchSpec greedy_spec(const Dims *d, int32_t max_length) {
-    return (SearchSpec){.mode = SEARCH_GREEDY, .beams = 1, .max_length = max_length, .length_penalty = 1, .repetition_penalty = 1,
-                        .temperature = 1, .top_p = 1, .start = d->dec, .end = d->sep};
+    return (SearchSpec){.mode = SEARCH_GREEDY, .beams = 1, .max_length = max_length, .length_penalty = 1,
+                        .repetition_penalty = 1, .temperature = 1, .top_p = 1, .start = d->dec, .end = d->sep};
 }
 
 static SearchSpec spec_of(const Json *v, const Dims *d) {
@@ -95,7 +96,7 @@ static void compare_row(Case *c, const char *what, const float *x, const double 
     gold_check(c, what, most, logit_tolerance(c));
 }
 
-/* ---- captions ------------------------------------------------------------------------------------------------------ */
+/* ---- captions --------------------------------------------------------------------------------------------------- */
 
 typedef struct { Case *c; const Json *v; const char *name; const Dims *d; const Wordpiece *wp; int64_t seen; } Compare;
 
@@ -112,10 +113,12 @@ static Status compare_caption(void *ctx, int64_t i, const Search *s) {
     Compare *k = ctx;
     char what[160];
     const Hypothesis *h = &s->closed[0];
-    const Json *want = json_at(json_get(k->v, "sequences"), (size_t)i), *all = json_at(json_get(k->v, "hypotheses"), (size_t)i);
+    const Json *want = json_at(json_get(k->v, "sequences"), (size_t)i),
+               *all = json_at(json_get(k->v, "hypotheses"), (size_t)i);
     int64_t wrong = 0;
     for (size_t t = 0; t < json_len(want); t++) {
-        int32_t end = h->ended && (int32_t)t == h->len ? k->d->sep : k->d->pad, got = (int32_t)t < h->len ? h->tokens[t] : end;
+        int32_t end = h->ended && (int32_t)t == h->len ? k->d->sep : k->d->pad,
+                got = (int32_t)t < h->len ? h->tokens[t] : end;
         wrong += int_at(want, t) != got;
     }
     wrong += (size_t)h->len > json_len(want);
@@ -129,7 +132,8 @@ static Status compare_caption(void *ctx, int64_t i, const Search *s) {
         const Json *one = json_at(all, (size_t)r), *tokens = json_get(one, "tokens");
         double score = gold_num(one, "score");
         wrong = (int64_t)json_len(tokens) != s->closed[r].len;
-        for (int32_t t = 0; !wrong && t < s->closed[r].len; t++) wrong = int_at(tokens, (size_t)t) != s->closed[r].tokens[t];
+        for (int32_t t = 0; !wrong && t < s->closed[r].len; t++)
+            wrong = int_at(tokens, (size_t)t) != s->closed[r].tokens[t];
         snprintf(what, sizeof what, "%s, image %lld: hypothesis %d", k->name, (long long)i, r);
         gold_check(k->c, what, (double)wrong, 0.5);
         gold_check(k->c, what, s->closed[r].score - score, 1e-5 * fmax(1, fabs(score)));
@@ -155,7 +159,7 @@ static Status search_variant(Captioner *c, const Json *v) {
     return st;
 }
 
-/* ---- logits -------------------------------------------------------------------------------------------------------- */
+/* ---- logits ----------------------------------------------------------------------------------------------------- */
 
 /* Logits of all images along ids (B,T) against want (B,T,V). */
 static Status along(Captioner *c, const char *what, const int64_t *ids, int64_t ld, int32_t T, const double *want) {
@@ -198,7 +202,7 @@ static Status processed_scores(Captioner *c, const Json *v, const StTensor *want
     return st;
 }
 
-/* ---- what sampling may draw ---------------------------------------------------------------------------------------- */
+/* ---- what sampling may draw ------------------------------------------------------------------------------------- */
 
 static void nucleus(Captioner *c, const StFile *f) {
     const Json *list = json_get(c->c->json, "nucleus");
@@ -208,7 +212,8 @@ static void nucleus(Captioner *c, const StFile *f) {
     BUG_ON(!cand, "out of memory");
     for (size_t k = 0; k < json_len(list); k++) {
         const Json *one = json_at(list, k);
-        SearchSpec spec = {.top_p = gold_num(one, "top_p"), .top_k = (int32_t)gold_int(one, "top_k"), .temperature = gold_num(one, "temperature")};
+        SearchSpec spec = {.top_p = gold_num(one, "top_p"), .top_k = (int32_t)gold_int(one, "top_k"),
+                           .temperature = gold_num(one, "temperature")};
         char name[64];
         snprintf(name, sizeof name, "nucleus.%zu.prob", k);
         const StTensor *prob = st_find(f, name);
@@ -236,7 +241,8 @@ Status gold_generate(Case *c) {
     st = gold_open(c, NULL, "outputs.safetensors", &f);
     int64_t V = k.t.params.d.V;
     const StTensor *ids = f ? st_find(f, "teacher.ids") : NULL, *logits = f ? st_find(f, "teacher.logits") : NULL;
-    if (st == OK && ids && ids->dtype == DT_I64 && ids->ndim == 2 && ids->shape[0] == k.B && f64_of(logits, k.B * ids->shape[1] * V))
+    if (st == OK && ids && ids->dtype == DT_I64 && ids->ndim == 2 && ids->shape[0] == k.B &&
+        f64_of(logits, k.B * ids->shape[1] * V))
         st = along(&k, "teacher", ids->data, ids->shape[1], (int32_t)ids->shape[1], logits->data);
     if (st == OK) nucleus(&k, f);
     const Json *all = json_get(c->json, "variants");
@@ -244,18 +250,21 @@ Status gold_generate(Case *c) {
         const Json *v = json_at(all, i);
         char name[128];
         bool close_call = json_get(v, "same_in_float32") && !flag(v, "same_in_float32");
-        if (close_call || c->precision != DT_F32) continue;  /* rounding may choose another token, and all that follow differ */
+        if (close_call || c->precision != DT_F32)
+            continue; /* rounding may choose another token, and all that follow differ */
         snprintf(name, sizeof name, "%s.scores", json_str(json_get(v, "name"), NULL));
         const StTensor *scores = st_find(f, name);
         st = search_variant(&k, v);
-        if (st == OK && scores && scores->ndim == 3 && f64_of(scores, k.B * scores->shape[1] * V)) st = processed_scores(&k, v, scores);
+        if (st == OK && scores && scores->ndim == 3 && f64_of(scores, k.B * scores->shape[1] * V))
+            st = processed_scores(&k, v, scores);
     }
     st_close(f);
     captioner_close(&k);
     return st;
 }
 
-/* {"greedy": {"max_length", "sequences", "first_logprob"}} and generate.safetensors with their logits (B, max_length - 1, V). */
+/* {"greedy": {"max_length", "sequences", "first_logprob"}} and generate.safetensors with their logits (B,
+ * max_length - 1, V). */
 Status gold_greedy(Case *c) {
     Captioner k;
     StFile *f = NULL;
@@ -266,7 +275,8 @@ Status gold_greedy(Case *c) {
     st = gold_open(c, NULL, "generate.safetensors", &f);
     int64_t T = gold_int(v, "max_length");
     const StTensor *ids = f ? st_find(f, "sequences") : NULL, *logits = f ? st_find(f, "logits") : NULL;
-    if (st == OK && (!ids || ids->dtype != DT_I64 || st_elements(ids) != k.B * T || !f64_of(logits, k.B * (T - 1) * p->d.V)))
+    if (st == OK &&
+        (!ids || ids->dtype != DT_I64 || st_elements(ids) != k.B * T || !f64_of(logits, k.B * (T - 1) * p->d.V)))
         st = err_set(ERR_FORMAT, "%s: sequences (%d,%lld) and their logits", st_path(f), k.B, (long long)T);
     if (st == OK) st = along(&k, "greedy logits", ids->data, T, (int32_t)T - 1, logits->data);
     Generator g;

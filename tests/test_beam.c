@@ -1,5 +1,6 @@
-/* The searches against enumeration of every sequence of a tiny vocabulary, against worked cases, and against themselves where
- * one must equal another. The "model" is a table: logits follow from a hash of the sequence so far. */
+/* The searches against enumeration of every sequence of a tiny vocabulary, against worked cases, and against
+ * themselves where one must equal another. The "model" is a table: logits follow from a hash of the sequence so
+ * far. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -14,8 +15,8 @@
 
 enum { V = 5, START = 4, END = 0, LONGEST = 8 };
 
-static const SearchSpec PLAIN = {.mode = SEARCH_GREEDY, .beams = 1, .max_length = LONGEST, .length_penalty = 1, .repetition_penalty = 1,
-                                 .temperature = 1, .top_p = 1, .start = START, .end = END};
+static const SearchSpec PLAIN = {.mode = SEARCH_GREEDY, .beams = 1, .max_length = LONGEST, .length_penalty = 1,
+                                 .repetition_penalty = 1, .temperature = 1, .top_p = 1, .start = START, .end = END};
 
 /* Logits in [-3, 3) that depend on the model's number and on every token so far; the start token never comes again. */
 static void table(uint64_t model, const int32_t *tokens, int32_t len, float *logits) {
@@ -52,7 +53,7 @@ static void assert_same(const Hypothesis *a, const Hypothesis *b) {
     assert_true(fabs(a->sum - b->sum) < 1e-9);
 }
 
-/* ---- enumeration --------------------------------------------------------------------------------------------------- */
+/* ---- enumeration ------------------------------------------------------------------------------------------------ */
 
 typedef struct { int32_t tokens[LONGEST], len; double sum, score; } Sequence;
 typedef struct { const SearchSpec *spec; uint64_t model; Sequence all[40]; int n; } Every;
@@ -68,7 +69,7 @@ static void enumerate(Every *e, const int32_t *tokens, int32_t len, double sum) 
     float logits[V];
     double logp[V];
     const SearchSpec *spec = e->spec;
-    if (len == spec->max_length) {
+    if (len == spec->max_length || len == LONGEST) {
         Sequence *q = &e->all[e->n++];
         *q = (Sequence){.len = len, .sum = sum, .score = sum / pow(len, spec->length_penalty)};
         memcpy(q->tokens, tokens, (size_t)len * sizeof *tokens);
@@ -89,7 +90,7 @@ static void enumerate(Every *e, const int32_t *tokens, int32_t len, double sum) 
             *q = (Sequence){.len = len, .sum = sum + p, .score = (sum + p) / pow(len, spec->length_penalty)};
             memcpy(q->tokens, tokens, (size_t)len * sizeof *tokens);
         } else {
-            int32_t longer[LONGEST];
+            int32_t longer[LONGEST + 1];
             memcpy(longer, tokens, (size_t)len * sizeof *tokens);
             longer[len] = v;
             enumerate(e, longer, len + 1, sum + p);
@@ -129,7 +130,7 @@ static void enough_beams_find_the_best_of_all(void **state) {
             }
 }
 
-/* ---- one search equals another ------------------------------------------------------------------------------------- */
+/* ---- one search equals another ---------------------------------------------------------------------------------- */
 
 static void one_beam_that_stops_early_is_greedy(void **state) {
     (void)state;
@@ -150,7 +151,8 @@ static void sampling_of_the_likeliest_is_greedy(void **state) {
         SearchSpec one = PLAIN, small = PLAIN, cold = PLAIN;
         one.mode = small.mode = cold.mode = SEARCH_SAMPLE;
         one.top_k = 1, small.top_p = 0, cold.temperature = 1e-4;
-        Search greedy = searched(PLAIN, model, 7), a = searched(one, model, 7), b = searched(small, model, 7), c = searched(cold, model, 7);
+        Search greedy = searched(PLAIN, model, 7), a = searched(one, model, 7), b = searched(small, model, 7),
+               c = searched(cold, model, 7);
         assert_same(&greedy.closed[0], &a.closed[0]);
         assert_same(&greedy.closed[0], &b.closed[0]);
         assert_same(&greedy.closed[0], &c.closed[0]);
@@ -181,7 +183,7 @@ static void lengths_are_kept(void **state) {
         }
 }
 
-/* ---- worked cases -------------------------------------------------------------------------------------------------- */
+/* ---- worked cases ----------------------------------------------------------------------------------------------- */
 
 static Status give(Search *s, const double *p, int rows) {
     float logits[4 * V];
@@ -189,8 +191,9 @@ static Status give(Search *s, const double *p, int rows) {
     return search_step(s, logits, V);
 }
 
-/* One beam, mean log-probability: the end is likeliest at once (log 0.5 over length 1), but the sum that just closed, spread
- * over length 2, would still be better; so the search goes on, and 0.3 * 0.9 over length 2 wins. With a pure sum it stops. */
+/* One beam, mean log-probability: the end is likeliest at once (log 0.5 over length 1), but the sum that just
+ * closed, spread over length 2, would still be better; so the search goes on, and 0.3 * 0.9 over length 2 wins.
+ * With a pure sum it stops. */
 static void a_closed_caption_waits_for_what_could_beat_it(void **state) {
     (void)state;
     const double first[V] = {0.5, 0.3, 0.1, 0.1, 0}, second[V] = {0.9, 0.05, 0.05, 0, 0};
@@ -251,7 +254,7 @@ static void repetition_penalty_of_greedy(void **state) {
     Search s;
     assert_int_equal(search_open(&s, &spec, V), OK);
     search_begin(&s, 0);
-    const int32_t want[] = {1, 4, 4, 4};                     /* 4/2 ties with 2: the lower token; then 4/2 > 1.5, and stays 2 */
+    const int32_t want[] = {1, 4, 4, 4}; /* 4/2 ties with 2: the lower token; then 4/2 > 1.5, and stays 2 */
     for (int i = 0; i < 4; i++) {
         assert_int_equal(search_step(&s, logits, V), OK);
         assert_int_equal(search_last(&s, 0), want[i]);
@@ -261,7 +264,8 @@ static void repetition_penalty_of_greedy(void **state) {
 
 static void numbers_that_are_none(void **state) {
     (void)state;
-    const float bad[3][V] = {{1, NAN, 0, 0, 0}, {INFINITY, 0, 0, 0, 0}, {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY}};
+    const float bad[3][V] = {
+        {1, NAN, 0, 0, 0}, {INFINITY, 0, 0, 0, 0}, {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY}};
     for (int i = 0; i < 3; i++)
         for (int mode = SEARCH_GREEDY; mode <= SEARCH_SAMPLE; mode++) {
             SearchSpec spec = PLAIN;
@@ -275,9 +279,10 @@ static void numbers_that_are_none(void **state) {
         }
 }
 
-/* ---- sampling ------------------------------------------------------------------------------------------------------ */
+/* ---- sampling --------------------------------------------------------------------------------------------------- */
 
-static void check_filter(double top_p, int32_t top_k, double temperature, int n, const int32_t *tokens, const double *p) {
+static void check_filter(double top_p, int32_t top_k, double temperature, int n, const int32_t *tokens,
+                         const double *p) {
     const double probs[V] = {0.1, 0.2, 0.5, 0.2, 0};
     double score[V];
     Candidate c[V];
@@ -319,7 +324,8 @@ static void filters_of_a_large_vocabulary(void **state) {
     }
 }
 
-/* Ten thousand first tokens against the distribution, within five deviations; the same bits again for the same image. */
+/* Ten thousand first tokens against the distribution, within five deviations; the same bits again for the same
+ * image. */
 static void draws_follow_the_distribution(void **state) {
     (void)state;
     enum { DRAWS = 10000 };
@@ -345,7 +351,8 @@ static void draws_follow_the_distribution(void **state) {
     int same = 0;
     for (uint32_t image = 6; image < 16; image++) {
         run(&b, 1, image);
-        same += b.closed[0].len == a.closed[0].len && !memcmp(a.closed[0].tokens, b.closed[0].tokens, (size_t)a.closed[0].len * sizeof(int32_t));
+        same += b.closed[0].len == a.closed[0].len &&
+                !memcmp(a.closed[0].tokens, b.closed[0].tokens, (size_t)a.closed[0].len * sizeof(int32_t));
     }
     assert_true(same < 5);
     search_close(&a);

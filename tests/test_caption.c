@@ -1,5 +1,5 @@
-/* The command caption, called as a user does, on a tiny model: its files against captions made one image at a time; how images
- * are numbered; and what it says to requests that cannot work. */
+/* The command caption, called as a user does, on a tiny model: its files against captions made one image at a time;
+ * how images are numbered; and what it says to requests that cannot work. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -21,7 +21,8 @@
 /* name and key=value words, the last NULL; model, vocabulary and data are given. What it prints goes nowhere. */
 static Status run(const ModelFixture *f, ...) {
     char room[16][400], *words[16];
-    const char *fixed[] = {"model.heads=2", "precision=f32", "device=cpu", "data.max_tokens=16", "caption.max_length=12"};
+    const char *fixed[] = {"model.heads=2", "precision=f32", "device=cpu", "data.max_tokens=16",
+                           "caption.max_length=12"};
     int n = 0;
     snprintf(room[n++], sizeof *room, "in=%s/model.safetensors", f->dir);
     snprintf(room[n++], sizeof *room, "model.vocab=%s/vocab.txt", f->dir);
@@ -81,21 +82,23 @@ static char *caption_alone(const ModelFixture *f, int image, SearchMode mode, in
     One one = {.f = f};
     const Dims *d = &f->params.d;
     GenerateSpec spec = {.images = 1, .features = DT_F32,
-                         .search = {.mode = mode, .beams = beams, .max_length = 12, .min_length = min_length, .length_penalty = 1,
-                                    .repetition_penalty = 1, .temperature = 1, .top_p = 0.9, .top_k = 50, .seed = 42, .start = d->dec, .end = d->sep}};
+                         .search = {.mode = mode, .beams = beams, .max_length = 12, .min_length = min_length,
+                                    .length_penalty = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 0.9,
+                                    .top_k = 50, .seed = 42, .start = d->dec, .end = d->sep}};
     assert_int_equal(generate_open(&g, f->b, &f->params, &spec), OK);
     assert_int_equal(generate_captions(&g, f->features[image], NULL, 1, image, take_text, &one), OK);
     generate_close(&g);
     return one.text;
 }
 
-static void check_captions(const ModelFixture *f, const char *name, SearchMode mode, int32_t beams, int32_t min_length) {
+static void check_captions(const ModelFixture *f, const char *name, SearchMode mode, int32_t beams,
+                           int32_t min_length) {
     Json *doc = read_json(f, name);
     assert_int_equal(json_len(doc), FIX_IMAGES);
     for (int i = 0; i < FIX_IMAGES; i++) {
         char *want = caption_alone(f, i, mode, beams, min_length);
         assert_string_equal(string(json_at(doc, (size_t)i), "caption"), want);
-        assert_string_equal(string(json_at(doc, (size_t)i), "image_id"), fix_ids[i]);     /* two are numbered 1: names */
+        assert_string_equal(string(json_at(doc, (size_t)i), "image_id"), fix_ids[i]); /* two are numbered 1: names */
         free(want);
     }
     json_free(doc);
@@ -103,7 +106,8 @@ static void check_captions(const ModelFixture *f, const char *name, SearchMode m
 
 static void captions_of_a_set(void **state) {
     const ModelFixture *f = *state;
-    assert_int_equal(run(f, in_dir(f, "out=", "greedy.json"), "caption.mode=greedy", "caption.min_length=4", "use.batch=4", NULL), OK);
+    const char *greedy = in_dir(f, "out=", "greedy.json");
+    assert_int_equal(run(f, greedy, "caption.mode=greedy", "caption.min_length=4", "use.batch=4", NULL), OK);
     check_captions(f, "greedy.json", SEARCH_GREEDY, 1, 4);
     assert_int_equal(run(f, in_dir(f, "out=", "one.json"), "caption.beams=1", "caption.min_length=4", NULL), OK);
     check_captions(f, "one.json", SEARCH_GREEDY, 1, 4);
@@ -148,8 +152,9 @@ static void one_image_has_a_number(void **state) {
 static void numbers_of_names(void **state) {
     (void)state;
     const struct { const char *name; int64_t id; } good[] = {
-        {"COCO_val2014_000000391895.jpg", 391895}, {"391895", 391895}, {"test/000000.png", 0}, {"a/b_7.jpeg", 7}, {"x12", 12}, {"v1.2", 2},
-        {"00000000000000000000000000000005.jpg", 5}, {"999999999999999999", 999999999999999999}};
+        {"COCO_val2014_000000391895.jpg", 391895}, {"391895", 391895}, {"test/000000.png", 0}, {"a/b_7.jpeg", 7},
+        {"x12", 12}, {"v1.2", 2}, {"00000000000000000000000000000005.jpg", 5},
+        {"999999999999999999", 999999999999999999}};
     const char *const bad[] = {"", "name", "12a", "photo.jpg", "1000000000000000000", ".png", "3."};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         int64_t id = -1;
@@ -175,8 +180,9 @@ static void requests_that_cannot_work(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(captions_of_a_set), cmocka_unit_test(files_in_a_folder),         cmocka_unit_test(one_image_has_a_number),
-        cmocka_unit_test(numbers_of_names),  cmocka_unit_test(requests_that_cannot_work),
+        cmocka_unit_test(captions_of_a_set),         cmocka_unit_test(files_in_a_folder),
+        cmocka_unit_test(one_image_has_a_number),    cmocka_unit_test(numbers_of_names),
+        cmocka_unit_test(requests_that_cannot_work),
     };
     return cmocka_run_group_tests(tests, model_setup, model_teardown);
 }

@@ -1,6 +1,6 @@
-/* The captioner with cached keys against the same network run whole, without a cache, through wave_build; and what must not
- * change a caption: the batch, the order of slots, one beam or greedy. Random weights, made here; the smallest fixture of the
- * reference (tests/golden/stage1/tiny) says that both are right. */
+/* The captioner with cached keys against the same network run whole, without a cache, through wave_build; and what
+ * must not change a caption: the batch, the order of slots, one beam or greedy. Random weights, made here; the
+ * smallest fixture of the reference (tests/golden/stage1/tiny) says that both are right. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -18,8 +18,8 @@
 
 enum { IMAGES = 7, LONGEST = 14 };
 
-static const Dims DIMS = {.L = 3, .C = 32, .H = 4, .F = 48, .Q = 5, .E = 18, .P = 6, .Z = 8, .V = 61, .N = 16, .X = 2, .T = 12,
-                          .pad = 0, .cls = 1, .sep = 2, .dec = 60};
+static const Dims DIMS = {.L = 3, .C = 32, .H = 4, .F = 48, .Q = 5, .E = 18, .P = 6, .Z = 8, .V = 61, .N = 16, .X = 2,
+                          .T = 12, .pad = 0, .cls = 1, .sep = 2, .dec = 60};
 
 typedef struct { const Backend *b; Dims d; Arena mem; Params p; float *features; } Model;
 
@@ -58,11 +58,12 @@ static void model_close(Model *m) {
 }
 
 static SearchSpec spec_of(const Model *m, SearchMode mode, int32_t beams) {
-    return (SearchSpec){.mode = mode, .beams = beams, .max_length = LONGEST, .length_penalty = 1, .repetition_penalty = 1, .temperature = 1,
-                        .top_p = 0.95, .top_k = 20, .seed = 11, .start = m->d.dec, .end = m->d.sep};
+    return (SearchSpec){.mode = mode, .beams = beams, .max_length = LONGEST, .length_penalty = 1,
+                        .repetition_penalty = 1, .temperature = 1, .top_p = 0.95, .top_k = 20, .seed = 11,
+                        .start = m->d.dec, .end = m->d.sep};
 }
 
-/* ---- what was found ------------------------------------------------------------------------------------------------ */
+/* ---- what was found --------------------------------------------------------------------------------------------- */
 
 typedef struct { int32_t len, tokens[LONGEST]; bool ended; double score; } Found;
 typedef struct { Found best[IMAGES]; int64_t n; } Captions;
@@ -96,7 +97,7 @@ static void assert_same(const Captions *a, const Captions *b, double tolerance) 
     }
 }
 
-/* ---- without a cache ----------------------------------------------------------------------------------------------- */
+/* ---- without a cache -------------------------------------------------------------------------------------------- */
 
 typedef struct { Arena fixed, mem; Tape tape; WaveRoom room; } Whole;
 
@@ -115,7 +116,8 @@ static void whole_close(Whole *w, const Model *m) {
 }
 
 /* Last logits of `rows` sequences of `len` tokens on one image: queries and text in one pass, as in training. */
-static void whole_logits(Whole *w, const Model *m, int image, const int32_t *tokens, int32_t ld, int32_t rows, int32_t len, float *logits) {
+static void whole_logits(Whole *w, const Model *m, int image, const int32_t *tokens, int32_t ld, int32_t rows,
+                         int32_t len, float *logits) {
     Segment seg[32];
     Wave wave;
     ImageKV kv;
@@ -124,7 +126,8 @@ static void whole_logits(Whole *w, const Model *m, int image, const int32_t *tok
     room_reset(&w->room);
     for (int32_t r = 0; r < rows; r++) {
         seg[r] = (Segment){.nq = m->d.Q, .first_id = -1, .sees = -1, .image = 0, .pass = PASS_ITC_IMAGE};
-        seg[rows + r] = (Segment){.nt = len, .ids = tokens + r * ld, .first_id = -1, .sees = r, .causal = true, .image = -1, .pass = PASS_ITG};
+        seg[rows + r] = (Segment){.nt = len, .ids = tokens + r * ld, .first_id = -1, .sees = r, .causal = true,
+                                  .image = -1, .pass = PASS_ITG};
     }
     assert_int_equal(wave_build(&wave, &w->room, &m->d, seg, 2 * rows, 1), OK);
     room_upload(&w->room);
@@ -134,7 +137,8 @@ static void whole_logits(Whole *w, const Model *m, int image, const int32_t *tok
     op_linear(t, y, h, params_get(&m->p, P_WORD, -1), params_get(&m->p, P_LM_BIAS, -1));
     assert_int_equal(tape_status(t), OK);
     for (int32_t r = 0; r < rows; r++)
-        memcpy(logits + (int64_t)r * m->d.V, (float *)y.data + (int64_t)(seg[rows + r].t0 + len - 1) * m->d.V, (size_t)m->d.V * sizeof *logits);
+        memcpy(logits + (int64_t)r * m->d.V, (float *)y.data + (int64_t)(seg[rows + r].t0 + len - 1) * m->d.V,
+               (size_t)m->d.V * sizeof *logits);
 }
 
 static void captions_without_cache(const Model *m, SearchSpec spec, Captions *out) {
@@ -177,15 +181,16 @@ static void cached_is_uncached(void **state) {
         assert_same(&a, &b, 1e-5);
         for (int i = 0; i < IMAGES; i++) {
             ended += a.best[i].ended;
-            different += i && (a.best[i].len != a.best[0].len || memcmp(a.best[i].tokens, a.best[0].tokens, (size_t)a.best[i].len * sizeof(int32_t)));
+            different += i && (a.best[i].len != a.best[0].len ||
+                               memcmp(a.best[i].tokens, a.best[0].tokens, (size_t)a.best[i].len * sizeof(int32_t)));
         }
     }
-    assert_in_range(ended, 5, 6 * IMAGES - 1);               /* the model is worth the test: captions differ, some end */
+    assert_in_range(ended, 5, 6 * IMAGES - 1); /* the model is worth the test: captions differ, some end */
     assert_true(different > IMAGES);
     model_close(&m);
 }
 
-/* ---- what changes nothing ------------------------------------------------------------------------------------------ */
+/* ---- what changes nothing --------------------------------------------------------------------------------------- */
 
 static void the_batch_changes_nothing(void **state) {
     (void)state;
@@ -234,7 +239,7 @@ static void bf16_runs(void **state) {
     model_close(&m);
 }
 
-/* ---- errors -------------------------------------------------------------------------------------------------------- */
+/* ---- errors ----------------------------------------------------------------------------------------------------- */
 
 static void too_few_positions(void **state) {
     (void)state;
@@ -268,7 +273,7 @@ static void a_model_that_diverged(void **state) {
     model_close(&m);
 }
 
-/* ---- the reference's smallest case ---------------------------------------------------------------------------------- */
+/* ---- the reference's smallest case ------------------------------------------------------------------------------ */
 
 static const Json *member(const Json *o, const char *key) {
     const Json *v = json_get(o, key);
@@ -293,9 +298,10 @@ static void greedy_of_the_reference(void **state) {
     assert_int_equal(st_open(&batch, "tests/golden/stage1/tiny/batch.safetensors"), OK);
     assert_int_equal(st_open(&want, "tests/golden/stage1/tiny/generate.safetensors"), OK);
     const Json *j = member(doc, "dims");
-    Dims d = {.L = number(j, "L"), .C = number(j, "C"), .H = number(j, "H"), .F = number(j, "F"), .Q = number(j, "Q"), .E = number(j, "E"),
-              .P = number(j, "P"), .Z = number(j, "Z"), .V = number(j, "V"), .N = number(j, "N"), .X = number(j, "X"), .T = number(j, "T"),
-              .pad = number(j, "pad"), .cls = number(j, "cls"), .sep = number(j, "sep"), .dec = number(j, "dec")};
+    Dims d = {.L = number(j, "L"), .C = number(j, "C"), .H = number(j, "H"), .F = number(j, "F"), .Q = number(j, "Q"),
+              .E = number(j, "E"), .P = number(j, "P"), .Z = number(j, "Z"), .V = number(j, "V"), .N = number(j, "N"),
+              .X = number(j, "X"), .T = number(j, "T"), .pad = number(j, "pad"), .cls = number(j, "cls"),
+              .sep = number(j, "sep"), .dec = number(j, "dec")};
     model_open(&m, &d, DT_F32);
     for (int i = 0; i < m.p.n; i++) {
         const ParamTensor *t = &m.p.tensor[i];
@@ -308,7 +314,8 @@ static void greedy_of_the_reference(void **state) {
         free(x);
     }
     params_refresh(&m.p);
-    const StTensor *f = st_find(batch, "features"), *ids = st_find(want, "sequences"), *logits = st_find(want, "logits");
+    const StTensor *f = st_find(batch, "features"), *ids = st_find(want, "sequences"),
+                   *logits = st_find(want, "logits");
     assert_true(f && ids && logits && ids->ndim == 2 && ids->shape[1] == logits->shape[1] + 1);
     int32_t B = (int32_t)ids->shape[0], T = (int32_t)ids->shape[1];
     m.features = mem_new((size_t)st_elements(f), sizeof(float));
@@ -322,14 +329,17 @@ static void greedy_of_the_reference(void **state) {
     assert_int_equal(generate_open(&g, m.b, &m.p, &spec), OK);
     assert_int_equal(generate_captions(&g, m.features, NULL, B, 0, collect, &out), OK);
     for (int32_t i = 0; i < B; i++)
-        for (int32_t t = 0; t < out.best[i].len; t++) assert_int_equal(out.best[i].tokens[t], ((const int64_t *)ids->data)[i * T + t]);
+        for (int32_t t = 0; t < out.best[i].len; t++)
+            assert_int_equal(out.best[i].tokens[t], ((const int64_t *)ids->data)[i * T + t]);
     assert_int_equal(generate_prefix(&g, m.features, NULL, B), OK);
     for (int32_t t = 0; t < T - 1; t++) {
-        for (int32_t i = 0; i < B; i++) g.rows[i] = (GenerateRow){i, i, (int32_t)((const int64_t *)ids->data)[i * T + t]};
+        for (int32_t i = 0; i < B; i++)
+            g.rows[i] = (GenerateRow){i, i, (int32_t)((const int64_t *)ids->data)[i * T + t]};
         assert_int_equal(generate_step(&g, t, g.rows, B, NULL, 0), OK);
         for (int32_t i = 0; i < B; i++)
             for (int32_t v = 0; v < d.V; v++)
-                assert_true(fabs((double)g.logits[i * d.V + v] - ((const double *)logits->data)[(i * (T - 1) + t) * d.V + v]) < 1e-4);
+                assert_true(fabs((double)g.logits[i * d.V + v] -
+                                 ((const double *)logits->data)[(i * (T - 1) + t) * d.V + v]) < 1e-4);
     }
     generate_close(&g);
     model_close(&m);
@@ -341,8 +351,9 @@ static void greedy_of_the_reference(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cached_is_uncached), cmocka_unit_test(the_batch_changes_nothing), cmocka_unit_test(one_beam_is_greedy),
-        cmocka_unit_test(bf16_runs),          cmocka_unit_test(too_few_positions),         cmocka_unit_test(a_model_that_diverged),
+        cmocka_unit_test(cached_is_uncached),      cmocka_unit_test(the_batch_changes_nothing),
+        cmocka_unit_test(one_beam_is_greedy),      cmocka_unit_test(bf16_runs),
+        cmocka_unit_test(too_few_positions),       cmocka_unit_test(a_model_that_diverged),
         cmocka_unit_test(greedy_of_the_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
