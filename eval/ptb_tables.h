@@ -81,11 +81,11 @@ static const DfaName PTB_NAMES[] = {
     { "opens",    "[\\B]+ {opener} [\\B\n]" },   /* after an abbreviation: a new sentence */
 
     { "title",    "(~(adj|adm|adv|alex|assoc|attys?|ave|brig|capt|cf|cie|cmdr|col|comdr|cpl|dept|det|drs?|elec|ens|ft"
-                  "|gen|govs?|hon|invt|jos|lieut|lt|maj|messrs|mlle|mme|mr|mrs|ms|msgr|mt|natl|pfc|ph|pres|profs?|pvt|reps?"
-                  "|rev|sens?|sfc|sgt|spc|ste?|supts?|vs|wm) | [Mm][ft]g)" },
+                  "|gen|govs?|hon|invt|jos|lieut|lt|maj|messrs|mlle|mme|mr|mrs|ms|msgr|mt|natl|pfc|ph|pres|profs?|pvt"
+                  "|reps?|rev|sens?|sfc|sgt|spc|ste?|supts?|vs|wm) | [Mm][ft]g)" },
     { "common",   "(~(ala?|apr|ariz|assn|aug|bancorp|bhd|bldg|blvd|bros|calif|colo|conn|corp|cos?|ct|dak|dec|esq|est"
-                  "|etc|ext|feb|fla|fri|ga|inc|ind|intl|jan|jr|jul|jun|kans?|ky|ltd|mar|md|mich|minn|mo|mont?|neb|nev|nov"
-                  "|oct|okla|penn|plc|rd|rt|sept?|seq|sq|sr|sys|tel|tenn|thu|thurs|tues?|univ|va|vt|wed|wisc?|wyo)"
+                  "|etc|ext|feb|fla|fri|ga|inc|ind|intl|jan|jr|jul|jun|kans?|ky|ltd|mar|md|mich|minn|mo|mont?|neb|nev"
+                  "|nov|oct|okla|penn|plc|rd|rt|sept?|seq|sq|sr|sys|tel|tenn|thu|thurs|tues?|univ|va|vt|wed|wisc?|wyo)"
                   "| [Pp]p?t[ey]s?)" },
     { "place",    "(Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash|ARK|AZ|DEL|ILL|LA|MASS|MISS|ORE|PA|TEX|WASH)" },
     { "abbrev",   "({common} | {place} | ~(ph|ed)\\.[dD]) \\." },
