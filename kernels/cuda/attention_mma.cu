@@ -5,7 +5,7 @@
  * once for every 64 query rows that look at it. Softmax on line: running maximum m and sum l of each row in f32, the output
  * rescaled when m grows; scores exist in registers only. Masked-out steps are skipped by a whole warp.
  *
- * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD ceil(R / 64), lse 4R. FLOPs 4RUD. Cross-attention
+ * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD ceil(R / 64), lse 4R, row keys 8R (dropout). FLOPs 4RUD. Cross-attention
  * (R = 64, U = 257, D = 64): 82 KB for 4.2 MFLOP, so bound by memory: 128 images, 12 heads, 126 MB, 38 us of an H100.
  *
  * Registers at D = 64: 100, shared memory 27 KB at four warps: 5 blocks (20 warps) an SM. At D = 128: 150, 52 KB, 3 blocks. */
@@ -66,14 +66,16 @@ DEVICE void forward_step(float (*o)[4], float m[2], float l[2], const bf16 *Q, c
     }
 }
 
-template <int D> static __global__ __launch_bounds__(WARPS * 32) void forward_mma(Attn a, const AttnItem *items, const AttnGroup *groups) {
+template <int D> static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void forward_mma(Attn a, const AttnItem *items, const AttnGroup *groups) {
     extern __shared__ __align__(16) bf16 room[];
+    __shared__ BlockTiles<WARPS> tiles;
     constexpr int LD = Tile<D>::LD;
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
     bf16 *Q = room + warp * 16 * LD, *kv = room + warps * 16 * LD;           /* kv: K, V of step 0, K, V of step 1 */
-    AttnGroup g = groups[blockIdx.x];
-    if (!find_tile(g, items, (int)blockIdx.z * warps).there) return;
-    WarpTile w = find_tile(g, items, (int)blockIdx.z * warps + warp);
+    find_tiles<WARPS>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
+    if (!tiles.tile[0].there) return;
+    const AttnGroup &g = tiles.g;
+    const WarpTile &w = tiles.tile[warp];
     const bf16 *q = (const bf16 *)a.q + h * D, *k = (const bf16 *)a.k + h * D, *v = (const bf16 *)a.v + h * D;
 
     load_tile<D>(Q, q, a.ldq, 16, lane, 32, [&](int r) { return w.there && w.row0 + r < w.it.nq ? (int64_t)w.it.q0 + w.row0 + r : -1; });
@@ -85,12 +87,8 @@ template <int D> static __global__ __launch_bounds__(WARPS * 32) void forward_mm
         copies_end_group();
     };
 
-    RowKey key[2] = {{0, 0}, {0, 0}};
-    if (a.drop.p > 0)
-        for (int r = 0; r < 2; r++) {
-            int i = w.row0 + (lane >> 2) + 8 * r;
-            if (i < w.it.nq) key[r] = a.drop.rows[w.it.q0 + i];
-        }
+    RowKey key[2];
+    keys_of_rows(key, a.drop, w, lane);
     float o[2 * Tile<D>::STEPS][4] = {{0}}, m[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0};
     int steps = (w.keys + KEYS - 1) / KEYS, most = w.there ? tile_most(w) : 0;
     if (steps) load_step(0);

@@ -137,6 +137,32 @@ DEVICE WarpTile find_tile(const AttnGroup &g, const AttnItem *items, int number)
 
 DEVICE int64_t group_key_row(const AttnGroup &g, int u) { return u < g.nk[0] ? g.k0[0] + u : g.k0[1] + (u - g.nk[0]); }
 
+/* Each block looks its tiles up once: thread k the k-th warp's, left in shared memory. Returns after a barrier. */
+template <int WARPS> struct BlockTiles {
+    AttnGroup g;
+    WarpTile tile[WARPS];
+};
+template <int WARPS> DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const AttnItem *items, int first, int warps) {
+    if ((int)threadIdx.x < warps) {
+        AttnGroup g = groups[blockIdx.x];
+        if (threadIdx.x == 0) b->g = g;
+        b->tile[threadIdx.x] = find_tile(g, items, first + (int)threadIdx.x);
+    }
+    __syncthreads();
+}
+
+/* Where a lane's two rows come from, for dropout: lane i < 16 reads that of row i and hands it on. */
+DEVICE void keys_of_rows(RowKey out[2], const Dropout &d, const WarpTile &w, int lane) {
+    bool there = d.p > 0 && lane < 16 && w.row0 + lane < w.it.nq;
+    RowKey k = {0, 0};
+    if (there) k = d.rows[w.it.q0 + w.row0 + lane];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        out[r].pair = __shfl_sync(~0u, k.pair, (lane >> 2) + 8 * r);
+        out[r].token = __shfl_sync(~0u, k.token, (lane >> 2) + 8 * r);
+    }
+}
+
 /* `rows` rows of D channels of head h into a tile, by all `threads` threads; row_of(r) gives the row, or a negative number for
  * zeros. */
 template <int D, class F> DEVICE void load_tile(bf16 *tile, const void *base, int64_t ld, int rows, int thread, int threads, F row_of) {

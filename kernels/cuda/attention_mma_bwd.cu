@@ -75,14 +75,16 @@ template <int D> DEVICE float row_delta(const bf16 *dO, const Attn &a, const War
 }
 
 template <int D>
-static __global__ __launch_bounds__(WARPS * 32) void dq_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, float *delta_out) {
+static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, float *delta_out) {
     extern __shared__ __align__(16) bf16 room[];
+    __shared__ BlockTiles<WARPS> tiles;
     constexpr int LD = Tile<D>::LD;
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
     bf16 *Q = room + warp * 32 * LD, *dO = Q + 16 * LD, *kv = room + warps * 32 * LD;
-    AttnGroup g = groups[blockIdx.x];
-    if (!find_tile(g, items, (int)blockIdx.z * warps).there) return;
-    WarpTile w = find_tile(g, items, (int)blockIdx.z * warps + warp);
+    find_tiles<WARPS>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
+    if (!tiles.tile[0].there) return;
+    const AttnGroup &g = tiles.g;
+    const WarpTile &w = tiles.tile[warp];
     const bf16 *k = (const bf16 *)a.k + h * D, *v = (const bf16 *)a.v + h * D;
 
     auto own_row = [&](int r) { return w.there && w.row0 + r < w.it.nq ? (int64_t)w.it.q0 + w.row0 + r : -1; };
@@ -100,16 +102,19 @@ static __global__ __launch_bounds__(WARPS * 32) void dq_mma(Attn a, AttnGrad gra
     load_step(0);
     copies_wait<1>();
     __syncwarp();
-    float sum = row_delta<D>(dO, a, w, h, lane), lse[2], delta[2];
-    if ((lane & 1) == 0 && w.row0 + (lane >> 1) < w.it.nq) delta_out[(int64_t)(w.it.q0 + w.row0 + (lane >> 1)) * a.H + h] = sum;
-    RowKey key[2] = {{0, 0}, {0, 0}};
+    float sum = row_delta<D>(dO, a, w, h, lane), kept = 0, lse[2], delta[2];   /* lanes 2 i and 2 i + 1 for row i */
+    if ((lane & 1) == 0 && w.row0 + (lane >> 1) < w.it.nq) {
+        int64_t at = (int64_t)(w.it.q0 + w.row0 + (lane >> 1)) * a.H + h;
+        delta_out[at] = sum;
+        kept = a.lse[at] * LOG2E;
+    }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        int i = w.row0 + (lane >> 2) + 8 * r;
         delta[r] = __shfl_sync(~0u, sum, 2 * ((lane >> 2) + 8 * r));
-        lse[r] = i < w.it.nq ? a.lse[(int64_t)(w.it.q0 + i) * a.H + h] * LOG2E : 0.0f;
-        if (a.drop.p > 0 && i < w.it.nq) key[r] = a.drop.rows[w.it.q0 + i];
+        lse[r] = __shfl_sync(~0u, kept, 2 * ((lane >> 2) + 8 * r));
     }
+    RowKey key[2];
+    keys_of_rows(key, a.drop, w, lane);
     float dq[2 * Tile<D>::STEPS][4] = {{0}};
     for (int t = 0; t < steps; t++) {
         if (t + 1 < steps) {
@@ -139,29 +144,44 @@ static __global__ __launch_bounds__(WARPS * 32) void dq_mma(Attn a, AttnGrad gra
 
 /* ---- dk, dv ------------------------------------------------------------------------------------------------------- */
 
-/* Shared memory: 16 rows of K and of V a warp; two steps of Q, dO (ROWS rows each), lse, delta. */
+/* Of a step's rows beside Q and dO: lse, delta, and where they come from (two words), ROWS of each. */
+enum { NUMBERS = 4 * ROWS };
+
+/* Shared memory: 16 rows of K and of V a warp; two steps of Q, dO (ROWS rows each) and numbers. */
 template <int D> static size_t dkv_shared(int warps) {
-    return (size_t)(warps * 32 + 4 * ROWS) * Tile<D>::LD * sizeof(bf16) + 4 * ROWS * sizeof(float);
+    return (size_t)(warps * 32 + 4 * ROWS) * Tile<D>::LD * sizeof(bf16) + 2 * NUMBERS * sizeof(float);
 }
 
-/* Where the walk over the rows of a group stands: item t, rows i.. of it. Items that see none of the block's keys [first, end)
- * are passed over. */
-typedef struct { int t, i; } Walk;
-DEVICE Walk walk_to(Walk p, const AttnGroup &g, const AttnItem *items, int first, int end) {
-    for (; p.t < g.item0 + g.nitems; p.t++, p.i = 0) {
-        AttnItem it = items[p.t];
-        if (p.i < it.nq && ((it.na && first < g.nk[0]) || (it.nb && end > g.nk[0]))) break;
+/* Where the walk over the rows of a group stands: rows i.. of item t. Items that see none of the block's keys [first, end) are
+ * passed over. One thread walks, two steps ahead of the others, who find the steps in shared memory. */
+typedef struct {
+    AttnItem it;
+    int t, i;
+    bool there;
+} Walk;
+DEVICE Walk walk_to(int t, int i, const AttnGroup &g, const AttnItem *items, int first, int end) {
+    Walk p;
+    p.there = false;
+    for (; t < g.item0 + g.nitems; t++, i = 0) {
+        p.it = items[t];
+        if (i < p.it.nq && ((p.it.na && first < g.nk[0]) || (p.it.nb && end > g.nk[0]))) {
+            p.there = true;
+            break;
+        }
     }
+    p.t = t, p.i = i;
     return p;
 }
 
 /* 16 rows of the step against the warp's 16 keys. */
 template <int D>
-DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *V, const bf16 *Q, const bf16 *dO, const float *lse, const float *delta,
+DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *V, const bf16 *Q, const bf16 *dO, const float *numbers, int at,
                      const WarpTile &w, const Attn &a, int u0, int lane) {
     float s[2][4] = {{0}}, dp[2][4] = {{0}}, scale = a.scale * LOG2E;
     product_rows<D, 1>(s, Q, K, 0, lane);
     product_rows<D, 1>(dp, dO, V, 0, lane);
+    const float *lse = numbers + at, *delta = numbers + ROWS + at;
+    const uint32_t *from = (const uint32_t *)(numbers + 2 * ROWS) + 2 * at;
     int column = u0 + 2 * (lane & 3), row = lane >> 2;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -183,9 +203,8 @@ DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *
     if (a.drop.p > 0) {                                      /* lane c of four: block c & 1 of row c >> 1 */
         uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - w.lo) >> 3);
         float keep = 1.0f / (1.0f - a.drop.p);
-        int i = w.row0 + row + 8 * (lane >> 1 & 1);
-        RowKey key = {0, 0};
-        if (i < w.it.nq) key = a.drop.rows[w.it.q0 + i];
+        int i = row + 8 * (lane >> 1 & 1);
+        RowKey key = {from[2 * i], from[2 * i + 1]};
         Philox x = dropout_block(&a.drop, key, first + (lane & 1));
         exchange(x.v, lane);
 #pragma unroll
@@ -239,51 +258,60 @@ template <int D, class F> DEVICE void write_keys(bf16 *tile, float (*x)[4], floa
 }
 
 template <int D>
-static __global__ __launch_bounds__(KEY_WARPS * 32) void dkv_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta) {
+static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2 : 1) void dkv_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta) {
     extern __shared__ __align__(16) bf16 room[];
     constexpr int LD = Tile<D>::LD;
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
     bf16 *K = room + warp * 32 * LD, *V = K + 16 * LD, *steps = room + warps * 32 * LD;
-    float *numbers = (float *)(steps + 4 * ROWS * LD);       /* lse, delta of step 0, of step 1 */
-    AttnGroup g = groups[blockIdx.x];
+    float *numbers = (float *)(steps + 4 * ROWS * LD);
+    __shared__ AttnGroup group;
+    __shared__ Walk walk[3];
+    if (thread == 0) group = groups[blockIdx.x];
+    __syncthreads();
+    const AttnGroup &g = group;
     int keys = g.nk[0] + g.nk[1], first = (int)blockIdx.z * warps * 16, end = min(keys, first + warps * 16), u0 = first + warp * 16;
     if (first >= keys) return;
 
     auto key_of = [&](int r) { return u0 + r < keys ? group_key_row(g, u0 + r) : -1; };
     load_tile<D>(K, (const bf16 *)a.k + h * D, a.ldk, 16, lane, 32, key_of);
     load_tile<D>(V, (const bf16 *)a.v + h * D, a.ldv, 16, lane, 32, key_of);
-    auto load_step = [&](Walk p, int buffer) {
-        AttnItem it = items[p.t];
+    auto load_step = [&](const Walk &p, int buffer) {
         bf16 *at = steps + buffer * 2 * ROWS * LD;
-        float *n = numbers + buffer * 2 * ROWS;
-        auto row_of = [&](int r) { return p.i + r < it.nq ? (int64_t)it.q0 + p.i + r : -1; };
+        float *n = numbers + buffer * NUMBERS;
+        auto row_of = [&](int r) { return p.i + r < p.it.nq ? (int64_t)p.it.q0 + p.i + r : -1; };
         load_tile<D>(at, (const bf16 *)a.q + h * D, a.ldq, ROWS, thread, warps * 32, row_of);
         load_tile<D>(at + ROWS * LD, (const bf16 *)grad.d_o + h * D, a.ldo, ROWS, thread, warps * 32, row_of);
-        for (int r = thread; r < 2 * ROWS; r += warps * 32) {
-            int64_t row = row_of(r % ROWS);
-            copy4(n + r, (r < ROWS ? a.lse : delta) + (row >= 0 ? row * a.H + h : 0), row >= 0);
+        for (int k = thread; k < (a.drop.p > 0 ? NUMBERS : 2 * ROWS); k += warps * 32) {
+            int64_t row = row_of(k < 2 * ROWS ? k % ROWS : (k - 2 * ROWS) / 2), at_row = row >= 0 ? row : 0;
+            const void *src = k < ROWS ? a.lse + at_row * a.H + h : k < 2 * ROWS ? delta + at_row * a.H + h : NULL;
+            if (k >= 2 * ROWS) src = (const uint32_t *)a.drop.rows + at_row * 2 + k % 2;
+            copy4(n + k, src, row >= 0);
         }
         copies_end_group();
     };
 
     float dk[2 * Tile<D>::STEPS][4] = {{0}}, dv[2 * Tile<D>::STEPS][4] = {{0}};
-    int last = g.item0 + g.nitems, buffer = 0;
-    Walk now = walk_to({g.item0, 0}, g, items, first, end);
-    if (now.t < last) load_step(now, 0);
+    if (thread == 0) {
+        walk[0] = walk_to(g.item0, 0, g, items, first, end);
+        walk[1] = walk_to(walk[0].t, walk[0].i + ROWS, g, items, first, end);
+    }
+    __syncthreads();
+    if (walk[0].there) load_step(walk[0], 0);
     else copies_end_group();
-    while (now.t < last) {
-        Walk next = walk_to({now.t, now.i + ROWS}, g, items, first, end);
-        if (next.t < last) {
+    for (int t = 0; walk[t % 3].there; t++) {
+        const Walk &now = walk[t % 3], &next = walk[(t + 1) % 3];
+        int buffer = t & 1;
+        if (next.there) {
             load_step(next, buffer ^ 1);
             copies_wait<1>();
         } else {
             copies_wait<0>();
         }
         __syncthreads();
+        if (thread == 0) walk[(t + 2) % 3] = walk_to(next.t, next.i + ROWS, g, items, first, end);
         const bf16 *at = steps + buffer * 2 * ROWS * LD;
-        const float *n = numbers + buffer * 2 * ROWS;
         WarpTile w;
-        w.it = items[now.t];
+        w.it = now.it;
         w.n0 = g.nk[0];
         w.keys = keys;
         w.lo = tile_first(w.it, w.n0);
@@ -292,11 +320,9 @@ static __global__ __launch_bounds__(KEY_WARPS * 32) void dkv_mma(Attn a, AttnGra
         for (int r = 0; r < ROWS; r += 16) {
             w.row0 = now.i + r;
             if (w.row0 < w.it.nq && u0 < tile_most(w) && u0 + 16 > w.lo)
-                dkv_step<D>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, n + r, n + ROWS + r, w, a, u0, lane);
+                dkv_step<D>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, numbers + buffer * NUMBERS, r, w, a, u0, lane);
         }
         __syncthreads();
-        now = next;
-        buffer ^= 1;
     }
     copies_wait<0>();
     if (u0 >= keys) return;

@@ -55,13 +55,34 @@ DEVICE void ld8(float v[8], const bf16 *p) {
     v[0] = low_bf16(a.x), v[1] = high_bf16(a.x), v[2] = low_bf16(a.y), v[3] = high_bf16(a.y);
     v[4] = low_bf16(a.z), v[5] = high_bf16(a.z), v[6] = low_bf16(a.w), v[7] = high_bf16(a.w);
 }
+/* Stores to global memory, written out: the compiler takes a uint4 apart when its parts are computed apart. */
+DEVICE void store16(void *p, float a, float b, float c, float d) {
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
+DEVICE void store16(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+DEVICE void store8(void *p, uint32_t a, uint32_t b) { asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(a), "r"(b) : "memory"); }
+
 DEVICE void st8(float *p, const float v[8]) {
-    ((float4 *)p)[0] = make_float4(v[0], v[1], v[2], v[3]);
-    ((float4 *)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+    store16(p, v[0], v[1], v[2], v[3]);
+    store16(p + 4, v[4], v[5], v[6], v[7]);
 }
 DEVICE void st8(bf16 *p, const float v[8]) {
-    *(uint4 *)p = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+    store16(p, pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
 }
+
+/* Four neighbours: 16 bytes of f32, 8 of bf16. */
+DEVICE void ld4(float v[4], const float *p) {
+    float4 a = *(const float4 *)p;
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+}
+DEVICE void ld4(float v[4], const bf16 *p) {
+    uint2 a = *(const uint2 *)p;
+    v[0] = low_bf16(a.x), v[1] = high_bf16(a.x), v[2] = low_bf16(a.y), v[3] = high_bf16(a.y);
+}
+DEVICE void st4(float *p, const float v[4]) { store16(p, v[0], v[1], v[2], v[3]); }
+DEVICE void st4(bf16 *p, const float v[4]) { store8(p, pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])); }
 
 /* ---- sums ---- */
 DEVICE float warp_sum(float x) {
@@ -118,17 +139,23 @@ DEVICE float drop1(float v, const Dropout &d, RowKey row, uint32_t e) {
     return dropout_keep(&d, row, e) ? v * (1.0f / (1.0f - d.p)) : 0.0f;
 }
 
-/* ---- a vector of K * 256 columns (gamma, beta, bias) in shared memory, laid out so that a warp whose lane l wants columns
- * 8l..8l+7 of a chunk of 256 reads them without bank conflicts: the two halves of each eight stand 128 apart ---- */
+/* ---- columns in shared memory (gamma, beta, bias; sums by column) ----
+ * A warp whose lane l wants columns 8l..8l+7 of a chunk of 256 reads 16 bytes twice. The two halves of each eight stand HALF
+ * apart, so that neither those reads nor one column a lane meet bank conflicts. K chunks take K * CHUNK floats. */
+enum { HALF = 128 + 16, CHUNK = 2 * HALF };
+DEVICE int column_at(int c) { return (c >> 8) * CHUNK + (c >> 2 & 1) * HALF + (c >> 3 & 31) * 4 + (c & 3); }
+
 template <int K> DEVICE void columns_load(float *room, const float *p, int C) {
-    for (int i = (int)threadIdx.x; i < K * 64; i += (int)blockDim.x) {
-        float4 v = 4 * i < C ? ((const float4 *)p)[i] : make_float4(0, 0, 0, 0);
-        *(float4 *)(room + (i >> 6) * 256 + (i & 1) * 128 + ((i >> 1) & 31) * 4) = v;
-    }
+    for (int i = (int)threadIdx.x; i < K * 64; i += (int)blockDim.x)
+        *(float4 *)(room + column_at(4 * i)) = 4 * i < C ? ((const float4 *)p)[i] : make_float4(0, 0, 0, 0);
 }
 DEVICE void columns_get(float v[8], const float *room, int chunk, int lane) {
-    float4 a = *(const float4 *)(room + chunk * 256 + lane * 4), b = *(const float4 *)(room + chunk * 256 + 128 + lane * 4);
+    float4 a = *(const float4 *)(room + chunk * CHUNK + lane * 4), b = *(const float4 *)(room + chunk * CHUNK + HALF + lane * 4);
     v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+DEVICE void columns_put(float *room, int chunk, int lane, const float v[8]) {
+    *(float4 *)(room + chunk * CHUNK + lane * 4) = make_float4(v[0], v[1], v[2], v[3]);
+    *(float4 *)(room + chunk * CHUNK + HALF + lane * 4) = make_float4(v[4], v[5], v[6], v[7]);
 }
 
 /* Cuts N rows into `parts` strips for sums over rows whose C columns leave partial sums: enough strips to fill the GPU, few

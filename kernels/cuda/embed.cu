@@ -38,7 +38,7 @@ template <class T> DEVICE void table_sum8(float v[8], TableRows<T> t, int c) {
 template <class T> DEVICE float table_sum1(TableRows<T> t, int c) { return ld1(t.a + c) + (t.b ? ld1(t.b + c) : 0.0f); }
 
 template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void embed_fast(Embed a) {
-    __shared__ __align__(16) float gamma[K * 256], beta[K * 256];
+    __shared__ __align__(16) float gamma[K * CHUNK], beta[K * CHUNK];
     int lane = threadIdx.x & 31, C = a.C;
     columns_load<K>(gamma, a.gamma, C);
     columns_load<K>(beta, a.beta, C);
@@ -118,7 +118,7 @@ EXPORT(embed, (const Embed *a), (a))
 /* ---- backward: through dropout and norm --------------------------------------------------------------------------- */
 
 template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, EmbedGrad g, float *partial) {
-    __shared__ __align__(16) float gamma[K * 256], room[WARPS][K * 256];
+    __shared__ __align__(16) float gamma[K * CHUNK], room[WARPS][K * CHUNK];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, C = a.C;
     columns_load<K>(gamma, a.gamma, C);
     __syncthreads();
@@ -170,12 +170,12 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void e
     for (int i = 0; i < 2; i++) {
         __syncthreads();
 #pragma unroll
-        for (int k = 0; k < K; k++) st8(&room[warp][k * 256 + lane * 8], sum[i][k]);
+        for (int k = 0; k < K; k++) columns_put(room[warp], k, lane, sum[i][k]);
         __syncthreads();
         for (int c = threadIdx.x; c < C; c += WARPS * 32) {
             float t = 0;
 #pragma unroll
-            for (int w = 0; w < WARPS; w++) t += room[w][c];
+            for (int w = 0; w < WARPS; w++) t += room[w][column_at(c)];
             partial[((int64_t)i * gridDim.x + blockIdx.x) * C + c] = t;
         }
     }
@@ -245,7 +245,7 @@ enum { SUM_WARPS = 8 };
 template <class T>
 static __global__ void sum_rows_fast(float *dst, const T *src, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n, int64_t rows,
                                      int C) {
-    __shared__ __align__(16) float room[SUM_WARPS][256];
+    __shared__ __align__(16) float room[SUM_WARPS][CHUNK];
     int u = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, c = (int)blockIdx.y * 256 + lane * 8;
     int64_t first = id ? ptr[u] : 0, count = id ? ptr[u + 1] - ptr[u] : (rows - u + n - 1) / n;
     float sum[8] = {0};
@@ -257,13 +257,13 @@ static __global__ void sum_rows_fast(float *dst, const T *src, const int32_t *id
 #pragma unroll
             for (int e = 0; e < 8; e++) sum[e] += v[e];
         }
-    st8(&room[warp][lane * 8], sum);
+    columns_put(room[warp], 0, lane, sum);
     __syncthreads();
     c = (int)blockIdx.y * 256 + (int)threadIdx.x;
     if (c >= C) return;
     float t = 0;
 #pragma unroll
-    for (int w = 0; w < SUM_WARPS; w++) t += room[w][threadIdx.x];
+    for (int w = 0; w < SUM_WARPS; w++) t += room[w][column_at((int)threadIdx.x)];
     dst[(int64_t)(id ? id[u] : u) * C + c] += t;
 }
 

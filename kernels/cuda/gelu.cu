@@ -11,7 +11,7 @@
  * 128 threads an SM. */
 #include "kernels/cuda/device.cuh"
 
-enum { THREADS = 128, STRIP = 16 };
+enum { THREADS = 128, STRIP = 32 };
 
 DEVICE float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 DEVICE float gelu_slope(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)) + x * 0.39894228f * expf(-0.5f * x * x); }

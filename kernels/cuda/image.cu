@@ -134,8 +134,8 @@ static __global__ void fold_kernel(T *Wf, T *cf, const float *W, const float *b,
         for (int64_t j = lane * 4; j < E; j += 128) {
             float4 w = *(const float4 *)(W + m * E + j), k = *(const float4 *)(gamma + j), o = *(const float4 *)(beta + j);
             sum += w.x * o.x + w.y * o.y + w.z * o.z + w.w * o.w;
-            if (sizeof(T) == 4) *(float4 *)((float *)Wf + m * E + j) = make_float4(w.x * k.x, w.y * k.y, w.z * k.z, w.w * k.w);
-            else *(uint2 *)((bf16 *)Wf + m * E + j) = make_uint2(pack_bf16(w.x * k.x, w.y * k.y), pack_bf16(w.z * k.z, w.w * k.w));
+            float v[4] = {w.x * k.x, w.y * k.y, w.z * k.z, w.w * k.w};
+            st4(Wf + m * E + j, v);
         }
     } else {
         for (int64_t j = lane; j < E; j += 32) {

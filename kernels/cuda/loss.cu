@@ -5,11 +5,11 @@
  *   xent   loss = (1 - e)(lse - z_t) + e (lse - mean z);  dz = scale (p - (1 - e) [j = t] - e / n)
  *   draw   w = softmax over the columns that are not the row's own; the first j whose running sum exceeds u * total
  *
- * xent at V = 30523 is the one that matters: 512 threads hold a row in registers (64 values each), so logits are read once and
+ * xent at V = 30523 is the one that matters: 768 threads hold a row in registers (44 values each), so logits are read once and
  * gradients written once: rows n (4 + e) bytes; 62 + 31 MB for a chunk of 512 rows, 28 us of an H100. A row of odd length starts
  * anywhere: groups of four are cut where addresses are multiples of 16 bytes, in front of the row if need be, and the ends are
- * done one by one. Limits: n <= 32760, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases
- * aligned); else one block walks over its row three times. Registers 110: one block (16 warps) an SM, 128 KB of loads in flight.
+ * done one by one. Limits: n <= 33784, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases
+ * aligned); else one block walks over its row three times. Registers 80: one block (24 warps) an SM.
  *
  * itc and the draw see B x G scores: one block a row, f64 sums; the draw uses f64 exponentials so that CPU and GPU pick the
  * same columns. */
@@ -157,69 +157,59 @@ void cuda_negatives(const Negatives *g) {
 
 /* ---- cross-entropy ------------------------------------------------------------------------------------------------ */
 
-DEVICE void st4(float *p, const float v[4]) { *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]); }
-DEVICE void st4(bf16 *p, const float v[4]) { *(uint2 *)p = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])); }
-
 DEVICE void xent_losses(const Xent &x, int64_t i, float lse, float sum_z) {
     float nll = lse - x.logits[i * x.ld + x.target[i]];
     x.loss[i] = (1.0f - x.smoothing) * nll + x.smoothing * (lse - sum_z / (float)x.n);
     if (x.nll) x.nll[i] = nll;
 }
 
-enum { HELD = 16, ROW_THREADS = 512 };                       /* groups of four a thread */
+enum { HELD = 11, ROW_THREADS = 768 };                       /* groups of four a thread */
 template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fast(Xent x) {
     __shared__ float room[33];
-    int64_t i = blockIdx.x, base = i * x.ld, first = base >> 2;
-    const float *z = x.logits + base;
-    int n = (int)x.n, shift = (int)(base - first * 4);       /* element of group k, place e: 4 k + e - shift */
-    float v[HELD][4], max = -INFINITY, total = 0, sum_z = 0;
+    int64_t i = blockIdx.x;
+    const float *z = x.logits + i * x.ld;
+    int t = threadIdx.x, n = (int)x.n, head = min(n, (int)(-(i * x.ld) & 3)), groups = (n - head) / 4, tail = n - head - 4 * groups;
+    int odd = t < head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1;      /* an element of the ends, or none */
+    float v[HELD][4], one = odd >= 0 ? z[odd] : -INFINITY, max = one, total = 0, sum_z = odd >= 0 ? one : 0.0f;
 #pragma unroll
     for (int k = 0; k < HELD; k++) {
-        int e0 = 4 * ((int)threadIdx.x + k * ROW_THREADS) - shift;
-#pragma unroll
-        for (int e = 0; e < 4; e++) v[k][e] = -INFINITY;
-        if (e0 >= 0 && e0 + 4 <= n) {
-            float4 u = *(const float4 *)(z + e0);
-            v[k][0] = u.x, v[k][1] = u.y, v[k][2] = u.z, v[k][3] = u.w;
+        int g = t + k * ROW_THREADS;
+        if (g < groups) {
+            ld4(v[k], z + head + 4 * g);
         } else {
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                if (e0 + e >= 0 && e0 + e < n) v[k][e] = z[e0 + e];
+            for (int e = 0; e < 4; e++) v[k][e] = -INFINITY;
         }
     }
 #pragma unroll
-    for (int k = 0; k < HELD; k++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) max = fmaxf(max, v[k][e]);
+    for (int k = 0; k < HELD; k++) {
+        max = fmaxf(fmaxf(max, fmaxf(v[k][0], v[k][1])), fmaxf(v[k][2], v[k][3]));
+        if (t + k * ROW_THREADS < groups) sum_z += (v[k][0] + v[k][1]) + (v[k][2] + v[k][3]);
+    }
     max = block_max(max, room);
 #pragma unroll
     for (int k = 0; k < HELD; k++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            int at = 4 * ((int)threadIdx.x + k * ROW_THREADS) - shift + e;
-            if (at >= 0 && at < n) sum_z += v[k][e];
             v[k][e] = expf(v[k][e] - max);
             total += v[k][e];
         }
-    total = block_sum(total, room);
+    one = expf(one - max);
+    total = block_sum(total + one, room);
     sum_z = block_sum(sum_z, room);
-    if (threadIdx.x == 0) xent_losses(x, i, max + logf(total), sum_z);
+    if (t == 0) xent_losses(x, i, max + logf(total), sum_z);
     if (!x.dlogits) return;
     D *d = (D *)x.dlogits + i * x.ldd;
     float p = x.scale / total, spread = x.scale * x.smoothing / (float)n, hit = x.scale * (1.0f - x.smoothing);
-    int t = x.target[i];
+    int target = x.target[i];
+    if (odd >= 0) st1(d + odd, one * p - spread - (odd == target ? hit : 0.0f));
 #pragma unroll
     for (int k = 0; k < HELD; k++) {
-        int e0 = 4 * ((int)threadIdx.x + k * ROW_THREADS) - shift;
+        int g = t + k * ROW_THREADS, at = target - head - 4 * g;
+        if (g >= groups) break;
 #pragma unroll
-        for (int e = 0; e < 4; e++) v[k][e] = v[k][e] * p - spread - (e0 + e == t ? hit : 0.0f);
-        if (e0 >= 0 && e0 + 4 <= n) {
-            st4(d + e0, v[k]);
-        } else {
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                if (e0 + e >= 0 && e0 + e < n) st1(d + e0 + e, v[k][e]);
-        }
+        for (int e = 0; e < 4; e++) v[k][e] = v[k][e] * p - spread - (at == e ? hit : 0.0f);
+        st4(d + head + 4 * g, v[k]);
     }
 }
 

@@ -36,7 +36,7 @@ template <int K> DEVICE void row_statistics(const float (*z)[8], int C, int lane
 }
 
 template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void add_norm_fast(AddNorm a) {
-    __shared__ __align__(16) float gamma[K * 256], beta[K * 256], bias[K * 256];
+    __shared__ __align__(16) float gamma[K * CHUNK], beta[K * CHUNK], bias[K * CHUNK];
     int lane = threadIdx.x & 31, C = a.C;
     columns_load<K>(gamma, a.gamma, C);
     columns_load<K>(beta, a.beta, C);
@@ -132,7 +132,7 @@ EXPORT(add_norm, (const AddNorm *a), (a))
 
 /* Partial sums of a block: dgamma, dbeta, dbias, each a row of C in partial[k gridDim.x + block]. */
 template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void add_norm_bwd_fast(AddNorm a, AddNormGrad g, float *partial) {
-    __shared__ __align__(16) float gamma[K * 256], room[WARPS][K * 256];
+    __shared__ __align__(16) float gamma[K * CHUNK], room[WARPS][K * CHUNK];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, C = a.C;
     columns_load<K>(gamma, a.gamma, C);
     __syncthreads();
@@ -192,12 +192,12 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
         if (i == 2 && !g.dbias) break;
         __syncthreads();
 #pragma unroll
-        for (int k = 0; k < K; k++) st8(&room[warp][k * 256 + lane * 8], sum[i][k]);
+        for (int k = 0; k < K; k++) columns_put(room[warp], k, lane, sum[i][k]);
         __syncthreads();
         for (int c = threadIdx.x; c < C; c += WARPS * 32) {
             float t = 0;
 #pragma unroll
-            for (int w = 0; w < WARPS; w++) t += room[w][c];
+            for (int w = 0; w < WARPS; w++) t += room[w][column_at(c)];
             partial[((int64_t)i * gridDim.x + blockIdx.x) * C + c] = t;
         }
     }

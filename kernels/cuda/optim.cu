@@ -11,23 +11,27 @@
 
 enum { THREADS = 256 };
 
+DEVICE void load(float *v, const float *p, int64_t i, bool four) {
+    if (four) ld4(v, p + i);
+    else v[0] = p[i];
+}
+DEVICE void store(float *p, int64_t i, const float *v, bool four) {
+    if (four) st4(p + i, v);
+    else p[i] = v[0];
+}
+
+/* W: 4 neighbours a thread, or 1. */
 template <int W, class T> static __global__ __launch_bounds__(THREADS) void adamw_kernel(AdamW a, int64_t from) {
     int64_t i = from + ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W;
     if (i >= a.n) return;
+    constexpr bool four = W == 4;
     float scale = *a.gscale, decay = 1.0f - a.lr * a.weight_decay, step = a.lr / a.c1, inv_c2 = 1.0f / a.c2;
-    __align__(16) float p[W], g[W], m[W], v[W];
-    if (W == 4) {
-        *(float4 *)p = *(const float4 *)(a.p + i);
-        if (scale != 0) {
-            *(float4 *)g = *(const float4 *)(a.g + i);
-            *(float4 *)m = *(const float4 *)(a.m + i);
-            *(float4 *)v = *(const float4 *)(a.v + i);
-        }
-    } else {
-        p[0] = a.p[i];
-        if (scale != 0) g[0] = a.g[i], m[0] = a.m[i], v[0] = a.v[i];
-    }
+    float p[4], g[4], m[4], v[4];
+    load(p, a.p, i, four);
     if (scale != 0) {
+        load(g, a.g, i, four);
+        load(m, a.m, i, four);
+        load(v, a.v, i, four);
 #pragma unroll
         for (int e = 0; e < W; e++) {
             float gs = g[e] * scale;
@@ -35,30 +39,21 @@ template <int W, class T> static __global__ __launch_bounds__(THREADS) void adam
             v[e] = a.beta2 * v[e] + (1.0f - a.beta2) * gs * gs;
             p[e] = p[e] * decay - step * m[e] / (sqrtf(v[e] * inv_c2) + a.eps);
         }
+        store(a.p, i, p, four);
+        store(a.m, i, m, four);
+        store(a.v, i, v, four);
     }
 #pragma unroll
     for (int e = 0; e < W; e++) g[e] = 0;
-    if (W == 4) {
-        *(float4 *)(a.g + i) = *(float4 *)g;
-        if (scale != 0) {
-            *(float4 *)(a.p + i) = *(float4 *)p;
-            *(float4 *)(a.m + i) = *(float4 *)m;
-            *(float4 *)(a.v + i) = *(float4 *)v;
-        }
-        if (a.copy && sizeof(T) == 4) *(float4 *)((float *)a.copy + i) = *(float4 *)p;
-        else if (a.copy) *(uint2 *)((bf16 *)a.copy + i) = make_uint2(pack_bf16(p[0], p[1 % W]), pack_bf16(p[2 % W], p[3 % W]));
-        if (a.ema) {
-            float4 o = *(const float4 *)(a.ema + i);
-            float k = 1.0f - a.ema_decay;
-            o.x += k * (p[0] - o.x), o.y += k * (p[1 % W] - o.y), o.z += k * (p[2 % W] - o.z), o.w += k * (p[3 % W] - o.w);
-            *(float4 *)(a.ema + i) = o;
-        }
-        return;
+    store(a.g, i, g, four);
+    if (a.copy && four) st4((T *)a.copy + i, p);
+    else if (a.copy) st1((T *)a.copy + i, p[0]);
+    if (a.ema) {
+        load(g, a.ema, i, four);
+#pragma unroll
+        for (int e = 0; e < W; e++) g[e] += (1.0f - a.ema_decay) * (p[e] - g[e]);
+        store(a.ema, i, g, four);
     }
-    a.g[i] = 0;
-    if (scale != 0) a.p[i] = p[0], a.m[i] = m[0], a.v[i] = v[0];
-    if (a.copy) st1((T *)a.copy + i, p[0]);
-    if (a.ema) a.ema[i] += (1.0f - a.ema_decay) * (p[0] - a.ema[i]);
 }
 
 template <class T> static void adamw_(const AdamW *a) {

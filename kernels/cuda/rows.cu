@@ -47,7 +47,7 @@ cudaError_t cuda_probe(void) {
 
 /* A block: 32 lanes of eight columns x 8 warps, a strip of rows; `per` rows a strip. */
 template <class T> static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
-    __shared__ __align__(16) float room[8][256];
+    __shared__ __align__(16) float room[8][CHUNK];
     int lane = threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     int64_t c = (int64_t)blockIdx.x * 256 + lane * 8, end = min(N, ((int64_t)blockIdx.y + 1) * per);
     float sum[8] = {0};
@@ -59,13 +59,13 @@ template <class T> static __global__ void colsum_fast(float *partial, const T *d
 #pragma unroll
             for (int e = 0; e < 8; e++) sum[e] += v[e];
         }
-    st8(&room[warp][lane * 8], sum);
+    columns_put(room[warp], 0, lane, sum);
     __syncthreads();
     c = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (c >= C) return;
     float t = 0;
 #pragma unroll
-    for (int w = 0; w < 8; w++) t += room[w][threadIdx.x];
+    for (int w = 0; w < 8; w++) t += room[w][column_at((int)threadIdx.x)];
     partial[blockIdx.y * C + c] = t;
 }
 
@@ -134,18 +134,7 @@ EXPORT(copy_rows, (void *dst, int64_t ldd, const int32_t *di, const void *src, i
 
 /* ---- arrays ------------------------------------------------------------------------------------------------------- */
 
-/* Four elements a thread: 16 bytes of f32, 8 of bf16; neighbours stay neighbours. */
-DEVICE void ld4(float v[4], const float *p) {
-    float4 a = *(const float4 *)p;
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
-}
-DEVICE void ld4(float v[4], const bf16 *p) {
-    uint2 a = *(const uint2 *)p;
-    v[0] = low_bf16(a.x), v[1] = high_bf16(a.x), v[2] = low_bf16(a.y), v[3] = high_bf16(a.y);
-}
-DEVICE void st4(float *p, const float v[4]) { *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]); }
-DEVICE void st4(bf16 *p, const float v[4]) { *(uint2 *)p = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])); }
-
+/* Four elements a thread; neighbours stay neighbours. */
 template <class D, class S> static __global__ void cast_kernel(D *dst, const S *src, int64_t n, bool vector) {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (i >= n) return;
