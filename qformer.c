@@ -5,6 +5,7 @@
  * Exit codes: 0 done, 1 the run failed, 2 the request was wrong. */
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "eval/commands.h"
@@ -93,9 +94,21 @@ static int exit_code(const Command *c, Status st) {
     return st == ERR_USAGE ? 2 : 1;
 }
 
+/* Several ranks must be one program with one configuration, or they end with different weights. */
+static Status compare_ranks(const Options *o) {
+    char *text = NULL;
+    dist_set_timeout(opt_num(o, "dist.timeout_s"));
+    Status st = dist_same_program(version_string());
+    if (!st) st = options_text(o, &text);
+    if (!st) st = dist_same("another configuration:", text);
+    free(text);
+    return st;
+}
+
 static Status run(const Command *c, int argc, char **argv) {
     Options *o = NULL;
     Status st = options_parse(&o, c->name, argc, argv);
+    if (!st && dist_size() > 1) st = compare_ranks(o);
     if (!st && opt_int(o, "threads") > 0) omp_set_num_threads((int)opt_int(o, "threads"));
     if (!st) st = c->run(o);
     options_free(o);
@@ -113,6 +126,9 @@ int main(int argc, char **argv) {
     if (wants_help(argc - 2, argv + 2)) { print_help(c); return 0; }
     Status st = dist_open(&argc, &argv);
     if (!st) st = run(c, argc - 2, argv + 2);
+    dist_set_timeout(0);                                     /* the end waits for whoever still writes results */
+    dist_at(-1, "the end");
+    st = dist_agree(st);
     int code = exit_code(c, st);
     dist_close();
     return code;

@@ -27,6 +27,7 @@ int dist_size(void) { return size_; }
 int dist_local_rank(void) { return local_; }
 void dist_set_timeout(double seconds) { timeout_ = seconds; }
 void dist_at(int64_t step, const char *op) { step_ = step, op_ = op; }
+void dist_name(const char *op) { op_ = op; }
 
 #ifdef HAVE_MPI
 

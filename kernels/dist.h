@@ -31,6 +31,7 @@ void dist_set_timeout(double seconds);       /* of every operation from now on; 
 /* For sentences: the step from now on (-1: none), and what the next operation is called ("the sum of gradients"). op: a string
  * that lives on. */
 void dist_at(int64_t step, const char *op);
+void dist_name(const char *op);              /* the same, in the same step */
 
 /* Host memory, all ranks call alike. all_gather: dst holds size() blocks of `bytes`, in rank order. Sums are taken in rank
  * order: the same bits on every rank and in every run. */
@@ -59,6 +60,9 @@ Status dist_same_program(const char *version);
 
 /* Opens the backend's own collectives over all ranks, when it has them and there are several. */
 Status dist_open_device(const Backend *b);
+/* Call when a collective of b has been enqueued, before the host waits for b: then the host waits where a missing rank is
+ * noticed. Nothing on a backend that only measures. */
+Status dist_arrived(const Backend *b, const char *op);
 
 const char *dist_version(void);              /* "Open MPI 4.1.4", or why there is none */
 

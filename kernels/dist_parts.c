@@ -79,3 +79,9 @@ Status dist_open_device(const Backend *b) {
     if (st == OK) st = b->comm_open(id, dist_rank(), dist_size());
     return dist_agree(st);
 }
+
+Status dist_arrived(const Backend *b, const char *op) {
+    if (dist_size() == 1 || !b->comm_open) return OK;
+    dist_name(op);
+    return dist_barrier();
+}

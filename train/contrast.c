@@ -55,9 +55,10 @@ static Status gather(Contrast *c, void *dst, const void *src, size_t bytes) {
     if (dst == src) return OK;
     if (b->all_gather) {
         b->all_gather(dst, src, bytes);
-        return OK;
+        return dist_arrived(b, "the gather of features");
     }
     b->sync();
+    dist_name("the gather of features");
     return dist_all_gather(dst, src, bytes);
 }
 
@@ -79,7 +80,10 @@ static Status take_own(Contrast *c, float *all, float *d, int64_t row) {
     if (c->b->all_reduce) {
         c->b->all_reduce(all, c->G * row, false);
         c->b->all_reduce_wait();
+        Status st = dist_arrived(c->b, "the sum of feature gradients");
+        if (st != OK) return st;
     } else {
+        dist_name("the sum of feature gradients");
         Status st = dist_all_reduce_f32(all, c->G * row);
         if (st != OK) return st;
     }

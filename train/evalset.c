@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/caption.h"
+#include "kernels/dist.h"
 #include "kernels/mem.h"
 
 Status text_encode(const TextSpec *t, const char *text, size_t n, int32_t *ids, int32_t *len) {
@@ -98,13 +99,19 @@ Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64
     return st;
 }
 
+/* Each rank computes its share; the sum over ranks is a gather, because the shares of others are zero here. */
 Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx) {
     const Dims *d = &enc->p->d;
-    EvalProgress p = {tell, ctx, 0, e->NI + e->NT};
+    int64_t r = dist_rank(), W = dist_size(), i0 = e->NI * r / W, i1 = e->NI * (r + 1) / W, t0 = e->NT * r / W, t1 = e->NT * (r + 1) / W;
+    EvalProgress p = {tell, ctx, 0, i1 - i0 + t1 - t0};
     *I = mem_new((size_t)e->NI, (size_t)(d->Q * d->Z) * sizeof **I);
     *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);
-    Status st = *I && *T ? evalset_encode_images(e, enc, 0, e->NI, *I, &p) : ERR_MEMORY;
-    if (st == OK) st = evalset_encode_texts(e, enc, 0, e->NT, *T, &p);
+    Status st = *I && *T ? evalset_encode_images(e, enc, i0, i1 - i0, *I + i0 * d->Q * d->Z, &p) : ERR_MEMORY;
+    if (st == OK) st = evalset_encode_texts(e, enc, t0, t1 - t0, *T + t0 * d->Z, &p);
+    dist_name("encoding");
+    st = dist_agree(st);
+    if (st == OK) st = dist_all_reduce_f32(*I, e->NI * d->Q * d->Z);
+    if (st == OK) st = dist_all_reduce_f32(*T, e->NT * d->Z);
     if (st != OK) {
         free(*I);
         free(*T);

@@ -28,7 +28,7 @@ Status text_encode(const TextSpec *t, const char *text, size_t n, int32_t *ids /
 Status evalset_read(const EvalSet *e, int64_t first, int64_t n, void *features, float *scales);
 
 /* All image features (NI,Q,Z) and text features (NT,Z), taken (free them) by the caller. `tell` may be NULL: done
- * of total. */
+ * of total, on this rank. Several ranks share the work; all call alike and get everything. */
 typedef bool EvalTell(void *ctx, int64_t done, int64_t total);
 Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx);
 

@@ -86,6 +86,10 @@ static Status open_validation(Run *r) {
     const Options *o = r->o;
     TextSpec text = {r->wp, r->d.T, (int)opt_int(o, "data.max_words"), opt_str(o, "data.prompt")};
     if (!opt_int(o, "train.eval_every")) return OK;
+    if (set_parts(r->val) > 1) {
+        if (dist_rank() == 0) status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
+        return OK;
+    }
     Status st = evalset_open(&r->evalset, r->val, opt_str(o, "data.val_split"), opt_int(o, "train.eval_images"), &text);
     if (st == ERR_USAGE && !options_is_set(o, "data.val_split") && !*opt_str(o, "data.val")) {
         if (dist_rank() == 0) status_say("no validation: %s", err_message());
@@ -101,6 +105,8 @@ Status run_open(Run *r, const Options *o) {
     *r = (Run){.o = o};
     Status st = options_require(o, "out");
     if (st == OK) st = setup_backend(&r->b, o);
+    if (st == OK) st = dist_agree(st);
+    if (st == OK) st = dist_open_device(r->b);
     if (st == OK) st = open_data(r);
     if (st == OK) st = open_sizes(r);
     if (st == OK) r->peak = backend_peak(r->b);
@@ -149,9 +155,10 @@ void run_describe(const Run *r, FILE *f) {
 
 /* ---- the loop ----------------------------------------------------------------------------------------------------------- */
 
-/* What the user asked of any rank. */
-static Status agree_on_signals(bool *stop, bool *save) {
-    double v[2] = {stop_requested(), save_requested()};
+/* What the user or the clock asked of any rank. Here a rank that failed in the step is heard by the others. */
+static Status agree_on_signals(const Run *r, bool late, bool *stop, bool *save) {
+    double v[2] = {late || stop_requested(), save_requested()};
+    dist_at(r->step - 1, "the end of the step");
     Status st = dist_all_reduce_f64(v, 2);
     *stop = v[0] > 0, *save = v[1] > 0;
     return st;
@@ -161,14 +168,17 @@ static Status agree_on_signals(bool *stop, bool *save) {
 static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
     enum { PATIENCE = 20 };
     const char *policy = opt_str(r->o, "optim.on_nonfinite"), *name = bad ? bad->name : "their sum";
+    char where[40] = "";
+    if (dist_size() > 1 && l->bad_rank >= 0) snprintf(where, sizeof where, ", first on rank %d", l->bad_rank);
     r->skipped++;
     r->bad_in_row++;
-    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g); %s", (long long)r->step, name, l->loss,
-             strcmp(policy, "skip") == 0 ? "skipped" : policy);
+    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g%s); %s", (long long)r->step, name, l->loss,
+             where, strcmp(policy, "skip") == 0 ? "skipped" : policy);
     if (strcmp(policy, "stop") == 0)
-        return err_set(ERR_NUMERIC, "step %lld: the gradient of %s is not finite (loss %.4g); optim.on_nonfinite=skip goes on", (long long)r->step, name, l->loss);
+        return err_set(ERR_NUMERIC, "step %lld: the gradient of %s is not finite (loss %.4g%s); optim.on_nonfinite=skip goes on", (long long)r->step, name,
+                       l->loss, where);
     if (r->bad_in_row >= PATIENCE)
-        return err_set(ERR_NUMERIC, "%d steps in a row had a gradient that is not finite, first in %s; lower optim.lr or set optim.clip", PATIENCE, name);
+        return err_set(ERR_NUMERIC, "%d steps in a row had a gradient that is not finite, first in %s%s; lower optim.lr or set optim.clip", PATIENCE, name, where);
     return strcmp(policy, "rollback") == 0 ? run_rollback(r) : OK;
 }
 
@@ -222,13 +232,14 @@ Status run_loop(Run *r) {
     Status st = OK;
     bool stop = false, save = false;
     while (st == OK && r->step < r->steps && !stop) {
-        st = dist_agree(one_step(r));
-        if (st == OK) st = agree_on_signals(&stop, &save);
-        if (limit > 0 && status_clock() - start > limit) stop = true;
+        dist_at(r->step, NULL);
+        st = one_step(r);
+        if (st == OK) st = agree_on_signals(r, limit > 0 && status_clock() - start > limit, &stop, &save);
         if (patience && r->evals_since_best >= patience) stop = true;
         if (st == OK) st = between_steps(r, stop && r->step < r->steps, save);
     }
     status_end();
+    st = dist_agree(st);
     if (st == OK && stop && r->step < r->steps)
         log_text(r->log, "stopped after step %lld of %lld, saved; the same command goes on from there", (long long)r->step, (long long)r->steps);
     return st;

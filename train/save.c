@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/dist.h"
 #include "kernels/mem.h"
 
 /* The table as safetensors entries, names with a prefix; the strings live in one block behind the entries. */
@@ -92,21 +93,33 @@ Status save_weights(const Params *p, const float *flat, const char *path) {
 
 /* ---- loading ------------------------------------------------------------------------------------------------------ */
 
-static Status load_part(Params *p, const Ckpt *c, const char *part, const char *prefix, float *flat) {
+static Status find_part(const StTensor **t, const ParamTensor *q, const Ckpt *c, const char *part, const char *prefix) {
     const StFile *f = ckpt_part(c, part);
+    char name[160], shape[ST_SHAPE_TEXT];
     if (!f) return err_set(ERR_FORMAT, "%s: there is no %s.safetensors in it", ckpt_dir(c), part);
-    for (int i = 0; i < p->n; i++) {
+    snprintf(name, sizeof name, "%s%s", prefix, q->name);
+    *t = st_find(f, name);
+    if (!*t) return err_set(ERR_FORMAT, "%s: %s.safetensors has no tensor %s", ckpt_dir(c), part, name);
+    if ((*t)->dtype == DT_F32 && st_elements(*t) == q->n) return OK;
+    return err_set(ERR_FORMAT, "%s: %s is %s %s, the model wants %lld f32 numbers", ckpt_dir(c), name, dtype_name((*t)->dtype),
+                   st_shape_text(*t, shape, sizeof shape), (long long)q->n);
+}
+
+/* Rank 0 reads, everybody gets it. */
+static Status load_part(Params *p, const Ckpt *c, const char *part, const char *prefix, float *flat) {
+    Status st = OK;
+    for (int i = 0; st == OK && i < p->n; i++) {
         const ParamTensor *q = &p->tensor[i];
-        char name[160], shape[ST_SHAPE_TEXT];
-        snprintf(name, sizeof name, "%s%s", prefix, q->name);
-        const StTensor *t = st_find(f, name);
-        if (!t) return err_set(ERR_FORMAT, "%s: %s.safetensors has no tensor %s", ckpt_dir(c), part, name);
-        if (t->dtype != DT_F32 || st_elements(t) != q->n)
-            return err_set(ERR_FORMAT, "%s: %s is %s %s, the model wants %lld f32 numbers", ckpt_dir(c), name, dtype_name(t->dtype),
-                           st_shape_text(t, shape, sizeof shape), (long long)q->n);
-        params_write(p, q, flat, t->data);
+        const StTensor *t = NULL;
+        float *x = mem_new((size_t)q->n, sizeof *x);
+        st = x ? OK : ERR_MEMORY;
+        if (st == OK && dist_rank() == 0) st = find_part(&t, q, c, part, prefix);
+        if (st == OK && t) memcpy(x, t->data, t->nbytes);
+        if (st == OK) st = dist_broadcast(x, (size_t)q->n * sizeof *x, 0);
+        if (st == OK) params_write(p, q, flat, x);
+        free(x);
     }
-    return OK;
+    return st;
 }
 
 Status load_run(Params *p, const Ckpt *c) {

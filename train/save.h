@@ -9,7 +9,8 @@
 typedef struct { const char *out, *run; int64_t step; int keep; bool best; CkptWarn *warn; void *ctx; } SaveSpec;
 Status save_run(const Params *p, const SaveSpec *s);
 
-/* Weights, moments and running average from one of our checkpoints; all must be there. */
+/* Weights, moments and running average from one of our checkpoints; all must be there. Rank 0 reads, all receive: c is NULL on the
+ * others. */
 Status load_run(Params *p, const Ckpt *c);
 
 /* Weights alone, from any source. What the source lacks keeps its value: *missing counts those tensors; the query feed-forward

@@ -1,6 +1,7 @@
 /* step: see step.h. step_losses is the whole machine; every line of it is a door. */
 #include "train/step.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,8 +51,9 @@ void step_close(Step *s) {
 }
 
 /* The texts and ids of all ranks: small integers, on the host. */
-static Status gather_texts(Step *s, const StepBatch *batch) {
+static Status gather_texts(Step *s, const StepBatch *batch, uint32_t step) {
     size_t B = (size_t)s->spec.B, T = (size_t)s->p->d.T;
+    dist_at(step, "the gather of texts");
     Status st = dist_all_gather(s->ids, batch->ids, B * T * sizeof *s->ids);
     if (st == OK) st = dist_all_gather(s->len, batch->len, B * sizeof *s->len);
     if (st == OK && batch->image_id) st = dist_all_gather(s->image_id, batch->image_id, B * sizeof *s->image_id);
@@ -70,6 +72,7 @@ static Status draw_negatives(Step *s, const StepBatch *batch, uint32_t step) {
         for (int64_t i = 0; i < s->spec.B; i++) image[i] = text[i] = (int32_t)((s->contrast.first + i + 1) % s->G);
     if (batch->negative_image) memcpy(image, batch->negative_image, bytes);
     if (batch->negative_text) memcpy(text, batch->negative_text, bytes);
+    dist_at(step, "the gather of negatives");
     st = dist_all_gather(s->negative_image, image, bytes);
     return st == OK ? dist_all_gather(s->negative_text, text, bytes) : st;
 }
@@ -86,14 +89,31 @@ static int64_t count_targets(const Step *s, int64_t first, int64_t n) {
     return k;
 }
 
-static Status read_losses(Step *s, StepLosses *out, double itg_mean_over) {
+/* A broken image spoils the similarities of every rank, but matching and generation only of the rank that owns it. */
+static int first_bad(const double *sums) {
+    for (int k = 0; k < 2; k++)
+        for (int r = 0; r < dist_size(); r++) {
+            const double *x = sums + r * SUM_COUNT;
+            if (!isfinite(x[SUM_ITM] + x[SUM_ITG]) || (k && !isfinite(x[SUM_ITC]))) return r;
+        }
+    return -1;
+}
+
+static Status read_losses(Step *s, StepLosses *out, double itg_mean_over, uint32_t step) {
     float sums[SUM_COUNT] = {0};
     s->b->download(sums, s->sums, sizeof sums);
-    double all[SUM_COUNT] = {sums[SUM_ITC], sums[SUM_ITM], sums[SUM_ITG] / (itg_mean_over > 0 ? itg_mean_over : 1)};
-    Status st = dist_all_reduce_f64(all, SUM_COUNT);
-    out->itc = all[SUM_ITC] / (2.0 * (double)s->G);
-    out->itm = all[SUM_ITM] / (double)(out->itm_pairs ? out->itm_pairs : 1);
-    out->itg = all[SUM_ITG];
+    double mine[SUM_COUNT] = {sums[SUM_ITC], sums[SUM_ITM], sums[SUM_ITG] / (itg_mean_over > 0 ? itg_mean_over : 1)};
+    double sum[SUM_COUNT] = {0}, *all = mem_new((size_t)dist_size(), sizeof mine);
+    if (!all) return ERR_MEMORY;
+    dist_at(step, "the gather of losses");
+    Status st = dist_all_gather(all, mine, sizeof mine);
+    for (int r = 0; st == OK && r < dist_size(); r++)
+        for (int k = 0; k < SUM_COUNT; k++) sum[k] += all[r * SUM_COUNT + k];
+    out->bad_rank = st == OK ? first_bad(all) : -1;
+    free(all);
+    out->itc = sum[SUM_ITC] / (2.0 * (double)s->G);
+    out->itm = sum[SUM_ITM] / (double)(out->itm_pairs ? out->itm_pairs : 1);
+    out->itg = sum[SUM_ITG];
     out->loss = s->spec.itc * out->itc + s->spec.itm * out->itm + s->spec.itg * out->itg;
     return st == OK ? s->b->status() : st;
 }
@@ -114,14 +134,18 @@ static Status features(Step *s, Piece *c, const StepBatch *batch, Noise noise, b
 }
 
 /* The sum over ranks: means were taken over the global batch already. */
-static Status join_gradients(Step *s) {
+static Status join_gradients(Step *s, uint32_t step) {
     if (dist_size() == 1 || s->step->measuring) return OK;
     if (s->b->all_reduce) {
-        s->b->all_reduce(s->p->g, s->p->total, false);
+        s->b->all_reduce(s->p->g, s->p->total, s->spec.wire_bf16);
         s->b->all_reduce_wait();
-        return OK;
+        return dist_arrived(s->b, "the sum of gradients");
     }
-    return dist_all_reduce_f32(s->p->g, s->p->total);
+    s->b->sync();
+    dist_at(step, "the sum of gradients");
+    Status st = dist_reduce_parts(s->p->g, s->p->total, s->spec.wire_bf16);
+    dist_at(step, "the gather of gradients");
+    return st == OK ? dist_gather_parts(s->p->g, s->p->total, s->spec.wire_bf16) : st;
 }
 
 Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, bool grad, StepLosses *out) {
@@ -134,7 +158,7 @@ Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, 
     s->b->zero(s->sums, SUM_COUNT * sizeof *s->sums);
     k->spec.weight = s->spec.itc * scale;
 
-    Status st = gather_texts(s, batch);
+    Status st = gather_texts(s, batch, step);
     if (st == OK) st = features(s, &c, batch, noise, grad);
     Param temp = params_get(s->p, P_TEMP, -1);
     if (st == OK) st = contrast_loss(k, s->spec.image_ids ? batch->image_id : NULL, temp.w, grad ? temp.g : NULL, s->sums + SUM_ITC, grad);
@@ -153,8 +177,8 @@ Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, 
         if (st == OK)
             st = piece_losses(&c, s, noise, scale, out->itm_pairs, mean_over, k->dI + at * d->Q * d->Z, k->dT + at * d->Z);
     }
-    if (st == OK && grad) st = join_gradients(s);
-    if (st == OK) st = read_losses(s, out, mean_over);
+    if (st == OK && grad) st = join_gradients(s, step);
+    if (st == OK) st = read_losses(s, out, mean_over, step);
 done:
     free(c.seg);
     return st;

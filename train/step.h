@@ -18,6 +18,7 @@ typedef struct {
     float itc, itm, itg;                /* weights of the losses; 0 leaves a loss out (ITC features are made all the same) */
     float smoothing, dropout;
     bool itc_full, image_ids, itg_rank_mean, keep_weights;
+    bool wire_bf16;                     /* gradients travel as bf16 */
     NegativeRule negatives;
     uint64_t seed;
 } StepSpec;
@@ -35,6 +36,7 @@ typedef struct {
 typedef struct {
     double loss, itc, itm, itg;         /* weighted sum; means over the global batch */
     int64_t itm_pairs, itg_tokens;      /* over all ranks */
+    int bad_rank;                       /* the first whose own losses are not finite; -1: none */
 } StepLosses;
 
 typedef struct Step {

@@ -1,6 +1,7 @@
 /* validate: losses and retrieval on the held-out split, between two steps of a run (run.h). */
 #include <stdlib.h>
 
+#include "kernels/dist.h"
 #include "train/run.h"
 #include "train/status.h"
 
@@ -10,7 +11,7 @@ enum { LOSS_BATCHES = 4 };               /* at most: the loss is a mean, recall 
 static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
     *mean = (StepLosses){0};
     *batches = 0;
-    LoaderSpec spec = {.split = opt_str(r->o, "data.val_split"), .shuffle = true, .drop_last = true, .B = r->spec.step.B, .rank = 0, .ranks = 1,
+    LoaderSpec spec = {.split = opt_str(r->o, "data.val_split"), .shuffle = true, .drop_last = true, .B = r->spec.step.B, .rank = dist_rank(), .ranks = dist_size(),
                        .seed = 1, .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2, .verify_crc = opt_bool(r->o, "data.verify_crc"),
                        .wp = r->wp, .max_tokens = r->d.T, .max_words = (int)opt_int(r->o, "data.max_words"), .prompt = opt_str(r->o, "data.prompt")};
     int64_t samples, steps;
