@@ -195,6 +195,36 @@ static void retrieval(void **state) {
     assert_non_null(strstr(said, "at most 34 pairs"));
 }
 
+static char *file_text(const char *path) {
+    FILE *f = fopen(path, "rb");
+    char *text = calloc(1, 1 << 16);
+    assert_true(f && text);
+    assert_true(fread(text, 1, (1 << 16) - 1, f) > 0);
+    fclose(f);
+    return text;
+}
+
+/* The program under mpirun: the ranked lists of two ranks are those of one, byte by byte. */
+static void two_ranks(void **state) {
+    ModelFixture *f = *state;
+    const char *program = getenv("QFORMER_BIN") ? getenv("QFORMER_BIN") : "build/qformer";
+    char command[1500], *lists[2];
+    if (access(program, X_OK) || system("command -v mpirun >/dev/null 2>&1")) skip();
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    for (int n = 1; n <= 2; n++) {
+        snprintf(command, sizeof command,
+                 "mpirun --oversubscribe -n %d %s retrieval in=%s/model.safetensors model.vocab=%s/vocab.txt "
+                 "model.heads=2 data.max_tokens=16 precision=f32 device=cpu data.test=%s/set.h5 out=%s/ranks%d "
+                 "retrieval.k=4 retrieval.folds=2 >%s/said 2>&1", n, program, f->dir, f->dir, f->dir, f->dir, n, f->dir);
+        if (system(command)) fail_msg("%s: %s", command, file_text(model_path(f, "said")));
+        lists[n - 1] = file_text(model_path(f, n == 1 ? "ranks1/retrieval.jsonl" : "ranks2/retrieval.jsonl"));
+    }
+    assert_string_equal(lists[0], lists[1]);
+    free(lists[0]);
+    free(lists[1]);
+}
+
 static void requests_that_cannot_work(void **state) {
     ModelFixture *f = *state;
     char *wide = word("data.test", model_path(f, "wide.h5"));
@@ -413,8 +443,9 @@ static void score(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(retrieval), cmocka_unit_test(requests_that_cannot_work), cmocka_unit_test(match),
-        cmocka_unit_test(embed),     cmocka_unit_test(classify),                  cmocka_unit_test(score),
+        cmocka_unit_test(retrieval), cmocka_unit_test(two_ranks), cmocka_unit_test(requests_that_cannot_work),
+        cmocka_unit_test(match),     cmocka_unit_test(embed),     cmocka_unit_test(classify),
+        cmocka_unit_test(score),
     };
     return cmocka_run_group_tests(tests, model_setup, model_teardown);
 }
