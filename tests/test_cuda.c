@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kernels/backend.h"
@@ -223,6 +224,89 @@ static void test_prefetch(void **state) {
     gpu->host_release(pinned);
 }
 
+/* ---- two ranks, a GPU each ------------------------------------------------------------------------------------------- */
+
+enum { RANKS = 2, COUNT_F = 100000, SKIPPED = 77 };
+static int ranks_ended[RANKS];
+
+/* Sums of f32 and of bf16 between the compute before and the compute after them, and a gather. Every rank gets the same. */
+static int one_rank(int rank, int from, int to) {
+    char id[128];
+    void *p, *all, *space;
+    if (backend_cuda(&gpu, DT_BF16, rank) != OK) return SKIPPED;
+    if (rank == 0) {
+        if (gpu->comm_id(id, sizeof id) != OK) return SKIPPED;
+        if (write(to, id, sizeof id) != sizeof id) return 1;
+    } else if (read(from, id, sizeof id) != sizeof id) {
+        return SKIPPED;
+    }
+    if (gpu->alloc(&space, gpu->workspace) != OK) return 1;
+    gpu->set_workspace(space, gpu->workspace);
+    if (gpu->comm_open(id, rank, RANKS) != OK) {
+        if (strstr(err_message(), "uplicate GPU")) return SKIPPED;           /* a machine of one GPU */
+        fprintf(stderr, "rank %d: %s\n", rank, err_message());
+        return 1;
+    }
+    float *x = malloc(COUNT_F * sizeof *x), *y = malloc(COUNT_F * sizeof *y), both_ranks[RANKS];
+    if (!x || !y || gpu->alloc(&p, 2 * COUNT_F * sizeof *x) != OK || gpu->alloc(&all, sizeof both_ranks) != OK) return 1;
+    float *d = p, *more = d + COUNT_F;
+    for (int i = 0; i < COUNT_F; i++) x[i] = (float)((i % 97) * (rank + 1)), y[i] = 1.0f;
+    int bad = 0;
+    for (int wire = 0; wire < 2; wire++) {
+        gpu->upload(d, x, COUNT_F * sizeof *x);
+        gpu->upload(more, y, COUNT_F * sizeof *y);
+        gpu->axpy(d, more, 1.0f, COUNT_F);                   /* x + 1 on each rank: in front of the sum */
+        gpu->all_reduce(d, COUNT_F, wire);
+        gpu->all_reduce_wait();
+        gpu->axpy(d, more, 2.0f, COUNT_F);                   /* behind it */
+        gpu->download(x, d, COUNT_F * sizeof *x);
+        for (int i = 0; i < COUNT_F; i++) {
+            float want = (float)(3 * (i % 97)) + 4.0f;
+            bad += !(fabsf(x[i] - want) <= (wire ? want * 0x1p-7f : 0.0f));
+            x[i] = (float)((i % 97) * (rank + 1));
+        }
+    }
+    gpu->upload(d, &(float){(float)rank + 0.5f}, sizeof *d);
+    gpu->sync();
+    gpu->all_gather(all, d, sizeof *d);
+    gpu->download(both_ranks, all, sizeof both_ranks);
+    for (int r = 0; r < RANKS; r++) bad += both_ranks[r] != (float)r + 0.5f;
+    if (gpu->status() != OK) fprintf(stderr, "rank %d: %s\n", rank, err_message()), bad++;
+    gpu->comm_close();
+    return bad != 0;
+}
+
+/* Programs of their own, before this one touches the GPU: test_cuda RANK and the pipe's two ends. */
+static void run_ranks(void) {
+    int line[2];
+    pid_t child[RANKS];
+    if (pipe(line) != 0) return;
+    for (int r = 0; r < RANKS; r++) {
+        child[r] = fork();
+        if (child[r] != 0) continue;
+        char rank[16], from[16], to[16];
+        snprintf(rank, sizeof rank, "%d", r);
+        snprintf(from, sizeof from, "%d", line[0]);
+        snprintf(to, sizeof to, "%d", line[1]);
+        setenv("VGPU_DEVICES", "2", 1);                      /* where GPUs are emulated: two of them */
+        execl("/proc/self/exe", "test_cuda", rank, from, to, (char *)NULL);
+        _exit(1);
+    }
+    close(line[0]);
+    close(line[1]);
+    for (int r = 0; r < RANKS; r++) {
+        int how = 0;
+        waitpid(child[r], &how, 0);
+        ranks_ended[r] = WIFEXITED(how) ? WEXITSTATUS(how) : 1;
+    }
+}
+
+static void test_two_ranks(void **state) {
+    (void)state;
+    if (ranks_ended[0] == SKIPPED || ranks_ended[1] == SKIPPED) skip();
+    for (int r = 0; r < RANKS; r++) assert_int_equal(ranks_ended[r], 0);
+}
+
 /* ---- one rank's collectives do nothing; memory that is not there is a sentence --------------------------------------- */
 
 static void test_alone(void **state) {
@@ -267,10 +351,16 @@ static void test_no_device(void **state) {
     assert_true(strlen(err_message()) > 20);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc == 4) {
+        int from = atoi(argv[2]), to = atoi(argv[3]), rank = atoi(argv[1]);
+        close(rank == 0 ? from : to);                        /* so that a rank that ends early leaves no one waiting */
+        return one_rank(rank, from, to);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device), cmocka_unit_test(test_attention), cmocka_unit_test(test_prefetch),
-        cmocka_unit_test(test_alone),     cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),     cmocka_unit_test(test_out_of_memory),
     };
+    run_ranks();
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }
