@@ -66,8 +66,8 @@ static Status count_words(Ngrams *g, const NgramAt *at, size_t n, uint32_t nword
 }
 
 /* The n-grams of order + 1 words both halves of which are shared. */
-static size_t collect(const Ngrams *g, const NgramAt *at, size_t n, const uint32_t *number, uint32_t order, int word_bits,
-                      Item *out) {
+static size_t collect(const Ngrams *g, const NgramAt *at, size_t n, const uint32_t *number, uint32_t order,
+                      int word_bits, Item *out) {
     size_t k = 0;
     for (size_t i = 0; i + order < n; i++) {
         if (at[i].left <= order || number[i] == NONE || number[i + 1] == NONE) continue;

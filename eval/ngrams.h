@@ -4,9 +4,9 @@
  *     for each image: ngrams_begin, ngrams_add a caption    now nodes[] are its distinct n-grams with their idf
  *
  * Document frequencies come from sorting, not from a table of all n-grams: the n-grams of one length are numbered by a
- * radix sort of (number of the first n-1 words, last word), and a run of equal keys is an n-gram with all its places in
- * order. Both halves of an n-gram that two images share are shared too, and df 0 and 1 give the same idf, so whatever has
- * df < 2 takes no part in the next length. Everything is exact, and memory is read from one end to the other.
+ * radix sort of (number of the first n-1 words, last word), and a run of equal keys is an n-gram with all its places
+ * in order. Both halves of an n-gram that two images share are shared too, and df 0 and 1 give the same idf, so
+ * whatever has df < 2 takes no part in the next length. Everything is exact, and memory is read from end to end.
  *
  * An image's distinct n-grams are a trie in a hash table that stays in the cache (key: node of the first n-1 words, last
  * word). Memory: 60 bytes a word of all captions at most, while sorting. Does not know scores. */

@@ -173,7 +173,7 @@ static void lengths(void **state) {
     assert_non_null(text);
     memset(text, 'a', PTB_MAX_BYTES + 1);
     assert_int_equal(ptb_tokenize(ptb, text, PTB_MAX_BYTES, &got, &n), OK);
-    assert_int_equal(n, PTB_MAX_BYTES + PTB_MAX_BYTES / PTB_MAX_TOKEN - 1);   /* letters and the blanks between tokens */
+    assert_int_equal(n, PTB_MAX_BYTES + PTB_MAX_BYTES / PTB_MAX_TOKEN - 1);   /* letters, and blanks between tokens */
     assert_int_equal(ptb_tokenize(ptb, text, PTB_MAX_BYTES + 1, &got, &n), ERR_FORMAT);
     assert_string_equal(err_message(), "a caption has 65537 bytes, 65536 are the most that are tokenized");
     assert_int_equal(ptb_tokenize(ptb, NULL, 0, &got, &n), OK);

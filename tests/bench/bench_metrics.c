@@ -3,8 +3,8 @@
  *
  *     bench_metrics [images] [references]
  *
- * Captions are drawn: words of a made-up vocabulary of 12,000 with Zipf's frequencies, half of them from the image's own
- * ten words, so that references share n-grams as people's captions do; a capital first, a full stop last, and now and
+ * Captions are drawn: words of a made-up vocabulary of 12,000 with Zipf's frequencies, half of them from the image's
+ * own ten words, so that references share n-grams as people's captions do; a capital first, a full stop last, and now and
  * then a comma, a hyphen, an apostrophe, brackets or an é. A pair is a candidate and one of its references. */
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +21,10 @@
 enum { WORDS = 12000, TOPIC = 10, LONGEST = 32, WORD_BYTES = 24 };
 static const double LIMIT = 2.2;   /* seconds */
 
-typedef struct { char *text; size_t n, cap, *at; size_t count, words; } Captions;   /* caption i: text[at[i] .. at[i+1]) */
+typedef struct {
+    char *text;
+    size_t n, cap, *at, count, words;   /* caption i: text[at[i] .. at[i+1]) */
+} Captions;
 
 static char vocabulary[WORDS][WORD_BYTES];
 static double cumulative[WORDS];
@@ -33,7 +36,8 @@ static double now(void) {
 }
 
 static void make_vocabulary(SplitMix *r) {
-    static const char *const onset[] = {"b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "w"};
+    static const char *const onset[] = {"b", "c", "d", "f", "g", "h", "l", "m",
+                                        "n", "p", "r", "s", "st", "t", "tr", "w"};
     static const char *const rime[] = {"a", "e", "i", "o", "u", "an", "er", "in", "on", "ing", "ed", "at", "all", "ow"};
     double sum = 0;
     for (int i = 0; i < WORDS; i++) {
@@ -66,6 +70,7 @@ static void put(Captions *c, const char *s) {
 }
 
 static Status draw_caption(Captions *c, SplitMix *r, const int *topic) {
+    static const char *const after[] = {",", ")", "-colored", "'s", "\xC3\xA9"};
     uint32_t words = 8 + splitmix_below(r, 17);   /* 16 on average */
     size_t begin = c->n;
     if (c->cap - c->n < LONGEST * (WORD_BYTES + 8)) {
@@ -83,7 +88,7 @@ static Status draw_caption(Captions *c, SplitMix *r, const int *topic) {
         if (i) put(c, " ");
         if (kind == 1) put(c, "(");
         put(c, w);
-        put(c, kind == 0 ? "," : kind == 1 ? ")" : kind == 2 ? "-colored" : kind == 3 ? "'s" : kind == 4 ? "\xC3\xA9" : "");
+        put(c, kind < 5 ? after[kind] : "");
     }
     put(c, ".");
     c->text[begin] = (char)(c->text[begin] >= 'a' ? c->text[begin] - 32 : c->text[begin]);
@@ -126,7 +131,8 @@ static Status score(const Captions *c, size_t references, double *tokenize, doub
 }
 
 int main(int argc, char **argv) {
-    size_t images = argc > 1 ? strtoul(argv[1], NULL, 10) : 40000, references = argc > 2 ? strtoul(argv[2], NULL, 10) : 5;
+    size_t images = argc > 1 ? strtoul(argv[1], NULL, 10) : 40000;
+    size_t references = argc > 2 ? strtoul(argv[2], NULL, 10) : 5;
     Captions c = {0};
     MetricScores corpus = {0};
     double tokenize = 0, compute = 0, total, pairs = (double)images * (double)references;
@@ -138,8 +144,9 @@ int main(int argc, char **argv) {
         return 1;
     }
     total = tokenize + compute;
-    printf("%-24s %8zu captions %5.1f words  tokenize %6.3f s  score %6.3f s  total %6.3f s  %9.0f pairs/s  limit %.1f s\n",
-           "caption metrics", c.count, (double)c.words / (double)c.count, tokenize, compute, total, pairs / total, LIMIT);
+    printf("%-24s %8zu captions %5.1f words  tokenize %6.3f s  score %6.3f s  total %6.3f s  %9.0f pairs/s  "
+           "limit %.1f s\n", "caption metrics", c.count, (double)c.words / (double)c.count, tokenize, compute, total,
+           pairs / total, LIMIT);
     jw_begin(&w, stdout, 0);
     jw_object(&w, NULL);
     jw_str(&w, "bench", "caption metrics");
