@@ -33,7 +33,7 @@ static Status write_page(Report *r, const char *path) {
     return st;
 }
 
-/* ---- report.json ---------------------------------------------------------------------------------------------------- */
+/* ---- report.json ------------------------------------------------------------------------------------------------- */
 
 static void number(JsonWriter *w, const char *key, double v) {
     if (isfinite(v)) jw_num(w, key, v);
@@ -50,7 +50,8 @@ static void write_recall(JsonWriter *w, const Report *r) {
             jw_object(w, keys[k].key);
             jw_num(w, "txt_r1", l->r.txt_r1), jw_num(w, "txt_r5", l->r.txt_r5), jw_num(w, "txt_r10", l->r.txt_r10);
             jw_num(w, "img_r1", l->r.img_r1), jw_num(w, "img_r5", l->r.img_r5), jw_num(w, "img_r10", l->r.img_r10);
-            if (!l->chance) number(w, "txt_median_rank", l->r.txt_median), number(w, "img_median_rank", l->r.img_median);
+            if (!l->chance)
+                number(w, "txt_median_rank", l->r.txt_median), number(w, "img_median_rank", l->r.img_median);
             jw_end(w);
         }
     jw_end(w);
@@ -124,18 +125,20 @@ static Status write_json(const Report *r, const char *path) {
     return result_write(&f, OK, path);
 }
 
-/* ---- the command ---------------------------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static void say(const Report *r) {
     const Judged *j = &r->claimed;
     for (int i = 0; i < r->lines; i++) {
         const Recall *c = &r->line[i].r;
-        status_say("%-24s image to text R@1 %5.1f %%, R@10 %5.1f %%; text to image R@1 %5.1f %%, R@10 %5.1f %%", r->line[i].name, c->txt_r1, c->txt_r10, c->img_r1,
-                   c->img_r10);
+        status_say("%-33s image to text R@1 %5.1f %%, R@10 %5.1f %%; text to image R@1 %5.1f %%, R@10 %5.1f %%",
+                   r->line[i].name, c->txt_r1, c->txt_r10, c->img_r1, c->img_r10);
     }
     if (j->captions && j->sum.pairs)
-        status_say("captions                 %.1f %% of the %d coloured shapes that %lld greedy captions name are really there; %lld captions are free of error",
-                   100.0 * j->sum.pairs_true / j->sum.pairs, j->sum.pairs, (long long)j->captions, (long long)j->all_true);
+        status_say("%-33s %.1f %% of the %d coloured shapes that %lld greedy captions name are really there; %lld "
+                   "captions are free of error",
+                   "captions", 100.0 * j->sum.pairs_true / j->sum.pairs, j->sum.pairs, (long long)j->captions,
+                   (long long)j->all_true);
     for (int i = 0; i < r->notes; i++) status_say("%s: %s", r->note[i].grave ? "warning" : "note", r->note[i].text);
 }
 

@@ -18,7 +18,7 @@ void gallery_close(Gallery *g) {
     *g = (Gallery){0};
 }
 
-/* ---- choosing ------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
 /* Ranks of all queries of one kind, NO_RANK where there is nothing to find; `where` says which line or row each is. */
 enum { NO_RANK = INT32_MAX };
@@ -47,7 +47,7 @@ static void choose(const Ranks *r, Choice *c, int64_t *first) {
     }
 }
 
-/* ---- from memory ---------------------------------------------------------------------------------------------------- */
+/* ---- from memory ------------------------------------------------------------------------------------------------- */
 
 static char *caption_of(const EvalSet *e, int64_t text) {
     size_t n;
@@ -65,7 +65,9 @@ static Status fill(GalleryQuery *q, const Retrieval *r, const EvalSet *e, int as
     for (; q->n < list->n[row] && q->n < GALLERY_TOP; q->n++) {
         int64_t other = asks == ASKS_IMAGE ? e->owner[h[q->n].index] : h[q->n].index;
         GalleryHit *g = &q->hit[q->n];
-        *g = (GalleryHit){.image = e->image[other], .own = other == own, .score = (double)hit_score(&h[q->n], RANK_ITC)};
+        *g = (GalleryHit){.image = e->image[other],
+                          .own = other == own,
+                          .score = (double)hit_score(&h[q->n], RANK_ITC)};
         g->text = asks == ASKS_IMAGE ? caption_of(e, h[q->n].index) : mem_strdup(set_image_id(e->set, g->image));
         whole = whole && g->text;
     }
@@ -90,7 +92,7 @@ Status gallery_from_retrieval(Gallery *g, const Retrieval *r, const EvalSet *e) 
     return st;
 }
 
-/* ---- from a file ---------------------------------------------------------------------------------------------------- */
+/* ---- from a file ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     Gallery *g;
@@ -139,12 +141,15 @@ static char *copy_of(const Json *s) {
 static Status read_query(GalleryQuery *q, const Set *set, int asks, int64_t rank, const Json *o) {
     const char *of = asks == ASKS_IMAGE ? "image" : "caption", *hits = asks == ASKS_IMAGE ? "caption" : "image";
     const Json *top = json_get(o, "top");
-    *q = (GalleryQuery){.image = find_image(set, json_str(json_get(o, "image"), NULL)), .rank = rank, .text = copy_of(json_get(o, of))};
+    *q = (GalleryQuery){.image = find_image(set, json_str(json_get(o, "image"), NULL)),
+                        .rank = rank,
+                        .text = copy_of(json_get(o, of))};
     bool whole = q->text;
     for (; (size_t)q->n < json_len(top) && q->n < GALLERY_TOP; q->n++) {
         const Json *h = json_at(top, (size_t)q->n);
         GalleryHit *g = &q->hit[q->n];
-        *g = (GalleryHit){.image = asks == ASKS_TEXT ? find_image(set, json_str(json_get(h, "image"), NULL)) : -1, .text = copy_of(json_get(h, hits))};
+        *g = (GalleryHit){.image = asks == ASKS_TEXT ? find_image(set, json_str(json_get(h, "image"), NULL)) : -1,
+                          .text = copy_of(json_get(h, hits))};
         json_bool(json_get(h, "true"), &g->own);
         json_num(json_get(h, "score"), &g->score);
         whole = whole && g->text;

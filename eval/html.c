@@ -9,7 +9,7 @@
 #include "data/unicode.h"
 #include "kernels/err.h"
 
-/* ---- text ----------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 static const char *entity(uint32_t c) {
     switch (c) {
@@ -38,7 +38,7 @@ void html_textn(FILE *f, const char *text, size_t n) {
 
 void html_text(FILE *f, const char *text) { html_textn(f, text, strlen(text)); }
 
-/* ---- markup with values --------------------------------------------------------------------------------------------- */
+/* ---- markup with values ------------------------------------------------------------------------------------------ */
 
 /* Copies the conversion that begins at fmt ("%5.1f") into spec; returns the place behind it. */
 static const char *conversion(const char *fmt, char spec[16]) {
@@ -61,7 +61,7 @@ static void put_string(FILE *f, const char *spec, va_list *ap) {
 }
 
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"      /* one conversion, cut from a format the compiler has checked */
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* one conversion, cut from a format the compiler has checked */
 static void put_number(FILE *f, const char *spec, va_list *ap) {
     char last = spec[strlen(spec) - 1];
     if (strchr("feEgG", last)) fprintf(f, spec, va_arg(*ap, double));
@@ -89,7 +89,7 @@ void html(FILE *f, const char *fmt, ...) {
     va_end(ap);
 }
 
-/* ---- bytes and numbers ---------------------------------------------------------------------------------------------- */
+/* ---- bytes and numbers ------------------------------------------------------------------------------------------- */
 
 void html_base64(FILE *f, const void *data, size_t n) {
     static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,9 +1,9 @@
 /* html: writing a page. Called by report.c, svg.c and whatever else puts words on the page.
  *
- * The one idea: text is escaped unless it is the program's own. html() takes a format as printf does; what stands in the
- * format is markup, what comes in by %s (a caption, a path, an error message) is text and cannot become markup. So nobody has
- * to remember. Writes to a FILE*, usually a memory stream; whoever closes it asks ferror. Does not check that tags balance
- * (tests/test_report.c does). */
+ * The one idea: text is escaped unless it is the program's own. html() takes a format as printf does; what stands in
+ * the format is markup, what comes in by %s (a caption, a path, an error message) is text and cannot become markup. So
+ * nobody has to remember. Writes to a FILE*, usually a memory stream; whoever closes it asks ferror. Does not check
+ * that tags balance (tests/test_report.c does). */
 #ifndef QF_HTML_H
 #define QF_HTML_H
 #include <stddef.h>
@@ -13,8 +13,8 @@
 /* Markup with values: %s %.*s (escaped) %d %lld %zu %.1f %g ... and %%. */
 void html(FILE *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Text, also fit for an attribute in quotes: & < > " ' become entities; what is no UTF-8, and control characters other than
- * blanks, become U+FFFD. html_textn: n bytes, which may hold anything. */
+/* Text, also fit for an attribute in quotes: & < > " ' become entities; what is no UTF-8, and control characters other
+ * than blanks, become U+FFFD. html_textn: n bytes, which may hold anything. */
 void html_text(FILE *f, const char *text);
 void html_textn(FILE *f, const char *text, size_t n);
 

@@ -21,7 +21,7 @@ typedef struct {
     void *raw;                          /* host: what comes down before it is f32 */
 } Work;
 
-/* ---- the forward pass ----------------------------------------------------------------------------------------------- */
+/* ---- the forward pass -------------------------------------------------------------------------------------------- */
 
 static Status forward(Work *w, Wave *wave, const void *features, const float *scale, DType dt) {
     const Dims *d = &w->p->d;
@@ -80,13 +80,14 @@ static Status measure(const Work *w, DType dt, size_t *fixed, size_t *mem) {
     return st;
 }
 
-/* ---- on the host ---------------------------------------------------------------------------------------------------- */
+/* ---- on the host ------------------------------------------------------------------------------------------------- */
 
 /* rows x C elements, ld apart, on the device -> dense f32 on the host. */
 static void fetch(const Work *w, float *to, const void *from, int64_t rows, int64_t C, int64_t ld) {
     size_t size = (size_t)dtype_size(w->b->elem);
     w->b->download(w->raw, from, ((size_t)(rows - 1) * (size_t)ld + (size_t)C) * size);
-    for (int64_t r = 0; r < rows; r++) dtype_to_f32(to + r * C, (const char *)w->raw + (size_t)(r * ld) * size, w->b->elem, (size_t)C);
+    for (int64_t r = 0; r < rows; r++)
+        dtype_to_f32(to + r * C, (const char *)w->raw + (size_t)(r * ld) * size, w->b->elem, (size_t)C);
 }
 
 /* w (Q,P) = mean over heads of softmax(q k^T scale). */
@@ -109,7 +110,8 @@ static void shares(const Work *w, const Attn *a, int64_t Q, int64_t P, float *to
         }
 }
 
-static Status one_image(Attention *a, Work *w, int64_t i, const void *features, const float *scale, DType dt, double *row) {
+static Status one_image(Attention *a, Work *w, int64_t i, const void *features, const float *scale, DType dt,
+                        double *row) {
     Wave wave;
     int64_t layer = 0;
     Status st = forward(w, &wave, features, scale, dt);
@@ -120,11 +122,13 @@ static Status one_image(Attention *a, Work *w, int64_t i, const void *features, 
         shares(w, &node->u.attn, a->Q, a->P, attention_row(a, i, layer++, 0), row);
     }
     if (st == OK && (st = w->b->status()) != OK) return st;
-    BUG_ON(st == OK && layer != a->layers, "attention: %lld layers of %lld look at the image", (long long)layer, (long long)a->layers);
+    BUG_ON(st == OK && layer != a->layers, "attention: %lld layers of %lld look at the image", (long long)layer,
+           (long long)a->layers);
     return st;
 }
 
-Status attention_open(Attention *a, const Backend *b, const Params *p, const void *features, const float *scale, DType dt, int64_t n) {
+Status attention_open(Attention *a, const Backend *b, const Params *p, const void *features, const float *scale,
+                      DType dt, int64_t n) {
     const Dims *d = &p->d;
     Work w = {.b = b, .p = p};
     size_t fixed = 0, bytes = 0, image = (size_t)d->P * (size_t)d->E * (size_t)dtype_size(dt);

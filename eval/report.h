@@ -1,13 +1,12 @@
 /* report: everything a run left behind and what its model does now, as one HTML page. Called by the command report.
  *
- *     report_open     reads log, results and configuration; opens the model and its test set and lets it work: recall, a batch of
- *                     similarities, captions, attention                                              (report_gather.c)
+ *     report_open     reads log, results, configuration; opens the model and its test set            (report_gather.c)
+ *                     and lets it work: recall, a batch of similarities, captions, attention         (report_work.c)
  *     report_judge    what should worry the reader                                                   (report_notes.c)
- *     report_page     the page: no network, no script, all pictures inside                           (report.c, report_model.c)
- *     report_json     the same figures for programs                                                  (cmd_report.c)
+ *     report_page     the page: no network, no script, all pictures inside           (report.c, _model.c, _style.c)
  *
- * A part that is missing is a sentence in its place, never a failure: a run without validation, without pictures, or whose data
- * have moved still gives a page. Only a folder with nothing of a run in it is an error. One process. */
+ * A part that is missing is a sentence in its place, never a failure: a run without validation, without pictures, or
+ * whose data have moved still gives a page. Only a folder with nothing of a run in it is an error. One process. */
 #ifndef QF_REPORT_H
 #define QF_REPORT_H
 #include "eval/evaluate.h"
@@ -17,7 +16,14 @@
 #include "eval/runlog.h"
 #include "eval/thumbs.h"
 
-enum { REPORT_ROWS = 16, REPORT_NOTES = 24, REPORT_HEAT = 32, REPORT_QUERIES = 8, REPORT_LAYERS = 8, REPORT_SHOWN = 12 };
+enum {
+    REPORT_ROWS = 16,
+    REPORT_NOTES = 24,
+    REPORT_HEAT = 32,
+    REPORT_QUERIES = 8,
+    REPORT_LAYERS = 8,
+    REPORT_SHOWN = 12
+};
 
 /* A line of the recall table. */
 typedef struct {
@@ -84,9 +90,17 @@ void report_close(Report *r);
 void report_judge(Report *r);
 void report_note(Report *r, bool grave, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* For the files named above. report_excuse: the error at hand becomes words on the page. report_result: a result file
+ * of a run; NULL when it is not there, or cannot be read, which then becomes a note. */
+void report_excuse(char **to);
+Json *report_result(Report *r, const char *folder, const char *name);
+void report_heat(Report *r);
+Status report_captions(Report *r);
+Status report_attention(Report *r);
+
 /* The page, whole. ERR_MEMORY, ERR_IO. */
 Status report_page(Report *r, FILE *f);
-void report_model_parts(Report *r, FILE *f);                                 /* recall tables to attention (report_model.c) */
+void report_model_parts(Report *r, FILE *f); /* recall tables to attention (report_model.c) */
 
 extern const char report_style[];                                            /* report_style.c */
 

@@ -43,13 +43,17 @@ static double number(const Json *o, const char *key) {
     return json_num(json_get(o, key), &v) ? v : NAN;
 }
 
-/* ---- one line ------------------------------------------------------------------------------------------------------- */
+/* ---- one line ---------------------------------------------------------------------------------------------------- */
 
 static Status add_start(RunLog *l, const Json *o, int64_t step, double time) {
     RunStart *s = one_more(&l->start, l->starts, sizeof *s);
     if (!s) return ERR_MEMORY;
     l->starts++;
-    *s = (RunStart){.step = step, .time = time, .last = time, .peak_flops = number(o, "peak_flops"), .command = copy_str(json_get(o, "command")),
+    *s = (RunStart){.step = step,
+                    .time = time,
+                    .last = time,
+                    .peak_flops = number(o, "peak_flops"),
+                    .command = copy_str(json_get(o, "command")),
                     .config = copy_str(json_get(o, "config"))};
     json_int(json_get(o, "total_steps"), &s->total_steps);
     return s->command && s->config ? OK : ERR_MEMORY;
@@ -96,7 +100,7 @@ static Status add(RunLog *l, const Json *o) {
     return add_line(l, o, step, time);
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 Status runlog_parse(RunLog *l, const char *text, size_t n) {
     *l = (RunLog){0};
@@ -160,7 +164,7 @@ void runlog_close(RunLog *l) {
     *l = (RunLog){0};
 }
 
-/* ---- sums ----------------------------------------------------------------------------------------------------------- */
+/* ---- sums -------------------------------------------------------------------------------------------------------- */
 
 int64_t runlog_span(const RunLog *l, int64_t i) {
     int64_t before = 0;
@@ -227,7 +231,8 @@ int64_t runlog_best(const RunLog *l) {
     double most = -1;
     for (int64_t i = 0; i < l->evals; i++) {
         const double *v = l->eval[i].v;
-        double mean = 0.5 * (v[RE_txt_r1] + v[RE_img_r1]) + 1e-3 * (v[RE_txt_r10] + v[RE_img_r10]);   /* as training chooses */
+        double mean = 0.5 * (v[RE_txt_r1] + v[RE_img_r1]) +
+                      1e-3 * (v[RE_txt_r10] + v[RE_img_r10]); /* as training chooses */
         if (mean > most) most = mean, best = i;
     }
     return best;

@@ -1,8 +1,8 @@
 /* runlog: a run's log.jsonl (train/log.h), read back. Called by the report.
  *
- * Columns are log.h's own list, so a column added there is here. A file that a killed run left may end in half a line, and may
- * hold anything else if somebody edited it: lines that are no JSON object with a step are counted and passed over, never
- * an error. Strings are copied. Does not judge (report_notes.c does). */
+ * Columns are log.h's own list, so a column added there is here. A file that a killed run left may end in half a line,
+ * and may hold anything else if somebody edited it: lines that are no JSON object with a step are counted and passed
+ * over, never an error. Strings are copied. Does not judge (report_notes.c does). */
 #ifndef QF_RUNLOG_H
 #define QF_RUNLOG_H
 #include <stdbool.h>
@@ -29,10 +29,18 @@ typedef enum {
     RE_COLUMNS
 } EvalColumn;
 
-typedef struct { int64_t step; double time, v[RL_COLUMNS]; bool first; } RunLine;     /* NAN: absent; first: of a session */
+typedef struct {
+    int64_t step;
+    double time, v[RL_COLUMNS];
+    bool first;
+} RunLine; /* NAN: absent; first: of a session */
 typedef struct { int64_t step; double time, v[RE_COLUMNS]; } RunEval;
 typedef struct { int64_t step; char *text; } RunText;
-typedef struct { int64_t step, total_steps; double time, last, peak_flops; char *command, *config; } RunStart;  /* last: of its lines */
+typedef struct {
+    int64_t step, total_steps;
+    double time, last, peak_flops;
+    char *command, *config;
+} RunStart; /* last: of its lines */
 
 typedef struct {
     RunLine *line;
@@ -52,15 +60,15 @@ void runlog_close(RunLog *l);                                                /* 
 typedef struct {
     int64_t steps, total_steps;
     double pairs;                       /* seen */
-    double wall_s, step_s, wait_s;      /* of sessions from start to last line; inside steps; of that, waiting for data */
+    double wall_s, step_s, wait_s; /* of sessions from start to last line; inside steps; of that, waiting for data */
     double pairs_per_s, peak_percent;   /* means over the time inside steps */
     double step_ms_median;
     double skipped;                     /* steps left out for a gradient that was not finite */
 } RunSums;
 
 void runlog_sums(const RunLog *l, RunSums *s);
-double runlog_last(const RunLog *l, RunColumn c);                            /* the last finite value, NAN without one */
-int64_t runlog_best(const RunLog *l);                                        /* index of the eval with the best recall@1, -1 */
+double runlog_last(const RunLog *l, RunColumn c); /* the last finite value, NAN without one */
+int64_t runlog_best(const RunLog *l); /* index of the eval with the best recall@1, -1 */
 
 /* Steps that line i stands for. */
 int64_t runlog_span(const RunLog *l, int64_t i);

@@ -19,7 +19,7 @@ void scenes_close(Scenes *s) {
     *s = (Scenes){0};
 }
 
-/* ---- from the seed -------------------------------------------------------------------------------------------------- */
+/* ---- from the seed ----------------------------------------------------------------------------------------------- */
 
 static bool scene_number(const Set *set, int64_t image, int *split, int64_t *index) {
     const char *id = set_image_id(set, image);
@@ -58,7 +58,7 @@ static bool from_seed(Scenes *s, int64_t image, Scene *scene) {
     return false;
 }
 
-/* ---- from scenes.json ----------------------------------------------------------------------------------------------- */
+/* ---- from scenes.json -------------------------------------------------------------------------------------------- */
 
 static bool pick(const Json *o, const char *key, const char *const *names, int n, int *value) {
     const char *s = json_str(json_get(o, key), NULL);
@@ -81,9 +81,12 @@ static bool parse_scene(const Json *o, Scene *s) {
     for (int i = 0; i < s->n; i++) {
         const Json *j = json_at(list, (size_t)i);
         SynthObject *a = &s->object[i];
-        if (!pick(j, "shape", synth_shapes, SYNTH_SHAPES, &a->shape) || !pick(j, "colour", synth_colours, SYNTH_COLOURS, &a->colour) ||
-            !pick(j, "texture", synth_textures, SYNTH_TEXTURES, &a->texture) || !pick(j, "size", synth_sizes, SYNTH_SIZES, &a->size) ||
-            !cell(j, "row", &a->row) || !cell(j, "col", &a->col)) return false;
+        if (!pick(j, "shape", synth_shapes, SYNTH_SHAPES, &a->shape) ||
+            !pick(j, "colour", synth_colours, SYNTH_COLOURS, &a->colour) ||
+            !pick(j, "texture", synth_textures, SYNTH_TEXTURES, &a->texture) ||
+            !pick(j, "size", synth_sizes, SYNTH_SIZES, &a->size) || !cell(j, "row", &a->row) ||
+            !cell(j, "col", &a->col))
+            return false;
     }
     return true;
 }

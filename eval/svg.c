@@ -7,15 +7,16 @@
 
 #include "eval/html.h"
 
-enum { W = 420, H = 236, LEFT = 46, RIGHT = 12, TOP = 10, BOTTOM = 32, MAX_TICKS = 16, POINTS = 280, DOTS = 40 };
+enum { W = 420, H = 226, LEFT = 46, RIGHT = 12, TOP = 10, BOTTOM = 24, MAX_TICKS = 16, POINTS = 280, DOTS = 40 };
 
-/* ---- axes ----------------------------------------------------------------------------------------------------------- */
+/* ---- axes -------------------------------------------------------------------------------------------------------- */
 
 static int linear_ticks(double lo, double hi, double *tick, int most) {
     double raw = (hi - lo) / 5, power = pow(10, floor(log10(raw))), f = raw / power;
     double step = power * (f <= 1 ? 1 : f <= 2 ? 2 : f <= 5 ? 5 : 10);
     int n = 0;
-    for (double k = ceil(lo / step - 1e-9); n < most && k * step <= hi + 1e-9 * step; k++) tick[n++] = k * step;
+    for (double k = ceil(lo / step - 1e-9); n < most && k * step <= hi + 1e-9 * step; k++)
+        tick[n++] = k * step + 0.0; /* not -0 */
     return n;
 }
 
@@ -79,18 +80,22 @@ static void draw_axes(FILE *f, const SvgChart *c, const Frame *a) {
     int n = svg_ticks(a->y0, a->y1, a->log, tick, MAX_TICKS);
     for (int i = 0; i < n; i++) {
         double y = py(a, tick[i]);
-        html(f, "<path class=\"rule\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", LEFT, y, W - RIGHT,
-             LEFT - 6, y + 4, html_short(tick[i], s));
+        html(f, "<path class=\"rule\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
+             LEFT, y, W - RIGHT, LEFT - 6, y + 4, html_short(tick[i], s));
     }
     n = svg_ticks(a->x0, a->x1, false, tick, MAX_TICKS);
     for (int i = 0; i < n; i++)
         html(f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%s</text>\n", px(a, tick[i]), H - BOTTOM + 17,
-             px(a, tick[i]) > W - RIGHT - 12 ? "end" : "middle", html_short(tick[i], s));
-    html(f, "<path class=\"axis\" d=\"M%d %dH%d\"/><text class=\"name\" x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", LEFT, H - BOTTOM, W - RIGHT,
-         W - RIGHT, H - 2, c->x_name);
+             px(a, tick[i]) > W - RIGHT - 12 ? "end"
+             : px(a, tick[i]) < LEFT + 14    ? "start"
+                                             : "middle",
+             html_short(tick[i], s));
+    html(f,
+         "<path class=\"axis\" d=\"M%d %dH%d\"/><text class=\"name\" x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n",
+         LEFT, H - BOTTOM, W - RIGHT, LEFT - 6, H - BOTTOM + 17, c->x_name);
 }
 
-/* ---- series --------------------------------------------------------------------------------------------------------- */
+/* ---- series ------------------------------------------------------------------------------------------------------ */
 
 /* Neighbours as one point: where, their mean, smallest, largest. */
 typedef struct { double x, y, lo, hi; } Point;
@@ -135,8 +140,9 @@ static void draw_series(FILE *f, const SvgChart *c, const Frame *a, const SvgSer
         html(f, "\"/>\n");
     }
     for (int i = 0; i < n && n <= DOTS; i++)
-        html(f, "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"><title>%s, %s %s: %s</title></circle>\n", s->colour, px(a, p[i].x),
-             py(a, p[i].y), s->name, c->x_name, html_short(p[i].x, xs), html_short(p[i].y, ys));
+        html(f, "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"><title>%s, %s %s: %s</title></circle>\n",
+             s->colour, px(a, p[i].x), py(a, p[i].y), s->name, c->x_name, html_short(p[i].x, xs),
+             html_short(p[i].y, ys));
 }
 
 static double last_value(const SvgSeries *s) {
@@ -156,7 +162,8 @@ static void draw_legend(FILE *f, const SvgChart *c) {
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
         snprintf(text, sizeof text, c->format, v);
 #pragma GCC diagnostic pop
-        html(f, "<li><i class=\"key c%d%s\"></i>%s <b>%s</b></li>", s->colour, s->dashed ? " dashed" : "", s->name, text);
+        html(f, "<li><i class=\"key c%d%s\"></i>%s <b>%s</b></li>", s->colour, s->dashed ? " dashed" : "", s->name,
+             text);
     }
     if (isfinite(c->level)) html(f, "<li><i class=\"key level\"></i>%s</li>", c->level_name);
     html(f, "</ul>\n");
@@ -176,7 +183,7 @@ bool svg_chart(FILE *f, const SvgChart *c) {
     return true;
 }
 
-/* ---- grids ---------------------------------------------------------------------------------------------------------- */
+/* ---- grids ------------------------------------------------------------------------------------------------------- */
 
 enum { SHADES = 10 };
 
@@ -204,12 +211,14 @@ void svg_cells(FILE *f, const float *opacity, int rows, int cols, double w, doub
     html(f, "</g>");
 }
 
-void svg_heat(FILE *f, const float *v, int rows, int cols, float lo, float hi, const char *says) {
+void svg_heat(FILE *f, const float *v, int rows, int cols, float most, const char *says) {
     float *o = malloc((size_t)rows * (size_t)cols * sizeof *o);
     if (!o) return;
-    for (int i = 0; i < rows * cols; i++) o[i] = hi > lo ? (v[i] - lo) / (hi - lo) : 0;
     html(f, "<svg class=\"heat\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">", cols, rows, says);
-    svg_cells(f, o, rows, cols, cols, rows, "shade");
+    for (int sign = 1; sign >= -1; sign -= 2) {
+        for (int i = 0; i < rows * cols; i++) o[i] = most > 0 ? (float)sign * v[i] / most : 0;
+        svg_cells(f, o, rows, cols, cols, rows, sign > 0 ? "shade" : "shade minus");
+    }
     html(f, "</svg>\n");
     free(o);
 }

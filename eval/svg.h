@@ -1,9 +1,9 @@
 /* svg: charts as inline SVG that take their colours from the page's style (light, dark, print). Called by the report.
  *
- * Drawn in units of which a chart is 420 wide, so that it is legible from a phone to a desk; colours are classes (c0 c1 ...),
- * never the only difference: series differ in dashes too, and the legend gives names and last values in words. Long series
- * are thinned to means of neighbours, with a band from the smallest to the largest of each group, so nothing is hidden.
- * Does not lay out the page. */
+ * Drawn in units of which a chart is 420 wide, so that it is legible from a phone to a desk; colours are classes (c0
+ * c1 ...), never the only difference: series differ in dashes too, and the legend gives names and last values in
+ * words. Long series are thinned to means of neighbours, with a band from the smallest to the largest of each group,
+ * so nothing is hidden. Does not lay out the page. */
 #ifndef QF_SVG_H
 #define QF_SVG_H
 #include <stdbool.h>
@@ -33,10 +33,12 @@ typedef struct {
 /* A figure with title, legend and chart; false (and nothing written) when there is no point to draw. */
 bool svg_chart(FILE *f, const SvgChart *c);
 
-/* v (rows, cols) as shades of one colour, lo: none, hi: full; columns to the right, rows downwards. */
-void svg_heat(FILE *f, const float *v, int rows, int cols, float lo, float hi, const char *says);
+/* v (rows, cols) as shades: none at 0, full at `most` in one colour, at -most in another; columns to the right, rows
+ * downwards. */
+void svg_heat(FILE *f, const float *v, int rows, int cols, float most, const char *says);
 
-/* A grid of g x g cells over an area of w x h, row by row; `opacity` 0..1 of each, in steps of 1/10. For use inside an svg. */
+/* A grid of g x g cells over an area of w x h, row by row; `opacity` 0..1 of each, in steps of 1/10. For use inside an
+ * svg. */
 void svg_cells(FILE *f, const float *opacity, int rows, int cols, double w, double h, const char *class);
 
 /* Round steps: writes up to `most` ticks that lie in [lo, hi]; returns how many. */

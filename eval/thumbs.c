@@ -22,7 +22,7 @@ void thumbs_close(Thumbs *t) {
     *t = (Thumbs){0};
 }
 
-/* ---- pixels --------------------------------------------------------------------------------------------------------- */
+/* ---- pixels ------------------------------------------------------------------------------------------------------ */
 
 /* image.h writes PNG files; a file in memory is a file. */
 Status png_bytes(const uint8_t *rgb, int w, int h, void **png, size_t *n) {
@@ -78,7 +78,7 @@ static Status draw_scene(Thumb *k, const Scene *scene) {
     return st;
 }
 
-/* ---- finding the file ----------------------------------------------------------------------------------------------- */
+/* ---- finding the file -------------------------------------------------------------------------------------------- */
 
 static bool stays_inside(const char *name) {
     if (!*name || *name == '/') return false;
@@ -157,7 +157,7 @@ const Thumb *thumbs_get(Thumbs *t, int64_t image) {
     return k->w ? k : NULL;
 }
 
-/* ---- on the page ---------------------------------------------------------------------------------------------------- */
+/* ---- on the page ------------------------------------------------------------------------------------------------- */
 
 void thumb_use(FILE *f, const Thumb *k) { html(f, "<use href=\"#im%lld\"/>", (long long)k->image); }
 
@@ -177,7 +177,8 @@ void thumbs_write(FILE *f, const Thumbs *t) {
     for (int64_t i = 0; i < t->n; i++) {
         const Thumb *k = &t->list[i];
         if (!k->w) continue;
-        html(f, "<image id=\"im%lld\" width=\"%d\" height=\"%d\" href=\"data:image/png;base64,", (long long)k->image, k->w, k->h);
+        html(f, "<image id=\"im%lld\" width=\"%d\" height=\"%d\" href=\"data:image/png;base64,", (long long)k->image,
+             k->w, k->h);
         html_base64(f, k->png, k->n);
         html(f, "\"/>\n");
     }
