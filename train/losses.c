@@ -146,15 +146,15 @@ static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
     Segment *seg = mem_new((size_t)s->itm_cap, sizeof *seg);
     if (!seg) return ERR_MEMORY;
     Status st = OK;
-    Wave w;
+    Wave *w = &c->wave2;
     int n = list_negatives(c, s, seg);
     if (n < 0)
         st = err_set(ERR_MEMORY, "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
                                  "(lower train.accum, or raise train.batch)", (long long)s->itm_cap);
-    else if (n > 0 && (st = wave_build(&w, &s->room, &s->p->d, seg, n, (int)c->n)) == OK) {
+    else if (n > 0 && (st = wave_build(w, &s->room, &s->p->d, seg, n, (int)c->n)) == OK) {
         room_upload(&s->room);
-        Tensor x = model_forward(&s->tape, s->p, &w, &c->kv, noise);
-        matching_loss(s, tensor_rows(x, 0, w.NQ), 0, scale);
+        Tensor x = model_forward(&s->tape, s->p, w, &c->kv, noise);
+        matching_loss(s, tensor_rows(x, 0, w->NQ), 0, scale);
     }
     free(seg);
     return st;

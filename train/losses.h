@@ -6,7 +6,7 @@
 typedef struct {
     int64_t first, n;                   /* local pairs [first, first + n) */
     ImageKV kv;
-    Wave wave;                          /* wave 1 */
+    Wave wave, wave2;                   /* the tape refers to their plans until the walk back is over */
     Tensor x, I, T;                     /* hidden states of wave 1; features (n Q, Z), (n, Z) */
     Segment *seg;                       /* wave 1: n ITC images, n ITC texts, then n ITG, then n ITM, as wanted */
     int itg0, itm0;                     /* where those begin, -1 when not wanted */
