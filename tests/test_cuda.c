@@ -108,15 +108,6 @@ static const Group texts[] = {
 static const Group odd[] = {{5, 9, 2, {{5, 1, 0, 0}, {9, 0, 1, 1}}}};        /* its keys cannot be counted in eights: the simple kernel */
 static const Group whole[] = {{257, 0, 1, {{257, 1, 0, 0}}}, {64, 64, 1, {{100, 1, 1, 0}}}};
 
-static const struct { const char *name; const Group *groups; int n, H, D; float p; bool add; } attention_cases[] = {
-    {"crowd", crowd, COUNT(crowd), 2, 64, 0.1f, false}, {"crowd", crowd, COUNT(crowd), 1, 64, 0, true},
-    {"crowd", crowd, COUNT(crowd), 1, 32, 0.1f, true},  {"crowd", crowd, COUNT(crowd), 1, 128, 0.2f, false},
-    {"texts", texts, COUNT(texts), 3, 64, 0.1f, true},  {"texts", texts, COUNT(texts), 2, 88, 0.1f, false},
-    {"texts", texts, COUNT(texts), 1, 80, 0, true},     {"texts", texts, COUNT(texts), 2, 32, 0, false},
-    {"texts", texts, COUNT(texts), 1, 128, 0.5f, true}, {"odd", odd, COUNT(odd), 2, 64, 0.1f, false},
-    {"whole", whole, COUNT(whole), 1, 88, 0, false},    {"whole", whole, COUNT(whole), 1, 64, 0.1f, true},
-};
-
 enum { MAX_ITEMS = 32 };
 static AttnItem items[MAX_ITEMS];
 static AttnGroup groups[MAX_ITEMS];
@@ -144,45 +135,76 @@ static AttnPlan make_plan(const Group *g, int n, int64_t *keys) {
     return p;
 }
 
+typedef struct { const char *name; const Group *groups; int n, H, D; float p; bool add; } Case;
+
+/* Forward and backward on both; fails on a difference beyond the rounding of probabilities to bf16 on their way into a product
+ * (2^-8 of each). */
+static void compare_attention(const Case *c) {
+    int64_t keys, H = c->H, D = c->D, W = H * D;
+    AttnPlan p = make_plan(c->groups, c->n, &keys), pg = p;
+    Both q = numbers(p.nrows * W), kv = numbers(keys * 2 * W), o = numbers(p.nrows * W), d_o = numbers(p.nrows * W);
+    Both dq = numbers(p.nrows * W), dkv = numbers(keys * 2 * W), lse = both((size_t)(p.nrows * H) * sizeof(float));
+    Both it = both(sizeof items), gr = both(sizeof groups), rows = both((size_t)p.nrows * sizeof(RowKey));
+    RowKey *r = rows.host;
+    for (int i = 0; i < p.nrows; i++) r[i] = (RowKey){(uint32_t)(3 * i + 1), (uint32_t)(i % 7) | 2u << 16};
+    gpu->upload(it.device, items, sizeof items);
+    gpu->upload(gr.device, groups, sizeof groups);
+    gpu->upload(rows.device, rows.host, rows.bytes);
+    gpu->sync();
+    p.items = items, p.groups = groups;
+    pg.items = it.device, pg.groups = gr.device;
+    Attn a = {.plan = &p, .q = q.host, .k = kv.host, .v = (bf16 *)kv.host + W, .o = o.host, .lse = lse.host, .ldq = W, .ldk = 2 * W, .ldv = 2 * W,
+              .ldo = W, .H = (int32_t)H, .D = (int32_t)D, .scale = 1.0f / sqrtf((float)D), .drop = {c->p, 33, 12345678901u, 17, rows.host}}, b = a;
+    b.plan = &pg, b.q = q.device, b.k = kv.device, b.v = (bf16 *)kv.device + W, b.o = o.device, b.lse = lse.device, b.drop.rows = rows.device;
+    AttnGrad g = {.d_o = d_o.host, .dq = dq.host, .dk = dkv.host, .dv = (bf16 *)dkv.host + W, .lddq = W, .lddk = 2 * W, .lddv = 2 * W, .add = c->add}, h = g;
+    h.d_o = d_o.device, h.dq = dq.device, h.dk = dkv.device, h.dv = (bf16 *)dkv.device + W;
+    cpu->attention(&a);
+    gpu->attention(&b);
+    double eo = apart(&o, DT_BF16), el = apart(&lse, DT_F32);
+    gpu->upload(o.device, o.host, o.bytes);                  /* the same forward for both backwards */
+    gpu->upload(lse.device, lse.host, lse.bytes);
+    cpu->attention_bwd(&a, &g);
+    gpu->attention_bwd(&b, &h);
+    double eq = apart(&dq, DT_BF16), ek = apart(&dkv, DT_BF16);
+    if (!(eo <= 0x1p-7 && el <= 1e-5 && eq <= 0x1p-6 && ek <= 0x1p-6))
+        fail_msg("attention, %s, H %d, D %d, p %g: o %.2g, lse %.2g, dq %.2g, dk and dv %.2g from the CPU's", c->name, c->H, c->D, (double)c->p, eo, el,
+                 eq, ek);
+    Both *all[] = {&q, &kv, &o, &d_o, &dq, &dkv, &lse, &it, &gr, &rows};
+    for (size_t i = 0; i < COUNT(all); i++) both_free(all[i]);
+}
+
 static void test_attention(void **state) {
     (void)state;
     NEEDS_GPU();
-    for (size_t c = 0; c < COUNT(attention_cases); c++) {
-        int64_t keys, H = attention_cases[c].H, D = attention_cases[c].D, W = H * D;
-        AttnPlan p = make_plan(attention_cases[c].groups, attention_cases[c].n, &keys), pg = p;
-        Both q = numbers(p.nrows * W), kv = numbers(keys * 2 * W), o = numbers(p.nrows * W), d_o = numbers(p.nrows * W);
-        Both dq = numbers(p.nrows * W), dkv = numbers(keys * 2 * W), lse = both((size_t)(p.nrows * H) * sizeof(float));
-        Both it = both(sizeof items), gr = both(sizeof groups), rows = both((size_t)p.nrows * sizeof(RowKey));
-        RowKey *r = rows.host;
-        for (int i = 0; i < p.nrows; i++) r[i] = (RowKey){(uint32_t)(3 * i + 1), (uint32_t)(i % 7) | 2u << 16};
-        gpu->upload(it.device, items, sizeof items);
-        gpu->upload(gr.device, groups, sizeof groups);
-        gpu->upload(rows.device, rows.host, rows.bytes);
-        gpu->sync();
-        p.items = items, p.groups = groups;
-        pg.items = it.device, pg.groups = gr.device;
-        Attn a = {.plan = &p, .q = q.host, .k = kv.host, .v = (bf16 *)kv.host + W, .o = o.host, .lse = lse.host, .ldq = W, .ldk = 2 * W,
-                  .ldv = 2 * W, .ldo = W, .H = (int32_t)H, .D = (int32_t)D, .scale = 1.0f / sqrtf((float)D),
-                  .drop = {attention_cases[c].p, 33, 12345678901u, 17, rows.host}}, b = a;
-        b.plan = &pg, b.q = q.device, b.k = kv.device, b.v = (bf16 *)kv.device + W, b.o = o.device, b.lse = lse.device, b.drop.rows = rows.device;
-        AttnGrad g = {.d_o = d_o.host, .dq = dq.host, .dk = dkv.host, .dv = (bf16 *)dkv.host + W, .lddq = W, .lddk = 2 * W, .lddv = 2 * W,
-                      .add = attention_cases[c].add}, h = g;
-        h.d_o = d_o.device, h.dq = dq.device, h.dk = dkv.device, h.dv = (bf16 *)dkv.device + W;
-        cpu->attention(&a);
-        gpu->attention(&b);
-        double eo = apart(&o, DT_BF16), el = apart(&lse, DT_F32);
-        gpu->upload(o.device, o.host, o.bytes);              /* the same forward for both backwards */
-        gpu->upload(lse.device, lse.host, lse.bytes);
-        cpu->attention_bwd(&a, &g);
-        gpu->attention_bwd(&b, &h);
-        double eq = apart(&dq, DT_BF16), ek = apart(&dkv, DT_BF16);
-        /* probabilities and their gradients are rounded to bf16 on their way into a product: 2^-8 of each */
-        if (!(eo <= 0x1p-7 && el <= 1e-5 && eq <= 0x1p-6 && ek <= 0x1p-6))
-            fail_msg("attention, %s, H %d, D %d, p %g: o %.2g, lse %.2g, dq %.2g, dk and dv %.2g from the CPU's", attention_cases[c].name, (int)H,
-                     (int)D, (double)attention_cases[c].p, eo, el, eq, ek);
-        Both *all[] = {&q, &kv, &o, &d_o, &dq, &dkv, &lse, &it, &gr, &rows};
-        for (size_t i = 0; i < COUNT(all); i++) both_free(all[i]);
+    static const Case cases[] = {
+        {"crowd", crowd, COUNT(crowd), 2, 64, 0.1f, false}, {"crowd", crowd, COUNT(crowd), 1, 64, 0, true},
+        {"crowd", crowd, COUNT(crowd), 1, 32, 0.1f, true},  {"crowd", crowd, COUNT(crowd), 1, 128, 0.2f, false},
+        {"texts", texts, COUNT(texts), 3, 64, 0.1f, true},  {"texts", texts, COUNT(texts), 2, 88, 0.1f, false},
+        {"texts", texts, COUNT(texts), 1, 80, 0, true},     {"texts", texts, COUNT(texts), 2, 32, 0, false},
+        {"texts", texts, COUNT(texts), 1, 128, 0.5f, true}, {"odd", odd, COUNT(odd), 2, 64, 0.1f, false},
+        {"whole", whole, COUNT(whole), 1, 88, 0, false},    {"whole", whole, COUNT(whole), 1, 64, 0.1f, true},
+    };
+    for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
+}
+
+/* The same through cuDNN: plans that it takes, and those it must leave to us. */
+static void test_cudnn(void **state) {
+    (void)state;
+    NEEDS_GPU();
+#ifdef HAVE_CUDA
+    Status cuda_attention_cudnn(bool on);
+    static const Group users[] = {{40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}}, {40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}}, {40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}}};
+    static const Case cases[] = {
+        {"users", users, COUNT(users), 2, 64, 0, false},     {"whole", whole, 1, 2, 88, 0, false},
+        {"users", users, COUNT(users), 2, 64, 0.1f, false},  {"texts", texts, COUNT(texts), 1, 64, 0, false},
+    };
+    if (cuda_attention_cudnn(true) != OK) {
+        print_message("%s\n", err_message());
+        skip();
     }
+    for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
+    assert_int_equal(cuda_attention_cudnn(false), OK);
+#endif
 }
 
 /* ---- streams ------------------------------------------------------------------------------------------------------ */
@@ -358,7 +380,7 @@ int main(int argc, char **argv) {
         return one_rank(rank, from, to);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_device), cmocka_unit_test(test_attention), cmocka_unit_test(test_prefetch),
+        cmocka_unit_test(test_no_device), cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn), cmocka_unit_test(test_prefetch),
         cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),     cmocka_unit_test(test_out_of_memory),
     };
     run_ranks();

@@ -177,7 +177,7 @@ static bool aligned8(int64_t ld) { return ld % 8 == 0; }
 
 template <class T> static void attention_(const Attn *a) {
     const AttnPlan *p = a->plan;
-    if (!p->nitems) return;
+    if (!p->nitems || (sizeof(T) == 2 && cuda_attention_by_cudnn(a))) return;
     PlanShape s = attention_shape(p);
     bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) && aligned8(a->ldq) &&
                 aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo) && (s.eights || a->drop.p <= 0);

@@ -93,6 +93,14 @@ cudaError_t cuda_probe(void);                       /* whether this build has co
 }
 #endif
 
+/* cudnn.c: attention forward by cuDNN from now on, for the plans it can take; a sentence when there is no cuDNN. The second
+ * is asked by attention.cu: true when it has enqueued the whole plan. */
+#ifdef __cplusplus
+extern "C"
+#endif
+bool cuda_attention_by_cudnn(const Attn *a);
+Status cuda_attention_cudnn(bool on);
+
 Status cuda_comm_open(const void *id, int rank, int ranks);
 Status cuda_comm_id(void *id, size_t bytes);
 void cuda_all_reduce(float *x, int64_t n, bool bf16_wire);
