@@ -239,8 +239,17 @@ static bool is_config(const char *arg) {
     return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml")) && !strchr(arg, '=');
 }
 
-static Status set_from_line(Options *o, const char *key, const char *value) {
+/* On the command line a command's own options need not name it: `qformer extract views=6` is extract.views=6. */
+static int find_on_line(const Options *o, const char *key) {
+    char full[2 * MAX_KEY];
     int r = find_row(key);
+    if (r >= 0) return r;
+    snprintf(full, sizeof full, "%s.%s", o->command, key);
+    return find_row(full);
+}
+
+static Status set_from_line(Options *o, const char *key, const char *value) {
+    int r = find_on_line(o, key);
     if (r < 0) return unknown_key(o, key, LINE);
     if (!option_used_by(&option_rows[r], o->command))
         return err_set(ERR_USAGE, "%s: %s does not use %s; who does: %s", LINE, o->command, key,
@@ -258,10 +267,10 @@ static void key_of(const char *arg, char key[MAX_KEY]) {
 }
 
 /* Whether the next word is the value of this one: --key value, but not --key=value nor --flag. */
-static bool value_follows(const char *arg) {
+static bool value_follows(const Options *o, const char *arg) {
     char key[MAX_KEY];
     key_of(arg, key);
-    int r = find_row(key);
+    int r = find_on_line(o, key);
     return strncmp(arg, "--", 2) == 0 && !strchr(arg, '=') && r >= 0 && option_rows[r].kind != KIND_BOOL;
 }
 
@@ -270,7 +279,7 @@ static Status set_option(Options *o, const char *arg, const char *next) {
     key_of(arg, key);
     const char *equals = strchr(arg, '=');
     if (equals) return set_from_line(o, key, equals + 1);
-    if (!value_follows(arg)) return set_from_line(o, key, "true");
+    if (!value_follows(o, arg)) return set_from_line(o, key, "true");
     if (!next) return err_set(ERR_USAGE, "%s: %s is the last word, a value is wanted after it", LINE, arg);
     return set_from_line(o, key, next);
 }
@@ -307,7 +316,7 @@ static Status walk_arguments(Options *o, int argc, char *const argv[], bool file
             else if (arg[0] == '-' && arg[1] && strspn(arg + 1, "v") == strlen(arg + 1)) st = set_verbose(o, arg);
             else st = set_input(o, arg);
         }
-        i += value_follows(arg);
+        i += value_follows(o, arg);
     }
     return st;
 }

@@ -24,6 +24,7 @@ typedef struct Options Options;
 /* Reads the arguments after the command. Each is one of
  *   file.yaml | file.yml        a configuration, at most one, read before anything else wherever it stands
  *   key=value  --key=value  --key value  --flag        an option (a '-' in a --key reads as '_')
+ *                               a command's own options need not name it: `extract views=6` is extract.views=6
  *   -v  -vv                     verbose=1, verbose=2
  *   anything else               the input of a command that has one (option `in`): qformer inspect model.safetensors
  * ERR_USAGE for what the user should have written otherwise: unknown keys (with the nearest known one), keys that the
