@@ -1,11 +1,14 @@
 /* cmd_train: the commands pretrain and finetune: one run; they differ in their presets only (configs/). */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "kernels/dist.h"
 #include "train/commands.h"
 #include "train/run.h"
 #include "train/signals.h"
 #include "train/status.h"
+#include "train/use.h"
 
 Status cmd_pretrain(const Options *o) {
     Run r;
@@ -25,7 +28,35 @@ Status cmd_pretrain(const Options *o) {
     return st;
 }
 
-Status cmd_finetune(const Options *o) {
-    Status st = options_require(o, "train.init");
-    return st == OK ? cmd_pretrain(o) : st;
+/* A model's sizes are those of the checkpoint it starts from, where the user did not say otherwise. */
+static Status sizes_from(Options *o, const Options *asked, const char *path) {
+    static const char *const keys[] = {"model.layers", "model.hidden", "model.heads", "model.ffn", "model.queries", "model.proj",
+                                       "model.cross_every", "model.positions", "model.vocab", "data.max_tokens"};
+    WeightSource *ws = NULL;
+    Status st = ws_open(&ws, path, NULL, NULL);
+    Options *old = st == OK ? use_trained_with(ws) : NULL;
+    for (size_t i = 0; st == OK && old && i < sizeof keys / sizeof *keys; i++) {
+        char number[32];
+        if (options_is_set(asked, keys[i])) continue;
+        bool text = strcmp(keys[i], "model.vocab") == 0;
+        if (!text) snprintf(number, sizeof number, "%lld", (long long)opt_int(old, keys[i]));
+        st = options_set(o, keys[i], text ? opt_str(old, keys[i]) : number, path);
+    }
+    options_free(old);
+    ws_close(ws);
+    return st;
+}
+
+Status cmd_finetune(const Options *asked) {
+    char *text = NULL;
+    Options *o = NULL;
+    Status st = options_require(asked, "train.init");
+    if (st == OK) st = options_text(asked, &text);
+    if (st == OK) st = options_parse_text(&o, "finetune", text, strlen(text), "the configuration");
+    if (st == OK && opt_bool(asked, "dry_run")) st = options_set(o, "dry_run", "true", NULL);
+    if (st == OK) st = sizes_from(o, asked, opt_str(asked, "train.init"));
+    if (st == OK) st = cmd_pretrain(o);
+    options_free(o);
+    free(text);
+    return st;
 }

@@ -35,7 +35,7 @@ typedef struct {
     /* what a checkpoint's "run" object holds, with the configuration */
     int64_t step, updates;              /* batches seen; AdamW updates made */
     int64_t skipped, bad_in_row;        /* steps left out for a gradient that was not finite */
-    double best;                        /* best validation recall: mean of both recall@1; < 0: none yet */
+    double best;                        /* best validation result by train.watch, more is better; < 0: none yet */
     int64_t best_step, evals_since_best;
 } Run;
 

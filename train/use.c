@@ -15,8 +15,7 @@ static void warn(void *ctx, const char *sentence) {
     status_say("warning: %s", sentence);
 }
 
-/* The configuration that the checkpoint carries; NULL for weights from elsewhere. */
-static Options *trained_with(const WeightSource *ws) {
+Options *use_trained_with(const WeightSource *ws) {
     const Ckpt *c = ws_checkpoint(ws);
     size_t n = 0;
     const char *text = c ? json_str(json_get(ckpt_run(c), "config"), &n) : NULL;
@@ -84,7 +83,7 @@ Status use_open(Use *u, const Options *o, UseData data) {
     Status st = options_require(o, "in");
     if (st == OK) st = ws_open(&ws, opt_str(o, "in"), warn, NULL);
     if (st != OK) return st;
-    old = trained_with(ws);
+    old = use_trained_with(ws);
     snprintf(u->path, sizeof u->path, "%s", ws_path(ws));
     if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
     st = setup_backend(&u->b, o);

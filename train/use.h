@@ -4,6 +4,7 @@
  * the number of heads and the text limits it was trained with, unless options say otherwise. */
 #ifndef QF_USE_H
 #define QF_USE_H
+#include "checkpoints/weights.h"
 #include "train/evalset.h"
 #include "train/options.h"
 #include "train/params.h"
@@ -24,6 +25,9 @@ typedef struct {
 } Use;
 
 typedef enum { USE_DATA_NO, USE_DATA_IF_GIVEN, USE_DATA } UseData;
+
+/* The configuration that one of our checkpoints carries; NULL for weights from elsewhere. */
+Options *use_trained_with(const WeightSource *ws);
 
 Status use_open(Use *u, const Options *o, UseData data);
 void use_close(Use *u);

@@ -1,5 +1,6 @@
 /* validate: losses and retrieval on the held-out split, between two steps of a run (run.h). */
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/dist.h"
 #include "train/run.h"
@@ -54,9 +55,10 @@ Status run_validate(Run *r, bool *better) {
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
     LogValue v[] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10}, {"img_r1", c.img_r1}, {"img_r5", c.img_r5},
                     {"img_r10", c.img_r10}, {"loss", l.loss}, {"itc", l.itc}, {"itm", l.itm}, {"itg", l.itg}};
-    double mean = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10);   /* recall@10 decides between equals */
-    *better = mean > r->best;
-    if (*better) r->best = mean, r->best_step = r->step, r->evals_since_best = 0;
+    double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10);   /* recall@10 decides between equals */
+    if (batches && strcmp(opt_str(r->o, "train.watch"), "loss") == 0) result = 1.0 / (1.0 + l.loss);   /* more is better */
+    *better = result > r->best;
+    if (*better) r->best = result, r->best_step = r->step, r->evals_since_best = 0;
     else r->evals_since_best++;
     return log_eval(r->log, r->step, v, batches ? 10 : 6);
 }
