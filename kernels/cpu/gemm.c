@@ -97,7 +97,7 @@ typedef struct {
 } Slot;
 
 /* Sets of WAYS slots, the oldest of a set gives way: the number of primitives alive has a bound. One thread calls. */
-enum { SETS = 64, WAYS = 4 };
+enum { SETS = 128, WAYS = 4 };
 static Slot slots[SETS][WAYS];
 static uint64_t uses;
 static dnnl_engine_t engine;
@@ -106,9 +106,12 @@ static dnnl_stream_t stream;
 #if DNNL_VERSION_MAJOR >= 3
 typedef dnnl_memory_desc_t Desc;
 static void desc_init(Desc *d, int64_t rows, int64_t cols, int64_t srow, int64_t scol, dnnl_data_type_t t) {
+    *d = NULL;
     dnnl_memory_desc_create_with_strides(d, 2, (dnnl_dims_t){rows, cols}, t, (dnnl_dims_t){srow, scol});
 }
-static void desc_free(Desc *d) { dnnl_memory_desc_destroy(*d); }
+static void desc_free(Desc *d) {
+    if (*d) dnnl_memory_desc_destroy(*d);
+}
 static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, const Desc *a, const Desc *b, const Desc *bias, const Desc *c,
                                  dnnl_primitive_attr_t attr) {
     return dnnl_matmul_primitive_desc_create(pd, engine, *a, *b, bias ? *bias : NULL, *c, attr);
@@ -166,7 +169,7 @@ static dnnl_primitive_t find_primitive(const Key *key) {
     const int64_t *w = &key->m;
     uint64_t h = (uint64_t)(key->ta + 2 * key->tb + 4 * key->add + 8 * key->bias + 16 * key->ab + 256 * key->ct);
     for (int i = 0; i < 6; i++) h = (h ^ (uint64_t)w[i]) * 0x9E3779B97F4A7C15u;
-    Slot *set = slots[h >> 58], *oldest = set;
+    Slot *set = slots[h >> 57], *oldest = set;
     for (int i = 0; i < WAYS; i++) {
         if (set[i].used && memcmp(&set[i].key, key, sizeof *key) == 0) {
             set[i].used = ++uses;
