@@ -33,17 +33,18 @@ void dist_name(const char *op) { op_ = op; }
 
 enum { CAUSE_SIZE = 640, STAGE = 1 << 22 };                  /* STAGE: elements under way at a time */
 
-/* What runs beside the data. HERE: the sender has come to operation `seq`. FAILED: it cannot go on; text says why. */
+/* What runs beside the data. HERE: the sender waits, said anew from time to time. FAILED: it cannot go on; text
+ * says why. */
 typedef enum { HERE, FAILED } TokenKind;
-typedef struct { int32_t kind, pad; int64_t seq; char text[CAUSE_SIZE]; } Token;
+typedef struct { int32_t kind; char text[CAUSE_SIZE]; } Token;
 
-/* Of another rank: the last operation it came to, whether it said that it failed, and its process when this one can see it. */
-typedef struct { int64_t seq; bool failed; pid_t pid; } Peer;
+/* Of another rank: when it last said that it waits, whether it said that it failed, its process when this one can see it, and
+ * on how many looks in a row that was gone. */
+typedef struct { double heard; bool failed; pid_t pid; int gone; } Peer;
 
 static struct {
     bool started, failed;
     MPI_Comm watch;                     /* tokens have a communicator of their own */
-    int64_t seq;                        /* operations begun: the same count on every rank */
     Peer *peer;                         /* (size) */
     Token out[2];                       /* what was sent last, by kind */
     MPI_Request *sent[2];               /* (size) each */
@@ -77,7 +78,7 @@ static void send_token(TokenKind kind, const char *text) {
     MPI_Testall(size_, my.sent[kind], &done, MPI_STATUSES_IGNORE);
     if (!done) return;                                       /* the last of this kind has not left: it says the same or more */
     Token *t = &my.out[kind];
-    t->kind = kind, t->seq = my.seq;
+    t->kind = kind;
     snprintf(t->text, sizeof t->text, "%s", text);
     int bytes = (int)(offsetof(Token, text) + strlen(t->text) + 1);
     for (int r = 0; r < size_; r++)
@@ -93,7 +94,7 @@ static void read_tokens(char *cause) {
         if (MPI_Iprobe(MPI_ANY_SOURCE, 0, my.watch, &there, &from) != MPI_SUCCESS || !there) return;
         if (MPI_Recv(&t, sizeof t, MPI_BYTE, from.MPI_SOURCE, 0, my.watch, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
         Peer *p = &my.peer[from.MPI_SOURCE];
-        if (t.seq > p->seq) p->seq = t.seq;
+        p->heard = now();
         t.text[CAUSE_SIZE - 1] = 0;
         if (t.kind == FAILED && !p->failed && !*cause) snprintf(cause, CAUSE_SIZE, "%s", t.text);
         p->failed = p->failed || t.kind == FAILED;
@@ -133,30 +134,42 @@ static void fail(const char *cause) {
         MPI_Testall(size_, my.sent[FAILED], &left, MPI_STATUSES_IGNORE);
         all = true;
         for (int r = 0; r < size_; r++)
-            if (r != rank_ && !my.peer[r].failed && process_state(my.peer[r].pid) != 'X' && process_state(my.peer[r].pid) != 'T') all = false;
+            if (r != rank_ && !my.peer[r].failed && strchr("R?", process_state(my.peer[r].pid))) all = false;
     }
 }
 
 static Status failed(void) { return err_set(ERR_DIST, "%s", my.cause); }
 
-/* Nobody came for too long. Ranks named: those that were never heard to have come to this operation. */
+/* Waiting ranks speak every `period`; whoever has been silent for longer is busy elsewhere, stopped, or cut off. */
+static double period(void) { return timeout_ > 0 ? timeout_ / 8 : 60; }
+
 static void name_missing(char *cause, const char *what) {
     char who[200] = "", state[80] = "";
     int n = 0;
     for (int r = 0; r < size_; r++) {
-        if (r == rank_ || (my.peer[r].seq >= my.seq && process_state(my.peer[r].pid) != 'T')) continue;
+        bool stopped = process_state(my.peer[r].pid) == 'T';
+        if (r == rank_ || (now() - my.peer[r].heard < 3 * period() && !stopped)) continue;
         size_t at = strlen(who);
         if (n < 8) snprintf(who + at, sizeof who - at, "%s%d", n ? ", " : "", r);
-        if (!n++ && process_state(my.peer[r].pid) == 'T') snprintf(state, sizeof state, " (its process %d is stopped)", (int)my.peer[r].pid);
+        if (!n++ && stopped) snprintf(state, sizeof state, " (process %d, which is stopped)", (int)my.peer[r].pid);
     }
-    if (n) snprintf(cause, CAUSE_SIZE, "rank%s %s%s%s did not come to %s%s within %g s", n > 1 ? "s" : "", who, n > 8 ? ", ..." : "", state, what, in_step(), timeout_);
-    else snprintf(cause, CAUSE_SIZE, "all ranks came to %s%s, but it did not end within %g s: the network between them is broken", what, in_step(), timeout_);
+    if (n)
+        snprintf(cause, CAUSE_SIZE, "rank%s %s%s%s did not come to %s%s within %g s", n > 1 ? "s" : "", who, n > 8 ? ", ..." : "", state,
+                 what, in_step(), timeout_);
+    else
+        snprintf(cause, CAUSE_SIZE, "all ranks wait, but %s%s did not end within %g s: the network between them does not work", what,
+                 in_step(), timeout_);
 }
 
+/* A process that is gone on two looks: the first time its last words may still be on their way. */
 static void name_gone(char *cause, const char *what) {
-    for (int r = 0; r < size_ && !*cause; r++)
-        if (r != rank_ && !my.peer[r].failed && process_state(my.peer[r].pid) == 'X')
-            snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r, (int)my.peer[r].pid, what, in_step());
+    for (int r = 0; r < size_ && !*cause; r++) {
+        Peer *p = &my.peer[r];
+        bool gone = r != rank_ && !p->failed && process_state(p->pid) == 'X';
+        p->gone = gone ? p->gone + 1 : 0;
+        if (p->gone < 2) continue;
+        snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r, (int)p->pid, what, in_step());
+    }
 }
 
 /* ---- waiting -------------------------------------------------------------------------------------------------------------- */
@@ -175,31 +188,30 @@ static Status check(int code, const char *what) {
 static Status begin(const char **what, const char *plain) {
     *what = op_ ? op_ : plain;
     op_ = NULL;
-    my.seq++;
     return my.failed ? failed() : OK;
 }
 
 /* Polls until the operation is done. First yielding the core, which keeps small operations at their speed; then sleeping between
  * looks, because whoever is late may need this core. */
 static Status wait_for(int code, MPI_Request *request, const char *what) {
-    const double AWAKE = 0.01, LOOK = 0.02, TELL = 0.1;      /* seconds */
-    double start = 0, looked = 0;
-    bool told = false;
+    const double AWAKE = 0.01, LOOK = 0.02;                  /* seconds */
+    double start = 0, looked = 0, told = 0;
     for (int polls = 0;; polls++) {
         int done = 0;
         if (code == MPI_SUCCESS) code = MPI_Test(request, &done, MPI_STATUS_IGNORE);
         if (code != MPI_SUCCESS) return check(code, what);
         if (done) return OK;
         double t = now();
-        if (!polls) start = looked = t;
+        if (!polls) start = looked = told = t;
         if (t - start < AWAKE) sched_yield();
         else nap(1e-4);
         if (t - looked < LOOK) continue;
+        if (t - looked > 1) start += t - looked;             /* this process was stopped itself: that time does not count */
         char cause[CAUSE_SIZE] = "";
         looked = t;
         read_tokens(cause);
         if (!*cause) name_gone(cause, what);
-        if (!*cause && !told && t - start > TELL) send_token(HERE, ""), told = true;
+        if (!*cause && t - told > period()) send_token(HERE, ""), told = t;
         if (!*cause && timeout_ > 0 && t - start > timeout_) name_missing(cause, what);
         if (!*cause) continue;
         fail(cause);
@@ -402,7 +414,7 @@ Status dist_agree(Status mine) {
         fail(cause);
         return mine;
     }
-    if (!op_) op_ = "agreeing on the state";
+    if (!op_) op_ = "the agreement on the state";
     return dist_barrier();
 }
 

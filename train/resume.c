@@ -53,7 +53,7 @@ Status run_save(Run *r, bool best) {
         free(run);
     }
     log_pause(r->log);
-    dist_at(r->step - 1, "saving the checkpoint");
+    dist_at(r->step - 1, "the end of saving");
     return dist_agree(st);
 }
 
@@ -124,7 +124,7 @@ static Status find_latest(const Run *r, Ckpt **c, bool *found) {
     *c = NULL;
     if (dist_rank() == 0) st = ckpt_find_latest(c, opt_str(r->o, "out"), warn, NULL);
     *found = *c != NULL;
-    dist_at(r->step, "looking for a checkpoint");
+    dist_name("the search for a checkpoint");
     st = dist_agree(st);
     return st == OK ? dist_broadcast(found, sizeof *found, 0) : st;
 }
@@ -141,7 +141,7 @@ Status run_start(Run *r) {
         if (st == OK && *opt_str(r->o, "train.init")) st = from_weights(r, opt_str(r->o, "train.init"));
     }
     ckpt_close(c);
-    dist_at(r->step, "reading start values");
+    dist_name("the end of reading start values");
     return dist_agree(st);
 }
 

@@ -55,7 +55,9 @@ static Status gather_texts(Step *s, const StepBatch *batch, uint32_t step) {
     size_t B = (size_t)s->spec.B, T = (size_t)s->p->d.T;
     dist_at(step, "the gather of texts");
     Status st = dist_all_gather(s->ids, batch->ids, B * T * sizeof *s->ids);
+    dist_name("the gather of text lengths");
     if (st == OK) st = dist_all_gather(s->len, batch->len, B * sizeof *s->len);
+    dist_name("the gather of image ids");
     if (st == OK && batch->image_id) st = dist_all_gather(s->image_id, batch->image_id, B * sizeof *s->image_id);
     for (int64_t g = 0; st == OK && g < s->G; g++)
         BUG_ON(s->len[g] < 2 || s->len[g] > s->p->d.T, "step: a text of %d word pieces, 2 to %d are possible", s->len[g], s->p->d.T);
@@ -74,6 +76,7 @@ static Status draw_negatives(Step *s, const StepBatch *batch, uint32_t step) {
     if (batch->negative_text) memcpy(text, batch->negative_text, bytes);
     dist_at(step, "the gather of negatives");
     st = dist_all_gather(s->negative_image, image, bytes);
+    dist_name("the gather of negatives");
     return st == OK ? dist_all_gather(s->negative_text, text, bytes) : st;
 }
 

@@ -48,13 +48,12 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
     if (st == OK) st = arena_open(&t->stepmem, "step's", b, plan.step);
     if (st == OK) st = build(t, spec);
     t->plan = plan;
-    if (st != OK) {
+    if (st == ERR_MEMORY)
         err_context(st, "%.2f GiB are needed (weights %.2f, optimizer %.2f, buffers %.2f, a step of %lld pairs %.2f; a smaller "
                         "train.batch or a larger optim.accum needs less)", (double)plan_bytes(&plan) / (1 << 30),
                     (double)plan.weights / (1 << 30), (double)plan.state / (1 << 30), (double)plan.buffers / (1 << 30),
                     (long long)spec->step.B, (double)plan.step / (1 << 30));
-        trainer_close(t);
-    }
+    if (st != OK) trainer_close(t);
     return st;
 }
 
