@@ -8,6 +8,7 @@
 
 #include "checkpoints/checkpoint.h"
 #include "eval/report.h"
+#include "kernels/dist.h"
 #include "kernels/mem.h"
 #include "train/signals.h"
 
@@ -194,7 +195,7 @@ static Status gather_recall(Report *r) {
 static Status open_model(Report *r) {
     const Options *o = r->o;
     bool named = options_is_set(o, "data.test") && *opt_str(o, "data.test");
-    EvaluationSpec spec = {.data = USE_DATA, .one_process = true};
+    EvaluationSpec spec = {.data = USE_DATA};
     int64_t *all = NULL;
     Status st = evaluation_open(&r->e, o, &spec);
     bool opened = st == OK;
@@ -218,6 +219,7 @@ static Status open_model(Report *r) {
 Status report_open(Report *r, const Options *o) {
     *r = (Report){.o = o};
     Status st = options_require(o, "in");
+    if (st == OK && dist_size() > 1) st = err_set(ERR_USAGE, "report runs in one process, not in %d", dist_size());
     if (st != OK) return st;
     r->run = folder_of(opt_str(o, "in"));
     if (*opt_str(o, "report.before")) r->before = folder_of(opt_str(o, "report.before"));
@@ -228,6 +230,7 @@ Status report_open(Report *r, const Options *o) {
     if (!r->model && !r->log.lines && !r->log.starts && !exists(r->run, "retrieval.json"))
         return err_set(ERR_USAGE, "%s is no run: it has neither log.jsonl nor retrieval.json, and no model: %s", r->run,
                        r->no_model ? r->no_model : "");
+    if (opt_bool(o, "dry_run")) return OK;
     if ((st = gather_recall(r))) return st;
     gather_before(r);
     report_heat(r);

@@ -196,7 +196,8 @@ static void claims_table(const Report *r, FILE *f) {
 
 static void score_table(const Report *r, FILE *f) {
     static const char *const names[] = {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"};
-    html(f, "<div class=\"card\"><table><caption>Likeness to the references</caption><thead><tr><th></th>");
+    html(f, "<div class=\"card\"><table class=\"scores\"><caption>Likeness to the references</caption>"
+            "<thead><tr><th></th>");
     for (int i = 0; i < r->scores; i++) html(f, "<th scope=\"col\">%s</th>", r->score[i].name);
     html(f, "</tr></thead><tbody>\n");
     for (int k = 0; k < 6; k++) {

@@ -80,6 +80,7 @@ const char report_style[] =
     "thead th{font-weight:500;color:var(--soft);font-size:.84rem}tbody th{font-weight:500}"
     "tr:last-child>*{border-bottom:0}\n"
     "tr.quiet>*{color:var(--soft);font-weight:400}tr.main td:nth-child(2){font-weight:650}\n"
+    "td{white-space:nowrap}.facts td{white-space:normal}th{overflow-wrap:normal}.scores tbody th{white-space:nowrap}\n"
     ".card{padding:.9rem}.facts td,.facts th{text-align:left;vertical-align:top}"
     ".facts th{width:38%;color:var(--soft);font-weight:400}\n"
     /* gallery */

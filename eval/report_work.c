@@ -55,7 +55,7 @@ static Status score_captions(Report *r, ScoreLine *line) {
         st = metrics_compute(m, &all, NULL);
         for (int i = 0; i < 4; i++) line->v[i] = all.bleu[i];
         line->v[4] = all.rouge_l, line->v[5] = all.cider;
-        line->name = mem_format("greedy, %zu images, here", metrics_count(m));
+        line->name = mem_format("greedy, %zu images", metrics_count(m));
         r->scores += st == OK && line->name;
     }
     metrics_free(m);
@@ -142,11 +142,11 @@ Status report_captions(Report *r) {
             err_clear();
         }
     }
-    add_scores(r, r->run, "scores.json", "corpus", "captions.json, by qformer caption", false);
+    add_scores(r, r->run, "scores.json", "corpus", "captions.json", false);
     if (r->before) {
         int had = r->scores;
-        add_scores(r, r->before, "scores.json", "corpus", "earlier run: captions.json", true);
-        if (r->scores == had) add_scores(r, r->before, "report.json", "scores", "earlier run: greedy", true);
+        add_scores(r, r->before, "scores.json", "corpus", "earlier captions.json", true);
+        if (r->scores == had) add_scores(r, r->before, "report.json", "scores", "earlier greedy", true);
     }
     return OK;
 }
