@@ -248,6 +248,31 @@ static void other_ways_to_join_gradients(void **state) {
     }
 }
 
+/* Optimizer state in parts: the same curve and, saved with 3 ranks, a checkpoint like any other. */
+static void sharded_optimizer(void **state) {
+    (void)state;
+    need_mpi();
+    Curve plain, sharded, back;
+    char more[200];
+    snprintf(more, sizeof more, "train.batch=4 train.steps=%d train.save_every=0 train.eval_every=0 optim.ema=0.9 optim.clip=2", STEPS);
+    assert_int_equal(finish(train(3, "plain", more)), 0);
+    strcat(more, " dist.zero=true");
+    assert_int_equal(finish(train(3, "zero", more)), 0);
+    read_curve(&plain, "plain");
+    read_curve(&sharded, "zero");
+    print_message("dist.zero: losses differ by %.2g\n", distance(&plain, &sharded, 1, STEPS));
+    assert_true(distance(&plain, &sharded, 1, STEPS) < 1e-5);
+    for (int k = 0; k < 2; k++) {                                        /* sharded goes on plain, plain goes on sharded */
+        snprintf(more, sizeof more, "train.batch=4 train.steps=%d train.save_every=0 train.eval_every=0 optim.ema=0.9 optim.clip=2 %s", 2 * STEPS,
+                 k ? "dist.zero=true" : "");
+        assert_int_equal(finish(train(3, k ? "plain" : "zero", more)), 0);
+        read_curve(k ? &back : &sharded, k ? "plain" : "zero");
+    }
+    print_message("exchanged: losses differ by %.2g\n", distance(&back, &sharded, STEPS + 1, 2 * STEPS));
+    assert_true(distance(&back, &sharded, STEPS + 1, 2 * STEPS) < 1e-5);
+    must("for f in model optimizer ema; do cmp plain/step_000040/$f.safetensors zero/step_000040/$f.safetensors || exit 1; done");
+}
+
 static void save_with_4_resume_with_1_and_2(void **state) {
     (void)state;
     need_mpi();
@@ -466,7 +491,7 @@ static int teardown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_curve_on_1_to_4_ranks), cmocka_unit_test(other_ways_to_join_gradients),
-        cmocka_unit_test(save_with_4_resume_with_1_and_2), cmocka_unit_test(local_shards),
+        cmocka_unit_test(sharded_optimizer), cmocka_unit_test(save_with_4_resume_with_1_and_2), cmocka_unit_test(local_shards),
         cmocka_unit_test(terminated_on_one_rank), cmocka_unit_test(killed), cmocka_unit_test(stopped),
         cmocka_unit_test(full_disk_on_rank_0), cmocka_unit_test(other_configuration), cmocka_unit_test(other_build),
         cmocka_unit_test(shard_missing_on_one), cmocka_unit_test(not_a_number_on_one),

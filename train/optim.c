@@ -51,26 +51,73 @@ static const ParamTensor *first_bad(const Params *p) {
     return bad;
 }
 
+/* The part of a range whose state is here. */
+static ParamRange own_part(const Params *p, const ParamRange *r) {
+    int64_t lo = r->at > p->own.at ? r->at : p->own.at, hi = r->at + r->n, end = p->own.at + p->own.n;
+    if (hi > end) hi = end;
+    return (ParamRange){lo, hi > lo ? hi - lo : 0, r->decay};
+}
+
+/* Sharded: gradients were summed in the own part only, so the squares are joined here. */
+static Status join_squares(const Params *p, double *sumsq) {
+    double x;
+    p->b->download(&x, sumsq, sizeof x);
+    dist_name("the norm of the gradient");
+    Status st = dist_all_reduce_f64(&x, 1);
+    p->b->upload(sumsq, &x, sizeof x);
+    p->b->sync();
+    return st;
+}
+
 Status optim_norm(const Params *p, void *scratch, float clip, float *norm, const ParamTensor **bad) {
     Scratch *s = scratch;
-    for (int i = 0; i < p->nranges; i++) p->b->sumsq(&s->sumsq, p->g + p->range[i].at, p->range[i].n, i > 0);
+    Status st = OK;
+    p->b->zero(&s->sumsq, sizeof s->sumsq);
+    for (int i = 0; i < p->nranges; i++) {
+        ParamRange r = own_part(p, &p->range[i]);
+        if (r.n) p->b->sumsq(&s->sumsq, p->g + r.at, r.n, true);
+    }
+    if (p->sharded) st = join_squares(p, &s->sumsq);
     p->b->grad_scale(&s->scale, &s->norm, &s->sumsq, clip);
     p->b->download(norm, &s->norm, sizeof *norm);
     *bad = isfinite(*norm) ? NULL : first_bad(p);
-    return p->b->status();
+    return st == OK ? p->b->status() : st;
 }
 
-void optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip) {
+/* Every rank's part of the new weights to all, and their copies in the type of products. */
+static Status share_weights(const Params *p) {
+    const Backend *b = p->b;
+    Status st;
+    if (b->all_gather) {
+        b->all_gather(p->w, p->w + p->own.at, (size_t)p->own.n * sizeof *p->w);
+        st = dist_arrived(b, "the gather of weights");
+    } else {
+        b->sync();
+        dist_name("the gather of weights");
+        st = dist_gather_parts(p->w, p->total, false);
+    }
+    if (p->copy != (void *)p->w) b->cast(p->copy, b->elem, p->w, DT_F32, p->total);
+    return st;
+}
+
+Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip) {
     const Scratch *s = scratch;
     for (int i = 0; i < p->nranges && !skip; i++) {
-        const ParamRange *r = &p->range[i];
-        char *copy = p->copy == (void *)p->w ? NULL : (char *)p->copy + (size_t)r->at * (size_t)dtype_size(p->b->elem);
-        p->b->adamw(&(AdamW){.p = p->w + r->at, .g = p->g + r->at, .m = p->m + r->at, .v = p->v + r->at,
-                             .ema = p->ema ? p->ema + r->at : NULL, .copy = copy, .n = r->n, .gscale = &s->scale, .lr = (float)lr,
-                             .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = r->decay ? a->weight_decay : 0.0f,
+        ParamRange r = own_part(p, &p->range[i]);
+        int64_t here = r.at - p->own.at;
+        if (!r.n) continue;
+        char *copy = p->copy == (void *)p->w ? NULL : (char *)p->copy + (size_t)r.at * (size_t)dtype_size(p->b->elem);
+        p->b->adamw(&(AdamW){.p = p->w + r.at, .g = p->g + r.at, .m = p->m + here, .v = p->v + here,
+                             .ema = p->ema ? p->ema + here : NULL, .copy = copy, .n = r.n, .gscale = &s->scale, .lr = (float)lr,
+                             .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = r.decay ? a->weight_decay : 0.0f,
                              .c1 = (float)(1.0 - pow(a->beta1, (double)t)), .c2 = (float)(1.0 - pow(a->beta2, (double)t)),
                              .ema_decay = a->ema});
     }
+    if (p->sharded) {
+        p->b->zero(p->g, (size_t)p->total * sizeof *p->g);
+        return skip ? OK : share_weights(p);
+    }
     for (int i = 0; i < p->n; i++)                           /* what no range covered: all when skipping, else frozen ones */
         if (skip || p->tensor[i].frozen) p->b->zero(p->g + p->tensor[i].at, (size_t)p->tensor[i].n * sizeof(float));
+    return OK;
 }

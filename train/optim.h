@@ -33,7 +33,7 @@ Status optim_norm(const Params *p, void *scratch, float clip, float *norm, const
 size_t optim_scratch(void);                                  /* bytes of device scratch that optim_norm and optim_update share */
 
 /* One AdamW update number t (1, 2, ...) with the gradient scaled as optim_norm found; gradients become zero. skip: nothing but
- * the zeroing. */
-void optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip);
+ * the zeroing. With sharded state each rank updates its part and gets the rest from the others. */
+Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip);
 
 #endif

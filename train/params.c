@@ -117,13 +117,17 @@ Status params_open(Params *p, const Dims *d, const Backend *b, Arena *run, const
     }
     lay_out(p, spec);
     find_ranges(p);
-    size_t n = (size_t)p->total;
+    p->sharded = spec->sharded && dist_size() > 1;
+    if (p->sharded) p->total = dist_part(p->total, 0).n * dist_size();       /* parts of one size */
+    p->own = p->sharded ? dist_part(p->total, dist_rank()) : (DistPart){0, p->total};
+    size_t n = (size_t)p->total, own = (size_t)p->own.n;
     float **flat[] = {&p->w, spec->training ? &p->g : NULL, spec->training ? &p->m : NULL, spec->training ? &p->v : NULL,
                       spec->ema ? &p->ema : NULL};
     for (size_t i = 0; i < sizeof flat / sizeof *flat; i++) {
         if (!flat[i]) continue;
-        *flat[i] = arena_push(run, n, sizeof(float));
-        if (!run->measuring && !run->full) b->zero(*flat[i], n * sizeof(float));
+        size_t k = i < 2 ? n : own;
+        *flat[i] = arena_push(run, k, sizeof(float));
+        if (!run->measuring && !run->full) b->zero(*flat[i], k * sizeof(float));
     }
     p->copy = b->elem == DT_F32 ? (void *)p->w : arena_push(run, n, (size_t)dtype_size(b->elem));
     if (b->elem != DT_F32 && !run->measuring && !run->full) b->zero(p->copy, n * (size_t)dtype_size(b->elem));
@@ -226,5 +230,5 @@ void params_write(const Params *p, const ParamTensor *t, float *flat, const floa
 
 void params_refresh(const Params *p) {
     if (p->copy != (void *)p->w) p->b->cast(p->copy, p->b->elem, p->w, DT_F32, p->total);
-    if (p->ema) p->b->copy(p->ema, p->w, (size_t)p->total * sizeof *p->ema);
+    if (p->ema) p->b->copy(p->ema, p->w + p->own.at, (size_t)p->own.n * sizeof *p->ema);
 }

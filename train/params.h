@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "kernels/arena.h"
+#include "kernels/dist.h"
 #include "kernels/tensor.h"
 #include "train/dims.h"
 
@@ -100,11 +101,14 @@ typedef struct {
     int64_t total;                      /* elements of a flat array, gaps included */
     int64_t count;                      /* learned numbers */
     float *w, *g, *m, *v, *ema;         /* flat, on the device; g, m, v only when training, ema when wanted */
+    DistPart own;                       /* elements of m, v, ema that are here: all, or this rank's part when sharded */
+    bool sharded;
     void *copy;                         /* elem; w itself in f32 */
     int first[P_COUNT];                 /* tensor index of a kind's first layer */
 } Params;
 
-typedef struct { bool training, ema; DecayRule rule; const char *freeze; } ParamsSpec;  /* freeze: patterns, commas between; * and ? */
+/* freeze: patterns, commas between; * and ?. sharded: each rank has its part of the optimizer's state alone. */
+typedef struct { bool training, ema, sharded; DecayRule rule; const char *freeze; } ParamsSpec;
 
 /* Lays out the table for d and takes the flat arrays from `run` (which may only measure). Everything is zero afterwards. */
 Status params_open(Params *p, const Dims *d, const Backend *b, Arena *run, const ParamsSpec *spec);

@@ -45,13 +45,11 @@ static char *describe(const Run *r) {
 }
 
 Status run_save(Run *r, bool best) {
-    Status st = OK;
-    if (dist_rank() == 0) {
-        char *run = describe(r);
-        SaveSpec s = {.out = opt_str(r->o, "out"), .run = run, .step = r->step, .keep = (int)opt_int(r->o, "train.keep"), .best = best, .warn = warn};
-        st = run ? save_run(&r->t.params, &s) : ERR_MEMORY;
-        free(run);
-    }
+    char *run = describe(r);
+    SaveSpec s = {.out = opt_str(r->o, "out"), .run = run, .step = r->step, .keep = (int)opt_int(r->o, "train.keep"), .best = best, .warn = warn};
+    dist_at(r->step - 1, NULL);
+    Status st = run ? save_run(&r->t.params, &s) : ERR_MEMORY;
+    free(run);
     log_pause(r->log);
     dist_at(r->step - 1, "the end of saving");
     return dist_agree(st);

@@ -197,7 +197,7 @@ static Status one_step(Run *r) {
     bool skip = !isfinite(norm) || !isfinite(l.loss);
     if (st == OK) {
         if (!skip) r->updates++;
-        optim_update(&r->t.params, r->t.scratch, &r->adam, lr, r->updates, skip);
+        st = optim_update(&r->t.params, r->t.scratch, &r->adam, lr, r->updates, skip);
         if (skip) st = not_finite(r, bad, &l);
         else r->bad_in_row = 0;
     }

@@ -38,15 +38,23 @@ static const ParamTensor *resolve(const Params *p, const char *part, const char 
     return params_find(p, name);
 }
 
-typedef struct { const Params *p; CkptWarn *warn; void *ctx; } SaveContext;
+/* whole: m, v and ema of all ranks on the host, when they are sharded. */
+typedef struct { const Params *p; CkptWarn *warn; void *ctx; float *whole[3]; } SaveContext;
 
 static Status fetch(void *ctx, const CkptPart *part, const StTensor *t, void *dst) {
     const SaveContext *c = ctx;
+    const Params *p = c->p;
     float *flat;
-    const ParamTensor *q = resolve(c->p, part->name, t->name, &flat);
+    const ParamTensor *q = resolve(p, part->name, t->name, &flat);
     BUG_ON(!q, "save: no tensor %s", t->name);
-    params_read(c->p, q, flat, dst);
-    return c->p->b->status();
+    float *const state[] = {p->m, p->v, p->ema};
+    for (int i = 0; i < 3; i++)
+        if (c->whole[i] && flat == state[i]) {
+            memcpy(dst, c->whole[i] + q->at, (size_t)q->n * sizeof(float));
+            return OK;
+        }
+    params_read(p, q, flat, dst);
+    return p->b->status();
 }
 
 static void hand_on(void *ctx, const char *sentence) {
@@ -54,10 +62,24 @@ static void hand_on(void *ctx, const char *sentence) {
     if (c->warn) c->warn(c->ctx, sentence);
 }
 
-Status save_run(const Params *p, const SaveSpec *s) {
+static Status gather_state(SaveContext *c) {
+    const Params *p = c->p;
+    float *const state[] = {p->m, p->v, p->ema};
+    Status st = OK;
+    for (int i = 0; i < 3 && st == OK; i++) {
+        if (!state[i]) continue;
+        c->whole[i] = mem_new((size_t)p->total, sizeof(float));
+        st = c->whole[i] ? OK : ERR_MEMORY;
+        if (st == OK) p->b->download(c->whole[i] + p->own.at, state[i], (size_t)p->own.n * sizeof(float));
+        dist_name("the gather of the optimizer's state");
+        if (st == OK) st = dist_gather_parts(c->whole[i], p->total, false);
+    }
+    return st;
+}
+
+static Status write_run(const Params *p, const SaveSpec *s, SaveContext *ctx) {
     static const char *const plain[] = {""}, *const moments[] = {"exp_avg.", "exp_avg_sq."};
     CkptPart parts[3] = {{.name = "model"}, {.name = "optimizer"}, {.name = "ema"}};
-    SaveContext ctx = {p, s->warn, s->ctx};
     StTensor *model = list_tensors(p, plain, 1, &parts[0].n), *optimizer = list_tensors(p, moments, 2, &parts[1].n);
     parts[0].tensors = parts[2].tensors = model;
     parts[2].n = parts[0].n;
@@ -65,9 +87,17 @@ Status save_run(const Params *p, const SaveSpec *s) {
     Status st = model && optimizer ? OK : ERR_MEMORY;
     if (st == OK)
         st = ckpt_save(&(CkptSpec){.out = s->out, .step = s->step, .parts = parts, .nparts = p->ema ? 3 : 2, .run = s->run, .keep = s->keep,
-                                   .best = s->best, .fetch = fetch, .warn = hand_on, .ctx = &ctx});
+                                   .best = s->best, .fetch = fetch, .warn = hand_on, .ctx = ctx});
     free(model);
     free(optimizer);
+    return st;
+}
+
+Status save_run(const Params *p, const SaveSpec *s) {
+    SaveContext ctx = {p, s->warn, s->ctx, {NULL}};
+    Status st = p->sharded ? gather_state(&ctx) : OK;
+    if (st == OK && dist_rank() == 0) st = write_run(p, s, &ctx);
+    for (int i = 0; i < 3; i++) free(ctx.whole[i]);
     return st;
 }
 
@@ -105,6 +135,15 @@ static Status find_part(const StTensor **t, const ParamTensor *q, const Ckpt *c,
                    st_shape_text(*t, shape, sizeof shape), (long long)q->n);
 }
 
+/* Weights are everywhere; of the optimizer's state only the own part. */
+static void take(Params *p, const ParamTensor *q, float *flat, const float *x) {
+    DistPart all = {0, p->total}, here = flat == p->w ? all : p->own;
+    int64_t lo = q->at > here.at ? q->at : here.at, hi = q->at + q->n < here.at + here.n ? q->at + q->n : here.at + here.n;
+    if (lo >= hi) return;
+    p->b->upload(flat + (lo - here.at), x + (lo - q->at), (size_t)(hi - lo) * sizeof *x);
+    p->b->sync();
+}
+
 /* Rank 0 reads, everybody gets it. */
 static Status load_part(Params *p, const Ckpt *c, const char *part, const char *prefix, float *flat) {
     Status st = OK;
@@ -116,7 +155,7 @@ static Status load_part(Params *p, const Ckpt *c, const char *part, const char *
         if (st == OK && dist_rank() == 0) st = find_part(&t, q, c, part, prefix);
         if (st == OK && t) memcpy(x, t->data, t->nbytes);
         if (st == OK) st = dist_broadcast(x, (size_t)q->n * sizeof *x, 0);
-        if (st == OK) params_write(p, q, flat, x);
+        if (st == OK) take(p, q, flat, x);
         free(x);
     }
     return st;

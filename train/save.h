@@ -7,7 +7,7 @@
 
 /* One checkpoint of a run: model, optimizer and, when kept, ema; `run` is the JSON object that says where the run stood. */
 typedef struct { const char *out, *run; int64_t step; int keep; bool best; CkptWarn *warn; void *ctx; } SaveSpec;
-Status save_run(const Params *p, const SaveSpec *s);
+Status save_run(const Params *p, const SaveSpec *s);         /* all ranks call it; rank 0 writes */
 
 /* Weights, moments and running average from one of our checkpoints; all must be there. Rank 0 reads, all receive: c is NULL on the
  * others. */

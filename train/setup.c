@@ -56,7 +56,7 @@ void setup_step(StepSpec *s, const Options *o) {
 }
 
 void setup_params(ParamsSpec *s, const Options *o) {
-    *s = (ParamsSpec){.training = true, .ema = opt_num(o, "optim.ema") > 0,
+    *s = (ParamsSpec){.training = true, .ema = opt_num(o, "optim.ema") > 0, .sharded = opt_bool(o, "dist.zero"),
                       .rule = strcmp(opt_str(o, "optim.decay_rule"), "paper") == 0 ? DECAY_PAPER : DECAY_LAVIS,
                       .freeze = opt_str(o, "optim.freeze")};
 }

@@ -147,6 +147,7 @@ static Status join_gradients(Step *s, uint32_t step) {
     s->b->sync();
     dist_at(step, "the sum of gradients");
     Status st = dist_reduce_parts(s->p->g, s->p->total, s->spec.wire_bf16);
+    if (s->p->sharded) return st;                            /* the optimizer wants no more than its part */
     dist_at(step, "the gather of gradients");
     return st == OK ? dist_gather_parts(s->p->g, s->p->total, s->spec.wire_bf16) : st;
 }
