@@ -8,7 +8,7 @@
  * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD ceil(R / 64), lse 4R, row keys 8R (dropout). FLOPs 4RUD. Cross-attention
  * (R = 64, U = 257, D = 64): 82 KB for 4.2 MFLOP, so bound by memory: 128 images, 12 heads, 126 MB, 38 us of an H100.
  *
- * Registers at D = 64: 100, shared memory 27 KB at four warps: 5 blocks (20 warps) an SM. At D = 128: 150, 52 KB, 3 blocks. */
+ * Registers at D = 64: 128, shared memory 27 KB at four warps: 4 blocks (16 warps) an SM. At D = 128: 168, 52 KB, 3 blocks. */
 #include "kernels/cuda/attention_mma.cuh"
 
 enum { WARPS = 4 };

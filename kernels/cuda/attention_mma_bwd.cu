@@ -13,7 +13,8 @@
  * dk, dv: K, V, dK, dV 8UD (12UD when added to), Q and dO 4RD ceil(U / 96), 8R. FLOPs 6RUD and 8RUD. Cross-attention (R = 64,
  * U = 257, D = 64): 99 + 181 KB for 14.7 MFLOP: bound by memory: 128 images, 12 heads, 430 MB, 130 us of an H100.
  *
- * Registers at D = 64: dq 120, 36 KB of shared memory at four warps: 4 blocks an SM; dk, dv 128 and 46 KB at six warps: 2. */
+ * Registers at D = 64: dq 128, 36 KB of shared memory at four warps: 4 blocks (16 warps) an SM; dk, dv 162, 47 KB at six warps:
+ * 2 blocks (12 warps). Row keys for dropout: 8R a walk. */
 #include "kernels/cuda/attention_mma.cuh"
 
 enum { WARPS = 4, KEY_WARPS = 6, ROWS = 32 };

@@ -13,8 +13,8 @@
  * dy and the table rows and writes du: 2NC e + (nq + 2nt) C e; the sums read du of the queries once, of the text twice, and
  * move 8C for each row of a table that occurs. Limited by memory.
  *
- * Limits of the fast kernels: C % 8 == 0, C <= 768, 16-byte addresses; else one block a row. Registers: 60 forward, 128
- * backward. A word that occurs in every row is one block's work: 2,000 rows take about 20 us. */
+ * Limits of the fast kernels: C % 8 == 0, C <= 768, 16-byte addresses; else one block a row. Registers: 48 forward, 130
+ * backward (40 and 12 warps an SM). A word that occurs in every row is one block's work: 2,000 rows take about 20 us. */
 #include "kernels/cuda/device.cuh"
 
 enum { WARPS = 4 };

@@ -7,8 +7,8 @@
  * 3NF e plus F f32 of partial sums a strip, once written and once read; the bias once a strip. Limited by memory: at
  * N = 20,000, F = 3072, bf16 forward 246 MB, 73 us of an H100; its 25 instructions an element take about 45 us beside it.
  *
- * Limits of the fast kernels: F % 8 == 0 and 16-byte addresses; the simple ones take anything. 40 to 56 registers: 8 blocks of
- * 128 threads an SM. */
+ * Limits of the fast kernels: F % 8 == 0 and 16-byte addresses; the simple ones take anything. 32 and 64 registers: 64 and
+ * 32 warps an SM. */
 #include "kernels/cuda/device.cuh"
 
 enum { THREADS = 128, STRIP = 32 };

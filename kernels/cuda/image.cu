@@ -9,7 +9,7 @@
  * partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408 in bf16, normalize 185 MB, 56 us of an H100; unfold
  * of all layers (M = 9216) 208 MB, 62 us.
  *
- * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 80 registers), else one block a row. unfold: a thread a
+ * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 72 registers, 28 warps an SM), else one block a row. unfold: a thread a
  * column, strips of rows, partial sums in the workspace, added in order. */
 #include "kernels/cuda/device.cuh"
 

@@ -168,9 +168,7 @@ static AttnGrad attn_grad;
 static void run_attention(void) { b->attention(&attn); }
 static void run_attention_bwd(void) { b->attention_bwd(&attn, &attn_grad); }
 
-typedef struct { int32_t nq, nk0, nk1; bool joint; } Shape;
-
-/* `groups` groups alike: `users` items of nq rows on nk0 keys, or queries and text of one pair. */
+/* n groups alike: `users` items of nq rows on nk keys, or queries and text of one pair. The plan stays: a few kilobytes. */
 static void attention(const char *name, const char *back_name, int32_t n, int32_t users, int32_t nq, int32_t nk, int32_t text) {
     int32_t items_n = n * (users + (text > 0)), row = 0, key = 0;
     AttnItem *it = calloc((size_t)items_n, sizeof *it);
@@ -207,8 +205,21 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
                            .lddv = 2 * C};
     if (wants(back_name)) b->attention(&attn);
     report(back_name, run_attention_bwd, units * (8 * R * D + 4 * U * D * blocks + 16 * R + 8 * U * D + (4 * R * D + 16 * R) * key_blocks), 14 * pairs * D, H100_FLOPS);
-    free(it);
-    free(gr);
+}
+
+/* cuDNN's attention beside ours: the same plan without dropout, which cuDNN cannot draw as we do. */
+static void beside_cudnn(int32_t n, int32_t users) {
+    if (!timing) return;
+#ifdef HAVE_CUDA
+    Status cuda_attention_cudnn(bool on);
+    double R = (double)(users * Q), U = P, units = (double)n * H, bytes = units * (4 * R * D + 4 * U * D + 4 * R), flops = 4 * units * R * U * D;
+    attn.drop.p = 0;
+    report("attention, cross, ours", run_attention, bytes, flops, H100_FLOPS);
+    if (cuda_attention_cudnn(true) != OK) printf("%s\n", err_message());
+    else report("attention, cross, cuDNN", run_attention, bytes, flops, H100_FLOPS), cuda_attention_cudnn(false);
+#else
+    (void)n, (void)users;
+#endif
 }
 
 /* ---- image, heads, losses, optimizer ------------------------------------------------------------------------------ */
@@ -270,7 +281,10 @@ static void rest(double sms) {
 int main(int argc, char **argv) {
     timing = argc < 2 || strcmp(argv[1], "bytes") != 0;
     only = argc > 2 ? argv[2] : NULL;
-    check(backend_cuda(&b, DT_BF16, 0));
+    if (backend_cuda(&b, DT_BF16, 0) != OK) {
+        printf("bench_cuda: %s\n", err_message());
+        return 0;
+    }
     void *workspace = take(b->workspace);
     b->set_workspace(workspace, b->workspace);
     double sms = 132;                                        /* of the H100, and of vgpu's */
@@ -279,6 +293,7 @@ int main(int argc, char **argv) {
     rows(sms);
     embedding(sms);
     attention("attention, cross", "attention_bwd, cross", (int32_t)B, 2, Q, P, 0);
+    beside_cudnn((int32_t)B, 2);
     attention("attention, joint", "attention_bwd, joint", (int32_t)(B * 3), 1, Q, Q, T);
     rest(sms);
     return 0;
