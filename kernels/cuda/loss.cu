@@ -9,7 +9,8 @@
  * gradients written once: rows n (4 + e) bytes; 62 + 31 MB for a chunk of 512 rows, 28 us of an H100. A row of odd length starts
  * anywhere: groups of four are cut where addresses are multiples of 16 bytes, in front of the row if need be, and the ends are
  * done one by one. Limits: n <= 33784, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases
- * aligned); else one block walks over its row three times. Registers 80: one block (24 warps) an SM.
+ * aligned); else one block walks over its row three times. Registers 80: one block (24 warps) an SM (on
+ * sm_100 they do not quite suffice: 150 bytes a thread go through L1).
  *
  * itc and the draw see B x G scores: one block a row, f64 sums; the draw uses f64 exponentials so that CPU and GPU pick the
  * same columns. */

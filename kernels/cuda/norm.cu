@@ -18,6 +18,13 @@
 
 enum { WARPS = 4 };
 
+/* Blocks of the backward an SM must hold: sm_100's compiler needs more registers than that leaves. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+enum { BACK_BLOCKS = 2 };
+#else
+enum { BACK_BLOCKS = 3 };
+#endif
+
 /* Mean and 1 / sqrt(var + eps) of a row of C values, eight a lane and chunk; lanes beyond C hold zeros. */
 template <int K> DEVICE void row_statistics(const float (*z)[8], int C, int lane, float eps, float *mean, float *rstd) {
     float sum = 0, var = 0;
@@ -131,7 +138,7 @@ EXPORT(add_norm, (const AddNorm *a), (a))
 /* ---- backward ----------------------------------------------------------------------------------------------------- */
 
 /* Partial sums of a block: dgamma, dbeta, dbias, each a row of C in partial[k gridDim.x + block]. */
-template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void add_norm_bwd_fast(AddNorm a, AddNormGrad g, float *partial) {
+template <class T, int K> static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_fast(AddNorm a, AddNormGrad g, float *partial) {
     __shared__ __align__(16) float gamma[K * CHUNK], room[WARPS][K * CHUNK];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, C = a.C;
     columns_load<K>(gamma, a.gamma, C);
