@@ -34,6 +34,7 @@
     X(report,     "a run as one HTML page",                             "run/demo data.test=set.h5") \
     X(inspect,    "a checkpoint or a data set in a page of text",      "run/demo") \
     X(export,     "weights for transformers or LAVIS",                 "run/demo out=hf") \
+    X(plan,       "memory, arithmetic and traffic of a run on 1 to 512 GPUs, without data", "configs/paper-vitg.yaml") \
     X(doctor,     "what this build and this machine offer",             "") \
 
 typedef struct {

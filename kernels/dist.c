@@ -21,6 +21,7 @@ static int rank_, size_ = 1, local_;
 static double timeout_ = 600;
 static int64_t step_ = -1;
 static const char *op_;
+static double received_;
 
 int dist_rank(void) { return rank_; }
 int dist_size(void) { return size_; }
@@ -28,6 +29,7 @@ int dist_local_rank(void) { return local_; }
 void dist_set_timeout(double seconds) { timeout_ = seconds; }
 void dist_at(int64_t step, const char *op) { step_ = step, op_ = op; }
 void dist_name(const char *op) { op_ = op; }
+double dist_received(void) { return received_; }
 
 #ifdef HAVE_MPI
 
@@ -302,6 +304,7 @@ Status dist_all_gather(void *dst, const void *src, size_t bytes) {
     Status st = begin(&what, "a gather");
     if (st != OK) return st;
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a gather of %zu bytes a rank is more than MPI takes at once", bytes);
+    received_ += (double)bytes * (size_ - 1);
     const void *from = (const char *)dst + (size_t)rank_ * bytes == src ? MPI_IN_PLACE : src;
     return wait_for(MPI_Iallgather(from, (int)bytes, MPI_BYTE, dst, (int)bytes, MPI_BYTE, MPI_COMM_WORLD, &q), &q, what);
 }
@@ -313,6 +316,7 @@ Status dist_broadcast(void *x, size_t bytes, int root) {
     Status st = begin(&what, "a broadcast");
     if (st != OK) return st;
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a broadcast of %zu bytes is more than MPI takes at once", bytes);
+    if (rank_ != root) received_ += (double)bytes;
     return wait_for(MPI_Ibcast(x, (int)bytes, MPI_BYTE, root, MPI_COMM_WORLD, &q), &q, what);
 }
 
@@ -363,6 +367,7 @@ static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at
     int64_t n = my.count[rank_];
     for (int r = 0; r < size_; r++) in[r] = (int)n, place[r] = r * my.piece;
     if (half) to_half(x, total, at, 0, size_ - 1);
+    received_ += (double)n * (size_ - 1) * (half ? 2 : 4);
     Status st = wait_for(MPI_Ialltoallv(half ? (void *)my.half : x, my.count, my.displ, type, my.stage, in, place, type, MPI_COMM_WORLD, &q), &q, what);
     if (st != OK || !n) return st;
     float *own = x + dist_part(total, rank_).at + at;
@@ -379,6 +384,7 @@ static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at
 static Status gather_piece(const char *what, float *x, int64_t total, int64_t at, bool half) {
     MPI_Request q;
     pieces(total, at, half);
+    for (int r = 0; r < size_; r++) received_ += r == rank_ ? 0 : (double)my.count[r] * (half ? 2 : 4);
     if (!half)
         return wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, my.count, my.displ, MPI_FLOAT, MPI_COMM_WORLD, &q), &q, what);
     to_half(x, total, at, rank_, rank_);

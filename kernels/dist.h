@@ -40,6 +40,7 @@ Status dist_all_reduce_f32(float *x, int64_t n);
 Status dist_all_reduce_f64(double *x, int64_t n);
 Status dist_broadcast(void *x, size_t bytes, int root);
 Status dist_barrier(void);
+double dist_received(void);                  /* bytes that came from other ranks by the calls here, so far */
 
 /* A large array in parts: rank r has elements [at, at + n) of `total`; parts are multiples of 64 but for the last ones.
  * all_reduce = reduce_parts, then gather_parts. `half`: bf16 on the wire, half the bytes: each rank's share is rounded once, added in

@@ -12,6 +12,7 @@ Status cmd_export(const Options *o);
 Status cmd_pretrain(const Options *o);
 Status cmd_finetune(const Options *o);
 Status cmd_doctor(const Options *o);
+Status cmd_plan(const Options *o);         /* cmd_plan.c */
 Status cmd_synth(const Options *o);        /* cmd_data.c */
 Status cmd_extract(const Options *o);
 Status cmd_import(const Options *o);

@@ -36,8 +36,8 @@ Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int
     *d = (Dims){.L = (int32_t)opt_int(o, "model.layers"), .C = (int32_t)opt_int(o, "model.hidden"), .H = (int32_t)opt_int(o, "model.heads"),
                 .F = (int32_t)opt_int(o, "model.ffn"), .Q = (int32_t)opt_int(o, "model.queries"), .Z = (int32_t)opt_int(o, "model.proj"),
                 .X = (int32_t)opt_int(o, "model.cross_every"), .N = (int32_t)opt_int(o, "model.positions"),
-                .T = (int32_t)opt_int(o, "data.max_tokens"), .V = wp_size(wp), .pad = wp_pad(wp), .cls = wp_cls(wp), .sep = wp_sep(wp),
-                .dec = wp_dec(wp)};
+                .T = (int32_t)opt_int(o, "data.max_tokens"), .V = 30523, .pad = 0, .cls = 101, .sep = 102, .dec = 30522};
+    if (wp) d->V = wp_size(wp), d->pad = wp_pad(wp), d->cls = wp_cls(wp), d->sep = wp_sep(wp), d->dec = wp_dec(wp);
     if (!d->F) d->F = 4 * d->C;
     Status st = from_data(o, "model.image_width", "numbers in an image token", E, &d->E);
     if (st == OK) st = from_data(o, "model.image_tokens", "tokens an image", P, &d->P);

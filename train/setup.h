@@ -8,7 +8,8 @@
 /* Where to compute and in which type: device, precision (auto: bf16 where the device multiplies it faster). */
 Status setup_backend(const Backend **b, const Options *o);
 
-/* Sizes from model.*; E and P from the data (P, E > 0), V and ids from the vocabulary. */
+/* Sizes from model.*; E and P from the data (P, E > 0), V and ids from the vocabulary (NULL: those
+ * of bert-base-uncased). */
 Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int64_t E);
 
 void setup_step(StepSpec *s, const Options *o);
