@@ -31,8 +31,8 @@ static void features_and_gradients(void **state) {
     (void)state;
     Wire w = wire_ours(&FULL, PARAMS, 128, 2, 4), half = wire_ours(&FULL, PARAMS, 128, 2, 2), one = wire_ours(&FULL, PARAMS, 128, 1, 4);
     near(w.features, 2 * 128.0 * 33 * 256 * 2, 1);
-    near(w.gradients, PARAMS * 4.0, 1);        /* two halves of two trips */
-    near(half.gradients, PARAMS * 2.0, 1);
+    near(w.gradients, 4 * (double)PARAMS, 1);  /* two halves of two trips */
+    near(half.gradients, 2 * (double)PARAMS, 1);
     near(wire_total(&one), 0, 0);
 }
 
