@@ -170,7 +170,7 @@ $(CUDA_OBJ): EXTRA += $(CUDA_DEF) -isystem $(CUDA_HOME)/include
 $(B)/tests/%: tests/%.c $(LIB)
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
 
 $(B)/golden: $(wildcard tests/gold*.c) $(LIB) tests/gold.h
 	@mkdir -p $(@D)
@@ -181,11 +181,11 @@ fuzzers: $(FUZZERS)
 $(B)/bin/%: tests/fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
 	@echo "  FUZZ $@"
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Wno-missing-prototypes -o $@ $< $(LIB) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -Wno-missing-prototypes -o $@ $< $(LIB) $(LDLIBS)
 
 $(B)/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
 
 # ---- what a person types ---------------------------------------------------------------------------------------------
 # The probes above ran before packages were installed, so what needs them is a second make.
