@@ -156,7 +156,7 @@ static Status run_rank(Case *c) {
 /* ---- the one that starts them -------------------------------------------------------------------------------------------- */
 
 /* Runs argv and keeps the end of what it says. */
-static int capture(char *const argv[], char *text, size_t size) {
+static int capture(char *const argv[], const char *ranks, char *text, size_t size) {
     int to[2], status = -1;
     if (pipe(to) != 0) return -1;
     fflush(stdout);
@@ -170,6 +170,7 @@ static int capture(char *const argv[], char *text, size_t size) {
         setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
         setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
         setenv("OMP_NUM_THREADS", "1", 0);
+        setenv("VGPU_DEVICES", ranks, 1);                    /* where GPUs are emulated: one for each */
         execvp(argv[0], argv);
         _exit(127);
     }
@@ -195,7 +196,7 @@ static Status start(Case *c, int64_t W) {
     snprintf(device, sizeof device, "device=%s", c->b->name);
     snprintf(precision, sizeof precision, "precision=%s", dtype_name(c->precision));
     char *argv[] = {program, np, ranks, over, bind, none, exe, c->dir, device, precision, NULL};
-    int code = capture(argv, text, 1 << 16), compared = 0;
+    int code = capture(argv, ranks, text, 1 << 16), compared = 0;
     Status st = OK;
     const char *line = strstr(text, "compared, worst "), *begin = line;
     while (begin && begin > text && begin[-1] != '\n') begin--;

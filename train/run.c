@@ -33,6 +33,19 @@ double backend_peak(const Backend *b) {
     return rate;
 }
 
+/* Before there are arenas: the kernels' scratch comes and goes. */
+static Status measure_peak(Run *r) {
+    const Backend *b = r->b;
+    void *scratch = NULL;
+    Status st = b->workspace ? b->alloc(&scratch, b->workspace) : OK;
+    if (st != OK) return st;
+    b->set_workspace(scratch, b->workspace);
+    r->peak = backend_peak(b);
+    b->set_workspace(NULL, 0);
+    if (scratch) b->release(scratch);
+    return b->status();
+}
+
 static void loader_spec(const Run *r, LoaderSpec *s) {
     const Options *o = r->o;
     *s = (LoaderSpec){.split = opt_str(o, "data.train_split"), .images = strcmp(opt_str(o, "data.sample"), "images") == 0, .shuffle = true,
@@ -109,7 +122,7 @@ Status run_open(Run *r, const Options *o) {
     if (st == OK) st = dist_open_device(r->b);
     if (st == OK) st = open_data(r);
     if (st == OK) st = open_sizes(r);
-    if (st == OK) r->peak = backend_peak(r->b);
+    if (st == OK) st = measure_peak(r);
     if (st == OK && opt_bool(o, "dry_run")) return trainer_plan(&r->t.plan, r->b, &r->spec);
     if (st == OK) st = trainer_open(&r->t, r->b, &r->spec);
     if (st == OK) st = run_start(r);
