@@ -10,7 +10,16 @@ enum { MESSAGE_SIZE = 2048 };
 
 static _Thread_local char message[MESSAGE_SIZE];
 
-ERR_PRINTF(1, 0) static void err_fail(const char *fmt, va_list ap) { vsnprintf(message, sizeof message, fmt, ap); }
+/* Names and values in a message may come from a broken file: what could break the line or drive a terminal becomes '?'. */
+static void make_plain(char *text) {
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+}
+
+ERR_PRINTF(1, 0) static void err_fail(const char *fmt, va_list ap) {
+    vsnprintf(message, sizeof message, fmt, ap);
+    make_plain(message);
+}
 
 Status err_set(Status st, const char *fmt, ...) {
     va_list ap;
@@ -28,6 +37,7 @@ Status err_context(Status st, const char *fmt, ...) {
     va_start(ap, fmt);
     int n = vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
+    make_plain(message);
     size_t at = n < 0 ? 0 : (size_t)n, room = sizeof message - 1;
     for (const char *p = ": "; *p && at < room; p++) message[at++] = *p;
     for (const char *p = tail; *p && at < room; p++) message[at++] = *p;

@@ -37,7 +37,8 @@ typedef enum {
 #define ERR_PRINTF(a, b)
 #endif
 
-/* Sets this thread's message (replacing any) and returns `st`, so that it can stand in a return statement. */
+/* Sets this thread's message (replacing any) and returns `st`, so that it can stand in a return statement. A message is one
+ * line: control characters in it become '?'. */
 Status err_set(Status st, const char *fmt, ...) ERR_PRINTF(2, 3);
 
 /* Puts "context: " in front of this thread's message and returns `st`; does nothing when st is OK. */
