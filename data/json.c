@@ -26,15 +26,28 @@ typedef struct {
     int64_t line, column;
 } Place;
 
+/* What jansson says, as far as it says what a person would: not for a file that was cut off, and not for one nested so
+ * deep that nobody meant it. */
+static const char *reason(const json_error_t *e, size_t n, char *buf, size_t room) {
+    enum json_error_code code = json_error_code(e);
+    if (n == 0) return "nothing is here where JSON is wanted";
+    if (code == json_error_stack_overflow) return "this JSON is nested too deep to be read";
+    if (code == json_error_premature_end_of_input || (strstr(e->text, "near end of file") && (size_t)e->position >= n))
+        return "this JSON ends before it is complete: the file was cut off, or something in it is not closed";
+    snprintf(buf, room, "this is not JSON: %s", e->text);
+    return buf;
+}
+
 static Status load(Json **out, const char *text, size_t n, Place at) {
     json_error_t e;
-    json_t *j = json_loadb(text, n, LOAD_FLAGS, &e);
+    char buf[sizeof e.text + 32];
+    json_t *j = json_loadb(text ? text : "", n, LOAD_FLAGS, &e);
     *out = (Json *)(void *)j;
     if (j) return OK;
     if (json_error_code(&e) == json_error_out_of_memory) return err_set(ERR_MEMORY, "%s: out of memory", at.name);
     int64_t column = e.line <= 1 ? at.column + e.column - 1 : e.column;
     return err_set(ERR_FORMAT, "%s:%lld:%lld: %s", at.name, (long long)(at.line + (e.line > 0 ? e.line : 1) - 1),
-                   (long long)(column > 0 ? column : 1), e.text);
+                   (long long)(column > 0 ? column : 1), reason(&e, n, buf, sizeof buf));
 }
 
 Status json_parse(Json **out, const char *text, size_t n, const char *name) {

@@ -64,7 +64,7 @@ static void values(void **state) {
 static void errors(void **state) {
     (void)state;
     static const struct { const char *text, *says; } bad[] = {
-        {"", "t:1:"}, {"{\"a\": 1,\n  \"b\" 2}", "t:2:7: ':' expected"}, {"[1, 2", "t:1:"},
+        {"", "t:1:"}, {"{\"a\": 1,\n  \"b\" 2}", "t:2:7: this is not JSON: ':' expected"}, {"[1, 2", "t:1:"},
         {"[1] x", "end of file expected"},
         {"{\"a\":1, \"a\":2}", "duplicate object key"}, {"[NaN]", "invalid token"}, {"[1e999]", "real number overflow"},
         {"[99999999999999999999]", "too big integer"}, {"[\"\xFF\"]", "unable to decode byte 0xff"},
