@@ -177,6 +177,9 @@ static Status open_image(const ExtractSpec *s, const char *image, Image *im) {
     return st;
 }
 
+/* The mistake may be in the file that asks for the image. */
+static Status named_in(Status st, const AnnotatedImage *im) { return err_context(st, "an image of %s", im->file); }
+
 static Status draw_file(void *ctx, int64_t i, uint8_t *rgb) {
     const Folder *f = ctx;
     int S = f->spec->encoder->S;
@@ -186,7 +189,7 @@ static Status draw_file(void *ctx, int64_t i, uint8_t *rgb) {
     for (int64_t v = 0; v < f->spec->views && st == OK; v++)
         st = extract_view(rgb + (size_t)v * 3 * (size_t)S * (size_t)S, S, &im, name, v);
     image_free(&im);
-    return st;
+    return named_in(st, &f->images[i]);
 }
 
 /* Looks at every image before the work begins: whether it can be opened, and with skip_bad whether it decodes. Those
@@ -203,7 +206,7 @@ static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *
         Status st = !path ? ERR_MEMORY
                     : access(path, R_OK) ? err_set(ERR_IO, "%s: %s", path, strerror(errno))
                     : s->skip_bad ? image_read(&im, path) : OK;
-        if (st != OK) first_note(&first, st, i);
+        first_note(&first, named_in(st, &a->images[i]), i);
         bad[i] = st != OK;
         count += bad[i];
         image_free(&im);

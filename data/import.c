@@ -25,6 +25,10 @@ typedef struct {
     ShardItem *items;          /* (images) */
 } Import;
 
+static const char *ids_file(const Import *m) {
+    return m->spec->ids && m->spec->ids[0] ? m->spec->ids : m->spec->features;
+}
+
 /* ---- where each row goes ----------------------------------------------------------------------------------------- */
 
 static const char *base_name(const char *path) {
@@ -58,8 +62,8 @@ static Status find_image(const Import *m, const StrMap *bases, const char *id, i
     if (*image < 0 && !strncmp(id, "./", 2)) *image = annotations_find(&m->a, id + 2);
     const int64_t *base = *image < 0 ? strmap_get(bases, base_name(id)) : NULL;
     if (base && *base == -2)
-        return err_set(ERR_FORMAT, "id %s fits several annotated images called %s; full names are needed", id,
-                       base_name(id));
+        return err_set(ERR_FORMAT, "%s: id %s fits several annotated images called %s; full names are needed",
+                       ids_file(m), id, base_name(id));
     if (base) *image = *base;
     return OK;
 }
@@ -72,7 +76,8 @@ static Status match_rows(Import *m) {
         if ((m->image[n] = annotations_find(&m->a, id)) >= 0) continue;      /* also a name that ends in "#1" */
         m->view[n] = cut_view(id);
         if (m->view[n] < 0) {
-            st = err_set(ERR_FORMAT, "id %lld: %s asks for a view beyond %d", (long long)n + 1, id, MAX_VIEW - 1);
+            st = err_set(ERR_FORMAT, "%s: id %lld: %s asks for a view beyond %d", ids_file(m), (long long)n + 1, id,
+                         MAX_VIEW - 1);
             break;
         }
         st = find_image(m, &bases, id, &m->image[n]);
@@ -97,8 +102,8 @@ static Status check_views(Import *m) {
         if (m->image[n] < 0) continue;
         int64_t *cell = &seen[m->image[n] * m->views + m->view[n]];
         if (*cell >= 0)
-            st = err_set(ERR_FORMAT, "ids %lld and %lld are both view %d of image %s", (long long)*cell + 1,
-                         (long long)n + 1, m->view[n], m->a.images[m->image[n]].image);
+            st = err_set(ERR_FORMAT, "%s: ids %lld and %lld are both view %d of image %s", ids_file(m),
+                         (long long)*cell + 1, (long long)n + 1, m->view[n], m->a.images[m->image[n]].image);
         *cell = n;
     }
     for (int64_t i = 0; i < m->a.count && st == OK; i++) {
@@ -106,8 +111,8 @@ static Status check_views(Import *m) {
         for (int64_t v = 0; v < m->views; v++) have += seen[i * m->views + v] >= 0;
         m->place[i] = have == m->views ? m->images++ : -1;
         if (have == m->views || m->rep->missing++) continue;
-        snprintf(m->rep->first_missing, sizeof m->rep->first_missing, "%.200s (%lld of %lld views)",
-                 m->a.images[i].image, (long long)have, (long long)m->views);
+        snprintf(m->rep->first_missing, sizeof m->rep->first_missing, "%.150s of %.60s (%lld of %lld views)",
+                 m->a.images[i].image, m->a.images[i].file, (long long)have, (long long)m->views);
     }
     free(seen);
     return st;
@@ -117,18 +122,19 @@ static Status check_match(const Import *m) {
     const ImportReport *r = m->rep;
     if (!m->images)
         return err_set(ERR_FORMAT,
-                       "none of the %lld rows fits an annotated image; the first id is %s, the first image %s",
-                       (long long)m->src.N, m->src.N ? m->ids.id[0] : "(none)", m->a.images[0].image);
+                       "none of the %lld ids of %s is an annotated image; the first id is %s, the first image of %s is %s",
+                       (long long)m->src.N, ids_file(m), m->src.N ? m->ids.id[0] : "(none)", m->a.images[0].file,
+                       m->a.images[0].image);
     if (r->missing && !m->spec->allow_missing)
         return err_set(ERR_FORMAT,
-                       "%lld of %lld annotated images have no features, the first is %s; "
+                       "%lld of %lld annotated images are not among the ids of %s, the first is %s; "
                        "import.allow_missing=true leaves them out",
-                       (long long)r->missing, (long long)m->a.count, r->first_missing);
+                       (long long)r->missing, (long long)m->a.count, ids_file(m), r->first_missing);
     if (r->extra && !m->spec->allow_extra)
         return err_set(ERR_FORMAT,
-                       "%lld of %lld rows belong to no annotated image, the first is %s; "
+                       "%lld of %lld ids of %s belong to no annotated image, the first is %s; "
                        "import.allow_extra=true leaves them out",
-                       (long long)r->extra, (long long)m->src.N, r->first_extra);
+                       (long long)r->extra, (long long)m->src.N, ids_file(m), r->first_extra);
     return OK;
 }
 
@@ -212,8 +218,8 @@ Status import(const ImportSpec *spec, ImportReport *rep) {
     if (st == OK) st = source_open(&m.src, spec->features, spec->array);
     if (st == OK) st = ids_read(&m.ids, spec->ids, spec->ids_array, spec->features);
     if (st == OK && m.ids.n != m.src.N)
-        st = err_set(ERR_FORMAT, "%s has %lld rows, but there are %lld ids", spec->features, (long long)m.src.N,
-                     (long long)m.ids.n);
+        st = err_set(ERR_FORMAT, "%s has %lld rows, but %s %lld ids: one id a row is wanted", spec->features,
+                     (long long)m.src.N, ids_file(&m), (long long)m.ids.n);
     if (st == OK) st = match(&m);
     if (st == OK) {
         rep->rows = m.src.N;
