@@ -56,7 +56,7 @@ int64_t classes_find(const Classes *c, const char *name, size_t n) {
 }
 
 Status classes_read(Classes *c, const char *path) {
-    *c = (Classes){0};
+    *c = (Classes){.file = path};
     Status st = read_text(path, &c->text);
     int64_t lines = 1, line = 0;
     for (const char *p = c->text; st == OK && *p; p++) lines += *p == '\n';
@@ -144,6 +144,7 @@ typedef struct {
     StrMap images;                      /* id to position in the set */
     int32_t *truth;
     size_t image, label, columns;       /* columns is 0 before the header */
+    int64_t found;                      /* rows that concern an image of the set */
 } Labels;
 
 static size_t column(size_t n, const char *const *fields, const char *a, const char *b) {
@@ -169,9 +170,10 @@ static Status label_row(void *ctx, int64_t line, size_t n, const char *const *fi
     long number = strtol(label, &end, 10);
     if (k < 0 && *label && !*end && number >= 0 && number < l->c->n) k = number;
     if (k < 0)
-        return err_set(ERR_FORMAT, "'%s' is no class: neither one of the %lld names nor a number below that", label,
-                       (long long)l->c->n);
+        return err_set(ERR_FORMAT, "'%s' is no class: neither one of the %lld names of %s nor a number below that",
+                       label, (long long)l->c->n, l->c->file);
     l->truth[*at] = (int32_t)k;
+    l->found++;
     return OK;
 }
 
@@ -181,6 +183,10 @@ static Status truth_of_file(const Classes *c, const char *path, const EvalSet *s
     Status st = f ? OK : err_set(ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
     for (int64_t i = 0; st == OK && i < s->NI; i++) st = strmap_put(&l.images, set_image_id(s->set, s->image[i]), i);
     if (st == OK) st = csv_read(f, path, label_row, &l);
+    if (st == OK && !l.columns) st = err_set(ERR_FORMAT, "%s is empty; columns image and label are wanted", path);
+    if (st == OK && !l.found)
+        st = err_set(ERR_FORMAT, "%s has a label for none of the %lld images, which have names like '%s'", path,
+                     (long long)s->NI, s->NI ? set_image_id(s->set, s->image[0]) : "");
     if (f) fclose(f);
     strmap_free(&l.images);
     return st;

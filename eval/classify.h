@@ -10,6 +10,7 @@ typedef struct {
     char *text;                         /* what the names point into */
     char **name;                        /* (n), no two alike */
     int64_t n;
+    const char *file;                   /* where they stand, for messages; the caller's */
 } Classes;
 
 /* One name a line; blank lines and blanks at the ends do not count. ERR_FORMAT names the line of a name that stands
