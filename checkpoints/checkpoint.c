@@ -148,6 +148,15 @@ done:
     return st;
 }
 
+static void put_own_crc(char *text, size_t n) {
+    uint32_t crc;
+    size_t at;
+    char digits[9];
+    BUG_ON(!ckpt_state_crc(text, n, &crc, &at), "checkpoint: state.json without crc32c");
+    snprintf(digits, sizeof digits, "%08x", crc);
+    memcpy(text + at, digits, 8);
+}
+
 /* All files of the checkpoint, into `dir`. */
 static Status write_files(const CkptSpec *spec, const char *dir) {
     char *text = NULL, *path = NULL;
@@ -158,6 +167,7 @@ static Status write_files(const CkptSpec *spec, const char *dir) {
     jw_begin(&state, f, 1);
     jw_object(&state, NULL);
     jw_int(&state, "format", 1);
+    jw_str(&state, "crc32c", "00000000");
     jw_int(&state, "step", spec->step);
     jw_object(&state, "files");
     Status st = OK;
@@ -169,6 +179,7 @@ static Status write_files(const CkptSpec *spec, const char *dir) {
         st = jw_done(&state);
     }
     if (fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
+    if (st == OK) put_own_crc(text, size);
     if (st == OK && !(path = mem_format("%s/state.json", dir))) st = ERR_MEMORY;
     if (st == OK) st = outfile_put(path, text, size);
     free(path);

@@ -42,6 +42,26 @@ static bool parse_crc(const Json *j, uint32_t *out) {
     return true;
 }
 
+bool ckpt_state_crc(const char *text, size_t n, uint32_t *crc, size_t *digits) {
+    static const char key[] = "\"crc32c\": \"", zeros[] = "00000000";
+    const size_t k = sizeof key - 1, z = sizeof zeros - 1;
+    const char *at = memmem(text, n, key, k);
+    if (!at || n - (size_t)(at - text) < k + z) return false;
+    *digits = (size_t)(at - text) + k;
+    *crc = crc32c(crc32c(crc32c(0, text, *digits), zeros, z), text + *digits + z, n - *digits - z);
+    return true;
+}
+
+/* Files written before there was one are taken without. */
+static Status check_own_crc(const Json *doc, const char *text, size_t n, const char *path) {
+    const Json *own = json_get(doc, "crc32c");
+    uint32_t was, is;
+    size_t digits;
+    if (!own || (parse_crc(own, &was) && ckpt_state_crc(text, n, &is, &digits) && is == was)) return OK;
+    return err_set(ERR_FORMAT, "%s: its text changed since it was written (its crc32c does not fit); who changed it on "
+                   "purpose removes \"crc32c\" from it", path);
+}
+
 Status ckpt_parse_state(const char *text, size_t n, const char *path, Json **doc, int64_t *step, CkptFileInfo **files,
                         size_t *nfiles) {
     int64_t format;
@@ -54,6 +74,7 @@ Status ckpt_parse_state(const char *text, size_t n, const char *path, Json **doc
         st = err_set(ERR_FORMAT, "%s: \"format\" is not 1; it was written by another version", path);
         goto done;
     }
+    if ((st = check_own_crc(*doc, text, n, path)) != OK) goto done;
     const Json *list = json_get(*doc, "files");
     if (!json_int(json_get(*doc, "step"), step) || *step < 0 || json_type(list) != J_OBJECT ||
         json_len(list) > FILES_LIMIT || json_type(json_get(*doc, "run")) != J_OBJECT) {

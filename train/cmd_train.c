@@ -34,7 +34,8 @@ static Status sizes_from(Options *o, const Options *asked, const char *path) {
                                        "model.cross_every", "model.positions", "model.vocab", "data.max_tokens"};
     WeightSource *ws = NULL;
     Status st = ws_open(&ws, path, NULL, NULL);
-    Options *old = st == OK ? use_trained_with(ws) : NULL;
+    Options *old = NULL;
+    if (st == OK) st = use_trained_with(&old, ws);
     for (size_t i = 0; st == OK && old && i < sizeof keys / sizeof *keys; i++) {
         char number[32];
         if (options_is_set(asked, keys[i])) continue;

@@ -69,8 +69,9 @@ static Status same_model(const Run *r, const Json *run, const char *dir) {
     size_t n = 0;
     const char *text = json_str(json_get(run, "config"), &n);
     Options *old = NULL;
-    if (!text || options_parse_text(&old, "pretrain", text, n, "the checkpoint's configuration") != OK) return OK;
-    Status st = OK;
+    if (!text) return OK;
+    Status st = options_parse_text(&old, "pretrain", text, n, "its configuration");
+    if (st != OK) return err_context(ERR_FORMAT, "%s/state.json", dir);
     for (size_t i = 0; st == OK && i < sizeof fixed / sizeof *fixed; i++)
         if (opt_int(old, fixed[i]) != opt_int(r->o, fixed[i]))
             st = err_set(ERR_USAGE, "%s was made with %s=%lld, now it is %lld: go on with the old value, or start anew in another out=", dir,

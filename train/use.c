@@ -15,16 +15,13 @@ static void warn(void *ctx, const char *sentence) {
     status_say("warning: %s", sentence);
 }
 
-Options *use_trained_with(const WeightSource *ws) {
+Status use_trained_with(Options **old, const WeightSource *ws) {
     const Ckpt *c = ws_checkpoint(ws);
     size_t n = 0;
     const char *text = c ? json_str(json_get(ckpt_run(c), "config"), &n) : NULL;
-    Options *old = NULL;
-    if (!text || options_parse_text(&old, "pretrain", text, n, "the checkpoint's configuration") != OK) {
-        err_clear();
-        return NULL;
-    }
-    return old;
+    *old = NULL;
+    if (!text || options_parse_text(old, "pretrain", text, n, "its configuration") == OK) return OK;
+    return err_context(ERR_FORMAT, "%s/state.json", ckpt_dir(c));
 }
 
 /* What the user gave, else what the model was trained with, else the default. */
@@ -83,10 +80,10 @@ Status use_open(Use *u, const Options *o, UseData data) {
     Status st = options_require(o, "in");
     if (st == OK) st = ws_open(&ws, opt_str(o, "in"), warn, NULL);
     if (st != OK) return st;
-    old = use_trained_with(ws);
+    st = use_trained_with(&old, ws);
     snprintf(u->path, sizeof u->path, "%s", ws_path(ws));
     if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
-    st = setup_backend(&u->b, o);
+    if (st == OK) st = setup_backend(&u->b, o);
     u->vocab = mem_strdup(opt_str(whose(o, old, "model.vocab"), "model.vocab"));
     u->prompt = mem_strdup(opt_str(whose(o, old, "data.prompt"), "data.prompt"));
     if (st == OK && !(u->vocab && u->prompt)) st = ERR_MEMORY;

@@ -26,8 +26,9 @@ typedef struct {
 
 typedef enum { USE_DATA_NO, USE_DATA_IF_GIVEN, USE_DATA } UseData;
 
-/* The configuration that one of our checkpoints carries; NULL for weights from elsewhere. */
-Options *use_trained_with(const WeightSource *ws);
+/* The configuration that one of our checkpoints carries; *old is NULL for weights from elsewhere. One that is not understood is
+ * an error: the number of heads, for one, is written nowhere else, and a wrong one only gives wrong figures. */
+Status use_trained_with(Options **old, const WeightSource *ws);
 
 Status use_open(Use *u, const Options *o, UseData data);
 void use_close(Use *u);
