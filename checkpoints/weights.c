@@ -36,10 +36,11 @@ static Status open_file(WeightSource *ws, const char *path) {
     return pth_looks_like(first, (size_t)n) ? pth_open(&ws->pth, path) : st_open(&ws->st, path);
 }
 
+/* Also a link that leads nowhere: that is to be complained of, not to be passed over. */
 static bool exists(const char *dir, const char *name) {
     struct stat info;
     char *path = mem_format("%s/%s", dir, name);
-    bool found = path && stat(path, &info) == 0;
+    bool found = path && lstat(path, &info) == 0;
     free(path);
     return found;
 }

@@ -44,7 +44,7 @@ static Status add_folder(Source *s, const char *dir) {
     char **names, *manifest = mem_format("%s/manifest.json", dir);
     int64_t n = 0;
     if (!manifest) return ERR_MEMORY;
-    if (stat(manifest, &sb) == 0) {
+    if (lstat(manifest, &sb) == 0) {                 /* also one that cannot be followed: it is not to be passed over */
         Status st = add_manifest(s, manifest);
         free(manifest);
         return st;
