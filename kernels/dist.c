@@ -2,6 +2,7 @@
 #include "kernels/dist.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,13 +23,14 @@ static double timeout_ = 600;
 static int64_t step_ = -1;
 static const char *op_;
 static double received_;
+static _Atomic int64_t armed_;                               /* ms since when the host waits for the device's collective; 0: no */
 
 int dist_rank(void) { return rank_; }
 int dist_size(void) { return size_; }
 int dist_local_rank(void) { return local_; }
 void dist_set_timeout(double seconds) { timeout_ = seconds; }
-void dist_at(int64_t step, const char *op) { step_ = step, op_ = op; }
-void dist_name(const char *op) { op_ = op; }
+void dist_at(int64_t step, const char *op) { step_ = step, op_ = op, armed_ = 0; }
+void dist_name(const char *op) { op_ = op, armed_ = 0; }
 double dist_received(void) { return received_; }
 
 #ifdef HAVE_MPI
@@ -190,6 +192,7 @@ static Status check(int code, const char *what) {
 static Status begin(const char **what, const char *plain) {
     *what = op_ ? op_ : plain;
     op_ = NULL;
+    armed_ = 0;
     return my.failed ? failed() : OK;
 }
 
@@ -219,6 +222,43 @@ static Status wait_for(int code, MPI_Request *request, const char *what) {
         fail(cause);
         return failed();
     }
+}
+
+/* ---- the device's collectives --------------------------------------------------------------------------------------------- */
+
+/* While the host waits for the device it cannot poll, so a thread looks at the clock, says what it can see, and ends the process:
+ * nothing else frees a host from a device that waits for a rank that is stopped or gone. */
+static struct { pthread_t thread; bool started; const char *op; } watch;
+
+static void *watch_device(void *unused) {
+    (void)unused;
+    for (;;) {
+        char who[100] = "a rank";
+        bool gone = false;
+        int64_t since = armed_;
+        nap(0.2);
+        if (!since || armed_ != since) continue;
+        for (int r = size_ - 1; r >= 0; r--) {
+            char state = r == rank_ ? 'R' : process_state(my.peer[r].pid);
+            gone = gone || state == 'X';
+            if (state == 'T' || state == 'X')
+                snprintf(who, sizeof who, "rank %d (process %d, which is %s)", r, (int)my.peer[r].pid,
+                         state == 'T' ? "stopped" : "gone");
+        }
+        double waited = now() - 1e-3 * (double)since;
+        if (!gone && (timeout_ <= 0 || waited < timeout_)) continue;
+        fprintf(stderr, "qformer: %s keeps %s%s from ending; rank %d waited %.1f s\n", who, watch.op, in_step(), rank_, waited);
+        nap(0.4);
+        _exit(1);
+    }
+    return NULL;
+}
+
+void dist_watch(const char *op) {
+    if (!my.started || size_ == 1) return;
+    watch.op = op;
+    if (!watch.started) watch.started = pthread_create(&watch.thread, NULL, watch_device, NULL) == 0;
+    armed_ = (int64_t)(now() * 1e3);
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------------------------- */
@@ -280,6 +320,12 @@ void dist_close(void) {
     if (my.started && my.failed) {
         nap(0.4);
         return;
+    }
+    armed_ = 0;
+    if (watch.started) {
+        pthread_cancel(watch.thread);
+        pthread_join(watch.thread, NULL);
+        watch.started = false;
     }
     if (my.started) MPI_Finalize();
     free(my.peer);
@@ -454,6 +500,7 @@ Status dist_reduce_parts(float *x, int64_t total, bool half) { (void)x, (void)to
 Status dist_gather_parts(float *x, int64_t total, bool half) { (void)x, (void)total, (void)half; return OK; }
 Status dist_broadcast(void *x, size_t bytes, int root) { (void)x, (void)bytes, (void)root; return OK; }
 Status dist_barrier(void) { return OK; }
+void dist_watch(const char *op) { (void)op; }
 Status dist_agree(Status mine) { return mine; }
 const char *dist_version(void) { return "none (libopenmpi-dev was not found when this was built)"; }
 

@@ -64,6 +64,7 @@ Status dist_open_device(const Backend *b);
 /* Call when a collective of b has been enqueued, before the host waits for b: then the host waits where a missing rank is
  * noticed. Nothing on a backend that only measures. */
 Status dist_arrived(const Backend *b, const char *op);
+void dist_watch(const char *op);             /* dist_arrived's second half: from here to the next call here, a thread has an eye on the clock */
 
 const char *dist_version(void);              /* "Open MPI 4.1.4", or why there is none */
 

@@ -83,5 +83,7 @@ Status dist_open_device(const Backend *b) {
 Status dist_arrived(const Backend *b, const char *op) {
     if (dist_size() == 1 || !b->comm_open) return OK;
     dist_name(op);
-    return dist_barrier();
+    Status st = dist_barrier();
+    if (st == OK) dist_watch(op);
+    return st;
 }
