@@ -5,13 +5,13 @@
  *   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
  *
  * A task is one (group, head); it takes the group's items one after the other. An item's scores lie in a tile turned around,
- * a line a key and a lane a row: sums over keys are then plain vector sums without a fold at the end, sixteen rows draw their
+ * a line a key and a lane a row: sums over keys are then plain vector sums without a fold at the end, a vector of rows draws its
  * dropout bits together, and the softmax of ten rows over ten keys is not all overhead. All products are tile_product, whose
  * left operand may be read along rows or columns and whose right one has whole vectors:
  *
  *   S^T (n,R) = K Q^T      O = (S^T)^T V      dP^T = V dO^T      dQ = (dS^T)^T K      dV = P'^T dO      dK = dS^T Q
  *
- * So only Q^T and dO^T are transposed, R = nq rounded up to 16. Keys and values are used where they lie when they are f32
+ * So only Q^T and dO^T are transposed, R = nq rounded up to LANES. Keys and values are used where they lie when they are f32
  * with whole vectors and few; else the task copies them to f32 once, for all its items. dk and dv of the group are added up in
  * f32 and written once: no atomics, and the order of items is the order of sums.
  *
@@ -20,34 +20,22 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/tile.h"
 
-static inline int64_t up16(int64_t n) { return (n + 15) & ~(int64_t)15; }
-
 /* ---- copies in f32 ---------------------------------------------------------------------------------------------------- */
 
-/* n rows of D elements to f32 rows of up16(D); what is beyond D is zero. */
+/* n rows of D elements to f32 rows of padded(D); what is beyond D is zero. */
 static void pack_rows(float *dst, const elem *src, int64_t lds, int64_t n, int64_t D) {
     for (int64_t i = 0; i < n; i++)
-        for (int64_t d = 0; d < D; d += 16) *(v16 *)(dst + i * up16(D) + d) = ldv(src + i * lds + d, D - d);
-}
-
-/* One step of transposing 16 x 16: rows i and i + 8 are interleaved. Four steps make the transpose. */
-static inline void interleave(v16 r[16]) {
-    v16 t[16];
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = __builtin_shufflevector(r[i], r[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        t[2 * i + 1] = __builtin_shufflevector(r[i], r[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    }
-    for (int i = 0; i < 16; i++) r[i] = t[i];
+        for (int64_t d = 0; d < D; d += LANES) *(vec *)(dst + i * padded(D) + d) = ldv(src + i * lds + d, D - d);
 }
 
 /* dst (D, R) = the n rows at src, transposed; columns from n to R are zero. */
 static void pack_columns(float *dst, int64_t R, const elem *src, int64_t lds, int64_t n, int64_t D) {
-    for (int64_t j = 0; j < R; j += 16)
-        for (int64_t d = 0; d < D; d += 16) {
-            v16 r[16];
-            for (int64_t i = 0; i < 16; i++) r[i] = j + i < n ? ldv(src + (j + i) * lds + d, D - d) : v16_set(0.0f);
-            for (int step = 0; step < 4; step++) interleave(r);
-            for (int64_t e = 0; e < MIN((int64_t)16, D - d); e++) *(v16 *)(dst + (d + e) * R + j) = r[e];
+    for (int64_t j = 0; j < R; j += LANES)
+        for (int64_t d = 0; d < D; d += LANES) {
+            vec r[LANES];
+            for (int64_t i = 0; i < LANES; i++) r[i] = j + i < n ? ldv(src + (j + i) * lds + d, D - d) : vec_set(0.0f);
+            vec_transpose(r);
+            for (int64_t e = 0; e < MIN((int64_t)LANES, D - d); e++) *(vec *)(dst + (d + e) * R + j) = r[e];
         }
 }
 
@@ -60,7 +48,7 @@ typedef struct {
 } Range;
 
 typedef struct {
-    int64_t D, Dp;                      /* D rounded up to 16 */
+    int64_t D, Dp;                      /* D rounded up to LANES */
     float *k, *v, *dk, *dv;             /* (2 max_group_nk, Dp) */
     float *qt, *dot, *q, *d_o, *o;      /* (D, R) twice, (nq, Dp) three times */
     float *s, *dp;                      /* (n, R) */
@@ -70,10 +58,10 @@ typedef struct {
 /* Lays a task's arrays out in memory; with NULL only measures. Returns floats. */
 static int64_t task_layout(Task *t, const Attn *a, float *memory, bool backward) {
     const AttnPlan *p = a->plan;
-    int64_t at = 0, R = up16(p->max_nq), n = p->max_nk, keys = 2 * (int64_t)p->max_group_nk;
+    int64_t at = 0, R = padded(p->max_nq), n = p->max_nk, keys = 2 * (int64_t)p->max_group_nk;
     t->D = a->D;
-    t->Dp = up16(a->D);
-#define TAKE(field, count) do { t->field = memory ? memory + at : NULL; at += up16(count); } while (0)
+    t->Dp = padded(a->D);
+#define TAKE(field, count) do { t->field = memory ? memory + at : NULL; at += (count + 15) / 16 * 16; } while (0)
     TAKE(k, keys * t->Dp);
     TAKE(v, keys * t->Dp);
     TAKE(qt, t->D * R);
@@ -97,13 +85,13 @@ enum { IN_PLACE = 64 };
 /* n rows of D as f32 with whole vectors: where they lie, or copied to `copy`. */
 static const float *f32_rows(float *copy, const elem *src, int64_t lds, int64_t n, int64_t D, int64_t *ldf32) {
 #if !ELEM_BF16
-    if (D % 16 == 0 && n <= IN_PLACE) {
+    if (D % LANES == 0 && n <= IN_PLACE) {
         *ldf32 = lds;
         return src;
     }
 #endif
     pack_rows(copy, src, lds, n, D);
-    *ldf32 = up16(D);
+    *ldf32 = padded(D);
     return copy;
 }
 
@@ -132,94 +120,94 @@ static void mixture(float *dst, const Task *t, const AttnItem *it, const float *
     tile_product(dst, t->Dp, weights + it->na * R, 1, R, b, values ? r[1].ldv : r[1].ldk, it->nq, t->Dp, it->nb, true);
 }
 
-/* ---- softmax of sixteen rows ------------------------------------------------------------------------------------------ */
+/* ---- softmax of a vector of rows ---------------------------------------------------------------------------------------- */
 
 typedef struct {
     const AttnItem *it;
     const Attn *a;
-    int64_t h, row0, R;                 /* the item's rows row0 .. row0 + 15 */
-    RowKey keys[16];
-    uint32_t words[4][16], threshold;
+    int64_t h, row0, R;                 /* the item's rows row0 .. row0 + LANES - 1 */
+    RowKey keys[LANES];
+    uint32_t words[4][LANES], threshold;
 } Block;
 
 static Block open_block(const Attn *a, const AttnItem *it, int64_t h, int64_t row0, int64_t R) {
     Block b = {.it = it, .a = a, .h = h, .row0 = row0, .R = R, .threshold = dropout_threshold(a->drop.p)};
     if (a->drop.p > 0.0f)
-        memcpy(b.keys, a->drop.rows + it->q0 + row0, (size_t)MIN((int64_t)16, it->nq - row0) * sizeof *b.keys);
+        memcpy(b.keys, a->drop.rows + it->q0 + row0, (size_t)MIN((int64_t)LANES, it->nq - row0) * sizeof *b.keys);
     return b;
 }
 
 /* Rows that see key j: all, but for causal ones before it. */
-static inline mask16 seeing(const Block *b, int64_t j) {
+static inline mask seeing(const Block *b, int64_t j) {
     int64_t hidden = j - b->it->na - b->row0;                   /* rows of the block before the key's own */
-    if (!b->it->causal || hidden <= 0) return v16_first(16);
-    return hidden >= 16 ? (mask16)(v16_first(0)) : (mask16)~v16_first(hidden);
+    if (!b->it->causal || hidden <= 0) return vec_first(LANES);
+    return vec_not(vec_first(hidden));
 }
 
 /* Rows that keep key j; keys must come in order. */
-static inline mask16 keeping(Block *b, int64_t j) {
+static inline mask keeping(Block *b, int64_t j) {
     if (j % 8 == 0) cpu_dropout_words(b->words, &b->a->drop, b->keys, (uint32_t)b->h << 20 | (uint32_t)(j / 8));
-    v16u w = *(const v16u *)b->words[j % 8 / 2];
-    return v16_at_least(w >> (uint32_t)(j & 1) * 16u & 0xffffu, b->threshold);
+    uvec w = *(const uvec *)b->words[j % 8 / 2];
+    return vec_at_least(w >> (uint32_t)(j & 1) * 16u & 0xffffu, b->threshold);
 }
 
 /* s: <k, q>, becomes exp(scale (s - max)), dropped out; row sums (before dropout) and maxima to the lanes of sum and max. */
 static void softmax(Block *b, float *s, float *max, float *sum) {
     int64_t n = b->it->na + b->it->nb, R = b->R;
     bool drop = b->a->drop.p > 0.0f;
-    v16 m = v16_set(-INFINITY), total = v16_set(0.0f), keep = v16_set(1.0f / (1.0f - b->a->drop.p)), scale = v16_set(b->a->scale);
+    vec m = vec_set(-INFINITY), total = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)), scale = vec_set(b->a->scale);
     for (int64_t j = 0; j < n; j++) {
-        v16 x = *(const v16 *)(s + j * R);
-        if (b->it->causal) x = v16_pick(seeing(b, j), x, m);
-        m = v16_max(m, x);
+        vec x = *(const vec *)(s + j * R);
+        if (b->it->causal) x = vec_pick(seeing(b, j), x, m);
+        m = vec_max(m, x);
     }
     for (int64_t j = 0; j < n; j++) {
-        v16 e = v16_exp((*(const v16 *)(s + j * R) - m) * scale);
-        if (b->it->causal) e = v16_where(seeing(b, j), e);
+        vec e = vec_exp((*(const vec *)(s + j * R) - m) * scale);
+        if (b->it->causal) e = vec_where(seeing(b, j), e);
         total += e;
-        if (drop) e = v16_where(keeping(b, j), e * keep);
-        *(v16 *)(s + j * R) = e;
+        if (drop) e = vec_where(keeping(b, j), e * keep);
+        *(vec *)(s + j * R) = e;
     }
-    *(v16 *)max = m;
-    *(v16 *)sum = total;
+    *(vec *)max = m;
+    *(vec *)sum = total;
 }
 
 /* s: <k, q>, becomes P'; dp: <v, do>, becomes scale ds. Between the passes s is P, its sign saying that it was dropped. */
 static void softmax_bwd(Block *b, float *s, float *dp, const float *lse) {
     int64_t n = b->it->na + b->it->nb, R = b->R;
     bool drop = b->a->drop.p > 0.0f;
-    v16 delta = v16_set(0.0f), keep = v16_set(1.0f / (1.0f - b->a->drop.p)), scale = v16_set(b->a->scale), l = *(const v16 *)lse;
+    vec delta = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)), scale = vec_set(b->a->scale), l = *(const vec *)lse;
     for (int64_t j = 0; j < n; j++) {
-        v16 P = v16_exp(v16_fma(*(const v16 *)(s + j * R), scale, -l)), d = *(const v16 *)(dp + j * R);
-        if (b->it->causal) P = v16_where(seeing(b, j), P);
-        *(v16 *)(s + j * R) = P;
+        vec P = vec_exp(vec_fma(*(const vec *)(s + j * R), scale, -l)), d = *(const vec *)(dp + j * R);
+        if (b->it->causal) P = vec_where(seeing(b, j), P);
+        *(vec *)(s + j * R) = P;
         if (drop) {
-            mask16 kept = keeping(b, j);
-            d = v16_where(kept, d * keep);
-            *(v16 *)(s + j * R) = v16_pick(kept, P, -P);
+            mask kept = keeping(b, j);
+            d = vec_where(kept, d * keep);
+            *(vec *)(s + j * R) = vec_pick(kept, P, -P);
         }
         d *= P;
         delta += d;
-        *(v16 *)(dp + j * R) = d;
+        *(vec *)(dp + j * R) = d;
     }
     for (int64_t j = 0; j < n; j++) {
-        v16 x = *(const v16 *)(s + j * R), P = drop ? v16_max(x, -x) : x;
-        *(v16 *)(dp + j * R) = scale * v16_fma(-P, delta, *(const v16 *)(dp + j * R));
-        if (drop) *(v16 *)(s + j * R) = v16_max(x, v16_set(0.0f)) * keep;
+        vec x = *(const vec *)(s + j * R), P = drop ? vec_max(x, -x) : x;
+        *(vec *)(dp + j * R) = scale * vec_fma(-P, delta, *(const vec *)(dp + j * R));
+        if (drop) *(vec *)(s + j * R) = vec_max(x, vec_set(0.0f)) * keep;
     }
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------------- */
 
 static void item_forward(const Task *t, const Attn *a, const AttnItem *it, int64_t h) {
-    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = up16(nq);
+    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = padded(nq);
     pack_columns(t->qt, R, (const elem *)a->q + it->q0 * a->ldq + h * D, a->ldq, nq, D);
     scores(t->s, t, it, false, t->qt, R);
-    for (int64_t r0 = 0; r0 < nq; r0 += 16) {
-        float max[16], sum[16];
+    for (int64_t r0 = 0; r0 < nq; r0 += LANES) {
+        float max[LANES], sum[LANES];
         Block b = open_block(a, it, h, r0, R);
         softmax(&b, t->s + r0, max, sum);
-        for (int64_t i = 0; i < MIN((int64_t)16, nq - r0); i++) {
+        for (int64_t i = 0; i < MIN((int64_t)LANES, nq - r0); i++) {
             a->lse[(it->q0 + r0 + i) * a->H + h] = max[i] * a->scale + logf(sum[i]);
             t->qt[r0 + i] = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;           /* q has served */
         }
@@ -227,7 +215,7 @@ static void item_forward(const Task *t, const Attn *a, const AttnItem *it, int64
     mixture(t->o, t, it, t->s, true, R);
     for (int64_t i = 0; i < nq; i++) {
         elem *o = (elem *)a->o + (it->q0 + i) * a->ldo + h * D;
-        for (int64_t d = 0; d < D; d += 16) stv(o + d, *(const v16 *)(t->o + i * Dp + d) * t->qt[i], D - d);
+        for (int64_t d = 0; d < D; d += LANES) stv(o + d, *(const vec *)(t->o + i * Dp + d) * t->qt[i], D - d);
     }
 }
 
@@ -258,22 +246,22 @@ void FN(attention)(const Attn *a) {
 /* ---- backward --------------------------------------------------------------------------------------------------------- */
 
 static void item_backward(const Task *t, const Attn *a, const AttnGrad *g, const AttnItem *it, int64_t h) {
-    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = up16(nq), ldq, lddo;
+    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = padded(nq), ldq, lddo;
     const elem *q0 = (const elem *)a->q + it->q0 * a->ldq + h * D, *do0 = (const elem *)g->d_o + it->q0 * a->ldo + h * D;
     pack_columns(t->qt, R, q0, a->ldq, nq, D);
     pack_columns(t->dot, R, do0, a->ldo, nq, D);
     scores(t->s, t, it, false, t->qt, R);
     scores(t->dp, t, it, true, t->dot, R);
-    for (int64_t r0 = 0; r0 < nq; r0 += 16) {
-        float lse[16] = {0.0f};
+    for (int64_t r0 = 0; r0 < nq; r0 += LANES) {
+        float lse[LANES] = {0.0f};
         Block b = open_block(a, it, h, r0, R);
-        for (int64_t i = 0; i < MIN((int64_t)16, nq - r0); i++) lse[i] = a->lse[(it->q0 + r0 + i) * a->H + h];
+        for (int64_t i = 0; i < MIN((int64_t)LANES, nq - r0); i++) lse[i] = a->lse[(it->q0 + r0 + i) * a->H + h];
         softmax_bwd(&b, t->s + r0, t->dp + r0, lse);
     }
     mixture(t->o, t, it, t->dp, false, R);
     for (int64_t i = 0; i < nq; i++) {
         elem *dq = (elem *)g->dq + (it->q0 + i) * g->lddq + h * D;
-        for (int64_t d = 0; d < D; d += 16) stv(dq + d, *(const v16 *)(t->o + i * Dp + d), D - d);
+        for (int64_t d = 0; d < D; d += LANES) stv(dq + d, *(const vec *)(t->o + i * Dp + d), D - d);
     }
     const float *q = f32_rows(t->q, q0, a->ldq, nq, D, &ldq), *d_o = f32_rows(t->d_o, do0, a->ldo, nq, D, &lddo);
     for (int64_t r = 0, at = 0; r < 2; at += it->na, r++) {
@@ -285,9 +273,9 @@ static void item_backward(const Task *t, const Attn *a, const AttnGrad *g, const
 
 static void store_rows(elem *dst, int64_t ldd, const float *src, int64_t n, int64_t D, bool add) {
     for (int64_t i = 0; i < n; i++)
-        for (int64_t d = 0; d < D; d += 16) {
+        for (int64_t d = 0; d < D; d += LANES) {
             elem *o = dst + i * ldd + d;
-            v16 x = *(const v16 *)(src + i * up16(D) + d);
+            vec x = *(const vec *)(src + i * padded(D) + d);
             if (add) x += ldv(o, D - d);
             stv(o, x, D - d);
         }

@@ -86,8 +86,6 @@ Status cpu_status(void);
 
 /* bits[8 i + e] = element e of block first + i of a row, i < n. Writes 8 n values rounded up to DROP_PAD. */
 void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n);
-/* One block of sixteen rows: word i of row r holds elements 2i (low half) and 2i + 1 of the block's eight. */
-void cpu_dropout_words(uint32_t words[4][16], const Dropout *d, const RowKey rows[16], uint32_t block);
 enum { DROP_PAD = 64 };
 
 /* ---- the functions of the struct, one line each, for -Wmissing-prototypes ---- */

@@ -20,8 +20,8 @@ static Rows table_rows(const Embed *e, int64_t r) {
     return (Rows){(const elem *)e->word + e->ids[r - e->nq] * C, (const elem *)e->pos + e->pos_id[r - e->nq] * C};
 }
 
-static inline v16 table_sum(Rows t, int64_t c, int64_t n) {
-    v16 v = ldv(t.a + c, n);
+static inline vec table_sum(Rows t, int64_t c, int64_t n) {
+    vec v = ldv(t.a + c, n);
     if (t.b) v += ldv(t.b + c, n);
     return v;
 }
@@ -36,22 +36,22 @@ void FN(embed)(const Embed *e) {
         for (int64_t r = 0; r < N; r++) {
             Rows t = table_rows(e, r);
             elem *y = (elem *)e->y + r * C;
-            v16 sum = v16_set(0.0f), sq = sum;
-            for (int64_t c = 0; c < C; c += 16) sum += table_sum(t, c, C - c);
-            float mean = v16_sum(sum) / (float)C;
-            for (int64_t c = 0; c < C; c += 16) {
-                v16 d = v16_where(v16_first(C - c), table_sum(t, c, C - c) - mean);
-                sq = v16_fma(d, d, sq);
+            vec sum = vec_set(0.0f), sq = sum;
+            for (int64_t c = 0; c < C; c += LANES) sum += table_sum(t, c, C - c);
+            float mean = vec_sum(sum) / (float)C;
+            for (int64_t c = 0; c < C; c += LANES) {
+                vec d = vec_where(vec_first(C - c), table_sum(t, c, C - c) - mean);
+                sq = vec_fma(d, d, sq);
             }
-            float rstd = 1.0f / sqrtf(v16_sum(sq) / (float)C + e->eps);
+            float rstd = 1.0f / sqrtf(vec_sum(sq) / (float)C + e->eps);
             e->mean[r] = mean;
             e->rstd[r] = rstd;
             for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
                 int64_t end = MIN(C, c0 + CHUNK);
                 mask_draw(&m, r, c0, end - c0);
-                for (int64_t c = c0; c < end; c += 16) {
+                for (int64_t c = c0; c < end; c += LANES) {
                     int64_t n = C - c;
-                    v16 v = v16_fma((table_sum(t, c, n) - mean) * rstd, ldf(e->gamma + c, n), ldf(e->beta + c, n));
+                    vec v = vec_fma((table_sum(t, c, n) - mean) * rstd, ldf(e->gamma + c, n), ldf(e->beta + c, n));
                     stv(y + c, masked(&m, v, c - c0), n);
                 }
             }
@@ -67,25 +67,25 @@ static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma
     const elem *dy = (const elem *)g->dy + r * C;
     elem *du = (elem *)g->dsum + r * C;
     float mean = e->mean[r], rstd = e->rstd[r], mg = 0.0f, mgx = 0.0f;
-    v16 sg = v16_set(0.0f), sgx = sg;
+    vec sg = vec_set(0.0f), sgx = sg;
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
             int64_t end = MIN(C, c0 + CHUNK);
             if (pass == 0 || C > CHUNK) mask_draw(m, r, c0, end - c0);
-            for (int64_t c = c0; c < end; c += 16) {
+            for (int64_t c = c0; c < end; c += LANES) {
                 int64_t n = C - c;
-                v16 dn = masked(m, ldv(dy + c, n), c - c0), xh = (table_sum(t, c, n) - mean) * rstd, gg = dn * ldf(e->gamma + c, n);
+                vec dn = masked(m, ldv(dy + c, n), c - c0), xh = (table_sum(t, c, n) - mean) * rstd, gg = dn * ldf(e->gamma + c, n);
                 if (pass == 0) {
                     sg += gg;
-                    sgx = v16_fma(gg, xh, sgx);
-                    stf(dgamma + c, v16_fma(dn, xh, ldf(dgamma + c, n)), n);
+                    sgx = vec_fma(gg, xh, sgx);
+                    stf(dgamma + c, vec_fma(dn, xh, ldf(dgamma + c, n)), n);
                     stf(dbeta + c, ldf(dbeta + c, n) + dn, n);
                 } else {
                     stv(du + c, rstd * (gg - mg - xh * mgx), n);
                 }
             }
         }
-        if (pass == 0) mg = v16_sum(sg) / (float)C, mgx = v16_sum(sgx) / (float)C;
+        if (pass == 0) mg = vec_sum(sg) / (float)C, mgx = vec_sum(sgx) / (float)C;
     }
 }
 

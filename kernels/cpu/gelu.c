@@ -10,27 +10,27 @@
 #include "kernels/cpu/vec.h"
 
 /* Phi(x), and e = exp(-x^2 / 2). */
-static inline __attribute__((always_inline)) v16 normal_cdf(v16 x, v16 *e) {
-    v16 t = v16_inverse(v16_fma(v16_max(x, -x), v16_set(0.35f), v16_set(1.0f)));
-    v16 p = v16_fma(v16_set(-0.0290924577f), t, v16_set(0.143707553f));
-    p = v16_fma(p, t, v16_set(-0.255159273f));
-    p = v16_fma(p, t, v16_set(0.158528175f));
-    p = v16_fma(p, t, v16_set(-0.0226555977f));
-    p = v16_fma(p, t, v16_set(0.105311059f));
-    p = v16_fma(p, t, v16_set(0.119884109f));
-    p = v16_fma(p, t, v16_set(0.139854581f));
-    p = v16_fma(p, t, v16_set(0.139621837f));
-    v16 y = v16_max(v16_set(-126.0f), x * x * -0.721347520f);               /* log2 of e; NaN stays */
-    v16 m = y + 12582912.0f, f = y - (m - 12582912.0f);
-    v16 q = v16_fma(v16_set(0.000153209928f), f, v16_set(0.00133902743f));
-    q = v16_fma(q, f, v16_set(0.00961852788f));
-    q = v16_fma(q, f, v16_set(0.0555036206f));
-    q = v16_fma(q, f, v16_set(0.240226475f));
-    q = v16_fma(q, f, v16_set(0.693147181f));
-    q = v16_fma(q, f, v16_set(1.0f));
-    *e = (v16)((v16u)q + ((v16u)m << 23));
-    v16 tail = *e * (t * p);
-    return v16_pick(v16_negative(x), tail, 1.0f - tail);
+static inline __attribute__((always_inline)) vec normal_cdf(vec x, vec *e) {
+    vec t = vec_inverse(vec_fma(vec_max(x, -x), vec_set(0.35f), vec_set(1.0f)));
+    vec p = vec_fma(vec_set(-0.0290924577f), t, vec_set(0.143707553f));
+    p = vec_fma(p, t, vec_set(-0.255159273f));
+    p = vec_fma(p, t, vec_set(0.158528175f));
+    p = vec_fma(p, t, vec_set(-0.0226555977f));
+    p = vec_fma(p, t, vec_set(0.105311059f));
+    p = vec_fma(p, t, vec_set(0.119884109f));
+    p = vec_fma(p, t, vec_set(0.139854581f));
+    p = vec_fma(p, t, vec_set(0.139621837f));
+    vec y = vec_max(vec_set(-126.0f), x * x * -0.721347520f);               /* log2 of e; NaN stays */
+    vec m = y + 12582912.0f, f = y - (m - 12582912.0f);
+    vec q = vec_fma(vec_set(0.000153209928f), f, vec_set(0.00133902743f));
+    q = vec_fma(q, f, vec_set(0.00961852788f));
+    q = vec_fma(q, f, vec_set(0.0555036206f));
+    q = vec_fma(q, f, vec_set(0.240226475f));
+    q = vec_fma(q, f, vec_set(0.693147181f));
+    q = vec_fma(q, f, vec_set(1.0f));
+    *e = (vec)((uvec)q + ((uvec)m << 23));
+    vec tail = *e * (t * p);
+    return vec_pick(vec_negative(x), tail, 1.0f - tail);
 }
 
 void FN(gelu)(void *h0, const void *u0, const float *bias, int64_t N, int64_t F) {
@@ -38,8 +38,8 @@ void FN(gelu)(void *h0, const void *u0, const float *bias, int64_t N, int64_t F)
     for (int64_t r = 0; r < N; r++) {
         elem *h = (elem *)h0 + r * F;
         const elem *u = (const elem *)u0 + r * F;
-        for (int64_t c = 0; c < F; c += 16) {
-            v16 e, x = ldv(u + c, F - c) + ldf(bias + c, F - c);
+        for (int64_t c = 0; c < F; c += LANES) {
+            vec e, x = ldv(u + c, F - c) + ldf(bias + c, F - c);
             stv(h + c, x * normal_cdf(x, &e), F - c);
         }
     }
@@ -56,10 +56,10 @@ void FN(gelu_bwd)(void *du0, float *dbias, const void *dh0, const void *u0, cons
         for (int64_t r = b * R; r < MIN(N, b * R + R); r++) {
             elem *du = (elem *)du0 + r * F;
             const elem *dh = (const elem *)dh0 + r * F, *u = (const elem *)u0 + r * F;
-            for (int64_t c = 0; c < F; c += 16) {
+            for (int64_t c = 0; c < F; c += LANES) {
                 int64_t n = F - c;
-                v16 e, x = ldv(u + c, n) + ldf(bias + c, n), cdf = normal_cdf(x, &e);
-                v16 d = ldv(dh + c, n) * v16_fma(x * 0.398942280f, e, cdf);
+                vec e, x = ldv(u + c, n) + ldf(bias + c, n), cdf = normal_cdf(x, &e);
+                vec d = ldv(dh + c, n) * vec_fma(x * 0.398942280f, e, cdf);
                 stv(du + c, d, n);
                 stf(db + c, ldf(db + c, n) + d, n);
             }

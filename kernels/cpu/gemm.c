@@ -34,7 +34,7 @@ static float load(const void *p, DType t, int64_t i) {
 
 /* ---- the plain one: any shape, any types ------------------------------------------------------------------------------
  * op(B) is packed in panels of NR columns, op(A) in strips of MR rows, both f32; a tile of C stays in registers (tile.h). */
-enum { MR = TILE_M, NR = 32 };
+enum { MR = TILE_M, NR = 2 * LANES };
 
 static void store_tile(const Gemm *g, const float acc[MR][NR], int64_t i0, int64_t j0) {
     for (int64_t i = i0; i < MIN(g->m, i0 + MR); i++)

@@ -12,12 +12,12 @@
 enum { PIECE = 1024 };
 
 static float row_max(const float *z, int64_t n) {
-    v16 m = v16_set(-INFINITY);
-    float lanes[16], max;
-    for (int64_t j = 0; j < n; j += 16) m = v16_max(m, v16_pick(v16_first(n - j), ldf(z + j, n - j), m));
+    vec m = vec_set(-INFINITY);
+    float lanes[LANES], max;
+    for (int64_t j = 0; j < n; j += LANES) m = vec_max(m, vec_pick(vec_first(n - j), ldf(z + j, n - j), m));
     memcpy(lanes, &m, sizeof lanes);
     max = lanes[0];
-    for (int i = 1; i < 16; i++) max = MAX(max, lanes[i]);
+    for (int i = 1; i < LANES; i++) max = MAX(max, lanes[i]);
     return max;
 }
 
@@ -25,14 +25,14 @@ static float row_max(const float *z, int64_t n) {
 static double row_sums(const float *z, int64_t n, float max, double *sum_z) {
     double total = 0.0, plain = 0.0;
     for (int64_t j0 = 0; j0 < n; j0 += PIECE) {
-        v16 s = v16_set(0.0f), q = s;
-        for (int64_t j = j0; j < MIN(n, j0 + PIECE); j += 16) {
-            v16 x = ldf(z + j, n - j);
-            s += v16_where(v16_first(n - j), v16_exp(x - max));
+        vec s = vec_set(0.0f), q = s;
+        for (int64_t j = j0; j < MIN(n, j0 + PIECE); j += LANES) {
+            vec x = ldf(z + j, n - j);
+            s += vec_where(vec_first(n - j), vec_exp(x - max));
             q += x;
         }
-        total += (double)v16_sum(s);
-        plain += (double)v16_sum(q);
+        total += (double)vec_sum(s);
+        plain += (double)vec_sum(q);
     }
     *sum_z = plain;
     return total;
@@ -133,11 +133,11 @@ void FN(xent)(const Xent *x) {
         float dt = scale * (exp_f32(zt - l) - spread - hit);
         if (x->dt == DT_F32) {
             float *d = (float *)x->dlogits + i * x->ldd;
-            for (int64_t j = 0; j < n; j += 16) stf(d + j, (v16_exp(ldf(z + j, n - j) - l) - spread) * scale, n - j);
+            for (int64_t j = 0; j < n; j += LANES) stf(d + j, (vec_exp(ldf(z + j, n - j) - l) - spread) * scale, n - j);
             d[t] = dt;
         } else {
             elem *d = (elem *)x->dlogits + i * x->ldd;
-            for (int64_t j = 0; j < n; j += 16) stv(d + j, (v16_exp(ldf(z + j, n - j) - l) - spread) * scale, n - j);
+            for (int64_t j = 0; j < n; j += LANES) stv(d + j, (vec_exp(ldf(z + j, n - j) - l) - spread) * scale, n - j);
             d[t] = st(dt);
         }
     }

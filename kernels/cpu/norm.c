@@ -12,20 +12,20 @@
 
 /* z = x + dropout(s + bias), stored over s; x and bias may be NULL. Returns the sum of what was stored. */
 static float sum_row(elem *s, const elem *x, const float *bias, int64_t C, Mask *m, int64_t row) {
-    v16 sum = v16_set(0.0f);
+    vec sum = vec_set(0.0f);
     for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
         int64_t end = MIN(C, c0 + CHUNK);
         mask_draw(m, row, c0, end - c0);
-        for (int64_t c = c0; c < end; c += 16) {
-            v16 v = ldv(s + c, C - c);
+        for (int64_t c = c0; c < end; c += LANES) {
+            vec v = ldv(s + c, C - c);
             if (bias) v += ldf(bias + c, C - c);
             v = masked(m, v, c - c0);
             if (x) v += ldv(x + c, C - c);
             stv(s + c, v, C - c);
-            sum += ELEM == DT_F32 && C - c >= 16 ? v : ldv(s + c, C - c);
+            sum += ELEM == DT_F32 && C - c >= LANES ? v : ldv(s + c, C - c);
         }
     }
-    return v16_sum(sum);
+    return vec_sum(sum);
 }
 
 void FN(add_norm)(const AddNorm *a) {
@@ -38,15 +38,15 @@ void FN(add_norm)(const AddNorm *a) {
         for (int64_t r = 0; r < N; r++) {
             elem *s = (elem *)a->s + r * C, *y = (elem *)a->y + r * C;
             float mean = sum_row(s, a->x ? (const elem *)a->x + r * C : NULL, a->bias, C, &m, r) / (float)C;
-            v16 sq = v16_set(0.0f);
-            for (int64_t c = 0; c < C; c += 16) {
-                v16 t = v16_where(v16_first(C - c), ldv(s + c, C - c) - mean);
-                sq = v16_fma(t, t, sq);
+            vec sq = vec_set(0.0f);
+            for (int64_t c = 0; c < C; c += LANES) {
+                vec t = vec_where(vec_first(C - c), ldv(s + c, C - c) - mean);
+                sq = vec_fma(t, t, sq);
             }
-            float rstd = 1.0f / sqrtf(v16_sum(sq) / (float)C + a->eps);
-            for (int64_t c = 0; c < C; c += 16) {
+            float rstd = 1.0f / sqrtf(vec_sum(sq) / (float)C + a->eps);
+            for (int64_t c = 0; c < C; c += LANES) {
                 int64_t n = C - c;
-                stv(y + c, v16_fma((ldv(s + c, n) - mean) * rstd, ldf(a->gamma + c, n), ldf(a->beta + c, n)), n);
+                stv(y + c, vec_fma((ldv(s + c, n) - mean) * rstd, ldf(a->gamma + c, n), ldf(a->beta + c, n)), n);
             }
             a->mean[r] = mean;
             a->rstd[r] = rstd;
@@ -60,23 +60,23 @@ static void row_bwd(const AddNorm *a, const AddNormGrad *g, int64_t r, float *dg
     const elem *dy = (const elem *)g->dy + r * C, *z = (const elem *)a->s + r * C;
     elem *ds = (elem *)g->ds + r * C, *dx = g->dx ? (elem *)g->dx + r * C : NULL;
     float mean = a->mean[r], rstd = a->rstd[r];
-    v16 sg = v16_set(0.0f), sgx = sg;
-    for (int64_t c = 0; c < C; c += 16) {               /* beyond C dy is zero, and so is all that is added up */
+    vec sg = vec_set(0.0f), sgx = sg;
+    for (int64_t c = 0; c < C; c += LANES) {               /* beyond C dy is zero, and so is all that is added up */
         int64_t n = C - c;
-        v16 d = ldv(dy + c, n), xh = (ldv(z + c, n) - mean) * rstd, gg = d * ldf(a->gamma + c, n);
+        vec d = ldv(dy + c, n), xh = (ldv(z + c, n) - mean) * rstd, gg = d * ldf(a->gamma + c, n);
         sg += gg;
-        sgx = v16_fma(gg, xh, sgx);
-        stf(dgamma + c, v16_fma(d, xh, ldf(dgamma + c, n)), n);
+        sgx = vec_fma(gg, xh, sgx);
+        stf(dgamma + c, vec_fma(d, xh, ldf(dgamma + c, n)), n);
         stf(dbeta + c, ldf(dbeta + c, n) + d, n);
     }
-    float mg = v16_sum(sg) / (float)C, mgx = v16_sum(sgx) / (float)C;
+    float mg = vec_sum(sg) / (float)C, mgx = vec_sum(sgx) / (float)C;
     for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
         int64_t end = MIN(C, c0 + CHUNK);
         mask_draw(m, r, c0, end - c0);
-        for (int64_t c = c0; c < end; c += 16) {
+        for (int64_t c = c0; c < end; c += LANES) {
             int64_t n = C - c;
-            v16 xh = (ldv(z + c, n) - mean) * rstd, gg = ldv(dy + c, n) * ldf(a->gamma + c, n);
-            v16 dz = rstd * (gg - mg - xh * mgx), t = dz;
+            vec xh = (ldv(z + c, n) - mean) * rstd, gg = ldv(dy + c, n) * ldf(a->gamma + c, n);
+            vec dz = rstd * (gg - mg - xh * mgx), t = dz;
             if (dx && g->add_dx) t += ldv(dx + c, n);
             if (dx) stv(dx + c, t, n);
             dz = masked(m, dz, c - c0);

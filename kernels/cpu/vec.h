@@ -1,141 +1,203 @@
-/* vec: sixteen f32 at a time, for the loops whose reductions or masks the compiler does not get right by itself: AVX-512 where
- * the build has it, else the compiler's generic vectors.
+/* vec: LANES f32 at a time, for the loops whose reductions or masks the compiler does not get right by itself: sixteen with
+ * AVX-512, eight with AVX, four elsewhere. Generic vectors of the compiler do most of it; intrinsics where they do not.
  *
- * ldv and stv move n <= 16 elements of a row (the rest of the vector is zero); sums of a vector run as a fixed tree. */
+ * ldv and stv move n elements of a row, at most LANES (the rest of the vector is zero). `x OP y` works by lanes. */
 #ifndef QF_CPU_VEC_H
 #define QF_CPU_VEC_H
 #include "kernels/cpu/cpu.h"
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 
-typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t v16u __attribute__((vector_size(64), aligned(4), may_alias));
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
 
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t hvec __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+/* n rounded up to whole vectors */
+static inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+/* Every function is inlined, so how a call of it would pass vectors does not matter. */
+#pragma GCC diagnostic ignored "-Wpsabi"
 #define VEC_FN static inline __attribute__((always_inline, unused))
 
-#ifdef __AVX512F__
-#include <immintrin.h>
+VEC_FN vec vec_set(float x) { return x - (vec){0.0f}; }                /* x - 0 is x, the sign of zero included */
 
-typedef __mmask16 mask16;
-
-VEC_FN v16 v16_set(float x) { return (v16)_mm512_set1_ps(x); }
-VEC_FN v16 v16_fma(v16 a, v16 b, v16 c) { return (v16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-VEC_FN v16 v16_max(v16 a, v16 b) { return (v16)_mm512_max_ps((__m512)a, (__m512)b); }                  /* b when one is NaN */
-VEC_FN v16 v16_where(mask16 m, v16 x) { return (v16)_mm512_maskz_mov_ps(m, (__m512)x); }               /* else zero */
-VEC_FN v16 v16_pick(mask16 m, v16 x, v16 y) { return (v16)_mm512_mask_mov_ps((__m512)y, m, (__m512)x); }     /* m ? x : y */
-VEC_FN mask16 v16_at_least(v16u a, uint32_t b) { return _mm512_cmpge_epu32_mask((__m512i)a, _mm512_set1_epi32((int)b)); }
-VEC_FN mask16 v16_negative(v16 x) { return _mm512_movepi32_mask((__m512i)x); }
-VEC_FN v16 v16_inverse(v16 x) {         /* 14 bits, and one step of Newton: 2^-24 */
+/* a b + c;  the larger (b when one is NaN);  m ? x : y;  m ? x : 0;  lanes where a >= b, where x has its sign set, first n */
+#if LANES == 16
+typedef __mmask16 mask;
+VEC_FN vec vec_fma(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+VEC_FN vec vec_max(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+VEC_FN vec vec_pick(mask m, vec x, vec y) { return (vec)_mm512_mask_mov_ps((__m512)y, m, (__m512)x); }
+VEC_FN vec vec_where(mask m, vec x) { return (vec)_mm512_maskz_mov_ps(m, (__m512)x); }
+VEC_FN mask vec_at_least(uvec a, uint32_t b) { return _mm512_cmpge_epu32_mask((__m512i)a, _mm512_set1_epi32((int)b)); }
+VEC_FN mask vec_negative(vec x) { return _mm512_movepi32_mask((__m512i)x); }
+VEC_FN mask vec_first(int64_t n) { return (mask)(n >= 16 ? 0xffffu : (1u << n) - 1u); }
+VEC_FN mask vec_not(mask m) { return (mask)~m; }
+VEC_FN float vec_sum(vec x) { return _mm512_reduce_add_ps((__m512)x); }
+VEC_FN vec vec_inverse(vec x) {         /* 14 bits, and one step of Newton: 2^-24 */
     __m512 r = _mm512_rcp14_ps((__m512)x);
-    return (v16)_mm512_fmadd_ps(_mm512_fnmadd_ps((__m512)x, r, _mm512_set1_ps(1.0f)), r, r);
+    return (vec)_mm512_fmadd_ps(_mm512_fnmadd_ps((__m512)x, r, _mm512_set1_ps(1.0f)), r, r);
 }
-VEC_FN float v16_sum(v16 x) { return _mm512_reduce_add_ps((__m512)x); }
-VEC_FN mask16 v16_first(int64_t n) { return (mask16)(n >= 16 ? 0xffffu : (1u << n) - 1u); }
+#else
+typedef int32_t mask __attribute__((vector_size(4 * LANES), aligned(4)));            /* -1 or 0 a lane */
+VEC_FN vec vec_where(mask m, vec x) { return (vec)((uvec)x & (uvec)m); }
+#if LANES == 8
+VEC_FN vec vec_pick(mask m, vec x, vec y) { return (vec)_mm256_blendv_ps((__m256)y, (__m256)x, (__m256)m); }
+VEC_FN vec vec_max(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
+VEC_FN vec vec_pick(mask m, vec x, vec y) { return (vec)(((uvec)x & (uvec)m) | ((uvec)y & ~(uvec)m)); }
+VEC_FN vec vec_max(vec a, vec b) { return vec_pick((mask)(a > b), a, b); }
+#endif
+#ifdef __FMA__
+VEC_FN vec vec_fma(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+#else
+VEC_FN vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+#endif
+VEC_FN mask vec_at_least(uvec a, uint32_t b) { return (mask)(a >= b); }
+VEC_FN mask vec_negative(vec x) { return (mask)x < 0; }
+VEC_FN mask vec_first(int64_t n) {
+    mask lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    return lane < (int32_t)MIN(n, (int64_t)LANES);
+}
+VEC_FN mask vec_not(mask m) { return ~m; }
+VEC_FN float vec_sum(vec x) {
+    for (int h = LANES / 2; h; h /= 2)
+        for (int i = 0; i < h; i++) x[i] += x[i + h];
+    return x[0];
+}
+VEC_FN vec vec_inverse(vec x) { return 1.0f / x; }
+#endif
+
+/* ---- to and from memory ---- */
+VEC_FN vec ldf(const float *p, int64_t n) {
+    if (n >= LANES) return *(const vec *)p;
+#if LANES == 16
+    return (vec)_mm512_maskz_loadu_ps(vec_first(n), p);
+#else
+    vec v = {0.0f};
+    for (int i = 0; i < n; i++) v[i] = p[i];
+    return v;
+#endif
+}
+
+VEC_FN void stf(float *p, vec v, int64_t n) {
+    if (n >= LANES) {
+        *(vec *)p = v;
+        return;
+    }
+#if LANES == 16
+    _mm512_mask_storeu_ps(p, vec_first(n), (__m512)v);
+#else
+    for (int i = 0; i < n; i++) p[i] = v[i];
+#endif
+}
 
 #if ELEM_BF16
-VEC_FN v16 ldv(const elem *p, int64_t n) {
-    __m256i h = n >= 16 ? _mm256_loadu_si256((const __m256i *)(const void *)p) : _mm256_maskz_loadu_epi16(v16_first(n), p);
-    return (v16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16);
-}
-VEC_FN void stv(elem *p, v16 x, int64_t n) {
+#if LANES == 16
+VEC_FN vec widened(__m256i h) { return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16); }
+VEC_FN __m256i narrowed(vec x) {
 #ifdef __AVX512BF16__                   /* to nearest even as st() does, but subnormals become zero */
-    __m256i h = (__m256i)_mm512_cvtneps_pbh((__m512)x);
+    return (__m256i)_mm512_cvtneps_pbh((__m512)x);
 #else
     __m512i u = (__m512i)x, odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
     __mmask16 nan = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q);
-    __m256i h = _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc0)));
+    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc0)));
 #endif
-    if (n >= 16) _mm256_storeu_si256((__m256i *)(void *)p, h);
-    else _mm256_mask_storeu_epi16(p, v16_first(n), h);
+}
+VEC_FN vec ldv(const elem *p, int64_t n) {
+    return widened(n >= 16 ? _mm256_loadu_si256((const __m256i *)(const void *)p) : _mm256_maskz_loadu_epi16(vec_first(n), p));
+}
+VEC_FN void stv(elem *p, vec x, int64_t n) {
+    if (n >= 16) _mm256_storeu_si256((__m256i *)(void *)p, narrowed(x));
+    else _mm256_mask_storeu_epi16(p, vec_first(n), narrowed(x));
 }
 #else
-VEC_FN v16 ldv(const elem *p, int64_t n) {
-    return n >= 16 ? *(const v16 *)p : (v16)_mm512_maskz_loadu_ps(v16_first(n), p);
+VEC_FN vec widened(hvec h) { return (vec)(__builtin_convertvector(h, uvec) << 16); }
+VEC_FN hvec narrowed(vec x) {
+    uvec u = (uvec)x, r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (uvec)(x != x);
+    return __builtin_convertvector((r & ~nan) | (0x7fc0u & nan), hvec);
 }
-VEC_FN void stv(elem *p, v16 x, int64_t n) {
-    if (n >= 16) *(v16 *)p = x;
-    else _mm512_mask_storeu_ps(p, v16_first(n), (__m512)x);
+VEC_FN vec ldv(const elem *p, int64_t n) {
+    if (n >= LANES) return widened(*(const hvec *)p);
+    elem part[LANES] = {0};
+    for (int i = 0; i < n; i++) part[i] = p[i];
+    return widened(*(const hvec *)part);
 }
-#endif
-VEC_FN v16 ldf(const float *p, int64_t n) { return n >= 16 ? *(const v16 *)p : (v16)_mm512_maskz_loadu_ps(v16_first(n), p); }
-VEC_FN void stf(float *p, v16 x, int64_t n) {
-    if (n >= 16) *(v16 *)p = x;
-    else _mm512_mask_storeu_ps(p, v16_first(n), (__m512)x);
-}
-VEC_FN v16u ld_bits(const uint16_t *p) { return (v16u)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
-
-#else   /* generic vectors; every function is inlined, so what a call of it would look like does not matter */
-#pragma GCC diagnostic ignored "-Wpsabi"
-
-typedef int32_t mask16 __attribute__((vector_size(64)));            /* -1 or 0 a lane */
-
-VEC_FN v16 v16_set(float x) { return (v16){0.0f} + x; }
-VEC_FN v16 v16_fma(v16 a, v16 b, v16 c) { return a * b + c; }
-VEC_FN v16 v16_where(mask16 m, v16 x) { return (v16)((v16u)x & (v16u)m); }
-VEC_FN v16 v16_pick(mask16 m, v16 x, v16 y) { return (v16)(((v16u)x & (v16u)m) | ((v16u)y & ~(v16u)m)); }
-VEC_FN v16 v16_max(v16 a, v16 b) { return v16_pick(a > b, a, b); }
-VEC_FN mask16 v16_at_least(v16u a, uint32_t b) { return (mask16)(a >= (v16u){0} + b); }
-VEC_FN mask16 v16_negative(v16 x) { return (mask16)x < 0; }
-VEC_FN v16 v16_inverse(v16 x) { return 1.0f / x; }
-VEC_FN float v16_sum(v16 x) {
-    float s[16];
-    memcpy(s, &x, sizeof s);
-    for (int h = 8; h; h /= 2) for (int i = 0; i < h; i++) s[i] += s[i + h];
-    return s[0];
-}
-VEC_FN mask16 v16_first(int64_t n) {
-    const mask16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return lane < (int32_t)n;
-}
-VEC_FN v16 ldv(const elem *p, int64_t n) {
-    float x[16] = {0.0f};
-    v16 v;
-    if (n >= 16) for (int i = 0; i < 16; i++) x[i] = ld(p[i]);
-    else for (int i = 0; i < n; i++) x[i] = ld(p[i]);
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-VEC_FN void stv(elem *p, v16 v, int64_t n) {
-    float x[16];
-    memcpy(x, &v, sizeof v);
-    if (n >= 16) for (int i = 0; i < 16; i++) p[i] = st(x[i]);
-    else for (int i = 0; i < n; i++) p[i] = st(x[i]);
-}
-VEC_FN v16 ldf(const float *p, int64_t n) {
-    v16 v = {0.0f};
-    memcpy(&v, p, (size_t)MIN(n, (int64_t)16) * sizeof *p);
-    return v;
-}
-VEC_FN void stf(float *p, v16 v, int64_t n) { memcpy(p, &v, (size_t)MIN(n, (int64_t)16) * sizeof *p); }
-VEC_FN v16u ld_bits(const uint16_t *p) {
-    v16u v;
-    for (int i = 0; i < 16; i++) v[i] = p[i];
-    return v;
+VEC_FN void stv(elem *p, vec x, int64_t n) {
+    hvec h = narrowed(x);
+    if (n >= LANES) *(hvec *)p = h;
+    else for (int i = 0; i < n; i++) p[i] = h[i];
 }
 #endif
+#else
+VEC_FN vec ldv(const elem *p, int64_t n) { return ldf(p, n); }
+VEC_FN void stv(elem *p, vec x, int64_t n) { stf(p, x, n); }
+#endif
+
+VEC_FN uvec ld_bits(const uint16_t *p) {
+#if LANES == 16
+    return (uvec)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#else
+    return __builtin_convertvector(*(const hvec *)p, uvec);
+#endif
+}
 
 /* exp_f32 of x <= 88; below -87.3 as there. */
-VEC_FN v16 v16_exp(v16 x) {
-    v16 c = v16_max(v16_set(-87.3f), x);
-    v16 m = v16_fma(c, v16_set(1.44269504f), v16_set(12582912.0f)), n = m - 12582912.0f;
-    v16 r = v16_fma(n, v16_set(-1.42860677e-6f), v16_fma(n, v16_set(-0.693145752f), c));
-    v16 p = v16_fma(v16_set(0.00138144673f), r, v16_set(0.00836878034f));
-    p = v16_fma(p, r, v16_set(0.0416683942f));
-    p = v16_fma(p, r, v16_set(0.166665201f));
-    p = v16_fma(p, r, v16_set(0.499999934f));
-    p = v16_fma(p * r, r, r) + 1.0f;
-    return (v16)((v16u)p + ((v16u)m << 23));
+VEC_FN vec vec_exp(vec x) {
+    vec c = vec_max(vec_set(-87.3f), x);
+    vec m = vec_fma(c, vec_set(1.44269504f), vec_set(12582912.0f)), n = m - 12582912.0f;
+    vec r = vec_fma(n, vec_set(-1.42860677e-6f), vec_fma(n, vec_set(-0.693145752f), c));
+    vec p = vec_fma(vec_set(0.00138144673f), r, vec_set(0.00836878034f));
+    p = vec_fma(p, r, vec_set(0.0416683942f));
+    p = vec_fma(p, r, vec_set(0.166665201f));
+    p = vec_fma(p, r, vec_set(0.499999934f));
+    p = vec_fma(p * r, r, r) + 1.0f;
+    return (vec)((uvec)p + ((uvec)m << 23));
 }
 
-/* ---- dropout of a row: CHUNK channels are drawn together, then taken sixteen at a time ---- */
-enum { CHUNK = 512 };                   /* a multiple of DROP_PAD */
+/* ---- transposing LANES x LANES: rows i and i + LANES / 2 are interleaved, log2(LANES) times ---- */
+#if LANES == 16
+#define VEC_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define VEC_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif LANES == 8
+#define VEC_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define VEC_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define VEC_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define VEC_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
 
-typedef struct { const Dropout *d; v16 keep; uint32_t threshold; bool on; uint16_t bits[CHUNK]; } Mask;
+VEC_FN void vec_transpose(vec r[LANES]) {
+    for (int step = LANES; step > 1; step /= 2) {
+        vec t[LANES];
+        for (int i = 0; i < LANES / 2; i++) {
+            t[2 * i] = VEC_LOW(r[i], r[i + LANES / 2]);
+            t[2 * i + 1] = VEC_HIGH(r[i], r[i + LANES / 2]);
+        }
+        for (int i = 0; i < LANES; i++) r[i] = t[i];
+    }
+}
+
+/* ---- dropout of a row: CHUNK channels are drawn together, then taken a vector at a time ---- */
+enum { CHUNK = 512 };                   /* a multiple of DROP_PAD and of LANES */
+
+typedef struct { const Dropout *d; vec keep; uint32_t threshold; bool on; uint16_t bits[CHUNK]; } Mask;
 
 VEC_FN void mask_open(Mask *m, const Dropout *d) {
     m->d = d;
     m->on = d->p > 0.0f;
     m->threshold = dropout_threshold(d->p);
-    m->keep = v16_set(1.0f / (1.0f - d->p));
+    m->keep = vec_set(1.0f / (1.0f - d->p));
 }
 
 /* Bits of n <= CHUNK channels from c0 on. */
@@ -143,9 +205,12 @@ VEC_FN void mask_draw(Mask *m, int64_t row, int64_t c0, int64_t n) {
     if (m->on) cpu_dropout_bits(m->bits, m->d, m->d->rows[row], (uint32_t)(c0 / 8), (n + 7) / 8);
 }
 
-/* Channels c .. c + 15 of what was drawn. */
-VEC_FN v16 masked(const Mask *m, v16 x, int64_t c) {
-    return m->on ? v16_where(v16_at_least(ld_bits(m->bits + c), m->threshold), x * m->keep) : x;
+/* The vector of channels from c on of what was drawn. */
+VEC_FN vec masked(const Mask *m, vec x, int64_t c) {
+    return m->on ? vec_where(vec_at_least(ld_bits(m->bits + c), m->threshold), x * m->keep) : x;
 }
+
+/* One block of LANES rows: word i of row r holds elements 2i (low half) and 2i + 1 of the block's eight. */
+void cpu_dropout_words(uint32_t words[4][LANES], const Dropout *d, const RowKey rows[LANES], uint32_t block);
 
 #endif
