@@ -1,6 +1,6 @@
-/* test_cuda: what the CUDA backend has of its own: the tensor-core attention over every head size and shape of plan, held
- * against the CPU's in the same precision; the order of the streams; the sentences of its errors. The ops themselves are
- * test_ops' business (device=cuda). Skipped where there is no GPU.
+/* test_cuda: what the CUDA backend has of its own: the tensor-core attention over every head size and shape of plan,
+ * held against the CPU's in the same precision; the order of the streams; the sentences of its errors. The ops
+ * themselves are test_ops' business (device=cuda). Skipped where there is no GPU.
  *
  *     build/release/tests/test_cuda          on a GPU, or under vgpu-run */
 #include <stdarg.h>
@@ -46,11 +46,20 @@ static int close_gpu(void **state) {
     return 0;
 }
 
-#define NEEDS_GPU() do { if (!gpu) { print_message("no GPU: %s\n", err_message()); skip(); } } while (0)
+#define NEEDS_GPU()                                                                                                    \
+    do {                                                                                                               \
+        if (!gpu) {                                                                                                    \
+            print_message("no GPU: %s\n", err_message());                                                              \
+            skip();                                                                                                    \
+        }                                                                                                              \
+    } while (0)
 
-/* ---- arrays on both sides ----------------------------------------------------------------------------------------- */
+/* ---- arrays on both sides -------------------------------------------------------------------------------------- */
 
-typedef struct { void *host, *device; size_t bytes; } Both;
+typedef struct {
+    void *host, *device;
+    size_t bytes;
+} Both;
 
 static Both both(size_t bytes) {
     Both b = {.bytes = bytes};
@@ -84,7 +93,7 @@ static double apart(const Both *b, DType t) {
     for (size_t i = 0; i < n; i++) {
         most = fmax(most, fabs((double)x[i]));
         double d = fabs((double)x[i] - (double)y[i]);
-        worst = d <= worst ? worst : d;                      /* NaN counts */
+        worst = d <= worst ? worst : d; /* NaN counts */
     }
     free(got);
     free(x);
@@ -92,23 +101,34 @@ static double apart(const Both *b, DType t) {
     return most > 0.0 ? worst / most : worst;
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------------- */
 
-typedef struct { int nq, a, b, causal; } Item;
-typedef struct { int nk0, nk1, nitems; Item item[9]; } Group;
+typedef struct {
+    int nq, a, b, causal;
+} Item;
+typedef struct {
+    int nk0, nk1, nitems;
+    Item item[9];
+} Group;
 
-/* Three kinds of users of one image and more of them than a block takes; texts that see only themselves in a group whose queries
- * they pass over; one row; keys nobody sees. */
+/* Three kinds of users of one image and more of them than a block takes; texts that see only themselves in a group
+ * whose queries they pass over; one row; keys nobody sees. */
 static const Group crowd[] = {
-    {257, 0, 9, {{32, 1, 0, 0}, {32, 1, 0, 0}, {32, 1, 0, 0}, {5, 1, 0, 0}, {32, 1, 0, 0}, {1, 1, 0, 0}, {17, 1, 0, 0}, {32, 1, 0, 0}, {32, 1, 0, 0}}},
+    {257, 0, 9, {{32, 1, 0, 0}, {32, 1, 0, 0}, {32, 1, 0, 0}, {5, 1, 0, 0}, {32, 1, 0, 0}, {1, 1, 0, 0}, {17, 1, 0, 0},
+                 {32, 1, 0, 0}, {32, 1, 0, 0}}},
     {31, 0, 1, {{32, 1, 0, 0}}},
     {19, 0, 0, {{0, 0, 0, 0}}},
 };
 static const Group texts[] = {
-    {32, 13, 2, {{32, 1, 0, 0}, {13, 1, 1, 1}}}, {32, 14, 2, {{32, 1, 1, 0}, {14, 1, 1, 0}}}, {8, 40, 2, {{8, 1, 0, 0}, {40, 0, 1, 1}}},
-    {16, 70, 2, {{16, 1, 0, 0}, {70, 0, 1, 0}}}, {0, 12, 1, {{12, 0, 1, 0}}},                 {32, 1, 1, {{1, 1, 1, 0}}},
+    {32, 13, 2, {{32, 1, 0, 0}, {13, 1, 1, 1}}},
+    {32, 14, 2, {{32, 1, 1, 0}, {14, 1, 1, 0}}},
+    {8, 40, 2, {{8, 1, 0, 0}, {40, 0, 1, 1}}},
+    {16, 70, 2, {{16, 1, 0, 0}, {70, 0, 1, 0}}},
+    {0, 12, 1, {{12, 0, 1, 0}}},
+    {32, 1, 1, {{1, 1, 1, 0}}},
 };
-static const Group odd[] = {{5, 9, 2, {{5, 1, 0, 0}, {9, 0, 1, 1}}}};        /* its keys cannot be counted in eights: the simple kernel */
+/* Keys that cannot be counted in eights: the simple kernel. */
+static const Group odd[] = {{5, 9, 2, {{5, 1, 0, 0}, {9, 0, 1, 1}}}};
 static const Group whole[] = {{257, 0, 1, {{257, 1, 0, 0}}}, {64, 64, 1, {{100, 1, 1, 0}}}};
 
 enum { MAX_ITEMS = 32 };
@@ -119,13 +139,20 @@ static AttnPlan make_plan(const Group *g, int n, int64_t *keys) {
     AttnPlan p = {.host_items = items, .host_groups = groups, .ngroups = n};
     int32_t key = 0;
     for (int i = 0; i < n; i++) {
-        groups[i] = (AttnGroup){.item0 = p.nitems, .nitems = g[i].nitems, .k0 = {key, key + g[i].nk0}, .nk = {g[i].nk0, g[i].nk1}};
+        groups[i] = (AttnGroup){
+            .item0 = p.nitems, .nitems = g[i].nitems, .k0 = {key, key + g[i].nk0}, .nk = {g[i].nk0, g[i].nk1}};
         for (int k = 0; k < 2; k++)
             if (groups[i].nk[k] > p.max_group_nk) p.max_group_nk = groups[i].nk[k];
         for (int j = 0; j < g[i].nitems; j++) {
             Item s = g[i].item[j];
-            AttnItem t = {.q0 = p.nrows, .nq = s.nq, .a0 = s.a ? key : 0, .na = s.a ? g[i].nk0 : 0, .b0 = s.b ? key + g[i].nk0 : 0,
-                          .nb = s.b ? g[i].nk1 : 0, .causal = s.causal, .group = i};
+            AttnItem t = {.q0 = p.nrows,
+                          .nq = s.nq,
+                          .a0 = s.a ? key : 0,
+                          .na = s.a ? g[i].nk0 : 0,
+                          .b0 = s.b ? key + g[i].nk0 : 0,
+                          .nb = s.b ? g[i].nk1 : 0,
+                          .causal = s.causal,
+                          .group = i};
             items[p.nitems++] = t;
             p.nrows += t.nq;
             p.products += (int64_t)t.nq * (t.na + t.nb);
@@ -138,10 +165,16 @@ static AttnPlan make_plan(const Group *g, int n, int64_t *keys) {
     return p;
 }
 
-typedef struct { const char *name; const Group *groups; int n, H, D; float p; bool add; } Case;
+typedef struct {
+    const char *name;
+    const Group *groups;
+    int n, H, D;
+    float p;
+    bool add;
+} Case;
 
-/* Forward and backward on both; fails on a difference beyond the rounding of probabilities to bf16 on their way into a product
- * (2^-8 of each). */
+/* Forward and backward on both; fails on a difference beyond the rounding of probabilities to bf16 on their way into a
+ * product (2^-8 of each). */
 static void compare_attention(const Case *c) {
     int64_t keys, H = c->H, D = c->D, W = H * D;
     AttnPlan p = make_plan(c->groups, c->n, &keys), pg = p;
@@ -156,22 +189,44 @@ static void compare_attention(const Case *c) {
     gpu->sync();
     p.items = items, p.groups = groups;
     pg.items = it.device, pg.groups = gr.device;
-    Attn a = {.plan = &p, .q = q.host, .k = kv.host, .v = (bf16 *)kv.host + W, .o = o.host, .lse = lse.host, .ldq = W, .ldk = 2 * W, .ldv = 2 * W,
-              .ldo = W, .H = (int32_t)H, .D = (int32_t)D, .scale = 1.0f / sqrtf((float)D), .drop = {c->p, 33, 12345678901u, 17, rows.host}}, b = a;
-    b.plan = &pg, b.q = q.device, b.k = kv.device, b.v = (bf16 *)kv.device + W, b.o = o.device, b.lse = lse.device, b.drop.rows = rows.device;
-    AttnGrad g = {.d_o = d_o.host, .dq = dq.host, .dk = dkv.host, .dv = (bf16 *)dkv.host + W, .lddq = W, .lddk = 2 * W, .lddv = 2 * W, .add = c->add}, h = g;
+    Attn a = {.plan = &p,
+              .q = q.host,
+              .k = kv.host,
+              .v = (bf16 *)kv.host + W,
+              .o = o.host,
+              .lse = lse.host,
+              .ldq = W,
+              .ldk = 2 * W,
+              .ldv = 2 * W,
+              .ldo = W,
+              .H = (int32_t)H,
+              .D = (int32_t)D,
+              .scale = 1.0f / sqrtf((float)D),
+              .drop = {c->p, 33, 12345678901u, 17, rows.host}},
+         b = a;
+    b.plan = &pg, b.q = q.device, b.k = kv.device, b.v = (bf16 *)kv.device + W, b.o = o.device, b.lse = lse.device,
+    b.drop.rows = rows.device;
+    AttnGrad g = {.d_o = d_o.host,
+                  .dq = dq.host,
+                  .dk = dkv.host,
+                  .dv = (bf16 *)dkv.host + W,
+                  .lddq = W,
+                  .lddk = 2 * W,
+                  .lddv = 2 * W,
+                  .add = c->add},
+             h = g;
     h.d_o = d_o.device, h.dq = dq.device, h.dk = dkv.device, h.dv = (bf16 *)dkv.device + W;
     cpu->attention(&a);
     gpu->attention(&b);
     double eo = apart(&o, DT_BF16), el = apart(&lse, DT_F32);
-    gpu->upload(o.device, o.host, o.bytes);                  /* the same forward for both backwards */
+    gpu->upload(o.device, o.host, o.bytes); /* the same forward for both backwards */
     gpu->upload(lse.device, lse.host, lse.bytes);
     cpu->attention_bwd(&a, &g);
     gpu->attention_bwd(&b, &h);
     double eq = apart(&dq, DT_BF16), ek = apart(&dkv, DT_BF16);
     if (!(eo <= 0x1p-7 && el <= 1e-5 && eq <= 0x1p-6 && ek <= 0x1p-6))
-        fail_msg("attention, %s, H %d, D %d, p %g: o %.2g, lse %.2g, dq %.2g, dk and dv %.2g from the CPU's", c->name, c->H, c->D, (double)c->p, eo, el,
-                 eq, ek);
+        fail_msg("attention, %s, H %d, D %d, p %g: o %.2g, lse %.2g, dq %.2g, dk and dv %.2g from the CPU's", c->name,
+                 c->H, c->D, (double)c->p, eo, el, eq, ek);
     Both *all[] = {&q, &kv, &o, &d_o, &dq, &dkv, &lse, &it, &gr, &rows};
     for (size_t i = 0; i < COUNT(all); i++) both_free(all[i]);
 }
@@ -194,10 +249,14 @@ static void test_attention(void **state) {
 static void test_cudnn(void **state) {
     (void)state;
     NEEDS_GPU();
-    static const Group users[] = {{40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}}, {40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}}, {40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}}};
+    static const Group users[] = {{40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}},
+                                  {40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}},
+                                  {40, 0, 2, {{32, 1, 0, 0}, {32, 1, 0, 0}}}};
     static const Case cases[] = {
-        {"users", users, COUNT(users), 2, 64, 0, false},     {"whole", whole, 1, 2, 88, 0, false},
-        {"users", users, COUNT(users), 2, 64, 0.1f, false},  {"texts", texts, COUNT(texts), 1, 64, 0, false},
+        {"users", users, COUNT(users), 2, 64, 0, false},
+        {"whole", whole, 1, 2, 88, 0, false},
+        {"users", users, COUNT(users), 2, 64, 0.1f, false},
+        {"texts", texts, COUNT(texts), 1, 64, 0, false},
     };
     if (!cuda_attention_cudnn) skip();
     if (cuda_attention_cudnn(true) != OK) {
@@ -208,10 +267,10 @@ static void test_cudnn(void **state) {
     assert_int_equal(cuda_attention_cudnn(false), OK);
 }
 
-/* ---- streams ------------------------------------------------------------------------------------------------------ */
+/* ---- streams --------------------------------------------------------------------------------------------------- */
 
-/* Two buffers, filled in turn beside compute, each read by the compute after its wait: the numbers of every batch arrive, and a
- * buffer is not overwritten before the compute that read it. */
+/* Two buffers, filled in turn beside compute, each read by the compute after its wait: the numbers of every batch
+ * arrive, and a buffer is not overwritten before the compute that read it. */
 static void test_prefetch(void **state) {
     (void)state;
     NEEDS_GPU();
@@ -247,12 +306,13 @@ static void test_prefetch(void **state) {
     gpu->host_release(pinned);
 }
 
-/* ---- two ranks, a GPU each ------------------------------------------------------------------------------------------- */
+/* ---- two ranks, a GPU each ------------------------------------------------------------------------------------- */
 
 enum { RANKS = 2, COUNT_F = 100000, SKIPPED = 77 };
 static int ranks_ended[RANKS];
 
-/* Sums of f32 and of bf16 between the compute before and the compute after them, and a gather. Every rank gets the same. */
+/* Sums of f32 and of bf16 between the compute before and the compute after them, and a gather. Every rank gets the
+ * same. */
 static int one_rank(int rank, int from, int to) {
     char id[128];
     void *p, *all, *space;
@@ -266,22 +326,23 @@ static int one_rank(int rank, int from, int to) {
     if (gpu->alloc(&space, gpu->workspace) != OK) return 1;
     gpu->set_workspace(space, gpu->workspace);
     if (gpu->comm_open(id, rank, RANKS) != OK) {
-        if (strstr(err_message(), "uplicate GPU")) return SKIPPED;           /* a machine of one GPU */
+        if (strstr(err_message(), "uplicate GPU")) return SKIPPED; /* a machine of one GPU */
         fprintf(stderr, "rank %d: %s\n", rank, err_message());
         return 1;
     }
     float *x = malloc(COUNT_F * sizeof *x), *y = malloc(COUNT_F * sizeof *y), both_ranks[RANKS];
-    if (!x || !y || gpu->alloc(&p, 2 * COUNT_F * sizeof *x) != OK || gpu->alloc(&all, sizeof both_ranks) != OK) return 1;
+    if (!x || !y || gpu->alloc(&p, 2 * COUNT_F * sizeof *x) != OK || gpu->alloc(&all, sizeof both_ranks) != OK)
+        return 1;
     float *d = p, *more = d + COUNT_F;
     for (int i = 0; i < COUNT_F; i++) x[i] = (float)((i % 97) * (rank + 1)), y[i] = 1.0f;
     int bad = 0;
     for (int wire = 0; wire < 2; wire++) {
         gpu->upload(d, x, COUNT_F * sizeof *x);
         gpu->upload(more, y, COUNT_F * sizeof *y);
-        gpu->axpy(d, more, 1.0f, COUNT_F);                   /* x + 1 on each rank: in front of the sum */
+        gpu->axpy(d, more, 1.0f, COUNT_F); /* x + 1 on each rank: in front of the sum */
         gpu->all_reduce(d, COUNT_F, wire);
         gpu->all_reduce_wait();
-        gpu->axpy(d, more, 2.0f, COUNT_F);                   /* behind it */
+        gpu->axpy(d, more, 2.0f, COUNT_F); /* behind it */
         gpu->download(x, d, COUNT_F * sizeof *x);
         for (int i = 0; i < COUNT_F; i++) {
             float want = (float)(3 * (i % 97)) + 4.0f;
@@ -311,7 +372,7 @@ static void run_ranks(void) {
         snprintf(rank, sizeof rank, "%d", r);
         snprintf(from, sizeof from, "%d", line[0]);
         snprintf(to, sizeof to, "%d", line[1]);
-        setenv("VGPU_DEVICES", "2", 1);                      /* where GPUs are emulated: two of them */
+        setenv("VGPU_DEVICES", "2", 1); /* where GPUs are emulated: two of them */
         execl("/proc/self/exe", "test_cuda", rank, from, to, (char *)NULL);
         _exit(1);
     }
@@ -330,7 +391,7 @@ static void test_two_ranks(void **state) {
     for (int r = 0; r < RANKS; r++) assert_int_equal(ranks_ended[r], 0);
 }
 
-/* ---- one rank's collectives do nothing; memory that is not there is a sentence --------------------------------------- */
+/* ---- one rank's collectives do nothing; memory that is not there is a sentence --------------------------------- */
 
 static void test_alone(void **state) {
     (void)state;
@@ -359,7 +420,7 @@ static void test_out_of_memory(void **state) {
     assert_null(p);
     assert_non_null(strstr(err_message(), "1048576.00 GiB are wanted"));
     assert_non_null(strstr(err_message(), "GiB are free"));
-    assert_int_equal(gpu->status(), OK);                     /* answered, not remembered */
+    assert_int_equal(gpu->status(), OK); /* answered, not remembered */
     assert_int_equal(gpu->alloc(&p, 256), OK);
     gpu->release(p);
 }
@@ -377,12 +438,13 @@ static void test_no_device(void **state) {
 int main(int argc, char **argv) {
     if (argc == 4) {
         int from = atoi(argv[2]), to = atoi(argv[3]), rank = atoi(argv[1]);
-        close(rank == 0 ? from : to);                        /* so that a rank that ends early leaves no one waiting */
+        close(rank == 0 ? from : to); /* so that a rank that ends early leaves no one waiting */
         return one_rank(rank, from, to);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_device), cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn), cmocka_unit_test(test_prefetch),
-        cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),     cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
+        cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_out_of_memory),
     };
     run_ranks();
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);

@@ -1,18 +1,19 @@
-/* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head size;
- * bf16 of head size 32, 64, 80, 88 and 128 goes through the tensor cores in attention_mma.cu.
+/* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head
+ * size; bf16 of head size 32, 64, 80, 88 and 128 goes through the tensor cores in attention_mma.cu.
  *
- *   s_ij = scale <q_i, k_j>,  lse_i = log sum_j exp s_ij,  P = exp(s - lse),  P' = P m / (1 - p),  o_i = sum_j P'_ij v_j
- *   dP_ij = <do_i, v_j> m / (1 - p),  delta_i = <do_i, o_i> = sum_j P_ij dP_ij,  ds_ij = P_ij (dP_ij - delta_i)
- *   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
+ *   s_ij = scale <q_i, k_j>,  lse_i = log sum_j exp s_ij,  P = exp(s - lse),  P' = P m / (1 - p),  o_i = sum_j P'_ij
+ * v_j dP_ij = <do_i, v_j> m / (1 - p),  delta_i = <do_i, o_i> = sum_j P_ij dP_ij,  ds_ij = P_ij (dP_ij - delta_i) dq_i
+ * = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
  *
- * Simple kernels: one warp a row and head (a key and head for dk, dv). 32 keys (rows) at a time, a lane each, for the scores;
- * then the lanes turn to the head's channels and the 32 results are handed round by shuffles. Scores live in registers only.
- * dk and dv of a key are summed by one warp over all items of its group, in order: no atomics. delta waits in the workspace
- * between the two backward kernels. Head sizes above 256 repeat the scores for every 256 channels. */
+ * Simple kernels: one warp a row and head (a key and head for dk, dv). 32 keys (rows) at a time, a lane each, for the
+ * scores; then the lanes turn to the head's channels and the 32 results are handed round by shuffles. Scores live in
+ * registers only. dk and dv of a key are summed by one warp over all items of its group, in order: no atomics. delta
+ * waits in the workspace between the two backward kernels. Head sizes above 256 repeat the scores for every 256
+ * channels. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/attention.cuh"
 
-enum { WARPS = 4, WIDE = 8 };                                /* channels a lane and pass: 32 WIDE = 256 */
+enum { WARPS = 4, WIDE = 8 }; /* channels a lane and pass: 32 WIDE = 256 */
 
 DEVICE int64_t key_row(const AttnItem &it, int k) { return k < it.na ? it.a0 + k : it.b0 + (k - it.na); }
 DEVICE int keys_seen(const AttnItem &it, int i) { return it.na + (it.causal ? min(i + 1, it.nb) : it.nb); }
@@ -26,7 +27,8 @@ template <class T> DEVICE float dot(const T *a, const T *b, int D) {
 /* What the mask multiplies a probability with: 0, 1 or 1 / (1 - p). */
 DEVICE float mask1(const Dropout &d, int64_t row, int h, int k) {
     if (d.p <= 0) return 1.0f;
-    uint32_t bits = dropout_bits(dropout_block(&d, d.rows[row], ((uint32_t)h << 20) + ((uint32_t)k >> 3)), (uint32_t)k & 7);
+    uint32_t bits =
+        dropout_bits(dropout_block(&d, d.rows[row], ((uint32_t)h << 20) + ((uint32_t)k >> 3)), (uint32_t)k & 7);
     return bits >= dropout_threshold(d.p) ? 1.0f / (1.0f - d.p) : 0.0f;
 }
 
@@ -66,7 +68,9 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void forward_
 }
 
 /* dq, and delta for the next kernel. */
-template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simple(Attn a, AttnGrad g, const AttnItem *items, float *delta_out) {
+template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simple(Attn a, AttnGrad g,
+                                                                                  const AttnItem *items,
+                                                                                  float *delta_out) {
     AttnItem it = items[blockIdx.x];
     int lane = threadIdx.x & 31, i = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
     if (i >= it.nq) return;
@@ -105,7 +109,8 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
 
 /* A warp a key: keys of range 0, then of range 1. */
 template <class T>
-static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad g, const AttnItem *items, const AttnGroup *groups, const float *delta) {
+static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad g, const AttnItem *items,
+                                                                const AttnGroup *groups, const float *delta) {
     AttnGroup gr = groups[blockIdx.x];
     int lane = threadIdx.x & 31, u = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
     if (u >= gr.nk[0] + gr.nk[1]) return;
@@ -125,7 +130,8 @@ static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad
                 float ds = 0, pm = 0;
                 if (i < it.nq) {
                     int64_t row = it.q0 + i;
-                    float p = expf(dot(Q + row * a.ldq, k1, D) * a.scale - a.lse[row * a.H + h]), m = mask1(a.drop, row, h, number);
+                    float p = expf(dot(Q + row * a.ldq, k1, D) * a.scale - a.lse[row * a.H + h]),
+                          m = mask1(a.drop, row, h, number);
                     pm = p * m;
                     ds = p * (dot(O + row * a.ldo, v1, D) * m - delta[row * a.H + h]) * a.scale;
                 }
@@ -150,7 +156,7 @@ static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad
     }
 }
 
-/* ---- launchers ---------------------------------------------------------------------------------------------------- */
+/* ---- launchers ------------------------------------------------------------------------------------------------- */
 
 /* What the host reads off a plan: how large its groups are, and whether the fast kernels can number their keys. */
 PlanShape attention_shape(const AttnPlan *p) {
@@ -160,9 +166,10 @@ PlanShape attention_shape(const AttnPlan *p) {
         int tiles = 0;
         for (int32_t t = gr->item0; t < gr->item0 + gr->nitems; t++) {
             const AttnItem *it = &p->host_items[t];
-            BUG_ON((it->na && (it->a0 != gr->k0[0] || it->na != gr->nk[0])) || (it->nb && (it->b0 != gr->k0[1] || it->nb != gr->nk[1])),
-                   "attention: item %d has keys %d+%d and %d+%d, its group %d+%d and %d+%d", t, it->a0, it->na, it->b0, it->nb, gr->k0[0],
-                   gr->nk[0], gr->k0[1], gr->nk[1]);
+            BUG_ON((it->na && (it->a0 != gr->k0[0] || it->na != gr->nk[0])) ||
+                       (it->nb && (it->b0 != gr->k0[1] || it->nb != gr->nk[1])),
+                   "attention: item %d has keys %d+%d and %d+%d, its group %d+%d and %d+%d", t, it->a0, it->na, it->b0,
+                   it->nb, gr->k0[0], gr->nk[0], gr->k0[1], gr->nk[1]);
             tiles += (it->nq + 15) / 16;
             if (it->q0 + it->nq > s.rows) s.rows = it->q0 + it->nq;
             if (!it->na && gr->nk[0] % 8) s.eights = false;
@@ -179,8 +186,9 @@ template <class T> static void attention_(const Attn *a) {
     const AttnPlan *p = a->plan;
     if (!p->nitems || (sizeof(T) == 2 && cuda_attention_by_cudnn(a))) return;
     PlanShape s = attention_shape(p);
-    bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) && aligned8(a->ldq) &&
-                aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo) && (s.eights || a->drop.p <= 0);
+    bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) &&
+                aligned8(a->ldq) && aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo) &&
+                (s.eights || a->drop.p <= 0);
     if (fast && attention_mma(a, &s)) return;
     dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));
     forward_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, p->items);
@@ -193,9 +201,10 @@ template <class T> static void attention_bwd_(const Attn *a, const AttnGrad *g) 
     PlanShape s = attention_shape(p);
     float *delta = (float *)cuda_workspace((size_t)s.rows * (size_t)a->H * sizeof(float), "attention_bwd");
     if (!delta) return;
-    bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) && aligned16(g->d_o) &&
-                aligned16(g->dq) && aligned16(g->dk) && aligned16(g->dv) && aligned8(a->ldq) && aligned8(a->ldk) && aligned8(a->ldv) &&
-                aligned8(a->ldo) && aligned8(g->lddq) && aligned8(g->lddk) && aligned8(g->lddv) && (s.eights || a->drop.p <= 0);
+    bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) &&
+                aligned16(g->d_o) && aligned16(g->dq) && aligned16(g->dk) && aligned16(g->dv) && aligned8(a->ldq) &&
+                aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo) && aligned8(g->lddq) && aligned8(g->lddk) &&
+                aligned8(g->lddv) && (s.eights || a->drop.p <= 0);
     if (fast && attention_bwd_mma(a, g, &s, delta)) return;
     if (p->nitems) {
         dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));

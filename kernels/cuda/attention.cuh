@@ -2,12 +2,15 @@
 #pragma once
 #include "kernels/cuda/device.cuh"
 
-/* rows: of q that the plan covers; tiles: most 16-row tiles of a group; keys: most keys of a group; eights: every item's keys
- * can be numbered in eights that are also eights of the group's list (dropout draws eight at a time). */
-typedef struct { int rows, tiles, keys; bool eights; } PlanShape;
+/* rows: of q that the plan covers; tiles: most 16-row tiles of a group; keys: most keys of a group; eights: every
+ * item's keys can be numbered in eights that are also eights of the group's list (dropout draws eight at a time). */
+typedef struct {
+    int rows, tiles, keys;
+    bool eights;
+} PlanShape;
 PlanShape attention_shape(const AttnPlan *p);
 
-/* bf16 through the tensor cores; false when there is no kernel for this head size. Pointers and strides are multiples of 16
- * bytes. */
+/* bf16 through the tensor cores; false when there is no kernel for this head size. Pointers and strides are multiples
+ * of 16 bytes. */
 bool attention_mma(const Attn *a, const PlanShape *s);
 bool attention_bwd_mma(const Attn *a, const AttnGrad *g, const PlanShape *s, float *delta);

@@ -1,16 +1,16 @@
-/* attention_mma: the pieces that the three tensor-core kernels share: instructions, tiles in shared memory, who sees what,
- * dropout of a tile.
+/* attention_mma: the pieces that the three tensor-core kernels share: instructions, tiles in shared memory, who sees
+ * what, dropout of a tile.
  *
- * The work of a group (items that share keys) is cut into 16-row tiles of its items; keys of the group are numbered u = 0, 1, ..
- * through range 0 and then range 1. A warp computes 16 rows x KEYS scores at a time with mma.m16n8k16: lane l holds rows l/4 and
- * l/4 + 8, columns 2 (l % 4) + {0, 1} of each 8 columns. Operands come from shared memory by ldmatrix: rows of D channels, D
- * rounded up to 16 and 8 more, so that eight rows of 16 bytes fall into different banks (the stride is an odd number of 16
- * bytes). cp.async brings tiles, zeros where there is no row or channel. */
+ * The work of a group (items that share keys) is cut into 16-row tiles of its items; keys of the group are numbered u =
+ * 0, 1, .. through range 0 and then range 1. A warp computes 16 rows x KEYS scores at a time with mma.m16n8k16: lane l
+ * holds rows l/4 and l/4 + 8, columns 2 (l % 4) + {0, 1} of each 8 columns. Operands come from shared memory by
+ * ldmatrix: rows of D channels, D rounded up to 16 and 8 more, so that eight rows of 16 bytes fall into different banks
+ * (the stride is an odd number of 16 bytes). cp.async brings tiles, zeros where there is no row or channel. */
 #pragma once
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/device.cuh"
 
-enum { KEYS = 32 };                                          /* keys a step of forward and dq */
+enum { KEYS = 32 }; /* keys a step of forward and dq */
 
 template <int D> struct Tile {
     static constexpr int DP = (D + 15) / 16 * 16, LD = DP + 8, STEPS = DP / 16, CHUNKS = DP / 8;
@@ -21,10 +21,13 @@ DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_
 
 /* 16 bytes to shared memory; zeros when !there (the address must be valid all the same). */
 DEVICE void copy16(void *dst, const void *src, bool there) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(there ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src),
+                 "r"(there ? 16 : 0)
+                 : "memory");
 }
 DEVICE void copy4(void *dst, const void *src, bool there) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(there ? 4 : 0) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(there ? 4 : 0)
+                 : "memory");
 }
 DEVICE void copies_end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
@@ -41,15 +44,17 @@ DEVICE void ldmatrix_t(uint32_t r[4], const bf16 *p) {
                  : "r"(shared_address(p))
                  : "memory");
 }
-DEVICE uint32_t transposed(uint32_t x) {                     /* an 8 x 8 matrix of bf16, two a lane */
+DEVICE uint32_t transposed(uint32_t x) { /* an 8 x 8 matrix of bf16, two a lane */
     uint32_t r;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(x));
     return r;
 }
 DEVICE void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 DEVICE float exp2_fast(float x) {
     float r;
@@ -58,9 +63,9 @@ DEVICE float exp2_fast(float x) {
 }
 
 /* ---- operands from a tile of rows: where lane l points its ldmatrix ----
- *   rows_at      16 rows x 16 channels as A (rows of the product are rows), or, transposed, rows as the inner dimension and
- *                two 8-column blocks of channels as B
- *   columns_at   16 rows x 16 channels as B: rows are columns of the product, channels the inner dimension */
+ *   rows_at      16 rows x 16 channels as A (rows of the product are rows), or, transposed, rows as the inner dimension
+ * and two 8-column blocks of channels as B columns_at   16 rows x 16 channels as B: rows are columns of the product,
+ * channels the inner dimension */
 template <int D> DEVICE const bf16 *rows_at(const bf16 *tile, int row, int channel, int lane) {
     return tile + (row + (lane & 15)) * Tile<D>::LD + channel + (lane >> 4) * 8;
 }
@@ -96,11 +101,11 @@ template <int D> DEVICE void product_columns(float (*out)[4], const uint32_t a[4
 
 /* ---- who sees what ---- */
 
-/* A warp's tile: rows row0 .. row0 + 15 of an item. lo: first visible key u; hi(i): one past the last for row i of the item.
- * number: what to subtract from u for the key's number in the item. */
+/* A warp's tile: rows row0 .. row0 + 15 of an item. lo: first visible key u; hi(i): one past the last for row i of the
+ * item. number: what to subtract from u for the key's number in the item. */
 typedef struct {
     AttnItem it;
-    int row0, lo, n0, keys;                                  /* n0: keys of range 0; keys: of both */
+    int row0, lo, n0, keys; /* n0: keys of range 0; keys: of both */
     bool there;
 } WarpTile;
 
@@ -142,7 +147,8 @@ template <int WARPS> struct BlockTiles {
     AttnGroup g;
     WarpTile tile[WARPS];
 };
-template <int WARPS> DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const AttnItem *items, int first, int warps) {
+template <int WARPS>
+DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const AttnItem *items, int first, int warps) {
     if ((int)threadIdx.x < warps) {
         AttnGroup g = groups[blockIdx.x];
         if (threadIdx.x == 0) b->g = g;
@@ -163,9 +169,10 @@ DEVICE void keys_of_rows(RowKey out[2], const Dropout &d, const WarpTile &w, int
     }
 }
 
-/* `rows` rows of D channels of head h into a tile, by all `threads` threads; row_of(r) gives the row, or a negative number for
- * zeros. */
-template <int D, class F> DEVICE void load_tile(bf16 *tile, const void *base, int64_t ld, int rows, int thread, int threads, F row_of) {
+/* `rows` rows of D channels of head h into a tile, by all `threads` threads; row_of(r) gives the row, or a negative
+ * number for zeros. */
+template <int D, class F>
+DEVICE void load_tile(bf16 *tile, const void *base, int64_t ld, int rows, int thread, int threads, F row_of) {
     for (int c = thread; c < rows * Tile<D>::CHUNKS; c += threads) {
         int r = c / Tile<D>::CHUNKS, at = c % Tile<D>::CHUNKS;
         int64_t row = row_of(r);
@@ -175,8 +182,9 @@ template <int D, class F> DEVICE void load_tile(bf16 *tile, const void *base, in
 }
 
 /* ---- dropout ----
- * A Philox call draws the eight keys of one row and one 8-column block; the four lanes that hold a row need one word each of
- * every block. So each of the four draws another block, and they exchange: w[j] becomes lane j's word (lane % 4). */
+ * A Philox call draws the eight keys of one row and one 8-column block; the four lanes that hold a row need one word
+ * each of every block. So each of the four draws another block, and they exchange: w[j] becomes lane j's word (lane %
+ * 4). */
 DEVICE void exchange(uint32_t w[4], int lane) {
     bool odd = lane & 1, high = lane & 2;
     uint32_t t = __shfl_xor_sync(~0u, odd ? w[0] : w[1], 1), s = __shfl_xor_sync(~0u, odd ? w[2] : w[3], 1);
@@ -196,10 +204,11 @@ DEVICE void drop2(float *x, uint32_t word, uint32_t threshold, float scale) {
 
 static constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 
-/* Blocks with more shared memory than 48 KB must say so. */
+/* Blocks with more shared memory than 48 KB, what they declare included, must say so. */
 template <class K> static bool allow_shared(K kernel, size_t bytes) {
-    if (bytes > cuda.shared_max) return false;
-    return bytes <= 48 << 10 || cuda_ok(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "attention");
+    if (bytes + 1024 > cuda.shared_max) return false;
+    return bytes <= 46 << 10 ||
+           cuda_ok(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "attention");
 }
 
 /* At most `most` warps a block, and the blocks alike. */

@@ -1,34 +1,40 @@
-/* attention_mma_bwd: attention backward in bf16 on the tensor cores (mathematics: attention.cu; pieces: attention_mma.cuh).
+/* attention_mma_bwd: attention backward in bf16 on the tensor cores (mathematics: attention.cu; pieces:
+ * attention_mma.cuh).
  *
  * Two kernels, scores computed anew in each, nothing added by atomics.
  *
- *   dq       Built like the forward: a warp has 16 rows, the block walks over the keys of the group. P from the kept lse,
- *            dS = P (dP - delta) goes from the accumulators of S straight into the next product: dQ += dS K. delta = <do, o>
+ *   dq       Built like the forward: a warp has 16 rows, the block walks over the keys of the group. P from the kept
+ * lse, dS = P (dP - delta) goes from the accumulators of S straight into the next product: dQ += dS K. delta = <do, o>
  *            of each row is computed here and left in the workspace for the second kernel.
- *   dk, dv   A warp owns 16 keys of the group and the block walks over all rows of all items that see them, 32 at a time (Q, dO,
- *            lse and delta by cp.async, two steps deep). P and dS are transposed in registers (movmatrix): dV += P'^T dO,
- *            dK += dS^T Q. So dk and dv of an image's key are written once, whoever looked at it, in the order of the items.
+ *   dk, dv   A warp owns 16 keys of the group and the block walks over all rows of all items that see them, 32 at a
+ * time (Q, dO, lse and delta by cp.async, two steps deep). P and dS are transposed in registers (movmatrix): dV += P'^T
+ * dO, dK += dS^T Q. So dk and dv of an image's key are written once, whoever looked at it, in the order of the items.
  *
- * Bytes a head, group of R rows and U keys: dq reads Q, dO, O and writes dQ: 8RD, K and V 4UD ceil(R / 64), lse and delta 8R;
- * dk, dv: K, V, dK, dV 8UD (12UD when added to), Q and dO 4RD ceil(U / 96), 8R. FLOPs 6RUD and 8RUD. Cross-attention (R = 64,
- * U = 257, D = 64): 99 + 181 KB for 14.7 MFLOP: bound by memory: 128 images, 12 heads, 430 MB, 130 us of an H100.
+ * Bytes a head, group of R rows and U keys: dq reads Q, dO, O and writes dQ: 8RD, K and V 4UD ceil(R / 64), lse and
+ * delta 8R; dk, dv: K, V, dK, dV 8UD (12UD when added to), Q and dO 4RD ceil(U / 96), 8R. FLOPs 6RUD and 8RUD.
+ * Cross-attention (R = 64, U = 257, D = 64): 99 + 181 KB for 14.7 MFLOP: bound by memory: 128 images, 12 heads, 430 MB,
+ * 130 us of an H100.
  *
- * Registers at D = 64: dq 128, 36 KB of shared memory at four warps: 4 blocks (16 warps) an SM; dk, dv 162, 47 KB at six warps:
- * 2 blocks (12 warps). Row keys for dropout: 8R a walk. */
+ * Registers at D = 64: dq 128, 36 KB of shared memory at four warps: 4 blocks (16 warps) an SM; dk, dv 162, 47 KB at
+ * six warps: 2 blocks (12 warps). Row keys for dropout: 8R a walk. */
 #include "kernels/cuda/attention_mma.cuh"
 
 enum { WARPS = 4, KEY_WARPS = 6, ROWS = 32 };
 
-/* ---- dq ----------------------------------------------------------------------------------------------------------- */
+/* ---- dq -------------------------------------------------------------------------------------------------------- */
 
-template <int D> static size_t dq_shared(int warps) { return (size_t)(warps * 32 + 4 * KEYS) * Tile<D>::LD * sizeof(bf16); }
+template <int D> static size_t dq_shared(int warps) {
+    return (size_t)(warps * 32 + 4 * KEYS) * Tile<D>::LD * sizeof(bf16);
+}
 
 /* P of a score: 0 where the row does not see the key. */
-DEVICE float probability(float s, float scale, float lse, bool seen) { return seen ? exp2_fast(s * scale - lse) : 0.0f; }
+DEVICE float probability(float s, float scale, float lse, bool seen) {
+    return seen ? exp2_fast(s * scale - lse) : 0.0f;
+}
 
-template <int D>
-DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *dO, const bf16 *K, const bf16 *V, const WarpTile &w, const Attn &a, const RowKey key[2],
-                    const float lse[2], const float delta[2], int u0, int lane) {
+template <int D> DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *dO, const bf16 *K, const bf16 *V,
+                                     const WarpTile &w, const Attn &a, const RowKey key[2], const float lse[2],
+                                     const float delta[2], int u0, int lane) {
     float s[KEYS / 8][4] = {{0}}, dp[KEYS / 8][4] = {{0}}, scale = a.scale * LOG2E;
     product_rows<D, KEYS / 16>(s, Q, K, 0, lane);
     product_rows<D, KEYS / 16>(dp, dO, V, 0, lane);
@@ -43,7 +49,8 @@ DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *dO, const bf16 *K
             for (int n = 0; n < KEYS / 8; n++) drop2(&dp[n][2 * r], x.v[n], threshold, keep);
         }
     }
-    int column = u0 + 2 * (lane & 3), end[2] = {tile_end(w, w.row0 + (lane >> 2)), tile_end(w, w.row0 + (lane >> 2) + 8)};
+    int column = u0 + 2 * (lane & 3),
+        end[2] = {tile_end(w, w.row0 + (lane >> 2)), tile_end(w, w.row0 + (lane >> 2) + 8)};
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
@@ -53,8 +60,8 @@ DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *dO, const bf16 *K
         }
 #pragma unroll
     for (int k = 0; k < KEYS / 16; k++) {
-        uint32_t ds[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]), pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]),
-                          pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
+        uint32_t ds[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]),
+                          pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]), pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
         product_columns<D>(dq, ds, K, k * 16, lane);
     }
 }
@@ -75,8 +82,10 @@ template <int D> DEVICE float row_delta(const bf16 *dO, const Attn &a, const War
     return sum + __shfl_xor_sync(~0u, sum, 1);
 }
 
-template <int D>
-static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, float *delta_out) {
+template <int D> static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(Attn a, AttnGrad grad,
+                                                                                              const AttnItem *items,
+                                                                                              const AttnGroup *groups,
+                                                                                              float *delta_out) {
     extern __shared__ __align__(16) bf16 room[];
     __shared__ BlockTiles<WARPS> tiles;
     constexpr int LD = Tile<D>::LD;
@@ -103,7 +112,7 @@ static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(Att
     load_step(0);
     copies_wait<1>();
     __syncwarp();
-    float sum = row_delta<D>(dO, a, w, h, lane), kept = 0, lse[2], delta[2];   /* lanes 2 i and 2 i + 1 for row i */
+    float sum = row_delta<D>(dO, a, w, h, lane), kept = 0, lse[2], delta[2]; /* lanes 2 i and 2 i + 1 for row i */
     if ((lane & 1) == 0 && w.row0 + (lane >> 1) < w.it.nq) {
         int64_t at = (int64_t)(w.it.q0 + w.row0 + (lane >> 1)) * a.H + h;
         delta_out[at] = sum;
@@ -126,7 +135,8 @@ static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(Att
         }
         __syncthreads();
         const bf16 *at = kv + (t & 1) * 2 * KEYS * LD;
-        if (t * KEYS < most && t * KEYS + KEYS > w.lo) dq_step<D>(dq, Q, dO, at, at + KEYS * LD, w, a, key, lse, delta, t * KEYS, lane);
+        if (t * KEYS < most && t * KEYS + KEYS > w.lo)
+            dq_step<D>(dq, Q, dO, at, at + KEYS * LD, w, a, key, lse, delta, t * KEYS, lane);
         __syncthreads();
     }
     if (!w.there) return;
@@ -134,16 +144,18 @@ static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(Att
     for (int d = 0; d < 2 * Tile<D>::STEPS; d++)
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            *(uint32_t *)(Q + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3)) = pack_bf16(dq[d][2 * r] * a.scale, dq[d][2 * r + 1] * a.scale);
+            *(uint32_t *)(Q + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3)) =
+                pack_bf16(dq[d][2 * r] * a.scale, dq[d][2 * r + 1] * a.scale);
     __syncwarp();
     for (int c = lane; c < 16 * (D / 8); c += 32) {
         int r = c / (D / 8), at = c % (D / 8) * 8;
         if (w.row0 + r < w.it.nq)
-            *(uint4 *)((bf16 *)grad.dq + (int64_t)(w.it.q0 + w.row0 + r) * grad.lddq + h * D + at) = *(uint4 *)(Q + r * LD + at);
+            *(uint4 *)((bf16 *)grad.dq + (int64_t)(w.it.q0 + w.row0 + r) * grad.lddq + h * D + at) =
+                *(uint4 *)(Q + r * LD + at);
     }
 }
 
-/* ---- dk, dv ------------------------------------------------------------------------------------------------------- */
+/* ---- dk, dv ---------------------------------------------------------------------------------------------------- */
 
 /* Of a step's rows beside Q and dO: lse, delta, and where they come from (two words), ROWS of each. */
 enum { NUMBERS = 4 * ROWS };
@@ -153,8 +165,8 @@ template <int D> static size_t dkv_shared(int warps) {
     return (size_t)(warps * 32 + 4 * ROWS) * Tile<D>::LD * sizeof(bf16) + 2 * NUMBERS * sizeof(float);
 }
 
-/* Where the walk over the rows of a group stands: rows i.. of item t. Items that see none of the block's keys [first, end) are
- * passed over. One thread walks, two steps ahead of the others, who find the steps in shared memory. */
+/* Where the walk over the rows of a group stands: rows i.. of item t. Items that see none of the block's keys [first,
+ * end) are passed over. One thread walks, two steps ahead of the others, who find the steps in shared memory. */
 typedef struct {
     AttnItem it;
     int t, i;
@@ -175,9 +187,9 @@ DEVICE Walk walk_to(int t, int i, const AttnGroup &g, const AttnItem *items, int
 }
 
 /* 16 rows of the step against the warp's 16 keys. */
-template <int D>
-DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *V, const bf16 *Q, const bf16 *dO, const float *numbers, int at,
-                     const WarpTile &w, const Attn &a, int u0, int lane) {
+template <int D> DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *V, const bf16 *Q,
+                                      const bf16 *dO, const float *numbers, int at, const WarpTile &w, const Attn &a,
+                                      int u0, int lane) {
     float s[2][4] = {{0}}, dp[2][4] = {{0}}, scale = a.scale * LOG2E;
     product_rows<D, 1>(s, Q, K, 0, lane);
     product_rows<D, 1>(dp, dO, V, 0, lane);
@@ -196,12 +208,12 @@ DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *
                 s[n][e] = probability(s[n][e], scale, l, u >= w.lo && u < end);
             }
     }
-    float p[2][4];                                           /* P' */
+    float p[2][4]; /* P' */
 #pragma unroll
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) p[n][e] = s[n][e];
-    if (a.drop.p > 0) {                                      /* lane c of four: block c & 1 of row c >> 1 */
+    if (a.drop.p > 0) { /* lane c of four: block c & 1 of row c >> 1 */
         uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - w.lo) >> 3);
         float keep = 1.0f / (1.0f - a.drop.p);
         int i = row + 8 * (lane >> 1 & 1);
@@ -220,16 +232,17 @@ DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) s[n][e] *= dp[n][e] - delta[row + 8 * (e >> 1)];
-    uint32_t pt[4] = {transposed(pack_bf16(p[0][0], p[0][1])), transposed(pack_bf16(p[1][0], p[1][1])), transposed(pack_bf16(p[0][2], p[0][3])),
-                      transposed(pack_bf16(p[1][2], p[1][3]))};
-    uint32_t st[4] = {transposed(pack_bf16(s[0][0], s[0][1])), transposed(pack_bf16(s[1][0], s[1][1])), transposed(pack_bf16(s[0][2], s[0][3])),
-                      transposed(pack_bf16(s[1][2], s[1][3]))};
+    uint32_t pt[4] = {transposed(pack_bf16(p[0][0], p[0][1])), transposed(pack_bf16(p[1][0], p[1][1])),
+                      transposed(pack_bf16(p[0][2], p[0][3])), transposed(pack_bf16(p[1][2], p[1][3]))};
+    uint32_t st[4] = {transposed(pack_bf16(s[0][0], s[0][1])), transposed(pack_bf16(s[1][0], s[1][1])),
+                      transposed(pack_bf16(s[0][2], s[0][3])), transposed(pack_bf16(s[1][2], s[1][3]))};
     product_columns<D>(dv, pt, dO, 0, lane);
     product_columns<D>(dk, st, Q, 0, lane);
 }
 
 /* 16 rows of accumulators, times `scale`, to out (or added to what is there), through the warp's own tile. */
-template <int D, class F> DEVICE void write_keys(bf16 *tile, float (*x)[4], float scale, bf16 *out, int64_t ld, bool add, int lane, F row_of) {
+template <int D, class F>
+DEVICE void write_keys(bf16 *tile, float (*x)[4], float scale, bf16 *out, int64_t ld, bool add, int lane, F row_of) {
     constexpr int LD = Tile<D>::LD;
     __syncwarp();
     if (add) {
@@ -258,8 +271,8 @@ template <int D, class F> DEVICE void write_keys(bf16 *tile, float (*x)[4], floa
     }
 }
 
-template <int D>
-static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2 : 1) void dkv_mma(Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta) {
+template <int D> static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2 : 1) void dkv_mma(
+    Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta) {
     extern __shared__ __align__(16) bf16 room[];
     constexpr int LD = Tile<D>::LD;
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
@@ -270,7 +283,8 @@ static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2 : 1) void dkv_mm
     if (thread == 0) group = groups[blockIdx.x];
     __syncthreads();
     const AttnGroup &g = group;
-    int keys = g.nk[0] + g.nk[1], first = (int)blockIdx.z * warps * 16, end = min(keys, first + warps * 16), u0 = first + warp * 16;
+    int keys = g.nk[0] + g.nk[1], first = (int)blockIdx.z * warps * 16, end = min(keys, first + warps * 16),
+        u0 = first + warp * 16;
     if (first >= keys) return;
 
     auto key_of = [&](int r) { return u0 + r < keys ? group_key_row(g, u0 + r) : -1; };
@@ -321,7 +335,8 @@ static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2 : 1) void dkv_mm
         for (int r = 0; r < ROWS; r += 16) {
             w.row0 = now.i + r;
             if (w.row0 < w.it.nq && u0 < tile_most(w) && u0 + 16 > w.lo)
-                dkv_step<D>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, numbers + buffer * NUMBERS, r, w, a, u0, lane);
+                dkv_step<D>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, numbers + buffer * NUMBERS, r, w, a, u0,
+                            lane);
         }
         __syncthreads();
     }
@@ -331,7 +346,7 @@ static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2 : 1) void dkv_mm
     write_keys<D>(V, dv, 1.0f, (bf16 *)grad.dv + h * D, grad.lddv, grad.add, lane, key_of);
 }
 
-/* ---- launchers ---------------------------------------------------------------------------------------------------- */
+/* ---- launchers ------------------------------------------------------------------------------------------------- */
 
 template <int D> static bool backward(const Attn *a, const AttnGrad *g, const PlanShape *s, float *delta) {
     const AttnPlan *p = a->plan;

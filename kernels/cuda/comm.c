@@ -1,20 +1,20 @@
-/* comm: sums and gathers of device memory over all ranks, by NCCL. The only file that includes nccl.h; the library is loaded
- * when a communicator is opened (one process needs none).
+/* comm: sums and gathers of device memory over all ranks, by NCCL. The only file that includes nccl.h; the library is
+ * loaded when a communicator is opened (one process needs none).
  *
- * One communicator, used from the communication stream only. An operation starts when the compute enqueued before it is done,
- * and compute after all_reduce_wait() (for all_gather: after the call) sees its result; events order the streams, the host
- * never waits. Gradients go as f32, or as bf16 (half the bytes; each rank's part is rounded once, NCCL adds in f32 and rounds
- * at each hop) through a staging buffer of WS_COMM bytes, piece by piece.
+ * One communicator, used from the communication stream only. An operation starts when the compute enqueued before it is
+ * done, and compute after all_reduce_wait() (for all_gather: after the call) sees its result; events order the streams,
+ * the host never waits. Gradients go as f32, or as bf16 (half the bytes; each rank's part is rounded once, NCCL adds in
+ * f32 and rounds at each hop) through a staging buffer of WS_COMM bytes, piece by piece.
  *
- * An error that NCCL finds by itself (a peer that died, a broken link) comes out of status(); aborting a collective that hangs
- * is the caller's decision: comm_close() after a failure aborts instead of waiting. */
+ * An error that NCCL finds by itself (a peer that died, a broken link) comes out of status(); aborting a collective
+ * that hangs is the caller's decision: comm_close() after a failure aborts instead of waiting. */
 #include <nccl.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
 
-#define NCCL_LIST(X)                                                                                                       \
-    X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) X(ncclCommAbort) X(ncclAllReduce) X(ncclAllGather)            \
+#define NCCL_LIST(X)                                                                                                   \
+    X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) X(ncclCommAbort) X(ncclAllReduce) X(ncclAllGather)       \
     X(ncclCommGetAsyncError) X(ncclGetErrorString) X(ncclGetLastError)
 
 static struct {
@@ -43,7 +43,8 @@ static Status load(void) {
 /* ncclInProgress is no error: the operation has only been enqueued. */
 static bool ok(ncclResult_t r, const char *what) {
     if (r == ncclSuccess || r == ncclInProgress) return true;
-    cuda_fail(ERR_DIST, "NCCL, rank %d of %d: %s: %s (%s)", my.rank, my.ranks, what, nccl.ncclGetErrorString(r), nccl.ncclGetLastError(my.comm));
+    cuda_fail(ERR_DIST, "NCCL, rank %d of %d: %s: %s (%s)", my.rank, my.ranks, what, nccl.ncclGetErrorString(r),
+              nccl.ncclGetLastError(my.comm));
     return false;
 }
 
@@ -53,7 +54,9 @@ Status cuda_comm_id(void *id, size_t bytes) {
     ncclUniqueId u;
     BUG_ON(bytes < sizeof u, "comm_id: %zu bytes for an id of %zu", bytes, sizeof u);
     ncclResult_t r = nccl.ncclGetUniqueId(&u);
-    if (r != ncclSuccess) return err_set(ERR_DIST, "NCCL: no id for this run: %s (%s)", nccl.ncclGetErrorString(r), nccl.ncclGetLastError(NULL));
+    if (r != ncclSuccess)
+        return err_set(ERR_DIST, "NCCL: no id for this run: %s (%s)", nccl.ncclGetErrorString(r),
+                       nccl.ncclGetLastError(NULL));
     memset(id, 0, bytes);
     memcpy(id, &u, sizeof u);
     return OK;
@@ -73,8 +76,8 @@ Status cuda_comm_open(const void *id, int rank, int ranks) {
     ncclResult_t r = nccl.ncclCommInitRank(&my.comm, ranks, u, rank);
     if (r == ncclSuccess) return OK;
     my.comm = NULL;
-    return err_set(ERR_DIST, "NCCL, rank %d of %d: the ranks do not find each other: %s (%s)", rank, ranks, nccl.ncclGetErrorString(r),
-                   nccl.ncclGetLastError(NULL));
+    return err_set(ERR_DIST, "NCCL, rank %d of %d: the ranks do not find each other: %s (%s)", rank, ranks,
+                   nccl.ncclGetErrorString(r), nccl.ncclGetLastError(NULL));
 }
 
 void cuda_comm_close(void) {
@@ -92,10 +95,11 @@ void cuda_comm_close(void) {
 
 Status cuda_comm_status(void) {
     ncclResult_t r = ncclSuccess;
-    if (!my.comm || nccl.ncclCommGetAsyncError(my.comm, &r) != ncclSuccess || r == ncclSuccess || r == ncclInProgress) return OK;
+    if (!my.comm || nccl.ncclCommGetAsyncError(my.comm, &r) != ncclSuccess || r == ncclSuccess || r == ncclInProgress)
+        return OK;
     ok(r, "a collective failed");
-    return err_set(ERR_DIST, "NCCL, rank %d of %d: a collective failed: %s (%s)", my.rank, my.ranks, nccl.ncclGetErrorString(r),
-                   nccl.ncclGetLastError(my.comm));
+    return err_set(ERR_DIST, "NCCL, rank %d of %d: a collective failed: %s (%s)", my.rank, my.ranks,
+                   nccl.ncclGetErrorString(r), nccl.ncclGetLastError(my.comm));
 }
 
 static bool follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const char *what) {
@@ -115,7 +119,9 @@ void cuda_all_reduce(float *x, int64_t n, bool bf16_wire) {
     for (int64_t at = 0, piece; at < n; at += piece) {
         piece = n - at < WS_COMM / 2 ? n - at : WS_COMM / 2;
         cuda_cast_on(cuda.comm, stage, DT_BF16, x + at, DT_F32, piece);
-        if (!ok(nccl.ncclAllReduce(stage, stage, (size_t)piece, ncclBfloat16, ncclSum, my.comm, cuda.comm), "all_reduce")) return;
+        if (!ok(nccl.ncclAllReduce(stage, stage, (size_t)piece, ncclBfloat16, ncclSum, my.comm, cuda.comm),
+                "all_reduce"))
+            return;
         cuda_cast_on(cuda.comm, x + at, DT_F32, stage, DT_BF16, piece);
     }
 }

@@ -1,24 +1,26 @@
 /* cuda: what the files of this folder share on the host. Private to it.
  *
- * .cu files hold kernels and their launchers (C linkage); the C files beside them talk to libraries: gemm.c to cuBLASLt,
- * cudnn.c to cuDNN, comm.c to NCCL, device.c to the runtime. The three libraries are loaded when first needed (cuda_library),
- * so a program built with CUDA runs `device=cpu` where they are absent; only the small libcudart is linked.
+ * .cu files hold kernels and their launchers (C linkage); the C files beside them talk to libraries: gemm.c to
+ * cuBLASLt, cudnn.c to cuDNN, comm.c to NCCL, device.c to the runtime. The three libraries are loaded when first needed
+ * (cuda_library), so a program built with CUDA runs `device=cpu` where they are absent; only the small libcudart is
+ * linked.
  *
- * One GPU a process. Everything is enqueued on three streams: compute (all kernels, in call order), copy (prefetch) and comm
- * (collectives), ordered by events; no call here waits for the GPU but alloc, release, download and sync. */
+ * One GPU a process. Everything is enqueued on three streams: compute (all kernels, in call order), copy (prefetch) and
+ * comm (collectives), ordered by events; no call here waits for the GPU but alloc, release, download and sync. */
 #ifndef QF_CUDA_H
 #define QF_CUDA_H
 #include <cuda_runtime_api.h>
 
 #include "kernels/backend.h"
 
-/* Workspace, from set_workspace: [0, WS_COMPUTE) belongs to whatever op runs on the compute stream (partial sums, cuBLASLt's
- * scratch: no op keeps anything there for the next one; gemm gives cuBLASLt WS_GEMM of it), the rest to the communication stream. */
+/* Workspace, from set_workspace: [0, WS_COMPUTE) belongs to whatever op runs on the compute stream (partial sums,
+ * cuBLASLt's scratch: no op keeps anything there for the next one; gemm gives cuBLASLt WS_GEMM of it), the rest to the
+ * communication stream. */
 enum { WS_COMPUTE = 64 << 20, WS_COMM = 16 << 20, WS_GEMM = 32 << 20, WS_BIAS = 1 << 20 };
 
 typedef struct {
-    int device, sms, cc;                 /* cc: 90 for compute capability 9.0 */
-    size_t shared_max;                   /* shared memory a block may ask for */
+    int device, sms, cc; /* cc: 90 for compute capability 9.0 */
+    size_t shared_max;   /* shared memory a block may ask for */
     cudaStream_t compute, copy, comm;
     char *workspace;
     char name[128];
@@ -28,36 +30,42 @@ extern Cuda cuda;
 /* What went wrong first sticks until the process ends; status() tells it. */
 void cuda_fail(Status st, const char *fmt, ...) ERR_PRINTF(2, 3);
 bool cuda_failed(void);
-bool cuda_ok(cudaError_t e, const char *what);      /* false, and sticks, when e is an error */
-void cuda_launched(const char *kernel);             /* after every launch: remembers the name, catches a refused launch */
-void *cuda_workspace(size_t bytes, const char *op); /* compute scratch; NULL, and sticks, when it is larger than WS_COMPUTE */
-Status cuda_comm_status(void);                      /* comm.c: an error that NCCL found by itself */
+bool cuda_ok(cudaError_t e, const char *what); /* false, and sticks, when e is an error */
+void cuda_launched(const char *kernel);        /* after every launch: remembers the name, catches a refused launch */
+void *cuda_workspace(size_t bytes,
+                     const char *op); /* compute scratch; NULL, and sticks, when it is larger than WS_COMPUTE */
+Status cuda_comm_status(void);        /* comm.c: an error that NCCL found by itself */
 
-/* A shared library and its functions: names and places of n function pointers. Returns NULL and sets `why` (borrowed) to a
- * sentence when the library or one of the functions is missing. */
-typedef struct { const char *name; void *where; } CudaSymbol;
+/* A shared library and its functions: names and places of n function pointers. Returns NULL and sets `why` (borrowed)
+ * to a sentence when the library or one of the functions is missing. */
+typedef struct {
+    const char *name;
+    void *where;
+} CudaSymbol;
 void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const char **why);
 
 /* ---- launchers ---- */
-#define CUDA_TYPED(P)                                                                                                             \
-    void P##gemm(const Gemm *g);                                                                                                  \
-    void P##colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld);                                                  \
-    void P##gelu(void *h, const void *u, const float *bias, int64_t N, int64_t F);                                                \
-    void P##gelu_bwd(void *du, float *dbias, const void *dh, const void *u, const float *bias, int64_t N, int64_t F);             \
-    void P##add_norm(const AddNorm *a);                                                                                           \
-    void P##add_norm_bwd(const AddNorm *a, const AddNormGrad *g);                                                                 \
-    void P##embed(const Embed *e);                                                                                                \
-    void P##embed_bwd(const Embed *e, const EmbedGrad *g);                                                                        \
-    void P##attention(const Attn *a);                                                                                             \
-    void P##attention_bwd(const Attn *a, const AttnGrad *g);                                                                      \
-    void P##normalize(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t per, float eps);      \
-    void P##fold(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, int64_t E); \
-    void P##l2norm(float *y, float *norm, const void *x, int64_t N, int64_t Z);                                                   \
-    void P##l2norm_bwd(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z);                       \
-    void P##segment_mean(void *y, const void *x, int64_t n, int64_t Q, int64_t C);                                                \
-    void P##segment_mean_bwd(void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add);                                \
-    void P##copy_rows(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si, int64_t n,      \
-                      int64_t width, bool add);                                                                                   \
+#define CUDA_TYPED(P)                                                                                                  \
+    void P##gemm(const Gemm *g);                                                                                       \
+    void P##colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld);                                       \
+    void P##gelu(void *h, const void *u, const float *bias, int64_t N, int64_t F);                                     \
+    void P##gelu_bwd(void *du, float *dbias, const void *dh, const void *u, const float *bias, int64_t N, int64_t F);  \
+    void P##add_norm(const AddNorm *a);                                                                                \
+    void P##add_norm_bwd(const AddNorm *a, const AddNormGrad *g);                                                      \
+    void P##embed(const Embed *e);                                                                                     \
+    void P##embed_bwd(const Embed *e, const EmbedGrad *g);                                                             \
+    void P##attention(const Attn *a);                                                                                  \
+    void P##attention_bwd(const Attn *a, const AttnGrad *g);                                                           \
+    void P##normalize(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t per,       \
+                      float eps);                                                                                      \
+    void P##fold(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, \
+                 int64_t E);                                                                                           \
+    void P##l2norm(float *y, float *norm, const void *x, int64_t N, int64_t Z);                                        \
+    void P##l2norm_bwd(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z);            \
+    void P##segment_mean(void *y, const void *x, int64_t n, int64_t Q, int64_t C);                                     \
+    void P##segment_mean_bwd(void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add);                     \
+    void P##copy_rows(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si,      \
+                      int64_t n, int64_t width, bool add);                                                             \
     void P##adamw(const AdamW *a);
 
 #ifdef __cplusplus
@@ -67,12 +75,12 @@ CUDA_TYPED(cuda_f32_)
 CUDA_TYPED(cuda_bf16_)
 void cuda_unfold(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
                  const float *gamma, const float *beta, int64_t M, int64_t E);
-void cuda_simmax(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z, int64_t si,
-                 int64_t sj);
-void cuda_simmax_bwd_image(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt, int64_t Q,
-                           int64_t Z, int64_t si, int64_t sj);
-void cuda_simmax_bwd_text(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt, int64_t Q,
-                          int64_t Z, int64_t si, int64_t sj);
+void cuda_simmax(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
+                 int64_t si, int64_t sj);
+void cuda_simmax_bwd_image(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
+                           int64_t Q, int64_t Z, int64_t si, int64_t sj);
+void cuda_simmax_bwd_text(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt,
+                          int64_t Q, int64_t Z, int64_t si, int64_t sj);
 void cuda_itc_loss(const ItcLoss *l);
 void cuda_negatives(const Negatives *n);
 void cuda_xent(const Xent *x);
@@ -83,22 +91,20 @@ void cuda_sum(float *out, const float *x, int64_t n, bool add);
 void cuda_sumsq(double *out, const float *g, int64_t n, bool add);
 void cuda_grad_scale(float *scale, float *norm_out, const double *sumsq, float max_norm);
 
-/* dst[k][c] += sum over p < parts of partial[(k parts + p) stride + c], c < C, for up to three k; a NULL dst is left out. In
- * order of p: the second half of every sum over rows. */
+/* dst[k][c] += sum over p < parts of partial[(k parts + p) stride + c], c < C, for up to three k; a NULL dst is left
+ * out. In order of p: the second half of every sum over rows. */
 void cuda_add_partials(float *const dst[3], const float *partial, int parts, int64_t stride, int64_t C);
 /* c(m,n) = [c +] sums(m,n) + bias(n); sums (dense) or bias may be NULL. */
-void cuda_gemm_finish(void *c, DType ct, int64_t ldc, const float *sums, const void *bias, DType bt, int64_t m, int64_t n, bool add);
-cudaError_t cuda_probe(void);                       /* whether this build has code for the current GPU */
+void cuda_gemm_finish(void *c, DType ct, int64_t ldc, const float *sums, const void *bias, DType bt, int64_t m,
+                      int64_t n, bool add);
+/* cudnn.c, asked by attention.cu: true when cuDNN has the whole plan in hand. */
+bool cuda_attention_by_cudnn(const Attn *a);
+cudaError_t cuda_probe(void); /* whether this build has code for the current GPU */
 #ifdef __cplusplus
 }
 #endif
 
-/* cudnn.c: attention forward by cuDNN from now on, for the plans it can take; a sentence when there is no cuDNN. The second
- * is asked by attention.cu: true when it has enqueued the whole plan. */
-#ifdef __cplusplus
-extern "C"
-#endif
-bool cuda_attention_by_cudnn(const Attn *a);
+/* cudnn.c: attention forward by cuDNN from now on, for the plans it can take; a sentence when there is no cuDNN. */
 Status cuda_attention_cudnn(bool on);
 
 Status cuda_comm_open(const void *id, int rank, int ranks);
@@ -107,6 +113,5 @@ void cuda_all_reduce(float *x, int64_t n, bool bf16_wire);
 void cuda_all_reduce_wait(void);
 void cuda_all_gather(void *dst, const void *src, size_t bytes_a_rank);
 void cuda_comm_close(void);
-void cuda_gemm_close(void);
 
 #endif

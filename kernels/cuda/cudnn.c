@@ -1,25 +1,26 @@
-/* cudnn: attention forward by cuDNN's fused scaled-dot-product operation, as an alternative to ours where a plan is regular.
- * The only file that includes cudnn.h; the library is loaded when it is asked for (attention: cudnn), absent is a sentence.
+/* cudnn: attention forward by cuDNN's fused scaled-dot-product operation, as an alternative to ours where a plan is
+ * regular. The only file that includes cudnn.h; the library is loaded when it is asked for (attention: cudnn), absent
+ * is a sentence.
  *
- * What it can take: bf16, no dropout (its random bits are not ours), items without a second range, all with one number of rows
- * and of keys, in even steps through q and through k: the cross-attention of a wave whose images have the same users, the
- * queries of ITC, a ViT. A plan of several users an image is as many operations as users (the k-th user of every group is a
- * batch). For anything else the call says no and our kernel runs: so a run with `attention: cudnn` is always complete. o and lse
- * are written as ours are, so the backward is ours either way.
+ * What it can take: bf16, no dropout (its random bits are not ours), items without a second range, all with one number
+ * of rows and of keys, in even steps through q and through k: the cross-attention of a wave whose images have the same
+ * users, the queries of ITC, a ViT. A plan of several users an image is as many operations as users (the k-th user of
+ * every group is a batch). For anything else the call says no and our kernel runs: so a run with `attention: cudnn` is
+ * always complete. o and lse are written as ours are, so the backward is ours either way.
  *
- * A graph of one operation (CUDNN_BACKEND_OPERATION_SDPA_FWD) is built once for each shape and kept: q (B,H,Sq,D) with the
- * strides of our rows, statistics straight into lse. tests/bench/cudnn_deviceless.c asks the real cuDNN on a machine without a
- * GPU whether it builds these plans for an H100. */
+ * A graph of one operation (CUDNN_BACKEND_OPERATION_SDPA_FWD) is built once for each shape and kept: q (B,H,Sq,D) with
+ * the strides of our rows, statistics straight into lse. tests/bench/cudnn_deviceless.c asks the real cuDNN on a
+ * machine without a GPU whether it builds these plans for an H100. */
 #include <cudnn.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
 
-#define CUDNN_LIST(X)                                                                                                      \
-    X(cudnnCreate) X(cudnnDestroy) X(cudnnSetStream) X(cudnnGetVersion) X(cudnnGetErrorString) X(cudnnGetLastErrorString)  \
-    X(cudnnBackendCreateDescriptor) X(cudnnBackendDestroyDescriptor) X(cudnnBackendSetAttribute)                           \
-    X(cudnnBackendGetAttribute) X(cudnnBackendFinalize) X(cudnnBackendExecute)
+#define CUDNN_LIST(X)                                                                                                  \
+    X(cudnnCreate) X(cudnnSetStream) X(cudnnGetVersion) X(cudnnGetErrorString)                         \
+    X(cudnnGetLastErrorString) X(cudnnBackendCreateDescriptor) X(cudnnBackendDestroyDescriptor)                        \
+    X(cudnnBackendSetAttribute) X(cudnnBackendGetAttribute) X(cudnnBackendFinalize) X(cudnnBackendExecute)
 
 static struct {
 #define X(f) __typeof__(f) *f;
@@ -28,12 +29,14 @@ static struct {
 } dnn;
 
 /* One operation: strides in elements; B items of Sq rows and Sk keys. */
-typedef struct { int64_t B, H, Sq, Sk, D, ldq, ldk, ldv, ldo, step_q, step_k; } Shape;
+typedef struct {
+    int64_t B, H, Sq, Sk, D, ldq, ldk, ldv, ldo, step_q, step_k;
+} Shape;
 
 enum { PARTS = 16, UID_Q = 1, UID_K, UID_V, UID_O, UID_STATS, UID_SCALE, UIDS = UID_SCALE };
 typedef struct {
     Shape shape;
-    bool built;                          /* false: cuDNN refused this shape, ours takes it */
+    bool built; /* false: cuDNN refused this shape, ours takes it */
     cudnnBackendDescriptor_t part[PARTS], plan;
     int parts;
     int64_t workspace;
@@ -58,9 +61,10 @@ static Status load(void) {
     return my.library ? OK : err_set(ERR_MISSING, "attention: cudnn needs cuDNN 9: %s", why);
 }
 
-/* ---- building a graph: the first failure ends it ------------------------------------------------------------------- */
+/* ---- building a graph: the first failure ends it --------------------------------------------------------------- */
 
-static bool set(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t n, const void *value) {
+static bool set(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                int64_t n, const void *value) {
     return d && dnn.cudnnBackendSetAttribute(d, name, type, n, value) == CUDNN_STATUS_SUCCESS;
 }
 static bool set_part(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendDescriptor_t value) {
@@ -79,31 +83,38 @@ static cudnnBackendDescriptor_t finished(bool ok, cudnnBackendDescriptor_t d) {
     return ok && dnn.cudnnBackendFinalize(d) == CUDNN_STATUS_SUCCESS ? d : NULL;
 }
 
-static cudnnBackendDescriptor_t tensor(Plan *p, int64_t uid, cudnnDataType_t type, const int64_t dims[4], const int64_t strides[4], bool by_value) {
+static cudnnBackendDescriptor_t tensor(Plan *p, int64_t uid, cudnnDataType_t type, const int64_t dims[4],
+                                       const int64_t strides[4], bool by_value) {
     cudnnBackendDescriptor_t d = part(p, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     int64_t align = type == CUDNN_DATA_FLOAT ? 4 : 16;
-    bool ok = set(d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &uid) && set(d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type) &&
-              set(d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, dims) && set(d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, strides) &&
+    bool ok = set(d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &uid) &&
+              set(d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type) &&
+              set(d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, dims) &&
+              set(d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, strides) &&
               set(d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align) &&
               (!by_value || set(d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &by_value));
     return finished(ok, d);
 }
 
 /* Rows of heads side by side: (items, heads, rows, D). */
-static cudnnBackendDescriptor_t rows_tensor(Plan *p, int64_t uid, const Shape *s, int64_t rows, int64_t step, int64_t ld) {
-    return tensor(p, uid, CUDNN_DATA_BFLOAT16, (int64_t[]){s->B, s->H, rows, s->D}, (int64_t[]){step * ld, s->D, ld, 1}, false);
+static cudnnBackendDescriptor_t rows_tensor(Plan *p, int64_t uid, const Shape *s, int64_t rows, int64_t step,
+                                            int64_t ld) {
+    return tensor(p, uid, CUDNN_DATA_BFLOAT16, (int64_t[]){s->B, s->H, rows, s->D}, (int64_t[]){step * ld, s->D, ld, 1},
+                  false);
 }
 
 static cudnnBackendDescriptor_t operation(Plan *p, const Shape *s) {
     cudnnBackendDescriptor_t op = part(p, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
     const int64_t one[4] = {1, 1, 1, 1};
-    bool ok = set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, rows_tensor(p, UID_Q, s, s->Sq, s->step_q, s->ldq)) &&
-              set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, rows_tensor(p, UID_K, s, s->Sk, s->step_k, s->ldk)) &&
-              set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, rows_tensor(p, UID_V, s, s->Sk, s->step_k, s->ldv)) &&
-              set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, rows_tensor(p, UID_O, s, s->Sq, s->step_q, s->ldo)) &&
-              set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC,
-                       tensor(p, UID_STATS, CUDNN_DATA_FLOAT, (int64_t[]){s->B, s->H, s->Sq, 1}, (int64_t[]){s->step_q * s->H, 1, s->H, 1}, false)) &&
-              set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, tensor(p, UID_SCALE, CUDNN_DATA_FLOAT, one, one, true));
+    bool ok =
+        set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, rows_tensor(p, UID_Q, s, s->Sq, s->step_q, s->ldq)) &&
+        set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, rows_tensor(p, UID_K, s, s->Sk, s->step_k, s->ldk)) &&
+        set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, rows_tensor(p, UID_V, s, s->Sk, s->step_k, s->ldv)) &&
+        set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, rows_tensor(p, UID_O, s, s->Sq, s->step_q, s->ldo)) &&
+        set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC,
+                 tensor(p, UID_STATS, CUDNN_DATA_FLOAT, (int64_t[]){s->B, s->H, s->Sq, 1},
+                        (int64_t[]){s->step_q * s->H, 1, s->H, 1}, false)) &&
+        set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, tensor(p, UID_SCALE, CUDNN_DATA_FLOAT, one, one, true));
     return finished(ok, op);
 }
 
@@ -116,20 +127,28 @@ static bool build(Plan *p, const Shape *s, cudnnHandle_t handle, cudnnBackendDes
     graph = finished(ok, graph);
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     for (int i = 0; graph && i < 2; i++) {
-        cudnnBackendDescriptor_t h = part(p, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR), config = part(p, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+        cudnnBackendDescriptor_t h = part(p, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR),
+                                 config = part(p, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
         cudnnBackendDescriptor_t plan = part(p, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
         int64_t n = 0;
         h = finished(set_part(h, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph) &&
                          set(h, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &modes[i]) &&
-                         (!device || set_part(h, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, device)), h);
+                         (!device || set_part(h, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, device)),
+                     h);
         if (!h || !config ||
-            dnn.cudnnBackendGetAttribute(h, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &config) != CUDNN_STATUS_SUCCESS || n < 1)
+            dnn.cudnnBackendGetAttribute(h, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n,
+                                         &config) != CUDNN_STATUS_SUCCESS ||
+            n < 1)
             continue;
-        p->plan = finished(set_part(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config) &&
-                               (!handle || set(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle)) &&
-                               (!device || set_part(plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device)), plan);
-        if (!p->plan || dnn.cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, &p->workspace) !=
-                            CUDNN_STATUS_SUCCESS || p->workspace > WS_COMPUTE)
+        p->plan =
+            finished(set_part(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config) &&
+                         (!handle || set(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle)) &&
+                         (!device || set_part(plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device)),
+                     plan);
+        if (!p->plan ||
+            dnn.cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n,
+                                         &p->workspace) != CUDNN_STATUS_SUCCESS ||
+            p->workspace > WS_COMPUTE)
             continue;
         p->built = true;
         break;
@@ -145,7 +164,7 @@ static void forget(Plan *p) {
 static Plan *plan_for(const Shape *s) {
     for (int i = 0; i < my.plans; i++)
         if (!memcmp(&my.plan[i].shape, s, sizeof *s)) return &my.plan[i];
-    if (my.plans == PLANS) {                                 /* batches of many sizes: start over */
+    if (my.plans == PLANS) { /* batches of many sizes: start over */
         for (int i = 0; i < PLANS; i++) forget(&my.plan[i]);
         my.plans = 0;
     }
@@ -154,7 +173,7 @@ static Plan *plan_for(const Shape *s) {
     return p;
 }
 
-/* ---- use ---------------------------------------------------------------------------------------------------------- */
+/* ---- use ------------------------------------------------------------------------------------------------------- */
 
 Status cuda_attention_cudnn(bool on) {
     my.on = false;
@@ -163,7 +182,9 @@ Status cuda_attention_cudnn(bool on) {
     if (st != OK) return st;
     cudnnStatus_t s = my.handle ? CUDNN_STATUS_SUCCESS : dnn.cudnnCreate(&my.handle);
     if (s == CUDNN_STATUS_SUCCESS) s = dnn.cudnnSetStream(my.handle, cuda.compute);
-    if (s != CUDNN_STATUS_SUCCESS) return err_set(ERR_DEVICE, "cuDNN %zu does not start on GPU %d: %s", dnn.cudnnGetVersion(), cuda.device, dnn.cudnnGetErrorString(s));
+    if (s != CUDNN_STATUS_SUCCESS)
+        return err_set(ERR_DEVICE, "cuDNN %zu does not start on GPU %d: %s", dnn.cudnnGetVersion(), cuda.device,
+                       dnn.cudnnGetErrorString(s));
     my.on = true;
     return OK;
 }
@@ -172,12 +193,22 @@ Status cuda_attention_cudnn(bool on) {
 static bool regular(const Attn *a, int32_t users, int32_t k, Shape *s) {
     const AttnPlan *p = a->plan;
     const AttnItem *first = &p->host_items[k], *second = p->ngroups > 1 ? first + users : first;
-    *s = (Shape){.B = p->ngroups, .H = a->H, .Sq = first->nq, .Sk = first->na, .D = a->D, .ldq = a->ldq, .ldk = a->ldk, .ldv = a->ldv, .ldo = a->ldo,
-                 .step_q = p->ngroups > 1 ? second->q0 - first->q0 : first->nq, .step_k = p->ngroups > 1 ? second->a0 - first->a0 : first->na};
+    *s = (Shape){.B = p->ngroups,
+                 .H = a->H,
+                 .Sq = first->nq,
+                 .Sk = first->na,
+                 .D = a->D,
+                 .ldq = a->ldq,
+                 .ldk = a->ldk,
+                 .ldv = a->ldv,
+                 .ldo = a->ldo,
+                 .step_q = p->ngroups > 1 ? second->q0 - first->q0 : first->nq,
+                 .step_k = p->ngroups > 1 ? second->a0 - first->a0 : first->na};
     for (int32_t g = 0; g < p->ngroups; g++) {
         const AttnItem *it = &p->host_items[k + g * users];
-        if (p->host_groups[g].nitems != users || p->host_groups[g].item0 != g * users || it->nb || !it->na || it->nq != s->Sq || it->na != s->Sk ||
-            it->q0 != first->q0 + g * s->step_q || it->a0 != first->a0 + g * s->step_k)
+        if (p->host_groups[g].nitems != users || p->host_groups[g].item0 != g * users || it->nb || !it->na ||
+            it->nq != s->Sq || it->na != s->Sk || it->q0 != first->q0 + g * s->step_q ||
+            it->a0 != first->a0 + g * s->step_k)
             return false;
     }
     return s->step_q >= s->Sq && s->step_k >= s->Sk && s->D % 8 == 0 && s->D <= 128;
@@ -186,8 +217,12 @@ static bool regular(const Attn *a, int32_t users, int32_t k, Shape *s) {
 static bool run(const Attn *a, const Plan *p, int64_t q0, int64_t a0) {
     cudnnBackendDescriptor_t v = NULL;
     float scale = a->scale;
-    void *where[UIDS] = {(bf16 *)(uintptr_t)a->q + q0 * a->ldq, (bf16 *)(uintptr_t)a->k + a0 * a->ldk, (bf16 *)(uintptr_t)a->v + a0 * a->ldv,
-                         (bf16 *)a->o + q0 * a->ldo, a->lse + q0 * a->H, &scale};
+    void *where[UIDS] = {(bf16 *)(uintptr_t)a->q + q0 * a->ldq,
+                         (bf16 *)(uintptr_t)a->k + a0 * a->ldk,
+                         (bf16 *)(uintptr_t)a->v + a0 * a->ldv,
+                         (bf16 *)a->o + q0 * a->ldo,
+                         a->lse + q0 * a->H,
+                         &scale};
     const int64_t uid[UIDS] = {UID_Q, UID_K, UID_V, UID_O, UID_STATS, UID_SCALE};
     void *space = cuda_workspace((size_t)p->workspace, "attention by cuDNN");
     bool ok = dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &v) == CUDNN_STATUS_SUCCESS &&
@@ -198,8 +233,8 @@ static bool run(const Attn *a, const Plan *p, int64_t q0, int64_t a0) {
     if (!ok) {
         char why[256] = "";
         dnn.cudnnGetLastErrorString(why, sizeof why);
-        cuda_fail(ERR_DEVICE, "cuDNN: attention of %lld items, %lld rows, %lld keys: %s", (long long)p->shape.B, (long long)p->shape.Sq,
-                  (long long)p->shape.Sk, why);
+        cuda_fail(ERR_DEVICE, "cuDNN: attention of %lld items, %lld rows, %lld keys: %s", (long long)p->shape.B,
+                  (long long)p->shape.Sq, (long long)p->shape.Sk, why);
     }
     if (v) dnn.cudnnBackendDestroyDescriptor(v);
     cuda_launched("attention (cuDNN)");
@@ -213,7 +248,7 @@ bool cuda_attention_by_cudnn(const Attn *a) {
     Plan *plans[8];
     Shape s;
     if (users > 8) return false;
-    for (int32_t k = 0; k < users; k++) {                    /* all or none */
+    for (int32_t k = 0; k < users; k++) { /* all or none */
         if (!regular(a, users, k, &s)) return false;
         Plan *known = plan_for(&s);
         if (!known->built) return false;

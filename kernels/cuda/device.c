@@ -1,13 +1,13 @@
 /* device: the GPU itself: memory, streams, what went wrong, and the two structs of functions.
  *
- * Order. Kernels run on the compute stream in the order of the calls. prefetch() copies on a stream of its own, after the
- * compute that was enqueued before the call; compute enqueued after prefetch_wait() sees the data. So the copy of batch
- * n + 1 runs beside step n when it is asked for before step n is enqueued:
- *     prefetch_wait();  prefetch(other buffer, batch n + 1);  ...step n...
- * Collectives run on a third stream, between the compute before them and the compute after all_reduce_wait().
+ * Order. Kernels run on the compute stream in the order of the calls. prefetch() copies on a stream of its own, after
+ * the compute that was enqueued before the call; compute enqueued after prefetch_wait() sees the data. So the copy of
+ * batch n + 1 runs beside step n when it is asked for before step n is enqueued: prefetch_wait();  prefetch(other
+ * buffer, batch n + 1);  ...step n... Collectives run on a third stream, between the compute before them and the
+ * compute after all_reduce_wait().
  *
- * No CUDA graphs: rows are packed, so sizes, pointers and grids change from batch to batch and a graph would live for one
- * step. The launches of a step (about 900, 4 us each) hide behind its 30 ms of work.
+ * No CUDA graphs: rows are packed, so sizes, pointers and grids change from batch to batch and a graph would live for
+ * one step. The launches of a step (about 900, 4 us each) hide behind its 30 ms of work.
  *
  * Errors. A refused launch is known at once and by name. A kernel that fails on the GPU is known at the next wait: the
  * message then lists the last kernels enqueued, and CUDA_LAUNCH_BLOCKING=1 makes it name the one. */
@@ -38,15 +38,14 @@ static struct {
     pthread_mutex_t lock;
     Status st;
     char text[512];
-    const char *recent[RECENT];             /* the last kernels enqueued, a ring */
+    const char *recent[RECENT]; /* the last kernels enqueued, a ring */
     unsigned launches;
-    const char *range[RANGES];              /* mark()s that are open, for messages */
+    const char *range[RANGES]; /* mark()s that are open, for messages */
     int depth;
     cudaEvent_t compute_at, copy_at;
-    int users;                              /* backends open; both element types share the GPU */
 } me = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* ---- what went wrong ---------------------------------------------------------------------------------------------- */
+/* ---- what went wrong ------------------------------------------------------------------------------------------- */
 
 void cuda_fail(Status st, const char *fmt, ...) {
     pthread_mutex_lock(&me.lock);
@@ -80,29 +79,31 @@ bool cuda_ok(cudaError_t e, const char *what) {
     char kernels[256];
     const char *in = me.depth > 0 && me.depth <= RANGES ? me.range[me.depth - 1] : NULL;
     if (e == cudaErrorECCUncorrectable)
-        cuda_fail(ERR_DEVICE, "GPU %d (%s) has a memory error that it could not correct (ECC): reset it or take another one", cuda.device,
-                  cuda.name);
+        cuda_fail(ERR_DEVICE,
+                  "GPU %d (%s) has a memory error that it could not correct (ECC): reset it or take another one",
+                  cuda.device, cuda.name);
     else
-        cuda_fail(ERR_DEVICE, "GPU %d (%s) failed in %s%s%s: %s (%s); last enqueued: %s%s", cuda.device, cuda.name, what, in ? " of " : "",
-                  in ? in : "", cudaGetErrorString(e), cudaGetErrorName(e), recent_kernels(kernels, sizeof kernels),
+        cuda_fail(ERR_DEVICE, "GPU %d (%s) failed in %s%s%s: %s (%s); last enqueued: %s%s", cuda.device, cuda.name,
+                  what, in ? " of " : "", in ? in : "", cudaGetErrorString(e), cudaGetErrorName(e),
+                  recent_kernels(kernels, sizeof kernels),
                   me.launches ? "; CUDA_LAUNCH_BLOCKING=1 tells which of them" : "nothing");
     return false;
 }
 
 void cuda_launched(const char *kernel) {
     me.recent[me.launches++ % RECENT] = kernel;
-    if (me.launches == 2 * RECENT) me.launches = RECENT;     /* never wraps, keeps its place in the ring */
+    if (me.launches == 2 * RECENT) me.launches = RECENT; /* never wraps, keeps its place in the ring */
     cudaError_t e = cudaPeekAtLastError();
     if (e != cudaSuccess) cuda_ok(e, kernel);
 }
 
 static Status cuda_status(void) {
-    if (me.st == OK && me.users) cuda_ok(cudaPeekAtLastError(), "an earlier call");
+    if (me.st == OK && cuda.compute) cuda_ok(cudaPeekAtLastError(), "an earlier call");
     if (me.st == OK) return cuda_comm_status();
     return err_set(me.st, "%s", me.text);
 }
 
-/* ---- libraries that are loaded when needed ------------------------------------------------------------------------- */
+/* ---- libraries that are loaded when needed --------------------------------------------------------------------- */
 
 void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const char **why) {
     static char text[256];
@@ -125,18 +126,18 @@ void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const c
     return lib;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
 
 static Status cuda_alloc(void **p, size_t bytes) {
     *p = NULL;
     cudaError_t e = cudaMalloc(p, bytes ? bytes : 1);
     if (e == cudaSuccess) return OK;
     if (e != cudaErrorMemoryAllocation) return cuda_ok(e, "cudaMalloc"), cuda_status();
-    cudaGetLastError();                                      /* running out is answered, not remembered */
+    cudaGetLastError(); /* running out is answered, not remembered */
     size_t left = 0, all = 0;
     cudaMemGetInfo(&left, &all);
-    return err_set(ERR_MEMORY, "GPU %d (%s): %.2f GiB are wanted in one piece, %.2f of %.2f GiB are free", cuda.device, cuda.name,
-                   (double)bytes / GIB, (double)left / GIB, (double)all / GIB);
+    return err_set(ERR_MEMORY, "GPU %d (%s): %.2f GiB are wanted in one piece, %.2f of %.2f GiB are free", cuda.device,
+                   cuda.name, (double)bytes / GIB, (double)left / GIB, (double)all / GIB);
 }
 
 static void cuda_release(void *p) {
@@ -149,7 +150,8 @@ static Status cuda_host_alloc(void **p, size_t bytes) {
     if (e == cudaSuccess) return OK;
     if (e != cudaErrorMemoryAllocation) return cuda_ok(e, "cudaHostAlloc"), cuda_status();
     cudaGetLastError();
-    return err_set(ERR_MEMORY, "%.2f GiB of pinned host memory are wanted and were refused (free memory? ulimit -l?)", (double)bytes / GIB);
+    return err_set(ERR_MEMORY, "%.2f GiB of pinned host memory are wanted and were refused (free memory? ulimit -l?)",
+                   (double)bytes / GIB);
 }
 
 static void cuda_host_release(void *p) {
@@ -157,15 +159,17 @@ static void cuda_host_release(void *p) {
 }
 
 static void cuda_set_workspace(void *p, size_t bytes) {
-    BUG_ON(p && bytes < (size_t)WS_COMPUTE + WS_COMM, "cuda: a workspace of %zu bytes, %d are needed", bytes, WS_COMPUTE + WS_COMM);
+    BUG_ON(p && bytes < (size_t)WS_COMPUTE + WS_COMM, "cuda: a workspace of %zu bytes, %d are needed", bytes,
+           WS_COMPUTE + WS_COMM);
     cuda.workspace = p;
 }
 
 void *cuda_workspace(size_t bytes, const char *op) {
     BUG_ON(!cuda.workspace, "cuda: %s before set_workspace", op);
     if (bytes <= WS_COMPUTE) return cuda.workspace;
-    cuda_fail(ERR_MEMORY, "%s needs %zu bytes of workspace, %d are set aside: its shape is beyond what this build serves", op, bytes,
-              WS_COMPUTE);
+    cuda_fail(ERR_MEMORY,
+              "%s needs %zu bytes of workspace, %d are set aside: its shape is beyond what this build serves", op,
+              bytes, WS_COMPUTE);
     return NULL;
 }
 
@@ -176,10 +180,14 @@ static void cuda_zero(void *p, size_t bytes) {
 static void move(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, const char *what) {
     if (bytes) cuda_ok(cudaMemcpyAsync(dst, src, bytes, kind, cuda.compute), what);
 }
-static void cuda_copy(void *dst, const void *src, size_t bytes) { move(dst, src, bytes, cudaMemcpyDeviceToDevice, "copy"); }
-static void cuda_upload(void *dst, const void *src, size_t bytes) { move(dst, src, bytes, cudaMemcpyHostToDevice, "upload"); }
+static void cuda_copy(void *dst, const void *src, size_t bytes) {
+    move(dst, src, bytes, cudaMemcpyDeviceToDevice, "copy");
+}
+static void cuda_upload(void *dst, const void *src, size_t bytes) {
+    move(dst, src, bytes, cudaMemcpyHostToDevice, "upload");
+}
 static void cuda_download(void *dst, const void *src, size_t bytes) {
-    if (cuda_failed()) memset(dst, 0, bytes);                /* the caller asks status(); no random numbers meanwhile */
+    if (cuda_failed()) memset(dst, 0, bytes); /* the caller asks status(); no random numbers meanwhile */
     move(dst, src, bytes, cudaMemcpyDeviceToHost, "download");
     cuda_ok(cudaStreamSynchronize(cuda.compute), "download");
 }
@@ -214,30 +222,31 @@ static void cuda_mark(const char *name) {
 #endif
 }
 
-/* ---- the structs -------------------------------------------------------------------------------------------------- */
+/* ---- the structs ----------------------------------------------------------------------------------------------- */
 
-#define COMMON                                                                                                              \
-    .name = "cuda", .unified = false, .alloc = cuda_alloc, .release = cuda_release, .host_alloc = cuda_host_alloc,          \
-    .host_release = cuda_host_release, .set_workspace = cuda_set_workspace, .workspace = (size_t)WS_COMPUTE + WS_COMM,      \
-    .zero = cuda_zero, .copy = cuda_copy, .upload = cuda_upload, .download = cuda_download, .prefetch = cuda_prefetch,      \
-    .prefetch_wait = cuda_prefetch_wait, .sync = cuda_sync, .status = cuda_status, .mark = cuda_mark, .unfold = cuda_unfold, \
-    .simmax = cuda_simmax, .simmax_bwd_image = cuda_simmax_bwd_image, .simmax_bwd_text = cuda_simmax_bwd_text,              \
-    .itc_loss = cuda_itc_loss, .negatives = cuda_negatives, .xent = cuda_xent, .cast = cuda_cast, .axpy = cuda_axpy,        \
-    .sum = cuda_sum, .sumsq = cuda_sumsq, .grad_scale = cuda_grad_scale, .comm_open = cuda_comm_open,                       \
-    .comm_id = cuda_comm_id, .all_reduce = cuda_all_reduce, .all_reduce_wait = cuda_all_reduce_wait,                        \
-    .all_gather = cuda_all_gather, .comm_close = cuda_comm_close
+#define COMMON                                                                                                         \
+    .name = "cuda", .unified = false, .alloc = cuda_alloc, .release = cuda_release, .host_alloc = cuda_host_alloc,     \
+    .host_release = cuda_host_release, .set_workspace = cuda_set_workspace, .workspace = (size_t)WS_COMPUTE + WS_COMM, \
+    .zero = cuda_zero, .copy = cuda_copy, .upload = cuda_upload, .download = cuda_download, .prefetch = cuda_prefetch, \
+    .prefetch_wait = cuda_prefetch_wait, .sync = cuda_sync, .status = cuda_status, .mark = cuda_mark,                  \
+    .unfold = cuda_unfold, .simmax = cuda_simmax, .simmax_bwd_image = cuda_simmax_bwd_image,                           \
+    .simmax_bwd_text = cuda_simmax_bwd_text, .itc_loss = cuda_itc_loss, .negatives = cuda_negatives,                   \
+    .xent = cuda_xent, .cast = cuda_cast, .axpy = cuda_axpy, .sum = cuda_sum, .sumsq = cuda_sumsq,                     \
+    .grad_scale = cuda_grad_scale, .comm_open = cuda_comm_open, .comm_id = cuda_comm_id,                               \
+    .all_reduce = cuda_all_reduce, .all_reduce_wait = cuda_all_reduce_wait, .all_gather = cuda_all_gather,             \
+    .comm_close = cuda_comm_close
 
-#define TYPED(P)                                                                                                            \
-    .gemm = P##gemm, .colsum = P##colsum, .gelu = P##gelu, .gelu_bwd = P##gelu_bwd, .add_norm = P##add_norm,                \
-    .add_norm_bwd = P##add_norm_bwd, .embed = P##embed, .embed_bwd = P##embed_bwd, .attention = P##attention,               \
-    .attention_bwd = P##attention_bwd, .normalize = P##normalize, .fold = P##fold, .l2norm = P##l2norm,                     \
-    .l2norm_bwd = P##l2norm_bwd, .segment_mean = P##segment_mean, .segment_mean_bwd = P##segment_mean_bwd,                  \
+#define TYPED(P)                                                                                                       \
+    .gemm = P##gemm, .colsum = P##colsum, .gelu = P##gelu, .gelu_bwd = P##gelu_bwd, .add_norm = P##add_norm,           \
+    .add_norm_bwd = P##add_norm_bwd, .embed = P##embed, .embed_bwd = P##embed_bwd, .attention = P##attention,          \
+    .attention_bwd = P##attention_bwd, .normalize = P##normalize, .fold = P##fold, .l2norm = P##l2norm,                \
+    .l2norm_bwd = P##l2norm_bwd, .segment_mean = P##segment_mean, .segment_mean_bwd = P##segment_mean_bwd,             \
     .copy_rows = P##copy_rows, .adamw = P##adamw
 
 static const Backend backend_cuda_f32 = {.elem = DT_F32, COMMON, TYPED(cuda_f32_)};
 static const Backend backend_cuda_bf16 = {.elem = DT_BF16, COMMON, TYPED(cuda_bf16_)};
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
 static Status choose(int local_rank) {
     int n = 0;
@@ -246,15 +255,21 @@ static Status choose(int local_rank) {
     if (e == cudaErrorInsufficientDriver && (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0))
         return err_set(ERR_DEVICE, "no NVIDIA driver is installed here; device=cpu works without");
     if (e == cudaErrorInsufficientDriver)
-        return err_set(ERR_DEVICE, "the NVIDIA driver serves CUDA %d.%d, this program was built with %d.%d: update the driver", driver / 1000,
-                       driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return err_set(ERR_DEVICE,
+                       "the NVIDIA driver serves CUDA %d.%d, this program was built with %d.%d: update the driver",
+                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0))
-        return err_set(ERR_DEVICE, "no GPU is visible here (nvidia-smi lists them; CUDA_VISIBLE_DEVICES may hide them); device=cpu works without");
-    if (e != cudaSuccess) return err_set(ERR_DEVICE, "the NVIDIA driver does not answer: %s (%s)", cudaGetErrorString(e), cudaGetErrorName(e));
+        return err_set(ERR_DEVICE, "no GPU is visible here (nvidia-smi lists them, CUDA_VISIBLE_DEVICES may hide "
+                                   "them); device=cpu works without");
+    if (e != cudaSuccess)
+        return err_set(ERR_DEVICE, "the NVIDIA driver does not answer: %s (%s)", cudaGetErrorString(e),
+                       cudaGetErrorName(e));
     if (local_rank >= n && n > 1)
-        return err_set(ERR_DEVICE, "process %d of this machine has no GPU of its own: %d are visible; start as many processes as GPUs",
-                       local_rank, n);
-    cuda.device = local_rank % n;                            /* one visible GPU: the launcher chose it for us */
+        return err_set(
+            ERR_DEVICE,
+            "process %d of this machine has no GPU of its own: %d are visible; start as many processes as GPUs",
+            local_rank, n);
+    cuda.device = local_rank % n; /* one visible GPU: the launcher chose it for us */
     return OK;
 }
 
@@ -265,24 +280,28 @@ static Status open_device(int local_rank) {
     cudaError_t e = cudaGetDeviceProperties(&prop, cuda.device);
     if (e == cudaSuccess) e = cudaSetDevice(cuda.device);
     if (e != cudaSuccess)
-        return err_set(ERR_DEVICE, "GPU %d cannot be used: %s (%s)", cuda.device, cudaGetErrorString(e), cudaGetErrorName(e));
+        return err_set(ERR_DEVICE, "GPU %d cannot be used: %s (%s)", cuda.device, cudaGetErrorString(e),
+                       cudaGetErrorName(e));
     snprintf(cuda.name, sizeof cuda.name, "%.100s", prop.name);
     cuda.sms = prop.multiProcessorCount;
     cuda.cc = prop.major * 10 + prop.minor;
     cuda.shared_max = prop.sharedMemPerBlockOptin;
     if (cuda.cc < 80 || (e = cuda_probe()) == cudaErrorNoKernelImageForDevice)
-        return err_set(ERR_DEVICE, "GPU %d (%s) has compute capability %d.%d; 8.0 (A100) or newer is needed", cuda.device, cuda.name, prop.major,
-                       prop.minor);
+        return err_set(ERR_DEVICE, "GPU %d (%s) has compute capability %d.%d; 8.0 (A100) or newer is needed",
+                       cuda.device, cuda.name, prop.major, prop.minor);
     if (e == cudaErrorUnsupportedPtxVersion)
-        return err_set(ERR_DEVICE, "GPU %d (%s) is newer than this program, and the driver is too old to translate for it: update the driver",
-                       cuda.device, cuda.name);
+        return err_set(
+            ERR_DEVICE,
+            "GPU %d (%s) is newer than this program, and the driver is too old to translate for it: update the driver",
+            cuda.device, cuda.name);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.compute, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.copy, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.comm, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.compute_at, cudaEventDisableTiming);
     if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.copy_at, cudaEventDisableTiming);
     if (e != cudaSuccess)
-        return err_set(ERR_DEVICE, "GPU %d (%s) cannot be used: %s (%s)", cuda.device, cuda.name, cudaGetErrorString(e), cudaGetErrorName(e));
+        return err_set(ERR_DEVICE, "GPU %d (%s) cannot be used: %s (%s)", cuda.device, cuda.name, cudaGetErrorString(e),
+                       cudaGetErrorName(e));
     return OK;
 }
 
@@ -296,7 +315,6 @@ Status backend_cuda(const Backend **b, DType elem, int local_rank) {
             return st;
         }
     }
-    me.users++;
     *b = elem == DT_F32 ? &backend_cuda_f32 : &backend_cuda_bf16;
     return OK;
 }

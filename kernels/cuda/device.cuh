@@ -1,21 +1,23 @@
-/* device: what the kernels share. Loads and stores of eight elements, conversions, sums over a warp and a block, dropout.
+/* device: what the kernels share. Loads and stores of eight elements, conversions, sums over a warp and a block,
+ * dropout.
  *
- * T is float or bf16 (the bits, as in dtype.h). Eight elements are the unit of everything: 16 bytes of bf16, one Philox call
- * of dropout. Sums run in a fixed order (butterfly in a warp, warps in order), so the same input gives the same bits. */
+ * T is float or bf16 (the bits, as in dtype.h). Eight elements are the unit of everything: 16 bytes of bf16, one Philox
+ * call of dropout. Sums run in a fixed order (butterfly in a warp, warps in order), so the same input gives the same
+ * bits. */
 #pragma once
 #include <cuda_runtime.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-#define _Noreturn [[noreturn]]          /* C's word, in err.h */
+#define _Noreturn [[noreturn]] /* C's word, in err.h */
 extern "C" {
 #include "kernels/cuda/cuda.h"
 }
 
 /* The two functions of the struct that a template makes. */
-#define EXPORT(name, params, args)                                      \
-    extern "C" void cuda_f32_##name params { name##_<float> args; }     \
+#define EXPORT(name, params, args)                                                                                     \
+    extern "C" void cuda_f32_##name params { name##_<float> args; }                                                    \
     extern "C" void cuda_bf16_##name params { name##_<bf16> args; }
 
 #define DEVICE static __device__ __forceinline__
@@ -62,7 +64,9 @@ DEVICE void store16(void *p, float a, float b, float c, float d) {
 DEVICE void store16(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
-DEVICE void store8(void *p, uint32_t a, uint32_t b) { asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(a), "r"(b) : "memory"); }
+DEVICE void store8(void *p, uint32_t a, uint32_t b) {
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(a), "r"(b) : "memory");
+}
 
 DEVICE void st8(float *p, const float v[8]) {
     store16(p, v[0], v[1], v[2], v[3]);
@@ -95,7 +99,8 @@ DEVICE float warp_max(float x) {
     for (int d = 16; d; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
     return x;
 }
-/* Over a whole block of up to 32 warps; every thread gets the result. `room`: 33 floats of shared memory, free again after. */
+/* Over a whole block of up to 32 warps; every thread gets the result. `room`: 33 floats of shared memory, free again
+ * after. */
 DEVICE float block_sum(float x, float *room) {
     int warps = (int)blockDim.x >> 5;
     x = warp_sum(x);
@@ -140,8 +145,8 @@ DEVICE float drop1(float v, const Dropout &d, RowKey row, uint32_t e) {
 }
 
 /* ---- columns in shared memory (gamma, beta, bias; sums by column) ----
- * A warp whose lane l wants columns 8l..8l+7 of a chunk of 256 reads 16 bytes twice. The two halves of each eight stand HALF
- * apart, so that neither those reads nor one column a lane meet bank conflicts. K chunks take K * CHUNK floats. */
+ * A warp whose lane l wants columns 8l..8l+7 of a chunk of 256 reads 16 bytes twice. The two halves of each eight stand
+ * HALF apart, so that neither those reads nor one column a lane meet bank conflicts. K chunks take K * CHUNK floats. */
 enum { HALF = 128 + 16, CHUNK = 2 * HALF };
 DEVICE int column_at(int c) { return (c >> 8) * CHUNK + (c >> 2 & 1) * HALF + (c >> 3 & 31) * 4 + (c & 3); }
 
@@ -150,7 +155,8 @@ template <int K> DEVICE void columns_load(float *room, const float *p, int C) {
         *(float4 *)(room + column_at(4 * i)) = 4 * i < C ? ((const float4 *)p)[i] : make_float4(0, 0, 0, 0);
 }
 DEVICE void columns_get(float v[8], const float *room, int chunk, int lane) {
-    float4 a = *(const float4 *)(room + chunk * CHUNK + lane * 4), b = *(const float4 *)(room + chunk * CHUNK + HALF + lane * 4);
+    float4 a = *(const float4 *)(room + chunk * CHUNK + lane * 4),
+           b = *(const float4 *)(room + chunk * CHUNK + HALF + lane * 4);
     v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
 }
 DEVICE void columns_put(float *room, int chunk, int lane, const float v[8]) {
@@ -158,8 +164,8 @@ DEVICE void columns_put(float *room, int chunk, int lane, const float v[8]) {
     *(float4 *)(room + chunk * CHUNK + HALF + lane * 4) = make_float4(v[4], v[5], v[6], v[7]);
 }
 
-/* Cuts N rows into `parts` strips for sums over rows whose C columns leave partial sums: enough strips to fill the GPU, few
- * enough that k arrays of partials fit in the workspace. */
+/* Cuts N rows into `parts` strips for sums over rows whose C columns leave partial sums: enough strips to fill the GPU,
+ * few enough that k arrays of partials fit in the workspace. */
 static inline int row_parts(int64_t N, int64_t C, int k, int per_part, int wanted) {
     int64_t fit = (int64_t)(WS_COMPUTE / sizeof(float)) / (C * k), parts = ceil_div(N, per_part);
     if (parts > wanted) parts = wanted;

@@ -3,18 +3,19 @@
  *   row r < nq:      u = query[r % Q]                            y = dropout((u - mean) rstd gamma + beta)
  *   row nq + t:      u = word[ids[t]] + pos[pos_id[t]]
  *
- *   dn = dy dropped out as y was;  g = dn gamma;  du = rstd (g - mean(g) - x^ mean(g x^));  dgamma = sum dn x^;  dbeta = sum dn
- *   dquery[j] += sum of du over r % Q == j;  dword[w] += sum over its rows;  dpos[p] likewise
+ *   dn = dy dropped out as y was;  g = dn gamma;  du = rstd (g - mean(g) - x^ mean(g x^));  dgamma = sum dn x^;  dbeta
+ * = sum dn dquery[j] += sum of du over r % Q == j;  dword[w] += sum over its rows;  dpos[p] likewise
  *
- * One warp a row; u is not stored, the backward adds the table rows up again (du, rounded to T, is). Then the text rows come
- * sorted by word and by position, and one block adds up all rows of one table row: no atomics.
+ * One warp a row; u is not stored, the backward adds the table rows up again (du, rounded to T, is). Then the text rows
+ * come sorted by word and by position, and one block adds up all rows of one table row: no atomics.
  *
- * Bytes (T of e bytes): forward reads nq C e + 2 nt C e of table rows (from L2, mostly) and writes NC e + 8N. Backward reads
- * dy and the table rows and writes du: 2NC e + (nq + 2nt) C e; the sums read du of the queries once, of the text twice, and
- * move 8C for each row of a table that occurs. Limited by memory.
+ * Bytes (T of e bytes): forward reads nq C e + 2 nt C e of table rows (from L2, mostly) and writes NC e + 8N. Backward
+ * reads dy and the table rows and writes du: 2NC e + (nq + 2nt) C e; the sums read du of the queries once, of the text
+ * twice, and move 8C for each row of a table that occurs. Limited by memory.
  *
  * Limits of the fast kernels: C % 8 == 0, C <= 768, 16-byte addresses; else one block a row. Registers: 48 forward, 130
- * backward (40 and 12 warps an SM). A word that occurs in every row is one block's work: 2,000 rows take about 20 us. */
+ * backward (40 and 12 warps an SM). A word that occurs in every row is one block's work: 2,000 rows take about 20 us.
+ */
 #include "kernels/cuda/device.cuh"
 
 enum { WARPS = 4 };
@@ -43,7 +44,8 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void e
     columns_load<K>(gamma, a.gamma, C);
     columns_load<K>(beta, a.beta, C);
     __syncthreads();
-    for (int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5); r < a.nq + a.nt; r += (int64_t)gridDim.x * WARPS) {
+    for (int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5); r < a.nq + a.nt;
+         r += (int64_t)gridDim.x * WARPS) {
         TableRows<T> t = table_rows<T>(a, r);
         float u[K][8], sum = 0, var = 0;
 #pragma unroll
@@ -100,8 +102,8 @@ template <class T> static __global__ void embed_simple(Embed a) {
 }
 
 static bool aligned(const Embed *a) {
-    return a->C % 8 == 0 && a->C <= 768 && aligned16(a->query) && aligned16(a->word) && aligned16(a->pos) && aligned16(a->y) &&
-           aligned16(a->gamma) && aligned16(a->beta);
+    return a->C % 8 == 0 && a->C <= 768 && aligned16(a->query) && aligned16(a->word) && aligned16(a->pos) &&
+           aligned16(a->y) && aligned16(a->gamma) && aligned16(a->beta);
 }
 
 template <class T> static void embed_(const Embed *a) {
@@ -115,14 +117,15 @@ template <class T> static void embed_(const Embed *a) {
 }
 EXPORT(embed, (const Embed *a), (a))
 
-/* ---- backward: through dropout and norm --------------------------------------------------------------------------- */
+/* ---- backward: through dropout and norm ------------------------------------------------------------------------ */
 
-template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, EmbedGrad g, float *partial) {
+template <class T, int K>
+static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, EmbedGrad g, float *partial) {
     __shared__ __align__(16) float gamma[K * CHUNK], room[WARPS][K * CHUNK];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, C = a.C;
     columns_load<K>(gamma, a.gamma, C);
     __syncthreads();
-    float sum[2][K][8];                                      /* dgamma, dbeta */
+    float sum[2][K][8]; /* dgamma, dbeta */
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
@@ -226,8 +229,8 @@ template <class T> static bool norm_bwd(const Embed *a, const EmbedGrad *g) {
     float *partial = (float *)cuda_workspace((size_t)parts * 2 * (size_t)a->C * sizeof(float), "embed_bwd");
     if (!partial) return false;
     if (!fast)
-        affine_simple<T><<<dim3((unsigned)ceil_div(a->C, 128), (unsigned)parts), 128, 0, cuda.compute>>>(*a, (const T *)g->dy, partial,
-                                                                                                       ceil_div(N, parts));
+        affine_simple<T><<<dim3((unsigned)ceil_div(a->C, 128), (unsigned)parts), 128, 0, cuda.compute>>>(
+            *a, (const T *)g->dy, partial, ceil_div(N, parts));
     else if (a->C <= 256) embed_bwd_fast<T, 1><<<parts, WARPS * 32, 0, cuda.compute>>>(*a, *g, partial);
     else embed_bwd_fast<T, 3><<<parts, WARPS * 32, 0, cuda.compute>>>(*a, *g, partial);
     cuda_launched("embed_bwd");
@@ -237,14 +240,13 @@ template <class T> static bool norm_bwd(const Embed *a, const EmbedGrad *g) {
     return true;
 }
 
-/* ---- backward: adding up rows ------------------------------------------------------------------------------------- */
+/* ---- backward: adding up rows ---------------------------------------------------------------------------------- */
 
 /* dst row id[u] += rows row[ptr[u] .. ptr[u+1]) of src, u = blockIdx.x; id NULL: rows u, u + n, u + 2n.. below `rows`.
  * A block is 32 lanes of eight columns x 8 warps, each of which takes every eighth row; then the eight in order. */
 enum { SUM_WARPS = 8 };
-template <class T>
-static __global__ void sum_rows_fast(float *dst, const T *src, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n, int64_t rows,
-                                     int C) {
+template <class T> static __global__ void sum_rows_fast(float *dst, const T *src, const int32_t *id, const int32_t *ptr,
+                                                        const int32_t *row, int64_t n, int64_t rows, int C) {
     __shared__ __align__(16) float room[SUM_WARPS][CHUNK];
     int u = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, c = (int)blockIdx.y * 256 + lane * 8;
     int64_t first = id ? ptr[u] : 0, count = id ? ptr[u + 1] - ptr[u] : (rows - u + n - 1) / n;
@@ -267,9 +269,9 @@ static __global__ void sum_rows_fast(float *dst, const T *src, const int32_t *id
     dst[(int64_t)(id ? id[u] : u) * C + c] += t;
 }
 
-template <class T>
-static __global__ void sum_rows_simple(float *dst, const T *src, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n, int64_t rows,
-                                       int C) {
+template <class T> static __global__ void sum_rows_simple(float *dst, const T *src, const int32_t *id,
+                                                          const int32_t *ptr, const int32_t *row, int64_t n,
+                                                          int64_t rows, int C) {
     int u = blockIdx.x, c = (int)(blockIdx.y * blockDim.x + threadIdx.x);
     int64_t first = id ? ptr[u] : 0, count = id ? ptr[u + 1] - ptr[u] : (rows - u + n - 1) / n;
     if (c >= C) return;
@@ -278,11 +280,12 @@ static __global__ void sum_rows_simple(float *dst, const T *src, const int32_t *
     dst[(int64_t)(id ? id[u] : u) * C + c] += sum;
 }
 
-template <class T>
-static void sum_rows(float *dst, const T *src, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n, int64_t rows, int C) {
+template <class T> static void sum_rows(float *dst, const T *src, const int32_t *id, const int32_t *ptr,
+                                        const int32_t *row, int64_t n, int64_t rows, int C) {
     if (!n) return;
     dim3 grid((unsigned)n, (unsigned)ceil_div(C, 256));
-    if (C % 8 == 0 && aligned16(src)) sum_rows_fast<T><<<grid, SUM_WARPS * 32, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
+    if (C % 8 == 0 && aligned16(src))
+        sum_rows_fast<T><<<grid, SUM_WARPS * 32, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
     else sum_rows_simple<T><<<grid, 256, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
     cuda_launched("embed_bwd (rows)");
 }

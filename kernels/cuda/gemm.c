@@ -1,20 +1,22 @@
-/* gemm: matrix products by cuBLASLt. The only file that includes cublasLt.h; the library is loaded at the first product.
+/* gemm: matrix products by cuBLASLt. The only file that includes cublasLt.h; the library is loaded at the first
+ * product.
  *
- *   C(m,n) = [C +] op(A) op(B) + bias(n), row-major        is, column-major,        C'(n,m) = [C' +] op(B') op(A') + bias
+ *   C(m,n) = [C +] op(A) op(B) + bias(n), row-major        is, column-major,        C'(n,m) = [C' +] op(B') op(A') +
+ * bias
  *
- * so A and B change places and a row-major (r,c) matrix is handed over as a column-major (c,r) one. The bias is added to the
- * f32 sums before rounding (epilogue BIAS, exact); with f32 results and bf16 operands cuBLASLt wants it in f32, so it is
- * converted first (V numbers). f32 operands are multiplied in f32 (no TF32), bf16 ones with f32 sums.
+ * so A and B change places and a row-major (r,c) matrix is handed over as a column-major (c,r) one. The bias is added
+ * to the f32 sums before rounding (epilogue BIAS, exact); with f32 results and bf16 operands cuBLASLt wants it in f32,
+ * so it is converted first (V numbers). f32 operands are multiplied in f32 (no TF32), bf16 ones with f32 sums.
  *
- * Which algorithm. Packed rows make sizes change from batch to batch. Sizes are rounded up to four significant bits (steps of
- * 6 to 12 %), the heuristic is asked once for each rounded shape and its answer kept: a few hundred questions of about 50 us
- * in a run. It is asked about the ROUNDED shape, so the answer does not depend on which batch came first: a resumed run picks
- * what the first run picked. No timing, for the same reason. Split-k is allowed only with a reduction in the compute type
- * in the workspace (fixed order): the same input gives the same bits. An algorithm that cannot do the exact shape (AlgoCheck)
- * is asked for anew, for this shape alone.
+ * Which algorithm. Packed rows make sizes change from batch to batch. Sizes are rounded up to four significant bits
+ * (steps of 6 to 12 %), the heuristic is asked once for each rounded shape and its answer kept: a few hundred questions
+ * of about 50 us in a run. It is asked about the ROUNDED shape, so the answer does not depend on which batch came
+ * first: a resumed run picks what the first run picked. No timing, for the same reason. Split-k is allowed only with a
+ * reduction in the compute type in the workspace (fixed order): the same input gives the same bits. An algorithm that
+ * cannot do the exact shape (AlgoCheck) is asked for anew, for this shape alone.
  *
- * What cuBLASLt has no product for is finished by a kernel of rows.cu: f32 operands with a bf16 result (f32 sums of a strip of
- * rows, then rounded), and the empty sum (k = 0). Neither occurs in training. */
+ * What cuBLASLt has no product for is finished by a kernel of rows.cu: f32 operands with a bf16 result (f32 sums of a
+ * strip of rows, then rounded), and the empty sum (k = 0). Neither occurs in training. */
 #include <cublasLt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,12 +25,12 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/mem.h"
 
-#define LT_LIST(X)                                                                                                            \
-    X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy)                             \
-    X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)                            \
-    X(cublasLtMatrixLayoutSetAttribute) X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy)                  \
-    X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulAlgoCheck) X(cublasLtMatmul)    \
-    X(cublasLtGetStatusString)
+#define LT_LIST(X)                                                                                                     \
+    X(cublasLtCreate) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy)                                         \
+    X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)                     \
+    X(cublasLtMatrixLayoutSetAttribute) X(cublasLtMatmulPreferenceCreate)                                              \
+    X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulAlgoCheck)               \
+    X(cublasLtMatmul) X(cublasLtGetStatusString)
 
 static struct {
 #define X(f) __typeof__(f) *f;
@@ -36,7 +38,8 @@ static struct {
 #undef X
 } lt;
 
-/* What decides the algorithm. align: the addresses' alignment, up to 16 bytes, as shifts. Compared as bytes: no padding. */
+/* What decides the algorithm. align: the addresses' alignment, up to 16 bytes, as shifts. Compared as bytes: no
+ * padding. */
 typedef struct {
     int64_t m, n, k, lda, ldb, ldc;
     uint8_t ab, ct, ta, tb, add, bias, align_a, align_b, align_c, zero[7];
@@ -47,9 +50,9 @@ typedef struct {
     Key key;
     bool used, found;
     cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t a, b, c;      /* a: the caller's A */
+    cublasLtMatrixLayout_t a, b, c; /* a: the caller's A */
     cublasLtMatmulAlgo_t algo;
-    int64_t m, n, k;                     /* the last exact shape that AlgoCheck agreed to */
+    int64_t m, n, k; /* the last exact shape that AlgoCheck agreed to */
 } Plan;
 
 enum { SLOTS = 4096, MOST = 3072 };
@@ -57,14 +60,15 @@ static struct {
     void *library;
     cublasLtHandle_t handle;
     cublasLtMatmulPreference_t preference;
-    Plan *plan;                          /* SLOTS, open addressing */
+    Plan *plan; /* SLOTS, open addressing */
     int plans;
 } my;
 
 static bool ok(cublasStatus_t s, const char *what, const Gemm *g) {
     if (s == CUBLAS_STATUS_SUCCESS) return true;
-    cuda_fail(ERR_DEVICE, "cuBLASLt: %s: %s (product of (%lld,%lld) and (%lld,%lld), %s)", what, lt.cublasLtGetStatusString(s),
-              (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n, dtype_name(g->ab));
+    cuda_fail(ERR_DEVICE, "cuBLASLt: %s: %s (product of (%lld,%lld) and (%lld,%lld), %s)", what,
+              lt.cublasLtGetStatusString(s), (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n,
+              dtype_name(g->ab));
     return false;
 }
 
@@ -87,13 +91,16 @@ static bool load(const Gemm *g) {
         cuda_fail(ERR_MEMORY, "no host memory for the table of matrix products");
         return false;
     }
-    if (!ok(lt.cublasLtCreate(&my.handle), "create", g) || !ok(lt.cublasLtMatmulPreferenceCreate(&my.preference), "preference", g))
+    if (!ok(lt.cublasLtCreate(&my.handle), "create", g) ||
+        !ok(lt.cublasLtMatmulPreferenceCreate(&my.preference), "preference", g))
         return false;
     uint64_t scratch = WS_GEMM;
     uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-    return ok(lt.cublasLtMatmulPreferenceSetAttribute(my.preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &scratch, sizeof scratch),
+    return ok(lt.cublasLtMatmulPreferenceSetAttribute(my.preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &scratch,
+                                                      sizeof scratch),
               "workspace", g) &&
-           ok(lt.cublasLtMatmulPreferenceSetAttribute(my.preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes),
+           ok(lt.cublasLtMatmulPreferenceSetAttribute(my.preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                      &schemes, sizeof schemes),
               "reduction scheme", g);
 }
 
@@ -104,17 +111,6 @@ static void forget(Plan *p) {
     if (p->b) lt.cublasLtMatrixLayoutDestroy(p->b);
     if (p->c) lt.cublasLtMatrixLayoutDestroy(p->c);
     *p = (Plan){0};
-}
-
-void cuda_gemm_close(void) {
-    for (int i = 0; my.plan && i < SLOTS; i++) forget(&my.plan[i]);
-    free(my.plan);
-    if (my.preference) lt.cublasLtMatmulPreferenceDestroy(my.preference);
-    if (my.handle) lt.cublasLtDestroy(my.handle);
-    my.plan = NULL;
-    my.plans = 0;
-    my.preference = NULL;
-    my.handle = NULL;
 }
 
 /* Up to the next number of four significant bits. */
@@ -132,7 +128,7 @@ static uint8_t alignment(const void *p) {
 
 static Plan *slot(const Key *key) {
     const unsigned char *byte = (const unsigned char *)key;
-    uint64_t h = 14695981039346656037u;                      /* FNV-1a */
+    uint64_t h = 14695981039346656037u; /* FNV-1a */
     for (size_t i = 0; i < sizeof *key; i++) h = (h ^ byte[i]) * 1099511628211u;
     for (uint64_t i = h >> 20;; i++) {
         Plan *p = &my.plan[i % SLOTS];
@@ -140,7 +136,7 @@ static Plan *slot(const Key *key) {
     }
 }
 
-static cudaDataType_t type_of(int t) { return t == DT_F32 ? CUDA_R_32F : CUDA_R_16BF; }
+static cudaDataType_t type_of(DType t) { return t == DT_F32 ? CUDA_R_32F : CUDA_R_16BF; }
 
 /* Columns of a row-major matrix are the rows of the column-major one. */
 static bool size_layout(cublasLtMatrixLayout_t l, int64_t rows, int64_t cols, const Gemm *g) {
@@ -150,18 +146,21 @@ static bool size_layout(cublasLtMatrixLayout_t l, int64_t rows, int64_t cols, co
 }
 
 static bool size_plan(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
-    return size_layout(p->a, g->ta ? k : m, g->ta ? m : k, g) && size_layout(p->b, g->tb ? n : k, g->tb ? k : n, g) && size_layout(p->c, m, n, g);
+    return size_layout(p->a, g->ta ? k : m, g->ta ? m : k, g) && size_layout(p->b, g->tb ? n : k, g->tb ? k : n, g) &&
+           size_layout(p->c, m, n, g);
 }
 
-#define SET(attribute, value) \
-    ok(lt.cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_##attribute, &(value), sizeof(value)), #attribute, g)
+#define SET(attribute, value)                                                                                          \
+    ok(lt.cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_##attribute, &(value), sizeof(value)),            \
+       #attribute, g)
 
 static bool describe(Plan *p, const Gemm *g, const void *bias) {
     cublasOperation_t first = g->tb ? CUBLAS_OP_T : CUBLAS_OP_N, second = g->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasLtEpilogue_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
     cudaDataType_t ab = type_of(g->ab), ct = type_of(g->ct);
-    return ok(lt.cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor", g) && SET(TRANSA, first) &&
-           SET(TRANSB, second) && SET(EPILOGUE, epilogue) && (!bias || (SET(BIAS_DATA_TYPE, ct) && SET(BIAS_POINTER, bias))) &&
+    return ok(lt.cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor", g) &&
+           SET(TRANSA, first) && SET(TRANSB, second) && SET(EPILOGUE, epilogue) &&
+           (!bias || (SET(BIAS_DATA_TYPE, ct) && SET(BIAS_POINTER, bias))) &&
            ok(lt.cublasLtMatrixLayoutCreate(&p->a, ab, 1, 1, g->lda), "layout", g) &&
            ok(lt.cublasLtMatrixLayoutCreate(&p->b, ab, 1, 1, g->ldb), "layout", g) &&
            ok(lt.cublasLtMatrixLayoutCreate(&p->c, ct, 1, 1, g->ldc), "layout", g);
@@ -170,17 +169,24 @@ static bool describe(Plan *p, const Gemm *g, const void *bias) {
 /* The heuristic's first answer for a shape. */
 static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
     const Key *key = &p->key;
-    const struct { cublasLtMatmulPreferenceAttributes_t which; uint8_t shift; } align[] = {
-        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key->align_b}, {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key->align_a},
-        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key->align_c}, {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key->align_c}};
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t which;
+        uint8_t shift;
+    } align[] = {{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key->align_b},
+                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key->align_a},
+                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key->align_c},
+                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key->align_c}};
     for (int i = 0; i < 4; i++) {
         uint32_t bytes = 1u << align[i].shift;
-        if (!ok(lt.cublasLtMatmulPreferenceSetAttribute(my.preference, align[i].which, &bytes, sizeof bytes), "alignment", g)) return false;
+        if (!ok(lt.cublasLtMatmulPreferenceSetAttribute(my.preference, align[i].which, &bytes, sizeof bytes),
+                "alignment", g))
+            return false;
     }
     cublasLtMatmulHeuristicResult_t r;
     int n_found = 0;
     if (!size_plan(p, g, m, n, k)) return false;
-    cublasStatus_t s = lt.cublasLtMatmulAlgoGetHeuristic(my.handle, p->op, p->b, p->a, p->c, p->c, my.preference, 1, &r, &n_found);
+    cublasStatus_t s =
+        lt.cublasLtMatmulAlgoGetHeuristic(my.handle, p->op, p->b, p->a, p->c, p->c, my.preference, 1, &r, &n_found);
     p->found = s == CUBLAS_STATUS_SUCCESS && n_found == 1 && r.state == CUBLAS_STATUS_SUCCESS;
     if (p->found) p->algo = r.algo;
     return true;
@@ -191,8 +197,10 @@ static bool settle(Plan *p, const Gemm *g) {
     if (p->m == g->m && p->n == g->n && p->k == g->k) return size_plan(p, g, g->m, g->n, g->k);
     if (!size_plan(p, g, g->m, g->n, g->k)) return false;
     cublasLtMatmulHeuristicResult_t r;
-    bool fits = p->found && lt.cublasLtMatmulAlgoCheck(my.handle, p->op, p->b, p->a, p->c, p->c, &p->algo, &r) == CUBLAS_STATUS_SUCCESS &&
-                r.workspaceSize <= (size_t)WS_GEMM;
+    bool fits =
+        p->found &&
+        lt.cublasLtMatmulAlgoCheck(my.handle, p->op, p->b, p->a, p->c, p->c, &p->algo, &r) == CUBLAS_STATUS_SUCCESS &&
+        r.workspaceSize <= (size_t)WS_GEMM;
     if (fits) p->m = g->m, p->n = g->n, p->k = g->k;
     return true;
 }
@@ -206,13 +214,25 @@ static void multiply(const Gemm *g, DType elem) {
         bias = scratch + WS_COMPUTE - WS_BIAS;
         cuda_cast(scratch + WS_COMPUTE - WS_BIAS, g->ct, g->bias, elem, g->n);
     }
-    if (my.plans >= MOST) {                                  /* never seen in training; a server of odd shapes starts over */
+    if (my.plans >= MOST) { /* never seen in training; a server of odd shapes starts over */
         for (int i = 0; i < SLOTS; i++) forget(&my.plan[i]);
         my.plans = 0;
     }
-    Key key = {.m = bucket(g->m), .n = bucket(g->n), .k = bucket(g->k), .lda = g->lda, .ldb = g->ldb, .ldc = g->ldc, .ab = (uint8_t)g->ab,
-               .ct = (uint8_t)g->ct, .ta = g->ta, .tb = g->tb, .add = g->add, .bias = g->bias != NULL, .align_a = alignment(g->a),
-               .align_b = alignment(g->b), .align_c = alignment(g->c)};
+    Key key = {.m = bucket(g->m),
+               .n = bucket(g->n),
+               .k = bucket(g->k),
+               .lda = g->lda,
+               .ldb = g->ldb,
+               .ldc = g->ldc,
+               .ab = (uint8_t)g->ab,
+               .ct = (uint8_t)g->ct,
+               .ta = g->ta,
+               .tb = g->tb,
+               .add = g->add,
+               .bias = g->bias != NULL,
+               .align_a = alignment(g->a),
+               .align_b = alignment(g->b),
+               .align_c = alignment(g->c)};
     Plan *p = slot(&key), single = {.key = key};
     if (!p->used) {
         p->used = true;
@@ -227,7 +247,7 @@ static void multiply(const Gemm *g, DType elem) {
         if (!ask(p, g, r.m, r.n, r.k)) return;
     }
     if (!settle(p, g)) return;
-    if (p->m != g->m || p->n != g->n || p->k != g->k) {      /* refused for the exact shape */
+    if (p->m != g->m || p->n != g->n || p->k != g->k) { /* refused for the exact shape */
         single.used = true;
         if (!describe(&single, g, bias) || !ask(&single, g, g->m, g->n, g->k)) goto done;
         if (!single.found) {
@@ -238,7 +258,8 @@ static void multiply(const Gemm *g, DType elem) {
     }
     if (bias && !SET(BIAS_POINTER, bias)) goto done;
     float one = 1.0f, beta = g->add ? 1.0f : 0.0f;
-    ok(lt.cublasLtMatmul(my.handle, p->op, &one, g->b, p->b, g->a, p->a, &beta, g->c, p->c, g->c, p->c, &p->algo, scratch, WS_GEMM, cuda.compute),
+    ok(lt.cublasLtMatmul(my.handle, p->op, &one, g->b, p->b, g->a, p->a, &beta, g->c, p->c, g->c, p->c, &p->algo,
+                         scratch, WS_GEMM, cuda.compute),
        "matmul", g);
     cuda_launched("gemm");
 done:

@@ -1,24 +1,23 @@
 /* heads: from hidden rows to normalised features and their similarities.
  *
- *   l2norm        n = max(|x|, 1e-12),  y = x / n                       dx = (dy - y <y, dy>) / n   (dy / n below the bound)
- *   segment_mean  y[i] = mean of rows i Q .. i Q + Q of x               dx = dy / Q
- *   simmax        S[i,j] = max_q <I[i,q], T[j]>,  arg = the lowest such q
- *                 dI[i, arg[i,j]] += dS[i,j] T[j],   dT[j] += dS[i,j] I[i, arg[i,j]]
+ *   l2norm        n = max(|x|, 1e-12),  y = x / n                       dx = (dy - y <y, dy>) / n   (dy / n below the
+ * bound) segment_mean  y[i] = mean of rows i Q .. i Q + Q of x               dx = dy / Q simmax        S[i,j] = max_q
+ * <I[i,q], T[j]>,  arg = the lowest such q dI[i, arg[i,j]] += dS[i,j] T[j],   dT[j] += dS[i,j] I[i, arg[i,j]]
  *
- * simmax is an f32 product (ni Q, Z) x (Z, nt) whose maximum over q is taken in the block that made it: a block owns one image
- * and 64 texts, multiplies 32 queries x 64 texts at a time out of shared memory (4 x 4 a thread), and keeps the running
- * maximum; the (ni, nt, Q) products never lie in memory. 2 ni Q nt Z operations: 0.27 GFLOP at B = G = 128 (10 us of an
- * H100), 2.1 at G = 1024. Bytes: I once for each 64 texts, T once an image (L2), S and arg written once.
+ * simmax is an f32 product (ni Q, Z) x (Z, nt) whose maximum over q is taken in the block that made it: a block owns
+ * one image and 64 texts, multiplies 32 queries x 64 texts at a time out of shared memory (4 x 4 a thread), and keeps
+ * the running maximum; the (ni, nt, Q) products never lie in memory. 2 ni Q nt Z operations: 0.27 GFLOP at B = G = 128
+ * (10 us of an H100), 2.1 at G = 1024. Bytes: I once for each 64 texts, T once an image (L2), S and arg written once.
  *
- * Its backward reads one row a pair: 2 ni nt Z operations. A block owns an image (a text) and 64 (128) of its columns and walks
- * over the texts (images) in order: no atomics. T (I) comes from L2 each time: ni nt Z 4 bytes.
+ * Its backward reads one row a pair: 2 ni nt Z operations. A block owns an image (a text) and 64 (128) of its columns
+ * and walks over the texts (images) in order: no atomics. T (I) comes from L2 each time: ni nt Z 4 bytes.
  *
  * l2norm moves NZ (e + 4) bytes forward, NZ (8 + e) backward; segment_mean (Q + 1) / Q of its larger side. */
 #include "kernels/cuda/device.cuh"
 
 enum { WARPS = 4 };
 
-/* ---- l2norm ------------------------------------------------------------------------------------------------------- */
+/* ---- l2norm ---------------------------------------------------------------------------------------------------- */
 
 template <class T> static __global__ void l2norm_kernel(float *y, float *norm, const T *x, int64_t N, int64_t Z) {
     int lane = threadIdx.x & 31;
@@ -31,14 +30,15 @@ template <class T> static __global__ void l2norm_kernel(float *y, float *norm, c
     if (lane == 0) norm[r] = n;
 }
 
-template <class T> static __global__ void l2norm_bwd_kernel(T *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z) {
+template <class T> static __global__ void l2norm_bwd_kernel(T *dx, const float *dy, const float *y, const float *norm,
+                                                            int64_t N, int64_t Z) {
     int lane = threadIdx.x & 31;
     int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (r >= N) return;
     float dot = 0, n = norm[r], inv = 1.0f / n;
     for (int64_t c = lane; c < Z; c += 32) dot += dy[r * Z + c] * y[r * Z + c];
     dot = warp_sum(dot);
-    if (n <= 1e-12f) dot = 0;                                /* the norm was the constant */
+    if (n <= 1e-12f) dot = 0; /* the norm was the constant */
     for (int64_t c = lane; c < Z; c += 32) st1(dx + r * Z + c, (dy[r * Z + c] - y[r * Z + c] * dot) * inv);
 }
 
@@ -47,15 +47,17 @@ template <class T> static void l2norm_(float *y, float *norm, const void *x, int
     l2norm_kernel<T><<<(unsigned)ceil_div(N, WARPS), WARPS * 32, 0, cuda.compute>>>(y, norm, (const T *)x, N, Z);
     cuda_launched("l2norm");
 }
-template <class T> static void l2norm_bwd_(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z) {
+template <class T>
+static void l2norm_bwd_(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z) {
     if (!N) return;
     l2norm_bwd_kernel<T><<<(unsigned)ceil_div(N, WARPS), WARPS * 32, 0, cuda.compute>>>((T *)dx, dy, y, norm, N, Z);
     cuda_launched("l2norm_bwd");
 }
 EXPORT(l2norm, (float *y, float *norm, const void *x, int64_t N, int64_t Z), (y, norm, x, N, Z))
-EXPORT(l2norm_bwd, (void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z), (dx, dy, y, norm, N, Z))
+EXPORT(l2norm_bwd, (void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z),
+       (dx, dy, y, norm, N, Z))
 
-/* ---- segment mean ------------------------------------------------------------------------------------------------- */
+/* ---- segment mean ---------------------------------------------------------------------------------------------- */
 
 template <class T> static __global__ void mean_kernel(T *y, const T *x, int64_t n, int64_t Q, int64_t C) {
     int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, i = at / C, c = at - i * C;
@@ -66,7 +68,8 @@ template <class T> static __global__ void mean_kernel(T *y, const T *x, int64_t 
     st1(y + at, s / (float)Q);
 }
 
-template <class T> static __global__ void mean_bwd_kernel(T *dx, const T *dy, int64_t n, int64_t Q, int64_t C, bool add) {
+template <class T>
+static __global__ void mean_bwd_kernel(T *dx, const T *dy, int64_t n, int64_t Q, int64_t C, bool add) {
     int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, r = at / C, c = at - r * C;
     if (r >= n * Q) return;
     float d = ld1(dy + r / Q * C + c) * (1.0f / (float)Q);
@@ -80,25 +83,26 @@ template <class T> static void segment_mean_(void *y, const void *x, int64_t n, 
 }
 template <class T> static void segment_mean_bwd_(void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add) {
     if (!n || !C || !Q) return;
-    mean_bwd_kernel<T><<<(unsigned)ceil_div(n * Q * C, 256), 256, 0, cuda.compute>>>((T *)dx, (const T *)dy, n, Q, C, add);
+    mean_bwd_kernel<T>
+        <<<(unsigned)ceil_div(n * Q * C, 256), 256, 0, cuda.compute>>>((T *)dx, (const T *)dy, n, Q, C, add);
     cuda_launched("segment_mean_bwd");
 }
 EXPORT(segment_mean, (void *y, const void *x, int64_t n, int64_t Q, int64_t C), (y, x, n, Q, C))
 EXPORT(segment_mean_bwd, (void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add), (dx, dy, n, Q, C, add))
 
-/* ---- similarity-max ----------------------------------------------------------------------------------------------- */
+/* ---- similarity-max -------------------------------------------------------------------------------------------- */
 
-/* 128 threads: thread (tq, tj) = (t / 16, t % 16) owns queries 4 tq.. and texts 4 tj... Slices of 32 channels, stored channel
- * by channel; a row of 36 (68) floats keeps 16-byte reads aligned. */
+/* 128 threads: thread (tq, tj) = (t / 16, t % 16) owns queries 4 tq.. and texts 4 tj... Slices of 32 channels, stored
+ * channel by channel; a row of 36 (68) floats keeps 16-byte reads aligned. */
 enum { TQ = 32, TJ = 64, TZ = 32 };
-static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *arg, const float *I, const float *T, int64_t nt, int64_t Q, int64_t Z,
-                                                            int64_t si, int64_t sj) {
+static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *arg, const float *I, const float *T,
+                                                            int64_t nt, int64_t Q, int64_t Z, int64_t si, int64_t sj) {
     __shared__ __align__(16) float a[TZ][TQ + 4], b[TZ][TJ + 4];
     __shared__ float best[TQ / 4][TJ];
     __shared__ int32_t best_q[TQ / 4][TJ];
     int t = threadIdx.x, tq = t >> 4, tj = t & 15;
     int64_t i = blockIdx.x, j0 = (int64_t)blockIdx.y * TJ;
-    float top[4];                                            /* of this thread's queries so far, a text each */
+    float top[4]; /* of this thread's queries so far, a text each */
     int32_t top_q[4];
 #pragma unroll
     for (int y = 0; y < 4; y++) top[y] = -INFINITY, top_q[y] = 0;
@@ -146,20 +150,22 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
     if (arg) arg[at] = q;
 }
 
-void cuda_simmax(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z, int64_t si, int64_t sj) {
+void cuda_simmax(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
+                 int64_t si, int64_t sj) {
     if (!ni || !nt) return;
-    simmax_kernel<<<dim3((unsigned)ni, (unsigned)ceil_div(nt, TJ)), 128, 0, cuda.compute>>>(S, arg, I, T, nt, Q, Z, si, sj);
+    simmax_kernel<<<dim3((unsigned)ni, (unsigned)ceil_div(nt, TJ)), 128, 0, cuda.compute>>>(S, arg, I, T, nt, Q, Z, si,
+                                                                                            sj);
     cuda_launched("simmax");
 }
 
 /* A block: one image, 64 columns; the image's Q rows of them add up in shared memory. */
 enum { BZ = 64, BQ = 128 };
-static __global__ void simmax_image_kernel(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t nt, int64_t Q, int64_t Z,
-                                           int64_t si, int64_t sj) {
+static __global__ void simmax_image_kernel(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t nt,
+                                           int64_t Q, int64_t Z, int64_t si, int64_t sj) {
     __shared__ float sum[BQ][BZ];
     int64_t i = blockIdx.x, z = (int64_t)blockIdx.y * BZ + threadIdx.x, q0 = (int64_t)blockIdx.z * BQ;
     int nq = (int)min((int64_t)BQ, Q - q0);
-    if (z >= Z) return;                                      /* columns are a thread's own: no barriers below */
+    if (z >= Z) return; /* columns are a thread's own: no barriers below */
     for (int q = 0; q < nq; q++) sum[q][threadIdx.x] = 0;
 #pragma unroll 4
     for (int64_t j = 0; j < nt; j++) {
@@ -169,16 +175,16 @@ static __global__ void simmax_image_kernel(float *dI, const float *dS, const int
     for (int q = 0; q < nq; q++) dI[(i * Q + q0 + q) * Z + z] += sum[q][threadIdx.x];
 }
 
-void cuda_simmax_bwd_image(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
-                           int64_t si, int64_t sj) {
+void cuda_simmax_bwd_image(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
+                           int64_t Q, int64_t Z, int64_t si, int64_t sj) {
     if (!ni || !nt) return;
     dim3 grid((unsigned)ni, (unsigned)ceil_div(Z, BZ), (unsigned)ceil_div(Q, BQ));
     simmax_image_kernel<<<grid, BZ, 0, cuda.compute>>>(dI, dS, arg, T, nt, Q, Z, si, sj);
     cuda_launched("simmax_bwd_image");
 }
 
-static __global__ void simmax_text_kernel(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t Q, int64_t Z,
-                                          int64_t si, int64_t sj) {
+static __global__ void simmax_text_kernel(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni,
+                                          int64_t Q, int64_t Z, int64_t si, int64_t sj) {
     int64_t j = blockIdx.x, z = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     if (z >= Z) return;
     float sum = 0;
@@ -190,9 +196,10 @@ static __global__ void simmax_text_kernel(float *dT, const float *dS, const int3
     dT[j * Z + z] += sum;
 }
 
-void cuda_simmax_bwd_text(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
-                          int64_t si, int64_t sj) {
+void cuda_simmax_bwd_text(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt,
+                          int64_t Q, int64_t Z, int64_t si, int64_t sj) {
     if (!ni || !nt) return;
-    simmax_text_kernel<<<dim3((unsigned)nt, (unsigned)ceil_div(Z, 128)), 128, 0, cuda.compute>>>(dT, dS, arg, I, ni, Q, Z, si, sj);
+    simmax_text_kernel<<<dim3((unsigned)nt, (unsigned)ceil_div(Z, 128)), 128, 0, cuda.compute>>>(dT, dS, arg, I, ni, Q,
+                                                                                                 Z, si, sj);
     cuda_launched("simmax_bwd_text");
 }

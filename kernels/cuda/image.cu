@@ -1,16 +1,15 @@
 /* image: features in, and the fold of ln_vision into the key and value weights (DESIGN.md 1).
  *
- *   normalize   x^ = (v - mean) rstd,  v = f scale[row / P]              f of f16, bf16, f32, e4m3 or i8; no affine part
- *   fold        W'[m][j] = W[m][j] gamma[j],  c'[m] = b[m] + sum_j W[m][j] beta[j]
- *   unfold      dW[m][j] += G[m][j] gamma[j] + s[m] beta[j],  db[m] += s[m],
- *               dgamma[j] += sum_m G[m][j] W[m][j],  dbeta[j] += sum_m W[m][j] s[m]
+ *   normalize   x^ = (v - mean) rstd,  v = f scale[row / P]              f of f16, bf16, f32, e4m3 or i8; no affine
+ * part fold        W'[m][j] = W[m][j] gamma[j],  c'[m] = b[m] + sum_j W[m][j] beta[j] unfold      dW[m][j] += G[m][j]
+ * gamma[j] + s[m] beta[j],  db[m] += s[m], dgamma[j] += sum_m G[m][j] W[m][j],  dbeta[j] += sum_m W[m][j] s[m]
  *
- * Bytes (T of e bytes, f of t): normalize NE (t + e); fold ME (4 + e); unfold 16 ME (G, W and dW read, dW written) and 16 E of
- * partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408 in bf16, normalize 185 MB, 56 us of an H100; unfold
- * of all layers (M = 9216) 208 MB, 62 us.
+ * Bytes (T of e bytes, f of t): normalize NE (t + e); fold ME (4 + e); unfold 16 ME (G, W and dW read, dW written) and
+ * 16 E of partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408 in bf16, normalize 185 MB, 56 us of an
+ * H100; unfold of all layers (M = 9216) 208 MB, 62 us.
  *
- * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 72 registers, 28 warps an SM), else one block a row. unfold: a thread a
- * column, strips of rows, partial sums in the workspace, added in order. */
+ * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 72 registers, 28 warps an SM), else one block a row.
+ * unfold: a thread a column, strips of rows, partial sums in the workspace, added in order. */
 #include "kernels/cuda/device.cuh"
 
 #include <cuda_fp16.h>
@@ -56,8 +55,8 @@ DEVICE void feature8(float v[8], const void *f, DType t, int64_t i) {
 }
 
 template <class T, int K>
-static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, const void *f, DType t, const float *scale, int64_t N, int E, int64_t P,
-                                                                    float eps) {
+static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, const void *f, DType t, const float *scale,
+                                                                    int64_t N, int E, int64_t P, float eps) {
     int lane = threadIdx.x & 31;
     int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (r >= N) return;
@@ -90,8 +89,8 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
     }
 }
 
-template <class T>
-static __global__ void normalize_simple(T *xhat, const void *f, DType t, const float *scale, int E, int64_t P, float eps) {
+template <class T> static __global__ void normalize_simple(T *xhat, const void *f, DType t, const float *scale, int E,
+                                                           int64_t P, float eps) {
     __shared__ float room[33];
     int64_t r = blockIdx.x;
     float k = scale ? scale[r / P] : 1.0f, sum = 0, var = 0;
@@ -102,11 +101,12 @@ static __global__ void normalize_simple(T *xhat, const void *f, DType t, const f
         var += d * d;
     }
     float rstd = 1.0f / sqrtf(block_sum(var, room) / (float)E + eps);
-    for (int c = threadIdx.x; c < E; c += blockDim.x) st1(xhat + r * E + c, (feature1(f, t, r * E + c) * k - mean) * rstd);
+    for (int c = threadIdx.x; c < E; c += blockDim.x)
+        st1(xhat + r * E + c, (feature1(f, t, r * E + c) * k - mean) * rstd);
 }
 
-template <class T>
-static void normalize_(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t P, float eps) {
+template <class T> static void normalize_(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E,
+                                          int64_t P, float eps) {
     if (!N) return;
     unsigned grid = (unsigned)ceil_div(N, WARPS);
     T *x = (T *)xhat;
@@ -120,19 +120,19 @@ static void normalize_(void *xhat, const void *f, DType t, const float *scale, i
 EXPORT(normalize, (void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t P, float eps),
        (xhat, f, t, scale, N, E, P, eps))
 
-/* ---- fold --------------------------------------------------------------------------------------------------------- */
+/* ---- fold ------------------------------------------------------------------------------------------------------ */
 
 /* A warp a row; four neighbouring columns a lane where the row allows it. */
-template <class T>
-static __global__ void fold_kernel(T *Wf, T *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, int64_t E,
-                                   bool vector) {
+template <class T> static __global__ void fold_kernel(T *Wf, T *cf, const float *W, const float *b, const float *gamma,
+                                                      const float *beta, int64_t M, int64_t E, bool vector) {
     int lane = threadIdx.x & 31;
     int64_t m = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (m >= M) return;
     float sum = 0;
     if (vector) {
         for (int64_t j = lane * 4; j < E; j += 128) {
-            float4 w = *(const float4 *)(W + m * E + j), k = *(const float4 *)(gamma + j), o = *(const float4 *)(beta + j);
+            float4 w = *(const float4 *)(W + m * E + j), k = *(const float4 *)(gamma + j),
+                   o = *(const float4 *)(beta + j);
             sum += w.x * o.x + w.y * o.y + w.z * o.z + w.w * o.w;
             float v[4] = {w.x * k.x, w.y * k.y, w.z * k.z, w.w * k.w};
             st4(Wf + m * E + j, v);
@@ -148,18 +148,22 @@ static __global__ void fold_kernel(T *Wf, T *cf, const float *W, const float *b,
     if (lane == 0) st1(cf + m, (b ? b[m] : 0.0f) + sum);
 }
 
-template <class T>
-static void fold_(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, int64_t E) {
+template <class T> static void fold_(void *Wf, void *cf, const float *W, const float *b, const float *gamma,
+                                     const float *beta, int64_t M, int64_t E) {
     if (!M) return;
     bool vector = E % 4 == 0 && aligned16(Wf) && aligned16(W) && aligned16(gamma) && aligned16(beta);
-    fold_kernel<T><<<(unsigned)ceil_div(M, WARPS), WARPS * 32, 0, cuda.compute>>>((T *)Wf, (T *)cf, W, b, gamma, beta, M, E, vector);
+    fold_kernel<T><<<(unsigned)ceil_div(M, WARPS), WARPS * 32, 0, cuda.compute>>>((T *)Wf, (T *)cf, W, b, gamma, beta,
+                                                                                  M, E, vector);
     cuda_launched("fold");
 }
-EXPORT(fold, (void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, int64_t E),
+EXPORT(fold,
+       (void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M,
+        int64_t E),
        (Wf, cf, W, b, gamma, beta, M, E))
 
-static __global__ void unfold_kernel(float *dW, float *db, float *partial, const float *G, const float *s, const float *W, const float *gamma,
-                                     const float *beta, int64_t M, int64_t E, int64_t per) {
+static __global__ void unfold_kernel(float *dW, float *db, float *partial, const float *G, const float *s,
+                                     const float *W, const float *gamma, const float *beta, int64_t M, int64_t E,
+                                     int64_t per) {
     int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, first = blockIdx.y * per, end = min(M, first + per);
     if (blockIdx.x == 0 && db)
         for (int64_t m = first + threadIdx.x; m < end; m += blockDim.x) db[m] += s[m];
@@ -176,14 +180,14 @@ static __global__ void unfold_kernel(float *dW, float *db, float *partial, const
     partial[((int64_t)gridDim.y + blockIdx.y) * E + j] = dbeta;
 }
 
-void cuda_unfold(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W, const float *gamma,
-                 const float *beta, int64_t M, int64_t E) {
+void cuda_unfold(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
+                 const float *gamma, const float *beta, int64_t M, int64_t E) {
     if (!M || !E) return;
     int columns = (int)ceil_div(E, 128), parts = row_parts(M, E, 2, 16, (int)ceil_div(cuda.sms * 8, columns));
     float *partial = (float *)cuda_workspace((size_t)parts * 2 * (size_t)E * sizeof(float), "unfold");
     if (!partial) return;
-    unfold_kernel<<<dim3((unsigned)columns, (unsigned)parts), 128, 0, cuda.compute>>>(dW, db, partial, G, s, W, gamma, beta, M, E,
-                                                                                     ceil_div(M, parts));
+    unfold_kernel<<<dim3((unsigned)columns, (unsigned)parts), 128, 0, cuda.compute>>>(dW, db, partial, G, s, W, gamma,
+                                                                                      beta, M, E, ceil_div(M, parts));
     cuda_launched("unfold");
     float *dst[3] = {dgamma, dbeta, NULL};
     cuda_add_partials(dst, partial, parts, E, E);

@@ -5,15 +5,15 @@
  *   xent   loss = (1 - e)(lse - z_t) + e (lse - mean z);  dz = scale (p - (1 - e) [j = t] - e / n)
  *   draw   w = softmax over the columns that are not the row's own; the first j whose running sum exceeds u * total
  *
- * xent at V = 30523 is the one that matters: 768 threads hold a row in registers (44 values each), so logits are read once and
- * gradients written once: rows n (4 + e) bytes; 62 + 31 MB for a chunk of 512 rows, 28 us of an H100. A row of odd length starts
- * anywhere: groups of four are cut where addresses are multiples of 16 bytes, in front of the row if need be, and the ends are
- * done one by one. Limits: n <= 33784, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases
- * aligned); else one block walks over its row three times. Registers 80: one block (24 warps) an SM (on
- * sm_100 they do not quite suffice: 150 bytes a thread go through L1).
+ * xent at V = 30523 is the one that matters: 768 threads hold a row in registers (44 values each), so logits are read
+ * once and gradients written once: rows n (4 + e) bytes; 62 + 31 MB for a chunk of 512 rows, 28 us of an H100. A row of
+ * odd length starts anywhere: groups of four are cut where addresses are multiples of 16 bytes, in front of the row if
+ * need be, and the ends are done one by one. Limits: n <= 33784, and rows of logits and gradient that start alike (ld -
+ * ldd a multiple of 4, bases aligned); else one block walks over its row three times. Registers 80: one block (24
+ * warps) an SM (on sm_100 they do not quite suffice: 150 bytes a thread go through L1).
  *
- * itc and the draw see B x G scores: one block a row, f64 sums; the draw uses f64 exponentials so that CPU and GPU pick the
- * same columns. */
+ * itc and the draw see B x G scores: one block a row, f64 sums; the draw uses f64 exponentials so that CPU and GPU pick
+ * the same columns. */
 #include "kernels/cuda/device.cuh"
 
 enum { THREADS = 256 };
@@ -33,7 +33,7 @@ DEVICE bool own(const int32_t *target, const int64_t *row_id, const int64_t *col
     return row_id ? row_id[i] == col_id[j] : target[i] == j;
 }
 
-/* ---- contrastive -------------------------------------------------------------------------------------------------- */
+/* ---- contrastive ----------------------------------------------------------------------------------------------- */
 
 static __global__ __launch_bounds__(THREADS) void itc_kernel(ItcLoss l) {
     __shared__ float room[33];
@@ -71,7 +71,7 @@ void cuda_itc_loss(const ItcLoss *l) {
     cuda_launched("itc_loss");
 }
 
-/* ---- negatives ---------------------------------------------------------------------------------------------------- */
+/* ---- negatives ------------------------------------------------------------------------------------------------- */
 
 /* The larger value, the lower column among equals; column -1 is none. */
 DEVICE void keep_best(float *v, int *j, float w, int k) {
@@ -83,7 +83,8 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
     __shared__ float room[33], vs[THREADS];
     __shared__ double room64[32], part[THREADS + 1];
     __shared__ int js[THREADS];
-    int64_t i = blockIdx.x, n = g.n, per = (n + THREADS - 1) / THREADS, lo = min(n, threadIdx.x * per), hi = min(n, lo + per);
+    int64_t i = blockIdx.x, n = g.n, per = (n + THREADS - 1) / THREADS, lo = min(n, threadIdx.x * per),
+            hi = min(n, lo + per);
     const float *S = g.S + i * g.si;
     float *w = weights + i * n, inv = 1.0f / *g.temp, max = 0, any_max = -INFINITY;
     int hardest = -1;
@@ -102,7 +103,7 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
     __syncthreads();
     max = vs[0], hardest = js[0];
 
-    bool old = g.rule == NEG_SAMPLE_OLD;                     /* its softmax runs over all columns, the own ones included */
+    bool old = g.rule == NEG_SAMPLE_OLD; /* its softmax runs over all columns, the own ones included */
     double total = 0, least = old ? 1e-4 : 0.0, mine_sum = 0;
     for (int64_t j = lo; j < hi; j++) {
         bool mine = own(g.target, g.row_id, g.col_id, i, j);
@@ -120,7 +121,7 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
     }
     part[threadIdx.x] = mine_sum;
     __syncthreads();
-    if (threadIdx.x == 0) {                                  /* what stands before each thread's columns, and all of it */
+    if (threadIdx.x == 0) { /* what stands before each thread's columns, and all of it */
         double sum = 0;
         for (int t = 0; t <= THREADS; t++) {
             double own_sum = t < THREADS ? part[t] : 0;
@@ -156,7 +157,7 @@ void cuda_negatives(const Negatives *g) {
     cuda_launched("negatives");
 }
 
-/* ---- cross-entropy ------------------------------------------------------------------------------------------------ */
+/* ---- cross-entropy --------------------------------------------------------------------------------------------- */
 
 DEVICE void xent_losses(const Xent &x, int64_t i, float lse, float sum_z) {
     float nll = lse - x.logits[i * x.ld + x.target[i]];
@@ -164,13 +165,14 @@ DEVICE void xent_losses(const Xent &x, int64_t i, float lse, float sum_z) {
     if (x.nll) x.nll[i] = nll;
 }
 
-enum { HELD = 11, ROW_THREADS = 768 };                       /* groups of four a thread */
+enum { HELD = 11, ROW_THREADS = 768 }; /* groups of four a thread */
 template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fast(Xent x) {
     __shared__ float room[33];
     int64_t i = blockIdx.x;
     const float *z = x.logits + i * x.ld;
-    int t = threadIdx.x, n = (int)x.n, head = min(n, (int)(-(i * x.ld) & 3)), groups = (n - head) / 4, tail = n - head - 4 * groups;
-    int odd = t < head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1;      /* an element of the ends, or none */
+    int t = threadIdx.x, n = (int)x.n, head = min(n, (int)(-(i * x.ld) & 3)), groups = (n - head) / 4,
+        tail = n - head - 4 * groups;
+    int odd = t < head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1; /* an element of the ends, or none */
     float v[HELD][4], one = odd >= 0 ? z[odd] : -INFINITY, max = one, total = 0, sum_z = odd >= 0 ? one : 0.0f;
 #pragma unroll
     for (int k = 0; k < HELD; k++) {
@@ -229,7 +231,8 @@ template <class D> static __global__ void xent_simple(Xent x) {
     D *d = (D *)x.dlogits + i * x.ldd;
     float p = x.scale / total, spread = x.scale * x.smoothing / (float)n, hit = x.scale * (1.0f - x.smoothing);
     int t = x.target[i];
-    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) st1(d + j, expf(z[j] - max) * p - spread - (j == t ? hit : 0.0f));
+    for (int64_t j = threadIdx.x; j < n; j += blockDim.x)
+        st1(d + j, expf(z[j] - max) * p - spread - (j == t ? hit : 0.0f));
 }
 
 template <class D> static void xent(const Xent *x) {

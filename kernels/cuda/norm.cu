@@ -5,15 +5,18 @@
  *   g = dy gamma,  x^ = (z - mean) rstd,  dz = rstd (g - mean(g) - x^ mean(g x^))
  *   dx = dz,  ds = dz dropped out as s was,  dbias = sum ds,  dgamma = sum dy x^,  dbeta = sum dy      (sums over rows)
  *
- * y is the norm of z as it is stored (rounded to T), so that the backward's x^ is the forward's. One warp a row, the row in
- * registers, eight neighbouring channels a lane and chunk of 256; gamma, beta, bias once a block, in shared memory.
+ * y is the norm of z as it is stored (rounded to T), so that the backward's x^ is the forward's. One warp a row, the
+ * row in registers, eight neighbouring channels a lane and chunk of 256; gamma, beta, bias once a block, in shared
+ * memory.
  *
- * Bytes (T elements of e bytes): forward reads s, x and writes z, y: 4NC e, plus 8N, plus 12C a block (up to 6 blocks an SM).
- * Backward reads dy, z and writes ds, dx: 4NC e (5NC when dx is added to), plus 8N, 4C and 12C of partial sums a block (3 an
- * SM), and those once more. Both limited by memory: at N = 20,000, C = 768, bf16 forward 123 MB, 37 us of an H100.
+ * Bytes (T elements of e bytes): forward reads s, x and writes z, y: 4NC e, plus 8N, plus 12C a block (up to 6 blocks
+ * an SM). Backward reads dy, z and writes ds, dx: 4NC e (5NC when dx is added to), plus 8N, 4C and 12C of partial sums
+ * a block (3 an SM), and those once more. Both limited by memory: at N = 20,000, C = 768, bf16 forward 123 MB, 37 us of
+ * an H100.
  *
  * Limits of the fast kernels: C % 8 == 0, C <= 1536 forward, C <= 768 backward; the simple kernels take anything.
- * Registers: forward 72 at C = 768 (28 warps an SM), backward 168 (12 warps an SM, 6 loads of 16 bytes a lane in flight). */
+ * Registers: forward 72 at C = 768 (28 warps an SM), backward 168 (12 warps an SM, 6 loads of 16 bytes a lane in
+ * flight). */
 #include "kernels/cuda/device.cuh"
 
 enum { WARPS = 4 };
@@ -120,8 +123,8 @@ template <class T> static __global__ void add_norm_simple(AddNorm a) {
 }
 
 static bool aligned(const AddNorm *a) {
-    return a->C % 8 == 0 && aligned16(a->s) && aligned16(a->x) && aligned16(a->y) && aligned16(a->bias) && aligned16(a->gamma) &&
-           aligned16(a->beta);
+    return a->C % 8 == 0 && aligned16(a->s) && aligned16(a->x) && aligned16(a->y) && aligned16(a->bias) &&
+           aligned16(a->gamma) && aligned16(a->beta);
 }
 
 template <class T> static void add_norm_(const AddNorm *a) {
@@ -135,15 +138,17 @@ template <class T> static void add_norm_(const AddNorm *a) {
 }
 EXPORT(add_norm, (const AddNorm *a), (a))
 
-/* ---- backward ----------------------------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------------------------- */
 
 /* Partial sums of a block: dgamma, dbeta, dbias, each a row of C in partial[k gridDim.x + block]. */
-template <class T, int K> static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_fast(AddNorm a, AddNormGrad g, float *partial) {
+template <class T, int K>
+static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_fast(AddNorm a, AddNormGrad g,
+                                                                                    float *partial) {
     __shared__ __align__(16) float gamma[K * CHUNK], room[WARPS][K * CHUNK];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, C = a.C;
     columns_load<K>(gamma, a.gamma, C);
     __syncthreads();
-    float sum[3][K][8];                                      /* dgamma, dbeta, dbias */
+    float sum[3][K][8]; /* dgamma, dbeta, dbias */
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
@@ -251,8 +256,8 @@ template <class T> static void bwd_simple(const AddNorm *a, const AddNormGrad *g
     int parts = row_parts(a->N, a->C, 2, 64, cuda.sms * 2);
     float *partial = (float *)cuda_workspace((size_t)parts * 2 * (size_t)a->C * sizeof(float), "add_norm_bwd");
     if (!partial) return;
-    affine_simple<T><<<dim3((unsigned)ceil_div(a->C, 128), (unsigned)parts), 128, 0, cuda.compute>>>(*a, (const T *)g->dy, partial,
-                                                                                                   ceil_div(a->N, parts));
+    affine_simple<T><<<dim3((unsigned)ceil_div(a->C, 128), (unsigned)parts), 128, 0, cuda.compute>>>(
+        *a, (const T *)g->dy, partial, ceil_div(a->N, parts));
     float *dst[3] = {g->dgamma, g->dbeta, NULL};
     cuda_add_partials(dst, partial, parts, a->C, a->C);
     add_norm_bwd_simple<T><<<(unsigned)a->N, 128, 0, cuda.compute>>>(*a, *g);

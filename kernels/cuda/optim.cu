@@ -3,10 +3,10 @@
  *   g' = g scale;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
  *   p  = p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps)                c1 = 1 - b1^t, c2 = 1 - b2^t
  *
- * adamw is one pass: reads p, g, m, v, writes p, g (zero), m, v and the copy: 32 n bytes, 34 n with a bf16 copy, 8 n more for
- * the running mean; 6.3 GB for 186.7 M parameters, 1.9 ms of an H100. Four neighbours a thread (16 bytes of f32); a range that
- * starts at an odd place goes one by one. 40 registers: full occupancy. sumsq reads 4 n bytes: f64 partial sums of fixed
- * pieces, added in order by one block. */
+ * adamw is one pass: reads p, g, m, v, writes p, g (zero), m, v and the copy: 32 n bytes, 34 n with a bf16 copy, 8 n
+ * more for the running mean; 6.3 GB for 186.7 M parameters, 1.9 ms of an H100. Four neighbours a thread (16 bytes of
+ * f32); a range that starts at an odd place goes one by one. 40 registers: full occupancy. sumsq reads 4 n bytes: f64
+ * partial sums of fixed pieces, added in order by one block. */
 #include "kernels/cuda/device.cuh"
 
 enum { THREADS = 256 };
@@ -58,17 +58,19 @@ template <int W, class T> static __global__ __launch_bounds__(THREADS) void adam
 
 template <class T> static void adamw_(const AdamW *a) {
     if (!a->n) return;
-    bool vector = aligned16(a->p) && aligned16(a->g) && aligned16(a->m) && aligned16(a->v) && aligned16(a->ema) && aligned16(a->copy);
+    bool vector = aligned16(a->p) && aligned16(a->g) && aligned16(a->m) && aligned16(a->v) && aligned16(a->ema) &&
+                  aligned16(a->copy);
     int64_t body = vector ? a->n / 4 * 4 : 0;
     AdamW first = *a;
     first.n = body;
     if (body) adamw_kernel<4, T><<<(unsigned)ceil_div(body, THREADS * 4), THREADS, 0, cuda.compute>>>(first, 0);
-    if (body < a->n) adamw_kernel<1, T><<<(unsigned)ceil_div(a->n - body, THREADS), THREADS, 0, cuda.compute>>>(*a, body);
+    if (body < a->n)
+        adamw_kernel<1, T><<<(unsigned)ceil_div(a->n - body, THREADS), THREADS, 0, cuda.compute>>>(*a, body);
     cuda_launched("adamw");
 }
 EXPORT(adamw, (const AdamW *a), (a))
 
-/* ---- norm of the gradient ----------------------------------------------------------------------------------------- */
+/* ---- norm of the gradient -------------------------------------------------------------------------------------- */
 
 DEVICE double block_sum64(double x, double *room) {
 #pragma unroll
@@ -82,7 +84,8 @@ DEVICE double block_sum64(double x, double *room) {
 }
 
 enum { PIECE = 16384, PIECES = 4096 };
-static __global__ __launch_bounds__(THREADS) void sumsq_pieces(double *partial, const float *g, int64_t n, int64_t piece, bool vector) {
+static __global__ __launch_bounds__(THREADS) void sumsq_pieces(double *partial, const float *g, int64_t n,
+                                                               int64_t piece, bool vector) {
     __shared__ double room[32];
     int64_t lo = blockIdx.x * piece, hi = min(n, lo + piece);
     double s = 0;

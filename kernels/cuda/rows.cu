@@ -1,21 +1,21 @@
 /* rows: copying, converting and adding up plain rows and arrays; the second half of every sum over rows.
  *
  *   copy_rows     dst[di[i]] = or += src[si[i]]                          2 n width elements (3 when added to)
- *   colsum        db[c] += sum over rows of dy[r][c]                     NC elements, plus partials of parts x C f32, twice
- *   cast          f32 <-> bf16                                           6 n bytes
- *   axpy, sum     y += a x; out = or += sum x                            12 n; 4 n bytes
+ *   colsum        db[c] += sum over rows of dy[r][c]                     NC elements, plus partials of parts x C f32,
+ * twice cast          f32 <-> bf16                                           6 n bytes axpy, sum     y += a x; out = or
+ * += sum x                            12 n; 4 n bytes
  *
- * Limited by memory, each. Sums over rows are cut into strips; a strip leaves a row of partial sums in the workspace, and
- * add_partials adds those up in order: no atomics, the same bits every time. One thread carries eight elements (16 bytes of
- * bf16) where width, strides and addresses allow it, else one. 16 to 40 registers: full occupancy. */
+ * Limited by memory, each. Sums over rows are cut into strips; a strip leaves a row of partial sums in the workspace,
+ * and add_partials adds those up in order: no atomics, the same bits every time. One thread carries eight elements (16
+ * bytes of bf16) where width, strides and addresses allow it, else one. 16 to 40 registers: full occupancy. */
 #include "kernels/cuda/device.cuh"
 
-cudaError_t cuda_probe(void);
-
-/* ---- partial sums ------------------------------------------------------------------------------------------------- */
+/* ---- partial sums ---------------------------------------------------------------------------------------------- */
 
 /* A block of 256 threads: 32 columns x 8 threads, each of which takes every eighth part; then those eight in order. */
-struct Dst3 { float *p[3]; };
+struct Dst3 {
+    float *p[3];
+};
 static __global__ void add_partials(Dst3 dst, const float *partial, int parts, int64_t stride, int64_t C) {
     __shared__ float room[8][32];
     float *out = dst.p[blockIdx.y];
@@ -46,7 +46,8 @@ cudaError_t cuda_probe(void) {
 }
 
 /* A block: 32 lanes of eight columns x 8 warps, a strip of rows; `per` rows a strip. */
-template <class T> static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
+template <class T>
+static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
     __shared__ __align__(16) float room[8][CHUNK];
     int lane = threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     int64_t c = (int64_t)blockIdx.x * 256 + lane * 8, end = min(N, ((int64_t)blockIdx.y + 1) * per);
@@ -69,7 +70,8 @@ template <class T> static __global__ void colsum_fast(float *partial, const T *d
     partial[blockIdx.y * C + c] = t;
 }
 
-template <class T> static __global__ void colsum_simple(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
+template <class T>
+static __global__ void colsum_simple(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
     int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, end = min(N, ((int64_t)blockIdx.y + 1) * per);
     if (c >= C) return;
     float sum = 0;
@@ -94,11 +96,11 @@ template <class T> static void colsum_(float *db, const void *dy, int64_t N, int
 }
 EXPORT(colsum, (float *db, const void *dy, int64_t N, int64_t C, int64_t ld), (db, dy, N, C, ld))
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------------ */
 
-template <class T, int W>
-static __global__ void copy_rows(T *dst, int64_t ldd, const int32_t *di, const T *src, int64_t lds, const int32_t *si, int64_t n,
-                                 int64_t width, bool add) {
+template <class T, int W> static __global__ void copy_rows(T *dst, int64_t ldd, const int32_t *di, const T *src,
+                                                           int64_t lds, const int32_t *si, int64_t n, int64_t width,
+                                                           bool add) {
     int64_t per = width / W, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n * per) return;
     int64_t row = i / per, c = (i - row * per) * W;
@@ -118,21 +120,25 @@ static __global__ void copy_rows(T *dst, int64_t ldd, const int32_t *di, const T
     }
 }
 
-template <class T>
-static void copy_rows_(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si, int64_t n,
-                       int64_t width, bool add) {
+template <class T> static void copy_rows_(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds,
+                                          const int32_t *si, int64_t n, int64_t width, bool add) {
     if (!n || !width) return;
     T *d = (T *)dst;
     const T *s = (const T *)src;
     if (width % 8 == 0 && ldd % 8 == 0 && lds % 8 == 0 && aligned16(dst) && aligned16(src))
-        copy_rows<T, 8><<<(unsigned)ceil_div(n * width / 8, 256), 256, 0, cuda.compute>>>(d, ldd, di, s, lds, si, n, width, add);
-    else copy_rows<T, 1><<<(unsigned)ceil_div(n * width, 256), 256, 0, cuda.compute>>>(d, ldd, di, s, lds, si, n, width, add);
+        copy_rows<T, 8>
+            <<<(unsigned)ceil_div(n * width / 8, 256), 256, 0, cuda.compute>>>(d, ldd, di, s, lds, si, n, width, add);
+    else
+        copy_rows<T, 1>
+            <<<(unsigned)ceil_div(n * width, 256), 256, 0, cuda.compute>>>(d, ldd, di, s, lds, si, n, width, add);
     cuda_launched("copy_rows");
 }
-EXPORT(copy_rows, (void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si, int64_t n, int64_t width, bool add),
+EXPORT(copy_rows,
+       (void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si, int64_t n,
+        int64_t width, bool add),
        (dst, ldd, di, src, lds, si, n, width, add))
 
-/* ---- arrays ------------------------------------------------------------------------------------------------------- */
+/* ---- arrays ---------------------------------------------------------------------------------------------------- */
 
 /* Four elements a thread; neighbours stay neighbours. */
 template <class D, class S> static __global__ void cast_kernel(D *dst, const S *src, int64_t n, bool vector) {
@@ -157,7 +163,9 @@ void cuda_cast_on(cudaStream_t s, void *dst, DType dt, const void *src, DType st
     else cast_kernel<<<grid, 256, 0, s>>>((bf16 *)dst, (const float *)src, n, v);
     cuda_launched("cast");
 }
-void cuda_cast(void *dst, DType dt, const void *src, DType st, int64_t n) { cuda_cast_on(cuda.compute, dst, dt, src, st, n); }
+void cuda_cast(void *dst, DType dt, const void *src, DType st, int64_t n) {
+    cuda_cast_on(cuda.compute, dst, dt, src, st, n);
+}
 
 static __global__ void axpy_kernel(float *y, const float *x, float a, int64_t n, bool vector) {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
@@ -194,20 +202,22 @@ void cuda_sum(float *out, const float *x, int64_t n, bool add) {
     cuda_launched("sum");
 }
 
-/* ---- the end of a product that cuBLASLt does not finish ----------------------------------------------------------- */
+/* ---- the end of a product that cuBLASLt does not finish -------------------------------------------------------- */
 
-template <class C, class B>
-static __global__ void finish_kernel(C *c, int64_t ldc, const float *sums, const B *bias, int64_t m, int64_t n, bool add) {
+template <class C, class B> static __global__ void finish_kernel(C *c, int64_t ldc, const float *sums, const B *bias,
+                                                                 int64_t m, int64_t n, bool add) {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = i / n, col = i - row * n;
     if (row >= m) return;
     C *to = c + row * ldc + col;
     st1(to, (add ? ld1(to) : 0.0f) + (sums ? sums[i] : 0.0f) + (bias ? ld1(bias + col) : 0.0f));
 }
 
-void cuda_gemm_finish(void *c, DType ct, int64_t ldc, const float *sums, const void *bias, DType bt, int64_t m, int64_t n, bool add) {
+void cuda_gemm_finish(void *c, DType ct, int64_t ldc, const float *sums, const void *bias, DType bt, int64_t m,
+                      int64_t n, bool add) {
     unsigned grid = (unsigned)ceil_div(m * n, 256);
     cudaStream_t s = cuda.compute;
-    if (ct == DT_F32 && bt == DT_F32) finish_kernel<<<grid, 256, 0, s>>>((float *)c, ldc, sums, (const float *)bias, m, n, add);
+    if (ct == DT_F32 && bt == DT_F32)
+        finish_kernel<<<grid, 256, 0, s>>>((float *)c, ldc, sums, (const float *)bias, m, n, add);
     else if (ct == DT_F32) finish_kernel<<<grid, 256, 0, s>>>((float *)c, ldc, sums, (const bf16 *)bias, m, n, add);
     else finish_kernel<<<grid, 256, 0, s>>>((bf16 *)c, ldc, sums, (const bf16 *)bias, m, n, add);
     cuda_launched("gemm");

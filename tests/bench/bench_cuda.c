@@ -2,11 +2,11 @@
  *
  *     bench_cuda [time|bytes] [name]
  *
- * time (on a GPU): B = 128 pairs, 13 word pieces, ViT-g. A line an op: the bytes and FLOPs that the head of its file promises,
- *   the time an H100 needs for them (3.35 TB/s, 989 TFLOP/s of bf16 products), the time it took here, and the share.
- * bytes (under vgpu with VGPU_STATS=1; tests/bench/gpu.sh compares): a small batch, each op once, one op a process; prints what
- *   was promised.
- * Rooflines: an H100 SXM. On another card the prediction is for that H100 all the same; the measured time is this card's. */
+ * time (on a GPU): B = 128 pairs, 13 word pieces, ViT-g. A line an op: the bytes and FLOPs that the head of its file
+ * promises, the time an H100 needs for them (3.35 TB/s, 989 TFLOP/s of bf16 products), the time it took here, and the
+ * share. bytes (under vgpu with VGPU_STATS=1; tests/bench/gpu.sh compares): a small batch, each op once, one op a
+ * process; prints what was promised. Rooflines: an H100 SXM. On another card the prediction is for that H100 all the
+ * same; the measured time is this card's. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static const double H100_BYTES = 3.35e12, H100_FLOPS = 989e12, H100_F32 = 67e12;
 static const Backend *b;
 static bool timing;
 static const char *only;
-static int64_t B, NQ, NT;                /* pairs; query and text rows of wave 1 */
+static int64_t B, NQ, NT; /* pairs; query and text rows of wave 1 */
 enum { Q = 32, T = 13, P = 257, E = 1408, C = 768, H = 12, D = 64, F = 3072, V = 30523, Z = 256 };
 
 static void check(Status st) {
@@ -84,7 +84,7 @@ static void report(const char *name, void (*launch)(void), double bytes, double 
         return;
     }
     double best = 1e30;
-    for (int i = 0; i < 5; i++) {                            /* ten at a time: a launch costs less than the wait for it */
+    for (int i = 0; i < 5; i++) { /* ten at a time: a launch costs less than the wait for it */
         double t = now();
         for (int k = 0; k < 10; k++) launch();
         b->sync();
@@ -93,11 +93,11 @@ static void report(const char *name, void (*launch)(void), double bytes, double 
     }
     check(b->status());
     double predicted = fmax(bytes / H100_BYTES, flops / rate);
-    printf("%-28s %9.1f MB %9.2f GFLOP %9.1f us predicted %9.1f us measured %6.1f %%\n", name, bytes * 1e-6, flops * 1e-9, predicted * 1e6, best * 1e6,
-           100.0 * predicted / best);
+    printf("%-28s %9.1f MB %9.2f GFLOP %9.1f us predicted %9.1f us measured %6.1f %%\n", name, bytes * 1e-6,
+           flops * 1e-9, predicted * 1e6, best * 1e6, 100.0 * predicted / best);
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------------ */
 
 static AddNorm norm;
 static AddNormGrad norm_grad;
@@ -122,16 +122,30 @@ static double partials(double blocks, double k, double W) { return blocks * k * 
 static void rows(double sms) {
     double n = (double)N, blocks = least(ceil(n / 4), sms * 6), back = least(ceil(n / 4), sms * 3);
     RowKey *keys = (RowKey *)(void *)indices(2 * N, 1000);
-    norm = (AddNorm){.N = N, .C = C, .eps = 1e-12f, .s = numbers(DT_BF16, N * C), .x = numbers(DT_BF16, N * C), .bias = numbers(DT_F32, C),
-                     .gamma = numbers(DT_F32, C), .beta = numbers(DT_F32, C), .y = take((size_t)(N * C) * 2), .mean = take((size_t)N * 4),
-                     .rstd = take((size_t)N * 4), .drop = {0.1f, 20, 1, 1, keys}};
+    norm = (AddNorm){.N = N,
+                     .C = C,
+                     .eps = 1e-12f,
+                     .s = numbers(DT_BF16, N * C),
+                     .x = numbers(DT_BF16, N * C),
+                     .bias = numbers(DT_F32, C),
+                     .gamma = numbers(DT_F32, C),
+                     .beta = numbers(DT_F32, C),
+                     .y = take((size_t)(N * C) * 2),
+                     .mean = take((size_t)N * 4),
+                     .rstd = take((size_t)N * 4),
+                     .drop = {0.1f, 20, 1, 1, keys}};
     report("add_norm", run_norm, n * C * 8 + n * 8 + blocks * 12 * C + n * 32 * 8 * 3, 0, 1);
-    norm_grad = (AddNormGrad){.dy = numbers(DT_BF16, N * C), .ds = take((size_t)(N * C) * 2), .dx = numbers(DT_BF16, N * C),
-                              .dbias = numbers(DT_F32, C), .dgamma = numbers(DT_F32, C), .dbeta = numbers(DT_F32, C)};
+    norm_grad = (AddNormGrad){.dy = numbers(DT_BF16, N * C),
+                              .ds = take((size_t)(N * C) * 2),
+                              .dx = numbers(DT_BF16, N * C),
+                              .dbias = numbers(DT_F32, C),
+                              .dgamma = numbers(DT_F32, C),
+                              .dbeta = numbers(DT_F32, C)};
     if (wants("add_norm_bwd")) b->add_norm(&norm);
     report("add_norm_bwd", run_norm_bwd, n * C * 8 + back * 4 * C + partials(back, 3, C) + n * 32 * 8 * 4, 0, 1);
 
-    u = numbers(DT_BF16, N * F), h = take((size_t)(N * F) * 2), dh = numbers(DT_BF16, N * F), du = take((size_t)(N * F) * 2);
+    u = numbers(DT_BF16, N * F), h = take((size_t)(N * F) * 2), dh = numbers(DT_BF16, N * F),
+    du = take((size_t)(N * F) * 2);
     bias = numbers(DT_F32, F), dbias = numbers(DT_F32, F);
     report("gelu", run_gelu, n * F * 4 + ceil(n / 32) * F * 4, 0, 1);
     double strips = least(ceil(n / 32), ceil(sms * 8 / 3));
@@ -148,42 +162,72 @@ static void embedding(double sms) {
     b->upload(dptr, ptr, (size_t)(words + 1) * 4);
     b->sync();
     free(ptr);
-    double n = (double)(NQ + nt), text = (double)nt, blocks = least(ceil(n / 4), sms * 6), back = least(ceil(n / 4), sms * 3);
-    embed = (Embed){.nq = NQ, .nt = nt, .Q = Q, .C = C, .eps = 1e-12f, .query = numbers(DT_BF16, Q * C), .word = numbers(DT_BF16, 1000 * C),
-                    .pos = numbers(DT_BF16, 32 * C), .ids = indices(nt, 1000), .pos_id = indices(nt, 32), .tok_id = ids, .tok_ptr = dptr,
-                    .tok_row = list, .posn_id = ids, .posn_ptr = dptr, .posn_row = list, .ntok = (int32_t)words, .nposn = (int32_t)(words < 32 ? words : 32),
-                    .gamma = norm.gamma, .beta = norm.beta, .y = take((size_t)((NQ + nt) * C) * 2), .mean = take((size_t)(NQ + nt) * 4),
-                    .rstd = take((size_t)(NQ + nt) * 4), .drop = {0, 0, 1, 1, NULL}};
+    double n = (double)(NQ + nt), text = (double)nt, blocks = least(ceil(n / 4), sms * 6),
+           back = least(ceil(n / 4), sms * 3);
+    embed = (Embed){.nq = NQ,
+                    .nt = nt,
+                    .Q = Q,
+                    .C = C,
+                    .eps = 1e-12f,
+                    .query = numbers(DT_BF16, Q * C),
+                    .word = numbers(DT_BF16, 1000 * C),
+                    .pos = numbers(DT_BF16, 32 * C),
+                    .ids = indices(nt, 1000),
+                    .pos_id = indices(nt, 32),
+                    .tok_id = ids,
+                    .tok_ptr = dptr,
+                    .tok_row = list,
+                    .posn_id = ids,
+                    .posn_ptr = dptr,
+                    .posn_row = list,
+                    .ntok = (int32_t)words,
+                    .nposn = (int32_t)(words < 32 ? words : 32),
+                    .gamma = norm.gamma,
+                    .beta = norm.beta,
+                    .y = take((size_t)((NQ + nt) * C) * 2),
+                    .mean = take((size_t)(NQ + nt) * 4),
+                    .rstd = take((size_t)(NQ + nt) * 4),
+                    .drop = {0, 0, 1, 1, NULL}};
     double positions = least((double)words, 32) * (double)per;
     report("embed", run_embed, n * C * 4 + text * C * 2 + n * 8 + blocks * 8 * C + text * 32 * 8, 0, 1);
-    embed_grad = (EmbedGrad){.dy = numbers(DT_BF16, (NQ + nt) * C), .dsum = take((size_t)((NQ + nt) * C) * 2), .dquery = numbers(DT_F32, Q * C),
-                             .dword = numbers(DT_F32, 1000 * C), .dpos = numbers(DT_F32, 1000 * C), .dgamma = numbers(DT_F32, C),
+    embed_grad = (EmbedGrad){.dy = numbers(DT_BF16, (NQ + nt) * C),
+                             .dsum = take((size_t)((NQ + nt) * C) * 2),
+                             .dquery = numbers(DT_F32, Q * C),
+                             .dword = numbers(DT_F32, 1000 * C),
+                             .dpos = numbers(DT_F32, 1000 * C),
+                             .dgamma = numbers(DT_F32, C),
                              .dbeta = numbers(DT_F32, C)};
     if (wants("embed_bwd")) b->embed(&embed);
-    double sums = (double)NQ * C * 2 + text * C * 2 + least(positions, text) * C * 2 + (Q + 2.0 * (double)words) * C * 8;
-    report("embed_bwd", run_embed_bwd, n * C * 6 + text * C * 2 + back * 4 * C + partials(back, 2, C) + sums + n * 32 * 8, 0, 1);
+    double sums =
+        (double)NQ * C * 2 + text * C * 2 + least(positions, text) * C * 2 + (Q + 2.0 * (double)words) * C * 8;
+    report("embed_bwd", run_embed_bwd,
+           n * C * 6 + text * C * 2 + back * 4 * C + partials(back, 2, C) + sums + n * 32 * 8, 0, 1);
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------------- */
 
 static Attn attn;
 static AttnGrad attn_grad;
 static void run_attention(void) { b->attention(&attn); }
 static void run_attention_bwd(void) { b->attention_bwd(&attn, &attn_grad); }
 
-/* n groups alike: `users` items of nq rows on nk keys, or queries and text of one pair. The plan stays: a few kilobytes. */
-static void attention(const char *name, const char *back_name, int32_t n, int32_t users, int32_t nq, int32_t nk, int32_t text) {
+/* n groups alike: `users` items of nq rows on nk keys, or queries and text of one pair. The plan stays: a few
+ * kilobytes. */
+static void attention(const char *name, const char *back_name, int32_t n, int32_t users, int32_t nq, int32_t nk,
+                      int32_t text) {
     int32_t items_n = n * (users + (text > 0)), row = 0, key = 0;
     AttnItem *it = calloc((size_t)items_n, sizeof *it);
     AttnGroup *gr = calloc((size_t)n, sizeof *gr);
     if (!it || !gr) exit(1);
     static AttnPlan p;
-    p = (AttnPlan){.host_items = it, .host_groups = gr, .ngroups = n, .max_nq = nq, .max_nk = nk + text, .max_group_nk = nk};
+    p = (AttnPlan){
+        .host_items = it, .host_groups = gr, .ngroups = n, .max_nq = nq, .max_nk = nk + text, .max_group_nk = nk};
     for (int32_t g = 0; g < n; g++) {
         gr[g] = (AttnGroup){.item0 = p.nitems, .nitems = users + (text > 0), .k0 = {key, key + nk}, .nk = {nk, text}};
         for (int32_t k = 0; k < users + (text > 0); k++) {
             int32_t rows_k = k < users ? nq : text;
-            it[p.nitems++] = (AttnItem){.q0 = row, .nq = rows_k, .a0 = key, .na = nk, .b0 = key + nk, .nb = text, .group = g};
+            it[p.nitems++] =
+                (AttnItem){.q0 = row, .nq = rows_k, .a0 = key, .na = nk, .b0 = key + nk, .nb = text, .group = g};
             row += rows_k;
             p.products += (int64_t)rows_k * (nk + text);
         }
@@ -196,31 +240,51 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
     b->upload(dgr, gr, (size_t)n * sizeof *dgr);
     b->sync();
     p.items = dit, p.groups = dgr;
-    attn = (Attn){.plan = &p, .q = numbers(DT_BF16, (int64_t)row * C), .k = numbers(DT_BF16, (int64_t)key * 2 * C), .o = numbers(DT_BF16, (int64_t)row * C),
-                  .lse = take((size_t)row * H * 4), .ldq = C, .ldk = 2 * C, .ldv = 2 * C, .ldo = C, .H = H, .D = D, .scale = 0.125f,
+    attn = (Attn){.plan = &p,
+                  .q = numbers(DT_BF16, (int64_t)row * C),
+                  .k = numbers(DT_BF16, (int64_t)key * 2 * C),
+                  .o = numbers(DT_BF16, (int64_t)row * C),
+                  .lse = take((size_t)row * H * 4),
+                  .ldq = C,
+                  .ldk = 2 * C,
+                  .ldv = 2 * C,
+                  .ldo = C,
+                  .H = H,
+                  .D = D,
+                  .scale = 0.125f,
                   .drop = {0.1f, 17, 1, 1, (RowKey *)(void *)indices(2 * (int64_t)row, 1000)}};
     attn.v = (const bf16 *)attn.k + C;
-    double R = (double)(users * nq + text), U = nk + text, units = (double)n * H, tiles = users * ceil(nq / 16.0) + ceil(text / 16.0);
-    double blocks = ceil(tiles / 4), key_tiles = ceil(U / 16), key_blocks = ceil(key_tiles / 6), pairs = (double)p.products * H;
+    double R = (double)(users * nq + text), U = nk + text, units = (double)n * H,
+           tiles = users * ceil(nq / 16.0) + ceil(text / 16.0);
+    double blocks = ceil(tiles / 4), key_tiles = ceil(U / 16), key_blocks = ceil(key_tiles / 6),
+           pairs = (double)p.products * H;
     report(name, run_attention, units * (4 * R * D + 4 * U * D * blocks + 12 * R), 4 * pairs * D, H100_FLOPS);
     bf16 *dk = numbers(DT_BF16, (int64_t)key * 2 * C);
-    attn_grad = (AttnGrad){.d_o = numbers(DT_BF16, (int64_t)row * C), .dq = take((size_t)row * C * 2), .dk = dk, .dv = dk + C, .lddq = C, .lddk = 2 * C,
+    attn_grad = (AttnGrad){.d_o = numbers(DT_BF16, (int64_t)row * C),
+                           .dq = take((size_t)row * C * 2),
+                           .dk = dk,
+                           .dv = dk + C,
+                           .lddq = C,
+                           .lddk = 2 * C,
                            .lddv = 2 * C};
     if (wants(back_name)) b->attention(&attn);
-    report(back_name, run_attention_bwd, units * (8 * R * D + 4 * U * D * blocks + 16 * R + 8 * U * D + (4 * R * D + 16 * R) * key_blocks), 14 * pairs * D, H100_FLOPS);
+    report(back_name, run_attention_bwd,
+           units * (8 * R * D + 4 * U * D * blocks + 16 * R + 8 * U * D + (4 * R * D + 16 * R) * key_blocks),
+           14 * pairs * D, H100_FLOPS);
 }
 
 /* cuDNN's attention beside ours: the same plan without dropout, which cuDNN cannot draw as we do. */
 static void beside_cudnn(int32_t n, int32_t users) {
     if (!timing || !cuda_attention_cudnn) return;
-    double R = (double)(users * Q), U = P, units = (double)n * H, bytes = units * (4 * R * D + 4 * U * D + 4 * R), flops = 4 * units * R * U * D;
+    double R = (double)(users * Q), U = P, units = (double)n * H, bytes = units * (4 * R * D + 4 * U * D + 4 * R),
+           flops = 4 * units * R * U * D;
     attn.drop.p = 0;
     report("attention, cross, ours", run_attention, bytes, flops, H100_FLOPS);
     if (cuda_attention_cudnn(true) != OK) printf("%s\n", err_message());
     else report("attention, cross, cuDNN", run_attention, bytes, flops, H100_FLOPS), cuda_attention_cudnn(false);
 }
 
-/* ---- image, heads, losses, optimizer ------------------------------------------------------------------------------ */
+/* ---- image, heads, losses, optimizer --------------------------------------------------------------------------- */
 
 static void *features, *xhat, *Wf, *cf;
 static float *W, *G, *vec_m, *vec_e, *dW, *db, *dgamma, *dbeta;
@@ -246,13 +310,16 @@ static void rest(double sms) {
     m = (double)M;
     features = numbers(DT_F16, B * P * E), xhat = take((size_t)(B * P * E) * 2);
     report("normalize", run_normalize, n * e * 4, 0, 1);
-    W = numbers(DT_F32, M * E), G = numbers(DT_F32, M * E), dW = numbers(DT_F32, M * E), Wf = take((size_t)(M * E) * 2), cf = take((size_t)M * 2);
-    vec_m = numbers(DT_F32, M), vec_e = numbers(DT_F32, E), db = numbers(DT_F32, M), dgamma = numbers(DT_F32, E), dbeta = numbers(DT_F32, E);
+    W = numbers(DT_F32, M * E), G = numbers(DT_F32, M * E), dW = numbers(DT_F32, M * E), Wf = take((size_t)(M * E) * 2),
+    cf = take((size_t)M * 2);
+    vec_m = numbers(DT_F32, M), vec_e = numbers(DT_F32, E), db = numbers(DT_F32, M), dgamma = numbers(DT_F32, E),
+    dbeta = numbers(DT_F32, E);
     report("fold", run_fold, m * e * 6 + m * e * 8, 0, 1);
     double strips = least(ceil(m / 16), ceil(sms * 8 / 11));
     report("unfold", run_unfold, m * e * 16 + m * e * 4 + partials(strips, 2, e), 0, 1);
 
-    I = numbers(DT_F32, B * Q * Z), X = numbers(DT_F32, B * Z), S = take((size_t)(B * B) * 4), arg = take((size_t)(B * B) * 4);
+    I = numbers(DT_F32, B * Q * Z), X = numbers(DT_F32, B * Z), S = take((size_t)(B * B) * 4),
+    arg = take((size_t)(B * B) * 4);
     dI = numbers(DT_F32, B * Q * Z), dX = numbers(DT_F32, B * Z);
     report("simmax", run_simmax, g * Q * Z * 4 * ceil(g / 64) + g * g * Z * 4 + g * g * 8, 2 * g * g * Q * Z, H100_F32);
     if (wants("simmax_bwd_image") || wants("simmax_bwd_text")) b->simmax(S, arg, I, X, B, B, Q, Z, B, 1);
@@ -261,15 +328,35 @@ static void rest(double sms) {
 
     int64_t chunk = timing ? 512 : 16;
     double c = (double)chunk;
-    xent = (Xent){.rows = chunk, .n = V, .ld = V, .logits = numbers(DT_F32, chunk * V), .target = indices(chunk, V), .smoothing = 0.1f, .scale = 1.0f,
-                  .loss = take((size_t)chunk * 4), .dlogits = take((size_t)(chunk * V) * 2), .ldd = V, .dt = DT_BF16};
+    xent = (Xent){.rows = chunk,
+                  .n = V,
+                  .ld = V,
+                  .logits = numbers(DT_F32, chunk * V),
+                  .target = indices(chunk, V),
+                  .smoothing = 0.1f,
+                  .scale = 1.0f,
+                  .loss = take((size_t)chunk * 4),
+                  .dlogits = take((size_t)(chunk * V) * 2),
+                  .ldd = V,
+                  .dt = DT_BF16};
     report("xent", run_xent, c * V * 6 + c * 768 * 4, 0, 1);
 
     int64_t params = timing ? 186705470 : 1000000;
     double np = (double)params;
-    adam = (AdamW){.p = numbers(DT_F32, params), .g = numbers(DT_F32, params), .m = numbers(DT_F32, params), .v = take((size_t)params * 4),
-                   .copy = take((size_t)params * 2), .n = params, .gscale = numbers(DT_F32, 1), .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f,
-                   .weight_decay = 0.05f, .c1 = 0.1f, .c2 = 0.02f};
+    adam = (AdamW){.p = numbers(DT_F32, params),
+                   .g = numbers(DT_F32, params),
+                   .m = numbers(DT_F32, params),
+                   .v = take((size_t)params * 4),
+                   .copy = take((size_t)params * 2),
+                   .n = params,
+                   .gscale = numbers(DT_F32, 1),
+                   .lr = 1e-4f,
+                   .beta1 = 0.9f,
+                   .beta2 = 0.98f,
+                   .eps = 1e-8f,
+                   .weight_decay = 0.05f,
+                   .c1 = 0.1f,
+                   .c2 = 0.02f};
     b->zero(adam.v, (size_t)params * 4);
     total = take(sizeof *total);
     report("adamw", run_adamw, np * 34 + np, 0, 1);
@@ -285,7 +372,7 @@ int main(int argc, char **argv) {
     }
     void *workspace = take(b->workspace);
     b->set_workspace(workspace, b->workspace);
-    double sms = 132;                                        /* of the H100, and of vgpu's */
+    double sms = 132; /* of the H100, and of vgpu's */
     B = timing ? 128 : 4;
     NQ = B * 2 * Q, NT = B * 3 * T, N = timing ? NQ + NT : 300;
     rows(sms);

@@ -1,7 +1,9 @@
 /* cudnn_deviceless: asks the real cuDNN 9, on a machine without a GPU, whether it builds the attention plans of
- * kernels/cuda/cudnn.c for an H100. Nothing is executed: the device is described in JSON, heuristics run, kernels are compiled.
+ * kernels/cuda/cudnn.c for an H100. Nothing is executed: the device is described in JSON, heuristics run, kernels are
+ * compiled.
  *
- *     cudnn_deviceless          a libcuda.so.1 that can be loaded must be on the library path; exit code 0: every plan was built
+ *     cudnn_deviceless          a libcuda.so.1 that can be loaded must be on the library path; exit code 0: every plan
+ * was built
  *
  * Includes cudnn.c itself: the graphs it builds are the ones asked about. */
 #include <stdio.h>
@@ -16,9 +18,14 @@ static const char h100[] =
     "\"totalGlobalMem\":85000000000,\"smClockRateKHz\":1980000,\"memClockRateKHz\":2619000,\"l2CacheSize\":52428800,\"cudaDeviceId\":0,"
     "\"deviceVer\":900,\"driverVer\":13000,\"deviceName\":\"NVIDIA H100 80GB HBM3\"}";
 
-static const struct { const char *what; Shape s; } asked[] = {
-    {"cross, full size: 128 images, 32 queries, 257 keys, K and V in one matrix of 12 x 768", {128, 12, 32, 257, 64, 768, 9216, 9216, 768, 32, 257}},
-    {"queries among themselves: q, k, v in one matrix of 3 x 768", {128, 12, 32, 32, 64, 2304, 2304, 2304, 768, 32, 32}},
+static const struct {
+    const char *what;
+    Shape s;
+} asked[] = {
+    {"cross, full size: 128 images, 32 queries, 257 keys, K and V in one matrix of 12 x 768",
+     {128, 12, 32, 257, 64, 768, 9216, 9216, 768, 32, 257}},
+    {"queries among themselves: q, k, v in one matrix of 3 x 768",
+     {128, 12, 32, 32, 64, 2304, 2304, 2304, 768, 32, 32}},
     {"ViT-L: 257 rows, 16 heads of 64", {32, 16, 257, 257, 64, 3072, 3072, 3072, 1024, 257, 257}},
     {"ViT-g: 257 rows, 16 heads of 88", {32, 16, 257, 257, 88, 4224, 4224, 4224, 1408, 257, 257}},
 };
@@ -31,7 +38,8 @@ int main(void) {
     }
     cudnnBackendDescriptor_t device = NULL;
     if (dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &device) != CUDNN_STATUS_SUCCESS ||
-        !set(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(h100), h100) || !finished(true, device)) {
+        !set(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(h100), h100) ||
+        !finished(true, device)) {
         printf("cuDNN %zu does not take the description of a device\n", dnn.cudnnGetVersion());
         return 1;
     }
