@@ -1,4 +1,4 @@
-/* dist: see dist.h. */
+/* dist: see dist.h. Builds without MPI have dist_one.c instead. */
 #include "kernels/dist.h"
 
 #include <limits.h>
@@ -16,14 +16,13 @@
 
 #ifdef HAVE_MPI
 #include <mpi.h>
-#endif
 
 static int rank_, size_ = 1, local_;
 static double timeout_ = 600;
 static int64_t step_ = -1;
 static const char *op_;
 static double received_;
-static _Atomic int64_t armed_;                               /* ms since when the host waits for the device's collective; 0: no */
+static _Atomic int64_t armed_; /* ms since when the host waits for the device's collective; 0: no */
 
 int dist_rank(void) { return rank_; }
 int dist_size(void) { return size_; }
@@ -33,8 +32,6 @@ void dist_at(int64_t step, const char *op) { step_ = step, op_ = op, armed_ = 0;
 void dist_name(const char *op) { op_ = op, armed_ = 0; }
 double dist_received(void) { return received_; }
 
-#ifdef HAVE_MPI
-
 enum { CAUSE_SIZE = 640, STAGE = 1 << 22 };                  /* STAGE: elements under way at a time */
 
 /* What runs beside the data. HERE: the sender waits, said anew from time to time. FAILED: it cannot go on; text
@@ -42,8 +39,8 @@ enum { CAUSE_SIZE = 640, STAGE = 1 << 22 };                  /* STAGE: elements 
 typedef enum { HERE, FAILED } TokenKind;
 typedef struct { int32_t kind; char text[CAUSE_SIZE]; } Token;
 
-/* Of another rank: when it last said that it waits, whether it said that it failed, its process when this one can see it, and
- * on how many looks in a row that was gone. */
+/* Of another rank: when it last said that it waits, whether it said that it failed, its process when this one can see
+ * it, and on how many looks in a row that was gone. */
 typedef struct { double heard; bool failed; pid_t pid; int gone; } Peer;
 
 static struct {
@@ -75,14 +72,14 @@ static const char *in_step(void) {
     return text;
 }
 
-/* ---- tokens --------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static void send_token(TokenKind kind, const char *text) {
     int done = 0;
     MPI_Testall(size_, my.sent[kind], &done, MPI_STATUSES_IGNORE);
-    if (!done) return;                                       /* the last of this kind has not left: it says the same or more */
+    if (!done) return; /* the last of this kind has not left: it says the same or more */
     Token *t = &my.out[kind];
-    t->kind = kind;
+    t->kind = (int32_t)kind;
     snprintf(t->text, sizeof t->text, "%s", text);
     int bytes = (int)(offsetof(Token, text) + strlen(t->text) + 1);
     for (int r = 0; r < size_; r++)
@@ -100,8 +97,8 @@ static void read_tokens(char *cause) {
         Peer *p = &my.peer[from.MPI_SOURCE];
         p->heard = now();
         t.text[CAUSE_SIZE - 1] = 0;
-        if (t.kind == FAILED && !p->failed && !*cause) snprintf(cause, CAUSE_SIZE, "%s", t.text);
-        p->failed = p->failed || t.kind == FAILED;
+        if (t.kind == (int32_t)FAILED && !p->failed && !*cause) snprintf(cause, CAUSE_SIZE, "%s", t.text);
+        p->failed = p->failed || t.kind == (int32_t)FAILED;
     }
 }
 
@@ -120,10 +117,10 @@ static char process_state(pid_t pid) {
     return c == 'Z' || c == 'X' ? 'X' : c == 'T' ? 'T' : 'R';
 }
 
-/* ---- failing -------------------------------------------------------------------------------------------------------------- */
+/* ---- failing ----------------------------------------------------------------------------------------------------- */
 
-/* Everybody says that it failed and hears it of everybody who still can: after that no rank needs MPI any more, and memory that
- * operations under way still point to may be freed. */
+/* Everybody says that it failed and hears it of everybody who still can: after that no rank needs MPI any more, and
+ * memory that operations under way still point to may be freed. */
 static void fail(const char *cause) {
     enum { PATIENCE = 10 };
     double start = now(), limit = timeout_ > 0 && timeout_ < PATIENCE ? timeout_ : PATIENCE;
@@ -158,10 +155,11 @@ static void name_missing(char *cause, const char *what) {
         if (!n++ && stopped) snprintf(state, sizeof state, " (process %d, which is stopped)", (int)my.peer[r].pid);
     }
     if (n)
-        snprintf(cause, CAUSE_SIZE, "rank%s %s%s%s did not come to %s%s within %g s", n > 1 ? "s" : "", who, n > 8 ? ", ..." : "", state,
-                 what, in_step(), timeout_);
+        snprintf(cause, CAUSE_SIZE, "rank%s %s%s%s did not come to %s%s within %g s", n > 1 ? "s" : "", who,
+                 n > 8 ? ", ..." : "", state, what, in_step(), timeout_);
     else
-        snprintf(cause, CAUSE_SIZE, "all ranks wait, but %s%s did not end within %g s: the network between them does not work", what,
+        snprintf(cause, CAUSE_SIZE,
+                 "all ranks wait, but %s%s did not end within %g s: the network between them does not work", what,
                  in_step(), timeout_);
 }
 
@@ -172,11 +170,12 @@ static void name_gone(char *cause, const char *what) {
         bool gone = r != rank_ && !p->failed && process_state(p->pid) == 'X';
         p->gone = gone ? p->gone + 1 : 0;
         if (p->gone < 2) continue;
-        snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r, (int)p->pid, what, in_step());
+        snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r, (int)p->pid, what,
+                 in_step());
     }
 }
 
-/* ---- waiting -------------------------------------------------------------------------------------------------------------- */
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
 static Status check(int code, const char *what) {
     if (code == MPI_SUCCESS) return OK;
@@ -196,8 +195,8 @@ static Status begin(const char **what, const char *plain) {
     return my.failed ? failed() : OK;
 }
 
-/* Polls until the operation is done. First yielding the core, which keeps small operations at their speed; then sleeping between
- * looks, because whoever is late may need this core. */
+/* Polls until the operation is done. First yielding the core, which keeps small operations at their speed; then
+ * sleeping between looks, because whoever is late may need this core. */
 static Status wait_for(int code, MPI_Request *request, const char *what) {
     const double AWAKE = 0.01, LOOK = 0.02;                  /* seconds */
     double start = 0, looked = 0, told = 0;
@@ -211,7 +210,7 @@ static Status wait_for(int code, MPI_Request *request, const char *what) {
         if (t - start < AWAKE) sched_yield();
         else nap(1e-4);
         if (t - looked < LOOK) continue;
-        if (t - looked > 1) start += t - looked;             /* this process was stopped itself: that time does not count */
+        if (t - looked > 1) start += t - looked; /* this process was stopped itself: that time does not count */
         char cause[CAUSE_SIZE] = "";
         looked = t;
         read_tokens(cause);
@@ -224,10 +223,10 @@ static Status wait_for(int code, MPI_Request *request, const char *what) {
     }
 }
 
-/* ---- the device's collectives --------------------------------------------------------------------------------------------- */
+/* ---- the device's collectives ------------------------------------------------------------------------------------ */
 
-/* While the host waits for the device it cannot poll, so a thread looks at the clock, says what it can see, and ends the process:
- * nothing else frees a host from a device that waits for a rank that is stopped or gone. */
+/* While the host waits for the device it cannot poll, so a thread looks at the clock, says what it can see, and ends
+ * the process: nothing else frees a host from a device that waits for a rank that is stopped or gone. */
 static struct { pthread_t thread; bool started; const char *op; } watch;
 
 static void *watch_device(void *unused) {
@@ -247,7 +246,8 @@ static void *watch_device(void *unused) {
         }
         double waited = now() - 1e-3 * (double)since;
         if (!gone && (timeout_ <= 0 || waited < timeout_)) continue;
-        fprintf(stderr, "qformer: %s keeps %s%s from ending; rank %d waited %.1f s\n", who, watch.op, in_step(), rank_, waited);
+        fprintf(stderr, "qformer: %s keeps %s%s from ending; rank %d waited %.1f s\n", who, watch.op, in_step(), rank_,
+                waited);
         nap(0.4);
         _exit(1);
     }
@@ -261,7 +261,7 @@ void dist_watch(const char *op) {
     armed_ = (int64_t)(now() * 1e3);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 /* A launcher leaves its mark in the environment. Without one MPI_Init would start daemons of its own for nothing. */
 static bool launched(void) {
@@ -285,7 +285,8 @@ static Status meet_neighbours(void) {
     }
     Status st = dist_all_gather(all, &mine, sizeof mine);
     for (int r = 0; st == OK && r < size_; r++)
-        if (mine.space && all[r].leader == mine.leader && all[r].space == mine.space) my.peer[r].pid = (pid_t)all[r].pid;
+        if (mine.space && all[r].leader == mine.leader && all[r].space == mine.space)
+            my.peer[r].pid = (pid_t)all[r].pid;
     free(all);
     return st;
 }
@@ -293,13 +294,15 @@ static Status meet_neighbours(void) {
 Status dist_open(int *argc, char ***argv) {
     if (!launched()) return OK;
     int provided;
-    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return err_set(ERR_DIST, "MPI does not start");
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+        return err_set(ERR_DIST, "MPI does not start");
     my.started = true;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
     if (size_ == 1) return OK;
-    if (MPI_Comm_dup(MPI_COMM_WORLD, &my.watch) != MPI_SUCCESS) return err_set(ERR_DIST, "MPI gives no second communicator");
+    if (MPI_Comm_dup(MPI_COMM_WORLD, &my.watch) != MPI_SUCCESS)
+        return err_set(ERR_DIST, "MPI gives no second communicator");
     size_t n = (size_t)size_;
     my.peer = mem_new(n, sizeof *my.peer);
     my.sent[0] = mem_new(2 * n, sizeof **my.sent);
@@ -315,7 +318,8 @@ Status dist_open(int *argc, char ***argv) {
     return meet_neighbours();
 }
 
-/* After a failure: a moment for the others to print their sentence too, because the launcher ends them when this rank ends. */
+/* After a failure: a moment for the others to print their sentence too, because the launcher ends them when this rank
+ * ends. */
 void dist_close(void) {
     if (my.started && my.failed) {
         nap(0.4);
@@ -338,7 +342,7 @@ void dist_close(void) {
     size_ = 1;
 }
 
-/* ---- operations ----------------------------------------------------------------------------------------------------------- */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 Status dist_all_gather(void *dst, const void *src, size_t bytes) {
     if (size_ == 1) {
@@ -352,7 +356,8 @@ Status dist_all_gather(void *dst, const void *src, size_t bytes) {
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a gather of %zu bytes a rank is more than MPI takes at once", bytes);
     received_ += (double)bytes * (size_ - 1);
     const void *from = (const char *)dst + (size_t)rank_ * bytes == src ? MPI_IN_PLACE : src;
-    return wait_for(MPI_Iallgather(from, (int)bytes, MPI_BYTE, dst, (int)bytes, MPI_BYTE, MPI_COMM_WORLD, &q), &q, what);
+    return wait_for(MPI_Iallgather(from, (int)bytes, MPI_BYTE, dst, (int)bytes, MPI_BYTE, MPI_COMM_WORLD, &q), &q,
+                    what);
 }
 
 Status dist_broadcast(void *x, size_t bytes, int root) {
@@ -401,10 +406,12 @@ static void pieces(int64_t total, int64_t at, bool staged) {
 
 static void to_half(const float *x, int64_t total, int64_t at, int first, int last) {
     for (int r = first; r <= last; r++)
-        dtype_from_f32(my.half + (size_t)r * (size_t)my.piece, DT_BF16, x + dist_part(total, r).at + at, (size_t)my.count[r]);
+        dtype_from_f32(my.half + (size_t)r * (size_t)my.piece, DT_BF16, x + dist_part(total, r).at + at,
+                       (size_t)my.count[r]);
 }
 
-/* Everybody's share of the own piece arrives in my.stage, a row a rank; added up in rank order, the own share in its place. */
+/* Everybody's share of the own piece arrives in my.stage, a row a rank; added up in rank order, the own share in its
+ * place. */
 static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at, bool half) {
     MPI_Request q;
     int *in = my.in, *place = my.in + size_;
@@ -414,14 +421,17 @@ static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at
     for (int r = 0; r < size_; r++) in[r] = (int)n, place[r] = r * my.piece;
     if (half) to_half(x, total, at, 0, size_ - 1);
     received_ += (double)n * (size_ - 1) * (half ? 2 : 4);
-    Status st = wait_for(MPI_Ialltoallv(half ? (void *)my.half : x, my.count, my.displ, type, my.stage, in, place, type, MPI_COMM_WORLD, &q), &q, what);
+    Status st = wait_for(MPI_Ialltoallv(half ? (void *)my.half : x, my.count, my.displ, type, my.stage, in, place, type,
+                                        MPI_COMM_WORLD, &q),
+                         &q, what);
     if (st != OK || !n) return st;
     float *own = x + dist_part(total, rank_).at + at;
     const float *f = my.stage;
     const uint16_t *h = my.stage;
     for (int64_t i = 0; i < n; i++) {
         float s = half ? bf16_to_f32(h[i]) : f[i];
-        for (int r = 1; r < size_; r++) s += half ? bf16_to_f32(h[(int64_t)r * my.piece + i]) : f[(int64_t)r * my.piece + i];
+        for (int r = 1; r < size_; r++)
+            s += half ? bf16_to_f32(h[(int64_t)r * my.piece + i]) : f[(int64_t)r * my.piece + i];
         own[i] = s;
     }
     return OK;
@@ -432,11 +442,16 @@ static Status gather_piece(const char *what, float *x, int64_t total, int64_t at
     pieces(total, at, half);
     for (int r = 0; r < size_; r++) received_ += r == rank_ ? 0 : (double)my.count[r] * (half ? 2 : 4);
     if (!half)
-        return wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, my.count, my.displ, MPI_FLOAT, MPI_COMM_WORLD, &q), &q, what);
+        return wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, my.count, my.displ, MPI_FLOAT, MPI_COMM_WORLD,
+                                        &q),
+                        &q, what);
     to_half(x, total, at, rank_, rank_);
-    Status st = wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_UINT16_T, my.half, my.count, my.displ, MPI_UINT16_T, MPI_COMM_WORLD, &q), &q, what);
+    Status st = wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_UINT16_T, my.half, my.count, my.displ, MPI_UINT16_T,
+                                         MPI_COMM_WORLD, &q),
+                         &q, what);
     for (int r = 0; st == OK && r < size_; r++)
-        dtype_to_f32(x + dist_part(total, r).at + at, my.half + (size_t)r * (size_t)my.piece, DT_BF16, (size_t)my.count[r]);
+        dtype_to_f32(x + dist_part(total, r).at + at, my.half + (size_t)r * (size_t)my.piece, DT_BF16,
+                     (size_t)my.count[r]);
     return st;
 }
 
@@ -452,10 +467,14 @@ static Status by_pieces(PieceFn *piece, const char *plain, float *x, int64_t tot
     return st;
 }
 
-Status dist_reduce_parts(float *x, int64_t total, bool half) { return by_pieces(reduce_piece, "a sum over ranks", x, total, half); }
-Status dist_gather_parts(float *x, int64_t total, bool half) { return by_pieces(gather_piece, "a gather of parts", x, total, half); }
+Status dist_reduce_parts(float *x, int64_t total, bool half) {
+    return by_pieces(reduce_piece, "a sum over ranks", x, total, half);
+}
+Status dist_gather_parts(float *x, int64_t total, bool half) {
+    return by_pieces(gather_piece, "a gather of parts", x, total, half);
+}
 
-/* ---- agreeing ------------------------------------------------------------------------------------------------------------- */
+/* ---- agreeing ---------------------------------------------------------------------------------------------------- */
 
 Status dist_agree(Status mine) {
     if (size_ == 1 || (my.failed && mine != OK)) return mine;
@@ -477,31 +496,5 @@ const char *dist_version(void) {
     text[strcspn(text, ",\n")] = 0;
     return text;
 }
-
-#else
-
-Status dist_open(int *argc, char ***argv) {
-    (void)argc, (void)argv;
-    const char *n = getenv("OMPI_COMM_WORLD_SIZE");
-    if (n && atoi(n) > 1)
-        return err_set(ERR_MISSING, "started as one of %s processes, but this build has no MPI: install libopenmpi-dev and build again", n);
-    return OK;
-}
-
-void dist_close(void) {}
-
-Status dist_all_gather(void *dst, const void *src, size_t bytes) {
-    if (dst != src) memmove(dst, src, bytes);
-    return OK;
-}
-
-Status dist_all_reduce_f64(double *x, int64_t n) { (void)x, (void)n; return OK; }
-Status dist_reduce_parts(float *x, int64_t total, bool half) { (void)x, (void)total, (void)half; return OK; }
-Status dist_gather_parts(float *x, int64_t total, bool half) { (void)x, (void)total, (void)half; return OK; }
-Status dist_broadcast(void *x, size_t bytes, int root) { (void)x, (void)bytes, (void)root; return OK; }
-Status dist_barrier(void) { return OK; }
-void dist_watch(const char *op) { (void)op; }
-Status dist_agree(Status mine) { return mine; }
-const char *dist_version(void) { return "none (libopenmpi-dev was not found when this was built)"; }
 
 #endif

@@ -1,4 +1,5 @@
-/* dist_parts: what dist.h offers on top of its operations: parts of an array, comparing ranks, the device's collectives. */
+/* dist_parts: what dist.h offers on top of its operations: parts of an array, comparing ranks, the device's
+ * collectives. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,9 @@ Status dist_same(const char *what, const char *text) {
     if (st == OK) st = dist_broadcast(first, n, 0);
     int here_n, there_n;
     const char *there, *here = st == OK ? first_difference(text, first, &here_n, &there, &there_n) : NULL;
-    if (here) st = err_set(ERR_USAGE, "rank %d has %s '%.*s', rank 0 '%.*s'", dist_rank(), what, here_n, here, there_n, there);
+    if (here)
+        st =
+            err_set(ERR_USAGE, "rank %d has %s '%.*s', rank 0 '%.*s'", dist_rank(), what, here_n, here, there_n, there);
     free(first);
     return dist_agree(st);
 }

@@ -1,7 +1,9 @@
-/* gold_ranks: the fixture kind ranks: one batch over several processes. Losses, features, similarities and weights of each rank;
- * gradients as the reference averages them (itg_mean: rank), and as one process with the whole batch has them (global).
+/* gold_ranks: the fixture kind ranks: one batch over several processes. Losses, features, similarities and weights of
+ * each rank; gradients as the reference averages them (itg_mean: rank), and as one process with the whole batch has
+ * them (global).
  *
- * Met by one process, a case starts its processes itself: this program again, under mpirun, for the case's folder alone. */
+ * Met by one process, a case starts its processes itself: this program again, under mpirun, for the case's folder
+ * alone. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +22,7 @@ static Tolerance tolerance(const Case *c) {
     return c->precision == DT_F32 ? (Tolerance){1e-5, 1e-4, 1e-4, 1e-4} : (Tolerance){6e-2, 8e-2, 2e-2, 0.3};
 }
 
-/* ---- one of the processes ------------------------------------------------------------------------------------------------ */
+/* ---- one of the processes ---------------------------------------------------------------------------------------- */
 
 static void compare(Case *c, const char *name, const float *x, int64_t n, float factor, const StFile *f, double tol) {
     char full[64];
@@ -47,8 +49,8 @@ static void check_means(Case *c, const char *of, const StepLosses *l) {
     check_loss(c, want, "loss_lm", l->itg, tol);
 }
 
-/* What this rank alone knows. Its matching loss is not here: the reference counts a negative pair where its text is, we where
- * its image is. */
+/* What this rank alone knows. Its matching loss is not here: the reference counts a negative pair where its text is, we
+ * where its image is. */
 static Status check_own(Case *c, const Trainer *t) {
     const Json *mine = json_at(json_get(c->json, "ranks"), (size_t)dist_rank());
     const Contrast *k = &t->step.contrast;
@@ -75,7 +77,8 @@ static void check_wire(Case *c, const Trainer *t, double received, bool ids) {
     const Contrast *k = &t->step.contrast;
     Wire w = wire_ours(&t->params.d, t->params.total, k->B, dist_size(), 4);
     double id_bytes = 8.0 * (double)(k->G - k->B);           /* of the batch when it has any, and of the targets */
-    gold_check(c, "bytes on the wire", received - wire_total(&w) - (ids ? id_bytes : -id_bytes), 2 * 64 * 4 * dist_size());
+    gold_check(c, "bytes on the wire", received - wire_total(&w) - (ids ? id_bytes : -id_bytes),
+               2 * 64 * 4 * dist_size());
 }
 
 static Status run_mixture(Case *c, const GoldBatch *batch, StepSpec spec, const char *stem, const char *means) {
@@ -116,7 +119,8 @@ static Status open_batch(Case *c, GoldBatch *batch) {
         json_int(json_at(json_get(mine, "negative_image"), (size_t)i), &image);
         json_int(json_at(json_get(mine, "negative_text"), (size_t)i), &text);
         batch->negative_image[i] = (int32_t)image, batch->negative_text[i] = (int32_t)text;
-        if (batch->image_id) json_int(json_at(json_get(c->json, "image_id"), (size_t)(dist_rank() * B + i)), &batch->image_id[i]);
+        if (batch->image_id)
+            json_int(json_at(json_get(c->json, "image_id"), (size_t)(dist_rank() * B + i)), &batch->image_id[i]);
     }
     batch->batch.negative_image = batch->negative_image;
     batch->batch.negative_text = batch->negative_text;
@@ -140,7 +144,8 @@ static Status join(Case *c, Status st) {
 static Status run_rank(Case *c) {
     GoldBatch b;
     Status st = open_batch(c, &b);
-    StepSpec mean = {.itc = 1, .itm = 1, .itg = 1, .image_ids = b.image_id != NULL, .itg_rank_mean = true}, global = mean;
+    StepSpec mean = {.itc = 1, .itm = 1, .itg = 1, .image_ids = b.image_id != NULL, .itg_rank_mean = true},
+             global = mean;
     StepSpec itc = mean, itm = mean, itg = mean;
     itc.itm = itc.itg = 0, itm.itc = itm.itg = 0, itg.itc = itg.itm = 0;
     global.itg_rank_mean = false;
@@ -153,7 +158,7 @@ static Status run_rank(Case *c) {
     return join(c, st);
 }
 
-/* ---- the one that starts them -------------------------------------------------------------------------------------------- */
+/* ---- the one that starts them ------------------------------------------------------------------------------------ */
 
 /* Runs argv and keeps the end of what it says. */
 static int capture(char *const argv[], const char *ranks, char *text, size_t size) {
@@ -187,8 +192,9 @@ static int capture(char *const argv[], const char *ranks, char *text, size_t siz
 }
 
 static Status start(Case *c, int64_t W) {
-    char exe[1024], ranks[8], device[32], precision[32], program[] = "mpirun", np[] = "-np", over[] = "--oversubscribe", bind[] = "--bind-to",
-         none[] = "none", *text = mem_new(1 << 16, 1);
+    char exe[1024], ranks[8], device[32], precision[32], program[] = "mpirun", np[] = "-np", over[] = "--oversubscribe",
+                                                         bind[] = "--bind-to", none[] = "none",
+                                                         *text = mem_new(1 << 16, 1);
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     if (!text) return ERR_MEMORY;
     exe[n > 0 ? n : 0] = 0;
@@ -201,7 +207,9 @@ static Status start(Case *c, int64_t W) {
     const char *line = strstr(text, "compared, worst "), *begin = line;
     while (begin && begin > text && begin[-1] != '\n') begin--;
     if (code == 127) st = err_set(ERR_MISSING, "mpirun was not found");
-    else if (!line || sscanf(begin, "%*s %*s %*s %d compared, worst %lf of its tolerance (%199[^)]", &compared, &c->worst, c->worst_what) != 3 ||
+    else if (!line ||
+             sscanf(begin, "%*s %*s %*s %d compared, worst %lf of its tolerance (%199[^)]", &compared, &c->worst,
+                    c->worst_what) != 3 ||
              (code != 0 && c->worst <= 1.0))
         st = err_set(ERR_DIST, "%lld processes ended with code %d: %.300s", (long long)W, code, text);
     c->compared = compared;
@@ -214,6 +222,7 @@ Status gold_ranks(Case *c) {
     if (W < 2 || W > 64) return err_set(ERR_FORMAT, "%lld ranks", (long long)W);
     if (dist_size() == W) return run_rank(c);
     if (dist_size() > 1) return err_set(ERR_MISSING, "for %lld processes, these are %d", (long long)W, dist_size());
-    if (strncmp(dist_version(), "none", 4) == 0) return err_set(ERR_MISSING, "several processes, and this build has no MPI");
+    if (strncmp(dist_version(), "none", 4) == 0)
+        return err_set(ERR_MISSING, "several processes, and this build has no MPI");
     return start(c, W);
 }

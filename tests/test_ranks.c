@@ -1,8 +1,8 @@
 /* test_ranks: several processes, by the program itself under mpirun (QFORMER_BIN, build/qformer by default).
  *
- * The same curve on 1 to 4 ranks; checkpoints that do not know how many there were; and everything that can go wrong on one rank
- * while the others wait for it: each of them ends in time, with one sentence that names the rank, and leaves no process behind.
- * Skipped where there is no mpirun, or a program without MPI. */
+ * The same curve on 1 to 4 ranks; checkpoints that do not know how many there were; and everything that can go wrong on
+ * one rank while the others wait for it: each of them ends in time, with one sentence that names the rank, and leaves
+ * no process behind. Skipped where there is no mpirun, or a program without MPI. */
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -30,9 +30,10 @@ enum { TIMEOUT = 4, STEPS = 20 };            /* seconds; steps */
 static char dir[64] = "/tmp/qformer-ranks-XXXXXX";
 static bool able;
 
-static const char *const MODEL = "model.layers=2 model.hidden=32 model.heads=2 model.queries=4 model.proj=16 model.cross_every=1 model.positions=40 "
-                                 "model.dropout=0.1 train.log_every=1 optim.lr=1e-3 optim.warmup_steps=5 precision=f32 device=cpu "
-                                 "threads=1 data.threads=1 train.events=false data.train=scenes.h5 model.vocab=vocab.txt dist.timeout_s=4";
+static const char *const MODEL =
+    "model.layers=2 model.hidden=32 model.heads=2 model.queries=4 model.proj=16 model.cross_every=1 model.positions=40 "
+    "model.dropout=0.1 train.log_every=1 optim.lr=1e-3 optim.warmup_steps=5 precision=f32 device=cpu "
+    "threads=1 data.threads=1 train.events=false data.train=scenes.h5 model.vocab=vocab.txt dist.timeout_s=4";
 
 static double now(void) {
     struct timespec t;
@@ -40,11 +41,14 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void nap(double s) { nanosleep(&(struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)(fmod(s, 1) * 1e9)}, NULL); }
+static void nap(double s) {
+    nanosleep(&(struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)(fmod(s, 1) * 1e9)}, NULL);
+}
 
-/* ---- starting and watching processes --------------------------------------------------------------------------------------- */
+/* ---- starting and watching processes ----------------------------------------------------------------------------- */
 
-/* A shell line in the test's folder, output to the file `log`. It may use $M (mpirun), $Q (the program) and $A (options). */
+/* A shell line in the test's folder, output to the file `log`. It may use $M (mpirun), $Q (the program) and $A
+ * (options). */
 static pid_t start(const char *log, const char *line) {
     char out[160];
     snprintf(out, sizeof out, "%s/%s", dir, log);
@@ -132,7 +136,7 @@ static void must(const char *line) {
     if (code) fail_msg("'%s' ended with %d: %s", line, code, text_of("must.txt"));
 }
 
-/* ---- what a run left -------------------------------------------------------------------------------------------------------- */
+/* ---- what a run left --------------------------------------------------------------------------------------------- */
 
 typedef struct { double loss[3 * STEPS + 1][4]; int n; } Curve;
 
@@ -172,8 +176,8 @@ static void goes_on(const char *out, int global_batch) {
         if (access(path, R_OK) == 0) step = s;
     }
     if (!step) fail_msg("%s has no checkpoint", out);
-    snprintf(line, sizeof line, "$Q pretrain $A out=%s train.eval_every=0 train.batch=%d train.steps=%lld", out, global_batch,
-             (long long)step + 1);
+    snprintf(line, sizeof line, "$Q pretrain $A out=%s train.eval_every=0 train.batch=%d train.steps=%lld", out,
+             global_batch, (long long)step + 1);
     must(line);
     snprintf(path, sizeof path, "%s/%s/step_%06lld/state.json", dir, out, (long long)step + 1);
     assert_int_equal(access(path, R_OK), 0);
@@ -205,7 +209,7 @@ static int sentences(const char *text, const char *a, const char *b, const char 
     return n;
 }
 
-/* ---- the same numbers --------------------------------------------------------------------------------------------------------- */
+/* ---- the same numbers -------------------------------------------------------------------------------------------- */
 
 static void need_mpi(void) {
     if (!able) skip();
@@ -218,7 +222,8 @@ static void same_curve_on_1_to_4_ranks(void **state) {
     char more[200], out[8];
     for (int n = 1; n <= 4; n++) {
         snprintf(out, sizeof out, "w%d", n);
-        snprintf(more, sizeof more, "train.batch=%d train.steps=%d train.save_every=0 train.eval_every=10", 12 / n, STEPS);
+        snprintf(more, sizeof more, "train.batch=%d train.steps=%d train.save_every=0 train.eval_every=10", 12 / n,
+                 STEPS);
         assert_int_equal(finish(train(n, out, more)), 0);
         read_curve(&c[n], out);
         assert_int_equal(c[n].n, STEPS);
@@ -238,7 +243,8 @@ static void other_ways_to_join_gradients(void **state) {
         Curve one, several;
         char more[200], name[40];
         for (int n = 1; n <= 3; n += 2) {
-            snprintf(more, sizeof more, "%s train.batch=%d train.steps=%d train.save_every=0 train.eval_every=0", ways[i].more, 12 / n, STEPS);
+            snprintf(more, sizeof more, "%s train.batch=%d train.steps=%d train.save_every=0 train.eval_every=0",
+                     ways[i].more, 12 / n, STEPS);
             snprintf(name, sizeof name, "%s%d", ways[i].name, n);
             assert_int_equal(finish(train(n, name, more)), 0);
             read_curve(n == 1 ? &one : &several, name);
@@ -254,7 +260,8 @@ static void sharded_optimizer(void **state) {
     need_mpi();
     Curve plain, sharded, back;
     char more[200];
-    snprintf(more, sizeof more, "train.batch=4 train.steps=%d train.save_every=0 train.eval_every=0 optim.ema=0.9 optim.clip=2", STEPS);
+    snprintf(more, sizeof more,
+             "train.batch=4 train.steps=%d train.save_every=0 train.eval_every=0 optim.ema=0.9 optim.clip=2", STEPS);
     assert_int_equal(finish(train(3, "plain", more)), 0);
     strcat(more, " dist.zero=true");
     assert_int_equal(finish(train(3, "zero", more)), 0);
@@ -262,15 +269,17 @@ static void sharded_optimizer(void **state) {
     read_curve(&sharded, "zero");
     print_message("dist.zero: losses differ by %.2g\n", distance(&plain, &sharded, 1, STEPS));
     assert_true(distance(&plain, &sharded, 1, STEPS) < 1e-5);
-    for (int k = 0; k < 2; k++) {                                        /* sharded goes on plain, plain goes on sharded */
-        snprintf(more, sizeof more, "train.batch=4 train.steps=%d train.save_every=0 train.eval_every=0 optim.ema=0.9 optim.clip=2 %s", 2 * STEPS,
-                 k ? "dist.zero=true" : "");
+    for (int k = 0; k < 2; k++) { /* sharded goes on plain, plain goes on sharded */
+        snprintf(more, sizeof more,
+                 "train.batch=4 train.steps=%d train.save_every=0 train.eval_every=0 optim.ema=0.9 optim.clip=2 %s",
+                 2 * STEPS, k ? "dist.zero=true" : "");
         assert_int_equal(finish(train(3, k ? "plain" : "zero", more)), 0);
         read_curve(k ? &back : &sharded, k ? "plain" : "zero");
     }
     print_message("exchanged: losses differ by %.2g\n", distance(&back, &sharded, STEPS + 1, 2 * STEPS));
     assert_true(distance(&back, &sharded, STEPS + 1, 2 * STEPS) < 1e-5);
-    must("for f in model optimizer ema; do cmp plain/step_000040/$f.safetensors zero/step_000040/$f.safetensors || exit 1; done");
+    must("for f in model optimizer ema; do cmp plain/step_000040/$f.safetensors zero/step_000040/$f.safetensors || "
+         "exit 1; done");
 }
 
 static void save_with_4_resume_with_1_and_2(void **state) {
@@ -278,14 +287,16 @@ static void save_with_4_resume_with_1_and_2(void **state) {
     need_mpi();
     Curve whole, c;
     char line[400], more[200], out[16];
-    snprintf(more, sizeof more, "train.batch=3 train.save_every=%d train.eval_every=0 train.steps=%d", STEPS / 2, 2 * STEPS);
+    snprintf(more, sizeof more, "train.batch=3 train.save_every=%d train.eval_every=0 train.steps=%d", STEPS / 2,
+             2 * STEPS);
     assert_int_equal(finish(train(4, "four", more)), 0);
     read_curve(&whole, "four");
     for (int n = 1; n <= 2; n++) {
         snprintf(out, sizeof out, "from4to%d", n);
         snprintf(line, sizeof line, "mkdir %s && cp -r four/step_%06d %s/", out, STEPS, out);
         must(line);
-        snprintf(more, sizeof more, "train.batch=%d train.save_every=0 train.eval_every=0 train.steps=%d", 12 / n, 2 * STEPS);
+        snprintf(more, sizeof more, "train.batch=%d train.save_every=0 train.eval_every=0 train.steps=%d", 12 / n,
+                 2 * STEPS);
         assert_int_equal(finish(train(n, out, more)), 0);
         read_curve(&c, out);
         assert_int_equal(c.n, 2 * STEPS);
@@ -301,9 +312,12 @@ static void save_with_4_resume_with_1_and_2(void **state) {
 /* Each rank in a folder of its own, which holds its own shard alone. */
 static void prepare_local_shards(const char *name) {
     char line[400];
-    snprintf(line, sizeof line, "mkdir %s %s/0 %s/1 && for r in 0 1; do cp vocab.txt %s/$r/ && cp -r set %s/$r/set; done", name, name, name, name, name);
+    snprintf(line, sizeof line,
+             "mkdir %s %s/0 %s/1 && for r in 0 1; do cp vocab.txt %s/$r/ && cp -r set %s/$r/set; done", name, name,
+             name, name, name);
     must(line);
-    snprintf(line, sizeof line, "cd %s && s=$(ls 0/set | grep -v manifest) && set -- $s && rm 0/set/$2 1/set/$1 && test $# = 2", name);
+    snprintf(line, sizeof line,
+             "cd %s && s=$(ls 0/set | grep -v manifest) && set -- $s && rm 0/set/$2 1/set/$1 && test $# = 2", name);
     must(line);
 }
 
@@ -311,8 +325,10 @@ static pid_t train_local(const char *name, const char *more) {
     char line[1000], log[64];
     int n = snprintf(line, sizeof line, "exec $M");
     for (int r = 0; r < 2; r++)
-        n += snprintf(line + n, sizeof line - (size_t)n, " %s-np 1 -wdir $PWD/%s/%d $Q pretrain $A data.train=set/manifest.json "
-                      "data.local_shards=true train.eval_every=0 train.batch=6 out=$PWD/%s/out %s", r ? ": " : "", name, r, name, more);
+        n += snprintf(line + n, sizeof line - (size_t)n,
+                      " %s-np 1 -wdir $PWD/%s/%d $Q pretrain $A data.train=set/manifest.json "
+                      "data.local_shards=true train.eval_every=0 train.batch=6 out=$PWD/%s/out %s",
+                      r ? ": " : "", name, r, name, more);
     snprintf(log, sizeof log, "%s.txt", name);
     return start(log, line);
 }
@@ -325,7 +341,7 @@ static void local_shards(void **state) {
     assert_int_equal(count(text_of("local.txt"), "step 20/20"), 1);
 }
 
-/* ---- what can go wrong ------------------------------------------------------------------------------------------------------- */
+/* ---- what can go wrong ------------------------------------------------------------------------------------------- */
 
 static const char *const LONG = "train.batch=4 train.steps=100000 train.save_every=5 train.eval_every=0";
 
@@ -364,7 +380,9 @@ static void stopped(void **state) {
     kill(find_process("stopped", 0), SIGSTOP);
     assert_int_not_equal(finish(m), 0);
     assert_true(now() - begin < TIMEOUT + 3);
-    assert_in_range(sentences(text_of("stopped.txt"), "rank 0 (process", "which is stopped) did not come to the", " in step "), 2, 3);
+    assert_in_range(sentences(text_of("stopped.txt"), "rank 0 (process", "which is stopped) did not come to the",
+                              " in step "),
+                    2, 3);
     no_process_is_left("stopped");
     goes_on("stopped", 12);
 }
@@ -375,10 +393,13 @@ static void full_disk_on_rank_0(void **state) {
     need_mpi();
     char line[1000];
     assert_int_equal(finish(train(3, "disk", "train.batch=4 train.steps=5 train.save_every=5 train.eval_every=0")), 0);
-    snprintf(line, sizeof line, "exec $M -np 1 sh -c 'trap \"\" XFSZ; ulimit -f 40; exec \"$0\" \"$@\"' $Q pretrain $A out=disk %s : "
-             "-np 2 $Q pretrain $A out=disk %s", LONG, LONG);
+    snprintf(line, sizeof line,
+             "exec $M -np 1 sh -c 'trap \"\" XFSZ; ulimit -f 40; exec \"$0\" \"$@\"' $Q pretrain $A out=disk %s : "
+             "-np 2 $Q pretrain $A out=disk %s",
+             LONG, LONG);
     assert_int_equal(finish(start("disk.txt", line)), 1);
-    assert_int_equal(sentences(text_of("disk.txt"), "rank 0 failed in step 10", "disk/step_000010", "File too large"), 2);
+    assert_int_equal(sentences(text_of("disk.txt"), "rank 0 failed in step 10", "disk/step_000010", "File too large"),
+                     2);
     assert_int_equal(sentences(text_of("disk.txt"), "disk/step_000010", "File too large", ""), 3);
     no_process_is_left("disk");
     goes_on("disk", 12);
@@ -386,8 +407,8 @@ static void full_disk_on_rank_0(void **state) {
 
 static pid_t unlike(const char *out, const char *other_bin, const char *other_option) {
     char line[1000], log[64];
-    snprintf(line, sizeof line, "exec $M -np 1 $Q pretrain $A out=%s %s : -np 1 %s pretrain $A out=%s %s %s", out, LONG, other_bin, out,
-             LONG, other_option);
+    snprintf(line, sizeof line, "exec $M -np 1 $Q pretrain $A out=%s %s : -np 1 %s pretrain $A out=%s %s %s", out, LONG,
+             other_bin, out, LONG, other_option);
     snprintf(log, sizeof log, "%s.txt", out);
     return start(log, line);
 }
@@ -396,7 +417,8 @@ static void other_configuration(void **state) {
     (void)state;
     need_mpi();
     assert_int_not_equal(finish(unlike("config", "$Q", "loss.smoothing=0.2")), 0);
-    assert_int_equal(sentences(text_of("config.txt"), "rank 1 has another configuration", "smoothing: 0.2", "rank 0"), 1);
+    assert_int_equal(sentences(text_of("config.txt"), "rank 1 has another configuration", "smoothing: 0.2", "rank 0"),
+                     1);
     no_process_is_left("config");
     assert_int_not_equal(finish(unlike("config2", "$Q", "no.such_option=1")), 0);
     assert_int_equal(sentences(text_of("config2.txt"), "rank 1 failed", "no.such_option", ""), 1);
@@ -476,8 +498,10 @@ static int setup(void **state) {
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
     setenv("OMP_NUM_THREADS", "1", 1);
     able = finish(start("must.txt", "command -v mpirun && $Q doctor | grep '^MPI' | grep -v none")) == 0;
-    must("$Q synth out=scenes.h5 synth.train=96 synth.val=24 synth.test=8 synth.size=32 synth.images=none synth.facts=false");
-    must("$Q vocab in=scenes.h5 out=vocab.txt vocab.size=200 && $Q repack in=scenes.h5 out=set/ repack.shard_images=64");
+    must("$Q synth out=scenes.h5 synth.train=96 synth.val=24 synth.test=8 synth.size=32 synth.images=none "
+         "synth.facts=false");
+    must(
+        "$Q vocab in=scenes.h5 out=vocab.txt vocab.size=200 && $Q repack in=scenes.h5 out=set/ repack.shard_images=64");
     return 0;
 }
 
@@ -490,11 +514,19 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_curve_on_1_to_4_ranks), cmocka_unit_test(other_ways_to_join_gradients),
-        cmocka_unit_test(sharded_optimizer), cmocka_unit_test(save_with_4_resume_with_1_and_2), cmocka_unit_test(local_shards),
-        cmocka_unit_test(terminated_on_one_rank), cmocka_unit_test(killed), cmocka_unit_test(stopped),
-        cmocka_unit_test(full_disk_on_rank_0), cmocka_unit_test(other_configuration), cmocka_unit_test(other_build),
-        cmocka_unit_test(shard_missing_on_one), cmocka_unit_test(not_a_number_on_one),
+        cmocka_unit_test(same_curve_on_1_to_4_ranks),
+        cmocka_unit_test(other_ways_to_join_gradients),
+        cmocka_unit_test(sharded_optimizer),
+        cmocka_unit_test(save_with_4_resume_with_1_and_2),
+        cmocka_unit_test(local_shards),
+        cmocka_unit_test(terminated_on_one_rank),
+        cmocka_unit_test(killed),
+        cmocka_unit_test(stopped),
+        cmocka_unit_test(full_disk_on_rank_0),
+        cmocka_unit_test(other_configuration),
+        cmocka_unit_test(other_build),
+        cmocka_unit_test(shard_missing_on_one),
+        cmocka_unit_test(not_a_number_on_one),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,5 +1,6 @@
-/* cmd_plan: the command plan: what a run of these sizes takes, on 1 to 512 GPUs, before there is any data: memory, arithmetic,
- * bytes between ranks beside the reference's, and the time they cost. Nothing is computed or read but a vocabulary. */
+/* cmd_plan: the command plan: what a run of these sizes takes, on 1 to 512 GPUs, before there is any data: memory,
+ * arithmetic, bytes between ranks beside the reference's, and the time they cost. Nothing is computed or read but a
+ * vocabulary. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,7 +30,8 @@ static Status measure(const Sizes *s, int tokens, float itm, Plan *plan) {
 }
 
 static Status open_sizes(Sizes *s, const Options *o) {
-    *s = (Sizes){.o = o, .rate = opt_num(o, "plan.tflops") * 1e12, .wire_bytes = strcmp(opt_str(o, "dist.wire"), "bf16") == 0 ? 2 : 4};
+    *s = (Sizes){.o = o, .rate = opt_num(o, "plan.tflops") * 1e12,
+                 .wire_bytes = strcmp(opt_str(o, "dist.wire"), "bf16") == 0 ? 2 : 4};
     const char *vocab = opt_str(o, "model.vocab");
     int64_t P = opt_int(o, "model.image_tokens"), E = opt_int(o, "model.image_width");
     int tokens = (int)opt_int(o, "plan.tokens");
@@ -43,13 +45,15 @@ static Status open_sizes(Sizes *s, const Options *o) {
     setup_step(&s->spec.step, o);
     setup_params(&s->spec.params, o);
     if (s->spec.step.B < 2 || s->spec.step.B % s->spec.step.micro)
-        return err_set(ERR_USAGE, "train.batch=%lld in optim.accum=%d pieces is no plan: at least 2 pairs, and a multiple", (long long)s->spec.step.B,
-                       s->spec.step.micro);
+        return err_set(ERR_USAGE,
+                       "train.batch=%lld in optim.accum=%d pieces is no plan: at least 2 pairs, and a multiple",
+                       (long long)s->spec.step.B, s->spec.step.micro);
     st = measure(s, s->d.T, s->spec.step.itm, &s->plan);
     if (st == OK) st = measure(s, tokens, s->spec.step.itm, &mean);
     if (st == OK) st = measure(s, tokens, 0, &without);
     s->flops = mean.flops;
-    s->share = s->spec.step.itm > 0 ? (mean.flops - without.flops) / 3 / mean.flops : 0;     /* true pairs, and two kinds of negatives */
+    s->share = s->spec.step.itm > 0 ? (mean.flops - without.flops) / 3 / mean.flops
+                                    : 0; /* true pairs, and two kinds of negatives */
     return st;
 }
 
@@ -59,19 +63,25 @@ static void print_sizes(const Sizes *s) {
     const Dims *d = &s->d;
     const Plan *p = &s->plan;
     double B = (double)s->spec.step.B;
-    status_say("model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d; images of %d tokens of %d", (double)p->params / 1e6, d->L, d->C,
-               d->H, d->F, d->Q, d->Z, d->V, d->P, d->E);
-    status_say("step      %g pairs a GPU, %.1f GFLOP a pair (captions of %d word pieces), %.0f ms at %g TFLOP/s", B, s->flops / 1e9 / B,
-               (int)opt_int(s->o, "plan.tokens"), 1e3 * s->flops / s->rate, s->rate / 1e12);
-    status_say("memory    %.2f GiB a GPU: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions %.2f",
-               gib((double)plan_bytes(p)), gib((double)p->weights), gib((double)p->state), gib((double)p->buffers), gib((double)p->step));
-    status_say("          with dist.zero=true the %.2f of moments are shared out among the GPUs", gib(8.0 * (double)p->params));
+    status_say("model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d; images of %d tokens of %d",
+               (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->P, d->E);
+    status_say("step      %g pairs a GPU, %.1f GFLOP a pair (captions of %d word pieces), %.0f ms at %g TFLOP/s", B,
+               s->flops / 1e9 / B, (int)opt_int(s->o, "plan.tokens"), 1e3 * s->flops / s->rate, s->rate / 1e12);
+    status_say("memory    %.2f GiB a GPU: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions "
+               "%.2f",
+               gib((double)plan_bytes(p)), gib((double)p->weights), gib((double)p->state), gib((double)p->buffers),
+               gib((double)p->step));
+    status_say("          with dist.zero=true the %.2f of moments are shared out among the GPUs",
+               gib(8.0 * (double)p->params));
 }
 
-static void print_row(const char *what, double ours, double reference) { status_say("  %-34s %12.4g MB %12.4g MB", what, ours / 1e6, reference / 1e6); }
+static void print_row(const char *what, double ours, double reference) {
+    status_say("  %-34s %12.4g MB %12.4g MB", what, ours / 1e6, reference / 1e6);
+}
 
 static void print_wire(const Sizes *s, int64_t W) {
-    Wire a = wire_ours(&s->d, s->plan.params, s->spec.step.B, W, s->wire_bytes), b = wire_reference(&s->d, s->plan.params, s->spec.step.B, W);
+    Wire a = wire_ours(&s->d, s->plan.params, s->spec.step.B, W, s->wire_bytes),
+         b = wire_reference(&s->d, s->plan.params, s->spec.step.B, W);
     status_say("\nA GPU of %lld receives in a step, and sends as much:", (long long)W);
     status_say("  %-34s %15s %15s", "", "this program", "LAVIS");
     print_row("image tokens, and their gradient", a.image_tokens, b.image_tokens);
@@ -99,27 +109,32 @@ static void print_table(const Sizes *s) {
     status_say("\nShare of a step that is computing; LAVIS at the same TFLOP/s, with its own arithmetic and traffic:");
     for (int k = 0; k < NLINKS; k++) n += snprintf(line + n, sizeof line - (size_t)n, "  %-24s", LINKS[k].name);
     status_say("%s", line);
-    status_say("%5s %9s %8s  %-24s  %-24s  %-24s", "GPUs", "pairs", "memory", "here  LAVIS   pairs/s", "here  LAVIS   pairs/s", "here  LAVIS   pairs/s");
+    status_say("%5s %9s %8s  %-24s  %-24s  %-24s", "GPUs", "pairs", "memory", "here  LAVIS   pairs/s",
+               "here  LAVIS   pairs/s", "here  LAVIS   pairs/s");
     for (int64_t W = 8; W <= 512; W *= 2) {
         Wire a = wire_ours(&s->d, s->plan.params, B, W, s->wire_bytes), b = wire_reference(&s->d, s->plan.params, B, W);
         double compute = s->flops / s->rate;
         double memory = (double)plan_bytes(&s->plan) + contrast_bytes(&s->d, B, W) - contrast_bytes(&s->d, B, 1);
         n = snprintf(line, sizeof line, "%5lld %9lld %4.1f GiB", (long long)W, (long long)(B * W), gib(memory));
         for (int k = 0; k < NLINKS; k++) {
-            StepTime ours = step_time(&s->d, &a, &LINKS[k], B, W, compute, s->share), theirs = step_time(&s->d, &b, &LINKS[k], B, W, compute * LAVIS_ARITHMETIC, 0);
-            n += snprintf(line + n, sizeof line - (size_t)n, "  %3.0f %%  %3.0f %% %10.0f ", 100 * ours.efficiency, 100 * theirs.efficiency,
-                          (double)(B * W) / compute * ours.efficiency);
+            StepTime ours = step_time(&s->d, &a, &LINKS[k], B, W, compute, s->share),
+                     theirs = step_time(&s->d, &b, &LINKS[k], B, W, compute * LAVIS_ARITHMETIC, 0);
+            n += snprintf(line + n, sizeof line - (size_t)n, "  %3.0f %%  %3.0f %% %10.0f ", 100 * ours.efficiency,
+                          100 * theirs.efficiency, (double)(B * W) / compute * ours.efficiency);
         }
         status_say("%s", line);
     }
     StepTime t;
     Wire a = wire_ours(&s->d, s->plan.params, B, 64, s->wire_bytes);
     t = step_time(&s->d, &a, &LINKS[0], B, 64, s->flops / s->rate, s->share);
-    status_say("\n64 GPUs, %s, in ms: computing %.1f, larger similarities %.2f, waiting for the rank with most negatives %.1f, moving %.1f, latency %.2f.",
+    status_say("\n64 GPUs, %s, in ms: computing %.1f, larger similarities %.2f, waiting for the rank with most "
+               "negatives %.1f, moving %.1f, latency %.2f.",
                LINKS[0].name, 1e3 * t.compute, 1e3 * t.similarity, 1e3 * t.waiting, 1e3 * t.moving, 1e3 * t.latency);
-    status_say("Taken for granted: %g TFLOP/s a GPU (plan.tflops), collectives of %g GB/s a GPU over NVLink, %g over PCIe, and between machines",
+    status_say("Taken for granted: %g TFLOP/s a GPU (plan.tflops), collectives of %g GB/s a GPU over NVLink, %g over "
+               "PCIe, and between machines",
                s->rate / 1e12, LINKS[0].node / 1e9, LINKS[2].node / 1e9);
-    status_say("%g, %g and %.1f; nothing overlaps; gradients as %s; 15 us a hop of a device's operation, 8 us of a host's. Paper, not measured.",
+    status_say("%g, %g and %.1f; nothing overlaps; gradients as %s; 15 us a hop of a device's operation, 8 us of a "
+               "host's. Paper, not measured.",
                LINKS[0].net / 1e9, LINKS[1].net / 1e9, LINKS[2].net / 1e9, s->wire_bytes == 2 ? "bf16" : "f32");
 }
 

@@ -8,7 +8,8 @@
 
 #define TAKE(count, type) ((type *)arena_push(run, (size_t)(count), sizeof(type)))
 
-Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec, bool ids, bool weights) {
+Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec,
+                     bool ids, bool weights) {
     int64_t W = dist_size(), G = B * W, Q = d->Q, Z = d->Z;
     *c = (Contrast){.b = b, .spec = *spec, .B = B, .G = G, .Q = Q, .Z = Z, .first = dist_rank() * B};
     c->I = TAKE(B * Q * Z, float);
@@ -116,8 +117,8 @@ Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *
     if (st != OK) return st;
     b->simmax(c->S_i2t, c->arg_i2t, c->I, c->T_all, B, G, c->Q, c->Z, G, 1);
     b->simmax(c->S_t2i, c->arg_t2i, c->I_all, c->T, G, B, c->Q, c->Z, 1, G);
-    ItcLoss l = {.rows = B, .n = G, .si = G, .sj = 1, .temp = temp, .target = c->target, .row_id = c->row_id, .col_id = c->col_id,
-                 .smoothing = c->spec.smoothing, .scale = 0.5f * c->spec.weight / (float)G};
+    ItcLoss l = {.rows = B, .n = G, .si = G, .sj = 1, .temp = temp, .target = c->target, .row_id = c->row_id,
+                 .col_id = c->col_id, .smoothing = c->spec.smoothing, .scale = 0.5f * c->spec.weight / (float)G};
     for (int k = 0; k < 2; k++) {
         l.S = k ? c->S_t2i : c->S_i2t;
         l.dS = grad ? (k ? c->dS_t2i : c->dS_i2t) : NULL;

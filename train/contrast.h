@@ -1,14 +1,16 @@
-/* contrast: the contrastive loss over the global batch, and the hard negatives drawn from its similarities (losses.md 2, 3).
+/* contrast: the contrastive loss over the global batch, and the hard negatives drawn from its similarities (losses.md
+ * 2, 3).
  *
- * Stands between two waves and outside the tape: features of all micro-batches and all ranks come together here, gradients
- * of the local ones go back. All buffers are f32 in the run arena. B local pairs, G = B ranks, first = rank B. */
+ * Stands between two waves and outside the tape: features of all micro-batches and all ranks come together here,
+ * gradients of the local ones go back. All buffers are f32 in the run arena. B local pairs, G = B ranks, first = rank
+ * B. */
 #ifndef QF_CONTRAST_H
 #define QF_CONTRAST_H
 #include "kernels/arena.h"
 #include "train/dims.h"
 
 typedef struct {
-    bool full;                          /* itc_gradient: full keeps the gradient through the gathered side, anchor cuts it */
+    bool full; /* itc_gradient: full keeps the gradient through the gathered side, anchor cuts it */
     float smoothing, weight;
     NegativeRule rule;
 } ContrastSpec;
@@ -31,11 +33,12 @@ typedef struct {
     float *weights;                     /* (2,B,G) when the caller asked for them (tests), else NULL */
 } Contrast;
 
-Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec, bool ids, bool weights);
+Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec,
+                     bool ids, bool weights);
 void contrast_fill(Contrast *c);        /* the constant arrays; once, on real memory */
 
-/* Gathers features (and ids: host (B), NULL without), fills similarities, losses, dI, dT, and adds to dtemp_grad. *loss += the
- * sum of row losses of both directions over the local rows. `grad` false: losses only. */
+/* Gathers features (and ids: host (B), NULL without), fills similarities, losses, dI, dT, and adds to dtemp_grad. *loss
+ * += the sum of row losses of both directions over the local rows. `grad` false: losses only. */
 Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *dtemp_grad, float *loss, bool grad);
 
 /* Draws one image for each local text and one text for each local image; downloads them (host, global indices). */

@@ -102,7 +102,8 @@ Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64
 /* Each rank computes its share; the sum over ranks is a gather, because the shares of others are zero here. */
 Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx) {
     const Dims *d = &enc->p->d;
-    int64_t r = dist_rank(), W = dist_size(), i0 = e->NI * r / W, i1 = e->NI * (r + 1) / W, t0 = e->NT * r / W, t1 = e->NT * (r + 1) / W;
+    int64_t r = dist_rank(), W = dist_size(), i0 = e->NI * r / W, i1 = e->NI * (r + 1) / W, t0 = e->NT * r / W,
+            t1 = e->NT * (r + 1) / W;
     EvalProgress p = {tell, ctx, 0, i1 - i0 + t1 - t0};
     *I = mem_new((size_t)e->NI, (size_t)(d->Q * d->Z) * sizeof **I);
     *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);

@@ -24,9 +24,11 @@ double schedule_lr(const Schedule *s, int64_t step) {
     bool warming = step < s->warmup;
     switch (s->kind) {
     case SCHED_COSINE: return warming ? warm(s, step) : cosine(s, (double)step, (double)s->steps);
-    case SCHED_COSINE_TAIL: return warming ? warm(s, step) : cosine(s, (double)(step - s->warmup), (double)(s->steps - s->warmup));
+    case SCHED_COSINE_TAIL:
+        return warming ? warm(s, step) : cosine(s, (double)(step - s->warmup), (double)(s->steps - s->warmup));
     case SCHED_LAVIS_EPOCH: return epoch == 0 ? warm(s, step) : cosine(s, (double)epoch, (double)epochs);
-    case SCHED_LAVIS_STEP: return epoch == 0 ? warm(s, step) : fmax(s->min, s->peak * pow(s->decay_rate, (double)epoch));
+    case SCHED_LAVIS_STEP:
+        return epoch == 0 ? warm(s, step) : fmax(s->min, s->peak * pow(s->decay_rate, (double)epoch));
     case SCHED_CONSTANT: return warming ? warm(s, step) : s->peak;
     case SCHED_LAVIS_CONSTANT: return epoch == 0 ? warm(s, step) : s->peak;
     }
@@ -108,16 +110,17 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
         if (!r.n) continue;
         char *copy = p->copy == (void *)p->w ? NULL : (char *)p->copy + (size_t)r.at * (size_t)dtype_size(p->b->elem);
         p->b->adamw(&(AdamW){.p = p->w + r.at, .g = p->g + r.at, .m = p->m + here, .v = p->v + here,
-                             .ema = p->ema ? p->ema + here : NULL, .copy = copy, .n = r.n, .gscale = &s->scale, .lr = (float)lr,
-                             .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = r.decay ? a->weight_decay : 0.0f,
-                             .c1 = (float)(1.0 - pow(a->beta1, (double)t)), .c2 = (float)(1.0 - pow(a->beta2, (double)t)),
-                             .ema_decay = a->ema});
+                             .ema = p->ema ? p->ema + here : NULL, .copy = copy, .n = r.n, .gscale = &s->scale,
+                             .lr = (float)lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps,
+                             .weight_decay = r.decay ? a->weight_decay : 0.0f,
+                             .c1 = (float)(1.0 - pow(a->beta1, (double)t)),
+                             .c2 = (float)(1.0 - pow(a->beta2, (double)t)), .ema_decay = a->ema});
     }
     if (p->sharded) {
         p->b->zero(p->g, (size_t)p->total * sizeof *p->g);
         return skip ? OK : share_weights(p);
     }
-    for (int i = 0; i < p->n; i++)                           /* what no range covered: all when skipping, else frozen ones */
+    for (int i = 0; i < p->n; i++) /* what no range covered: all when skipping, else frozen ones */
         if (skip || p->tensor[i].frozen) p->b->zero(p->g + p->tensor[i].at, (size_t)p->tensor[i].n * sizeof(float));
     return OK;
 }

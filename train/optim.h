@@ -30,10 +30,10 @@ typedef struct { float beta1, beta2, eps, weight_decay, clip, ema; } AdamSpec;  
 
 /* Norm of the trainable gradients over all ranks' sum. Not finite: *bad names the first tensor that is not. */
 Status optim_norm(const Params *p, void *scratch, float clip, float *norm, const ParamTensor **bad);
-size_t optim_scratch(void);                                  /* bytes of device scratch that optim_norm and optim_update share */
+size_t optim_scratch(void); /* bytes of device scratch that optim_norm and optim_update share */
 
-/* One AdamW update number t (1, 2, ...) with the gradient scaled as optim_norm found; gradients become zero. skip: nothing but
- * the zeroing. With sharded state each rank updates its part and gets the rest from the others. */
+/* One AdamW update number t (1, 2, ...) with the gradient scaled as optim_norm found; gradients become zero. skip:
+ * nothing but the zeroing. With sharded state each rank updates its part and gets the rest from the others. */
 Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip);
 
 #endif

@@ -121,8 +121,8 @@ Status params_open(Params *p, const Dims *d, const Backend *b, Arena *run, const
     if (p->sharded) p->total = dist_part(p->total, 0).n * dist_size();       /* parts of one size */
     p->own = p->sharded ? dist_part(p->total, dist_rank()) : (DistPart){0, p->total};
     size_t n = (size_t)p->total, own = (size_t)p->own.n;
-    float **flat[] = {&p->w, spec->training ? &p->g : NULL, spec->training ? &p->m : NULL, spec->training ? &p->v : NULL,
-                      spec->ema ? &p->ema : NULL};
+    float **flat[] = {&p->w, spec->training ? &p->g : NULL, spec->training ? &p->m : NULL,
+                      spec->training ? &p->v : NULL, spec->ema ? &p->ema : NULL};
     for (size_t i = 0; i < sizeof flat / sizeof *flat; i++) {
         if (!flat[i]) continue;
         size_t k = i < 2 ? n : own;
@@ -131,7 +131,9 @@ Status params_open(Params *p, const Dims *d, const Backend *b, Arena *run, const
     }
     p->copy = b->elem == DT_F32 ? (void *)p->w : arena_push(run, n, (size_t)dtype_size(b->elem));
     if (b->elem != DT_F32 && !run->measuring && !run->full) b->zero(p->copy, n * (size_t)dtype_size(b->elem));
-    if (run->full) return err_set(ERR_MEMORY, "the parameters need more than the %.2f GiB taken for them", (double)run->size / (1 << 30));
+    if (run->full)
+        return err_set(ERR_MEMORY, "the parameters need more than the %.2f GiB taken for them",
+                       (double)run->size / (1 << 30));
     return OK;
 }
 
@@ -161,7 +163,8 @@ Param params_joined(const Params *p, ParamKind first, ParamKind last, int layer,
     const ParamTensor *a = tensor_of(p, first, layer), *z = tensor_of(p, last, last_layer);
     int64_t n = z->at + z->n - a->at, cols = a->ndim == 2 ? a->shape[1] : n;
     Param v = view(p, a, n / cols, cols);
-    for (const ParamTensor *t = a; t <= z; t++) v.frozen = v.frozen && t->frozen;   /* all of them, or the product is needed */
+    for (const ParamTensor *t = a; t <= z; t++)
+        v.frozen = v.frozen && t->frozen; /* all of them, or the product is needed */
     return v;
 }
 
@@ -173,12 +176,13 @@ const ParamTensor *params_find(const Params *p, const char *name) {
     return NULL;
 }
 
-/* ---- start values --------------------------------------------------------------------------------------------------- */
+/* ---- start values ------------------------------------------------------------------------------------------------ */
 
-/* Two standard normal numbers of element pair i (Box-Muller), or two uniform ones: keyed by kind and layer, so that a start
- * value depends on its name and place alone. */
+/* Two standard normal numbers of element pair i (Box-Muller), or two uniform ones: keyed by kind and layer, so that a
+ * start value depends on its name and place alone. */
 static void draw(uint64_t seed, const ParamTensor *t, int64_t i, bool normal, double out[2]) {
-    Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), (uint32_t)t->kind, SITE_INIT, rng_key0(seed), (uint32_t)(t->layer + 1));
+    Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), (uint32_t)t->kind, SITE_INIT, rng_key0(seed),
+                      (uint32_t)(t->layer + 1));
     double u = ((double)x.v[0] + 0.5) / 4294967296.0, v = ((double)x.v[1] + 0.5) / 4294967296.0;
     if (normal) {
         double r = sqrt(-2.0 * log(u)), a = 6.283185307179586 * v;

@@ -7,18 +7,23 @@ static double others(int64_t W) { return (double)(W - 1) / (double)W; }
 
 Wire wire_ours(const Dims *d, int64_t params, int64_t B, int64_t W, int gradient_bytes) {
     double rest = (double)(B * (W - 1));                     /* pairs of other ranks */
-    return (Wire){.features = rest * (double)((d->Q + 1) * d->Z) * 4, .texts = rest * (4.0 * d->T + 4 + 8 + 2 * 4) + 24.0 * (double)(W - 1),
-                  .gradients = 2 * others(W) * (double)params * gradient_bytes, .device_ops = W > 1 ? 3 : 0, .host_ops = W > 1 ? 7 : 0};
+    return (Wire){.features = rest * (double)((d->Q + 1) * d->Z) * 4,
+                  .texts = rest * (4.0 * d->T + 4 + 8 + 2 * 4) + 24.0 * (double)(W - 1),
+                  .gradients = 2 * others(W) * (double)params * gradient_bytes, .device_ops = W > 1 ? 3 : 0,
+                  .host_ops = W > 1 ? 7 : 0};
 }
 
 Wire wire_reference(const Dims *d, int64_t params, int64_t B, int64_t W) {
     double rest = (double)(B * (W - 1)), image = (double)d->P * d->E * 2;
     return (Wire){.image_tokens = rest * image + 2 * rest * image, .features = rest * (double)((d->Q + 1) * d->Z) * 4,
-                  .texts = rest * 2 * 8.0 * d->T, .gradients = 2 * others(W) * (double)params * 4, .device_ops = W > 1 ? 7 : 0};
+                  .texts = rest * 2 * 8.0 * d->T, .gradients = 2 * others(W) * (double)params * 4,
+                  .device_ops = W > 1 ? 7 : 0};
 }
 
-StepTime step_time(const Dims *d, const Wire *w, const Links *l, int64_t B, int64_t W, double compute, double negative_share) {
-    const double F32_RATE = 40e12, DEVICE_LATENCY = 15e-6, HOST_LATENCY = 8e-6;      /* FLOP/s of similarities; seconds a hop */
+StepTime step_time(const Dims *d, const Wire *w, const Links *l, int64_t B, int64_t W, double compute,
+                   double negative_share) {
+    const double F32_RATE = 40e12, DEVICE_LATENCY = 15e-6,
+                 HOST_LATENCY = 8e-6; /* FLOP/s of similarities; seconds a hop */
     double rounds = W > 1 ? log2((double)W) : 0, b = (double)B;
     double rate = W <= l->gpus_per_node ? l->node : fmin(l->node, l->net * l->gpus_per_node);
     double spread = sqrt(b * others(W)) * (W > 1 ? sqrt(2 * log((double)W)) : 0);

@@ -1,8 +1,9 @@
 /* plan: what a step moves between ranks, and how long that takes beside computing: arithmetic on paper, without data.
  *
- * Called by the command plan and by tests, which hold wire_ours against the bytes that a real step receives (dist_received).
- * Model of time: nothing overlaps (as the step does it: gradients are summed after the walk back); rings, whose W ranks each
- * receive n (W-1)/W bytes in a gather of n bytes and twice that in a sum; a latency for each operation that grows with log2 W. */
+ * Called by the command plan and by tests, which hold wire_ours against the bytes that a real step receives
+ * (dist_received). Model of time: nothing overlaps (as the step does it: gradients are summed after the walk back);
+ * rings, whose W ranks each receive n (W-1)/W bytes in a gather of n bytes and twice that in a sum; a latency for each
+ * operation that grows with log2 W. */
 #ifndef QF_PLAN_H
 #define QF_PLAN_H
 #include "train/dims.h"
@@ -17,7 +18,8 @@ typedef struct {
 } Wire;
 
 Wire wire_ours(const Dims *d, int64_t params, int64_t B, int64_t W, int gradient_bytes);
-/* LAVIS: image tokens gathered with gradient in f16, ids and masks in int64, features in f32, DistributedDataParallel in f32. */
+/* LAVIS: image tokens gathered with gradient in f16, ids and masks in int64, features in f32, DistributedDataParallel
+ * in f32. */
 Wire wire_reference(const Dims *d, int64_t params, int64_t B, int64_t W);
 static inline double wire_total(const Wire *w) { return w->image_tokens + w->features + w->texts + w->gradients; }
 
@@ -25,14 +27,16 @@ static inline double wire_total(const Wire *w) { return w->image_tokens + w->fea
 typedef struct { const char *name; double node, net; int gpus_per_node; } Links;
 
 typedef struct {
-    double compute, similarity, waiting, moving, latency;   /* seconds: the work of one rank; what more ranks add to it */
+    double compute, similarity, waiting, moving, latency; /* seconds: the work of one rank; what more ranks add to it */
     double efficiency;                                       /* compute / sum */
 } StepTime;
 
-/* `compute` seconds of a rank alone. negative_share: part of it that n negative pairs of one kind take. A pair is computed where
- * its image is, and images are drawn unevenly, so the rank with the most keeps the others waiting: the expected largest of W
- * binomial counts, B + sqrt(2 ln W) standard deviations; 0 for the reference, which moves the image instead. */
-StepTime step_time(const Dims *d, const Wire *w, const Links *l, int64_t B, int64_t W, double compute, double negative_share);
+/* `compute` seconds of a rank alone. negative_share: part of it that n negative pairs of one kind take. A pair is
+ * computed where its image is, and images are drawn unevenly, so the rank with the most keeps the others waiting: the
+ * expected largest of W binomial counts, B + sqrt(2 ln W) standard deviations; 0 for the reference, which moves the
+ * image instead. */
+StepTime step_time(const Dims *d, const Wire *w, const Links *l, int64_t B, int64_t W, double compute,
+                   double negative_share);
 
 /* Buffers of the contrastive loss that grow with the number of ranks, in bytes. */
 double contrast_bytes(const Dims *d, int64_t B, int64_t W);

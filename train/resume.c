@@ -14,7 +14,7 @@ static void warn(void *ctx, const char *sentence) {
     status_say("warning: %s", sentence);
 }
 
-/* ---- saving --------------------------------------------------------------------------------------------------------- */
+/* ---- saving ------------------------------------------------------------------------------------------------------ */
 
 static char *describe(const Run *r) {
     char *text = NULL, *config = NULL;
@@ -46,7 +46,8 @@ static char *describe(const Run *r) {
 
 Status run_save(Run *r, bool best) {
     char *run = describe(r);
-    SaveSpec s = {.out = opt_str(r->o, "out"), .run = run, .step = r->step, .keep = (int)opt_int(r->o, "train.keep"), .best = best, .warn = warn};
+    SaveSpec s = {.out = opt_str(r->o, "out"), .run = run, .step = r->step, .keep = (int)opt_int(r->o, "train.keep"),
+                  .best = best, .warn = warn};
     dist_at(r->step - 1, NULL);
     Status st = run ? save_run(&r->t.params, &s) : ERR_MEMORY;
     free(run);
@@ -55,7 +56,7 @@ Status run_save(Run *r, bool best) {
     return dist_agree(st);
 }
 
-/* ---- starting ------------------------------------------------------------------------------------------------------- */
+/* ---- starting ---------------------------------------------------------------------------------------------------- */
 
 static int64_t int_of(const Json *o, const char *key) {
     int64_t v = 0;
@@ -65,7 +66,8 @@ static int64_t int_of(const Json *o, const char *key) {
 
 /* Options that a resumed run may not change: others (steps, intervals, rates) it may. */
 static Status same_model(const Run *r, const Json *run, const char *dir) {
-    static const char *const fixed[] = {"model.layers", "model.hidden", "model.heads", "model.queries", "model.proj", "model.cross_every", "seed"};
+    static const char *const fixed[] = {"model.layers", "model.hidden",      "model.heads", "model.queries",
+                                        "model.proj",   "model.cross_every", "seed"};
     size_t n = 0;
     const char *text = json_str(json_get(run, "config"), &n);
     Options *old = NULL;
@@ -74,12 +76,16 @@ static Status same_model(const Run *r, const Json *run, const char *dir) {
     if (st != OK) return err_context(ERR_FORMAT, "%s/state.json", dir);
     for (size_t i = 0; st == OK && i < sizeof fixed / sizeof *fixed; i++)
         if (opt_int(old, fixed[i]) != opt_int(r->o, fixed[i]))
-            st = err_set(ERR_USAGE, "%s was made with %s=%lld, now it is %lld: go on with the old value, or start anew in another out=", dir,
-                         fixed[i], (long long)opt_int(old, fixed[i]), (long long)opt_int(r->o, fixed[i]));
+            st = err_set(ERR_USAGE,
+                         "%s was made with %s=%lld, now it is %lld: go on with the old value, or start anew in another "
+                         "out=",
+                         dir, fixed[i], (long long)opt_int(old, fixed[i]), (long long)opt_int(r->o, fixed[i]));
     int64_t G = json_get(run, "global_batch") ? int_of(run, "global_batch") : opt_int(old, "train.batch");
     if (st == OK && G != r->t.step.G)
-        st = err_set(ERR_USAGE, "%s was made with %lld pairs a step, now they are %lld (train.batch=%lld on each of %d ranks): keep their "
-                     "product, or start anew in another out=", dir, (long long)G, (long long)r->t.step.G, (long long)r->spec.step.B, dist_size());
+        st = err_set(ERR_USAGE,
+                     "%s was made with %lld pairs a step, now they are %lld (train.batch=%lld on each of %d ranks): "
+                     "keep their product, or start anew in another out=",
+                     dir, (long long)G, (long long)r->t.step.G, (long long)r->spec.step.B, dist_size());
     options_free(old);
     return st;
 }
@@ -99,9 +105,13 @@ static Status resume(Run *r, const Ckpt *c) {
     if (st == OK) st = load_run(&r->t.params, c);
     if (st != OK) return st;
     if (c) read_state(r, ckpt_run(c)), r->step = ckpt_step(c);
-    struct { int64_t step, updates, skipped, best_step, evals; double best; } s = {r->step, r->updates, r->skipped, r->best_step, r->evals_since_best, r->best};
+    struct {
+        int64_t step, updates, skipped, best_step, evals;
+        double best;
+    } s = {r->step, r->updates, r->skipped, r->best_step, r->evals_since_best, r->best};
     st = dist_broadcast(&s, sizeof s, 0);
-    r->step = s.step, r->updates = s.updates, r->skipped = s.skipped, r->best_step = s.best_step, r->evals_since_best = s.evals, r->best = s.best;
+    r->step = s.step, r->updates = s.updates, r->skipped = s.skipped, r->best_step = s.best_step,
+    r->evals_since_best = s.evals, r->best = s.best;
     return st;
 }
 
@@ -112,7 +122,8 @@ static Status from_weights(Run *r, const char *path) {
     Status st = ws_open(&ws, path, warn, NULL);
     if (st == OK) st = load_weights(&r->t.params, ws, true, &missing, first, sizeof first);
     if (st == OK && missing && dist_rank() == 0)
-        status_say("%s: %d of %d tensors are not in it and start fresh (the first: %s)", path, missing, r->t.params.n, first);
+        status_say("%s: %d of %d tensors are not in it and start fresh (the first: %s)", path, missing, r->t.params.n,
+                   first);
     ws_close(ws);
     return st;
 }

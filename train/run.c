@@ -9,17 +9,18 @@
 #include "train/signals.h"
 #include "train/status.h"
 
-/* ---- opening ---------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 double backend_peak(const Backend *b) {
     enum { N = 1024 };
     void *x = NULL, *y = NULL, *z = NULL;
     double rate = 0;
     if (b->alloc(&x, N * N * 4) == OK && b->alloc(&y, N * N * 4) == OK && b->alloc(&z, N * N * 4) == OK) {
-        Gemm g = {.m = N, .n = N, .k = N, .a = x, .b = y, .c = z, .lda = N, .ldb = N, .ldc = N, .ab = b->elem, .ct = b->elem, .tb = true};
+        Gemm g = {.m = N, .n = N, .k = N, .a = x, .b = y, .c = z, .lda = N, .ldb = N, .ldc = N, .ab = b->elem,
+                  .ct = b->elem, .tb = true};
         b->zero(x, N * N * 4);
         b->zero(y, N * N * 4);
-        for (int i = 0; i < 4; i++) {                        /* the first pays for set-up; the best of the rest counts */
+        for (int i = 0; i < 4; i++) { /* the first pays for set-up; the best of the rest counts */
             double t = status_clock();
             b->gemm(&g);
             b->sync();
@@ -48,10 +49,12 @@ static Status measure_peak(Run *r) {
 
 static void loader_spec(const Run *r, LoaderSpec *s) {
     const Options *o = r->o;
-    *s = (LoaderSpec){.split = opt_str(o, "data.train_split"), .images = strcmp(opt_str(o, "data.sample"), "images") == 0, .shuffle = true,
-                      .drop_last = true, .B = opt_int(o, "train.batch"), .rank = dist_rank(), .ranks = dist_size(),
-                      .seed = (uint64_t)opt_int(o, "seed"), .start_step = r->step, .threads = (int)opt_int(o, "data.threads"),
-                      .queue = (int)opt_int(o, "data.queue"), .verify_crc = opt_bool(o, "data.verify_crc"), .wp = r->wp, .max_tokens = r->d.T,
+    *s = (LoaderSpec){.split = opt_str(o, "data.train_split"),
+                      .images = strcmp(opt_str(o, "data.sample"), "images") == 0, .shuffle = true, .drop_last = true,
+                      .B = opt_int(o, "train.batch"), .rank = dist_rank(), .ranks = dist_size(),
+                      .seed = (uint64_t)opt_int(o, "seed"), .start_step = r->step,
+                      .threads = (int)opt_int(o, "data.threads"), .queue = (int)opt_int(o, "data.queue"),
+                      .verify_crc = opt_bool(o, "data.verify_crc"), .wp = r->wp, .max_tokens = r->d.T,
                       .max_words = (int)opt_int(o, "data.max_words"), .prompt = opt_str(o, "data.prompt")};
 }
 
@@ -62,15 +65,19 @@ static Status open_data(Run *r) {
     if (st == OK) st = options_require(o, "model.vocab");
     if (st == OK) st = wp_open(&r->wp, opt_str(o, "model.vocab"));
     if (st == OK)
-        st = opt_bool(o, "data.local_shards") ? set_open_part(&r->train, opt_str(o, "data.train"), dist_rank(), dist_size(), true)
-                                              : set_open(&r->train, opt_str(o, "data.train"));
+        st = opt_bool(o, "data.local_shards")
+                 ? set_open_part(&r->train, opt_str(o, "data.train"), dist_rank(), dist_size(), true)
+                 : set_open(&r->train, opt_str(o, "data.train"));
     if (st == OK && *val) st = set_open(&r->val, val);
     if (st == OK && !*val) r->val = r->train;
     if (st != OK) return st;
     if (r->val != r->train && (set_P(r->val) != set_P(r->train) || set_E(r->val) != set_E(r->train)))
-        return err_set(ERR_USAGE, "data.val=%s has features %lld x %lld, data.train %lld x %lld: they need the same encoder", val,
-                       (long long)set_P(r->val), (long long)set_E(r->val), (long long)set_P(r->train), (long long)set_E(r->train));
-    for (int64_t i = 0; dist_rank() == 0 && set_warning(r->train, i); i++) status_say("warning: %s", set_warning(r->train, i));
+        return err_set(ERR_USAGE,
+                       "data.val=%s has features %lld x %lld, data.train %lld x %lld: they need the same encoder", val,
+                       (long long)set_P(r->val), (long long)set_E(r->val), (long long)set_P(r->train),
+                       (long long)set_E(r->train));
+    for (int64_t i = 0; dist_rank() == 0 && set_warning(r->train, i); i++)
+        status_say("warning: %s", set_warning(r->train, i));
     return setup_dims(&r->d, o, r->wp, set_P(r->train), set_E(r->train));
 }
 
@@ -89,9 +96,11 @@ static Status open_sizes(Run *r) {
     setup_adam(&r->adam, o);
     setup_schedule(&r->schedule, o, r->steps, r->steps_per_epoch);
     if (r->spec.step.B % r->spec.step.micro)
-        return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.step.micro, (long long)r->spec.step.B);
+        return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.step.micro,
+                       (long long)r->spec.step.B);
     if (r->spec.step.B * dist_size() < 2)
-        return err_set(ERR_USAGE, "train.batch=1 on one rank leaves nothing to tell apart: the smallest global batch is 2");
+        return err_set(ERR_USAGE,
+                       "train.batch=1 on one rank leaves nothing to tell apart: the smallest global batch is 2");
     return OK;
 }
 
@@ -100,7 +109,8 @@ static Status open_validation(Run *r) {
     TextSpec text = {r->wp, r->d.T, (int)opt_int(o, "data.max_words"), opt_str(o, "data.prompt")};
     if (!opt_int(o, "train.eval_every")) return OK;
     if (set_parts(r->val) > 1) {
-        if (dist_rank() == 0) status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
+        if (dist_rank() == 0)
+            status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
         return OK;
     }
     Status st = evalset_open(&r->evalset, r->val, opt_str(o, "data.val_split"), opt_int(o, "train.eval_images"), &text);
@@ -131,7 +141,9 @@ Status run_open(Run *r, const Options *o) {
     loader_spec(r, &ls);
     if (st == OK) st = loader_open(&r->loader, r->train, &ls);
     if (st == OK)
-        st = log_open(&r->log, o, &(LogSetup){.resumed_step = r->step, .total_steps = r->steps, .peak_flops = r->peak, .speaks = dist_rank() == 0});
+        st = log_open(&r->log, o,
+                      &(LogSetup){.resumed_step = r->step, .total_steps = r->steps, .peak_flops = r->peak,
+                                  .speaks = dist_rank() == 0});
     return dist_agree(st);
 }
 
@@ -153,20 +165,26 @@ static double gib(size_t bytes) { return (double)bytes / (double)(1 << 30); }
 void run_describe(const Run *r, FILE *f) {
     const Plan *p = &r->t.plan;
     const Dims *d = &r->d;
-    fprintf(f, "model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d, cross-attention in every %d. layer\n", (double)p->params / 1e6,
-            d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->X);
-    fprintf(f, "images    %lld tokens of %d (%s, %s)\n", (long long)d->P, d->E, set_encoder(r->train)->name, dtype_name(set_dtype(r->train)));
-    fprintf(f, "device    %s in %s, %.0f GFLOP/s measured; %d rank%s\n", r->b->name, dtype_name(r->b->elem), r->peak / 1e9, dist_size(), dist_size() > 1 ? "s" : "");
-    fprintf(f, "memory    %.2f GiB: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions %.2f\n", gib(plan_bytes(p)),
-            gib(p->weights), gib(p->state), gib(p->buffers), gib(p->step));
-    fprintf(f, "step      %lld pairs, at most %.4g TFLOP (%.4g GFLOP a pair), %.3g s at that rate\n", (long long)(r->spec.step.B * dist_size()),
-            p->flops / 1e12, p->flops / 1e9 / (double)r->spec.step.B, r->peak > 0 ? p->flops / r->peak : 0);
+    fprintf(f,
+            "model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d, cross-attention in every %d. "
+            "layer\n",
+            (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->X);
+    fprintf(f, "images    %lld tokens of %d (%s, %s)\n", (long long)d->P, d->E, set_encoder(r->train)->name,
+            dtype_name(set_dtype(r->train)));
+    fprintf(f, "device    %s in %s, %.0f GFLOP/s measured; %d rank%s\n", r->b->name, dtype_name(r->b->elem),
+            r->peak / 1e9, dist_size(), dist_size() > 1 ? "s" : "");
+    fprintf(f, "memory    %.2f GiB: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions %.2f\n",
+            gib(plan_bytes(p)), gib(p->weights), gib(p->state), gib(p->buffers), gib(p->step));
+    fprintf(f, "step      %lld pairs, at most %.4g TFLOP (%.4g GFLOP a pair), %.3g s at that rate\n",
+            (long long)(r->spec.step.B * dist_size()), p->flops / 1e12, p->flops / 1e9 / (double)r->spec.step.B,
+            r->peak > 0 ? p->flops / r->peak : 0);
     char time[32];
-    fprintf(f, "run       %lld steps (%lld an epoch), at most %.4g TFLOP on this rank, about %s\n", (long long)r->steps, (long long)r->steps_per_epoch,
-            p->flops * (double)r->steps / 1e12, status_time(r->peak > 0 ? 1.6 * p->flops * (double)r->steps / r->peak : 0, time, sizeof time));
+    fprintf(f, "run       %lld steps (%lld an epoch), at most %.4g TFLOP on this rank, about %s\n", (long long)r->steps,
+            (long long)r->steps_per_epoch, p->flops * (double)r->steps / 1e12,
+            status_time(r->peak > 0 ? 1.6 * p->flops * (double)r->steps / r->peak : 0, time, sizeof time));
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------------------------- */
 
 /* What the user or the clock asked of any rank. Here a rank that failed in the step is heard by the others. */
 static Status agree_on_signals(const Run *r, bool late, bool *stop, bool *save) {
@@ -185,13 +203,17 @@ static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
     if (dist_size() > 1 && l->bad_rank >= 0) snprintf(where, sizeof where, ", first on rank %d", l->bad_rank);
     r->skipped++;
     r->bad_in_row++;
-    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g%s); %s", (long long)r->step, name, l->loss,
-             where, strcmp(policy, "skip") == 0 ? "skipped" : policy);
+    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g%s); %s", (long long)r->step, name,
+             l->loss, where, strcmp(policy, "skip") == 0 ? "skipped" : policy);
     if (strcmp(policy, "stop") == 0)
-        return err_set(ERR_NUMERIC, "step %lld: the gradient of %s is not finite (loss %.4g%s); optim.on_nonfinite=skip goes on", (long long)r->step, name,
-                       l->loss, where);
+        return err_set(ERR_NUMERIC,
+                       "step %lld: the gradient of %s is not finite (loss %.4g%s); optim.on_nonfinite=skip goes on",
+                       (long long)r->step, name, l->loss, where);
     if (r->bad_in_row >= PATIENCE)
-        return err_set(ERR_NUMERIC, "%d steps in a row had a gradient that is not finite, first in %s%s; lower optim.lr or set optim.clip", PATIENCE, name, where);
+        return err_set(ERR_NUMERIC,
+                       "%d steps in a row had a gradient that is not finite, first in %s%s; lower optim.lr or set "
+                       "optim.clip",
+                       PATIENCE, name, where);
     return strcmp(policy, "rollback") == 0 ? run_rollback(r) : OK;
 }
 
@@ -200,7 +222,8 @@ static Status one_step(Run *r) {
     LogStep s = log_blank(r->step + 1);
     Status st = loader_next(r->loader, &b, &s.wait_s);
     if (st != OK) return st;
-    StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image, .dt = b->dtype};
+    StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
+                    .dt = b->dtype};
     StepLosses l;
     float norm = 0;
     const ParamTensor *bad = NULL;
@@ -254,6 +277,7 @@ Status run_loop(Run *r) {
     status_end();
     st = dist_agree(st);
     if (st == OK && stop && r->step < r->steps)
-        log_text(r->log, "stopped after step %lld of %lld, saved; the same command goes on from there", (long long)r->step, (long long)r->steps);
+        log_text(r->log, "stopped after step %lld of %lld, saved; the same command goes on from there",
+                 (long long)r->step, (long long)r->steps);
     return st;
 }

@@ -86,8 +86,9 @@ static Status write_run(const Params *p, const SaveSpec *s, SaveContext *ctx) {
     parts[1].tensors = optimizer;
     Status st = model && optimizer ? OK : ERR_MEMORY;
     if (st == OK)
-        st = ckpt_save(&(CkptSpec){.out = s->out, .step = s->step, .parts = parts, .nparts = p->ema ? 3 : 2, .run = s->run, .keep = s->keep,
-                                   .best = s->best, .fetch = fetch, .warn = hand_on, .ctx = ctx});
+        st = ckpt_save(&(CkptSpec){.out = s->out, .step = s->step, .parts = parts, .nparts = p->ema ? 3 : 2,
+                                   .run = s->run, .keep = s->keep, .best = s->best, .fetch = fetch, .warn = hand_on,
+                                   .ctx = ctx});
     free(model);
     free(optimizer);
     return st;
@@ -121,7 +122,7 @@ Status save_weights(const Params *p, const float *flat, const char *path) {
     return st;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------ */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 static Status find_part(const StTensor **t, const ParamTensor *q, const Ckpt *c, const char *part, const char *prefix) {
     const StFile *f = ckpt_part(c, part);
@@ -131,14 +132,15 @@ static Status find_part(const StTensor **t, const ParamTensor *q, const Ckpt *c,
     *t = st_find(f, name);
     if (!*t) return err_set(ERR_FORMAT, "%s: %s.safetensors has no tensor %s", ckpt_dir(c), part, name);
     if ((*t)->dtype == DT_F32 && st_elements(*t) == q->n) return OK;
-    return err_set(ERR_FORMAT, "%s: %s is %s %s, the model wants %lld f32 numbers", ckpt_dir(c), name, dtype_name((*t)->dtype),
-                   st_shape_text(*t, shape, sizeof shape), (long long)q->n);
+    return err_set(ERR_FORMAT, "%s: %s is %s %s, the model wants %lld f32 numbers", ckpt_dir(c), name,
+                   dtype_name((*t)->dtype), st_shape_text(*t, shape, sizeof shape), (long long)q->n);
 }
 
 /* Weights are everywhere; of the optimizer's state only the own part. */
 static void take(Params *p, const ParamTensor *q, float *flat, const float *x) {
     DistPart all = {0, p->total}, here = flat == p->w ? all : p->own;
-    int64_t lo = q->at > here.at ? q->at : here.at, hi = q->at + q->n < here.at + here.n ? q->at + q->n : here.at + here.n;
+    int64_t lo = q->at > here.at ? q->at : here.at,
+            hi = q->at + q->n < here.at + here.n ? q->at + q->n : here.at + here.n;
     if (lo >= hi) return;
     p->b->upload(flat + (lo - here.at), x + (lo - q->at), (size_t)(hi - lo) * sizeof *x);
     p->b->sync();
@@ -170,7 +172,9 @@ Status load_run(Params *p, const Ckpt *c) {
     return st == OK ? p->b->status() : st;
 }
 
-static bool grows_by_rows(const ParamTensor *q) { return q->kind == P_WORD || q->kind == P_POSITION || q->kind == P_LM_BIAS; }
+static bool grows_by_rows(const ParamTensor *q) {
+    return q->kind == P_WORD || q->kind == P_POSITION || q->kind == P_LM_BIAS;
+}
 
 /* Rows of a table that the source has fewer of stay as they were initialised ([DEC]). */
 static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, const char *path) {
@@ -179,8 +183,8 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
     bool fits = n == q->n || (grows_by_rows(q) && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
     if (q->ndim == 2 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
     if (!fits || t->dtype == DT_BOOL)
-        return err_set(ERR_FORMAT, "%s: %s is %s, the model wants %lld x %lld", path, q->name, st_shape_text(t, shape, sizeof shape),
-                       (long long)(q->n / cols), (long long)cols);
+        return err_set(ERR_FORMAT, "%s: %s is %s, the model wants %lld x %lld", path, q->name,
+                       st_shape_text(t, shape, sizeof shape), (long long)(q->n / cols), (long long)cols);
     float *x = mem_new((size_t)q->n, sizeof *x);
     if (!x) return ERR_MEMORY;
     params_read(p, q, p->w, x);
@@ -226,8 +230,8 @@ Status dims_of_weights(Dims *d, const WeightSource *ws) {
     char name[160];
     *d = (Dims){.Q = (int32_t)side(ws, "query_tokens", 2), .C = (int32_t)side(ws, "query_tokens", 1),
                 .V = (int32_t)side(ws, "Qformer.bert.embeddings.word_embeddings.weight", 2),
-                .N = (int32_t)side(ws, "Qformer.bert.embeddings.position_embeddings.weight", 2), .E = (int32_t)side(ws, "ln_vision.weight", 1),
-                .Z = (int32_t)side(ws, "vision_proj.weight", 2),
+                .N = (int32_t)side(ws, "Qformer.bert.embeddings.position_embeddings.weight", 2),
+                .E = (int32_t)side(ws, "ln_vision.weight", 1), .Z = (int32_t)side(ws, "vision_proj.weight", 2),
                 .F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight", 2)};
     for (; d->L < 1024; d->L++) {
         snprintf(name, sizeof name, "Qformer.bert.encoder.layer.%d.attention.self.query.weight", d->L);
@@ -237,6 +241,9 @@ Status dims_of_weights(Dims *d, const WeightSource *ws) {
     }
     if (!d->X) d->X = d->L > 0 ? d->L : 1;
     if (!d->L || !d->C || !d->Q || !d->E || !d->Z || !d->V || !d->N || !d->F)
-        return err_set(ERR_FORMAT, "%s: not a stage-1 Q-Former: query_tokens, word embeddings, ln_vision, vision_proj or layers are missing", ws_path(ws));
+        return err_set(ERR_FORMAT,
+                       "%s: not a stage-1 Q-Former: query_tokens, word embeddings, ln_vision, vision_proj or layers "
+                       "are missing",
+                       ws_path(ws));
     return OK;
 }

@@ -52,7 +52,8 @@ void setup_step(StepSpec *s, const Options *o) {
                     .itm = (float)opt_num(o, "loss.itm"), .itg = (float)opt_num(o, "loss.itg"), .smoothing = (float)opt_num(o, "loss.smoothing"),
                     .dropout = (float)opt_num(o, "model.dropout"), .itc_full = strcmp(opt_str(o, "loss.itc_gradient"), "full") == 0,
                     .image_ids = opt_bool(o, "loss.image_ids"), .itg_rank_mean = strcmp(opt_str(o, "loss.itg_mean"), "rank") == 0,
-                    .negatives = (NegativeRule)opt_choice(o, "loss.negatives"), .wire_bf16 = strcmp(opt_str(o, "dist.wire"), "bf16") == 0, .seed = (uint64_t)opt_int(o, "seed")};
+                    .negatives = (NegativeRule)opt_choice(o, "loss.negatives"),
+                    .wire_bf16 = strcmp(opt_str(o, "dist.wire"), "bf16") == 0, .seed = (uint64_t)opt_int(o, "seed")};
 }
 
 void setup_params(ParamsSpec *s, const Options *o) {

@@ -16,7 +16,8 @@ Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, 
     BUG_ON(B % spec->micro, "step: %lld pairs in %d pieces", (long long)B, spec->micro);
     /* One rank in one piece: n of either kind. Otherwise draws may crowd: twice the mean and some. */
     s->itm_cap = G == n ? 2 * n : 3 * n + 64 < G + n ? 3 * n + 64 : G + n;
-    ContrastSpec cs = {.full = spec->itc_full, .smoothing = spec->smoothing, .weight = spec->itc, .rule = spec->negatives};
+    ContrastSpec cs = {.full = spec->itc_full, .smoothing = spec->smoothing, .weight = spec->itc,
+                       .rule = spec->negatives};
     Status st = tape_open(&s->tape, b, step);
     if (st == OK) st = contrast_open(&s->contrast, b, run, d, B, &cs, spec->image_ids, spec->keep_weights);
     if (st == OK) st = room_open(&s->room, b, run, d, (4 * n + s->itm_cap) * (d->Q + d->T), 4 * n + s->itm_cap, 2 * n);
@@ -60,7 +61,8 @@ static Status gather_texts(Step *s, const StepBatch *batch, uint32_t step) {
     dist_name("the gather of image ids");
     if (st == OK && batch->image_id) st = dist_all_gather(s->image_id, batch->image_id, B * sizeof *s->image_id);
     for (int64_t g = 0; st == OK && g < s->G; g++)
-        BUG_ON(s->len[g] < 2 || s->len[g] > s->p->d.T, "step: a text of %d word pieces, 2 to %d are possible", s->len[g], s->p->d.T);
+        BUG_ON(s->len[g] < 2 || s->len[g] > s->p->d.T, "step: a text of %d word pieces, 2 to %d are possible",
+               s->len[g], s->p->d.T);
     return st;
 }
 
@@ -82,7 +84,8 @@ static Status draw_negatives(Step *s, const StepBatch *batch, uint32_t step) {
 
 static int64_t count_itm_pairs(const Step *s) {
     int64_t n = s->G;
-    for (int64_t g = 0; g < s->G; g++) n += losses_is_negative(s, g, s->negative_image[g]) + losses_is_negative(s, g, s->negative_text[g]);
+    for (int64_t g = 0; g < s->G; g++)
+        n += losses_is_negative(s, g, s->negative_image[g]) + losses_is_negative(s, g, s->negative_text[g]);
     return n;
 }
 
@@ -165,13 +168,15 @@ Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, 
     Status st = gather_texts(s, batch, step);
     if (st == OK) st = features(s, &c, batch, noise, grad);
     Param temp = params_get(s->p, P_TEMP, -1);
-    if (st == OK) st = contrast_loss(k, s->spec.image_ids ? batch->image_id : NULL, temp.w, grad ? temp.g : NULL, s->sums + SUM_ITC, grad);
+    if (st == OK)
+        st = contrast_loss(k, s->spec.image_ids ? batch->image_id : NULL, temp.w, grad ? temp.g : NULL,
+                           s->sums + SUM_ITC, grad);
     if (st == OK) st = draw_negatives(s, batch, step);
     if (st != OK) goto done;
 
     out->itm_pairs = s->spec.itm != 0 ? count_itm_pairs(s) : 0;
     out->itg_tokens = count_targets(s, 0, s->G);
-    double mean_over = (double)out->itg_tokens;              /* of the global batch, or as the reference: mean of the ranks' means */
+    double mean_over = (double)out->itg_tokens; /* of the global batch, or as the reference: mean of the ranks' means */
     if (s->spec.itg_rank_mean) mean_over = (double)(count_targets(s, k->first, s->spec.B) * dist_size());
     for (int64_t at = 0; st == OK && at < s->spec.B; at += n) {
         if (s->spec.micro > 1) {
@@ -179,7 +184,8 @@ Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, 
             st = piece_forward(&c, s, batch, at, n, noise, true);
         }
         if (st == OK)
-            st = piece_losses(&c, s, noise, scale, out->itm_pairs, mean_over, k->dI + at * d->Q * d->Z, k->dT + at * d->Z);
+            st = piece_losses(&c, s, noise, scale, out->itm_pairs, mean_over, k->dI + at * d->Q * d->Z,
+                              k->dT + at * d->Z);
     }
     if (st == OK && grad) st = join_gradients(s, step);
     if (st == OK) st = read_losses(s, out, mean_over, step);
@@ -196,6 +202,7 @@ Status step_worst_batch(StepBatch *batch, const Step *s, int tokens, DType featu
     int32_t *ids = (int32_t *)(image_id + B), *len = ids + B * T;
     for (int64_t i = 0; i < B * T; i++) ids[i] = i % T < tokens ? s->p->d.sep : s->p->d.pad;
     for (int64_t i = 0; i < B; i++) len[i] = tokens, image_id[i] = s->contrast.first + i;
-    *batch = (StepBatch){.features = ids, .ids = ids, .len = len, .image_id = image_id, .dt = features_type};   /* features: never read */
+    *batch = (StepBatch){.features = ids, .ids = ids, .len = len, .image_id = image_id,
+                         .dt = features_type}; /* features: never read */
     return OK;
 }

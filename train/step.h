@@ -4,9 +4,10 @@
  *     wave 2   ITM of the two groups of negative pairs
  *     losses, one backward sweep, gradients joined over ranks, AdamW
  *
- * With micro > 1 the batch of B pairs runs in pieces: features of all pieces first (forward only), then each piece again,
- * recording; a negative pair belongs to the piece (or rank) that owns its image. That changes memory, not mathematics.
- * Reading order: step.c (the whole machine), losses.c (waves and losses of a piece), contrast.c, optim.c. */
+ * With micro > 1 the batch of B pairs runs in pieces: features of all pieces first (forward only), then each piece
+ * again, recording; a negative pair belongs to the piece (or rank) that owns its image. That changes memory, not
+ * mathematics. Reading order: step.c (the whole machine), losses.c (waves and losses of a piece), contrast.c, optim.c.
+ */
 #ifndef QF_STEP_H
 #define QF_STEP_H
 #include "train/contrast.h"
@@ -15,7 +16,7 @@
 typedef struct {
     int64_t B;                          /* pairs on this rank */
     int micro;                          /* pieces they run in; B % micro == 0 */
-    float itc, itm, itg;                /* weights of the losses; 0 leaves a loss out (ITC features are made all the same) */
+    float itc, itm, itg; /* weights of the losses; 0 leaves a loss out (ITC features are made all the same) */
     float smoothing, dropout;
     bool itc_full, image_ids, itg_rank_mean, keep_weights;
     bool wire_bf16;                     /* gradients travel as bf16 */
@@ -61,12 +62,12 @@ enum { SUM_ITC, SUM_ITM, SUM_ITG, SUM_COUNT };
 Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, const StepSpec *spec);
 void step_close(Step *s);
 
-/* Losses of the batch; with `grad` their gradient times `scale` is added to the parameters' and the whole summed over ranks (so
- * with several ranks one call an update). `step` is where random bits come from. */
+/* Losses of the batch; with `grad` their gradient times `scale` is added to the parameters' and the whole summed over
+ * ranks (so with several ranks one call an update). `step` is where random bits come from. */
 Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, bool grad, StepLosses *out);
 
-/* The largest batch a plan allows for: every caption `tokens` long. On measuring arenas and the null backend, step_losses of it
- * measures memory and arithmetic. The arrays live as long as *room. */
+/* The largest batch a plan allows for: every caption `tokens` long. On measuring arenas and the null backend,
+ * step_losses of it measures memory and arithmetic. The arrays live as long as *room. */
 Status step_worst_batch(StepBatch *batch, const Step *s, int tokens, DType features, void **room);
 
 #endif

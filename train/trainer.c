@@ -8,7 +8,8 @@ static Status build(Trainer *t, const TrainerSpec *spec) {
     Status st = params_open(&t->params, &spec->d, t->b, &t->run, &spec->params);
     if (st != OK) return st;
     t->plan.params = t->params.count;
-    size_t flat = (size_t)t->params.total * sizeof(float), copies = t->params.copy == (void *)t->params.w ? 0 : flat / 2;
+    size_t flat = (size_t)t->params.total * sizeof(float),
+           copies = t->params.copy == (void *)t->params.w ? 0 : flat / 2;
     t->plan.weights = flat + copies;
     t->plan.state = t->run.used - t->plan.weights;
     t->scratch = arena_push(&t->run, optim_scratch(), 1);
@@ -49,10 +50,13 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
     if (st == OK) st = build(t, spec);
     t->plan = plan;
     if (st == ERR_MEMORY)
-        err_context(st, "%.2f GiB are needed (weights %.2f, optimizer %.2f, buffers %.2f, a step of %lld pairs %.2f; a smaller "
-                        "train.batch or a larger optim.accum needs less)", (double)plan_bytes(&plan) / (1 << 30),
-                    (double)plan.weights / (1 << 30), (double)plan.state / (1 << 30), (double)plan.buffers / (1 << 30),
-                    (long long)spec->step.B, (double)plan.step / (1 << 30));
+        err_context(st,
+                    "%.2f GiB are needed (weights %.2f, optimizer %.2f, buffers %.2f, a step of %lld pairs %.2f; a "
+                    "smaller "
+                    "train.batch or a larger optim.accum needs less)",
+                    (double)plan_bytes(&plan) / (1 << 30), (double)plan.weights / (1 << 30),
+                    (double)plan.state / (1 << 30), (double)plan.buffers / (1 << 30), (long long)spec->step.B,
+                    (double)plan.step / (1 << 30));
     if (st != OK) trainer_close(t);
     return st;
 }

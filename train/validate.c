@@ -12,9 +12,11 @@ enum { LOSS_BATCHES = 4 };               /* at most: the loss is a mean, recall 
 static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
     *mean = (StepLosses){0};
     *batches = 0;
-    LoaderSpec spec = {.split = opt_str(r->o, "data.val_split"), .shuffle = true, .drop_last = true, .B = r->spec.step.B, .rank = dist_rank(), .ranks = dist_size(),
-                       .seed = 1, .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2, .verify_crc = opt_bool(r->o, "data.verify_crc"),
-                       .wp = r->wp, .max_tokens = r->d.T, .max_words = (int)opt_int(r->o, "data.max_words"), .prompt = opt_str(r->o, "data.prompt")};
+    LoaderSpec spec = {.split = opt_str(r->o, "data.val_split"), .shuffle = true, .drop_last = true,
+                       .B = r->spec.step.B, .rank = dist_rank(), .ranks = dist_size(), .seed = 1,
+                       .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2,
+                       .verify_crc = opt_bool(r->o, "data.verify_crc"), .wp = r->wp, .max_tokens = r->d.T,
+                       .max_words = (int)opt_int(r->o, "data.max_words"), .prompt = opt_str(r->o, "data.prompt")};
     int64_t samples, steps;
     if (loader_count(r->val, &spec, &samples, &steps) != OK) {   /* fewer pairs than a batch: recall alone */
         err_clear();
@@ -28,7 +30,8 @@ static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
         StepLosses one;
         st = loader_next(l, &b, NULL);
         if (st != OK || !b) break;
-        StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image, .dt = b->dtype};
+        StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
+                        .dt = b->dtype};
         st = step_losses(&r->t.step, &sb, (uint32_t)b->step, 1.0f, false, &one);
         mean->loss += one.loss, mean->itc += one.itc, mean->itm += one.itm, mean->itg += one.itg;
         ++*batches;
@@ -49,14 +52,18 @@ Status run_validate(Run *r, bool *better) {
     int batches;
     Status st = validation_loss(r, &l, &batches);
     if (st == OK) st = evalset_encode(&r->evalset, &r->encoder, &I, &T, NULL, NULL);
-    if (st == OK) st = recall_from_features(r->b, I, r->evalset.NI, T, r->evalset.NT, r->d.Q, r->d.Z, r->evalset.owner, &c, NULL, NULL);
+    if (st == OK)
+        st = recall_from_features(r->b, I, r->evalset.NI, T, r->evalset.NT, r->d.Q, r->d.Z, r->evalset.owner, &c, NULL,
+                                  NULL);
     free(I);
     free(T);
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
-    LogValue v[] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10}, {"img_r1", c.img_r1}, {"img_r5", c.img_r5},
-                    {"img_r10", c.img_r10}, {"loss", l.loss}, {"itc", l.itc}, {"itm", l.itm}, {"itg", l.itg}};
-    double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10);   /* recall@10 decides between equals */
-    if (batches && strcmp(opt_str(r->o, "train.watch"), "loss") == 0) result = 1.0 / (1.0 + l.loss);   /* more is better */
+    LogValue v[] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5},   {"txt_r10", c.txt_r10}, {"img_r1", c.img_r1},
+                    {"img_r5", c.img_r5}, {"img_r10", c.img_r10}, {"loss", l.loss},       {"itc", l.itc},
+                    {"itm", l.itm},       {"itg", l.itg}};
+    double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10); /* recall@10 decides between equals */
+    if (batches && strcmp(opt_str(r->o, "train.watch"), "loss") == 0)
+        result = 1.0 / (1.0 + l.loss); /* more is better */
     *better = result > r->best;
     if (*better) r->best = result, r->best_step = r->step, r->evals_since_best = 0;
     else r->evals_since_best++;
