@@ -173,7 +173,8 @@ static void the_plan_is_what_is_taken(void **state) {
             open_trainer(&t, &s, k ? DT_BF16 : DT_F32);
             assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
             assert_int_equal(t.run.used, t.run.size);
-            assert_int_equal(t.stepmem.peak, t.plan.step);
+            if (micro == 1) assert_int_equal(t.stepmem.peak, t.plan.step);
+            else assert_true(t.stepmem.peak <= t.plan.step);  /* planned for draws that crowd on one piece */
             assert_float_equal(t.step.tape.flops, t.plan.flops, 0.5);
             trainer_close(&t);
         }

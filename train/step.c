@@ -66,6 +66,17 @@ static Status gather_texts(Step *s, const StepBatch *batch, uint32_t step) {
     return st;
 }
 
+/* The worst case of memory: texts from everywhere draw images of this rank's first piece, up to the cap. */
+static void crowd_first_piece(Step *s) {
+    int64_t first = s->contrast.first, n = s->spec.B / s->spec.micro, left = s->itm_cap - n, after = (first + n) % s->G;
+    for (int64_t g = 0; g < s->G; g++) {
+        int64_t inside = first + (g == first && n > 1), outside = g == after ? (after + 1) % s->G : after;
+        bool draw = left > 0 && inside != g;
+        s->negative_image[g] = (int32_t)(draw ? inside : outside);
+        left -= draw;
+    }
+}
+
 /* Who stands against whom, over all ranks: drawn here, or given. */
 static Status draw_negatives(Step *s, const StepBatch *batch, uint32_t step) {
     size_t bytes = (size_t)s->spec.B * sizeof(int32_t);
@@ -79,7 +90,9 @@ static Status draw_negatives(Step *s, const StepBatch *batch, uint32_t step) {
     dist_at(step, "the gather of negatives");
     st = dist_all_gather(s->negative_image, image, bytes);
     dist_name("the gather of negatives");
-    return st == OK ? dist_all_gather(s->negative_text, text, bytes) : st;
+    if (st == OK) st = dist_all_gather(s->negative_text, text, bytes);
+    if (s->crowd) crowd_first_piece(s);
+    return st;
 }
 
 static int64_t count_itm_pairs(const Step *s) {

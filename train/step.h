@@ -49,6 +49,7 @@ typedef struct Step {
     WaveRoom room;
     Contrast contrast;
     int64_t G, itm_cap;                 /* global pairs; most negative pairs of one piece */
+    bool crowd;                         /* measuring: as many negative pairs fall to the first piece as may */
     /* the texts of all ranks, and who was drawn for whom: host, by global index */
     int32_t *ids, *len, *negative_image, *negative_text;
     int64_t *image_id;

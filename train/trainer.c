@@ -30,10 +30,12 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     Status st = build(&t, spec);
     if (st == OK) st = step_worst_batch(&batch, &t.step, spec->tokens, spec->features, &room);
     if (st == OK) st = step_losses(&t.step, &batch, 0, 1.0f, spec->params.training, &losses);
-    t.plan.buffers = t.run.peak - t.plan.weights - t.plan.state;
-    t.plan.step = t.stepmem.peak;
     t.plan.flops = t.step.tape.flops;
     t.plan.flops_attention = t.step.tape.flops_attention;
+    t.step.crowd = t.step.G != spec->step.B / spec->step.micro;          /* draws of others may crowd on one piece */
+    if (st == OK && t.step.crowd) st = step_losses(&t.step, &batch, 0, 1.0f, spec->params.training, &losses);
+    t.plan.buffers = t.run.peak - t.plan.weights - t.plan.state;
+    t.plan.step = t.stepmem.peak;
     *plan = t.plan;
     free(room);
     step_close(&t.step);
