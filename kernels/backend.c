@@ -10,7 +10,7 @@ extern const Backend backend_cpu_f32, backend_cpu_bf16;
 
 const Backend *backend_cpu(DType elem) { return elem == DT_BF16 ? &backend_cpu_bf16 : &backend_cpu_f32; }
 
-/* The bits alone say what the processor has; that the system saves its registers (XCR0) decides whether it may be used. */
+/* The bits say what the processor has; that the system saves its registers (XCR0) decides whether it may be used. */
 bool cpu_has_bf16(void) {
 #if defined(__x86_64__)
     unsigned a, b, c, d, xcr0;
@@ -53,7 +53,7 @@ void backend_close(const Backend *b) {
     if (b && b->sync) b->sync();
 }
 
-/* ---- the backend that does nothing --------------------------------------------------------------------------------- */
+/* ---- the backend that does nothing ----------------------------------------------------------------------------- */
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 

@@ -1,5 +1,5 @@
-/* ops_attention: the attention cases of test_ops.c (included there, once). A plan is written as groups: sizes of the two key
- * ranges, and items saying which of them their rows see. */
+/* ops_attention: the attention cases of test_ops.c (included there, once). A plan is written as groups: sizes of the
+ * two key ranges, and items saying which of them their rows see. */
 
 typedef struct { int nq; bool a, b, causal; } ItemSpec;
 typedef struct { int nk[2]; ItemSpec item[4]; } GroupSpec;
@@ -16,11 +16,13 @@ static const GroupSpec plan_real[] = {
     {{32, 13}, {{32, 1, 0, 0}, {13, 1, 1, 1}}}, {{11, 0}, {{11, 1, 0, 0}}}, {{32, 9}, {{32, 1, 1, 0}, {9, 1, 1, 0}}},
     {{32, 32}, {{32, 1, 0, 0}, {32, 1, 1, 1}}},
 };
-static const GroupSpec plan_cross[] = {{{257, 0}, {{32, 1, 0, 0}, {32, 1, 0, 0}, {7, 1, 0, 0}}}, {{40, 0}, {{32, 1, 0, 0}}}};
+static const GroupSpec plan_cross[] = {{{257, 0}, {{32, 1, 0, 0}, {32, 1, 0, 0}, {7, 1, 0, 0}}},
+                                       {{40, 0}, {{32, 1, 0, 0}}}};
 static const GroupSpec plan_one[] = {{{35, 0}, {{1, 1, 0, 0}}}};
 
 #define GROUPS(plan) plan, (int)COUNT(plan)
-static const struct { const char *name; const GroupSpec *groups; int ngroups, H, D, pad; float p; bool add; } attn_cases[] = {
+typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, D, pad; float p; bool add; } AttnCase;
+static const AttnCase attn_cases[] = {
     {"small", GROUPS(plan_small), 2, 5, 0, 0, false},      {"small", GROUPS(plan_small), 1, 16, 3, 0.2f, true},
     {"small", GROUPS(plan_small), 3, 33, 0, 0.1f, false},  {"real", GROUPS(plan_real), 2, 64, 8, 0.1f, true},
     {"real", GROUPS(plan_real), 4, 16, 0, 0, false},       {"cross", GROUPS(plan_cross), 1, 64, 0, 0.1f, false},
@@ -54,13 +56,14 @@ static void make_plan(const GroupSpec *spec, int ngroups) {
         for (int j = 0; j < 4 && spec[i].item[j].nq; j++) {
             const ItemSpec *s = &spec[i].item[j];
             AttnItem *t = &at.items[p->nitems++];
-            *t = (AttnItem){.q0 = row, .nq = s->nq, .a0 = g->k0[0], .na = s->a ? g->nk[0] : 0, .b0 = g->k0[1], .nb = s->b ? g->nk[1] : 0,
+            *t = (AttnItem){.q0 = row, .nq = s->nq, .a0 = g->k0[0], .na = s->a ? g->nk[0] : 0,
+                            .b0 = g->k0[1], .nb = s->b ? g->nk[1] : 0,
                             .causal = s->causal, .group = i};
             row += s->nq;
             g->nitems++;
             if (t->nq > p->max_nq) p->max_nq = t->nq;
             if (t->na + t->nb > p->max_nk) p->max_nk = t->na + t->nb;
-            for (int r = 0; r < t->nq; r++) p->products += t->na + (t->causal ? (r + 1 < t->nb ? r + 1 : t->nb) : t->nb);
+            for (int r = 0; r < t->nq; r++) p->products += t->na + (t->causal && r + 1 < t->nb ? r + 1 : t->nb);
         }
     }
     p->nrows = row;
@@ -86,8 +89,9 @@ static void exact_attention(double *o, double *lse, bool plain) {
                     v[j] = at.v->x + key_of(t, j) * at.a.ldv + h * D;
                     mask[j] = dropped(&at.a.drop, at.rows, row, (uint32_t)(h << 23) + (uint32_t)j);
                 }
-                (plain ? plain_attend : exact_attend)(o + row * at.a.ldo + h * D, lse + row * H + h, at.q->x + row * at.a.ldq + h * D,
-                                                      k, v, mask, n, D, (double)at.a.scale);
+                (plain ? plain_attend : exact_attend)(o + row * at.a.ldo + h * D, lse + row * H + h,
+                                                      at.q->x + row * at.a.ldq + h * D, k, v, mask, n, D,
+                                                      (double)at.a.scale);
             }
     }
 }
@@ -109,8 +113,9 @@ static Buf *make_attention(int H, int D, int pad, float p, Buf **lse) {
     at.rows = row_keys(n);
     Buf *o = out("o", E, n * ld);
     *lse = out("lse", DT_F32, n * H);
-    at.a = (Attn){.plan = &at.plan, .q = at.q->p, .k = at.k->p, .v = at.v->p, .o = o->p, .lse = (*lse)->p, .ldq = ld, .ldk = ld,
-                  .ldv = ld, .ldo = ld, .H = H, .D = D, .scale = (float)(1.0 / sqrt(D)), .drop = {p, 21, 99, 4, at.rows->p}};
+    at.a = (Attn){.plan = &at.plan, .q = at.q->p, .k = at.k->p, .v = at.v->p, .o = o->p, .lse = (*lse)->p, .ldq = ld,
+                  .ldk = ld, .ldv = ld, .ldo = ld, .H = H, .D = D, .scale = (float)(1.0 / sqrt(D)),
+                  .drop = {p, 21, 99, 4, at.rows->p}};
     return o;
 }
 
@@ -151,7 +156,8 @@ static void attention(void) {
         at.d_o = in("do", E, n * ld, -1, 1);
         Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at.nkeys * ld), *dv = out("dv", E, at.nkeys * ld);
         at.a.o = o2->p, at.a.lse = l2->p;
-        at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ld, .lddv = ld, .add = add};
+        at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ld, .lddv = ld,
+                          .add = add};
         execute(launch_attention_bwd);
         differentiate_strided(dq, false, at.q, H * D, ld);
         differentiate_strided(dk, add, at.k, H * D, ld);
@@ -173,7 +179,8 @@ static void attention_permuted(void) {
     for (int32_t g = 0; g < at.plan.ngroups; g++)
         for (int64_t j = 0; j < at.groups[g].nk[0] / 2; j++)
             for (int64_t c = 0; c < at.a.ldk; c++) {
-                int64_t x = (at.groups[g].k0[0] + j) * at.a.ldk + c, y = (at.groups[g].k0[0] + at.groups[g].nk[0] - 1 - j) * at.a.ldk + c;
+                int64_t x = (at.groups[g].k0[0] + j) * at.a.ldk + c,
+                    y = (at.groups[g].k0[0] + at.groups[g].nk[0] - 1 - j) * at.a.ldk + c;
                 double k = at.k->x[x], v = at.v->x[x];
                 set(at.k, x, at.k->x[y]);
                 set(at.v, x, at.v->x[y]);
@@ -182,12 +189,14 @@ static void attention_permuted(void) {
             }
     execute(launch_attention);
     for (int64_t i = 0; i < o->n; i++)
-        if (fabs(o->y[i] - first[i]) > 16.0 * unit(E)) WRONG("o[%lld]: %.9g, with keys reversed %.9g", (long long)i, first[i], o->y[i]);
+        if (fabs(o->y[i] - first[i]) > 16.0 * unit(E))
+            WRONG("o[%lld]: %.9g, with keys reversed %.9g", (long long)i, first[i], o->y[i]);
     free(first);
 }
 TEST(attention_permuted)
 
-/* Packed with others or alone in the plan: the same bits (dropout included: it depends on the rows' keys, not on the plan). */
+/* Packed with others or alone in the plan: the same bits (dropout included: it depends on the rows' keys, not on the
+ * plan). */
 static void attention_alone(void) {
     CASE("one group of a plan alone");
     make_plan(GROUPS(plan_real));

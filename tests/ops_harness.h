@@ -1,10 +1,11 @@
 /* ops_harness: arrays with guards, run an op, compare. Included by test_ops.c alone.
  *
- * A Buf is an array of the backend under test with a guard zone on both sides, its start values as double, and after execute()
- * its values as double. execute() launches an op twice from the same start (on the CPU the second time with one thread, but for
- * products of a library, which may split sums by threads): both results must agree to the bit, guards and inputs must be untouched, and the backend must report no error. So every case of
- * every op proves that. Values are drawn from a fixed stream and rounded to the array's type, so that references start from
- * exactly what the backend sees. */
+ * A Buf is an array of the backend under test with a guard zone on both sides, its start values as double, and after
+ * execute() its values as double. execute() launches an op twice from the same start (on the CPU the second time with
+ * one thread, but for products of a library, which may split sums by threads): both results must agree to the bit,
+ * guards and inputs must be untouched, and the backend must report no error. So every case of every op proves that.
+ * Values are drawn from a fixed stream and rounded to the array's type, so that references start from exactly what the
+ * backend sees. */
 #ifndef TESTS_OPS_HARNESS_H
 #define TESTS_OPS_HARNESS_H
 #include <stdarg.h>
@@ -48,7 +49,12 @@ static bool library;                    /* the op calls a matrix product */
 
 /* A failed comparison: which op, which case, which array. */
 #define WRONG(...) \
-    do { print_error("%s %s [%s]: ", K->name, dtype_name(E), label); print_error(__VA_ARGS__); print_error("\n"); fail(); } while (0)
+    do { \
+        print_error("%s %s [%s]: ", K->name, dtype_name(E), label); \
+        print_error(__VA_ARGS__); \
+        print_error("\n"); \
+        fail(); \
+    } while (0)
 
 static double uniform(double lo, double hi) {
     stream = stream * 6364136223846793005u + 1442695040888963407u;
@@ -162,10 +168,13 @@ static void execute(void (*launch)(void)) {
     for (int i = 0; i < nbufs; i++) {
         Buf *b = &bufs[i];
         for (size_t j = 0; j < GUARD; j++) {
-            if ((uint8_t)b->got[j] != GUARD_BYTE) WRONG("%s: written %zu bytes in front of the array", b->name, GUARD - j);
-            if ((uint8_t)b->got[GUARD + b->bytes + j] != GUARD_BYTE) WRONG("%s: written %zu bytes behind the end", b->name, j + 1);
+            if ((uint8_t)b->got[j] != GUARD_BYTE)
+                WRONG("%s: written %zu bytes in front of the array", b->name, GUARD - j);
+            if ((uint8_t)b->got[GUARD + b->bytes + j] != GUARD_BYTE)
+                WRONG("%s: written %zu bytes behind the end", b->name, j + 1);
         }
-        if (b->kind == IN && memcmp(b->got, b->start, b->bytes + 2 * GUARD) != 0) WRONG("%s: an input was changed", b->name);
+        if (b->kind == IN && memcmp(b->got, b->start, b->bytes + 2 * GUARD) != 0)
+            WRONG("%s: an input was changed", b->name);
         if (memcmp(b->got, b->again, b->bytes + 2 * GUARD) != 0) WRONG("%s: the second run gave other bits", b->name);
         for (int64_t j = 0; j < b->n; j++) b->y[j] = get(b->got + GUARD, b->t, j);
     }
@@ -193,7 +202,7 @@ static double largest(const double *v, int64_t n) {
 static double unit(DType t) { return t == DT_BF16 ? 0x1p-8 : t == DT_F64 ? 0x1p-52 : 0x1p-23; }
 
 /* Results against the exact values: the largest error is at most twice that of the plain implementation in the same
- * precision, or 2 units of the largest value (where the plain one was lucky). Elements NaN in `want` are not looked at. */
+ * precision, or 2 units of the largest value (where the plain one was lucky). NaN in `want`: not looked at. */
 static void compare(const Buf *b, const double *want, const double *plain) {
     double bound = 2.0 * unit(b->t), worst = 0.0, scale = 0.0;
     for (int64_t i = 0; i < b->n; i++) {
@@ -209,8 +218,8 @@ static void compare(const Buf *b, const double *want, const double *plain) {
 }
 
 /* A gradient against central differences of `loss` (in double) with respect to x: all elements, or a sample of a large
- * array. `g` holds the gradient, its start value subtracted where `added`. Bounds: 2e-5 (f32), 2^-6 (bf16) of the largest, and what
- * 1e-13 of the loss, its own rounding, makes of a difference. */
+ * array. `g` holds the gradient, its start value subtracted where `added`. Bounds: 2e-5 (f32), 2^-6 (bf16) of the
+ * largest, and what 1e-13 of the loss, its own rounding, makes of a difference. */
 static void differentiate(const Buf *g, bool added, double *x, double (*loss)(void)) {
     enum { SAMPLE = 48, SMALL = 500 };
     const double h = 1e-5;
@@ -231,7 +240,8 @@ static void differentiate(const Buf *g, bool added, double *x, double (*loss)(vo
     for (int64_t i = 0; i < n; i++) {
         double v = g->y[at[i]] - (added ? g->x[at[i]] : 0.0);
         if (!(fabs(v - fd[i]) <= bound))
-            WRONG("%s[%lld]: gradient %.9g, differences give %.9g: bound %.3g", g->name, (long long)at[i], v, fd[i], bound);
+            WRONG("%s[%lld]: gradient %.9g, differences give %.9g: bound %.3g", g->name, (long long)at[i], v, fd[i],
+                  bound);
     }
     free(at);
     free(fd);

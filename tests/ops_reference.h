@@ -1,8 +1,10 @@
-/* ops_reference: the ops as their definitions read, one loop a sum. Included twice by test_ops.c: with real = double it gives
- * the expected values, with real = float the plain implementation whose error is the yardstick. REF(name) names them; stored()
- * is what the backend's element type makes of a value (nothing, in double). */
+/* ops_reference: the ops as their definitions read, one loop a sum. Included twice by test_ops.c: with real = double it
+ * gives the expected values, with real = float the plain implementation whose error is the yardstick. REF(name) names
+ * them; stored() is what the backend's element type makes of a value (nothing, in double). */
 
-static double REF(stored)(DType t, real v) { return sizeof(real) == sizeof(double) ? (double)v : rounded(t, (double)v); }
+static double REF(stored)(DType t, real v) {
+    return sizeof(real) == sizeof(double) ? (double)v : rounded(t, (double)v);
+}
 
 static real REF(root)(real v) { return sizeof(real) == sizeof(double) ? (real)sqrt((double)v) : (real)sqrtf((float)v); }
 static real REF(expo)(real v) { return sizeof(real) == sizeof(double) ? (real)exp((double)v) : (real)expf((float)v); }
@@ -14,7 +16,8 @@ static void REF(gemm)(double *c, const Gemm *g, const double *a, const double *b
         for (int64_t j = 0; j < g->n; j++) {
             real s = 0;
             for (int64_t p = 0; p < g->k; p++)
-                s += (real)a[g->ta ? p * g->lda + i : i * g->lda + p] * (real)b[g->tb ? j * g->ldb + p : p * g->ldb + j];
+                s += (real)a[g->ta ? p * g->lda + i : i * g->lda + p] *
+                     (real)b[g->tb ? j * g->ldb + p : p * g->ldb + j];
             if (bias) s += (real)bias[j];
             if (g->add) s += (real)c[i * g->ldc + j];
             c[i * g->ldc + j] = REF(stored)(g->ct, s);
@@ -29,8 +32,8 @@ static void REF(gelu)(double *h, const double *u, const double *bias, int64_t N,
 }
 
 /* One row: y = (z - mean) rstd gamma + beta. */
-static void REF(norm)(double *y, double *mean, double *rstd, const double *z, const double *gamma, const double *beta, int64_t C,
-                      double eps) {
+static void REF(norm)(double *y, double *mean, double *rstd, const double *z, const double *gamma, const double *beta,
+                      int64_t C, double eps) {
     real m = 0, v = 0;
     for (int64_t c = 0; c < C; c++) m += (real)z[c];
     m /= (real)C;
@@ -42,8 +45,8 @@ static void REF(norm)(double *y, double *mean, double *rstd, const double *z, co
 }
 
 /* One (row, head): q (D), k and v with strides, n keys; mask holds dropout's factors. */
-static void REF(attend)(double *o, double *lse, const double *q, const double *const *k, const double *const *v, const double *mask,
-                        int64_t n, int64_t D, double scale) {
+static void REF(attend)(double *o, double *lse, const double *q, const double *const *k, const double *const *v,
+                        const double *mask, int64_t n, int64_t D, double scale) {
     real *s = calloc((size_t)n + 1, sizeof *s), max = (real)-1e30, sum = 0;
     assert_non_null(s);
     for (int64_t j = 0; j < n; j++) {
@@ -61,11 +64,13 @@ static void REF(attend)(double *o, double *lse, const double *q, const double *c
     free(s);
 }
 
-static void REF(normalize)(double *y, const double *f, const double *scale, int64_t N, int64_t width, int64_t P, double eps) {
+static void REF(normalize)(double *y, const double *f, const double *scale, int64_t N, int64_t width, int64_t P,
+                           double eps) {
     double one = 1.0, zero = 0.0, m, r, *row = doubles(width), *g = doubles(width), *b = doubles(width);
     for (int64_t c = 0; c < width; c++) g[c] = one, b[c] = zero;
     for (int64_t i = 0; i < N; i++) {
-        for (int64_t c = 0; c < width; c++) row[c] = (double)((real)f[i * width + c] * (real)(scale ? scale[i / P] : 1.0));
+        double s = scale ? scale[i / P] : 1.0;
+        for (int64_t c = 0; c < width; c++) row[c] = (double)((real)f[i * width + c] * (real)s);
         REF(norm)(y + i * width, &m, &r, row, g, b, width, eps);
         for (int64_t c = 0; c < width; c++) y[i * width + c] = REF(stored)(E, (real)y[i * width + c]);
     }

@@ -2,9 +2,10 @@
  *
  *     build/test_ops [device=cuda] [pattern]        or QFORMER_DEVICE=cuda; pattern: as "*attention*"
  *
- * Forward: the definitions in double (ops_reference.h); bound: twice the error of the same text compiled for float. Backward:
- * central differences of the definition in double. Losses: the worked numbers of spec/losses.md 8 as well. ops_harness.h adds
- * to each case guards, untouched inputs, no error, and the same bits twice. A case's numbers are a row of a table: add rows. */
+ * Forward: the definitions in double (ops_reference.h); bound: twice the error of the same text compiled for float.
+ * Backward: central differences of the definition in double. Losses: the worked numbers of spec/losses.md 8 as well.
+ * ops_harness.h adds to each case guards, untouched inputs, no error, and the same bits twice. A case's numbers are a
+ * row of a table: add rows. */
 #include "tests/ops_harness.h"
 
 #define real double
@@ -39,16 +40,20 @@ static void each_element_type(void (*test)(void)) {
 
 #define TEST(name) static void test_##name(void **state) { (void)state; each_element_type(name); }
 
-/* ---- the struct ------------------------------------------------------------------------------------------------------- */
+/* ---- the struct ------------------------------------------------------------------------------------------------ */
 
 static void slots_are_filled(void) {
     const struct { const char *name; void (*f)(void); } slots[] = {
 #define SLOT(f) {#f, (void (*)(void))K->f}
-        SLOT(alloc), SLOT(release), SLOT(host_alloc), SLOT(host_release), SLOT(set_workspace), SLOT(zero), SLOT(copy), SLOT(upload),
-        SLOT(download), SLOT(prefetch), SLOT(prefetch_wait), SLOT(sync), SLOT(status), SLOT(mark), SLOT(gemm), SLOT(colsum),
+        SLOT(alloc), SLOT(release), SLOT(host_alloc), SLOT(host_release), SLOT(set_workspace), SLOT(zero), SLOT(copy),
+        SLOT(upload),
+        SLOT(download), SLOT(prefetch), SLOT(prefetch_wait), SLOT(sync), SLOT(status), SLOT(mark), SLOT(gemm),
+        SLOT(colsum),
         SLOT(gelu), SLOT(gelu_bwd), SLOT(add_norm), SLOT(add_norm_bwd), SLOT(embed), SLOT(embed_bwd), SLOT(attention),
-        SLOT(attention_bwd), SLOT(normalize), SLOT(fold), SLOT(unfold), SLOT(l2norm), SLOT(l2norm_bwd), SLOT(segment_mean),
-        SLOT(segment_mean_bwd), SLOT(simmax), SLOT(simmax_bwd_image), SLOT(simmax_bwd_text), SLOT(itc_loss), SLOT(negatives),
+        SLOT(attention_bwd), SLOT(normalize), SLOT(fold), SLOT(unfold), SLOT(l2norm), SLOT(l2norm_bwd),
+        SLOT(segment_mean),
+        SLOT(segment_mean_bwd), SLOT(simmax), SLOT(simmax_bwd_image), SLOT(simmax_bwd_text), SLOT(itc_loss),
+        SLOT(negatives),
         SLOT(xent), SLOT(copy_rows), SLOT(cast), SLOT(axpy), SLOT(sum), SLOT(sumsq), SLOT(grad_scale), SLOT(adamw)};
     for (size_t i = 0; i < COUNT(slots); i++)
         if (!slots[i].f) fail_msg("%s %s: no %s", K->name, dtype_name(E), slots[i].name);
@@ -56,15 +61,19 @@ static void slots_are_filled(void) {
 }
 TEST(slots_are_filled)
 
-/* ---- gemm ------------------------------------------------------------------------------------------------------------- */
+/* ---- gemm ------------------------------------------------------------------------------------------------------ */
 
 enum { TA = 1, TB = 2, ADD = 4, BIAS = 8, F32IN = 16, F32OUT = 32 };
 static const struct { int64_t m, n, k, pad; int how; } gemm_cases[] = {
-    {1, 1, 1, 0, 0},               {7, 5, 3, 2, TB | BIAS},          {67, 33, 129, 1, 0},         {67, 33, 129, 0, TA | ADD | F32OUT},
+    {1, 1, 1, 0, 0},               {7, 5, 3, 2, TB | BIAS},          {67, 33, 129, 1, 0},
+    {67, 33, 129, 0, TA | ADD | F32OUT},
     {31, 2, 64, 0, TB | BIAS | F32OUT}, {5, 9, 0, 0, BIAS | ADD},    {333, 64, 64, 0, TB},        {333, 64, 64, 8, ADD},
-    {64, 64, 333, 0, TA | ADD | F32OUT}, {301, 192, 64, 0, TB | BIAS}, {70, 128, 512, 0, TB},     {515, 128, 400, 0, TB | BIAS},
-    {70, 512, 128, 3, ADD},        {40, 40, 40, 0, TB | F32IN | F32OUT}, {37, 96, 50, 0, F32IN},  {90, 768, 768, 0, TB | BIAS},
-    {50, 2304, 768, 0, TB | BIAS}, {45, 768, 3072, 0, TB},           {3072, 33, 45, 0, TA | ADD | F32OUT}, {16, 3001, 96, 0, TB | BIAS | F32OUT},
+    {64, 64, 333, 0, TA | ADD | F32OUT}, {301, 192, 64, 0, TB | BIAS}, {70, 128, 512, 0, TB},
+    {515, 128, 400, 0, TB | BIAS},
+    {70, 512, 128, 3, ADD},        {40, 40, 40, 0, TB | F32IN | F32OUT}, {37, 96, 50, 0, F32IN},
+    {90, 768, 768, 0, TB | BIAS},
+    {50, 2304, 768, 0, TB | BIAS}, {45, 768, 3072, 0, TB},           {3072, 33, 45, 0, TA | ADD | F32OUT},
+    {16, 3001, 96, 0, TB | BIAS | F32OUT},
 };
 static Gemm gm;
 static void launch_gemm(void) { K->gemm(&gm); }
@@ -75,8 +84,8 @@ static void gemm(void) {
         int64_t m = gemm_cases[i].m, n = gemm_cases[i].n, k = gemm_cases[i].k, pad = gemm_cases[i].pad;
         int how = gemm_cases[i].how;
         CASE("m %lld n %lld k %lld pad %lld how %d", (long long)m, (long long)n, (long long)k, (long long)pad, how);
-        gm = (Gemm){.m = m, .n = n, .k = k, .ta = how & TA, .tb = how & TB, .add = how & ADD, .ab = how & F32IN ? DT_F32 : E,
-                    .ct = how & F32OUT ? DT_F32 : E};
+        gm = (Gemm){.m = m, .n = n, .k = k, .ta = how & TA, .tb = how & TB, .add = how & ADD, .ab = how & F32IN ? DT_F32
+                    : E, .ct = how & F32OUT ? DT_F32 : E};
         gm.lda = (gm.ta ? m : k) + pad, gm.ldb = (gm.tb ? k : n) + pad, gm.ldc = n + pad;
         Buf *a = in("a", gm.ab, (gm.ta ? k : m) * gm.lda, -1, 1), *b = in("b", gm.ab, (gm.tb ? n : k) * gm.ldb, -1, 1);
         Buf *c = out("c", gm.ct, m * gm.ldc), *bias = how & BIAS ? in("bias", E, n, -1, 1) : NULL;
@@ -95,7 +104,7 @@ static void gemm(void) {
 }
 TEST(gemm)
 
-/* ---- column sums ------------------------------------------------------------------------------------------------------- */
+/* ---- column sums ----------------------------------------------------------------------------------------------- */
 
 static const struct { int64_t N, C; } matrices[] = {{1, 1}, {5, 7}, {33, 64}, {130, 96}, {1029, 33}, {77, 3072}};
 static const void *src;
@@ -126,7 +135,7 @@ static void colsum(void) {
 }
 TEST(colsum)
 
-/* ---- gelu --------------------------------------------------------------------------------------------------------------- */
+/* ---- gelu ------------------------------------------------------------------------------------------------------ */
 
 static struct { Buf *u, *bias, *dh; int64_t N, F; } ge;
 static const void *grad_in;
@@ -193,11 +202,13 @@ static void gelu_everywhere(void) {
 }
 TEST(gelu_everywhere)
 
-/* ---- add_norm ----------------------------------------------------------------------------------------------------------- */
+/* ---- add_norm -------------------------------------------------------------------------------------------------- */
 
 static const struct { int64_t N, C; float p; bool x, bias, add; } norm_cases[] = {
-    {1, 8, 0, true, true, false},    {5, 7, 0.1f, true, true, true},     {33, 64, 0, false, true, false}, {3, 12, 0.5f, false, false, false},
-    {130, 96, 0.1f, true, true, false}, {7, 33, 0, true, false, true}, {4, 1030, 0.3f, true, true, true}, {37, 768, 0.1f, true, true, true},
+    {1, 8, 0, true, true, false},    {5, 7, 0.1f, true, true, true},     {33, 64, 0, false, true, false},
+    {3, 12, 0.5f, false, false, false},
+    {130, 96, 0.1f, true, true, false}, {7, 33, 0, true, false, true}, {4, 1030, 0.3f, true, true, true},
+    {37, 768, 0.1f, true, true, true},
 };
 static struct { AddNorm a; AddNormGrad g; Buf *s, *x, *bias, *gamma, *beta, *rows, *dy; double *z; } no;
 static void launch_add_norm(void) { K->add_norm(&no.a); }
@@ -232,16 +243,19 @@ static void add_norm(void) {
         int64_t N = norm_cases[i].N, C = norm_cases[i].C, n = N * C;
         CASE("N %lld C %lld p %g", (long long)N, (long long)C, (double)norm_cases[i].p);
         no.s = out("s", E, n);                                       /* in and out: from -2 to 2 */
-        no.x = norm_cases[i].x ? in("x", E, n, -2, 2) : NULL, no.bias = norm_cases[i].bias ? in("bias", DT_F32, C, -1, 1) : NULL;
+        no.x = norm_cases[i].x ? in("x", E, n, -2, 2) : NULL, no.bias = norm_cases[i].bias
+            ? in("bias", DT_F32, C, -1, 1) : NULL;
         no.gamma = in("gamma", DT_F32, C, 0.5, 1.5), no.beta = in("beta", DT_F32, C, -1, 1), no.rows = row_keys(N);
         Buf *y = out("y", E, n), *mean = out("mean", DT_F32, N), *rstd = out("rstd", DT_F32, N);
         no.a = (AddNorm){.N = N, .C = (int32_t)C, .eps = 1e-12f, .s = no.s->p, .x = no.x ? no.x->p : NULL,
-                         .bias = no.bias ? no.bias->p : NULL, .gamma = no.gamma->p, .beta = no.beta->p, .y = y->p, .mean = mean->p,
+                         .bias = no.bias ? no.bias->p : NULL, .gamma = no.gamma->p, .beta = no.beta->p, .y = y->p,
+                         .mean = mean->p,
                          .rstd = rstd->p, .drop = {norm_cases[i].p, 17, 0x123456789abcdefu, 3, no.rows->p}};
         double *z = doubles(n), *wy = doubles(n), *wm = doubles(N), *wr = doubles(N);
         double *pz = doubles(n), *py = doubles(n), *pm = doubles(N), *pr = doubles(N);
         exact_add_norm(z, wy, wm, wr);
-        for (int64_t r = 0; r < N; r++) {                            /* the plain one rounds z where the backend stores it */
+        /* the plain one rounds z where the backend stores it */
+        for (int64_t r = 0; r < N; r++) {
             for (int64_t c = 0; c < C; c++) pz[r * C + c] = plain_stored(E, (float)z[r * C + c]);
             plain_norm(py + r * C, pm + r, pr + r, pz + r * C, no.gamma->x, no.beta->x, C, 1e-12);
             for (int64_t c = 0; c < C; c++) py[r * C + c] = plain_stored(E, (float)py[r * C + c]);
@@ -258,8 +272,8 @@ static void add_norm(void) {
         for (int64_t j = 0; j < n; j++) set(zs, j, z[j]);
         for (int64_t j = 0; j < N; j++) set(m2, j, wm[j]), set(r2, j, wr[j]);
         no.a.s = zs->p, no.a.mean = m2->p, no.a.rstd = r2->p;
-        no.g = (AddNormGrad){.dy = no.dy->p, .ds = ds->p, .dx = dx ? dx->p : NULL, .dbias = db ? db->p : NULL, .dgamma = dg->p,
-                             .dbeta = dbeta->p, .add_dx = norm_cases[i].add};
+        no.g = (AddNormGrad){.dy = no.dy->p, .ds = ds->p, .dx = dx ? dx->p : NULL, .dbias = db ? db->p : NULL,
+                             .dgamma = dg->p, .dbeta = dbeta->p, .add_dx = norm_cases[i].add};
         execute(launch_add_norm_bwd);
         differentiate(ds, false, no.s->x, loss_add_norm);
         if (dx) differentiate(dx, norm_cases[i].add, no.x->x, loss_add_norm);
@@ -272,18 +286,20 @@ static void add_norm(void) {
 }
 TEST(add_norm)
 
-/* Dropout's mask: the rate is p; a row with the same key has the same mask wherever it stands; other keys have others. */
+/* Dropout's mask: the rate is p; rows of one key have one mask wherever they stand; other keys have others. */
 static void dropout_mask(void) {
     enum { N = 200, C = 776 };
     CASE("rate and keys");
     no.s = out("s", E, N * C), no.x = NULL, no.bias = NULL;
     for (int64_t i = 0; i < N * C; i++) set(no.s, i, 1.0);
     RowKey keys[N];
-    for (uint32_t i = 0; i < N; i++) keys[i] = (RowKey){i % 100, 4};             /* row i and row i + 100 are the same */
-    Buf *rows = raw("rows", keys, sizeof keys), *gamma = in("gamma", DT_F32, C, 1, 1), *beta = in("beta", DT_F32, C, 0, 0);
+    /* row i and row i + 100 are the same */
+    for (uint32_t i = 0; i < N; i++) keys[i] = (RowKey){i % 100, 4};
+    Buf *rows = raw("rows", keys, sizeof keys), *gamma = in("gamma", DT_F32, C, 1, 1),
+        *beta = in("beta", DT_F32, C, 0, 0);
     Buf *y = out("y", E, N * C), *mean = out("mean", DT_F32, N), *rstd = out("rstd", DT_F32, N);
-    no.a = (AddNorm){.N = N, .C = C, .eps = 1e-12f, .s = no.s->p, .gamma = gamma->p, .beta = beta->p, .y = y->p, .mean = mean->p,
-                     .rstd = rstd->p, .drop = {0.1f, 3, 77, 9, rows->p}};
+    no.a = (AddNorm){.N = N, .C = C, .eps = 1e-12f, .s = no.s->p, .gamma = gamma->p, .beta = beta->p, .y = y->p,
+                     .mean = mean->p, .rstd = rstd->p, .drop = {0.1f, 3, 77, 9, rows->p}};
     execute(launch_add_norm);
     int64_t zeros = 0, equal = 0;
     for (int64_t i = 0; i < N / 2 * C; i++) {
@@ -293,14 +309,16 @@ static void dropout_mask(void) {
     }
     double n = N / 2 * C, sigma = sqrt(0.1 * 0.9 * n);
     if (fabs((double)zeros - 0.1 * n) > 5 * sigma) WRONG("%lld of %g elements dropped at p = 0.1", (long long)zeros, n);
-    if (fabs((double)equal - 0.82 * (n - C)) > 5 * sqrt(0.82 * 0.18 * n)) WRONG("masks of neighbours agree in %lld", (long long)equal);
+    if (fabs((double)equal - 0.82 * (n - C)) > 5 * sqrt(0.82 * 0.18 * n))
+        WRONG("masks of neighbours agree in %lld", (long long)equal);
 }
 TEST(dropout_mask)
 
-/* ---- embed -------------------------------------------------------------------------------------------------------------- */
+/* ---- embed ----------------------------------------------------------------------------------------------------- */
 
 static const struct { int64_t images, nt; int32_t Q, C, V; float p; } embed_cases[] = {
-    {2, 9, 3, 8, 11, 0}, {3, 0, 4, 33, 5, 0.1f}, {0, 20, 4, 7, 4, 0.2f}, {5, 61, 32, 64, 40, 0.1f}, {1, 30, 3, 768, 100, 0.1f}, {2, 5, 1, 1030, 9, 0.3f},
+    {2, 9, 3, 8, 11, 0}, {3, 0, 4, 33, 5, 0.1f}, {0, 20, 4, 7, 4, 0.2f}, {5, 61, 32, 64, 40, 0.1f},
+    {1, 30, 3, 768, 100, 0.1f}, {2, 5, 1, 1030, 9, 0.3f},
 };
 static struct { Embed e; EmbedGrad g; Buf *query, *word, *pos, *gamma, *beta, *rows, *dy, *ids, *pos_id; } em;
 static void launch_embed(void) { K->embed(&em.e); }
@@ -311,9 +329,11 @@ static void exact_embed(double *y, double *mean, double *rstd, bool plain) {
     double *u = doubles(C);
     for (int64_t r = 0; r < em.e.nq + em.e.nt; r++) {
         for (int64_t c = 0; c < C; c++)
-            u[c] = r < em.e.nq ? em.query->x[r % em.e.Q * C + c] : em.word->x[(int64_t)em.ids->x[r - em.e.nq] * C + c] +
-                                                                   em.pos->x[(int64_t)em.pos_id->x[r - em.e.nq] * C + c];
-        (plain ? plain_norm : exact_norm)(y + r * C, mean + r, rstd + r, u, em.gamma->x, em.beta->x, C, (double)em.e.eps);
+            u[c] = r < em.e.nq ? em.query->x[r % em.e.Q * C + c]
+                               : em.word->x[(int64_t)em.ids->x[r - em.e.nq] * C + c] +
+                                 em.pos->x[(int64_t)em.pos_id->x[r - em.e.nq] * C + c];
+        (plain ? plain_norm : exact_norm)(y + r * C, mean + r, rstd + r, u, em.gamma->x, em.beta->x, C,
+                                          (double)em.e.eps);
         for (int64_t c = 0; c < C; c++) {
             y[r * C + c] *= dropped(&em.e.drop, em.rows, r, (uint32_t)c);
             if (plain) y[r * C + c] = plain_stored(E, (float)y[r * C + c]);
@@ -336,7 +356,8 @@ static double loss_embed(void) {
 /* Rows sorted by what they hold, compressed: distinct values, where each begins, the rows. */
 static int32_t sorted_rows(const Buf *ids, int32_t values, Buf **id, Buf **ptr, Buf **row) {
     int32_t n = 0, at = 0;
-    *id = in("id", DT_I32, values, 0, 0), *ptr = in("ptr", DT_I32, values + 1, 0, 0), *row = in("row", DT_I32, ids->n, 0, 0);
+    *id = in("id", DT_I32, values, 0, 0), *ptr = in("ptr", DT_I32, values + 1, 0, 0);
+    *row = in("row", DT_I32, ids->n, 0, 0);
     for (int32_t v = 0; v < values; v++) {
         int32_t first = at;
         for (int64_t t = 0; t < ids->n; t++)
@@ -353,17 +374,22 @@ static void embed(void) {
         int32_t Q = embed_cases[i].Q, C = embed_cases[i].C, V = embed_cases[i].V, positions = 12;
         int64_t nq = embed_cases[i].images * Q, nt = embed_cases[i].nt, N = nq + nt, n = N * C;
         CASE("nq %lld nt %lld C %d p %g", (long long)nq, (long long)nt, C, (double)embed_cases[i].p);
-        em.query = in("query", E, Q * C, -1, 1), em.word = in("word", E, V * C, -1, 1), em.pos = in("pos", E, positions * C, -1, 1);
+        em.query = in("query", E, Q * C, -1, 1), em.word = in("word", E, V * C, -1, 1),
+            em.pos = in("pos", E, positions * C, -1, 1);
         em.gamma = in("gamma", DT_F32, C, 0.5, 1.5), em.beta = in("beta", DT_F32, C, -1, 1), em.rows = row_keys(N);
         em.ids = in("ids", DT_I32, nt, 0, V - 1e-9), em.pos_id = in("pos_id", DT_I32, nt, 0, positions - 1e-9);
-        Buf *y = out("y", E, n), *mean = out("mean", DT_F32, N), *rstd = out("rstd", DT_F32, N), *ti, *tp, *tr, *pi, *pp, *pr;
+        Buf *y = out("y", E, n), *mean = out("mean", DT_F32, N), *rstd = out("rstd", DT_F32, N), *ti, *tp, *tr, *pi,
+            *pp, *pr;
         int32_t ntok = sorted_rows(em.ids, V, &ti, &tp, &tr), nposn = sorted_rows(em.pos_id, positions, &pi, &pp, &pr);
-        em.e = (Embed){.nq = nq, .nt = nt, .Q = Q, .C = C, .eps = 1e-12f, .query = em.query->p, .word = em.word->p, .pos = em.pos->p,
-                       .ids = em.ids->p, .pos_id = em.pos_id->p, .tok_id = ti->p, .tok_ptr = tp->p, .tok_row = tr->p,
-                       .posn_id = pi->p, .posn_ptr = pp->p, .posn_row = pr->p, .ntok = ntok, .nposn = nposn, .gamma = em.gamma->p,
+        em.e = (Embed){.nq = nq, .nt = nt, .Q = Q, .C = C, .eps = 1e-12f, .query = em.query->p, .word = em.word->p,
+                       .pos = em.pos->p, .ids = em.ids->p, .pos_id = em.pos_id->p, .tok_id = ti->p, .tok_ptr = tp->p,
+                       .tok_row = tr->p,
+                       .posn_id = pi->p, .posn_ptr = pp->p, .posn_row = pr->p, .ntok = ntok, .nposn = nposn,
+                       .gamma = em.gamma->p,
                        .beta = em.beta->p, .y = y->p, .mean = mean->p, .rstd = rstd->p,
                        .drop = {embed_cases[i].p, SITE_EMBED, 5, 1, em.rows->p}};
-        double *wy = doubles(n), *wm = doubles(N), *wr = doubles(N), *py = doubles(n), *pm = doubles(N), *prs = doubles(N);
+        double *wy = doubles(n), *wm = doubles(N), *wr = doubles(N), *py = doubles(n), *pm = doubles(N),
+            *prs = doubles(N);
         exact_embed(wy, wm, wr, false);
         exact_embed(py, pm, prs, true);
         execute(launch_embed);
@@ -376,7 +402,8 @@ static void embed(void) {
         em.dy = in("dy", E, n, -1, 1);
         Buf *dsum = out("dsum", E, n), *dq = out("dquery", DT_F32, Q * C), *dw = out("dword", DT_F32, V * C);
         Buf *dp = out("dpos", DT_F32, positions * C), *dg = out("dgamma", DT_F32, C), *db = out("dbeta", DT_F32, C);
-        em.g = (EmbedGrad){.dy = em.dy->p, .dsum = dsum->p, .dquery = dq->p, .dword = dw->p, .dpos = dp->p, .dgamma = dg->p, .dbeta = db->p};
+        em.g = (EmbedGrad){.dy = em.dy->p, .dsum = dsum->p, .dquery = dq->p, .dword = dw->p, .dpos = dp->p,
+                           .dgamma = dg->p, .dbeta = db->p};
         execute(launch_embed_bwd);
         differentiate(dq, true, em.query->x, loss_embed);
         differentiate(dw, true, em.word->x, loss_embed);
@@ -390,7 +417,8 @@ static void embed(void) {
 TEST(embed)
 
 #include "tests/ops_attention.h"
-#include "tests/ops_rest.h"
+#include "tests/ops_heads.h"
+#include "tests/ops_arrays.h"
 
 int main(int argc, char **argv) {
     const char *wanted = getenv("QFORMER_DEVICE");
@@ -400,12 +428,16 @@ int main(int argc, char **argv) {
         else cmocka_set_test_filter(argv[i]);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum), cmocka_unit_test(test_gelu),
+        cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum),
+        cmocka_unit_test(test_gelu),
         cmocka_unit_test(test_gelu_everywhere), cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask),
         cmocka_unit_test(test_embed), cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_permuted),
-        cmocka_unit_test(test_attention_alone), cmocka_unit_test(test_image), cmocka_unit_test(test_features), cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_simmax), cmocka_unit_test(test_itc), cmocka_unit_test(test_itc_worked), cmocka_unit_test(test_negatives),
-        cmocka_unit_test(test_negative_weights), cmocka_unit_test(test_xent), cmocka_unit_test(test_xent_worked), cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_attention_alone), cmocka_unit_test(test_image), cmocka_unit_test(test_features),
+        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_simmax), cmocka_unit_test(test_itc), cmocka_unit_test(test_itc_worked),
+        cmocka_unit_test(test_negatives),
+        cmocka_unit_test(test_negative_weights), cmocka_unit_test(test_xent), cmocka_unit_test(test_xent_worked),
+        cmocka_unit_test(test_rows),
         cmocka_unit_test(test_sums), cmocka_unit_test(test_adamw), cmocka_unit_test(test_open)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,26 +1,27 @@
 /* attention: rows attend to the keys of their segment, H heads.
  *
- *   s_ij = scale <q_i, k_j>,  lse_i = log sum_j exp s_ij,  P = exp(s - lse),  P' = P m / (1 - p),  o_i = sum_j P'_ij v_j
+ *   s_ij = scale <q_i, k_j>,  lse_i = log sum_j exp s_ij,  P = exp(s - lse),  P' = P m / (1 - p),
+ *       o_i = sum_j P'_ij v_j
  *   dP'_ij = <do_i, v_j>,  dP = dP' m / (1 - p),  ds_ij = P_ij (dP_ij - sum_j P_ij dP_ij)
  *   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
  *
- * A task is one (group, head); it takes the group's items one after the other. An item's scores lie in a tile turned around,
- * a line a key and a lane a row: sums over keys are then plain vector sums without a fold at the end, a vector of rows draws its
- * dropout bits together, and the softmax of ten rows over ten keys is not all overhead. All products are tile_product, whose
- * left operand may be read along rows or columns and whose right one has whole vectors:
+ * A task is one (group, head); it takes the group's items one after the other. An item's scores lie in a tile turned
+ * around, a line a key and a lane a row: sums over keys are then plain vector sums without a fold at the end, a vector
+ * of rows draws its dropout bits together, and the softmax of ten rows over ten keys is not all overhead. All products
+ * are tile_product, whose left operand may be read along rows or columns and whose right one has whole vectors:
  *
  *   S^T (n,R) = K Q^T      O = (S^T)^T V      dP^T = V dO^T      dQ = (dS^T)^T K      dV = P'^T dO      dK = dS^T Q
  *
- * So only Q^T and dO^T are transposed, R = nq rounded up to LANES. Keys and values are used where they lie when they are f32
- * with whole vectors and few; else the task copies them to f32 once, for all its items. dk and dv of the group are added up in
- * f32 and written once: no atomics, and the order of items is the order of sums.
+ * So only Q^T and dO^T are transposed, R = nq rounded up to LANES. Keys and values are used where they lie when they
+ * are f32 with whole vectors and few; else the task copies them to f32 once, for all its items. dk and dv of the group
+ * are added up in f32 and written once: no atomics, and the order of items is the order of sums.
  *
- * Arithmetic is f32 for either element type: forward 4 nq n D flops a head, backward 10 nq n D. Scratch: a few hundred KB a
- * thread at full size. */
+ * Arithmetic is f32 for either element type: forward 4 nq n D flops a head, backward 10 nq n D. Scratch: a few hundred
+ * KB a thread at full size. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/tile.h"
 
-/* ---- copies in f32 ---------------------------------------------------------------------------------------------------- */
+/* ---- copies in f32 --------------------------------------------------------------------------------------------- */
 
 /* n rows of D elements to f32 rows of padded(D); what is beyond D is zero. */
 static void pack_rows(float *dst, const elem *src, int64_t lds, int64_t n, int64_t D) {
@@ -39,7 +40,7 @@ static void pack_columns(float *dst, int64_t R, const elem *src, int64_t lds, in
         }
 }
 
-/* ---- what a task works on --------------------------------------------------------------------------------------------- */
+/* ---- what a task works on -------------------------------------------------------------------------------------- */
 
 typedef struct {
     const float *k, *v;                 /* f32 rows of whole vectors */
@@ -98,8 +99,10 @@ static const float *f32_rows(float *copy, const elem *src, int64_t lds, int64_t 
 static void open_ranges(Task *t, const Attn *a, const AttnGroup *g, int64_t h) {
     for (int64_t r = 0, at = 0; r < 2; at += g->nk[r], r++) {
         Range *x = &t->range[r];
-        x->k = f32_rows(t->k + at * t->Dp, (const elem *)a->k + g->k0[r] * a->ldk + h * t->D, a->ldk, g->nk[r], t->D, &x->ldk);
-        x->v = f32_rows(t->v + at * t->Dp, (const elem *)a->v + g->k0[r] * a->ldv + h * t->D, a->ldv, g->nk[r], t->D, &x->ldv);
+        const elem *k = (const elem *)a->k + g->k0[r] * a->ldk + h * t->D;
+        const elem *v = (const elem *)a->v + g->k0[r] * a->ldv + h * t->D;
+        x->k = f32_rows(t->k + at * t->Dp, k, a->ldk, g->nk[r], t->D, &x->ldk);
+        x->v = f32_rows(t->v + at * t->Dp, v, a->ldv, g->nk[r], t->D, &x->ldv);
         if (t->dk) x->dk = t->dk + at * t->Dp, x->dv = t->dv + at * t->Dp;
     }
 }
@@ -120,7 +123,7 @@ static void mixture(float *dst, const Task *t, const AttnItem *it, const float *
     tile_product(dst, t->Dp, weights + it->na * R, 1, R, b, values ? r[1].ldv : r[1].ldk, it->nq, t->Dp, it->nb, true);
 }
 
-/* ---- softmax of a vector of rows ---------------------------------------------------------------------------------------- */
+/* ---- softmax of a vector of rows ------------------------------------------------------------------------------- */
 
 typedef struct {
     const AttnItem *it;
@@ -151,11 +154,13 @@ static inline mask keeping(Block *b, int64_t j) {
     return vec_at_least(w >> (uint32_t)(j & 1) * 16u & 0xffffu, b->threshold);
 }
 
-/* s: <k, q>, becomes exp(scale (s - max)), dropped out; row sums (before dropout) and maxima to the lanes of sum and max. */
+/* s: <k, q>, becomes exp(scale (s - max)), dropped out; row sums (before dropout) and maxima to the lanes of sum and
+ * max. */
 static void softmax(Block *b, float *s, float *max, float *sum) {
     int64_t n = b->it->na + b->it->nb, R = b->R;
     bool drop = b->a->drop.p > 0.0f;
-    vec m = vec_set(-INFINITY), total = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)), scale = vec_set(b->a->scale);
+    vec m = vec_set(-INFINITY), total = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)),
+        scale = vec_set(b->a->scale);
     for (int64_t j = 0; j < n; j++) {
         vec x = *(const vec *)(s + j * R);
         if (b->it->causal) x = vec_pick(seeing(b, j), x, m);
@@ -172,11 +177,12 @@ static void softmax(Block *b, float *s, float *max, float *sum) {
     *(vec *)sum = total;
 }
 
-/* s: <k, q>, becomes P'; dp: <v, do>, becomes scale ds. Between the passes s is P, its sign saying that it was dropped. */
+/* s: <k, q>, becomes P'; dp: <v, do>, becomes scale ds. Between the passes s is P, its sign the mask. */
 static void softmax_bwd(Block *b, float *s, float *dp, const float *lse) {
     int64_t n = b->it->na + b->it->nb, R = b->R;
     bool drop = b->a->drop.p > 0.0f;
-    vec delta = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)), scale = vec_set(b->a->scale), l = *(const vec *)lse;
+    vec delta = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)), scale = vec_set(b->a->scale),
+        l = *(const vec *)lse;
     for (int64_t j = 0; j < n; j++) {
         vec P = vec_exp(vec_fma(*(const vec *)(s + j * R), scale, -l)), d = *(const vec *)(dp + j * R);
         if (b->it->causal) P = vec_where(seeing(b, j), P);
@@ -197,7 +203,7 @@ static void softmax_bwd(Block *b, float *s, float *dp, const float *lse) {
     }
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------------------------- */
 
 static void item_forward(const Task *t, const Attn *a, const AttnItem *it, int64_t h) {
     int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = padded(nq);
@@ -243,11 +249,12 @@ void FN(attention)(const Attn *a) {
     }
 }
 
-/* ---- backward --------------------------------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------------------------- */
 
 static void item_backward(const Task *t, const Attn *a, const AttnGrad *g, const AttnItem *it, int64_t h) {
     int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = padded(nq), ldq, lddo;
-    const elem *q0 = (const elem *)a->q + it->q0 * a->ldq + h * D, *do0 = (const elem *)g->d_o + it->q0 * a->ldo + h * D;
+    const elem *q0 = (const elem *)a->q + it->q0 * a->ldq + h * D;
+    const elem *do0 = (const elem *)g->d_o + it->q0 * a->ldo + h * D;
     pack_columns(t->qt, R, q0, a->ldq, nq, D);
     pack_columns(t->dot, R, do0, a->ldo, nq, D);
     scores(t->s, t, it, false, t->qt, R);
@@ -302,8 +309,10 @@ void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
                 if (gr->nitems) open_ranges(&t, a, gr, h);
                 for (int32_t i = gr->item0; i < gr->item0 + gr->nitems; i++) item_backward(&t, a, g, &p->items[i], h);
                 for (int64_t r = 0, at = 0; r < 2; at += gr->nk[r], r++) {
-                    store_rows((elem *)g->dk + gr->k0[r] * g->lddk + h * D, g->lddk, t.dk + at * t.Dp, gr->nk[r], D, g->add);
-                    store_rows((elem *)g->dv + gr->k0[r] * g->lddv + h * D, g->lddv, t.dv + at * t.Dp, gr->nk[r], D, g->add);
+                    elem *dk = (elem *)g->dk + gr->k0[r] * g->lddk + h * D;
+                    elem *dv = (elem *)g->dv + gr->k0[r] * g->lddv + h * D;
+                    store_rows(dk, g->lddk, t.dk + at * t.Dp, gr->nk[r], D, g->add);
+                    store_rows(dv, g->lddv, t.dv + at * t.Dp, gr->nk[r], D, g->add);
                 }
             }
     }

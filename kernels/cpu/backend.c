@@ -1,5 +1,5 @@
-/* backend: the CPU's struct of functions, and its memory. The host's memory is the device's: uploads are copies, or nothing
- * when both sides are the same place; everything has happened when a call returns. */
+/* backend: the CPU's struct of functions, and its memory. The host's memory is the device's: uploads are copies, or
+ * nothing when both sides are the same place; everything has happened when a call returns. */
 #include <sys/mman.h>
 
 #include "kernels/cpu/cpu.h"
@@ -38,7 +38,8 @@ const Backend FN(backend_cpu) = {
     .add_norm = FN(add_norm), .add_norm_bwd = FN(add_norm_bwd), .embed = FN(embed), .embed_bwd = FN(embed_bwd),
     .attention = FN(attention), .attention_bwd = FN(attention_bwd),
     .normalize = FN(normalize), .fold = FN(fold), .unfold = FN(unfold),
-    .l2norm = FN(l2norm), .l2norm_bwd = FN(l2norm_bwd), .segment_mean = FN(segment_mean), .segment_mean_bwd = FN(segment_mean_bwd),
+    .l2norm = FN(l2norm), .l2norm_bwd = FN(l2norm_bwd), .segment_mean = FN(segment_mean),
+        .segment_mean_bwd = FN(segment_mean_bwd),
     .simmax = FN(simmax), .simmax_bwd_image = FN(simmax_bwd_image), .simmax_bwd_text = FN(simmax_bwd_text),
     .itc_loss = FN(itc_loss), .negatives = FN(negatives), .xent = FN(xent),
     .copy_rows = FN(copy_rows), .cast = FN(cast), .axpy = FN(axpy), .sum = FN(sum),

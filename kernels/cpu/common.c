@@ -1,4 +1,5 @@
-/* common: what the kernels share and no element type enters: scratch, the error that sticks, partial sums, dropout bits. */
+/* common: what the kernels share and no element type enters: scratch, the error that sticks, partial sums, dropout
+ * bits. */
 #include "kernels/cpu/vec.h"
 
 #if !ELEM_BF16      /* once for both element types */
@@ -40,9 +41,9 @@ void cpu_add_partials(float *out, const float *partial, int64_t blocks, int64_t 
     }
 }
 
-/* ---- dropout bits ------------------------------------------------------------------------------------------------------
- * Eight Philox calls side by side, a 64-bit lane each: the multiplication takes the low halves, so what piles up in the high
- * halves does no harm. Seven instructions a round, so about one an element. */
+/* ---- dropout bits -------------------------------------------------------------------------------------------------
+ * Eight Philox calls side by side, a 64-bit lane each: the multiplication takes the low halves, so what piles up in the
+ * high halves does no harm. Seven instructions a round, so about one an element. */
 #if LANES == 16
 enum { CALLS = 8 };
 
@@ -53,7 +54,7 @@ static inline Calls philox8(__m512i x0, __m512i x1, __m512i x2, __m512i x3, uint
     const __m512i ma = _mm512_set1_epi64(0xD2511F53), mb = _mm512_set1_epi64(0xCD9E8D57);
     for (int r = 0; r < 10; r++) {
         __m512i a = _mm512_mul_epu32(ma, x0), b = _mm512_mul_epu32(mb, x2);
-        x0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(b, 32), x1, _mm512_set1_epi64(k0), 0x96);      /* xor of three */
+        x0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(b, 32), x1, _mm512_set1_epi64(k0), 0x96);
         x2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(a, 32), x3, _mm512_set1_epi64(k1), 0x96);
         x1 = b;
         x3 = a;
@@ -65,20 +66,23 @@ static inline Calls philox8(__m512i x0, __m512i x1, __m512i x2, __m512i x3, uint
 
 void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n) {
     const __m512i low = _mm512_set1_epi64(0xffffffff);
+    const __m512i front = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const __m512i back = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
     __m512i c0 = _mm512_add_epi64(_mm512_set1_epi64(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
     for (int64_t j = 0; j < n; j += CALLS, c0 = _mm512_add_epi64(c0, _mm512_set1_epi64(CALLS))) {
         Calls w = philox8(c0, _mm512_set1_epi64(row.token), _mm512_set1_epi64(row.pair), _mm512_set1_epi64(d->site),
                           rng_key0(d->seed), d->step);
         __m512i v01 = _mm512_or_si512(_mm512_and_si512(w.x[0], low), _mm512_slli_epi64(w.x[1], 32));
         __m512i v23 = _mm512_or_si512(_mm512_and_si512(w.x[2], low), _mm512_slli_epi64(w.x[3], 32));
-        _mm512_storeu_si512(bits + 8 * j, _mm512_permutex2var_epi64(v01, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), v23));
-        _mm512_storeu_si512(bits + 8 * j + 32, _mm512_permutex2var_epi64(v01, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), v23));
+        _mm512_storeu_si512(bits + 8 * j, _mm512_permutex2var_epi64(v01, front, v23));
+        _mm512_storeu_si512(bits + 8 * j + 32, _mm512_permutex2var_epi64(v01, back, v23));
     }
 }
 
 void cpu_dropout_words(uint32_t words[4][LANES], const Dropout *d, const RowKey rows[LANES], uint32_t block) {
-    __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), site = _mm512_set1_epi64(d->site);
-    __m512i lo = _mm512_loadu_si512(rows), hi = _mm512_loadu_si512(rows + 8), c0 = _mm512_set1_epi64(block);   /* pair | token << 32 */
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    __m512i site = _mm512_set1_epi64(d->site);                  /* a key is pair | token << 32 */
+    __m512i lo = _mm512_loadu_si512(rows), hi = _mm512_loadu_si512(rows + 8), c0 = _mm512_set1_epi64(block);
     Calls a = philox8(c0, _mm512_srli_epi64(lo, 32), lo, site, rng_key0(d->seed), d->step);
     Calls b = philox8(c0, _mm512_srli_epi64(hi, 32), hi, site, rng_key0(d->seed), d->step);
     for (int i = 0; i < 4; i++) _mm512_storeu_si512(words[i], _mm512_permutex2var_epi32(a.x[i], even, b.x[i]));
@@ -99,6 +103,7 @@ void cpu_dropout_words(uint32_t words[4][LANES], const Dropout *d, const RowKey 
 }
 #endif
 
-_Static_assert(sizeof(RowKey) == 8 && offsetof(RowKey, token) == 4, "cpu_dropout_words loads a row's key as one number");
+_Static_assert(sizeof(RowKey) == 8 && offsetof(RowKey, token) == 4,
+               "cpu_dropout_words loads a row's key as one number");
 
 #endif

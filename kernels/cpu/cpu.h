@@ -1,10 +1,11 @@
 /* cpu: what the kernels of this folder share. Private to it.
  *
- * Every file here is compiled twice, with ELEM_BF16 0 and 1: `elem` is the element type, ld() and st() convert it from and
- * to f32, FN(x) gives each function of the backend its name (add_norm_f32, add_norm_bf16). Arithmetic is f32 everywhere.
+ * Every file here is compiled twice, with ELEM_BF16 0 and 1: `elem` is the element type, ld() and st() convert it from
+ * and to f32, FN(x) gives each function of the backend its name (add_norm_f32, add_norm_bf16). Arithmetic is f32
+ * everywhere.
  *
- * Loops are plain C that the compiler vectorises; what it cannot guess is written out: fma() (C11 mode never contracts),
- * exp and erf as polynomials without branches, Philox many calls side by side.
+ * Loops are plain C that the compiler vectorises; what it cannot guess is written out: fma() (C11 mode never
+ * contracts), exp and erf as polynomials without branches, Philox many calls side by side.
  *
  * Sums over rows are taken in at most ROW_BLOCKS blocks whose borders depend on the number of rows alone, each block in
  * order, then the blocks in order. So no result of this backend depends on timing or on the number of threads. */
@@ -31,14 +32,15 @@ static inline float ld(elem x) { return x; }
 static inline elem st(float x) { return x; }
 #endif
 
-#ifdef __clang__    /* says of each `omp simd` loop that it could not vectorise; what matters is written in vectors (vec.h) */
+/* says of each `omp simd` loop that it could not vectorise; what matters is written in vectors (vec.h) */
+#ifdef __clang__
 #pragma clang diagnostic ignored "-Wpass-failed"
 #endif
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
-/* Work (elements touched, or a quarter of the multiplications) below which a team of threads costs more than it gives. */
+/* Work (elements touched, or a quarter of the products) below which a team of threads costs more than it gives. */
 enum { PAR_WORK = 16384 };
 #define PARALLEL(work) ((work) > PAR_WORK)
 
@@ -53,12 +55,14 @@ static inline float fmadd(float a, float b, float c) {
 static inline float from_bits(uint32_t u) { float f; memcpy(&f, &u, sizeof f); return f; }
 static inline uint32_t to_bits(float f) { uint32_t u; memcpy(&u, &f, sizeof u); return u; }
 
-/* exp(x) within 1 ulp for x in [-87.3, 88]; x beyond is taken as that bound (softmax subtracts the maximum first, and 1e-38 of
- * it is nothing). NaN stays. n = round(x / ln 2), r = x - n ln 2, e^r = 1 + r + r^2 P(r) with P minimax (2e-9), times 2^n. */
+/* exp(x) within 1 ulp for x in [-87.3, 88]; x beyond is taken as that bound (softmax subtracts the maximum first, and
+ * 1e-38 of it is nothing). NaN stays. n = round(x / ln 2), r = x - n ln 2, e^r = 1 + r + r^2 P(r) with P minimax
+ * (2e-9), times 2^n. */
 static inline float exp_f32(float x) {
     float c = x < -87.3f ? -87.3f : x;
     c = c > 88.0f ? 88.0f : c;
-    float m = fmadd(c, 1.44269504f, 12582912.0f), n = m - 12582912.0f;   /* 1.5 * 2^23: the sum's low bits are the integer */
+    /* 1.5 * 2^23: the sum's low bits are the integer */
+    float m = fmadd(c, 1.44269504f, 12582912.0f), n = m - 12582912.0f;
     float r = fmadd(n, -1.42860677e-6f, fmadd(n, -0.693145752f, c));
     float p = fmadd(0.00138144673f, r, 0.00836878034f);
     p = fmadd(p, r, 0.0416683942f);
@@ -76,8 +80,8 @@ static inline int64_t row_blocks(int64_t N) { return (N + row_block(N) - 1) / ro
 /* out(n) += sum over blocks of partial(blocks, stride), in order. */
 void cpu_add_partials(float *out, const float *partial, int64_t blocks, int64_t stride, int64_t n);
 
-/* Scratch of the calling thread, 64-byte aligned, kept and grown; the next call gives the same memory again. NULL when there
- * is none (the error sticks). Kernels take it once, in front of their parallel region, for all threads. */
+/* Scratch of the calling thread, 64-byte aligned, kept and grown; the next call gives the same memory again. NULL when
+ * there is none (the error sticks). Kernels take it once, in front of their parallel region, for all threads. */
 void *cpu_scratch(size_t bytes);
 void cpu_fail(Status st, const char *what);   /* the first failure sticks until status() has told it */
 Status cpu_status(void);
@@ -100,24 +104,25 @@ void FN(embed_bwd)(const Embed *e, const EmbedGrad *g);
 void FN(attention)(const Attn *a);
 void FN(attention_bwd)(const Attn *a, const AttnGrad *g);
 void FN(normalize)(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t P, float eps);
-void FN(fold)(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, int64_t E);
+void FN(fold)(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M,
+              int64_t E);
 void FN(unfold)(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
                 const float *gamma, const float *beta, int64_t M, int64_t E);
 void FN(l2norm)(float *y, float *norm, const void *x, int64_t N, int64_t Z);
 void FN(l2norm_bwd)(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z);
 void FN(segment_mean)(void *y, const void *x, int64_t n, int64_t Q, int64_t C);
 void FN(segment_mean_bwd)(void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add);
-void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z, int64_t si,
-                int64_t sj);
-void FN(simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt, int64_t Q,
-                          int64_t Z, int64_t si, int64_t sj);
-void FN(simmax_bwd_text)(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt, int64_t Q,
-                         int64_t Z, int64_t si, int64_t sj);
+void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
+                int64_t si, int64_t sj);
+void FN(simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
+                          int64_t Q, int64_t Z, int64_t si, int64_t sj);
+void FN(simmax_bwd_text)(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt,
+                         int64_t Q, int64_t Z, int64_t si, int64_t sj);
 void FN(itc_loss)(const ItcLoss *l);
 void FN(negatives)(const Negatives *n);
 void FN(xent)(const Xent *x);
-void FN(copy_rows)(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si, int64_t n,
-                   int64_t width, bool add);
+void FN(copy_rows)(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si,
+                   int64_t n, int64_t width, bool add);
 void FN(cast)(void *dst, DType dt, const void *src, DType t, int64_t n);
 void FN(axpy)(float *y, const float *x, float a, int64_t n);
 void FN(sum)(float *out, const float *x, int64_t n, bool add);

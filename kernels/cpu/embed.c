@@ -3,12 +3,13 @@
  *   row r < nq:      u = query[r % Q]                            y = dropout((u - mean) rstd gamma + beta)
  *   row nq + t:      u = word[ids[t]] + pos[pos_id[t]]
  *
- *   dn = dy dropped out as y was;  g = dn gamma;  du = rstd (g - mean(g) - x^ mean(g x^));  dgamma = sum dn x^;  dbeta = sum dn
+ *   dn = dy dropped out as y was;  g = dn gamma;  du = rstd (g - mean(g) - x^ mean(g x^));  dgamma = sum dn x^;
+ *       dbeta = sum dn
  *   dquery[j] += sum of du over r % Q == j;  dword[w] += sum over its rows;  dpos[p] likewise
  *
- * u is not stored: the backward adds the table rows up again. Its second half is a gather, not a scatter: the text rows come
- * sorted by id and by position, each table row is written by one thread, in the order of the rows. Bytes: forward reads 2NC
- * at most and writes NC; backward moves about 8NC. */
+ * u is not stored: the backward adds the table rows up again. Its second half is a gather, not a scatter: the text rows
+ * come sorted by id and by position, each table row is written by one thread, in the order of the rows. Bytes: forward
+ * reads 2NC at most and writes NC; backward moves about 8NC. */
 #include "kernels/cpu/vec.h"
 
 /* The one or two table rows whose sum is row r. */
@@ -59,8 +60,8 @@ void FN(embed)(const Embed *e) {
     }
 }
 
-/* du of a row; dgamma and dbeta are the block's sums. The mask is drawn twice, since C has no upper bound and neither the bits
- * nor dn are kept. */
+/* du of a row; dgamma and dbeta are the block's sums. The mask is drawn twice, since C has no upper bound and neither
+ * the bits nor dn are kept. */
 static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma, float *dbeta, Mask *m) {
     int64_t C = e->C;
     Rows t = table_rows(e, r);
@@ -74,7 +75,8 @@ static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma
             if (pass == 0 || C > CHUNK) mask_draw(m, r, c0, end - c0);
             for (int64_t c = c0; c < end; c += LANES) {
                 int64_t n = C - c;
-                vec dn = masked(m, ldv(dy + c, n), c - c0), xh = (table_sum(t, c, n) - mean) * rstd, gg = dn * ldf(e->gamma + c, n);
+                vec dn = masked(m, ldv(dy + c, n), c - c0), xh = (table_sum(t, c, n) - mean) * rstd,
+                    gg = dn * ldf(e->gamma + c, n);
                 if (pass == 0) {
                     sg += gg;
                     sgx = vec_fma(gg, xh, sgx);
@@ -90,8 +92,8 @@ static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma
 }
 
 /* dst row id[u] += sum of the rows row[ptr[u] .. ptr[u+1]). */
-static void gather_rows(float *dst, const elem *rows, const int32_t *id, const int32_t *ptr, const int32_t *row, int64_t n,
-                        int64_t C, int64_t nt) {
+static void gather_rows(float *dst, const elem *rows, const int32_t *id, const int32_t *ptr, const int32_t *row,
+                        int64_t n, int64_t C, int64_t nt) {
 #pragma omp parallel for schedule(dynamic, 8) if (PARALLEL(nt * C))
     for (int64_t u = 0; u < n; u++) {
         float *d = dst + (int64_t)id[u] * C;

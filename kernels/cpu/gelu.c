@@ -3,10 +3,13 @@
  *   x = u + bias      h = x Phi(x)      du = dh (Phi(x) + x phi(x))      dbias = sum of du over rows
  *   Phi(x) = (1 + erf(x / sqrt 2)) / 2,  phi(x) = exp(-x^2 / 2) / sqrt(2 pi)
  *
- * Phi is taken from its lower tail, where nothing cancels:  Phi(-a) = exp(-a^2/2) g(a),  g(a) = exp(a^2/2) erfc(a / sqrt 2) / 2.
- * g is smooth and falls like 1/a: with t = 1 / (1 + 0.35 a) it is t P(t), P of degree 8, minimax in relative error on [0, 13]
- * (3.2e-8). The same exp serves phi: 2^(f + n), a polynomial in f. About 36 instructions for 16 elements, which is what the
- * time goes into. Bytes: forward 2NF, backward 3NF elements. */
+ * Phi is taken from its lower tail, where nothing cancels:
+ *
+ *   Phi(-a) = exp(-a^2/2) g(a),  g(a) = exp(a^2/2) erfc(a / sqrt 2) / 2
+ *
+ * g is smooth and falls like 1/a: with t = 1 / (1 + 0.35 a) it is t P(t), P of degree 8, minimax in relative error on
+ * [0, 13] (3.2e-8). The same exp serves phi: 2^(f + n), a polynomial in f. About 36 instructions for
+ * 16 elements, which is what the time goes into. Bytes: forward 2NF, backward 3NF elements. */
 #include "kernels/cpu/vec.h"
 
 /* Phi(x), and e = exp(-x^2 / 2). */

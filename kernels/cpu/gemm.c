@@ -1,8 +1,9 @@
 /* gemm: C(m,n) = [add] C + op(A) op(B) + bias(n).
  *
- * oneDNN where it is found; the caller's row counts change with every batch of packed text, so the question is which of its
- * doors costs no compilation for a new m. Measured with 2.6.3 on two Zen 4 cores (GFLOP/s; "fixed" = a matmul primitive for
- * exact sizes, 0.3-0.8 ms to make; "open" = one whose m, or k when A is transposed, is known at run time, made once):
+ * oneDNN where it is found; the caller's row counts change with every batch of packed text, so the question is which of
+ * its doors costs no compilation for a new m. Measured with 2.6.3 on two Zen 4 cores (GFLOP/s; "fixed" = a matmul
+ * primitive for exact sizes, 0.3-0.8 ms to make; "open" = one whose m, or k when A is transposed, is known at run time,
+ * made once):
  *
  *                                    f32: sgemm  fixed  open      bf16: fixed  open
  *      1500 x  3072 x  768  B^T           218    214    219            422    407
@@ -14,11 +15,13 @@
  *      4000 x   256 x   64                220    228    220            440    389
  *        64 x   256 x 4000  A^T           233    227    232            371    374
  *
- * So f32 goes to sgemm, and to matmul where sgemm stumbles (B^T with a long k) or a bias comes along: a pass over C of its own
- * would cost more. bf16 is "open" under A^T, else "fixed". A fixed primitive has the exact m when the product is long enough
- * to pay for it, else the largest m of a coarse grid (8 steps an octave), and the rows that remain take an open one.
+ * So f32 goes to sgemm, and to matmul where sgemm stumbles (B^T with a long k) or a bias comes along: a pass over C of
+ * its own would cost more. bf16 is "open" under A^T, else "fixed". A fixed primitive has the exact m when the product
+ * is long enough to pay for it, else the largest m of a coarse grid (8 steps an octave), and the rows that remain take
+ * an open one.
  *
- * What oneDNN refuses (bf16 on a processor without it, f32 into bf16), and builds without it or any CBLAS, take blocked(). */
+ * What oneDNN refuses (bf16 on a processor without it, f32 into bf16), and builds without it or any CBLAS, take
+ * blocked(). */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/tile.h"
 
@@ -32,8 +35,9 @@ static float load(const void *p, DType t, int64_t i) {
     return t == DT_F32 ? ((const float *)p)[i] : bf16_to_f32(((const bf16 *)p)[i]);
 }
 
-/* ---- the plain one: any shape, any types ------------------------------------------------------------------------------
- * op(B) is packed in panels of NR columns, op(A) in strips of MR rows, both f32; a tile of C stays in registers (tile.h). */
+/* ---- the plain one: any shape, any types --------------------------------------------------------------------------
+ * op(B) is packed in panels of NR columns, op(A) in strips of MR rows, both f32; a tile of C stays in registers
+ * (tile.h). */
 enum { MR = TILE_M, NR = 2 * LANES };
 
 static void store_tile(const Gemm *g, const float acc[MR][NR], int64_t i0, int64_t j0) {
@@ -49,7 +53,8 @@ static void store_tile(const Gemm *g, const float acc[MR][NR], int64_t i0, int64
 static void blocked(const Gemm *g) {
     int64_t m = g->m, n = g->n, k = g->k, panels = (n + NR - 1) / NR, strips = (m + MR - 1) / MR;
     float *pb, *pa;
-    if (posix_memalign((void **)&pb, 64, (size_t)(panels * NR * k + omp_get_max_threads() * MR * k + 1) * sizeof(float))) {
+    int64_t floats = (panels * NR + omp_get_max_threads() * MR) * k + 1;
+    if (posix_memalign((void **)&pb, 64, (size_t)floats * sizeof(float))) {
         cpu_fail(ERR_MEMORY, "gemm");
         return;
     }
@@ -61,7 +66,8 @@ static void blocked(const Gemm *g) {
             for (int64_t p = 0; p < k; p++)
                 for (int64_t j = 0; j < NR; j++) {
                     int64_t c = q * NR + j;
-                    pb[(q * k + p) * NR + j] = c < n ? load(g->b, g->ab, g->tb ? c * g->ldb + p : p * g->ldb + c) : 0.0f;
+                    int64_t from = g->tb ? c * g->ldb + p : p * g->ldb + c;
+                    pb[(q * k + p) * NR + j] = c < n ? load(g->b, g->ab, from) : 0.0f;
                 }
         float *a = pa + omp_get_thread_num() * MR * k;
 #pragma omp for schedule(static)
@@ -82,7 +88,7 @@ static void blocked(const Gemm *g) {
 }
 
 #ifdef HAVE_DNNL
-/* ---- oneDNN ----------------------------------------------------------------------------------------------------------- */
+/* ---- oneDNN ---------------------------------------------------------------------------------------------------- */
 
 /* What a primitive is made for. An open size is DNNL_RUNTIME_DIM_VAL. */
 typedef struct {
@@ -112,8 +118,8 @@ static void desc_init(Desc *d, int64_t rows, int64_t cols, int64_t srow, int64_t
 static void desc_free(Desc *d) {
     if (*d) dnnl_memory_desc_destroy(*d);
 }
-static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, const Desc *a, const Desc *b, const Desc *bias, const Desc *c,
-                                 dnnl_primitive_attr_t attr) {
+static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, const Desc *a, const Desc *b, const Desc *bias,
+                                 const Desc *c, dnnl_primitive_attr_t attr) {
     return dnnl_matmul_primitive_desc_create(pd, engine, *a, *b, bias ? *bias : NULL, *c, attr);
 }
 static void append_sum(dnnl_post_ops_t ops) { dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef); }
@@ -124,8 +130,8 @@ static void desc_init(Desc *d, int64_t rows, int64_t cols, int64_t srow, int64_t
     dnnl_memory_desc_init_by_strides(d, 2, (dnnl_dims_t){rows, cols}, t, (dnnl_dims_t){srow, scol});
 }
 static void desc_free(Desc *d) { (void)d; }
-static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, const Desc *a, const Desc *b, const Desc *bias, const Desc *c,
-                                 dnnl_primitive_attr_t attr) {
+static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, const Desc *a, const Desc *b, const Desc *bias,
+                                 const Desc *c, dnnl_primitive_attr_t attr) {
     dnnl_matmul_desc_t d;
     dnnl_status_t s = dnnl_matmul_desc_init(&d, a, b, bias, c);
     return s == dnnl_success ? dnnl_primitive_desc_create(pd, &d, attr, engine, NULL) : s;
@@ -223,7 +229,7 @@ static bool matmul(const Gemm *g, bool open) {
 
 /* Fixed primitives where they are the fastest: see the top. */
 static bool matmul_rows(const Gemm *g) {
-    const double PAYS = 4e8;            /* flops; 2 ms in f32, against 0.5 ms for a new primitive that many layers share */
+    const double PAYS = 4e8;            /* flops; 2 ms in f32, against 0.5 ms for a primitive that many layers share */
     if (2.0 * (double)g->m * (double)g->n * (double)g->k >= PAYS) return matmul(g, false);
     int64_t step = 8;
     while (step * 16 <= g->m) step *= 2;
@@ -252,8 +258,9 @@ static bool library_gemm(const Gemm *g) {
         float *c = (float *)g->c + i * g->ldc;
         for (int64_t j = 0; j < g->n; j++) c[j] = (g->add ? c[j] : 0.0f) + ld(((const elem *)g->bias)[j]);
     }
-    cblas_sgemm(CblasRowMajor, g->ta ? CblasTrans : CblasNoTrans, g->tb ? CblasTrans : CblasNoTrans, (int)g->m, (int)g->n,
-                (int)g->k, 1.0f, g->a, (int)g->lda, g->b, (int)g->ldb, g->add || g->bias ? 1.0f : 0.0f, g->c, (int)g->ldc);
+    cblas_sgemm(CblasRowMajor, g->ta ? CblasTrans : CblasNoTrans, g->tb ? CblasTrans : CblasNoTrans, (int)g->m,
+                (int)g->n, (int)g->k, 1.0f, g->a, (int)g->lda, g->b, (int)g->ldb, g->add || g->bias ? 1.0f : 0.0f,
+                g->c, (int)g->ldc);
     return true;
 }
 #else

@@ -1,13 +1,14 @@
 /* heads: from hidden rows to normalised features and their similarities.
  *
- *   l2norm        n = max(|x|, 1e-12),  y = x / n                       dx = (dy - y <y, dy>) / n   (dy / n below the bound)
+ *   l2norm        n = max(|x|, 1e-12),  y = x / n                       dx = (dy - y <y, dy>) / n
+ *       (dy / n below the bound)
  *   segment_mean  y[i] = mean of rows i Q .. i Q + Q of x               dx = dy / Q
  *   simmax        S[i,j] = max_q <I[i,q], T[j]>,  arg = the lowest such q
  *                 dI[i, arg[i,j]] += dS[i,j] T[j],   dT[j] += dS[i,j] I[i, arg[i,j]]
  *
- * simmax is a matrix product (ni Q, Z) x (Z, nt) that is never stored whole: tiles of images and texts go through gemm into
- * scratch (1 MB), and the maximum is taken there. Its backward is a sum of one row a pair: 2 ni nt Z multiplications, a
- * Q-th of the forward; each thread owns whole images (texts), in order. */
+ * simmax is a matrix product (ni Q, Z) x (Z, nt) that is never stored whole: tiles of images and texts go through gemm
+ * into scratch (1 MB), and the maximum is taken there. Its backward is a sum of one row a pair: 2 ni nt Z
+ * multiplications, a Q-th of the forward; each thread owns whole images (texts), in order. */
 #include "kernels/cpu/cpu.h"
 
 void FN(l2norm)(float *y, float *norm, const void *x0, int64_t N, int64_t Z) {
@@ -72,8 +73,8 @@ void FN(segment_mean_bwd)(void *dx0, const void *dy0, int64_t n, int64_t Q, int6
     }
 }
 
-void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z, int64_t si,
-                int64_t sj) {
+void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
+                int64_t si, int64_t sj) {
     int64_t ti = MAX((int64_t)1, MIN(ni, 256 / MAX(Q, (int64_t)1))), tj = MIN(nt, (int64_t)1024);
     float *tile;                                          /* (ti Q, tj) */
     if (posix_memalign((void **)&tile, 64, (size_t)(ti * Q * tj) * sizeof(float))) {
@@ -83,8 +84,8 @@ void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t 
     for (int64_t i0 = 0; i0 < ni; i0 += ti)
         for (int64_t j0 = 0; j0 < nt; j0 += tj) {
             int64_t mi = MIN(ti, ni - i0), mj = MIN(tj, nt - j0);
-            FN(gemm)(&(Gemm){.m = mi * Q, .n = mj, .k = Z, .a = I + i0 * Q * Z, .lda = Z, .b = T + j0 * Z, .ldb = Z, .tb = true,
-                             .c = tile, .ldc = mj, .ab = DT_F32, .ct = DT_F32});
+            FN(gemm)(&(Gemm){.m = mi * Q, .n = mj, .k = Z, .a = I + i0 * Q * Z, .lda = Z, .b = T + j0 * Z, .ldb = Z,
+                             .tb = true, .c = tile, .ldc = mj, .ab = DT_F32, .ct = DT_F32});
 #pragma omp parallel for schedule(static) if (PARALLEL(mi * Q * mj))
             for (int64_t i = 0; i < mi; i++)
                 for (int64_t j = 0; j < mj; j++) {
@@ -100,8 +101,8 @@ void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t 
     free(tile);
 }
 
-void FN(simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt, int64_t Q,
-                          int64_t Z, int64_t si, int64_t sj) {
+void FN(simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
+                          int64_t Q, int64_t Z, int64_t si, int64_t sj) {
 #pragma omp parallel for schedule(static) if (PARALLEL(ni * nt * Z))
     for (int64_t i = 0; i < ni; i++)
         for (int64_t j = 0; j < nt; j++) {
@@ -111,8 +112,8 @@ void FN(simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const 
         }
 }
 
-void FN(simmax_bwd_text)(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt, int64_t Q,
-                         int64_t Z, int64_t si, int64_t sj) {
+void FN(simmax_bwd_text)(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt,
+                         int64_t Q, int64_t Z, int64_t si, int64_t sj) {
 #pragma omp parallel for schedule(static) if (PARALLEL(ni * nt * Z))
     for (int64_t j = 0; j < nt; j++)
         for (int64_t i = 0; i < ni; i++) {

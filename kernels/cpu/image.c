@@ -1,11 +1,12 @@
-/* image: the affine-free norm of raw features, and the norm's affine part folded into the weights behind it (DESIGN.md 1).
+/* image: the affine-free norm of raw features, and the norm's affine part folded into the weights behind it.
  *
  *   f' = f scale;  x^ = (f' - mean) / sqrt(var + eps)            over the E channels of a row
  *   W' = W diag(gamma),  c' = b + W beta;      W (M,E)
- *   dW += G diag(gamma) + s beta^T,  db += s,  dgamma += column sums of G W,  dbeta += W^T s       G = dY^T x^, s = colsum dY
+ *   dW += G diag(gamma) + s beta^T,  db += s,  dgamma += column sums of G W,  dbeta += W^T s
+ *       G = dY^T x^, s = colsum dY
  *
- * Bytes: normalize reads a row of t and writes one of elem (three passes in L1); fold reads 4ME, writes ME elem; unfold reads
- * G, W, dW and writes dW: 16ME. */
+ * Bytes: normalize reads a row of t and writes one of elem (three passes in L1); fold reads 4ME, writes ME elem; unfold
+ * reads G, W, dW and writes dW: 16ME. */
 #include "kernels/cpu/cpu.h"
 
 /* Bits of f16 and e4m3 are moved into f32's fields; the multiplication mends the exponent, subnormals included. */
@@ -22,7 +23,10 @@ static inline float from_e4m3(uint8_t x) {
 }
 
 static void load_row(float *v, const void *f, DType t, int64_t row, int64_t E) {
-#define EACH(type, expr) { const type *p = (const type *)f + row * E; _Pragma("omp simd") for (int64_t c = 0; c < E; c++) v[c] = (expr); } break
+#define EACH(type, expr) { \
+        const type *p = (const type *)f + row * E; \
+        _Pragma("omp simd") for (int64_t c = 0; c < E; c++) v[c] = (expr); \
+    } break
     switch (t) {
     case DT_F32: EACH(float, p[c]);
     case DT_F16: EACH(uint16_t, from_f16(p[c]));
@@ -59,7 +63,8 @@ void FN(normalize)(void *xhat, const void *f, DType t, const float *scale, int64
     }
 }
 
-void FN(fold)(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, int64_t E) {
+void FN(fold)(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M,
+              int64_t E) {
 #pragma omp parallel for schedule(static) if (PARALLEL(M * E))
     for (int64_t m = 0; m < M; m++) {
         const float *w = W + m * E;

@@ -5,8 +5,8 @@
  *   xent   loss = (1 - e)(lse - z_t) + e (lse - mean z);  dz = scale (p - (1 - e) [j = t] - e / n)
  *   draw   w = softmax over the columns that are not the row's own; the first j whose running sum exceeds u * total
  *
- * A row is one thread's: its exponentials are f32, its sums f64 (in pieces of 1024), so nothing depends on its length. xent at
- * V = 30523 reads a row three times (maximum, sums, gradient); its 122 KB stay in L2. */
+ * A row is one thread's: its exponentials are f32, its sums f64 (in pieces of 1024), so nothing depends on its length.
+ * xent at V = 30523 reads a row three times (maximum, sums, gradient); its 122 KB stay in L2. */
 #include "kernels/cpu/vec.h"
 
 enum { PIECE = 1024 };
@@ -57,7 +57,7 @@ void FN(itc_loss)(const ItcLoss *l) {
             npos += own(l->target, l->row_id, l->col_id, i, j);
         }
         double sum_z, max = (double)row_max(z, n), lse = max + log(row_sums(z, n, (float)max, &sum_z));
-        double spread = (double)l->smoothing / (double)n, hit = (1.0 - (double)l->smoothing) / (double)MAX(npos, (int64_t)1);
+        double e = (double)l->smoothing, spread = e / (double)n, hit = (1.0 - e) / (double)MAX(npos, (int64_t)1);
         double loss = 0.0, dt = 0.0;
         for (int64_t j = 0; j < n; j++) {
             double t = spread + (own(l->target, l->row_id, l->col_id, i, j) ? hit : 0.0);
@@ -89,7 +89,8 @@ void FN(negatives)(const Negatives *g) {
         }
         bool old = g->rule == NEG_SAMPLE_OLD;
         double total = 0.0, floor_ = old ? 1e-4 : 0.0, drawn = 0.0, below = 0.0;
-        for (int64_t j = 0; j < n; j++) {           /* old: the softmax is over all columns, its sum includes the own ones */
+        /* old: the softmax is over all columns, its sum includes the own ones */
+        for (int64_t j = 0; j < n; j++) {
             bool mine = own(g->target, g->row_id, g->col_id, i, j);
             double e = mine && !old ? 0.0 : exp((double)w[j] - (double)(old ? old_max : max));
             total += e;

@@ -5,9 +5,9 @@
  *   g = dy gamma,  x^ = (z - mean) rstd,  dz = rstd (g - mean(g) - x^ mean(g x^))
  *   dx = dz,  ds = dz dropped out as s was,  dbias = sum ds,  dgamma = sum dy x^,  dbeta = sum dy      (sums over rows)
  *
- * y is the norm of z as it is stored (rounded to elem), so that the backward's x^ is the forward's. A row stays in L1 between
- * the three passes over it: forward reads s, x and writes s, y: 4NC elements; backward reads dy, z and writes ds, dx: 4NC (5NC
- * when dx is added to). Mean and variance are taken in two passes: no cancellation. */
+ * y is the norm of z as it is stored (rounded to elem), so that the backward's x^ is the forward's. A row stays in L1
+ * between the three passes over it: forward reads s, x and writes s, y: 4NC elements; backward reads dy, z and writes
+ * ds, dx: 4NC (5NC when dx is added to). Mean and variance are taken in two passes: no cancellation. */
 #include "kernels/cpu/vec.h"
 
 /* z = x + dropout(s + bias), stored over s; x and bias may be NULL. Returns the sum of what was stored. */
@@ -55,7 +55,8 @@ void FN(add_norm)(const AddNorm *a) {
 }
 
 /* One row; dgamma, dbeta, dbias (or NULL) are the block's sums. */
-static void row_bwd(const AddNorm *a, const AddNormGrad *g, int64_t r, float *dgamma, float *dbeta, float *dbias, Mask *m) {
+static void row_bwd(const AddNorm *a, const AddNormGrad *g, int64_t r, float *dgamma, float *dbeta, float *dbias,
+                    Mask *m) {
     int64_t C = a->C;
     const elem *dy = (const elem *)g->dy + r * C, *z = (const elem *)a->s + r * C;
     elem *ds = (elem *)g->ds + r * C, *dx = g->dx ? (elem *)g->dx + r * C : NULL;

@@ -26,7 +26,8 @@ void FN(sumsq)(double *out, const float *g, int64_t n, bool add) {
 void FN(grad_scale)(float *scale, float *norm_out, const double *sumsq, float max_norm) {
     double norm = sqrt(*sumsq);
     *norm_out = (float)norm;
-    *scale = !isfinite(norm) ? 0.0f : max_norm > 0.0f && norm > (double)max_norm ? (float)((double)max_norm / norm) : 1.0f;
+    bool clip = max_norm > 0.0f && norm > (double)max_norm;
+    *scale = !isfinite(norm) ? 0.0f : clip ? (float)((double)max_norm / norm) : 1.0f;
 }
 
 void FN(adamw)(const AdamW *a) {

@@ -19,8 +19,8 @@ void FN(colsum)(float *db, const void *dy0, int64_t N, int64_t C, int64_t ldy) {
     cpu_add_partials(db, partial, nb, C, C);
 }
 
-void FN(copy_rows)(void *dst0, int64_t ldd, const int32_t *di, const void *src0, int64_t lds, const int32_t *si, int64_t n,
-                   int64_t width, bool add) {
+void FN(copy_rows)(void *dst0, int64_t ldd, const int32_t *di, const void *src0, int64_t lds, const int32_t *si,
+                   int64_t n, int64_t width, bool add) {
     elem *dst = dst0;
     const elem *src = src0;
 #pragma omp parallel for schedule(static) if (PARALLEL(n * width))

@@ -1,5 +1,6 @@
-/* vec: LANES f32 at a time, for the loops whose reductions or masks the compiler does not get right by itself: sixteen with
- * AVX-512, eight with AVX, four elsewhere. Generic vectors of the compiler do most of it; intrinsics where they do not.
+/* vec: LANES f32 at a time, for the loops whose reductions or masks the compiler does not get right by itself: sixteen
+ * with AVX-512, eight with AVX, four elsewhere. Generic vectors of the compiler do most of it; intrinsics where they do
+ * not.
  *
  * ldv and stv move n elements of a row, at most LANES (the rest of the vector is zero). `x OP y` works by lanes. */
 #ifndef QF_CPU_VEC_H
@@ -30,7 +31,8 @@ static inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES
 
 VEC_FN vec vec_set(float x) { return x - (vec){0.0f}; }                /* x - 0 is x, the sign of zero included */
 
-/* a b + c;  the larger (b when one is NaN);  m ? x : y;  m ? x : 0;  lanes where a >= b, where x has its sign set, first n */
+/* a b + c;  the larger (b when one is NaN);  m ? x : y;  m ? x : 0;  lanes where a >= b, where x has its sign set,
+ * first n */
 #if LANES == 16
 typedef __mmask16 mask;
 VEC_FN vec vec_fma(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
@@ -115,7 +117,8 @@ VEC_FN __m256i narrowed(vec x) {
 #endif
 }
 VEC_FN vec ldv(const elem *p, int64_t n) {
-    return widened(n >= 16 ? _mm256_loadu_si256((const __m256i *)(const void *)p) : _mm256_maskz_loadu_epi16(vec_first(n), p));
+    if (n >= 16) return widened(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return widened(_mm256_maskz_loadu_epi16(vec_first(n), p));
 }
 VEC_FN void stv(elem *p, vec x, int64_t n) {
     if (n >= 16) _mm256_storeu_si256((__m256i *)(void *)p, narrowed(x));

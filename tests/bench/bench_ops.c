@@ -2,9 +2,10 @@
  *
  *     build/bench_ops [device=cpu] [elem=f32] [size=full|demo] [json=FILE] [clock=cpu] [name ...]
  *
- * A line an op: the best of its runs (other programs may disturb the rest), bytes moved and GB/s as a share of what a copy of
- * 256 MB reaches in this run, or GFLOP/s as a share of the best product of this run. FILE gets a JSON line an op. On a busy
- * machine, OMP_NUM_THREADS=1 and clock=cpu (this process's time instead of the wall's) give figures that still mean something. */
+ * A line an op: the best of its runs (other programs may disturb the rest), bytes moved and GB/s as a share of what a
+ * copy of 256 MB reaches in this run, or GFLOP/s as a share of the best product of this run. FILE gets a JSON line an
+ * op. On a busy machine, OMP_NUM_THREADS=1 and clock=cpu (this process's time instead of the wall's) give figures that
+ * still mean something. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,18 +111,20 @@ static void bench(const char *name, void (*launch)(void), double flops, double b
         printf("%9.1f GB/s    %5.1f %% of a copy\n", bytes / t * 1e-9, 100.0 * share);
     }
     if (json)
-        fprintf(json, "{\"device\":\"%s\",\"elem\":\"%s\",\"size\":\"%s\",\"op\":\"%s\",\"ms\":%.6f,\"flops\":%.0f,\"bytes\":%.0f,\"share\":%.4f}\n",
+        fprintf(json, "{\"device\":\"%s\",\"elem\":\"%s\",\"size\":\"%s\",\"op\":\"%s\",\"ms\":%.6f,"
+                "\"flops\":%.0f,\"bytes\":%.0f,\"share\":%.4f}\n",
                 K->name, dtype_name(E), S->name, name, t * 1e3, flops, bytes, share);
     fflush(stdout);
 }
 
-/* ---- products --------------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 static Gemm gm;
 static void run_gemm(void) { K->gemm(&gm); }
 
 static void product(const char *name, int64_t m, int64_t n, int64_t k, char mode, bool bias, bool f32out) {
-    gm = (Gemm){.m = m, .n = n, .k = k, .ab = E, .ct = f32out ? DT_F32 : E, .ta = mode == 'w', .tb = mode == 'y', .add = mode == 'w'};
+    gm = (Gemm){.m = m, .n = n, .k = k, .ab = E, .ct = f32out ? DT_F32 : E, .ta = mode == 'w', .tb = mode == 'y',
+                .add = mode == 'w'};
     gm.a = numbers(E, m * k, -1, 1), gm.b = numbers(E, k * n, -1, 1), gm.c = numbers(gm.ct, m * n, -1, 1);
     gm.bias = bias ? numbers(E, n, -1, 1) : NULL;
     gm.lda = gm.ta ? m : k, gm.ldb = gm.tb ? k : n, gm.ldc = n;
@@ -156,7 +159,7 @@ static void products(void) {
     product("gemm dw of lm head", S->V, C, N / 5, 'w', false, true);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------------------------ */
 
 static void *a0, *a1, *a2, *a3;
 static float *f0, *f1, *f2, *f3, *f4;
@@ -182,8 +185,10 @@ static void rows(void) {
     int64_t N = S->N, C = S->C, F = S->F, es = dtype_size(E);
     double nf = (double)(N * F * es), nc = (double)(N * C * es);
     n_ = N, c_ = F;
-    a0 = numbers(E, N * F, -1, 1), a1 = numbers(E, N * F, -3, 3), a2 = numbers(E, N * F, -1, 1), a3 = numbers(E, N * F, -1, 1);
-    f0 = numbers(DT_F32, F, -1, 1), f1 = numbers(DT_F32, F, 0, 0), f2 = numbers(DT_F32, F, 1, 1), f3 = numbers(DT_F32, N, 0, 0);
+    a0 = numbers(E, N * F, -1, 1), a1 = numbers(E, N * F, -3, 3), a2 = numbers(E, N * F, -1, 1),
+        a3 = numbers(E, N * F, -1, 1);
+    f0 = numbers(DT_F32, F, -1, 1), f1 = numbers(DT_F32, F, 0, 0), f2 = numbers(DT_F32, F, 1, 1),
+        f3 = numbers(DT_F32, N, 0, 0);
     f4 = numbers(DT_F32, N, 1, 1);
     bench("gelu", run_gelu, 0, 2 * nf);
     bench("gelu_bwd", run_gelu_bwd, 0, 3 * nf);
@@ -193,7 +198,8 @@ static void rows(void) {
     for (int64_t i = 0; i < N; i++) keys[i] = (RowKey){(uint32_t)i, 1};
     Dropout drop = {0.1f, 16, 1, 1, device_copy(keys, (size_t)N * sizeof *keys)};
     free(keys);
-    no = (AddNorm){.N = N, .C = (int32_t)C, .eps = 1e-12f, .s = a1, .x = a2, .bias = f0, .gamma = f2, .beta = f1, .y = a0, .mean = f3, .rstd = f4};
+    no = (AddNorm){.N = N, .C = (int32_t)C, .eps = 1e-12f, .s = a1, .x = a2, .bias = f0, .gamma = f2, .beta = f1,
+                   .y = a0, .mean = f3, .rstd = f4};
     nog = (AddNormGrad){.dy = a0, .ds = a3, .dx = a2, .dbias = f1, .dgamma = f1, .dbeta = f1, .add_dx = true};
     bench("add_norm", run_norm, 0, 4 * nc);
     bench("add_norm_bwd", run_norm_bwd, 0, 5 * nc);
@@ -207,21 +213,23 @@ static void rows(void) {
     bench("normalize f16", run_normalize, 0, (double)(n_ * c_) * (double)(2 + es));
     n_ = 12 * C;
     a0 = numbers(E, n_ * c_, 0, 0), a1 = numbers(E, n_, 0, 0), a2 = numbers(DT_F32, n_ * c_, -1, 1), f0 = a2;
-    f1 = numbers(DT_F32, n_, 0, 0), f2 = numbers(DT_F32, c_, 1, 1), f3 = numbers(DT_F32, c_, 0, 0), f4 = numbers(DT_F32, n_ * c_, -1, 1);
+    f1 = numbers(DT_F32, n_, 0, 0), f2 = numbers(DT_F32, c_, 1, 1), f3 = numbers(DT_F32, c_, 0, 0),
+        f4 = numbers(DT_F32, n_ * c_, -1, 1);
     bench("fold", run_fold, 0, (double)(n_ * c_) * (double)(4 + es));
     f0 = numbers(DT_F32, n_ * c_, -1, 1);
     bench("unfold", run_unfold, 0, (double)(n_ * c_) * 16);
     n_ = S == &sizes[0] ? 24 << 20 : 400000;
     f0 = numbers(DT_F32, n_, -1, 1);
     d0 = numbers(DT_F64, 1, 0, 0);
-    ad = (AdamW){.p = numbers(DT_F32, n_, -1, 1), .g = f0, .m = numbers(DT_F32, n_, -1, 1), .v = numbers(DT_F32, n_, 0, 1), .n = n_,
-                 .copy = E == DT_F32 ? NULL : numbers(E, n_, 0, 0), .gscale = f2, .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f,
+    ad = (AdamW){.p = numbers(DT_F32, n_, -1, 1), .g = f0, .m = numbers(DT_F32, n_, -1, 1),
+                 .v = numbers(DT_F32, n_, 0, 1), .n = n_, .copy = E == DT_F32 ? NULL : numbers(E, n_, 0, 0),
+                 .gscale = f2, .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f,
                  .weight_decay = 0.05f, .c1 = 0.1f, .c2 = 0.02f};
     bench("sumsq", run_sumsq, 0, (double)n_ * 4);
     bench("adamw", run_adamw, 0, (double)n_ * (E == DT_F32 ? 32 : 34));
 }
 
-/* ---- attention -------------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------------- */
 
 static Attn at;
 static AttnGrad atg;
@@ -242,7 +250,8 @@ static void group(int32_t nk0, int32_t nk1) {
 static void item(int32_t nq, bool a, bool b, bool causal) {
     AttnGroup *g = &groups[plan.ngroups - 1];
     AttnItem *t = &items[plan.nitems++];
-    *t = (AttnItem){.q0 = plan.nrows, .nq = nq, .a0 = g->k0[0], .na = a ? g->nk[0] : 0, .b0 = g->k0[1], .nb = b ? g->nk[1] : 0,
+    *t = (AttnItem){.q0 = plan.nrows, .nq = nq, .a0 = g->k0[0], .na = a ? g->nk[0] : 0,
+                    .b0 = g->k0[1], .nb = b ? g->nk[1] : 0,
                     .causal = causal, .group = plan.ngroups - 1};
     g->nitems++;
     plan.nrows += nq;
@@ -260,13 +269,14 @@ static void attend(const char *name, float p) {
     RowKey *keys = calloc((size_t)n, sizeof *keys);
     if (!keys) exit(1);
     for (int64_t i = 0; i < n; i++) keys[i] = (RowKey){(uint32_t)i, 1};
-    at = (Attn){.plan = &plan, .q = numbers(E, n * C, -1, 1), .k = numbers(E, key_rows * 2 * C, -1, 1), .o = numbers(E, n * C, -1, 1),
-                .lse = numbers(DT_F32, n * S->H, 0, 0), .ldq = C, .ldk = 2 * C, .ldv = 2 * C, .ldo = C, .H = S->H, .D = (int32_t)C / S->H,
+    at = (Attn){.plan = &plan, .q = numbers(E, n * C, -1, 1), .k = numbers(E, key_rows * 2 * C, -1, 1),
+                .o = numbers(E, n * C, -1, 1), .lse = numbers(DT_F32, n * S->H, 0, 0), .ldq = C, .ldk = 2 * C,
+                .ldv = 2 * C, .ldo = C, .H = S->H, .D = (int32_t)C / S->H,
                 .scale = 0.2f, .drop = {p, 16, 1, 1, device_copy(keys, (size_t)n * sizeof *keys)}};
     free(keys);
     at.v = (const char *)at.k + C * dtype_size(E);
-    atg = (AttnGrad){.d_o = numbers(E, n * C, -1, 1), .dq = numbers(E, n * C, -1, 1), .dk = numbers(E, key_rows * 2 * C, -1, 1), .lddq = C,
-                     .lddk = 2 * C, .lddv = 2 * C};
+    atg = (AttnGrad){.d_o = numbers(E, n * C, -1, 1), .dq = numbers(E, n * C, -1, 1),
+                     .dk = numbers(E, key_rows * 2 * C, -1, 1), .lddq = C, .lddk = 2 * C, .lddv = 2 * C};
     atg.dv = (char *)atg.dk + C * dtype_size(E);
     double flops = 4.0 * (double)plan.products * (double)C;
     snprintf(full, sizeof full, "%s%s", name, p > 0 ? " dropout" : "");
@@ -287,12 +297,13 @@ static void attention(void) {
         attend("attention self", drop ? 0.1f : 0);
         plan = (AttnPlan){0};
         key_rows = 0;
-        for (int64_t i = 0; i < S->images; i++) group((int32_t)S->P, 0), item(S->Q, true, false, false), item(S->Q, true, false, false);
+        for (int64_t i = 0; i < S->images; i++) group((int32_t)S->P, 0), item(S->Q, true, false, false),
+            item(S->Q, true, false, false);
         attend("attention cross", drop ? 0.1f : 0);
     }
 }
 
-/* ---- heads and losses ------------------------------------------------------------------------------------------------- */
+/* ---- heads and losses ------------------------------------------------------------------------------------------ */
 
 static float *si, *st, *ss, *sd;
 static int32_t *sarg;
@@ -311,26 +322,32 @@ static void run_embed(void) { K->embed(&em); }
 
 static void heads(void) {
     int64_t n = S->pairs;
-    si = numbers(DT_F32, n * S->Q * S->Z, -1, 1), st = numbers(DT_F32, n * S->Z, -1, 1), ss = numbers(DT_F32, n * n, -1, 1);
+    si = numbers(DT_F32, n * S->Q * S->Z, -1, 1), st = numbers(DT_F32, n * S->Z, -1, 1),
+        ss = numbers(DT_F32, n * n, -1, 1);
     sarg = numbers(DT_I32, n * n, 0, 0), sd = numbers(DT_F32, n * S->Q * S->Z, 0, 0);
     bench("simmax", run_simmax, 2.0 * (double)(n * n * S->Q * S->Z), 0);
     bench("simmax_bwd", run_simmax_bwd, 4.0 * (double)(n * n * S->Z), 0);
     int32_t *target = numbers(DT_I32, S->N, 0, (float)n);
-    il = (ItcLoss){.rows = n, .n = n, .si = n, .sj = 1, .S = ss, .temp = numbers(DT_F32, 1, 1, 1), .target = target, .smoothing = 0.1f,
-                   .scale = 1, .loss = numbers(DT_F32, n, 0, 0), .dS = numbers(DT_F32, n * n, 0, 0), .dtemp = numbers(DT_F32, n, 0, 0)};
+    il = (ItcLoss){.rows = n, .n = n, .si = n, .sj = 1, .S = ss, .temp = numbers(DT_F32, 1, 1, 1), .target = target,
+                   .smoothing = 0.1f, .scale = 1, .loss = numbers(DT_F32, n, 0, 0), .dS = numbers(DT_F32, n * n, 0, 0),
+                   .dtemp = numbers(DT_F32, n, 0, 0)};
     bench("itc_loss", run_itc, 0, 8.0 * (double)(n * n));
     int64_t m = S->N / 5;
-    xe = (Xent){.rows = m, .n = S->V, .ld = S->V, .logits = numbers(DT_F32, m * S->V, -4, 4), .target = target, .smoothing = 0.1f, .scale = 1,
-                .loss = numbers(DT_F32, m, 0, 0), .dlogits = numbers(E, m * S->V, 0, 0), .ldd = S->V, .dt = E};
+    xe = (Xent){.rows = m, .n = S->V, .ld = S->V, .logits = numbers(DT_F32, m * S->V, -4, 4), .target = target,
+                .smoothing = 0.1f, .scale = 1, .loss = numbers(DT_F32, m, 0, 0), .dlogits = numbers(E, m * S->V, 0, 0),
+                .ldd = S->V, .dt = E};
     bench("xent", run_xent, 0, (double)(m * S->V) * (4.0 + dtype_size(E)));
     n_ = n * S->Q, c_ = S->Z;
     f0 = numbers(DT_F32, n_ * c_, 0, 0), f1 = numbers(DT_F32, n_, 0, 0), a0 = numbers(E, n_ * c_, -1, 1);
     bench("l2norm", run_l2norm, 0, (double)(n_ * c_) * (4.0 + dtype_size(E)));
     int64_t nt = S->N / 2, nq = S->N / 2 / S->Q * S->Q;
-    em = (Embed){.nq = nq, .nt = nt, .Q = S->Q, .C = (int32_t)S->C, .eps = 1e-12f, .query = numbers(E, S->Q * S->C, -1, 1),
-                 .word = numbers(E, S->V * S->C, -1, 1), .pos = numbers(E, 32 * S->C, -1, 1), .ids = numbers(DT_I32, nt, 0, (float)S->V - 1),
-                 .pos_id = numbers(DT_I32, nt, 0, 31), .gamma = numbers(DT_F32, S->C, 1, 1), .beta = numbers(DT_F32, S->C, 0, 0),
-                 .y = numbers(E, (nq + nt) * S->C, 0, 0), .mean = numbers(DT_F32, nq + nt, 0, 0), .rstd = numbers(DT_F32, nq + nt, 0, 0)};
+    em = (Embed){.nq = nq, .nt = nt, .Q = S->Q, .C = (int32_t)S->C, .eps = 1e-12f,
+                 .query = numbers(E, S->Q * S->C, -1, 1), .word = numbers(E, S->V * S->C, -1, 1),
+                 .pos = numbers(E, 32 * S->C, -1, 1), .ids = numbers(DT_I32, nt, 0, (float)S->V - 1),
+                 .pos_id = numbers(DT_I32, nt, 0, 31), .gamma = numbers(DT_F32, S->C, 1, 1),
+                 .beta = numbers(DT_F32, S->C, 0, 0),
+                 .y = numbers(E, (nq + nt) * S->C, 0, 0), .mean = numbers(DT_F32, nq + nt, 0, 0),
+                 .rstd = numbers(DT_F32, nq + nt, 0, 0)};
     bench("embed", run_embed, 0, (double)((nq + nt) * S->C * dtype_size(E)) * 2);
 }
 
@@ -358,7 +375,8 @@ int main(int argc, char **argv) {
     product(NULL, 1500, 3072, 768, 'y', false, false);
     product(NULL, 1500, 768, 768, 'x', false, false);
     product(NULL, 1024, 1024, 1024, 'y', false, false);
-    printf("%s, %s: copy %.1f GB/s, best product %.1f GFLOP/s\n", K->name, dtype_name(E), peak_bytes * 1e-9, peak_flops * 1e-9);
+    printf("%s, %s: copy %.1f GB/s, best product %.1f GFLOP/s\n", K->name, dtype_name(E), peak_bytes * 1e-9,
+           peak_flops * 1e-9);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         S = &sizes[i];
         if (*size && strcmp(size, S->name) != 0) continue;

@@ -1,8 +1,16 @@
-/* ops_rest: image side, heads, losses, rows, optimizer: the remaining cases of test_ops.c (included there, once). */
+/* ops_heads: image side, heads, contrastive loss, negatives: cases of test_ops.c (included there, once). */
 
-/* ---- image side ---------------------------------------------------------------------------------------------------------- */
+/* ---- image side ------------------------------------------------------------------------------------------------ */
 
-static struct { Buf *f, *W, *b, *gamma, *beta; double *dY; DType t; const float *scale; int64_t N, width, M, P; float *G, *s; float *dW, *db, *dg, *dbeta; void *Wf, *cf; } im;
+static struct {
+    Buf *f, *W, *b, *gamma, *beta;
+    double *dY;
+    DType t;
+    const float *scale;
+    int64_t N, width, M, P;
+    float *G, *s, *dW, *db, *dg, *dbeta;
+    void *Wf, *cf;
+} im;
 static void launch_normalize(void) { K->normalize(dst, src, im.t, im.scale, im.N, im.width, im.P, 1e-5f); }
 static void launch_fold(void) { K->fold(im.Wf, im.cf, im.W->p, im.b->p, im.gamma->p, im.beta->p, im.M, im.width); }
 static void launch_unfold(void) {
@@ -83,7 +91,8 @@ static void features(void) {
                 set(G, m * w + c, g);
             }
         }
-        Buf *dW = out("dW", DT_F32, M * w), *db = out("db", DT_F32, M), *dg = out("dgamma", DT_F32, w), *dbeta = out("dbeta", DT_F32, w);
+        Buf *dW = out("dW", DT_F32, M * w), *db = out("db", DT_F32, M), *dg = out("dgamma", DT_F32, w),
+            *dbeta = out("dbeta", DT_F32, w);
         im.G = G->p, im.s = s->p, im.dW = dW->p, im.db = db->p, im.dg = dg->p, im.dbeta = dbeta->p;
         execute(launch_unfold);
         differentiate(dW, true, im.W->x, loss_fold);
@@ -96,7 +105,7 @@ static void features(void) {
 }
 TEST(features)
 
-/* ---- heads ---------------------------------------------------------------------------------------------------------------- */
+/* ---- heads ----------------------------------------------------------------------------------------------------- */
 
 static struct { Buf *x, *dy; float *y, *norm; int64_t n, Q, C; bool add; } hd;
 static void launch_l2norm(void) { K->l2norm(hd.y, hd.norm, src, hd.n, hd.C); }
@@ -132,7 +141,8 @@ static void heads(void) {
         CASE("n %lld Q %lld C %lld", (long long)n, (long long)Q, (long long)C);
         hd.x = in("x", E, n * C, -1, 1);
         if (n > 2)
-            for (int64_t c = 0; c < C; c++) set(hd.x, c, 0.0);       /* a row of zeros has no direction, and is no crash */
+            /* a row of zeros has no direction, and is no crash */
+            for (int64_t c = 0; c < C; c++) set(hd.x, c, 0.0);
         Buf *y = out("y", DT_F32, n * C), *norm = out("norm", DT_F32, n);
         double *wy = doubles(n * C), *wn = doubles(n), *py = doubles(n * C), *pn = doubles(n);
         exact_l2norm(wy, wn, false);
@@ -179,7 +189,9 @@ static void heads(void) {
 TEST(heads)
 
 static struct { Buf *S, *arg, *I, *T, *dS, *dI, *dT; int64_t ni, nt, Q, Z, si, sj; } sm;
-static void launch_simmax(void) { K->simmax(sm.S->p, sm.arg->p, sm.I->p, sm.T->p, sm.ni, sm.nt, sm.Q, sm.Z, sm.si, sm.sj); }
+static void launch_simmax(void) {
+    K->simmax(sm.S->p, sm.arg->p, sm.I->p, sm.T->p, sm.ni, sm.nt, sm.Q, sm.Z, sm.si, sm.sj);
+}
 static void launch_simmax_bwd(void) {
     K->simmax_bwd_image(sm.dI->p, sm.dS->p, sm.arg->p, sm.T->p, sm.ni, sm.nt, sm.Q, sm.Z, sm.si, sm.sj);
     K->simmax_bwd_text(sm.dT->p, sm.dS->p, sm.arg->p, sm.I->p, sm.ni, sm.nt, sm.Q, sm.Z, sm.si, sm.sj);
@@ -196,7 +208,8 @@ static double loss_simmax(void) {
     for (int64_t i = 0; i < sm.ni; i++)
         for (int64_t j = 0; j < sm.nt; j++) {
             double best = -1e30;
-            for (int64_t q = 0; q < sm.Q; q++) best = fmax(best, dot(sm.I->x + (i * sm.Q + q) * sm.Z, sm.T->x + j * sm.Z, sm.Z));
+            for (int64_t q = 0; q < sm.Q; q++)
+                best = fmax(best, dot(sm.I->x + (i * sm.Q + q) * sm.Z, sm.T->x + j * sm.Z, sm.Z));
             l += best * sm.dS->x[i * sm.si + j * sm.sj];
         }
     return l;
@@ -204,7 +217,8 @@ static double loss_simmax(void) {
 
 static void simmax(void) {
     static const struct { int64_t ni, nt, Q, Z; bool turned; } cases[] = {
-        {1, 1, 1, 1, false}, {3, 5, 4, 7, true}, {9, 6, 32, 33, false}, {12, 40, 3, 64, true}, {10, 1100, 32, 16, false}};
+        {1, 1, 1, 1, false}, {3, 5, 4, 7, true}, {9, 6, 32, 33, false}, {12, 40, 3, 64, true},
+        {10, 1100, 32, 16, false}};
     if (E != DT_F32) return;
     library = true;
     for (size_t c = 0; c < COUNT(cases); c++) {
@@ -214,22 +228,26 @@ static void simmax(void) {
         int64_t cells = (ni - 1) * sm.si + (nt - 1) * sm.sj + 1;
         sm.I = in("I", DT_F32, ni * Q * Z, -1, 1), sm.T = in("T", DT_F32, nt * Z, -1, 1);
         sm.S = out("S", DT_F32, cells), sm.arg = out("arg", DT_I32, cells);
-        if (Q > 2) for (int64_t z = 0; z < Z; z++) set(sm.I, 2 * Z + z, sm.I->x[Z + z]);     /* a tie of queries 1 and 2 */
+        /* a tie of queries 1 and 2 */
+        if (Q > 2) for (int64_t z = 0; z < Z; z++) set(sm.I, 2 * Z + z, sm.I->x[Z + z]);
         execute(launch_simmax);
         for (int64_t i = 0; i < ni; i++)
             for (int64_t j = 0; j < nt; j++) {
                 int64_t cell = i * sm.si + j * sm.sj, arg = (int64_t)sm.arg->y[cell];
                 double best = -1e30, bound = 2e-7 * (double)Z + 1e-6;
                 for (int64_t q = 0; q < Q; q++) best = fmax(best, dot(sm.I->x + (i * Q + q) * Z, sm.T->x + j * Z, Z));
-                if (arg < 0 || arg >= Q || (i == 0 && Q > 2 && arg == 2)) WRONG("arg[%lld,%lld] is %lld", (long long)i, (long long)j, (long long)arg);
+                if (arg < 0 || arg >= Q || (i == 0 && Q > 2 && arg == 2))
+                    WRONG("arg[%lld,%lld] is %lld", (long long)i, (long long)j, (long long)arg);
                 double at_arg = dot(sm.I->x + (i * Q + arg) * Z, sm.T->x + j * Z, Z);
                 if (fabs(sm.S->y[cell] - best) > bound || at_arg < best - bound)
-                    WRONG("S[%lld,%lld] is %.9g at query %lld (%.9g), not %.9g", (long long)i, (long long)j, sm.S->y[cell], (long long)arg, at_arg, best);
+                    WRONG("S[%lld,%lld] is %.9g at query %lld (%.9g), not %.9g", (long long)i, (long long)j,
+                          sm.S->y[cell], (long long)arg, at_arg, best);
             }
         if (ni * nt > 1000) { forget(); continue; }
         Buf *arg = in("arg", DT_I32, cells, 0, 0);
         for (int64_t i = 0; i < cells; i++) set(arg, i, sm.arg->y[i]);
-        sm.arg = arg, sm.dS = in("dS", DT_F32, cells, -1, 1), sm.dI = out("dI", DT_F32, ni * Q * Z), sm.dT = out("dT", DT_F32, nt * Z);
+        sm.arg = arg, sm.dS = in("dS", DT_F32, cells, -1, 1), sm.dI = out("dI", DT_F32, ni * Q * Z),
+            sm.dT = out("dT", DT_F32, nt * Z);
         execute(launch_simmax_bwd);
         /* the tie is a kink: queries 1 and 2 of image 0 move together, so their gradients are left out */
         if (Q > 2)
@@ -249,7 +267,7 @@ static void simmax(void) {
 }
 TEST(simmax)
 
-/* ---- contrastive loss ------------------------------------------------------------------------------------------------------ */
+/* ---- contrastive loss ------------------------------------------------------------------------------------------ */
 
 static struct { ItcLoss l; Buf *S, *temp, *target, *row_id, *col_id; double scale; } it;
 static void launch_itc(void) { K->itc_loss(&it.l); }
@@ -283,15 +301,18 @@ static double loss_itc(void) {
 
 static void itc(void) {
     static const struct { int64_t rows, n; bool turned, ids; float e; } cases[] = {
-        {1, 1, false, false, 0.1f}, {2, 5, false, false, 0.1f}, {7, 7, true, true, 0.1f}, {5, 33, true, false, 0}, {12, 48, false, true, 0.2f}, {3, 1680, false, false, 0.1f}};
+        {1, 1, false, false, 0.1f}, {2, 5, false, false, 0.1f}, {7, 7, true, true, 0.1f}, {5, 33, true, false, 0},
+        {12, 48, false, true, 0.2f}, {3, 1680, false, false, 0.1f}};
     if (E != DT_F32) return;
     for (size_t c = 0; c < COUNT(cases); c++) {
         int64_t rows = cases[c].rows, n = cases[c].n;
         CASE("rows %lld n %lld ids %d", (long long)rows, (long long)n, cases[c].ids);
         it.scale = 0.37;
-        it.l = (ItcLoss){.rows = rows, .n = n, .si = cases[c].turned ? 1 : n + 1, .sj = cases[c].turned ? rows : 1, .smoothing = cases[c].e, .scale = 0.37f};
+        it.l = (ItcLoss){.rows = rows, .n = n, .si = cases[c].turned ? 1 : n + 1, .sj = cases[c].turned ? rows : 1,
+                         .smoothing = cases[c].e, .scale = 0.37f};
         int64_t cells = (rows - 1) * it.l.si + (n - 1) * it.l.sj + 1;
-        it.S = in("S", DT_F32, cells, -1, 1), it.temp = in("temp", DT_F32, 1, 0.07, 0.07), it.target = in("target", DT_I32, rows, 0, 0);
+        it.S = in("S", DT_F32, cells, -1, 1), it.temp = in("temp", DT_F32, 1, 0.07, 0.07),
+            it.target = in("target", DT_I32, rows, 0, 0);
         it.row_id = it.col_id = NULL;
         for (int64_t i = 0; i < rows; i++) set(it.target, i, (double)((3 * i + 1) % n));
         if (cases[c].ids) {
@@ -300,7 +321,8 @@ static void itc(void) {
             for (int64_t i = 0; i < rows; i++) set(it.row_id, i, it.col_id->x[(3 * i + 1) % n]);
         }
         Buf *loss = out("loss", DT_F32, rows), *dS = out("dS", DT_F32, cells), *dtemp = out("dtemp", DT_F32, rows);
-        it.l.S = it.S->p, it.l.temp = it.temp->p, it.l.target = it.target->p, it.l.loss = loss->p, it.l.dS = dS->p, it.l.dtemp = dtemp->p;
+        it.l.S = it.S->p, it.l.temp = it.temp->p, it.l.target = it.target->p, it.l.loss = loss->p, it.l.dS = dS->p,
+            it.l.dtemp = dtemp->p;
         it.l.row_id = cases[c].ids ? it.row_id->p : NULL, it.l.col_id = cases[c].ids ? it.col_id->p : NULL;
         double *want = doubles(rows), *plain = doubles(rows);
         exact_itc(want, false);
@@ -325,7 +347,8 @@ TEST(itc)
 
 static void expect(const Buf *b, const double *want, double bound) {
     for (int64_t i = 0; i < b->n; i++)
-        if (!(fabs(b->y[i] - want[i]) <= bound)) WRONG("%s[%lld] is %.9g, not %.9g", b->name, (long long)i, b->y[i], want[i]);
+        if (!(fabs(b->y[i] - want[i]) <= bound))
+            WRONG("%s[%lld] is %.9g, not %.9g", b->name, (long long)i, b->y[i], want[i]);
 }
 
 /* spec/losses.md 8a and 8b. */
@@ -335,16 +358,19 @@ static void itc_worked(void) {
     static const double I[] = {1, 0, 0.6, 0.8, 0, 1, -0.70710678118654752, 0.70710678118654752};
     static const double T[] = {0.70710678118654752, 0.70710678118654752, 0, 1};
     sm.ni = sm.nt = sm.Q = sm.Z = 2, sm.si = 2, sm.sj = 1;
-    sm.I = in("I", DT_F32, 8, 0, 0), sm.T = in("T", DT_F32, 4, 0, 0), sm.S = out("S", DT_F32, 4), sm.arg = out("arg", DT_I32, 4);
+    sm.I = in("I", DT_F32, 8, 0, 0), sm.T = in("T", DT_F32, 4, 0, 0), sm.S = out("S", DT_F32, 4),
+        sm.arg = out("arg", DT_I32, 4);
     for (int i = 0; i < 8; i++) set(sm.I, i, I[i]);
     for (int i = 0; i < 4; i++) set(sm.T, i, T[i]);
     execute(launch_simmax);
     expect(sm.S, (const double[]){0.98994949, 0.8, 0.70710678, 1.0}, 2e-7);
-    it.S = in("S", DT_F32, 4, 0, 0), it.temp = in("temp", DT_F32, 1, 0.07, 0.07), it.target = in("target", DT_I32, 2, 0, 0);
+    it.S = in("S", DT_F32, 4, 0, 0), it.temp = in("temp", DT_F32, 1, 0.07, 0.07),
+        it.target = in("target", DT_I32, 2, 0, 0);
     for (int i = 0; i < 4; i++) set(it.S, i, sm.S->y[i]);
     set(it.target, 1, 1);
     Buf *loss = out("loss", DT_F32, 2);
-    it.l = (ItcLoss){.rows = 2, .n = 2, .si = 2, .sj = 1, .S = it.S->p, .temp = it.temp->p, .target = it.target->p, .smoothing = 0.1f, .loss = loss->p};
+    it.l = (ItcLoss){.rows = 2, .n = 2, .si = 2, .sj = 1, .S = it.S->p, .temp = it.temp->p, .target = it.target->p,
+                     .smoothing = 0.1f, .loss = loss->p};
     execute(launch_itc);
     expect(loss, (const double[]){0.19987300, 0.22432912}, 3e-6);
     it.l.si = 1, it.l.sj = 2;
@@ -352,18 +378,20 @@ static void itc_worked(void) {
     expect(loss, (const double[]){0.21946439, 0.19870106}, 3e-6);
     forget();
     CASE("losses.md 8b");
-    it.S = in("S", DT_F32, 9, 0, 0), it.temp = in("temp", DT_F32, 1, 1, 1), it.target = in("target", DT_I32, 3, 0, 0), loss = out("loss", DT_F32, 3);
+    it.S = in("S", DT_F32, 9, 0, 0), it.temp = in("temp", DT_F32, 1, 1, 1), it.target = in("target", DT_I32, 3, 0, 0),
+        loss = out("loss", DT_F32, 3);
     it.row_id = in("row_id", DT_I64, 3, 0, 0), it.col_id = in("col_id", DT_I64, 3, 0, 0);
     for (int i = 0; i < 9; i++) set(it.S, i, ((const double[]){2, 1, 0, 0.5, 2.5, 0.2, 0.1, 0.3, 1.9})[i]);
-    for (int i = 0; i < 3; i++) set(it.row_id, i, i < 2 ? 7 : 9), set(it.col_id, i, i < 2 ? 7 : 9), set(it.target, i, i);
-    it.l = (ItcLoss){.rows = 3, .n = 3, .si = 3, .sj = 1, .S = it.S->p, .temp = it.temp->p, .target = it.target->p, .row_id = it.row_id->p,
-                     .col_id = it.col_id->p, .smoothing = 0.1f, .loss = loss->p};
+    for (int i = 0; i < 3; i++) set(it.row_id, i, i < 2 ? 7 : 9), set(it.col_id, i, i < 2 ? 7 : 9),
+        set(it.target, i, i);
+    it.l = (ItcLoss){.rows = 3, .n = 3, .si = 3, .sj = 1, .S = it.S->p, .temp = it.temp->p, .target = it.target->p,
+                     .row_id = it.row_id->p, .col_id = it.col_id->p, .smoothing = 0.1f, .loss = loss->p};
     execute(launch_itc);
     expect(loss, (const double[]){0.95760596, 1.25488526, 0.42609483}, 1e-6);
 }
 TEST(itc_worked)
 
-/* ---- negatives -------------------------------------------------------------------------------------------------------------- */
+/* ---- negatives ------------------------------------------------------------------------------------------------- */
 
 static Negatives ng;
 static void launch_negatives(void) { K->negatives(&ng); }
@@ -376,8 +404,9 @@ static void negative_weights(void) {
     for (int i = 0; i < 8; i++) set(S, i, ((const double[]){5, 4, 1, 0, 0, 1, 9, 3})[i]);
     set(pair, 1, 1);
     set(target, 1, 2);
-    ng = (Negatives){.rows = 2, .n = 4, .si = 4, .sj = 1, .S = S->p, .temp = temp->p, .target = target->p, .row_pair = pair->p,
-                     .site = SITE_NEGATIVE_TEXT, .step = 1, .seed = 1, .out = o->p, .weights = w->p};
+    ng = (Negatives){.rows = 2, .n = 4, .si = 4, .sj = 1, .S = S->p, .temp = temp->p, .target = target->p,
+                     .row_pair = pair->p, .site = SITE_NEGATIVE_TEXT, .step = 1, .seed = 1, .out = o->p,
+                     .weights = w->p};
     CASE("losses.md 8c");
     execute(launch_negatives);
     w->n = 4;
@@ -399,271 +428,33 @@ static void negative_weights(void) {
 }
 TEST(negative_weights)
 
-/* Frequencies of 40,000 draws are the weights; never an own column; the same pair draws the same wherever its row stands. */
+/* Frequencies of 40,000 draws are the weights; never an own column; the same pair draws the same wherever its row
+ * stands. */
 static void negatives(void) {
     enum { ROWS = 40000, N = 6 };
     if (E != DT_F32) return;
     CASE("frequencies");
     double z[N] = {0.3, -0.2, 0.6, 0.1, -1.0, 0.5}, total = 0.0, count[N] = {0};
-    Buf *S = in("S", DT_F32, ROWS * N, 0, 0), *temp = in("temp", DT_F32, 1, 0.5, 0.5), *target = in("target", DT_I32, ROWS, 2, 2);
+    Buf *S = in("S", DT_F32, ROWS * N, 0, 0), *temp = in("temp", DT_F32, 1, 0.5, 0.5),
+        *target = in("target", DT_I32, ROWS, 2, 2);
     Buf *pair = in("row_pair", DT_I32, ROWS, 0, 0), *o = out("out", DT_I32, ROWS);
     for (int64_t i = 0; i < ROWS * N; i++) set(S, i, z[i % N]);
     for (int64_t i = 0; i < ROWS; i++) set(pair, i, (double)(i < ROWS / 2 ? i : ROWS + ROWS / 2 - 1 - i));
-    ng = (Negatives){.rows = ROWS, .n = N, .si = N, .sj = 1, .S = S->p, .temp = temp->p, .target = target->p, .row_pair = pair->p,
-                     .site = SITE_NEGATIVE_IMAGE, .step = 12, .seed = 99, .out = o->p};
+    ng = (Negatives){.rows = ROWS, .n = N, .si = N, .sj = 1, .S = S->p, .temp = temp->p, .target = target->p,
+                     .row_pair = pair->p, .site = SITE_NEGATIVE_IMAGE, .step = 12, .seed = 99, .out = o->p};
     execute(launch_negatives);
     for (int j = 0; j < N; j++) total += j == 2 ? 0.0 : exp(z[j] / 0.5);
     for (int64_t i = 0; i < ROWS; i++) {
         if (o->y[i] < 0 || o->y[i] >= N) WRONG("row %lld drew column %g", (long long)i, o->y[i]);
         count[(int)o->y[i]]++;
         int64_t twin = i < ROWS / 2 ? ROWS + ROWS / 2 - 1 - i : i;
-        if (twin < ROWS && pair->x[twin] == pair->x[i] && o->y[twin] != o->y[i]) WRONG("pair %g drew twice differently", pair->x[i]);
+        if (twin < ROWS && pair->x[twin] == pair->x[i] && o->y[twin] != o->y[i])
+            WRONG("pair %g drew twice differently", pair->x[i]);
     }
     for (int j = 0; j < N; j++) {
         double p = j == 2 ? 0.0 : exp(z[j] / 0.5) / total, sigma = sqrt(p * (1 - p) * ROWS);
-        if (fabs(count[j] - p * ROWS) > 5 * sigma) WRONG("column %d drawn %g times, expected %.1f", j, count[j], p * ROWS);
+        if (fabs(count[j] - p * ROWS) > 5 * sigma)
+            WRONG("column %d drawn %g times, expected %.1f", j, count[j], p * ROWS);
     }
 }
 TEST(negatives)
-
-/* ---- cross-entropy ------------------------------------------------------------------------------------------------------------ */
-
-static struct { Xent x; Buf *logits, *target; double scale; } xe;
-static void launch_xent(void) { K->xent(&xe.x); }
-
-static void exact_xent(double *loss, double *nll, bool plain) {
-    int64_t n = xe.x.n;
-    double *t = doubles(n), e = (double)xe.x.smoothing;
-    for (int64_t i = 0; i < xe.x.rows; i++) {
-        const double *z = xe.logits->x + i * xe.x.ld;
-        for (int64_t j = 0; j < n; j++) t[j] = e / (double)n + (j == (int64_t)xe.target->x[i] ? 1.0 - e : 0.0);
-        loss[i] = (plain ? plain_cross_entropy : exact_cross_entropy)(z, t, n);
-        for (int64_t j = 0; j < n; j++) t[j] = j == (int64_t)xe.target->x[i];
-        nll[i] = (plain ? plain_cross_entropy : exact_cross_entropy)(z, t, n);
-    }
-    free(t);
-}
-
-static double loss_xent(void) {
-    double l = 0.0, *loss = doubles(xe.x.rows), *nll = doubles(xe.x.rows);
-    exact_xent(loss, nll, false);
-    for (int64_t i = 0; i < xe.x.rows; i++) l += loss[i] * xe.scale;
-    free(loss);
-    free(nll);
-    return l;
-}
-
-static void xent(void) {
-    static const struct { int64_t rows, n, pad; float e; bool f32, grad; } cases[] = {
-        {1, 1, 0, 0, false, true}, {5, 2, 0, 0, true, true}, {3, 11, 3, 0.1f, false, true}, {9, 1030, 1, 0.1f, true, true}, {2, 30523, 0, 0.1f, false, true}, {2, 77, 0, 0.1f, true, false}};
-    for (size_t c = 0; c < COUNT(cases); c++) {
-        int64_t rows = cases[c].rows, n = cases[c].n, ld = n + cases[c].pad;
-        CASE("rows %lld n %lld smoothing %g", (long long)rows, (long long)n, (double)cases[c].e);
-        xe.scale = 0.5;
-        xe.logits = in("logits", DT_F32, rows * ld, -6, 6), xe.target = in("target", DT_I32, rows, 0, (double)n - 1e-6);
-        Buf *loss = out("loss", DT_F32, rows), *nll = out("nll", DT_F32, rows), *d = out("dlogits", cases[c].f32 ? DT_F32 : E, rows * ld);
-        xe.x = (Xent){.rows = rows, .n = n, .ld = ld, .logits = xe.logits->p, .target = xe.target->p, .smoothing = cases[c].e, .scale = 0.5f,
-                      .loss = loss->p, .nll = nll->p, .dlogits = cases[c].grad ? d->p : NULL, .ldd = ld, .dt = d->t};
-        double *wl = doubles(rows), *wn = doubles(rows), *pl = doubles(rows), *pn = doubles(rows);
-        exact_xent(wl, wn, false);
-        exact_xent(pl, pn, true);
-        execute(launch_xent);
-        compare(loss, wl, pl);
-        compare(nll, wn, pn);
-        for (int64_t i = 0; i < rows * ld; i++) {
-            if (cases[c].grad && i % ld < n) continue;
-            if (d->y[i] != d->x[i]) WRONG("dlogits written at %lld", (long long)i);
-            d->y[i] = 0.0;
-        }
-        if (cases[c].grad) differentiate(d, false, xe.logits->x, loss_xent);
-        for (int k = 0; k < 4; k++) free((double *[]){wl, wn, pl, pn}[k]);
-        forget();
-    }
-}
-TEST(xent)
-
-/* losses.md 8d and 8e. */
-static void xent_worked(void) {
-    CASE("losses.md 8d");
-    xe.logits = in("logits", DT_F32, 6, 0, 0), xe.target = in("target", DT_I32, 3, 0, 0);
-    Buf *loss = out("loss", DT_F32, 3);
-    for (int i = 0; i < 6; i++) set(xe.logits, i, ((const double[]){0.2, 1.4, 1.0, -0.5, 0.3, 0.6})[i]);
-    set(xe.target, 0, 1);
-    xe.x = (Xent){.rows = 3, .n = 2, .ld = 2, .logits = xe.logits->p, .target = xe.target->p, .scale = 1, .loss = loss->p};
-    execute(launch_xent);
-    expect(loss, (const double[]){0.26328247, 0.20141328, 0.85435524}, 2e-7);
-    forget();
-    CASE("losses.md 8e");
-    xe.logits = in("logits", DT_F32, 10, 0, 0), xe.target = in("target", DT_I32, 2, 0, 0), loss = out("loss", DT_F32, 2);
-    Buf *nll = out("nll", DT_F32, 2);
-    for (int i = 0; i < 10; i++) set(xe.logits, i, ((const double[]){2, .5, -1, 0, 1, 0, 3, .1, -2, .3})[i]);
-    set(xe.target, 0, 1);
-    set(xe.target, 1, 3);
-    xe.x = (Xent){.rows = 2, .n = 5, .ld = 5, .logits = xe.logits->p, .target = xe.target->p, .smoothing = 0.1f, .scale = 1, .loss = loss->p, .nll = nll->p};
-    execute(launch_xent);
-    expect(nll, (const double[]){2.07443794, 5.16445773}, 1e-6);
-    expect(loss, (const double[]){0.9 * 2.07443794 + 0.02 * 10.37218970, 0.9 * 5.16445773 + 0.02 * 14.42228867}, 1e-6);
-}
-TEST(xent_worked)
-
-/* ---- rows and plain arrays ------------------------------------------------------------------------------------------------------ */
-
-static struct { const int32_t *di, *si; int64_t n, width, ldd, lds; bool add; DType dt, st; } rw;
-static void launch_copy_rows(void) { K->copy_rows(dst, rw.ldd, rw.di, src, rw.lds, rw.si, rw.n, rw.width, rw.add); }
-static void launch_cast(void) { K->cast(dst, rw.dt, src, rw.st, rw.n); }
-static void launch_axpy(void) { K->axpy(dst, src, 0.3f, rw.n); }
-static void launch_copy(void) { K->copy(dst, src, (size_t)rw.n * 4); }
-static void launch_zero(void) { K->zero(dst, (size_t)rw.n * 4); }
-static void launch_prefetch(void) { K->prefetch(dst, src, (size_t)rw.n * 4); K->prefetch_wait(); }
-
-static void rows(void) {
-    for (int mode = 0; mode < 8; mode++) {
-        int64_t n = rw.n = 13, w = rw.width = mode == 7 ? 1030 : 37, total = 29;
-        rw.ldd = w + 3, rw.lds = w + 1, rw.add = mode & 4;
-        CASE("copy_rows mode %d", mode);
-        Buf *s = in("src", E, total * rw.lds, -1, 1), *d = out("dst", E, total * rw.ldd);
-        Buf *di = mode & 1 ? in("di", DT_I32, n, 0, 0) : NULL, *si = mode & 2 ? in("si", DT_I32, n, 0, 0) : NULL;
-        for (int64_t i = 0; di && i < n; i++) set(di, i, (double)((7 * i + 5) % total));
-        for (int64_t i = 0; si && i < n; i++) set(si, i, (double)(3 * i % 11));              /* sources may repeat */
-        double *want = doubles(d->n);
-        memcpy(want, d->x, (size_t)d->n * sizeof *want);
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t c = 0; c < w; c++) {
-                int64_t to = (di ? (int64_t)di->x[i] : i) * rw.ldd + c, from = (si ? (int64_t)si->x[i] : i) * rw.lds + c;
-                want[to] = rounded(E, s->x[from] + (rw.add ? d->x[to] : 0.0));
-            }
-        dst = d->p, src = s->p, rw.di = di ? di->p : NULL, rw.si = si ? si->p : NULL;
-        execute(launch_copy_rows);
-        expect(d, want, 0);
-        free(want);
-        forget();
-    }
-    static const int64_t sizes[] = {1, 7, 64, 1000, 70001};
-    for (size_t i = 0; i < COUNT(sizes); i++) {
-        int64_t n = rw.n = sizes[i];
-        const DType types[] = {DT_F32, E};
-        for (int k = 0; k < 4; k++) {
-            rw.st = types[k & 1], rw.dt = types[k >> 1];
-            CASE("cast %s to %s n %lld", dtype_name(rw.st), dtype_name(rw.dt), (long long)n);
-            Buf *s = in("src", rw.st, n, -3, 3), *d = out("dst", rw.dt, n);
-            double *want = doubles(n);
-            for (int64_t j = 0; j < n; j++) want[j] = rounded(rw.dt, s->x[j]);
-            src = s->p, dst = d->p;
-            execute(launch_cast);
-            expect(d, want, 0);
-            free(want);
-            forget();
-        }
-        CASE("axpy, copy, zero n %lld", (long long)n);
-        Buf *s = in("x", DT_F32, n, -1, 1), *d = out("y", DT_F32, n);
-        double *want = doubles(n);
-        src = s->p, dst = d->p;
-        for (int64_t j = 0; j < n; j++) want[j] = d->x[j] + (double)0.3f * s->x[j];
-        execute(launch_axpy);
-        expect(d, want, 3e-7);
-        execute(launch_copy);
-        expect(d, s->x, 0);
-        execute(launch_zero);
-        memset(want, 0, (size_t)n * sizeof *want);
-        expect(d, want, 0);
-        src = s->start + GUARD;                                     /* host memory */
-        execute(launch_prefetch);
-        expect(d, s->x, 0);
-        free(want);
-        forget();
-    }
-}
-TEST(rows)
-
-static struct { const float *x; float *f; double *d; float *scale, *norm; int64_t n; bool add; float max_norm; } su;
-static void launch_sum(void) { K->sum(su.f, su.x, su.n, su.add); }
-static void launch_sumsq(void) { K->sumsq(su.d, su.x, su.n, su.add); }
-static void launch_scale(void) { K->grad_scale(su.scale, su.norm, su.d, su.max_norm); }
-
-static void sums(void) {
-    static const int64_t sizes[] = {1, 7, 1000, 32769, 200003};
-    for (size_t i = 0; i < COUNT(sizes); i++) {
-        CASE("n %lld", (long long)sizes[i]);
-        su.n = sizes[i], su.add = i % 2;
-        Buf *x = in("x", DT_F32, su.n, -1, 2), *s = out("sum", DT_F32, 1), *q = out("sumsq", DT_F64, 1);
-        double sum = su.add ? s->x[0] : 0.0, sq = su.add ? q->x[0] : 0.0, size = fabs(sum);
-        for (int64_t j = 0; j < su.n; j++) sum += x->x[j], sq += x->x[j] * x->x[j], size += fabs(x->x[j]);
-        su.x = x->p, su.f = s->p, su.d = q->p;
-        execute(launch_sum);
-        expect(s, &sum, 2e-7 * size);
-        execute(launch_sumsq);
-        expect(q, &sq, 1e-12 * fabs(sq) + 1e-15);
-        forget();
-    }
-    static const struct { double sumsq; float max_norm; double scale, norm; } cases[] = {
-        {4.0, 1.0f, 0.5, 2.0}, {4.0, 0.0f, 1.0, 2.0}, {4.0, 3.0f, 1.0, 2.0}, {0.0, 1.0f, 1.0, 0.0}, {INFINITY, 1.0f, 0.0, INFINITY}, {NAN, 0.0f, 0.0, NAN}};
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        CASE("grad_scale of %g, at most %g", cases[i].sumsq, (double)cases[i].max_norm);
-        Buf *q = in("sumsq", DT_F64, 1, 0, 0), *s = out("scale", DT_F32, 1), *n = out("norm", DT_F32, 1);
-        set(q, 0, cases[i].sumsq);
-        su.d = q->p, su.scale = s->p, su.norm = n->p, su.max_norm = cases[i].max_norm;
-        execute(launch_scale);
-        expect(s, &cases[i].scale, 1e-7);
-        if (isfinite(cases[i].norm)) expect(n, &cases[i].norm, 1e-6);
-        else if (isfinite(n->y[0])) WRONG("norm is %g", n->y[0]);
-        forget();
-    }
-}
-TEST(sums)
-
-/* ---- optimizer -------------------------------------------------------------------------------------------------------------------- */
-
-static AdamW ad;
-static void launch_adamw(void) { K->adamw(&ad); }
-
-static void adamw(void) {
-    static const struct { int64_t n; float scale, wd, ema; bool copy, nan; } cases[] = {
-        {1, 1, 0.05f, 0, true, false}, {37, 0.3f, 0.05f, 0.99f, true, false}, {1000, 1, 0, 0, false, false}, {70001, 0.5f, 0.05f, 0.999f, true, false}, {40, 0, 0.05f, 0.9f, true, true}};
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        int64_t n = cases[i].n;
-        CASE("n %lld scale %g decay %g", (long long)n, (double)cases[i].scale, (double)cases[i].wd);
-        Buf *p = out("p", DT_F32, n), *g = out("g", DT_F32, n), *m = out("m", DT_F32, n), *v = out("v", DT_F32, n), *copy = out("copy", E, n);
-        Buf *ema = out("ema", DT_F32, n), *scale = in("gscale", DT_F32, 1, 0, 0);
-        set(scale, 0, (double)cases[i].scale);
-        for (int64_t j = 0; j < n; j++) set(v, j, fabs(v->x[j])), set(g, j, cases[i].nan && j % 3 == 0 ? NAN : g->x[j]);
-        ad = (AdamW){.p = p->p, .g = g->p, .m = m->p, .v = v->p, .ema = cases[i].ema > 0 ? ema->p : NULL, .copy = cases[i].copy ? copy->p : NULL,
-                     .n = n, .gscale = scale->p, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = cases[i].wd,
-                     .c1 = 1 - 0.9f * 0.9f, .c2 = 1 - 0.98f * 0.98f, .ema_decay = cases[i].ema};
-        double *w[8];
-        for (int k = 0; k < 8; k++) {
-            w[k] = doubles(n);
-            memcpy(w[k], (k % 4 == 0 ? p : k % 4 == 1 ? m : k % 4 == 2 ? v : ema)->x, (size_t)n * sizeof(double));
-        }
-        exact_adamw(w[0], w[1], w[2], w[3], g->x, &ad, (double)cases[i].scale);
-        plain_adamw(w[4], w[5], w[6], w[7], g->x, &ad, (double)cases[i].scale);
-        execute(launch_adamw);
-        compare(p, w[0], w[4]);
-        compare(m, w[1], w[5]);
-        compare(v, w[2], w[6]);
-        if (ad.ema) compare(ema, w[3], w[7]);
-        for (int64_t j = 0; j < n; j++) {
-            if (g->y[j] != 0.0) WRONG("g[%lld] is %g after the step", (long long)j, g->y[j]);
-            if (ad.copy && copy->y[j] != rounded(E, p->y[j])) WRONG("copy[%lld] is not p", (long long)j);
-        }
-        for (int k = 0; k < 8; k++) free(w[k]);
-        forget();
-    }
-}
-TEST(adamw)
-
-/* ---- choosing a backend ------------------------------------------------------------------------------------------------------------- */
-
-static void test_open(void **state) {
-    (void)state;
-    const Backend *b;
-    assert_int_equal(backend_open(&b, "tpu", DT_F32, 0), ERR_USAGE);
-    assert_non_null(strstr(err_message(), "tpu"));
-    assert_int_equal(backend_open(&b, "auto", DT_BF16, 0), OK);
-    assert_int_equal(b->elem, DT_BF16);
-    backend_close(b);
-    void *p = &b;
-    assert_int_equal(backend_null(DT_F32)->alloc(&p, 100), OK);
-    backend_null(DT_BF16)->gemm(NULL);
-    assert_int_equal(backend_null(DT_BF16)->status(), OK);
-    (void)cpu_has_bf16();
-}
