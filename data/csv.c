@@ -64,7 +64,7 @@ static Status field(Csv *c, int *end) {
         } else if (ch == c->separator || ch == '\n' || ch == EOF) {
             break;
         }
-        if (!ch) return bad(c, "a NUL byte");
+        if (!ch) return bad(c, "a NUL byte: this is no text");
         if ((st = put(c, ch)) != OK) return st;
     }
     if (quoted && ch != c->separator && ch != '\n' && ch != EOF) return bad(c, "text after a closing quote");

@@ -44,10 +44,12 @@ static herr_t first_cause(unsigned n, const H5E_error2_t *e, void *out) {
     return 0;
 }
 
-/* "path: thing: cannot be <done>: the library's own first cause" */
+/* "path: thing cannot be <done> (cause)": what happens to files in plain words, all else as the library says it. */
 static Status fail(Status st, const char *path, const char *thing, const char *done) {
     char cause[256] = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_cause, cause);
+    if (strstr(cause, "truncated file")) snprintf(cause, sizeof cause, "the file was cut short; copy it again");
+    else if (strstr(cause, "metadata checksum")) snprintf(cause, sizeof cause, "its bytes changed since they were written");
     return err_set(st, "%s: %s%scannot be %s (%s)", path, thing, *thing ? " " : "", done, cause);
 }
 

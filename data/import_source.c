@@ -26,17 +26,20 @@ struct SourceFile {
     int64_t left;                      /* rows of the file not read yet */
 };
 
-enum FileKind { FILE_NUMPY, FILE_HDF5, FILE_OTHER };
+enum FileKind { FILE_NUMPY, FILE_HDF5, FILE_SAFETENSORS, FILE_OTHER };
 
 static Status file_kind(const char *path, enum FileKind *kind) {
-    uint8_t magic[8] = {0};
+    uint8_t magic[9] = {0};
     FILE *f = fopen(path, "rb");
     if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
     size_t n = fread(magic, 1, sizeof magic, f);
+    Status st = ferror(f) ? err_set(ERR_IO, "%s: %s", path, strerror(errno)) : OK;
     fclose(f);
-    *kind = n == 8 && !memcmp(magic, "\x89HDF\r\n\x1a\n", 8) ? FILE_HDF5
-            : n == 8 && (!memcmp(magic, "\x93NUMPY", 6) || !memcmp(magic, "PK\3\4", 4)) ? FILE_NUMPY : FILE_OTHER;
-    return OK;
+    *kind = n < 8 ? FILE_OTHER
+            : !memcmp(magic, "\x89HDF\r\n\x1a\n", 8) ? FILE_HDF5
+            : !memcmp(magic, "\x93NUMPY", 6) || !memcmp(magic, "PK\3\4", 4) ? FILE_NUMPY
+            : n == 9 && magic[8] == '{' ? FILE_SAFETENSORS : FILE_OTHER;
+    return st;
 }
 
 /* ---- features ---------------------------------------------------------------------------------------------------- */
@@ -85,14 +88,15 @@ static Status open_safetensors(Source *s, const char *path, const char *array) {
 }
 
 /* The data set called `name`, with or without the first slash; else the first of `usual` that is there. */
-static Status h5_find(H5File *f, const char *file, const char *name, const char *const *usual, char **path,
+static Status h5_find(H5File *f, const char *file, const char *name, const char *const *usual, const char *option, char **path,
                       H5Info *info) {
     *path = NULL;
     if (name && name[0]) {
         *path = mem_format("%s%s", name[0] == '/' ? "" : "/", name);
     } else {
         while (*usual && !h5_has(f, *usual)) usual++;
-        if (!*usual) return err_set(ERR_FORMAT, "%s: none of its data sets has a usual name; say which one", file);
+        if (!*usual) return err_set(ERR_FORMAT, "%s: none of its data sets has a usual name; %s=NAME says which one", file,
+                                   option);
         *path = mem_strdup(*usual);
     }
     return *path ? h5_info(f, *path, info) : ERR_MEMORY;
@@ -104,7 +108,7 @@ static Status open_h5(Source *s, const char *path, const char *array) {
     struct SourceFile *f = s->file;
     H5Info info;
     Status st = h5_open(&f->h5, path);
-    if (st == OK) st = h5_find(f->h5, path, array, usual, &f->h5_path, &info);
+    if (st == OK) st = h5_find(f->h5, path, array, usual, "import.array", &f->h5_path, &info);
     if (st != OK) return st;
     if (info.kind != H5K_F16 && info.kind != H5K_F32 && info.kind != H5K_F64 && info.kind != H5K_U16)
         return err_set(ERR_FORMAT, "%s: %s holds neither little-endian f16, f32, f64 nor u16 (bf16)", path, f->h5_path);
@@ -123,8 +127,12 @@ Status source_open(Source *s, const char *path, const char *array) {
     *s = (Source){0};
     Status st = file_kind(path, &kind);
     if (st == OK && !(s->file = mem_new(1, sizeof *s->file))) st = ERR_MEMORY;
-    if (st == OK) st = kind == FILE_NUMPY ? open_npy(s, path, array) : kind == FILE_HDF5 ? open_h5(s, path, array)
-                                                                                  : open_safetensors(s, path, array);
+    if (st == OK) switch (kind) {
+    case FILE_NUMPY: st = open_npy(s, path, array); break;
+    case FILE_HDF5: st = open_h5(s, path, array); break;
+    case FILE_SAFETENSORS: st = open_safetensors(s, path, array); break;
+    case FILE_OTHER: st = err_set(ERR_FORMAT, "%s: neither .npy, .npz, safetensors nor HDF5 (by its first bytes)", path);
+    }
     if (st == OK) s->file->left = s->N;
     else source_close(s);
     return st;
@@ -221,7 +229,7 @@ static Status h5_ids(Ids *ids, const char *path, const char *array) {
     char *set = NULL, **s = NULL;
     int64_t cap = 0;
     Status st = h5_open(&f, path);
-    if (st == OK) st = h5_find(f, path, array, usual, &set, &info);
+    if (st == OK) st = h5_find(f, path, array, usual, "import.ids_array", &set, &info);
     if (st == OK && info.ndim != 1) st = err_set(ERR_FORMAT, "%s: %s must have one dimension to be ids", path, set);
     if (st == OK) st = h5_get_strings(f, set, &info, &s);
     for (int64_t i = 0; st == OK && i < info.count; i++)
@@ -254,7 +262,7 @@ Status ids_read(Ids *ids, const char *path, const char *array, const char *featu
     if (kind == FILE_HDF5) {
         st = h5_ids(ids, path, array);
     } else if (!given) {
-        st = err_set(ERR_USAGE, "%s has no list of ids in it; give one (a JSON list or a text file, one id a line)",
+        st = err_set(ERR_USAGE, "%s has no list of ids in it; import.ids=FILE gives one (a JSON list, or a text file with one id a line)",
                      features);
     } else if ((st = is_json_list(path, &json)) == OK) {
         st = json ? json_ids(ids, path) : line_ids(ids, path);

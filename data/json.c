@@ -30,7 +30,7 @@ typedef struct {
  * deep that nobody meant it. */
 static const char *reason(const json_error_t *e, size_t n, char *buf, size_t room) {
     enum json_error_code code = json_error_code(e);
-    if (n == 0) return "nothing is here where JSON is wanted";
+    if (n == 0) return "nothing is here, JSON is wanted";
     if (code == json_error_stack_overflow) return "this JSON is nested too deep to be read";
     if (code == json_error_premature_end_of_input || (strstr(e->text, "near end of file") && (size_t)e->position >= n))
         return "this JSON ends before it is complete: the file was cut off, or something in it is not closed";
