@@ -197,11 +197,15 @@ static Status coco_key(char *key, size_t size, const Json *object, const char *m
         snprintf(key, size, "%lld", (long long)number);
         return OK;
     }
+    const Json *v = json_get(object, member);
+    if (v && json_type(v) != J_STR) return err_set(ERR_FORMAT, "\"%s\" is neither a whole number nor a string", member);
     Status st = text_needed(object, member, &s);
     if (st == OK && (size_t)snprintf(key, size, "\"%s", s) >= size)
         st = err_set(ERR_FORMAT, "\"%s\" is too long", member);
     return st;
 }
+
+static const char *quote(const char *key) { return key[0] == '"' ? "\"" : ""; }
 
 /* COCO: images [{id, file_name}], annotations [{image_id, caption}] */
 static Status coco(Annotations *a, const Json *images, const Json *notes) {
@@ -214,7 +218,7 @@ static Status coco(Annotations *a, const Json *images, const Json *notes) {
         const Json *e = json_at(images, i);
         st = text_needed(e, "file_name", &name);
         if (st == OK) st = coco_key(key, sizeof key, e, "id");
-        if (st == OK && strmap_get(&ids, key)) st = err_set(ERR_FORMAT, "id %s occurs twice", key);
+        if (st == OK && strmap_get(&ids, key)) st = err_set(ERR_FORMAT, "id %s%s occurs twice", key, quote(key));
         if (st == OK) st = image_index(a, name, NULL, &index);
         if (st == OK && !(own = keep(a, key))) st = ERR_MEMORY;
         if (st == OK) st = strmap_put(&ids, own, index);
@@ -226,7 +230,7 @@ static Status coco(Annotations *a, const Json *images, const Json *notes) {
         st = text_needed(e, "caption", &caption);
         if (st == OK) st = coco_key(key, sizeof key, e, "image_id");
         int64_t *index = st == OK ? strmap_get(&ids, key) : NULL;
-        if (st == OK && !index) st = err_set(ERR_FORMAT, "image_id %s is not among \"images\"", key);
+        if (st == OK && !index) st = err_set(ERR_FORMAT, "image_id %s%s is not among \"images\"", key, quote(key));
         if (st == OK) st = caption_add(a, *index, caption);
         err_context(st, "entry %zu of \"annotations\"", i + 1);
     }
