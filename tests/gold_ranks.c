@@ -175,6 +175,7 @@ static int capture(char *const argv[], const char *ranks, char *text, size_t siz
         setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
         setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
         setenv("OMP_NUM_THREADS", "1", 0);
+        setenv("ASAN_OPTIONS", "detect_leaks=0", 1);         /* of MPI's own */
         setenv("VGPU_DEVICES", ranks, 1);                    /* where GPUs are emulated: one for each */
         execvp(argv[0], argv);
         _exit(127);
