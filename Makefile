@@ -94,7 +94,7 @@ NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -
             -gencode arch=compute_100,code=sm_100
 CUDA_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
 OBJ      += $(CUDA_OBJ)
-LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -ldl
+LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -lstdc++ -ldl
 endif
 
 TESTS    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
