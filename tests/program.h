@@ -1,7 +1,7 @@
 /* program: the program itself, started as a shell would start it: $QFORMER_BIN, else build/qformer.
  *
- * Used by the tests that look at it from outside. program_run waits, and gives back how it ended, what it took and what it
- * said on either stream. */
+ * Used by the tests that look at it from outside. program_run waits, and gives back how it ended, what it took and what
+ * it said on either stream. */
 #ifndef QF_PROGRAM_H
 #define QF_PROGRAM_H
 #include <errno.h>
@@ -48,6 +48,8 @@ static void program_read_back(int fd, char *buf, size_t size) {
     close(fd);
 }
 
+static double seconds_of(struct timeval t) { return (double)t.tv_sec + 1e-6 * (double)t.tv_usec; }
+
 /* Kills what runs longer than a minute: then the signal is SIGKILL. */
 static int program_wait(pid_t pid, struct rusage *usage) {
     int status = 0;
@@ -60,7 +62,7 @@ static int program_wait(pid_t pid, struct rusage *usage) {
     return status;
 }
 
-/* Runs it in the folder `dir` (NULL: this one) with the words of `line`, blanks between. NULL when it cannot be started. */
+/* Runs it in the folder `dir` (NULL: this one) with the words of `line`, blanks between. NULL: it cannot be started. */
 static Run *program_run(const char *dir, const char *line) {
     static Run r;
     static char words[8192];
@@ -73,7 +75,8 @@ static Run *program_run(const char *dir, const char *line) {
     if (!path || out < 0 || err < 0) return NULL;
     argv[argc++] = (char *)(uintptr_t)path;
     snprintf(words, sizeof words, "%s", line);
-    for (char *w = strtok_r(words, " ", &rest); w && argc <= PROGRAM_WORDS; w = strtok_r(NULL, " ", &rest)) argv[argc++] = w;
+    for (char *w = strtok_r(words, " ", &rest); w && argc <= PROGRAM_WORDS; w = strtok_r(NULL, " ", &rest))
+        argv[argc++] = w;
     posix_spawn_file_actions_init(&a);
     posix_spawn_file_actions_addopen(&a, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&a, out, 1);
@@ -85,8 +88,7 @@ static Run *program_run(const char *dir, const char *line) {
     int status = program_wait(pid, &usage);
     r.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     r.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    r.cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-    r.kilobytes = usage.ru_maxrss;
+    r.cpu = seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime);
     program_read_back(out, r.out, sizeof r.out);
     program_read_back(err, r.err, sizeof r.err);
     return &r;
