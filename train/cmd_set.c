@@ -9,9 +9,12 @@
 
 enum { MOST_SENTENCES = 50 };
 
-static void say(void *count, const char *sentence) {
-    int *n = count;
-    if (++*n <= MOST_SENTENCES) status_say("  %s", sentence);
+typedef struct { int n; char first[512]; } Said;
+
+static void say(void *ctx, const char *sentence) {
+    Said *s = ctx;
+    if (!s->n) snprintf(s->first, sizeof s->first, "%s", sentence);
+    if (++s->n <= MOST_SENTENCES) status_say("  %s", sentence);
 }
 
 Status cmd_verify(const Options *o) {
@@ -19,19 +22,19 @@ Status cmd_verify(const Options *o) {
     Meter m = meter_start("verify", "rows", 0, 0);
     Listener listener = {meter_listen, &m};
     VerifyReport r = {0};
-    int said = 0;
+    Said said = {0};
     Status st = options_require(o, "in");
     if (st == OK) st = verify_set(opt_str(o, "in"), say, &said, &listener, &r);
     status_end();
     if (st != OK) return st;
-    if (said > MOST_SENTENCES) status_say("  ... and %d more", said - MOST_SENTENCES);
+    if (said.n > MOST_SENTENCES) status_say("  ... and %d more", said.n - MOST_SENTENCES);
     status_say("%s: %lld shards, %lld images, %lld rows, %lld captions; %lld problems, %lld warnings", opt_str(o, "in"),
                (long long)r.shards, (long long)r.images, (long long)r.rows, (long long)r.captions,
                (long long)r.problems, (long long)r.warnings);
     if (r.uncaptioned) status_say("  %lld images have no caption", (long long)r.uncaptioned);
     return r.problems
-               ? err_set(ERR_FORMAT, "%s is not in order: %lld problem%s", opt_str(o, "in"), (long long)r.problems,
-                         r.problems > 1 ? "s" : "")
+               ? err_set(ERR_FORMAT, "%s is not in order, %lld problem%s; first: %s", opt_str(o, "in"), (long long)r.problems,
+                         r.problems > 1 ? "s" : "", said.first)
                : OK;
 }
 
