@@ -9,11 +9,15 @@
 
 enum { MOST_SENTENCES = 50 };
 
-typedef struct { int n; char first[512]; } Said;
+typedef struct {
+    const VerifyReport *r;
+    int n;
+    char first[512];           /* problem, among warnings */
+} Said;
 
 static void say(void *ctx, const char *sentence) {
     Said *s = ctx;
-    if (!s->n) snprintf(s->first, sizeof s->first, "%s", sentence);
+    if (!s->first[0] && s->r->problems) snprintf(s->first, sizeof s->first, "%s", sentence);
     if (++s->n <= MOST_SENTENCES) status_say("  %s", sentence);
 }
 
@@ -22,7 +26,7 @@ Status cmd_verify(const Options *o) {
     Meter m = meter_start("verify", "rows", 0, 0);
     Listener listener = {meter_listen, &m};
     VerifyReport r = {0};
-    Said said = {0};
+    Said said = {.r = &r};
     Status st = options_require(o, "in");
     if (st == OK) st = verify_set(opt_str(o, "in"), say, &said, &listener, &r);
     status_end();
