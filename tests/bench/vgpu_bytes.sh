@@ -13,7 +13,8 @@ while IFS= read -r name; do
     line=$(awk -v name="$name" '
         /^PROMISED/ { promised = $2 }
         /atomics/ { table = 1; next }
-        table {
+        table && NF > 12 && !/^(PROMISED|vgpu)/ {
+            delete v
             n = substr($0, 1, 44); split(substr($0, 45), f, /[ ]+/)
             for (i in f) if (f[i] == "") delete f[i]
             k = 0; for (i = 1; i <= 20; i++) if (i in f) v[++k] = f[i]
