@@ -26,6 +26,7 @@ static void each_element_type(void (*test)(void)) {
     for (int i = 0; i < 2; i++) {
         void *workspace = NULL;
         E = types[i];
+        nbufs = 0;                      /* what a failed test left behind */
         if (backend_open(&K, device, E, 0) != OK) fail_msg("%s", err_message());
         assert_int_equal(K->alloc(&workspace, K->workspace + 1), OK);
         K->set_workspace(workspace, K->workspace);
@@ -438,6 +439,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_negatives),
         cmocka_unit_test(test_negative_weights), cmocka_unit_test(test_xent), cmocka_unit_test(test_xent_worked),
         cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_sums), cmocka_unit_test(test_adamw), cmocka_unit_test(test_open)};
+        cmocka_unit_test(test_sums), cmocka_unit_test(test_adamw), cmocka_unit_test(test_philox), cmocka_unit_test(test_open)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
