@@ -1,5 +1,5 @@
-/* ops_arrays: cross-entropy, rows and plain arrays, the optimizer, the choice of a backend: cases of test_ops.c (included
- * there, once). */
+/* ops_arrays: cross-entropy, rows and plain arrays, the optimizer, random bits, the choice of a backend: cases of
+ * test_ops.c (included there, once). */
 
 /* ---- cross-entropy --------------------------------------------------------------------------------------------- */
 

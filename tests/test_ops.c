@@ -439,6 +439,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_negatives),
         cmocka_unit_test(test_negative_weights), cmocka_unit_test(test_xent), cmocka_unit_test(test_xent_worked),
         cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_sums), cmocka_unit_test(test_adamw), cmocka_unit_test(test_philox), cmocka_unit_test(test_open)};
+        cmocka_unit_test(test_sums), cmocka_unit_test(test_adamw), cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_open)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
