@@ -89,12 +89,12 @@ OBJ      := $(SRC:%.c=$(B)/%.o) $(CPU_SRC:%.c=$(B)/%.f32.o) $(CPU_SRC:%.c=$(B)/%
 ifneq ($(and $(call on,$(CUDA)),$(wildcard kernels/cuda/device.c)),)
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
 CUDA_DEF  := -DHAVE_CUDA
-NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -Wall,-Wextra \
+NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti \
             -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90,code=sm_90 \
             -gencode arch=compute_100,code=sm_100
 CUDA_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
 OBJ      += $(CUDA_OBJ)
-LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -lstdc++ -ldl
+LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -ldl
 endif
 
 TESTS    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
@@ -102,7 +102,7 @@ FUZZERS  := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c)
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 LIB      := $(B)/libqformer.a
 
-.PHONY: all demo test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: all demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -246,6 +246,9 @@ fuzz:
 bench: found $(BENCHES)
 	@for b in step; do for a in "full f32" "full bf16" "demo f32" "demo bf16"; do $(B)/bench/bench_$$b $$a; done; done
 	@for b in $(filter-out %/bench_step,$(BENCHES)); do echo "== $$(basename $$b)"; $$b || exit 1; done
+
+cuda-report:
+	@tests/bench/cuda_report.sh
 
 clean:
 	rm -rf build

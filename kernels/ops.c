@@ -311,27 +311,28 @@ void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, co
     const Backend *k = t->b;
     BUG_ON(w.cols != h.cols || h.ld != h.cols, "lm_loss: h (%lld,%lld), w (%lld,%lld)", SHAPE(h), SHAPE(w));
     int64_t V = w.rows, C = w.cols, es = dtype_size(k->elem);
-    int64_t chunk = LM_CHUNK_BYTES / (V * 4);
+    int64_t ld = (V + 7) / 8 * 8;                            /* rows of logits stay aligned: products on a GPU ask for it */
+    int64_t chunk = LM_CHUNK_BYTES / (ld * 4);
     if (chunk < 16) chunk = 16;
     if (chunk > h.rows) chunk = h.rows;
     bool grad = t->recording;
     void *dh = grad ? tape_push(t, h.rows * C, (int)es) : NULL;
-    float *logits = tape_scratch(t, chunk * V, sizeof(float));
-    void *dlogits = grad ? tape_scratch(t, chunk * V, (int)es) : NULL;
+    float *logits = tape_scratch(t, chunk * ld, sizeof(float));
+    void *dlogits = grad ? tape_scratch(t, chunk * ld, (int)es) : NULL;
     for (int64_t r = 0; r < h.rows; r += chunk) {
         int64_t n = h.rows - r < chunk ? h.rows - r : chunk;
         const void *x = columns(h.data, r * C, k->elem);
         gemm(t, &(Gemm){.m = n, .n = V, .k = C, .a = x, .lda = C, .b = w.copy, .ldb = C, .tb = true, .bias = b.copy, .c = logits,
-                        .ldc = V, .ab = k->elem, .ct = DT_F32});
-        k->xent(&(Xent){.rows = n, .n = V, .ld = V, .logits = logits, .target = target + r, .smoothing = smoothing, .scale = scale,
-                        .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = V, .dt = k->elem});
+                        .ldc = ld, .ab = k->elem, .ct = DT_F32});
+        k->xent(&(Xent){.rows = n, .n = V, .ld = ld, .logits = logits, .target = target + r, .smoothing = smoothing, .scale = scale,
+                        .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = ld, .dt = k->elem});
         if (!grad) continue;
-        gemm(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = V, .b = w.copy, .ldb = C, .c = columns(dh, r * C, k->elem),
+        gemm(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .b = w.copy, .ldb = C, .c = columns(dh, r * C, k->elem),
                         .ldc = C, .ab = k->elem, .ct = k->elem});
         if (!w.frozen)
-            gemm(t, &(Gemm){.m = V, .n = C, .k = n, .a = dlogits, .lda = V, .ta = true, .b = x, .ldb = C, .c = w.g, .ldc = C,
+            gemm(t, &(Gemm){.m = V, .n = C, .k = n, .a = dlogits, .lda = ld, .ta = true, .b = x, .ldb = C, .c = w.g, .ldc = C,
                             .ab = k->elem, .ct = DT_F32, .add = true});
-        if (!b.frozen) k->colsum(b.g, dlogits, n, V, V);
+        if (!b.frozen) k->colsum(b.g, dlogits, n, V, ld);
     }
     if (dlogits) tape_scratch_free(t, dlogits);
     tape_scratch_free(t, logits);
