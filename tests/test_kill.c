@@ -98,7 +98,10 @@ static int setup(void **state) {
     snprintf(out, sizeof out, "out=%s", path("scenes.h5"));
     char *argv[] = {binary(), strdup("synth"), out, strdup("synth.train=96"), strdup("synth.val=24"), strdup("synth.test=8"), strdup("synth.size=32"),
                     strdup("synth.images=none"), strdup("synth.facts=false"), NULL};
-    if (finish(start(argv, path("log"))) != 0) return -1;
+    int status = finish(start(argv, path("log")));
+    for (int i = 1; argv[i]; i++)
+        if (i != 2) free(argv[i]);
+    if (status != 0) return -1;
     snprintf(in, sizeof in, "in=%s", path("scenes.h5"));
     snprintf(out, sizeof out, "out=%s", path("vocab.txt"));
     run("vocab", in, out, "vocab.size=200");
