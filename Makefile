@@ -68,13 +68,14 @@ else ifeq ($(FLAVOUR),tsan)
 CFLAGS   += -O1 -fsanitize=thread
 LDFLAGS  += -fsanitize=thread
 else ifeq ($(FLAVOUR),fuzz)
-CFLAGS   := $(filter-out -fopenmp -Wno-maybe-uninitialized,$(CFLAGS)) -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+CFLAGS   := $(filter-out -fopenmp -Wno-maybe-uninitialized,$(CFLAGS)) -Wno-unknown-pragmas -Wno-unknown-warning-option -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 LDFLAGS  += -fsanitize=fuzzer,address,undefined
 else ifeq ($(FLAVOUR),cov)
 CFLAGS   += -O0 --coverage
 LDFLAGS  += --coverage
 endif
 ifneq ($(FLAVOUR),release)
+CFLAGS   += -Wno-format-truncation                           # an opinion that changes with the sanitizer
 BIN      := $(B)/qformer
 endif
 

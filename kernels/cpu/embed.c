@@ -94,6 +94,7 @@ static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma
 /* dst row id[u] += sum of the rows row[ptr[u] .. ptr[u+1]). */
 static void gather_rows(float *dst, const elem *rows, const int32_t *id, const int32_t *ptr, const int32_t *row,
                         int64_t n, int64_t C, int64_t nt) {
+    (void)nt;                                                /* without OpenMP nobody asks how much work this is */
 #pragma omp parallel for schedule(dynamic, 8) if (PARALLEL(nt * C))
     for (int64_t u = 0; u < n; u++) {
         float *d = dst + (int64_t)id[u] * C;
