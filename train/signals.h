@@ -3,7 +3,7 @@
  *     SIGINT, SIGTERM, SIGHUP   finish the step, save, stop; a second SIGINT ends at once
  *     SIGUSR1                   save after this step, and go on
  *
- * Called by training (and by long commands that can stop between two items). Handlers only set flags. A signal may
+ * Called by training (and by long commands that can stop between two items). A thread of their own waits for them and sets flags. A signal may
  * reach one rank and not the others: whoever runs several must agree on the answer before acting on it. */
 #ifndef QF_SIGNALS_H
 #define QF_SIGNALS_H
