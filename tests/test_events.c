@@ -443,7 +443,8 @@ static void signals_ask(void **state) {
     assert_false(save_requested());
     raise(SIGPIPE);
     assert_true(answered(SIGTERM, stop_requested));
-    kill(getpid(), SIGTERM);                                            /* schedulers repeat themselves: still only a request */
+    kill(getpid(), SIGTERM);                                   /* schedulers repeat themselves: still only a request */
+    usleep(200000);
     assert_true(stop_requested());
     signals_install();
     assert_false(stop_requested());
