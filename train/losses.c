@@ -70,12 +70,12 @@ static const void *features_up(Step *s, const StepBatch *batch, int64_t first, i
     const char *from = (const char *)batch->features + (size_t)first * row;
     *scale = batch->scale ? batch->scale + first : NULL;
     if (s->b->unified) return from;
-    s->b->upload(s->features[0], from, (size_t)n * row);
+    s->b->upload(s->features, from, (size_t)n * row);
     if (batch->scale) {
         s->b->upload(s->scales, *scale, (size_t)n * sizeof(float));
         *scale = s->scales;
     }
-    return s->features[0];
+    return s->features;
 }
 
 Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all) {

@@ -6,15 +6,8 @@
 
 #include "kernels/dist.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 Status setup_backend(const Backend **b, const Options *o) {
     const char *device = opt_str(o, "device"), *precision = opt_str(o, "precision");
-#ifdef _OPENMP
-    if (opt_int(o, "threads") > 0) omp_set_num_threads((int)opt_int(o, "threads"));
-#endif
     bool cuda = strcmp(device, "cpu") != 0 && backend_open(b, "cuda", DT_BF16, dist_local_rank()) == OK;
     if (strcmp(device, "cuda") == 0 && !cuda) return ERR_DEVICE;
     bool half = strcmp(precision, "bf16") == 0 || (strcmp(precision, "auto") == 0 && (cuda || cpu_has_bf16()));

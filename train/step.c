@@ -32,7 +32,7 @@ Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, 
         return st;
     }
     if (!b->unified) {
-        s->features[0] = arena_push(run, (size_t)n * (size_t)d->P * (size_t)d->E, sizeof(float));
+        s->features = arena_push(run, (size_t)n * (size_t)d->P * (size_t)d->E, sizeof(float));
         s->scales = arena_push(run, (size_t)n, sizeof(float));
     }
     s->sums = arena_push(run, SUM_COUNT, sizeof(float));

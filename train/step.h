@@ -53,7 +53,7 @@ typedef struct Step {
     /* the texts of all ranks, and who was drawn for whom: host, by global index */
     int32_t *ids, *len, *negative_image, *negative_text;
     int64_t *image_id;
-    void *features[2];                  /* device room for one piece's features and scales (unified: unused) */
+    void *features;                     /* device room for one piece's features and scales (unified: unused) */
     float *scales;
     float *sums;                        /* device: SUM_COUNT running sums of row losses */
 } Step;
