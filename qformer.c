@@ -13,6 +13,7 @@
 #include "train/commands.h"
 #include "train/doctor.h"
 #include "train/options.h"
+#include "train/signals.h"
 
 /*    name        one line of help                                      an example */
 #define COMMAND_LIST(X) \
@@ -125,6 +126,7 @@ int main(int argc, char **argv) {
     const Command *c = find_command(word);
     if (!c) return unknown_command(word);
     if (wants_help(argc - 2, argv + 2)) { print_help(c); return 0; }
+    signals_open();
     Status st = dist_open(&argc, &argv);
     if (!st) st = run(c, argc - 2, argv + 2);
     dist_set_timeout(0);                                     /* the end waits for whoever still writes results */

@@ -30,7 +30,7 @@ typedef struct {
 
 static Status open_work(Work *w, const Options *o) {
     *w = (Work){.o = o, .speaks = dist_rank() == 0};
-    signals_install();
+    signals_ask();
     Status st = use_open(&w->use, o, USE_DATA);
     if (st != OK) return st;
     const Use *u = &w->use;

@@ -28,7 +28,7 @@ Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *sp
     *e = (Evaluation){.speaks = dist_rank() == 0};
     if (spec->one_process && dist_size() > 1)
         return err_set(ERR_USAGE, "%s runs in one process, not in %d", options_command(o), dist_size());
-    signals_install();
+    signals_ask();
     Status st = use_open(&e->use, o, spec->data);
     if (st == OK) {
         const Use *u = &e->use;

@@ -7,6 +7,7 @@
 set -u
 dir=$1; shift
 passed=0 failed=0 skipped=0 red=()
+said=                                    # what red programs said, repeated before the last line: the end of a log is what one sees
 limit=${TEST_SECONDS:-600}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -23,7 +24,7 @@ count() {
     if [ "$f" != 0 ]; then
         red+=("$name")
         [ "$rc" = 124 ] && echo "  it ran longer than $limit s"
-        grep -E '^\[  FAILED|error|Error|ERROR|qformer: bug|rror:|expected' "$log" | head -${TEST_LINES:-30} | sed 's/^/  /'
+        said+=$(echo; echo "$name:"; grep -E '^\[  FAILED|error|Error|ERROR|qformer: bug|rror:|expected' "$log" | head -${TEST_LINES:-30} | sed 's/^/  /')
     fi
 }
 
@@ -44,8 +45,11 @@ golden() {   # WHAT COMMAND... : a line a case, its last line counts
     if [ "$rc" != 0 ] && [ "$f" = 0 ]; then f=1; fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     printf '%-28s %4d passed %3d failed %3d skipped  %4ds\n' "$name" "$p" "$f" "$s" "$SECONDS"
-    grep -E '^(FAIL|-)' "$log" | sed 's/^/  /'
-    [ "$f" != 0 ] && red+=("$name")
+    grep -E '^-' "$log" | sed 's/^/  /'
+    if [ "$f" != 0 ]; then
+        red+=("$name")
+        said+=$(echo; echo "$name:"; grep -E '^FAIL' "$log" | sed 's/^/  /')
+    fi
 }
 
 # Spinning threads only hurt when tests share cores with something else.
@@ -81,6 +85,6 @@ if [ $# = 0 ]; then
     fi
 fi
 
-[ ${#red[@]} = 0 ] || echo "failed: ${red[*]}"
+[ ${#red[@]} = 0 ] || printf '%s\n\nfailed: %s\n' "$said" "${red[*]}"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <cmocka.h>
 
 #include "tests/program.h"
@@ -111,6 +112,26 @@ static void options_are_the_reference(void **state) {
     says(r->out, "\nmodel:\n  # transformer layers (L) [1 to 96]\n  layers: 12\n");
 }
 
+/* A command that does not ask for signals is ended by them, like any program. */
+static void ended_by_a_signal(void **state) {
+    (void)state;
+    char dir[] = "/tmp/qformer-cli-XXXXXX", pipe[64], gt[80];
+    if (!program_path()) skip();
+    assert_non_null(mkdtemp(dir));
+    snprintf(pipe, sizeof pipe, "%s/pipe", dir);
+    snprintf(gt, sizeof gt, "gt=%s", pipe);
+    assert_int_equal(mkfifo(pipe, 0600), 0);                   /* nobody writes: it waits */
+    pid_t pid = fork();
+    if (pid == 0) execl(program_path(), "qformer", "score", "captions.json", gt, (char *)NULL), _exit(127);
+    struct rusage usage;
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    kill(pid, SIGTERM);
+    int status = program_wait(pid, &usage);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    unlink(pipe);
+    rmdir(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone_lists_commands),
@@ -120,6 +141,7 @@ int main(void) {
         cmocka_unit_test(mistake_in_a_file_has_its_line),
         cmocka_unit_test(doctor_looks_around),
         cmocka_unit_test(options_are_the_reference),
+        cmocka_unit_test(ended_by_a_signal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

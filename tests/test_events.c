@@ -434,9 +434,10 @@ static bool answered(int number, bool (*asked)(void)) {
     return false;
 }
 
-static void signals_ask(void **state) {
+static void signals_are_requests(void **state) {
     (void)state;
-    signals_install();
+    signals_open();
+    signals_ask();
     assert_false(stop_requested());
     assert_false(save_requested());
     assert_true(answered(SIGUSR1, save_requested));
@@ -446,7 +447,7 @@ static void signals_ask(void **state) {
     kill(getpid(), SIGTERM);                                   /* schedulers repeat themselves: still only a request */
     usleep(200000);
     assert_true(stop_requested());
-    signals_install();
+    signals_ask();
     assert_false(stop_requested());
 }
 
@@ -459,7 +460,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(resumed_log_does_not_double, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(fresh_run_keeps_the_old_log, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(other_ranks_are_silent, make_dir, remove_dir), cmocka_unit_test(log_needs_out),
-        cmocka_unit_test(times), cmocka_unit_test(signals_ask),
+        cmocka_unit_test(times), cmocka_unit_test(signals_are_requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,7 +80,7 @@ static Status out_folder(const Options *o) {
 /* ---- commands ---------------------------------------------------------------------------------------------------- */
 
 Status cmd_synth(const Options *o) {
-    signals_install();
+    signals_ask();
     Meter m = meter_start("synth", "scenes", 0, 0);
     SynthSpec s = {
         .seed = (uint64_t)opt_int(o, "seed"),
@@ -102,7 +102,7 @@ Status cmd_synth(const Options *o) {
 
 Status cmd_extract(const Options *o) {
     static const DType types[] = {DT_F16, DT_BF16, DT_F32};       /* ORDER extract.dtype */
-    signals_install();
+    signals_ask();
     Meter m = meter_start("extract", "images", 0, 0);
     FileList files = {0};
     ImageEncoder *e = NULL;
@@ -136,7 +136,7 @@ done:
 
 Status cmd_import(const Options *o) {
     static const int types[] = {-1, DT_F16, DT_BF16, DT_F32};     /* ORDER import.dtype */
-    signals_install();
+    signals_ask();
     Meter m = meter_start("import", "rows", 0, 0);
     FileList files = {0};
     ImportReport r = {0};

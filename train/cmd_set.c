@@ -22,7 +22,7 @@ static void say(void *ctx, const char *sentence) {
 }
 
 Status cmd_verify(const Options *o) {
-    signals_install();
+    signals_ask();
     Meter m = meter_start("verify", "rows", 0, 0);
     Listener listener = {meter_listen, &m};
     VerifyReport r = {0};
@@ -44,7 +44,7 @@ Status cmd_verify(const Options *o) {
 
 Status cmd_repack(const Options *o) {
     static const int types[] = {-1, DT_F16, DT_BF16, DT_F32, DT_E4M3, DT_I8};     /* ORDER repack.dtype */
-    signals_install();
+    signals_ask();
     Meter m = meter_start("repack", "images", 0, 0);
     Wordpiece *wp = NULL;
     RepackReport r = {0};

@@ -12,7 +12,7 @@
 
 Status cmd_pretrain(const Options *o) {
     Run r;
-    signals_install();
+    signals_ask();
     Status st = run_open(&r, o);
     if (st == OK && dist_rank() == 0) {
         if (opt_bool(o, "dry_run")) options_print(o, stdout);
