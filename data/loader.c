@@ -395,6 +395,14 @@ Status loader_next(Loader *l, const Batch **batch, double *waited) {
     return st;
 }
 
+const Batch *loader_peek(Loader *l) {
+    Slot *s = &l->slot[l->take_step % l->spec.queue];
+    pthread_mutex_lock(&l->lock);
+    bool ready = s->state == SLOT_READY && s->st == OK && s->batch.step == l->take_step;
+    pthread_mutex_unlock(&l->lock);
+    return ready ? &s->batch : NULL;
+}
+
 void loader_release(Loader *l, const Batch *batch) {
     for (int i = 0; i < l->spec.queue; i++) {
         Slot *s = &l->slot[i];

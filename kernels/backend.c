@@ -101,9 +101,10 @@ static void null_cast(void *dst, DType dt, const void *src, DType st, int64_t n)
 static void null_axpy(float *y, const float *x, float a, int64_t n) {}
 static void null_sum(float *out, const float *x, int64_t n, bool add) {}
 static void null_sumsq(double *out, const float *g, int64_t n, bool add) {}
-static void null_grad_scale(float *scale, float *norm_out, const double *sumsq, float max_norm) {}
+static void null_grad_scale(float *scale, float *norm_out, const double *sumsq, int n, float max_norm) {}
 static void null_adamw(const AdamW *a) {}
 static void null_all_reduce(float *x, int64_t n, bool bf16_wire) {}
+static void null_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, bool bf16_wire) {}
 
 #define NULL_BACKEND(type) { .name = "null", .elem = type, .unified = false, \
     .alloc = null_alloc, .release = null_release, .set_workspace = null_set_workspace, .zero = null_zero,         \
@@ -117,8 +118,9 @@ static void null_all_reduce(float *x, int64_t n, bool bf16_wire) {}
     .itc_loss = null_itc_loss, .negatives = null_negatives, .xent = null_xent, .copy_rows = null_copy_rows,       \
     .cast = null_cast, .axpy = null_axpy, .sum = null_sum, .sumsq = null_sumsq, .grad_scale = null_grad_scale,    \
     .adamw = null_adamw, .host_alloc = null_alloc, .host_release = null_release, .copy = null_upload,             \
-    .download = null_upload, .prefetch = null_upload, .prefetch_wait = null_sync,                           \
-    .all_reduce = null_all_reduce, .all_reduce_wait = null_sync, .all_gather = null_upload, }
+    .download = null_upload, .fetch = null_upload, .fetch_wait = null_sync, .prefetch = null_upload,              \
+    .prefetch_wait = null_sync, .all_reduce = null_all_reduce, .reduce_parts = null_reduce_parts,                 \
+    .all_reduce_wait = null_sync, .all_gather = null_upload, }
 
 const Backend *backend_null(DType elem) {
     static const Backend f32 = NULL_BACKEND(DT_F32), narrow = NULL_BACKEND(DT_BF16);

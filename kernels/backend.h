@@ -158,7 +158,7 @@ typedef struct {
 
 /* One range of parameters: p, g, m, v (f32, n). g *= *gscale; decoupled weight decay; bias corrections c1 = 1 - beta1^t, c2
  * likewise. Writes the elem copy of p when given, the running mean of p when given (ema += (1 - ema_decay)(p - ema)), and
- * zero to g. *gscale == 0 (a gradient that was not finite) leaves p, m, v as they are. training.md 1. */
+ * zero to g. *gscale == 0 (a gradient that was not finite) leaves everything as it is, g too. training.md 1. */
 typedef struct {
     float *p, *g, *m, *v, *ema;
     void *copy;
@@ -183,6 +183,8 @@ typedef struct Backend {
     void (*copy)(void *dst, const void *src, size_t bytes);       /* device to device */
     void (*upload)(void *dst, const void *src, size_t bytes);     /* in the order of compute; src pinned, left alone until sync */
     void (*download)(void *dst, const void *src, size_t bytes);   /* waits */
+    void (*fetch)(void *dst, const void *src, size_t bytes);      /* download without waiting; dst pinned, valid after fetch_wait */
+    void (*fetch_wait)(void);           /* for the last fetch and what came before it, not for what was enqueued since */
     void (*prefetch)(void *dst, const void *src, size_t bytes);   /* upload beside compute, after the last compute that used dst */
     void (*prefetch_wait)(void);                                  /* compute enqueued from here on sees it */
     void (*sync)(void);
@@ -233,19 +235,25 @@ typedef struct Backend {
     void (*axpy)(float *y, const float *x, float a, int64_t n);                           /* y += a x */
     void (*sum)(float *out, const float *x, int64_t n, bool add);                         /* out[0] = or += sum of x */
 
-    /* optimizer. sumsq: out[0] = or += sum of squares of g (f64 accumulation). grad_scale: norm = sqrt(*sumsq);
+    /* optimizer. sumsq: out[0] = or += sum of squares of g (f64 accumulation). grad_scale: norm = sqrt(sum of sumsq[0..n));
      * *scale = 0 when norm is not finite, else max_norm / norm when 0 < max_norm < norm, else 1; *norm_out = norm. */
     void (*sumsq)(double *out, const float *g, int64_t n, bool add);
-    void (*grad_scale)(float *scale, float *norm_out, const double *sumsq, float max_norm);
+    void (*grad_scale)(float *scale, float *norm_out, const double *sumsq, int n, float max_norm);
     void (*adamw)(const AdamW *a);
 
     /* collectives of device memory over all ranks (NULL where host memory does: dist.h) */
     Status (*comm_open)(const void *id, int rank, int ranks);
     Status (*comm_id)(void *id, size_t bytes);
     void (*all_reduce)(float *x, int64_t n, bool bf16_wire);     /* sum, on the communication stream, after compute so far */
+    /* The same, but element i of the whole array, which x + i - at holds, gets its sum on rank i / part alone; the other
+     * ranks' copies are as they were. */
+    void (*reduce_parts)(float *x, int64_t at, int64_t n, int64_t part, bool bf16_wire);
     void (*all_reduce_wait)(void);                               /* compute enqueued from here on sees the sums */
     void (*all_gather)(void *dst, const void *src, size_t bytes_a_rank);
-    void (*comm_close)(void);
+    void (*comm_close)(bool abort);      /* abort: what is under way will never end */
+
+    /* attention by cuDNN where it can take a plan, or by our own kernels (NULL: there are only ours) */
+    Status (*use_cudnn)(bool on);
 } Backend;
 
 /* `device`: "cpu", "cuda" or "auto" (the GPU when there is one); elem DT_F32 or DT_BF16. local_rank chooses the GPU. */

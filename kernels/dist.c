@@ -139,6 +139,7 @@ static void fail(const char *cause) {
     }
 }
 
+bool dist_failed(void) { return my.failed; }
 static Status failed(void) { return err_set(ERR_DIST, "%s", my.cause); }
 
 /* Waiting ranks speak every `period`; whoever has been silent for longer is busy elsewhere, stopped, or cut off. */

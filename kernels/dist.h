@@ -27,6 +27,8 @@ int dist_rank(void);
 int dist_size(void);
 int dist_local_rank(void);                   /* rank among the processes of this machine: which GPU to take */
 
+bool dist_failed(void);                      /* some rank said that it cannot go on */
+
 void dist_set_timeout(double seconds);       /* of every operation from now on; 0: none. 600 at first */
 /* For sentences: the step from now on (-1: none), and what the next operation is called ("the sum of gradients"). op: a
  * string that lives on. */
@@ -62,6 +64,7 @@ Status dist_same_program(const char *version);
 
 /* Opens the backend's own collectives over all ranks, when it has them and there are several. */
 Status dist_open_device(const Backend *b);
+void dist_close_device(const Backend *b);    /* before memory they may still use is released */
 /* Call when a collective of b has been enqueued, before the host waits for b: then the host waits where a missing rank
  * is noticed. Nothing on a backend that only measures. */
 Status dist_arrived(const Backend *b, const char *op);

@@ -12,6 +12,7 @@ void dist_set_timeout(double seconds) { (void)seconds; }
 void dist_at(int64_t step, const char *op) { (void)step, (void)op; }
 void dist_name(const char *op) { (void)op; }
 double dist_received(void) { return 0; }
+bool dist_failed(void) { return false; }
 
 Status dist_open(int *argc, char ***argv) {
     (void)argc, (void)argv;

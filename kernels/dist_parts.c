@@ -83,6 +83,10 @@ Status dist_open_device(const Backend *b) {
     return dist_agree(st);
 }
 
+void dist_close_device(const Backend *b) {
+    if (dist_size() > 1 && b->comm_close) b->comm_close(dist_failed());
+}
+
 Status dist_arrived(const Backend *b, const char *op) {
     if (dist_size() == 1 || !b->comm_open) return OK;
     dist_name(op);

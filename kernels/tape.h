@@ -12,6 +12,7 @@
 typedef struct Tape Tape;
 typedef struct Node Node;
 typedef void (*BackFn)(Tape *, const Node *);
+typedef void PassedFn(void *ctx, int place);
 
 struct Node {
     const char *name;
@@ -20,7 +21,7 @@ struct Node {
     Param w, b, w2, b2;                  /* learned inputs */
     void *saved[4];
     int64_t n[4];
-    union { AddNorm norm; Embed embed; Attn attn; } u;
+    union { AddNorm norm; Embed embed; Attn attn; struct { PassedFn *fn; void *ctx; int place; } passed; } u;
 };
 
 struct Tape {
@@ -34,6 +35,8 @@ struct Tape {
     int ngrads, cap_grads;
     double flops, flops_attention;       /* counted arithmetic, forward and backward; attention's is part of it */
     Status st;                           /* first failure; from then on nothing is executed */
+    PassedFn *passed;                    /* when set while recording: called when the walk back comes by a tape_place */
+    void *passed_ctx;
 };
 
 Status tape_open(Tape *t, const Backend *b, Arena *step);
@@ -45,6 +48,7 @@ Tensor tape_leaf(void *data, int64_t rows, int64_t cols, DType dt);/* somebody e
 Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n); /* a column block with a gradient block of its own */
 void *tape_push(Tape *t, int64_t count, int size);           /* from the step arena, no gradient */
 Node *tape_node(Tape *t, const char *name, BackFn back);     /* NULL when not recording */
+void tape_place(Tape *t, int place);                         /* everything recorded after it has been walked back then */
 
 void tape_seed(Tape *t, Tensor x, const void *grad);         /* adds grad (x's type, dense) to x's gradient, before the walk */
 void tape_backward(Tape *t);

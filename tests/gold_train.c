@@ -168,11 +168,8 @@ static Status train_step(Case *c, Trainer *t, const char *name, const Json *run,
         relative(c, name, i, want, "loss_itm", l.itm, tol);
         relative(c, name, i, want, "loss_lm", l.itg, tol);
         if ((i + 1) % accum == 0) {
-            float norm;
-            const ParamTensor *bad;
-            st = optim_norm(&t->params, t->scratch, 0, &norm, &bad);
-            relative(c, name, i, want, "gradient_norm", norm, 10 * tol);
-            optim_update(&t->params, t->scratch, &adam, schedule_lr(&sched, i), ++*updates, false);
+            st = trainer_update(t, &adam, schedule_lr(&sched, i), ++*updates, NULL);
+            relative(c, name, i, want, "gradient_norm", *t->norm, 10 * tol);
             relative(c, name, i, want, "weight_norm", weight_norm(t), 10 * tol);
         }
     }

@@ -160,7 +160,7 @@ TEST(rows)
 static struct { const float *x; float *f; double *d; float *scale, *norm; int64_t n; bool add; float max_norm; } su;
 static void launch_sum(void) { K->sum(su.f, su.x, su.n, su.add); }
 static void launch_sumsq(void) { K->sumsq(su.d, su.x, su.n, su.add); }
-static void launch_scale(void) { K->grad_scale(su.scale, su.norm, su.d, su.max_norm); }
+static void launch_scale(void) { K->grad_scale(su.scale, su.norm, su.d, (int)su.n, su.max_norm); }
 
 static void sums(void) {
     static const int64_t sizes[] = {1, 7, 1000, 32769, 200003};
@@ -182,8 +182,9 @@ static void sums(void) {
         {INFINITY, 1.0f, 0.0, INFINITY}, {NAN, 0.0f, 0.0, NAN}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         CASE("grad_scale of %g, at most %g", cases[i].sumsq, (double)cases[i].max_norm);
-        Buf *q = in("sumsq", DT_F64, 1, 0, 0), *s = out("scale", DT_F32, 1), *n = out("norm", DT_F32, 1);
-        set(q, 0, cases[i].sumsq);
+        su.n = i % 2 ? 1 : 3;                                /* whole, or in parts */
+        Buf *q = in("sumsq", DT_F64, su.n, 0, 0), *s = out("scale", DT_F32, 1), *n = out("norm", DT_F32, 1);
+        for (int64_t j = 0; j < su.n; j++) set(q, j, cases[i].sumsq * (su.n == 1 ? 1 : j ? 0.25 : 0.5));
         su.d = q->p, su.scale = s->p, su.norm = n->p, su.max_norm = cases[i].max_norm;
         execute(launch_scale);
         expect(s, &cases[i].scale, 1e-7);
@@ -202,7 +203,7 @@ static void launch_adamw(void) { K->adamw(&ad); }
 static void adamw(void) {
     static const struct { int64_t n; float scale, wd, ema; bool copy, nan; } cases[] = {
         {1, 1, 0.05f, 0, true, false}, {37, 0.3f, 0.05f, 0.99f, true, false}, {1000, 1, 0, 0, false, false},
-        {70001, 0.5f, 0.05f, 0.999f, true, false}, {40, 0, 0.05f, 0.9f, true, true}};
+        {70001, 0.5f, 0.05f, 0.999f, true, false}, {40, 0, 0.05f, 0.9f, true, true}, {41, 0, 0.05f, 0.9f, true, false}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         int64_t n = cases[i].n;
         CASE("n %lld scale %g decay %g", (long long)n, (double)cases[i].scale, (double)cases[i].wd);
@@ -228,6 +229,11 @@ static void adamw(void) {
         compare(v, w[2], w[6]);
         if (ad.ema) compare(ema, w[3], w[7]);
         for (int64_t j = 0; j < n; j++) {
+            if (cases[i].scale == 0) {
+                if (!cases[i].nan && g->y[j] != g->x[j]) WRONG("g[%lld] is %g, was %g", (long long)j, g->y[j], g->x[j]);
+                if (copy->y[j] != copy->x[j]) WRONG("copy[%lld] was written", (long long)j);
+                continue;
+            }
             if (g->y[j] != 0.0) WRONG("g[%lld] is %g after the step", (long long)j, g->y[j]);
             if (ad.copy && copy->y[j] != rounded(E, p->y[j])) WRONG("copy[%lld] is not p", (long long)j);
         }

@@ -90,15 +90,13 @@ static double REF(cross_entropy)(const double *z, const double *t, int64_t n) {
 }
 
 static void REF(adamw)(double *p, double *m, double *v, double *ema, const double *g, const AdamW *a, double scale) {
-    for (int64_t i = 0; i < a->n; i++) {
+    for (int64_t i = 0; i < a->n && scale != 0.0; i++) {
         real x = (real)g[i] * (real)scale;
-        if (scale != 0.0) {
-            real mi = (real)a->beta1 * (real)m[i] + ((real)1 - (real)a->beta1) * x;
-            real vi = (real)a->beta2 * (real)v[i] + ((real)1 - (real)a->beta2) * x * x;
-            real q = (real)p[i] * ((real)1 - (real)a->lr * (real)a->weight_decay);
-            q -= (real)a->lr * (mi / (real)a->c1) / (REF(root)(vi / (real)a->c2) + (real)a->eps);
-            m[i] = (double)mi, v[i] = (double)vi, p[i] = (double)q;
-        }
+        real mi = (real)a->beta1 * (real)m[i] + ((real)1 - (real)a->beta1) * x;
+        real vi = (real)a->beta2 * (real)v[i] + ((real)1 - (real)a->beta2) * x * x;
+        real q = (real)p[i] * ((real)1 - (real)a->lr * (real)a->weight_decay);
+        q -= (real)a->lr * (mi / (real)a->c1) / (REF(root)(vi / (real)a->c2) + (real)a->eps);
+        m[i] = (double)mi, v[i] = (double)vi, p[i] = (double)q;
         ema[i] = (double)((real)ema[i] + ((real)1 - (real)a->ema_decay) * ((real)p[i] - (real)ema[i]));
     }
 }

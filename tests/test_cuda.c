@@ -356,7 +356,7 @@ static int one_rank(int rank, int from, int to) {
     gpu->download(both_ranks, all, sizeof both_ranks);
     for (int r = 0; r < RANKS; r++) bad += both_ranks[r] != (float)r + 0.5f;
     if (gpu->status() != OK) fprintf(stderr, "rank %d: %s\n", rank, err_message()), bad++;
-    gpu->comm_close();
+    gpu->comm_close(false);
     return bad != 0;
 }
 

@@ -9,7 +9,7 @@
 #define TAKE(count, type) ((type *)arena_push(run, (size_t)(count), sizeof(type)))
 
 Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec,
-                     bool ids, bool weights) {
+                     bool weights) {
     int64_t W = dist_size(), G = B * W, Q = d->Q, Z = d->Z;
     *c = (Contrast){.b = b, .spec = *spec, .B = B, .G = G, .Q = Q, .Z = Z, .first = dist_rank() * B};
     c->I = TAKE(B * Q * Z, float);
@@ -32,10 +32,7 @@ Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, i
     c->dtemp = TAKE(2 * B, float);
     c->target = TAKE(B, int32_t);
     c->pair = TAKE(B, uint32_t);
-    c->row_id = ids ? TAKE(B, int64_t) : NULL;
-    c->col_id = ids ? TAKE(G, int64_t) : NULL;
-    c->negative_image = TAKE(B, int32_t);
-    c->negative_text = TAKE(B, int32_t);
+    c->negative = TAKE(2 * B, int32_t);
     c->weights = weights ? TAKE(2 * B * G, float) : NULL;
     return run->full ? ERR_MEMORY : OK;
 }
@@ -51,28 +48,20 @@ void contrast_fill(Contrast *c) {
 }
 
 /* Device memory by the backend's own collective when it has one, else through the host. */
-static Status gather(Contrast *c, void *dst, const void *src, size_t bytes) {
+static Status gather_features(Contrast *c) {
     const Backend *b = c->b;
-    if (dst == src) return OK;
+    size_t image = (size_t)(c->B * c->Q * c->Z) * sizeof(float), text = (size_t)(c->B * c->Z) * sizeof(float);
+    if (c->I_all == c->I) return OK;
     if (b->all_gather) {
-        b->all_gather(dst, src, bytes);
+        b->all_gather(c->I_all, c->I, image);
+        b->all_gather(c->T_all, c->T, text);
         return dist_arrived(b, "the gather of features");
     }
     b->sync();
-    dist_name("the gather of features");
-    return dist_all_gather(dst, src, bytes);
-}
-
-static Status gather_features(Contrast *c, const int64_t *ids) {
-    Status st = gather(c, c->I_all, c->I, (size_t)(c->B * c->Q * c->Z) * sizeof(float));
-    if (st == OK) st = gather(c, c->T_all, c->T, (size_t)(c->B * c->Z) * sizeof(float));
-    if (st != OK || !c->row_id) return st;
-    BUG_ON(!ids, "contrast: image-id targets without ids");
-    c->b->upload(c->row_id, ids, (size_t)c->B * sizeof *ids);
-    c->b->sync();
-    if (dist_size() > 1) return gather(c, c->col_id, c->row_id, (size_t)c->B * sizeof *ids);
-    c->b->copy(c->col_id, c->row_id, (size_t)c->B * sizeof *ids);
-    return OK;
+    dist_name("the gather of image features");
+    Status st = dist_all_gather(c->I_all, c->I, image);
+    dist_name("the gather of text features");
+    return st == OK ? dist_all_gather(c->T_all, c->T, text) : st;
 }
 
 /* Sums a gathered gradient over ranks and adds this rank's rows to d. */
@@ -110,15 +99,18 @@ static Status backward(Contrast *c) {
     return st == OK ? take_own(c, c->dT_all, c->dT, Z) : st;
 }
 
+static const int64_t *row_ids(const Contrast *c) { return c->col_id ? c->col_id + c->first : NULL; }
+
 Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *dtemp_grad, float *loss, bool grad) {
     const Backend *b = c->b;
     int64_t B = c->B, G = c->G;
-    Status st = gather_features(c, ids);
+    Status st = gather_features(c);
     if (st != OK) return st;
+    c->col_id = ids;
     b->simmax(c->S_i2t, c->arg_i2t, c->I, c->T_all, B, G, c->Q, c->Z, G, 1);
     b->simmax(c->S_t2i, c->arg_t2i, c->I_all, c->T, G, B, c->Q, c->Z, 1, G);
-    ItcLoss l = {.rows = B, .n = G, .si = G, .sj = 1, .temp = temp, .target = c->target, .row_id = c->row_id,
-                 .col_id = c->col_id, .smoothing = c->spec.smoothing, .scale = 0.5f * c->spec.weight / (float)G};
+    ItcLoss l = {.rows = B, .n = G, .si = G, .sj = 1, .temp = temp, .target = c->target, .row_id = row_ids(c),
+                 .col_id = ids, .smoothing = c->spec.smoothing, .scale = 0.5f * c->spec.weight / (float)G};
     for (int k = 0; k < 2; k++) {
         l.S = k ? c->S_t2i : c->S_i2t;
         l.dS = grad ? (k ? c->dS_t2i : c->dS_i2t) : NULL;
@@ -132,15 +124,13 @@ Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *
     return backward(c);
 }
 
-Status contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step, int32_t *image, int32_t *text) {
-    Negatives n = {.rows = c->B, .n = c->G, .si = c->G, .sj = 1, .temp = temp, .target = c->target, .row_id = c->row_id,
-                   .col_id = c->col_id, .row_pair = c->pair, .rule = c->spec.rule, .seed = seed, .step = step};
-    n.S = c->S_t2i, n.site = SITE_NEGATIVE_IMAGE, n.out = c->negative_image, n.weights = c->weights;
+void contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step) {
+    Negatives n = {.rows = c->B, .n = c->G, .si = c->G, .sj = 1, .temp = temp, .target = c->target,
+                   .row_id = row_ids(c), .col_id = c->col_id, .row_pair = c->pair, .rule = c->spec.rule, .seed = seed,
+                   .step = step};
+    n.S = c->S_t2i, n.site = SITE_NEGATIVE_IMAGE, n.out = c->negative, n.weights = c->weights;
     c->b->negatives(&n);
-    n.S = c->S_i2t, n.site = SITE_NEGATIVE_TEXT, n.out = c->negative_text;
+    n.S = c->S_i2t, n.site = SITE_NEGATIVE_TEXT, n.out = c->negative + c->B;
     n.weights = c->weights ? c->weights + c->B * c->G : NULL;
     c->b->negatives(&n);
-    c->b->download(image, c->negative_image, (size_t)c->B * sizeof *image);
-    c->b->download(text, c->negative_text, (size_t)c->B * sizeof *text);
-    return c->b->status();
 }

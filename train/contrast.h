@@ -28,20 +28,21 @@ typedef struct {
     float *dS_i2t, *dS_t2i, *row_loss, *dtemp;               /* (B,G) twice, (2B), (2B) */
     int32_t *target;                    /* (B): first + i */
     uint32_t *pair;                     /* (B): the same, as the place of random bits */
-    int64_t *row_id, *col_id;           /* (B), (G): image ids on the device, NULL unless image-id targets are used */
-    int32_t *negative_image, *negative_text;                 /* (B) device */
+    const int64_t *col_id;              /* (G): image ids on the device, NULL unless image-id targets are used */
+    int32_t *negative;                  /* (2,B) device: images drawn for texts, texts drawn for images */
     float *weights;                     /* (2,B,G) when the caller asked for them (tests), else NULL */
 } Contrast;
 
 Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec,
-                     bool ids, bool weights);
+                     bool weights);
 void contrast_fill(Contrast *c);        /* the constant arrays; once, on real memory */
 
-/* Gathers features (and ids: host (B), NULL without), fills similarities, losses, dI, dT, and adds to dtemp_grad. *loss
- * += the sum of row losses of both directions over the local rows. `grad` false: losses only. */
+/* Gathers features, fills similarities, losses, dI, dT, and adds to dtemp_grad. *loss += the sum of row losses of both
+ * directions over the local rows. ids: of the global batch's images, (G) on the device, or NULL. `grad` false: losses
+ * only. */
 Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *dtemp_grad, float *loss, bool grad);
 
-/* Draws one image for each local text and one text for each local image; downloads them (host, global indices). */
-Status contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step, int32_t *image, int32_t *text);
+/* Draws one image for each local text and one text for each local image: global indices, on the device in c->negative. */
+void contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step);
 
 #endif

@@ -64,18 +64,44 @@ static void list_targets(Piece *c, Step *s) {
     c->lm_target = room_device(&s->room, target);
 }
 
-static const void *features_up(Step *s, const StepBatch *batch, int64_t first, int64_t n, const float **scale) {
-    const Dims *d = &s->p->d;
-    size_t row = (size_t)d->P * (size_t)d->E * (size_t)dtype_size(batch->dt);
-    const char *from = (const char *)batch->features + (size_t)first * row;
-    *scale = batch->scale ? batch->scale + first : NULL;
-    if (s->b->unified) return from;
-    s->b->upload(s->features, from, (size_t)n * row);
-    if (batch->scale) {
-        s->b->upload(s->scales, *scale, (size_t)n * sizeof(float));
-        *scale = s->scales;
+typedef struct { const char *features; const float *scale; } HostPiece;
+
+/* Pairs [first, first + n) of a batch; past its end the first piece of what comes after it, if anything is known to. */
+static HostPiece host_piece(const Step *s, const StepBatch *batch, int64_t first, bool again) {
+    size_t row = (size_t)s->p->d.P * (size_t)s->p->d.E * (size_t)dtype_size(batch->dt);
+    if (first >= s->spec.B) first = 0, batch = again ? batch : s->next;
+    if (!batch) return (HostPiece){0};
+    return (HostPiece){(const char *)batch->features + (size_t)first * row, batch->scale ? batch->scale + first : NULL};
+}
+
+typedef void CopyFn(void *dst, const void *src, size_t bytes);
+
+static void send(const Step *s, CopyFn *copy, FeatureRoom *to, HostPiece from, int64_t n, DType dt) {
+    copy(to->features, from.features, (size_t)(n * s->p->d.P * s->p->d.E) * (size_t)dtype_size(dt));
+    if (from.scale) copy(to->scale, from.scale, (size_t)n * sizeof(float));
+}
+
+/* This piece's features on the device, and the next ones on their way there beside this piece's compute: two rooms take
+ * turns. `again`: the whole batch comes once more after this pass over it. */
+static const void *features_up(Step *s, const StepBatch *batch, int64_t first, int64_t n, bool again, const float **scale) {
+    HostPiece here = host_piece(s, batch, first, false), next = host_piece(s, batch, first + n, again);
+    *scale = here.scale;
+    if (s->b->unified) return here.features;
+    FeatureRoom *other = &s->ahead[!s->turn];
+    if (other->holds == here.features) {
+        s->b->prefetch_wait();
+        s->turn = !s->turn;
+        other->holds = NULL;
+    } else {
+        send(s, s->b->upload, &s->ahead[s->turn], here, n, batch->dt);
     }
-    return s->features;
+    if (next.features) {
+        other = &s->ahead[!s->turn];
+        send(s, s->b->prefetch, other, next, n, batch->dt);
+        other->holds = next.features;
+    }
+    *scale = here.scale ? s->ahead[s->turn].scale : NULL;
+    return s->ahead[s->turn].features;
 }
 
 Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all) {
@@ -84,7 +110,6 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
     c->first = first;
     c->n = n;
     list_segments(c, s, all);
-    room_reset(&s->room);
     int count = (int)(n * (2 + (c->itg0 >= 0) + (c->itm0 >= 0)));
     Status st = wave_build(&c->wave, &s->room, d, c->seg, count, (int)n);
     if (st != OK) return st;
@@ -94,7 +119,7 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
     room_upload(&s->room);
 
     const float *scale;
-    const void *features = features_up(s, batch, first, n, &scale);
+    const void *features = features_up(s, batch, first, n, !all, &scale);
     model_image(&c->kv, t, s->p, features, batch->dt, scale, (int)n);
     c->x = model_forward(t, s->p, &c->wave, &c->kv, noise);
     Tensor text = tensor_rows(c->x, c->wave.NQ, c->wave.NT), first_rows = tape_new(t, n, d->C, s->b->elem);
@@ -160,29 +185,31 @@ static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
     return st;
 }
 
+Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs) {
+    if (c->itm0 < 0 || !pairs) return OK;
+    float k = scale * s->spec.itm / (float)pairs;
+    matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * s->p->d.Q), 1, k);
+    return negative_pairs(c, s, noise, k);
+}
+
 /* ---- generation --------------------------------------------------------------------------------------------------- */
 
-static void generation_loss(const Piece *c, Step *s, float scale) {
+void piece_generation(Piece *c, Step *s, float scale, double tokens) {
     Tape *t = &s->tape;
-    if (!c->nlm) return;
+    if (c->itg0 < 0 || !c->nlm) return;
     Tensor rows = tape_new(t, c->nlm, s->p->d.C, s->b->elem);
     op_gather(t, rows, tensor_rows(c->x, c->wave.NQ, c->wave.NT), c->lm_rows);
     Tensor h = model_lm_transform(t, s->p, rows);
     float *loss = tape_push(t, c->nlm, sizeof *loss);
-    op_lm_loss(t, loss, NULL, h, params_get(s->p, P_WORD, -1), params_get(s->p, P_LM_BIAS, -1), c->lm_target, s->spec.smoothing, scale);
+    op_lm_loss(t, loss, NULL, h, params_get(s->p, P_WORD, -1), params_get(s->p, P_LM_BIAS, -1), c->lm_target,
+               s->spec.smoothing, (float)(scale * s->spec.itg / tokens));
     t->b->sum(s->sums + SUM_ITG, loss, c->nlm, true);
 }
 
-Status piece_losses(Piece *c, Step *s, Noise noise, float scale, int64_t itm_pairs, double itg_tokens, const float *dI, const float *dT) {
-    const Dims *d = &s->p->d;
+/* ---- backward ----------------------------------------------------------------------------------------------------- */
+
+Status piece_backward(Piece *c, Step *s, const float *dI, const float *dT) {
     Tape *t = &s->tape;
-    if (c->itg0 >= 0) generation_loss(c, s, (float)(scale * s->spec.itg / itg_tokens));
-    if (c->itm0 >= 0 && itm_pairs) {
-        float k = scale * s->spec.itm / (float)itm_pairs;
-        matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * d->Q), 1, k);
-        Status st = negative_pairs(c, s, noise, k);
-        if (st != OK) return st;
-    }
     if (t->recording) {
         tape_seed(t, c->I, dI);
         tape_seed(t, c->T, dT);

@@ -17,9 +17,13 @@ typedef struct {
 /* Features to the device, image keys, wave 1 forward. `all` false: only what the contrastive loss needs. */
 Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all);
 
-/* Wave 2 and the losses of this piece; sums of row losses go to s->sums. Then, when recording, the walk back: dI and dT are
- * gradients of this piece's features. itm_pairs, itg_tokens: what the means are taken over; scale multiplies gradients. */
-Status piece_losses(Piece *c, Step *s, Noise noise, float scale, int64_t itm_pairs, double itg_tokens, const float *dI, const float *dT);
+/* The losses of this piece; sums of row losses go to s->sums. tokens, pairs: what the means are taken over; scale multiplies
+ * gradients. Matching runs wave 2, so it needs to know who was drawn; generation does not. */
+void piece_generation(Piece *c, Step *s, float scale, double tokens);
+Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs);
+
+/* The walk back over all of that; dI and dT are gradients of this piece's features. */
+Status piece_backward(Piece *c, Step *s, const float *dI, const float *dT);
 
 int64_t losses_targets(const Step *s, int64_t g);            /* words of text g that the generation loss counts */
 bool losses_is_negative(const Step *s, int64_t a, int64_t b);/* whether pairs a and b (global) may stand as a negative */

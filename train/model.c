@@ -94,11 +94,13 @@ void model_embed(Tape *t, const Params *p, Tensor x, const Wave *w, Noise noise)
 Tensor model_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *kv, Noise noise) {
     int64_t N = w->NQ + w->NT, C = p->d.C;
     Tensor x = tape_new(t, N, C, t->b->elem), other = x;
+    tape_place(t, MODEL_EMBEDDED);
     model_embed(t, p, x, w, noise);
     if (!t->recording) other = tape_new(t, N, C, t->b->elem);
     for (int l = 0; l < p->d.L; l++) {
         Tensor y = t->recording ? tape_new(t, N, C, t->b->elem) : other;
         size_t mark = arena_mark(t->step);
+        tape_place(t, l);
         Tensor qkv = model_qkv(t, p, l, x);
         model_layer(t, p, l, y, x, qkv, qkv, C, w, kv, noise);
         if (!t->recording) arena_reset(t->step, mark);       /* nobody walks back: what lay between is done with */

@@ -15,7 +15,8 @@ typedef struct { int images; Tensor kv[MAX_LAYERS]; } ImageKV;
 void model_image(ImageKV *kv, Tape *t, const Params *p, const void *features, DType dt, const float *scale, int images);
 
 /* Hidden states (NQ + NT, C) after the last layer. kv may be NULL when no segment has an image. When the tape does not record,
- * only two layers' worth of memory is used. */
+ * only two layers' worth of memory is used. Its tape_places: before layer l, l; before the embedding, MODEL_EMBEDDED. */
+enum { MODEL_EMBEDDED = -1 };
 Tensor model_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *kv, Noise noise);
 
 /* Its parts, for generation with cached keys too. model_embed: rows entering layer 0. model_qkv: (N,3C) of x. model_layer: y of

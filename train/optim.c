@@ -35,9 +35,9 @@ double schedule_lr(const Schedule *s, int64_t step) {
     BUG_ON(1, "schedule %d", (int)s->kind);
 }
 
-/* Device scratch: the sum of squares, the factor, the norm. */
-typedef struct { double sumsq; float scale, norm; } Scratch;
-size_t optim_scratch(void) { return sizeof(Scratch); }
+/* Device scratch: the factor, the norm, the sum of squares (of every rank, when each has its part). */
+typedef struct { float scale, norm; double sumsq[]; } Scratch;
+size_t optim_scratch(void) { return sizeof(Scratch) + (size_t)dist_size() * sizeof(double); }
 
 static const ParamTensor *first_bad(const Params *p) {
     const ParamTensor *bad = NULL;
@@ -62,28 +62,29 @@ static ParamRange own_part(const Params *p, const ParamRange *r) {
 
 /* Sharded: gradients were summed in the own part only, so the squares are joined here. */
 static Status join_squares(const Params *p, double *sumsq) {
-    double x;
-    p->b->download(&x, sumsq, sizeof x);
-    dist_name("the norm of the gradient");
-    Status st = dist_all_reduce_f64(&x, 1);
-    p->b->upload(sumsq, &x, sizeof x);
+    double *own = sumsq + dist_rank();
+    if (p->b->all_gather) {
+        p->b->all_gather(sumsq, own, sizeof *own);
+        return dist_arrived(p->b, "the norm of the gradient");
+    }
     p->b->sync();
-    return st;
+    dist_name("the norm of the gradient");
+    return dist_all_gather(sumsq, own, sizeof *own);
 }
 
-Status optim_norm(const Params *p, void *scratch, float clip, float *norm, const ParamTensor **bad) {
+Status optim_norm(const Params *p, void *scratch, float clip, float *norm) {
     Scratch *s = scratch;
+    double *sumsq = s->sumsq + (p->sharded ? dist_rank() : 0);
     Status st = OK;
-    p->b->zero(&s->sumsq, sizeof s->sumsq);
+    p->b->zero(sumsq, sizeof *sumsq);
     for (int i = 0; i < p->nranges; i++) {
         ParamRange r = own_part(p, &p->range[i]);
-        if (r.n) p->b->sumsq(&s->sumsq, p->g + r.at, r.n, true);
+        if (r.n) p->b->sumsq(sumsq, p->g + r.at, r.n, true);
     }
-    if (p->sharded) st = join_squares(p, &s->sumsq);
-    p->b->grad_scale(&s->scale, &s->norm, &s->sumsq, clip);
-    p->b->download(norm, &s->norm, sizeof *norm);
-    *bad = isfinite(*norm) ? NULL : first_bad(p);
-    return st == OK ? p->b->status() : st;
+    if (p->sharded) st = join_squares(p, s->sumsq);
+    p->b->grad_scale(&s->scale, &s->norm, s->sumsq, p->sharded ? dist_size() : 1, clip);
+    p->b->fetch(norm, &s->norm, sizeof *norm);
+    return st;
 }
 
 /* Every rank's part of the new weights to all, and their copies in the type of products. */
@@ -102,9 +103,9 @@ static Status share_weights(const Params *p) {
     return st;
 }
 
-Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip) {
+Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t) {
     const Scratch *s = scratch;
-    for (int i = 0; i < p->nranges && !skip; i++) {
+    for (int i = 0; i < p->nranges; i++) {
         ParamRange r = own_part(p, &p->range[i]);
         int64_t here = r.at - p->own.at;
         if (!r.n) continue;
@@ -116,11 +117,15 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
                              .c1 = (float)(1.0 - pow(a->beta1, (double)t)),
                              .c2 = (float)(1.0 - pow(a->beta2, (double)t)), .ema_decay = a->ema});
     }
-    if (p->sharded) {
+    return p->sharded ? share_weights(p) : OK;
+}
+
+void optim_end(const Params *p, bool finite, const ParamTensor **bad) {
+    if (bad) *bad = finite ? NULL : first_bad(p);
+    if (p->sharded || !finite) {
         p->b->zero(p->g, (size_t)p->total * sizeof *p->g);
-        return skip ? OK : share_weights(p);
+        return;
     }
-    for (int i = 0; i < p->n; i++) /* what no range covered: all when skipping, else frozen ones */
-        if (skip || p->tensor[i].frozen) p->b->zero(p->g + p->tensor[i].at, (size_t)p->tensor[i].n * sizeof(float));
-    return OK;
+    for (int i = 0; i < p->n; i++) /* which no range covered */
+        if (p->tensor[i].frozen) p->b->zero(p->g + p->tensor[i].at, (size_t)p->tensor[i].n * sizeof(float));
 }

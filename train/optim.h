@@ -28,12 +28,18 @@ double schedule_lr(const Schedule *s, int64_t step);         /* of step 0, 1, ..
 
 typedef struct { float beta1, beta2, eps, weight_decay, clip, ema; } AdamSpec;   /* clip 0: none; ema 0: none */
 
-/* Norm of the trainable gradients over all ranks' sum. Not finite: *bad names the first tensor that is not. */
-Status optim_norm(const Params *p, void *scratch, float clip, float *norm, const ParamTensor **bad);
-size_t optim_scratch(void); /* bytes of device scratch that optim_norm and optim_update share */
+size_t optim_scratch(void); /* bytes of device scratch that the two below share */
 
-/* One AdamW update number t (1, 2, ...) with the gradient scaled as optim_norm found; gradients become zero. skip:
- * nothing but the zeroing. With sharded state each rank updates its part and gets the rest from the others. */
-Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t, bool skip);
+/* An update is enqueued whole, before the host knows the norm: a gradient that is not finite changes nothing.
+ *
+ *     optim_norm      norm of the trainable gradients over all ranks' sum, and the factor that clips it
+ *     optim_update    AdamW number t (1, 2, ...); covered gradients become zero. Sharded: each rank updates its part and
+ *                     gets the rest from the others
+ *     (wait)          *norm, in pinned memory, is there
+ *     optim_end       finite: zeroes what is left of the gradient. Else names the first tensor that is not finite (bad
+ *                     may be NULL), and zeroes all */
+Status optim_norm(const Params *p, void *scratch, float clip, float *norm);
+Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t);
+void optim_end(const Params *p, bool finite, const ParamTensor **bad);
 
 #endif

@@ -86,8 +86,8 @@ static void lay_out(Params *p, const ParamsSpec *spec) {
         while (end < P_COUNT && table[end].block == table[k].block) end++;
         bool model = table[k].where == MODEL;
         for (int l = 0; l < (model ? 1 : p->d.L); l++) {
-            if (table[k].where == CROSS && !dims_is_cross(&p->d, l)) continue;
-            for (int j = k; j < end; j++) add_tensor(p, (ParamKind)j, model ? -1 : l, spec);
+            for (int j = k; j < end; j++)
+                if (table[j].where != CROSS || dims_is_cross(&p->d, l)) add_tensor(p, (ParamKind)j, model ? -1 : l, spec);
         }
         k = end;
     }
@@ -166,6 +166,12 @@ Param params_joined(const Params *p, ParamKind first, ParamKind last, int layer,
     for (const ParamTensor *t = a; t <= z; t++)
         v.frozen = v.frozen && t->frozen; /* all of them, or the product is needed */
     return v;
+}
+
+DistPart params_layer(const Params *p, int layer) {
+    const ParamTensor *a = tensor_of(p, P_SELF_Q_W, layer), *z = a;
+    while (z[1].layer == layer && z[1].kind < P_CROSS_K_W) z++;
+    return (DistPart){a->at, z->at + z->n - a->at};
 }
 
 const ParamTensor *params_find(const Params *p, const char *name) {

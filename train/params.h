@@ -13,7 +13,7 @@
 #include "train/dims.h"
 
 /* where: MODEL once; LAYER in every layer; CROSS in layers with cross-attention; the number is a block: rows of one block
- * stand together layer by layer. join: starts right behind the row before it (else at a multiple of 64 elements).
+ * stand together layer by layer (so all of a layer is one range, whose gradient is finished at one moment). join: starts right behind the row before it (else at a multiple of 64 elements).
  * start: NORMAL std, ZEROS, ONES, LINEAR U(-1/sqrt(in), 1/sqrt(in)), TEMP 0.07, COPY of the row `from` of the same layer.
  *
  *    id             name                                                               shape where  block join start   from */
@@ -45,12 +45,12 @@
     X(QFFN_OUT_B,   "Qformer.bert.encoder.layer.%d.output_query.dense.bias",            "C",  LAYER, 1, 0, COPY,   FFN_OUT_B) \
     X(QFFN_LN_W,    "Qformer.bert.encoder.layer.%d.output_query.LayerNorm.weight",      "C",  LAYER, 1, 0, COPY,   FFN_LN_W) \
     X(QFFN_LN_B,    "Qformer.bert.encoder.layer.%d.output_query.LayerNorm.bias",        "C",  LAYER, 1, 0, COPY,   FFN_LN_B) \
-    X(CROSS_Q_W,    "Qformer.bert.encoder.layer.%d.crossattention.self.query.weight",   "CC", CROSS, 2, 0, NORMAL, 0) \
-    X(CROSS_Q_B,    "Qformer.bert.encoder.layer.%d.crossattention.self.query.bias",     "C",  CROSS, 2, 0, ZEROS,  0) \
-    X(CROSS_O_W,    "Qformer.bert.encoder.layer.%d.crossattention.output.dense.weight", "CC", CROSS, 2, 0, NORMAL, 0) \
-    X(CROSS_O_B,    "Qformer.bert.encoder.layer.%d.crossattention.output.dense.bias",   "C",  CROSS, 2, 0, ZEROS,  0) \
-    X(CROSS_LN_W,   "Qformer.bert.encoder.layer.%d.crossattention.output.LayerNorm.weight", "C", CROSS, 2, 0, ONES, 0) \
-    X(CROSS_LN_B,   "Qformer.bert.encoder.layer.%d.crossattention.output.LayerNorm.bias",   "C", CROSS, 2, 0, ZEROS, 0) \
+    X(CROSS_Q_W,    "Qformer.bert.encoder.layer.%d.crossattention.self.query.weight",   "CC", CROSS, 1, 0, NORMAL, 0) \
+    X(CROSS_Q_B,    "Qformer.bert.encoder.layer.%d.crossattention.self.query.bias",     "C",  CROSS, 1, 0, ZEROS,  0) \
+    X(CROSS_O_W,    "Qformer.bert.encoder.layer.%d.crossattention.output.dense.weight", "CC", CROSS, 1, 0, NORMAL, 0) \
+    X(CROSS_O_B,    "Qformer.bert.encoder.layer.%d.crossattention.output.dense.bias",   "C",  CROSS, 1, 0, ZEROS,  0) \
+    X(CROSS_LN_W,   "Qformer.bert.encoder.layer.%d.crossattention.output.LayerNorm.weight", "C", CROSS, 1, 0, ONES, 0) \
+    X(CROSS_LN_B,   "Qformer.bert.encoder.layer.%d.crossattention.output.LayerNorm.bias",   "C", CROSS, 1, 0, ZEROS, 0) \
     X(CROSS_K_W,    "Qformer.bert.encoder.layer.%d.crossattention.self.key.weight",     "CE", CROSS, 3, 1, NORMAL, 0) \
     X(CROSS_V_W,    "Qformer.bert.encoder.layer.%d.crossattention.self.value.weight",   "CE", CROSS, 3, 1, NORMAL, 0) \
     X(CROSS_K_B,    "Qformer.bert.encoder.layer.%d.crossattention.self.key.bias",       "C",  CROSS, 4, 1, ZEROS,  0) \
@@ -116,6 +116,7 @@ void params_close(Params *p);
 
 Param params_get(const Params *p, ParamKind k, int layer);                   /* one tensor; layer -1 for MODEL rows */
 Param params_joined(const Params *p, ParamKind first, ParamKind last, int layer, int last_layer);   /* joined rows as one matrix */
+DistPart params_layer(const Params *p, int layer);           /* where all of a layer stands but its image keys and values */
 const ParamTensor *params_find(const Params *p, const char *name);           /* also under its aliases; NULL when unknown */
 
 /* Start values (training.md 8): std for NORMAL rows. Deterministic in seed, independent of layout and device. */

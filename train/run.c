@@ -47,6 +47,12 @@ static Status measure_peak(Run *r) {
     return b->status();
 }
 
+static void *pinned_alloc(void *ctx, size_t bytes) {
+    void *p = NULL;
+    return ((const Backend *)ctx)->host_alloc(&p, bytes) == OK ? p : NULL;
+}
+static void pinned_release(void *ctx, void *p) { ((const Backend *)ctx)->host_release(p); }
+
 static void loader_spec(const Run *r, LoaderSpec *s) {
     const Options *o = r->o;
     *s = (LoaderSpec){.split = opt_str(o, "data.train_split"),
@@ -56,6 +62,10 @@ static void loader_spec(const Run *r, LoaderSpec *s) {
                       .threads = (int)opt_int(o, "data.threads"), .queue = (int)opt_int(o, "data.queue"),
                       .verify_crc = opt_bool(o, "data.verify_crc"), .wp = r->wp, .max_tokens = r->d.T,
                       .max_words = (int)opt_int(o, "data.max_words"), .prompt = opt_str(o, "data.prompt")};
+    if (r->b->unified) return;                               /* ordinary memory */
+    s->alloc = pinned_alloc;
+    s->release = pinned_release;
+    s->ctx = (void *)(uintptr_t)r->b;
 }
 
 static Status open_data(Run *r) {
@@ -149,6 +159,10 @@ Status run_open(Run *r, const Options *o) {
 
 void run_close(Run *r) {
     log_close(r->log);
+    if (r->b) {                                              /* nothing on its way may outlive its memory */
+        dist_close_device(r->b);
+        r->b->sync();
+    }
     loader_close(r->loader);
     encoder_close(&r->encoder);
     evalset_close(&r->evalset);
@@ -156,7 +170,6 @@ void run_close(Run *r) {
     if (r->val != r->train) set_close(r->val);
     set_close(r->train);
     wp_close(r->wp);
-    if (r->b) backend_close(r->b);
     *r = (Run){0};
 }
 
@@ -217,23 +230,29 @@ static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
     return strcmp(policy, "rollback") == 0 ? run_rollback(r) : OK;
 }
 
+StepBatch run_batch(const Batch *b) {
+    return (StepBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
+                       .dt = b->dtype};
+}
+
 static Status one_step(Run *r) {
     const Batch *b;
     LogStep s = log_blank(r->step + 1);
     Status st = loader_next(r->loader, &b, &s.wait_s);
     if (st != OK) return st;
-    StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
-                    .dt = b->dtype};
+    const Batch *ready = r->b->unified ? NULL : loader_peek(r->loader);
+    StepBatch sb = run_batch(b), next = ready ? run_batch(ready) : sb;
     StepLosses l;
-    float norm = 0;
     const ParamTensor *bad = NULL;
     double flops = r->t.step.tape.flops, lr = schedule_lr(&r->schedule, r->step);
-    st = step_losses(&r->t.step, &sb, (uint32_t)r->step, 1.0f, true, &l);
-    if (st == OK) st = optim_norm(&r->t.params, r->t.scratch, r->adam.clip, &norm, &bad);
-    bool skip = !isfinite(norm) || !isfinite(l.loss);
+    st = step_run(&r->t.step, &sb, ready ? &next : NULL, (uint32_t)r->step, 1.0f, true);
+    if (st == OK) st = optim_norm(&r->t.params, r->t.scratch, r->adam.clip, r->t.norm);
+    if (st == OK) st = optim_update(&r->t.params, r->t.scratch, &r->adam, lr, r->updates + 1);
+    if (st == OK) st = step_read(&r->t.step, &l);
+    bool skip = st == OK && !(isfinite(*r->t.norm) && isfinite(l.loss));
     if (st == OK) {
-        if (!skip) r->updates++;
-        st = optim_update(&r->t.params, r->t.scratch, &r->adam, lr, r->updates, skip);
+        r->updates += isfinite(*r->t.norm);
+        optim_end(&r->t.params, isfinite(*r->t.norm), &bad);
         if (skip) st = not_finite(r, bad, &l);
         else r->bad_in_row = 0;
     }
@@ -241,12 +260,10 @@ static Status one_step(Run *r) {
     loader_release(r->loader, b);
     if (st != OK) return st;
     r->step++;
-    if (!skip) s.loss = l.loss, s.itc = l.itc, s.itm = l.itm, s.itg = l.itg, s.grad_norm = norm;
+    if (!skip) s.loss = l.loss, s.itc = l.itc, s.itm = l.itm, s.itg = l.itg, s.grad_norm = *r->t.norm;
     s.lr = lr, s.skipped = (double)r->skipped, s.epoch = (double)epoch, s.pairs = (double)pairs;
     s.flops = r->t.step.tape.flops - flops;
-    float temp;
-    r->b->download(&temp, params_get(&r->t.params, P_TEMP, -1).w, sizeof temp);
-    s.temp = temp;
+    s.temp = l.temp;
     return log_step(r->log, &s);
 }
 

@@ -6,7 +6,14 @@
  *
  * With micro > 1 the batch of B pairs runs in pieces: features of all pieces first (forward only), then each piece
  * again, recording; a negative pair belongs to the piece (or rank) that owns its image. That changes memory, not
- * mathematics. Reading order: step.c (the whole machine), losses.c (waves and losses of a piece), contrast.c, optim.c.
+ * mathematics.
+ *
+ * The host runs ahead of the device and waits for it twice a step: in the middle for who was drawn (wave 2 is packed by
+ * the lengths of those texts), while the device has the generation loss to do, so that it never stands still; and in
+ * step_read, which comes after the optimizer was enqueued. Sums of gradients over ranks run beside the backward sweep,
+ * layer by layer; features of the next piece or batch travel beside this one's compute.
+ *
+ * Reading order: step.c (the whole machine), losses.c (waves and losses of a piece), contrast.c, optim.c.
  */
 #ifndef QF_STEP_H
 #define QF_STEP_H
@@ -37,8 +44,17 @@ typedef struct {
 typedef struct {
     double loss, itc, itm, itg;         /* weighted sum; means over the global batch */
     int64_t itm_pairs, itg_tokens;      /* over all ranks */
+    float temp;                         /* the temperature as it is now, after an update if one was enqueued */
     int bad_rank;                       /* the first whose own losses are not finite; -1: none */
 } StepLosses;
+
+enum { SUM_ITC, SUM_ITM, SUM_ITG, SUM_COUNT };
+
+/* What step_read reads, in pinned memory. */
+typedef struct { float sums[SUM_COUNT], temp; } StepReport;
+
+/* Device room for one piece's features and scales (unified: unused). holds: the host's features on their way here. */
+typedef struct { void *features; float *scale; const void *holds; } FeatureRoom;
 
 typedef struct Step {
     const Backend *b;
@@ -53,18 +69,28 @@ typedef struct Step {
     /* the texts of all ranks, and who was drawn for whom: host, by global index */
     int32_t *ids, *len, *negative_image, *negative_text;
     int64_t *image_id;
-    void *features;                     /* device room for one piece's features and scales (unified: unused) */
-    float *scales;
+    FeatureRoom ahead[2];
+    int turn;                           /* which of them holds this piece's */
+    const StepBatch *next;              /* what comes after this batch, when that is known */
     float *sums;                        /* device: SUM_COUNT running sums of row losses */
+    int64_t summed_lo, summed_hi;       /* gradients [lo, hi) are being summed over ranks already */
+    /* of the step under way, until it is read */
+    int32_t *drawn;                     /* pinned (2B): contrast's negatives */
+    StepReport *report;
+    int64_t itm_pairs, itg_tokens;
+    double itg_over;
+    uint32_t number;
 } Step;
-
-enum { SUM_ITC, SUM_ITM, SUM_ITG, SUM_COUNT };
 
 Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, const StepSpec *spec);
 void step_close(Step *s);
 
-/* Losses of the batch; with `grad` their gradient times `scale` is added to the parameters' and the whole summed over
- * ranks (so with several ranks one call an update). `step` is where random bits come from. */
+/* Enqueues losses of the batch; with `grad` their gradient times `scale` is added to the parameters' and the whole
+ * summed over ranks (so with several ranks one call an update). `step` is where random bits come from. The batch's
+ * memory must stay until step_read, which waits; step_losses is both. next: the batch of the coming step, in pinned
+ * memory and left alone until then, or NULL: its features travel meanwhile. */
+Status step_run(Step *s, const StepBatch *batch, const StepBatch *next, uint32_t step, float scale, bool grad);
+Status step_read(Step *s, StepLosses *out);
 Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, bool grad, StepLosses *out);
 
 /* The largest batch a plan allows for: every caption `tokens` long. On measuring arenas and the null backend,

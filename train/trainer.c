@@ -1,6 +1,7 @@
 /* trainer: see trainer.h. */
 #include "train/trainer.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* Everything a training step takes from the run arena, in order; `t` has its backend and arenas. */
@@ -50,6 +51,9 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
     if (st == OK) st = arena_open(&t->run, "run's", b, plan.weights + plan.state + plan.buffers);
     if (st == OK) st = arena_open(&t->stepmem, "step's", b, plan.step);
     if (st == OK) st = build(t, spec);
+    void *pinned = NULL;
+    if (st == OK) st = b->host_alloc(&pinned, sizeof *t->norm);
+    t->norm = pinned;
     t->plan = plan;
     if (st == ERR_MEMORY)
         err_context(st,
@@ -63,10 +67,19 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
     return st;
 }
 
+Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad) {
+    Status st = optim_norm(&t->params, t->scratch, a->clip, t->norm);
+    if (st == OK) st = optim_update(&t->params, t->scratch, a, lr, number);
+    t->b->fetch_wait();
+    optim_end(&t->params, isfinite(*t->norm), bad);
+    return st == OK ? t->b->status() : st;
+}
+
 void trainer_close(Trainer *t) {
     step_close(&t->step);
     params_close(&t->params);
     if (t->b) {
+        if (t->norm) t->b->host_release(t->norm);
         arena_close(&t->stepmem, t->b);
         arena_close(&t->run, t->b);
     }

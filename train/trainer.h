@@ -28,12 +28,16 @@ typedef struct {
     Params params;
     Step step;
     void *scratch;                      /* of optim_norm and optim_update */
+    float *norm;                        /* pinned: where optim_norm leaves it */
     Plan plan;
 } Trainer;
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec);
 Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec);   /* weights are zero: init or load them */
 void trainer_close(Trainer *t);
+
+/* A whole update, waited for: what optim.h offers in three parts. The norm is then in *t->norm. */
+Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad);
 
 static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }
 

@@ -30,8 +30,7 @@ static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
         StepLosses one;
         st = loader_next(l, &b, NULL);
         if (st != OK || !b) break;
-        StepBatch sb = {.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
-                        .dt = b->dtype};
+        StepBatch sb = run_batch(b);
         st = step_losses(&r->t.step, &sb, (uint32_t)b->step, 1.0f, false, &one);
         mean->loss += one.loss, mean->itc += one.itc, mean->itm += one.itm, mean->itg += one.itg;
         ++*batches;

@@ -34,7 +34,7 @@ void room_close(WaveRoom *r) {
     *r = (WaveRoom){0};
 }
 
-void room_reset(WaveRoom *r) { r->used = 0; }
+void room_reset(WaveRoom *r) { r->used = r->sent = 0; }
 
 void *room_take(WaveRoom *r, size_t count, size_t size) {
     size_t bytes = rounded(count * size);
@@ -47,7 +47,8 @@ void *room_take(WaveRoom *r, size_t count, size_t size) {
 void *room_device(const WaveRoom *r, const void *host) { return r->device + ((const char *)host - r->host); }
 
 void room_upload(WaveRoom *r) {
-    if (!r->b->unified && r->used) r->b->upload(r->device, r->host, r->used);
+    if (!r->b->unified && r->used > r->sent) r->b->upload(r->device + r->sent, r->host + r->sent, r->used - r->sent);
+    r->sent = r->used;
 }
 
 /* Rows by the value of key[0..n): distinct values, where each one's rows begin, the rows. Counting sort, stable. */

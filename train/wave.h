@@ -39,7 +39,7 @@ typedef struct {
 typedef struct {
     const Backend *b;
     char *host, *device;                /* the same when the backend is unified */
-    size_t size, used;
+    size_t size, used, sent;            /* sent: what the device has already */
     bool plain;                         /* host memory from malloc: when measuring */
     int32_t *count;                     /* (most distinct + 1) counting sort */
     int32_t counts;
@@ -51,7 +51,7 @@ void room_close(WaveRoom *r);
 void room_reset(WaveRoom *r);
 void *room_take(WaveRoom *r, size_t count, size_t size);                     /* host memory; fill, then room_device it */
 void *room_device(const WaveRoom *r, const void *host);                      /* the same place on the device */
-void room_upload(WaveRoom *r);
+void room_upload(WaveRoom *r);                               /* what was taken since the last time; memory stays until room_reset */
 
 /* Fills q0 and t0 of the n segments and *w. Keys of image i are rows [i P, (i+1) P) of the image side, `images` in all.
  * At most one text may see a segment's queries. room_upload afterwards, once for all waves built since room_reset. */

@@ -127,7 +127,7 @@ void FN(cast)(void *dst, DType dt, const void *src, DType t, int64_t n);
 void FN(axpy)(float *y, const float *x, float a, int64_t n);
 void FN(sum)(float *out, const float *x, int64_t n, bool add);
 void FN(sumsq)(double *out, const float *g, int64_t n, bool add);
-void FN(grad_scale)(float *scale, float *norm_out, const double *sumsq, float max_norm);
+void FN(grad_scale)(float *scale, float *norm_out, const double *sumsq, int n, float max_norm);
 void FN(adamw)(const AdamW *a);
 
 extern const Backend backend_cpu_f32, backend_cpu_bf16;

@@ -23,8 +23,10 @@ void FN(sumsq)(double *out, const float *g, int64_t n, bool add) {
     out[0] = total;
 }
 
-void FN(grad_scale)(float *scale, float *norm_out, const double *sumsq, float max_norm) {
-    double norm = sqrt(*sumsq);
+void FN(grad_scale)(float *scale, float *norm_out, const double *sumsq, int n, float max_norm) {
+    double norm = 0;
+    for (int i = 0; i < n; i++) norm += sumsq[i];
+    norm = sqrt(norm);
     *norm_out = (float)norm;
     bool clip = max_norm > 0.0f && norm > (double)max_norm;
     *scale = !isfinite(norm) ? 0.0f : clip ? (float)((double)max_norm / norm) : 1.0f;
@@ -36,20 +38,17 @@ void FN(adamw)(const AdamW *a) {
     float scale = *a->gscale, decay = 1.0f - a->lr * a->weight_decay, step = a->lr / a->c1, inv_c2 = 1.0f / a->c2;
     float b1 = a->beta1, b2 = a->beta2, d1 = 1.0f - b1, d2 = 1.0f - b2, eps = a->eps, e = 1.0f - a->ema_decay;
     int64_t n = a->n, nb = (n + BLOCK - 1) / BLOCK;
+    if (scale == 0.0f) return;
 #pragma omp parallel for schedule(static) if (PARALLEL(4 * n))
     for (int64_t b = 0; b < nb; b++) {
         int64_t i0 = b * BLOCK, i1 = MIN(n, i0 + BLOCK);
-        if (scale != 0.0f) {
 #pragma omp simd
-            for (int64_t i = i0; i < i1; i++) {
-                float gi = g[i] * scale, mi = fmadd(b1, m[i], d1 * gi), vi = fmadd(b2, v[i], d2 * gi * gi);
-                m[i] = mi;
-                v[i] = vi;
-                p[i] = fmadd(p[i], decay, -(step * mi / (sqrtf(vi * inv_c2) + eps)));
-                g[i] = 0.0f;
-            }
-        } else {
-            memset(g + i0, 0, (size_t)(i1 - i0) * sizeof(float));
+        for (int64_t i = i0; i < i1; i++) {
+            float gi = g[i] * scale, mi = fmadd(b1, m[i], d1 * gi), vi = fmadd(b2, v[i], d2 * gi * gi);
+            m[i] = mi;
+            v[i] = vi;
+            p[i] = fmadd(p[i], decay, -(step * mi / (sqrtf(vi * inv_c2) + eps)));
+            g[i] = 0.0f;
         }
         if (copy) {
 #pragma omp simd

@@ -3,18 +3,18 @@
  *
  * One communicator, used from the communication stream only. An operation starts when the compute enqueued before it is
  * done, and compute after all_reduce_wait() (for all_gather: after the call) sees its result; events order the streams,
- * the host never waits. Gradients go as f32, or as bf16 (half the bytes; each rank's part is rounded once, NCCL adds in
+ * the host never waits: sums of ranges of the gradient run beside the backward sweep that makes the next ones. Gradients go as f32, or as bf16 (half the bytes; each rank's part is rounded once, NCCL adds in
  * f32 and rounds at each hop) through a staging buffer of WS_COMM bytes, piece by piece.
  *
  * An error that NCCL finds by itself (a peer that died, a broken link) comes out of status(); aborting a collective
- * that hangs is the caller's decision: comm_close() after a failure aborts instead of waiting. */
+ * that hangs is the caller's decision: comm_close(true) aborts instead of waiting. */
 #include <nccl.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
 
 #define NCCL_LIST(X)                                                                                                   \
-    X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) X(ncclCommAbort) X(ncclAllReduce) X(ncclAllGather)       \
+    X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) X(ncclCommAbort) X(ncclAllReduce) X(ncclReduce) X(ncclAllGather)       \
     X(ncclCommGetAsyncError) X(ncclGetErrorString) X(ncclGetLastError)
 
 static struct {
@@ -80,9 +80,9 @@ Status cuda_comm_open(const void *id, int rank, int ranks) {
                    nccl.ncclGetErrorString(r), nccl.ncclGetLastError(NULL));
 }
 
-void cuda_comm_close(void) {
+void cuda_comm_close(bool abort) {
     if (!my.comm) return;
-    if (cuda_failed()) {
+    if (abort || cuda_failed()) {
         nccl.ncclCommAbort(my.comm);
     } else {
         cuda_ok(cudaStreamSynchronize(cuda.comm), "comm_close");
@@ -106,23 +106,41 @@ static bool follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const
     return cuda_ok(cudaEventRecord(by, first), what) && cuda_ok(cudaStreamWaitEvent(later, by, 0), what);
 }
 
-void cuda_all_reduce(float *x, int64_t n, bool bf16_wire) {
-    if (my.ranks < 2 || !n) return;
-    BUG_ON(!my.comm, "all_reduce before comm_open");
-    if (!follow(cuda.comm, cuda.compute, my.compute_at, "all_reduce")) return;
-    if (!bf16_wire) {
-        ok(nccl.ncclAllReduce(x, x, (size_t)n, ncclFloat32, ncclSum, my.comm, cuda.comm), "all_reduce");
-        return;
-    }
+/* Sum of x(n) in place, to every rank (root < 0) or to one. */
+static bool sum(void *x, int64_t n, ncclDataType_t type, int root) {
+    if (root < 0) return ok(nccl.ncclAllReduce(x, x, (size_t)n, type, ncclSum, my.comm, cuda.comm), "a sum over ranks");
+    return ok(nccl.ncclReduce(x, x, (size_t)n, type, ncclSum, root, my.comm, cuda.comm), "a sum over ranks to one");
+}
+
+static bool sum_range(float *x, int64_t n, int root, bool bf16_wire) {
+    if (!bf16_wire) return sum(x, n, ncclFloat32, root);
     BUG_ON(!cuda.workspace, "cuda: all_reduce before set_workspace");
     char *stage = cuda.workspace + WS_COMPUTE;
     for (int64_t at = 0, piece; at < n; at += piece) {
         piece = n - at < WS_COMM / 2 ? n - at : WS_COMM / 2;
         cuda_cast_on(cuda.comm, stage, DT_BF16, x + at, DT_F32, piece);
-        if (!ok(nccl.ncclAllReduce(stage, stage, (size_t)piece, ncclBfloat16, ncclSum, my.comm, cuda.comm),
-                "all_reduce"))
-            return;
-        cuda_cast_on(cuda.comm, x + at, DT_F32, stage, DT_BF16, piece);
+        if (!sum(stage, piece, ncclBfloat16, root)) return false;
+        if (root < 0 || root == my.rank) cuda_cast_on(cuda.comm, x + at, DT_F32, stage, DT_BF16, piece);
+    }
+    return true;
+}
+
+static bool begin(int64_t n, const char *what) {
+    if (my.ranks < 2 || !n) return false;
+    BUG_ON(!my.comm, "%s before comm_open", what);
+    return follow(cuda.comm, cuda.compute, my.compute_at, what);
+}
+
+void cuda_all_reduce(float *x, int64_t n, bool bf16_wire) {
+    if (begin(n, "all_reduce")) sum_range(x, n, -1, bf16_wire);
+}
+
+void cuda_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, bool bf16_wire) {
+    if (!begin(n, "reduce_parts")) return;
+    for (int64_t end = at + n, next; at < end; x += next - at, at = next) {
+        next = (at / part + 1) * part;
+        if (next > end) next = end;
+        if (!sum_range(x, next - at, (int)(at / part), bf16_wire)) return;
     }
 }
 

@@ -89,7 +89,7 @@ void cuda_cast_on(cudaStream_t s, void *dst, DType dt, const void *src, DType st
 void cuda_axpy(float *y, const float *x, float a, int64_t n);
 void cuda_sum(float *out, const float *x, int64_t n, bool add);
 void cuda_sumsq(double *out, const float *g, int64_t n, bool add);
-void cuda_grad_scale(float *scale, float *norm_out, const double *sumsq, float max_norm);
+void cuda_grad_scale(float *scale, float *norm_out, const double *sumsq, int n, float max_norm);
 
 /* dst[k][c] += sum over p < parts of partial[(k parts + p) stride + c], c < C, for up to three k; a NULL dst is left
  * out. In order of p: the second half of every sum over rows. */
@@ -110,8 +110,9 @@ Status cuda_attention_cudnn(bool on);
 Status cuda_comm_open(const void *id, int rank, int ranks);
 Status cuda_comm_id(void *id, size_t bytes);
 void cuda_all_reduce(float *x, int64_t n, bool bf16_wire);
+void cuda_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, bool bf16_wire);
 void cuda_all_reduce_wait(void);
 void cuda_all_gather(void *dst, const void *src, size_t bytes_a_rank);
-void cuda_comm_close(void);
+void cuda_comm_close(bool abort);
 
 #endif

@@ -42,7 +42,7 @@ static struct {
     unsigned launches;
     const char *range[RANGES]; /* mark()s that are open, for messages */
     int depth;
-    cudaEvent_t compute_at, copy_at;
+    cudaEvent_t compute_at, copy_at, fetched;
 } me = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- what went wrong ------------------------------------------------------------------------------------------- */
@@ -192,6 +192,13 @@ static void cuda_download(void *dst, const void *src, size_t bytes) {
     cuda_ok(cudaStreamSynchronize(cuda.compute), "download");
 }
 
+static void cuda_fetch(void *dst, const void *src, size_t bytes) {
+    if (cuda_failed()) memset(dst, 0, bytes);
+    move(dst, src, bytes, cudaMemcpyDeviceToHost, "fetch");
+    cuda_ok(cudaEventRecord(me.fetched, cuda.compute), "fetch");
+}
+static void cuda_fetch_wait(void) { cuda_ok(cudaEventSynchronize(me.fetched), "the work before a fetch"); }
+
 /* `later` continues after what `first` holds now. */
 static void follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const char *what) {
     if (cuda_ok(cudaEventRecord(by, first), what)) cuda_ok(cudaStreamWaitEvent(later, by, 0), what);
@@ -227,14 +234,15 @@ static void cuda_mark(const char *name) {
 #define COMMON                                                                                                         \
     .name = "cuda", .unified = false, .alloc = cuda_alloc, .release = cuda_release, .host_alloc = cuda_host_alloc,     \
     .host_release = cuda_host_release, .set_workspace = cuda_set_workspace, .workspace = (size_t)WS_COMPUTE + WS_COMM, \
-    .zero = cuda_zero, .copy = cuda_copy, .upload = cuda_upload, .download = cuda_download, .prefetch = cuda_prefetch, \
-    .prefetch_wait = cuda_prefetch_wait, .sync = cuda_sync, .status = cuda_status, .mark = cuda_mark,                  \
+    .zero = cuda_zero, .copy = cuda_copy, .upload = cuda_upload, .download = cuda_download, .fetch = cuda_fetch,       \
+    .fetch_wait = cuda_fetch_wait, .prefetch = cuda_prefetch, .prefetch_wait = cuda_prefetch_wait, .sync = cuda_sync,  \
+    .status = cuda_status, .mark = cuda_mark,                                                                          \
     .unfold = cuda_unfold, .simmax = cuda_simmax, .simmax_bwd_image = cuda_simmax_bwd_image,                           \
     .simmax_bwd_text = cuda_simmax_bwd_text, .itc_loss = cuda_itc_loss, .negatives = cuda_negatives,                   \
     .xent = cuda_xent, .cast = cuda_cast, .axpy = cuda_axpy, .sum = cuda_sum, .sumsq = cuda_sumsq,                     \
     .grad_scale = cuda_grad_scale, .comm_open = cuda_comm_open, .comm_id = cuda_comm_id,                               \
-    .all_reduce = cuda_all_reduce, .all_reduce_wait = cuda_all_reduce_wait, .all_gather = cuda_all_gather,             \
-    .comm_close = cuda_comm_close
+    .all_reduce = cuda_all_reduce, .reduce_parts = cuda_reduce_parts, .all_reduce_wait = cuda_all_reduce_wait,         \
+    .all_gather = cuda_all_gather, .comm_close = cuda_comm_close, .use_cudnn = cuda_attention_cudnn
 
 #define TYPED(P)                                                                                                       \
     .gemm = P##gemm, .colsum = P##colsum, .gelu = P##gelu, .gelu_bwd = P##gelu_bwd, .add_norm = P##add_norm,           \
@@ -299,6 +307,7 @@ static Status open_device(int local_rank) {
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.comm, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.compute_at, cudaEventDisableTiming);
     if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.copy_at, cudaEventDisableTiming);
+    if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.fetched, cudaEventDisableTiming);
     if (e != cudaSuccess)
         return err_set(ERR_DEVICE, "GPU %d (%s) cannot be used: %s (%s)", cuda.device, cuda.name, cudaGetErrorString(e),
                        cudaGetErrorName(e));

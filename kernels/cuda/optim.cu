@@ -26,25 +26,23 @@ template <int W, class T> static __global__ __launch_bounds__(THREADS) void adam
     if (i >= a.n) return;
     constexpr bool four = W == 4;
     float scale = *a.gscale, decay = 1.0f - a.lr * a.weight_decay, step = a.lr / a.c1, inv_c2 = 1.0f / a.c2;
+    if (scale == 0) return;
     float p[4], g[4], m[4], v[4];
     load(p, a.p, i, four);
-    if (scale != 0) {
-        load(g, a.g, i, four);
-        load(m, a.m, i, four);
-        load(v, a.v, i, four);
+    load(g, a.g, i, four);
+    load(m, a.m, i, four);
+    load(v, a.v, i, four);
 #pragma unroll
-        for (int e = 0; e < W; e++) {
-            float gs = g[e] * scale;
-            m[e] = a.beta1 * m[e] + (1.0f - a.beta1) * gs;
-            v[e] = a.beta2 * v[e] + (1.0f - a.beta2) * gs * gs;
-            p[e] = p[e] * decay - step * m[e] / (sqrtf(v[e] * inv_c2) + a.eps);
-        }
-        store(a.p, i, p, four);
-        store(a.m, i, m, four);
-        store(a.v, i, v, four);
+    for (int e = 0; e < W; e++) {
+        float gs = g[e] * scale;
+        m[e] = a.beta1 * m[e] + (1.0f - a.beta1) * gs;
+        v[e] = a.beta2 * v[e] + (1.0f - a.beta2) * gs * gs;
+        p[e] = p[e] * decay - step * m[e] / (sqrtf(v[e] * inv_c2) + a.eps);
+        g[e] = 0;
     }
-#pragma unroll
-    for (int e = 0; e < W; e++) g[e] = 0;
+    store(a.p, i, p, four);
+    store(a.m, i, m, four);
+    store(a.v, i, v, four);
     store(a.g, i, g, four);
     if (a.copy && four) st4((T *)a.copy + i, p);
     else if (a.copy) st1((T *)a.copy + i, p[0]);
@@ -123,13 +121,15 @@ void cuda_sumsq(double *out, const float *g, int64_t n, bool add) {
     cuda_launched("sumsq");
 }
 
-static __global__ void grad_scale_kernel(float *scale, float *norm_out, const double *sumsq, float max_norm) {
-    double norm = sqrt(*sumsq);
+static __global__ void grad_scale_kernel(float *scale, float *norm_out, const double *sumsq, int n, float max_norm) {
+    double norm = 0;
+    for (int i = 0; i < n; i++) norm += sumsq[i];
+    norm = sqrt(norm);
     *norm_out = (float)norm;
     *scale = !isfinite(norm) ? 0.0f : max_norm > 0 && norm > (double)max_norm ? (float)((double)max_norm / norm) : 1.0f;
 }
 
-void cuda_grad_scale(float *scale, float *norm_out, const double *sumsq, float max_norm) {
-    grad_scale_kernel<<<1, 1, 0, cuda.compute>>>(scale, norm_out, sumsq, max_norm);
+void cuda_grad_scale(float *scale, float *norm_out, const double *sumsq, int n, float max_norm) {
+    grad_scale_kernel<<<1, 1, 0, cuda.compute>>>(scale, norm_out, sumsq, n, max_norm);
     cuda_launched("grad_scale");
 }

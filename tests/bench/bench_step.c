@@ -98,14 +98,9 @@ int main(int argc, char **argv) {
     double best = INFINITY, total = 0, cpu0 = 0;
     for (int i = 0; i <= steps; i++) {                       /* the first step is not counted */
         double before = t.step.tape.flops, at = now();
-        float norm;
-        const ParamTensor *bad;
         if (i == 1) cpu0 = (double)clock() / CLOCKS_PER_SEC;
         check(step_losses(&t.step, &batch, (uint32_t)i, 1, true, &l));
-        check(optim_norm(&t.params, t.scratch, 0, &norm, &bad));
-        optim_update(&t.params, t.scratch, &adam, 1e-4, i + 1, false);
-        b->sync();
-        check(b->status());
+        check(trainer_update(&t, &adam, 1e-4, i + 1, NULL));
         at = now() - at;
         if (i) best = fmin(best, at), total += at;
         t.plan.flops = t.step.tape.flops - before;
