@@ -17,9 +17,6 @@
 
 #include "kernels/backend.h"
 
-/* kernels/cuda/cudnn.c, in a build that has it. */
-Status cuda_attention_cudnn(bool on) __attribute__((weak));
-
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 static const Backend *gpu, *cpu;
@@ -258,13 +255,12 @@ static void test_cudnn(void **state) {
         {"users", users, COUNT(users), 2, 64, 0.1f, false},
         {"texts", texts, COUNT(texts), 1, 64, 0, false},
     };
-    if (!cuda_attention_cudnn) skip();
-    if (cuda_attention_cudnn(true) != OK) {
+    if (gpu->use_cudnn(true) != OK) {
         print_message("%s\n", err_message());
         skip();
     }
     for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
-    assert_int_equal(cuda_attention_cudnn(false), OK);
+    assert_int_equal(gpu->use_cudnn(false), OK);
 }
 
 /* ---- streams --------------------------------------------------------------------------------------------------- */

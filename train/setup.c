@@ -12,9 +12,10 @@ Status setup_backend(const Backend **b, const Options *o) {
     if (strcmp(device, "cuda") == 0 && !cuda) return ERR_DEVICE;
     bool half = strcmp(precision, "bf16") == 0 || (strcmp(precision, "auto") == 0 && (cuda || cpu_has_bf16()));
     err_clear();                                             /* auto: no GPU is no error */
-    if (cuda && half) return OK;
-    if (cuda) backend_close(*b);
-    return backend_open(b, cuda ? "cuda" : "cpu", half ? DT_BF16 : DT_F32, dist_local_rank());
+    if (cuda && !half) backend_close(*b);
+    Status st = cuda && half ? OK : backend_open(b, cuda ? "cuda" : "cpu", half ? DT_BF16 : DT_F32, dist_local_rank());
+    if (st != OK || strcmp(opt_str(o, "attention"), "cudnn") != 0) return st;
+    return (*b)->use_cudnn ? (*b)->use_cudnn(true) : err_set(ERR_USAGE, "attention=cudnn needs device=cuda");
 }
 
 static Status from_data(const Options *o, const char *key, const char *what, int64_t data, int32_t *out) {

@@ -15,9 +15,6 @@
 
 #include "kernels/backend.h"
 
-/* kernels/cuda/cudnn.c, in a build that has it. */
-Status cuda_attention_cudnn(bool on) __attribute__((weak));
-
 static const double H100_BYTES = 3.35e12, H100_FLOPS = 989e12, H100_F32 = 67e12;
 
 static const Backend *b;
@@ -275,13 +272,13 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
 
 /* cuDNN's attention beside ours: the same plan without dropout, which cuDNN cannot draw as we do. */
 static void beside_cudnn(int32_t n, int32_t users) {
-    if (!timing || !cuda_attention_cudnn) return;
+    if (!timing) return;
     double R = (double)(users * Q), U = P, units = (double)n * H, bytes = units * (4 * R * D + 4 * U * D + 4 * R),
            flops = 4 * units * R * U * D;
     attn.drop.p = 0;
     report("attention, cross, ours", run_attention, bytes, flops, H100_FLOPS);
-    if (cuda_attention_cudnn(true) != OK) printf("%s\n", err_message());
-    else report("attention, cross, cuDNN", run_attention, bytes, flops, H100_FLOPS), cuda_attention_cudnn(false);
+    if (b->use_cudnn(true) != OK) printf("%s\n", err_message());
+    else report("attention, cross, cuDNN", run_attention, bytes, flops, H100_FLOPS), b->use_cudnn(false);
 }
 
 /* ---- image, heads, losses, optimizer --------------------------------------------------------------------------- */
