@@ -1,7 +1,7 @@
 /* plan: what a step moves between ranks, and how long that takes beside computing: arithmetic on paper, without data.
  *
  * Called by the command plan and by tests, which hold wire_ours against the bytes that a real step receives
- * (dist_received). Model of time: nothing overlaps (as the step does it: gradients are summed after the walk back);
+ * (dist_received). Model of time: gradients are summed beside part of the walk back, nothing else overlaps;
  * rings, whose W ranks each receive n (W-1)/W bytes in a gather of n bytes and twice that in a sum; a latency for each
  * operation that grows with log2 W. */
 #ifndef QF_PLAN_H
@@ -14,6 +14,7 @@ typedef struct {
     double features;                    /* of the contrastive loss */
     double texts;                       /* ids, lengths, negatives: host memory */
     double gradients;
+    double window, tail;                /* of compute, during which gradients move; of gradients, finished only after it */
     int device_ops, host_ops;           /* operations, for their latency */
 } Wire;
 
@@ -27,7 +28,7 @@ static inline double wire_total(const Wire *w) { return w->image_tokens + w->fea
 typedef struct { const char *name; double node, net; int gpus_per_node; } Links;
 
 typedef struct {
-    double compute, similarity, waiting, moving, latency; /* seconds: the work of one rank; what more ranks add to it */
+    double compute, similarity, waiting, moving, latency;    /* seconds: the work of one rank; what more ranks add to it */
     double efficiency;                                       /* compute / sum */
 } StepTime;
 

@@ -11,26 +11,35 @@
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-double backend_peak(const Backend *b) {
-    enum { N = 1024 };
-    void *x = NULL, *y = NULL, *z = NULL;
-    double rate = 0;
-    if (b->alloc(&x, N * N * 4) == OK && b->alloc(&y, N * N * 4) == OK && b->alloc(&z, N * N * 4) == OK) {
-        Gemm g = {.m = N, .n = N, .k = N, .a = x, .b = y, .c = z, .lda = N, .ldb = N, .ldc = N, .ab = b->elem,
-                  .ct = b->elem, .tb = true};
-        b->zero(x, N * N * 4);
-        b->zero(y, N * N * 4);
-        for (int i = 0; i < 4; i++) { /* the first pays for set-up; the best of the rest counts */
-            double t = status_clock();
-            b->gemm(&g);
-            b->sync();
-            t = status_clock() - t;
-            if (i && 2.0 * N * N * N / t > rate) rate = 2.0 * N * N * N / t;
-        }
+/* Seconds of one (N,N,N) product, the best of a few; the first pays for set-up. Infinite when there is no memory. */
+static double product_time(const Backend *b, int64_t N) {
+    size_t bytes = (size_t)(N * N) * (size_t)dtype_size(b->elem);
+    void *x[3] = {NULL};
+    double best = INFINITY;
+    bool room = true;
+    for (int i = 0; i < 3; i++) room = room && b->alloc(&x[i], bytes) == OK;
+    Gemm g = {.m = N, .n = N, .k = N, .a = x[0], .b = x[1], .c = x[2], .lda = N, .ldb = N, .ldc = N, .ab = b->elem,
+              .ct = b->elem, .tb = true};
+    for (int i = 0; room && i < 2; i++) b->zero(x[i], bytes);
+    for (int i = 0; room && i < 4; i++) {
+        double t = status_clock();
+        b->gemm(&g);
+        b->sync();
+        t = status_clock() - t;
+        if (i && t < best) best = t;
     }
-    if (x) b->release(x);
-    if (y) b->release(y);
-    if (z) b->release(z);
+    for (int i = 0; i < 3; i++)
+        if (x[i]) b->release(x[i]);
+    return best;
+}
+
+/* Large enough that a launch does not count: the size doubles while a product takes less than a millisecond. */
+double backend_peak(const Backend *b) {
+    double t = INFINITY, rate = 0;
+    for (int64_t N = 1024; N <= 8192 && (N == 1024 || t < 1e-3); N *= 2) {
+        t = product_time(b, N);
+        rate = fmax(rate, 2.0 * (double)(N * N * N) / t);
+    }
     return rate;
 }
 
@@ -287,6 +296,7 @@ Status run_loop(Run *r) {
     while (st == OK && r->step < r->steps && !stop) {
         dist_at(r->step, NULL);
         st = one_step(r);
+        if (st == ERR_DEVICE) err_context(st, "step %lld", (long long)r->step + 1);
         if (st == OK) st = agree_on_signals(r, limit > 0 && status_clock() - start > limit, &stop, &save);
         if (patience && r->evals_since_best >= patience) stop = true;
         if (st == OK) st = between_steps(r, stop && r->step < r->steps, save);
