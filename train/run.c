@@ -156,9 +156,11 @@ Status run_open(Run *r, const Options *o) {
     if (st == OK) st = trainer_open(&r->t, r->b, &r->spec);
     if (st == OK) st = run_start(r);
     if (st == OK) st = open_validation(r);
-    LoaderSpec ls;
-    loader_spec(r, &ls);
-    if (st == OK) st = loader_open(&r->loader, r->train, &ls);
+    if (st == OK) {
+        LoaderSpec ls;
+        loader_spec(r, &ls);
+        st = loader_open(&r->loader, r->train, &ls);
+    }
     if (st == OK)
         st = log_open(&r->log, o,
                       &(LogSetup){.resumed_step = r->step, .total_steps = r->steps, .peak_flops = r->peak,
