@@ -1,24 +1,23 @@
 /* embed: the rows that enter the first layer.
  *
- *   row r < nq:      u = query[r % Q]                            y = dropout((u - mean) rstd gamma + beta)
+ *   row r < nq:      u = query[r % Q]                              y = dropout((u - mean) rstd gamma + beta)
  *   row nq + t:      u = word[ids[t]] + pos[pos_id[t]]
  *
- *   dn = dy dropped out as y was;  g = dn gamma;  du = rstd (g - mean(g) - x^ mean(g x^));  dgamma = sum dn x^;  dbeta
- * = sum dn dquery[j] += sum of du over r % Q == j;  dword[w] += sum over its rows;  dpos[p] likewise
+ *   dn = dy dropped out as y was;  du, dgamma and dbeta through the norm (norm.cuh)
+ *   dquery[j] += sum of du over r % Q == j;  dword[w] += sum over its rows;  dpos[p] likewise
  *
  * One warp a row; u is not stored, the backward adds the table rows up again (du, rounded to T, is). Then the text rows
  * come sorted by word and by position, and one block adds up all rows of one table row: no atomics.
  *
- * Bytes (T of e bytes): forward reads nq C e + 2 nt C e of table rows (from L2, mostly) and writes NC e + 8N. Backward
- * reads dy and the table rows and writes du: 2NC e + (nq + 2nt) C e; the sums read du of the queries once, of the text
- * twice, and move 8C for each row of a table that occurs. Limited by memory.
+ * Bytes (T of e bytes): forward reads nq C e + 2 nt C e of table rows (from L2, mostly) and writes NC e + 8N, plus 8C a
+ * block (6 an SM). Backward reads dy and the table rows and writes du: 2NC e + (nq + 2nt) C e, plus 8N, 4C and 8C of
+ * partial sums a block (3 an SM); the sums read du of the queries once, of the text twice, and move 8C for each row of
+ * a table that occurs. Limited by memory.
  *
- * Limits of the fast kernels: C % 8 == 0, C <= 768, 16-byte addresses; else one block a row. Registers: 48 forward, 130
- * backward (40 and 12 warps an SM). A word that occurs in every row is one block's work: 2,000 rows take about 20 us.
- */
-#include "kernels/cuda/device.cuh"
-
-enum { WARPS = 4 };
+ * Limits of the fast kernels: C % 8 == 0, C <= 768, 16-byte addresses; else one block a row. Registers: 48 forward,
+ * 141 backward (40 and 12 warps an SM). A word that occurs in every row is one block's work: 2,000 rows take about
+ * 20 us. */
+#include "kernels/cuda/norm.cuh"
 
 template <class T> struct TableRows { const T *a, *b; };
 template <class T> DEVICE TableRows<T> table_rows(const Embed &e, int64_t r) {
@@ -47,56 +46,37 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void e
     for (int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5); r < a.nq + a.nt;
          r += (int64_t)gridDim.x * WARPS) {
         TableRows<T> t = table_rows<T>(a, r);
-        float u[K][8], sum = 0, var = 0;
+        float u[K][8], mean, rstd;
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
 #pragma unroll
             for (int e = 0; e < 8; e++) u[k][e] = 0;
             if (c < C) table_sum8(u[k], t, c);
-#pragma unroll
-            for (int e = 0; e < 8; e++) sum += u[k][e];
         }
-        float mean = warp_sum(sum) / (float)C;
-#pragma unroll
-        for (int k = 0; k < K; k++)
-            if (k * 256 + lane * 8 < C)
-#pragma unroll
-                for (int e = 0; e < 8; e++) var += (u[k][e] - mean) * (u[k][e] - mean);
-        float rstd = 1.0f / sqrtf(warp_sum(var) / (float)C + a.eps);
+        row_statistics<K>(u, C, lane, a.eps, &mean, &rstd);
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
-            float w[8], o[8];
-            columns_get(w, gamma, k, lane);
-            columns_get(o, beta, k, lane);
-#pragma unroll
-            for (int e = 0; e < 8; e++) o[e] += (u[k][e] - mean) * rstd * w[e];
-            if (a.drop.p > 0) drop8(o, a.drop, a.drop.rows[r], (uint32_t)c >> 3);
-            st8((T *)a.y + r * C + c, o);
+            float y[8];
+            norm8(y, u[k], gamma, beta, k, lane, mean, rstd);
+            if (a.drop.p > 0) drop8(y, a.drop, a.drop.rows[r], (uint32_t)c >> 3);
+            st8((T *)a.y + r * C + c, y);
         }
         if (lane == 0) a.mean[r] = mean, a.rstd[r] = rstd;
     }
 }
 
 template <class T> static __global__ void embed_simple(Embed a) {
-    __shared__ float room[33];
     int64_t r = blockIdx.x;
-    int C = a.C;
     TableRows<T> t = table_rows<T>(a, r);
-    float sum = 0, var = 0;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) sum += table_sum1(t, c);
-    float mean = block_sum(sum, room) / (float)C;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) {
-        float d = table_sum1(t, c) - mean;
-        var += d * d;
-    }
-    float rstd = 1.0f / sqrtf(block_sum(var, room) / (float)C + a.eps);
-    for (int c = threadIdx.x; c < C; c += blockDim.x) {
+    float mean, rstd;
+    block_statistics(a.C, a.eps, &mean, &rstd, [&](int c) { return table_sum1(t, c); });
+    for (int c = threadIdx.x; c < a.C; c += blockDim.x) {
         float v = (table_sum1(t, c) - mean) * rstd * a.gamma[c] + a.beta[c];
         if (a.drop.p > 0) v = drop1(v, a.drop, a.drop.rows[r], (uint32_t)c);
-        st1((T *)a.y + r * C + c, v);
+        st1((T *)a.y + r * a.C + c, v);
     }
     if (threadIdx.x == 0) a.mean[r] = mean, a.rstd[r] = rstd;
 }
@@ -132,94 +112,46 @@ static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, Emb
         for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = 0;
     for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.nq + a.nt; r += (int64_t)gridDim.x * WARPS) {
         TableRows<T> t = table_rows<T>(a, r);
-        float mean = a.mean[r], rstd = a.rstd[r], xh[K][8], dn[K][8], sg = 0, sgx = 0;
+        float mean = a.mean[r], rstd = a.rstd[r], u[K][8], dn[K][8];
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
 #pragma unroll
-            for (int e = 0; e < 8; e++) xh[k][e] = mean, dn[k][e] = 0;
+            for (int e = 0; e < 8; e++) u[k][e] = mean, dn[k][e] = 0;
             if (c < C) {
-                table_sum8(xh[k], t, c);
+                table_sum8(u[k], t, c);
                 ld8(dn[k], (const T *)g.dy + r * C + c);
                 if (a.drop.p > 0) drop8(dn[k], a.drop, a.drop.rows[r], (uint32_t)c >> 3);
             }
         }
-#pragma unroll
-        for (int k = 0; k < K; k++) {
-            float w[8];
-            columns_get(w, gamma, k, lane);
-#pragma unroll
-            for (int e = 0; e < 8; e++) {
-                xh[k][e] = (xh[k][e] - mean) * rstd;
-                sum[0][k][e] += dn[k][e] * xh[k][e];
-                sum[1][k][e] += dn[k][e];
-                dn[k][e] *= w[e];
-                sg += dn[k][e];
-                sgx += dn[k][e] * xh[k][e];
-            }
-        }
-        sg = warp_sum(sg) / (float)C;
-        sgx = warp_sum(sgx) / (float)C;
+        norm_backward<K>(dn, u, sum, gamma, C, lane, mean, rstd);
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
-            if (c >= C) continue;
-#pragma unroll
-            for (int e = 0; e < 8; e++) dn[k][e] = rstd * (dn[k][e] - sg - xh[k][e] * sgx);
-            st8((T *)g.dsum + r * C + c, dn[k]);
+            if (c < C) st8((T *)g.dsum + r * C + c, dn[k]);
         }
     }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        __syncthreads();
-#pragma unroll
-        for (int k = 0; k < K; k++) columns_put(room[warp], k, lane, sum[i][k]);
-        __syncthreads();
-        for (int c = threadIdx.x; c < C; c += WARPS * 32) {
-            float t = 0;
-#pragma unroll
-            for (int w = 0; w < WARPS; w++) t += room[w][column_at(c)];
-            partial[((int64_t)i * gridDim.x + blockIdx.x) * C + c] = t;
-        }
-    }
+    leave_sums<K, 2>(partial, room, sum, 2, C);
 }
 
-/* dgamma and dbeta of a strip of rows, a thread a column; before dy is overwritten. */
+template <class T> DEVICE float dropped1(const Embed &a, const T *dy, int64_t r, int c) {
+    float d = ld1(dy + r * a.C + c);
+    return a.drop.p > 0 ? drop1(d, a.drop, a.drop.rows[r], (uint32_t)c) : d;
+}
+
+/* Before dy is overwritten. */
 template <class T> static __global__ void affine_simple(Embed a, const T *dy, float *partial, int64_t per) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= a.C) return;
-    int64_t end = min(a.nq + a.nt, ((int64_t)blockIdx.y + 1) * per);
-    float dgamma = 0, dbeta = 0;
-    for (int64_t r = blockIdx.y * per; r < end; r++) {
-        float d = ld1(dy + r * a.C + c);
-        if (a.drop.p > 0) d = drop1(d, a.drop, a.drop.rows[r], (uint32_t)c);
-        dgamma += d * (table_sum1(table_rows<T>(a, r), c) - a.mean[r]) * a.rstd[r];
-        dbeta += d;
-    }
-    partial[(int64_t)blockIdx.y * a.C + c] = dgamma;
-    partial[((int64_t)gridDim.y + blockIdx.y) * a.C + c] = dbeta;
+    strip_affine(
+        partial, a.mean, a.rstd, a.nq + a.nt, a.C, per, [&](int64_t r, int c) { return dropped1(a, dy, r, c); },
+        [&](int64_t r, int c) { return table_sum1(table_rows<T>(a, r), c); });
 }
 
 template <class T> static __global__ void embed_bwd_simple(Embed a, EmbedGrad g) {
-    __shared__ float room[33];
     int64_t r = blockIdx.x;
-    int C = a.C;
     TableRows<T> t = table_rows<T>(a, r);
-    const T *dy = (const T *)g.dy + r * C;
-    float mean = a.mean[r], rstd = a.rstd[r], sg = 0, sgx = 0;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) {
-        float d = ld1(dy + c);
-        if (a.drop.p > 0) d = drop1(d, a.drop, a.drop.rows[r], (uint32_t)c);
-        sg += d * a.gamma[c];
-        sgx += d * a.gamma[c] * (table_sum1(t, c) - mean) * rstd;
-    }
-    sg = block_sum(sg, room) / (float)C;
-    sgx = block_sum(sgx, room) / (float)C;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) {
-        float d = ld1(dy + c);
-        if (a.drop.p > 0) d = drop1(d, a.drop, a.drop.rows[r], (uint32_t)c);
-        st1((T *)g.dsum + r * C + c, rstd * (d * a.gamma[c] - sg - (table_sum1(t, c) - mean) * rstd * sgx));
-    }
+    block_norm_backward(
+        a.C, a.gamma, a.mean[r], a.rstd[r], [&](int c) { return dropped1(a, (const T *)g.dy, r, c); },
+        [&](int c) { return table_sum1(t, c); }, [&](int c, float du) { st1((T *)g.dsum + r * a.C + c, du); });
 }
 
 template <class T> static bool norm_bwd(const Embed *a, const EmbedGrad *g) {

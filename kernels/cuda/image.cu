@@ -1,8 +1,9 @@
 /* image: features in, and the fold of ln_vision into the key and value weights (DESIGN.md 1).
  *
- *   normalize   x^ = (v - mean) rstd,  v = f scale[row / P]              f of f16, bf16, f32, e4m3 or i8; no affine
- * part fold        W'[m][j] = W[m][j] gamma[j],  c'[m] = b[m] + sum_j W[m][j] beta[j] unfold      dW[m][j] += G[m][j]
- * gamma[j] + s[m] beta[j],  db[m] += s[m], dgamma[j] += sum_m G[m][j] W[m][j],  dbeta[j] += sum_m W[m][j] s[m]
+ *   normalize   x^ = (v - mean) rstd,  v = f scale[row / P]           f of f16, bf16, f32, e4m3 or i8; no affine part
+ *   fold        W'[m][j] = W[m][j] gamma[j],  c'[m] = b[m] + sum_j W[m][j] beta[j]
+ *   unfold      dW[m][j] += G[m][j] gamma[j] + s[m] beta[j],  db[m] += s[m]
+ *               dgamma[j] += sum_m G[m][j] W[m][j],  dbeta[j] += sum_m W[m][j] s[m]
  *
  * Bytes (T of e bytes, f of t): normalize NE (t + e); fold ME (4 + e); unfold 16 ME (G, W and dW read, dW written) and
  * 16 E of partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408 in bf16, normalize 185 MB, 56 us of an
@@ -10,11 +11,9 @@
  *
  * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 72 registers, 28 warps an SM), else one block a row.
  * unfold: a thread a column, strips of rows, partial sums in the workspace, added in order. */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/norm.cuh"
 
 #include <cuda_fp16.h>
-
-enum { WARPS = 4 };
 
 /* e4m3 without infinities: shifted into place it is an f32 whose exponent is 120 too small, subnormals included. */
 DEVICE float from_e4m3(uint32_t x) {
@@ -60,7 +59,7 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
     int lane = threadIdx.x & 31;
     int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (r >= N) return;
-    float k1 = scale ? scale[r / P] : 1.0f, v[K][8], sum = 0, var = 0;
+    float k1 = scale ? scale[r / P] : 1.0f, v[K][8], mean, rstd;
 #pragma unroll
     for (int k = 0; k < K; k++) {
         int c = k * 256 + lane * 8;
@@ -71,14 +70,8 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
-        for (int e = 0; e < 8; e++) sum += v[k][e] *= k1;
-    float mean = warp_sum(sum) / (float)E;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-        if (k * 256 + lane * 8 < E)
-#pragma unroll
-            for (int e = 0; e < 8; e++) var += (v[k][e] - mean) * (v[k][e] - mean);
-    float rstd = 1.0f / sqrtf(warp_sum(var) / (float)E + eps);
+        for (int e = 0; e < 8; e++) v[k][e] *= k1;
+    row_statistics<K>(v, E, lane, eps, &mean, &rstd);
 #pragma unroll
     for (int k = 0; k < K; k++) {
         int c = k * 256 + lane * 8;
@@ -91,18 +84,11 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
 
 template <class T> static __global__ void normalize_simple(T *xhat, const void *f, DType t, const float *scale, int E,
                                                            int64_t P, float eps) {
-    __shared__ float room[33];
     int64_t r = blockIdx.x;
-    float k = scale ? scale[r / P] : 1.0f, sum = 0, var = 0;
-    for (int c = threadIdx.x; c < E; c += blockDim.x) sum += feature1(f, t, r * E + c) * k;
-    float mean = block_sum(sum, room) / (float)E;
-    for (int c = threadIdx.x; c < E; c += blockDim.x) {
-        float d = feature1(f, t, r * E + c) * k - mean;
-        var += d * d;
-    }
-    float rstd = 1.0f / sqrtf(block_sum(var, room) / (float)E + eps);
-    for (int c = threadIdx.x; c < E; c += blockDim.x)
-        st1(xhat + r * E + c, (feature1(f, t, r * E + c) * k - mean) * rstd);
+    float k = scale ? scale[r / P] : 1.0f, mean, rstd;
+    auto v = [&](int c) { return feature1(f, t, r * E + c) * k; };
+    block_statistics(E, eps, &mean, &rstd, v);
+    for (int c = threadIdx.x; c < E; c += blockDim.x) st1(xhat + r * E + c, (v(c) - mean) * rstd);
 }
 
 template <class T> static void normalize_(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E,

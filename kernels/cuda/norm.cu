@@ -2,8 +2,8 @@
  *
  *   z = x + dropout(s + bias)        mean, rstd over the C channels of a row        y = (z - mean) rstd gamma + beta
  *
- *   g = dy gamma,  x^ = (z - mean) rstd,  dz = rstd (g - mean(g) - x^ mean(g x^))
- *   dx = dz,  ds = dz dropped out as s was,  dbias = sum ds,  dgamma = sum dy x^,  dbeta = sum dy      (sums over rows)
+ *   backward through the norm with dn = dy (norm.cuh); dz of that:
+ *   dx = dz,  ds = dz dropped out as s was,  dbias = sum ds                                          (sums over rows)
  *
  * y is the norm of z as it is stored (rounded to T), so that the backward's x^ is the forward's. One warp a row, the
  * row in registers, eight neighbouring channels a lane and chunk of 256; gamma, beta, bias once a block, in shared
@@ -17,9 +17,7 @@
  * Limits of the fast kernels: C % 8 == 0, C <= 1536 forward, C <= 768 backward; the simple kernels take anything.
  * Registers: forward 72 at C = 768 (28 warps an SM), backward 168 (12 warps an SM, 6 loads of 16 bytes a lane in
  * flight). */
-#include "kernels/cuda/device.cuh"
-
-enum { WARPS = 4 };
+#include "kernels/cuda/norm.cuh"
 
 /* Blocks of the backward an SM must hold: sm_100's compiler needs more registers than that leaves. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
@@ -27,23 +25,6 @@ enum { BACK_BLOCKS = 2 };
 #else
 enum { BACK_BLOCKS = 3 };
 #endif
-
-/* Mean and 1 / sqrt(var + eps) of a row of C values, eight a lane and chunk; lanes beyond C hold zeros. */
-template <int K> DEVICE void row_statistics(const float (*z)[8], int C, int lane, float eps, float *mean, float *rstd) {
-    float sum = 0, var = 0;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum += z[k][e];
-    float m = warp_sum(sum) / (float)C;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-        if (k * 256 + lane * 8 < C)
-#pragma unroll
-            for (int e = 0; e < 8; e++) var += (z[k][e] - m) * (z[k][e] - m);
-    *mean = m;
-    *rstd = 1.0f / sqrtf(warp_sum(var) / (float)C + eps);
-}
 
 template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void add_norm_fast(AddNorm a) {
     __shared__ __align__(16) float gamma[K * CHUNK], beta[K * CHUNK], bias[K * CHUNK];
@@ -89,12 +70,9 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
-            float w[8], o[8];
-            columns_get(w, gamma, k, lane);
-            columns_get(o, beta, k, lane);
-#pragma unroll
-            for (int e = 0; e < 8; e++) o[e] += (z[k][e] - mean) * rstd * w[e];
-            st8((T *)a.y + r * C + c, o);
+            float y[8];
+            norm8(y, z[k], gamma, beta, k, lane, mean, rstd);
+            st8((T *)a.y + r * C + c, y);
         }
         if (lane == 0) a.mean[r] = mean, a.rstd[r] = rstd;
     }
@@ -102,22 +80,17 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
 
 /* One block a row, any C: each thread meets the elements that it wrote itself. */
 template <class T> static __global__ void add_norm_simple(AddNorm a) {
-    __shared__ float room[33];
     int64_t r = blockIdx.x;
     int C = a.C;
     T *s = (T *)a.s + r * C, *y = (T *)a.y + r * C;
     const T *x = (const T *)a.x + r * C;
-    float sum = 0, var = 0;
     for (int c = threadIdx.x; c < C; c += blockDim.x) {
         float v = ld1(s + c) + (a.bias ? a.bias[c] : 0.0f);
         if (a.drop.p > 0) v = drop1(v, a.drop, a.drop.rows[r], (uint32_t)c);
-        if (a.x) v += ld1(x + c);
-        st1(s + c, v);
-        sum += as_stored(s, v);
+        st1(s + c, a.x ? v + ld1(x + c) : v);
     }
-    float mean = block_sum(sum, room) / (float)C;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) var += (ld1(s + c) - mean) * (ld1(s + c) - mean);
-    float rstd = 1.0f / sqrtf(block_sum(var, room) / (float)C + a.eps);
+    float mean, rstd;
+    block_statistics(C, a.eps, &mean, &rstd, [&](int c) { return ld1(s + c); });
     for (int c = threadIdx.x; c < C; c += blockDim.x) st1(y + c, (ld1(s + c) - mean) * rstd * a.gamma[c] + a.beta[c]);
     if (threadIdx.x == 0) a.mean[r] = mean, a.rstd[r] = rstd;
 }
@@ -155,36 +128,19 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
         for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = sum[2][k][e] = 0;
     for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.N; r += (int64_t)gridDim.x * WARPS) {
         const T *dy = (const T *)g.dy + r * C, *z = (const T *)a.s + r * C;
-        float mean = a.mean[r], rstd = a.rstd[r], xh[K][8], gg[K][8], sg = 0, sgx = 0;
+        float mean = a.mean[r], rstd = a.rstd[r], zz[K][8], gg[K][8];
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
 #pragma unroll
-            for (int e = 0; e < 8; e++) xh[k][e] = mean, gg[k][e] = 0;
-            if (c < C) ld8(xh[k], z + c), ld8(gg[k], dy + c);
+            for (int e = 0; e < 8; e++) zz[k][e] = mean, gg[k][e] = 0;
+            if (c < C) ld8(zz[k], z + c), ld8(gg[k], dy + c);
         }
-#pragma unroll
-        for (int k = 0; k < K; k++) {
-            float w[8];
-            columns_get(w, gamma, k, lane);
-#pragma unroll
-            for (int e = 0; e < 8; e++) {
-                xh[k][e] = (xh[k][e] - mean) * rstd;
-                sum[0][k][e] += gg[k][e] * xh[k][e];
-                sum[1][k][e] += gg[k][e];
-                gg[k][e] *= w[e];
-                sg += gg[k][e];
-                sgx += gg[k][e] * xh[k][e];
-            }
-        }
-        sg = warp_sum(sg) / (float)C;
-        sgx = warp_sum(sgx) / (float)C;
+        norm_backward<K>(gg, zz, sum, gamma, C, lane, mean, rstd);
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
-#pragma unroll
-            for (int e = 0; e < 8; e++) gg[k][e] = rstd * (gg[k][e] - sg - xh[k][e] * sgx);
             if (g.dx) {
                 T *dx = (T *)g.dx + r * C + c;
                 float old[8] = {0};
@@ -199,56 +155,26 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
             st8((T *)g.ds + r * C + c, gg[k]);
         }
     }
-#pragma unroll
-    for (int i = 0; i < 3; i++) {
-        if (i == 2 && !g.dbias) break;
-        __syncthreads();
-#pragma unroll
-        for (int k = 0; k < K; k++) columns_put(room[warp], k, lane, sum[i][k]);
-        __syncthreads();
-        for (int c = threadIdx.x; c < C; c += WARPS * 32) {
-            float t = 0;
-#pragma unroll
-            for (int w = 0; w < WARPS; w++) t += room[w][column_at(c)];
-            partial[((int64_t)i * gridDim.x + blockIdx.x) * C + c] = t;
-        }
-    }
+    leave_sums<K, 3>(partial, room, sum, g.dbias ? 3 : 2, C);
 }
 
 template <class T> static __global__ void add_norm_bwd_simple(AddNorm a, AddNormGrad g) {
-    __shared__ float room[33];
     int64_t r = blockIdx.x;
     int C = a.C;
     const T *dy = (const T *)g.dy + r * C, *z = (const T *)a.s + r * C;
     T *ds = (T *)g.ds + r * C, *dx = (T *)g.dx + r * C;
-    float mean = a.mean[r], rstd = a.rstd[r], sg = 0, sgx = 0;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) {
-        float gg = ld1(dy + c) * a.gamma[c];
-        sg += gg;
-        sgx += gg * (ld1(z + c) - mean) * rstd;
-    }
-    sg = block_sum(sg, room) / (float)C;
-    sgx = block_sum(sgx, room) / (float)C;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) {
-        float dz = rstd * (ld1(dy + c) * a.gamma[c] - sg - (ld1(z + c) - mean) * rstd * sgx);
+    auto put = [&](int c, float dz) {
         if (g.dx) st1(dx + c, g.add_dx ? ld1(dx + c) + dz : dz);
         st1(ds + c, a.drop.p > 0 ? drop1(dz, a.drop, a.drop.rows[r], (uint32_t)c) : dz);
-    }
+    };
+    block_norm_backward(
+        C, a.gamma, a.mean[r], a.rstd[r], [&](int c) { return ld1(dy + c); }, [&](int c) { return ld1(z + c); }, put);
 }
 
-/* dgamma and dbeta of a strip of rows, a thread a column. */
 template <class T> static __global__ void affine_simple(AddNorm a, const T *dy, float *partial, int64_t per) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= a.C) return;
-    int64_t end = min(a.N, ((int64_t)blockIdx.y + 1) * per);
-    float dgamma = 0, dbeta = 0;
-    for (int64_t r = blockIdx.y * per; r < end; r++) {
-        float d = ld1(dy + r * a.C + c);
-        dgamma += d * (ld1((const T *)a.s + r * a.C + c) - a.mean[r]) * a.rstd[r];
-        dbeta += d;
-    }
-    partial[(int64_t)blockIdx.y * a.C + c] = dgamma;
-    partial[((int64_t)gridDim.y + blockIdx.y) * a.C + c] = dbeta;
+    strip_affine(
+        partial, a.mean, a.rstd, a.N, a.C, per, [&](int64_t r, int c) { return ld1(dy + r * a.C + c); },
+        [&](int64_t r, int c) { return ld1((const T *)a.s + r * a.C + c); });
 }
 
 /* ds may be dy's memory: what needs dy goes first. dbias sums ds as stored. */
