@@ -99,35 +99,36 @@ DEVICE float warp_max(float x) {
     for (int d = 16; d; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
     return x;
 }
-/* Over a whole block of up to 32 warps; every thread gets the result. `room`: 33 floats of shared memory, free again
- * after. */
-DEVICE float block_sum(float x, float *room) {
+/* all(x) over a whole block of up to 32 warps, given all(x) over a warp; every thread gets the result. `room`: 33
+ * floats of shared memory, free again after. `none` changes no result. */
+template <class F> DEVICE float block_all(float x, float none, float *room, F all) {
     int warps = (int)blockDim.x >> 5;
-    x = warp_sum(x);
+    x = all(x);
     if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
     __syncthreads();
     if (threadIdx.x < 32) {
-        float t = (int)threadIdx.x < warps ? room[threadIdx.x] : 0.0f;
-        t = warp_sum(t);
-        if (threadIdx.x == 0) room[32] = t;
+        x = all((int)threadIdx.x < warps ? room[threadIdx.x] : none);
+        if (threadIdx.x == 0) room[32] = x;
     }
     __syncthreads();
     x = room[32];
     __syncthreads();
     return x;
 }
+DEVICE float block_sum(float x, float *room) {
+    return block_all(x, 0.0f, room, [](float v) { return warp_sum(v); });
+}
 DEVICE float block_max(float x, float *room) {
-    int warps = (int)blockDim.x >> 5;
-    x = warp_max(x);
+    return block_all(x, -INFINITY, room, [](float v) { return warp_max(v); });
+}
+/* In f64; `room`: 32 doubles. */
+DEVICE double block_sum64(double x, double *room) {
+#pragma unroll
+    for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
     if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
     __syncthreads();
-    if (threadIdx.x < 32) {
-        float t = (int)threadIdx.x < warps ? room[threadIdx.x] : room[0];
-        t = warp_max(t);
-        if (threadIdx.x == 0) room[32] = t;
-    }
-    __syncthreads();
-    x = room[32];
+    x = 0;
+    for (unsigned w = 0; w < blockDim.x / 32; w++) x += room[w];
     __syncthreads();
     return x;
 }

@@ -5,7 +5,7 @@
  *
  * adamw is one pass: reads p, g, m, v, writes p, g (zero), m, v and the copy: 32 n bytes, 34 n with a bf16 copy, 8 n
  * more for the running mean; 6.3 GB for 186.7 M parameters, 1.9 ms of an H100. Four neighbours a thread (16 bytes of
- * f32); a range that starts at an odd place goes one by one. 40 registers: full occupancy. sumsq reads 4 n bytes: f64
+ * f32); a range that starts at an odd place goes one by one. 40 registers: 48 warps an SM. sumsq reads 4 n bytes: f64
  * partial sums of fixed pieces, added in order by one block. */
 #include "kernels/cuda/device.cuh"
 
@@ -69,17 +69,6 @@ template <class T> static void adamw_(const AdamW *a) {
 EXPORT(adamw, (const AdamW *a), (a))
 
 /* ---- norm of the gradient -------------------------------------------------------------------------------------- */
-
-DEVICE double block_sum64(double x, double *room) {
-#pragma unroll
-    for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
-    if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
-    __syncthreads();
-    x = 0;
-    for (unsigned w = 0; w < THREADS / 32; w++) x += room[w];
-    __syncthreads();
-    return x;
-}
 
 enum { PIECE = 16384, PIECES = 4096 };
 static __global__ __launch_bounds__(THREADS) void sumsq_pieces(double *partial, const float *g, int64_t n,

@@ -1,13 +1,13 @@
 /* rows: copying, converting and adding up plain rows and arrays; the second half of every sum over rows.
  *
- *   copy_rows     dst[di[i]] = or += src[si[i]]                          2 n width elements (3 when added to)
- *   colsum        db[c] += sum over rows of dy[r][c]                     NC elements, plus partials of parts x C f32,
- * twice cast          f32 <-> bf16                                           6 n bytes axpy, sum     y += a x; out = or
- * += sum x                            12 n; 4 n bytes
+ *   copy_rows     dst[di[i]] = or += src[si[i]]           2 n width elements (3 when added to)
+ *   colsum        db[c] += sum over rows of dy[r][c]      NC elements, plus partials of parts x C f32, twice
+ *   cast          f32 <-> bf16                            6 n bytes
+ *   axpy, sum     y += a x;  out = or += sum x            12 n;  4 n bytes
  *
  * Limited by memory, each. Sums over rows are cut into strips; a strip leaves a row of partial sums in the workspace,
  * and add_partials adds those up in order: no atomics, the same bits every time. One thread carries eight elements (16
- * bytes of bf16) where width, strides and addresses allow it, else one. 16 to 40 registers: full occupancy. */
+ * bytes of bf16) where width, strides and addresses allow it, else one. 16 to 40 registers: 48 warps an SM or more. */
 #include "kernels/cuda/device.cuh"
 
 /* ---- partial sums ---------------------------------------------------------------------------------------------- */
