@@ -46,7 +46,7 @@ typedef struct {
     int32_t nitems, ngroups;
     int32_t max_nq, max_nk;             /* largest nq, largest na + nb of an item */
     int32_t max_group_nk;               /* largest nk[0] or nk[1] of a group */
-    int32_t nrows;                      /* query rows covered */
+    int32_t nrows;                      /* rows of q, which its items cover */
     int64_t products;                   /* sum over items of visible (row, key) pairs: the arithmetic */
 } AttnPlan;
 
@@ -55,7 +55,7 @@ typedef struct {
     const AttnPlan *plan;
     const void *q, *k, *v;              /* elem */
     void *o;                            /* elem; backward: the forward's result */
-    float *lse;                         /* (rows, H) log sum exp of the scaled scores; rows as in q */
+    float *lse;                         /* (H, nrows) log sum exp of the scaled scores; rows as in q */
     int64_t ldq, ldk, ldv, ldo;
     int32_t H, D;
     float scale;

@@ -89,7 +89,7 @@ static void exact_attention(double *o, double *lse, bool plain) {
                     v[j] = at.v->x + key_of(t, j) * at.a.ldv + h * D;
                     mask[j] = dropped(&at.a.drop, at.rows, row, (uint32_t)(h << 23) + (uint32_t)j);
                 }
-                (plain ? plain_attend : exact_attend)(o + row * at.a.ldo + h * D, lse + row * H + h,
+                (plain ? plain_attend : exact_attend)(o + row * at.a.ldo + h * D, lse + h * at.plan.nrows + row,
                                                       at.q->x + row * at.a.ldq + h * D, k, v, mask, n, D,
                                                       (double)at.a.scale);
             }
@@ -211,7 +211,7 @@ static void attention_alone(void) {
     its[0].group = its[1].group = 0;
     at.plan.items = raw("items", its, sizeof its)->p, at.plan.groups = raw("groups", &alone, sizeof alone)->p;
     at.plan.host_items = its, at.plan.host_groups = &alone;
-    at.plan.nitems = 2, at.plan.ngroups = 1, at.plan.nrows = its[0].nq + its[1].nq;
+    at.plan.nitems = 2, at.plan.ngroups = 1;
     execute(launch_attention);
     for (int64_t i = 0; i < o->n; i++)
         if (o->y[i] != (i >= from && i < to ? first[i] : o->x[i]))

@@ -214,7 +214,7 @@ static void item_forward(const Task *t, const Attn *a, const AttnItem *it, int64
         Block b = open_block(a, it, h, r0, R);
         softmax(&b, t->s + r0, max, sum);
         for (int64_t i = 0; i < MIN((int64_t)LANES, nq - r0); i++) {
-            a->lse[(it->q0 + r0 + i) * a->H + h] = max[i] * a->scale + logf(sum[i]);
+            a->lse[h * a->plan->nrows + it->q0 + r0 + i] = max[i] * a->scale + logf(sum[i]);
             t->qt[r0 + i] = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;           /* q has served */
         }
     }
@@ -262,7 +262,7 @@ static void item_backward(const Task *t, const Attn *a, const AttnGrad *g, const
     for (int64_t r0 = 0; r0 < nq; r0 += LANES) {
         float lse[LANES] = {0.0f};
         Block b = open_block(a, it, h, r0, R);
-        for (int64_t i = 0; i < MIN((int64_t)LANES, nq - r0); i++) lse[i] = a->lse[(it->q0 + r0 + i) * a->H + h];
+        for (int64_t i = 0; i < MIN((int64_t)LANES, nq - r0); i++) lse[i] = a->lse[h * a->plan->nrows + it->q0 + r0 + i];
         softmax_bwd(&b, t->s + r0, t->dp + r0, lse);
     }
     mixture(t->o, t, it, t->dp, false, R);

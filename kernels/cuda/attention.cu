@@ -1,15 +1,19 @@
 /* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head
  * size; bf16 of head size 32, 64, 80, 88 and 128 goes through the tensor cores in attention_mma.cu.
  *
- *   s_ij = scale <q_i, k_j>,  lse_i = log sum_j exp s_ij,  P = exp(s - lse),  P' = P m / (1 - p),  o_i = sum_j P'_ij
- * v_j dP_ij = <do_i, v_j> m / (1 - p),  delta_i = <do_i, o_i> = sum_j P_ij dP_ij,  ds_ij = P_ij (dP_ij - delta_i) dq_i
- * = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
+ *   s_ij = scale <q_i, k_j>,   lse_i = log sum_j exp s_ij,   P = exp(s - lse),   P' = P m / (1 - p)
+ *   o_i = sum_j P'_ij v_j
+ *   dP_ij = <do_i, v_j> m / (1 - p),   delta_i = <do_i, o_i> = sum_j P_ij dP_ij,   ds_ij = P_ij (dP_ij - delta_i)
+ *   dq_i = scale sum_j ds_ij k_j,   dk_j = scale sum_i ds_ij q_i,   dv_j = sum_i P'_ij do_i
+ *
+ * lse and delta are (H, rows): a head is a block's, so that rows next to each other share 32-byte sectors.
  *
  * Simple kernels: one warp a row and head (a key and head for dk, dv). 32 keys (rows) at a time, a lane each, for the
  * scores; then the lanes turn to the head's channels and the 32 results are handed round by shuffles. Scores live in
  * registers only. dk and dv of a key are summed by one warp over all items of its group, in order: no atomics. delta
  * waits in the workspace between the two backward kernels. Head sizes above 256 repeat the scores for every 256
- * channels. */
+ * channels. Limited by L1: a lane reads a row of K (or Q), and the warp reads it again with its lanes side by side. 56
+ * to 72 registers: 28 to 36 warps an SM. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/attention.cuh"
 
@@ -24,6 +28,19 @@ template <class T> DEVICE float dot(const T *a, const T *b, int D) {
     return s;
 }
 
+/* acc += sum over j < n of lane j's weight times row row_of(j): this lane's channels d, d + 32, .. below D. */
+template <class T, class F>
+DEVICE void add_rows(float acc[WIDE], float weight, int n, const T *base, int64_t ld, int d, int D, F row_of) {
+#pragma unroll 1
+    for (int j = 0; j < 32 && j < n; j++) {
+        float w = __shfl_sync(~0u, weight, j);
+        const T *x = base + row_of(j) * ld + d;
+#pragma unroll
+        for (int e = 0; e < WIDE; e++)
+            if (d + e * 32 < D) acc[e] += w * ld1(x + e * 32);
+    }
+}
+
 /* What the mask multiplies a probability with: 0, 1 or 1 / (1 - p). */
 DEVICE float mask1(const Dropout &d, int64_t row, int h, int k) {
     if (d.p <= 0) return 1.0f;
@@ -32,7 +49,8 @@ DEVICE float mask1(const Dropout &d, int64_t row, int h, int k) {
     return bits >= dropout_threshold(d.p) ? 1.0f / (1.0f - d.p) : 0.0f;
 }
 
-template <class T> static __global__ __launch_bounds__(WARPS * 32) void forward_simple(Attn a, const AttnItem *items) {
+template <class T>
+static __global__ __launch_bounds__(WARPS * 32) void forward_simple(Attn a, const AttnItem *items, int64_t rows) {
     AttnItem it = items[blockIdx.x];
     int lane = threadIdx.x & 31, i = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
     if (i >= it.nq) return;
@@ -51,26 +69,19 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void forward_
             if (k < n) p *= mask1(a.drop, row, h, k);
 #pragma unroll
             for (int e = 0; e < WIDE; e++) acc[e] *= fade;
-            for (int j = 0; j < 32 && k0 + j < n; j++) {
-                float w = __shfl_sync(~0u, p, j);
-                const T *v = V + key_row(it, k0 + j) * a.ldv + d0;
-#pragma unroll
-                for (int e = 0; e < WIDE; e++)
-                    if (d0 + e * 32 + lane < D) acc[e] += w * ld1(v + e * 32 + lane);
-            }
+            add_rows(acc, p, n - k0, V, a.ldv, d0 + lane, D, [&](int j) { return key_row(it, k0 + j); });
         }
         float inv = n ? 1.0f / l : 0.0f;
 #pragma unroll
         for (int e = 0; e < WIDE; e++)
             if (d0 + e * 32 + lane < D) st1(o + d0 + e * 32 + lane, acc[e] * inv);
-        if (lane == 0) a.lse[row * a.H + h] = m + logf(l);
+        if (lane == 0) a.lse[h * rows + row] = m + logf(l);
     }
 }
 
 /* dq, and delta for the next kernel. */
-template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simple(Attn a, AttnGrad g,
-                                                                                  const AttnItem *items,
-                                                                                  float *delta_out) {
+template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simple(
+    Attn a, AttnGrad g, const AttnItem *items, float *delta_out, int64_t rows) {
     AttnItem it = items[blockIdx.x];
     int lane = threadIdx.x & 31, i = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
     if (i >= it.nq) return;
@@ -78,10 +89,10 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
     const T *q = (const T *)a.q + row * a.ldq + h * D, *K = (const T *)a.k + h * D, *V = (const T *)a.v + h * D;
     const T *o = (const T *)a.o + row * a.ldo + h * D, *d_o = (const T *)g.d_o + row * a.ldo + h * D;
     T *dq = (T *)g.dq + row * g.lddq + h * D;
-    float delta = 0, lse = a.lse[row * a.H + h];
+    float delta = 0, lse = a.lse[h * rows + row];
     for (int d = lane; d < D; d += 32) delta += ld1(o + d) * ld1(d_o + d);
     delta = warp_sum(delta);
-    if (lane == 0) delta_out[row * a.H + h] = delta;
+    if (lane == 0) delta_out[h * rows + row] = delta;
     int n = keys_seen(it, i);
     for (int d0 = 0; d0 < D; d0 += 32 * WIDE) {
         float acc[WIDE] = {0};
@@ -93,13 +104,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
                 float p = expf(dot(q, K + kr * a.ldk, D) * a.scale - lse);
                 ds = p * (dot(d_o, V + kr * a.ldv, D) * mask1(a.drop, row, h, k) - delta) * a.scale;
             }
-            for (int j = 0; j < 32 && k0 + j < n; j++) {
-                float w = __shfl_sync(~0u, ds, j);
-                const T *k1 = K + key_row(it, k0 + j) * a.ldk + d0;
-#pragma unroll
-                for (int e = 0; e < WIDE; e++)
-                    if (d0 + e * 32 + lane < D) acc[e] += w * ld1(k1 + e * 32 + lane);
-            }
+            add_rows(acc, ds, n - k0, K, a.ldk, d0 + lane, D, [&](int j) { return key_row(it, k0 + j); });
         }
 #pragma unroll
         for (int e = 0; e < WIDE; e++)
@@ -108,9 +113,8 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
 }
 
 /* A warp a key: keys of range 0, then of range 1. */
-template <class T>
-static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad g, const AttnItem *items,
-                                                                const AttnGroup *groups, const float *delta) {
+template <class T> static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(
+    Attn a, AttnGrad g, const AttnItem *items, const AttnGroup *groups, const float *delta, int64_t rows) {
     AttnGroup gr = groups[blockIdx.x];
     int lane = threadIdx.x & 31, u = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
     if (u >= gr.nk[0] + gr.nk[1]) return;
@@ -130,20 +134,14 @@ static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad
                 float ds = 0, pm = 0;
                 if (i < it.nq) {
                     int64_t row = it.q0 + i;
-                    float p = expf(dot(Q + row * a.ldq, k1, D) * a.scale - a.lse[row * a.H + h]),
+                    float p = expf(dot(Q + row * a.ldq, k1, D) * a.scale - a.lse[h * rows + row]),
                           m = mask1(a.drop, row, h, number);
                     pm = p * m;
-                    ds = p * (dot(O + row * a.ldo, v1, D) * m - delta[row * a.H + h]) * a.scale;
+                    ds = p * (dot(O + row * a.ldo, v1, D) * m - delta[h * rows + row]) * a.scale;
                 }
-                for (int j = 0; j < 32 && i0 + j < it.nq; j++) {
-                    float wk = __shfl_sync(~0u, ds, j), wv = __shfl_sync(~0u, pm, j);
-                    int64_t row = it.q0 + i0 + j;
-#pragma unroll
-                    for (int e = 0; e < WIDE; e++) {
-                        int d = d0 + e * 32 + lane;
-                        if (d < D) ak[e] += wk * ld1(Q + row * a.ldq + d), av[e] += wv * ld1(O + row * a.ldo + d);
-                    }
-                }
+                auto row_of = [&](int j) { return (int64_t)it.q0 + i0 + j; };
+                add_rows(ak, ds, it.nq - i0, Q, a.ldq, d0 + lane, D, row_of);
+                add_rows(av, pm, it.nq - i0, O, a.ldo, d0 + lane, D, row_of);
             }
         }
 #pragma unroll
@@ -160,7 +158,7 @@ static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(Attn a, AttnGrad
 
 /* What the host reads off a plan: how large its groups are, and whether the fast kernels can number their keys. */
 PlanShape attention_shape(const AttnPlan *p) {
-    PlanShape s = {0, 0, 0, true};
+    PlanShape s = {p->nrows, 0, 0, true};
     for (int32_t g = 0; g < p->ngroups; g++) {
         const AttnGroup *gr = &p->host_groups[g];
         int tiles = 0;
@@ -170,8 +168,9 @@ PlanShape attention_shape(const AttnPlan *p) {
                        (it->nb && (it->b0 != gr->k0[1] || it->nb != gr->nk[1])),
                    "attention: item %d has keys %d+%d and %d+%d, its group %d+%d and %d+%d", t, it->a0, it->na, it->b0,
                    it->nb, gr->k0[0], gr->nk[0], gr->k0[1], gr->nk[1]);
+            BUG_ON(it->q0 + it->nq > p->nrows, "attention: item %d ends at row %d of %d", t, it->q0 + it->nq,
+                   p->nrows);
             tiles += (it->nq + 15) / 16;
-            if (it->q0 + it->nq > s.rows) s.rows = it->q0 + it->nq;
             if (!it->na && gr->nk[0] % 8) s.eights = false;
         }
         if (tiles > s.tiles) s.tiles = tiles;
@@ -191,7 +190,7 @@ template <class T> static void attention_(const Attn *a) {
                 (s.eights || a->drop.p <= 0);
     if (fast && attention_mma(a, &s)) return;
     dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));
-    forward_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, p->items);
+    forward_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, p->items, s.rows);
     cuda_launched("attention");
 }
 EXPORT(attention, (const Attn *a), (a))
@@ -208,12 +207,12 @@ template <class T> static void attention_bwd_(const Attn *a, const AttnGrad *g) 
     if (fast && attention_bwd_mma(a, g, &s, delta)) return;
     if (p->nitems) {
         dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));
-        dq_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, *g, p->items, delta);
+        dq_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, *g, p->items, delta, s.rows);
         cuda_launched("attention_bwd (dq)");
     }
     if (!p->ngroups || !s.keys) return;
     dim3 grid((unsigned)p->ngroups, (unsigned)a->H, (unsigned)ceil_div(s.keys, WARPS));
-    dkv_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, *g, p->items, p->groups, delta);
+    dkv_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, *g, p->items, p->groups, delta, s.rows);
     cuda_launched("attention_bwd (dk, dv)");
 }
 EXPORT(attention_bwd, (const Attn *a, const AttnGrad *g), (a, g))

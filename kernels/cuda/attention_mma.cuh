@@ -1,5 +1,5 @@
 /* attention_mma: the pieces that the three tensor-core kernels share: instructions, tiles in shared memory, who sees
- * what, dropout of a tile.
+ * what, dropout of a tile, the walk of a block over the keys of its group.
  *
  * The work of a group (items that share keys) is cut into 16-row tiles of its items; keys of the group are numbered u =
  * 0, 1, .. through range 0 and then range 1. A warp computes 16 rows x KEYS scores at a time with mma.m16n8k16: lane l
@@ -13,7 +13,7 @@
 enum { KEYS = 32 }; /* keys a step of forward and dq */
 
 template <int D> struct Tile {
-    static constexpr int DP = (D + 15) / 16 * 16, LD = DP + 8, STEPS = DP / 16, CHUNKS = DP / 8;
+    static constexpr int HEAD = D, DP = (D + 15) / 16 * 16, LD = DP + 8, STEPS = DP / 16, CHUNKS = DP / 8;
 };
 
 /* ---- instructions ---- */
@@ -63,9 +63,8 @@ DEVICE float exp2_fast(float x) {
 }
 
 /* ---- operands from a tile of rows: where lane l points its ldmatrix ----
- *   rows_at      16 rows x 16 channels as A (rows of the product are rows), or, transposed, rows as the inner dimension
- * and two 8-column blocks of channels as B columns_at   16 rows x 16 channels as B: rows are columns of the product,
- * channels the inner dimension */
+ *   rows_at      16 rows x 16 channels as A; transposed, as B: rows are the inner dimension, channels the columns
+ *   columns_at   16 rows x 16 channels as B: rows are columns of the product, channels the inner dimension */
 template <int D> DEVICE const bf16 *rows_at(const bf16 *tile, int row, int channel, int lane) {
     return tile + (row + (lane & 15)) * Tile<D>::LD + channel + (lane >> 4) * 8;
 }
@@ -101,8 +100,7 @@ template <int D> DEVICE void product_columns(float (*out)[4], const uint32_t a[4
 
 /* ---- who sees what ---- */
 
-/* A warp's tile: rows row0 .. row0 + 15 of an item. lo: first visible key u; hi(i): one past the last for row i of the
- * item. number: what to subtract from u for the key's number in the item. */
+/* A warp's tile: rows row0 .. row0 + 15 of an item. lo: first visible key u, which is the item's key number 0. */
 typedef struct {
     AttnItem it;
     int row0, lo, n0, keys; /* n0: keys of range 0; keys: of both */
@@ -116,6 +114,9 @@ DEVICE int tile_end(const WarpTile &w, int i) {
 }
 DEVICE int tile_most(const WarpTile &w) { return tile_end(w, min(w.row0 + 15, w.it.nq - 1)); }
 DEVICE int tile_first(const AttnItem &it, int n0) { return it.na ? 0 : n0; }
+DEVICE int64_t tile_row(const WarpTile &w, int r) { /* of q; negative where the tile has no row r */
+    return w.there && w.row0 + r < w.it.nq ? (int64_t)w.it.q0 + w.row0 + r : -1;
+}
 
 /* The number of the tile in its group decides the item. */
 DEVICE WarpTile find_tile(const AttnGroup &g, const AttnItem *items, int number) {
@@ -159,9 +160,9 @@ DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const Attn
 
 /* Where a lane's two rows come from, for dropout: lane i < 16 reads that of row i and hands it on. */
 DEVICE void keys_of_rows(RowKey out[2], const Dropout &d, const WarpTile &w, int lane) {
-    bool there = d.p > 0 && lane < 16 && w.row0 + lane < w.it.nq;
+    int64_t row = lane < 16 ? tile_row(w, lane) : -1;
     RowKey k = {0, 0};
-    if (there) k = d.rows[w.it.q0 + w.row0 + lane];
+    if (d.p > 0 && row >= 0) k = d.rows[row];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         out[r].pair = __shfl_sync(~0u, k.pair, (lane >> 2) + 8 * r);
@@ -181,10 +182,83 @@ DEVICE void load_tile(bf16 *tile, const void *base, int64_t ld, int rows, int th
     }
 }
 
+/* 16 rows of accumulators, rows l/4 times `low` and l/4 + 8 times `high`, to rows of out (or added to what is there),
+ * through a tile that the warp has to itself. */
+template <int D, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], float low, float high, bf16 *out,
+                                                 int64_t ld, bool add, int lane, F row_of) {
+    constexpr int LD = Tile<D>::LD;
+    __syncwarp();
+    if (add) {
+        for (int c = lane; c < 16 * (D / 8); c += 32) {
+            int r = c / (D / 8), at = c % (D / 8) * 8;
+            int64_t row = row_of(r);
+            *(uint4 *)(tile + r * LD + at) = row >= 0 ? *(const uint4 *)(out + row * ld + at) : make_uint4(0, 0, 0, 0);
+        }
+        __syncwarp();
+    }
+#pragma unroll
+    for (int d = 0; d < D / 8; d++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            uint32_t *at = (uint32_t *)(tile + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3));
+            float x0 = x[d][2 * r] * (r ? high : low), x1 = x[d][2 * r + 1] * (r ? high : low);
+            if (add) x0 += low_bf16(*at), x1 += high_bf16(*at);
+            *at = pack_bf16(x0, x1);
+        }
+    __syncwarp();
+    for (int c = lane; c < 16 * (D / 8); c += 32) {
+        int r = c / (D / 8), at = c % (D / 8) * 8;
+        int64_t row = row_of(r);
+        if (row >= 0) *(uint4 *)(out + row * ld + at) = *(uint4 *)(tile + r * LD + at);
+    }
+}
+
+/* ---- forward and dq: the block walks over the keys of its group, KEYS a step, two steps deep ---- */
+
+/* Step `step` of K and V of head h: two tiles of KEYS rows in kv, which holds two steps. Ends a group of copies. */
+template <int D> DEVICE void load_keys(bf16 *kv, const Attn &a, const AttnGroup &g, int keys, int step, int h) {
+    bf16 *at = kv + (step & 1) * 2 * KEYS * Tile<D>::LD;
+    auto row_of = [&](int r) { return step * KEYS + r < keys ? group_key_row(g, step * KEYS + r) : -1; };
+    int thread = (int)threadIdx.x, threads = (int)blockDim.x;
+    load_tile<D>(at, (const bf16 *)a.k + h * D, a.ldk, KEYS, thread, threads, row_of);
+    load_tile<D>(at + KEYS * Tile<D>::LD, (const bf16 *)a.v + h * D, a.ldv, KEYS, thread, threads, row_of);
+    copies_end_group();
+}
+
+/* Calls step(K, V, u0) for each step in which the warp's tile sees a key; the first was loaded by load_keys. All copies
+ * have arrived at the end. */
+template <int D, class F>
+DEVICE void walk_keys(bf16 *kv, const Attn &a, const AttnGroup &g, const WarpTile &w, int h, F step) {
+    int steps = (w.keys + KEYS - 1) / KEYS, most = w.there ? tile_most(w) : 0;
+    for (int t = 0; t < steps; t++) {
+        if (t + 1 < steps) {
+            load_keys<D>(kv, a, g, w.keys, t + 1, h);
+            copies_wait<1>();
+        } else {
+            copies_wait<0>();
+        }
+        __syncthreads();
+        const bf16 *at = kv + (t & 1) * 2 * KEYS * Tile<D>::LD;
+        if (t * KEYS < most && t * KEYS + KEYS > w.lo) step(at, at + KEYS * Tile<D>::LD, t * KEYS);
+        __syncthreads();
+    }
+    copies_wait<0>();
+}
+
+/* out(16, D) += x(16, KEYS) B(KEYS, D): x in accumulators, rounded to bf16; B a tile of a step. */
+template <int D> DEVICE void product_step(float (*out)[4], const float (*x)[4], const bf16 *b, int lane) {
+#pragma unroll
+    for (int k = 0; k < KEYS / 16; k++) {
+        uint32_t a[4] = {pack_bf16(x[2 * k][0], x[2 * k][1]), pack_bf16(x[2 * k][2], x[2 * k][3]),
+                         pack_bf16(x[2 * k + 1][0], x[2 * k + 1][1]), pack_bf16(x[2 * k + 1][2], x[2 * k + 1][3])};
+        product_columns<D>(out, a, b, k * 16, lane);
+    }
+}
+
 /* ---- dropout ----
  * A Philox call draws the eight keys of one row and one 8-column block; the four lanes that hold a row need one word
- * each of every block. So each of the four draws another block, and they exchange: w[j] becomes lane j's word (lane %
- * 4). */
+ * each of every block. So each of the four draws another block, and they exchange: w[j] becomes this lane's word of
+ * lane j's block (lanes % 4). */
 DEVICE void exchange(uint32_t w[4], int lane) {
     bool odd = lane & 1, high = lane & 2;
     uint32_t t = __shfl_xor_sync(~0u, odd ? w[0] : w[1], 1), s = __shfl_xor_sync(~0u, odd ? w[2] : w[3], 1);
@@ -202,6 +276,18 @@ DEVICE void drop2(float *x, uint32_t word, uint32_t threshold, float scale) {
     x[1] = word >> 16 >= threshold ? x[1] * scale : 0.0f;
 }
 
+/* 16 rows x KEYS keys from u0 on: x = drawn ? x scale : 0. Head: blockIdx.y. */
+DEVICE void drop_step(float (*x)[4], const Dropout &d, const RowKey key[2], int u0, int lo, float scale, int lane) {
+    uint32_t threshold = dropout_threshold(d.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - lo) >> 3);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        Philox bits = dropout_block(&d, key[r], first + (lane & 3));
+        exchange(bits.v, lane);
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++) drop2(&x[n][2 * r], bits.v[n], threshold, scale);
+    }
+}
+
 static constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 
 /* Blocks with more shared memory than 48 KB, what they declare included, must say so. */
@@ -215,4 +301,16 @@ template <class K> static bool allow_shared(K kernel, size_t bytes) {
 static inline int even_warps(int tiles, int most) {
     int blocks = (tiles + most - 1) / most;
     return blocks ? (tiles + blocks - 1) / blocks : 1;
+}
+
+/* f(Tile<D>()) for the head sizes there are kernels for; false for another. */
+template <class F> static bool for_head_size(int D, F f) {
+    switch (D) {
+    case 32: return f(Tile<32>());
+    case 64: return f(Tile<64>());
+    case 80: return f(Tile<80>());
+    case 88: return f(Tile<88>());
+    case 128: return f(Tile<128>());
+    }
+    return false;
 }

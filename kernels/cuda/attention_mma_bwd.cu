@@ -4,18 +4,19 @@
  * Two kernels, scores computed anew in each, nothing added by atomics.
  *
  *   dq       Built like the forward: a warp has 16 rows, the block walks over the keys of the group. P from the kept
- * lse, dS = P (dP - delta) goes from the accumulators of S straight into the next product: dQ += dS K. delta = <do, o>
- *            of each row is computed here and left in the workspace for the second kernel.
+ *            lse, dS = P (dP - delta) goes from the accumulators of S straight into the next product: dQ += dS K.
+ *            delta = <do, o> of each row is computed here and left in the workspace for the second kernel.
  *   dk, dv   A warp owns 16 keys of the group and the block walks over all rows of all items that see them, 32 at a
- * time (Q, dO, lse and delta by cp.async, two steps deep). P and dS are transposed in registers (movmatrix): dV += P'^T
- * dO, dK += dS^T Q. So dk and dv of an image's key are written once, whoever looked at it, in the order of the items.
+ *            time (Q, dO, lse and delta by cp.async, two steps deep). P and dS are transposed in registers
+ *            (movmatrix): dV += P'^T dO, dK += dS^T Q. So dk and dv of an image's key are written once, whoever
+ *            looked at it, in the order of the items.
  *
  * Bytes a head, group of R rows and U keys: dq reads Q, dO, O and writes dQ: 8RD, K and V 4UD ceil(R / 64), lse and
  * delta 8R; dk, dv: K, V, dK, dV 8UD (12UD when added to), Q and dO 4RD ceil(U / 96), 8R. FLOPs 6RUD and 8RUD.
  * Cross-attention (R = 64, U = 257, D = 64): 99 + 181 KB for 14.7 MFLOP: bound by memory: 128 images, 12 heads, 430 MB,
  * 130 us of an H100.
  *
- * Registers at D = 64: dq 128, 36 KB of shared memory at four warps: 4 blocks (16 warps) an SM; dk, dv 162, 47 KB at
+ * Registers at D = 64: dq 128, 36 KB of shared memory at four warps: 4 blocks (16 warps) an SM; dk, dv 161, 47 KB at
  * six warps: 2 blocks (12 warps). Row keys for dropout: 8R a walk. */
 #include "kernels/cuda/attention_mma.cuh"
 
@@ -38,17 +39,7 @@ template <int D> DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *
     float s[KEYS / 8][4] = {{0}}, dp[KEYS / 8][4] = {{0}}, scale = a.scale * LOG2E;
     product_rows<D, KEYS / 16>(s, Q, K, 0, lane);
     product_rows<D, KEYS / 16>(dp, dO, V, 0, lane);
-    if (a.drop.p > 0) {
-        uint32_t threshold = dropout_threshold(a.drop.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - w.lo) >> 3);
-        float keep = 1.0f / (1.0f - a.drop.p);
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            Philox x = dropout_block(&a.drop, key[r], first + (lane & 3));
-            exchange(x.v, lane);
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) drop2(&dp[n][2 * r], x.v[n], threshold, keep);
-        }
-    }
+    if (a.drop.p > 0) drop_step(dp, a.drop, key, u0, w.lo, 1.0f / (1.0f - a.drop.p), lane);
     int column = u0 + 2 * (lane & 3),
         end[2] = {tile_end(w, w.row0 + (lane >> 2)), tile_end(w, w.row0 + (lane >> 2) + 8)};
 #pragma unroll
@@ -58,20 +49,16 @@ template <int D> DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 *
             int u = column + n * 8 + (e & 1), r = e >> 1;
             s[n][e] = probability(s[n][e], scale, lse[r], u >= w.lo && u < end[r]) * (dp[n][e] - delta[r]);
         }
-#pragma unroll
-    for (int k = 0; k < KEYS / 16; k++) {
-        uint32_t ds[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]),
-                          pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]), pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
-        product_columns<D>(dq, ds, K, k * 16, lane);
-    }
+    product_step<D>(dq, s, K, lane);
 }
 
 /* <do, o> of 16 rows: two lanes a row. dO is in shared memory. */
 template <int D> DEVICE float row_delta(const bf16 *dO, const Attn &a, const WarpTile &w, int h, int lane) {
     int r = lane >> 1;
+    int64_t row = tile_row(w, r);
     float sum = 0, x[8], y[8];
-    if (w.row0 + r < w.it.nq) {
-        const bf16 *o = (const bf16 *)a.o + (int64_t)(w.it.q0 + w.row0 + r) * a.ldo + h * D;
+    if (row >= 0) {
+        const bf16 *o = (const bf16 *)a.o + row * a.ldo + h * D;
         for (int c = lane & 1; c < D / 8; c += 2) {
             ld8(x, o + c * 8);
             ld8(y, dO + r * Tile<D>::LD + c * 8);
@@ -82,41 +69,30 @@ template <int D> DEVICE float row_delta(const bf16 *dO, const Attn &a, const War
     return sum + __shfl_xor_sync(~0u, sum, 1);
 }
 
-template <int D> static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(Attn a, AttnGrad grad,
-                                                                                              const AttnItem *items,
-                                                                                              const AttnGroup *groups,
-                                                                                              float *delta_out) {
+template <int D> static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void dq_mma(
+    Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, float *delta_out, int64_t rows) {
     extern __shared__ __align__(16) bf16 room[];
     __shared__ BlockTiles<WARPS> tiles;
     constexpr int LD = Tile<D>::LD;
-    int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
     bf16 *Q = room + warp * 32 * LD, *dO = Q + 16 * LD, *kv = room + warps * 32 * LD;
     find_tiles<WARPS>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
     if (!tiles.tile[0].there) return;
     const AttnGroup &g = tiles.g;
     const WarpTile &w = tiles.tile[warp];
-    const bf16 *k = (const bf16 *)a.k + h * D, *v = (const bf16 *)a.v + h * D;
 
-    auto own_row = [&](int r) { return w.there && w.row0 + r < w.it.nq ? (int64_t)w.it.q0 + w.row0 + r : -1; };
+    auto own_row = [&](int r) { return tile_row(w, r); };
     load_tile<D>(Q, (const bf16 *)a.q + h * D, a.ldq, 16, lane, 32, own_row);
     load_tile<D>(dO, (const bf16 *)grad.d_o + h * D, a.ldo, 16, lane, 32, own_row);
     copies_end_group();
-    auto load_step = [&](int step) {
-        bf16 *at = kv + (step & 1) * 2 * KEYS * LD;
-        auto row_of = [&](int r) { return step * KEYS + r < w.keys ? group_key_row(g, step * KEYS + r) : -1; };
-        load_tile<D>(at, k, a.ldk, KEYS, thread, warps * 32, row_of);
-        load_tile<D>(at + KEYS * LD, v, a.ldv, KEYS, thread, warps * 32, row_of);
-        copies_end_group();
-    };
-    int steps = (w.keys + KEYS - 1) / KEYS, most = w.there ? tile_most(w) : 0;
-    load_step(0);
+    load_keys<D>(kv, a, g, w.keys, 0, h);
     copies_wait<1>();
     __syncwarp();
     float sum = row_delta<D>(dO, a, w, h, lane), kept = 0, lse[2], delta[2]; /* lanes 2 i and 2 i + 1 for row i */
-    if ((lane & 1) == 0 && w.row0 + (lane >> 1) < w.it.nq) {
-        int64_t at = (int64_t)(w.it.q0 + w.row0 + (lane >> 1)) * a.H + h;
-        delta_out[at] = sum;
-        kept = a.lse[at] * LOG2E;
+    int64_t row = own_row(lane >> 1);
+    if ((lane & 1) == 0 && row >= 0) {
+        delta_out[h * rows + row] = sum;
+        kept = a.lse[h * rows + row] * LOG2E;
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -126,33 +102,10 @@ template <int D> static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3
     RowKey key[2];
     keys_of_rows(key, a.drop, w, lane);
     float dq[2 * Tile<D>::STEPS][4] = {{0}};
-    for (int t = 0; t < steps; t++) {
-        if (t + 1 < steps) {
-            load_step(t + 1);
-            copies_wait<1>();
-        } else {
-            copies_wait<0>();
-        }
-        __syncthreads();
-        const bf16 *at = kv + (t & 1) * 2 * KEYS * LD;
-        if (t * KEYS < most && t * KEYS + KEYS > w.lo)
-            dq_step<D>(dq, Q, dO, at, at + KEYS * LD, w, a, key, lse, delta, t * KEYS, lane);
-        __syncthreads();
-    }
-    if (!w.there) return;
-#pragma unroll
-    for (int d = 0; d < 2 * Tile<D>::STEPS; d++)
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            *(uint32_t *)(Q + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3)) =
-                pack_bf16(dq[d][2 * r] * a.scale, dq[d][2 * r + 1] * a.scale);
-    __syncwarp();
-    for (int c = lane; c < 16 * (D / 8); c += 32) {
-        int r = c / (D / 8), at = c % (D / 8) * 8;
-        if (w.row0 + r < w.it.nq)
-            *(uint4 *)((bf16 *)grad.dq + (int64_t)(w.it.q0 + w.row0 + r) * grad.lddq + h * D + at) =
-                *(uint4 *)(Q + r * LD + at);
-    }
+    walk_keys<D>(kv, a, g, w, h, [&](const bf16 *K, const bf16 *V, int u0) {
+        dq_step<D>(dq, Q, dO, K, V, w, a, key, lse, delta, u0, lane);
+    });
+    if (w.there) write_rows<D>(Q, dq, a.scale, a.scale, (bf16 *)grad.dq + h * D, grad.lddq, false, lane, own_row);
 }
 
 /* ---- dk, dv ---------------------------------------------------------------------------------------------------- */
@@ -240,39 +193,8 @@ template <int D> DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf16
     product_columns<D>(dk, st, Q, 0, lane);
 }
 
-/* 16 rows of accumulators, times `scale`, to out (or added to what is there), through the warp's own tile. */
-template <int D, class F>
-DEVICE void write_keys(bf16 *tile, float (*x)[4], float scale, bf16 *out, int64_t ld, bool add, int lane, F row_of) {
-    constexpr int LD = Tile<D>::LD;
-    __syncwarp();
-    if (add) {
-        for (int c = lane; c < 16 * (D / 8); c += 32) {
-            int r = c / (D / 8), at = c % (D / 8) * 8;
-            int64_t row = row_of(r);
-            *(uint4 *)(tile + r * LD + at) = row >= 0 ? *(const uint4 *)(out + row * ld + at) : make_uint4(0, 0, 0, 0);
-        }
-        __syncwarp();
-    }
-#pragma unroll
-    for (int d = 0; d < 2 * Tile<D>::STEPS; d++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            if (d * 8 >= D) continue;
-            uint32_t *at = (uint32_t *)(tile + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3));
-            float x0 = x[d][2 * r] * scale, x1 = x[d][2 * r + 1] * scale;
-            if (add) x0 += low_bf16(*at), x1 += high_bf16(*at);
-            *at = pack_bf16(x0, x1);
-        }
-    __syncwarp();
-    for (int c = lane; c < 16 * (D / 8); c += 32) {
-        int r = c / (D / 8), at = c % (D / 8) * 8;
-        int64_t row = row_of(r);
-        if (row >= 0) *(uint4 *)(out + row * ld + at) = *(uint4 *)(tile + r * LD + at);
-    }
-}
-
 template <int D> static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2 : 1) void dkv_mma(
-    Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta) {
+    Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta, int64_t rows) {
     extern __shared__ __align__(16) bf16 room[];
     constexpr int LD = Tile<D>::LD;
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
@@ -298,7 +220,7 @@ template <int D> static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2
         load_tile<D>(at + ROWS * LD, (const bf16 *)grad.d_o + h * D, a.ldo, ROWS, thread, warps * 32, row_of);
         for (int k = thread; k < (a.drop.p > 0 ? NUMBERS : 2 * ROWS); k += warps * 32) {
             int64_t row = row_of(k < 2 * ROWS ? k % ROWS : (k - 2 * ROWS) / 2), at_row = row >= 0 ? row : 0;
-            const void *src = k < ROWS ? a.lse + at_row * a.H + h : k < 2 * ROWS ? delta + at_row * a.H + h : NULL;
+            const void *src = (k < ROWS ? a.lse : delta) + h * rows + at_row;
             if (k >= 2 * ROWS) src = (const uint32_t *)a.drop.rows + at_row * 2 + k % 2;
             copy4(n + k, src, row >= 0);
         }
@@ -342,8 +264,8 @@ template <int D> static __global__ __launch_bounds__(KEY_WARPS * 32, D <= 64 ? 2
     }
     copies_wait<0>();
     if (u0 >= keys) return;
-    write_keys<D>(K, dk, a.scale, (bf16 *)grad.dk + h * D, grad.lddk, grad.add, lane, key_of);
-    write_keys<D>(V, dv, 1.0f, (bf16 *)grad.dv + h * D, grad.lddv, grad.add, lane, key_of);
+    write_rows<D>(K, dk, a.scale, a.scale, (bf16 *)grad.dk + h * D, grad.lddk, grad.add, lane, key_of);
+    write_rows<D>(V, dv, 1.0f, 1.0f, (bf16 *)grad.dv + h * D, grad.lddv, grad.add, lane, key_of);
 }
 
 /* ---- launchers ------------------------------------------------------------------------------------------------- */
@@ -355,24 +277,17 @@ template <int D> static bool backward(const Attn *a, const AttnGrad *g, const Pl
     if (!allow_shared(dq_mma<D>, shared) || !allow_shared(dkv_mma<D>, key_shared)) return false;
     if (s->tiles) {
         dim3 grid((unsigned)p->ngroups, (unsigned)a->H, (unsigned)ceil_div(s->tiles, warps));
-        dq_mma<D><<<grid, warps * 32, shared, cuda.compute>>>(*a, *g, p->items, p->groups, delta);
+        dq_mma<D><<<grid, warps * 32, shared, cuda.compute>>>(*a, *g, p->items, p->groups, delta, s->rows);
         cuda_launched("attention_bwd (dq)");
     }
     if (s->keys) {
         dim3 grid((unsigned)p->ngroups, (unsigned)a->H, (unsigned)ceil_div(s->keys, key_warps * 16));
-        dkv_mma<D><<<grid, key_warps * 32, key_shared, cuda.compute>>>(*a, *g, p->items, p->groups, delta);
+        dkv_mma<D><<<grid, key_warps * 32, key_shared, cuda.compute>>>(*a, *g, p->items, p->groups, delta, s->rows);
         cuda_launched("attention_bwd (dk, dv)");
     }
     return true;
 }
 
 bool attention_bwd_mma(const Attn *a, const AttnGrad *g, const PlanShape *s, float *delta) {
-    switch (a->D) {
-    case 32: return backward<32>(a, g, s, delta);
-    case 64: return backward<64>(a, g, s, delta);
-    case 80: return backward<80>(a, g, s, delta);
-    case 88: return backward<88>(a, g, s, delta);
-    case 128: return backward<128>(a, g, s, delta);
-    }
-    return false;
+    return for_head_size(a->D, [&](auto tile) { return backward<decltype(tile)::HEAD>(a, g, s, delta); });
 }

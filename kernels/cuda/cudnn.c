@@ -28,9 +28,9 @@ static struct {
 #undef X
 } dnn;
 
-/* One operation: strides in elements; B items of Sq rows and Sk keys. */
+/* One operation: strides in elements; B items of Sq rows and Sk keys, of a plan of `rows` rows. */
 typedef struct {
-    int64_t B, H, Sq, Sk, D, ldq, ldk, ldv, ldo, step_q, step_k;
+    int64_t B, H, Sq, Sk, D, ldq, ldk, ldv, ldo, step_q, step_k, rows;
 } Shape;
 
 enum { PARTS = 16, UID_Q = 1, UID_K, UID_V, UID_O, UID_STATS, UID_SCALE, UIDS = UID_SCALE };
@@ -113,7 +113,7 @@ static cudnnBackendDescriptor_t operation(Plan *p, const Shape *s) {
         set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, rows_tensor(p, UID_O, s, s->Sq, s->step_q, s->ldo)) &&
         set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC,
                  tensor(p, UID_STATS, CUDNN_DATA_FLOAT, (int64_t[]){s->B, s->H, s->Sq, 1},
-                        (int64_t[]){s->step_q * s->H, 1, s->H, 1}, false)) &&
+                        (int64_t[]){s->step_q, s->rows, 1, 1}, false)) &&
         set_part(op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, tensor(p, UID_SCALE, CUDNN_DATA_FLOAT, one, one, true));
     return finished(ok, op);
 }
@@ -203,7 +203,8 @@ static bool regular(const Attn *a, int32_t users, int32_t k, Shape *s) {
                  .ldv = a->ldv,
                  .ldo = a->ldo,
                  .step_q = p->ngroups > 1 ? second->q0 - first->q0 : first->nq,
-                 .step_k = p->ngroups > 1 ? second->a0 - first->a0 : first->na};
+                 .step_k = p->ngroups > 1 ? second->a0 - first->a0 : first->na,
+                 .rows = p->nrows};
     for (int32_t g = 0; g < p->ngroups; g++) {
         const AttnItem *it = &p->host_items[k + g * users];
         if (p->host_groups[g].nitems != users || p->host_groups[g].item0 != g * users || it->nb || !it->na ||
@@ -221,7 +222,7 @@ static bool run(const Attn *a, const Plan *p, int64_t q0, int64_t a0) {
                          (bf16 *)(uintptr_t)a->k + a0 * a->ldk,
                          (bf16 *)(uintptr_t)a->v + a0 * a->ldv,
                          (bf16 *)a->o + q0 * a->ldo,
-                         a->lse + q0 * a->H,
+                         a->lse + q0,
                          &scale};
     const int64_t uid[UIDS] = {UID_Q, UID_K, UID_V, UID_O, UID_STATS, UID_SCALE};
     void *space = cuda_workspace((size_t)p->workspace, "attention by cuDNN");
