@@ -2,20 +2,16 @@
  *
  *     bench_cuda [time|bytes] [name]
  *
- * time (on a GPU): B = 128 pairs, 13 word pieces, ViT-g. A line an op: the bytes and FLOPs that the head of its file
- * promises, the time an H100 needs for them (3.35 TB/s, 989 TFLOP/s of bf16 products), the time it took here, and the
- * share. bytes (under vgpu with VGPU_STATS=1; tests/bench/gpu.sh compares): a small batch, each op once, one op a
- * process; prints what was promised. Rooflines: an H100 SXM. On another card the prediction is for that H100 all the
- * same; the measured time is this card's. */
-#include <math.h>
+ * time (on a GPU): B = 128 pairs, 13 word pieces, ViT-g. A line an op: what promise.h says of it, bytes and FLOPs and
+ * the time an H100 SXM needs for them, the time it took here, and the share. On another card the prediction is for that
+ * H100 all the same; the measured time is this card's. bytes (under vgpu with VGPU_STATS=1; tests/bench/vgpu_bytes.sh
+ * compares): a small batch, each op once, one op a process; prints the bytes promised, counted as vgpu counts. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "kernels/backend.h"
-
-static const double H100_BYTES = 3.35e12, H100_FLOPS = 989e12, H100_F32 = 67e12;
+#include "tests/bench/promise.h"
 
 static const Backend *b;
 static bool timing;
@@ -70,14 +66,13 @@ static double now(void) {
 
 static bool wants(const char *name) { return !only || strcmp(only, name) == 0; }
 
-/* bytes: of the op's kernels together. flops at `rate`. */
-static void report(const char *name, void (*launch)(void), double bytes, double flops, double rate) {
+static void report(const char *name, void (*launch)(void), Promise p) {
     if (!wants(name)) return;
     if (!timing) {
         launch();
         b->sync();
         check(b->status());
-        printf("PROMISED %.0f %s\n", bytes, name);
+        printf("PROMISED %.0f %s\n", p.bytes + p.again, name);
         return;
     }
     double best = 1e30;
@@ -89,9 +84,8 @@ static void report(const char *name, void (*launch)(void), double bytes, double 
         if (i && t < best) best = t;
     }
     check(b->status());
-    double predicted = fmax(bytes / H100_BYTES, flops / rate);
-    printf("%-28s %9.1f MB %9.2f GFLOP %9.1f us predicted %9.1f us measured %6.1f %%\n", name, bytes * 1e-6,
-           flops * 1e-9, predicted * 1e6, best * 1e6, 100.0 * predicted / best);
+    printf("%-28s %9.1f MB %9.2f GFLOP %9.1f us predicted %9.1f us measured %6.1f %%\n", name, p.bytes * 1e-6,
+           p.flops * 1e-9, p.seconds * 1e6, best * 1e6, 100.0 * p.seconds / best);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
@@ -111,13 +105,7 @@ static EmbedGrad embed_grad;
 static void run_embed(void) { b->embed(&embed); }
 static void run_embed_bwd(void) { b->embed_bwd(&embed, &embed_grad); }
 
-static double least(double a, double c) { return a < c ? a : c; }
-
-/* Partial sums of k rows of W columns for `blocks` blocks: written, read, and added to the result. */
-static double partials(double blocks, double k, double W) { return blocks * k * W * 8 + k * W * 8; }
-
-static void rows(double sms) {
-    double n = (double)N, blocks = least(ceil(n / 4), sms * 6), back = least(ceil(n / 4), sms * 3);
+static void rows(void) {
     RowKey *keys = (RowKey *)(void *)indices(2 * N, 1000);
     norm = (AddNorm){.N = N,
                      .C = C,
@@ -131,7 +119,7 @@ static void rows(double sms) {
                      .mean = take((size_t)N * 4),
                      .rstd = take((size_t)N * 4),
                      .drop = {0.1f, 20, 1, 1, keys}};
-    report("add_norm", run_norm, n * C * 8 + n * 8 + blocks * 12 * C + n * 32 * 8 * 3, 0, 1);
+    report("add_norm", run_norm, promise_add_norm(&norm));
     norm_grad = (AddNormGrad){.dy = numbers(DT_BF16, N * C),
                               .ds = take((size_t)(N * C) * 2),
                               .dx = numbers(DT_BF16, N * C),
@@ -139,18 +127,18 @@ static void rows(double sms) {
                               .dgamma = numbers(DT_F32, C),
                               .dbeta = numbers(DT_F32, C)};
     if (wants("add_norm_bwd")) b->add_norm(&norm);
-    report("add_norm_bwd", run_norm_bwd, n * C * 8 + back * 4 * C + partials(back, 3, C) + n * 32 * 8 * 4, 0, 1);
+    report("add_norm_bwd", run_norm_bwd, promise_add_norm_bwd(&norm, &norm_grad));
 
     u = numbers(DT_BF16, N * F), h = take((size_t)(N * F) * 2), dh = numbers(DT_BF16, N * F),
     du = take((size_t)(N * F) * 2);
     bias = numbers(DT_F32, F), dbias = numbers(DT_F32, F);
-    report("gelu", run_gelu, n * F * 4 + ceil(n / 32) * F * 4, 0, 1);
-    double strips = least(ceil(n / 32), ceil(sms * 8 / 3));
-    report("gelu_bwd", run_gelu_bwd, n * F * 6 + strips * F * 4 + partials(strips, 1, F), 0, 1);
-    report("colsum", run_colsum, n * F * 2 + partials(least(ceil(n / 64), ceil(sms * 4 / 12)), 1, F), 0, 1);
+    report("gelu", run_gelu, promise_gelu(N, F));
+    report("gelu_bwd", run_gelu_bwd, promise_gelu_bwd(N, F));
+    report("colsum", run_colsum, promise_colsum(N, F, F));
 }
 
-static void embedding(double sms) {
+/* Lists of 64 rows a word, and the same a position. */
+static void embedding(void) {
     int64_t nt = NT, per = 64, words = (nt + per - 1) / per;
     int32_t *ptr = malloc((size_t)(words + 1) * sizeof *ptr);
     if (!ptr) exit(1);
@@ -159,8 +147,6 @@ static void embedding(double sms) {
     b->upload(dptr, ptr, (size_t)(words + 1) * 4);
     b->sync();
     free(ptr);
-    double n = (double)(NQ + nt), text = (double)nt, blocks = least(ceil(n / 4), sms * 6),
-           back = least(ceil(n / 4), sms * 3);
     embed = (Embed){.nq = NQ,
                     .nt = nt,
                     .Q = Q,
@@ -178,15 +164,14 @@ static void embedding(double sms) {
                     .posn_ptr = dptr,
                     .posn_row = list,
                     .ntok = (int32_t)words,
-                    .nposn = (int32_t)(words < 32 ? words : 32),
+                    .nposn = (int32_t)words,
                     .gamma = norm.gamma,
                     .beta = norm.beta,
                     .y = take((size_t)((NQ + nt) * C) * 2),
                     .mean = take((size_t)(NQ + nt) * 4),
                     .rstd = take((size_t)(NQ + nt) * 4),
                     .drop = {0, 0, 1, 1, NULL}};
-    double positions = least((double)words, 32) * (double)per;
-    report("embed", run_embed, n * C * 4 + text * C * 2 + n * 8 + blocks * 8 * C + text * 32 * 8, 0, 1);
+    report("embed", run_embed, promise_embed(&embed));
     embed_grad = (EmbedGrad){.dy = numbers(DT_BF16, (NQ + nt) * C),
                              .dsum = take((size_t)((NQ + nt) * C) * 2),
                              .dquery = numbers(DT_F32, Q * C),
@@ -195,10 +180,7 @@ static void embedding(double sms) {
                              .dgamma = numbers(DT_F32, C),
                              .dbeta = numbers(DT_F32, C)};
     if (wants("embed_bwd")) b->embed(&embed);
-    double sums =
-        (double)NQ * C * 2 + text * C * 2 + least(positions, text) * C * 2 + (Q + 2.0 * (double)words) * C * 8;
-    report("embed_bwd", run_embed_bwd,
-           n * C * 6 + text * C * 2 + back * 4 * C + partials(back, 2, C) + sums + n * 32 * 8, 0, 1);
+    report("embed_bwd", run_embed_bwd, promise_embed_bwd(&embed));
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
@@ -251,11 +233,7 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
                   .scale = 0.125f,
                   .drop = {0.1f, 17, 1, 1, (RowKey *)(void *)indices(2 * (int64_t)row, 1000)}};
     attn.v = (const bf16 *)attn.k + C;
-    double R = (double)(users * nq + text), U = nk + text, units = (double)n * H,
-           tiles = users * ceil(nq / 16.0) + ceil(text / 16.0);
-    double blocks = ceil(tiles / 4), key_tiles = ceil(U / 16), key_blocks = ceil(key_tiles / 6),
-           pairs = (double)p.products * H;
-    report(name, run_attention, units * (4 * R * D + 4 * U * D * blocks + 12 * R), 4 * pairs * D, H100_FLOPS);
+    report(name, run_attention, promise_attention(&attn));
     bf16 *dk = numbers(DT_BF16, (int64_t)key * 2 * C);
     attn_grad = (AttnGrad){.d_o = numbers(DT_BF16, (int64_t)row * C),
                            .dq = take((size_t)row * C * 2),
@@ -265,20 +243,17 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
                            .lddk = 2 * C,
                            .lddv = 2 * C};
     if (wants(back_name)) b->attention(&attn);
-    report(back_name, run_attention_bwd,
-           units * (8 * R * D + 4 * U * D * blocks + 16 * R + 8 * U * D + (4 * R * D + 16 * R) * key_blocks),
-           14 * pairs * D, H100_FLOPS);
+    report(back_name, run_attention_bwd, promise_attention_bwd(&attn, &attn_grad));
 }
 
 /* cuDNN's attention beside ours: the same plan without dropout, which cuDNN cannot draw as we do. */
-static void beside_cudnn(int32_t n, int32_t users) {
+static void beside_cudnn(void) {
     if (!timing) return;
-    double R = (double)(users * Q), U = P, units = (double)n * H, bytes = units * (4 * R * D + 4 * U * D + 4 * R),
-           flops = 4 * units * R * U * D;
     attn.drop.p = 0;
-    report("attention, cross, ours", run_attention, bytes, flops, H100_FLOPS);
+    Promise p = promise_attention(&attn);
+    report("attention, cross, ours", run_attention, p);
     if (b->use_cudnn(true) != OK) printf("%s\n", err_message());
-    else report("attention, cross, cuDNN", run_attention, bytes, flops, H100_FLOPS), b->use_cudnn(false);
+    else report("attention, cross, cuDNN", run_attention, p), b->use_cudnn(false);
 }
 
 /* ---- image, heads, losses, optimizer --------------------------------------------------------------------------- */
@@ -301,30 +276,26 @@ static double *total;
 static void run_adamw(void) { b->adamw(&adam); }
 static void run_sumsq(void) { b->sumsq(total, adam.g, adam.n, false); }
 
-static void rest(double sms) {
-    double n = (double)(B * P), m, e = E, g = (double)B;
+static void rest(void) {
     M = timing ? 12 * C : 2 * C;
-    m = (double)M;
     features = numbers(DT_F16, B * P * E), xhat = take((size_t)(B * P * E) * 2);
-    report("normalize", run_normalize, n * e * 4, 0, 1);
+    report("normalize", run_normalize, promise_normalize(DT_F16, B * P, E));
     W = numbers(DT_F32, M * E), G = numbers(DT_F32, M * E), dW = numbers(DT_F32, M * E), Wf = take((size_t)(M * E) * 2),
     cf = take((size_t)M * 2);
     vec_m = numbers(DT_F32, M), vec_e = numbers(DT_F32, E), db = numbers(DT_F32, M), dgamma = numbers(DT_F32, E),
     dbeta = numbers(DT_F32, E);
-    report("fold", run_fold, m * e * 6 + m * e * 8, 0, 1);
-    double strips = least(ceil(m / 16), ceil(sms * 8 / 11));
-    report("unfold", run_unfold, m * e * 16 + m * e * 4 + partials(strips, 2, e), 0, 1);
+    report("fold", run_fold, promise_fold(M, E));
+    report("unfold", run_unfold, promise_unfold(M, E));
 
     I = numbers(DT_F32, B * Q * Z), X = numbers(DT_F32, B * Z), S = take((size_t)(B * B) * 4),
     arg = take((size_t)(B * B) * 4);
     dI = numbers(DT_F32, B * Q * Z), dX = numbers(DT_F32, B * Z);
-    report("simmax", run_simmax, g * Q * Z * 4 * ceil(g / 64) + g * g * Z * 4 + g * g * 8, 2 * g * g * Q * Z, H100_F32);
+    report("simmax", run_simmax, promise_simmax(B, B, Q, Z));
     if (wants("simmax_bwd_image") || wants("simmax_bwd_text")) b->simmax(S, arg, I, X, B, B, Q, Z, B, 1);
-    report("simmax_bwd_image", run_simmax_image, g * g * Z * (4 + 8) + g * Q * Z * 8, 2 * g * g * Z, H100_F32);
-    report("simmax_bwd_text", run_simmax_text, g * g * Z * (4 + 8) + g * Z * 8, 2 * g * g * Z, H100_F32);
+    report("simmax_bwd_image", run_simmax_image, promise_simmax_bwd_image(B, B, Q, Z));
+    report("simmax_bwd_text", run_simmax_text, promise_simmax_bwd_text(B, B, Z));
 
     int64_t chunk = timing ? 512 : 16;
-    double c = (double)chunk;
     xent = (Xent){.rows = chunk,
                   .n = V,
                   .ld = V,
@@ -336,10 +307,9 @@ static void rest(double sms) {
                   .dlogits = take((size_t)(chunk * V) * 2),
                   .ldd = V,
                   .dt = DT_BF16};
-    report("xent", run_xent, c * V * 6 + c * 768 * 4, 0, 1);
+    report("xent", run_xent, promise_xent(&xent));
 
     int64_t params = timing ? 186705470 : 1000000;
-    double np = (double)params;
     adam = (AdamW){.p = numbers(DT_F32, params),
                    .g = numbers(DT_F32, params),
                    .m = numbers(DT_F32, params),
@@ -356,8 +326,8 @@ static void rest(double sms) {
                    .c2 = 0.02f};
     b->zero(adam.v, (size_t)params * 4);
     total = take(sizeof *total);
-    report("adamw", run_adamw, np * 34 + np, 0, 1);
-    report("sumsq", run_sumsq, np * 4 + 2 * np / 16384 * 8, 0, 1);
+    report("adamw", run_adamw, promise_adamw(&adam));
+    report("sumsq", run_sumsq, promise_sumsq(params));
 }
 
 int main(int argc, char **argv) {
@@ -369,14 +339,13 @@ int main(int argc, char **argv) {
     }
     void *workspace = take(b->workspace);
     b->set_workspace(workspace, b->workspace);
-    double sms = 132; /* of the H100, and of vgpu's */
     B = timing ? 128 : 4;
     NQ = B * 2 * Q, NT = B * 3 * T, N = timing ? NQ + NT : 300;
-    rows(sms);
-    embedding(sms);
+    rows();
+    embedding();
     attention("attention, cross", "attention_bwd, cross", (int32_t)B, 2, Q, P, 0);
-    beside_cudnn((int32_t)B, 2);
+    beside_cudnn();
     attention("attention, joint", "attention_bwd, joint", (int32_t)(B * 3), 1, Q, Q, T);
-    rest(sms);
+    rest();
     return 0;
 }
