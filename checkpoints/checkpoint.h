@@ -1,7 +1,8 @@
 /* checkpoint: step directories that are whole or absent, and finding the newest that loads.
  *
  *     out/step_000123/            model.safetensors, optimizer.safetensors, ... as the caller names them
- *                     state.json  {"format", "crc32c", "step", "files": {name: {"bytes", "crc32c"}}, "run": what the caller gave}
+ *                     state.json  {"format", "crc32c", "step", "files": {name: {"bytes", "crc32c"}}, "run": what the
+ * caller gave}
  *     out/latest, out/best        the name of a step directory and a newline; for people and scripts
  *
  * Called by the training loop (save, resume) and by weights.c. The one idea: everything is written into
@@ -81,7 +82,8 @@ int64_t ckpt_step_of(const char *name);
 
 typedef struct { const char *name; int64_t bytes; uint32_t crc; } CkptFileInfo;
 
-/* The CRC of state.json's text: with its own eight digits, which begin at *digits, taken as zeros. false: it has none. */
+/* The CRC of state.json's text: with its own eight digits, which begin at *digits, taken as zeros. false: it has
+ * none. */
 bool ckpt_state_crc(const char *text, size_t n, uint32_t *crc, size_t *digits);
 
 /* Reads state.json's text; `files` (to be freed) borrows names from doc. */

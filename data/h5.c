@@ -49,7 +49,8 @@ static Status fail(Status st, const char *path, const char *thing, const char *d
     char cause[256] = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_cause, cause);
     if (strstr(cause, "truncated file")) snprintf(cause, sizeof cause, "the file was cut short; copy it again");
-    else if (strstr(cause, "metadata checksum")) snprintf(cause, sizeof cause, "its bytes changed since they were written");
+    else if (strstr(cause, "metadata checksum")) snprintf(cause, sizeof cause,
+                                                          "its bytes changed since they were written");
     return err_set(st, "%s: %s%scannot be %s (%s)", path, thing, *thing ? " " : "", done, cause);
 }
 

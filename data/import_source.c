@@ -88,15 +88,15 @@ static Status open_safetensors(Source *s, const char *path, const char *array) {
 }
 
 /* The data set called `name`, with or without the first slash; else the first of `usual` that is there. */
-static Status h5_find(H5File *f, const char *file, const char *name, const char *const *usual, const char *option, char **path,
-                      H5Info *info) {
+static Status h5_find(H5File *f, const char *file, const char *name, const char *const *usual, const char *option,
+                      char **path, H5Info *info) {
     *path = NULL;
     if (name && name[0]) {
         *path = mem_format("%s%s", name[0] == '/' ? "" : "/", name);
     } else {
         while (*usual && !h5_has(f, *usual)) usual++;
-        if (!*usual) return err_set(ERR_FORMAT, "%s: none of its data sets has a usual name; %s=NAME says which one", file,
-                                   option);
+        if (!*usual) return err_set(ERR_FORMAT, "%s: none of its data sets has a usual name; %s=NAME says which one",
+                                    file, option);
         *path = mem_strdup(*usual);
     }
     return *path ? h5_info(f, *path, info) : ERR_MEMORY;
@@ -131,7 +131,8 @@ Status source_open(Source *s, const char *path, const char *array) {
     case FILE_NUMPY: st = open_npy(s, path, array); break;
     case FILE_HDF5: st = open_h5(s, path, array); break;
     case FILE_SAFETENSORS: st = open_safetensors(s, path, array); break;
-    case FILE_OTHER: st = err_set(ERR_FORMAT, "%s: neither .npy, .npz, safetensors nor HDF5 (by its first bytes)", path);
+    case FILE_OTHER: st = err_set(ERR_FORMAT, "%s: neither .npy, .npz, safetensors nor HDF5 (by its first bytes)",
+                                  path);
     }
     if (st == OK) s->file->left = s->N;
     else source_close(s);

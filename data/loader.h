@@ -71,7 +71,7 @@ Status loader_open(Loader **l, const Set *s, const LoaderSpec *spec);
 /* The next step's batch; *batch NULL with OK after stop_step. *waited (may be NULL): seconds it was not ready. A
  * batch stays valid until it is released; up to queue - 1 may be held at a time. Failure is final. */
 Status loader_next(Loader *l, const Batch **batch, double *waited);
-const Batch *loader_peek(Loader *l);                       /* what loader_next will return, when it is ready; else NULL */
+const Batch *loader_peek(Loader *l); /* what loader_next will return, when it is ready; else NULL */
 void loader_release(Loader *l, const Batch *batch);
 void loader_close(Loader *l);                              /* stops the threads; accepts NULL; all batches are gone */
 

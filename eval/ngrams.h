@@ -8,8 +8,8 @@
  * in order. Both halves of an n-gram that two images share are shared too, and df 0 and 1 give the same idf, so
  * whatever has df < 2 takes no part in the next length. Everything is exact, and memory is read from end to end.
  *
- * An image's distinct n-grams are a trie in a hash table that stays in the cache (key: node of the first n-1 words, last
- * word). Memory: 60 bytes a word of all captions at most, while sorting. Does not know scores. */
+ * An image's distinct n-grams are a trie in a hash table that stays in the cache (key: node of the first n-1 words,
+ * last word). Memory: 60 bytes a word of all captions at most, while sorting. Does not know scores. */
 #ifndef QF_NGRAMS_H
 #define QF_NGRAMS_H
 #include <stddef.h>

@@ -1,9 +1,9 @@
-/* arena: memory by lifetime. A pointer's lifetime is the arena it came from: the run's (parameters, optimizer state), the
- * step's (activations, gradients of activations), the op's (scratch; mark and reset inside one op).
+/* arena: memory by lifetime. A pointer's lifetime is the arena it came from: the run's (parameters, optimizer state),
+ * the step's (activations, gradients of activations), the op's (scratch; mark and reset inside one op).
  *
- * A measuring arena has no memory: it hands out addresses that must not be used and only counts. One step on a measuring
- * arena and the null backend tells exactly what a real step will need. An arena that runs full turns into a measuring one
- * (`full` is set, the caller ends the step with a sentence): nothing is ever written past its end. */
+ * A measuring arena has no memory: it hands out addresses that must not be used and only counts. One step on a
+ * measuring arena and the null backend tells exactly what a real step will need. An arena that runs full turns into a
+ * measuring one (`full` is set, the caller ends the step with a sentence): nothing is ever written past its end. */
 #ifndef QF_ARENA_H
 #define QF_ARENA_H
 #include <stdbool.h>
@@ -25,8 +25,8 @@ void *arena_push(Arena *a, size_t count, size_t size);      /* aligned to 256 */
 static inline size_t arena_mark(const Arena *a) { return a->used; }
 static inline void arena_reset(Arena *a, size_t mark) { a->used = mark; }
 
-/* A pool hands out blocks of an arena region and takes them back in any order: first fit, neighbours merge. Gradients of
- * activations live in one; at most POOL_MAX blocks at a time, which a step's depth bounds. */
+/* A pool hands out blocks of an arena region and takes them back in any order: first fit, neighbours merge. Gradients
+ * of activations live in one; at most POOL_MAX blocks at a time, which a step's depth bounds. */
 enum { POOL_MAX = 256 };
 typedef struct { size_t at, bytes; bool free; } PoolBlock;
 typedef struct { Arena *arena; size_t start; int n; PoolBlock block[POOL_MAX]; } Pool;

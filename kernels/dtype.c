@@ -43,7 +43,7 @@ uint16_t f16_from_f32(float f) {
     u &= 0x7fffffffu;
     if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
     if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);           /* 65520 and above round to infinity */
-    if (u < 0x38800000u) {                                            /* subnormal: let the FPU round to a multiple of 2^-24 */
+    if (u < 0x38800000u) { /* subnormal: let the FPU round to a multiple of 2^-24 */
         float a;
         memcpy(&a, &u, sizeof a);
         return (uint16_t)(sign | (uint16_t)lrintf(ldexpf(a, 24)));

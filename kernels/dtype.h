@@ -1,6 +1,7 @@
 /* dtype: the element types of files and tensors, and their conversion to and from f32.
  *
- * Rounding is to nearest, ties to even; NaN stays NaN. e4m3 is the "fn" form of fp8 (no infinities, 448 is the largest). */
+ * Rounding is to nearest, ties to even; NaN stays NaN. e4m3 is the "fn" form of fp8 (no infinities, 448 is the
+ * largest). */
 #ifndef QF_DTYPE_H
 #define QF_DTYPE_H
 #include <stdint.h>
@@ -33,7 +34,8 @@ const char *dtype_name(DType t);               /* "bf16" */
 const char *dtype_safetensors(DType t);        /* "BF16" */
 int dtype_from_name(const char *name);         /* either spelling; -1 when unknown */
 
-/* n elements at src (any type but BOOL) to f32, and f32 to any of F64 F32 F16 BF16 (e4m3 and i8 need a scale: see data). */
+/* n elements at src (any type but BOOL) to f32, and f32 to any of F64 F32 F16 BF16 (e4m3 and i8 need a scale: see
+ * data). */
 void dtype_to_f32(float *dst, const void *src, DType t, size_t n);
 void dtype_from_f32(void *dst, DType t, const float *src, size_t n);
 

@@ -1,8 +1,9 @@
 /* err: status codes, and one message a thread.
  *
- * A user's error (a bad file, a full disk, a dead device) travels as a Status; the words wait here, in a message of this
- * thread, until main prints them. Each level may put its own context in front (err_context). Our own errors (two ops that
- * disagree about a shape) are bugs: BUG_ON stops at once and says where. Library code never ends the process otherwise.
+ * A user's error (a bad file, a full disk, a dead device) travels as a Status; the words wait here, in a message of
+ * this thread, until main prints them. Each level may put its own context in front (err_context). Our own errors (two
+ * ops that disagree about a shape) are bugs: BUG_ON stops at once and says where. Library code never ends the process
+ * otherwise.
  *
  *     if ((st = h5_open(&f, path)) != OK) goto fail;
  *     return err_set(ERR_FORMAT, "%s: /images/features has %d dimensions, 3 are needed", path, nd);
@@ -37,8 +38,8 @@ typedef enum {
 #define ERR_PRINTF(a, b)
 #endif
 
-/* Sets this thread's message (replacing any) and returns `st`, so that it can stand in a return statement. A message is one
- * line: control characters in it become '?'. */
+/* Sets this thread's message (replacing any) and returns `st`, so that it can stand in a return statement. A message is
+ * one line: control characters in it become '?'. */
 Status err_set(Status st, const char *fmt, ...) ERR_PRINTF(2, 3);
 
 /* Puts "context: " in front of this thread's message and returns `st`; does nothing when st is OK. */

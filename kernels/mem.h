@@ -1,5 +1,5 @@
-/* mem: host memory with checked sizes. Every product is tested for overflow before it reaches the allocator, since counts
- * come from files. Failure sets ERR_MEMORY's message and returns NULL. Release with free(). */
+/* mem: host memory with checked sizes. Every product is tested for overflow before it reaches the allocator, since
+ * counts come from files. Failure sets ERR_MEMORY's message and returns NULL. Release with free(). */
 #ifndef QF_MEM_H
 #define QF_MEM_H
 #include <stdbool.h>

@@ -24,7 +24,7 @@ static const void *as_elem(Tape *t, const void *dy, DType dt, int64_t n, void **
     return *scratch;
 }
 
-/* ---- linear ------------------------------------------------------------------------------------------------------- */
+/* ---- linear ------------------------------------------------------------------------------------------------------ */
 
 static void linear_back(Tape *t, const Node *n) {
     const Backend *b = t->b;
@@ -38,25 +38,26 @@ static void linear_back(Tape *t, const Node *n) {
     bool add;
     void *dx = tape_grad_to(t, x, &add);
     if (dx)
-        gemm(t, &(Gemm){.m = y.rows, .n = x.cols, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = x.cols, .c = dx,
-                        .ldc = tape_grad_ld(x), .ab = b->elem, .ct = b->elem, .add = add});
+        gemm(t, &(Gemm){.m = y.rows, .n = x.cols, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = x.cols,
+                        .c = dx, .ldc = tape_grad_ld(x), .ab = b->elem, .ct = b->elem, .add = add});
     if (!n->w.frozen)
-        gemm(t, &(Gemm){.m = y.cols, .n = x.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = x.data, .ldb = x.ld,
-                        .c = n->w.g, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = true});
+        gemm(t, &(Gemm){.m = y.cols, .n = x.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = x.data,
+                        .ldb = x.ld, .c = n->w.g, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = true});
     if (n->b.w) b->colsum(n->b.g, dy, y.rows, y.cols, ldy);
     if (scratch) tape_scratch_free(t, scratch);
 }
 
 void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b) {
     SAME_ROWS("linear", y, x);
-    BUG_ON(w.cols != x.cols || w.rows != y.cols, "linear: x (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(x), SHAPE(w), SHAPE(y));
-    gemm(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .b = w.copy, .ldb = w.cols, .tb = true,
-                    .bias = b.copy, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
+    BUG_ON(w.cols != x.cols || w.rows != y.cols, "linear: x (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(x),
+           SHAPE(w), SHAPE(y));
+    gemm(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .b = w.copy, .ldb = w.cols,
+                    .tb = true, .bias = b.copy, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
     Node *n = tape_node(t, "linear", linear_back);
     if (n) n->y = y, n->x = x, n->w = w, n->b = b;
 }
 
-/* ---- gelu --------------------------------------------------------------------------------------------------------- */
+/* ---- gelu -------------------------------------------------------------------------------------------------------- */
 
 static void gelu_back(Tape *t, const Node *n) {
     void *dh = tape_grad_of(t, n->y);
@@ -85,8 +86,8 @@ static void gelu_linear_back(Tape *t, const Node *n) {
     if (!n->w.frozen) {
         void *h = tape_scratch(t, u.rows * u.cols, dtype_size(b->elem));
         b->gelu(h, u.data, n->b.w, u.rows, u.cols);
-        gemm(t, &(Gemm){.m = y.cols, .n = u.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h, .ldb = u.cols, .c = n->w.g,
-                        .ldc = u.cols, .ab = b->elem, .ct = DT_F32, .add = true});
+        gemm(t, &(Gemm){.m = y.cols, .n = u.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h, .ldb = u.cols,
+                        .c = n->w.g, .ldc = u.cols, .ab = b->elem, .ct = DT_F32, .add = true});
         tape_scratch_free(t, h);
     }
     bool add;
@@ -103,14 +104,14 @@ void op_gelu_linear(Tape *t, Tensor y, Tensor u, Param b, Param w) {
            "gelu_linear: u (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(u), SHAPE(w), SHAPE(y));
     void *h = tape_scratch(t, u.rows * u.cols, dtype_size(t->b->elem));
     t->b->gelu(h, u.data, b.w, u.rows, u.cols);
-    gemm(t, &(Gemm){.m = u.rows, .n = w.rows, .k = w.cols, .a = h, .lda = u.cols, .b = w.copy, .ldb = w.cols, .tb = true,
-                    .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
+    gemm(t, &(Gemm){.m = u.rows, .n = w.rows, .k = w.cols, .a = h, .lda = u.cols, .b = w.copy, .ldb = w.cols,
+                    .tb = true, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
     tape_scratch_free(t, h);
     Node *n = tape_node(t, "gelu_linear", gelu_linear_back);
     if (n) n->y = y, n->x = u, n->b = b, n->w = w;
 }
 
-/* ---- residual, dropout, LayerNorm --------------------------------------------------------------------------------- */
+/* ---- residual, dropout, LayerNorm -------------------------------------------------------------------------------- */
 
 static void add_norm_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
@@ -127,9 +128,10 @@ void op_add_norm(Tape *t, Tensor y, Tensor s, Tensor x, Param b, Param g, Param 
     SAME_ROWS("add_norm", y, s);
     SAME_COLS("add_norm", y, s);
     if (x.data) SAME_ROWS("add_norm", y, x);
-    BUG_ON(s.ld != s.cols || y.ld != y.cols || g.cols != s.cols, "add_norm: dense matrices, norm (%lld,%lld)", SHAPE(g));
-    AddNorm a = {.N = s.rows, .C = (int32_t)s.cols, .eps = eps, .s = s.data, .x = x.data, .bias = b.w, .gamma = g.w, .beta = o.w,
-                 .y = y.data, .drop = drop};
+    BUG_ON(s.ld != s.cols || y.ld != y.cols || g.cols != s.cols, "add_norm: dense matrices, norm (%lld,%lld)",
+           SHAPE(g));
+    AddNorm a = {.N = s.rows, .C = (int32_t)s.cols, .eps = eps, .s = s.data, .x = x.data, .bias = b.w, .gamma = g.w,
+                 .beta = o.w, .y = y.data, .drop = drop};
     a.mean = tape_push(t, s.rows, sizeof(float));
     a.rstd = tape_push(t, s.rows, sizeof(float));
     t->b->add_norm(&a);
@@ -137,7 +139,7 @@ void op_add_norm(Tape *t, Tensor y, Tensor s, Tensor x, Param b, Param g, Param 
     if (n) n->y = y, n->x = s, n->x2 = x, n->b = b, n->w = g, n->b2 = o, n->u.norm = a;
 }
 
-/* ---- embedding ---------------------------------------------------------------------------------------------------- */
+/* ---- embedding --------------------------------------------------------------------------------------------------- */
 
 static void embed_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
@@ -147,8 +149,8 @@ static void embed_back(Tape *t, const Node *n) {
 }
 
 void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Param g, Param o) {
-    BUG_ON(y.rows != e.nq + e.nt || y.cols != e.C || y.ld != y.cols, "embed: y (%lld,%lld) for %lld + %lld rows of %d", SHAPE(y),
-           (long long)e.nq, (long long)e.nt, e.C);
+    BUG_ON(y.rows != e.nq + e.nt || y.cols != e.C || y.ld != y.cols, "embed: y (%lld,%lld) for %lld + %lld rows of %d",
+           SHAPE(y), (long long)e.nq, (long long)e.nt, e.C);
     e.query = query.copy, e.word = word.copy, e.pos = pos.copy, e.gamma = g.w, e.beta = o.w, e.y = y.data;
     e.mean = tape_push(t, y.rows, sizeof(float));
     e.rstd = tape_push(t, y.rows, sizeof(float));
@@ -157,7 +159,7 @@ void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Pa
     if (n) n->y = y, n->w2 = query, n->w = word, n->b = pos, n->b2 = g, n->saved[0] = o.g, n->u.embed = e;
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------- */
 
 static void *columns(void *base, int64_t first, DType dt) { return (char *)base + (size_t)first * (size_t)dtype_size(dt); }
 
@@ -183,15 +185,17 @@ static void attention_back(Tape *t, const Node *n) {
     t->b->attention_bwd(&n->u.attn, &g);
 }
 
-void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_t k_at, int64_t v_at, int H, const AttnPlan *plan,
-                  Dropout drop) {
+void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_t k_at, int64_t v_at, int H,
+                  const AttnPlan *plan, Dropout drop) {
     SAME_ROWS("attention", o, xq);
     BUG_ON(o.cols % H || q_at + o.cols > xq.cols || k_at + o.cols > xkv.cols || v_at + o.cols > xkv.cols,
-           "attention: %d heads, o (%lld,%lld), q in (%lld,%lld), k and v in (%lld,%lld)", H, SHAPE(o), SHAPE(xq), SHAPE(xkv));
+           "attention: %d heads, o (%lld,%lld), q in (%lld,%lld), k and v in (%lld,%lld)", H, SHAPE(o), SHAPE(xq),
+               SHAPE(xkv));
     BUG_ON(plan->nrows != o.rows, "attention: the plan has %d rows, o (%lld,%lld)", plan->nrows, SHAPE(o));
     DType e = t->b->elem;
     int D = (int)(o.cols / H);
-    Attn a = {.plan = plan, .q = columns(xq.data, q_at, e), .k = columns(xkv.data, k_at, e), .v = columns(xkv.data, v_at, e),
+    Attn a = {.plan = plan, .q = columns(xq.data, q_at, e), .k = columns(xkv.data, k_at, e),
+              .v = columns(xkv.data, v_at, e),
               .o = o.data, .ldq = xq.ld, .ldk = xkv.ld, .ldv = xkv.ld, .ldo = o.ld, .H = H, .D = D,
               .scale = (float)(1.0 / sqrt((double)D)), .drop = drop};
     a.lse = tape_push(t, o.rows * H, sizeof(float));
@@ -201,7 +205,7 @@ void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_
     if (n) n->y = o, n->x = xq, n->x2 = xkv, n->n[0] = q_at, n->n[1] = k_at, n->n[2] = v_at, n->u.attn = a;
 }
 
-/* ---- linear with the norm in front folded in ---------------------------------------------------------------------- */
+/* ---- linear with the norm in front folded in --------------------------------------------------------------------- */
 
 static void fold_linear_back(Tape *t, const Node *n) {
     const Backend *b = t->b;
@@ -211,8 +215,8 @@ static void fold_linear_back(Tape *t, const Node *n) {
     float *G = tape_scratch(t, y.cols * f.cols, sizeof(float));
     float *s = tape_scratch(t, y.cols, sizeof(float));
     b->zero(s, (size_t)y.cols * sizeof *s);
-    gemm(t, &(Gemm){.m = y.cols, .n = f.cols, .k = y.rows, .a = dy, .lda = tape_grad_ld(y), .ta = true, .b = f.data, .ldb = f.ld,
-                    .c = G, .ldc = f.cols, .ab = b->elem, .ct = DT_F32});
+    gemm(t, &(Gemm){.m = y.cols, .n = f.cols, .k = y.rows, .a = dy, .lda = tape_grad_ld(y), .ta = true, .b = f.data,
+                    .ldb = f.ld, .c = G, .ldc = f.cols, .ab = b->elem, .ct = DT_F32});
     b->colsum(s, dy, y.rows, y.cols, tape_grad_ld(y));
     b->unfold(n->w.g, n->b.g, n->w2.g, n->b2.g, G, s, n->w.w, n->w2.w, n->b2.w, y.cols, f.cols);
     tape_scratch_free(t, s);
@@ -221,8 +225,8 @@ static void fold_linear_back(Tape *t, const Node *n) {
 
 void op_fold_linear(Tape *t, Tensor y, Tensor f, Param w, Param b, Param g, Param o) {
     SAME_ROWS("fold_linear", y, f);
-    BUG_ON(w.cols != f.cols || w.rows != y.cols || g.cols != f.cols, "fold_linear: f (%lld,%lld), w (%lld,%lld), y (%lld,%lld)",
-           SHAPE(f), SHAPE(w), SHAPE(y));
+    BUG_ON(w.cols != f.cols || w.rows != y.cols || g.cols != f.cols,
+           "fold_linear: f (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(f), SHAPE(w), SHAPE(y));
     int es = dtype_size(t->b->elem);
     void *Wf = tape_scratch(t, w.rows * w.cols, es), *cf = tape_scratch(t, w.rows, es);
     t->b->fold(Wf, cf, w.w, b.w, g.w, o.w, w.rows, w.cols);
@@ -234,7 +238,7 @@ void op_fold_linear(Tape *t, Tensor y, Tensor f, Param w, Param b, Param g, Para
     if (n) n->y = y, n->x = f, n->w = w, n->b = b, n->w2 = g, n->b2 = o;
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* Rows that no index names keep what other uses wrote, or become zero: the whole input counts as written. */
 static void gather_back(Tape *t, const Node *n) {
@@ -265,8 +269,8 @@ static void segment_mean_back(Tape *t, const Node *n) {
 
 void op_segment_mean(Tape *t, Tensor y, Tensor x, int64_t Q) {
     SAME_COLS("segment_mean", y, x);
-    BUG_ON(y.rows * Q != x.rows || x.ld != x.cols, "segment_mean: %lld rows a segment, x (%lld,%lld), y (%lld,%lld)", (long long)Q,
-           SHAPE(x), SHAPE(y));
+    BUG_ON(y.rows * Q != x.rows || x.ld != x.cols, "segment_mean: %lld rows a segment, x (%lld,%lld), y (%lld,%lld)",
+           (long long)Q, SHAPE(x), SHAPE(y));
     t->b->segment_mean(y.data, x.data, y.rows, Q, y.cols);
     Node *n = tape_node(t, "segment_mean", segment_mean_back);
     if (n) n->y = y, n->x = x, n->n[0] = Q;
@@ -291,7 +295,7 @@ void op_l2norm(Tape *t, Tensor y, Tensor x) {
     if (n) n->y = y, n->x = x, n->saved[0] = norm;
 }
 
-/* ---- losses ------------------------------------------------------------------------------------------------------- */
+/* ---- losses ------------------------------------------------------------------------------------------------------ */
 
 static void handed_on(Tape *t, const Node *n) { tape_seed(t, n->x, n->saved[0]); }
 
@@ -305,13 +309,14 @@ void op_xent(Tape *t, float *loss, float *nll, Tensor logits, const int32_t *tar
     if (n) n->x = logits, n->saved[0] = x.dlogits;
 }
 
-enum { LM_CHUNK_BYTES = 64 << 20 };      /* f32 logits of a chunk: 512 rows at V = 30523; larger gains nothing measurable */
+enum { LM_CHUNK_BYTES = 64 << 20 }; /* f32 logits of a chunk: 512 rows at V = 30523; larger gains nothing measurable */
 
-void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, const int32_t *target, float smoothing, float scale) {
+void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, const int32_t *target, float smoothing,
+                float scale) {
     const Backend *k = t->b;
     BUG_ON(w.cols != h.cols || h.ld != h.cols, "lm_loss: h (%lld,%lld), w (%lld,%lld)", SHAPE(h), SHAPE(w));
     int64_t V = w.rows, C = w.cols, es = dtype_size(k->elem);
-    int64_t ld = (V + 7) / 8 * 8;                            /* rows of logits stay aligned: products on a GPU ask for it */
+    int64_t ld = (V + 7) / 8 * 8; /* rows of logits stay aligned: products on a GPU ask for it */
     int64_t chunk = LM_CHUNK_BYTES / (ld * 4);
     if (chunk < 16) chunk = 16;
     if (chunk > h.rows) chunk = h.rows;
@@ -322,16 +327,17 @@ void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, co
     for (int64_t r = 0; r < h.rows; r += chunk) {
         int64_t n = h.rows - r < chunk ? h.rows - r : chunk;
         const void *x = columns(h.data, r * C, k->elem);
-        gemm(t, &(Gemm){.m = n, .n = V, .k = C, .a = x, .lda = C, .b = w.copy, .ldb = C, .tb = true, .bias = b.copy, .c = logits,
-                        .ldc = ld, .ab = k->elem, .ct = DT_F32});
-        k->xent(&(Xent){.rows = n, .n = V, .ld = ld, .logits = logits, .target = target + r, .smoothing = smoothing, .scale = scale,
+        gemm(t, &(Gemm){.m = n, .n = V, .k = C, .a = x, .lda = C, .b = w.copy, .ldb = C, .tb = true, .bias = b.copy,
+                        .c = logits, .ldc = ld, .ab = k->elem, .ct = DT_F32});
+        k->xent(&(Xent){.rows = n, .n = V, .ld = ld, .logits = logits, .target = target + r, .smoothing = smoothing,
+                        .scale = scale,
                         .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = ld, .dt = k->elem});
         if (!grad) continue;
-        gemm(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .b = w.copy, .ldb = C, .c = columns(dh, r * C, k->elem),
-                        .ldc = C, .ab = k->elem, .ct = k->elem});
+        gemm(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .b = w.copy, .ldb = C,
+                        .c = columns(dh, r * C, k->elem), .ldc = C, .ab = k->elem, .ct = k->elem});
         if (!w.frozen)
-            gemm(t, &(Gemm){.m = V, .n = C, .k = n, .a = dlogits, .lda = ld, .ta = true, .b = x, .ldb = C, .c = w.g, .ldc = C,
-                            .ab = k->elem, .ct = DT_F32, .add = true});
+            gemm(t, &(Gemm){.m = V, .n = C, .k = n, .a = dlogits, .lda = ld, .ta = true, .b = x, .ldb = C, .c = w.g,
+                            .ldc = C, .ab = k->elem, .ct = DT_F32, .add = true});
         if (!b.frozen) k->colsum(b.g, dlogits, n, V, ld);
     }
     if (dlogits) tape_scratch_free(t, dlogits);

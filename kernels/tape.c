@@ -93,7 +93,8 @@ Tensor tape_leaf(void *data, int64_t rows, int64_t cols, DType dt) {
 }
 
 Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n) {
-    BUG_ON(first < 0 || first + n > x.cols, "columns %lld+%lld of %lld", (long long)first, (long long)n, (long long)x.cols);
+    BUG_ON(first < 0 || first + n > x.cols, "columns %lld+%lld of %lld", (long long)first, (long long)n,
+           (long long)x.cols);
     Tensor y = x;
     y.data = (char *)x.data + (size_t)first * (size_t)dtype_size(x.dt);
     y.cols = n;
@@ -129,7 +130,7 @@ void tape_place(Tape *t, int place) {
     if (n) n->u.passed.fn = t->passed, n->u.passed.ctx = t->passed_ctx, n->u.passed.place = place;
 }
 
-/* ---- gradients ---------------------------------------------------------------------------------------------------- */
+/* ---- gradients --------------------------------------------------------------------------------------------------- */
 
 static char *grad_row(const Grad *g, int64_t row) {
     return (char *)g->data + (size_t)(row * g->ld) * (size_t)dtype_size(g->dt);

@@ -1,9 +1,10 @@
 /* tape: what was computed, so that it can be walked back.
  *
- * Eager: an op executes at once and, when recording, leaves a node; tape_backward calls the nodes' backwards from the last
- * to the first. An op is exactly as large as a kernel. Gradients of activations live in a pool and are freed as soon as the
- * walk has passed the op that made the tensor. Run on the null backend and measuring arenas, the same code measures memory
- * and arithmetic. Does not do higher derivatives, nor graphs: order of execution is order of the tape. */
+ * Eager: an op executes at once and, when recording, leaves a node; tape_backward calls the nodes' backwards from the
+ * last to the first. An op is exactly as large as a kernel. Gradients of activations live in a pool and are freed as
+ * soon as the walk has passed the op that made the tensor. Run on the null backend and measuring arenas, the same code
+ * measures memory and arithmetic. Does not do higher derivatives, nor graphs: order of execution is order of the tape.
+ * */
 #ifndef QF_TAPE_H
 #define QF_TAPE_H
 #include "kernels/arena.h"
@@ -43,18 +44,19 @@ Status tape_open(Tape *t, const Backend *b, Arena *step);
 void tape_close(Tape *t);
 void tape_reset(Tape *t, bool recording);                    /* forgets nodes and tensors, empties the step arena */
 
-Tensor tape_new(Tape *t, int64_t rows, int64_t cols, DType dt);   /* from the step arena; wants a gradient when recording */
+/* from the step arena; wants a gradient when recording */
+Tensor tape_new(Tape *t, int64_t rows, int64_t cols, DType dt);
 Tensor tape_leaf(void *data, int64_t rows, int64_t cols, DType dt);/* somebody else's memory, no gradient */
 Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n); /* a column block with a gradient block of its own */
 void *tape_push(Tape *t, int64_t count, int size);           /* from the step arena, no gradient */
 Node *tape_node(Tape *t, const char *name, BackFn back);     /* NULL when not recording */
-void tape_place(Tape *t, int place);                         /* everything recorded after it has been walked back then */
+void tape_place(Tape *t, int place); /* everything recorded after it has been walked back then */
 
-void tape_seed(Tape *t, Tensor x, const void *grad);         /* adds grad (x's type, dense) to x's gradient, before the walk */
+void tape_seed(Tape *t, Tensor x, const void *grad); /* adds grad (x's type, dense) to x's gradient, before the walk */
 void tape_backward(Tape *t);
 
-/* For backwards. tape_grad_of: the finished gradient of an output, rows nobody wrote zeroed; NULL when nobody wrote any.
- * tape_grad_to: where to put an input's gradient, and whether to add; NULL when it wants none. */
+/* For backwards. tape_grad_of: the finished gradient of an output, rows nobody wrote zeroed; NULL when nobody wrote
+ * any. tape_grad_to: where to put an input's gradient, and whether to add; NULL when it wants none. */
 void *tape_grad_of(Tape *t, Tensor y);
 void *tape_grad_to(Tape *t, Tensor x, bool *add);
 int64_t tape_grad_ld(Tensor x);

@@ -8,8 +8,9 @@
 
 #include "kernels/backend.h"
 
-/* The gradient of one allocated tensor, made when the backward walk first needs it. Which rows have been written is kept
- * as intervals: the first writer of a row overwrites, later ones add, rows nobody wrote are zero (the first-write rule). */
+/* The gradient of one allocated tensor, made when the backward walk first needs it. Which rows have been written is
+ * kept as intervals: the first writer of a row overwrites, later ones add, rows nobody wrote are zero (the first-write
+ * rule). */
 enum { GRAD_SPANS = 8 };
 typedef struct Grad {
     void *data;                          /* NULL until needed */
@@ -33,7 +34,8 @@ typedef struct {
 static inline int64_t tensor_count(Tensor x) { return x.rows * x.cols; }
 
 static inline Tensor tensor_rows(Tensor x, int64_t first, int64_t n) {
-    BUG_ON(first < 0 || n < 0 || first + n > x.rows, "rows %lld+%lld of %lld", (long long)first, (long long)n, (long long)x.rows);
+    BUG_ON(first < 0 || n < 0 || first + n > x.rows, "rows %lld+%lld of %lld", (long long)first, (long long)n,
+           (long long)x.rows);
     x.data = (char *)x.data + (size_t)(first * x.ld) * (size_t)dtype_size(x.dt);
     x.row0 += first;
     x.rows = n;

@@ -16,7 +16,8 @@ void gold_check(Case *c, const char *what, double error, double tolerance) {
         c->worst = e;
         snprintf(c->worst_what, sizeof c->worst_what, "%s", what);
     }
-    if (e > 1.0 && getenv("GOLD_VERBOSE")) printf("      %s: %s: error %.3g, tolerance %.3g\n", c->name, what, error, tolerance);
+    if (e > 1.0 && getenv("GOLD_VERBOSE")) printf("      %s: %s: error %.3g, tolerance %.3g\n", c->name, what, error,
+                                                  tolerance);
 }
 
 double gold_num(const Json *o, const char *key) {
@@ -75,9 +76,10 @@ double gold_norm(const StFile *f) {
     return most;
 }
 
-/* The 13 numbers of a digest: n, sum, sum of squares, max abs, sum of x_k u_k, eight elements. An error vector of norm e moves a
- * sum by at most e sqrt(n), an element by at most e. */
-static void digest_check(Case *c, const char *what, const float *x, int64_t n, const StTensor *want, double tol, double norm) {
+/* The 13 numbers of a digest: n, sum, sum of squares, max abs, sum of x_k u_k, eight elements. An error vector of norm
+ * e moves a sum by at most e sqrt(n), an element by at most e. */
+static void digest_check(Case *c, const char *what, const float *x, int64_t n, const StTensor *want, double tol,
+                         double norm) {
     double sum = 0, sq = 0, most = 0, dot = 0, e = tol * norm, root = sqrt((double)n);
     for (int64_t k = 0; k < n; k++) {
         uint32_t h = (uint32_t)((uint64_t)k * 2654435761u + 12345u);
@@ -116,7 +118,8 @@ static bool ends_with(const char *s, const char *tail) {
     return n >= m && strcmp(s + n - m, tail) == 0;
 }
 
-void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, const char *what, double tol, bool absolute) {
+void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, const char *what, double tol,
+                 bool absolute) {
     const Params *p = &t->params;
     double floor = absolute ? 0 : 1e-6 * gold_norm(f);
     for (int i = 0; i < p->n; i++) {
@@ -138,12 +141,13 @@ void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, 
     }
 }
 
-/* ---- models and batches ------------------------------------------------------------------------------------------- */
+/* ---- models and batches ------------------------------------------------------------------------------------------ */
 
 static Dims dims_of(const Json *j) {
     Dims d = {0};
     const struct { const char *key; int32_t *to; } all[] = {
-        {"L", &d.L}, {"C", &d.C}, {"H", &d.H}, {"F", &d.F}, {"Q", &d.Q}, {"E", &d.E}, {"P", &d.P}, {"Z", &d.Z}, {"V", &d.V},
+        {"L", &d.L}, {"C", &d.C}, {"H", &d.H}, {"F", &d.F}, {"Q", &d.Q}, {"E", &d.E}, {"P", &d.P}, {"Z", &d.Z},
+            {"V", &d.V},
         {"N", &d.N}, {"X", &d.X}, {"T", &d.T}, {"pad", &d.pad}, {"cls", &d.cls}, {"sep", &d.sep}, {"dec", &d.dec}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i].to = (int32_t)gold_int(j, all[i].key);
     return d;
@@ -179,7 +183,8 @@ Status gold_weights(Case *c, Trainer *t) {
 
 Status gold_trainer(Case *c, Trainer *t, StepSpec step) {
     const Json *dims = json_get(c->json, "dims");
-    TrainerSpec spec = {.d = dims_of(dims), .step = step, .params = {.training = true, .rule = DECAY_LAVIS}, .features = DT_F32};
+    TrainerSpec spec = {.d = dims_of(dims), .step = step, .params = {.training = true, .rule = DECAY_LAVIS},
+                        .features = DT_F32};
     spec.step.B = gold_int(dims, "B");
     double e;
     spec.step.smoothing = json_num(json_get(c->json, "label_smoothing"), &e) ? (float)e : 0.1f;
@@ -238,7 +243,8 @@ Status gold_batch(Case *c, const StFile *f, int64_t index, const Dims *d, int64_
         free(mask);
         return err_set(ERR_FORMAT, "%s: features, input_ids or attention_mask are missing or too short", st_path(f));
     }
-    dtype_to_f32(out->features, (const char *)x->data + (size_t)(index * n) * (size_t)dtype_size(x->dtype), x->dtype, (size_t)n);
+    dtype_to_f32(out->features, (const char *)x->data + (size_t)(index * n) * (size_t)dtype_size(x->dtype), x->dtype,
+                 (size_t)n);
     for (int64_t i = 0; i < B * d->T; i++) out->len[i / d->T] += mask[i];
     free(mask);
     out->negative_image = ints_of(f, "negative_image", index, B);
@@ -248,7 +254,8 @@ Status gold_batch(Case *c, const StFile *f, int64_t index, const Dims *d, int64_
     const Json *ids = json_get(c->json, "image_id");
     if (json_type(ids) == J_ARRAY && (out->image_id = mem_new((size_t)B, sizeof *out->image_id)))
         for (int64_t i = 0; i < B; i++) json_int(json_at(ids, (size_t)i), &out->image_id[i]);
-    out->batch = (StepBatch){.features = out->features, .dt = DT_F32, .ids = out->ids, .len = out->len, .image_id = out->image_id,
+    out->batch = (StepBatch){.features = out->features, .dt = DT_F32, .ids = out->ids, .len = out->len,
+                             .image_id = out->image_id,
                              .negative_image = out->negative_image, .negative_text = out->negative_text};
     return OK;
 }

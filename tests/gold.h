@@ -1,7 +1,8 @@
 /* gold: what the kinds of reference fixtures share: finding cases, loading them, comparing, reporting.
  *
- * golden.c walks a folder and runs every case below it by its kind; a kind is a function in one of gold_*.c. A case is a
- * folder with a case.json (or a single .json with a "kind"); forms are described by the README beside the fixtures. */
+ * golden.c walks a folder and runs every case below it by its kind; a kind is a function in one of gold_*.c. A case is
+ * a folder with a case.json (or a single .json with a "kind"); forms are described by the README beside the fixtures.
+ * */
 #ifndef QF_GOLD_H
 #define QF_GOLD_H
 #include "data/json.h"
@@ -33,28 +34,32 @@ Status gold_greedy(Case *c);          /* part of a step case that has "greedy" *
 
 /* Records |error| against its tolerance; not-a-number counts as infinite. */
 void gold_check(Case *c, const char *what, double error, double tolerance);
-/* Relative L2 distance of x (f32, n) from the fixture's tensor, or, when it is a digest of 13 numbers and n is not 13, of its
- * digest; floor is the smallest norm that counts. */
-void gold_tensor(Case *c, const char *what, const float *x, int64_t n, const StTensor *want, double tolerance, double floor);
-void gold_value(Case *c, const char *what, double got, double tolerance);      /* against the case's number of that name */
-double gold_norm(const StFile *f);                                             /* the largest norm of a tensor in f (or digest) */
+/* Relative L2 distance of x (f32, n) from the fixture's tensor, or, when it is a digest of 13 numbers and n is not 13,
+ * of its digest; floor is the smallest norm that counts. */
+void gold_tensor(Case *c, const char *what, const float *x, int64_t n, const StTensor *want, double tolerance,
+                 double floor);
+void gold_value(Case *c, const char *what, double got, double tolerance); /* against the case's number of that name */
+double gold_norm(const StFile *f); /* the largest norm of a tensor in f (or digest) */
 
 double gold_num(const Json *o, const char *key);                               /* BUG when absent */
 int64_t gold_int(const Json *o, const char *key);
-Status gold_open(const Case *c, const char *key_or_null, const char *file, StFile **f);  /* key: "model", "batch": another folder */
-Status gold_open_first(const Case *c, const char *stem, StFile **f);           /* stem.safetensors or stem_digest.safetensors */
+Status gold_open(const Case *c, const char *key_or_null, const char *file, StFile **f);  /* key: "model",
+    "batch": another folder */
+Status gold_open_first(const Case *c, const char *stem, StFile **f); /* stem.safetensors or stem_digest.safetensors */
 
 /* A trainer with the case's sizes and weights. */
 Status gold_trainer(Case *c, Trainer *t, StepSpec step);
 Status gold_weights(Case *c, Trainer *t);
-Status gold_model(Case *c, Trainer *t);                                        /* weights alone: no step, no batch size */
+Status gold_model(Case *c, Trainer *t); /* weights alone: no step, no batch size */
 
 /* Batch `index` of a batch file ((B,...) or (steps,B,...)); free with gold_batch_free. */
-typedef struct { StepBatch batch; float *features; int32_t *ids, *len, *negative_image, *negative_text; int64_t *image_id; } GoldBatch;
+typedef struct { StepBatch batch; float *features; int32_t *ids, *len, *negative_image,
+                *negative_text; int64_t *image_id; } GoldBatch;
 Status gold_batch(Case *c, const StFile *f, int64_t index, const Dims *d, int64_t B, GoldBatch *out);
 void gold_batch_free(GoldBatch *b);
 
 /* Reads a flat array (weights, gradients, moments) tensor by tensor and compares with f. */
-void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, const char *what, double tolerance, bool absolute);
+void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, const char *what, double tolerance,
+                 bool absolute);
 
 #endif

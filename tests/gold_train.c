@@ -15,7 +15,8 @@ static Tolerance tolerance(const Case *c) {
     return (Tolerance){6e-2, 8e-2, 2e-2, 0.3, 0.3};
 }
 
-static void compare_device(Case *c, const char *what, const float *x, int64_t n, float factor, const StFile *f, const char *name, double tol) {
+static void compare_device(Case *c, const char *what, const float *x, int64_t n, float factor, const StFile *f,
+                           const char *name, double tol) {
     float *h = mem_new((size_t)n, sizeof *h);
     BUG_ON(!h, "out of memory");
     c->b->download(h, x, (size_t)n * sizeof *h);
@@ -112,18 +113,21 @@ Status gold_negatives(Case *c) {
     GoldBatch b;
     const char *rule = json_str(json_get(c->json, "negatives"), NULL);
     Status st = open_batch(c, &b);
-    StepSpec spec = {.itc = 1, .itm = 1, .itg = 1, .negatives = rule && strcmp(rule, "head") == 0 ? NEG_SAMPLE : NEG_SAMPLE_OLD};
+    StepSpec spec = {.itc = 1, .itm = 1, .itg = 1, .negatives = rule && strcmp(rule, "head") == 0 ? NEG_SAMPLE
+                     : NEG_SAMPLE_OLD};
     if (st == OK) st = forward_case(c, &b, spec, true);
     gold_batch_free(&b);
     return st;
 }
 
-/* ---- training ------------------------------------------------------------------------------------------------------- */
+/* ---- training ---------------------------------------------------------------------------------------------------- */
 
 static Schedule schedule_of(const Json *run, int64_t steps) {
     const char *name = json_str(json_get(run, "schedule"), NULL);
-    return (Schedule){.kind = name && strstr(name, "per-step") ? SCHED_COSINE : SCHED_LAVIS_EPOCH, .peak = gold_num(run, "peak_lr"),
-                      .min = gold_num(run, "min_lr"), .warmup_lr = gold_num(run, "warmup_lr"), .warmup = gold_int(run, "warmup_steps"),
+    return (Schedule){.kind = name && strstr(name, "per-step") ? SCHED_COSINE : SCHED_LAVIS_EPOCH,
+                      .peak = gold_num(run, "peak_lr"),
+                      .min = gold_num(run, "min_lr"), .warmup_lr = gold_num(run, "warmup_lr"),
+                          .warmup = gold_int(run, "warmup_steps"),
                       .steps = steps, .steps_per_epoch = gold_int(run, "steps_per_epoch")};
 }
 
@@ -148,7 +152,8 @@ static void relative(Case *c, const char *run, int64_t i, const Json *step, cons
     gold_check(c, what, got - want, tol * fmax(fabs(want), key[0] == 'l' && key[1] == 'r' ? 0 : 1.0));
 }
 
-static Status train_step(Case *c, Trainer *t, const char *name, const Json *run, const StFile *f, int64_t i, int64_t steps, int64_t *updates) {
+static Status train_step(Case *c, Trainer *t, const char *name, const Json *run, const StFile *f, int64_t i,
+                         int64_t steps, int64_t *updates) {
     const Json *want = json_at(json_get(run, "steps"), (size_t)i), *betas = json_get(run, "betas");
     double b1, b2, tol = c->precision == DT_F32 ? 1e-5 : 6e-2;
     json_num(json_at(betas, 0), &b1);
@@ -192,7 +197,8 @@ static Status train_run(Case *c, const char *name, const Json *run) {
         char stem[128];
         StFile *want = NULL;
         snprintf(stem, sizeof stem, "%s_%s", name, ends[i].stem);
-        if (gold_open_first(c, stem, &want) == OK) gold_params(c, &t, ends[i].flat, want, stem, tolerance(c).weights, ends[i].absolute);
+        if (gold_open_first(c, stem, &want) == OK) gold_params(c, &t, ends[i].flat, want, stem, tolerance(c).weights,
+                                                               ends[i].absolute);
         st_close(want);
     }
     trainer_close(&t);
@@ -216,11 +222,12 @@ Status gold_train(Case *c) {
     decay_check(c, &t, "no_decay", false);
     trainer_close(&t);
     const Json *runs = json_get(c->json, "runs"), *run;
-    for (const char *name = json_next(runs, NULL, &run); st == OK && name; name = json_next(runs, name, &run)) st = train_run(c, name, run);
+    for (const char *name = json_next(runs, NULL, &run); st == OK && name; name = json_next(runs, name,
+            &run)) st = train_run(c, name, run);
     return st;
 }
 
-/* ---- schedules ------------------------------------------------------------------------------------------------------ */
+/* ---- schedules --------------------------------------------------------------------------------------------------- */
 
 static double optional(const Json *o, const char *key, double otherwise) {
     double v;
@@ -228,7 +235,8 @@ static double optional(const Json *o, const char *key, double otherwise) {
 }
 
 static void schedule_rows(Case *c, const char *name, const Json *o, ScheduleKind kind, bool epochs) {
-    Schedule s = {.kind = kind, .peak = gold_num(o, "peak"), .min = gold_num(o, "min"), .warmup_lr = optional(o, "warmup_lr", -1),
+    Schedule s = {.kind = kind, .peak = gold_num(o, "peak"), .min = gold_num(o, "min"),
+                  .warmup_lr = optional(o, "warmup_lr", -1),
                   .warmup = (int64_t)optional(o, "warmup_steps", 0), .decay_rate = optional(o, "decay_rate", 1)};
     s.steps_per_epoch = (int64_t)optional(o, "steps_per_epoch", 1);
     s.steps = epochs ? gold_int(o, "epochs") * s.steps_per_epoch : gold_int(o, "steps");
@@ -245,10 +253,12 @@ static void schedule_rows(Case *c, const char *name, const Json *o, ScheduleKind
 Status gold_schedule(Case *c) {
     static const struct { const char *name; ScheduleKind kind; bool epochs; } forms[] = {
         {"linear_warmup_cosine_lr", SCHED_LAVIS_EPOCH, true}, {"linear_warmup_step_lr", SCHED_LAVIS_STEP, true},
-        {"constant_lr", SCHED_LAVIS_CONSTANT, true}, {"per_step", SCHED_COSINE, false}, {"per_step", SCHED_COSINE_TAIL, false}};
+        {"constant_lr", SCHED_LAVIS_CONSTANT, true}, {"per_step", SCHED_COSINE, false},
+            {"per_step", SCHED_COSINE_TAIL, false}};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         const Json *list = json_get(c->json, forms[i].name);
-        for (size_t k = 0; k < json_len(list); k++) schedule_rows(c, forms[i].name, json_at(list, k), forms[i].kind, forms[i].epochs);
+        for (size_t k = 0; k < json_len(list); k++) schedule_rows(c, forms[i].name, json_at(list,
+                k), forms[i].kind, forms[i].epochs);
     }
     return OK;
 }

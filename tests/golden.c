@@ -2,11 +2,11 @@
  *
  *     build/release/golden DIR [device=cpu|cuda] [precision=f32|bf16]
  *
- * Under mpirun every rank runs every case and prints it: for kinds that share work among ranks (retrieval). Kind ranks starts its
- * processes itself.
+ * Under mpirun every rank runs every case and prints it: for kinds that share work among ranks (retrieval). Kind ranks
+ * starts its processes itself.
  *
- * Kinds without a runner here are listed as not supported and never counted as passed. Exit code 1 when a case failed, or when
- * nothing was found. */
+ * Kinds without a runner here are listed as not supported and never counted as passed. Exit code 1 when a case failed,
+ * or when nothing was found. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,8 +56,8 @@ static void run_case(Tally *t, const char *dir, const char *file) {
             return;
         }
         if (st != OK) printf("FAIL  %-12s %-9s %s\n", c.name, c.kind, err_message());
-        else printf("%s  %-12s %-9s %4d compared, worst %.2g of its tolerance (%s)\n", ok ? "ok  " : "FAIL", c.name, c.kind, c.compared,
-                    c.worst, c.worst_what);
+        else printf("%s  %-12s %-9s %4d compared, worst %.2g of its tolerance (%s)\n", ok ? "ok  " : "FAIL", c.name,
+                    c.kind, c.compared, c.worst, c.worst_what);
         if (ok) t->passed++;
         else t->failed++;
     } else if (c.kind) {

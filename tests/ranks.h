@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -58,6 +59,7 @@ static inline pid_t start(const char *log, const char *line) {
     snprintf(out, sizeof out, "%s/%s", dir, log);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);                    /* a test that fails leaves nothing running */
         int fd = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0644);
         if (fd < 0 || chdir(dir) != 0) _exit(126);
         dup2(fd, 1);
@@ -71,16 +73,13 @@ static inline pid_t start(const char *log, const char *line) {
 
 /* Exit code, or 1000 + signal. */
 static inline int finish(pid_t pid) {
-    int status = 0;
+    int status = 0, late = 0;
     double begin = now();
-    while (waitpid(pid, &status, WNOHANG) == 0) {
-        if (now() - begin > PATIENCE) {
-            kill(pid, SIGKILL);
-            waitpid(pid, &status, 0);
-            fail_msg("a run did not end within %d s", PATIENCE);
-        }
-        nap(0.01);
+    for (; waitpid(pid, &status, WNOHANG) == 0; nap(0.01)) {
+        if (now() - begin < PATIENCE + 10 * late) continue;
+        kill(pid, late++ ? SIGKILL : SIGTERM);               /* the first lets mpirun end its ranks */
     }
+    if (late) fail_msg("a run did not end within %d s", PATIENCE);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 

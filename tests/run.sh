@@ -69,7 +69,8 @@ if [ $# = 0 ]; then
     golden "golden (tests/golden)" "$dir/golden" tests/golden
     [ -d ../shared/golden/stage1 ] && golden "golden (../shared)" "$dir/golden" ../shared/golden/stage1
 
-    gpu=
+    fixtures=tests/golden gpu=
+    [ -d ../shared/golden/stage1 ] && fixtures=../shared/golden/stage1
     if [ -e "$dir/kernels/cuda/device.o" ]; then
         if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then gpu=env
         elif [ -x ../shared/vgpu/bin/vgpu-run ]; then gpu=../shared/vgpu/bin/vgpu-run
@@ -77,8 +78,10 @@ if [ $# = 0 ]; then
     fi
     if [ -n "$gpu" ]; then
         for n in "$dir"/tests/test_cuda*; do [ -x "$n" ] && [[ $n != *.d ]] && run "$(basename "$n") ($(basename $gpu))" $gpu "$n"; done
-        [ -x "$dir/tests/test_ops" ] && run "test_ops device=cuda" env QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
-        golden "golden device=cuda" $gpu "$dir/golden" tests/golden device=cuda
+        run "test_ops device=cuda" env QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
+        # Races between threads, reads of what nobody wrote, another order of threads: what a GPU would not tell.
+        [ "$gpu" = env ] || run "test_ops, strict" env VGPU_RACE=1 VGPU_INIT=1 VGPU_SEED=7 QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
+        golden "golden device=cuda" $gpu "$dir/golden" "$fixtures" device=cuda
     else
         echo "CUDA tests                   skipped: no GPU, no ../shared/vgpu, or a build without CUDA"
         skipped=$((skipped + 1))

@@ -226,7 +226,8 @@ static void two_ranks(void **state) {
         snprintf(command, sizeof command,
                  "mpirun --oversubscribe -n %d %s retrieval in=%s/model.safetensors model.vocab=%s/vocab.txt "
                  "model.heads=2 data.max_tokens=16 precision=f32 device=cpu data.test=%s/set.h5 out=%s/ranks%d "
-                 "retrieval.k=4 retrieval.folds=2 >%s/said 2>&1", n, program, f->dir, f->dir, f->dir, f->dir, n, f->dir);
+                 "retrieval.k=4 retrieval.folds=2 >%s/said 2>&1", n, program, f->dir, f->dir, f->dir, f->dir, n,
+                     f->dir);
         if (system(command)) fail_msg("failed: %s", command);
         const char *lists = model_path(f, n == 1 ? "ranks1/retrieval.jsonl" : "ranks2/retrieval.jsonl");
         assert_int_equal(json_each(lists, keep_line, &kept[n - 1]), OK);

@@ -1,7 +1,8 @@
-/* test_kill: a run that is killed with SIGKILL at random moments, again and again, ends with the bytes of one that never was.
+/* test_kill: a run that is killed with SIGKILL at random moments, again and again, ends with the bytes of one that
+ * never was.
  *
- * Drives the program itself (QFORMER_BIN, build/qformer by default). Saves every third step, so that many kills fall into
- * writing. Also: SIGTERM saves and ends with 0; a full disk while saving leaves what was there. */
+ * Drives the program itself (QFORMER_BIN, build/qformer by default). Saves every third step, so that many kills fall
+ * into writing. Also: SIGTERM saves and ends with 0; a full disk while saving leaves what was there. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -23,10 +24,12 @@
 extern char **environ;
 
 static char dir[64] = "/tmp/qformer-kill-XXXXXX";
-static const char *const MODEL[] = {"model.layers=2", "model.hidden=32", "model.heads=2", "model.queries=4", "model.proj=16", "model.cross_every=1",
-                                    "model.positions=40", "model.dropout=0.1", "train.batch=8", "train.steps=60", "train.save_every=3",
-                                    "train.eval_every=20", "train.keep=2", "optim.lr=1e-3", "optim.warmup_steps=5", "optim.ema=0.9",
-                                    "precision=f32", "device=cpu", "threads=1", "data.threads=2"};
+static const char *const MODEL[] = {"model.layers=2", "model.hidden=32", "model.heads=2", "model.queries=4",
+                                    "model.proj=16", "model.cross_every=1",
+                                    "model.positions=40", "model.dropout=0.1", "train.batch=8", "train.steps=60",
+                                        "train.save_every=3",
+                                    "train.eval_every=20", "train.keep=2", "optim.lr=1e-3", "optim.warmup_steps=5",
+                                        "optim.ema=0.9", "precision=f32", "device=cpu", "threads=1", "data.threads=2"};
 enum { MODEL_ARGS = sizeof MODEL / sizeof *MODEL };
 
 static char *path(const char *name) {
@@ -96,7 +99,8 @@ static int setup(void **state) {
     char out[300], in[300];
     if (!mkdtemp(dir)) return -1;
     snprintf(out, sizeof out, "out=%s", path("scenes.h5"));
-    char *argv[] = {binary(), strdup("synth"), out, strdup("synth.train=96"), strdup("synth.val=24"), strdup("synth.test=8"), strdup("synth.size=32"),
+    char *argv[] = {binary(), strdup("synth"), out, strdup("synth.train=96"), strdup("synth.val=24"),
+                    strdup("synth.test=8"), strdup("synth.size=32"),
                     strdup("synth.images=none"), strdup("synth.facts=false"), NULL};
     int status = finish(start(argv, path("log")));
     for (int i = 1; argv[i]; i++)
@@ -116,7 +120,8 @@ static int teardown(void **state) {
 }
 
 static void all_files_equal(const char *a, const char *b) {
-    static const char *const files[] = {"step_000060/model.safetensors", "step_000060/optimizer.safetensors", "step_000060/ema.safetensors", "step_000060/state.json"};
+    static const char *const files[] = {"step_000060/model.safetensors", "step_000060/optimizer.safetensors",
+                                        "step_000060/ema.safetensors", "step_000060/state.json"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char x[600], y[600];
         snprintf(x, sizeof x, "%s/%s", path(a), files[i]);
@@ -170,7 +175,8 @@ static void terminated_saves(void **state) {
     assert_true(same(a, b));
 }
 
-/* A limit on file size stands for a full disk: the save fails with a sentence, and what was saved before still loads. */
+/* A limit on file size stands for a full disk: the save fails with a sentence, and what was saved before still
+ * loads. */
 static void full_disk_keeps_the_last(void **state) {
     (void)state;
     struct rlimit old, small;

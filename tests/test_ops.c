@@ -48,8 +48,8 @@ static void slots_are_filled(void) {
 #define SLOT(f) {#f, (void (*)(void))K->f}
         SLOT(alloc), SLOT(release), SLOT(host_alloc), SLOT(host_release), SLOT(set_workspace), SLOT(zero), SLOT(copy),
         SLOT(upload),
-        SLOT(download), SLOT(fetch), SLOT(fetch_wait), SLOT(prefetch), SLOT(prefetch_wait), SLOT(sync), SLOT(status), SLOT(mark), SLOT(gemm),
-        SLOT(colsum),
+        SLOT(download), SLOT(fetch), SLOT(fetch_wait), SLOT(prefetch), SLOT(prefetch_wait), SLOT(sync), SLOT(status),
+            SLOT(mark), SLOT(gemm), SLOT(colsum),
         SLOT(gelu), SLOT(gelu_bwd), SLOT(add_norm), SLOT(add_norm_bwd), SLOT(embed), SLOT(embed_bwd), SLOT(attention),
         SLOT(attention_bwd), SLOT(normalize), SLOT(fold), SLOT(unfold), SLOT(l2norm), SLOT(l2norm_bwd),
         SLOT(segment_mean),

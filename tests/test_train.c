@@ -1,5 +1,6 @@
-/* test_train: properties of a whole training step that need no reference: pieces equal the whole, image tokens have no order,
- * the plan is what is taken, repeated is the same bits, frozen stays, a gradient that is not finite is named, bf16 follows f32. */
+/* test_train: properties of a whole training step that need no reference: pieces equal the whole, image tokens have no
+ * order, the plan is what is taken, repeated is the same bits, frozen stays, a gradient that is not finite is named,
+ * bf16 follows f32. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,8 +15,8 @@
 #include "train/encode.h"
 #include "train/trainer.h"
 
-static const Dims DIMS = {.L = 3, .C = 40, .H = 2, .F = 72, .Q = 5, .E = 28, .P = 9, .Z = 20, .V = 90, .N = 16, .X = 2, .T = 10,
-                          .pad = 0, .cls = 1, .sep = 2, .dec = 89};
+static const Dims DIMS = {.L = 3, .C = 40, .H = 2, .F = 72, .Q = 5, .E = 28, .P = 9, .Z = 20, .V = 90, .N = 16, .X = 2,
+                          .T = 10, .pad = 0, .cls = 1, .sep = 2, .dec = 89};
 enum { B = 8 };
 
 typedef struct { float features[B * 9 * 28]; int32_t ids[B * 10], len[B]; int64_t image_id[B]; StepBatch batch; } Data;
@@ -37,7 +38,8 @@ static const Backend *cpu(DType dt) { return backend_cpu(dt); }
 
 static TrainerSpec spec_of(int micro, float dropout) {
     return (TrainerSpec){.d = DIMS, .tokens = 10, .features = DT_F32, .params = {.training = true},
-                         .step = {.B = B, .micro = micro, .itc = 1, .itm = 0.7f, .itg = 1.3f, .smoothing = 0.1f, .dropout = dropout, .seed = 5}};
+                         .step = {.B = B, .micro = micro, .itc = 1, .itm = 0.7f, .itg = 1.3f, .smoothing = 0.1f,
+                                  .dropout = dropout, .seed = 5}};
 }
 
 static void open_trainer(Trainer *t, const TrainerSpec *s, DType dt) {
@@ -120,8 +122,8 @@ static void image_tokens_have_no_order(void **state) {
     free(y);
 }
 
-/* Loss along the gradient: (f(w + h u) - f(w - h u)) / 2h = |g| for u = g / |g|. Everything but the arg-max is smooth, and the
- * objective of `full` is a function of the weights, so its gradient must be this one. */
+/* Loss along the gradient: (f(w + h u) - f(w - h u)) / 2h = |g| for u = g / |g|. Everything but the arg-max is smooth,
+ * and the objective of `full` is a function of the weights, so its gradient must be this one. */
 static void gradient_is_the_slope(void **state) {
     (void)state;
     Data d;

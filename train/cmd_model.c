@@ -1,4 +1,5 @@
-/* cmd_model: the commands init (start weights into a file), inspect (a checkpoint or a data set in a page of text) and export. */
+/* cmd_model: the commands init (start weights into a file), inspect (a checkpoint or a data set in a page of text) and
+ * export. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@ static void warn(void *ctx, const char *sentence) {
     status_say("warning: %s", sentence);
 }
 
-/* ---- init --------------------------------------------------------------------------------------------------------------- */
+/* ---- init -------------------------------------------------------------------------------------------------------- */
 
 static Status fill(Params *p, const Options *o) {
     Status st = params_init(p, (uint64_t)opt_int(o, "seed"), setup_init_std(o, &p->d));
@@ -64,7 +65,7 @@ Status cmd_init(const Options *o) {
     return st;
 }
 
-/* ---- inspect ------------------------------------------------------------------------------------------------------------ */
+/* ---- inspect ----------------------------------------------------------------------------------------------------- */
 
 typedef struct { double mean, rms, most; int64_t bad; } Stats;
 
@@ -100,7 +101,8 @@ static void inspect_run(const Ckpt *c) {
     if (json_int(json_get(run, "skipped"), &v)) printf(", %lld skipped)", (long long)v);
     if (json_num(json_get(run, "best"), &best) && best >= 0 && json_int(json_get(run, "best_step"), &v))
         printf("; best recall %.1f at step %lld", best, (long long)v);
-    printf("\ndata      %s, vocabulary %s\n", json_str(json_get(run, "encoder"), NULL), json_str(json_get(run, "vocab"), NULL));
+    printf("\ndata      %s, vocabulary %s\n", json_str(json_get(run, "encoder"), NULL),
+           json_str(json_get(run, "vocab"), NULL));
 }
 
 static Status inspect_weights(const Options *o, const char *path) {
@@ -113,7 +115,8 @@ static Status inspect_weights(const Options *o, const char *path) {
     printf("weights   %s: %zu tensors, %.2f M numbers\n", ws_path(ws), ws_count(ws), (double)numbers / 1e6);
     if (ws_checkpoint(ws)) inspect_run(ws_checkpoint(ws));
     if (dims_of_weights(&d, ws) == OK)
-        printf("model     L %d, C %d, F %d, Q %d, E %d, Z %d, V %d, positions %d, cross-attention in every %d. layer\n", d.L, d.C, d.F, d.Q, d.E, d.Z, d.V, d.N, d.X);
+        printf("model     L %d, C %d, F %d, Q %d, E %d, Z %d, V %d, positions %d, cross-attention in every %d. layer\n",
+               d.L, d.C, d.F, d.Q, d.E, d.Z, d.V, d.N, d.X);
     else {
         printf("model     %s\n", err_message());
         err_clear();
@@ -126,8 +129,8 @@ static Status inspect_weights(const Options *o, const char *path) {
         Stats s = stats_of(t);
         bad += s.bad;
         if (!opt_int(o, "verbose") && i >= 40 && !s.bad) continue;
-        printf("%-76s %-5s %-18s %10.3g %10.3g %10.3g%s\n", t->name, dtype_name(t->dtype), st_shape_text(t, shape, sizeof shape), s.mean, s.rms, s.most,
-               s.bad ? "  NOT FINITE" : "");
+        printf("%-76s %-5s %-18s %10.3g %10.3g %10.3g%s\n", t->name, dtype_name(t->dtype),
+               st_shape_text(t, shape, sizeof shape), s.mean, s.rms, s.most, s.bad ? "  NOT FINITE" : "");
     }
     if (!opt_int(o, "verbose") && ws_count(ws) > 40) printf("... %zu tensors in all; -v shows each\n", ws_count(ws));
     printf("\n%s\n", bad ? "some numbers are NOT FINITE: this file cannot be used" : "all numbers are finite");
@@ -158,12 +161,14 @@ static Status inspect_set(const char *path) {
     Status st = set_open(&s, path);
     if (st != OK) return st;
     const EncoderInfo *e = set_encoder(s);
-    printf("set       %s: %lld images, %lld captions, %lld shard%s, %lld view%s\n", path, (long long)set_images(s), (long long)set_captions(s),
-           (long long)set_shards(s), set_shards(s) > 1 ? "s" : "", (long long)set_views(s), set_views(s) > 1 ? "s" : "");
-    printf("features  %lld tokens of %lld, %s%s: %zu bytes a row\n", (long long)set_P(s), (long long)set_E(s), dtype_name(set_dtype(s)), set_scaled(s) ? " with a scale" : "",
-           set_row_bytes(s));
-    printf("encoder   %s; %s; %s; ln_vision %s; weights %s\n", e->name, e->tap, e->preprocessing, e->ln_applied ? "applied" : "not applied",
-           *e->weights_sha256 ? e->weights_sha256 : "none");
+    printf("set       %s: %lld images, %lld captions, %lld shard%s, %lld view%s\n", path, (long long)set_images(s),
+           (long long)set_captions(s),
+           (long long)set_shards(s), set_shards(s) > 1 ? "s" : "", (long long)set_views(s), set_views(s) > 1 ? "s"
+               : "");
+    printf("features  %lld tokens of %lld, %s%s: %zu bytes a row\n", (long long)set_P(s), (long long)set_E(s),
+           dtype_name(set_dtype(s)), set_scaled(s) ? " with a scale" : "", set_row_bytes(s));
+    printf("encoder   %s; %s; %s; ln_vision %s; weights %s\n", e->name, e->tap, e->preprocessing, e->ln_applied
+           ? "applied" : "not applied", *e->weights_sha256 ? e->weights_sha256 : "none");
     inspect_splits(s);
     for (int64_t i = 0, shown = 0; i < set_images(s) && shown < 5; i++) {
         if (!set_has(s, i) || !set_ncaptions(s, i)) continue;
@@ -182,7 +187,8 @@ static bool is_set(const char *path) {
     char manifest[1100];
     struct stat st;
     snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
-    return (dot && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0 || strcmp(dot, ".json") == 0)) || strchr(path, ',') || stat(manifest, &st) == 0;
+    return (dot && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0 || strcmp(dot, ".json") == 0)) ||
+        strchr(path, ',') || stat(manifest, &st) == 0;
 }
 
 Status cmd_inspect(const Options *o) {
@@ -191,7 +197,7 @@ Status cmd_inspect(const Options *o) {
     return is_set(opt_str(o, "in")) ? inspect_set(opt_str(o, "in")) : inspect_weights(o, opt_str(o, "in"));
 }
 
-/* ---- export ------------------------------------------------------------------------------------------------------------- */
+/* ---- export ------------------------------------------------------------------------------------------------------ */
 
 Status cmd_export(const Options *o) {
     WeightSource *ws = NULL;
@@ -212,11 +218,13 @@ Status cmd_export(const Options *o) {
     }
     for (size_t i = 0; i < n; i++) t[i] = *ws_at(ws, i);
     if (strcmp(opt_str(o, "export.form"), "hf") == 0) {
-        HfDims h = {.Q = d.Q, .C = d.C, .H = heads, .F = d.F, .L = d.L, .X = d.X, .E = d.E, .Z = d.Z, .V = d.V, .N = d.N, .dropout = 0.1};
+        HfDims h = {.Q = d.Q, .C = d.C, .H = heads, .F = d.F, .L = d.L, .X = d.X, .E = d.E, .Z = d.Z, .V = d.V,
+                    .N = d.N, .dropout = 0.1};
         hf_vision_defaults(&h);
         st = hf_export(opt_str(o, "out"), &h, t, n, &left);
     } else st = lavis_export(opt_str(o, "out"), t, n);
-    if (st == OK) printf("%s: %zu tensors%s\n", opt_str(o, "out"), n - left, left ? " (the LM head and the temperature have no place there)" : "");
+    if (st == OK) printf("%s: %zu tensors%s\n", opt_str(o, "out"), n - left, left
+                         ? " (the LM head and the temperature have no place there)" : "");
     free(t);
 done:
     ws_close(ws);

@@ -37,8 +37,8 @@ Status cmd_verify(const Options *o) {
                (long long)r.problems, (long long)r.warnings);
     if (r.uncaptioned) status_say("  %lld images have no caption", (long long)r.uncaptioned);
     return r.problems
-               ? err_set(ERR_FORMAT, "%s is not in order, %lld problem%s; first: %s", opt_str(o, "in"), (long long)r.problems,
-                         r.problems > 1 ? "s" : "", said.first)
+               ? err_set(ERR_FORMAT, "%s is not in order, %lld problem%s; first: %s", opt_str(o, "in"),
+                         (long long)r.problems, r.problems > 1 ? "s" : "", said.first)
                : OK;
 }
 

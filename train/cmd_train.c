@@ -21,7 +21,8 @@ Status cmd_pretrain(const Options *o) {
     }
     if (st == OK && !opt_bool(o, "dry_run")) {
         if (r.step >= r.steps && dist_rank() == 0)
-            status_say("%s has its %lld steps already; train.steps=N goes on, another out= starts anew", opt_str(o, "out"), (long long)r.steps);
+            status_say("%s has its %lld steps already; train.steps=N goes on, another out= starts anew",
+                       opt_str(o, "out"), (long long)r.steps);
         st = run_loop(&r);
     }
     run_close(&r);
@@ -30,7 +31,8 @@ Status cmd_pretrain(const Options *o) {
 
 /* A model's sizes are those of the checkpoint it starts from, where the user did not say otherwise. */
 static Status sizes_from(Options *o, const Options *asked, const char *path) {
-    static const char *const keys[] = {"model.layers", "model.hidden", "model.heads", "model.ffn", "model.queries", "model.proj",
+    static const char *const keys[] = {"model.layers", "model.hidden", "model.heads", "model.ffn", "model.queries",
+                                       "model.proj",
                                        "model.cross_every", "model.positions", "model.vocab", "data.max_tokens"};
     WeightSource *ws = NULL;
     Status st = ws_open(&ws, path, NULL, NULL);

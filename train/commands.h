@@ -1,4 +1,5 @@
-/* commands: what a word after `qformer` runs, as far as train/ holds it. eval/commands.h has the others, qformer.c the table.
+/* commands: what a word after `qformer` runs, as far as train/ holds it. eval/commands.h has the others, qformer.c the
+ * table.
  *
  * A command reads its options, speaks on stdout, and returns a status; qformer.c turns it into the exit code. */
 #ifndef QF_TRAIN_COMMANDS_H

@@ -42,7 +42,8 @@ void contrast_fill(Contrast *c);        /* the constant arrays; once, on real me
  * only. */
 Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *dtemp_grad, float *loss, bool grad);
 
-/* Draws one image for each local text and one text for each local image: global indices, on the device in c->negative. */
+/* Draws one image for each local text and one text for each local image: global indices, on the device in
+ * c->negative. */
 void contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step);
 
 #endif

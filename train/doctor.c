@@ -181,8 +181,8 @@ done:
 
 static void print_speed(void) {
     double single = gemm_speed(DT_F32), half = gemm_speed(DT_BF16);
-    printf("measured     %.0f GFLOP/s in f32, %.0f in bf16 (1024 x 1024 products, best of half a second)\n", single / 1e9,
-           half / 1e9);
+    printf("measured     %.0f GFLOP/s in f32, %.0f in bf16 (1024 x 1024 products, best of half a second)\n",
+           single / 1e9, half / 1e9);
     printf("             precision=auto takes %s on this CPU%s\n", cpu_has_bf16() ? "bf16" : "f32",
            (half > 1.2 * single) == cpu_has_bf16() ? "" : ", although the other was faster just now");
 }

@@ -1,4 +1,5 @@
-/* doctor: what this build and this machine offer. Called by qformer.c for --version; the command itself is cmd_doctor. */
+/* doctor: what this build and this machine offer. Called by qformer.c for --version; the command itself is
+ * cmd_doctor. */
 #ifndef QF_DOCTOR_H
 #define QF_DOCTOR_H
 #include <stdio.h>

@@ -107,7 +107,8 @@ Status encode_images(Encoder *e, const void *features, const float *scale, int64
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += e->batch) {
         int m = (int)(n - at < e->batch ? n - at : e->batch);
-        st = images_piece(e, (const char *)features + feature_bytes(e, at), scale ? scale + at : NULL, m, out + at * d->Q * d->Z);
+        st = images_piece(e, (const char *)features + feature_bytes(e, at), scale ? scale + at : NULL, m,
+                          out + at * d->Q * d->Z);
     }
     return st;
 }
@@ -149,13 +150,15 @@ Status encode_image_keys(Encoder *e, const void *features, const float *scale, i
     return tape_status(&e->tape);
 }
 
-static Status pairs_piece(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int n, float *logits) {
+static Status pairs_piece(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int n,
+                          float *logits) {
     const Dims *d = &e->p->d;
     Wave w;
     arena_reset(&e->mem, e->after_kv);
     for (int i = 0; i < n; i++) {
         BUG_ON(image[i] < 0 || image[i] >= e->kv.images, "encode: image %d of %d", image[i], e->kv.images);
-        e->seg[i] = (Segment){.nq = d->Q, .nt = len[i], .ids = ids + (int64_t)i * d->T, .first_id = -1, .sees = -1, .joint = true, .image = image[i]};
+        e->seg[i] = (Segment){.nq = d->Q, .nt = len[i], .ids = ids + (int64_t)i * d->T, .first_id = -1, .sees = -1,
+                              .joint = true, .image = image[i]};
     }
     Status st = build(e, &w, n, e->kv.images);
     if (st != OK) return st;
@@ -165,7 +168,8 @@ static Status pairs_piece(Encoder *e, const int32_t *image, const int32_t *ids, 
     return tape_status(&e->tape);
 }
 
-Status encode_pairs(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int64_t n, float *logits) {
+Status encode_pairs(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int64_t n,
+                    float *logits) {
     const Dims *d = &e->p->d;
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += e->batch) {

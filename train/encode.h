@@ -1,7 +1,7 @@
 /* encode: a model in use, forward only: features of images and texts, and matching logits of pairs.
  *
- * Work comes in pieces of at most `batch`, results go to host memory in f32. Used by validation in training and by every
- * evaluation. Takes its own arena, measured first. Does not know files or metrics. */
+ * Work comes in pieces of at most `batch`, results go to host memory in f32. Used by validation in training and by
+ * every evaluation. Takes its own arena, measured first. Does not know files or metrics. */
 #ifndef QF_ENCODE_H
 #define QF_ENCODE_H
 #include "train/losses.h"
@@ -17,7 +17,7 @@ typedef struct {
     DType features;
     void *device;                       /* features on the device (not unified) */
     float *scales;
-    ImageKV kv;                         /* of the images encode_image_keys was given last; they lie at the start of mem */
+    ImageKV kv; /* of the images encode_image_keys was given last; they lie at the start of mem */
     size_t after_kv;
 } Encoder;
 
@@ -30,8 +30,8 @@ Status encode_images(Encoder *e, const void *features, const float *scale, int64
 /* n texts: ids (n,T) zero padded, len (n) -> out (n,Z), normalised. T as in the model's dims. */
 Status encode_texts(Encoder *e, const int32_t *ids, const int32_t *len, int64_t n, float *out);
 
-/* Keys and values of up to `batch` images, kept until the next call; then logits (n,2) of pairs (image[i] among those, text i):
- * class 1 is a match. Any n: texts are taken in pieces. */
+/* Keys and values of up to `batch` images, kept until the next call; then logits (n,2) of pairs (image[i] among those,
+ * text i): class 1 is a match. Any n: texts are taken in pieces. */
 Status encode_image_keys(Encoder *e, const void *features, const float *scale, int n);
 Status encode_pairs(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int64_t n, float *logits);
 

@@ -20,7 +20,7 @@ bool losses_is_negative(const Step *s, int64_t a, int64_t b) {
     return a != b && !(s->spec.image_ids && s->image_id[a] == s->image_id[b]);
 }
 
-/* ---- wave 1 ------------------------------------------------------------------------------------------------------- */
+/* ---- wave 1 ------------------------------------------------------------------------------------------------------ */
 
 /* Pair i of the piece: local pair first + i, global pair g. */
 static void list_segments(Piece *c, const Step *s, bool all) {
@@ -31,7 +31,8 @@ static void list_segments(Piece *c, const Step *s, bool all) {
     for (int32_t i = 0; i < n; i++) {
         int64_t g = s->contrast.first + c->first + i;
         Segment image = {.nq = Q, .first_id = -1, .sees = -1, .image = i, .pass = PASS_ITC_IMAGE, .pair = (uint32_t)g};
-        Segment text = {.nt = s->len[g], .ids = text_of(s, g), .first_id = -1, .sees = -1, .image = -1, .pass = PASS_ITC_TEXT, .pair = (uint32_t)g};
+        Segment text = {.nt = s->len[g], .ids = text_of(s, g), .first_id = -1, .sees = -1, .image = -1,
+                        .pass = PASS_ITC_TEXT, .pair = (uint32_t)g};
         c->seg[i] = image;
         c->seg[n + i] = text;
         if (itg) {
@@ -50,7 +51,8 @@ static void list_segments(Piece *c, const Step *s, bool all) {
 static void list_targets(Piece *c, Step *s) {
     int64_t most = 0, k = 0;
     for (int64_t i = 0; i < c->n; i++) most += losses_targets(s, s->contrast.first + c->first + i);
-    int32_t *rows = room_take(&s->room, (size_t)most, sizeof *rows), *target = room_take(&s->room, (size_t)most, sizeof *target);
+    int32_t *rows = room_take(&s->room, (size_t)most, sizeof *rows),
+        *target = room_take(&s->room, (size_t)most, sizeof *target);
     for (int64_t i = 0; i < c->n; i++) {
         int64_t g = s->contrast.first + c->first + i;
         for (int32_t t = 1; t < s->len[g]; t++) {
@@ -83,7 +85,8 @@ static void send(const Step *s, CopyFn *copy, FeatureRoom *to, HostPiece from, i
 
 /* This piece's features on the device, and the next ones on their way there beside this piece's compute: two rooms take
  * turns. `again`: the whole batch comes once more after this pass over it. */
-static const void *features_up(Step *s, const StepBatch *batch, int64_t first, int64_t n, bool again, const float **scale) {
+static const void *features_up(Step *s, const StepBatch *batch, int64_t first, int64_t n, bool again,
+                               const float **scale) {
     HostPiece here = host_piece(s, batch, first, false), next = host_piece(s, batch, first + n, again);
     *scale = here.scale;
     if (s->b->unified) return here.features;
@@ -129,7 +132,7 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
     return tape_status(t);
 }
 
-/* ---- matching ----------------------------------------------------------------------------------------------------- */
+/* ---- matching ---------------------------------------------------------------------------------------------------- */
 
 static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
     Tape *t = &s->tape;
@@ -142,8 +145,8 @@ static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
     t->b->sum(s->sums + SUM_ITM, loss, logits.rows, true);
 }
 
-/* Negative pairs whose image is here: for each text of the global batch the image drawn for it, when it is ours; for each of
- * our images the text drawn for it. Returns how many, or -1 when there are more than were planned for. */
+/* Negative pairs whose image is here: for each text of the global batch the image drawn for it, when it is ours; for
+ * each of our images the text drawn for it. Returns how many, or -1 when there are more than were planned for. */
 static int list_negatives(const Piece *c, const Step *s, Segment *seg) {
     int n = 0;
     int64_t lo = s->contrast.first + c->first, hi = lo + c->n;
@@ -192,7 +195,7 @@ Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs
     return negative_pairs(c, s, noise, k);
 }
 
-/* ---- generation --------------------------------------------------------------------------------------------------- */
+/* ---- generation -------------------------------------------------------------------------------------------------- */
 
 void piece_generation(Piece *c, Step *s, float scale, double tokens) {
     Tape *t = &s->tape;
@@ -206,7 +209,7 @@ void piece_generation(Piece *c, Step *s, float scale, double tokens) {
     t->b->sum(s->sums + SUM_ITG, loss, c->nlm, true);
 }
 
-/* ---- backward ----------------------------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------------------------- */
 
 Status piece_backward(Piece *c, Step *s, const float *dI, const float *dT) {
     Tape *t = &s->tape;

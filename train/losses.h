@@ -17,8 +17,8 @@ typedef struct {
 /* Features to the device, image keys, wave 1 forward. `all` false: only what the contrastive loss needs. */
 Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all);
 
-/* The losses of this piece; sums of row losses go to s->sums. tokens, pairs: what the means are taken over; scale multiplies
- * gradients. Matching runs wave 2, so it needs to know who was drawn; generation does not. */
+/* The losses of this piece; sums of row losses go to s->sums. tokens, pairs: what the means are taken over; scale
+ * multiplies gradients. Matching runs wave 2, so it needs to know who was drawn; generation does not. */
 void piece_generation(Piece *c, Step *s, float scale, double tokens);
 Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs);
 

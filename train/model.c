@@ -1,5 +1,5 @@
-/* model: see model.h. Post-LN BERT layers with one self-attention for queries and text, cross-attention for queries in every
- * X-th layer, and two feed-forward nets: one for the query slab, one for the text slab (spec/model.md 4). */
+/* model: see model.h. Post-LN BERT layers with one self-attention for queries and text, cross-attention for queries in
+ * every X-th layer, and two feed-forward nets: one for the query slab, one for the text slab (spec/model.md 4). */
 #include "train/model.h"
 
 static const float EPS = 1e-12f, EPS_VISION = 1e-5f;
@@ -11,7 +11,8 @@ static Dropout drop_at(Noise n, int layer, int site, const RowKey *rows) {
     return (Dropout){.p = n.p, .seed = n.seed, .step = n.step, .site = where, .rows = rows};
 }
 
-void model_image(ImageKV *kv, Tape *t, const Params *p, const void *features, DType dt, const float *scale, int images) {
+void model_image(ImageKV *kv, Tape *t, const Params *p, const void *features, DType dt, const float *scale,
+                 int images) {
     const Dims *d = &p->d;
     DType e = t->b->elem;
     int64_t rows = (int64_t)images * d->P, width = 2LL * d->C;
@@ -20,13 +21,14 @@ void model_image(ImageKV *kv, Tape *t, const Params *p, const void *features, DT
     t->b->normalize(xhat, features, dt, scale, rows, d->E, d->P, EPS_VISION);
     Tensor all = tape_new(t, rows, width * dims_cross_layers(d), e);
     op_fold_linear(t, all, tape_leaf(xhat, rows, d->E, e), params_joined(p, P_CROSS_K_W, P_CROSS_V_W, 0, last),
-                   params_joined(p, P_CROSS_K_B, P_CROSS_V_B, 0, last), params_get(p, P_LN_VISION_W, -1), params_get(p, P_LN_VISION_B, -1));
+                   params_joined(p, P_CROSS_K_B, P_CROSS_V_B, 0, last), params_get(p, P_LN_VISION_W, -1),
+                       params_get(p, P_LN_VISION_B, -1));
     kv->images = images;
     for (int l = 0, i = 0; l < d->L; l++)
         if (dims_is_cross(d, l)) kv->kv[l] = tape_columns(t, all, width * i++, width);
 }
 
-/* ---- one layer ---------------------------------------------------------------------------------------------------- */
+/* ---- one layer --------------------------------------------------------------------------------------------------- */
 
 typedef struct { ParamKind in_w, in_b, out_w, out_b, ln_w, ln_b; } Ffn;
 static const Ffn TEXT_FFN = {P_FFN_IN_W, P_FFN_IN_B, P_FFN_OUT_W, P_FFN_OUT_B, P_FFN_LN_W, P_FFN_LN_B};
@@ -38,7 +40,8 @@ static void feed_forward(Tape *t, const Params *p, int l, const Ffn *f, Tensor y
     Tensor u = tape_new(t, x.rows, p->d.F, e), s = tape_new(t, x.rows, p->d.C, e);
     op_linear(t, u, x, params_get(p, f->in_w, l), NONE);
     op_gelu_linear(t, s, u, params_get(p, f->in_b, l), params_get(p, f->out_w, l));
-    op_add_norm(t, y, s, x, params_get(p, f->out_b, l), params_get(p, f->ln_w, l), params_get(p, f->ln_b, l), EPS, drop);
+    op_add_norm(t, y, s, x, params_get(p, f->out_b, l), params_get(p, f->ln_w, l), params_get(p, f->ln_b, l), EPS,
+                drop);
 }
 
 /* LN(x + dropout(ctx Wo + bo)) */
@@ -46,14 +49,16 @@ static Tensor attended(Tape *t, const Params *p, int l, ParamKind out_w, Tensor 
     DType e = t->b->elem;
     Tensor s = tape_new(t, x.rows, p->d.C, e), a = tape_new(t, x.rows, p->d.C, e);
     op_linear(t, s, ctx, params_get(p, out_w, l), NONE);
-    op_add_norm(t, a, s, x, params_get(p, out_w + 1, l), params_get(p, out_w + 2, l), params_get(p, out_w + 3, l), EPS, drop);
+    op_add_norm(t, a, s, x, params_get(p, out_w + 1, l), params_get(p, out_w + 2, l), params_get(p, out_w + 3, l), EPS,
+                drop);
     return a;
 }
 _Static_assert(P_SELF_O_B == P_SELF_O_W + 1 && P_SELF_LN_W == P_SELF_O_W + 2 && P_SELF_LN_B == P_SELF_O_W + 3 &&
                P_CROSS_O_B == P_CROSS_O_W + 1 && P_CROSS_LN_W == P_CROSS_O_W + 2 && P_CROSS_LN_B == P_CROSS_O_W + 3,
                "attended() walks the table: weight, bias, norm");
 
-static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const Wave *w, const ImageKV *kv, Noise noise) {
+static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const Wave *w, const ImageKV *kv,
+                              Noise noise) {
     DType e = t->b->elem;
     int64_t C = p->d.C;
     Tensor q = tape_new(t, a.rows, C, e), ctx = tape_new(t, a.rows, C, e);
@@ -64,12 +69,13 @@ static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const W
 
 Tensor model_qkv(Tape *t, const Params *p, int l, Tensor x) {
     Tensor qkv = tape_new(t, x.rows, 3LL * p->d.C, t->b->elem);
-    op_linear(t, qkv, x, params_joined(p, P_SELF_Q_W, P_SELF_V_W, l, l), params_joined(p, P_SELF_Q_B, P_SELF_V_B, l, l));
+    op_linear(t, qkv, x, params_joined(p, P_SELF_Q_W, P_SELF_V_W, l, l),
+              params_joined(p, P_SELF_Q_B, P_SELF_V_B, l, l));
     return qkv;
 }
 
-void model_layer(Tape *t, const Params *p, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at, const Wave *w,
-                 const ImageKV *kv, Noise noise) {
+void model_layer(Tape *t, const Params *p, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at,
+                 const Wave *w, const ImageKV *kv, Noise noise) {
     int64_t C = p->d.C, NQ = w->NQ, NT = w->NT;
     Tensor ctx = tape_new(t, x.rows, C, t->b->elem);
     op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, p->d.H, &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
@@ -80,7 +86,8 @@ void model_layer(Tape *t, const Params *p, int l, Tensor y, Tensor x, Tensor qkv
         feed_forward(t, p, l, &QUERY_FFN, tensor_rows(y, 0, NQ), aq, drop_at(noise, l, SITE_FFN_OUT, w->rows));
     }
     if (NT)
-        feed_forward(t, p, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a, NQ, NT), drop_at(noise, l, SITE_FFN_OUT, w->rows + NQ));
+        feed_forward(t, p, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a, NQ, NT),
+                     drop_at(noise, l, SITE_FFN_OUT, w->rows + NQ));
 }
 
 void model_embed(Tape *t, const Params *p, Tensor x, const Wave *w, Noise noise) {
@@ -110,7 +117,7 @@ Tensor model_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *kv,
     return x;
 }
 
-/* ---- heads -------------------------------------------------------------------------------------------------------- */
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
 
 Tensor model_features(Tape *t, const Params *p, Tensor rows, ParamKind weight, ParamKind bias) {
     Tensor z = tape_new(t, rows.rows, p->d.Z, t->b->elem), y = tape_new(t, rows.rows, p->d.Z, DT_F32);

@@ -33,7 +33,8 @@ size_t optim_scratch(void); /* bytes of device scratch that the two below share 
 /* An update is enqueued whole, before the host knows the norm: a gradient that is not finite changes nothing.
  *
  *     optim_norm      norm of the trainable gradients over all ranks' sum, and the factor that clips it
- *     optim_update    AdamW number t (1, 2, ...); covered gradients become zero. Sharded: each rank updates its part and
+ *     optim_update    AdamW number t (1, 2, ...); covered gradients become zero. Sharded: each rank updates its part
+ * and
  *                     gets the rest from the others
  *     (wait)          *norm, in pinned memory, is there
  *     optim_end       finite: zeroes what is left of the gradient. Else names the first tensor that is not finite (bad

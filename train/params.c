@@ -87,7 +87,8 @@ static void lay_out(Params *p, const ParamsSpec *spec) {
         bool model = table[k].where == MODEL;
         for (int l = 0; l < (model ? 1 : p->d.L); l++) {
             for (int j = k; j < end; j++)
-                if (table[j].where != CROSS || dims_is_cross(&p->d, l)) add_tensor(p, (ParamKind)j, model ? -1 : l, spec);
+                if (table[j].where != CROSS || dims_is_cross(&p->d, l)) add_tensor(p, (ParamKind)j, model ? -1 : l,
+                        spec);
         }
         k = end;
     }

@@ -1,8 +1,9 @@
 /* params: the one table of learned tensors. From a row follow name, shape, place in memory, start value, decay, the
  * optimizer's ranges, what a checkpoint holds, the listing a user sees, and the loop of the gradient tests.
  *
- * Row order is memory order: query, key and value of a layer stand in a row, so they are one (3C, C) matrix to the product
- * and three names to the checkpoint; the image keys and values of all layers are one (2 C Lx, E) matrix. Names: model.md 10. */
+ * Row order is memory order: query, key and value of a layer stand in a row, so they are one (3C, C) matrix to the
+ * product and three names to the checkpoint; the image keys and values of all layers are one (2 C Lx, E) matrix. Names:
+ * model.md 10. */
 #ifndef QF_PARAMS_H
 #define QF_PARAMS_H
 #include <stdbool.h>
@@ -12,9 +13,10 @@
 #include "kernels/tensor.h"
 #include "train/dims.h"
 
-/* where: MODEL once; LAYER in every layer; CROSS in layers with cross-attention; the number is a block: rows of one block
- * stand together layer by layer (so all of a layer is one range, whose gradient is finished at one moment). join: starts right behind the row before it (else at a multiple of 64 elements).
- * start: NORMAL std, ZEROS, ONES, LINEAR U(-1/sqrt(in), 1/sqrt(in)), TEMP 0.07, COPY of the row `from` of the same layer.
+/* where: MODEL once; LAYER in every layer; CROSS in layers with cross-attention; the number is a block: rows of one
+ * block stand together layer by layer (so all of a layer is one range, whose gradient is finished at one moment). join:
+ * starts right behind the row before it (else at a multiple of 64 elements). start: NORMAL std, ZEROS, ONES, LINEAR
+ * U(-1/sqrt(in), 1/sqrt(in)), TEMP 0.07, COPY of the row `from` of the same layer.
  *
  *    id             name                                                               shape where  block join start   from */
 #define PARAM_TABLE(X) \
@@ -110,14 +112,16 @@ typedef struct {
 /* freeze: patterns, commas between; * and ?. sharded: each rank has its part of the optimizer's state alone. */
 typedef struct { bool training, ema, sharded; DecayRule rule; const char *freeze; } ParamsSpec;
 
-/* Lays out the table for d and takes the flat arrays from `run` (which may only measure). Everything is zero afterwards. */
+/* Lays out the table for d and takes the flat arrays from `run` (which may only measure). Everything is zero
+ * afterwards. */
 Status params_open(Params *p, const Dims *d, const Backend *b, Arena *run, const ParamsSpec *spec);
 void params_close(Params *p);
 
 Param params_get(const Params *p, ParamKind k, int layer);                   /* one tensor; layer -1 for MODEL rows */
-Param params_joined(const Params *p, ParamKind first, ParamKind last, int layer, int last_layer);   /* joined rows as one matrix */
-DistPart params_layer(const Params *p, int layer);           /* where all of a layer stands but its image keys and values */
-const ParamTensor *params_find(const Params *p, const char *name);           /* also under its aliases; NULL when unknown */
+/* joined rows as one matrix */
+Param params_joined(const Params *p, ParamKind first, ParamKind last, int layer, int last_layer);
+DistPart params_layer(const Params *p, int layer); /* where all of a layer stands but its image keys and values */
+const ParamTensor *params_find(const Params *p, const char *name); /* also under its aliases; NULL when unknown */
 
 /* Start values (training.md 8): std for NORMAL rows. Deterministic in seed, independent of layout and device. */
 Status params_init(Params *p, uint64_t seed, float std);

@@ -6,7 +6,8 @@
 static double others(int64_t W) { return (double)(W - 1) / (double)W; }
 
 /* Walking back is two thirds of a step, and layers finish in wave 1's part of it, which is half at 13 word pieces (824
- * of 1,544 rows at 8 pairs). What is finished last: image keys and values, heads; for the reference the word embedding. */
+ * of 1,544 rows at 8 pairs). What is finished last: image keys and values, heads; for the reference the word
+ * embedding. */
 static const double BACKWARD = 2.0 / 3, WAVE_1 = 0.53;
 static double last_parameters(const Dims *d) {
     return 2.0 * d->C * (d->E + 1) * dims_cross_layers(d) + (double)d->C * (d->C + 2 * d->Z) + d->V;

@@ -14,7 +14,7 @@ typedef struct {
     double features;                    /* of the contrastive loss */
     double texts;                       /* ids, lengths, negatives: host memory */
     double gradients;
-    double window, tail;                /* of compute, during which gradients move; of gradients, finished only after it */
+    double window, tail; /* of compute, during which gradients move; of gradients, finished only after it */
     int device_ops, host_ops;           /* operations, for their latency */
 } Wire;
 
@@ -28,7 +28,7 @@ static inline double wire_total(const Wire *w) { return w->image_tokens + w->fea
 typedef struct { const char *name; double node, net; int gpus_per_node; } Links;
 
 typedef struct {
-    double compute, similarity, waiting, moving, latency;    /* seconds: the work of one rank; what more ranks add to it */
+    double compute, similarity, waiting, moving, latency; /* seconds: the work of one rank; what more ranks add to it */
     double efficiency;                                       /* compute / sum */
 } StepTime;
 

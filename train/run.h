@@ -4,8 +4,8 @@
  *     loop     batch, step, update, log; now and then validation and a checkpoint
  *     close    the last checkpoint, also when asked to stop
  *
- * Everything a step depends on is a function of (options, step) and the checkpoint: a run that was killed and resumed ends with
- * the bytes of one that never stopped. */
+ * Everything a step depends on is a function of (options, step) and the checkpoint: a run that was killed and resumed
+ * ends with the bytes of one that never stopped. */
 #ifndef QF_RUN_H
 #define QF_RUN_H
 #include "data/loader.h"
@@ -50,10 +50,10 @@ Status run_validate(Run *r, bool *better);
 /* resume.c: start values, checkpoints. */
 Status run_start(Run *r);                                    /* resume, or train.init, or fresh */
 Status run_save(Run *r, bool best);
-Status run_rollback(Run *r);                                 /* weights and moments of the newest checkpoint; the step stays */
+Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; the step stays */
 
 StepBatch run_batch(const Batch *b);                         /* the loader's batch as a step wants it */
 
-double backend_peak(const Backend *b);                       /* FLOP/s of a large product in the backend's type, measured */
+double backend_peak(const Backend *b); /* FLOP/s of a large product in the backend's type, measured */
 
 #endif

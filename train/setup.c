@@ -27,10 +27,13 @@ static Status from_data(const Options *o, const char *key, const char *what, int
 }
 
 Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int64_t E) {
-    *d = (Dims){.L = (int32_t)opt_int(o, "model.layers"), .C = (int32_t)opt_int(o, "model.hidden"), .H = (int32_t)opt_int(o, "model.heads"),
-                .F = (int32_t)opt_int(o, "model.ffn"), .Q = (int32_t)opt_int(o, "model.queries"), .Z = (int32_t)opt_int(o, "model.proj"),
+    *d = (Dims){.L = (int32_t)opt_int(o, "model.layers"), .C = (int32_t)opt_int(o, "model.hidden"),
+                .H = (int32_t)opt_int(o, "model.heads"),
+                .F = (int32_t)opt_int(o, "model.ffn"), .Q = (int32_t)opt_int(o, "model.queries"),
+                    .Z = (int32_t)opt_int(o, "model.proj"),
                 .X = (int32_t)opt_int(o, "model.cross_every"), .N = (int32_t)opt_int(o, "model.positions"),
-                .T = (int32_t)opt_int(o, "data.max_tokens"), .V = 30523, .pad = 0, .cls = 101, .sep = 102, .dec = 30522};
+                .T = (int32_t)opt_int(o, "data.max_tokens"), .V = 30523, .pad = 0, .cls = 101, .sep = 102,
+                    .dec = 30522};
     if (wp) d->V = wp_size(wp), d->pad = wp_pad(wp), d->cls = wp_cls(wp), d->sep = wp_sep(wp), d->dec = wp_dec(wp);
     if (!d->F) d->F = 4 * d->C;
     Status st = from_data(o, "model.image_width", "numbers in an image token", E, &d->E);
@@ -42,10 +45,13 @@ Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int
 }
 
 void setup_step(StepSpec *s, const Options *o) {
-    *s = (StepSpec){.B = opt_int(o, "train.batch"), .micro = (int)opt_int(o, "optim.accum"), .itc = (float)opt_num(o, "loss.itc"),
-                    .itm = (float)opt_num(o, "loss.itm"), .itg = (float)opt_num(o, "loss.itg"), .smoothing = (float)opt_num(o, "loss.smoothing"),
-                    .dropout = (float)opt_num(o, "model.dropout"), .itc_full = strcmp(opt_str(o, "loss.itc_gradient"), "full") == 0,
-                    .image_ids = opt_bool(o, "loss.image_ids"), .itg_rank_mean = strcmp(opt_str(o, "loss.itg_mean"), "rank") == 0,
+    *s = (StepSpec){.B = opt_int(o, "train.batch"), .micro = (int)opt_int(o, "optim.accum"),
+                    .itc = (float)opt_num(o, "loss.itc"),
+                    .itm = (float)opt_num(o, "loss.itm"), .itg = (float)opt_num(o, "loss.itg"),
+                        .smoothing = (float)opt_num(o, "loss.smoothing"), .dropout = (float)opt_num(o, "model.dropout"),
+                        .itc_full = strcmp(opt_str(o, "loss.itc_gradient"), "full") == 0,
+                    .image_ids = opt_bool(o, "loss.image_ids"),
+                        .itg_rank_mean = strcmp(opt_str(o, "loss.itg_mean"), "rank") == 0,
                     .negatives = (NegativeRule)opt_choice(o, "loss.negatives"),
                     .wire_bf16 = strcmp(opt_str(o, "dist.wire"), "bf16") == 0, .seed = (uint64_t)opt_int(o, "seed")};
 }
@@ -57,13 +63,15 @@ void setup_params(ParamsSpec *s, const Options *o) {
 }
 
 void setup_adam(AdamSpec *a, const Options *o) {
-    *a = (AdamSpec){.beta1 = (float)opt_num(o, "optim.beta1"), .beta2 = (float)opt_num(o, "optim.beta2"), .eps = (float)opt_num(o, "optim.eps"),
+    *a = (AdamSpec){.beta1 = (float)opt_num(o, "optim.beta1"), .beta2 = (float)opt_num(o, "optim.beta2"),
+                    .eps = (float)opt_num(o, "optim.eps"),
                     .weight_decay = (float)opt_num(o, "optim.weight_decay"), .clip = (float)opt_num(o, "optim.clip"),
                     .ema = (float)opt_num(o, "optim.ema")};
 }
 
 void setup_schedule(Schedule *s, const Options *o, int64_t steps, int64_t steps_per_epoch) {
-    *s = (Schedule){.kind = (ScheduleKind)opt_choice(o, "optim.schedule"), .peak = opt_num(o, "optim.lr"), .min = opt_num(o, "optim.min_lr"),
+    *s = (Schedule){.kind = (ScheduleKind)opt_choice(o, "optim.schedule"), .peak = opt_num(o, "optim.lr"),
+                    .min = opt_num(o, "optim.min_lr"),
                     .warmup_lr = opt_num(o, "optim.warmup_lr"), .decay_rate = opt_num(o, "optim.decay_rate"),
                     .warmup = opt_int(o, "optim.warmup_steps"), .steps = steps, .steps_per_epoch = steps_per_epoch};
 }

@@ -1,4 +1,5 @@
-/* setup: from what the user asked for to sizes, losses, schedule. Checks options against each other and against the data. */
+/* setup: from what the user asked for to sizes, losses, schedule. Checks options against each other and against the
+ * data. */
 #ifndef QF_SETUP_H
 #define QF_SETUP_H
 #include "data/wordpiece.h"

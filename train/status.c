@@ -71,7 +71,7 @@ const char *status_time(double seconds, char *buf, size_t n) {
     return buf;
 }
 
-/* ---- the meter ---------------------------------------------------------------------------------------------------- */
+/* ---- the meter --------------------------------------------------------------------------------------------------- */
 
 enum { PLAIN_INTERVAL = 10 };        /* seconds between lines where there is no live one */
 

@@ -196,7 +196,8 @@ static Status contrastive(Step *s, const int64_t *ids, float scale, bool grad) {
     return OK;
 }
 
-/* Losses and gradients of all pieces. Draws are waited for when the first piece has enqueued what does not need them. */
+/* Losses and gradients of all pieces. Draws are waited for when the first piece has enqueued what does not need
+ * them. */
 static Status pieces(Step *s, Piece *c, const StepBatch *batch, Noise noise, float scale, bool grad) {
     const Dims *d = &s->p->d;
     int64_t n = s->spec.B / s->spec.micro;

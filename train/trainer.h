@@ -16,7 +16,8 @@ typedef struct {
 } TrainerSpec;
 
 typedef struct {
-    size_t weights, state, buffers;     /* run arena: parameters and copies; gradient, moments, average; the step's buffers */
+    /* run arena: parameters and copies; gradient, moments, average; the step's buffers */
+    size_t weights, state, buffers;
     size_t step;                        /* step arena */
     double flops, flops_attention;      /* arithmetic of a step, forward and backward */
     int64_t params;                     /* learned numbers */

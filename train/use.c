@@ -32,8 +32,10 @@ static Status find_sizes(Use *u, const WeightSource *ws, const Options *old) {
     if (st != OK) return st;
     u->d.H = (int32_t)opt_int(whose(u->o, old, "model.heads"), "model.heads");
     u->d.T = (int32_t)opt_int(whose(u->o, old, "data.max_tokens"), "data.max_tokens");
-    if (u->d.H < 1 || u->d.C % u->d.H) return err_set(ERR_USAGE, "model.heads=%d does not divide the width %d of %s", u->d.H, u->d.C, ws_path(ws));
-    if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws), u->d.N);
+    if (u->d.H < 1 || u->d.C % u->d.H) return err_set(ERR_USAGE, "model.heads=%d does not divide the width %d of %s",
+                                                      u->d.H, u->d.C, ws_path(ws));
+    if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws),
+                                        u->d.N);
     if (wp_size(u->wp) != u->d.V)
         return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another vocabulary (model.vocab)", u->vocab, wp_size(u->wp), u->d.V);
     u->d.pad = wp_pad(u->wp), u->d.cls = wp_cls(u->wp), u->d.sep = wp_sep(u->wp), u->d.dec = wp_dec(u->wp);
@@ -69,7 +71,8 @@ static Status open_params(Use *u, const WeightSource *ws) {
     u->b->set_workspace(arena_push(&u->mem, u->b->workspace, 1), u->b->workspace);
     st = load_weights(&u->params, ws, opt_bool(u->o, "use.ema"), &missing, first, sizeof first);
     if (st == OK && missing)
-        st = err_set(ERR_FORMAT, "%s lacks %d of %d tensors of a stage-1 Q-Former (the first: %s)", ws_path(ws), missing, u->params.n, first);
+        st = err_set(ERR_FORMAT, "%s lacks %d of %d tensors of a stage-1 Q-Former (the first: %s)", ws_path(ws),
+                     missing, u->params.n, first);
     return st;
 }
 

@@ -1,7 +1,7 @@
 /* use: a trained model opened for use: weights, vocabulary, sizes, and a data set, from what the user named.
  *
- * Every evaluation command begins here. `in` is anything weights.h takes; from a checkpoint of ours come the vocabulary's path,
- * the number of heads and the text limits it was trained with, unless options say otherwise. */
+ * Every evaluation command begins here. `in` is anything weights.h takes; from a checkpoint of ours come the
+ * vocabulary's path, the number of heads and the text limits it was trained with, unless options say otherwise. */
 #ifndef QF_USE_H
 #define QF_USE_H
 #include "checkpoints/weights.h"
@@ -26,8 +26,9 @@ typedef struct {
 
 typedef enum { USE_DATA_NO, USE_DATA_IF_GIVEN, USE_DATA } UseData;
 
-/* The configuration that one of our checkpoints carries; *old is NULL for weights from elsewhere. One that is not understood is
- * an error: the number of heads, for one, is written nowhere else, and a wrong one only gives wrong figures. */
+/* The configuration that one of our checkpoints carries; *old is NULL for weights from elsewhere. One that is not
+ * understood is an error: the number of heads, for one, is written nowhere else, and a wrong one only gives wrong
+ * figures. */
 Status use_trained_with(Options **old, const WeightSource *ws);
 
 Status use_open(Use *u, const Options *o, UseData data);

@@ -10,16 +10,18 @@ enum { ALIGN = 64 };
 
 static size_t rounded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
-Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments, int64_t images) {
+Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments,
+                 int64_t images) {
     *r = (WaveRoom){.b = b, .counts = (d->V > d->N ? d->V : d->N) + 1};
-    /* a row: key, id, position, and two sorted lists with their (at most as many) heads; a segment: two items, two groups */
+    /* a row: key, id, position, and two sorted lists with their (at most as many) heads; a segment: two items, two
+     * groups */
     size_t bytes = (size_t)rows * (sizeof(RowKey) + 10 * sizeof(int32_t)) +
                    (size_t)segments * 2 * (sizeof(AttnItem) + sizeof(AttnGroup)) + (size_t)images * sizeof(AttnGroup) + 64 * ALIGN;
     r->size = rounded(bytes * 2);
     r->count = mem_new((size_t)r->counts, sizeof *r->count);
     if (!r->count) return ERR_MEMORY;
     void *host = NULL;
-    r->plain = run->measuring;                               /* the null backend has no memory, and the lists are real */
+    r->plain = run->measuring; /* the null backend has no memory, and the lists are real */
     Status st = r->plain ? ((host = mem_new(r->size, 1)) ? OK : ERR_MEMORY) : b->host_alloc(&host, r->size);
     if (st != OK) return st;
     r->host = host;
@@ -52,7 +54,8 @@ void room_upload(WaveRoom *r) {
 }
 
 /* Rows by the value of key[0..n): distinct values, where each one's rows begin, the rows. Counting sort, stable. */
-static int32_t sort_rows(WaveRoom *r, const int32_t *key, int64_t n, const int32_t **id, const int32_t **ptr, const int32_t **row) {
+static int32_t sort_rows(WaveRoom *r, const int32_t *key, int64_t n, const int32_t **id, const int32_t **ptr,
+                         const int32_t **row) {
     int32_t *ids = room_take(r, (size_t)n, sizeof *ids), *ptrs = room_take(r, (size_t)n + 1, sizeof *ptrs);
     int32_t *rows = room_take(r, (size_t)n, sizeof *rows), distinct = 0, at = 0;
     memset(r->count, 0, (size_t)r->counts * sizeof *r->count);
@@ -97,13 +100,14 @@ static void fill_embedding(Wave *w, WaveRoom *r, const Dims *d, const Segment *s
         }
     }
     Embed *e = &w->embed;
-    *e = (Embed){.nq = w->NQ, .nt = w->NT, .Q = d->Q, .C = d->C, .ids = room_device(r, ids), .pos_id = room_device(r, pos)};
+    *e = (Embed){.nq = w->NQ, .nt = w->NT, .Q = d->Q, .C = d->C, .ids = room_device(r, ids),
+                 .pos_id = room_device(r, pos)};
     e->ntok = sort_rows(r, ids, w->NT, &e->tok_id, &e->tok_ptr, &e->tok_row);
     e->nposn = sort_rows(r, pos, w->NT, &e->posn_id, &e->posn_ptr, &e->posn_row);
     w->rows = room_device(r, key);
 }
 
-/* ---- plans -------------------------------------------------------------------------------------------------------- */
+/* ---- plans ------------------------------------------------------------------------------------------------------- */
 
 static void plan_add(AttnPlan *p, AttnItem *items, AttnItem it) {
     if (!it.nq) return;
@@ -133,7 +137,8 @@ static Status plan_self(Wave *w, WaveRoom *r, const Segment *s, int n) {
     if (!seen_by) return ERR_MEMORY;
     for (int i = 0; i < n; i++)
         if (s[i].sees >= 0) {
-            BUG_ON(seen_by[s[i].sees] || s[s[i].sees].nt, "wave: segment %d's queries are seen twice, or have text", s[i].sees);
+            BUG_ON(seen_by[s[i].sees] || s[s[i].sees].nt, "wave: segment %d's queries are seen twice, or have text",
+                   s[i].sees);
             seen_by[s[i].sees] = i + 1;
         }
     AttnPlan *p = &w->self;
@@ -144,7 +149,8 @@ static Status plan_self(Wave *w, WaveRoom *r, const Segment *s, int n) {
         int32_t t0 = text ? (int32_t)w->NQ + text->t0 : 0, nt = text ? text->nt : 0, g = p->ngroups++;
         bool text_sees = text != a || a->joint;
         groups[g] = (AttnGroup){.item0 = p->nitems, .k0 = {a->q0, t0}, .nk = {a->nq, nt}};
-        plan_add(p, items, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = a->q0, .na = a->nq, .b0 = t0, .nb = a->joint ? nt : 0, .group = g});
+        plan_add(p, items, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = a->q0, .na = a->nq, .b0 = t0, .nb = a->joint ? nt
+                                      : 0, .group = g});
         plan_add(p, items, (AttnItem){.q0 = t0, .nq = nt, .a0 = a->q0, .na = text_sees ? a->nq : 0, .b0 = t0, .nb = nt,
                                       .causal = text ? text->causal : 0, .group = g});
         groups[g].nitems = p->nitems - groups[g].item0;

@@ -4,9 +4,9 @@
  *                   | query rows  [0, NQ)            | text rows  [NQ, NQ+NT)          |
  *     Segment       { nq | text | which segment's queries its text sees | causal | joint | image }
  *
- * The caller lists segments; wave_build places their rows and derives what kernels need: ids and positions (also sorted, for
- * the backward of the embedding), where each row's random bits come from, and the two attention plans. Nothing is padded.
- * Everything is built on the host and goes up in one copy. Knows nothing of losses. */
+ * The caller lists segments; wave_build places their rows and derives what kernels need: ids and positions (also
+ * sorted, for the backward of the embedding), where each row's random bits come from, and the two attention plans.
+ * Nothing is padded. Everything is built on the host and goes up in one copy. Knows nothing of losses. */
 #ifndef QF_WAVE_H
 #define QF_WAVE_H
 #include "kernels/ops.h"
@@ -46,12 +46,13 @@ typedef struct {
 } WaveRoom;
 
 /* Room for waves of at most `rows` rows, `segments` segments and `images` images in all. */
-Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments, int64_t images);
+Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments,
+                 int64_t images);
 void room_close(WaveRoom *r);
 void room_reset(WaveRoom *r);
-void *room_take(WaveRoom *r, size_t count, size_t size);                     /* host memory; fill, then room_device it */
+void *room_take(WaveRoom *r, size_t count, size_t size); /* host memory; fill, then room_device it */
 void *room_device(const WaveRoom *r, const void *host);                      /* the same place on the device */
-void room_upload(WaveRoom *r);                               /* what was taken since the last time; memory stays until room_reset */
+void room_upload(WaveRoom *r); /* what was taken since the last time; memory stays until room_reset */
 
 /* Fills q0 and t0 of the n segments and *w. Keys of image i are rows [i P, (i+1) P) of the image side, `images` in all.
  * At most one text may see a segment's queries. room_upload afterwards, once for all waves built since room_reset. */
