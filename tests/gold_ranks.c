@@ -76,8 +76,8 @@ static Status check_own(Case *c, const Trainer *t) {
 static void check_wire(Case *c, const Trainer *t, double received, bool ids) {
     const Contrast *k = &t->step.contrast;
     Wire w = wire_ours(&t->params.d, t->params.total, k->B, dist_size(), 4);
-    double id_bytes = 8.0 * (double)(k->G - k->B);           /* of the batch when it has any, and of the targets */
-    gold_check(c, "bytes on the wire", received - wire_total(&w) - (ids ? id_bytes : -id_bytes),
+    double no_ids = ids ? 0 : 8.0 * (double)(k->G - k->B);   /* a case without has none to send */
+    gold_check(c, "bytes on the wire", received + no_ids - wire_total(&w),
                2 * 64 * 4 * dist_size());
 }
 
@@ -208,6 +208,8 @@ static Status start(Case *c, int64_t W) {
     const char *line = strstr(text, "compared, worst "), *begin = line;
     while (begin && begin > text && begin[-1] != '\n') begin--;
     if (code == 127) st = err_set(ERR_MISSING, "mpirun was not found");
+    else if (strstr(text, "has no GPU of its own") || strstr(text, "Duplicate GPU"))
+        st = err_set(ERR_MISSING, "%lld GPUs are needed", (long long)W);
     else if (!line ||
              sscanf(begin, "%*s %*s %*s %d compared, worst %lf of its tolerance (%199[^)]", &compared, &c->worst,
                     c->worst_what) != 3 ||
