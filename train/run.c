@@ -256,14 +256,10 @@ static Status one_step(Run *r) {
     StepLosses l;
     const ParamTensor *bad = NULL;
     double flops = r->t.step.tape.flops, lr = schedule_lr(&r->schedule, r->step);
-    st = step_run(&r->t.step, &sb, ready ? &next : NULL, (uint32_t)r->step, 1.0f, true);
-    if (st == OK) st = optim_norm(&r->t.params, r->t.scratch, r->adam.clip, r->t.norm);
-    if (st == OK) st = optim_update(&r->t.params, r->t.scratch, &r->adam, lr, r->updates + 1);
-    if (st == OK) st = step_read(&r->t.step, &l);
+    st = trainer_step(&r->t, &sb, ready ? &next : NULL, (uint32_t)r->step, &r->adam, lr, r->updates + 1, &l, &bad);
     bool skip = st == OK && !(isfinite(*r->t.norm) && isfinite(l.loss));
     if (st == OK) {
         r->updates += isfinite(*r->t.norm);
-        optim_end(&r->t.params, isfinite(*r->t.norm), &bad);
         if (skip) st = not_finite(r, bad, &l);
         else r->bad_in_row = 0;
     }

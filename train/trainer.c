@@ -67,6 +67,17 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
     return st;
 }
 
+Status trainer_step(Trainer *t, const StepBatch *batch, const StepBatch *next, uint32_t step, const AdamSpec *a,
+                    double lr, int64_t number, StepLosses *l, const ParamTensor **bad) {
+    *bad = NULL;
+    Status st = step_run(&t->step, batch, next, step, 1.0f, true);
+    if (st == OK) st = optim_norm(&t->params, t->scratch, a->clip, t->norm);
+    if (st == OK) st = optim_update(&t->params, t->scratch, a, lr, number);
+    if (st == OK) st = step_read(&t->step, l);
+    if (st == OK) optim_end(&t->params, isfinite(*t->norm), bad);
+    return st;
+}
+
 Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad) {
     Status st = optim_norm(&t->params, t->scratch, a->clip, t->norm);
     if (st == OK) st = optim_update(&t->params, t->scratch, a, lr, number);

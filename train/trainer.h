@@ -37,7 +37,11 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec);
 Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec);   /* weights are zero: init or load them */
 void trainer_close(Trainer *t);
 
-/* A whole update, waited for: what optim.h offers in three parts. The norm is then in *t->norm. */
+/* A training step and its update, enqueued whole and then waited for; the norm is then in *t->norm. step, next: as
+ * step_run; lr, number, bad: as optim_update and optim_end. A gradient that is not finite changes nothing. */
+Status trainer_step(Trainer *t, const StepBatch *batch, const StepBatch *next, uint32_t step, const AdamSpec *a,
+                    double lr, int64_t number, StepLosses *l, const ParamTensor **bad);
+/* The update alone, of gradients that several step_losses have added up. */
 Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad);
 
 static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }

@@ -1,9 +1,12 @@
-/* bench_step: one whole training step (two waves, backward, AdamW) against the matrix-product peak measured in the same run.
+/* bench_step: one whole training step (two waves, backward, AdamW) against the matrix-product peak measured in the same
+ * run.
  *
  *     bench_step [full|demo|small] [f32|bf16] [B] [steps] [device]
  *
- * Prints a table row and a JSON line: time, GFLOP/s and its share of peak, counted GFLOP a pair (DESIGN.md promises 121.7 at full
- * size with captions of 13 word pieces), planned memory and what the process really took. */
+ * Prints a table row and a JSON line: time, GFLOP/s and its share of peak, counted GFLOP a pair (DESIGN.md promises
+ * 121.7 at full size with captions of 13 word pieces), planned memory and what the process really took. The step is the
+ * training loop's own. Under mpirun each rank takes B pairs; rank 0 prints its line: held against a rank alone, what
+ * sums over ranks cost. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,14 +14,17 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "kernels/dist.h"
 #include "kernels/mem.h"
 #include "train/run.h"
 
 static const struct { const char *name; Dims d; int tokens, B; } sizes[] = {
-    {"full", {.L = 12, .C = 768, .H = 12, .F = 3072, .Q = 32, .E = 1408, .P = 257, .Z = 256, .V = 30523, .N = 512, .X = 2, .T = 32}, 13, 8},
-    {"small", {.L = 4, .C = 128, .H = 2, .F = 512, .Q = 8, .E = 320, .P = 49, .Z = 128, .V = 2001, .N = 64, .X = 2, .T = 32}, 12, 128},
-    {"demo", {.L = 4, .C = 64, .H = 2, .F = 256, .Q = 8, .E = 784, .P = 16, .Z = 64, .V = 301, .N = 64, .X = 1, .T = 32}, 16, 32},
-};
+    {"full", {.L = 12, .C = 768, .H = 12, .F = 3072, .Q = 32, .E = 1408, .P = 257, .Z = 256, .V = 30523, .N = 512,
+              .X = 2, .T = 32}, 13, 8},
+    {"small", {.L = 4, .C = 128, .H = 2, .F = 512, .Q = 8, .E = 320, .P = 49, .Z = 128, .V = 2001, .N = 64, .X = 2,
+               .T = 32}, 12, 128},
+    {"demo", {.L = 4, .C = 64, .H = 2, .F = 256, .Q = 8, .E = 784, .P = 16, .Z = 64, .V = 301, .N = 64, .X = 1,
+              .T = 32}, 16, 32}, };
 
 static double now(void) {
     struct timespec t;
@@ -33,10 +39,12 @@ static double gemm_peak(const Backend *b) {
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         int64_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
         void *x = NULL, *y = NULL, *z = NULL;
-        if (b->alloc(&x, (size_t)(m * k) * 4) != OK || b->alloc(&y, (size_t)(n * k) * 4) != OK || b->alloc(&z, (size_t)(m * n) * 4) != OK) exit(1);
+        if (b->alloc(&x, (size_t)(m * k) * 4) != OK || b->alloc(&y, (size_t)(n * k) * 4) != OK ||
+            b->alloc(&z, (size_t)(m * n) * 4) != OK) exit(1);
         b->zero(x, (size_t)(m * k) * 4);
         b->zero(y, (size_t)(n * k) * 4);
-        Gemm g = {.m = m, .n = n, .k = k, .a = x, .b = y, .c = z, .lda = k, .ldb = k, .ldc = n, .ab = b->elem, .ct = b->elem, .tb = true};
+        Gemm g = {.m = m, .n = n, .k = k, .a = x, .b = y, .c = z, .lda = k, .ldb = k, .ldc = n, .ab = b->elem,
+                  .ct = b->elem, .tb = true};
         for (int i = 0; i < 5; i++) {
             double t = now();
             b->gemm(&g);
@@ -51,11 +59,19 @@ static double gemm_peak(const Backend *b) {
     return best;
 }
 
-static void fill(StepBatch *batch, const Dims *d, int64_t B, int tokens) {
-    uint16_t *f = mem_new((size_t)(B * d->P * d->E), sizeof *f);
+static void check(Status st) {
+    if (st == OK) return;
+    fprintf(stderr, "bench_step: %s\n", err_message());
+    exit(1);
+}
+
+static void fill(const Backend *b, StepBatch *batch, const Dims *d, int64_t B, int tokens) {
+    void *pinned = NULL;
+    check(b->host_alloc(&pinned, (size_t)(B * d->P * d->E) * sizeof(uint16_t)));
+    uint16_t *f = pinned;
     int32_t *ids = mem_new((size_t)(B * d->T), sizeof *ids), *len = mem_new((size_t)B, sizeof *len);
     int64_t *image = mem_new((size_t)B, sizeof *image);
-    if (!f || !ids || !len || !image) exit(1);
+    if (!ids || !len || !image) exit(1);
     for (int64_t i = 0; i < B * d->P * d->E; i++) {
         Philox x = philox((uint32_t)i, 0, 0, 0, 1, 2);
         f[i] = f16_from_f32(2 * rng_unit(x.v[0]) - 1 + rng_unit(x.v[1]));
@@ -63,44 +79,43 @@ static void fill(StepBatch *batch, const Dims *d, int64_t B, int tokens) {
     for (int64_t i = 0; i < B; i++) {
         len[i] = tokens;
         image[i] = i;
-        for (int t = 0; t < tokens; t++) ids[i * d->T + t] = (int32_t)(5 + philox((uint32_t)(i * 64 + t), 0, 0, 0, 3, 4).v[0] % (uint32_t)(d->V - 6));
+        for (int t = 0; t < tokens; t++) ids[i * d->T + t] = (int32_t)(5 + philox((uint32_t)(i * 64 + t), 0, 0, 0, 3,
+                4).v[0] % (uint32_t)(d->V - 6));
     }
     *batch = (StepBatch){.features = f, .dt = DT_F16, .ids = ids, .len = len, .image_id = image};
 }
 
-static void check(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_step: %s\n", err_message());
-    exit(1);
-}
-
 int main(int argc, char **argv) {
-    const char *which = argc > 1 ? argv[1] : "full", *type = argc > 2 ? argv[2] : "f32", *device = argc > 5 ? argv[5] : "cpu";
+    const char *which = argc > 1 ? argv[1] : "full", *type = argc > 2 ? argv[2] : "f32", *device = argc > 5 ? argv[5]
+        : "cpu";
     size_t k = 0;
     while (k < sizeof sizes / sizeof *sizes && strcmp(sizes[k].name, which)) k++;
     if (k == sizeof sizes / sizeof *sizes) return fprintf(stderr, "bench_step: full, small or demo\n"), 2;
     int64_t B = argc > 3 ? atoi(argv[3]) : sizes[k].B;
     int steps = argc > 4 ? atoi(argv[4]) : 3;
     const Backend *b;
-    check(backend_open(&b, device, strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
+    check(dist_open(&argc, &argv));
+    check(backend_open(&b, device, strcmp(type, "bf16") ? DT_F32 : DT_BF16, dist_local_rank()));
+    check(dist_open_device(b));
     double peak = gemm_peak(b);
 
     Trainer t;
     TrainerSpec spec = {.d = sizes[k].d, .tokens = sizes[k].tokens, .features = DT_F16, .params = {.training = true},
-                        .step = {.B = B, .micro = 1, .itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = strcmp(which, "demo") ? 0.1f : 0, .seed = 1}};
+                        .step = {.B = B, .micro = 1, .itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f,
+                                 .dropout = strcmp(which, "demo") ? 0.1f : 0, .seed = 1}};
     spec.d.cls = 1, spec.d.sep = 2, spec.d.dec = spec.d.V - 1;
     check(trainer_open(&t, b, &spec));
     check(params_init(&t.params, 1, 0.02f));
     StepBatch batch;
     StepLosses l = {0};
-    fill(&batch, &spec.d, B, sizes[k].tokens);
+    fill(b, &batch, &spec.d, B, sizes[k].tokens);
     AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
+    const ParamTensor *bad;
     double best = INFINITY, total = 0, cpu0 = 0;
     for (int i = 0; i <= steps; i++) {                       /* the first step is not counted */
         double before = t.step.tape.flops, at = now();
         if (i == 1) cpu0 = (double)clock() / CLOCKS_PER_SEC;
-        check(step_losses(&t.step, &batch, (uint32_t)i, 1, true, &l));
-        check(trainer_update(&t, &adam, 1e-4, i + 1, NULL));
+        check(trainer_step(&t, &batch, &batch, (uint32_t)i, &adam, 1e-4, i + 1, &l, &bad));
         at = now() - at;
         if (i) best = fmin(best, at), total += at;
         t.plan.flops = t.step.tape.flops - before;
@@ -108,14 +123,19 @@ int main(int argc, char **argv) {
     double cpu = ((double)clock() / CLOCKS_PER_SEC - cpu0) / steps, mean = total / steps;
     struct rusage ru;
     getrusage(RUSAGE_SELF, &ru);
-    double rss = (double)ru.ru_maxrss * 1024, planned = (double)plan_bytes(&t.plan), gf = t.plan.flops / 1e9 / (double)B;
-    printf("%-6s %-5s B %-4lld %8.1f ms a step (best %.1f; %.2f CPU-s)  %7.1f GFLOP/s of %.1f = %4.1f %%   %.2f GFLOP a pair   plan %.2f GiB, took %.2f   loss %.4f\n",
-           which, type, (long long)B, mean * 1e3, best * 1e3, cpu, t.plan.flops / best / 1e9, peak / 1e9, 100 * t.plan.flops / best / peak, gf,
-           planned / (1 << 30), rss / (1 << 30), l.loss);
-    printf("{\"bench\":\"step\",\"size\":\"%s\",\"type\":\"%s\",\"device\":\"%s\",\"B\":%lld,\"ms\":%.3f,\"best_ms\":%.3f,\"cpu_s\":%.3f,\"gflops\":%.2f,\"gemm_peak\":%.2f,"
+    double rss = (double)ru.ru_maxrss * 1024, planned = (double)plan_bytes(&t.plan),
+        gf = t.plan.flops / 1e9 / (double)B;
+    if (dist_rank() == 0) printf("%-6s %-5s B %-4lld %8.1f ms a step (best %.1f; %.2f CPU-s)  %7.1f GFLOP/s of %.1f = %4.1f %%   %.2f GFLOP a pair   plan %.2f GiB, took %.2f   loss %.4f\n",
+           which, type, (long long)B, mean * 1e3, best * 1e3, cpu, t.plan.flops / best / 1e9, peak / 1e9,
+               100 * t.plan.flops / best / peak, gf, planned / (1 << 30), rss / (1 << 30), l.loss);
+    if (dist_rank() == 0) printf("{\"bench\":\"step\",\"size\":\"%s\",\"type\":\"%s\",\"device\":\"%s\",\"B\":%lld,\"ms\":%.3f,\"best_ms\":%.3f,\"cpu_s\":%.3f,\"gflops\":%.2f,\"gemm_peak\":%.2f,"
            "\"share\":%.4f,\"gflop_per_pair\":%.3f,\"plan_bytes\":%.0f,\"peak_rss_bytes\":%.0f}\n",
-           which, type, device, (long long)B, mean * 1e3, best * 1e3, cpu, t.plan.flops / best / 1e9, peak / 1e9, t.plan.flops / best / peak, gf, planned, rss);
+           which, type, device, (long long)B, mean * 1e3, best * 1e3, cpu, t.plan.flops / best / 1e9, peak / 1e9,
+               t.plan.flops / best / peak, gf, planned, rss);
+    dist_close_device(b);
     trainer_close(&t);
+    b->host_release((void *)(uintptr_t)batch.features);
     backend_close(b);
+    dist_close();
     return 0;
 }
