@@ -47,10 +47,10 @@ static inline Promise promise_partials(double bytes, double parts, double k, dou
     return promise_then(promise_launch(bytes + sums, 0, 1), promise_launch(sums + 8 * k * W, 0, 1));
 }
 
-/* Row keys of a dropout over N rows: 8 bytes a row, and what every lane and chunk of 256 columns asks again. */
+/* Row keys of a dropout over N rows: 8 bytes a row, and what every lane, of eight columns, asks again. */
 static inline double promise_keys(Dropout d, double N) { return d.p > 0 ? 8 * N : 0; }
 static inline double promise_keys_again(Dropout d, double N, int C) {
-    return promise_keys(d, N) * (32 * promise_times(C, 256) - 1);
+    return promise_keys(d, N) * (promise_times(C, 8) - 1);
 }
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
