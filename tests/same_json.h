@@ -1,0 +1,45 @@
+/* same_json: two results of one command, computed in two ways, say the same: the same shape and strings, numbers within
+ * a tolerance. */
+#ifndef QF_SAME_JSON_H
+#define QF_SAME_JSON_H
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "data/json.h"
+
+/* Two values of one shape: numbers within `limit`, all else equal. How fast it went is nobody's answer. */
+static void same_json(const Json *a, const Json *b, const char *at, double limit) {
+    static const char *const times[] = {"time", "step_ms", "peak_percent", "wait_percent", "start"};
+    const Json *x, *y;
+    const char *key, *s, *t;
+    double p, q;
+    bool u, v;
+    if (json_num(a, &p) && json_num(b, &q)) {
+        if (!(fabs(p - q) <= limit * fmax(1, fabs(q)))) fail_msg("%s: %.9g and %.9g", at, p, q);
+    } else if (json_type(a) != json_type(b) || json_len(a) != json_len(b)) {
+        fail_msg("%s: another type or length", at);
+    } else if (json_bool(a, &u) && json_bool(b, &v)) {
+        if (u != v) fail_msg("%s: true and false", at);
+    } else if ((s = json_str(a, NULL)) && (t = json_str(b, NULL))) {
+        if (strcmp(s, t)) fail_msg("%s: '%s' and '%s'", at, s, t);
+    } else if (json_type(a) == J_ARRAY) {
+        for (size_t i = 0; i < json_len(a); i++) same_json(json_at(a, i), json_at(b, i), at, limit);
+    } else if (json_type(a) == J_OBJECT) {
+        for (size_t i = 0; (key = json_key(a, i, &x)); i++) {
+            bool skipped = strncmp(key, "pairs_per_s", 11) == 0;
+            for (size_t k = 0; k < sizeof times / sizeof *times; k++) skipped |= strcmp(key, times[k]) == 0;
+            if (skipped) continue;
+            if (!(y = json_get(b, key))) fail_msg("%s: only one has %s", at, key);
+            same_json(x, y, key, limit);
+        }
+    }
+}
+
+#endif
