@@ -4,7 +4,7 @@
 # did not find.
 set -u
 build="build-essential libhdf5-dev libyaml-dev libjansson-dev libutf8proc-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev libdnnl-dev"
-test="$build libcmocka-dev libopenmpi-dev openmpi-bin"
+test="$build libcmocka-dev libopenmpi-dev openmpi-bin iproute2"
 [ -d ../shared/vgpu ] && test="$test libzstd-dev libopenblas0-pthread"
 fuzz="$test clang libclang-rt-14-dev"
 case "${1:-build}" in build) want=$build ;; test) want=$test ;; fuzz) want=$fuzz ;; *) echo "packages.sh build|test|fuzz" >&2; exit 2 ;; esac
