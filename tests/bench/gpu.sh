@@ -4,12 +4,17 @@
 #     tests/bench/gpu.sh [results file]
 #
 #   1  builds
-#   2  tests: every op against its mathematics, attention of every head size, streams, two ranks; the reference's numbers
+#   2  tests: every op against its mathematics, attention of every head size, streams, ranks; the reference's numbers
 #   3  each kernel against its roofline, cuDNN's attention beside ours
-#   4  a full-size training step: pairs a second against the goal of 4,000 on an H100 at B = 128
+#   4  a full-size training step, beside what bench_roofline predicts of it: pairs a second against the goal of 4,000
 #
-# Also under vgpu-run, for the script's own sake: RUN=".../vgpu-run" FAST=1 leaves 3 and 4 out. Exit code 1 when a test failed.
+# B: the build's directory; BIN: the program. Also under vgpu-run, for the script's own sake: RUN=".../vgpu-run" FAST=1
+# runs less of 2, and one op and a tiny step for 3 and 4. Exit code 1 when a test failed.
+set -o pipefail
 out=${1:-gpu-results.txt} B=${B:-build/release} run=${RUN:-} failed=0
+fixtures=${GOLDEN:-../shared/golden}/stage1 sizes=(128 64)
+export QFORMER_BIN=${BIN:-build/qformer}
+steps=$(mktemp) && trap 'rm -f "$steps"' EXIT               # a line a number of pairs: what was measured, as JSON
 say() { printf '\n==== %s\n' "$*"; }
 part() {                                                     # name, command...
     local name=$1 start=$SECONDS
@@ -17,19 +22,47 @@ part() {                                                     # name, command...
     say "$name"
     if "$@"; then echo "-- $name: ok, $((SECONDS - start)) s"; else echo "-- $name: FAILED"; failed=1; fi
 }
+step() { $run "$B/bench/bench_step" "$1" bf16 "$2" "$3" cuda | tee -a "$steps"; }       # size, pairs, steps
+value() { sed -n "s/.*\"B\":$1,.*\"$2\":\([0-9.]*\).*/\1/p"; }                            # pairs, key
+compare() {                                                  # pairs...
+    local pairs told
+    printf '%6s %10s %18s %10s %9s %9s %11s\n' \
+        pairs 'bound, ms' 'products at 65 %' measured pairs/s 'of bound' 'of goal'
+    for pairs in "$@"; do
+        told=$("$B/bench/bench_roofline" "$pairs") || return 1
+        awk -v B="$pairs" -v bound="$(value "$pairs" bound_ms <<<"$told")" \
+            -v likely="$(value "$pairs" likely_ms <<<"$told")" -v ms="$(value "$pairs" best_ms <"$steps")" \
+            -v peak="$(value "$pairs" gemm_peak <"$steps")" 'BEGIN {
+                printf "%6d %10.2f %18.2f ", B, bound, likely
+                if (ms == "") { printf "%10s\n", "-"; exit }
+                printf "%10.2f %9.0f %7.0f %% %9.0f %%\n", ms, B / ms * 1e3, 100 * bound / ms, 100 * B / ms / 4
+                printf "%6s large products reached %.0f TFLOP/s, %.0f %% of 989\n", "", peak / 1e3, peak / 9890
+            }'
+    done
+}
 {
     say "machine"
     date -u +%FT%TZ
-    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv 2>/dev/null || echo "no nvidia-smi"
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv 2>/dev/null ||
+        echo "no nvidia-smi"
     git describe --always --dirty 2>/dev/null
-    part "build" make -s "$B/tests/test_ops" "$B/tests/test_cuda" "$B/golden" "$B/bench/bench_cuda" "$B/bench/bench_step"
+    cuda=(test_cuda)
+    if [ -z "$FAST" ]; then cuda=(tests/test_cuda*.c) && cuda=("${cuda[@]##*/}") && cuda=("${cuda[@]%.c}"); fi
+    benches=("$B/bench/bench_cuda" "$B/bench/bench_step" "$B/bench/bench_roofline")
+    part "build" make -s B="$B" BIN="$QFORMER_BIN" "$QFORMER_BIN" "$B/tests/test_ops" "${cuda[@]/#/$B/tests/}" \
+        "$B/golden" "${benches[@]}"
     part "test_ops" $run "$B/tests/test_ops" device=cuda
-    part "test_cuda" $run "$B/tests/test_cuda"
-    if [ -d "${GOLDEN:-../shared/golden}/stage1" ]; then part "reference, f32" $run "$B/golden" "${GOLDEN:-../shared/golden}/stage1" device=cuda precision=f32; fi
+    for t in "${cuda[@]}"; do part "$t" $run "$B/tests/$t"; done
+    if [ -d "$fixtures" ]; then part "reference, f32" $run "$B/golden" "$fixtures" device=cuda precision=f32; fi
     if [ -z "$FAST" ]; then
         part "kernels against their rooflines (of an H100)" "$B/bench/bench_cuda" time
-        for pairs in 128 64; do part "training step, full size, bf16, B = $pairs" "$B/bench/bench_step" full bf16 $pairs 20 cuda; done
+        for n in "${sizes[@]}"; do part "training step, full size, bf16, B = $n" step full "$n" 20; done
+    else
+        part "a kernel" $run "$B/bench/bench_cuda" bytes add_norm
+        part "training step, tiny" step demo 8 1
     fi
+    part "a step op by op, predicted" "$B/bench/bench_roofline" 128
+    part "a step, predicted and measured" compare "${sizes[@]}"
     say "$([ $failed = 0 ] && echo 'all well' || echo 'something failed')"
     exit $failed
 } 2>&1 | tee "$out"
