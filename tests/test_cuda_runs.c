@@ -44,7 +44,7 @@ static const char MODEL[] =
     "model.layers=2 model.hidden=64 model.heads=2 model.queries=4 model.proj=64 model.cross_every=1 model.positions=40 "
     "model.vocab=vocab.txt threads=1 data.threads=1 data.train=scenes.h5 train.batch=8 train.steps=20 optim.lr=3e-4 "
     "optim.warmup_steps=5 optim.schedule=constant train.log_every=1 train.eval_every=0 train.events=false";
-static const char USED[] = "in=f32-cpu data.test=scenes.h5 threads=1";
+static const char USED[] = "in=learned-4 data.test=scenes.h5 threads=1";
 
 /* A shell line in the test's folder; it may use $Q (the program), $T (this program), $A (MODEL), $U (USED). What it
  * says goes to out.txt and err.txt. */
@@ -124,6 +124,11 @@ static const char *bf16_on_gpu(void) {
 }
 static const char *f32_on_gpu(void) { return trained("f32", "device=cuda precision=f32"); }
 static const char *f32_on_cpu(void) { return trained("f32-cpu", "device=cpu precision=f32"); }
+
+/* What has learned something tells more kinds of mistakes apart than fresh weights do. */
+#define LEARN " train.steps=200 optim.lr=2e-3 device=cpu precision=f32"
+static const char *learned_1(void) { return trained("learned-1", "model.queries=1" LEARN); }
+static const char *learned_4(void) { return trained("learned-4", "model.queries=4" LEARN); }
 
 /* The command ends with 1 and one sentence, which has these words in it (NULL at the end). An emulated GPU also tells
  * what it found wrong. */
@@ -217,9 +222,9 @@ static void same_answer(const char *name, double limit) {
     if (x || y || !n) fail_msg("%s has more lines on one of them, or none", name);
 }
 
-/* A command, perhaps on the checkpoint of the CPU's run, in f32 on both devices: files in the folders cuda and cpu. */
+/* A command, perhaps on what learned, in f32 on both devices: files in the folders cuda and cpu. */
 static void on_both(const char *command) {
-    f32_on_cpu();
+    learned_4();
     must("mkdir -p cuda cpu");
     for (int k = 0; k < 2; k++) {
         const char *d = k ? "cpu" : "cuda";
@@ -229,15 +234,19 @@ static void on_both(const char *command) {
 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
-/* Smaller weights and one query: else the best query and a drawn negative change with the rounding, and a curve jumps
- * (by up to a tenth, on the CPU as well) without being wrong. */
-#define STEADY "model.queries=1 model.init_std=0.03"
-
-static void bf16_follows_the_cpu(void) {
-    must("exec $Q pretrain $A out=one device=cuda precision=bf16 " STEADY);
-    must("exec $Q pretrain $A out=one-cpu device=cpu precision=f32 " STEADY);
-    close_to("one", "one-cpu", STEPS, false, 0.02);
+/* One query: the best of several changes hands with the rounding, and a curve jumps (by up to a tenth, on the CPU as
+ * well) without being wrong. */
+static void bf16_from(const char *gpu_run, const char *cpu_run, int steps, const char *options) {
+    static const char line[] = "exec $Q finetune $A train.init=%s model.queries=1 train.steps=%d %s out=%s %s";
+    must(line, learned_1(), steps, options, gpu_run, "device=cuda precision=bf16");
+    must(line, learned_1(), steps, options, cpu_run, "device=cpu precision=f32");
+    close_to(gpu_run, cpu_run, steps, false, 0.02);
 }
+
+static void options_in_bf16(void) {
+    bf16_from("all", "all-cpu", SHORT, "optim.accum=2 loss.itc_gradient=full loss.image_ids=true");
+}
+static void bf16_follows_the_cpu(void) { bf16_from("one", "one-cpu", STEPS, ""); }
 
 static void f32_is_the_cpu(void) {
     close_to(f32_on_gpu(), f32_on_cpu(), STEPS, true, 1e-4);
@@ -289,13 +298,6 @@ static void options_are_the_cpus(void) {
     }
 }
 
-static void options_in_bf16(void) {
-    static const char all[] = "optim.accum=2 loss.itc_gradient=full loss.image_ids=true train.steps=5 " STEADY;
-    must("exec $Q pretrain $A out=all device=cuda precision=bf16 %s", all);
-    must("exec $Q pretrain $A out=all-cpu device=cpu precision=f32 %s", all);
-    close_to("all", "all-cpu", SHORT, false, 0.02);
-}
-
 /* A checkpoint does not know where it was made. */
 static void goes_on_elsewhere(void) {
     must("rm -rf moved");
@@ -306,9 +308,9 @@ static void goes_on_elsewhere(void) {
 }
 
 static void finetunes_as_the_cpu(void) {
-    on_both("finetune $A train.init=f32-cpu out=$out/fine train.steps=3 optim.freeze=*layer.0.*");
+    on_both("finetune $A train.init=learned-4 out=$out/fine train.steps=3 optim.freeze=*layer.0.*");
     close_to("cuda/fine", "cpu/fine", 3, true, 1e-4);
-    if (apart("cuda/fine", "f32-cpu", 3, false) < 0.02) fail_msg("it did not begin with the weights it was given");
+    if (apart("cuda/fine", f32_on_cpu(), 3, false) < 0.1) fail_msg("it did not begin with the weights it was given");
 }
 
 static void validates_as_the_cpu(void) {
@@ -401,7 +403,7 @@ static void too_large_is_a_sentence(void) {
     if (emulated) {
         refused("VGPU_MEM_MB=80 exec $Q pretrain $A out=none device=cuda", "GiB are wanted", "of 0.08 GiB", NULL);
         refused("VGPU_MEM_MB=16 exec $Q pretrain $A out=none device=cuda", "GiB are wanted", "of 0.02 GiB", NULL);
-        f32_on_cpu();
+        learned_4();
         refused("VGPU_MEM_MB=40 exec $Q retrieval $U device=cuda", "GiB are wanted", "of 0.04 GiB", NULL);
     }
     assert_false(is_there("none"));
@@ -489,10 +491,9 @@ int main(int argc, char **argv) {
     if (argc > 1) return qformer_main(argc, argv);
     const struct CMUnitTest tests[] = {
         TEST(bf16_follows_the_cpu), TEST(f32_is_the_cpu), TEST(repeated_is_the_same_bits),
-        TEST(killed_is_the_same_bits), TEST(options_are_the_cpus), TEST(options_in_bf16),
-        TEST(goes_on_elsewhere), TEST(finetunes_as_the_cpu), TEST(validates_as_the_cpu),
-        TEST(retrieves_as_the_cpu), TEST(captions_as_the_cpu), TEST(matches_as_the_cpu),
-        TEST(classifies_as_the_cpu), TEST(embeds_as_the_cpu), TEST(reports_as_the_cpu),
+        TEST(killed_is_the_same_bits), TEST(options_are_the_cpus), TEST(options_in_bf16), TEST(goes_on_elsewhere),
+        TEST(finetunes_as_the_cpu), TEST(validates_as_the_cpu), TEST(retrieves_as_the_cpu), TEST(captions_as_the_cpu),
+        TEST(matches_as_the_cpu), TEST(classifies_as_the_cpu), TEST(embeds_as_the_cpu), TEST(reports_as_the_cpu),
         TEST(extracts_as_the_cpu), TEST(too_large_is_a_sentence), TEST(no_gpu_is_a_sentence),
         TEST(too_old_is_a_sentence), TEST(a_failing_kernel_is_a_sentence),
     };
