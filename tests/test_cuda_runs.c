@@ -93,7 +93,7 @@ static char *text_of(const char *name) {
     return t;
 }
 
-static bool is_there(const char *fmt, ...) {
+ERR_PRINTF(1, 2) static bool is_there(const char *fmt, ...) {
     char name[200], path[300];
     va_list ap;
     va_start(ap, fmt);
@@ -103,7 +103,7 @@ static bool is_there(const char *fmt, ...) {
     return access(path, R_OK) == 0;
 }
 
-static void must(const char *fmt, ...) {
+ERR_PRINTF(1, 2) static void must(const char *fmt, ...) {
     char line[1000];
     va_list ap;
     va_start(ap, fmt);
@@ -246,11 +246,10 @@ static void bf16_from(const char *gpu_run, const char *cpu_run, int steps, const
 static void options_in_bf16(void) {
     bf16_from("all", "all-cpu", SHORT, "optim.accum=2 loss.itc_gradient=full loss.image_ids=true");
 }
+
 static void bf16_follows_the_cpu(void) { bf16_from("one", "one-cpu", STEPS, ""); }
 
-static void f32_is_the_cpu(void) {
-    close_to(f32_on_gpu(), f32_on_cpu(), STEPS, true, 1e-4);
-}
+static void f32_is_the_cpu(void) { close_to(f32_on_gpu(), f32_on_cpu(), STEPS, true, 1e-4); }
 
 /* Threads, blocks and streams in another order, where the GPU is emulated. */
 static void repeated_is_the_same_bits(void) {
