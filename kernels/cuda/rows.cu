@@ -7,7 +7,7 @@
  *
  * Limited by memory, each. Sums over rows are cut into strips; a strip leaves a row of partial sums in the workspace,
  * and add_partials adds those up in order: no atomics, the same bits every time. One thread carries eight elements (16
- * bytes of bf16) where width, strides and addresses allow it, else one. 16 to 40 registers: 48 warps an SM or more. */
+ * bytes of bf16) where width, strides and addresses allow it, else one. 16 to 56 registers: 32 warps an SM or more. */
 #include "kernels/cuda/device.cuh"
 
 /* ---- partial sums ---------------------------------------------------------------------------------------------- */
@@ -45,7 +45,8 @@ cudaError_t cuda_probe(void) {
     return cudaFuncGetAttributes(&a, (const void *)add_partials);
 }
 
-/* A block: 32 lanes of eight columns x 8 warps, a strip of rows; `per` rows a strip. */
+/* A block: 32 lanes of eight columns x 8 warps, a strip of rows; `per` rows a strip. Columns left over of an eight are
+ * read one by one: what stands behind a row's last column is nobody's. */
 template <class T>
 static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
     __shared__ __align__(16) float room[8][CHUNK];
@@ -56,7 +57,12 @@ static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64
 #pragma unroll 4
         for (int64_t r = blockIdx.y * per + warp; r < end; r += 8) {
             float v[8];
-            ld8(v, dy + r * ld + c);
+            if (c + 8 <= C) {
+                ld8(v, dy + r * ld + c);
+            } else {
+#pragma unroll
+                for (int e = 0; e < 8; e++) v[e] = c + e < C ? ld1(dy + r * ld + c + e) : 0.0f;
+            }
 #pragma unroll
             for (int e = 0; e < 8; e++) sum[e] += v[e];
         }
@@ -81,7 +87,7 @@ static __global__ void colsum_simple(float *partial, const T *dy, int64_t N, int
 
 template <class T> static void colsum_(float *db, const void *dy, int64_t N, int64_t C, int64_t ld) {
     if (!N || !C) return;
-    bool fast = C % 8 == 0 && ld % 8 == 0 && aligned16(dy);
+    bool fast = ld % 8 == 0 && aligned16(dy);
     int columns = (int)ceil_div(C, fast ? 256 : 128);
     int parts = row_parts(N, C, 1, 64, (int)ceil_div(cuda.sms * 4, columns));
     float *partial = (float *)cuda_workspace((size_t)(parts * C) * sizeof(float), "colsum");
