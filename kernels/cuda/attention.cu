@@ -13,7 +13,7 @@
  * registers only. dk and dv of a key are summed by one warp over all items of its group, in order: no atomics. delta
  * waits in the workspace between the two backward kernels. Head sizes above 256 repeat the scores for every 256
  * channels. Limited by L1: a lane reads a row of K (or Q), and the warp reads it again with its lanes side by side. 56
- * to 72 registers: 28 to 36 warps an SM. */
+ * to 80 registers: 24 to 36 warps an SM. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/attention.cuh"
 
@@ -113,7 +113,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
 }
 
 /* A warp a key: keys of range 0, then of range 1. */
-template <class T> static __global__ __launch_bounds__(WARPS * 32) void dkv_simple(
+template <class T> static __global__ __launch_bounds__(WARPS * 32, 6) void dkv_simple(
     Attn a, AttnGrad g, const AttnItem *items, const AttnGroup *groups, const float *delta, int64_t rows) {
     AttnGroup gr = groups[blockIdx.x];
     int lane = threadIdx.x & 31, u = (int)blockIdx.z * WARPS + ((int)threadIdx.x >> 5), h = blockIdx.y, D = a.D;
