@@ -1,35 +1,109 @@
 #!/bin/bash
-# What each kernel really moves against what the head of its file promises, counted by vgpu.
+# Whether the kernels move what the heads of their files promise, counted by vgpu:
 #
-#     tests/bench/vgpu_bytes.sh VGPU-RUN BENCH_CUDA        prints a line an op; exit code 1 when one moves over 1.1 times its promise
+#     tests/bench/vgpu_bytes.sh [VGPU-RUN] [BUILD]
 #
-# Sectors: 32-byte sectors touched against the fewest possible, loads and stores together.
-run=${1:?vgpu-run} bench=${2:?bench_cuda} bad=0
-names=$("$run" "$bench" bytes | sed -n 's/^PROMISED [0-9]* //p')
-printf '%-24s %12s %12s %7s %9s %9s %10s\n' op promised moved ratio 'ld eff' 'st eff' conflicts
-while IFS= read -r name; do
-    out=$(VGPU_STATS=1 "$run" "$bench" bytes "$name" 2>&1)
-    # of the kernels that ran: all but those that only prepare
-    line=$(awk -v name="$name" '
-        /^PROMISED/ { promised = $2 }
-        /atomics/ { table = 1; next }
-        table && NF > 12 && !/^(PROMISED|vgpu)/ {
-            delete v
-            n = substr($0, 1, 44); split(substr($0, 45), f, /[ ]+/)
-            for (i in f) if (f[i] == "") delete f[i]
-            k = 0; for (i = 1; i <= 20; i++) if (i in f) v[++k] = f[i]
-            prepares = name ~ /bwd/ && (n ~ /forward_mma/ || n ~ /add_norm_fast/ || n ~ /embed_fast/ || n ~ /simmax_kernel/)
-            if (!prepares) {
-                bytes += v[5] + v[7]
-                sub("%", "", v[6]); sub("%", "", v[8])
-                ld += v[5]; lds += v[6] > 0 ? v[5] * 100 / v[6] : 0
-                st += v[7]; sts += v[8] > 0 ? v[7] * 100 / v[8] : 0
-                shared += v[9]; conflicts += v[10]
-            }
-        }
-        END { printf "%-24s %12d %12d %7.2f %8.1f%% %8.1f%% %9.2f%%\n", name, promised, bytes, bytes / promised, lds ? 100 * ld / lds : 100,
-                     sts ? 100 * st / sts : 100, shared ? 100 * conflicts / (shared / 128) : 0 }' <<<"$out")
-    echo "$line"
-    awk -v l="$line" 'BEGIN { split(l, f, /[ ]+/); n = split(l, f); exit !(f[n-3] > 1.1) }' && bad=1
-done <<<"$names"
-exit $bad
+#   bytes      each op of bench_cuda, at the shapes of a training step: at most 1.1 times its promise
+#   sectors    each kernel of those ops and of one step of a small model in bf16 (bench_step): 32-byte sectors touched,
+#              loads and stores apart, at most 1.1 times the fewest possible
+#   conflicts  the same kernels: bank conflicts cost at most 2 % of shared-memory wavefronts
+#
+# A line for each check that fails (V=1: for each), a count at the end; exit code 1 when one failed. The f32 kernels of
+# attention are for checking and are not held against anything here.
+run=${1:-../shared/vgpu/bin/vgpu-run} build=${2:-build/release}
+passed=0 failed=0
+for p in bench_cuda bench_step; do
+    [ -x "$build/bench/$p" ] || { echo "vgpu_bytes: no $build/bench/$p: make it first"; exit 1; }
+done
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+# What an op is made of; what else runs in its process only prepares it.
+ops='add_norm: add_norm_fast
+add_norm_bwd: add_norm_bwd_fast add_partials
+gelu: gelu_fast
+gelu_bwd: gelu_bwd_fast add_partials
+colsum: colsum_fast add_partials
+embed: embed_fast
+embed_bwd: embed_bwd_fast add_partials sum_rows_fast
+attention, cross: forward_mma
+attention_bwd, cross: dq_mma dkv_mma
+attention, joint: forward_mma
+attention_bwd, joint: dq_mma dkv_mma
+normalize: normalize_fast
+fold: fold_kernel
+unfold: unfold_kernel add_partials
+simmax: simmax_kernel
+simmax_bwd_image: simmax_image_kernel
+simmax_bwd_text: simmax_text_kernel
+xent: xent_fast
+adamw: adamw_kernel
+sumsq: sumsq_pieces sumsq_total'
+
+# Least share of ideal sectors, loads and stores in per cent, where 1 / 1.1 cannot be.
+least() {
+    case $1 in
+    "simmax_kernel step") echo 90.9 20 ;;     # texts by images go down the columns of S: a sector for each 4 bytes
+    dq_mma*) echo 90.9 85 ;;                  # vgpu takes requests apart where a kernel has more than 64 accesses
+    *) echo 90.9 90.9 ;;
+    esac
+}
+
+check() {                                     # WHAT CONDITION-HOLDS
+    if [ "$2" = 1 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    if [ "$2" != 1 ]; then echo "FAIL  $1"; elif [ -n "$V" ]; then echo "ok    $1"; fi
+}
+
+# vgpu's table as lines: kernel, bytes loaded, % ideal, bytes stored, % ideal, % conflicts; a template's instances as
+# one.
+kernels() {
+    awk '/ld eff/ { table = 1; next }
+         table && substr($0, 45) ~ /^ *[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ +[0-9.]+%/ {
+             k = $0; sub(/^void /, "", k); sub(/[<(].*/, "", k)
+             split(substr($0, 45), v, /[ %]+/); b = v[1] == ""
+             ld[k] += v[5 + b]; lds[k] += v[6 + b] > 0 ? v[5 + b] * 100 / v[6 + b] : 0
+             st[k] += v[7 + b]; sts[k] += v[8 + b] > 0 ? v[7 + b] * 100 / v[8 + b] : 0
+             shared[k] += v[9 + b]; more[k] += v[10 + b]
+         }
+         END { for (k in ld) print k, ld[k], lds[k] ? 100 * ld[k] / lds[k] : 100,
+                                   st[k], sts[k] ? 100 * st[k] / sts[k] : 100,
+                                   shared[k] ? 100 * more[k] / (shared[k] / 128) : 0 }' "$1" | sort
+}
+
+access() {                                    # WHERE, and a line of kernels()
+    local where=$1 l s
+    set -- $2
+    read -r l s < <(least "$1 $where")
+    check "$(printf '%-20s in %-21s loads %5.1f %% ideal (least %s), stores %5.1f %% (%s), bank conflicts %.2f %%' \
+                    "$1" "$where" "$3" "$l" "$5" "$s" "$6")" \
+          "$(awk -v ld="$3" -v st="$5" -v l="$l" -v s="$s" -v c="$6" 'BEGIN { print (ld >= l && st >= s && c <= 2) }')"
+}
+
+VGPU_STATS=1 "$run" "$build/bench/bench_step" small bf16 8 0 cuda >"$tmp/step" 2>&1 &
+while IFS=: read -r op made; do
+    while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
+    VGPU_STATS=1 "$run" "$build/bench/bench_cuda" bytes "$op" >"$tmp/$op" 2>&1 &
+done <<<"$ops"
+wait
+
+while IFS=: read -r op made; do
+    promised=$(sed -n 's/^PROMISED \([0-9]*\) .*/\1/p' "$tmp/$op") moved=0 parts=
+    while read -r line; do
+        set -- $line
+        case " $made " in *" $1 "*) ;; *) continue ;; esac
+        moved=$((moved + $2 + $4)) parts+=" $1 $(($2 + $4))"
+        access "$op" "$line"
+    done < <(kernels "$tmp/$op")
+    check "$(printf '%-20s %9d bytes for %9d promised:%s' "$op" "$moved" "${promised:-0}" "$parts")" \
+          $((moved > 0 && moved * 10 <= ${promised:-0} * 11))
+done <<<"$ops"
+n=0
+while read -r line; do
+    access step "$line"
+    n=$((n + 1))
+done < <(kernels "$tmp/step")
+check "a step of the small model launched $n kernels" $((n > 20))
+[ $n -gt 20 ] || tail -5 "$tmp/step"
+
+echo "vgpu_bytes: $passed passed, $failed failed"
+[ $failed = 0 ]
