@@ -120,10 +120,12 @@ static void colsum(void) {
         CASE("N %lld C %lld", (long long)rows_, (long long)cols_);
         Buf *dy = in("dy", E, rows_ * ld_, -1, 1), *db = out("db", DT_F32, cols_);
         double *want = doubles(cols_), *plain = doubles(cols_);
-        for (int64_t c = 0; c < cols_; c++) {
+        if (i == 2) cols_ -= 3; /* rows of whole eights, columns left over; the last three of db stay */
+        for (int64_t c = 0; c < db->n; c++) {
             float s = (float)db->x[c];
             want[c] = db->x[c];
-            for (int64_t r = 0; r < rows_; r++) want[c] += dy->x[r * ld_ + c], s += (float)dy->x[r * ld_ + c];
+            for (int64_t r = 0; c < cols_ && r < rows_; r++)
+                want[c] += dy->x[r * ld_ + c], s += (float)dy->x[r * ld_ + c];
             plain[c] = (double)s;
         }
         src = dy->p, bias_grad = db->p;

@@ -67,7 +67,7 @@ static inline Promise promise_gemm(const Gemm *g, double rate) {
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 
 static inline Promise promise_colsum(int64_t N, int64_t C, int64_t ld) {
-    double n = (double)N, c = (double)C, columns = promise_times(c, C % 8 || ld % 8 ? 128 : 256);
+    double n = (double)N, c = (double)C, columns = promise_times(c, ld % 8 ? 128 : 256);
     return promise_partials(2 * n * c, fmin(promise_times(n, 64), promise_times(4 * H100_SMS, columns)), 1, c);
 }
 
