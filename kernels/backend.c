@@ -68,7 +68,7 @@ static void null_mark(const char *name) {}
 static void null_gemm(const Gemm *g) {}
 static void null_colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld) {}
 static void null_gelu(void *h, const void *u, const float *bias, int64_t N, int64_t F) {}
-static void null_gelu_bwd(void *du, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
+static void null_gelu_bwd(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
         int64_t F) {}
 static void null_add_norm(const AddNorm *a) {}
 static void null_add_norm_bwd(const AddNorm *a, const AddNormGrad *g) {}

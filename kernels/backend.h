@@ -201,8 +201,9 @@ typedef struct Backend {
     void (*gemm)(const Gemm *g);
     void (*colsum)(float *db, const void *dy, int64_t N, int64_t C, int64_t ld);          /* db(C) += column sums */
     void (*gelu)(void *h, const void *u, const float *bias, int64_t N, int64_t F); /* h = gelu(u + bias), exact erf */
-    /* du may be dh's memory */
-    void (*gelu_bwd)(void *du, float *dbias, const void *dh, const void *u, const float *bias, int64_t N, int64_t F);
+    /* its gradient; h, when given, is gelu(u + bias) once more. du may be dh's memory, h may be u's */
+    void (*gelu_bwd)(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
+                     int64_t F);
     void (*add_norm)(const AddNorm *a);
     void (*add_norm_bwd)(const AddNorm *a, const AddNormGrad *g);
     void (*embed)(const Embed *e);

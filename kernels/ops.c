@@ -65,7 +65,7 @@ static void gelu_back(Tape *t, const Node *n) {
     bool add;
     void *du = tape_grad_to(t, n->x, &add);
     BUG_ON(!du || add, "gelu: its input has one use");
-    t->b->gelu_bwd(du, n->b.g, dh, n->x.data, n->b.w, n->x.rows, n->x.cols);
+    t->b->gelu_bwd(du, NULL, n->b.g, dh, n->x.data, n->b.w, n->x.rows, n->x.cols);
 }
 
 void op_gelu(Tape *t, Tensor h, Tensor u, Param b) {
@@ -77,25 +77,22 @@ void op_gelu(Tape *t, Tensor h, Tensor u, Param b) {
     if (n) n->y = h, n->x = u, n->b = b;
 }
 
+/* h = gelu(u + bias) was not kept: it is made again where u lay, by the same pass that makes u's gradient. */
 static void gelu_linear_back(Tape *t, const Node *n) {
     const Backend *b = t->b;
     void *dy = tape_grad_of(t, n->y);
     if (!dy) return;
     Tensor y = n->y, u = n->x;
     int64_t ldy = tape_grad_ld(y);
-    if (!n->w.frozen) {
-        void *h = tape_scratch(t, u.rows * u.cols, dtype_size(b->elem));
-        b->gelu(h, u.data, n->b.w, u.rows, u.cols);
-        gemm(t, &(Gemm){.m = y.cols, .n = u.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h, .ldb = u.cols,
-                        .c = n->w.g, .ldc = u.cols, .ab = b->elem, .ct = DT_F32, .add = true});
-        tape_scratch_free(t, h);
-    }
     bool add;
-    void *du = tape_grad_to(t, u, &add);
+    void *du = tape_grad_to(t, u, &add), *h = n->w.frozen ? NULL : u.data;
     BUG_ON(!du || add, "gelu_linear: its input has one use");
     gemm(t, &(Gemm){.m = y.rows, .n = u.cols, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = u.cols, .c = du,
                     .ldc = u.cols, .ab = b->elem, .ct = b->elem});
-    b->gelu_bwd(du, n->b.g, du, u.data, n->b.w, u.rows, u.cols);   /* in place: element by element */
+    b->gelu_bwd(du, h, n->b.g, du, u.data, n->b.w, u.rows, u.cols);
+    if (h)
+        gemm(t, &(Gemm){.m = y.cols, .n = u.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h, .ldb = u.cols,
+                        .c = n->w.g, .ldc = u.cols, .ab = b->elem, .ct = DT_F32, .add = true});
 }
 
 void op_gelu_linear(Tape *t, Tensor y, Tensor u, Param b, Param w) {

@@ -102,6 +102,7 @@ Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n) {
         y.grad = grad_new(t, x.rows, n, x.dt);
         if (y.grad) {
             y.grad->parent = x.grad;
+            x.grad->blocks = true;
             y.grad->column = first;
             y.grad->ld = x.grad->ld;
             y.grad->born = x.grad->born;
@@ -155,6 +156,13 @@ static void grad_mark(Grad *g, int64_t lo, int64_t hi) {
     g->span[i].hi = hi;
 }
 
+/* Rows [lo, hi) of a gradient, which may be a block of another's columns. */
+static void zero_rows(Tape *t, const Grad *g, int64_t lo, int64_t hi) {
+    size_t size = (size_t)dtype_size(g->dt);
+    if (g->ld == g->cols) t->b->zero(grad_row(g, lo), (size_t)((hi - lo) * g->ld) * size);
+    else for (; lo < hi; lo++) t->b->zero(grad_row(g, lo), (size_t)g->cols * size);
+}
+
 /* Zeroes what nobody wrote of rows [lo, hi); returns whether anything in it had been written. */
 static bool grad_fill(Tape *t, Grad *g, int64_t lo, int64_t hi) {
     bool any = false;
@@ -162,7 +170,7 @@ static bool grad_fill(Tape *t, Grad *g, int64_t lo, int64_t hi) {
     for (int i = 0; i <= g->nspans && at < hi; i++) {
         int64_t next = i < g->nspans ? g->span[i].lo : hi;
         if (next > hi) next = hi;
-        if (next > at) t->b->zero(grad_row(g, at), (size_t)((next - at) * g->ld) * (size_t)dtype_size(g->dt));
+        if (next > at) zero_rows(t, g, at, next);
         if (i < g->nspans) {
             if (g->span[i].lo < hi && g->span[i].hi > lo) any = true;
             if (g->span[i].hi > at) at = g->span[i].hi;
@@ -186,12 +194,7 @@ static void grad_memory(Tape *t, Grad *g) {
     if (g->data) return;
     if (g->parent) {
         grad_memory(t, g->parent);
-        if (!g->parent->nspans) {
-            t->b->zero(g->parent->data, (size_t)(g->parent->rows * g->parent->ld) * (size_t)dtype_size(g->dt));
-            grad_mark(g->parent, 0, g->parent->rows);
-        }
         g->data = (char *)g->parent->data + (size_t)g->column * (size_t)dtype_size(g->dt);
-        grad_mark(g, 0, g->rows);
         return;
     }
     g->data = checked(t, pool_take(&t->pool, (size_t)(g->rows * g->cols), (size_t)dtype_size(g->dt)));
@@ -210,9 +213,25 @@ void *tape_grad_to(Tape *t, Tensor x, bool *add) {
     return grad_row(g, lo);
 }
 
+/* The blocks of a gradient's columns, which cover it, were written each for itself: what is left of them is zero. */
+static void join_blocks(Tape *t, Grad *g) {
+    int64_t covered = 0;
+    for (int i = 0; i < t->ngrads; i++) {
+        Grad *block = t->grads[i];
+        if (block->parent != g) continue;
+        grad_memory(t, block);
+        grad_fill(t, block, 0, block->rows);
+        covered += block->cols;
+    }
+    BUG_ON(g->nspans || covered != g->cols, "a gradient of %lld columns in blocks of %lld", (long long)g->cols,
+           (long long)covered);
+    grad_mark(g, 0, g->rows);
+}
+
 void *tape_grad_of(Tape *t, Tensor y) {
     Grad *g = y.grad;
     if (!g || !g->data) return NULL;
+    if (g->blocks) join_blocks(t, g);
     int64_t lo = y.row0, hi = y.row0 + y.rows;
     bool all, any = grad_written(g, lo, hi, &all);
     if (!any) return NULL;

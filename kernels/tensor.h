@@ -4,6 +4,7 @@
  * they were cut from. grad is NULL for what wants no gradient. Owns nothing: data lie in an arena. */
 #ifndef QF_TENSOR_H
 #define QF_TENSOR_H
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/backend.h"
@@ -19,8 +20,9 @@ typedef struct Grad {
     int born;                            /* node before which it came to life: the walk frees it there */
     int nspans;
     struct { int64_t lo, hi; } span[GRAD_SPANS];   /* written rows, sorted, apart from each other */
-    struct Grad *parent;                 /* a column block of that gradient (starts as zeros), or NULL */
+    struct Grad *parent;                 /* a column block of that gradient, or NULL */
     int64_t column;
+    bool blocks;                         /* written through column blocks that cover it, and no other way */
 } Grad;
 
 typedef struct {

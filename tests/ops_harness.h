@@ -4,8 +4,8 @@
  * execute() its values as double. execute() launches an op twice from the same start (on the CPU the second time with
  * one thread, but for products of a library, which may split sums by threads): both results must agree to the bit,
  * guards and inputs must be untouched, and the backend must report no error. So every case of every op proves that.
- * Values are drawn from a fixed stream and rounded to the array's type, so that references start from exactly what the
- * backend sees. */
+ * Values are drawn from a fixed stream, one for each test, and rounded to the array's type, so that references start
+ * from exactly what the backend sees. */
 #ifndef TESTS_OPS_HARNESS_H
 #define TESTS_OPS_HARNESS_H
 #include <stdarg.h>
@@ -59,6 +59,10 @@ static bool library;                    /* the op calls a matrix product */
 static double uniform(double lo, double hi) {
     stream = stream * 6364136223846793005u + 1442695040888963407u;
     return lo + (hi - lo) * (double)(stream >> 11) * 0x1p-53;
+}
+
+static void draw_from(const char *test) {
+    for (stream = 1; *test; test++) stream = (stream ^ (unsigned char)*test) * 0x100000001b3u;
 }
 
 static int64_t below(int64_t n) { return (int64_t)uniform(0.0, (double)n) % n; }

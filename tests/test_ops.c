@@ -39,7 +39,7 @@ static void each_element_type(void (*test)(void)) {
     }
 }
 
-#define TEST(name) static void test_##name(void **state) { (void)state; each_element_type(name); }
+#define TEST(name) static void test_##name(void **state) { (void)state; draw_from(#name); each_element_type(name); }
 
 /* ---- the struct ------------------------------------------------------------------------------------------------ */
 
@@ -144,7 +144,8 @@ static struct { Buf *u, *bias, *dh; int64_t N, F; } ge;
 static const void *grad_in;
 static const float *bias_in;
 static void launch_gelu(void) { K->gelu(dst, src, bias_in, rows_, cols_); }
-static void launch_gelu_bwd(void) { K->gelu_bwd(dst, bias_grad, grad_in, src, bias_in, rows_, cols_); }
+static void *again;                                            /* where the backward leaves h once more, or NULL */
+static void launch_gelu_bwd(void) { K->gelu_bwd(dst, again, bias_grad, grad_in, src, bias_in, rows_, cols_); }
 
 static double loss_gelu(void) {
     double l = 0.0, *h = doubles(ge.N * ge.F);
@@ -166,13 +167,20 @@ static void gelu(void) {
         src = ge.u->p, dst = h->p, bias_in = ge.bias->p;
         execute(launch_gelu);
         compare(h, want, plain);
-        free(want);
+        memcpy(want, h->y, (size_t)(N * F) * sizeof *want);
         free(plain);
-        if (N * F > 10000) { forget(); continue; }
+        if (N * F > 10000) { free(want); forget(); continue; }
         Buf *du = out("du", E, N * F), *db = out("dbias", DT_F32, F);
         ge.dh = in("dh", E, N * F, -1, 1);
         dst = du->p, bias_grad = db->p, grad_in = ge.dh->p;
+        Buf *place = i % 2 ? out("u, then h", E, N * F) : NULL;  /* in u's place, or not wanted */
+        for (int64_t j = 0; place && j < N * F; j++) set(place, j, ge.u->x[j]);
+        if (place) src = again = place->p;
         execute(launch_gelu_bwd);
+        again = NULL;
+        for (int64_t j = 0; place && j < N * F; j++)
+            if (place->y[j] != want[j]) WRONG("h[%lld] is %g again, was %g", (long long)j, place->y[j], want[j]);
+        free(want);
         differentiate(du, false, ge.u->x, loss_gelu);
         differentiate(db, true, ge.bias->x, loss_gelu);
         forget();

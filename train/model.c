@@ -44,18 +44,18 @@ static void feed_forward(Tape *t, const Params *p, int l, const Ffn *f, Tensor y
                 drop);
 }
 
+typedef struct { ParamKind w, b, ln_w, ln_b; } Out;
+static const Out SELF_OUT = {P_SELF_O_W, P_SELF_O_B, P_SELF_LN_W, P_SELF_LN_B};
+static const Out CROSS_OUT = {P_CROSS_O_W, P_CROSS_O_B, P_CROSS_LN_W, P_CROSS_LN_B};
+
 /* LN(x + dropout(ctx Wo + bo)) */
-static Tensor attended(Tape *t, const Params *p, int l, ParamKind out_w, Tensor ctx, Tensor x, Dropout drop) {
+static Tensor attended(Tape *t, const Params *p, int l, const Out *o, Tensor ctx, Tensor x, Dropout drop) {
     DType e = t->b->elem;
     Tensor s = tape_new(t, x.rows, p->d.C, e), a = tape_new(t, x.rows, p->d.C, e);
-    op_linear(t, s, ctx, params_get(p, out_w, l), NONE);
-    op_add_norm(t, a, s, x, params_get(p, out_w + 1, l), params_get(p, out_w + 2, l), params_get(p, out_w + 3, l), EPS,
-                drop);
+    op_linear(t, s, ctx, params_get(p, o->w, l), NONE);
+    op_add_norm(t, a, s, x, params_get(p, o->b, l), params_get(p, o->ln_w, l), params_get(p, o->ln_b, l), EPS, drop);
     return a;
 }
-_Static_assert(P_SELF_O_B == P_SELF_O_W + 1 && P_SELF_LN_W == P_SELF_O_W + 2 && P_SELF_LN_B == P_SELF_O_W + 3 &&
-               P_CROSS_O_B == P_CROSS_O_W + 1 && P_CROSS_LN_W == P_CROSS_O_W + 2 && P_CROSS_LN_B == P_CROSS_O_W + 3,
-               "attended() walks the table: weight, bias, norm");
 
 static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const Wave *w, const ImageKV *kv,
                               Noise noise) {
@@ -64,7 +64,7 @@ static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const W
     Tensor q = tape_new(t, a.rows, C, e), ctx = tape_new(t, a.rows, C, e);
     op_linear(t, q, a, params_get(p, P_CROSS_Q_W, l), params_get(p, P_CROSS_Q_B, l));
     op_attention(t, ctx, q, 0, kv->kv[l], 0, C, p->d.H, &w->cross, drop_at(noise, l, SITE_CROSS_PROB, w->rows));
-    return attended(t, p, l, P_CROSS_O_W, ctx, a, drop_at(noise, l, SITE_CROSS_OUT, w->rows));
+    return attended(t, p, l, &CROSS_OUT, ctx, a, drop_at(noise, l, SITE_CROSS_OUT, w->rows));
 }
 
 Tensor model_qkv(Tape *t, const Params *p, int l, Tensor x) {
@@ -79,7 +79,7 @@ void model_layer(Tape *t, const Params *p, int l, Tensor y, Tensor x, Tensor qkv
     int64_t C = p->d.C, NQ = w->NQ, NT = w->NT;
     Tensor ctx = tape_new(t, x.rows, C, t->b->elem);
     op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, p->d.H, &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
-    Tensor a = attended(t, p, l, P_SELF_O_W, ctx, x, drop_at(noise, l, SITE_SELF_OUT, w->rows));
+    Tensor a = attended(t, p, l, &SELF_OUT, ctx, x, drop_at(noise, l, SITE_SELF_OUT, w->rows));
     if (NQ) {
         Tensor aq = tensor_rows(a, 0, NQ);
         if (dims_is_cross(&p->d, l)) aq = cross_attention(t, p, l, aq, w, kv, noise);

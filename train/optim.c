@@ -57,7 +57,7 @@ static const ParamTensor *first_bad(const Params *p) {
 static ParamRange own_part(const Params *p, const ParamRange *r) {
     int64_t lo = r->at > p->own.at ? r->at : p->own.at, hi = r->at + r->n, end = p->own.at + p->own.n;
     if (hi > end) hi = end;
-    return (ParamRange){lo, hi > lo ? hi - lo : 0, r->decay};
+    return (ParamRange){lo, hi > lo ? hi - lo : 0, r->decay, r->apart};
 }
 
 /* Sharded: gradients were summed in the own part only, so the squares are joined here. */
@@ -77,8 +77,10 @@ Status optim_norm(const Params *p, void *scratch, float clip, float *norm) {
     double *sumsq = s->sumsq + (p->sharded ? dist_rank() : 0);
     Status st = OK;
     p->b->zero(sumsq, sizeof *sumsq);
-    for (int i = 0; i < p->nranges; i++) {
-        ParamRange r = own_part(p, &p->range[i]);
+    for (int i = 0; i < p->nranges;) {                       /* neighbours at once, decay or not */
+        ParamRange all = p->range[i++];
+        for (; i < p->nranges && !p->range[i].apart; i++) all.n = p->range[i].at + p->range[i].n - all.at;
+        ParamRange r = own_part(p, &all);
         if (r.n) p->b->sumsq(sumsq, p->g + r.at, r.n, true);
     }
     if (p->sharded) st = join_squares(p, s->sumsq);

@@ -87,8 +87,8 @@ static void lay_out(Params *p, const ParamsSpec *spec) {
         bool model = table[k].where == MODEL;
         for (int l = 0; l < (model ? 1 : p->d.L); l++) {
             for (int j = k; j < end; j++)
-                if (table[j].where != CROSS || dims_is_cross(&p->d, l)) add_tensor(p, (ParamKind)j, model ? -1 : l,
-                        spec);
+                if (table[j].where != CROSS || dims_is_cross(&p->d, l))
+                    add_tensor(p, (ParamKind)j, model ? -1 : l, spec);
         }
         k = end;
     }
@@ -100,9 +100,9 @@ static void find_ranges(Params *p) {
         const ParamTensor *t = &p->tensor[i];
         if (t->frozen) continue;
         ParamRange *r = p->nranges ? &p->range[p->nranges - 1] : NULL;
-        bool follows = r && i && !p->tensor[i - 1].frozen && r->decay == t->decay;
-        if (follows) r->n = t->at + t->n - r->at;            /* over the gap, where everything is and stays zero */
-        else p->range[p->nranges++] = (ParamRange){t->at, t->n, t->decay};
+        bool apart = !r || p->tensor[i - 1].frozen;          /* gaps do not part: there everything is and stays zero */
+        if (!apart && r->decay == t->decay) r->n = t->at + t->n - r->at;
+        else p->range[p->nranges++] = (ParamRange){t->at, t->n, t->decay, apart};
     }
 }
 
@@ -185,10 +185,17 @@ const ParamTensor *params_find(const Params *p, const char *name) {
 
 /* ---- start values ------------------------------------------------------------------------------------------------ */
 
-/* Two standard normal numbers of element pair i (Box-Muller), or two uniform ones: keyed by kind and layer, so that a
- * start value depends on its name and place alone. */
+/* FNV-1a. */
+static uint32_t name_key(const char *name) {
+    uint32_t h = 0x811c9dc5u;
+    for (; *name; name++) h = (h ^ (unsigned char)*name) * 0x01000193u;
+    return h;
+}
+
+/* Two standard normal numbers of element pair i (Box-Muller), or two uniform ones: a start value depends on its
+ * tensor's name and its place there alone. */
 static void draw(uint64_t seed, const ParamTensor *t, int64_t i, bool normal, double out[2]) {
-    Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), (uint32_t)t->kind, SITE_INIT, rng_key0(seed),
+    Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), name_key(table[t->kind].name), SITE_INIT, rng_key0(seed),
                       (uint32_t)(t->layer + 1));
     double u = ((double)x.v[0] + 0.5) / 4294967296.0, v = ((double)x.v[1] + 0.5) / 4294967296.0;
     if (normal) {
@@ -199,13 +206,18 @@ static void draw(uint64_t seed, const ParamTensor *t, int64_t i, bool normal, do
     }
 }
 
+const ParamTensor *params_copy_of(const Params *p, const ParamTensor *t) {
+    return table[t->kind].start == COPY ? tensor_of(p, (ParamKind)table[t->kind].from, t->layer) : NULL;
+}
+
 static void start_values(const Params *p, const ParamTensor *t, uint64_t seed, float std, float *x) {
-    int start = table[t->kind].start;
-    if (start == COPY) {
-        start_values(p, tensor_of(p, (ParamKind)table[t->kind].from, t->layer), seed, std, x);
+    const ParamTensor *of = params_copy_of(p, t);
+    if (of) {
+        start_values(p, of, seed, std, x);
         return;
     }
-    double bound = 1.0 / sqrt((double)p->d.C);               /* every LINEAR row has C inputs */
+    int start = table[t->kind].start;
+    double bound = 1.0 / sqrt((double)p->d.C); /* every LINEAR row has C inputs */
     for (int64_t i = 0; i < t->n; i += 2) {
         double r[2] = {0, 0};
         if (start == NORMAL || start == LINEAR) draw(seed, t, i, start == NORMAL, r);

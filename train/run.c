@@ -227,12 +227,12 @@ static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
     if (dist_size() > 1 && l->bad_rank >= 0) snprintf(where, sizeof where, ", first on rank %d", l->bad_rank);
     r->skipped++;
     r->bad_in_row++;
-    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g%s); %s", (long long)r->step, name,
+    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g%s); %s", (long long)r->step + 1, name,
              l->loss, where, strcmp(policy, "skip") == 0 ? "skipped" : policy);
     if (strcmp(policy, "stop") == 0)
         return err_set(ERR_NUMERIC,
                        "step %lld: the gradient of %s is not finite (loss %.4g%s); optim.on_nonfinite=skip goes on",
-                       (long long)r->step, name, l->loss, where);
+                       (long long)r->step + 1, name, l->loss, where);
     if (r->bad_in_row >= PATIENCE)
         return err_set(ERR_NUMERIC,
                        "%d steps in a row had a gradient that is not finite, first in %s%s; lower optim.lr or set "

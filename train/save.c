@@ -195,13 +195,10 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
 }
 
 /* BERT has one feed-forward net: the query one starts as its copy (training.md 8). */
-static const StTensor *find_or_copy(const WeightSource *ws, const ParamTensor *q) {
+static const StTensor *find_or_copy(const Params *p, const WeightSource *ws, const ParamTensor *q) {
     const StTensor *t = ws_find(ws, q->name);
-    if (t || q->kind < P_QFFN_IN_W || q->kind > P_QFFN_LN_B) return t;
-    char name[sizeof q->name];
-    const char *at = strstr(q->name, "_query");
-    snprintf(name, sizeof name, "%.*s%s", (int)(at - q->name), q->name, at + strlen("_query"));
-    return ws_find(ws, name);
+    const ParamTensor *of = t ? NULL : params_copy_of(p, q);
+    return of ? ws_find(ws, of->name) : t;
 }
 
 Status load_weights(Params *p, const WeightSource *ws, bool use_ema, int *missing, char *first_missing, size_t n) {
@@ -212,7 +209,7 @@ Status load_weights(Params *p, const WeightSource *ws, bool use_ema, int *missin
     if (n) first_missing[0] = 0;
     for (int i = 0; st == OK && i < p->n; i++) {
         const ParamTensor *q = &p->tensor[i];
-        const StTensor *t = ema ? st_find(ema, q->name) : find_or_copy(ws, q);
+        const StTensor *t = ema ? st_find(ema, q->name) : find_or_copy(p, ws, q);
         if (t) st = load_tensor(p, q, t, ws_path(ws));
         else if (!(*missing)++ && n) snprintf(first_missing, n, "%s", q->name);
     }

@@ -96,7 +96,8 @@ enum { DROP_PAD = 64 };
 void FN(gemm)(const Gemm *g);
 void FN(colsum)(float *db, const void *dy, int64_t N, int64_t C, int64_t ldy);
 void FN(gelu)(void *h, const void *u, const float *bias, int64_t N, int64_t F);
-void FN(gelu_bwd)(void *du, float *dbias, const void *dh, const void *u, const float *bias, int64_t N, int64_t F);
+void FN(gelu_bwd)(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
+                  int64_t F);
 void FN(add_norm)(const AddNorm *a);
 void FN(add_norm_bwd)(const AddNorm *a, const AddNormGrad *g);
 void FN(embed)(const Embed *e);

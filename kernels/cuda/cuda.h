@@ -49,7 +49,8 @@ void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const c
     void P##gemm(const Gemm *g);                                                                                       \
     void P##colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld);                                       \
     void P##gelu(void *h, const void *u, const float *bias, int64_t N, int64_t F);                                     \
-    void P##gelu_bwd(void *du, float *dbias, const void *dh, const void *u, const float *bias, int64_t N, int64_t F);  \
+    void P##gelu_bwd(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,     \
+                     int64_t F);                                                                                       \
     void P##add_norm(const AddNorm *a);                                                                                \
     void P##add_norm_bwd(const AddNorm *a, const AddNormGrad *g);                                                      \
     void P##embed(const Embed *e);                                                                                     \

@@ -98,7 +98,7 @@ static void *u, *h, *dh, *du;
 static float *bias, *dbias;
 static int64_t N;
 static void run_gelu(void) { b->gelu(h, u, bias, N, F); }
-static void run_gelu_bwd(void) { b->gelu_bwd(du, dbias, dh, u, bias, N, F); }
+static void run_gelu_bwd(void) { b->gelu_bwd(du, h, dbias, dh, u, bias, N, F); }
 static void run_colsum(void) { b->colsum(dbias, u, N, F, F); }
 static Embed embed;
 static EmbedGrad embed_grad;
@@ -133,7 +133,7 @@ static void rows(void) {
     du = take((size_t)(N * F) * 2);
     bias = numbers(DT_F32, F), dbias = numbers(DT_F32, F);
     report("gelu", run_gelu, promise_gelu(N, F));
-    report("gelu_bwd", run_gelu_bwd, promise_gelu_bwd(N, F));
+    report("gelu_bwd", run_gelu_bwd, promise_gelu_bwd(N, F, true));
     report("colsum", run_colsum, promise_colsum(N, F, F));
 }
 

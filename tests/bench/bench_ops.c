@@ -165,7 +165,7 @@ static void *a0, *a1, *a2, *a3;
 static float *f0, *f1, *f2, *f3, *f4;
 static int64_t n_, c_;
 static void run_gelu(void) { K->gelu(a0, a1, f0, n_, c_); }
-static void run_gelu_bwd(void) { K->gelu_bwd(a0, f1, a2, a1, f0, n_, c_); }
+static void run_gelu_bwd(void) { K->gelu_bwd(a0, a3, f1, a2, a1, f0, n_, c_); }
 static void run_colsum(void) { K->colsum(f1, a1, n_, c_, c_); }
 static AddNorm no;
 static AddNormGrad nog;
@@ -191,7 +191,7 @@ static void rows(void) {
         f3 = numbers(DT_F32, N, 0, 0);
     f4 = numbers(DT_F32, N, 1, 1);
     bench("gelu", run_gelu, 0, 2 * nf);
-    bench("gelu_bwd", run_gelu_bwd, 0, 3 * nf);
+    bench("gelu_bwd", run_gelu_bwd, 0, 4 * nf);
     bench("colsum", run_colsum, 0, nf);
     RowKey *keys = calloc((size_t)N, sizeof *keys);
     if (!keys) exit(1);

@@ -87,8 +87,9 @@ static void colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld) 
 static void gelu(void *h, const void *u, const float *bias, int64_t N, int64_t F) {
     count("gelu", promise_gelu(N, F));
 }
-static void gelu_bwd(void *du, float *dbias, const void *dh, const void *u, const float *bias, int64_t N, int64_t F) {
-    count("gelu_bwd", promise_gelu_bwd(N, F));
+static void gelu_bwd(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
+                     int64_t F) {
+    count("gelu_bwd", promise_gelu_bwd(N, F, h != NULL));
 }
 static void add_norm(const AddNorm *a) { count("add_norm", promise_add_norm(a)); }
 static void add_norm_bwd(const AddNorm *a, const AddNormGrad *g) { count("add_norm_bwd", promise_add_norm_bwd(a, g)); }
