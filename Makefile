@@ -211,7 +211,7 @@ test:
 	$(AGAIN) tests-built
 	@tests/run.sh $(B)
 
-tests-built: found $(BIN) $(TESTS) $(B)/golden
+tests-built: found $(BIN) $(TESTS) $(B)/golden $(if $(CUDA_OBJ),$(B)/bench/bench_cuda $(B)/bench/bench_step)
 
 DIR       ?= $(firstword $(wildcard ../shared/golden/stage1) tests/golden)
 device    ?= cpu
@@ -254,4 +254,4 @@ cuda-report:
 clean:
 	rm -rf build
 
--include $(OBJ:.o=.d) $(B)/qformer.d $(TESTS:=.d)
+-include $(OBJ:.o=.d) $(B)/qformer.d $(TESTS:=.d) $(BENCHES:=.d)

@@ -174,6 +174,7 @@ typedef struct Backend {
     const char *name;                   /* "cpu" or "cuda" */
     DType elem;
     bool unified;                       /* the host may read and write this memory after sync() */
+    const char *(*about)(void);         /* the device in a line; NULL where there is nothing to say */
 
     /* memory and order */
     Status (*alloc)(void **p, size_t bytes);            /* aligned to 256; not cleared */

@@ -358,7 +358,8 @@ static inline int ranks_setup(const char *options, const char *condition) {
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
     setenv("OMPI_MCA_orte_tmpdir_base", dir, 1);             /* what a killed mpirun leaves goes with the folder */
     setenv("OMPI_MCA_btl_vader_backing_directory", dir, 1);
-    setenv("ASAN_OPTIONS", "detect_leaks=0", 1);             /* of MPI's own */
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 1);             /* of MPI's own, as the order of its locks */
+    setenv("TSAN_OPTIONS", "detect_deadlocks=0", 1);
     setenv("OMP_NUM_THREADS", "1", 1);
     snprintf(line, sizeof line, "command -v mpirun && $Q doctor | grep '^MPI' | grep -v none && %s", condition);
     able = finish(start("must.txt", line)) == 0;

@@ -35,12 +35,13 @@ run() {      # NAME COMMAND...
     count "$name" $?
 }
 
-golden() {   # WHAT COMMAND... : a line a case, its last line counts
+lines() {    # WHAT COMMAND... : a line a case, its last line counts: "...: N passed, N failed[, N not supported]"
     local name=$1; shift
     SECONDS=0
     timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
     local rc=$? p f s
-    read -r p f s < <(sed -n 's/^golden: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) not supported$/\1 \2 \3/p' "$log")
+    read -r p f s < <(sed -n 's/^[a-z_]*: \([0-9]*\) passed, \([0-9]*\) failed\(, \([0-9]*\) not supported\)*$/\1 \2 \4/p' "$log")
+    s=${s:-0}
     if [ -z "${p:-}" ]; then p=0 f=1 s=0; cat "$log"; fi
     if [ "$rc" != 0 ] && [ "$f" = 0 ]; then f=1; fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
@@ -66,8 +67,8 @@ for n in "${names[@]}"; do
 done
 
 if [ $# = 0 ]; then
-    golden "golden (tests/golden)" "$dir/golden" tests/golden
-    [ -d ../shared/golden/stage1 ] && golden "golden (../shared)" "$dir/golden" ../shared/golden/stage1
+    lines "golden (tests/golden)" "$dir/golden" tests/golden
+    [ -d ../shared/golden/stage1 ] && lines "golden (../shared)" "$dir/golden" ../shared/golden/stage1
 
     fixtures=tests/golden gpu=
     [ -d ../shared/golden/stage1 ] && fixtures=../shared/golden/stage1
@@ -81,7 +82,8 @@ if [ $# = 0 ]; then
         run "test_ops device=cuda" env QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
         # Races between threads, reads of what nobody wrote, another order of threads: what a GPU would not tell.
         [ "$gpu" = env ] || run "test_ops, strict" env VGPU_RACE=1 VGPU_INIT=1 VGPU_SEED=7 QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
-        golden "golden device=cuda" $gpu "$dir/golden" "$fixtures" device=cuda
+        lines "golden device=cuda" $gpu "$dir/golden" "$fixtures" device=cuda
+        [ "$gpu" = env ] || lines "vgpu_bytes" tests/bench/vgpu_bytes.sh "$gpu" "$dir"
     else
         echo "CUDA tests                   skipped: no GPU, no ../shared/vgpu, or a build without CUDA"
         skipped=$((skipped + 1))

@@ -194,7 +194,7 @@ static void print_gpu(void) {
         err_clear();
         return;
     }
-    printf("GPU          %s\n", b->name);
+    printf("GPU          %s\n", b->about());
     backend_close(b);
 }
 

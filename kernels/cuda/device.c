@@ -216,6 +216,15 @@ static void cuda_sync(void) {
     cuda_ok(cudaStreamSynchronize(cuda.compute), "sync");
 }
 
+static const char *cuda_about(void) {
+    static char line[256];
+    size_t left = 0, all = 0;
+    cudaMemGetInfo(&left, &all);
+    snprintf(line, sizeof line, "%d, %s: compute capability %d.%d, %d SMs, %.1f of %.1f GiB free", cuda.device, cuda.name,
+             cuda.cc / 10, cuda.cc % 10, cuda.sms, (double)left / GIB, (double)all / GIB);
+    return line;
+}
+
 static void cuda_mark(const char *name) {
     if (name) {
         if (me.depth < RANGES) me.range[me.depth] = name;
@@ -232,7 +241,7 @@ static void cuda_mark(const char *name) {
 /* ---- the structs ----------------------------------------------------------------------------------------------- */
 
 #define COMMON                                                                                                         \
-    .name = "cuda", .unified = false, .alloc = cuda_alloc, .release = cuda_release, .host_alloc = cuda_host_alloc,     \
+    .name = "cuda", .unified = false, .about = cuda_about, .alloc = cuda_alloc, .release = cuda_release, .host_alloc = cuda_host_alloc,     \
     .host_release = cuda_host_release, .set_workspace = cuda_set_workspace, .workspace = (size_t)WS_COMPUTE + WS_COMM, \
     .zero = cuda_zero, .copy = cuda_copy, .upload = cuda_upload, .download = cuda_download, .fetch = cuda_fetch,       \
     .fetch_wait = cuda_fetch_wait, .prefetch = cuda_prefetch, .prefetch_wait = cuda_prefetch_wait, .sync = cuda_sync,  \
