@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t asked, stop, save;
+static _Atomic int asked, stop, save; /* of two threads, not of a handler */
 static sigset_t watched;
 
 static void end_by(int number) {
