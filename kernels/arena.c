@@ -44,6 +44,10 @@ static void *arena_take(Arena *a, size_t bytes) {
 
 void *arena_push(Arena *a, size_t count, size_t size) { return arena_take(a, rounded(count, size)); }
 
+static bool has_room(const Arena *a, size_t bytes) {
+    return a->measuring || (!a->full && bytes <= a->size - a->used);
+}
+
 void pool_open(Pool *p, Arena *a) { *p = (Pool){.arena = a, .start = a->used}; }
 
 void *pool_take(Pool *p, size_t count, size_t size) {
@@ -64,10 +68,12 @@ void *pool_take(Pool *p, size_t count, size_t size) {
     BUG_ON(p->n == POOL_MAX, "pool: more than %d blocks", POOL_MAX);
     if (p->n && p->block[p->n - 1].free) {                   /* grow the free block at the end */
         PoolBlock *b = &p->block[p->n - 1];
+        if (!has_room(p->arena, bytes - b->bytes)) return NULL;
         arena_take(p->arena, bytes - b->bytes);
         *b = (PoolBlock){b->at, bytes, false};
         return p->arena->base + b->at;
     }
+    if (!has_room(p->arena, bytes)) return NULL;
     p->block[p->n++] = (PoolBlock){p->arena->used, bytes, false};
     size_t at = p->arena->used;
     arena_take(p->arena, bytes);

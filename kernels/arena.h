@@ -26,7 +26,9 @@ static inline size_t arena_mark(const Arena *a) { return a->used; }
 static inline void arena_reset(Arena *a, size_t mark) { a->used = mark; }
 
 /* A pool hands out blocks of an arena region and takes them back in any order: first fit, neighbours merge. Gradients
- * of activations live in one; at most POOL_MAX blocks at a time, which a step's depth bounds. */
+ * of activations live in one; at most POOL_MAX blocks at a time, which a step's depth bounds. pool_take gives NULL when
+ * the arena has no room behind the blocks: holes depend on sizes in no monotonic way, so a smaller batch than the one
+ * that was measured may want a little more. */
 enum { POOL_MAX = 256 };
 typedef struct { size_t at, bytes; bool free; } PoolBlock;
 typedef struct { Arena *arena; size_t start; int n; PoolBlock block[POOL_MAX]; } Pool;

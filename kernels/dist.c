@@ -2,7 +2,6 @@
 #include "kernels/dist.h"
 
 #include <limits.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernels/dist_watch.h"
 #include "kernels/dtype.h"
 #include "kernels/mem.h"
 
@@ -19,18 +19,24 @@
 
 static int rank_, size_ = 1, local_;
 static double timeout_ = 600;
-static int64_t step_ = -1;
+static _Atomic int64_t step_ = -1;
 static const char *op_;
 static double received_;
-static _Atomic int64_t armed_; /* ms since when the host waits for the device's collective; 0: no */
 
 int dist_rank(void) { return rank_; }
 int dist_size(void) { return size_; }
 int dist_local_rank(void) { return local_; }
 void dist_set_timeout(double seconds) { timeout_ = seconds; }
-void dist_at(int64_t step, const char *op) { step_ = step, op_ = op, armed_ = 0; }
-void dist_name(const char *op) { op_ = op, armed_ = 0; }
+void dist_name(const char *op) {
+    op_ = op;
+    watch_off();
+}
+void dist_at(int64_t step, const char *op) {
+    step_ = step;
+    dist_name(op);
+}
 double dist_received(void) { return received_; }
+double dist_timeout(void) { return timeout_; }
 
 enum { CAUSE_SIZE = 640, STAGE = 1 << 22 };                  /* STAGE: elements under way at a time */
 
@@ -56,6 +62,8 @@ static struct {
     char cause[CAUSE_SIZE];             /* why it failed */
 } my = {.watch = MPI_COMM_NULL};
 
+pid_t dist_pid(int rank) { return my.peer && rank != rank_ ? my.peer[rank].pid : 0; }
+
 static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -65,8 +73,8 @@ static double now(void) {
 static void nap(double seconds) { nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL); }
 
 /* " in step 17" or nothing. */
-static const char *in_step(void) {
-    static char text[32];
+const char *dist_in_step(void) {
+    static _Thread_local char text[32];
     text[0] = 0;
     if (step_ >= 0) snprintf(text, sizeof text, " in step %lld", (long long)step_ + 1);
     return text;
@@ -102,27 +110,13 @@ static void read_tokens(char *cause) {
     }
 }
 
-/* R running, T stopped, X gone or never seen ('?'). */
-static char process_state(pid_t pid) {
-    char path[48], text[512] = "";
-    if (!pid) return '?';
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    if (!f) return 'X';
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = 0;
-    const char *end = strrchr(text, ')');
-    char c = end && end[1] ? end[2] : 'X';
-    return c == 'Z' || c == 'X' ? 'X' : c == 'T' ? 'T' : 'R';
-}
-
 /* ---- failing ----------------------------------------------------------------------------------------------------- */
 
 /* Everybody says that it failed and hears it of everybody who still can: after that no rank needs MPI any more, and
- * memory that operations under way still point to may be freed. */
+ * memory that operations under way still point to may be freed. Ranks of other machines may be gone, and a launcher ends
+ * this one soon: for them a second must do. */
 static void fail(const char *cause) {
-    enum { PATIENCE = 10 };
+    enum { PATIENCE = 10, ELSEWHERE = 1 };
     double start = now(), limit = timeout_ > 0 && timeout_ < PATIENCE ? timeout_ : PATIENCE;
     char ignored[CAUSE_SIZE] = "x";
     if (my.failed) return;
@@ -134,8 +128,10 @@ static void fail(const char *cause) {
         int left = 0;
         MPI_Testall(size_, my.sent[FAILED], &left, MPI_STATUSES_IGNORE);
         all = true;
-        for (int r = 0; r < size_; r++)
-            if (r != rank_ && !my.peer[r].failed && strchr("R?", process_state(my.peer[r].pid))) all = false;
+        for (int r = 0; r < size_; r++) {
+            char state = r == rank_ || my.peer[r].failed ? 'X' : process_state(my.peer[r].pid);
+            if (state == 'R' || (state == '?' && now() - start < ELSEWHERE)) all = false;
+        }
     }
 }
 
@@ -157,11 +153,11 @@ static void name_missing(char *cause, const char *what) {
     }
     if (n)
         snprintf(cause, CAUSE_SIZE, "rank%s %s%s%s did not come to %s%s within %g s", n > 1 ? "s" : "", who,
-                 n > 8 ? ", ..." : "", state, what, in_step(), timeout_);
+                 n > 8 ? ", ..." : "", state, what, dist_in_step(), timeout_);
     else
         snprintf(cause, CAUSE_SIZE,
                  "all ranks wait, but %s%s did not end within %g s: the network between them does not work", what,
-                 in_step(), timeout_);
+                 dist_in_step(), timeout_);
 }
 
 /* A process that is gone on two looks: the first time its last words may still be on their way. */
@@ -172,7 +168,7 @@ static void name_gone(char *cause, const char *what) {
         p->gone = gone ? p->gone + 1 : 0;
         if (p->gone < 2) continue;
         snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r, (int)p->pid, what,
-                 in_step());
+                 dist_in_step());
     }
 }
 
@@ -183,7 +179,7 @@ static Status check(int code, const char *what) {
     char text[MPI_MAX_ERROR_STRING], cause[CAUSE_SIZE];
     int n = 0;
     MPI_Error_string(code, text, &n);
-    snprintf(cause, sizeof cause, "rank %d: %s%s failed: %.*s", rank_, what, in_step(), n, text);
+    snprintf(cause, sizeof cause, "rank %d: %s%s failed: %.*s", rank_, what, dist_in_step(), n, text);
     fail(cause);
     return failed();
 }
@@ -192,7 +188,7 @@ static Status check(int code, const char *what) {
 static Status begin(const char **what, const char *plain) {
     *what = op_ ? op_ : plain;
     op_ = NULL;
-    armed_ = 0;
+    watch_off();
     return my.failed ? failed() : OK;
 }
 
@@ -222,44 +218,6 @@ static Status wait_for(int code, MPI_Request *request, const char *what) {
         fail(cause);
         return failed();
     }
-}
-
-/* ---- the device's collectives ------------------------------------------------------------------------------------ */
-
-/* While the host waits for the device it cannot poll, so a thread looks at the clock, says what it can see, and ends
- * the process: nothing else frees a host from a device that waits for a rank that is stopped or gone. */
-static struct { pthread_t thread; bool started; const char *op; } watch;
-
-static void *watch_device(void *unused) {
-    (void)unused;
-    for (;;) {
-        char who[100] = "a rank";
-        bool gone = false;
-        int64_t since = armed_;
-        nap(0.2);
-        if (!since || armed_ != since) continue;
-        for (int r = size_ - 1; r >= 0; r--) {
-            char state = r == rank_ ? 'R' : process_state(my.peer[r].pid);
-            gone = gone || state == 'X';
-            if (state == 'T' || state == 'X')
-                snprintf(who, sizeof who, "rank %d (process %d, which is %s)", r, (int)my.peer[r].pid,
-                         state == 'T' ? "stopped" : "gone");
-        }
-        double waited = now() - 1e-3 * (double)since;
-        if (!gone && (timeout_ <= 0 || waited < timeout_)) continue;
-        fprintf(stderr, "qformer: %s keeps %s%s from ending; rank %d waited %.1f s\n", who, watch.op, in_step(), rank_,
-                waited);
-        nap(0.4);
-        _exit(1);
-    }
-    return NULL;
-}
-
-void dist_watch(const char *op) {
-    if (!my.started || size_ == 1) return;
-    watch.op = op;
-    if (!watch.started) watch.started = pthread_create(&watch.thread, NULL, watch_device, NULL) == 0;
-    armed_ = (int64_t)(now() * 1e3);
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -326,12 +284,7 @@ void dist_close(void) {
         nap(0.4);
         return;
     }
-    armed_ = 0;
-    if (watch.started) {
-        pthread_cancel(watch.thread);
-        pthread_join(watch.thread, NULL);
-        watch.started = false;
-    }
+    watch_close();
     if (my.started) MPI_Finalize();
     free(my.peer);
     free(my.sent[0]);
@@ -482,7 +435,7 @@ Status dist_agree(Status mine) {
     if (mine != OK) {
         char cause[CAUSE_SIZE], own[CAUSE_SIZE];
         snprintf(own, sizeof own, "%s", err_message());
-        snprintf(cause, sizeof cause, "rank %d failed%s: %.*s", rank_, in_step(), CAUSE_SIZE - 64, own);
+        snprintf(cause, sizeof cause, "rank %d failed%s: %.*s", rank_, dist_in_step(), CAUSE_SIZE - 64, own);
         fail(cause);
         return mine;
     }

@@ -68,8 +68,10 @@ void dist_close_device(const Backend *b);    /* before memory they may still use
 /* Call when a collective of b has been enqueued, before the host waits for b: then the host waits where a missing rank
  * is noticed. Nothing on a backend that only measures. */
 Status dist_arrived(const Backend *b, const char *op);
-void dist_watch(
-    const char *op); /* dist_arrived's second half: from here to the next call here, a thread has an eye on the clock */
+/* dist_arrived's second half: from here to the next call here, a thread has an eye on the clock. */
+void dist_watch(const char *op);
+/* A failure that the device's library found by itself becomes a sentence with rank, operation and step. */
+Status dist_blame(Status st);
 
 const char *dist_version(void);              /* "Open MPI 4.1.4", or why there is none */
 

@@ -7,10 +7,11 @@
 #include "kernels/mem.h"
 
 Status tape_open(Tape *t, const Backend *b, Arena *step) {
-    *t = (Tape){.b = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024};
+    *t = (Tape){.b = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16};
     t->nodes = mem_new((size_t)t->cap_nodes, sizeof *t->nodes);
     t->grads = mem_new((size_t)t->cap_grads, sizeof *t->grads);
-    if (!t->nodes || !t->grads) {
+    t->extra = mem_new((size_t)t->cap_extra, sizeof *t->extra);
+    if (!t->nodes || !t->grads || !t->extra) {
         tape_close(t);
         return ERR_MEMORY;
     }
@@ -18,6 +19,7 @@ Status tape_open(Tape *t, const Backend *b, Arena *step) {
 }
 
 static void forget(Tape *t) {
+    while (t->nextra) t->b->release(t->extra[--t->nextra]);
     for (int i = 0; i < t->ngrads; i++) free(t->grads[i]);
     t->ngrads = t->nnodes = 0;
 }
@@ -26,6 +28,7 @@ void tape_close(Tape *t) {
     forget(t);
     free(t->nodes);
     free(t->grads);
+    free(t->extra);
     *t = (Tape){0};
 }
 
@@ -131,6 +134,25 @@ void tape_place(Tape *t, int place) {
     if (n) n->u.passed.fn = t->passed, n->u.passed.ctx = t->passed_ctx, n->u.passed.place = place;
 }
 
+/* ---- memory of the walk back -------------------------------------------------------------------------------------- */
+
+static void *block_take(Tape *t, int64_t count, int size) {
+    void *p = pool_take(&t->pool, (size_t)count, (size_t)size), *list = t->extra;
+    if (p || t->st != OK) return p;
+    if (t->nextra == t->cap_extra && !grow(t, &list, &t->cap_extra, sizeof *t->extra)) return NULL;
+    t->extra = list;
+    Status st = t->b->alloc(&p, (size_t)count * (size_t)size);
+    if (st != OK) tape_fail(t, err_context(st, "a batch that needs more memory than was measured"));
+    else t->extra[t->nextra++] = p;
+    return p;
+}
+
+static void block_give(Tape *t, void *p) {
+    for (int i = 0; i < t->nextra; i++)
+        if (t->extra[i] == p) return;
+    pool_give(&t->pool, p);
+}
+
 /* ---- gradients --------------------------------------------------------------------------------------------------- */
 
 static char *grad_row(const Grad *g, int64_t row) {
@@ -197,7 +219,7 @@ static void grad_memory(Tape *t, Grad *g) {
         g->data = (char *)g->parent->data + (size_t)g->column * (size_t)dtype_size(g->dt);
         return;
     }
-    g->data = checked(t, pool_take(&t->pool, (size_t)(g->rows * g->cols), (size_t)dtype_size(g->dt)));
+    g->data = block_take(t, g->rows * g->cols, dtype_size(g->dt));
 }
 
 void *tape_grad_to(Tape *t, Tensor x, bool *add) {
@@ -269,7 +291,7 @@ void tape_backward(Tape *t) {
         t->b->mark(NULL);
         while (t->ngrads && t->grads[t->ngrads - 1]->born >= i) {
             Grad *g = t->grads[--t->ngrads];
-            if (!g->parent) pool_give(&t->pool, g->data);
+            if (!g->parent) block_give(t, g->data);
             free(g);
         }
     }
@@ -277,13 +299,13 @@ void tape_backward(Tape *t) {
 }
 
 void *tape_scratch(Tape *t, int64_t count, int size) {
-    if (t->walking) return checked(t, pool_take(&t->pool, (size_t)count, (size_t)size));
+    if (t->walking) return block_take(t, count, size);
     return checked(t, arena_push(t->step, (size_t)count, (size_t)size));
 }
 
 /* Before the walk scratch is the top of the arena; blocks are given back in reverse order. */
 void tape_scratch_free(Tape *t, void *p) {
-    if (t->walking) pool_give(&t->pool, p);
+    if (t->walking) block_give(t, p);
     else if (!t->step->full) arena_reset(t->step, (size_t)((char *)p - t->step->base));
 }
 

@@ -32,6 +32,8 @@ struct Tape {
     bool recording, walking;
     Node *nodes;
     int nnodes, cap_nodes;
+    void **extra;                        /* blocks that the pool had no room for, until the tape is reset */
+    int nextra, cap_extra;
     Grad **grads;                        /* in order of birth */
     int ngrads, cap_grads;
     double flops, flops_attention;       /* counted arithmetic, forward and backward; attention's is part of it */

@@ -111,8 +111,7 @@ static void terminated_on_one_rank(void **state) {
     goes_on("term", 6, "device=cpu");
 }
 
-/* In the middle of a step. Who is told by NCCL first says it in NCCL's words, which know no step; who then still waits
- * for the device says so too: two to four sentences. */
+/* In the middle of a step: whether dist, NCCL or the watch over the device notices first, a sentence from each. */
 static void killed(void **state) {
     (void)state;
     need_gpus(3);
@@ -121,7 +120,7 @@ static void killed(void **state) {
     nap(0.1);
     send_to("killed", 1, SIGKILL);
     assert_int_not_equal(finish(m), 0);
-    said("killed", 2, 4, "rank 1", "gone", "");
+    said("killed", 2, 2, "rank 1", "gone", " in step ");
     no_process_is_left("killed");
     goes_on("killed", 6, "device=cpu");
 }

@@ -294,6 +294,7 @@ Status run_loop(Run *r) {
     while (st == OK && r->step < r->steps && !stop) {
         dist_at(r->step, NULL);
         st = one_step(r);
+        st = dist_blame(st);
         if (st == ERR_DEVICE) err_context(st, "step %lld", (long long)r->step + 1);
         if (st == OK) st = agree_on_signals(r, limit > 0 && status_clock() - start > limit, &stop, &save);
         if (patience && r->evals_since_best >= patience) stop = true;

@@ -1,0 +1,16 @@
+/* dist_watch: an eye on the ranks of this machine while the host waits for the device, which it cannot poll. Private to
+ * dist; dist.h has what others call. */
+#ifndef QF_DIST_WATCH_H
+#define QF_DIST_WATCH_H
+#include <sys/types.h>
+
+char process_state(pid_t pid);          /* R running, T stopped, X gone; '?' of pid 0 */
+void watch_off(void);                   /* the host waits in dist again, or not at all */
+void watch_close(void);
+
+/* of dist.c */
+pid_t dist_pid(int rank);               /* of another rank, when its process can be seen from here; else 0 */
+double dist_timeout(void);
+const char *dist_in_step(void);         /* " in step 17", or nothing */
+
+#endif
