@@ -116,7 +116,9 @@ static int64_t count_targets(const Step *s, int64_t first, int64_t n) {
 
 /* ---- gradients over ranks ---------------------------------------------------------------------------------------- */
 
-/* The device sums them beside its backward sweep; through the host they go afterwards, all at once. */
+/* The device sums them beside its backward sweep. Through the host they go afterwards, all at once: measured at full size
+ * on two ranks of one machine that is 0.2 to 0.4 s of a step of 5.4, and the cores that could move them before are the
+ * ones that compute. */
 static bool sums_beside(const Step *s) { return dist_size() > 1 && s->b->all_reduce && !s->step->measuring; }
 
 /* Means were taken over the global batch already. Sharded: the optimizer wants no more than its part. */
