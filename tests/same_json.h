@@ -14,9 +14,9 @@
 
 #include "data/json.h"
 
-/* Two values of one shape: numbers within `limit`, all else equal. How fast it went is nobody's answer. */
+/* Two values of one shape: numbers within `limit`, all else equal. How fast it went, and what it took, is nobody's answer. */
 static void same_json(const Json *a, const Json *b, const char *at, double limit) {
-    static const char *const times[] = {"time", "step_ms", "peak_percent", "wait_percent", "start"};
+    static const char *const times[] = {"time", "step_ms", "peak_percent", "wait_percent", "start", "gflop_per_pair"};
     const Json *x, *y;
     const char *key, *s, *t;
     double p, q;
@@ -40,6 +40,23 @@ static void same_json(const Json *a, const Json *b, const char *at, double limit
             same_json(x, y, key, limit);
         }
     }
+}
+
+/* The texts of two files `name`, which are cut up: one value each, or (.jsonl) a value a line. */
+static void same_results(char *x, char *y, const char *name, double limit) {
+    char *sx = NULL, *sy = NULL;
+    const char *ends = name[strlen(name) - 1] == 'l' ? "\n" : "\1";
+    int n = 0;
+    x = strtok_r(x, ends, &sx), y = strtok_r(y, ends, &sy);
+    for (; x && y; x = strtok_r(NULL, ends, &sx), y = strtok_r(NULL, ends, &sy), n++) {
+        Json *p = NULL, *q = NULL;
+        assert_int_equal(json_parse(&p, x, strlen(x), name), OK);
+        assert_int_equal(json_parse(&q, y, strlen(y), name), OK);
+        same_json(p, q, name, limit);
+        json_free(p);
+        json_free(q);
+    }
+    if (x || y || !n) fail_msg("%s has more lines on one side, or none", name);
 }
 
 #endif

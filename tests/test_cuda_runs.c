@@ -202,24 +202,12 @@ static void same_bits(const char *a, const char *b, int step) {
 
 /* ---- the same answers -------------------------------------------------------------------------------------------- */
 
-/* `name` of the folders cuda and cpu: one value, or a value a line. */
+/* `name` of the folders cuda and cpu. */
 static void same_answer(const char *name, double limit) {
-    char a[64], b[64], *x, *y, *sx = NULL, *sy = NULL;
+    char a[64], b[64];
     snprintf(a, sizeof a, "cuda/%s", name);
     snprintf(b, sizeof b, "cpu/%s", name);
-    x = text_of(a), y = text_of(b);
-    const char *ends = name[strlen(name) - 1] == 'l' ? "\n" : "\1";
-    int n = 0;
-    x = strtok_r(x, ends, &sx), y = strtok_r(y, ends, &sy);
-    for (; x && y; x = strtok_r(NULL, ends, &sx), y = strtok_r(NULL, ends, &sy), n++) {
-        Json *p = NULL, *q = NULL;
-        assert_int_equal(json_parse(&p, x, strlen(x), a), OK);
-        assert_int_equal(json_parse(&q, y, strlen(y), b), OK);
-        same_json(p, q, name, limit);
-        json_free(p);
-        json_free(q);
-    }
-    if (x || y || !n) fail_msg("%s has more lines on one of them, or none", name);
+    same_results(text_of(a), text_of(b), name, limit);
 }
 
 /* A command, perhaps on what learned, in f32 on both devices: files in the folders cuda and cpu. */

@@ -4,6 +4,7 @@
  * one rank while the others wait for it: each of them ends in time, with one sentence that names the rank, and leaves
  * no process behind. Skipped where there is no mpirun, or a program without MPI. */
 #include "tests/ranks.h"
+#include "tests/same_json.h"
 
 enum { STEPS = 20 };
 
@@ -93,6 +94,31 @@ static void save_with_4_resume_with_1_and_2(void **state) {
     snprintf(more, sizeof more, "train.batch=12 train.steps=%d", 3 * STEPS);
     assert_int_not_equal(finish(train(2, "four", more)), 0);             /* another global batch */
     said("four", 1, 2, "12 pairs a step", "24", "train.batch=12");
+}
+
+/* Images, texts and pairs to re-rank are shared out; the answer is that of one process. */
+static void evaluation_is_shared_out(void **state) {
+    static const char *const results[] = {"retrieval.json", "retrieval.jsonl", "captions.json"};
+    (void)state;
+    need_ranks();
+    trained(1, "learned", "train.batch=12 train.steps=20");
+    for (int n = 1; n <= 3; n += 2) {
+        char line[400];
+        snprintf(line, sizeof line,
+                 "o='in=learned data.test=scenes.h5 data.test_split=val device=cpu precision=f32' && "
+                 "$M -np %d $Q retrieval $o out=answer%d retrieval.k=6 && "
+                 "$M -np %d $Q caption $o out=answer%d/captions.json caption.beams=3",
+                 n, n, n, n);
+        must(line);
+    }
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
+        char one[64], three[64], *text;
+        snprintf(one, sizeof one, "answer1/%s", results[i]);
+        snprintf(three, sizeof three, "answer3/%s", results[i]);
+        assert_non_null(text = strdup(text_of(one)));
+        same_results(text, text_of(three), results[i], 1e-5);
+        free(text);
+    }
 }
 
 static void local_shards(void **state) {
@@ -224,6 +250,7 @@ int main(void) {
         cmocka_unit_test(other_ways_to_join_gradients),
         cmocka_unit_test(sharded_optimizer),
         cmocka_unit_test(save_with_4_resume_with_1_and_2),
+        cmocka_unit_test(evaluation_is_shared_out),
         cmocka_unit_test(local_shards),
         cmocka_unit_test(terminated_on_one_rank),
         cmocka_unit_test(killed),
