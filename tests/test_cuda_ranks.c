@@ -6,7 +6,7 @@
  */
 #include "tests/ranks.h"
 
-enum { STEPS = 12, FEW = 4 };                /* of the main curve; where fewer prove as much */
+enum { STEPS = 20, FEW = 4 };                /* of the main curve; where fewer prove as much */
 
 static int gpus;
 

@@ -71,19 +71,19 @@ static void sharded_optimizer(void **state) {
          "exit 1; done");
 }
 
-static void save_with_4_resume_with_1_and_2(void **state) {
+static void save_with_4_resume_with_1_2_and_8(void **state) {
     (void)state;
     need_ranks();
     Curve whole, c;
     char line[400], more[200], out[24], what[40];
-    snprintf(more, sizeof more, "train.batch=3 train.save_every=%d train.steps=%d", STEPS / 2, 2 * STEPS);
+    snprintf(more, sizeof more, "train.batch=6 train.save_every=%d train.steps=%d", STEPS / 2, 2 * STEPS);
     trained(4, "four", more);
     read_curve(&whole, "four");
-    for (int n = 1; n <= 2; n++) {
+    for (int n = 1; n <= 8; n *= n == 2 ? 4 : 2) {
         snprintf(out, sizeof out, "from4to%d", n);
         snprintf(line, sizeof line, "mkdir %s && cp -r four/step_%06d %s/", out, STEPS, out);
         must(line);
-        snprintf(more, sizeof more, "train.batch=%d train.save_every=0 train.steps=%d", 12 / n, 2 * STEPS);
+        snprintf(more, sizeof more, "train.batch=%d train.save_every=0 train.steps=%d", 24 / n, 2 * STEPS);
         trained(n, out, more);
         read_curve(&c, out);
         assert_int_equal(c.n, 2 * STEPS);
@@ -91,9 +91,9 @@ static void save_with_4_resume_with_1_and_2(void **state) {
         alike(what, &whole, &c, STEPS + 1, 2 * STEPS, 1e-5);
         assert_true(c.loss[STEPS][0] == 0);                              /* it did start from the checkpoint */
     }
-    snprintf(more, sizeof more, "train.batch=12 train.steps=%d", 3 * STEPS);
+    snprintf(more, sizeof more, "train.batch=10 train.steps=%d", 3 * STEPS);
     assert_int_not_equal(finish(train(2, "four", more)), 0);             /* another global batch */
-    said("four", 1, 2, "12 pairs a step", "24", "train.batch=12");
+    said("four", 1, 2, "24 pairs a step", "20", "train.batch=10");
 }
 
 /* Images, texts and pairs to re-rank are shared out; the answer is that of one process. */
@@ -249,7 +249,7 @@ int main(void) {
         cmocka_unit_test(same_curve_on_1_to_4_ranks),
         cmocka_unit_test(other_ways_to_join_gradients),
         cmocka_unit_test(sharded_optimizer),
-        cmocka_unit_test(save_with_4_resume_with_1_and_2),
+        cmocka_unit_test(save_with_4_resume_with_1_2_and_8),
         cmocka_unit_test(evaluation_is_shared_out),
         cmocka_unit_test(local_shards),
         cmocka_unit_test(terminated_on_one_rank),
