@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "kernels/dist_watch.h"
@@ -63,14 +62,6 @@ static struct {
 } my = {.watch = MPI_COMM_NULL};
 
 pid_t dist_pid(int rank) { return my.peer && rank != rank_ ? my.peer[rank].pid : 0; }
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void nap(double seconds) { nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL); }
 
 /* " in step 17" or nothing. */
 const char *dist_in_step(void) {

@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "kernels/dist.h"
@@ -21,14 +20,6 @@ static struct {
     const char *op;
     _Atomic int64_t since;              /* ms; 0: the host does not wait */
 } my;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void nap(double seconds) { nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL); }
 
 /* R running, T stopped, X gone or never seen ('?'). */
 char process_state(pid_t pid) {

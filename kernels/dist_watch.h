@@ -3,6 +3,16 @@
 #ifndef QF_DIST_WATCH_H
 #define QF_DIST_WATCH_H
 #include <sys/types.h>
+#include <time.h>
+
+static inline double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Less than one second. */
+static inline void nap(double seconds) { nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL); }
 
 char process_state(pid_t pid);          /* R running, T stopped, X gone; '?' of pid 0 */
 void watch_off(void);                   /* the host waits in dist again, or not at all */

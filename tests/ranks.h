@@ -281,6 +281,17 @@ static inline void said(const char *out, int least, int most, const char *a, con
         fail_msg("'%s ... %s ... %s' was said by %d ranks, not by %d to %d: %s", a, b, c, n, least, most, end_of(out));
 }
 
+/* SIGTERM to one rank, after the checkpoint of `step`: all save and end, and one rank goes on from there. */
+static inline void terminated(int ranks, int victim, const char *more, int step, int global_batch, const char *then) {
+    pid_t m = train(ranks, "term", more);
+    wait_for_checkpoint(m, "term", step);
+    send_to("term", victim, SIGTERM);
+    assert_int_equal(finish(m), 0);
+    assert_int_equal(count(end_of("term"), "stopped after step"), 1);
+    no_process_is_left("term");
+    goes_on("term", global_batch, then);
+}
+
 static inline void need_ranks(void) {
     if (!able) skip();
 }

@@ -102,13 +102,7 @@ static const char *const LONG = "train.batch=2 train.steps=100000 train.save_eve
 static void terminated_on_one_rank(void **state) {
     (void)state;
     need_gpus(3);
-    pid_t m = train(3, "term", LONG);
-    wait_for_checkpoint(m, "term", 2);
-    send_to("term", 2, SIGTERM);
-    assert_int_equal(finish(m), 0);
-    assert_int_equal(count(end_of("term"), "stopped after step"), 1);
-    no_process_is_left("term");
-    goes_on("term", 6, "device=cpu");
+    terminated(3, 2, LONG, 2, 6, "device=cpu");
 }
 
 /* In the middle of a step: whether dist, NCCL or the watch over the device notices first, a sentence from each. */

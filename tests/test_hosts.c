@@ -72,13 +72,7 @@ static const char *const LONG = "train.batch=3 train.steps=1000000 train.save_ev
 static void terminated_on_the_other(void **state) {
     (void)state;
     need_ranks();
-    pid_t m = train(4, "term", LONG);
-    wait_for_checkpoint(m, "term", 5);
-    send_to("term", 3, SIGTERM);
-    assert_int_equal(finish(m), 0);
-    assert_int_equal(count(end_of("term"), "stopped after step"), 1);
-    no_process_is_left("term");
-    goes_on("term", 12, "");
+    terminated(4, 3, LONG, 5, 12, "");
 }
 
 /* Only rank 2 can look at rank 3. Open MPI ends whoever loses its TCP connection, before any of our sentences: then the

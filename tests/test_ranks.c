@@ -136,13 +136,7 @@ static const char *const LONG = "train.batch=4 train.steps=1000000 train.save_ev
 static void terminated_on_one_rank(void **state) {
     (void)state;
     need_ranks();
-    pid_t m = train(3, "term", LONG);
-    wait_for_checkpoint(m, "term", 5);
-    send_to("term", 2, SIGTERM);
-    assert_int_equal(finish(m), 0);
-    assert_int_equal(count(end_of("term"), "stopped after step"), 1);
-    goes_on("term", 12, "");
-    no_process_is_left("term");
+    terminated(3, 2, LONG, 5, 12, "");
 }
 
 /* Seen, not waited for: the time-out is longer than anybody's patience here. */

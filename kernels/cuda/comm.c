@@ -102,10 +102,6 @@ Status cuda_comm_status(void) {
                    nccl.ncclGetErrorString(r), nccl.ncclGetLastError(my.comm));
 }
 
-static bool follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const char *what) {
-    return cuda_ok(cudaEventRecord(by, first), what) && cuda_ok(cudaStreamWaitEvent(later, by, 0), what);
-}
-
 /* Sum of x(n) in place, to every rank (root < 0) or to one. */
 static bool sum(void *x, int64_t n, ncclDataType_t type, int root) {
     if (root < 0) return ok(nccl.ncclAllReduce(x, x, (size_t)n, type, ncclSum, my.comm, cuda.comm), "a sum over ranks");
@@ -128,7 +124,7 @@ static bool sum_range(float *x, int64_t n, int root, bool bf16_wire) {
 static bool begin(int64_t n, const char *what) {
     if (my.ranks < 2 || !n) return false;
     BUG_ON(!my.comm, "%s before comm_open", what);
-    return follow(cuda.comm, cuda.compute, my.compute_at, what);
+    return cuda_follow(cuda.comm, cuda.compute, my.compute_at, what);
 }
 
 void cuda_all_reduce(float *x, int64_t n, bool bf16_wire) {
@@ -145,7 +141,7 @@ void cuda_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, bool bf16_
 }
 
 void cuda_all_reduce_wait(void) {
-    if (my.comm) follow(cuda.compute, cuda.comm, my.comm_at, "all_reduce_wait");
+    if (my.comm) cuda_follow(cuda.compute, cuda.comm, my.comm_at, "all_reduce_wait");
 }
 
 void cuda_all_gather(void *dst, const void *src, size_t bytes_a_rank) {
@@ -155,7 +151,7 @@ void cuda_all_gather(void *dst, const void *src, size_t bytes_a_rank) {
             cuda_ok(cudaMemcpyAsync(dst, src, bytes_a_rank, cudaMemcpyDeviceToDevice, cuda.compute), "all_gather");
         return;
     }
-    if (!follow(cuda.comm, cuda.compute, my.compute_at, "all_gather")) return;
+    if (!cuda_follow(cuda.comm, cuda.compute, my.compute_at, "all_gather")) return;
     if (ok(nccl.ncclAllGather(src, dst, bytes_a_rank, ncclInt8, my.comm, cuda.comm), "all_gather"))
-        follow(cuda.compute, cuda.comm, my.comm_at, "all_gather");
+        cuda_follow(cuda.compute, cuda.comm, my.comm_at, "all_gather");
 }

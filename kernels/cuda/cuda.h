@@ -31,6 +31,8 @@ extern Cuda cuda;
 void cuda_fail(Status st, const char *fmt, ...) ERR_PRINTF(2, 3);
 bool cuda_failed(void);
 bool cuda_ok(cudaError_t e, const char *what); /* false, and sticks, when e is an error */
+bool cuda_follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by,
+                 const char *what);            /* `later` continues after what `first` holds now */
 void cuda_launched(const char *kernel);        /* after every launch: remembers the name, catches a refused launch */
 void *cuda_workspace(size_t bytes,
                      const char *op); /* compute scratch; NULL, and sticks, when it is larger than WS_COMPUTE */

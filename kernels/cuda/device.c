@@ -199,16 +199,15 @@ static void cuda_fetch(void *dst, const void *src, size_t bytes) {
 }
 static void cuda_fetch_wait(void) { cuda_ok(cudaEventSynchronize(me.fetched), "the work before a fetch"); }
 
-/* `later` continues after what `first` holds now. */
-static void follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const char *what) {
-    if (cuda_ok(cudaEventRecord(by, first), what)) cuda_ok(cudaStreamWaitEvent(later, by, 0), what);
+bool cuda_follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const char *what) {
+    return cuda_ok(cudaEventRecord(by, first), what) && cuda_ok(cudaStreamWaitEvent(later, by, 0), what);
 }
 
 static void cuda_prefetch(void *dst, const void *src, size_t bytes) {
-    follow(cuda.copy, cuda.compute, me.compute_at, "prefetch");
+    cuda_follow(cuda.copy, cuda.compute, me.compute_at, "prefetch");
     if (bytes) cuda_ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, cuda.copy), "prefetch");
 }
-static void cuda_prefetch_wait(void) { follow(cuda.compute, cuda.copy, me.copy_at, "prefetch_wait"); }
+static void cuda_prefetch_wait(void) { cuda_follow(cuda.compute, cuda.copy, me.copy_at, "prefetch_wait"); }
 
 static void cuda_sync(void) {
     cuda_ok(cudaStreamSynchronize(cuda.copy), "prefetch");
