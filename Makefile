@@ -83,7 +83,9 @@ VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 # ---- what is built -------------------------------------------------------------------------------------------------
 # kernels/cpu is compiled twice, once an element type. CUDA: .cu leaves by nvcc, host code beside them by the C compiler.
-SRC      := $(wildcard kernels/*.c data/*.c checkpoints/*.c train/*.c eval/*.c)
+# The floors, from the ground up; an include goes down, never up (tests/house.sh).
+FLOORS   := kernels configs data checkpoints eval train
+SRC      := $(filter-out kernels/cpu/% kernels/cuda/%,$(foreach f,$(FLOORS),$(wildcard $(f)/*.c $(f)/*/*.c)))
 CPU_SRC  := $(wildcard kernels/cpu/*.c)
 OBJ      := $(SRC:%.c=$(B)/%.o) $(CPU_SRC:%.c=$(B)/%.f32.o) $(CPU_SRC:%.c=$(B)/%.bf16.o)
 
@@ -161,9 +163,9 @@ $(B)/%.cu.o: %.cu
 	@echo "  NVCC $<"
 	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
 
-$(B)/data/h5.o: EXTRA += $(HDF5_C)
-$(B)/kernels/dist.o: EXTRA += $(MPI_SYS)
-$(B)/qformer.o $(B)/train/doctor.o: EXTRA += -DQFORMER_VERSION='"$(VERSION)"'
+$(B)/data/format/h5.o: EXTRA += $(HDF5_C)
+$(B)/kernels/dist/dist.o: EXTRA += $(MPI_SYS)
+$(B)/kernels/base/version.o: EXTRA += -DQFORMER_VERSION='"$(VERSION)"'
 $(B)/kernels/backend.o $(B)/train/doctor.o: EXTRA += $(CUDA_DEF)
 $(B)/kernels/backend.o $(B)/train/doctor.o: $(STAMP).cuda
 $(CUDA_OBJ): EXTRA += $(CUDA_DEF) -isystem $(CUDA_HOME)/include

@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/options.h"
 #include "eval/commands.h"
-#include "kernels/dist.h"
+#include "kernels/base/signals.h"
+#include "kernels/base/version.h"
+#include "kernels/dist/dist.h"
 #include "train/commands.h"
-#include "train/doctor.h"
-#include "train/options.h"
-#include "train/signals.h"
 
 /*    name        one line of help                                      an example */
 #define COMMAND_LIST(X) \
@@ -121,7 +121,7 @@ int main(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     if (!word[0]) { print_commands(stderr); return 2; }
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) { print_commands(stdout); return 0; }
-    if (!strcmp(word, "--version")) { print_version(stdout); return 0; }
+    if (!strcmp(word, "--version")) { version_print(stdout); return 0; }
     if (!strcmp(word, "--options")) return options_reference(stdout) ? 1 : 0;
     const Command *c = find_command(word);
     if (!c) return unknown_command(word);

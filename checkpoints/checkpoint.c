@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/outfile.h"
-#include "kernels/mem.h"
+#include "data/format/outfile.h"
+#include "kernels/base/mem.h"
 
 static void warn(const CkptSpec *spec, const char *what, const char *path) {
     char *sentence = mem_format("%s: %s: %s", path, what, strerror(errno));

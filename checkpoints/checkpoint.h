@@ -18,9 +18,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "data/json.h"
-#include "data/safetensors.h"
-#include "kernels/err.h"
+#include "data/format/json.h"
+#include "data/format/safetensors.h"
+#include "kernels/base/err.h"
 
 /* ---- saving ---- */
 

@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "checkpoints/checkpoint.h"
-#include "data/crc32c.h"
-#include "data/mapfile.h"
-#include "kernels/mem.h"
+#include "data/format/crc32c.h"
+#include "data/format/mapfile.h"
+#include "kernels/base/mem.h"
 
 enum { FILES_LIMIT = 64, NAME_LIMIT = 64, POINTER_LIMIT = 64 };
 static const char extension[] = ".safetensors";

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "checkpoints/names.h"
-#include "data/json.h"
-#include "data/outfile.h"
-#include "kernels/mem.h"
+#include "data/format/json.h"
+#include "data/format/outfile.h"
+#include "kernels/base/mem.h"
 
 void hf_vision_defaults(HfDims *d) {
     static const struct { int64_t E, layers, heads, mlp; const char *act; double eps; } towers[] = {

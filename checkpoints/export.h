@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "data/safetensors.h"
-#include "kernels/err.h"
+#include "data/format/safetensors.h"
+#include "kernels/base/err.h"
 
 /* Sizes for config.json, by the letters of the parameter table, and what is said of the vision tower. */
 typedef struct {

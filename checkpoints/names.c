@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/err.h"
+#include "kernels/base/err.h"
 
 #define EMB "Qformer.bert.embeddings."
 #define LAYER "Qformer.bert.encoder.layer."

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 /* What a checkpoint may name. The kind says what calling it makes. */
 enum NameKind { MAKES_DICT, MAKES_SIZE, MAKES_OTHER, MAKES_TENSOR, MAKES_PARAMETER, IS_STORAGE };

@@ -17,8 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/dtype.h"
-#include "kernels/err.h"
+#include "kernels/base/dtype.h"
+#include "kernels/base/err.h"
 
 enum { PICKLE_BYTES = 64 << 20, PICKLE_VALUES = 4 << 20, PICKLE_TENSORS = 1 << 18, PICKLE_DIMS = 8 };
 

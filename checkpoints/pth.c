@@ -8,8 +8,8 @@
 
 #include "checkpoints/pickle.h"
 #include "checkpoints/zipmap.h"
-#include "data/mapfile.h"
-#include "kernels/mem.h"
+#include "data/format/mapfile.h"
+#include "kernels/base/mem.h"
 
 enum { NAME_LIMIT = 512, COPY_FACTOR = 4, DEPTH_LIMIT = 6, VISIT_LIMIT = 4 << 20 };
 _Static_assert((int)PICKLE_DIMS == (int)ST_DIMS, "a tensor of a pickle must fit StTensor");

@@ -16,8 +16,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "data/safetensors.h"
-#include "kernels/err.h"
+#include "data/format/safetensors.h"
+#include "kernels/base/err.h"
 
 typedef struct PthFile PthFile;
 

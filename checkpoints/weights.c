@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "checkpoints/pth.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 struct WeightSource {
     char *path;

@@ -15,8 +15,8 @@
 #define QF_WEIGHTS_H
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/names.h"
-#include "data/safetensors.h"
-#include "kernels/err.h"
+#include "data/format/safetensors.h"
+#include "kernels/base/err.h"
 
 typedef struct WeightSource WeightSource;
 

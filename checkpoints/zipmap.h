@@ -3,7 +3,7 @@
  *
  * Reads the central directory, with the 64-bit forms, and the local header of each record. Every offset and length
  * is checked against the file. Refused: compressed or encrypted records, archives in several parts, duplicate
- * names. Does not check the CRC of records (torch can be told to write none), does not unpack (data/zipread.h
+ * names. Does not check the CRC of records (torch can be told to write none), does not unpack (data/format/zipread.h
  * streams and unpacks; here a record is used where it lies), and never allocates more than the directory.
  *
  * Format: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16, 4.5.3. */
@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/err.h"
+#include "kernels/base/err.h"
 
 typedef struct {
     const char *name;           /* not ended by NUL */

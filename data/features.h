@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "kernels/dtype.h"
+#include "kernels/base/dtype.h"
 
 /* Whether all n elements are finite. F64 F32 F16 BF16 E4M3; integers always are. One NaN would end a training run. */
 bool features_finite(const void *x, DType t, size_t n);

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/err.h"
+#include "kernels/base/err.h"
 
 /* `fn` NULL: nobody listens. It is called from one thread, every few items and at the end; false asks to stop. */
 typedef struct {

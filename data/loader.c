@@ -13,9 +13,9 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "data/caption.h"
 #include "data/order.h"
-#include "kernels/mem.h"
+#include "data/text/caption.h"
+#include "kernels/base/mem.h"
 
 typedef enum { SLOT_FREE, SLOT_FILLING, SLOT_READY, SLOT_HELD } SlotState;
 

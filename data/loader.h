@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #include "data/set.h"
-#include "data/wordpiece.h"
+#include "data/text/wordpiece.h"
 
 typedef struct {
     const char *split;             /* as set_select */

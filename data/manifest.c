@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "data/json.h"
-#include "data/outfile.h"
-#include "data/shard_file.h"
-#include "kernels/mem.h"
+#include "data/format/json.h"
+#include "data/format/outfile.h"
+#include "data/shard.h"
+#include "kernels/base/mem.h"
 
 enum { MOST_SPLITS = 256 };
 

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/err.h"
+#include "kernels/base/err.h"
 
 /* captioned: images that have a caption. */
 typedef struct { char *name; int64_t images, captioned, captions; } ManifestSplit;

@@ -1,8 +1,8 @@
 /* order: see order.h. */
 #include "data/order.h"
 
-#include "kernels/err.h"
-#include "kernels/rng.h"
+#include "kernels/base/err.h"
+#include "kernels/base/rng.h"
 
 /* Networks over less than 8 bits favour some permutations: measured for 5 samples, chi square 150 at 16
  * degrees of freedom. So smaller ranges walk longer. */

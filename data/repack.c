@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "data/caption.h"
 #include "data/features.h"
+#include "data/format/outfile.h"
 #include "data/manifest.h"
-#include "data/outfile.h"
 #include "data/set.h"
-#include "kernels/mem.h"
+#include "data/text/caption.h"
+#include "kernels/base/mem.h"
 
 /* ---- element types ---- */
 

@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 #include "data/listener.h"
-#include "data/wordpiece.h"
-#include "kernels/dtype.h"
+#include "data/text/wordpiece.h"
+#include "kernels/base/dtype.h"
 
 typedef struct {
     const char *in;                /* as set_open */

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "data/source.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 typedef struct {
     Shard *s;                      /* NULL: another part's, or missing */

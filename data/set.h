@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "data/shard_file.h"
+#include "data/shard.h"
 
 typedef struct Set Set;
 

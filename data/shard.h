@@ -1,78 +1,77 @@
-/* shard: writing one HDF5 shard (data/FORMAT.md), so that being killed at any moment costs nothing but the row in
- * work.
+/* shard_file: one finished (or half written) HDF5 shard, its tables in memory and its rows at known places.
  *
- * Called by extraction, import, synth and repack. The one idea: HDF5 lays the file out once, with every data set
- * allocated, and is then closed; rows go in by pwrite at known offsets, first the row, its scale and its CRC, and
- * only then its mark in /images/written. What a killed process wrote before is in the page cache and stays; a row
- * without its mark is written again. The file is called PATH.part until shard_finish has flushed it to the disk and
- * renamed it.
+ * Called by set, verify and the writer. The one idea: everything but the features is small, so it is read at opening
+ * and checked completely (shapes, types, ranges, pointers that must rise); afterwards a row of features is one
+ * pread. Rows that are not stored plainly (compressed, or in chunks that are not rows) are read through HDF5, which
+ * is slower.
  *
- * Rows are images x views: row i*V+v is view v of image i. Rows may come in any order. One thread at a time. Does
- * not compute features, and does not change a finished shard (see verify.h for rewriting). */
-#ifndef QF_SHARD_H
-#define QF_SHARD_H
+ * A Shard is read-only after shard_open: any number of threads may read rows. Layout: data/FORMAT.md. */
+#ifndef QF_SHARD_FILE_H
+#define QF_SHARD_FILE_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/dtype.h"
-#include "kernels/err.h"
+#include "data/format/h5.h"
+#include "data/shard_write.h"
 
-/* Who made the features. A set holds features of one encoder; all five must be equal over its shards. */
+/* Strings of a fixed width: item i is at text + i * stride, ended by a NUL. */
 typedef struct {
-    const char *name;               /* "eva_vit_g", "patches-64-16" */
-    const char *weights_sha256;     /* hex; "" when there are no weights */
-    const char *tap;                /* which output: "after the last block, before ln_vision" */
-    const char *preprocessing;      /* how pixels were made: "resize 224x224 bicubic; CLIP mean and std" */
-    bool ln_applied;                /* ln_vision is already in the features */
-} EncoderInfo;
+    char *text;
+    size_t stride;
+} TextColumn;
 
 typedef struct {
-    const char *image_id, *split, *source;         /* split: train, val, test, ...; source: where it came from */
-    int64_t ncaptions;
-    const char *const *captions;                   /* UTF-8, as annotated */
-} ShardItem;
+    char *path;
+    int fd;
+    H5File *h5;                    /* kept open only when rows must be read through HDF5 */
+    char *warning;                 /* one sentence for the user, or NULL */
 
-/* What cached word pieces were made with; they serve only readers that want exactly this. */
-typedef struct {
-    uint64_t vocab;                                /* wp_hash of the vocabulary */
-    int64_t max_tokens, max_words;
-    const char *prompt;
-} TokenKey;
+    EncoderInfo encoder;           /* strings owned */
+    DType dtype;
+    int64_t images, views, rows, P, E;
+    size_t row_bytes;
+    int64_t features_at, *row_at;  /* row i is at row_at[i], or at features_at + i * row_bytes; -1: through HDF5 */
 
-/* Word pieces of all captions, in the order of the items: caption m has ids[offset[m] .. offset[m+1]-1], 2 to
- * max_tokens. */
-typedef struct {
-    TokenKey key;
-    const uint64_t *offset;                        /* (captions + 1) */
-    const uint16_t *ids;
-} TokenCache;
+    float *scale;                  /* (rows) or NULL */
+    uint32_t *crc;                 /* (rows) or NULL */
+    uint8_t *written;              /* (rows) or NULL: all are */
+    int64_t scale_at, crc_at, written_at;      /* where these tables lie; -1 when they cannot be written in place */
+    TextColumn image_id, split, source;        /* source.text may be NULL */
 
-typedef struct {
-    EncoderInfo encoder;
-    DType dtype;                                   /* F16 BF16 F32 E4M3 I8 */
-    int64_t images, views, P, E;
-    bool scale;                                    /* a f32 a row: value = element * scale. I8 needs it */
-    const ShardItem *items;                        /* (images) */
-    const TokenCache *tokens;                      /* NULL: none */
-} ShardSpec;
+    int64_t captions;
+    uint64_t *first;               /* (images + 1) caption index; NULL when there are no captions */
+    uint64_t *offset;              /* (captions + 1) byte index */
+    char *bytes;
+    TokenKey key;                  /* prompt owned; NULL when there is no token cache */
+    uint64_t *token_offset;        /* (captions + 1) */
+    uint16_t *tokens;
+} Shard;
 
-typedef struct ShardWriter ShardWriter;
+/* Opens and checks. `unfinished`: rows without the mark "written" are allowed (the writer). Messages name file and
+ * place. */
+Status shard_open(Shard **s, const char *path, bool unfinished);
+void shard_close(Shard *s);                                /* accepts NULL */
 
-/* Creates PATH.part, or continues the one that a killed writer of the same spec left. ERR_USAGE: the spec is
- * impossible, or PATH.part holds another one, or another process is writing it; ERR_IO: the file cannot be made (a
- * full disk is noticed here, since all room is allocated first; nothing is left behind then); PATH existing already
- * is ERR_USAGE. */
-Status shard_create(ShardWriter **w, const char *path, const ShardSpec *spec);
+/* Row into dst (row_bytes). verify: compares its CRC, when the shard has them. ERR_IO, or ERR_FORMAT naming file and
+ * row. */
+Status shard_read(const Shard *s, int64_t row, bool verify, void *dst);
+static inline float shard_scale(const Shard *s, int64_t row) { return s->scale ? s->scale[row] : 1.0f; }
 
-bool shard_has(const ShardWriter *w, int64_t row);                    /* already written, by this run or one before */
-int64_t shard_missing(const ShardWriter *w);                          /* rows still to write */
+static inline const char *column_text(const TextColumn *c, int64_t i) { return c->text + (size_t)i * c->stride; }
 
-/* data: P*E elements of spec.dtype, little-endian; scale is used only if spec.scale. A row may be written again. */
-Status shard_write(ShardWriter *w, int64_t row, const void *data, float scale);
+int64_t shard_captions_of(const Shard *s, int64_t image);
+const char *shard_caption(const Shard *s, int64_t image, int64_t k, size_t *n);    /* not ended by a NUL */
 
-/* All rows must be there (ERR_USAGE otherwise). Flushes, marks the file complete, renames it to PATH. Frees w also
- * when it fails; PATH.part then stays. */
-Status shard_finish(ShardWriter *w);
-void shard_abandon(ShardWriter *w);                                   /* closes, keeps PATH.part; accepts NULL */
+/* OK when the two may stand in one set; ERR_FORMAT says how they differ. */
+Status shard_same_kind(const Shard *a, const Shard *b);
+/* NULL, or the name of the first field in which two encoders differ. */
+const char *encoder_difference(const EncoderInfo *a, const EncoderInfo *b);
+
+/* A CRC over everything but the features (whose CRCs are among it): tells two versions of a shard apart. */
+uint32_t shard_content(const Shard *s);
+
+/* How an element type is stored: the HDF5 kind, or H5K_OTHER for types that features cannot have. */
+H5Kind shard_kind(DType t);
 
 #endif

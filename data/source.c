@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 /* Takes over `path`, also when it fails. */
 static Status add(Source *s, char *path, const ManifestShard *listed, const char *manifest) {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "data/manifest.h"
-#include "data/shard_file.h"
+#include "data/shard.h"
 
 typedef struct {
     char *path;

@@ -8,9 +8,9 @@
 
 #include "data/features.h"
 #include "data/source.h"
-#include "data/strmap.h"
-#include "data/unicode.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/strmap.h"
+#include "kernels/base/unicode.h"
 
 typedef struct {
     VerifySay *say;

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "data/listener.h"
-#include "kernels/err.h"
+#include "kernels/base/err.h"
 
 typedef void VerifySay(void *ctx, const char *sentence);   /* one problem or warning, naming file and place */
 

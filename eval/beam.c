@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/mem.h"
-#include "kernels/rng.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/rng.h"
 
 static const double NOT_YET = -1e9;      /* start of all beams but one: they are copies until they differ */
 

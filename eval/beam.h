@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/err.h"
+#include "kernels/base/err.h"
 
 typedef enum { SEARCH_GREEDY, SEARCH_BEAM, SEARCH_SAMPLE } SearchMode;
 

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/json.h"
+#include "data/format/json.h"
 #include "eval/generate.h"
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
 
 void caption_search(SearchSpec *s, const Options *o, const Dims *d) {
     static const SearchMode modes[] = {SEARCH_BEAM, SEARCH_GREEDY, SEARCH_SAMPLE};         /* ORDER caption.mode */

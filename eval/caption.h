@@ -5,7 +5,7 @@
 #ifndef QF_CAPTION_SET_H
 #define QF_CAPTION_SET_H
 #include "eval/beam.h"
-#include "train/use.h"
+#include "eval/use.h"
 
 /* What caption.* asks for, with the model's start and end tokens. One beam is greedy search, as in transformers. */
 void caption_search(SearchSpec *s, const Options *o, const Dims *d);

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <strings.h>
 
-#include "data/csv.h"
-#include "data/strmap.h"
-#include "kernels/mem.h"
+#include "data/format/csv.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/strmap.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 

@@ -4,14 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/outfile.h"
+#include "data/format/outfile.h"
 #include "eval/caption.h"
 #include "eval/commands.h"
 #include "eval/evaluate.h"
 #include "eval/generate.h"
-#include "eval/score.h"
-#include "kernels/dist.h"
-#include "train/signals.h"
+#include "eval/metrics/score.h"
+#include "kernels/base/signals.h"
+#include "kernels/dist/dist.h"
 
 enum { SHOWN = 5 };                     /* captions on the terminal */
 

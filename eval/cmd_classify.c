@@ -8,7 +8,7 @@
 #include "eval/classify.h"
 #include "eval/commands.h"
 #include "eval/retrieval.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 enum { TOP = 5 };
 

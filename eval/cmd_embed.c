@@ -13,11 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/h5.h"
-#include "data/outfile.h"
+#include "data/format/h5.h"
+#include "data/format/outfile.h"
 #include "eval/commands.h"
 #include "eval/evaluate.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 static Status put_ids(H5File *f, const EvalSet *s) {
     size_t width = 1;

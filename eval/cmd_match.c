@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/annotations.h"
-#include "data/strmap.h"
+#include "data/make/annotations.h"
 #include "eval/commands.h"
 #include "eval/evaluate.h"
 #include "eval/rerank.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/strmap.h"
 
 typedef struct {
     Evaluation e;

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/outfile.h"
+#include "data/format/outfile.h"
 #include "eval/commands.h"
-#include "eval/report.h"
-#include "kernels/mem.h"
+#include "eval/report/report.h"
+#include "kernels/base/mem.h"
 
 /* out=FILE.html, out=FOLDER, or the run's own folder. */
 static Status page_path(const Report *r, char **page, char **json) {

@@ -7,8 +7,8 @@
 #include "eval/commands.h"
 #include "eval/evaluate.h"
 #include "eval/rerank.h"
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
 
 enum { SHOWN = 10 };                     /* places of a ranked list that are written */
 

@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/npy.h"
+#include "data/format/npy.h"
 #include "eval/commands.h"
 #include "eval/evaluate.h"
+#include "eval/metrics/score.h"
 #include "eval/retrieval.h"
-#include "eval/score.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 /* ---- captions ---------------------------------------------------------------------------------------------------- */
 

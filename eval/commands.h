@@ -1,8 +1,8 @@
 /* commands: what a word after `qformer` runs, as far as eval/ holds it (train/commands.h has the others). */
 #ifndef QF_EVAL_COMMANDS_H
 #define QF_EVAL_COMMANDS_H
-#include "kernels/err.h"
-#include "train/options.h"
+#include "configs/options.h"
+#include "kernels/base/err.h"
 
 Status cmd_retrieval(const Options *o);
 Status cmd_caption(const Options *o);

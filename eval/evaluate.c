@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/outfile.h"
-#include "kernels/dist.h"
-#include "kernels/mem.h"
-#include "train/signals.h"
+#include "data/format/outfile.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/signals.h"
+#include "kernels/dist/dist.h"
 
 /* Images, texts or pairs at a time: what fills the device, and of what only so many keys fit. */
 static int batch_of(const Use *u) {

@@ -2,10 +2,10 @@
  * computed by all ranks, and results that appear whole. */
 #ifndef QF_EVALUATE_H
 #define QF_EVALUATE_H
-#include "data/json.h"
-#include "train/recall.h"
-#include "train/status.h"
-#include "train/use.h"
+#include "data/format/json.h"
+#include "eval/recall.h"
+#include "eval/use.h"
+#include "kernels/base/status.h"
 
 typedef struct {
     Use use;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 static const Noise QUIET = {0};
 
@@ -136,14 +136,14 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
         features = g->device;
         scale = scale ? g->scales : NULL;
     }
-    model_image(&kv, t, g->p, features, g->spec.features, scale, n);
+    qformer_image(&kv, t, g->p, features, g->spec.features, scale, n);
     Tensor x = tape_new(t, w.NQ, d->C, g->b->elem), y = tape_new(t, w.NQ, d->C, g->b->elem);
-    model_embed(t, g->p, x, &w, QUIET);
+    qformer_embed(t, g->p, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
         size_t mark = arena_mark(&g->mem);
-        Tensor qkv = model_qkv(t, g->p, l, x);
+        Tensor qkv = qformer_qkv(t, g->p, l, x);
         keep(g, l, qkv, NULL);
-        if (l + 1 < d->L) model_layer(t, g->p, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
+        if (l + 1 < d->L) qformer_layer(t, g->p, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
         arena_reset(&g->mem, mark);
         Tensor done = x;
         x = y;
@@ -209,18 +209,18 @@ Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, c
     copy_slots(g, at, room_device(&g->room, from), room_device(&g->room, to), ncopies);
 
     Tensor x = tape_new(t, n, d->C, g->b->elem), y = tape_new(t, n, d->C, g->b->elem);
-    model_embed(t, g->p, x, &w, QUIET);
+    qformer_embed(t, g->p, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
         size_t mark = arena_mark(&g->mem);
-        Tensor qkv = model_qkv(t, g->p, l, x);
+        Tensor qkv = qformer_qkv(t, g->p, l, x);
         keep(g, l, qkv, room_device(&g->room, dst));
-        model_layer(t, g->p, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
+        qformer_layer(t, g->p, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
         arena_reset(&g->mem, mark);
         Tensor done = x;
         x = y;
         y = done;
     }
-    Tensor h = model_lm_transform(t, g->p, x), logits = tape_new(t, n, d->V, DT_F32);
+    Tensor h = qformer_lm_transform(t, g->p, x), logits = tape_new(t, n, d->V, DT_F32);
     op_linear(t, logits, h, params_get(g->p, P_WORD, -1), params_get(g->p, P_LM_BIAS, -1));
     t->b->download(g->logits, logits.data, (size_t)tensor_count(logits) * sizeof *g->logits);
     g->tokens += n;

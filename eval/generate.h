@@ -15,7 +15,7 @@
 #ifndef QF_GENERATE_H
 #define QF_GENERATE_H
 #include "eval/beam.h"
-#include "train/model.h"
+#include "kernels/model/qformer.h"
 
 typedef struct {
     SearchSpec search;

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
 
 static Status pairs_alloc(Pairs *p, int64_t NI, int64_t n) {
     *p = (Pairs){.NI = NI, .n = n};

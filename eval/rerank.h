@@ -6,8 +6,8 @@
  * afterwards all know all logits. Source: evaluation.md 3 (the reference computes the keys anew for every pair). */
 #ifndef QF_RERANK_H
 #define QF_RERANK_H
+#include "eval/evalset.h"
 #include "eval/retrieval.h"
-#include "train/evalset.h"
 
 typedef struct {
     int64_t NI, n;

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 float hit_score(const Hit *h, RankRule rule) {
     return rule == RANK_ITC ? h->itc : rule == RANK_ITM ? h->itm : h->itm + h->itc;

@@ -11,7 +11,7 @@
  * with its own candidates; figures are means over the folds. Does not compute features. */
 #ifndef QF_RETRIEVAL_H
 #define QF_RETRIEVAL_H
-#include "train/recall.h"
+#include "eval/recall.h"
 
 /* What candidates are ordered by: the cosine; the logit of a match; their sum, which is what the reference does. */
 typedef enum { RANK_ITC, RANK_ITM, RANK_SUM, RANK_RULES } RankRule;

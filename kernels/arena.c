@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 enum { ALIGN = 256 };
 

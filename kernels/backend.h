@@ -15,9 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/dtype.h"
-#include "kernels/err.h"
-#include "kernels/rng.h"
+#include "kernels/base/dtype.h"
+#include "kernels/base/err.h"
+#include "kernels/base/rng.h"
 
 /* C(m,n) = [add] C + op(A) op(B) + bias(n).   op(A) is (m,k): A is stored (m,k), or (k,m) when ta. op(B) is (k,n): B is
  * stored (k,n), or (n,k) when tb. A, B are of type ab (elem, or f32), C of type ct (elem, or f32), bias of type elem or

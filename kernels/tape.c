@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 Status tape_open(Tape *t, const Backend *b, Arena *step) {
     *t = (Tape){.b = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16};

@@ -1,4 +1,4 @@
-/* foreign: shards as somebody else's program would lay them out; made by HDF5 itself, not by data/h5.c. */
+/* foreign: shards as somebody else's program would lay them out; made by HDF5 itself, not by data/format/h5.c. */
 #ifndef QF_FOREIGN_H
 #define QF_FOREIGN_H
 #include <hdf5.h>

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 void gold_check(Case *c, const char *what, double error, double tolerance) {
     double e = isnan(error) ? INFINITY : fabs(error) / tolerance;

@@ -5,8 +5,8 @@
  * */
 #ifndef QF_GOLD_H
 #define QF_GOLD_H
-#include "data/json.h"
-#include "data/safetensors.h"
+#include "data/format/json.h"
+#include "data/format/safetensors.h"
 #include "train/trainer.h"
 
 typedef struct {

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/wordpiece.h"
+#include "data/text/wordpiece.h"
 #include "eval/generate.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 #include "tests/gold.h"
 
 typedef struct {

@@ -11,8 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/dist/dist.h"
+#include "kernels/base/mem.h"
 #include "tests/gold.h"
 #include "train/plan.h"
 

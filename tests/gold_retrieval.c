@@ -7,10 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/shard.h"
+#include "data/shard_write.h"
 #include "eval/evaluate.h"
 #include "eval/rerank.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 #include "tests/gold.h"
 
 typedef struct {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 #include "tests/gold.h"
 
 typedef struct { double loss, grad, feature, sim, weights; } Tolerance;

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "kernels/dist.h"
+#include "kernels/dist/dist.h"
 #include "tests/gold.h"
 
 static const struct { const char *kind; GoldFn *run; } kinds[] = {

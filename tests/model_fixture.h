@@ -8,9 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/shard.h"
-#include "train/evalset.h"
-#include "train/save.h"
+#include "data/shard_write.h"
+#include "eval/evalset.h"
+#include "checkpoints/params_io.h"
 
 enum { FIX_IMAGES = 6, FIX_TEXTS = 11, FIX_P = 5, FIX_E = 12, FIX_T = 16 };
 

@@ -25,9 +25,9 @@
 
 #include <cmocka.h>
 
-#include "data/json.h"
+#include "data/format/json.h"
 #include "data/set.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 /* TIMEOUT: of an operation, where a test waits for it to run out; PATIENCE: in all other runs, and with us. Seconds. */
 enum { TIMEOUT = 4, PATIENCE = 100, MOST_STEPS = 60 };

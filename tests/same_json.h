@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "data/json.h"
+#include "data/format/json.h"
 
 /* Two values of one shape: numbers within `limit`, all else equal. How fast it went, and what it took, is nobody's answer. */
 static void same_json(const Json *a, const Json *b, const char *at, double limit) {

@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/shard.h"
-#include "kernels/mem.h"
+#include "data/shard_write.h"
+#include "kernels/base/mem.h"
 
 enum { FIX_P = 5, FIX_E = 8, FIX_ELEMENTS = FIX_P * FIX_E, FIX_MOST = 64 };
 

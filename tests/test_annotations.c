@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/annotations.h"
+#include "data/make/annotations.h"
 
 static const char train_form[] =
     "[{\"image\": \"a/1.jpg\", \"caption\": \"one\", \"image_id\": \"x_1\"},\n"

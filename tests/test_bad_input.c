@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
-#include "data/safetensors.h"
+#include "data/format/safetensors.h"
 #include "tests/bad_input.h"
 #include "tests/program.h"
 

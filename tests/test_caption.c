@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/json.h"
+#include "data/format/json.h"
 #include "eval/caption.h"
 #include "eval/commands.h"
 #include "eval/generate.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 #include "tests/model_fixture.h"
 
 /* name and key=value words, the last NULL; model, vocabulary and data are given. What it prints goes nowhere. */

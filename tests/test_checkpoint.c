@@ -18,7 +18,7 @@
 
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/weights.h"
-#include "data/outfile.h"
+#include "data/format/outfile.h"
 
 static char dir[64], out[80];
 

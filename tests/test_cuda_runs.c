@@ -24,13 +24,13 @@ int qformer_main(int argc, char **argv);
 #include "qformer.c"
 #undef main
 
-#include "data/h5.h"
-#include "data/json.h"
+#include "data/format/h5.h"
+#include "data/format/json.h"
 #include "kernels/backend.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 #include "tests/bad_launch.h"
 #include "tests/same_json.h"
-#include "train/status.h"
+#include "kernels/base/status.h"
 
 /* ---- running commands -------------------------------------------------------------------------------------------- */
 

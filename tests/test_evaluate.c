@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/h5.h"
-#include "data/json.h"
+#include "data/format/h5.h"
+#include "data/format/json.h"
 #include "eval/classify.h"
 #include "eval/commands.h"
 #include "eval/retrieval.h"

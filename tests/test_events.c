@@ -15,11 +15,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/json.h"
+#include "data/format/json.h"
 #include "train/events.h"
 #include "train/log.h"
-#include "train/signals.h"
-#include "train/status.h"
+#include "kernels/base/signals.h"
+#include "kernels/base/status.h"
 
 static char dir[64];
 

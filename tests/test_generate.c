@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/json.h"
-#include "data/safetensors.h"
+#include "data/format/json.h"
+#include "data/format/safetensors.h"
 #include "eval/generate.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 enum { IMAGES = 7, LONGEST = 14 };
 
@@ -131,9 +131,9 @@ static void whole_logits(Whole *w, const Model *m, int image, const int32_t *tok
     }
     assert_int_equal(wave_build(&wave, &w->room, &m->d, seg, 2 * rows, 1), OK);
     room_upload(&w->room);
-    model_image(&kv, t, &m->p, m->features + (int64_t)image * m->d.P * m->d.E, DT_F32, NULL, 1);
-    Tensor x = model_forward(t, &m->p, &wave, &kv, (Noise){0});
-    Tensor h = model_lm_transform(t, &m->p, tensor_rows(x, wave.NQ, wave.NT)), y = tape_new(t, wave.NT, m->d.V, DT_F32);
+    qformer_image(&kv, t, &m->p, m->features + (int64_t)image * m->d.P * m->d.E, DT_F32, NULL, 1);
+    Tensor x = qformer_forward(t, &m->p, &wave, &kv, (Noise){0});
+    Tensor h = qformer_lm_transform(t, &m->p, tensor_rows(x, wave.NQ, wave.NT)), y = tape_new(t, wave.NT, m->d.V, DT_F32);
     op_linear(t, y, h, params_get(&m->p, P_WORD, -1), params_get(&m->p, P_LM_BIAS, -1));
     assert_int_equal(tape_status(t), OK);
     for (int32_t r = 0; r < rows; r++)

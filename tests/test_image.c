@@ -11,11 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/image.h"
-#include "data/json.h"
-#include "data/patches.h"
-#include "data/resize.h"
-#include "data/safetensors.h"
+#include "data/format/image.h"
+#include "data/format/json.h"
+#include "data/make/patches.h"
+#include "data/format/resize.h"
+#include "data/format/safetensors.h"
 
 static void find_text(char *out, size_t n, const char *name, const char *what) {
     snprintf(out, n, "%s/%s", name, what);

@@ -13,12 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/extract.h"
-#include "data/image.h"
-#include "data/import.h"
-#include "data/npy.h"
-#include "data/safetensors.h"
-#include "data/shard_file.h"
+#include "data/make/extract.h"
+#include "data/format/image.h"
+#include "data/make/import.h"
+#include "data/format/npy.h"
+#include "data/format/safetensors.h"
+#include "data/shard.h"
 
 enum { N = 6, P = 2, E = 3, ROW = P * E };
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/json.h"
+#include "data/format/json.h"
 
 static Json *parse(const char *text) {
     Json *j = NULL;

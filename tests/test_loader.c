@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "data/caption.h"
+#include "data/text/caption.h"
 #include "data/loader.h"
 #include "data/manifest.h"
 #include "data/repack.h"

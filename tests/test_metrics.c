@@ -14,10 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/json.h"
-#include "eval/metrics.h"
-#include "eval/score.h"
-#include "kernels/mem.h"
+#include "data/format/json.h"
+#include "eval/metrics/metrics.h"
+#include "eval/metrics/score.h"
+#include "kernels/base/mem.h"
 
 static void close_to(double got, double want, double tolerance, const char *what) {
     double e = fabs(got - want) / fmax(fabs(want), 1e-12);

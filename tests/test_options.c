@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "train/options.h"
-#include "train/options_table.h"
+#include "configs/options.h"
+#include "configs/options_table.h"
 
 static char dir[] = "/tmp/qformer-options-XXXXXX";
 

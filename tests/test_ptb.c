@@ -12,11 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/json.h"
-#include "data/splitmix.h"
-#include "data/unicode.h"
-#include "eval/dfa.h"
-#include "eval/ptb.h"
+#include "data/format/json.h"
+#include "kernels/base/splitmix.h"
+#include "kernels/base/unicode.h"
+#include "eval/metrics/dfa.h"
+#include "eval/metrics/ptb.h"
 
 static Ptb *ptb;
 

@@ -17,11 +17,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/image.h"
-#include "data/shard.h"
+#include "data/format/image.h"
+#include "data/shard_write.h"
 #include "eval/commands.h"
-#include "eval/report.h"
-#include "kernels/rng.h"
+#include "eval/report/report.h"
+#include "kernels/base/rng.h"
 #include "train/commands.h"
 
 /* ---- a folder ---------------------------------------------------------------------------------------------------- */

@@ -12,11 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "eval/gallery.h"
-#include "eval/html.h"
-#include "eval/overlay.h"
-#include "eval/runlog.h"
-#include "eval/svg.h"
+#include "eval/report/gallery.h"
+#include "eval/report/html.h"
+#include "eval/report/overlay.h"
+#include "eval/report/runlog.h"
+#include "eval/report/svg.h"
 #include "train/trainer.h"
 
 static void must(Status st) {

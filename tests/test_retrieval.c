@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/splitmix.h"
+#include "kernels/base/splitmix.h"
 #include "eval/rerank.h"
 #include "tests/model_fixture.h"
 

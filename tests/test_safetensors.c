@@ -14,9 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/outfile.h"
-#include "data/safetensors.h"
-#include "kernels/mem.h"
+#include "data/format/outfile.h"
+#include "data/format/safetensors.h"
+#include "kernels/base/mem.h"
 
 static char dir[64];
 

@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "data/crc32c.h"
-#include "data/shard_file.h"
+#include "data/format/crc32c.h"
+#include "data/shard.h"
 #include "tests/foreign.h"
 
 static void assert_message(const char *part) {

@@ -12,12 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/annotations.h"
-#include "data/image.h"
-#include "data/patches.h"
-#include "data/shard_file.h"
-#include "data/splitmix.h"
-#include "data/synth.h"
+#include "data/make/annotations.h"
+#include "data/format/image.h"
+#include "data/make/patches.h"
+#include "data/shard.h"
+#include "kernels/base/splitmix.h"
+#include "data/make/synth.h"
 
 /* The first outputs of splitmix64 from state 0, as published with xoshiro (prng.di.unimi.it). */
 static void generator(void **state) {

@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "kernels/mem.h"
-#include "train/encode.h"
+#include "kernels/base/mem.h"
+#include "eval/encode.h"
 #include "train/trainer.h"
 
 static const Dims DIMS = {.L = 3, .C = 40, .H = 2, .F = 72, .Q = 5, .E = 28, .P = 9, .Z = 20, .V = 90, .N = 16, .X = 2,

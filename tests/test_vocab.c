@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/vocab.h"
-#include "data/wordpiece.h"
+#include "data/text/vocab.h"
+#include "data/text/wordpiece.h"
 
 static void add(VocabTrainer *t, const char *caption) {
     if (vocab_add(t, caption, strlen(caption)) != OK) fail_msg("%s", err_message());

@@ -14,8 +14,8 @@
 #include "checkpoints/export.h"
 #include "checkpoints/names.h"
 #include "checkpoints/weights.h"
-#include "data/json.h"
-#include "kernels/mem.h"
+#include "data/format/json.h"
+#include "kernels/base/mem.h"
 
 static char dir[64];
 

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/caption.h"
-#include "data/json.h"
-#include "data/wordpiece.h"
+#include "data/text/caption.h"
+#include "data/format/json.h"
+#include "data/text/wordpiece.h"
 
 #define LONE "tests/golden/tokenizer/"
 #define SHARED "../shared/golden/tokenizer/"

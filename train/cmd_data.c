@@ -6,17 +6,17 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "data/caption.h"
-#include "data/extract.h"
-#include "data/import.h"
-#include "data/outfile.h"
+#include "data/format/outfile.h"
+#include "data/make/extract.h"
+#include "data/make/import.h"
+#include "data/make/synth.h"
 #include "data/set.h"
-#include "data/synth.h"
-#include "data/vocab.h"
-#include "kernels/mem.h"
+#include "data/text/caption.h"
+#include "data/text/vocab.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/signals.h"
+#include "kernels/base/status.h"
 #include "train/commands.h"
-#include "train/signals.h"
-#include "train/status.h"
 
 /* ---- the list of annotation files -------------------------------------------------------------------------------- */
 

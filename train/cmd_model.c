@@ -7,12 +7,13 @@
 #include <sys/stat.h>
 
 #include "checkpoints/export.h"
+#include "checkpoints/params_io.h"
 #include "data/set.h"
-#include "kernels/mem.h"
+#include "eval/setup.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 #include "train/commands.h"
-#include "train/save.h"
-#include "train/setup.h"
-#include "train/status.h"
+#include "train/recipe.h"
 
 static void warn(void *ctx, const char *sentence) {
     (void)ctx;
@@ -22,7 +23,7 @@ static void warn(void *ctx, const char *sentence) {
 /* ---- init -------------------------------------------------------------------------------------------------------- */
 
 static Status fill(Params *p, const Options *o) {
-    Status st = params_init(p, (uint64_t)opt_int(o, "seed"), setup_init_std(o, &p->d));
+    Status st = params_init(p, (uint64_t)opt_int(o, "seed"), recipe_init_std(o, &p->d));
     const char *from = opt_str(o, "in");
     if (st != OK || !*from) return st;
     WeightSource *ws = NULL;

@@ -5,10 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "eval/setup.h"
+#include "kernels/base/status.h"
 #include "train/commands.h"
 #include "train/plan.h"
-#include "train/setup.h"
-#include "train/status.h"
+#include "train/recipe.h"
 
 typedef struct {
     const Options *o;
@@ -43,8 +44,8 @@ static Status open_sizes(Sizes *s, const Options *o) {
     wp_close(wp);
     if (st != OK) return st;
     s->spec = (TrainerSpec){.d = s->d, .features = DT_F16};
-    setup_step(&s->spec.step, o);
-    setup_params(&s->spec.params, o);
+    recipe_step(&s->spec.step, o);
+    recipe_params(&s->spec.params, o);
     if (s->spec.step.B < 2 || s->spec.step.B % s->spec.step.micro)
         return err_set(ERR_USAGE,
                        "train.batch=%lld in optim.accum=%d pieces is no plan: at least 2 pairs, and a multiple",

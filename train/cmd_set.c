@@ -3,9 +3,9 @@
 
 #include "data/repack.h"
 #include "data/verify.h"
+#include "kernels/base/signals.h"
+#include "kernels/base/status.h"
 #include "train/commands.h"
-#include "train/signals.h"
-#include "train/status.h"
 
 enum { MOST_SENTENCES = 50 };
 

@@ -3,12 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/dist.h"
+#include "eval/use.h"
+#include "kernels/base/signals.h"
+#include "kernels/base/status.h"
+#include "kernels/dist/dist.h"
 #include "train/commands.h"
 #include "train/run.h"
-#include "train/signals.h"
-#include "train/status.h"
-#include "train/use.h"
 
 Status cmd_pretrain(const Options *o) {
     Run r;

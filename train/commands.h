@@ -4,8 +4,8 @@
  * A command reads its options, speaks on stdout, and returns a status; qformer.c turns it into the exit code. */
 #ifndef QF_TRAIN_COMMANDS_H
 #define QF_TRAIN_COMMANDS_H
-#include "kernels/err.h"
-#include "train/options.h"
+#include "configs/options.h"
+#include "kernels/base/err.h"
 
 Status cmd_init(const Options *o);         /* cmd_model.c */
 Status cmd_inspect(const Options *o);

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
 
 #define TAKE(count, type) ((type *)arena_push(run, (size_t)(count), sizeof(type)))
 

@@ -7,7 +7,7 @@
 #ifndef QF_CONTRAST_H
 #define QF_CONTRAST_H
 #include "kernels/arena.h"
-#include "train/dims.h"
+#include "kernels/model/dims.h"
 
 typedef struct {
     bool full; /* itc_gradient: full keeps the gradient through the gathered side, anchor cuts it */

@@ -1,6 +1,6 @@
-/* doctor: see doctor.h. `qformer doctor` prints one page: build, processor, memory, disk, devices, measured speed, and
+/* doctor: `qformer doctor` prints one page: build, processor, memory, disk, devices, measured speed, and
  * what to do about what it found. It changes nothing; what cannot be asked is said to be unknown. */
-#include "train/doctor.h"
+#include "kernels/base/version.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -11,64 +11,10 @@
 #include <unistd.h>
 
 #include "kernels/backend.h"
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/status.h"
+#include "kernels/dist/dist.h"
 #include "train/commands.h"
-#include "train/status.h"
-
-#ifndef QFORMER_VERSION
-#define QFORMER_VERSION "unknown"
-#endif
-
-#ifdef HAVE_DNNL
-enum { WITH_DNNL = 1 };
-#else
-enum { WITH_DNNL = 0 };
-#endif
-#ifdef HAVE_CBLAS
-enum { WITH_CBLAS = 1 };
-#else
-enum { WITH_CBLAS = 0 };
-#endif
-#ifdef HAVE_MPI
-enum { WITH_MPI = 1 };
-#else
-enum { WITH_MPI = 0 };
-#endif
-#ifdef HAVE_CUDA
-enum { WITH_CUDA = 1 };
-#else
-enum { WITH_CUDA = 0 };
-#endif
-
-/* The parts a build can be without, and what to install for each. */
-static const struct { const char *name; bool in; const char *what, *package; } parts[] = {
-    { "oneDNN", WITH_DNNL, "fast matrix products on the CPU", "libdnnl-dev" },
-    { "CBLAS", WITH_CBLAS, "matrix products where there is no oneDNN", "libopenblas-dev" },
-    { "MPI", WITH_MPI, "several processes", "libopenmpi-dev openmpi-bin" },
-    { "CUDA", WITH_CUDA, "GPUs", "the CUDA toolkit (nvcc)" },
-};
-
-enum { PARTS = sizeof parts / sizeof parts[0] };
-
-const char *version_string(void) { return QFORMER_VERSION; }
-
-void print_version(FILE *f) {
-    fprintf(f, "qformer %s\ncompiled by %s\nwith HDF5, libyaml, jansson, utf8proc, libjpeg, libpng", QFORMER_VERSION,
-#ifdef __clang__
-            "clang " __clang_version__
-#else
-            "gcc " __VERSION__
-#endif
-    );
-    for (int i = 0; i < PARTS; i++)
-        if (parts[i].in) fprintf(f, ", %s", parts[i].name);
-    fputs("\nwithout", f);
-    const char *comma = "";
-    for (int i = 0; i < PARTS; i++)
-        if (!parts[i].in) { fprintf(f, "%s %s", comma, parts[i].name); comma = ","; }
-    fputs(comma[0] ? "\n" : " nothing\n", f);
-}
 
 /* ---- asking the machine ------------------------------------------------------------------------------------------ */
 
@@ -200,16 +146,16 @@ static void print_gpu(void) {
 
 static void print_advice(void) {
     bool any = false;
-    for (int i = 0; i < PARTS; i++) {
-        if (parts[i].in || (i == 1 && WITH_DNNL)) continue;
-        printf("%s %s: install %s, then 'make clean all'\n", any ? "            " : "could have  ", parts[i].what,
-               parts[i].package);
+    for (int i = 0; i < build_part_count; i++) {
+        if (build_parts[i].in || (i == 1 && build_parts[0].in)) continue;
+        printf("%s %s: install %s, then 'make clean all'\n", any ? "            " : "could have  ", build_parts[i].what,
+               build_parts[i].package);
         any = true;
     }
 }
 
 Status cmd_doctor(const Options *o) {
-    print_version(stdout);
+    version_print(stdout);
     printf("MPI          %s\n\n", dist_version());
     print_cpu();
     print_memory();

@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "data/crc32c.h"
-#include "kernels/mem.h"
+#include "data/format/crc32c.h"
+#include "kernels/base/mem.h"
 
 struct Events {
     FILE *f;

@@ -13,7 +13,7 @@
 #define QF_EVENTS_H
 #include <stdint.h>
 
-#include "kernels/err.h"
+#include "kernels/base/err.h"
 
 typedef struct Events Events;
 

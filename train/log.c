@@ -11,11 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "data/json.h"
-#include "data/outfile.h"
-#include "kernels/mem.h"
+#include "data/format/json.h"
+#include "data/format/outfile.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 #include "train/events.h"
-#include "train/status.h"
 
 typedef enum { MEAN, LAST } How;
 

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 static const int32_t *text_of(const Step *s, int64_t g) { return s->ids + g * s->p->d.T; }
 
@@ -123,12 +123,12 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
 
     const float *scale;
     const void *features = features_up(s, batch, first, n, !all, &scale);
-    model_image(&c->kv, t, s->p, features, batch->dt, scale, (int)n);
-    c->x = model_forward(t, s->p, &c->wave, &c->kv, noise);
+    qformer_image(&c->kv, t, s->p, features, batch->dt, scale, (int)n);
+    c->x = qformer_forward(t, s->p, &c->wave, &c->kv, noise);
     Tensor text = tensor_rows(c->x, c->wave.NQ, c->wave.NT), first_rows = tape_new(t, n, d->C, s->b->elem);
     op_gather(t, first_rows, text, room_device(&s->room, cls));
-    c->I = model_features(t, s->p, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
-    c->T = model_features(t, s->p, first_rows, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
+    c->I = qformer_features(t, s->p, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
+    c->T = qformer_features(t, s->p, first_rows, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
     return tape_status(t);
 }
 
@@ -136,7 +136,7 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
 
 static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
     Tape *t = &s->tape;
-    Tensor logits = model_itm(t, s->p, rows);
+    Tensor logits = qformer_itm(t, s->p, rows);
     float *loss = tape_push(t, logits.rows, sizeof *loss);
     int32_t *target = room_take(&s->room, (size_t)logits.rows, sizeof *target);
     for (int64_t i = 0; i < logits.rows; i++) target[i] = label;
@@ -181,7 +181,7 @@ static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
                                  "(lower train.accum, or raise train.batch)", (long long)s->itm_cap);
     else if (n > 0 && (st = wave_build(w, &s->room, &s->p->d, seg, n, (int)c->n)) == OK) {
         room_upload(&s->room);
-        Tensor x = model_forward(&s->tape, s->p, w, &c->kv, noise);
+        Tensor x = qformer_forward(&s->tape, s->p, w, &c->kv, noise);
         matching_loss(s, tensor_rows(x, 0, w->NQ), 0, scale);
     }
     free(seg);
@@ -202,7 +202,7 @@ void piece_generation(Piece *c, Step *s, float scale, double tokens) {
     if (c->itg0 < 0 || !c->nlm) return;
     Tensor rows = tape_new(t, c->nlm, s->p->d.C, s->b->elem);
     op_gather(t, rows, tensor_rows(c->x, c->wave.NQ, c->wave.NT), c->lm_rows);
-    Tensor h = model_lm_transform(t, s->p, rows);
+    Tensor h = qformer_lm_transform(t, s->p, rows);
     float *loss = tape_push(t, c->nlm, sizeof *loss);
     op_lm_loss(t, loss, NULL, h, params_get(s->p, P_WORD, -1), params_get(s->p, P_LM_BIAS, -1), c->lm_target,
                s->spec.smoothing, (float)(scale * s->spec.itg / tokens));

@@ -1,7 +1,7 @@
 /* optim: learning rate, gradient norm, AdamW over the parameter table's ranges (training.md 1 to 3). */
 #ifndef QF_OPTIM_H
 #define QF_OPTIM_H
-#include "train/params.h"
+#include "kernels/model/params.h"
 
 /*   id           name          */
 #define SCHEDULE_LIST(X)        \

@@ -6,7 +6,7 @@
  * operation that grows with log2 W. */
 #ifndef QF_PLAN_H
 #define QF_PLAN_H
-#include "train/dims.h"
+#include "kernels/model/dims.h"
 
 /* Bytes that one rank receives in a step (and sends). G = B W pairs. */
 typedef struct {

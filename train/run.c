@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/dist.h"
-#include "train/signals.h"
-#include "train/status.h"
+#include "kernels/base/signals.h"
+#include "kernels/base/status.h"
+#include "kernels/dist/dist.h"
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
@@ -110,10 +110,10 @@ static Status open_sizes(Run *r) {
     if (opt_int(o, "train.steps_per_epoch")) r->steps_per_epoch = opt_int(o, "train.steps_per_epoch");
     r->steps = opt_int(o, "train.steps") ? opt_int(o, "train.steps") : opt_int(o, "train.epochs") * r->steps_per_epoch;
     r->spec = (TrainerSpec){.d = r->d, .tokens = r->d.T, .features = set_dtype(r->train)};
-    setup_step(&r->spec.step, o);
-    setup_params(&r->spec.params, o);
-    setup_adam(&r->adam, o);
-    setup_schedule(&r->schedule, o, r->steps, r->steps_per_epoch);
+    recipe_step(&r->spec.step, o);
+    recipe_params(&r->spec.params, o);
+    recipe_adam(&r->adam, o);
+    recipe_schedule(&r->schedule, o, r->steps, r->steps_per_epoch);
     if (r->spec.step.B % r->spec.step.micro)
         return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.step.micro,
                        (long long)r->spec.step.B);

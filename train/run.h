@@ -9,10 +9,11 @@
 #ifndef QF_RUN_H
 #define QF_RUN_H
 #include "data/loader.h"
-#include "train/evalset.h"
+#include "eval/evalset.h"
+#include "eval/recall.h"
+#include "eval/setup.h"
 #include "train/log.h"
-#include "train/recall.h"
-#include "train/setup.h"
+#include "train/recipe.h"
 
 typedef struct {
     const Options *o;

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
 #include "train/losses.h"
 
 Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, const StepSpec *spec) {
@@ -132,7 +132,7 @@ static void sum_range(Step *s, int64_t at, int64_t end) {
 /* The walk back has passed a layer, from the last to the first, and then what is in front of them. */
 static void gradients_passed(void *ctx, int place) {
     Step *s = ctx;
-    DistPart r = place == MODEL_EMBEDDED ? (DistPart){0, s->summed_lo} : params_layer(s->p, place);
+    DistPart r = place == QFORMER_EMBEDDED ? (DistPart){0, s->summed_lo} : params_layer(s->p, place);
     if (s->summed_hi == 0) s->summed_lo = s->summed_hi = r.at + r.n;
     sum_range(s, r.at, s->summed_lo);
     s->summed_lo = r.at;

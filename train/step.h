@@ -17,8 +17,8 @@
  */
 #ifndef QF_STEP_H
 #define QF_STEP_H
+#include "kernels/model/qformer.h"
 #include "train/contrast.h"
-#include "train/model.h"
 
 typedef struct {
     int64_t B;                          /* pairs on this rank */

@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/dist.h"
+#include "kernels/base/status.h"
+#include "kernels/dist/dist.h"
 #include "train/run.h"
-#include "train/status.h"
 
 enum { LOSS_BATCHES = 4 };               /* at most: the loss is a mean, recall is what decides */
 

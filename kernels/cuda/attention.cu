@@ -14,8 +14,8 @@
  * waits in the workspace between the two backward kernels. Head sizes above 256 repeat the scores for every 256
  * channels. Limited by L1: a lane reads a row of K (or Q), and the warp reads it again with its lanes side by side. 56
  * to 80 registers: 24 to 36 warps an SM. */
-#include "kernels/cuda/device.cuh"
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/device.cuh"
 
 enum { WARPS = 4, WIDE = 8 }; /* channels a lane and pass: 32 WIDE = 256 */
 

@@ -22,8 +22,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/mem.h"
 #include "kernels/cuda/cuda.h"
-#include "kernels/mem.h"
 
 #define LT_LIST(X)                                                                                                     \
     X(cublasLtCreate) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy)                                         \

@@ -12,7 +12,7 @@
 #include <time.h>
 
 #include "eval/generate.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 static const struct { const char *name; Dims d; } sizes[] = {
     {"full",

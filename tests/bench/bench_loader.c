@@ -20,7 +20,7 @@
 
 #include "data/loader.h"
 #include "data/order.h"
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 
 enum { P = 257, E = 1408, ROW = P * E * 2, TURNS = 9, QUEUE = 4 };
 

@@ -12,11 +12,11 @@
 #include <string.h>
 #include <time.h>
 
-#include "data/json.h"
-#include "data/splitmix.h"
-#include "eval/metrics.h"
-#include "eval/ptb.h"
-#include "kernels/mem.h"
+#include "data/format/json.h"
+#include "kernels/base/splitmix.h"
+#include "eval/metrics/metrics.h"
+#include "eval/metrics/ptb.h"
+#include "kernels/base/mem.h"
 
 enum { WORDS = 12000, TOPIC = 10, LONGEST = 32, WORD_BYTES = 24 };
 static const double LIMIT = 2.2;   /* seconds */

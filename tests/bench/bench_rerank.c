@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/mem.h"
-#include "train/encode.h"
+#include "kernels/base/mem.h"
+#include "eval/encode.h"
 #include "train/run.h"
-#include "train/status.h"
+#include "kernels/base/status.h"
 
 enum { BATCH = 32, PADDED = 35 };
 

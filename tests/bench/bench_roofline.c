@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/mem.h"
+#include "kernels/base/mem.h"
 #include "tests/bench/promise.h"
 #include "train/optim.h"
 #include "train/step.h"

@@ -14,8 +14,8 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "kernels/dist.h"
-#include "kernels/mem.h"
+#include "kernels/dist/dist.h"
+#include "kernels/base/mem.h"
 #include "train/run.h"
 
 static const struct { const char *name; Dims d; int tokens, B; } sizes[] = {

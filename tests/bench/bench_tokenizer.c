@@ -10,10 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "data/caption.h"
-#include "data/json.h"
-#include "data/wordpiece.h"
-#include "kernels/mem.h"
+#include "data/text/caption.h"
+#include "data/format/json.h"
+#include "data/text/wordpiece.h"
+#include "kernels/base/mem.h"
 
 enum { MOST = 10000 };
 static const double seconds_each = 1.0;

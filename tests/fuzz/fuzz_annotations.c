@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "data/annotations.h"
+#include "data/make/annotations.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/score.h"
+#include "eval/metrics/score.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -2,8 +2,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "data/image.h"
-#include "data/resize.h"
+#include "data/format/image.h"
+#include "data/format/resize.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/ptb.h"
+#include "eval/metrics/ptb.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,5 +1,5 @@
 /* fuzz_runlog: a log of a run that anything may have happened to. */
-#include "eval/runlog.h"
+#include "eval/report/runlog.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     RunLog l;

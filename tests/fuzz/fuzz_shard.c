@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/shard_file.h"
+#include "data/shard.h"
 #include "tests/set_fixture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

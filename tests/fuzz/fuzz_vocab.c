@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/vocab.h"
-#include "data/wordpiece.h"
+#include "data/text/vocab.h"
+#include "data/text/wordpiece.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/caption.h"
-#include "data/wordpiece.h"
+#include "data/text/caption.h"
+#include "data/text/wordpiece.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,0 +1,246 @@
+/* save: see save.h. */
+#include "checkpoints/params_io.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
+
+/* The table as safetensors entries, names with a prefix; the strings live in one block behind the entries. */
+static StTensor *list_tensors(const Params *p, const char *const *prefixes, int nprefixes, size_t *count) {
+    enum { NAME = 128 };
+    size_t n = (size_t)p->n * (size_t)nprefixes;
+    StTensor *t = mem_new(n, sizeof *t + NAME);
+    if (!t) return NULL;
+    char *names = (char *)(t + n);
+    for (size_t i = 0; i < n; i++) {
+        const ParamTensor *q = &p->tensor[i % (size_t)p->n];
+        char *name = names + i * NAME;
+        snprintf(name, NAME, "%s%s", prefixes[i / (size_t)p->n], q->name);
+        t[i] = (StTensor){.name = name, .dtype = DT_F32, .ndim = q->ndim, .nbytes = (size_t)q->n * sizeof(float)};
+        for (int k = 0; k < q->ndim; k++) t[i].shape[k] = q->shape[k];
+        if (q->kind == P_QUERY) {                            /* published as (1, Q, C) */
+            t[i].ndim = 3;
+            t[i].shape[0] = 1, t[i].shape[1] = q->shape[0], t[i].shape[2] = q->shape[1];
+        }
+    }
+    *count = n;
+    return t;
+}
+
+/* A name with its prefix, back to the flat array and the row of the table. */
+static const ParamTensor *resolve(const Params *p, const char *part, const char *name, float **flat) {
+    *flat = strcmp(part, "ema") == 0 ? p->ema : p->w;
+    if (strncmp(name, "exp_avg.", 8) == 0) *flat = p->m, name += 8;
+    else if (strncmp(name, "exp_avg_sq.", 11) == 0) *flat = p->v, name += 11;
+    return params_find(p, name);
+}
+
+/* whole: m, v and ema of all ranks on the host, when they are sharded. */
+typedef struct { const Params *p; CkptWarn *warn; void *ctx; float *whole[3]; } SaveContext;
+
+static Status fetch(void *ctx, const CkptPart *part, const StTensor *t, void *dst) {
+    const SaveContext *c = ctx;
+    const Params *p = c->p;
+    float *flat;
+    const ParamTensor *q = resolve(p, part->name, t->name, &flat);
+    BUG_ON(!q, "save: no tensor %s", t->name);
+    float *const state[] = {p->m, p->v, p->ema};
+    for (int i = 0; i < 3; i++)
+        if (c->whole[i] && flat == state[i]) {
+            memcpy(dst, c->whole[i] + q->at, (size_t)q->n * sizeof(float));
+            return OK;
+        }
+    params_read(p, q, flat, dst);
+    return p->b->status();
+}
+
+static void hand_on(void *ctx, const char *sentence) {
+    const SaveContext *c = ctx;
+    if (c->warn) c->warn(c->ctx, sentence);
+}
+
+static Status gather_state(SaveContext *c) {
+    const Params *p = c->p;
+    float *const state[] = {p->m, p->v, p->ema};
+    Status st = OK;
+    for (int i = 0; i < 3 && st == OK; i++) {
+        if (!state[i]) continue;
+        c->whole[i] = mem_new((size_t)p->total, sizeof(float));
+        st = c->whole[i] ? OK : ERR_MEMORY;
+        if (st == OK) p->b->download(c->whole[i] + p->own.at, state[i], (size_t)p->own.n * sizeof(float));
+        dist_name("the gather of the optimizer's state");
+        if (st == OK) st = dist_gather_parts(c->whole[i], p->total, false);
+    }
+    return st;
+}
+
+static Status write_run(const Params *p, const SaveSpec *s, SaveContext *ctx) {
+    static const char *const plain[] = {""}, *const moments[] = {"exp_avg.", "exp_avg_sq."};
+    CkptPart parts[3] = {{.name = "model"}, {.name = "optimizer"}, {.name = "ema"}};
+    StTensor *model = list_tensors(p, plain, 1, &parts[0].n), *optimizer = list_tensors(p, moments, 2, &parts[1].n);
+    parts[0].tensors = parts[2].tensors = model;
+    parts[2].n = parts[0].n;
+    parts[1].tensors = optimizer;
+    Status st = model && optimizer ? OK : ERR_MEMORY;
+    if (st == OK)
+        st = ckpt_save(&(CkptSpec){.out = s->out, .step = s->step, .parts = parts, .nparts = p->ema ? 3 : 2,
+                                   .run = s->run, .keep = s->keep, .best = s->best, .fetch = fetch, .warn = hand_on,
+                                   .ctx = ctx});
+    free(model);
+    free(optimizer);
+    return st;
+}
+
+Status save_run(const Params *p, const SaveSpec *s) {
+    SaveContext ctx = {p, s->warn, s->ctx, {NULL}};
+    Status st = p->sharded ? gather_state(&ctx) : OK;
+    if (st == OK && dist_rank() == 0) st = write_run(p, s, &ctx);
+    for (int i = 0; i < 3; i++) free(ctx.whole[i]);
+    return st;
+}
+
+Status save_weights(const Params *p, const float *flat, const char *path) {
+    static const char *const plain[] = {""};
+    size_t n = 0;
+    StTensor *t = list_tensors(p, plain, 1, &n);
+    StWriter *w = NULL;
+    Status st = t ? st_create(&w, path, t, n, NULL, 0) : ERR_MEMORY;
+    for (size_t i = 0; st == OK && i < n; i++) {
+        float *x = mem_new((size_t)p->tensor[i].n, sizeof *x);
+        st = x ? OK : ERR_MEMORY;
+        if (x) params_read(p, &p->tensor[i], flat, x);
+        if (st == OK) st = p->b->status();
+        if (st == OK) st = st_put(w, x, t[i].nbytes);
+        free(x);
+    }
+    if (st == OK) st = st_commit(w);
+    else st_abandon(w);
+    free(t);
+    return st;
+}
+
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
+
+static Status find_part(const StTensor **t, const ParamTensor *q, const Ckpt *c, const char *part, const char *prefix) {
+    const StFile *f = ckpt_part(c, part);
+    char name[160], shape[ST_SHAPE_TEXT];
+    if (!f) return err_set(ERR_FORMAT, "%s: there is no %s.safetensors in it", ckpt_dir(c), part);
+    snprintf(name, sizeof name, "%s%s", prefix, q->name);
+    *t = st_find(f, name);
+    if (!*t) return err_set(ERR_FORMAT, "%s: %s.safetensors has no tensor %s", ckpt_dir(c), part, name);
+    if ((*t)->dtype == DT_F32 && st_elements(*t) == q->n) return OK;
+    return err_set(ERR_FORMAT, "%s: %s is %s %s, the model wants %lld f32 numbers", ckpt_dir(c), name,
+                   dtype_name((*t)->dtype), st_shape_text(*t, shape, sizeof shape), (long long)q->n);
+}
+
+/* Weights are everywhere; of the optimizer's state only the own part. */
+static void take(Params *p, const ParamTensor *q, float *flat, const float *x) {
+    DistPart all = {0, p->total}, here = flat == p->w ? all : p->own;
+    int64_t lo = q->at > here.at ? q->at : here.at,
+            hi = q->at + q->n < here.at + here.n ? q->at + q->n : here.at + here.n;
+    if (lo >= hi) return;
+    p->b->upload(flat + (lo - here.at), x + (lo - q->at), (size_t)(hi - lo) * sizeof *x);
+    p->b->sync();
+}
+
+/* Rank 0 reads, everybody gets it. */
+static Status load_part(Params *p, const Ckpt *c, const char *part, const char *prefix, float *flat) {
+    Status st = OK;
+    for (int i = 0; st == OK && i < p->n; i++) {
+        const ParamTensor *q = &p->tensor[i];
+        const StTensor *t = NULL;
+        float *x = mem_new((size_t)q->n, sizeof *x);
+        st = x ? OK : ERR_MEMORY;
+        if (st == OK && dist_rank() == 0) st = find_part(&t, q, c, part, prefix);
+        if (st == OK && t) memcpy(x, t->data, t->nbytes);
+        if (st == OK) st = dist_broadcast(x, (size_t)q->n * sizeof *x, 0);
+        if (st == OK) take(p, q, flat, x);
+        free(x);
+    }
+    return st;
+}
+
+Status load_run(Params *p, const Ckpt *c) {
+    Status st = load_part(p, c, "model", "", p->w);
+    if (st == OK) params_refresh(p);
+    if (st == OK && p->m) st = load_part(p, c, "optimizer", "exp_avg.", p->m);
+    if (st == OK && p->v) st = load_part(p, c, "optimizer", "exp_avg_sq.", p->v);
+    if (st == OK && p->ema) st = load_part(p, c, "ema", "", p->ema);
+    return st == OK ? p->b->status() : st;
+}
+
+static bool grows_by_rows(const ParamTensor *q) {
+    return q->kind == P_WORD || q->kind == P_POSITION || q->kind == P_LM_BIAS;
+}
+
+/* Rows of a table that the source has fewer of stay as they were initialised ([DEC]). */
+static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, const char *path) {
+    char shape[ST_SHAPE_TEXT];
+    int64_t n = st_elements(t), cols = q->ndim == 2 ? q->shape[1] : 1;
+    bool fits = n == q->n || (grows_by_rows(q) && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
+    if (q->ndim == 2 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
+    if (!fits || t->dtype == DT_BOOL)
+        return err_set(ERR_FORMAT, "%s: %s is %s, the model wants %lld x %lld", path, q->name,
+                       st_shape_text(t, shape, sizeof shape), (long long)(q->n / cols), (long long)cols);
+    float *x = mem_new((size_t)q->n, sizeof *x);
+    if (!x) return ERR_MEMORY;
+    params_read(p, q, p->w, x);
+    dtype_to_f32(x, t->data, t->dtype, (size_t)n);
+    params_write(p, q, p->w, x);
+    free(x);
+    return OK;
+}
+
+/* BERT has one feed-forward net: the query one starts as its copy (training.md 8). */
+static const StTensor *find_or_copy(const Params *p, const WeightSource *ws, const ParamTensor *q) {
+    const StTensor *t = ws_find(ws, q->name);
+    const ParamTensor *of = t ? NULL : params_copy_of(p, q);
+    return of ? ws_find(ws, of->name) : t;
+}
+
+Status load_weights(Params *p, const WeightSource *ws, bool use_ema, int *missing, char *first_missing, size_t n) {
+    const Ckpt *c = ws_checkpoint(ws);
+    const StFile *ema = use_ema && c ? ckpt_part(c, "ema") : NULL;
+    Status st = OK;
+    *missing = 0;
+    if (n) first_missing[0] = 0;
+    for (int i = 0; st == OK && i < p->n; i++) {
+        const ParamTensor *q = &p->tensor[i];
+        const StTensor *t = ema ? st_find(ema, q->name) : find_or_copy(p, ws, q);
+        if (t) st = load_tensor(p, q, t, ws_path(ws));
+        else if (!(*missing)++ && n) snprintf(first_missing, n, "%s", q->name);
+    }
+    params_refresh(p);
+    return st == OK ? p->b->status() : st;
+}
+
+static int64_t side(const WeightSource *ws, const char *name, int from_end) {
+    const StTensor *t = ws_find(ws, name);
+    int64_t v = t && t->ndim >= from_end ? t->shape[t->ndim - from_end] : 0;
+    return v > 0 && v < (1 << 28) ? v : 0;
+}
+
+Status dims_of_weights(Dims *d, const WeightSource *ws) {
+    char name[160];
+    *d = (Dims){.Q = (int32_t)side(ws, "query_tokens", 2), .C = (int32_t)side(ws, "query_tokens", 1),
+                .V = (int32_t)side(ws, "Qformer.bert.embeddings.word_embeddings.weight", 2),
+                .N = (int32_t)side(ws, "Qformer.bert.embeddings.position_embeddings.weight", 2),
+                .E = (int32_t)side(ws, "ln_vision.weight", 1), .Z = (int32_t)side(ws, "vision_proj.weight", 2),
+                .F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight", 2)};
+    for (; d->L < 1024; d->L++) {
+        snprintf(name, sizeof name, "Qformer.bert.encoder.layer.%d.attention.self.query.weight", d->L);
+        if (!ws_find(ws, name)) break;
+        snprintf(name, sizeof name, "Qformer.bert.encoder.layer.%d.crossattention.self.query.weight", d->L);
+        if (d->L > 0 && !d->X && ws_find(ws, name)) d->X = d->L;
+    }
+    if (!d->X) d->X = d->L > 0 ? d->L : 1;
+    if (!d->L || !d->C || !d->Q || !d->E || !d->Z || !d->V || !d->N || !d->F)
+        return err_set(ERR_FORMAT,
+                       "%s: not a stage-1 Q-Former: query_tokens, word embeddings, ln_vision, vision_proj or layers "
+                       "are missing",
+                       ws_path(ws));
+    return OK;
+}

@@ -1,0 +1,414 @@
+/* options: see options.h. Values lie in an array beside the table's rows; everything else walks the table. */
+#include "configs/options.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "configs/options_table.h"
+#include "configs/yaml.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/unicode.h"
+
+enum { MAX_CONFIG = 1 << 20, MAX_TEXT = 1 << 16, MAX_KEY = 128 };
+
+const Row option_rows[] = {
+#define INT(k, d, l, h, c, t)  { #k, KIND_INT,  NULL, (double)(d), (double)(l), (double)(h), NULL, c, t },
+#define REAL(k, d, l, h, c, t) { #k, KIND_REAL, NULL, (double)(d), (double)(l), (double)(h), NULL, c, t },
+#define BOOL(k, d, c, t)       { #k, KIND_BOOL, NULL, (double)(d), 0, 1, NULL, c, t },
+#define TEXT(k, d, c, t)       { #k, KIND_TEXT, d, 0, 0, 0, NULL, c, t },
+#define PATH(k, d, c, t)       { #k, KIND_PATH, d, 0, 0, 0, NULL, c, t },
+#define PICK(k, d, p, c, t)    { #k, KIND_PICK, d, 0, 0, 0, p, c, t },
+#include "configs/options.def"
+#undef INT
+#undef REAL
+#undef BOOL
+#undef TEXT
+#undef PATH
+#undef PICK
+};
+
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+static int find_row(const char *key) {
+    for (int r = 0; r < OPTION_ROWS; r++)
+        if (strcmp(option_rows[r].key, key) == 0) return r;
+    return -1;
+}
+
+/* Whether `word` is one of the words of `list`, which `separator` divides; its place in *place. */
+static bool has_word(const char *list, char separator, const char *word, int *place) {
+    size_t n = strlen(word);
+    int at = 0;
+    for (const char *p = list; *p; at++) {
+        const char *end = strchrnul(p, separator);
+        if ((size_t)(end - p) == n && n && memcmp(p, word, n) == 0) {
+            if (place) *place = at;
+            return true;
+        }
+        p = *end ? end + 1 : end;
+    }
+    return false;
+}
+
+bool option_used_by(const Row *row, const char *command) {
+    return has_word(row->commands, ' ', "*", NULL) || has_word(row->commands, ' ', command, NULL);
+}
+
+bool options_used_by(const char *key, const char *command) {
+    int r = find_row(key);
+    return r >= 0 && option_used_by(&option_rows[r], command);
+}
+
+/* Letters to add, drop or change to get from a to b; anything longer than a row of the table counts as far. */
+static int edit_distance(const char *a, const char *b) {
+    enum { LONGEST = 63 };
+    int above[LONGEST + 1];
+    int na = (int)strnlen(a, LONGEST + 1), nb = (int)strnlen(b, LONGEST + 1);
+    if (na > LONGEST || nb > LONGEST) return INT_MAX / 2;
+    for (int j = 0; j <= nb; j++) above[j] = j;
+    for (int i = 1; i <= na; i++) {
+        int corner = above[0];
+        above[0] = i;
+        for (int j = 1; j <= nb; j++) {
+            int swap = corner + (a[i - 1] != b[j - 1]);
+            corner = above[j];
+            int one = 1 + (above[j] < above[j - 1] ? above[j] : above[j - 1]);
+            above[j] = swap < one ? swap : one;
+        }
+    }
+    return above[nb];
+}
+
+static int near_enough(const char *word) {
+    int n = (int)strlen(word);
+    return n / 3 > 1 ? n / 3 : 1;
+}
+
+const char *options_nearest(const char *word, const char *const *candidates, size_t n) {
+    const char *best = NULL;
+    int least = near_enough(word) + 1;
+    for (size_t i = 0; i < n; i++) {
+        int d = edit_distance(word, candidates[i]);
+        if (d < least) { least = d; best = candidates[i]; }
+    }
+    return best;
+}
+
+static const char *leaf(const char *key) {
+    const char *dot = strrchr(key, '.');
+    return dot ? dot + 1 : key;
+}
+
+/* The key that was probably meant: a small slip, or the right name with the wrong group or none (lr, train.lr). */
+static const char *nearest_key(const char *word, const char *command) {
+    const char *best = NULL;
+    int least = 2 * near_enough(word) + 2;
+    for (int r = 0; r < OPTION_ROWS; r++) {
+        int whole = edit_distance(word, option_rows[r].key);
+        int last = 1 + edit_distance(leaf(word), leaf(option_rows[r].key));
+        int d = 2 * (whole < last ? whole : last) + !option_used_by(&option_rows[r], command);
+        if (d < least) { least = d; best = option_rows[r].key; }
+    }
+    return best;
+}
+
+/* ---- from text to a value ---------------------------------------------------------------------------------------- */
+
+static bool parse_int(const char *s, int64_t *out) {
+    char *end;
+    if (!strchr("+-0123456789", s[0]) || !s[0]) return false;
+    errno = 0;
+    long long v = strtoll(s, &end, 10), factor = 1;
+    if (errno || end == s) return false;
+    if (*end == 'k') { factor = 1000; end++; }
+    else if (*end == 'M') { factor = 1000000; end++; }
+    if (*end || __builtin_mul_overflow(v, factor, &v)) return false;
+    *out = v;
+    return true;
+}
+
+static bool parse_real(const char *s, double *out) {
+    char *end;
+    if (!s[0] || strspn(s, "+-.0123456789eE") != strlen(s)) return false;       /* no blanks, nan, inf or hex */
+    *out = strtod(s, &end);
+    return end != s && !*end && isfinite(*out);
+}
+
+static bool parse_bool(const char *s, int64_t *out) {
+    static const char yes[] = "true|yes|on", no[] = "false|no|off";
+    *out = has_word(yes, '|', s, NULL);
+    return *out || has_word(no, '|', s, NULL);
+}
+
+static bool is_text(const char *s) {
+    size_t n = strnlen(s, MAX_TEXT);
+    return n < MAX_TEXT && utf8_valid(s, n, NULL);
+}
+
+/* What would have been right, as the end of a sentence. */
+static void wanted(const Row *row, char *buf, size_t size) {
+    switch (row->kind) {
+    case KIND_INT: snprintf(buf, size, "a whole number from %.15g to %.15g is wanted", row->lo, row->hi); break;
+    case KIND_REAL: snprintf(buf, size, "a number from %.15g to %.15g is wanted", row->lo, row->hi); break;
+    case KIND_BOOL: snprintf(buf, size, "true or false is wanted"); break;
+    case KIND_PICK: snprintf(buf, size, "one of %s is wanted", row->choices); break;
+    default: snprintf(buf, size, "UTF-8 text of less than 64 KiB is wanted"); break;
+    }
+}
+
+static Status set_value(Options *o, int r, const char *text, Source source, int line, const char *where) {
+    const Row *row = &option_rows[r];
+    Value v = { .source = source, .line = line };
+    int place = 0;
+    bool good = false;
+    switch (row->kind) {
+    case KIND_INT: good = parse_int(text, &v.i) && (double)v.i >= row->lo && (double)v.i <= row->hi; break;
+    case KIND_REAL: good = parse_real(text, &v.d) && v.d >= row->lo && v.d <= row->hi; break;
+    case KIND_BOOL: good = parse_bool(text, &v.i); break;
+    case KIND_PICK: good = has_word(row->choices, '|', text, &place); v.i = place; break;
+    case KIND_TEXT: case KIND_PATH: good = is_text(text); break;
+    }
+    if (!good) {
+        char buf[256];
+        wanted(row, buf, sizeof buf);
+        return err_set(ERR_USAGE, "%s: %s is '%.80s', %s", where, row->key, text, buf);
+    }
+    if (row->kind >= KIND_TEXT && !(v.s = mem_strdup(text))) return ERR_MEMORY;
+    free(o->values[r].s);
+    o->values[r] = v;
+    return OK;
+}
+
+static Status unknown_key(const Options *o, const char *key, const char *where) {
+    const char *near = nearest_key(key, o->command);
+    if (near) return err_set(ERR_USAGE, "%s: there is no option '%.80s'; the nearest is %s", where, key, near);
+    return err_set(ERR_USAGE, "%s: there is no option '%.80s'; 'qformer %s --help' lists them", where, key, o->command);
+}
+
+Status options_set(Options *o, const char *key, const char *value, const char *place) {
+    const char *where = place ? place : o->command;
+    int r = find_row(key);
+    return r < 0 ? unknown_key(o, key, where) : set_value(o, r, value, FROM_PROGRAM, 0, where);
+}
+
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
+
+typedef struct { Options *o; const char *name; } FileWalk;
+
+static Status set_from_file(void *context, const char *key, const char *value, int line) {
+    FileWalk *w = context;
+    char where[512];
+    snprintf(where, sizeof where, "%.480s:%d", w->name, line);
+    int r = find_row(key);
+    if (r < 0) return unknown_key(w->o, key, where);
+    if (w->o->values[r].source == FROM_FILE)
+        return err_set(ERR_USAGE, "%s: %s stands here a second time, after line %d", where, key, w->o->values[r].line);
+    return set_value(w->o, r, value, FROM_FILE, line, where);
+}
+
+static Status apply_text(Options *o, const char *text, size_t n, const char *name) {
+    FileWalk w = { o, name };
+    return yaml_walk(text, n, name, set_from_file, &w);
+}
+
+static Status apply_file(Options *o, const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (!f) return err_set(ERR_USAGE, "cannot open the configuration %s: %s", path, strerror(errno));
+    Status st = OK;
+    char *text = mem_new(MAX_CONFIG + 1, 1);
+    if (!text) { st = ERR_MEMORY; goto done; }
+    size_t n = fread(text, 1, MAX_CONFIG + 1, f);
+    if (ferror(f)) st = err_set(ERR_IO, "cannot read the configuration %s: %s", path, strerror(errno));
+    else if (n > MAX_CONFIG) st = err_set(ERR_USAGE, "%s is larger than 1 MiB, so it is no configuration", path);
+    else st = apply_text(o, text, n, path);
+done:
+    free(text);
+    fclose(f);
+    return st;
+}
+
+/* ---- the arguments ----------------------------------------------------------------------------------------------- */
+
+static const char LINE[] = "command line";
+
+static bool is_config(const char *arg) {
+    const char *dot = strrchr(arg, '.');
+    return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml")) && !strchr(arg, '=');
+}
+
+/* On the command line a command's own options need not name it: `qformer extract views=6` is extract.views=6. */
+static int find_on_line(const Options *o, const char *key) {
+    char full[2 * MAX_KEY];
+    int r = find_row(key);
+    if (r >= 0) return r;
+    snprintf(full, sizeof full, "%s.%s", o->command, key);
+    return find_row(full);
+}
+
+static Status set_from_line(Options *o, const char *key, const char *value) {
+    int r = find_on_line(o, key);
+    if (r < 0) return unknown_key(o, key, LINE);
+    if (!option_used_by(&option_rows[r], o->command))
+        return err_set(ERR_USAGE, "%s: %s does not use %s; who does: %s", LINE, o->command, key,
+                       option_rows[r].commands);
+    return set_value(o, r, value, FROM_ARGUMENT, 0, LINE);
+}
+
+/* The key of "key=value" or "--key...", in which a '-' reads as '_'. */
+static void key_of(const char *arg, char key[MAX_KEY]) {
+    bool dashes = strncmp(arg, "--", 2) == 0;
+    size_t n = 0;
+    for (const char *p = dashes ? arg + 2 : arg; *p && *p != '=' && n < MAX_KEY - 1; p++)
+        key[n++] = dashes && *p == '-' ? '_' : *p;
+    key[n] = 0;
+}
+
+/* Whether the next word is the value of this one: --key value, but not --key=value nor --flag. */
+static bool value_follows(const Options *o, const char *arg) {
+    char key[MAX_KEY];
+    key_of(arg, key);
+    int r = find_on_line(o, key);
+    return strncmp(arg, "--", 2) == 0 && !strchr(arg, '=') && r >= 0 && option_rows[r].kind != KIND_BOOL;
+}
+
+static Status set_option(Options *o, const char *arg, const char *next) {
+    char key[MAX_KEY];
+    key_of(arg, key);
+    const char *equals = strchr(arg, '=');
+    if (equals) return set_from_line(o, key, equals + 1);
+    if (!value_follows(o, arg)) return set_from_line(o, key, "true");
+    if (!next) return err_set(ERR_USAGE, "%s: %s is the last word, a value is wanted after it", LINE, arg);
+    return set_from_line(o, key, next);
+}
+
+static Status set_input(Options *o, const char *arg) {
+    int r = find_row("in");
+    if (!option_used_by(&option_rows[r], o->command))
+        return err_set(ERR_USAGE, "%s: '%.80s' is neither key=value nor a configuration (*.yaml), and %s takes no input",
+                       LINE, arg, o->command);
+    if (o->values[r].source == FROM_ARGUMENT)
+        return err_set(ERR_USAGE, "%s: '%.80s' is a second input after '%.80s', one is wanted", LINE, arg,
+                       o->values[r].s);
+    return set_from_line(o, "in", arg);
+}
+
+static Status set_verbose(Options *o, const char *arg) {
+    size_t n = strlen(arg + 1);
+    char level[2] = { (char)('0' + (n < 3 ? n : 3)), 0 };
+    return set_from_line(o, "verbose", level);
+}
+
+/* One walk does files only, the other all the rest: so the command line wins wherever the file stands. */
+static Status walk_arguments(Options *o, int argc, char *const argv[], bool files) {
+    const char *config = NULL;
+    Status st = OK;
+    for (int i = 0; i < argc && !st; i++) {
+        const char *arg = argv[i];
+        if (is_config(arg) && files) {
+            if (!config) st = apply_file(o, config = arg);
+            else st = err_set(ERR_USAGE, "%s: %s is a second configuration after %s, one is read", LINE, arg, config);
+        } else if (!is_config(arg) && !files) {
+            const char *next = i + 1 < argc ? argv[i + 1] : NULL;
+            if (strncmp(arg, "--", 2) == 0 || strchr(arg, '=')) st = set_option(o, arg, next);
+            else if (arg[0] == '-' && arg[1] && strspn(arg + 1, "v") == strlen(arg + 1)) st = set_verbose(o, arg);
+            else st = set_input(o, arg);
+        }
+        i += value_follows(o, arg);
+    }
+    return st;
+}
+
+/* ---- the life of Options ----------------------------------------------------------------------------------------- */
+
+Options *options_new(const char *command) {
+    Options *o = mem_new(1, sizeof *o);
+    if (!o) return NULL;
+    if (!(o->command = mem_strdup(command))) { free(o); return NULL; }
+    for (int r = 0; r < OPTION_ROWS; r++) {
+        int place = 0;
+        const Row *row = &option_rows[r];
+        bool pick = row->kind == KIND_PICK;
+        BUG_ON(pick && !has_word(row->choices, '|', row->text, &place), "%s: the default is no choice", row->key);
+        o->values[r].i = pick ? place : (int64_t)row->num;
+        o->values[r].d = row->num;
+    }
+    return o;
+}
+
+void options_free(Options *o) {
+    if (!o) return;
+    for (int r = 0; r < OPTION_ROWS; r++) free(o->values[r].s);
+    free(o->command);
+    free(o);
+}
+
+/* Hands over `o` when all went well, else frees it. */
+static Status hand_over(Options **out, Options *o, Status st) {
+    if (st) { options_free(o); o = NULL; }
+    *out = o;
+    return st;
+}
+
+Status options_parse(Options **out, const char *command, int argc, char *const argv[]) {
+    Options *o = options_new(command);
+    Status st = o ? walk_arguments(o, argc, argv, true) : ERR_MEMORY;
+    if (!st) st = walk_arguments(o, argc, argv, false);
+    return hand_over(out, o, st);
+}
+
+Status options_parse_text(Options **out, const char *command, const char *text, size_t n, const char *name) {
+    Options *o = options_new(command);
+    return hand_over(out, o, o ? apply_text(o, text, n, name) : ERR_MEMORY);
+}
+
+/* ---- values ------------------------------------------------------------------------------------------------------ */
+
+static int row_of(const char *key) {
+    int r = find_row(key);
+    BUG_ON(r < 0, "options.def has no row '%s'", key);
+    return r;
+}
+
+const char *option_text(const Options *o, int r) { return o->values[r].s ? o->values[r].s : option_rows[r].text; }
+
+const char *opt_str(const Options *o, const char *key) {
+    int r = row_of(key);
+    BUG_ON(option_rows[r].kind < KIND_TEXT, "option %s is a number, not a text", key);
+    return option_text(o, r);
+}
+
+int64_t opt_int(const Options *o, const char *key) {
+    int r = row_of(key);
+    BUG_ON(option_rows[r].kind != KIND_INT, "option %s is no whole number", key);
+    return o->values[r].i;
+}
+
+double opt_num(const Options *o, const char *key) {
+    int r = row_of(key);
+    BUG_ON(option_rows[r].kind != KIND_REAL && option_rows[r].kind != KIND_INT, "option %s is no number", key);
+    return option_rows[r].kind == KIND_REAL ? o->values[r].d : (double)o->values[r].i;
+}
+
+bool opt_bool(const Options *o, const char *key) {
+    int r = row_of(key);
+    BUG_ON(option_rows[r].kind != KIND_BOOL, "option %s is not true or false", key);
+    return o->values[r].i != 0;
+}
+
+int opt_choice(const Options *o, const char *key) {
+    int r = row_of(key);
+    BUG_ON(option_rows[r].kind != KIND_PICK, "option %s has no choices", key);
+    return (int)o->values[r].i;
+}
+
+const char *options_command(const Options *o) { return o->command; }
+
+bool options_is_set(const Options *o, const char *key) { return o->values[row_of(key)].source != FROM_DEFAULT; }
+
+Status options_require(const Options *o, const char *key) {
+    if (opt_str(o, key)[0]) return OK;
+    return err_set(ERR_USAGE, "%s needs %s (%s); write %s=...", o->command, key, option_rows[row_of(key)].help, key);
+}

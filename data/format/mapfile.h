@@ -1,0 +1,15 @@
+/* mapfile: a whole file as read-only memory. For the readers of large files that are parsed in place (safetensors,
+ * .pth). The file must not shrink while it is mapped: touching what is gone would kill the process. */
+#ifndef QF_MAPFILE_H
+#define QF_MAPFILE_H
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/err.h"
+
+typedef struct { const uint8_t *bytes; size_t n; } MapFile;
+
+Status mapfile_open(MapFile *m, const char *path);   /* ERR_IO with the path and the cause; n = 0: an empty file */
+void mapfile_close(MapFile *m);                      /* accepts one that is zero */
+
+#endif

@@ -1,0 +1,164 @@
+/* outfile: see outfile.h. */
+#include "data/format/outfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "data/format/crc32c.h"
+#include "kernels/base/mem.h"
+
+struct OutFile {
+    char *path, *temp;
+    int fd;
+    uint64_t bytes;
+    uint32_t crc;
+};
+
+static OutFileHook *hook;
+
+void outfile_set_hook(OutFileHook *h) { hook = h; }
+
+/* 0, or the errno a test wants this step to fail with. */
+static int refused(const char *step, const char *path) { return hook ? hook(step, path) : 0; }
+
+static Status fail(const char *what, const char *path, int error) {
+    return err_set(ERR_IO, "%s: cannot %s: %s", path, what, strerror(error));
+}
+
+static void destroy(OutFile *f) {
+    if (!f) return;
+    if (f->fd >= 0) close(f->fd);
+    free(f->path);
+    free(f->temp);
+    free(f);
+}
+
+Status outfile_create(OutFile **out, const char *path) {
+    *out = NULL;
+    Status st = OK;
+    OutFile *f = mem_new(1, sizeof *f);
+    if (!f) return ERR_MEMORY;
+    f->fd = -1;
+    f->path = mem_strdup(path);
+    f->temp = mem_format("%s.tmp-%ld", path, (long)getpid());
+    if (!f->path || !f->temp) { st = ERR_MEMORY; goto done; }
+
+    int e = refused("open", path);
+    if (!e && (f->fd = open(f->temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) e = errno;
+    if (e) { st = fail("be created", path, e); goto done; }
+    *out = f;
+    f = NULL;
+done:
+    destroy(f);
+    return st;
+}
+
+static Status write_all(OutFile *f, const char *p, size_t n) {
+    while (n > 0) {
+        ssize_t k = write(f->fd, p, n);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return fail("be written", f->path, k < 0 ? errno : ENOSPC);
+        p += k;
+        n -= (size_t)k;
+    }
+    return OK;
+}
+
+Status outfile_write(OutFile *f, const void *data, size_t n) {
+    int e = refused("write", f->path);
+    if (e) {
+        Status st = write_all(f, data, n / 2);
+        return st == OK ? fail("be written", f->path, e) : st;
+    }
+    Status st = write_all(f, data, n);
+    if (st != OK) return st;
+    f->crc = crc32c(f->crc, data, n);
+    f->bytes += n;
+    return OK;
+}
+
+uint64_t outfile_bytes(const OutFile *f) { return f->bytes; }
+uint32_t outfile_crc(const OutFile *f) { return f->crc; }
+
+Status outfile_commit(OutFile *f) {
+    Status st = OK;
+    int e = refused("fsync", f->path);
+    if (!e && fsync(f->fd) != 0) e = errno;
+    if (e) { st = fail("be flushed to the disk", f->path, e); goto done; }
+    int closed = close(f->fd);             /* network file systems report a full disk here */
+    f->fd = -1;
+    if (closed != 0) { st = fail("be closed", f->path, errno); goto done; }
+    if ((st = outfile_rename(f->temp, f->path)) != OK) goto done;
+    st = outfile_sync_parent(f->path);
+done:
+    if (st == OK) destroy(f);
+    else outfile_abandon(f);
+    return st;
+}
+
+void outfile_abandon(OutFile *f) {
+    if (f) unlink(f->temp);
+    destroy(f);
+}
+
+Status outfile_put(const char *path, const void *data, size_t n) {
+    OutFile *f;
+    Status st = outfile_create(&f, path);
+    if (st != OK) return st;
+    if ((st = outfile_write(f, data, n)) == OK) return outfile_commit(f);
+    outfile_abandon(f);
+    return st;
+}
+
+Status outfile_mkdir(const char *path) {
+    int e = refused("mkdir", path);
+    if (!e && mkdir(path, 0777) != 0 && errno != EEXIST) e = errno;
+    return e ? fail("be made", path, e) : OK;
+}
+
+Status outfile_rename(const char *from, const char *to) {
+    int e = refused("rename", to);
+    if (!e && rename(from, to) != 0) e = errno;
+    return e ? fail("take its name", to, e) : OK;
+}
+
+Status outfile_swap(const char *from, const char *to) {
+    int e = refused("rename", to);
+    if (e) return fail("take its name", to, e);
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0) return OK;
+    if (errno != EINVAL && errno != ENOSYS) return fail("take its name", to, errno);
+    /* A file system that cannot swap: for a moment nothing has the name `to`. */
+    char *aside = mem_format("%s.tmp-%ld", from, (long)getpid());
+    if (!aside) return ERR_MEMORY;
+    Status st = outfile_rename(to, aside);
+    if (st == OK && (st = outfile_rename(from, to)) != OK) rename(aside, to);
+    else if (st == OK) st = outfile_rename(aside, from);
+    free(aside);
+    return st;
+}
+
+Status outfile_sync_dir(const char *path) {
+    int e = refused("fsync", path);
+    if (e) return fail("be flushed to the disk", path, e);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return fail("be opened", path, errno);
+    /* Some file systems know no fsync of a folder and answer EINVAL; a rename is all they have. */
+    Status st = fsync(fd) == 0 || errno == EINVAL ? OK : fail("be flushed to the disk", path, errno);
+    close(fd);
+    return st;
+}
+
+Status outfile_sync_parent(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *dir = !slash ? mem_strdup(".") : slash == path ? mem_strdup("/")
+                       : mem_format("%.*s", (int)(slash - path), path);
+    if (!dir) return ERR_MEMORY;
+    Status st = outfile_sync_dir(dir);
+    free(dir);
+    return st;
+}

@@ -1,0 +1,286 @@
+/* extract: see extract.h. */
+#include "data/make/extract.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "data/features.h"
+#include "data/format/resize.h"
+#include "data/manifest.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/splitmix.h"
+
+/* ---- views ------------------------------------------------------------------------------------------------------- */
+
+typedef struct { int x, y, w, h; } Box;
+
+static Box crop_box(const char *name, int64_t view, int w, int h) {
+    SplitMix r = {0xcbf29ce484222325u};
+    for (const char *c = name; *c; c++) r.state = (r.state ^ (uint8_t)*c) * 0x100000001b3u;
+    r.state += (uint64_t)view * 0xD1B54A32D192ED03u;
+    for (int attempt = 0; attempt < 10; attempt++) {
+        double area = (0.5 + 0.5 * splitmix_unit(&r)) * w * h, aspect = exp(splitmix_sym(&r, log(4.0 / 3.0)));
+        int cw = (int)lround(sqrt(area * aspect)), ch = (int)lround(sqrt(area / aspect));
+        if (cw < 1 || ch < 1 || cw > w || ch > h) continue;
+        int x = (int)splitmix_below(&r, (uint32_t)(w - cw + 1)), y = (int)splitmix_below(&r, (uint32_t)(h - ch + 1));
+        return (Box){x, y, cw, ch};
+    }
+    return (Box){0, 0, w, h};
+}
+
+static void mirror(uint8_t *rgb, int S) {
+    for (int y = 0; y < S; y++, rgb += 3 * S)
+        for (int a = 0, b = S - 1; a < b; a++, b--)
+            for (int c = 0; c < 3; c++) {
+                uint8_t t = rgb[3 * a + c];
+                rgb[3 * a + c] = rgb[3 * b + c];
+                rgb[3 * b + c] = t;
+            }
+}
+
+Status extract_view(uint8_t *dst, int S, const Image *im, const char *name, int64_t view) {
+    Box b = view < 2 ? (Box){0, 0, im->w, im->h} : crop_box(name, view, im->w, im->h);
+    const uint8_t *corner = im->rgb + 3 * ((size_t)b.y * (size_t)im->w + (size_t)b.x);
+    Status st = resize_bicubic(dst, S, S, corner, b.w, b.h, 3 * (size_t)im->w);
+    if (st == OK && view % 2) mirror(dst, S);
+    return st;
+}
+
+/* ---- the engine -------------------------------------------------------------------------------------------------- */
+
+/* The error of the first failing item; threads have messages of their own. */
+typedef struct {
+    Status st;
+    int64_t item;
+    char why[1024];
+} First;
+
+static void first_note(First *f, Status st, int64_t item) {
+    if (st == OK) return;
+#pragma omp critical(extract_first)
+    if (f->st == OK || item < f->item) {
+        f->st = st;
+        f->item = item;
+        snprintf(f->why, sizeof f->why, "%s", err_message());
+    }
+}
+
+static Status first_take(const First *f) { return f->st == OK ? OK : err_set(f->st, "%s", f->why); }
+
+typedef struct {
+    int64_t capacity, n;           /* images */
+    int64_t *image;                /* (capacity) which ones */
+    uint8_t *rgb;                  /* (capacity, V, S, S, 3) */
+    float *features;               /* (capacity, V, P, E) */
+    uint8_t *rows;                 /* the same in the shard's type */
+} BlockOf;
+
+static Status block_new(BlockOf *b, const ShardSpec *s, size_t pixels, size_t row) {
+    enum { BYTES = 128 << 20, MOST = 256 };
+    size_t an_image = (size_t)s->views * (pixels + row * (4 + (size_t)dtype_size(s->dtype)));
+    b->capacity = (int64_t)(BYTES / an_image);
+    if (b->capacity < 1) b->capacity = 1;
+    if (b->capacity > MOST) b->capacity = MOST;
+    size_t n = (size_t)(b->capacity * s->views);
+    b->image = mem_new((size_t)b->capacity, sizeof *b->image);
+    b->rgb = mem_new(n, pixels);
+    b->features = mem_new(n, row * sizeof(float));
+    b->rows = mem_new(n, row * (size_t)dtype_size(s->dtype));
+    return b->image && b->rgb && b->features && b->rows ? OK : ERR_MEMORY;
+}
+
+static Status block_encode(const BlockOf *b, const ImageEncoder *e, int64_t n, size_t pixels, size_t row) {
+    First first = {0};
+    int64_t step = e->batch;
+#pragma omp parallel for schedule(dynamic) if (e->threads)
+    for (int64_t r = 0; r < n; r += step) {
+        int count = (int)(n - r < step ? n - r : step);
+        first_note(&first, e->run(e, count, b->rgb + (size_t)r * pixels, b->features + (size_t)r * row), r);
+    }
+    return first_take(&first);
+}
+
+static Status block_do(const BlockOf *b, const ShardSpec *s, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
+                       ShardWriter *w) {
+    size_t pixels = 3 * (size_t)e->S * (size_t)e->S, row = (size_t)(e->P * e->E);
+    size_t row_bytes = row * (size_t)dtype_size(s->dtype);
+    int64_t V = s->views, n = b->n * V;
+    First first = {0};
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t i = 0; i < b->n; i++)
+        first_note(&first, draw(ctx, b->image[i], b->rgb + (size_t)(i * V) * pixels), i);
+    Status st = first_take(&first);
+    if (st == OK) st = block_encode(b, e, n, pixels, row);
+    if (st != OK) return st;
+#pragma omp parallel for
+    for (int64_t r = 0; r < n; r++) {
+        dtype_from_f32(b->rows + (size_t)r * row_bytes, s->dtype, b->features + (size_t)r * row, row);
+        if (!features_finite(b->rows + (size_t)r * row_bytes, s->dtype, row))
+            first_note(&first, err_set(ERR_NUMERIC, "%s: its features are not finite numbers as %s",
+                                       s->items[b->image[r / V]].image_id, dtype_name(s->dtype)), r);
+    }
+    st = first_take(&first);
+    for (int64_t r = 0; r < n && st == OK; r++)
+        st = shard_write(w, b->image[r / V] * V + r % V, b->rows + (size_t)r * row_bytes, 1);
+    return st;
+}
+
+static bool has_image(const ShardWriter *w, int64_t i, int64_t V) {
+    for (int64_t v = 0; v < V; v++)
+        if (!shard_has(w, i * V + v)) return false;
+    return true;
+}
+
+Status extract_shard(const char *path, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
+                     const Listener *listener, int64_t before, int64_t total) {
+    BUG_ON(spec->P != e->P || spec->E != e->E, "shard of %lld x %lld, encoder of %lld x %lld", (long long)spec->P,
+           (long long)spec->E, (long long)e->P, (long long)e->E);
+    ShardWriter *w = NULL;
+    BlockOf b = {0};
+    Status st = block_new(&b, spec, 3 * (size_t)e->S * (size_t)e->S, (size_t)(e->P * e->E));
+    if (st == OK) st = shard_create(&w, path, spec);
+    for (int64_t i = 0; st == OK && i < spec->images;) {
+        for (b.n = 0; i < spec->images && b.n < b.capacity; i++)
+            if (!has_image(w, i, spec->views)) b.image[b.n++] = i;
+        if (b.n) st = block_do(&b, spec, e, draw, ctx, w);
+        if (st == OK) st = listener_tell(listener, before + i, total);
+    }
+    free(b.image);
+    free(b.rgb);
+    free(b.features);
+    free(b.rows);
+    if (st == OK) return shard_finish(w);
+    shard_abandon(w);
+    return st;
+}
+
+/* ---- a folder of images ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const ExtractSpec *spec;
+    const AnnotatedImage *images;          /* those of the shard */
+} Folder;
+
+static char *image_path(const ExtractSpec *s, const char *image) {
+    return image[0] == '/' || !s->images || !s->images[0] ? mem_strdup(image) : mem_format("%s/%s", s->images, image);
+}
+
+static Status open_image(const ExtractSpec *s, const char *image, Image *im) {
+    char *path = image_path(s, image);
+    Status st = path ? image_read(im, path) : ERR_MEMORY;
+    free(path);
+    return st;
+}
+
+/* The mistake may be in the file that asks for the image. */
+static Status named_in(Status st, const AnnotatedImage *im) { return err_context(st, "an image of %s", im->file); }
+
+static Status draw_file(void *ctx, int64_t i, uint8_t *rgb) {
+    const Folder *f = ctx;
+    int S = f->spec->encoder->S;
+    const char *name = f->images[i].image;
+    Image im = {0};
+    Status st = open_image(f->spec, name, &im);
+    for (int64_t v = 0; v < f->spec->views && st == OK; v++)
+        st = extract_view(rgb + (size_t)v * 3 * (size_t)S * (size_t)S, S, &im, name, v);
+    image_free(&im);
+    return named_in(st, &f->images[i]);
+}
+
+/* Looks at every image before the work begins: whether it can be opened, and with skip_bad whether it decodes. Those
+ * that do not are taken out of the list. */
+static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *rep) {
+    bool *bad = mem_new((size_t)a->count, sizeof *bad);
+    if (!bad) return ERR_MEMORY;
+    First first = {0};
+    int64_t count = 0, kept = 0;
+#pragma omp parallel for schedule(dynamic, 16) reduction(+ : count)
+    for (int64_t i = 0; i < a->count; i++) {
+        Image im = {0};
+        char *path = image_path(s, a->images[i].image);
+        Status st = !path ? ERR_MEMORY
+                    : access(path, R_OK) ? err_set(ERR_IO, "%s: %s", path, strerror(errno))
+                    : s->skip_bad ? image_read(&im, path) : OK;
+        first_note(&first, named_in(st, &a->images[i]), i);
+        bad[i] = st != OK;
+        count += bad[i];
+        image_free(&im);
+        free(path);
+    }
+    Status st = OK;
+    if (count && (!s->skip_bad || count == a->count))
+        st = err_set(first.st, "%lld of %lld images cannot be read; the first: %s", (long long)count,
+                     (long long)a->count, first.why);
+    rep->skipped = count;
+    snprintf(rep->first_skipped, sizeof rep->first_skipped, "%.*s", (int)sizeof rep->first_skipped - 1, first.why);
+    for (int64_t i = 0; i < a->count; i++)
+        if (!bad[i]) a->images[kept++] = a->images[i];
+    a->count = kept;
+    free(bad);
+    return st;
+}
+
+static bool one_file(const ExtractSpec *s) {
+    size_t n = strlen(s->out);
+    return n > 3 && !strcmp(s->out + n - 3, ".h5");
+}
+
+static char *shard_path(const ExtractSpec *s, int64_t k) {
+    return one_file(s) ? mem_strdup(s->out) : mem_format("%s/set-%05lld.h5", s->out, (long long)k);
+}
+
+static Status folder_shard(const ExtractSpec *s, const Annotations *a, int64_t from, int64_t count, int64_t k) {
+    const ImageEncoder *e = s->encoder;
+    Folder folder = {.spec = s, .images = a->images + from};
+    char *path = shard_path(s, k);
+    ShardItem *items = mem_new((size_t)count, sizeof *items);
+    Status st = path && items ? OK : ERR_MEMORY;
+    if (st == OK && !one_file(s) && !access(path, F_OK)) {     /* a shard has its name only when it is complete */
+        st = listener_tell(&s->listener, from + count, a->count);
+        goto done;
+    }
+    for (int64_t i = 0; st == OK && i < count; i++) {
+        const AnnotatedImage *im = &folder.images[i];
+        items[i] = (ShardItem){.image_id = im->image, .split = im->split, .source = im->file,
+                               .ncaptions = im->ncaptions, .captions = im->captions};
+    }
+    ShardSpec shard = {.encoder = e->info, .dtype = s->dtype, .images = count, .views = s->views, .P = e->P, .E = e->E,
+                       .items = items};
+    if (st == OK) st = extract_shard(path, &shard, e, draw_file, &folder, &s->listener, from, a->count);
+done:
+    free(items);
+    free(path);
+    return st;
+}
+
+Status extract(const ExtractSpec *s, ExtractReport *rep) {
+    Annotations a;
+    *rep = (ExtractReport){0};
+    if (s->views < 1 || s->views > MAX_VIEWS)
+        return err_set(ERR_USAGE, "%lld views an image; 1 to %d can be made", (long long)s->views, MAX_VIEWS);
+    if (one_file(s) && s->shard_images)
+        return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out,
+                       (long long)s->shard_images);
+    Status st = annotations_load(&a, s->annotations, s->nannotations);
+    if (st != OK) return st;
+    rep->blank = a.blank;
+    rep->uncaptioned = a.uncaptioned;
+    st = check_images(s, &a, rep);
+    if (st == OK && !one_file(s) && !s->dry_run && mkdir(s->out, 0777) && errno != EEXIST)
+        st = err_set(ERR_IO, "%s: %s", s->out, strerror(errno));
+    int64_t size = s->shard_images ? s->shard_images : a.count;
+    for (int64_t from = 0; st == OK && from < a.count; from += size) {
+        int64_t count = a.count - from < size ? a.count - from : size;
+        if (!s->dry_run && (st = folder_shard(s, &a, from, count, rep->shards)) != OK) break;
+        rep->shards++;
+        rep->images += count;
+        for (int64_t i = from; i < from + count; i++) rep->captions += a.images[i].ncaptions;
+    }
+    annotations_free(&a);
+    return st == OK && !one_file(s) && !s->dry_run ? manifest_write(s->out) : st;
+}

@@ -1,0 +1,62 @@
+/* extract: a folder of images and its annotation files become shards of features.
+ *
+ * Called by the commands extract and synth. The one idea: images are drawn (decoded and resized, or rendered) into a
+ * block of pixels by all threads, the encoder turns the block into features, rows go to the shard in order. What a
+ * killed run has written is not computed again.
+ *
+ * Views of an image, row i*V+v: 0 plain; 1 mirrored; 2, 3, ... random resized crops as in training of the published
+ * models (area 0.5 to 1, aspect 3/4 to 4/3), the odd ones mirrored. Crops follow from the image's name and the view
+ * alone.
+ *
+ * Does not know any encoder: that is ImageEncoder (patches.h). Does not process captions. */
+#ifndef QF_EXTRACT_H
+#define QF_EXTRACT_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "data/format/image.h"
+#include "data/listener.h"
+#include "data/make/annotations.h"
+#include "data/make/patches.h"
+#include "data/shard_write.h"
+
+enum { MAX_VIEWS = 64 };
+
+typedef struct {
+    const char *images;                     /* folder that image names are relative to */
+    const AnnotationFile *annotations;      /* (nannotations) */
+    size_t nannotations;
+    const char *out;                        /* x.h5: one shard; otherwise a folder, made if absent, that gets
+                                               set-00000.h5, set-00001.h5, ... and manifest.json */
+    const ImageEncoder *encoder;
+    DType dtype;                            /* F16, BF16 or F32 */
+    int64_t views;                          /* 1 .. MAX_VIEWS */
+    int64_t shard_images;                   /* most images of a shard in a folder; 0: no limit */
+    bool skip_bad;                          /* leave out images that are missing or broken (costs decoding all twice) */
+    bool dry_run;                           /* check everything, compute nothing */
+    Listener listener;                      /* in images */
+} ExtractSpec;
+
+typedef struct {
+    int64_t images, captions, shards;
+    int64_t blank, uncaptioned;             /* as in Annotations */
+    int64_t skipped;                        /* images left out, */
+    char first_skipped[512];                /* and why the first one was */
+} ExtractReport;
+
+/* Fills report as far as it came. Without skip_bad a missing image is an error before anything is computed, with the
+ * number of missing ones and the first name; a broken one when it is met. Shards that are there already are left as
+ * they are. */
+Status extract(const ExtractSpec *spec, ExtractReport *report);
+
+/* Pixels of one view: dst (S, S, 3). */
+Status extract_view(uint8_t *dst, int S, const Image *im, const char *name, int64_t view);
+
+/* The engine, for any source of pixels: draw() fills rgb (views, S, S, 3) of image i and may be called by several
+ * threads at a time. Images done before this shard and in all, for the listener: `before` of `total`. */
+typedef Status ExtractDraw(void *ctx, int64_t i, uint8_t *rgb);
+Status extract_shard(const char *path, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
+                     const Listener *listener, int64_t before, int64_t total);
+
+#endif

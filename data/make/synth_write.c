@@ -1,0 +1,199 @@
+/* synth_write: the synthetic set as files; see synth.h. */
+#include "data/make/synth.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "data/format/image.h"
+#include "data/format/json.h"
+#include "data/make/extract.h"
+#include "kernels/base/mem.h"
+
+typedef struct {
+    const SynthSpec *spec;
+    char *folder;                   /* of spec->out, with a final '/', or "" */
+    int64_t total;
+    ShardItem *items;               /* (total); image_id is the name of the PNG, written or not */
+    char *text;                     /* the strings of items */
+} Set;
+
+/* Scene i of the set: train first, then val, then test. */
+static int split_of(const SynthSpec *s, int64_t *i) {
+    int split = 0;
+    while (split < SYNTH_TEST && *i >= s->count[split]) *i -= s->count[split++];
+    return split;
+}
+
+static Status scene_of(const SynthSpec *s, int64_t i, Scene *scene, int *split) {
+    *split = split_of(s, &i);
+    return synth_scene(scene, s->seed, *split, i);
+}
+
+static Status plan(Set *set, const SynthSpec *s) {
+    enum { NAME = 40 };
+    const char *slash = strrchr(s->out, '/');
+    *set = (Set){.spec = s};
+    for (int k = 0; k < SYNTH_SPLITS; k++) {
+        if (s->count[k] < 0 || s->count[k] > 100000000)
+            return err_set(ERR_USAGE, "%lld scenes are out of range", (long long)s->count[k]);
+        set->total += s->count[k];
+    }
+    if (!set->total) return err_set(ERR_USAGE, "a synthetic set without scenes");
+    if (s->captions < 1 || s->captions > 64)
+        return err_set(ERR_USAGE, "%d captions a scene; 1 to 64 can be made", s->captions);
+    if (!(set->folder = mem_format("%.*s", slash ? (int)(slash - s->out) + 1 : 0, s->out))) return ERR_MEMORY;
+    size_t captions = (size_t)s->captions, an_item = NAME + captions * (SYNTH_CAPTION + sizeof(char *));
+    set->items = mem_new((size_t)set->total, sizeof *set->items);
+    set->text = mem_new((size_t)set->total, an_item);
+    if (!set->items || !set->text) return ERR_MEMORY;
+#pragma omp parallel for
+    for (int64_t i = 0; i < set->total; i++) {
+        int split = 0;
+        int64_t index = i;
+        Scene scene;
+        char *p = set->text + (size_t)i * an_item, *name = p + captions * sizeof(char *);
+        const char **list = (const char **)(void *)p;
+        Status st = scene_of(s, i, &scene, &split);
+        BUG_ON(st != OK, "%s", err_message());
+        split_of(s, &index);
+        snprintf(name, NAME, "%s/%06lld.png", synth_splits[split], (long long)index);
+        for (size_t k = 0; k < captions; k++) {
+            char *caption = name + NAME + k * SYNTH_CAPTION;
+            synth_caption(&scene, (int)k, caption);
+            list[k] = caption;
+        }
+        set->items[i] = (ShardItem){.image_id = name, .split = synth_splits[split], .source = "synth",
+                                    .ncaptions = s->captions, .captions = list};
+    }
+    return OK;
+}
+
+/* Renders scene i. */
+static Status draw(void *ctx, int64_t i, uint8_t *rgb) {
+    const Set *set = ctx;
+    Scene scene;
+    int split;
+    Status st = scene_of(set->spec, i, &scene, &split);
+    if (st == OK) synth_render(&scene, set->spec->size, rgb);
+    return st;
+}
+
+static Status make_folder(const char *folder, const char *name) {
+    char *path = mem_format("%s%s", folder, name);
+    if (!path) return ERR_MEMORY;
+    Status st = OK;
+    if (mkdir(path, 0777) && errno != EEXIST) st = err_set(ERR_IO, "%s: %s", path, strerror(errno));
+    free(path);
+    return st;
+}
+
+static Status write_image(const Set *set, int64_t i) {
+    int size = set->spec->size;
+    uint8_t *rgb = mem_new((size_t)size * (size_t)size, 3);
+    char *path = mem_format("%s%s", set->folder, set->items[i].image_id);
+    Status st = rgb && path ? draw((void *)(uintptr_t)set, i, rgb) : ERR_MEMORY;
+    if (st == OK) st = image_write_png(path, rgb, size, size);
+    free(rgb);
+    free(path);
+    return st;
+}
+
+static Status write_images(const Set *set) {
+    const SynthSpec *s = set->spec;
+    int64_t from = s->images == SYNTH_ALL_IMAGES ? 0 : set->total - s->count[SYNTH_TEST];
+    for (int k = s->images == SYNTH_ALL_IMAGES ? 0 : SYNTH_TEST; k < SYNTH_SPLITS; k++) {
+        Status st = s->count[k] ? make_folder(set->folder, synth_splits[k]) : OK;
+        if (st != OK) return st;
+    }
+    Status all = OK;
+    char why[512] = "";
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t i = from; i < set->total; i++) {
+        Status st = write_image(set, i);
+        if (st == OK) continue;
+#pragma omp critical(synth_images)
+        {
+            all = st;
+            snprintf(why, sizeof why, "%.*s", (int)sizeof why - 1, err_message());
+        }
+    }
+    return all == OK ? OK : err_set(all, "%s", why);
+}
+
+static void write_scene(JsonWriter *w, const Scene *s, const ShardItem *item) {
+    jw_object(w, NULL);
+    jw_str(w, "image", item->image_id);
+    jw_str(w, "split", item->split);
+    jw_array(w, "caption");
+    for (int64_t k = 0; k < item->ncaptions; k++) jw_str(w, NULL, item->captions[k]);
+    jw_end(w);
+    jw_str(w, "ground", synth_grounds[s->ground]);
+    jw_array(w, "objects");
+    for (int i = 0; i < s->n; i++) {
+        const SynthObject *o = &s->object[i];
+        jw_object(w, NULL);
+        jw_str(w, "shape", synth_shapes[o->shape]);
+        jw_str(w, "colour", synth_colours[o->colour]);
+        jw_str(w, "texture", synth_textures[o->texture]);
+        jw_str(w, "size", synth_sizes[o->size]);
+        jw_int(w, "row", o->row);
+        jw_int(w, "col", o->col);
+        jw_bool(w, "held_out", synth_held_out(o));
+        jw_end(w);
+    }
+    jw_end(w);
+    jw_end(w);
+}
+
+/* One list, in the order of the set. */
+static Status write_facts(const Set *set) {
+    char *path = mem_format("%sscenes.json", set->folder);
+    if (!path) return ERR_MEMORY;
+    Status st = OK;
+    JsonWriter w;
+    FILE *f = fopen(path, "wb");
+    if (!f) {
+        st = err_set(ERR_IO, "%s: %s", path, strerror(errno));
+        goto done;
+    }
+    jw_begin(&w, f, 0);
+    jw_array(&w, NULL);
+    for (int64_t i = 0; i < set->total && st == OK; i++) {
+        Scene scene;
+        int split;
+        if ((st = scene_of(set->spec, i, &scene, &split)) == OK) write_scene(&w, &scene, &set->items[i]);
+    }
+    jw_end(&w);
+    Status written = jw_done(&w);
+    if (fclose(f) && written == OK) written = err_set(ERR_IO, "%s", strerror(errno));
+    if (st == OK) st = err_context(written, "%s", path);
+done:
+    free(path);
+    return st;
+}
+
+Status synth_write(const SynthSpec *s) {
+    Set set;
+    ImageEncoder *e = NULL;
+    Status st = patches_encoder(&e, s->size, s->patch);
+    if (st != OK) return st;
+    st = plan(&set, s);
+    if (st == OK && !access(s->out, F_OK))          /* before images and facts are written over */
+        st = err_set(ERR_USAGE, "%s: exists already; remove it or name another file", s->out);
+    if (st == OK && s->images != SYNTH_NO_IMAGES) st = write_images(&set);
+    if (st == OK && s->facts) st = write_facts(&set);
+    if (st == OK) {
+        ShardSpec shard = {.encoder = e->info, .dtype = DT_F16, .images = set.total, .views = 1, .P = e->P, .E = e->E,
+                           .items = set.items};
+        st = extract_shard(s->out, &shard, e, draw, &set, &s->listener, 0, set.total);
+    }
+    free(set.items);
+    free(set.text);
+    free(set.folder);
+    encoder_free(e);
+    return st;
+}

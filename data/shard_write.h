@@ -1,0 +1,78 @@
+/* shard: writing one HDF5 shard (data/FORMAT.md), so that being killed at any moment costs nothing but the row in
+ * work.
+ *
+ * Called by extraction, import, synth and repack. The one idea: HDF5 lays the file out once, with every data set
+ * allocated, and is then closed; rows go in by pwrite at known offsets, first the row, its scale and its CRC, and
+ * only then its mark in /images/written. What a killed process wrote before is in the page cache and stays; a row
+ * without its mark is written again. The file is called PATH.part until shard_finish has flushed it to the disk and
+ * renamed it.
+ *
+ * Rows are images x views: row i*V+v is view v of image i. Rows may come in any order. One thread at a time. Does
+ * not compute features, and does not change a finished shard (see verify.h for rewriting). */
+#ifndef QF_SHARD_H
+#define QF_SHARD_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/base/dtype.h"
+#include "kernels/base/err.h"
+
+/* Who made the features. A set holds features of one encoder; all five must be equal over its shards. */
+typedef struct {
+    const char *name;               /* "eva_vit_g", "patches-64-16" */
+    const char *weights_sha256;     /* hex; "" when there are no weights */
+    const char *tap;                /* which output: "after the last block, before ln_vision" */
+    const char *preprocessing;      /* how pixels were made: "resize 224x224 bicubic; CLIP mean and std" */
+    bool ln_applied;                /* ln_vision is already in the features */
+} EncoderInfo;
+
+typedef struct {
+    const char *image_id, *split, *source;         /* split: train, val, test, ...; source: where it came from */
+    int64_t ncaptions;
+    const char *const *captions;                   /* UTF-8, as annotated */
+} ShardItem;
+
+/* What cached word pieces were made with; they serve only readers that want exactly this. */
+typedef struct {
+    uint64_t vocab;                                /* wp_hash of the vocabulary */
+    int64_t max_tokens, max_words;
+    const char *prompt;
+} TokenKey;
+
+/* Word pieces of all captions, in the order of the items: caption m has ids[offset[m] .. offset[m+1]-1], 2 to
+ * max_tokens. */
+typedef struct {
+    TokenKey key;
+    const uint64_t *offset;                        /* (captions + 1) */
+    const uint16_t *ids;
+} TokenCache;
+
+typedef struct {
+    EncoderInfo encoder;
+    DType dtype;                                   /* F16 BF16 F32 E4M3 I8 */
+    int64_t images, views, P, E;
+    bool scale;                                    /* a f32 a row: value = element * scale. I8 needs it */
+    const ShardItem *items;                        /* (images) */
+    const TokenCache *tokens;                      /* NULL: none */
+} ShardSpec;
+
+typedef struct ShardWriter ShardWriter;
+
+/* Creates PATH.part, or continues the one that a killed writer of the same spec left. ERR_USAGE: the spec is
+ * impossible, or PATH.part holds another one, or another process is writing it; ERR_IO: the file cannot be made (a
+ * full disk is noticed here, since all room is allocated first; nothing is left behind then); PATH existing already
+ * is ERR_USAGE. */
+Status shard_create(ShardWriter **w, const char *path, const ShardSpec *spec);
+
+bool shard_has(const ShardWriter *w, int64_t row);                    /* already written, by this run or one before */
+int64_t shard_missing(const ShardWriter *w);                          /* rows still to write */
+
+/* data: P*E elements of spec.dtype, little-endian; scale is used only if spec.scale. A row may be written again. */
+Status shard_write(ShardWriter *w, int64_t row, const void *data, float scale);
+
+/* All rows must be there (ERR_USAGE otherwise). Flushes, marks the file complete, renames it to PATH. Frees w also
+ * when it fails; PATH.part then stays. */
+Status shard_finish(ShardWriter *w);
+void shard_abandon(ShardWriter *w);                                   /* closes, keeps PATH.part; accepts NULL */
+
+#endif

@@ -1,0 +1,180 @@
+/* encode: see encode.h. */
+#include "eval/encode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/mem.h"
+
+static const Noise QUIET = {0};
+
+static size_t feature_bytes(const Encoder *e, int64_t n) {
+    return (size_t)n * (size_t)e->p->d.P * (size_t)e->p->d.E * (size_t)dtype_size(e->features);
+}
+
+/* What the encoder computes for full pieces, on a measuring arena. */
+static Status measure(Encoder *e, size_t *bytes) {
+    const Dims *d = &e->p->d;
+    Backend null = *backend_null(e->b->elem);
+    null.unified = e->b->unified;
+    Encoder m = *e;
+    m.b = &null;
+    arena_measure(&m.mem, "encoder");
+    int32_t *ids = mem_new((size_t)(e->batch * (d->T + 2)), sizeof *ids), *len = ids ? ids + e->batch * d->T : NULL;
+    float *out = mem_new((size_t)e->batch * (size_t)(d->Q * d->Z + 2), sizeof *out);
+    Status st = ids && out ? tape_open(&m.tape, &null, &m.mem) : ERR_MEMORY;
+    if (st == OK) st = room_open(&m.room, &null, &m.mem, d, (int64_t)e->batch * (d->Q + d->T), e->batch, e->batch);
+    for (int i = 0; st == OK && i < e->batch; i++) len[i] = d->T;
+    if (st == OK) st = encode_image_keys(&m, ids, NULL, e->batch);
+    if (st == OK) st = encode_pairs(&m, len + e->batch, ids, len, e->batch, out);
+    if (st == OK) st = encode_images(&m, ids, NULL, e->batch, out);
+    if (st == OK) st = encode_texts(&m, ids, len, e->batch, out);
+    *bytes = m.mem.peak;
+    tape_close(&m.tape);
+    room_close(&m.room);
+    free(ids);
+    free(out);
+    return st;
+}
+
+Status encoder_open(Encoder *e, const Backend *b, const Params *p, int batch, DType features) {
+    const Dims *d = &p->d;
+    *e = (Encoder){.b = b, .p = p, .batch = batch, .features = features};
+    size_t bytes = 0, fixed = (size_t)4 << 20;
+    e->seg = mem_new((size_t)batch, sizeof *e->seg);
+    Status st = e->seg ? measure(e, &bytes) : ERR_MEMORY;
+    int64_t rows = (int64_t)batch * (d->Q + d->T);
+    if (!b->unified) fixed += feature_bytes(e, batch) + (size_t)batch * sizeof(float) + (size_t)(rows + batch) * 512;
+    if (st == OK) st = arena_open(&e->fixed, "encoder's", b, fixed);
+    if (st == OK) st = arena_open(&e->mem, "encoder's", b, bytes);
+    if (st == OK) st = tape_open(&e->tape, b, &e->mem);
+    if (st == OK) st = room_open(&e->room, b, &e->fixed, d, rows, batch, batch);
+    if (st == OK && !b->unified) {
+        e->device = arena_push(&e->fixed, feature_bytes(e, batch), 1);
+        e->scales = arena_push(&e->fixed, (size_t)batch, sizeof(float));
+    }
+    if (st != OK) {
+        err_context(st, "evaluating %d at a time", batch);
+        encoder_close(e);
+    }
+    return st;
+}
+
+void encoder_close(Encoder *e) {
+    tape_close(&e->tape);
+    room_close(&e->room);
+    if (e->b) {
+        arena_close(&e->mem, e->b);
+        arena_close(&e->fixed, e->b);
+    }
+    free(e->seg);
+    *e = (Encoder){0};
+}
+
+static void image_keys(Encoder *e, const void *features, const float *scale, int n) {
+    if (!e->b->unified && e->device) {
+        e->b->upload(e->device, features, feature_bytes(e, n));
+        if (scale) e->b->upload(e->scales, scale, (size_t)n * sizeof *scale);
+        features = e->device;
+        scale = scale ? e->scales : NULL;
+    }
+    qformer_image(&e->kv, &e->tape, e->p, features, e->features, scale, n);
+}
+
+static Status build(Encoder *e, Wave *w, int n, int images) {
+    room_reset(&e->room);
+    Status st = wave_build(w, &e->room, &e->p->d, e->seg, n, images);
+    if (st == OK) room_upload(&e->room);
+    return st;
+}
+
+static Status images_piece(Encoder *e, const void *features, const float *scale, int n, float *out) {
+    const Dims *d = &e->p->d;
+    Wave w;
+    tape_reset(&e->tape, false);
+    for (int i = 0; i < n; i++) e->seg[i] = (Segment){.nq = d->Q, .first_id = -1, .sees = -1, .image = i};
+    Status st = build(e, &w, n, n);
+    if (st != OK) return st;
+    image_keys(e, features, scale, n);
+    Tensor x = qformer_forward(&e->tape, e->p, &w, &e->kv, QUIET);
+    Tensor y = qformer_features(&e->tape, e->p, x, P_VISION_PROJ_W, P_VISION_PROJ_B);
+    e->b->download(out, y.data, (size_t)tensor_count(y) * sizeof *out);
+    return tape_status(&e->tape);
+}
+
+Status encode_images(Encoder *e, const void *features, const float *scale, int64_t n, float *out) {
+    const Dims *d = &e->p->d;
+    Status st = OK;
+    for (int64_t at = 0; st == OK && at < n; at += e->batch) {
+        int m = (int)(n - at < e->batch ? n - at : e->batch);
+        st = images_piece(e, (const char *)features + feature_bytes(e, at), scale ? scale + at : NULL, m,
+                          out + at * d->Q * d->Z);
+    }
+    return st;
+}
+
+static Status texts_piece(Encoder *e, const int32_t *ids, const int32_t *len, int n, float *out) {
+    const Dims *d = &e->p->d;
+    Wave w;
+    tape_reset(&e->tape, false);
+    for (int i = 0; i < n; i++)
+        e->seg[i] = (Segment){.nt = len[i], .ids = ids + (int64_t)i * d->T, .first_id = -1, .sees = -1, .image = -1};
+    room_reset(&e->room);
+    Status st = wave_build(&w, &e->room, d, e->seg, n, 0);
+    if (st != OK) return st;
+    int32_t *cls = room_take(&e->room, (size_t)n, sizeof *cls);
+    for (int i = 0; i < n; i++) cls[i] = e->seg[i].t0;
+    room_upload(&e->room);
+    Tensor x = qformer_forward(&e->tape, e->p, &w, NULL, QUIET), first = tape_new(&e->tape, n, d->C, e->b->elem);
+    op_gather(&e->tape, first, x, room_device(&e->room, cls));
+    Tensor y = qformer_features(&e->tape, e->p, first, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
+    e->b->download(out, y.data, (size_t)tensor_count(y) * sizeof *out);
+    return tape_status(&e->tape);
+}
+
+Status encode_texts(Encoder *e, const int32_t *ids, const int32_t *len, int64_t n, float *out) {
+    const Dims *d = &e->p->d;
+    Status st = OK;
+    for (int64_t at = 0; st == OK && at < n; at += e->batch) {
+        int m = (int)(n - at < e->batch ? n - at : e->batch);
+        st = texts_piece(e, ids + at * d->T, len + at, m, out + at * d->Z);
+    }
+    return st;
+}
+
+Status encode_image_keys(Encoder *e, const void *features, const float *scale, int n) {
+    BUG_ON(n > e->batch, "encode: %d images, at most %d at a time", n, e->batch);
+    tape_reset(&e->tape, false);
+    image_keys(e, features, scale, n);
+    e->after_kv = arena_mark(&e->mem);
+    return tape_status(&e->tape);
+}
+
+static Status pairs_piece(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int n,
+                          float *logits) {
+    const Dims *d = &e->p->d;
+    Wave w;
+    arena_reset(&e->mem, e->after_kv);
+    for (int i = 0; i < n; i++) {
+        BUG_ON(image[i] < 0 || image[i] >= e->kv.images, "encode: image %d of %d", image[i], e->kv.images);
+        e->seg[i] = (Segment){.nq = d->Q, .nt = len[i], .ids = ids + (int64_t)i * d->T, .first_id = -1, .sees = -1,
+                              .joint = true, .image = image[i]};
+    }
+    Status st = build(e, &w, n, e->kv.images);
+    if (st != OK) return st;
+    Tensor x = qformer_forward(&e->tape, e->p, &w, &e->kv, QUIET);
+    Tensor y = qformer_itm(&e->tape, e->p, tensor_rows(x, 0, w.NQ));
+    e->b->download(logits, y.data, (size_t)tensor_count(y) * sizeof *logits);
+    return tape_status(&e->tape);
+}
+
+Status encode_pairs(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int64_t n,
+                    float *logits) {
+    const Dims *d = &e->p->d;
+    Status st = OK;
+    for (int64_t at = 0; st == OK && at < n; at += e->batch) {
+        int m = (int)(n - at < e->batch ? n - at : e->batch);
+        st = pairs_piece(e, image + at, ids + at * d->T, len + at, m, logits + 2 * at);
+    }
+    return st;
+}

@@ -1,0 +1,188 @@
+/* coco: see coco.h. Captions stay where the JSON documents hold them; ids of numbers become strings of their own. */
+#include "eval/metrics/coco.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/format/json.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/strmap.h"
+
+typedef struct { char text[24]; } NumberId;
+
+struct CocoStore {
+    Json *gt, *res;
+    NumberId *numbers;            /* (images) those ids that are numbers, as strings */
+    CocoText *references;         /* (annotations) by image */
+    StrMap index;                 /* id to place in images */
+    const char *gt_name, *res_name;   /* while reading */
+};
+
+/* Writes an id as a string into buffer, or points to the document's; NULL when it is none. */
+static const char *id_string(const Json *value, NumberId *buffer, bool *number) {
+    int64_t i;
+    size_t n = 0;
+    const char *s = json_str(value, &n);
+    *number = false;
+    if (s) return n > 0 && n <= COCO_ID_MAX && strlen(s) == n ? s : NULL;
+    if (!json_int(value, &i)) return NULL;
+    *number = true;
+    snprintf(buffer->text, sizeof buffer->text, "%" PRId64, i);
+    return buffer->text;
+}
+
+static Status bad_id(const char *file, const char *list, size_t i, const char *key) {
+    return err_set(ERR_FORMAT, "%s: %s[%zu].%s is not a whole number or a string of 1 to %d bytes without NUL", file,
+                   list, i, key, COCO_ID_MAX);
+}
+
+static Status read_images(Coco *c, const Json *images) {
+    struct CocoStore *s = c->store;
+    size_t n = json_len(images);
+    if (json_type(images) != J_ARRAY || !n) {
+        return err_set(ERR_FORMAT, "%s: \"images\" is not a list of at least one image", s->gt_name);
+    }
+    c->images = mem_new(n, sizeof *c->images);
+    s->numbers = mem_new(n, sizeof *s->numbers);
+    if (!c->images || !s->numbers) return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        CocoImage *im = &c->images[i];
+        im->id = id_string(json_get(json_at(images, i), "id"), &s->numbers[i], &im->number);
+        if (!im->id) return bad_id(s->gt_name, "images", i, "id");
+        if (strmap_get(&s->index, im->id)) {
+            return err_set(ERR_FORMAT, "%s: image %s is listed twice", s->gt_name, im->id);
+        }
+        if (strmap_put(&s->index, im->id, (int64_t)i)) return ERR_MEMORY;
+        c->n++;
+    }
+    return OK;
+}
+
+/* The image and the caption of item i of a list. */
+static Status read_item(const Coco *c, const char *file, const char *list, const Json *item, size_t i, size_t *image,
+                        CocoText *caption) {
+    NumberId buffer;
+    bool number;
+    const char *id = id_string(json_get(item, "image_id"), &buffer, &number);
+    const int64_t *at;
+    if (!id) return bad_id(file, list, i, "image_id");
+    if (!(at = strmap_get(&c->store->index, id))) {
+        return err_set(ERR_FORMAT, "%s: %s[%zu] is of image %s, which is not among the %zu \"images\" of %s", file,
+                       list, i, id, c->n, c->store->gt_name);
+    }
+    *image = (size_t)*at;
+    caption->text = json_str(json_get(item, "caption"), &caption->n);
+    if (!caption->text) return err_set(ERR_FORMAT, "%s: %s[%zu].caption is not a string", file, list, i);
+    return OK;
+}
+
+/* Twice over the annotations: counts an image's, then puts each at its image's place. */
+static Status read_references(Coco *c, const Json *list) {
+    struct CocoStore *s = c->store;
+    size_t n = json_len(list), at = 0, image;
+    CocoText text;
+    Status st;
+    if (json_type(list) != J_ARRAY) return err_set(ERR_FORMAT, "%s: \"annotations\" is not a list", s->gt_name);
+    if (!(s->references = mem_new(n, sizeof *s->references))) return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        if ((st = read_item(c, s->gt_name, "annotations", json_at(list, i), i, &image, &text))) return st;
+        c->images[image].nrefs++;
+    }
+    for (size_t i = 0; i < c->n; i++) {
+        CocoImage *im = &c->images[i];
+        if (!im->nrefs) {
+            return err_set(ERR_FORMAT, "%s: image %s has no caption among the %zu \"annotations\"", s->gt_name,
+                           im->id, n);
+        }
+        im->references = s->references + at;
+        at += im->nrefs;
+        im->nrefs = 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if ((st = read_item(c, s->gt_name, "annotations", json_at(list, i), i, &image, &text))) return st;
+        s->references[(size_t)(c->images[image].references - s->references) + c->images[image].nrefs++] = text;
+    }
+    return OK;
+}
+
+static Status read_candidates(Coco *c, const Json *list) {
+    struct CocoStore *s = c->store;
+    size_t n = json_len(list), image, missing = 0, first = 0;
+    CocoText text;
+    Status st;
+    if (json_type(list) != J_ARRAY) {
+        return err_set(ERR_FORMAT, "%s: not a list of {\"image_id\": ..., \"caption\": ...}", s->res_name);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if ((st = read_item(c, s->res_name, "result", json_at(list, i), i, &image, &text))) return st;
+        if (c->images[image].candidate.text) {
+            return err_set(ERR_FORMAT, "%s: image %s has two captions, one is wanted", s->res_name,
+                           c->images[image].id);
+        }
+        c->images[image].candidate = text;
+    }
+    for (size_t i = c->n; i-- > 0;) {
+        if (c->images[i].candidate.text) continue;
+        missing++;
+        first = i;
+    }
+    if (!missing) return OK;
+    return err_set(ERR_FORMAT, "%s: %zu of the %zu images of %s have no caption, the first of them is image %s",
+                   s->res_name, missing, c->n, s->gt_name, c->images[first].id);
+}
+
+static Status begin(Coco *c, const char *gt_name, const char *res_name) {
+    *c = (Coco){0};
+    if (!(c->store = mem_new(1, sizeof *c->store))) return ERR_MEMORY;
+    c->store->gt_name = gt_name;
+    c->store->res_name = res_name;
+    return OK;
+}
+
+static Status read_both(Coco *c) {
+    struct CocoStore *s = c->store;
+    Status st;
+    if ((st = read_images(c, json_get(s->gt, "images")))) return st;
+    if ((st = read_references(c, json_get(s->gt, "annotations")))) return st;
+    return read_candidates(c, s->res);
+}
+
+Status coco_read(Coco *c, const char *gt_path, const char *res_path) {
+    Status st;
+    if ((st = begin(c, gt_path, res_path))) return st;
+    if ((st = json_parse_file(&c->store->gt, gt_path))) goto fail;
+    if ((st = json_parse_file(&c->store->res, res_path))) goto fail;
+    if ((st = read_both(c))) goto fail;
+    return OK;
+fail:
+    coco_free(c);
+    return st;
+}
+
+Status coco_parse(Coco *c, const char *gt, size_t ngt, const char *gt_name, const char *res, size_t nres,
+                  const char *res_name) {
+    Status st;
+    if ((st = begin(c, gt_name, res_name))) return st;
+    if ((st = json_parse(&c->store->gt, gt, ngt, gt_name))) goto fail;
+    if ((st = json_parse(&c->store->res, res, nres, res_name))) goto fail;
+    if ((st = read_both(c))) goto fail;
+    return OK;
+fail:
+    coco_free(c);
+    return st;
+}
+
+void coco_free(Coco *c) {
+    if (c->store) {
+        json_free(c->store->gt);
+        json_free(c->store->res);
+        free(c->store->numbers);
+        free(c->store->references);
+        strmap_free(&c->store->index);
+        free(c->store);
+    }
+    free(c->images);
+    *c = (Coco){0};
+}

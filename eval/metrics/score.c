@@ -1,0 +1,220 @@
+/* score: see score.h. */
+#include "eval/metrics/score.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "data/format/json.h"
+#include "data/format/outfile.h"
+#include "eval/metrics/ptb.h"
+#include "kernels/base/mem.h"
+
+/* All captions as tokens, one string after another: an image's candidate, then its references, and so on. */
+typedef struct {
+    char *bytes;
+    size_t n, cap;
+    size_t *at;              /* (captions) */
+    size_t captions;
+} TokenText;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- tokens ---- */
+
+static Status tokenize_one(Ptb *ptb, TokenText *t, CocoText caption, const char *id) {
+    const char *tokens;
+    size_t n;
+    Status st = ptb_tokenize(ptb, caption.text, caption.n, &tokens, &n);
+    if (st) return err_context(st, "image %s", id);
+    if (t->n + n + 1 > t->cap) {
+        size_t cap = 2 * (t->n + n + 1);
+        char *grown = mem_grow(t->bytes, cap, 1);
+        if (!grown) return ERR_MEMORY;
+        t->bytes = grown;
+        t->cap = cap;
+    }
+    t->at[t->captions++] = t->n;
+    memcpy(t->bytes + t->n, tokens, n + 1);
+    t->n += n + 1;
+    return OK;
+}
+
+static Status tokenize(const Coco *coco, TokenText *t) {
+    size_t captions = coco->n;
+    Ptb *ptb = NULL;
+    Status st = OK;
+    for (size_t i = 0; i < coco->n; i++) captions += coco->images[i].nrefs;
+    if (!(t->at = mem_new(captions, sizeof *t->at))) return ERR_MEMORY;
+    if ((st = ptb_new(&ptb))) return st;
+    for (size_t i = 0; i < coco->n && !st; i++) {
+        const CocoImage *im = &coco->images[i];
+        st = tokenize_one(ptb, t, im->candidate, im->id);
+        for (size_t r = 0; r < im->nrefs && !st; r++) st = tokenize_one(ptb, t, im->references[r], im->id);
+    }
+    ptb_free(ptb);
+    return st;
+}
+
+static void tokens_free(TokenText *t) {
+    free(t->bytes);
+    free(t->at);
+}
+
+/* ---- scores ---- */
+
+static Status compute_metrics(const TokenText *t, Scores *s) {
+    Metrics *m = NULL;
+    Status st = metrics_new(&m);
+    for (size_t i = 0, k = 0; i < s->coco.n && !st; i++) {
+        for (size_t r = 0; r <= s->coco.images[i].nrefs && !st; r++, k++) {
+            const char *text = t->bytes + t->at[k];
+            size_t n = (k + 1 < t->captions ? t->at[k + 1] : t->n) - t->at[k] - 1;
+            st = r ? metrics_reference(m, text, n) : metrics_image(m, text, n);
+        }
+    }
+    if (!st) st = metrics_compute(m, &s->corpus, s->images);
+    metrics_free(m);
+    return st;
+}
+
+static Status run_jars(const TokenText *t, const ScoreOptions *o, Scores *s) {
+    size_t n = s->coco.n;
+    const char **text = mem_new(t->captions, sizeof *text);
+    JarImage *images = mem_new(n, sizeof *images);
+    Status st = OK;
+    if (!text || !images) { st = ERR_MEMORY; goto done; }
+    for (size_t k = 0; k < t->captions; k++) text[k] = t->bytes + t->at[k];
+    for (size_t i = 0, k = 0; i < n; i++) {
+        images[i] = (JarImage){text[k], text + k + 1, s->coco.images[i].nrefs};
+        k += 1 + images[i].nrefs;
+    }
+    if (o->meteor_jar) {
+        if (!(s->meteor.images = mem_new(n, sizeof(double)))) { st = ERR_MEMORY; goto done; }
+        if ((st = meteor_score(o->java, o->meteor_jar, images, n, &s->meteor.corpus, s->meteor.images))) goto done;
+        s->meteor.computed = true;
+    }
+    if (o->spice_jar) {
+        if (!(s->spice.images = mem_new(n, sizeof(double)))) { st = ERR_MEMORY; goto done; }
+        st = spice_score(o->java, o->spice_jar, o->temp_dir, images, n, &s->spice.corpus, s->spice.images);
+        if (st) goto done;
+        s->spice.computed = true;
+    }
+done:
+    free(text);
+    free(images);
+    return st;
+}
+
+Status score_coco(Coco *coco, const ScoreOptions *options, Scores *s) {
+    TokenText tokens = {0};
+    double t0 = now(), t1;
+    Status st;
+    *s = (Scores){.coco = *coco};
+    *coco = (Coco){0};
+    if (!(s->images = mem_new(s->coco.n, sizeof *s->images))) { st = ERR_MEMORY; goto done; }
+    if ((st = tokenize(&s->coco, &tokens))) goto done;
+    t1 = now();
+    s->seconds_tokenize = t1 - t0;
+    if ((st = compute_metrics(&tokens, s))) goto done;
+    t0 = now();
+    s->seconds_metrics = t0 - t1;
+    if (options && (options->meteor_jar || options->spice_jar)) st = run_jars(&tokens, options, s);
+    s->seconds_jars = now() - t0;
+done:
+    tokens_free(&tokens);
+    if (st) score_free(s);
+    return st;
+}
+
+Status score_files(const char *gt_path, const char *res_path, const ScoreOptions *options, Scores *s) {
+    Coco coco;
+    Status st = coco_read(&coco, gt_path, res_path);
+    *s = (Scores){0};
+    return st ? st : score_coco(&coco, options, s);
+}
+
+void score_free(Scores *s) {
+    coco_free(&s->coco);
+    free(s->images);
+    free(s->meteor.images);
+    free(s->spice.images);
+    *s = (Scores){0};
+}
+
+/* ---- output ---- */
+
+enum { NVALUES = NGRAM_MAX + 4 };
+
+/* The scores in pycocoevalcap's order; NaN: not computed. image SIZE_MAX: the corpus. */
+static void values(const Scores *s, size_t image, const char *name[NVALUES], double value[NVALUES]) {
+    static const char *const names[NVALUES] = {
+        "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE",
+    };
+    bool all = image == SIZE_MAX;
+    const MetricScores *m = all ? &s->corpus : &s->images[image];
+    for (int i = 0; i < NVALUES; i++) name[i] = names[i];
+    for (int i = 0; i < NGRAM_MAX; i++) value[i] = m->bleu[i];
+    value[4] = !s->meteor.computed ? NAN : all ? s->meteor.corpus : s->meteor.images[image];
+    value[5] = m->rouge_l;
+    value[6] = m->cider;
+    value[7] = !s->spice.computed ? NAN : all ? s->spice.corpus : s->spice.images[image];
+}
+
+void score_print(const Scores *s, FILE *f) {
+    const char *name[NVALUES];
+    double value[NVALUES];
+    values(s, SIZE_MAX, name, value);
+    fprintf(f, "%zu images\n", s->coco.n);
+    for (int i = 0; i < NVALUES; i++) {
+        if (isnan(value[i])) fprintf(f, "  %-8s not computed (needs its jar)\n", name[i]);
+        else fprintf(f, "  %-8s %.4f\n", name[i], value[i]);
+    }
+}
+
+static void write_values(JsonWriter *w, const Scores *s, size_t image) {
+    const char *name[NVALUES];
+    double value[NVALUES];
+    values(s, image, name, value);
+    for (int i = 0; i < NVALUES; i++) {
+        if (isnan(value[i])) jw_null(w, name[i]);
+        else jw_num(w, name[i], value[i]);
+    }
+}
+
+Status score_write(const Scores *s, const char *path) {
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    JsonWriter w;
+    Status st;
+    if (!f) return err_set(ERR_MEMORY, "out of memory");
+    jw_begin(&w, f, 1);
+    jw_object(&w, NULL);
+    jw_object(&w, "corpus");
+    write_values(&w, s, SIZE_MAX);
+    jw_end(&w);
+    jw_array(&w, "images");
+    for (size_t i = 0; i < s->coco.n; i++) {
+        const CocoImage *im = &s->coco.images[i];
+        jw_object(&w, NULL);
+        if (im->number) jw_raw(&w, "image_id", im->id);
+        else jw_str(&w, "image_id", im->id);
+        jw_strn(&w, "caption", im->candidate.text, im->candidate.n);
+        write_values(&w, s, i);
+        jw_end(&w);
+    }
+    jw_end(&w);
+    jw_end(&w);
+    st = jw_done(&w);
+    if (fclose(f) && !st) st = err_set(ERR_MEMORY, "out of memory");
+    if (!st) st = outfile_put(path, text, n);
+    free(text);
+    return st;
+}

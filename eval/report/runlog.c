@@ -1,0 +1,239 @@
+/* runlog: see runlog.h. */
+#include "eval/report/runlog.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/format/json.h"
+#include "kernels/base/mem.h"
+
+static const char *const columns[RL_COLUMNS] = {
+#define FIELD(name, ...) #name,
+    LOG_FIELDS(FIELD) LOG_SPEEDS(FIELD)
+#undef FIELD
+};
+
+static const char *const evals[RE_COLUMNS] = {
+#define X(name) #name,
+    RUN_EVALS(X)
+#undef X
+};
+
+/* Room for item number n of an array that doubles; the item is zero. */
+static void *one_more(void *list, int64_t n, size_t size) {
+    void **p = list;
+    if ((n & (n - 1)) == 0) {
+        void *more = mem_grow(*p, n ? 2 * (size_t)n : 1, size);
+        if (!more) return NULL;
+        *p = more;
+    }
+    return memset((char *)*p + (size_t)n * size, 0, size);
+}
+
+static char *copy_str(const Json *j) {
+    const char *s = json_str(j, NULL);
+    return mem_strdup(s ? s : "");
+}
+
+static double number(const Json *o, const char *key) {
+    double v;
+    return json_num(json_get(o, key), &v) ? v : NAN;
+}
+
+/* ---- one line ---------------------------------------------------------------------------------------------------- */
+
+static Status add_start(RunLog *l, const Json *o, int64_t step, double time) {
+    RunStart *s = one_more(&l->start, l->starts, sizeof *s);
+    if (!s) return ERR_MEMORY;
+    l->starts++;
+    *s = (RunStart){.step = step,
+                    .time = time,
+                    .last = time,
+                    .peak_flops = number(o, "peak_flops"),
+                    .command = copy_str(json_get(o, "command")),
+                    .config = copy_str(json_get(o, "config"))};
+    json_int(json_get(o, "total_steps"), &s->total_steps);
+    return s->command && s->config ? OK : ERR_MEMORY;
+}
+
+static Status add_eval(RunLog *l, const Json *o, int64_t step, double time) {
+    RunEval *e = one_more(&l->eval, l->evals, sizeof *e);
+    if (!e) return ERR_MEMORY;
+    l->evals++;
+    e->step = step, e->time = time;
+    for (int i = 0; i < RE_COLUMNS; i++) e->v[i] = number(o, evals[i]);
+    return OK;
+}
+
+static Status add_text(RunLog *l, const Json *text, int64_t step) {
+    RunText *t = one_more(&l->text, l->texts, sizeof *t);
+    if (!t) return ERR_MEMORY;
+    l->texts++;
+    *t = (RunText){step, copy_str(text)};
+    return t->text ? OK : ERR_MEMORY;
+}
+
+static Status add_line(RunLog *l, const Json *o, int64_t step, double time) {
+    RunLine *r = one_more(&l->line, l->lines, sizeof *r);
+    if (!r) return ERR_MEMORY;
+    bool first = !l->lines || (l->starts && l->start[l->starts - 1].time >= l->line[l->lines - 1].time);
+    l->lines++;
+    r->step = step, r->time = time, r->first = first;
+    for (int i = 0; i < RL_COLUMNS; i++) r->v[i] = number(o, columns[i]);
+    return OK;
+}
+
+static Status add(RunLog *l, const Json *o) {
+    int64_t step;
+    if (json_type(o) != J_OBJECT || !json_int(json_get(o, "step"), &step) || step < 0) {
+        l->bad++;
+        return OK;
+    }
+    double time = number(o, "time");
+    if (json_get(o, "start")) return add_start(l, json_get(o, "start"), step, time);
+    if (l->starts && time > l->start[l->starts - 1].last) l->start[l->starts - 1].last = time;
+    if (json_get(o, "eval")) return add_eval(l, json_get(o, "eval"), step, time);
+    if (json_get(o, "text")) return add_text(l, json_get(o, "text"), step);
+    return add_line(l, o, step, time);
+}
+
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
+
+Status runlog_parse(RunLog *l, const char *text, size_t n) {
+    *l = (RunLog){0};
+    Status st = OK;
+    while (st == OK && n) {
+        const char *end = memchr(text, '\n', n);
+        size_t line = end ? (size_t)(end - text) : n;
+        Json *o = NULL;
+        l->torn = !end;
+        if (line && json_parse(&o, text, line, "log.jsonl") != OK) {
+            err_clear();
+            l->bad++;
+        } else if (line) {
+            st = add(l, o);
+        }
+        json_free(o);
+        line += end ? 1 : 0;
+        text += line, n -= line;
+    }
+    if (st != OK) runlog_close(l);
+    return st;
+}
+
+Status runlog_read(RunLog *l, const char *path) {
+    *l = (RunLog){0};
+    FILE *f = fopen(path, "rb");
+    if (!f) return err_set(ERR_IO, "cannot read %s: %s", path, strerror(errno));
+    char *text = NULL;
+    size_t n = 0, room = 0, got;
+    Status st = OK;
+    do {
+        if (room - n < 4096) {
+            char *more = mem_grow(text, room ? 2 * room : 1 << 16, 1);
+            if (!more) {
+                st = ERR_MEMORY;
+                break;
+            }
+            room = room ? 2 * room : 1 << 16;
+            text = more;
+        }
+        got = fread(text + n, 1, room - n, f);
+        n += got;
+    } while (got);
+    if (st == OK && ferror(f)) st = err_set(ERR_IO, "cannot read %s: %s", path, strerror(errno));
+    if (st == OK) st = runlog_parse(l, text, n);
+    free(text);
+    fclose(f);
+    return st;
+}
+
+void runlog_close(RunLog *l) {
+    for (int64_t i = 0; i < l->texts; i++) free(l->text[i].text);
+    for (int64_t i = 0; i < l->starts; i++) {
+        free(l->start[i].command);
+        free(l->start[i].config);
+    }
+    free(l->line);
+    free(l->eval);
+    free(l->text);
+    free(l->start);
+    *l = (RunLog){0};
+}
+
+/* ---- sums -------------------------------------------------------------------------------------------------------- */
+
+int64_t runlog_span(const RunLog *l, int64_t i) {
+    int64_t before = 0;
+    if (i > 0) before = l->line[i - 1].step;
+    if (l->line[i].first)
+        for (int64_t s = 0; s < l->starts; s++)
+            if (l->start[s].time <= l->line[i].time) before = l->start[s].step;
+    int64_t n = l->line[i].step - before;
+    return n > 0 ? n : 0;
+}
+
+static int rising(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_step(const RunLog *l) {
+    double *v = mem_new((size_t)l->lines, sizeof *v), m = NAN;
+    size_t n = 0;
+    if (!v) return NAN;
+    for (int64_t i = 0; i < l->lines; i++)
+        if (isfinite(l->line[i].v[RL_step_ms])) v[n++] = l->line[i].v[RL_step_ms];
+    if (n) {
+        qsort(v, n, sizeof *v, rising);
+        m = v[n / 2];
+    }
+    free(v);
+    return m;
+}
+
+void runlog_sums(const RunLog *l, RunSums *s) {
+    double peak = 0, peak_s = 0;
+    *s = (RunSums){.step_ms_median = median_step(l)};
+    for (int64_t i = 0; i < l->lines; i++) {
+        const double *v = l->line[i].v;
+        double seconds = v[RL_step_ms] / 1e3 * (double)runlog_span(l, i);
+        if (isfinite(v[RL_skipped])) s->skipped = v[RL_skipped];
+        if (!isfinite(seconds)) continue;
+        s->step_s += seconds;
+        if (isfinite(v[RL_wait_percent])) s->wait_s += seconds * v[RL_wait_percent] / 100;
+        if (isfinite(v[RL_pairs_per_s])) s->pairs += seconds * v[RL_pairs_per_s];
+        if (isfinite(v[RL_peak_percent])) peak += seconds * v[RL_peak_percent], peak_s += seconds;
+    }
+    s->steps = l->lines ? l->line[l->lines - 1].step : 0;
+    for (int64_t i = 0; i < l->texts; i++)                   /* where it was stopped, between two lines */
+        if (l->text[i].step > s->steps) s->steps = l->text[i].step;
+    for (int64_t i = 0; i < l->starts; i++) {
+        if (l->start[i].last > l->start[i].time) s->wall_s += l->start[i].last - l->start[i].time;
+        s->total_steps = l->start[i].total_steps;
+    }
+    s->pairs = round(s->pairs);
+    s->pairs_per_s = s->step_s > 0 ? s->pairs / s->step_s : NAN;
+    s->peak_percent = peak_s > 0 ? peak / peak_s : NAN;
+}
+
+double runlog_last(const RunLog *l, RunColumn c) {
+    for (int64_t i = l->lines; i-- > 0;)
+        if (isfinite(l->line[i].v[c])) return l->line[i].v[c];
+    return NAN;
+}
+
+int64_t runlog_best(const RunLog *l) {
+    int64_t best = -1;
+    double most = -1;
+    for (int64_t i = 0; i < l->evals; i++) {
+        const double *v = l->eval[i].v;
+        double mean = 0.5 * (v[RE_txt_r1] + v[RE_img_r1]) +
+                      1e-3 * (v[RE_txt_r10] + v[RE_img_r10]); /* as training chooses */
+        if (mean > most) most = mean, best = i;
+    }
+    return best;
+}

@@ -1,0 +1,17 @@
+/* setup: from what the user asked for to a device and the sizes of a model. Checks options against each other and
+ * against the data. How it is trained: train/recipe.h. */
+#ifndef QF_SETUP_H
+#define QF_SETUP_H
+#include "configs/options.h"
+#include "data/text/wordpiece.h"
+#include "kernels/backend.h"
+#include "kernels/model/dims.h"
+
+/* Where to compute and in which type: device, precision (auto: bf16 where the device multiplies it faster). */
+Status setup_backend(const Backend **b, const Options *o);
+
+/* Sizes from model.*; E and P from the data (P, E > 0), V and ids from the vocabulary (NULL: those
+ * of bert-base-uncased). */
+Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int64_t E);
+
+#endif

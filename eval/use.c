@@ -1,0 +1,117 @@
+/* use: see use.h. */
+#include "eval/use.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoints/params_io.h"
+#include "eval/setup.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/status.h"
+
+static void warn(void *ctx, const char *sentence) {
+    (void)ctx;
+    status_say("warning: %s", sentence);
+}
+
+Status use_trained_with(Options **old, const WeightSource *ws) {
+    const Ckpt *c = ws_checkpoint(ws);
+    size_t n = 0;
+    const char *text = c ? json_str(json_get(ckpt_run(c), "config"), &n) : NULL;
+    *old = NULL;
+    if (!text || options_parse_text(old, "pretrain", text, n, "its configuration") == OK) return OK;
+    return err_context(ERR_FORMAT, "%s/state.json", ckpt_dir(c));
+}
+
+/* What the user gave, else what the model was trained with, else the default. */
+static const Options *whose(const Options *o, const Options *old, const char *key) { return options_is_set(o, key) || !old ? o : old; }
+
+static Status find_sizes(Use *u, const WeightSource *ws, const Options *old) {
+    Status st = dims_of_weights(&u->d, ws);
+    if (st != OK) return st;
+    u->d.H = (int32_t)opt_int(whose(u->o, old, "model.heads"), "model.heads");
+    u->d.T = (int32_t)opt_int(whose(u->o, old, "data.max_tokens"), "data.max_tokens");
+    if (u->d.H < 1 || u->d.C % u->d.H) return err_set(ERR_USAGE, "model.heads=%d does not divide the width %d of %s",
+                                                      u->d.H, u->d.C, ws_path(ws));
+    if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws),
+                                        u->d.N);
+    if (wp_size(u->wp) != u->d.V)
+        return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another vocabulary (model.vocab)", u->vocab, wp_size(u->wp), u->d.V);
+    u->d.pad = wp_pad(u->wp), u->d.cls = wp_cls(u->wp), u->d.sep = wp_sep(u->wp), u->d.dec = wp_dec(u->wp);
+    return OK;
+}
+
+static Status open_set(Use *u, const Options *old, UseData data) {
+    const char *path = opt_str(u->o, "data.test");
+    u->split = opt_str(u->o, "data.test_split");
+    if (!*path && data == USE_DATA && old) path = opt_str(old, "data.train");
+    if (!*path) return data == USE_DATA ? options_require(u->o, "data.test") : OK;
+    u->data = mem_strdup(path);
+    Status st = u->data ? set_open(&u->set, u->data) : ERR_MEMORY;
+    if (st != OK) return st;
+    if (set_E(u->set) != u->d.E)
+        return err_set(ERR_USAGE, "%s has image tokens of %lld numbers, the model was trained on %d: not the same encoder", path, (long long)set_E(u->set), u->d.E);
+    u->d.P = (int32_t)set_P(u->set);
+    return OK;
+}
+
+static Status open_params(Use *u, const WeightSource *ws) {
+    ParamsSpec spec = {0};
+    Arena measure;
+    Backend null = *backend_null(u->b->elem);
+    int missing;
+    char first[96];
+    arena_measure(&measure, "weights");
+    Status st = params_open(&u->params, &u->d, &null, &measure, &spec);
+    params_close(&u->params);
+    if (st == OK) st = arena_open(&u->mem, "weights'", u->b, measure.peak + u->b->workspace + 256);
+    if (st == OK) st = params_open(&u->params, &u->d, u->b, &u->mem, &spec);
+    if (st != OK) return st;
+    u->b->set_workspace(arena_push(&u->mem, u->b->workspace, 1), u->b->workspace);
+    st = load_weights(&u->params, ws, opt_bool(u->o, "use.ema"), &missing, first, sizeof first);
+    if (st == OK && missing)
+        st = err_set(ERR_FORMAT, "%s lacks %d of %d tensors of a stage-1 Q-Former (the first: %s)", ws_path(ws),
+                     missing, u->params.n, first);
+    return st;
+}
+
+Status use_open(Use *u, const Options *o, UseData data) {
+    *u = (Use){.o = o, .step = -1};
+    WeightSource *ws = NULL;
+    Options *old = NULL;
+    Status st = options_require(o, "in");
+    if (st == OK) st = ws_open(&ws, opt_str(o, "in"), warn, NULL);
+    if (st != OK) return st;
+    st = use_trained_with(&old, ws);
+    snprintf(u->path, sizeof u->path, "%s", ws_path(ws));
+    if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
+    if (st == OK) st = setup_backend(&u->b, o);
+    u->vocab = mem_strdup(opt_str(whose(o, old, "model.vocab"), "model.vocab"));
+    u->prompt = mem_strdup(opt_str(whose(o, old, "data.prompt"), "data.prompt"));
+    if (st == OK && !(u->vocab && u->prompt)) st = ERR_MEMORY;
+    if (st == OK && !*u->vocab) st = options_require(o, "model.vocab");
+    if (st == OK) st = wp_open(&u->wp, u->vocab);
+    if (st == OK) st = find_sizes(u, ws, old);
+    if (st == OK) st = open_set(u, old, data);
+    if (st == OK) st = open_params(u, ws);
+    u->text = (TextSpec){u->wp, u->d.T, (int)opt_int(whose(o, old, "data.max_words"), "data.max_words"), u->prompt};
+    options_free(old);
+    ws_close(ws);
+    if (st != OK) use_close(u);
+    return st;
+}
+
+void use_close(Use *u) {
+    params_close(&u->params);
+    if (u->b) {
+        arena_close(&u->mem, u->b);
+        backend_close(u->b);
+    }
+    set_close(u->set);
+    wp_close(u->wp);
+    free(u->vocab);
+    free(u->prompt);
+    free(u->data);
+    *u = (Use){0};
+}

@@ -1,0 +1,51 @@
+/* mem: see mem.h. */
+#include "kernels/base/mem.h"
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/err.h"
+
+bool mem_mul(size_t a, size_t b, size_t *out) {
+    if (b != 0 && a > SIZE_MAX / b) return false;
+    *out = a * b;
+    return true;
+}
+
+/* malloc(0) may return NULL, which would look like a failure. */
+static size_t at_least_one(size_t n) { return n ? n : 1; }
+
+void *mem_new(size_t count, size_t size) {
+    void *p = calloc(at_least_one(count), at_least_one(size));
+    if (!p) err_set(ERR_MEMORY, "out of memory: %zu x %zu bytes were asked for", count, size);
+    return p;
+}
+
+void *mem_grow(void *old, size_t count, size_t size) {
+    size_t n = 0;
+    void *p = mem_mul(count, size, &n) ? realloc(old, at_least_one(n)) : NULL;
+    if (!p) err_set(ERR_MEMORY, "out of memory: %zu x %zu bytes were asked for", count, size);
+    return p;
+}
+
+char *mem_strdup(const char *s) {
+    size_t n = strlen(s) + 1;
+    char *p = mem_new(n, 1);
+    if (p) memcpy(p, s, n);
+    return p;
+}
+
+char *mem_format(const char *fmt, ...) {
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    char *p = n < 0 ? NULL : mem_new((size_t)n + 1, 1);
+    if (p) vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    return p;
+}

@@ -1,0 +1,96 @@
+/* dist_parts: what dist.h offers on top of its operations: parts of an array, comparing ranks, the device's
+ * collectives. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
+
+DistPart dist_part(int64_t total, int rank) {
+    int64_t n = ((total + dist_size() - 1) / dist_size() + 63) / 64 * 64, at = n * rank;
+    if (at > total) at = total;
+    return (DistPart){at, total - at < n ? total - at : n};
+}
+
+Status dist_all_reduce_f32(float *x, int64_t n) {
+    for (int64_t at = 0, m; at < n; at += m) {
+        m = n - at < INT_MAX / 2 ? n - at : INT_MAX / 2;
+        Status st = dist_reduce_parts(x + at, m, false);
+        if (st == OK) st = dist_gather_parts(x + at, m, false);
+        if (st != OK) return st;
+    }
+    return OK;
+}
+
+/* The first line of a that is not so in b; NULL when there is none. */
+static const char *first_difference(const char *a, const char *b, int *na, const char **other, int *nb) {
+    while (*a || *b) {
+        *na = (int)strcspn(a, "\n"), *nb = (int)strcspn(b, "\n");
+        *other = b;
+        if (*na != *nb || memcmp(a, b, (size_t)*na) != 0) return a;
+        a += *na + (a[*na] != 0), b += *nb + (b[*nb] != 0);
+    }
+    return NULL;
+}
+
+Status dist_same(const char *what, const char *text) {
+    if (dist_size() == 1) return OK;
+    uint64_t n = strlen(text);
+    dist_at(-1, "comparing what the ranks were started with");
+    Status st = dist_broadcast(&n, sizeof n, 0);
+    char *first = st == OK && n < INT_MAX ? mem_new(n + 1, 1) : NULL;
+    if (st == OK && !first) st = ERR_MEMORY;
+    if (st == OK && dist_rank() == 0) memcpy(first, text, n);
+    if (st == OK) st = dist_broadcast(first, n, 0);
+    int here_n, there_n;
+    const char *there, *here = st == OK ? first_difference(text, first, &here_n, &there, &there_n) : NULL;
+    if (here)
+        st =
+            err_set(ERR_USAGE, "rank %d has %s '%.*s', rank 0 '%.*s'", dist_rank(), what, here_n, here, there_n, there);
+    free(first);
+    return dist_agree(st);
+}
+
+/* FNV-1a of the program's file. */
+static uint64_t program_hash(void) {
+    uint64_t h = 0xcbf29ce484222325u;
+    static unsigned char buf[1 << 16];
+    FILE *f = fopen("/proc/self/exe", "rb");
+    for (size_t n; f && (n = fread(buf, 1, sizeof buf, f)) > 0;)
+        for (size_t i = 0; i < n; i++) h = (h ^ buf[i]) * 0x100000001b3u;
+    if (f) fclose(f);
+    return h;
+}
+
+Status dist_same_program(const char *version) {
+    if (dist_size() == 1) return OK;
+    char text[160];
+    snprintf(text, sizeof text, "%.100s (hash %016llx)", version, (unsigned long long)program_hash());
+    return dist_same("another build of this program:", text);
+}
+
+Status dist_open_device(const Backend *b) {
+    enum { ID_BYTES = 256 };                                 /* a ncclUniqueId has 128 */
+    char id[ID_BYTES] = "";
+    Status st = OK;
+    if (dist_size() == 1 || !b->comm_open) return OK;
+    if (dist_rank() == 0) st = b->comm_id(id, sizeof id);
+    st = dist_agree(st);
+    if (st == OK) st = dist_broadcast(id, sizeof id, 0);
+    if (st == OK) st = b->comm_open(id, dist_rank(), dist_size());
+    return dist_agree(st);
+}
+
+void dist_close_device(const Backend *b) {
+    if (dist_size() > 1 && b->comm_close) b->comm_close(dist_failed());
+}
+
+Status dist_arrived(const Backend *b, const char *op) {
+    if (dist_size() == 1 || !b->comm_open) return OK;
+    dist_name(op);
+    Status st = dist_barrier();
+    if (st == OK) dist_watch(op);
+    return st;
+}

@@ -1,0 +1,194 @@
+/* wave: see wave.h. */
+#include "kernels/model/wave.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/mem.h"
+
+enum { ALIGN = 64 };
+
+static size_t rounded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
+
+Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments,
+                 int64_t images) {
+    *r = (WaveRoom){.b = b, .counts = (d->V > d->N ? d->V : d->N) + 1};
+    /* a row: key, id, position, and two sorted lists with their (at most as many) heads; a segment: two items, two
+     * groups */
+    size_t bytes = (size_t)rows * (sizeof(RowKey) + 10 * sizeof(int32_t)) +
+                   (size_t)segments * 2 * (sizeof(AttnItem) + sizeof(AttnGroup)) + (size_t)images * sizeof(AttnGroup) + 64 * ALIGN;
+    r->size = rounded(bytes * 2);
+    r->count = mem_new((size_t)r->counts, sizeof *r->count);
+    if (!r->count) return ERR_MEMORY;
+    void *host = NULL;
+    r->plain = run->measuring; /* the null backend has no memory, and the lists are real */
+    Status st = r->plain ? ((host = mem_new(r->size, 1)) ? OK : ERR_MEMORY) : b->host_alloc(&host, r->size);
+    if (st != OK) return st;
+    r->host = host;
+    r->device = b->unified ? r->host : arena_push(run, r->size, 1);
+    return OK;
+}
+
+void room_close(WaveRoom *r) {
+    free(r->count);
+    if (r->plain) free(r->host);
+    else if (r->host) r->b->host_release(r->host);
+    *r = (WaveRoom){0};
+}
+
+void room_reset(WaveRoom *r) { r->used = r->sent = 0; }
+
+void *room_take(WaveRoom *r, size_t count, size_t size) {
+    size_t bytes = rounded(count * size);
+    BUG_ON(r->used + bytes > r->size, "wave: %zu bytes of %zu are taken, %zu more wanted", r->used, r->size, bytes);
+    void *p = r->host + r->used;
+    r->used += bytes;
+    return p;
+}
+
+void *room_device(const WaveRoom *r, const void *host) { return r->device + ((const char *)host - r->host); }
+
+void room_upload(WaveRoom *r) {
+    if (!r->b->unified && r->used > r->sent) r->b->upload(r->device + r->sent, r->host + r->sent, r->used - r->sent);
+    r->sent = r->used;
+}
+
+/* Rows by the value of key[0..n): distinct values, where each one's rows begin, the rows. Counting sort, stable. */
+static int32_t sort_rows(WaveRoom *r, const int32_t *key, int64_t n, const int32_t **id, const int32_t **ptr,
+                         const int32_t **row) {
+    int32_t *ids = room_take(r, (size_t)n, sizeof *ids), *ptrs = room_take(r, (size_t)n + 1, sizeof *ptrs);
+    int32_t *rows = room_take(r, (size_t)n, sizeof *rows), distinct = 0, at = 0;
+    memset(r->count, 0, (size_t)r->counts * sizeof *r->count);
+    for (int64_t i = 0; i < n; i++) r->count[key[i]]++;
+    for (int32_t v = 0; v < r->counts; v++) {
+        if (!r->count[v]) continue;
+        ids[distinct] = v;
+        ptrs[distinct++] = at;
+        at += r->count[v];
+        r->count[v] = at - r->count[v];
+    }
+    ptrs[distinct] = at;
+    for (int64_t i = 0; i < n; i++) rows[r->count[key[i]]++] = (int32_t)i;
+    *id = room_device(r, ids);
+    *ptr = room_device(r, ptrs);
+    *row = room_device(r, rows);
+    return distinct;
+}
+
+static void place_rows(Wave *w, Segment *s, int n) {
+    w->NQ = w->NT = 0;
+    for (int i = 0; i < n; i++) {
+        s[i].q0 = (int32_t)w->NQ;
+        s[i].t0 = (int32_t)w->NT;
+        w->NQ += s[i].nq;
+        w->NT += s[i].nt;
+    }
+}
+
+static void fill_embedding(Wave *w, WaveRoom *r, const Dims *d, const Segment *s, int n) {
+    RowKey *key = room_take(r, (size_t)(w->NQ + w->NT), sizeof *key);
+    int32_t *ids = room_take(r, (size_t)w->NT, sizeof *ids), *pos = room_take(r, (size_t)w->NT, sizeof *pos);
+    for (int i = 0; i < n; i++) {
+        uint32_t pass = (uint32_t)s[i].pass << 16;
+        for (int32_t q = 0; q < s[i].nq; q++) key[s[i].q0 + q] = (RowKey){s[i].pair, pass | (uint32_t)q};
+        for (int32_t t = 0; t < s[i].nt; t++) {
+            int32_t id = t == 0 && s[i].first_id >= 0 ? s[i].first_id : s[i].ids[t];
+            BUG_ON(id < 0 || id >= d->V, "wave: word piece %d of %d", id, d->V);
+            ids[s[i].t0 + t] = id;
+            pos[s[i].t0 + t] = t;
+            key[w->NQ + s[i].t0 + t] = (RowKey){s[i].pair, pass | (uint32_t)(s[i].nq + t)};
+        }
+    }
+    Embed *e = &w->embed;
+    *e = (Embed){.nq = w->NQ, .nt = w->NT, .Q = d->Q, .C = d->C, .ids = room_device(r, ids),
+                 .pos_id = room_device(r, pos)};
+    e->ntok = sort_rows(r, ids, w->NT, &e->tok_id, &e->tok_ptr, &e->tok_row);
+    e->nposn = sort_rows(r, pos, w->NT, &e->posn_id, &e->posn_ptr, &e->posn_row);
+    w->rows = room_device(r, key);
+}
+
+/* ---- plans ------------------------------------------------------------------------------------------------------- */
+
+static void plan_add(AttnPlan *p, AttnItem *items, AttnItem it) {
+    if (!it.nq) return;
+    items[p->nitems++] = it;
+    int32_t nk = it.na + it.nb;
+    if (it.nq > p->max_nq) p->max_nq = it.nq;
+    if (nk > p->max_nk) p->max_nk = nk;
+    p->nrows += it.nq;
+    p->products += it.causal ? (int64_t)it.nq * it.na + (int64_t)it.nq * (it.nq + 1) / 2 : (int64_t)it.nq * nk;
+}
+
+static void plan_finish(AttnPlan *p, const WaveRoom *r, const AttnItem *items, const AttnGroup *groups) {
+    for (int32_t i = 0; i < p->ngroups; i++)
+        for (int k = 0; k < 2; k++)
+            if (groups[i].nk[k] > p->max_group_nk) p->max_group_nk = groups[i].nk[k];
+    p->host_items = items;
+    p->host_groups = groups;
+    p->items = room_device(r, items);
+    p->groups = room_device(r, groups);
+}
+
+/* One group a segment, but a text that sees another segment's queries joins that one's. */
+static Status plan_self(Wave *w, WaveRoom *r, const Segment *s, int n) {
+    AttnItem *items = room_take(r, (size_t)n * 2, sizeof *items);
+    AttnGroup *groups = room_take(r, (size_t)n, sizeof *groups);
+    int32_t *seen_by = mem_new((size_t)n, sizeof *seen_by);
+    if (!seen_by) return ERR_MEMORY;
+    for (int i = 0; i < n; i++)
+        if (s[i].sees >= 0) {
+            BUG_ON(seen_by[s[i].sees] || s[s[i].sees].nt, "wave: segment %d's queries are seen twice, or have text",
+                   s[i].sees);
+            seen_by[s[i].sees] = i + 1;
+        }
+    AttnPlan *p = &w->self;
+    *p = (AttnPlan){0};
+    for (int i = 0; i < n; i++) {
+        if (s[i].sees >= 0) continue;
+        const Segment *a = &s[i], *text = a->nt ? a : seen_by[i] ? &s[seen_by[i] - 1] : NULL;
+        int32_t t0 = text ? (int32_t)w->NQ + text->t0 : 0, nt = text ? text->nt : 0, g = p->ngroups++;
+        bool text_sees = text != a || a->joint;
+        groups[g] = (AttnGroup){.item0 = p->nitems, .k0 = {a->q0, t0}, .nk = {a->nq, nt}};
+        plan_add(p, items, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = a->q0, .na = a->nq, .b0 = t0, .nb = a->joint ? nt
+                                      : 0, .group = g});
+        plan_add(p, items, (AttnItem){.q0 = t0, .nq = nt, .a0 = a->q0, .na = text_sees ? a->nq : 0, .b0 = t0, .nb = nt,
+                                      .causal = text ? text->causal : 0, .group = g});
+        groups[g].nitems = p->nitems - groups[g].item0;
+    }
+    free(seen_by);
+    plan_finish(p, r, items, groups);
+    return OK;
+}
+
+/* One group an image: all its users in the order of the segments. */
+static void plan_cross(Wave *w, WaveRoom *r, const Dims *d, const Segment *s, int n, int images) {
+    AttnItem *items = room_take(r, (size_t)n, sizeof *items);
+    AttnGroup *groups = room_take(r, (size_t)images, sizeof *groups);
+    int32_t *head = room_take(r, (size_t)images + 1, sizeof *head), *order = room_take(r, (size_t)n, sizeof *order);
+    memset(head, 0, ((size_t)images + 1) * sizeof *head);
+    for (int i = 0; i < n; i++)
+        if (s[i].image >= 0) head[s[i].image + 1]++;
+    for (int i = 0; i < images; i++) head[i + 1] += head[i];
+    for (int i = 0; i < n; i++)
+        if (s[i].image >= 0) order[head[s[i].image]++] = i;
+    AttnPlan *p = &w->cross;
+    *p = (AttnPlan){.ngroups = images};
+    for (int g = 0, k = 0; g < images; g++) {
+        groups[g] = (AttnGroup){.item0 = p->nitems, .k0 = {g * d->P, 0}, .nk = {d->P, 0}};
+        for (; k < head[g]; k++) {
+            const Segment *a = &s[order[k]];
+            plan_add(p, items, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = g * d->P, .na = d->P, .group = g});
+        }
+        groups[g].nitems = p->nitems - groups[g].item0;
+    }
+    plan_finish(p, r, items, groups);
+}
+
+Status wave_build(Wave *w, WaveRoom *r, const Dims *d, Segment *s, int n, int images) {
+    *w = (Wave){0};
+    place_rows(w, s, n);
+    fill_embedding(w, r, d, s, n);
+    Status st = plan_self(w, r, s, n);
+    if (st == OK) plan_cross(w, r, d, s, n, images);
+    return st;
+}
