@@ -99,7 +99,7 @@ static int exit_code(const Command *c, Status st) {
 /* Several ranks must be one program with one configuration, or they end with different weights. */
 static Status compare_ranks(const Options *o) {
     char *text = NULL;
-    dist_set_timeout(opt_num(o, "dist.timeout_s"));
+    dist_set_timeout(o->dist.timeout_s);
     Status st = dist_same_program(version_string());
     if (!st) st = options_text(o, &text);
     if (!st) st = dist_same("another configuration:", text);
@@ -111,7 +111,7 @@ static Status run(const Command *c, int argc, char **argv) {
     Options *o = NULL;
     Status st = options_parse(&o, c->name, argc, argv);
     if (!st && dist_size() > 1) st = compare_ranks(o);
-    if (!st && opt_int(o, "threads") > 0) omp_set_num_threads((int)opt_int(o, "threads"));
+    if (!st && o->run.threads > 0) omp_set_num_threads((int)o->run.threads);
     if (!st) st = c->run(o);
     options_free(o);
     return st;

@@ -14,20 +14,20 @@
 
 enum { MAX_CONFIG = 1 << 20, MAX_TEXT = 1 << 16, MAX_KEY = 128 };
 
+/* Keys of the group `run` are written without it. */
+#define KEY(g, n) (&(#g "." #n)[sizeof #g == sizeof "run" && #g[0] == 'r' && #g[1] == 'u' && #g[2] == 'n' ? 4 : 0])
+
 const Row option_rows[] = {
-#define INT(k, d, l, h, c, t)  { #k, KIND_INT,  NULL, (double)(d), (double)(l), (double)(h), NULL, c, t },
-#define REAL(k, d, l, h, c, t) { #k, KIND_REAL, NULL, (double)(d), (double)(l), (double)(h), NULL, c, t },
-#define BOOL(k, d, c, t)       { #k, KIND_BOOL, NULL, (double)(d), 0, 1, NULL, c, t },
-#define TEXT(k, d, c, t)       { #k, KIND_TEXT, d, 0, 0, 0, NULL, c, t },
-#define PATH(k, d, c, t)       { #k, KIND_PATH, d, 0, 0, 0, NULL, c, t },
-#define PICK(k, d, p, c, t)    { #k, KIND_PICK, d, 0, 0, 0, p, c, t },
+#define ROW(g, n, kind, text, num, lo, hi, choices, c, t) \
+    { KEY(g, n), kind, offsetof(Options, g.n), text, (double)(num), (double)(lo), (double)(hi), choices, c, t },
+#define INT(g, n, d, l, h, c, t)  ROW(g, n, KIND_INT, NULL, d, l, h, NULL, c, t)
+#define REAL(g, n, d, l, h, c, t) ROW(g, n, KIND_REAL, NULL, d, l, h, NULL, c, t)
+#define BOOL(g, n, d, c, t)       ROW(g, n, KIND_BOOL, NULL, d, 0, 1, NULL, c, t)
+#define TEXT(g, n, d, c, t)       ROW(g, n, KIND_TEXT, d, 0, 0, 0, NULL, c, t)
+#define PATH(g, n, d, c, t)       ROW(g, n, KIND_PATH, d, 0, 0, 0, NULL, c, t)
+#define PICK(g, n, d, p, c, t)    ROW(g, n, KIND_PICK, d, 0, 0, 0, p, c, t)
 #include "configs/options.def"
-#undef INT
-#undef REAL
-#undef BOOL
-#undef TEXT
-#undef PATH
-#undef PICK
+#undef ROW
 };
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
@@ -159,26 +159,49 @@ static void wanted(const Row *row, char *buf, size_t size) {
     }
 }
 
-static Status set_value(Options *o, int r, const char *text, Source source, int line, const char *where) {
+static void *field(Options *o, int r) { return (char *)o + option_rows[r].at; }
+
+/* The value into its field; false when the text is none, and nothing has changed. */
+static bool put_value(Options *o, int r, const char *text) {
     const Row *row = &option_rows[r];
-    Value v = { .source = source, .line = line };
+    int64_t i;
+    double d;
     int place = 0;
-    bool good = false;
     switch (row->kind) {
-    case KIND_INT: good = parse_int(text, &v.i) && (double)v.i >= row->lo && (double)v.i <= row->hi; break;
-    case KIND_REAL: good = parse_real(text, &v.d) && v.d >= row->lo && v.d <= row->hi; break;
-    case KIND_BOOL: good = parse_bool(text, &v.i); break;
-    case KIND_PICK: good = has_word(row->choices, '|', text, &place); v.i = place; break;
-    case KIND_TEXT: case KIND_PATH: good = is_text(text); break;
+    case KIND_INT:
+        if (!parse_int(text, &i) || (double)i < row->lo || (double)i > row->hi) return false;
+        *(int64_t *)field(o, r) = i;
+        return true;
+    case KIND_REAL:
+        if (!parse_real(text, &d) || d < row->lo || d > row->hi) return false;
+        *(double *)field(o, r) = d;
+        return true;
+    case KIND_BOOL:
+        if (!parse_bool(text, &i)) return false;
+        *(bool *)field(o, r) = i != 0;
+        return true;
+    case KIND_PICK:
+        if (!has_word(row->choices, '|', text, &place)) return false;
+        *(Pick *)field(o, r) = (Pick){ place, text };
+        return true;
+    default:
+        if (!is_text(text)) return false;
+        *(const char **)field(o, r) = text;
+        return true;
     }
-    if (!good) {
+}
+
+static Status set_value(Options *o, int r, const char *text, Origin from, int line, const char *where) {
+    char *owned = mem_strdup(text);
+    if (!owned) return ERR_MEMORY;
+    if (!put_value(o, r, owned)) {
         char buf[256];
-        wanted(row, buf, sizeof buf);
-        return err_set(ERR_USAGE, "%s: %s is '%.80s', %s", where, row->key, text, buf);
+        wanted(&option_rows[r], buf, sizeof buf);
+        free(owned);
+        return err_set(ERR_USAGE, "%s: %s is '%.80s', %s", where, option_rows[r].key, text, buf);
     }
-    if (row->kind >= KIND_TEXT && !(v.s = mem_strdup(text))) return ERR_MEMORY;
-    free(o->values[r].s);
-    o->values[r] = v;
+    free(o->origin[r].owned);
+    o->origin[r] = (OptionOrigin){ from, line, owned };
     return OK;
 }
 
@@ -204,8 +227,8 @@ static Status set_from_file(void *context, const char *key, const char *value, i
     snprintf(where, sizeof where, "%.480s:%d", w->name, line);
     int r = find_row(key);
     if (r < 0) return unknown_key(w->o, key, where);
-    if (w->o->values[r].source == FROM_FILE)
-        return err_set(ERR_USAGE, "%s: %s stands here a second time, after line %d", where, key, w->o->values[r].line);
+    if (w->o->origin[r].from == FROM_FILE)
+        return err_set(ERR_USAGE, "%s: %s stands here a second time, after line %d", where, key, w->o->origin[r].line);
     return set_value(w->o, r, value, FROM_FILE, line, where);
 }
 
@@ -289,9 +312,9 @@ static Status set_input(Options *o, const char *arg) {
     if (!option_used_by(&option_rows[r], o->command))
         return err_set(ERR_USAGE, "%s: '%.80s' is neither key=value nor a configuration (*.yaml), and %s takes no input",
                        LINE, arg, o->command);
-    if (o->values[r].source == FROM_ARGUMENT)
+    if (o->origin[r].from == FROM_ARGUMENT)
         return err_set(ERR_USAGE, "%s: '%.80s' is a second input after '%.80s', one is wanted", LINE, arg,
-                       o->values[r].s);
+                       option_text(o, r));
     return set_from_line(o, "in", arg);
 }
 
@@ -323,24 +346,30 @@ static Status walk_arguments(Options *o, int argc, char *const argv[], bool file
 
 /* ---- the life of Options ----------------------------------------------------------------------------------------- */
 
+static void put_default(Options *o, int r) {
+    const Row *row = &option_rows[r];
+    switch (row->kind) {
+    case KIND_INT: *(int64_t *)field(o, r) = (int64_t)row->num; break;
+    case KIND_REAL: *(double *)field(o, r) = row->num; break;
+    case KIND_BOOL: *(bool *)field(o, r) = row->num != 0; break;
+    default: BUG_ON(!put_value(o, r, row->text), "%s: the default is no choice", row->key);
+    }
+}
+
 Options *options_new(const char *command) {
     Options *o = mem_new(1, sizeof *o);
     if (!o) return NULL;
-    if (!(o->command = mem_strdup(command))) { free(o); return NULL; }
-    for (int r = 0; r < OPTION_ROWS; r++) {
-        int place = 0;
-        const Row *row = &option_rows[r];
-        bool pick = row->kind == KIND_PICK;
-        BUG_ON(pick && !has_word(row->choices, '|', row->text, &place), "%s: the default is no choice", row->key);
-        o->values[r].i = pick ? place : (int64_t)row->num;
-        o->values[r].d = row->num;
-    }
+    o->command = mem_strdup(command);
+    o->origin = mem_new(OPTION_ROWS, sizeof *o->origin);
+    if (!o->command || !o->origin) { options_free(o); return NULL; }
+    for (int r = 0; r < OPTION_ROWS; r++) put_default(o, r);
     return o;
 }
 
 void options_free(Options *o) {
     if (!o) return;
-    for (int r = 0; r < OPTION_ROWS; r++) free(o->values[r].s);
+    for (int r = 0; o->origin && r < OPTION_ROWS; r++) free(o->origin[r].owned);
+    free(o->origin);
     free(o->command);
     free(o);
 }
@@ -372,43 +401,24 @@ static int row_of(const char *key) {
     return r;
 }
 
-const char *option_text(const Options *o, int r) { return o->values[r].s ? o->values[r].s : option_rows[r].text; }
+static const void *value_at(const Options *o, int r) { return (const char *)o + option_rows[r].at; }
 
-const char *opt_str(const Options *o, const char *key) {
-    int r = row_of(key);
-    BUG_ON(option_rows[r].kind < KIND_TEXT, "option %s is a number, not a text", key);
-    return option_text(o, r);
+int64_t option_int(const Options *o, int r) {
+    return option_rows[r].kind == KIND_BOOL ? *(const bool *)value_at(o, r) : *(const int64_t *)value_at(o, r);
 }
 
-int64_t opt_int(const Options *o, const char *key) {
-    int r = row_of(key);
-    BUG_ON(option_rows[r].kind != KIND_INT, "option %s is no whole number", key);
-    return o->values[r].i;
+double option_real(const Options *o, int r) { return *(const double *)value_at(o, r); }
+
+const char *option_text(const Options *o, int r) {
+    const void *at = value_at(o, r);
+    return option_rows[r].kind == KIND_PICK ? ((const Pick *)at)->name : *(const char *const *)at;
 }
 
-double opt_num(const Options *o, const char *key) {
-    int r = row_of(key);
-    BUG_ON(option_rows[r].kind != KIND_REAL && option_rows[r].kind != KIND_INT, "option %s is no number", key);
-    return option_rows[r].kind == KIND_REAL ? o->values[r].d : (double)o->values[r].i;
-}
+const char *options_value(const Options *o, const char *key, char buf[64]) { return option_value(o, row_of(key), buf); }
 
-bool opt_bool(const Options *o, const char *key) {
-    int r = row_of(key);
-    BUG_ON(option_rows[r].kind != KIND_BOOL, "option %s is not true or false", key);
-    return o->values[r].i != 0;
-}
-
-int opt_choice(const Options *o, const char *key) {
-    int r = row_of(key);
-    BUG_ON(option_rows[r].kind != KIND_PICK, "option %s has no choices", key);
-    return (int)o->values[r].i;
-}
-
-const char *options_command(const Options *o) { return o->command; }
-
-bool options_is_set(const Options *o, const char *key) { return o->values[row_of(key)].source != FROM_DEFAULT; }
+bool options_is_set(const Options *o, const char *key) { return o->origin[row_of(key)].from != FROM_DEFAULT; }
 
 Status options_require(const Options *o, const char *key) {
-    if (opt_str(o, key)[0]) return OK;
+    if (option_text(o, row_of(key))[0]) return OK;
     return err_set(ERR_USAGE, "%s needs %s (%s); write %s=...", o->command, key, option_rows[row_of(key)].help, key);
 }

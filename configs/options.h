@@ -6,8 +6,8 @@
  * checking, printing and --help. A key is dotted (optim.lr); in a YAML file nested maps flatten to the same key.
  * The command line wins over the file. After parsing every option has a value: what the user gave, or the default.
  *
- * Called by qformer.c (parse, help) and by every command (opt_*). Checkpoints keep options_text, which parses back to
- * the same values.
+ * Called by qformer.c (parse, help) and by every command, which reads the typed fields (o->optim.lr). Checkpoints keep
+ * options_text, which parses back to the same values.
  *
  * Does not check options against each other (model.hidden against model.heads): that is for whoever uses them. */
 #ifndef QF_OPTIONS_H
@@ -19,7 +19,21 @@
 
 #include "kernels/base/err.h"
 
-typedef struct Options Options;
+typedef struct { int i; const char *name; } Pick;              /* one of a row's choices: its place there, its word */
+
+typedef struct Options {
+    char *command;
+    struct OptionOrigin *origin;               /* beside the rows: whether the user gave it, and where */
+#define GROUP(g) struct {
+#define END(g) } g;
+#define INT(g, n, ...)  int64_t n;
+#define REAL(g, n, ...) double n;
+#define BOOL(g, n, ...) bool n;
+#define TEXT(g, n, ...) const char *n;         /* never NULL; lives as long as the Options */
+#define PATH(g, n, ...) const char *n;
+#define PICK(g, n, ...) Pick n;
+#include "configs/options.def"
+} Options;
 
 /* Reads the arguments after the command. Each is one of
  *   file.yaml | file.yml        a configuration, at most one, read before anything else wherever it stands
@@ -37,16 +51,12 @@ Status options_parse_text(Options **out, const char *command, const char *text, 
 
 void options_free(Options *o);
 
-/* Values. An unknown key or the wrong kind is a bug of the caller. Strings live as long as `o`, and are never NULL. */
-const char *opt_str(const Options *o, const char *key);    /* text, path, choice */
-int64_t opt_int(const Options *o, const char *key);
-double opt_num(const Options *o, const char *key);         /* real, or an int as a real */
-bool opt_bool(const Options *o, const char *key);
-int opt_choice(const Options *o, const char *key);         /* place of the value in the row's list of choices, from 0 */
-const char *options_command(const Options *o);
-
 /* True when the user (or options_set) gave it, false when the value is the default. */
 bool options_is_set(const Options *o, const char *key);
+
+/* An option's value as the text that would set it, in buf (64 bytes) unless it is a text itself. For messages and for
+ * what walks over keys; everybody else reads the field. An unknown key is a bug of the caller. */
+const char *options_value(const Options *o, const char *key, char buf[64]);
 
 /* OK when a text is not empty; else ERR_USAGE: "pretrain needs data.train (its help); write data.train=...". */
 Status options_require(const Options *o, const char *key);

@@ -6,26 +6,31 @@
 #include "configs/yaml.h"
 
 /* The shortest decimal that reads back as the same double. 1e-05 gets a dot: other YAML readers take it for a word. */
-static void print_real(double d, FILE *f) {
+static void real_text(double d, char out[64]) {
     char buf[40];
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(buf, sizeof buf, "%.*g", digits, d);
         if (strtod(buf, NULL) == d) break;
     }
     const char *e = strchr(buf, 'e');
-    if (e && !strchr(buf, '.')) fprintf(f, "%.*s.0%s", (int)(e - buf), buf, e);
-    else fputs(buf, f);
+    if (e && !strchr(buf, '.')) snprintf(out, 64, "%.*s.0%s", (int)(e - buf), buf, e);
+    else snprintf(out, 64, "%s", buf);
+}
+
+const char *option_value(const Options *o, int r, char buf[64]) {
+    switch (option_rows[r].kind) {
+    case KIND_INT: snprintf(buf, 64, "%lld", (long long)option_int(o, r)); return buf;
+    case KIND_REAL: real_text(option_real(o, r), buf); return buf;
+    case KIND_BOOL: return option_int(o, r) ? "true" : "false";
+    default: return option_text(o, r);
+    }
 }
 
 static void print_value(const Options *o, int r, FILE *f) {
-    const Value *v = &o->values[r];
-    switch (option_rows[r].kind) {
-    case KIND_INT: fprintf(f, "%lld", (long long)v->i); break;
-    case KIND_REAL: print_real(v->d, f); break;
-    case KIND_BOOL: fputs(v->i ? "true" : "false", f); break;
-    case KIND_PICK: fputs(option_text(o, r), f); break;
-    case KIND_TEXT: case KIND_PATH: yaml_put_quoted(f, option_text(o, r)); break;
-    }
+    char buf[64];
+    const char *value = option_value(o, r, buf);
+    if (option_rows[r].kind == KIND_TEXT || option_rows[r].kind == KIND_PATH) yaml_put_quoted(f, value);
+    else fputs(value, f);
 }
 
 /* Length of "model" in "model.layers", 0 in "seed". */
@@ -67,7 +72,7 @@ static void print_yaml(const Options *o, FILE *f, bool (*keep)(const Options *, 
 
 static bool keep_resolved(const Options *o, int r) {
     const Row *row = &option_rows[r];
-    return !how_not_what(row->key) && (option_used_by(row, o->command) || o->values[r].source != FROM_DEFAULT);
+    return !how_not_what(row->key) && (option_used_by(row, o->command) || o->origin[r].from != FROM_DEFAULT);
 }
 
 static bool keep_all(const Options *o, int r) { (void)o; return !how_not_what(option_rows[r].key); }

@@ -8,6 +8,7 @@ typedef enum { KIND_INT, KIND_REAL, KIND_BOOL, KIND_TEXT, KIND_PATH, KIND_PICK }
 typedef struct {
     const char *key;
     Kind kind;
+    size_t at;                 /* where in Options its value lies */
     const char *text;          /* default of a text, path or choice */
     double num;                /* default of the others */
     double lo, hi;             /* of INT and REAL */
@@ -19,40 +20,34 @@ typedef struct {
 /* The number of rows, so that arrays beside the table have a fixed size. */
 enum {
     OPTION_ROWS = 0
-#define INT(k, d, l, h, c, t)  + 1
-#define REAL(k, d, l, h, c, t) + 1
-#define BOOL(k, d, c, t)       + 1
-#define TEXT(k, d, c, t)       + 1
-#define PATH(k, d, c, t)       + 1
-#define PICK(k, d, p, c, t)    + 1
+#define INT(g, n, ...)  + 1
+#define REAL(g, n, ...) + 1
+#define BOOL(g, n, ...) + 1
+#define TEXT(g, n, ...) + 1
+#define PATH(g, n, ...) + 1
+#define PICK(g, n, ...) + 1
 #include "configs/options.def"
-#undef INT
-#undef REAL
-#undef BOOL
-#undef TEXT
-#undef PATH
-#undef PICK
 };
 
 extern const Row option_rows[OPTION_ROWS];
 
-typedef enum { FROM_DEFAULT, FROM_FILE, FROM_ARGUMENT, FROM_PROGRAM } Source;
+typedef enum { FROM_DEFAULT, FROM_FILE, FROM_ARGUMENT, FROM_PROGRAM } Origin;
 
-typedef struct {
-    int64_t i;                 /* INT, BOOL; place in the choices for PICK */
-    double d;                  /* REAL */
-    char *s;                   /* TEXT, PATH, PICK; NULL: the row's default */
-    Source source;
+/* Where a value came from; the values themselves are the typed fields of Options. */
+typedef struct OptionOrigin {
+    Origin from;
     int line;                  /* in the file, when from there */
-} Value;
-
-struct Options {
-    char *command;
-    Value values[OPTION_ROWS];
-};
+    char *owned;               /* the text that a TEXT, PATH or PICK points to, unless it is the row's default */
+} OptionOrigin;
 
 Options *options_new(const char *command);                     /* all defaults; NULL when memory ran out */
 bool option_used_by(const Row *row, const char *command);
+
+const char *option_value(const Options *o, int r, char buf[64]);        /* as options_value */
+
+/* The fields of row r. */
+int64_t option_int(const Options *o, int r);                   /* INT and BOOL */
+double option_real(const Options *o, int r);
 const char *option_text(const Options *o, int r);              /* of a TEXT, PATH or PICK row */
 
 #endif

@@ -12,17 +12,17 @@
 
 void caption_search(SearchSpec *s, const Options *o, const Dims *d) {
     static const SearchMode modes[] = {SEARCH_BEAM, SEARCH_GREEDY, SEARCH_SAMPLE};         /* ORDER caption.mode */
-    SearchMode mode = modes[opt_choice(o, "caption.mode")];
-    int32_t beams = (int32_t)opt_int(o, "caption.beams");
+    SearchMode mode = modes[o->caption.mode.i];
+    int32_t beams = (int32_t)o->caption.beams;
     if (mode == SEARCH_BEAM && beams == 1) mode = SEARCH_GREEDY;
     *s = (SearchSpec){.mode = mode, .beams = mode == SEARCH_BEAM ? beams : 1,
-                      .max_length = (int32_t)opt_int(o, "caption.max_length"),
-                      .min_length = (int32_t)opt_int(o, "caption.min_length"),
-                      .length_penalty = opt_num(o, "caption.length_penalty"),
-                      .repetition_penalty = opt_num(o, "caption.repetition_penalty"),
-                      .early_stopping = opt_bool(o, "caption.early_stopping"),
-                      .temperature = opt_num(o, "caption.temperature"), .top_p = opt_num(o, "caption.top_p"),
-                      .top_k = (int32_t)opt_int(o, "caption.top_k"), .seed = (uint64_t)opt_int(o, "seed"),
+                      .max_length = (int32_t)o->caption.max_length,
+                      .min_length = (int32_t)o->caption.min_length,
+                      .length_penalty = o->caption.length_penalty,
+                      .repetition_penalty = o->caption.repetition_penalty,
+                      .early_stopping = o->caption.early_stopping,
+                      .temperature = o->caption.temperature, .top_p = o->caption.top_p,
+                      .top_k = (int32_t)o->caption.top_k, .seed = (uint64_t)o->run.seed,
                       .start = d->dec, .end = d->sep};
 }
 

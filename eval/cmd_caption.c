@@ -34,9 +34,9 @@ static Status open_work(Work *w, const Options *o) {
     Status st = use_open(&w->use, o, USE_DATA);
     if (st != OK) return st;
     const Use *u = &w->use;
-    w->batch = opt_int(o, "use.batch") ? (int)opt_int(o, "use.batch") : u->b->unified ? 32 : 128;
+    w->batch = o->use.batch ? (int)o->use.batch : u->b->unified ? 32 : 128;
     caption_search(&w->search, o, &u->d);
-    st = evalset_open(&w->set, u->set, u->split, opt_int(o, "caption.limit"), &u->text);
+    st = evalset_open(&w->set, u->set, u->split, o->caption.limit, &u->text);
     for (int64_t i = 0; st == OK && w->speaks && set_warning(u->set, i); i++)
         status_say("warning: %s", set_warning(u->set, i));
     return st;
@@ -129,7 +129,7 @@ static Status put(const char *path, const char *text, size_t n) {
 
 /* Beside the captions when out is a folder. */
 static Status write_scores(const Work *w, const Scores *s) {
-    const char *out = opt_str(w->o, "out");
+    const char *out = w->o->run.out;
     size_t n = strlen(out);
     char *path = NULL;
     if (n > 5 && strcmp(out + n - 5, ".json") == 0) return OK;
@@ -161,7 +161,7 @@ static int64_t without_references(const EvalSet *e) {
 static Status finish(Work *w) {
     char *path = NULL, *res = NULL, *gt = NULL;
     size_t nres = 0, ngt = 0;
-    const char *references = opt_str(w->o, "caption.references");
+    const char *references = w->o->caption.references;
     int64_t without = without_references(&w->set);
     show(w);
     Status st = caption_ids(&w->set, &w->ids);
@@ -182,7 +182,7 @@ static Status finish(Work *w) {
 Status cmd_caption(const Options *o) {
     Work w;
     Status st = dist_agree(open_work(&w, o));
-    if (st == OK && opt_bool(o, "dry_run")) st = w.speaks ? describe(&w) : OK;
+    if (st == OK && o->run.dry_run) st = w.speaks ? describe(&w) : OK;
     else if (st == OK) {
         st = make(&w);
         if (st == OK && w.speaks) st = finish(&w);

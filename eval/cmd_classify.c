@@ -134,7 +134,7 @@ static Status write_all(const Classify *w, const Options *o) {
     char *summary = NULL, *images = NULL;
     Status st = result_path(o, "classify.json", &summary);
     if (st == OK && summary && !(images = mem_format("%sl", summary))) st = ERR_MEMORY;
-    if (st == OK && summary) st = write_summary(w, summary, opt_str(o, "classify.templates"));
+    if (st == OK && summary) st = write_summary(w, summary, o->classify.templates);
     if (st == OK && summary) st = write_images(w, images);
     if (st == OK && summary) status_say("%s, and a line an image in %s", summary, images);
     free(summary);
@@ -144,7 +144,7 @@ static Status write_all(const Classify *w, const Options *o) {
 
 static Status open_work(Classify *w, const Options *o) {
     Status st = options_require(o, "classify.names");
-    if (st == OK) st = classes_read(&w->c, opt_str(o, "classify.names"));
+    if (st == OK) st = classes_read(&w->c, o->classify.names);
     if (st == OK)
         st = evaluation_open(&w->e, o, &(EvaluationSpec){.data = USE_DATA, .split = true, .one_process = true});
     if (st != OK) return st;
@@ -156,17 +156,17 @@ static Status open_work(Classify *w, const Options *o) {
     w->right = mem_new(classes, sizeof *w->right);
     w->finite = true;
     if (!w->features || !w->truth || !w->top || !w->of_class || !w->right) return ERR_MEMORY;
-    return classes_truth(&w->c, opt_str(o, "classify.labels"), &w->e.set, w->truth);
+    return classes_truth(&w->c, o->classify.labels, &w->e.set, w->truth);
 }
 
 Status cmd_classify(const Options *o) {
     Classify w = {0};
     Status st = open_work(&w, o);
-    if (st == OK && opt_bool(o, "dry_run")) {
+    if (st == OK && o->run.dry_run) {
         options_print(o, stdout);
         status_say("%lld images, %lld classes", (long long)w.e.set.NI, (long long)w.c.n);
     } else if (st == OK) {
-        st = classes_features(&w.c, opt_str(o, "classify.templates"), &w.e, w.features);
+        st = classes_features(&w.c, o->classify.templates, &w.e, w.features);
         if (st == OK) st = score_images(&w);
         if (st == OK) {
             count(&w);

@@ -134,7 +134,7 @@ Status cmd_embed(const Options *o) {
     Status st = options_require(o, "out");
     if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.data = USE_DATA, .split = true, .one_process = true});
     if (st != OK) return st;
-    if (opt_bool(o, "dry_run")) {
+    if (o->run.dry_run) {
         options_print(o, stdout);
         status_say("%lld images and %lld texts", (long long)e.set.NI, (long long)e.set.NT);
         goto done;

@@ -118,7 +118,7 @@ static Status write_pairs(const Match *m, const char *path) {
 Status cmd_match(const Options *o) {
     Match m = {0};
     char *path = NULL;
-    const char *pairs = opt_str(o, "match.pairs");
+    const char *pairs = o->match.pairs;
     Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.data = USE_DATA, .split = !*pairs, .one_process = true});
     if (st != OK) return st;
     if (*pairs && (st = read_pairs(&m, pairs))) goto done;
@@ -127,7 +127,7 @@ Status cmd_match(const Options *o) {
                      m.e.use.data);
         goto done;
     }
-    if (opt_bool(o, "dry_run")) {
+    if (o->run.dry_run) {
         options_print(o, stdout);
         status_say("%lld pairs of %lld images", (long long)m.e.set.NT, (long long)m.e.set.NI);
         goto done;

@@ -148,7 +148,7 @@ Status cmd_report(const Options *o) {
     Status st = report_open(&r, o);
     status_end();
     if (st == OK) st = page_path(&r, &page, &json);
-    if (st == OK && opt_bool(o, "dry_run")) {
+    if (st == OK && o->run.dry_run) {
         options_print(o, stdout);
         status_say("the page would be %s", page);
     } else if (st == OK) {

@@ -43,8 +43,8 @@ static Status candidates(Work *w, const Options *o) {
     const EvalSet *s = &w->e.set;
     const Dims *d = &w->e.use.d;
     RecallFeatures f = {w->e.use.b, w->I, w->T, s->NI, s->NT, d->Q, d->Z};
-    int64_t k = w->main == RANK_ITC ? SHOWN : opt_int(o, "retrieval.k");
-    int folds = (int)opt_int(o, "retrieval.folds");
+    int64_t k = w->main == RANK_ITC ? SHOWN : o->retrieval.k;
+    int folds = (int)o->retrieval.folds;
     Status st = retrieval_open(&w->whole, recall_feature_rows, &f, s->NI, s->NT, s->owner, k, 1);
     if (st == OK && folds > 1)
         st = retrieval_open(&w->folds, recall_feature_rows, &f, s->NI, s->NT, s->owner, k, folds);
@@ -232,7 +232,7 @@ static void describe(const Work *w, const Options *o) {
     const EvalSet *s = &w->e.set;
     const Dims *d = &w->e.use.d;
     double features = (double)(s->NI * d->Q + s->NT) * (double)d->Z * sizeof(float) / (1 << 20);
-    int64_t k = opt_int(o, "retrieval.k"), kt = k < s->NT ? k : s->NT, ki = k < s->NI ? k : s->NI;
+    int64_t k = o->retrieval.k, kt = k < s->NT ? k : s->NT, ki = k < s->NI ? k : s->NI;
     options_print(o, stdout);
     status_say("%lld images and %lld texts: %.1f MiB of features in memory", (long long)s->NI, (long long)s->NT,
                features);
@@ -241,11 +241,11 @@ static void describe(const Work *w, const Options *o) {
 
 Status cmd_retrieval(const Options *o) {
     static const RankRule chosen[] = {RANK_SUM, RANK_ITM, RANK_ITC};       /* ORDER retrieval.rerank */
-    Work w = {.main = chosen[opt_choice(o, "retrieval.rerank")]};
-    EvaluationSpec spec = {.data = USE_DATA, .split = true, .tokens = (int)opt_int(o, "retrieval.max_tokens")};
+    Work w = {.main = chosen[o->retrieval.rerank.i]};
+    EvaluationSpec spec = {.data = USE_DATA, .split = true, .tokens = (int)o->retrieval.max_tokens};
     Status st = evaluation_open(&w.e, o, &spec);
     if (st != OK) return st;
-    if (opt_bool(o, "dry_run")) {
+    if (o->run.dry_run) {
         if (w.e.speaks) describe(&w, o);
         goto done;
     }

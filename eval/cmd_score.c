@@ -16,12 +16,12 @@
 static const char *given(const char *text) { return *text ? text : NULL; }
 
 static Status score_captions(const Options *o) {
-    const char *res = *opt_str(o, "res") ? opt_str(o, "res") : opt_str(o, "in");
-    ScoreOptions how = {.java = given(opt_str(o, "score.java")), .meteor_jar = given(opt_str(o, "score.meteor_jar")),
-                        .spice_jar = given(opt_str(o, "score.spice_jar"))};
+    const char *res = *o->run.res ? o->run.res : o->run.in;
+    ScoreOptions how = {.java = given(o->score.java), .meteor_jar = given(o->score.meteor_jar),
+                        .spice_jar = given(o->score.spice_jar)};
     Scores s;
     char *path = NULL;
-    Status st = score_files(opt_str(o, "gt"), res, &how, &s);
+    Status st = score_files(o->run.gt, res, &how, &s);
     if (st != OK) return st;
     score_print(&s, stdout);
     st = result_path(o, "scores.json", &path);
@@ -133,7 +133,7 @@ static Status score_matrix(const Options *o, const char *path) {
     if (m.NI < 1 || m.NT < 1 || m.NI > INT32_MAX || m.NT > INT32_MAX)
         return err_set(ERR_FORMAT, "%s holds %lld images by %lld texts", path, (long long)m.NI, (long long)m.NT);
     int32_t *owner = mem_new((size_t)m.NT, sizeof *owner);
-    st = owner ? owners(opt_str(o, "score.owner"), &m, owner) : ERR_MEMORY;
+    st = owner ? owners(o->score.owner, &m, owner) : ERR_MEMORY;
     if (st == OK) st = retrieval_open(&r, matrix_rows, &m, m.NI, m.NT, owner, 0, 1);
     if (st == OK) {
         status_say("%s: %lld images, %lld texts", path, (long long)m.NI, (long long)m.NT);
@@ -148,9 +148,9 @@ static Status score_matrix(const Options *o, const char *path) {
 }
 
 Status cmd_score(const Options *o) {
-    const char *sim = opt_str(o, "score.sim");
+    const char *sim = o->score.sim;
     if (*sim) return score_matrix(o, sim);
-    if (!*opt_str(o, "gt") || (!*opt_str(o, "res") && !*opt_str(o, "in")))
+    if (!*o->run.gt || (!*o->run.res && !*o->run.in))
         return err_set(ERR_USAGE, "score needs gt=FILE and res=FILE (captions), or score.sim=FILE.npy (similarities)");
     return score_captions(o);
 }

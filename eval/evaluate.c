@@ -11,7 +11,7 @@
 
 /* Images, texts or pairs at a time: what fills the device, and of what only so many keys fit. */
 static int batch_of(const Use *u) {
-    int64_t asked = opt_int(u->o, "use.batch");
+    int64_t asked = u->o->use.batch;
     return asked ? (int)asked : u->b->unified ? 32 : 128;
 }
 
@@ -27,7 +27,7 @@ static void limit_texts(Use *u, int tokens) {
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec) {
     *e = (Evaluation){.speaks = dist_rank() == 0};
     if (spec->one_process && dist_size() > 1)
-        return err_set(ERR_USAGE, "%s runs in one process, not in %d", options_command(o), dist_size());
+        return err_set(ERR_USAGE, "%s runs in one process, not in %d", o->command, dist_size());
     signals_ask();
     Status st = use_open(&e->use, o, spec->data);
     if (st == OK) {
@@ -120,7 +120,7 @@ static bool ends_like(const char *path, const char *name) {
 }
 
 Status result_path(const Options *o, const char *name, char **path) {
-    const char *out = opt_str(o, "out");
+    const char *out = o->run.out;
     *path = NULL;
     if (!*out) return OK;
     *path = ends_like(out, name) ? mem_strdup(out) : mem_format("%s/%s", out, name);

@@ -6,19 +6,18 @@
 #include "kernels/dist/dist.h"
 
 Status setup_backend(const Backend **b, const Options *o) {
-    const char *device = opt_str(o, "device"), *precision = opt_str(o, "precision");
+    const char *device = o->run.device.name, *precision = o->run.precision.name;
     bool cuda = strcmp(device, "cpu") != 0 && backend_open(b, "cuda", DT_BF16, dist_local_rank()) == OK;
     if (strcmp(device, "cuda") == 0 && !cuda) return ERR_DEVICE;
     bool half = strcmp(precision, "bf16") == 0 || (strcmp(precision, "auto") == 0 && (cuda || cpu_has_bf16()));
     err_clear();                                             /* auto: no GPU is no error */
     if (cuda && !half) backend_close(*b);
     Status st = cuda && half ? OK : backend_open(b, cuda ? "cuda" : "cpu", half ? DT_BF16 : DT_F32, dist_local_rank());
-    if (st != OK || strcmp(opt_str(o, "attention"), "cudnn") != 0) return st;
+    if (st != OK || strcmp(o->run.attention.name, "cudnn") != 0) return st;
     return (*b)->use_cudnn ? (*b)->use_cudnn(true) : err_set(ERR_USAGE, "attention=cudnn needs device=cuda");
 }
 
-static Status from_data(const Options *o, const char *key, const char *what, int64_t data, int32_t *out) {
-    int64_t asked = opt_int(o, key);
+static Status from_data(int64_t asked, const char *key, const char *what, int64_t data, int32_t *out) {
     if (asked && asked != data)
         return err_set(ERR_USAGE, "%s=%lld, but the data has %lld %s", key, (long long)asked, (long long)data, what);
     *out = (int32_t)data;
@@ -26,17 +25,14 @@ static Status from_data(const Options *o, const char *key, const char *what, int
 }
 
 Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int64_t E) {
-    *d = (Dims){.L = (int32_t)opt_int(o, "model.layers"), .C = (int32_t)opt_int(o, "model.hidden"),
-                .H = (int32_t)opt_int(o, "model.heads"),
-                .F = (int32_t)opt_int(o, "model.ffn"), .Q = (int32_t)opt_int(o, "model.queries"),
-                    .Z = (int32_t)opt_int(o, "model.proj"),
-                .X = (int32_t)opt_int(o, "model.cross_every"), .N = (int32_t)opt_int(o, "model.positions"),
-                .T = (int32_t)opt_int(o, "data.max_tokens"), .V = 30523, .pad = 0, .cls = 101, .sep = 102,
-                    .dec = 30522};
+    *d = (Dims){.L = (int32_t)o->model.layers, .C = (int32_t)o->model.hidden, .H = (int32_t)o->model.heads,
+                .F = (int32_t)o->model.ffn, .Q = (int32_t)o->model.queries, .Z = (int32_t)o->model.proj,
+                .X = (int32_t)o->model.cross_every, .N = (int32_t)o->model.positions, .T = (int32_t)o->data.max_tokens,
+                .V = 30523, .pad = 0, .cls = 101, .sep = 102, .dec = 30522};
     if (wp) d->V = wp_size(wp), d->pad = wp_pad(wp), d->cls = wp_cls(wp), d->sep = wp_sep(wp), d->dec = wp_dec(wp);
     if (!d->F) d->F = 4 * d->C;
-    Status st = from_data(o, "model.image_width", "numbers in an image token", E, &d->E);
-    if (st == OK) st = from_data(o, "model.image_tokens", "tokens an image", P, &d->P);
+    Status st = from_data(o->model.image_width, "model.image_width", "numbers in an image token", E, &d->E);
+    if (st == OK) st = from_data(o->model.image_tokens, "model.image_tokens", "tokens an image", P, &d->P);
     if (st != OK) return st;
     if (d->C % d->H) return err_set(ERR_USAGE, "model.heads=%d does not divide model.hidden=%d", d->H, d->C);
     if (d->T > d->N) return err_set(ERR_USAGE, "data.max_tokens=%d is more than model.positions=%d", d->T, d->N);

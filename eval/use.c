@@ -25,13 +25,13 @@ Status use_trained_with(Options **old, const WeightSource *ws) {
 }
 
 /* What the user gave, else what the model was trained with, else the default. */
-static const Options *whose(const Options *o, const Options *old, const char *key) { return options_is_set(o, key) || !old ? o : old; }
+#define WHOSE(o, old, key) (options_is_set((o), #key) || !(old) ? (o)->key : (old)->key)
 
 static Status find_sizes(Use *u, const WeightSource *ws, const Options *old) {
     Status st = dims_of_weights(&u->d, ws);
     if (st != OK) return st;
-    u->d.H = (int32_t)opt_int(whose(u->o, old, "model.heads"), "model.heads");
-    u->d.T = (int32_t)opt_int(whose(u->o, old, "data.max_tokens"), "data.max_tokens");
+    u->d.H = (int32_t)WHOSE(u->o, old, model.heads);
+    u->d.T = (int32_t)WHOSE(u->o, old, data.max_tokens);
     if (u->d.H < 1 || u->d.C % u->d.H) return err_set(ERR_USAGE, "model.heads=%d does not divide the width %d of %s",
                                                       u->d.H, u->d.C, ws_path(ws));
     if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws),
@@ -43,9 +43,9 @@ static Status find_sizes(Use *u, const WeightSource *ws, const Options *old) {
 }
 
 static Status open_set(Use *u, const Options *old, UseData data) {
-    const char *path = opt_str(u->o, "data.test");
-    u->split = opt_str(u->o, "data.test_split");
-    if (!*path && data == USE_DATA && old) path = opt_str(old, "data.train");
+    const char *path = u->o->data.test;
+    u->split = u->o->data.test_split;
+    if (!*path && data == USE_DATA && old) path = old->data.train;
     if (!*path) return data == USE_DATA ? options_require(u->o, "data.test") : OK;
     u->data = mem_strdup(path);
     Status st = u->data ? set_open(&u->set, u->data) : ERR_MEMORY;
@@ -69,7 +69,7 @@ static Status open_params(Use *u, const WeightSource *ws) {
     if (st == OK) st = params_open(&u->params, &u->d, u->b, &u->mem, &spec);
     if (st != OK) return st;
     u->b->set_workspace(arena_push(&u->mem, u->b->workspace, 1), u->b->workspace);
-    st = load_weights(&u->params, ws, opt_bool(u->o, "use.ema"), &missing, first, sizeof first);
+    st = load_weights(&u->params, ws, u->o->use.ema, &missing, first, sizeof first);
     if (st == OK && missing)
         st = err_set(ERR_FORMAT, "%s lacks %d of %d tensors of a stage-1 Q-Former (the first: %s)", ws_path(ws),
                      missing, u->params.n, first);
@@ -81,21 +81,21 @@ Status use_open(Use *u, const Options *o, UseData data) {
     WeightSource *ws = NULL;
     Options *old = NULL;
     Status st = options_require(o, "in");
-    if (st == OK) st = ws_open(&ws, opt_str(o, "in"), warn, NULL);
+    if (st == OK) st = ws_open(&ws, o->run.in, warn, NULL);
     if (st != OK) return st;
     st = use_trained_with(&old, ws);
     snprintf(u->path, sizeof u->path, "%s", ws_path(ws));
     if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
     if (st == OK) st = setup_backend(&u->b, o);
-    u->vocab = mem_strdup(opt_str(whose(o, old, "model.vocab"), "model.vocab"));
-    u->prompt = mem_strdup(opt_str(whose(o, old, "data.prompt"), "data.prompt"));
+    u->vocab = mem_strdup(WHOSE(o, old, model.vocab));
+    u->prompt = mem_strdup(WHOSE(o, old, data.prompt));
     if (st == OK && !(u->vocab && u->prompt)) st = ERR_MEMORY;
     if (st == OK && !*u->vocab) st = options_require(o, "model.vocab");
     if (st == OK) st = wp_open(&u->wp, u->vocab);
     if (st == OK) st = find_sizes(u, ws, old);
     if (st == OK) st = open_set(u, old, data);
     if (st == OK) st = open_params(u, ws);
-    u->text = (TextSpec){u->wp, u->d.T, (int)opt_int(whose(o, old, "data.max_words"), "data.max_words"), u->prompt};
+    u->text = (TextSpec){u->wp, u->d.T, (int)WHOSE(o, old, data.max_words), u->prompt};
     options_free(old);
     ws_close(ws);
     if (st != OK) use_close(u);

@@ -349,7 +349,7 @@ static void log_reads_back(void **state) {
     Options *o;
     char *argv[] = { path };
     assert_int_equal(options_parse(&o, "pretrain", 1, argv), OK);          /* the run can be repeated from it */
-    assert_int_equal(opt_int(o, "train.log_every"), 5);
+    assert_int_equal(o->train.log_every, 5);
     options_free(o);
 }
 

@@ -53,14 +53,14 @@ static void defaults_hold(void **state) {
     (void)state;
     Options *o;
     assert_int_equal(parse(&o, "pretrain", NULL), OK);
-    assert_int_equal(opt_int(o, "model.hidden"), 768);
-    assert_true(opt_num(o, "optim.lr") == 1e-4);
-    assert_true(opt_num(o, "model.layers") == 12.0);
-    assert_true(opt_bool(o, "train.resume"));
-    assert_string_equal(opt_str(o, "device"), "auto");
-    assert_int_equal(opt_choice(o, "loss.negatives"), 0);
+    assert_int_equal(o->model.hidden, 768);
+    assert_true(o->optim.lr == 1e-4);
+    assert_true(o->model.layers == 12.0);
+    assert_true(o->train.resume);
+    assert_string_equal(o->run.device.name, "auto");
+    assert_int_equal(o->loss.negatives.i, 0);
     assert_false(options_is_set(o, "optim.lr"));
-    assert_string_equal(options_command(o), "pretrain");
+    assert_string_equal(o->command, "pretrain");
     options_free(o);
 }
 
@@ -71,17 +71,17 @@ static void line_wins_over_file(void **state) {
     Options *o;
     assert_int_equal(parse(&o, "pretrain", "optim.lr=3e-3", path, "-vv", "--dry-run", "--train.batch", "64",
                            "--data.max-tokens=16", "--device", "cpu", NULL), OK);
-    assert_true(opt_num(o, "optim.lr") == 3e-3);
-    assert_true(opt_num(o, "optim.beta2") == 0.95);
-    assert_int_equal(opt_int(o, "model.layers"), 4);
-    assert_int_equal(opt_int(o, "train.steps"), 250000);
-    assert_int_equal(opt_int(o, "train.batch"), 64);
-    assert_int_equal(opt_int(o, "data.max_tokens"), 16);
-    assert_int_equal(opt_int(o, "verbose"), 2);
-    assert_true(opt_bool(o, "dry_run"));
-    assert_string_equal(opt_str(o, "data.train"), "a: b.h5");
-    assert_string_equal(opt_str(o, "device"), "cpu");
-    assert_int_equal(opt_choice(o, "device"), 1);
+    assert_true(o->optim.lr == 3e-3);
+    assert_true(o->optim.beta2 == 0.95);
+    assert_int_equal(o->model.layers, 4);
+    assert_int_equal(o->train.steps, 250000);
+    assert_int_equal(o->train.batch, 64);
+    assert_int_equal(o->data.max_tokens, 16);
+    assert_int_equal(o->run.verbose, 2);
+    assert_true(o->run.dry_run);
+    assert_string_equal(o->data.train, "a: b.h5");
+    assert_string_equal(o->run.device.name, "cpu");
+    assert_int_equal(o->run.device.i, 1);
     assert_true(options_is_set(o, "optim.beta2"));
     assert_false(options_is_set(o, "optim.beta1"));
     options_free(o);
@@ -92,7 +92,7 @@ static void file_may_serve_several_commands(void **state) {
     Options *o;
     const char *path = write_config("optim: {lr: 2e-3}\nseed: 7\n");
     assert_int_equal(parse(&o, "retrieval", path, NULL), OK);
-    assert_int_equal(opt_int(o, "seed"), 7);
+    assert_int_equal(o->run.seed, 7);
     options_free(o);
 }
 
@@ -101,11 +101,11 @@ static void lists_and_input(void **state) {
     Options *o;
     const char *path = write_config("optim:\n  freeze: [a.*, \"b\"]\ndata:\n  train:\n    - x.h5\n    - y.h5\n");
     assert_int_equal(parse(&o, "pretrain", path, NULL), OK);
-    assert_string_equal(opt_str(o, "optim.freeze"), "a.*,b");
-    assert_string_equal(opt_str(o, "data.train"), "x.h5,y.h5");
+    assert_string_equal(o->optim.freeze, "a.*,b");
+    assert_string_equal(o->data.train, "x.h5,y.h5");
     options_free(o);
     assert_int_equal(parse(&o, "inspect", "model.safetensors", NULL), OK);
-    assert_string_equal(opt_str(o, "in"), "model.safetensors");
+    assert_string_equal(o->run.in, "model.safetensors");
     options_free(o);
 }
 
@@ -124,7 +124,7 @@ static void numbers(void **state) {
     Options *o;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         assert_int_equal(parse(&o, "pretrain", good[i].text, NULL), OK);
-        assert_int_equal(opt_int(o, "train.steps"), good[i].value);
+        assert_int_equal(o->train.steps, good[i].value);
         options_free(o);
     }
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -216,7 +216,7 @@ static void empty_texts_are_fine(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         Options *o;
         assert_int_equal(options_parse_text(&o, "pretrain", cases[i], strlen(cases[i]), "c"), OK);
-        assert_int_equal(opt_int(o, "seed"), 42);
+        assert_int_equal(o->run.seed, 42);
         options_free(o);
     }
 }
@@ -265,9 +265,9 @@ static void printed_reads_back(void **state) {
         for (int r = 0; r < OPTION_ROWS; r++) {
             if (!strcmp(option_rows[r].key, "dry_run") || !strcmp(option_rows[r].key, "verbose")) continue;
             if (option_rows[r].kind >= KIND_TEXT)
-                assert_string_equal(opt_str(a, option_rows[r].key), opt_str(b, option_rows[r].key));
+                assert_string_equal(option_text(a, r), option_text(b, r));
             if (option_rows[r].kind == KIND_REAL)
-                assert_true(opt_num(a, option_rows[r].key) == opt_num(b, option_rows[r].key));
+                assert_true(option_real(a, r) == option_real(b, r));
         }
         free(one);
         free(two);

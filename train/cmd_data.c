@@ -32,8 +32,10 @@ static Status file_list(FileList *l, const Options *o, const char *key) {
     Status st = options_require(o, key);
     if (st != OK) return st;
     size_t commas = 0;
-    for (const char *c = opt_str(o, key); *c; c++) commas += *c == ',';
-    l->text = mem_strdup(opt_str(o, key));
+    char none[64];
+    const char *text = options_value(o, key, none);
+    for (const char *c = text; *c; c++) commas += *c == ',';
+    l->text = mem_strdup(text);
     l->file = mem_new(commas + 1, sizeof *l->file);
     if (!l->text || !l->file) return ERR_MEMORY;
     char *rest = l->text;
@@ -64,8 +66,8 @@ static void say_dropped(int64_t blank, int64_t uncaptioned) {
 /* Makes the folders that `out` lies in. What fails here fails again, with a better sentence, at opening the file. */
 static Status out_folder(const Options *o) {
     Status st = options_require(o, "out");
-    if (st != OK || opt_bool(o, "dry_run")) return st;
-    char *path = mem_strdup(opt_str(o, "out"));
+    if (st != OK || o->run.dry_run) return st;
+    char *path = mem_strdup(o->run.out);
     if (!path) return ERR_MEMORY;
     for (char *c = path + 1; path[0] && *c; c++)
         if (*c == '/') {
@@ -83,16 +85,16 @@ Status cmd_synth(const Options *o) {
     signals_ask();
     Meter m = meter_start("synth", "scenes", 0, 0);
     SynthSpec s = {
-        .seed = (uint64_t)opt_int(o, "seed"),
-        .count = {opt_int(o, "synth.train"), opt_int(o, "synth.val"), opt_int(o, "synth.test")},
-        .captions = (int)opt_int(o, "synth.captions"),
-        .size = (int)opt_int(o, "synth.size"), .patch = (int)opt_int(o, "synth.patch"),
-        .out = opt_str(o, "out"),
-        .images = (enum SynthImages)opt_choice(o, "synth.images"), .facts = opt_bool(o, "synth.facts"),
+        .seed = (uint64_t)o->run.seed,
+        .count = {o->synth.train, o->synth.val, o->synth.test},
+        .captions = (int)o->synth.captions,
+        .size = (int)o->synth.size, .patch = (int)o->synth.patch,
+        .out = o->run.out,
+        .images = (enum SynthImages)o->synth.images.i, .facts = o->synth.facts,
         .listener = {meter_listen, &m},
     };
     Status st = out_folder(o);
-    if (st == OK && opt_bool(o, "dry_run")) return options_print(o, stdout);
+    if (st == OK && o->run.dry_run) return options_print(o, stdout);
     if (st == OK) st = synth_write(&s);
     status_end();
     if (st == OK) status_say("%s: %lld training, %lld validation and %lld test scenes with %d captions each", s.out,
@@ -110,13 +112,13 @@ Status cmd_extract(const Options *o) {
     Status st = options_require(o, "in");
     if (st == OK) st = out_folder(o);
     if (st == OK) st = file_list(&files, o, "extract.annotations");
-    if (st == OK) st = patches_encoder(&e, (int)opt_int(o, "extract.size"), (int)opt_int(o, "extract.patch"));
+    if (st == OK) st = patches_encoder(&e, (int)o->extract.size, (int)o->extract.patch);
     if (st != OK) goto done;
     ExtractSpec s = {
-        .images = opt_str(o, "in"), .annotations = files.file, .nannotations = files.n, .out = opt_str(o, "out"),
-        .encoder = e, .dtype = types[opt_choice(o, "extract.dtype")], .views = opt_int(o, "extract.views"),
-        .shard_images = opt_int(o, "extract.shard_images"), .skip_bad = opt_bool(o, "extract.skip_bad"),
-        .dry_run = opt_bool(o, "dry_run"), .listener = {meter_listen, &m},
+        .images = o->run.in, .annotations = files.file, .nannotations = files.n, .out = o->run.out,
+        .encoder = e, .dtype = types[o->extract.dtype.i], .views = o->extract.views,
+        .shard_images = o->extract.shard_images, .skip_bad = o->extract.skip_bad,
+        .dry_run = o->run.dry_run, .listener = {meter_listen, &m},
     };
     st = extract(&s, &r);
     status_end();
@@ -145,22 +147,22 @@ Status cmd_import(const Options *o) {
     if (st == OK) st = file_list(&files, o, "extract.annotations");
     if (st != OK) goto done;
     ImportSpec s = {
-        .features = opt_str(o, "in"),
-        .array = opt_str(o, "import.array"),
-        .ids = opt_str(o, "import.ids"),
-        .ids_array = opt_str(o, "import.ids_array"),
+        .features = o->run.in,
+        .array = o->import.array,
+        .ids = o->import.ids,
+        .ids_array = o->import.ids_array,
         .annotations = files.file,
         .nannotations = files.n,
-        .out = opt_str(o, "out"),
-        .encoder = {.name = opt_str(o, "import.encoder"),
-                    .weights_sha256 = opt_str(o, "import.weights_sha256"),
-                    .tap = opt_str(o, "import.tap"),
-                    .preprocessing = opt_str(o, "import.preprocessing"),
-                    .ln_applied = opt_bool(o, "import.ln_applied")},
-        .dtype = types[opt_choice(o, "import.dtype")],
-        .allow_missing = opt_bool(o, "import.allow_missing"),
-        .allow_extra = opt_bool(o, "import.allow_extra"),
-        .dry_run = opt_bool(o, "dry_run"),
+        .out = o->run.out,
+        .encoder = {.name = o->import.encoder,
+                    .weights_sha256 = o->import.weights_sha256,
+                    .tap = o->import.tap,
+                    .preprocessing = o->import.preprocessing,
+                    .ln_applied = o->import.ln_applied},
+        .dtype = types[o->import.dtype.i],
+        .allow_missing = o->import.allow_missing,
+        .allow_extra = o->import.allow_extra,
+        .dry_run = o->run.dry_run,
         .listener = {meter_listen, &m},
     };
     st = import(&s, &r);
@@ -197,7 +199,7 @@ static Status count_files(VocabTrainer *t, const Options *o) {
     if (st == OK) st = annotations_load(&a, files.file, files.n);
     for (int64_t i = 0; st == OK && i < a.count; i++)
         for (int64_t k = 0; k < a.images[i].ncaptions && st == OK; k++)
-            if (split_matches(opt_str(o, "vocab.split"), a.images[i].split))
+            if (split_matches(o->vocab.split, a.images[i].split))
                 st = count_caption(t, a.images[i].captions[k], strlen(a.images[i].captions[k]));
     annotations_free(&a);
     file_list_free(&files);
@@ -207,8 +209,8 @@ static Status count_files(VocabTrainer *t, const Options *o) {
 static Status count_set(VocabTrainer *t, const Options *o) {
     Set *set = NULL;
     int64_t *images = NULL, count = 0;
-    Status st = set_open(&set, opt_str(o, "in"));
-    if (st == OK) st = set_select(set, opt_str(o, "vocab.split"), &images, &count);
+    Status st = set_open(&set, o->run.in);
+    if (st == OK) st = set_select(set, o->vocab.split, &images, &count);
     for (int64_t i = 0; st == OK && i < count; i++)
         for (int64_t k = 0; k < set_ncaptions(set, images[i]) && st == OK; k++) {
             size_t n;
@@ -225,18 +227,18 @@ Status cmd_vocab(const Options *o) {
     VocabReport r = {0};
     char *text = NULL;
     size_t n = 0;
-    bool from_set = opt_str(o, "in")[0] != 0;
+    bool from_set = o->run.in[0] != 0;
     Status st = out_folder(o);
-    if (st == OK && !from_set && !opt_str(o, "extract.annotations")[0])
+    if (st == OK && !from_set && !o->extract.annotations[0])
         st = err_set(ERR_USAGE,
                      "vocab needs a data set (vocab set.h5) or caption files (extract.annotations=train.json)");
     if (st == OK) st = vocab_new(&t);
     if (st == OK) st = from_set ? count_set(t, o) : count_files(t, o);
-    if (st == OK) st = vocab_train(t, (int)opt_int(o, "vocab.size"), opt_int(o, "vocab.min_count"), &text, &n, &r);
-    if (st == OK && !opt_bool(o, "dry_run")) st = outfile_put(opt_str(o, "out"), text, n);
+    if (st == OK) st = vocab_train(t, (int)o->vocab.size, o->vocab.min_count, &text, &n, &r);
+    if (st == OK && !o->run.dry_run) st = outfile_put(o->run.out, text, n);
     if (st == OK)
         status_say("%s: %lld pieces from %lld words, %lld of them different; %lld characters, %lld forms without room",
-                   opt_str(o, "out"), (long long)r.pieces, (long long)r.words, (long long)r.different,
+                   o->run.out, (long long)r.pieces, (long long)r.words, (long long)r.different,
                    (long long)r.characters, (long long)r.dropped);
     free(text);
     vocab_free(t);

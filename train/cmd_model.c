@@ -23,8 +23,8 @@ static void warn(void *ctx, const char *sentence) {
 /* ---- init -------------------------------------------------------------------------------------------------------- */
 
 static Status fill(Params *p, const Options *o) {
-    Status st = params_init(p, (uint64_t)opt_int(o, "seed"), recipe_init_std(o, &p->d));
-    const char *from = opt_str(o, "in");
+    Status st = params_init(p, (uint64_t)o->run.seed, recipe_init_std(o, &p->d));
+    const char *from = o->run.in;
     if (st != OK || !*from) return st;
     WeightSource *ws = NULL;
     int missing = 0;
@@ -44,11 +44,11 @@ Status cmd_init(const Options *o) {
     Arena mem = {0}, measure;
     Dims d;
     ParamsSpec spec = {0};
-    int64_t P = opt_int(o, "model.image_tokens"), E = opt_int(o, "model.image_width");
+    int64_t P = o->model.image_tokens, E = o->model.image_width;
     Status st = options_require(o, "out");
     if (st == OK) st = options_require(o, "model.vocab");
     if (st == OK && !E) st = err_set(ERR_USAGE, "init needs model.image_width: 1408 for ViT-g, 1024 for ViT-L, or that of your features");
-    if (st == OK) st = wp_open(&wp, opt_str(o, "model.vocab"));
+    if (st == OK) st = wp_open(&wp, o->model.vocab);
     if (st == OK) st = setup_dims(&d, o, wp, P ? P : 257, E);
     if (st == OK) {
         arena_measure(&measure, "weights");
@@ -58,8 +58,8 @@ Status cmd_init(const Options *o) {
     if (st == OK) st = arena_open(&mem, "weights'", b, measure.peak);
     if (st == OK) st = params_open(&p, &d, b, &mem, &spec);
     if (st == OK) st = fill(&p, o);
-    if (st == OK) st = save_weights(&p, p.w, opt_str(o, "out"));
-    if (st == OK) printf("%s: %.1f M parameters in %d tensors\n", opt_str(o, "out"), (double)p.count / 1e6, p.n);
+    if (st == OK) st = save_weights(&p, p.w, o->run.out);
+    if (st == OK) printf("%s: %.1f M parameters in %d tensors\n", o->run.out, (double)p.count / 1e6, p.n);
     params_close(&p);
     arena_close(&mem, b);
     wp_close(wp);
@@ -129,11 +129,11 @@ static Status inspect_weights(const Options *o, const char *path) {
         if (t->dtype == DT_BOOL) continue;
         Stats s = stats_of(t);
         bad += s.bad;
-        if (!opt_int(o, "verbose") && i >= 40 && !s.bad) continue;
+        if (!o->run.verbose && i >= 40 && !s.bad) continue;
         printf("%-76s %-5s %-18s %10.3g %10.3g %10.3g%s\n", t->name, dtype_name(t->dtype),
                st_shape_text(t, shape, sizeof shape), s.mean, s.rms, s.most, s.bad ? "  NOT FINITE" : "");
     }
-    if (!opt_int(o, "verbose") && ws_count(ws) > 40) printf("... %zu tensors in all; -v shows each\n", ws_count(ws));
+    if (!o->run.verbose && ws_count(ws) > 40) printf("... %zu tensors in all; -v shows each\n", ws_count(ws));
     printf("\n%s\n", bad ? "some numbers are NOT FINITE: this file cannot be used" : "all numbers are finite");
     ws_close(ws);
     return OK;
@@ -195,7 +195,7 @@ static bool is_set(const char *path) {
 Status cmd_inspect(const Options *o) {
     Status st = options_require(o, "in");
     if (st != OK) return st;
-    return is_set(opt_str(o, "in")) ? inspect_set(opt_str(o, "in")) : inspect_weights(o, opt_str(o, "in"));
+    return is_set(o->run.in) ? inspect_set(o->run.in) : inspect_weights(o, o->run.in);
 }
 
 /* ---- export ------------------------------------------------------------------------------------------------------ */
@@ -204,10 +204,10 @@ Status cmd_export(const Options *o) {
     WeightSource *ws = NULL;
     Dims d;
     size_t left = 0;
-    int64_t heads = opt_int(o, "model.heads");
+    int64_t heads = o->model.heads;
     Status st = options_require(o, "in");
     if (st == OK) st = options_require(o, "out");
-    if (st == OK) st = ws_open(&ws, opt_str(o, "in"), warn, NULL);
+    if (st == OK) st = ws_open(&ws, o->run.in, warn, NULL);
     if (st == OK) st = dims_of_weights(&d, ws);
     if (st != OK) goto done;
     if (ws_checkpoint(ws)) json_int(json_get(ckpt_run(ws_checkpoint(ws)), "heads"), &heads);
@@ -218,13 +218,13 @@ Status cmd_export(const Options *o) {
         goto done;
     }
     for (size_t i = 0; i < n; i++) t[i] = *ws_at(ws, i);
-    if (strcmp(opt_str(o, "export.form"), "hf") == 0) {
+    if (strcmp(o->export.form.name, "hf") == 0) {
         HfDims h = {.Q = d.Q, .C = d.C, .H = heads, .F = d.F, .L = d.L, .X = d.X, .E = d.E, .Z = d.Z, .V = d.V,
                     .N = d.N, .dropout = 0.1};
         hf_vision_defaults(&h);
-        st = hf_export(opt_str(o, "out"), &h, t, n, &left);
-    } else st = lavis_export(opt_str(o, "out"), t, n);
-    if (st == OK) printf("%s: %zu tensors%s\n", opt_str(o, "out"), n - left, left
+        st = hf_export(o->run.out, &h, t, n, &left);
+    } else st = lavis_export(o->run.out, t, n);
+    if (st == OK) printf("%s: %zu tensors%s\n", o->run.out, n - left, left
                          ? " (the LM head and the temperature have no place there)" : "");
     free(t);
 done:

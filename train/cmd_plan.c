@@ -23,7 +23,7 @@ typedef struct {
 } Sizes;
 
 static Status measure(const Sizes *s, int tokens, float itm, Plan *plan) {
-    Backend b = *backend_null(strcmp(opt_str(s->o, "precision"), "f32") == 0 ? DT_F32 : DT_BF16);
+    Backend b = *backend_null(strcmp(s->o->run.precision.name, "f32") == 0 ? DT_F32 : DT_BF16);
     TrainerSpec spec = s->spec;
     b.workspace = (size_t)64 << 20;                          /* what the CUDA backend asks for, about */
     spec.tokens = tokens < s->d.T ? tokens : s->d.T;
@@ -32,11 +32,11 @@ static Status measure(const Sizes *s, int tokens, float itm, Plan *plan) {
 }
 
 static Status open_sizes(Sizes *s, const Options *o) {
-    *s = (Sizes){.o = o, .rate = opt_num(o, "plan.tflops") * 1e12,
-                 .wire_bytes = strcmp(opt_str(o, "dist.wire"), "bf16") == 0 ? 2 : 4};
-    const char *vocab = opt_str(o, "model.vocab");
-    int64_t P = opt_int(o, "model.image_tokens"), E = opt_int(o, "model.image_width");
-    int tokens = (int)opt_int(o, "plan.tokens");
+    *s = (Sizes){.o = o, .rate = o->plan.tflops * 1e12,
+                 .wire_bytes = strcmp(o->dist.wire.name, "bf16") == 0 ? 2 : 4};
+    const char *vocab = o->model.vocab;
+    int64_t P = o->model.image_tokens, E = o->model.image_width;
+    int tokens = (int)o->plan.tokens;
     Wordpiece *wp = NULL;
     Plan mean, without, small;
     Status st = *vocab && access(vocab, R_OK) == 0 ? wp_open(&wp, vocab) : OK;
@@ -71,7 +71,7 @@ static void print_sizes(const Sizes *s) {
     status_say("model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d; images of %d tokens of %d",
                (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->P, d->E);
     status_say("step      %g pairs a GPU, %.1f GFLOP a pair (captions of %d word pieces), %.0f ms at %g TFLOP/s", B,
-               s->flops / 1e9 / B, (int)opt_int(s->o, "plan.tokens"), 1e3 * s->flops / s->rate, s->rate / 1e12);
+               s->flops / 1e9 / B, (int)s->o->plan.tokens, 1e3 * s->flops / s->rate, s->rate / 1e12);
     status_say("memory    %.2f GiB a GPU: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions "
                "%.2f",
                gib((double)plan_bytes(p)), gib((double)p->weights), gib((double)p->state), gib((double)p->buffers),

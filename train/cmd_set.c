@@ -28,16 +28,16 @@ Status cmd_verify(const Options *o) {
     VerifyReport r = {0};
     Said said = {.r = &r};
     Status st = options_require(o, "in");
-    if (st == OK) st = verify_set(opt_str(o, "in"), say, &said, &listener, &r);
+    if (st == OK) st = verify_set(o->run.in, say, &said, &listener, &r);
     status_end();
     if (st != OK) return st;
     if (said.n > MOST_SENTENCES) status_say("  ... and %d more", said.n - MOST_SENTENCES);
-    status_say("%s: %lld shards, %lld images, %lld rows, %lld captions; %lld problems, %lld warnings", opt_str(o, "in"),
+    status_say("%s: %lld shards, %lld images, %lld rows, %lld captions; %lld problems, %lld warnings", o->run.in,
                (long long)r.shards, (long long)r.images, (long long)r.rows, (long long)r.captions,
                (long long)r.problems, (long long)r.warnings);
     if (r.uncaptioned) status_say("  %lld images have no caption", (long long)r.uncaptioned);
     return r.problems
-               ? err_set(ERR_FORMAT, "%s is not in order, %lld problem%s; first: %s", opt_str(o, "in"),
+               ? err_set(ERR_FORMAT, "%s is not in order, %lld problem%s; first: %s", o->run.in,
                          (long long)r.problems, r.problems > 1 ? "s" : "", said.first)
                : OK;
 }
@@ -50,14 +50,14 @@ Status cmd_repack(const Options *o) {
     RepackReport r = {0};
     Status st = options_require(o, "in");
     if (st == OK) st = options_require(o, "out");
-    if (st == OK && opt_str(o, "model.vocab")[0]) st = wp_open(&wp, opt_str(o, "model.vocab"));
+    if (st == OK && o->model.vocab[0]) st = wp_open(&wp, o->model.vocab);
     RepackSpec s = {
-        .in = opt_str(o, "in"), .out = opt_str(o, "out"), .shard_images = opt_int(o, "repack.shard_images"),
-        .dtype = types[opt_choice(o, "repack.dtype")], .split = opt_str(o, "repack.split"), .wp = wp,
-        .max_tokens = (int)opt_int(o, "data.max_tokens"), .max_words = (int)opt_int(o, "data.max_words"),
-        .prompt = opt_str(o, "data.prompt"), .listener = {meter_listen, &m},
+        .in = o->run.in, .out = o->run.out, .shard_images = o->repack.shard_images,
+        .dtype = types[o->repack.dtype.i], .split = o->repack.split, .wp = wp,
+        .max_tokens = (int)o->data.max_tokens, .max_words = (int)o->data.max_words,
+        .prompt = o->data.prompt, .listener = {meter_listen, &m},
     };
-    if (st == OK && opt_bool(o, "dry_run")) st = options_print(o, stdout);
+    if (st == OK && o->run.dry_run) st = options_print(o, stdout);
     else if (st == OK) st = repack(&s, &r);
     status_end();
     if (st == OK && r.shards)

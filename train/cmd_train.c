@@ -15,14 +15,14 @@ Status cmd_pretrain(const Options *o) {
     signals_ask();
     Status st = run_open(&r, o);
     if (st == OK && dist_rank() == 0) {
-        if (opt_bool(o, "dry_run")) options_print(o, stdout);
+        if (o->run.dry_run) options_print(o, stdout);
         run_describe(&r, stdout);
         fflush(stdout);
     }
-    if (st == OK && !opt_bool(o, "dry_run")) {
+    if (st == OK && !o->run.dry_run) {
         if (r.step >= r.steps && dist_rank() == 0)
             status_say("%s has its %lld steps already; train.steps=N goes on, another out= starts anew",
-                       opt_str(o, "out"), (long long)r.steps);
+                       o->run.out, (long long)r.steps);
         st = run_loop(&r);
     }
     run_close(&r);
@@ -39,11 +39,9 @@ static Status sizes_from(Options *o, const Options *asked, const char *path) {
     Options *old = NULL;
     if (st == OK) st = use_trained_with(&old, ws);
     for (size_t i = 0; st == OK && old && i < sizeof keys / sizeof *keys; i++) {
-        char number[32];
+        char buf[64];
         if (options_is_set(asked, keys[i])) continue;
-        bool text = strcmp(keys[i], "model.vocab") == 0;
-        if (!text) snprintf(number, sizeof number, "%lld", (long long)opt_int(old, keys[i]));
-        st = options_set(o, keys[i], text ? opt_str(old, keys[i]) : number, path);
+        st = options_set(o, keys[i], options_value(old, keys[i], buf), path);
     }
     options_free(old);
     ws_close(ws);
@@ -56,8 +54,8 @@ Status cmd_finetune(const Options *asked) {
     Status st = options_require(asked, "train.init");
     if (st == OK) st = options_text(asked, &text);
     if (st == OK) st = options_parse_text(&o, "finetune", text, strlen(text), "the configuration");
-    if (st == OK && opt_bool(asked, "dry_run")) st = options_set(o, "dry_run", "true", NULL);
-    if (st == OK) st = sizes_from(o, asked, opt_str(asked, "train.init"));
+    if (st == OK && asked->run.dry_run) st = options_set(o, "dry_run", "true", NULL);
+    if (st == OK) st = sizes_from(o, asked, asked->train.init);
     if (st == OK) st = cmd_pretrain(o);
     options_free(o);
     free(text);

@@ -159,9 +159,9 @@ Status cmd_doctor(const Options *o) {
     printf("MPI          %s\n\n", dist_version());
     print_cpu();
     print_memory();
-    print_disk(opt_str(o, "out"));
+    print_disk(o->run.out);
     print_gpu();
-    if (!opt_bool(o, "dry_run")) print_speed();
+    if (!o->run.dry_run) print_speed();
     print_advice();
     return OK;
 }

@@ -133,22 +133,22 @@ static Status write_start(Log *log, const char *command, const char *config) {
 }
 
 static Status open_files(Log *log, const Options *o) {
-    const char *out = opt_str(o, "out");
+    const char *out = o->run.out;
     char *old = mem_format("%s/log.old.jsonl", out), *events = mem_format("%s/events", out), *text = NULL;
     char *config = mem_format("%s/config.yaml", out);
     Status st = ERR_MEMORY;
     log->path = mem_format("%s/log.jsonl", out);
     if (!old || !events || !config || !log->path) goto done;
     if ((st = options_text(o, &text))) goto done;
-    if ((st = make_folders(opt_bool(o, "train.events") ? events : out))) goto done;
+    if ((st = make_folders(o->train.events ? events : out))) goto done;
     if ((st = outfile_put(config, text, strlen(text)))) goto done;
     if ((st = prepare_file(log->path, old, log->step))) goto done;
     if (!(log->f = fopen(log->path, "ab"))) {
         st = err_set(ERR_IO, "cannot open %s: %s", log->path, strerror(errno));
         goto done;
     }
-    if (opt_bool(o, "train.events") && (st = events_open(&log->events, events, log->step + 1))) goto done;
-    st = write_start(log, options_command(o), text);
+    if (o->train.events && (st = events_open(&log->events, events, log->step + 1))) goto done;
+    st = write_start(log, o->command, text);
 done:
     free(old);
     free(events);
@@ -165,8 +165,8 @@ Status log_open(Log **out, const Options *o, const LogSetup *setup) {
     if (!log) return ERR_MEMORY;
     log->setup = *setup;
     log->step = setup->resumed_step;
-    log->every = opt_int(o, "train.log_every");
-    log->verbose = (int)opt_int(o, "verbose");
+    log->every = o->train.log_every;
+    log->verbose = (int)o->run.verbose;
     log->clock = status_clock();
     for (int i = 0; i < FIELDS; i++) log->recent[i] = log->last[i] = NAN;
     if (setup->speaks && (st = open_files(log, o))) {

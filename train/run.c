@@ -64,13 +64,13 @@ static void pinned_release(void *ctx, void *p) { ((const Backend *)ctx)->host_re
 
 static void loader_spec(const Run *r, LoaderSpec *s) {
     const Options *o = r->o;
-    *s = (LoaderSpec){.split = opt_str(o, "data.train_split"),
-                      .images = strcmp(opt_str(o, "data.sample"), "images") == 0, .shuffle = true, .drop_last = true,
-                      .B = opt_int(o, "train.batch"), .rank = dist_rank(), .ranks = dist_size(),
-                      .seed = (uint64_t)opt_int(o, "seed"), .start_step = r->step,
-                      .threads = (int)opt_int(o, "data.threads"), .queue = (int)opt_int(o, "data.queue"),
-                      .verify_crc = opt_bool(o, "data.verify_crc"), .wp = r->wp, .max_tokens = r->d.T,
-                      .max_words = (int)opt_int(o, "data.max_words"), .prompt = opt_str(o, "data.prompt")};
+    *s = (LoaderSpec){.split = o->data.train_split,
+                      .images = strcmp(o->data.sample.name, "images") == 0, .shuffle = true, .drop_last = true,
+                      .B = o->train.batch, .rank = dist_rank(), .ranks = dist_size(),
+                      .seed = (uint64_t)o->run.seed, .start_step = r->step,
+                      .threads = (int)o->data.threads, .queue = (int)o->data.queue,
+                      .verify_crc = o->data.verify_crc, .wp = r->wp, .max_tokens = r->d.T,
+                      .max_words = (int)o->data.max_words, .prompt = o->data.prompt};
     if (r->b->unified) return;                               /* ordinary memory */
     s->alloc = pinned_alloc;
     s->release = pinned_release;
@@ -79,14 +79,14 @@ static void loader_spec(const Run *r, LoaderSpec *s) {
 
 static Status open_data(Run *r) {
     const Options *o = r->o;
-    const char *val = opt_str(o, "data.val");
+    const char *val = o->data.val;
     Status st = options_require(o, "data.train");
     if (st == OK) st = options_require(o, "model.vocab");
-    if (st == OK) st = wp_open(&r->wp, opt_str(o, "model.vocab"));
+    if (st == OK) st = wp_open(&r->wp, o->model.vocab);
     if (st == OK)
-        st = opt_bool(o, "data.local_shards")
-                 ? set_open_part(&r->train, opt_str(o, "data.train"), dist_rank(), dist_size(), true)
-                 : set_open(&r->train, opt_str(o, "data.train"));
+        st = o->data.local_shards
+                 ? set_open_part(&r->train, o->data.train, dist_rank(), dist_size(), true)
+                 : set_open(&r->train, o->data.train);
     if (st == OK && *val) st = set_open(&r->val, val);
     if (st == OK && !*val) r->val = r->train;
     if (st != OK) return st;
@@ -107,8 +107,8 @@ static Status open_sizes(Run *r) {
     loader_spec(r, &ls);
     Status st = loader_count(r->train, &ls, &samples, &r->steps_per_epoch);
     if (st != OK) return st;
-    if (opt_int(o, "train.steps_per_epoch")) r->steps_per_epoch = opt_int(o, "train.steps_per_epoch");
-    r->steps = opt_int(o, "train.steps") ? opt_int(o, "train.steps") : opt_int(o, "train.epochs") * r->steps_per_epoch;
+    if (o->train.steps_per_epoch) r->steps_per_epoch = o->train.steps_per_epoch;
+    r->steps = o->train.steps ? o->train.steps : o->train.epochs * r->steps_per_epoch;
     r->spec = (TrainerSpec){.d = r->d, .tokens = r->d.T, .features = set_dtype(r->train)};
     recipe_step(&r->spec.step, o);
     recipe_params(&r->spec.params, o);
@@ -125,15 +125,15 @@ static Status open_sizes(Run *r) {
 
 static Status open_validation(Run *r) {
     const Options *o = r->o;
-    TextSpec text = {r->wp, r->d.T, (int)opt_int(o, "data.max_words"), opt_str(o, "data.prompt")};
-    if (!opt_int(o, "train.eval_every")) return OK;
+    TextSpec text = {r->wp, r->d.T, (int)o->data.max_words, o->data.prompt};
+    if (!o->train.eval_every) return OK;
     if (set_parts(r->val) > 1) {
         if (dist_rank() == 0)
             status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
         return OK;
     }
-    Status st = evalset_open(&r->evalset, r->val, opt_str(o, "data.val_split"), opt_int(o, "train.eval_images"), &text);
-    if (st == ERR_USAGE && !options_is_set(o, "data.val_split") && !*opt_str(o, "data.val")) {
+    Status st = evalset_open(&r->evalset, r->val, o->data.val_split, o->train.eval_images, &text);
+    if (st == ERR_USAGE && !options_is_set(o, "data.val_split") && !*o->data.val) {
         if (dist_rank() == 0) status_say("no validation: %s", err_message());
         err_clear();
         return OK;
@@ -152,7 +152,7 @@ Status run_open(Run *r, const Options *o) {
     if (st == OK) st = open_data(r);
     if (st == OK) st = open_sizes(r);
     if (st == OK) st = measure_peak(r);
-    if (st == OK && opt_bool(o, "dry_run")) return trainer_plan(&r->t.plan, r->b, &r->spec);
+    if (st == OK && o->run.dry_run) return trainer_plan(&r->t.plan, r->b, &r->spec);
     if (st == OK) st = trainer_open(&r->t, r->b, &r->spec);
     if (st == OK) st = run_start(r);
     if (st == OK) st = open_validation(r);
@@ -222,7 +222,7 @@ static Status agree_on_signals(const Run *r, bool late, bool *stop, bool *save) 
 /* A gradient that is not finite: which tensor first, and what optim.on_nonfinite says. */
 static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
     enum { PATIENCE = 20 };
-    const char *policy = opt_str(r->o, "optim.on_nonfinite"), *name = bad ? bad->name : "their sum";
+    const char *policy = r->o->optim.on_nonfinite.name, *name = bad ? bad->name : "their sum";
     char where[40] = "";
     if (dist_size() > 1 && l->bad_rank >= 0) snprintf(where, sizeof where, ", first on rank %d", l->bad_rank);
     r->skipped++;
@@ -275,7 +275,7 @@ static Status one_step(Run *r) {
 }
 
 static Status between_steps(Run *r, bool stopping, bool asked) {
-    int64_t every = opt_int(r->o, "train.save_every"), eval = opt_int(r->o, "train.eval_every");
+    int64_t every = r->o->train.save_every, eval = r->o->train.eval_every;
     bool last = r->step >= r->steps, better = false;
     Status st = OK;
     if (eval && !stopping && (r->step % eval == 0 || last)) {
@@ -287,8 +287,8 @@ static Status between_steps(Run *r, bool stopping, bool asked) {
 }
 
 Status run_loop(Run *r) {
-    const double limit = opt_num(r->o, "train.time_limit"), start = status_clock();
-    const int64_t patience = opt_int(r->o, "train.patience");
+    const double limit = r->o->train.time_limit, start = status_clock();
+    const int64_t patience = r->o->train.patience;
     Status st = OK;
     bool stop = false, save = false;
     while (st == OK && r->step < r->steps && !stop) {

@@ -30,10 +30,10 @@ static char *describe(const Run *r) {
         jw_num(&w, "best", r->best);
         jw_int(&w, "best_step", r->best_step);
         jw_int(&w, "evals_since_best", r->evals_since_best);
-        jw_int(&w, "seed", opt_int(r->o, "seed"));
+        jw_int(&w, "seed", r->o->run.seed);
         jw_int(&w, "global_batch", r->t.step.G);
         jw_int(&w, "heads", r->d.H);
-        jw_str(&w, "vocab", opt_str(r->o, "model.vocab"));
+        jw_str(&w, "vocab", r->o->model.vocab);
         jw_str(&w, "encoder", set_encoder(r->train)->name);
         jw_str(&w, "config", config);
         jw_end(&w);
@@ -46,7 +46,7 @@ static char *describe(const Run *r) {
 
 Status run_save(Run *r, bool best) {
     char *run = describe(r);
-    SaveSpec s = {.out = opt_str(r->o, "out"), .run = run, .step = r->step, .keep = (int)opt_int(r->o, "train.keep"),
+    SaveSpec s = {.out = r->o->run.out, .run = run, .step = r->step, .keep = (int)r->o->train.keep,
                   .best = best, .warn = warn};
     dist_at(r->step - 1, NULL);
     Status st = run ? save_run(&r->t.params, &s) : ERR_MEMORY;
@@ -74,13 +74,15 @@ static Status same_model(const Run *r, const Json *run, const char *dir) {
     if (!text) return OK;
     Status st = options_parse_text(&old, "pretrain", text, n, "its configuration");
     if (st != OK) return err_context(ERR_FORMAT, "%s/state.json", dir);
-    for (size_t i = 0; st == OK && i < sizeof fixed / sizeof *fixed; i++)
-        if (opt_int(old, fixed[i]) != opt_int(r->o, fixed[i]))
+    for (size_t i = 0; st == OK && i < sizeof fixed / sizeof *fixed; i++) {
+        char was[64], is[64];
+        const char *a = options_value(old, fixed[i], was), *b = options_value(r->o, fixed[i], is);
+        if (strcmp(a, b) != 0)
             st = err_set(ERR_USAGE,
-                         "%s was made with %s=%lld, now it is %lld: go on with the old value, or start anew in another "
-                         "out=",
-                         dir, fixed[i], (long long)opt_int(old, fixed[i]), (long long)opt_int(r->o, fixed[i]));
-    int64_t G = json_get(run, "global_batch") ? int_of(run, "global_batch") : opt_int(old, "train.batch");
+                         "%s was made with %s=%s, now it is %s: go on with the old value, or start anew in another out=",
+                         dir, fixed[i], a, b);
+    }
+    int64_t G = json_get(run, "global_batch") ? int_of(run, "global_batch") : old->train.batch;
     if (st == OK && G != r->t.step.G)
         st = err_set(ERR_USAGE,
                      "%s was made with %lld pairs a step, now they are %lld (train.batch=%lld on each of %d ranks): "
@@ -132,7 +134,7 @@ static Status from_weights(Run *r, const char *path) {
 static Status find_latest(const Run *r, Ckpt **c, bool *found) {
     Status st = OK;
     *c = NULL;
-    if (dist_rank() == 0) st = ckpt_find_latest(c, opt_str(r->o, "out"), warn, NULL);
+    if (dist_rank() == 0) st = ckpt_find_latest(c, r->o->run.out, warn, NULL);
     *found = *c != NULL;
     dist_name("the search for a checkpoint");
     st = dist_agree(st);
@@ -144,11 +146,11 @@ Status run_start(Run *r) {
     Status st = OK;
     bool found = false;
     r->best = -1;
-    if (opt_bool(r->o, "train.resume")) st = find_latest(r, &c, &found);
+    if (r->o->train.resume) st = find_latest(r, &c, &found);
     if (st == OK && found) st = resume(r, c);
     else if (st == OK) {
-        st = params_init(&r->t.params, (uint64_t)opt_int(r->o, "seed"), recipe_init_std(r->o, &r->d));
-        if (st == OK && *opt_str(r->o, "train.init")) st = from_weights(r, opt_str(r->o, "train.init"));
+        st = params_init(&r->t.params, (uint64_t)r->o->run.seed, recipe_init_std(r->o, &r->d));
+        if (st == OK && *r->o->train.init) st = from_weights(r, r->o->train.init);
     }
     ckpt_close(c);
     dist_name("the end of reading start values");

@@ -12,11 +12,11 @@ enum { LOSS_BATCHES = 4 };               /* at most: the loss is a mean, recall 
 static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
     *mean = (StepLosses){0};
     *batches = 0;
-    LoaderSpec spec = {.split = opt_str(r->o, "data.val_split"), .shuffle = true, .drop_last = true,
+    LoaderSpec spec = {.split = r->o->data.val_split, .shuffle = true, .drop_last = true,
                        .B = r->spec.step.B, .rank = dist_rank(), .ranks = dist_size(), .seed = 1,
                        .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2,
-                       .verify_crc = opt_bool(r->o, "data.verify_crc"), .wp = r->wp, .max_tokens = r->d.T,
-                       .max_words = (int)opt_int(r->o, "data.max_words"), .prompt = opt_str(r->o, "data.prompt")};
+                       .verify_crc = r->o->data.verify_crc, .wp = r->wp, .max_tokens = r->d.T,
+                       .max_words = (int)r->o->data.max_words, .prompt = r->o->data.prompt};
     int64_t samples, steps;
     if (loader_count(r->val, &spec, &samples, &steps) != OK) {   /* fewer pairs than a batch: recall alone */
         err_clear();
@@ -61,7 +61,7 @@ Status run_validate(Run *r, bool *better) {
                     {"img_r5", c.img_r5}, {"img_r10", c.img_r10}, {"loss", l.loss},       {"itc", l.itc},
                     {"itm", l.itm},       {"itg", l.itg}};
     double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10); /* recall@10 decides between equals */
-    if (batches && strcmp(opt_str(r->o, "train.watch"), "loss") == 0)
+    if (batches && strcmp(r->o->train.watch.name, "loss") == 0)
         result = 1.0 / (1.0 + l.loss); /* more is better */
     *better = result > r->best;
     if (*better) r->best = result, r->best_step = r->step, r->evals_since_best = 0;

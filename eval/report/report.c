@@ -237,8 +237,8 @@ static void figures_table(const Report *r, FILE *f) {
 
 static void weights_of_losses(const Report *r, FILE *f) {
     if (!r->trained) return;
-    html(f, " The total is %g ITC + %g ITM + %g ITG.", opt_num(r->trained, "loss.itc"), opt_num(r->trained, "loss.itm"),
-         opt_num(r->trained, "loss.itg"));
+    html(f, " The total is %g ITC + %g ITM + %g ITG.", r->trained->loss.itc, r->trained->loss.itm,
+         r->trained->loss.itg);
 }
 
 static void section_training(const Report *r, FILE *f) {

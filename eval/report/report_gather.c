@@ -194,7 +194,7 @@ static Status gather_recall(Report *r) {
 /* The model and at most report.limit images of the split. What the user named himself must be there. */
 static Status open_model(Report *r) {
     const Options *o = r->o;
-    bool named = options_is_set(o, "data.test") && *opt_str(o, "data.test");
+    bool named = options_is_set(o, "data.test") && *o->data.test;
     EvaluationSpec spec = {.data = USE_DATA};
     int64_t *all = NULL;
     Status st = evaluation_open(&r->e, o, &spec);
@@ -202,12 +202,12 @@ static Status open_model(Report *r) {
     if (st == OK) st = set_select(r->e.use.set, r->e.use.split, &all, &r->split_images);
     free(all);
     if (st == OK)
-        st = evalset_open(&r->e.set, r->e.use.set, r->e.use.split, opt_int(o, "report.limit"), &r->e.use.text);
+        st = evalset_open(&r->e.set, r->e.use.set, r->e.use.split, o->report.limit, &r->e.use.text);
     r->model = st == OK;
     if (st == OK) {
-        uint64_t seeds[3] = {(uint64_t)opt_int(o, "seed"), 42, r->trained ? (uint64_t)opt_int(r->trained, "seed") : 42};
+        uint64_t seeds[3] = {(uint64_t)o->run.seed, 42, r->trained ? (uint64_t)r->trained->run.seed : 42};
         scenes_open(&r->scenes, r->e.use.set, seeds, 3);
-        thumbs_open(&r->thumbs, r->e.use.set, opt_str(o, "report.images"), &r->scenes);
+        thumbs_open(&r->thumbs, r->e.use.set, o->report.images, &r->scenes);
         return OK;
     }
     if (named || st == ERR_MEMORY || st == ERR_INTERRUPTED) return st;
@@ -221,16 +221,16 @@ Status report_open(Report *r, const Options *o) {
     Status st = options_require(o, "in");
     if (st == OK && dist_size() > 1) st = err_set(ERR_USAGE, "report runs in one process, not in %d", dist_size());
     if (st != OK) return st;
-    r->run = folder_of(opt_str(o, "in"));
-    if (*opt_str(o, "report.before")) r->before = folder_of(opt_str(o, "report.before"));
-    if (!r->run || (*opt_str(o, "report.before") && !r->before)) return ERR_MEMORY;
+    r->run = folder_of(o->run.in);
+    if (*o->report.before) r->before = folder_of(o->report.before);
+    if (!r->run || (*o->report.before && !r->before)) return ERR_MEMORY;
     if (r->before && access(r->before, R_OK))
         return err_set(ERR_USAGE, "report.before=%s: there is no such folder", r->before);
     if ((st = read_run(r)) || (st = open_model(r))) return st;
     if (!r->model && !r->log.lines && !r->log.starts && !exists(r->run, "retrieval.json"))
         return err_set(ERR_USAGE, "%s is no run: it has neither log.jsonl nor retrieval.json, and no model: %s", r->run,
                        r->no_model ? r->no_model : "");
-    if (opt_bool(o, "dry_run")) return OK;
+    if (o->run.dry_run) return OK;
     if ((st = gather_recall(r))) return st;
     gather_before(r);
     report_heat(r);

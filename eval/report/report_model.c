@@ -314,7 +314,7 @@ static void section_attention(Report *r, FILE *f) {
              "heads, each map scaled to its largest patch; what lies under "
              "grey is not looked at. %s</p>\n",
              r->e.use.d.H,
-             *opt_str(r->o, "report.queries")
+             *r->o->report.queries
                  ? "The queries are those of report.queries."
                  : "Shown are the queries that most often decide how similar an image and its own text are.");
         for (int64_t i = 0; i < a->images; i++) look(r, f, i, mean);

@@ -128,7 +128,7 @@ static Status make_captions(Report *r, int64_t n) {
 }
 
 Status report_captions(Report *r) {
-    int64_t n = opt_int(r->o, "report.captions"), have = r->model ? r->e.set.NI : 0;
+    int64_t n = r->o->report.captions, have = r->model ? r->e.set.NI : 0;
     Status st = OK;
     n = n < have ? n : have;
     if (n) st = make_captions(r, n);
@@ -191,7 +191,7 @@ static void busiest_queries(Report *r) {
 }
 
 static Status choose_rows(Report *r) {
-    const char *queries = opt_str(r->o, "report.queries"), *layers = opt_str(r->o, "report.layers");
+    const char *queries = r->o->report.queries, *layers = r->o->report.layers;
     const Dims *d = &r->e.use.d;
     int wanted[REPORT_LAYERS], all = dims_cross_layers(d);
     if (!*queries) busiest_queries(r);
@@ -233,7 +233,7 @@ static Status attend(Report *r, int64_t n) {
 }
 
 Status report_attention(Report *r) {
-    int64_t n = opt_int(r->o, "report.attention");
+    int64_t n = r->o->report.attention;
     int side, lead;
     if (!r->model) return OK;
     Status st = choose_rows(r);
