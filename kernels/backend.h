@@ -1,4 +1,6 @@
-/* backend: THE list of what a device can do, one flat struct of functions. CPU and CUDA fill one each per element type.
+/* backend: what a device can do, one flat struct of functions, and what their arguments mean. The list itself is
+ * backend.def: a row an op, from which follow this struct, the null backend, the prototypes and tables of cpu/ and cuda/,
+ * and what test_ops holds them to. CPU and CUDA fill one struct each per element type.
  *
  * The caller (ops.c) has checked shapes and taken memory; a backend receives plain pointers and integers that are
  * right. `elem` below is the backend's element type (f32 or bf16): activations, their gradients, and the copies of
@@ -8,7 +10,8 @@
  * added to; where an activation's gradient may be overwritten or added to, `add` says which.
  *
  * Calls enqueue and return nothing: an error sticks and comes out of status() with the name of what failed. Sums run in
- * a fixed order: the same input gives the same bits. Does not know files, parameters, or what a Q-Former is. */
+ * a fixed order: the same input gives the same bits. Knows no files, no parameter by name, no layer of any model; what
+ * the losses between images and texts need (similarities, their softmax, negatives) is here, because it is kernels. */
 #ifndef QF_BACKEND_H
 #define QF_BACKEND_H
 #include <stdbool.h>
@@ -129,9 +132,10 @@ typedef struct {
 } ItcLoss;
 
 /* For each row one column drawn with weight softmax(S / temp) over the columns that are not its own (target[i], or
- * equal ids). rule: see NegativeRule. losses.md 3. The bits: philox(0, 0, row_pair[i], site) of (seed, step). A row
+ * equal ids): the softmax runs over those (NEG_SAMPLE), or over all columns with 1e-4 added to each weight (NEG_SAMPLE_ALL);
+ * or the largest is taken (NEG_HARDEST). losses.md 3. The bits: philox(0, 0, row_pair[i], site) of (seed, step). A row
  * whose columns are all its own draws target[i] (the caller leaves such pairs out). */
-typedef enum { NEG_SAMPLE, NEG_SAMPLE_OLD, NEG_HARDEST } NegativeRule;
+typedef enum { NEG_SAMPLE, NEG_SAMPLE_ALL, NEG_HARDEST } NegativeRule;
 typedef struct {
     int64_t rows, n, si, sj;
     const float *S, *temp;
@@ -174,102 +178,12 @@ typedef struct Backend {
     const char *name;                   /* "cpu" or "cuda" */
     DType elem;
     bool unified;                       /* the host may read and write this memory after sync() */
+    size_t workspace;                   /* bytes of scratch that its kernels want */
     const char *(*about)(void);         /* the device in a line; NULL where there is nothing to say */
-
-    /* memory and order */
-    Status (*alloc)(void **p, size_t bytes);            /* aligned to 256; not cleared */
-    void (*release)(void *p);
-    Status (*host_alloc)(void **p, size_t bytes);       /* pinned where that means something */
-    void (*host_release)(void *p);
-    void (*set_workspace)(void *p, size_t bytes);       /* scratch of the kernels, from the run arena */
-    size_t workspace;                                   /* bytes they want */
-    void (*zero)(void *p, size_t bytes);
-    void (*copy)(void *dst, const void *src, size_t bytes);       /* device to device */
-    /* in the order of compute; src pinned, left alone until sync */
-    void (*upload)(void *dst, const void *src, size_t bytes);
-    void (*download)(void *dst, const void *src, size_t bytes);   /* waits */
-    /* download without waiting; dst pinned, valid after fetch_wait */
-    void (*fetch)(void *dst, const void *src, size_t bytes);
-    void (*fetch_wait)(void); /* for the last fetch and what came before it, not for what was enqueued since */
-    /* upload beside compute, after the last compute that used dst */
-    void (*prefetch)(void *dst, const void *src, size_t bytes);
-    void (*prefetch_wait)(void);                                  /* compute enqueued from here on sees it */
-    void (*sync)(void);
-    Status (*status)(void);             /* OK, or the first thing that failed, in a sentence */
-    void (*mark)(const char *name);     /* a range for profilers; NULL ends it */
-
-    /* matrix products and what stands beside them */
-    void (*gemm)(const Gemm *g);
-    void (*colsum)(float *db, const void *dy, int64_t N, int64_t C, int64_t ld);          /* db(C) += column sums */
-    void (*gelu)(void *h, const void *u, const float *bias, int64_t N, int64_t F); /* h = gelu(u + bias), exact erf */
-    /* its gradient; h, when given, is gelu(u + bias) once more. du may be dh's memory, h may be u's */
-    void (*gelu_bwd)(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
-                     int64_t F);
-    void (*add_norm)(const AddNorm *a);
-    void (*add_norm_bwd)(const AddNorm *a, const AddNormGrad *g);
-    void (*embed)(const Embed *e);
-    void (*embed_bwd)(const Embed *e, const EmbedGrad *g);
-    void (*attention)(const Attn *a);
-    void (*attention_bwd)(const Attn *a, const AttnGrad *g);
-
-    /* image side: x^ = (f - mean) rstd of raw features (N,E) of type t, times scale[row / P] when given; elem out.
-     * fold: W' = W diag(gamma), c' = b + W beta (both elem) of f32 W (M,E). unfold: its backward, from G = dY^T x^
-     * (M,E) and s = column sums of dY (M): dW += G diag(gamma) + s beta^T, dgamma += colsum(G * W), dbeta += W^T s, db
-     * += s. */
-    void (*normalize)(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t P,
-                      float eps);
-    void (*fold)(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M,
-                 int64_t E);
-    void (*unfold)(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
-                   const float *gamma, const float *beta, int64_t M, int64_t E);
-
-    /* heads. l2norm: y(N,Z) = x / max(|x|, 1e-12), f32 out, norm (N) kept. mean over Q rows: x (n*Q, C) -> y (n, C).
-     * simmax: S[i si + j sj] = max_q <I[i,q], T[j]>, arg = that q; I (ni,Q,Z), T (nt,Z) f32. Ties go to the lowest
-     * q. */
-    void (*l2norm)(float *y, float *norm, const void *x, int64_t N, int64_t Z);
-    void (*l2norm_bwd)(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z);
-    void (*segment_mean)(void *y, const void *x, int64_t n, int64_t Q, int64_t C);
-    void (*segment_mean_bwd)(void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add);
-    void (*simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
-                   int64_t si, int64_t sj);
-    void (*simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
-                             int64_t Q,
-                             int64_t Z, int64_t si, int64_t sj);                          /* dI (ni,Q,Z) += */
-    void (*simmax_bwd_text)(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt,
-                            int64_t Q,
-                            int64_t Z, int64_t si, int64_t sj);                           /* dT (nt,Z) += */
-    void (*itc_loss)(const ItcLoss *l);
-    void (*negatives)(const Negatives *n);
-    void (*xent)(const Xent *x);
-
-    /* rows and plain arrays. copy_rows: dst row di[i] (i when NULL) = or += src row si[i] (i when NULL); di has no
-     * duplicates. */
-    void (*copy_rows)(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si,
-                      int64_t n, int64_t width, bool add);
-    /* between f32 and elem; both may be equal */
-    void (*cast)(void *dst, DType dt, const void *src, DType st, int64_t n);
-    void (*axpy)(float *y, const float *x, float a, int64_t n);                           /* y += a x */
-    void (*sum)(float *out, const float *x, int64_t n, bool add);                         /* out[0] = or += sum of x */
-
-    /* optimizer. sumsq: out[0] = or += sum of squares of g (f64 accumulation). grad_scale: norm = sqrt(sum of
-     * sumsq[0..n)); *scale = 0 when norm is not finite, else max_norm / norm when 0 < max_norm < norm, else 1;
-     * *norm_out = norm. */
-    void (*sumsq)(double *out, const float *g, int64_t n, bool add);
-    void (*grad_scale)(float *scale, float *norm_out, const double *sumsq, int n, float max_norm);
-    void (*adamw)(const AdamW *a);
-
-    /* collectives of device memory over all ranks (NULL where host memory does: dist.h) */
-    Status (*comm_open)(const void *id, int rank, int ranks);
-    Status (*comm_id)(void *id, size_t bytes);
-    /* sum, on the communication stream, after compute so far */
-    void (*all_reduce)(float *x, int64_t n, bool bf16_wire);
-    /* The same, but element i of the whole array, which x + i - at holds, gets its sum on rank i / part alone; the
-     * other ranks' copies are as they were. */
-    void (*reduce_parts)(float *x, int64_t at, int64_t n, int64_t part, bool bf16_wire);
-    void (*all_reduce_wait)(void);                               /* compute enqueued from here on sees the sums */
-    void (*all_gather)(void *dst, const void *src, size_t bytes_a_rank);
-    void (*comm_close)(bool abort);      /* abort: what is under way will never end */
-
+#define MEMORY(type, name, params) type (*name) params;
+#define OP(kind, name, params, args) void (*name) params;
+#define COLLECTIVE(type, name, params) type (*name) params;
+#include "kernels/backend.def"
     /* attention by cuDNN where it can take a plan, or by our own kernels (NULL: there are only ours) */
     Status (*use_cudnn)(bool on);
 } Backend;

@@ -114,7 +114,7 @@ Status gold_negatives(Case *c) {
     const char *rule = json_str(json_get(c->json, "negatives"), NULL);
     Status st = open_batch(c, &b);
     StepSpec spec = {.itc = 1, .itm = 1, .itg = 1, .negatives = rule && strcmp(rule, "head") == 0 ? NEG_SAMPLE
-                     : NEG_SAMPLE_OLD};
+                     : NEG_SAMPLE_ALL};
     if (st == OK) st = forward_case(c, &b, spec, true);
     gold_batch_free(&b);
     return st;

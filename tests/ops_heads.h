@@ -412,7 +412,7 @@ static void negative_weights(void) {
     w->n = 4;
     expect(w, (const double[]){0, 0.93623955, 0.04661262, 0.01714783}, 1e-7);
     CASE("losses.md 8c, older rule");
-    ng.rule = NEG_SAMPLE_OLD;
+    ng.rule = NEG_SAMPLE_ALL;
     execute(launch_negatives);
     expect(w, (const double[]){0, 0.26420418, 0.01324897, 0.00493724}, 1e-7);
     CASE("hardest");

@@ -34,14 +34,7 @@ const Backend FN(backend_cpu) = {
     .set_workspace = no_workspace, .workspace = 0,
     .zero = cpu_zero, .copy = cpu_copy, .upload = cpu_copy, .download = cpu_copy, .fetch = cpu_copy,
     .fetch_wait = nothing, .prefetch = cpu_copy, .prefetch_wait = nothing, .sync = nothing, .status = cpu_status,
-        .mark = no_mark, .gemm = FN(gemm), .colsum = FN(colsum), .gelu = FN(gelu), .gelu_bwd = FN(gelu_bwd),
-    .add_norm = FN(add_norm), .add_norm_bwd = FN(add_norm_bwd), .embed = FN(embed), .embed_bwd = FN(embed_bwd),
-    .attention = FN(attention), .attention_bwd = FN(attention_bwd),
-    .normalize = FN(normalize), .fold = FN(fold), .unfold = FN(unfold),
-    .l2norm = FN(l2norm), .l2norm_bwd = FN(l2norm_bwd), .segment_mean = FN(segment_mean),
-        .segment_mean_bwd = FN(segment_mean_bwd),
-    .simmax = FN(simmax), .simmax_bwd_image = FN(simmax_bwd_image), .simmax_bwd_text = FN(simmax_bwd_text),
-    .itc_loss = FN(itc_loss), .negatives = FN(negatives), .xent = FN(xent),
-    .copy_rows = FN(copy_rows), .cast = FN(cast), .axpy = FN(axpy), .sum = FN(sum),
-    .sumsq = FN(sumsq), .grad_scale = FN(grad_scale), .adamw = FN(adamw),
+    .mark = no_mark,
+#define OP(kind, name, params, args) .name = FN(name),
+#include "kernels/backend.def"
 };

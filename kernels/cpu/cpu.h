@@ -92,44 +92,9 @@ Status cpu_status(void);
 void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n);
 enum { DROP_PAD = 64 };
 
-/* ---- the functions of the struct, one line each, for -Wmissing-prototypes ---- */
-void FN(gemm)(const Gemm *g);
-void FN(colsum)(float *db, const void *dy, int64_t N, int64_t C, int64_t ldy);
-void FN(gelu)(void *h, const void *u, const float *bias, int64_t N, int64_t F);
-void FN(gelu_bwd)(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
-                  int64_t F);
-void FN(add_norm)(const AddNorm *a);
-void FN(add_norm_bwd)(const AddNorm *a, const AddNormGrad *g);
-void FN(embed)(const Embed *e);
-void FN(embed_bwd)(const Embed *e, const EmbedGrad *g);
-void FN(attention)(const Attn *a);
-void FN(attention_bwd)(const Attn *a, const AttnGrad *g);
-void FN(normalize)(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t P, float eps);
-void FN(fold)(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M,
-              int64_t E);
-void FN(unfold)(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
-                const float *gamma, const float *beta, int64_t M, int64_t E);
-void FN(l2norm)(float *y, float *norm, const void *x, int64_t N, int64_t Z);
-void FN(l2norm_bwd)(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z);
-void FN(segment_mean)(void *y, const void *x, int64_t n, int64_t Q, int64_t C);
-void FN(segment_mean_bwd)(void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add);
-void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
-                int64_t si, int64_t sj);
-void FN(simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
-                          int64_t Q, int64_t Z, int64_t si, int64_t sj);
-void FN(simmax_bwd_text)(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt,
-                         int64_t Q, int64_t Z, int64_t si, int64_t sj);
-void FN(itc_loss)(const ItcLoss *l);
-void FN(negatives)(const Negatives *n);
-void FN(xent)(const Xent *x);
-void FN(copy_rows)(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si,
-                   int64_t n, int64_t width, bool add);
-void FN(cast)(void *dst, DType dt, const void *src, DType t, int64_t n);
-void FN(axpy)(float *y, const float *x, float a, int64_t n);
-void FN(sum)(float *out, const float *x, int64_t n, bool add);
-void FN(sumsq)(double *out, const float *g, int64_t n, bool add);
-void FN(grad_scale)(float *scale, float *norm_out, const double *sumsq, int n, float max_norm);
-void FN(adamw)(const AdamW *a);
+/* ---- the kernels ---- */
+#define OP(kind, name, params, args) void FN(name) params;
+#include "kernels/backend.def"
 
 extern const Backend backend_cpu_f32, backend_cpu_bf16;
 

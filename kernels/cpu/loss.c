@@ -87,7 +87,7 @@ void FN(negatives)(const Negatives *g) {
             if (own(g->target, g->row_id, g->col_id, i, j)) continue;
             if (hardest < 0 || w[j] > max) max = w[j], hardest = (int32_t)j;
         }
-        bool old = g->rule == NEG_SAMPLE_OLD;
+        bool old = g->rule == NEG_SAMPLE_ALL;
         double total = 0.0, floor_ = old ? 1e-4 : 0.0, drawn = 0.0, below = 0.0;
         /* old: the softmax is over all columns, its sum includes the own ones */
         for (int64_t j = 0; j < n; j++) {

@@ -46,53 +46,17 @@ typedef struct {
 } CudaSymbol;
 void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const char **why);
 
-/* ---- launchers ---- */
-#define CUDA_TYPED(P)                                                                                                  \
-    void P##gemm(const Gemm *g);                                                                                       \
-    void P##colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld);                                       \
-    void P##gelu(void *h, const void *u, const float *bias, int64_t N, int64_t F);                                     \
-    void P##gelu_bwd(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,     \
-                     int64_t F);                                                                                       \
-    void P##add_norm(const AddNorm *a);                                                                                \
-    void P##add_norm_bwd(const AddNorm *a, const AddNormGrad *g);                                                      \
-    void P##embed(const Embed *e);                                                                                     \
-    void P##embed_bwd(const Embed *e, const EmbedGrad *g);                                                             \
-    void P##attention(const Attn *a);                                                                                  \
-    void P##attention_bwd(const Attn *a, const AttnGrad *g);                                                           \
-    void P##normalize(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E, int64_t per,       \
-                      float eps);                                                                                      \
-    void P##fold(void *Wf, void *cf, const float *W, const float *b, const float *gamma, const float *beta, int64_t M, \
-                 int64_t E);                                                                                           \
-    void P##l2norm(float *y, float *norm, const void *x, int64_t N, int64_t Z);                                        \
-    void P##l2norm_bwd(void *dx, const float *dy, const float *y, const float *norm, int64_t N, int64_t Z);            \
-    void P##segment_mean(void *y, const void *x, int64_t n, int64_t Q, int64_t C);                                     \
-    void P##segment_mean_bwd(void *dx, const void *dy, int64_t n, int64_t Q, int64_t C, bool add);                     \
-    void P##copy_rows(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si,      \
-                      int64_t n, int64_t width, bool add);                                                             \
-    void P##adamw(const AdamW *a);
+/* ---- launchers: backend.def says which are made once an element type ---- */
+#define LAUNCHER_TYPED(name, params) void cuda_f32_##name params; void cuda_bf16_##name params;
+#define LAUNCHER_SHARED(name, params) void cuda_##name params;
+#define LAUNCHER_CPU(name, params)
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-CUDA_TYPED(cuda_f32_)
-CUDA_TYPED(cuda_bf16_)
-void cuda_unfold(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
-                 const float *gamma, const float *beta, int64_t M, int64_t E);
-void cuda_simmax(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
-                 int64_t si, int64_t sj);
-void cuda_simmax_bwd_image(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
-                           int64_t Q, int64_t Z, int64_t si, int64_t sj);
-void cuda_simmax_bwd_text(float *dT, const float *dS, const int32_t *arg, const float *I, int64_t ni, int64_t nt,
-                          int64_t Q, int64_t Z, int64_t si, int64_t sj);
-void cuda_itc_loss(const ItcLoss *l);
-void cuda_negatives(const Negatives *n);
-void cuda_xent(const Xent *x);
-void cuda_cast(void *dst, DType dt, const void *src, DType st, int64_t n);
+#define OP(kind, name, params, args) LAUNCHER_##kind(name, params)
+#include "kernels/backend.def"
 void cuda_cast_on(cudaStream_t s, void *dst, DType dt, const void *src, DType st, int64_t n);
-void cuda_axpy(float *y, const float *x, float a, int64_t n);
-void cuda_sum(float *out, const float *x, int64_t n, bool add);
-void cuda_sumsq(double *out, const float *g, int64_t n, bool add);
-void cuda_grad_scale(float *scale, float *norm_out, const double *sumsq, int n, float max_norm);
 
 /* dst[k][c] += sum over p < parts of partial[(k parts + p) stride + c], c < C, for up to three k; a NULL dst is left
  * out. In order of p: the second half of every sum over rows. */

@@ -92,7 +92,7 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
     __syncthreads();
     max = vs[0], hardest = js[0];
 
-    bool old = g.rule == NEG_SAMPLE_OLD; /* its softmax runs over all columns, the own ones included */
+    bool old = g.rule == NEG_SAMPLE_ALL;
     double total = 0, least = old ? 1e-4 : 0.0, mine_sum = 0;
     for (int64_t j = lo; j < hi; j++) {
         bool mine = own(g.target, g.row_id, g.col_id, i, j);
