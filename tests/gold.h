@@ -1,8 +1,8 @@
 /* gold: what the kinds of reference fixtures share: finding cases, loading them, comparing, reporting.
  *
  * golden.c walks a folder and runs every case below it by its kind; a kind is a function in one of gold_*.c. A case is
- * a folder with a case.json (or a single .json with a "kind"); forms are described by the README beside the fixtures.
- * */
+ * a folder with a case.json (or a single .json with a "kind"), or a file that a form of golden.c knows by its looks;
+ * forms are described by the README beside the fixtures. */
 #ifndef QF_GOLD_H
 #define QF_GOLD_H
 #include "data/format/json.h"
@@ -12,7 +12,7 @@
 typedef struct {
     char dir[1024], file[1100];         /* folder, and the .json itself */
     const char *name, *kind;
-    const Json *json;
+    const Json *json;                   /* NULL of a form that is no .json */
     const Backend *b;
     DType precision;
     double worst;                       /* largest error over its tolerance */
@@ -22,6 +22,7 @@ typedef struct {
 
 typedef enum { GOLD_PASS, GOLD_FAIL, GOLD_UNSUPPORTED } GoldResult;
 typedef Status GoldFn(Case *c);
+typedef bool GoldIs(const char *dir, const char *name);   /* whether that file of the folder is a case of this form */
 
 Status gold_step(Case *c);
 Status gold_negatives(Case *c);
@@ -29,6 +30,9 @@ Status gold_train(Case *c);
 Status gold_schedule(Case *c);
 Status gold_generate(Case *c);
 Status gold_retrieval(Case *c);
+Status gold_images(Case *c);
+Status gold_positions(Case *c);
+GoldIs gold_is_images, gold_is_positions;
 Status gold_ranks(Case *c);            /* ERR_MISSING: what it takes is not there */
 Status gold_greedy(Case *c);          /* part of a step case that has "greedy" */
 

@@ -26,13 +26,38 @@ static const struct { const char *kind; GoldFn *run; } kinds[] = {
     {"ranks", gold_ranks},
 };
 
+/* Cases that say no kind: a file of such looks is one. */
+static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
+    {"images", gold_is_images, gold_images},
+    {"positions", gold_is_positions, gold_positions},
+};
+
 typedef struct { const Backend *b; DType precision; int passed, failed, unsupported; } Tally;
 
-static void run_case(Tally *t, const char *dir, const char *file) {
-    Json *doc = NULL;
+static void report(Tally *t, Case *c, Status st) {
+    bool ok = st == OK && c->compared > 0 && c->worst <= 1.0;
+    if (st == ERR_MISSING) {
+        printf("-     %-12s %-9s %s\n", c->name, c->kind, err_message());
+        t->unsupported++;
+        return;
+    }
+    if (st != OK) printf("FAIL  %-12s %-9s %s\n", c->name, c->kind, err_message());
+    else printf("%s  %-12s %-9s %4d compared, worst %.2g of its tolerance (%s)\n", ok ? "ok  " : "FAIL", c->name, c->kind,
+                c->compared, c->worst, c->worst_what);
+    if (ok) t->passed++;
+    else t->failed++;
+}
+
+static Case case_of(const Tally *t, const char *dir, const char *file) {
     Case c = {.b = t->b, .precision = t->precision};
     snprintf(c.dir, sizeof c.dir, "%s", dir);
     snprintf(c.file, sizeof c.file, "%s/%s", dir, file);
+    return c;
+}
+
+static void run_case(Tally *t, const char *dir, const char *file) {
+    Json *doc = NULL;
+    Case c = case_of(t, dir, file);
     if (json_parse_file(&doc, c.file) != OK) {
         printf("FAIL  %s: %s\n", c.file, err_message());
         t->failed++;
@@ -48,23 +73,37 @@ static void run_case(Tally *t, const char *dir, const char *file) {
     if (run) {
         Status st = run(&c);
         if (st == OK && json_get(doc, "greedy")) st = gold_greedy(&c);
-        bool ok = st == OK && c.compared > 0 && c.worst <= 1.0;
-        if (st == ERR_MISSING) {
-            printf("-     %-12s %-9s %s\n", c.name, c.kind, err_message());
-            t->unsupported++;
-            json_free(doc);
-            return;
-        }
-        if (st != OK) printf("FAIL  %-12s %-9s %s\n", c.name, c.kind, err_message());
-        else printf("%s  %-12s %-9s %4d compared, worst %.2g of its tolerance (%s)\n", ok ? "ok  " : "FAIL", c.name,
-                    c.kind, c.compared, c.worst, c.worst_what);
-        if (ok) t->passed++;
-        else t->failed++;
+        report(t, &c, st);
     } else if (c.kind) {
         printf("-     %-12s kind '%s' has no runner here\n", c.name, c.kind);
         t->unsupported++;
     }
     json_free(doc);
+}
+
+/* The folder's name tells such a case from its neighbours. */
+static void run_form(Tally *t, const char *dir, const char *file, size_t form) {
+    Json *doc = NULL;
+    Case c = case_of(t, dir, file);
+    size_t n = strlen(file);
+    const char *last = strrchr(dir, '/');
+    char name[600];
+    snprintf(name, sizeof name, "%s/%s", last ? last + 1 : dir, file);
+    c.name = name;
+    c.kind = forms[form].kind;
+    Status st = n > 5 && strcmp(file + n - 5, ".json") == 0 ? json_parse_file(&doc, c.file) : OK;
+    c.json = doc;
+    if (st == OK) st = forms[form].run(&c);
+    report(t, &c, st);
+    json_free(doc);
+}
+
+static void run_forms(Tally *t, const char *dir, const char *file) {
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (forms[i].is(dir, file)) {
+            run_form(t, dir, file, i);
+            return;
+        }
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
@@ -83,6 +122,7 @@ static void walk(Tally *t, const char *dir) {
             else if (strcmp(name, "case.json") == 0 || (len > 13 && strcmp(name + len - 13, "schedule.json") == 0) ||
                      strcmp(name, "schedule.json") == 0)
                 run_case(t, dir, name);
+            else run_forms(t, dir, name);
         }
         free(list[i]);
     }

@@ -1,7 +1,6 @@
 /* resize: see resize.h. */
 #include "data/format/resize.h"
 
-#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,50 +9,40 @@
 
 enum { FIXED_BITS = 22 };
 
-/* The taps of one axis: output d is the sum of weight[d * width + k] * in[first[d] + k], k < count[d]. */
+/* What both passes of a window need. An axis that keeps its size has no taps. */
 typedef struct {
-    int width;
-    int *first, *count;      /* (out) */
-    int32_t *weight;         /* (out, width) */
-} Taps;
+    Taps tx, ty;
+    int row0, rows;            /* rows of src that the window's columns are made of */
+} Plan;
 
-static double kernel(double t) {
-    const double a = -0.5;
-    t = fabs(t);
-    if (t < 1) return ((a + 2) * t - (a + 3)) * t * t + 1;
-    if (t < 2) return (((t - 5) * t + 8) * t - 4) * a;
-    return 0;
+static void plan_free(Plan *p) {
+    taps_free(&p->tx);
+    taps_free(&p->ty);
 }
 
-static void taps_free(Taps *t) {
-    free(t->first);
-    free(t->count);
-    free(t->weight);
+static Status plan_make(Plan *p, const Resize *r, int w, int h) {
+    BUG_ON(w < 1 || h < 1 || r->cw < 1 || r->ch < 1 || r->x < 0 || r->y < 0 || r->x + r->cw > r->w ||
+           r->y + r->ch > r->h, "resize of %d x %d to %lld x %lld, of which %d x %d from %lld, %lld", w, h,
+           (long long)r->w, (long long)r->h, r->cw, r->ch, (long long)r->x, (long long)r->y);
+    *p = (Plan){.row0 = (int)r->y, .rows = r->ch};
+    Status st = r->w != w ? taps_antialiased(&p->tx, r->kernel, w, r->w, r->x, r->cw) : OK;
+    if (st != OK || r->h == h) return st;
+    if ((st = taps_antialiased(&p->ty, r->kernel, h, r->h, r->y, r->ch)) != OK) return st;
+    p->row0 = p->ty.first[0];
+    p->rows = p->ty.first[r->ch - 1] + p->ty.count[r->ch - 1] - p->row0;
+    return OK;
 }
 
-static Status taps_make(Taps *t, int in, int out) {
-    double scale = (double)in / out, f = scale > 1 ? scale : 1, support = 2 * f;
-    t->width = (int)ceil(support) * 2 + 1;
-    t->first = mem_new((size_t)out, sizeof *t->first);
-    t->count = mem_new((size_t)out, sizeof *t->count);
-    t->weight = mem_new((size_t)out * (size_t)t->width, sizeof *t->weight);
-    double *w = mem_new((size_t)t->width, sizeof *w);
-    bool ok = t->first && t->count && t->weight && w;
-    for (int d = 0; ok && d < out; d++) {
-        double c = (d + 0.5) * scale, sum = 0;
-        int lo = (int)(c - support + 0.5), hi = (int)(c + support + 0.5);
-        if (lo < 0) lo = 0;
-        if (hi > in) hi = in;
-        for (int j = lo; j < hi; j++) sum += w[j - lo] = kernel((j - c + 0.5) * (1 / f));
-        for (int k = 0; k < hi - lo; k++) {
-            double v = (sum != 0 ? w[k] / sum : w[k]) * (1 << FIXED_BITS);
-            t->weight[(size_t)d * (size_t)t->width + (size_t)k] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
-        }
-        t->first[d] = lo;
-        t->count[d] = hi - lo;
+/* ---- 8 bit ------------------------------------------------------------------------------------------------------- */
+
+static int32_t *fixed(const Taps *t, int n) {
+    size_t count = (size_t)n * (size_t)t->width;
+    int32_t *w = mem_new(count, sizeof *w);
+    for (size_t i = 0; w && i < count; i++) {
+        double v = t->weight[i] * (1 << FIXED_BITS);
+        w[i] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
     }
-    free(w);
-    return ok ? OK : ERR_MEMORY;
+    return w;
 }
 
 static uint8_t clip(int32_t acc) {
@@ -62,11 +51,12 @@ static uint8_t clip(int32_t acc) {
 }
 
 /* dst (h, out, 3) from src (h, in, 3) */
-static void along_rows(uint8_t *dst, int out, const uint8_t *src, int h, size_t stride, const Taps *t) {
+static void along_rows(uint8_t *dst, int out, const uint8_t *src, int h, size_t stride, const Taps *t,
+                       const int32_t *fixed_weight) {
     for (int y = 0; y < h; y++) {
         const uint8_t *row = src + (size_t)y * stride;
         for (int d = 0; d < out; d++, dst += 3) {
-            const int32_t *w = t->weight + (size_t)d * (size_t)t->width;
+            const int32_t *w = fixed_weight + (size_t)d * (size_t)t->width;
             const uint8_t *p = row + 3 * (size_t)t->first[d];
             int32_t r = 1 << (FIXED_BITS - 1), g = r, b = r;
             for (int k = 0; k < t->count[d]; k++, p += 3) {
@@ -81,45 +71,91 @@ static void along_rows(uint8_t *dst, int out, const uint8_t *src, int h, size_t 
     }
 }
 
-/* dst (out, n) from src (in, n): rows are added up whole, so the inner loop is long and straight. */
-static void along_columns(uint8_t *dst, int out, const uint8_t *src, size_t n, size_t stride, const Taps *t,
-                          int32_t *acc) {
+/* dst (out, n) from rows of n, the first of which is number row0: rows are added up whole, so the inner loop is long
+ * and straight. */
+static void along_columns(uint8_t *dst, int out, const uint8_t *src, size_t n, size_t stride, const Plan *p,
+                          const int32_t *fixed_weight, int32_t *acc) {
     for (int d = 0; d < out; d++, dst += n) {
-        const int32_t *w = t->weight + (size_t)d * (size_t)t->width;
+        const int32_t *w = fixed_weight + (size_t)d * (size_t)p->ty.width;
         for (size_t i = 0; i < n; i++) acc[i] = 1 << (FIXED_BITS - 1);
-        for (int k = 0; k < t->count[d]; k++) {
-            const uint8_t *row = src + (size_t)(t->first[d] + k) * stride;
+        for (int k = 0; k < p->ty.count[d]; k++) {
+            const uint8_t *row = src + (size_t)(p->ty.first[d] - p->row0 + k) * stride;
             for (size_t i = 0; i < n; i++) acc[i] += w[k] * row[i];
         }
         for (size_t i = 0; i < n; i++) dst[i] = clip(acc[i]);
     }
 }
 
-Status resize_bicubic(uint8_t *dst, int dw, int dh, const uint8_t *src, int w, int h, size_t stride) {
-    BUG_ON(dw < 1 || dh < 1 || w < 1 || h < 1, "resize of %d x %d to %d x %d", w, h, dw, dh);
-    Taps tx = {0}, ty = {0};
+Status resize_window(uint8_t *dst, const Resize *r, const uint8_t *src, int w, int h, size_t stride) {
+    Plan p;
     uint8_t *middle = NULL;
-    int32_t *acc = NULL;
-    Status st = ERR_MEMORY;
-    if (dw != w) {
+    int32_t *wx = NULL, *wy = NULL, *acc = NULL;
+    size_t n = (size_t)r->cw * 3;
+    Status st = plan_make(&p, r, w, h);
+    if (st != OK) goto done;
+    st = ERR_MEMORY;
+    src += (size_t)p.row0 * stride;
+    if (r->w != w) {
         uint8_t *to = dst;
-        if (dh != h && !(to = middle = mem_new((size_t)h * (size_t)dw, 3))) goto done;
-        if (taps_make(&tx, w, dw) != OK) goto done;
-        along_rows(to, dw, src, h, stride, &tx);
+        if (r->h != h && !(to = middle = mem_new((size_t)p.rows, n))) goto done;
+        if (!(wx = fixed(&p.tx, r->cw))) goto done;
+        along_rows(to, r->cw, src, p.rows, stride, &p.tx, wx);
         src = to;
-        stride = (size_t)dw * 3;
+        stride = n;
+    } else {
+        src += 3 * (size_t)r->x;
     }
-    if (dh != h) {
-        if (!(acc = mem_new((size_t)dw * 3, sizeof *acc)) || taps_make(&ty, h, dh) != OK) goto done;
-        along_columns(dst, dh, src, (size_t)dw * 3, stride, &ty, acc);
+    if (r->h != h) {
+        if (!(acc = mem_new(n, sizeof *acc)) || !(wy = fixed(&p.ty, r->ch))) goto done;
+        along_columns(dst, r->ch, src, n, stride, &p, wy, acc);
     } else if (src != dst) {
-        for (int y = 0; y < h; y++) memcpy(dst + (size_t)y * (size_t)dw * 3, src + (size_t)y * stride, (size_t)dw * 3);
+        for (int y = 0; y < r->ch; y++) memcpy(dst + (size_t)y * n, src + (size_t)y * stride, n);
     }
     st = OK;
 done:
-    taps_free(&tx);
-    taps_free(&ty);
+    plan_free(&p);
     free(middle);
+    free(wx);
+    free(wy);
     free(acc);
+    return st;
+}
+
+Status resize_bicubic(uint8_t *dst, int dw, int dh, const uint8_t *src, int w, int h, size_t stride) {
+    return resize_window(dst, &(Resize){.kernel = TAPS_CUBIC, .w = dw, .h = dh, .cw = dw, .ch = dh}, src, w, h, stride);
+}
+
+/* ---- floating point ---------------------------------------------------------------------------------------------- */
+
+/* dst (cw, 3): one row of src along its length. */
+static void row_f32(float *dst, const Resize *r, const Taps *t, const uint8_t *row) {
+    for (int d = 0; d < r->cw; d++)
+        for (int c = 0; c < 3; c++) {
+            double sum = 0;
+            if (!t->first) sum = row[3 * (r->x + d) + c] / 255.0;
+            for (int k = 0; t->first && k < t->count[d]; k++)
+                sum += t->weight[(size_t)d * (size_t)t->width + (size_t)k] * (row[3 * (t->first[d] + k) + c] / 255.0);
+            dst[3 * d + c] = (float)sum;
+        }
+}
+
+Status resize_window_f32(float *dst, const Resize *r, const uint8_t *src, int w, int h, size_t stride) {
+    Plan p;
+    size_t n = (size_t)r->cw * 3;
+    Status st = plan_make(&p, r, w, h);
+    float *middle = st == OK ? mem_new((size_t)p.rows * n, sizeof *middle) : NULL;
+    if (st == OK && !middle) st = ERR_MEMORY;
+    for (int y = 0; st == OK && y < p.rows; y++)
+        row_f32(middle + (size_t)y * n, r, &p.tx, src + (size_t)(p.row0 + y) * stride);
+    for (int d = 0; st == OK && d < r->ch; d++)
+        for (size_t i = 0; i < n; i++) {
+            double sum = p.ty.first ? 0 : middle[(size_t)d * n + i];
+            for (int k = 0; p.ty.first && k < p.ty.count[d]; k++)
+                sum += p.ty.weight[(size_t)d * (size_t)p.ty.width + (size_t)k] *
+                       middle[(size_t)(p.ty.first[d] - p.row0 + k) * n + i];
+            dst[(size_t)d * n + i] = (float)sum;
+        }
+    plan_free(&p);
+    free(middle);
     return st;
 }

@@ -2,7 +2,6 @@
 #include "data/make/extract.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,46 +9,8 @@
 #include <unistd.h>
 
 #include "data/features.h"
-#include "data/format/resize.h"
 #include "data/manifest.h"
 #include "kernels/base/mem.h"
-#include "kernels/base/splitmix.h"
-
-/* ---- views ------------------------------------------------------------------------------------------------------- */
-
-typedef struct { int x, y, w, h; } Box;
-
-static Box crop_box(const char *name, int64_t view, int w, int h) {
-    SplitMix r = {0xcbf29ce484222325u};
-    for (const char *c = name; *c; c++) r.state = (r.state ^ (uint8_t)*c) * 0x100000001b3u;
-    r.state += (uint64_t)view * 0xD1B54A32D192ED03u;
-    for (int attempt = 0; attempt < 10; attempt++) {
-        double area = (0.5 + 0.5 * splitmix_unit(&r)) * w * h, aspect = exp(splitmix_sym(&r, log(4.0 / 3.0)));
-        int cw = (int)lround(sqrt(area * aspect)), ch = (int)lround(sqrt(area / aspect));
-        if (cw < 1 || ch < 1 || cw > w || ch > h) continue;
-        int x = (int)splitmix_below(&r, (uint32_t)(w - cw + 1)), y = (int)splitmix_below(&r, (uint32_t)(h - ch + 1));
-        return (Box){x, y, cw, ch};
-    }
-    return (Box){0, 0, w, h};
-}
-
-static void mirror(uint8_t *rgb, int S) {
-    for (int y = 0; y < S; y++, rgb += 3 * S)
-        for (int a = 0, b = S - 1; a < b; a++, b--)
-            for (int c = 0; c < 3; c++) {
-                uint8_t t = rgb[3 * a + c];
-                rgb[3 * a + c] = rgb[3 * b + c];
-                rgb[3 * b + c] = t;
-            }
-}
-
-Status extract_view(uint8_t *dst, int S, const Image *im, const char *name, int64_t view) {
-    Box b = view < 2 ? (Box){0, 0, im->w, im->h} : crop_box(name, view, im->w, im->h);
-    const uint8_t *corner = im->rgb + 3 * ((size_t)b.y * (size_t)im->w + (size_t)b.x);
-    Status st = resize_bicubic(dst, S, S, corner, b.w, b.h, 3 * (size_t)im->w);
-    if (st == OK && view % 2) mirror(dst, S);
-    return st;
-}
 
 /* ---- the engine -------------------------------------------------------------------------------------------------- */
 
@@ -107,7 +68,7 @@ static Status block_encode(const BlockOf *b, const ImageEncoder *e, int64_t n, s
 
 static Status block_do(const BlockOf *b, const ShardSpec *s, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
                        ShardWriter *w) {
-    size_t pixels = 3 * (size_t)e->S * (size_t)e->S, row = (size_t)(e->P * e->E);
+    size_t pixels = preprocess_bytes(&e->pre), row = (size_t)(e->P * e->E);
     size_t row_bytes = row * (size_t)dtype_size(s->dtype);
     int64_t V = s->views, n = b->n * V;
     First first = {0};
@@ -142,7 +103,7 @@ Status extract_shard(const char *path, const ShardSpec *spec, const ImageEncoder
            (long long)spec->E, (long long)e->P, (long long)e->E);
     ShardWriter *w = NULL;
     BlockOf b = {0};
-    Status st = block_new(&b, spec, 3 * (size_t)e->S * (size_t)e->S, (size_t)(e->P * e->E));
+    Status st = block_new(&b, spec, preprocess_bytes(&e->pre), (size_t)(e->P * e->E));
     if (st == OK) st = shard_create(&w, path, spec);
     for (int64_t i = 0; st == OK && i < spec->images;) {
         for (b.n = 0; i < spec->images && b.n < b.capacity; i++)
@@ -180,14 +141,14 @@ static Status open_image(const ExtractSpec *s, const char *image, Image *im) {
 /* The mistake may be in the file that asks for the image. */
 static Status named_in(Status st, const AnnotatedImage *im) { return err_context(st, "an image of %s", im->file); }
 
-static Status draw_file(void *ctx, int64_t i, uint8_t *rgb) {
+static Status draw_file(void *ctx, int64_t i, uint8_t *pixels) {
     const Folder *f = ctx;
-    int S = f->spec->encoder->S;
+    const Preprocess *pre = &f->spec->encoder->pre;
     const char *name = f->images[i].image;
     Image im = {0};
     Status st = open_image(f->spec, name, &im);
     for (int64_t v = 0; v < f->spec->views && st == OK; v++)
-        st = extract_view(rgb + (size_t)v * 3 * (size_t)S * (size_t)S, S, &im, name, v);
+        st = preprocess_view(pixels + (size_t)v * preprocess_bytes(pre), pre, &im, name, v);
     image_free(&im);
     return named_in(st, &f->images[i]);
 }

@@ -4,9 +4,7 @@
  * block of pixels by all threads, the encoder turns the block into features, rows go to the shard in order. What a
  * killed run has written is not computed again.
  *
- * Views of an image, row i*V+v: 0 plain; 1 mirrored; 2, 3, ... random resized crops as in training of the published
- * models (area 0.5 to 1, aspect 3/4 to 4/3), the odd ones mirrored. Crops follow from the image's name and the view
- * alone.
+ * Views of an image (preprocess.h) are rows i*V+v.
  *
  * Does not know any encoder: that is ImageEncoder (patches.h). Does not process captions. */
 #ifndef QF_EXTRACT_H
@@ -49,9 +47,6 @@ typedef struct {
  * number of missing ones and the first name; a broken one when it is met. Shards that are there already are left as
  * they are. */
 Status extract(const ExtractSpec *spec, ExtractReport *report);
-
-/* Pixels of one view: dst (S, S, 3). */
-Status extract_view(uint8_t *dst, int S, const Image *im, const char *name, int64_t view);
 
 /* The engine, for any source of pixels: draw() fills rgb (views, S, S, 3) of image i and may be called by several
  * threads at a time. Images done before this shard and in all, for the listener: `before` of `total`. */

@@ -18,14 +18,8 @@ typedef struct {
     float position[];          /* (P, POSITION) */
 } Patches;
 
-float image_normalised(uint8_t v, int c) {
-    static const float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
-    static const float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
-    return ((float)v / 255.0f - mean[c]) / std[c];
-}
-
 static void encode(const Patches *k, const uint8_t *rgb, float *out) {
-    int p = k->p, S = k->base.S;
+    int p = k->p, S = k->base.pre.size;
     const float *position = k->position;
     for (int row = 0; row < k->n; row++)
         for (int col = 0; col < k->n; col++) {
@@ -41,10 +35,10 @@ static void encode(const Patches *k, const uint8_t *rgb, float *out) {
         }
 }
 
-static Status run(const ImageEncoder *self, int n, const uint8_t *rgb, float *features) {
-    size_t pixels = 3 * (size_t)self->S * (size_t)self->S;
+static Status run(const ImageEncoder *self, int n, const void *pixels, float *features) {
+    size_t bytes = preprocess_bytes(&self->pre);
     for (int i = 0; i < n; i++)
-        encode((const Patches *)self, rgb + (size_t)i * pixels, features + i * self->P * self->E);
+        encode((const Patches *)self, (const uint8_t *)pixels + (size_t)i * bytes, features + i * self->P * self->E);
     return OK;
 }
 
@@ -70,17 +64,20 @@ Status patches_encoder(ImageEncoder **out, int size, int patch) {
     size_t n = (size_t)(size / patch), P = n * n;
     Patches *k = mem_new(1, sizeof *k + P * POSITION * sizeof(float));
     if (!k) return ERR_MEMORY;
+    Preprocess pre = {.size = size, .edge = size, .squash = true, .kernel = TAPS_CUBIC};
+    memcpy(pre.mean, preprocess_clip_mean, sizeof pre.mean);
+    memcpy(pre.std, preprocess_clip_std, sizeof pre.std);
     k->p = patch;
     k->n = (int)n;
     snprintf(k->name, sizeof k->name, "patches%d-%d", patch, size);
     snprintf(k->preprocessing, sizeof k->preprocessing, "bicubic %dx%d, (x/255 - mean) / std, CLIP constants", size,
              size);
     for (int c = 0; c < 3; c++)
-        for (int v = 0; v < 256; v++) k->normalised[c][v] = image_normalised((uint8_t)v, c);
+        for (int v = 0; v < 256; v++) k->normalised[c][v] = preprocess_normalised(&pre, (float)v, c);
     position_code(k->position, k->n);
     k->base = (ImageEncoder){
         .info = {.name = k->name, .weights_sha256 = "", .tap = "pixels+position", .preprocessing = k->preprocessing},
-        .S = size, .P = (int64_t)P, .E = 3 * patch * patch + POSITION, .batch = 1, .threads = true,
+        .pre = pre, .P = (int64_t)P, .E = 3 * patch * patch + POSITION, .batch = 1, .threads = true,
         .run = run, .free = patches_free,
     };
     *out = &k->base;

@@ -13,25 +13,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "data/make/preprocess.h"
 #include "data/shard_write.h"
 #include "kernels/base/err.h"
 
 typedef struct ImageEncoder ImageEncoder;
 struct ImageEncoder {
     EncoderInfo info;          /* what the data set will say about its features; strings owned by the encoder */
-    int S;                     /* images come as (S, S, 3) */
+    Preprocess pre;            /* images come as its pixels (S, S, 3), u8 or f32, */
     int64_t P, E;              /* and leave as (P, E) */
     int batch;                 /* images that run() likes at once; it takes 1..batch */
     bool threads;              /* run() may be called by several threads at a time */
-    Status (*run)(const ImageEncoder *self, int n, const uint8_t *rgb /* (n,S,S,3) */, float *features /* (n,P,E) */);
+    Status (*run)(const ImageEncoder *self, int n, const void *pixels /* (n,S,S,3) */, float *features /* (n,P,E) */);
     void (*free)(ImageEncoder *self);
 };
 
 /* ERR_USAGE unless the patch divides the size; ERR_MEMORY. */
 Status patches_encoder(ImageEncoder **out, int size, int patch);
 void encoder_free(ImageEncoder *e);                       /* accepts NULL */
-
-/* The normalisation of all encoders trained as BLIP-2's: (v/255 - mean[c]) / std[c], c = R, G, B. */
-float image_normalised(uint8_t v, int c);
 
 #endif
