@@ -19,6 +19,7 @@ typedef struct {
     UseData data;
     bool split;                         /* data.test_split is laid out as an evaluation set */
     int tokens;                         /* word pieces a text keeps, at most the model's positions; 0: as in training */
+    bool one_process;                   /* several ranks are refused */
 } EvaluationSpec;
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec);
 void evaluation_close(Evaluation *e);

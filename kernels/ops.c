@@ -193,7 +193,7 @@ void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_
     int D = (int)(o.cols / H);
     Attn a = {.plan = plan, .q = columns(xq.data, q_at, e), .k = columns(xkv.data, k_at, e),
               .v = columns(xkv.data, v_at, e),
-              .o = o.data, .ldq = xq.ld, .ldk = xkv.ld, .ldv = xkv.ld, .ldo = o.ld, .H = H, .D = D,
+              .o = o.data, .ldq = xq.ld, .ldk = xkv.ld, .ldv = xkv.ld, .ldo = o.ld, .H = H, .KH = H, .D = D,
               .scale = (float)(1.0 / sqrt((double)D)), .drop = drop};
     a.lse = tape_push(t, o.rows * H, sizeof(float));
     count_attention(t, &a, 2.0);

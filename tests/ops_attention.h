@@ -114,7 +114,7 @@ static Buf *make_attention(int H, int D, int pad, float p, Buf **lse) {
     Buf *o = out("o", E, n * ld);
     *lse = out("lse", DT_F32, n * H);
     at.a = (Attn){.plan = &at.plan, .q = at.q->p, .k = at.k->p, .v = at.v->p, .o = o->p, .lse = (*lse)->p, .ldq = ld,
-                  .ldk = ld, .ldv = ld, .ldo = ld, .H = H, .D = D, .scale = (float)(1.0 / sqrt(D)),
+                  .ldk = ld, .ldv = ld, .ldo = ld, .H = H, .KH = H, .D = D, .scale = (float)(1.0 / sqrt(D)),
                   .drop = {p, 21, 99, 4, at.rows->p}};
     return o;
 }

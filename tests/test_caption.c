@@ -13,7 +13,7 @@
 
 #include "data/format/json.h"
 #include "eval/caption.h"
-#include "configs/commands.h"
+#include "eval/commands.h"
 #include "eval/generate.h"
 #include "kernels/base/mem.h"
 #include "tests/model_fixture.h"

@@ -15,7 +15,7 @@
 #include "data/format/h5.h"
 #include "data/format/json.h"
 #include "eval/classify.h"
-#include "configs/commands.h"
+#include "eval/commands.h"
 #include "eval/retrieval.h"
 #include "tests/model_fixture.h"
 

@@ -19,9 +19,10 @@
 
 #include "data/format/image.h"
 #include "data/shard_write.h"
-#include "configs/commands.h"
+#include "eval/commands.h"
 #include "eval/report/report.h"
 #include "kernels/base/rng.h"
+#include "train/commands.h"
 
 /* ---- a folder ---------------------------------------------------------------------------------------------------- */
 

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "configs/commands.h"
 #include "data/format/outfile.h"
 #include "data/make/extract.h"
 #include "data/make/import.h"
@@ -17,6 +16,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
+#include "train/commands.h"
 
 /* ---- the list of annotation files -------------------------------------------------------------------------------- */
 

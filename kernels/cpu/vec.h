@@ -32,7 +32,7 @@ static inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES
 VEC_FN vec vec_set(float x) { return x - (vec){0.0f}; }                /* x - 0 is x, the sign of zero included */
 
 /* a b + c;  the larger (b when one is NaN);  m ? x : y;  m ? x : 0;  lanes where a >= b, where x has its sign set,
- * first n */
+ * where x > 0, first n */
 #if LANES == 16
 typedef __mmask16 mask;
 VEC_FN vec vec_fma(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
@@ -41,6 +41,7 @@ VEC_FN vec vec_pick(mask m, vec x, vec y) { return (vec)_mm512_mask_mov_ps((__m5
 VEC_FN vec vec_where(mask m, vec x) { return (vec)_mm512_maskz_mov_ps(m, (__m512)x); }
 VEC_FN mask vec_at_least(uvec a, uint32_t b) { return _mm512_cmpge_epu32_mask((__m512i)a, _mm512_set1_epi32((int)b)); }
 VEC_FN mask vec_negative(vec x) { return _mm512_movepi32_mask((__m512i)x); }
+VEC_FN mask vec_positive(vec x) { return _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_GT_OQ); }
 VEC_FN mask vec_first(int64_t n) { return (mask)(n >= 16 ? 0xffffu : (1u << n) - 1u); }
 VEC_FN mask vec_not(mask m) { return (mask)~m; }
 VEC_FN float vec_sum(vec x) { return _mm512_reduce_add_ps((__m512)x); }
@@ -65,6 +66,7 @@ VEC_FN vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 #endif
 VEC_FN mask vec_at_least(uvec a, uint32_t b) { return (mask)(a >= b); }
 VEC_FN mask vec_negative(vec x) { return (mask)x < 0; }
+VEC_FN mask vec_positive(vec x) { return (mask)(x > 0.0f); }
 VEC_FN mask vec_first(int64_t n) {
     mask lane;
     for (int i = 0; i < LANES; i++) lane[i] = i;

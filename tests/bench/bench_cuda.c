@@ -229,6 +229,7 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
                   .ldv = 2 * C,
                   .ldo = C,
                   .H = H,
+                  .KH = H,
                   .D = D,
                   .scale = 0.125f,
                   .drop = {0.1f, 17, 1, 1, (RowKey *)(void *)indices(2 * (int64_t)row, 1000)}};

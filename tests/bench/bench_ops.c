@@ -271,7 +271,7 @@ static void attend(const char *name, float p) {
     for (int64_t i = 0; i < n; i++) keys[i] = (RowKey){(uint32_t)i, 1};
     at = (Attn){.plan = &plan, .q = numbers(E, n * C, -1, 1), .k = numbers(E, key_rows * 2 * C, -1, 1),
                 .o = numbers(E, n * C, -1, 1), .lse = numbers(DT_F32, n * S->H, 0, 0), .ldq = C, .ldk = 2 * C,
-                .ldv = 2 * C, .ldo = C, .H = S->H, .D = (int32_t)C / S->H,
+                .ldv = 2 * C, .ldo = C, .H = S->H, .KH = S->H, .D = (int32_t)C / S->H,
                 .scale = 0.2f, .drop = {p, 16, 1, 1, device_copy(keys, (size_t)n * sizeof *keys)}};
     free(keys);
     at.v = (const char *)at.k + C * dtype_size(E);
