@@ -10,13 +10,17 @@
 #include <unistd.h>
 
 #include "checkpoints/pth.h"
+#include "checkpoints/shards.h"
 #include "kernels/base/mem.h"
+
+/* One file of tensors. */
+typedef struct { StFile *st; PthFile *pth; } WeightFile;
 
 struct WeightSource {
     char *path;
-    Ckpt *ckpt;               /* one of these three holds the data */
-    StFile *st;
-    PthFile *pth;
+    Ckpt *ckpt;               /* the data are here, or in the files: one, or the shards of an index */
+    WeightFile *files;
+    size_t nfiles;
     NameForm form;
     StTensor *tensors;        /* (count) sorted by name; names are ours */
     size_t count;
@@ -24,16 +28,23 @@ struct WeightSource {
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-static Status open_file(WeightSource *ws, const char *path) {
+static Status open_file(WeightFile *f, const char *path) {
     char first[16];
-    if (!(ws->path = mem_strdup(path))) return ERR_MEMORY;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     ssize_t n = pread(fd, first, sizeof first, 0);
     int e = errno;
     close(fd);
     if (n < 0) return err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(e));
-    return pth_looks_like(first, (size_t)n) ? pth_open(&ws->pth, path) : st_open(&ws->st, path);
+    return pth_looks_like(first, (size_t)n) ? pth_open(&f->pth, path) : st_open(&f->st, path);
+}
+
+static Status open_only(WeightSource *ws, const char *path) {
+    ws->path = mem_strdup(path);
+    ws->files = mem_new(1, sizeof *ws->files);
+    if (!ws->path || !ws->files) return ERR_MEMORY;
+    ws->nfiles = 1;
+    return open_file(&ws->files[0], path);
 }
 
 /* Also a link that leads nowhere: that is to be complained of, not to be passed over. */
@@ -47,25 +58,57 @@ static bool exists(const char *dir, const char *name) {
 
 static Status open_in(WeightSource *ws, const char *dir, const char *name) {
     char *path = mem_format("%s/%s", dir, name);
-    Status st = path ? open_file(ws, path) : ERR_MEMORY;
+    Status st = path ? open_only(ws, path) : ERR_MEMORY;
     free(path);
     return st;
 }
+
+static bool holds(const WeightFile *f, const char *name) {
+    const StTensor *t = NULL;
+    if (f->st) return st_find(f->st, name) != NULL;
+    return pth_find(f->pth, name, &t) == OK && t;
+}
+
+/* The shards that an index names: all must be there, and hold what it says. */
+static Status open_shards(WeightSource *ws, const char *dir, const char *name) {
+    ShardIndex index;
+    if (!(ws->path = mem_format("%s/%s", dir, name))) return ERR_MEMORY;
+    Status st = shards_read(&index, ws->path);
+    if (st == OK && !(ws->files = mem_new(index.nfiles, sizeof *ws->files))) st = ERR_MEMORY;
+    for (; st == OK && ws->nfiles < index.nfiles; ws->nfiles++) {
+        char *path = mem_format("%s/%s", dir, index.files[ws->nfiles]);
+        st = path ? err_context(open_file(&ws->files[ws->nfiles], path), "%s: one of its %zu files", ws->path, index.nfiles)
+                  : ERR_MEMORY;
+        free(path);
+    }
+    for (size_t i = 0; st == OK && i < index.n; i++)
+        if (!holds(&ws->files[index.entries[i].file], index.entries[i].name))
+            st = err_set(ERR_FORMAT, "%s: says that %s is in %s, which does not hold it", ws->path,
+                         index.entries[i].name, index.files[index.entries[i].file]);
+    shards_free(&index);
+    return st;
+}
+
+/* As Hugging Face publishes models, in the order in which transformers looks for them. */
+static const struct { const char *name; Status (*open)(WeightSource *, const char *, const char *); } published[] = {
+    {"model.safetensors", open_in},
+    {"model.safetensors.index.json", open_shards},
+    {"pytorch_model.bin", open_in},
+    {"pytorch_model.bin.index.json", open_shards},
+};
 
 static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, void *ctx) {
     Status st;
     if (exists(dir, "state.json")) {
         if ((st = ckpt_open(&ws->ckpt, dir, true)) != OK) return st;
-    } else if (exists(dir, "model.safetensors")) {
-        return open_in(ws, dir, "model.safetensors");
-    } else if (exists(dir, "pytorch_model.bin")) {
-        return open_in(ws, dir, "pytorch_model.bin");
-    } else if ((st = ckpt_find_latest(&ws->ckpt, dir, warn, ctx)) != OK) {
-        return st;
+    } else {
+        for (size_t i = 0; i < sizeof published / sizeof *published; i++)
+            if (exists(dir, published[i].name)) return published[i].open(ws, dir, published[i].name);
+        if ((st = ckpt_find_latest(&ws->ckpt, dir, warn, ctx)) != OK) return st;
     }
     if (!ws->ckpt)
         return err_set(ERR_FORMAT, "%s: no weights here: a step_NNNNNN directory, state.json, model.safetensors or "
-                       "pytorch_model.bin was expected", dir);
+                       "pytorch_model.bin (or the .index.json of one in several files) was expected", dir);
     if (!ckpt_part(ws->ckpt, "model"))
         return err_set(ERR_FORMAT, "%s: a checkpoint without model.safetensors", ckpt_dir(ws->ckpt));
     return (ws->path = mem_strdup(st_path(ckpt_part(ws->ckpt, "model")))) ? OK : ERR_MEMORY;
@@ -73,25 +116,40 @@ static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, 
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
-/* The tensors under the names of the file, unsorted. */
-static Status list_tensors(WeightSource *ws) {
-    const StFile *f = ws->ckpt ? ckpt_part(ws->ckpt, "model") : ws->st;
-    size_t n = f ? st_count(f) : pth_count(ws->pth);
-    if (!(ws->tensors = mem_new(n, sizeof *ws->tensors))) return ERR_MEMORY;
-    for (size_t i = 0; i < n; i++) {
-        const StTensor *t;
-        if (f) {
-            t = st_at(f, i);
-        } else {
-            if (!pth_in_model(ws->pth, i)) continue;
-            Status st = pth_tensor(ws->pth, i, &t);
-            if (st != OK) return st;
-        }
-        ws->tensors[ws->count] = *t;
-        if (!(ws->tensors[ws->count].name = mem_strdup(t->name))) return ERR_MEMORY;
-        ws->count++;
-    }
+static Status add_tensor(WeightSource *ws, const StTensor *t) {
+    ws->tensors[ws->count] = *t;
+    if (!(ws->tensors[ws->count].name = mem_strdup(t->name))) return ERR_MEMORY;
+    ws->count++;
     return OK;
+}
+
+static Status list_safetensors(WeightSource *ws, const StFile *f) {
+    Status st = OK;
+    for (size_t i = 0; i < st_count(f) && st == OK; i++) st = add_tensor(ws, st_at(f, i));
+    return st;
+}
+
+static Status list_pth(WeightSource *ws, PthFile *f) {
+    Status st = OK;
+    for (size_t i = 0; i < pth_count(f) && st == OK; i++) {
+        const StTensor *t;
+        if (!pth_in_model(f, i)) continue;
+        st = pth_tensor(f, i, &t);
+        if (st == OK) st = add_tensor(ws, t);
+    }
+    return st;
+}
+
+/* The tensors under the names of the files, unsorted. */
+static Status list_tensors(WeightSource *ws) {
+    const StFile *own = ws->ckpt ? ckpt_part(ws->ckpt, "model") : NULL;
+    size_t n = own ? st_count(own) : 0;
+    for (size_t i = 0; i < ws->nfiles; i++) n += ws->files[i].st ? st_count(ws->files[i].st) : pth_count(ws->files[i].pth);
+    if (!(ws->tensors = mem_new(n, sizeof *ws->tensors))) return ERR_MEMORY;
+    Status st = own ? list_safetensors(ws, own) : OK;
+    for (size_t i = 0; i < ws->nfiles && st == OK; i++)
+        st = ws->files[i].st ? list_safetensors(ws, ws->files[i].st) : list_pth(ws, ws->files[i].pth);
+    return st;
 }
 
 static NameForm detect(const WeightSource *ws) {
@@ -160,7 +218,7 @@ Status ws_open(WeightSource **out, const char *path, CkptWarn *warn, void *ctx) 
     if (stat(path, &info) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     WeightSource *ws = mem_new(1, sizeof *ws);
     if (!ws) return ERR_MEMORY;
-    Status st = S_ISDIR(info.st_mode) ? open_directory(ws, path, warn, ctx) : open_file(ws, path);
+    Status st = S_ISDIR(info.st_mode) ? open_directory(ws, path, warn, ctx) : open_only(ws, path);
     if (st == OK) st = list_tensors(ws);
     if (st == OK) st = name_tensors(ws);
     if (st == OK) st = resolve_aliases(ws);
@@ -174,8 +232,11 @@ void ws_close(WeightSource *ws) {
     for (size_t i = 0; i < ws->count; i++) free((char *)(uintptr_t)ws->tensors[i].name);
     free(ws->tensors);
     ckpt_close(ws->ckpt);
-    st_close(ws->st);
-    pth_close(ws->pth);
+    for (size_t i = 0; i < ws->nfiles; i++) {
+        st_close(ws->files[i].st);
+        pth_close(ws->files[i].pth);
+    }
+    free(ws->files);
     free(ws->path);
     free(ws);
 }

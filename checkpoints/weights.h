@@ -4,7 +4,8 @@
  * source is one of, found out by looking:
  *     a step directory (model.safetensors of it), a run's directory (its newest step that loads, crc32c checked),
  *     a .safetensors file, a PyTorch checkpoint (LAVIS .pth, pytorch_model.bin; checkpoints/pth.h),
- *     a directory with model.safetensors or pytorch_model.bin, as Hugging Face publishes models;
+ *     a directory with model.safetensors or pytorch_model.bin, as Hugging Face publishes models, whole or in
+ *     several files with an .index.json (checkpoints/shards.h);
  * with LAVIS names, Hugging Face names or BERT names (checkpoints/names.h), found out by counting which fits most
  * tensors.
  *
@@ -30,7 +31,7 @@ size_t ws_count(const WeightSource *ws);
 const StTensor *ws_at(const WeightSource *ws, size_t i);    /* sorted by name */
 
 NameForm ws_form(const WeightSource *ws);
-const char *ws_path(const WeightSource *ws);                /* the file that was opened in the end */
+const char *ws_path(const WeightSource *ws);                /* what was opened in the end */
 const Ckpt *ws_checkpoint(const WeightSource *ws);          /* when it is one of ours, else NULL */
 
 /* A tensor of exactly this shape as f32. ERR_FORMAT says what the file has instead. */
