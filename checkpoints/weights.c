@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "checkpoints/pth.h"
 #include "checkpoints/shards.h"
+#include "data/format/pth.h"
 #include "kernels/base/mem.h"
 
 /* One file of tensors. */

@@ -3,7 +3,7 @@
  * Called by everything that starts from weights: init, pretrain, finetune, evaluation, import of ViT weights. A
  * source is one of, found out by looking:
  *     a step directory (model.safetensors of it), a run's directory (its newest step that loads, crc32c checked),
- *     a .safetensors file, a PyTorch checkpoint (LAVIS .pth, pytorch_model.bin; checkpoints/pth.h),
+ *     a .safetensors file, a PyTorch checkpoint (LAVIS .pth, pytorch_model.bin; data/format/pth.h),
  *     a directory with model.safetensors or pytorch_model.bin, as Hugging Face publishes models, whole or in
  *     several files with an .index.json (checkpoints/shards.h);
  * with LAVIS names, Hugging Face names or BERT names (checkpoints/names.h), found out by counting which fits most

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checkpoints/pth.h"
+#include "data/format/pth.h"
 #include "checkpoints/weights.h"
 
 #define HERE "tests/golden/pth/"

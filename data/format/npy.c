@@ -1,29 +1,49 @@
 /* npy: see npy.h. The header is a Python dictionary; only the three keys it must have are understood. */
 #include "data/format/npy.h"
 
-#include <errno.h>
-#include <stdbool.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/format/zipread.h"
+#include "data/format/mapfile.h"
+#include "data/format/zip.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/unicode.h"
 
-enum { MAX_HEADER = 1 << 16 };
+enum { MAX_HEADER = 1 << 16, BLOCK_BYTES = 64 << 20, MAX_CHARS = 4096 };
 
-struct NpyFile {
-    FILE *f;
-    ZipMember *zip;            /* NULL: the file is the array */
-    char *name;                /* for messages */
-    NpyArray array;
-    uint64_t left;             /* bytes of elements not read yet */
+struct NpyBox {
+    MapFile map;               /* empty when the bytes belong to the caller */
+    const uint8_t *bytes;
+    size_t n, count;
+    char *path, **name;        /* (count) */
+    size_t *record;            /* (count) index into zip.records */
+    ZipMap zip;
+    bool archive;
 };
 
+struct NpyFile {
+    NpyBox *own;               /* closed with the array; NULL: the caller's */
+    const char *path;
+    NpyArray array;
+    ZipStream *zip;            /* NULL: the bytes lie at `at` */
+    const uint8_t *at;
+    uint64_t left;             /* bytes of elements not handed out yet */
+    uint8_t *whole;            /* deflated and in Fortran order: unpacked */
+    uint8_t *block;            /* Fortran order: rows [first, first + rows) of the first dimension, in C order */
+    int64_t first, rows, most;
+    size_t used;               /* bytes of the block handed out */
+};
+
+/* The next n bytes of the file or member as they are. */
 static Status take(NpyFile *f, void *dst, size_t n) {
-    if (f->zip) return zip_read(f->zip, dst, n);
-    if (fread(dst, 1, n, f->f) == n) return OK;
-    if (ferror(f->f)) return err_set(ERR_IO, "%s: %s", f->name, strerror(errno));
-    return err_set(ERR_FORMAT, "%s: the file ends early", f->name);
+    if (f->zip) return zip_stream_read(f->zip, dst, n);
+    if (n > f->left) return err_set(ERR_FORMAT, "%s: the file ends early", f->path);
+    memcpy(dst, f->at, n);
+    f->at += n;
+    f->left -= n;
+    return OK;
 }
 
 /* ---- the header's dictionary ------------------------------------------------------------------------------------- */
@@ -78,36 +98,51 @@ static bool shape(Text *t, NpyArray *a) {
     return true;
 }
 
-static Status element_type(const NpyFile *f, const char *descr, DType *type) {
+/* 'S12', 'U7': a text of so many characters. */
+static bool text_type(const char *code, NpyArray *a) {
+    if ((code[0] != 'S' && code[0] != 'U') || !code[1] || strspn(code + 1, "0123456789") != strlen(code + 1)) return false;
+    long chars = strtol(code + 1, NULL, 10);
+    if (chars < 1 || chars > MAX_CHARS) return false;
+    a->text = code[0] == 'S' ? 1 : 4;
+    a->size = (size_t)chars * (size_t)a->text;
+    return true;
+}
+
+static Status element_type(const NpyFile *f, const char *descr, NpyArray *a) {
     static const struct { const char *code; DType type; } known[] = {
-        {"f2", DT_F16}, {"f4", DT_F32}, {"f8", DT_F64}, {"i1", DT_I8}, {"u1", DT_U8}, {"u2", DT_U16}, {"V2", DT_BF16}};
+        {"f2", DT_F16}, {"f4", DT_F32}, {"f8", DT_F64}, {"i1", DT_I8},  {"u1", DT_U8},
+        {"i2", DT_I16}, {"i4", DT_I32}, {"i8", DT_I64}, {"u2", DT_U16}, {"V2", DT_BF16}};
     char order = descr[0];
     const char *code = order == '<' || order == '|' || order == '=' || order == '>' ? descr + 1 : descr;
+    a->swapped = order == '>';
+    if (text_type(code, a)) return OK;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(code, known[i].code)) {
-            if (order == '>' && code[1] != '1')
-                return err_set(ERR_FORMAT, "%s: big-endian elements (%s) are not read", f->name, descr);
-            *type = known[i].type;
+            a->dtype = known[i].type;
+            a->size = (size_t)dtype_size(a->dtype);
             return OK;
         }
-    return err_set(ERR_FORMAT, "%s: elements of type %s are not read; f2, f4, f8, i1, u1, u2 (bf16) and V2 are",
-                   f->name, descr);
+    if (code[0] == 'O')
+        return err_set(ERR_FORMAT, "%s: an array of pickled Python objects (dtype=object), which are not read; "
+                       "np.save(file, np.array(list(a))) makes numbers or texts of them if all have one shape", f->path);
+    return err_set(ERR_FORMAT, "%s: elements of type %s are not read; f2, f4, f8, i1 to i8, u1, u2 (bf16), V2, S and U are",
+                   f->path, descr);
 }
 
 static Status parse(NpyFile *f, Text t) {
     NpyArray *a = &f->array;
     char key[32], descr[64] = "";
-    bool fortran = false, has_order = false, has_shape = false;
+    bool has_order = false, has_shape = false;
     if (!symbol(&t, '{')) goto bad;
     while (!symbol(&t, '}')) {
         if (!quoted(&t, key, sizeof key) || !symbol(&t, ':')) goto bad;
         if (!strcmp(key, "descr") && !descr[0]) {
-            if (symbol(&t, '[')) return err_set(ERR_FORMAT, "%s: an array of records is not read", f->name);
+            if (symbol(&t, '[')) return err_set(ERR_FORMAT, "%s: an array of records is not read", f->path);
             if (!quoted(&t, descr, sizeof descr)) goto bad;
         } else if (!strcmp(key, "fortran_order") && !has_order) {
             has_order = true;
-            fortran = word(&t, "True");
-            if (!fortran && !word(&t, "False")) goto bad;
+            a->fortran = word(&t, "True");
+            if (!a->fortran && !word(&t, "False")) goto bad;
         } else if (!strcmp(key, "shape") && !has_shape) {
             has_shape = true;
             if (!shape(&t, a)) goto bad;
@@ -121,122 +156,307 @@ static Status parse(NpyFile *f, Text t) {
     a->elements = 1;
     for (int i = 0; i < a->ndim; i++) {
         wide += a->shape[i] != 1;
-        if (__builtin_mul_overflow(a->elements, a->shape[i], &a->elements) || a->elements > INT64_MAX / 8)
-            return err_set(ERR_FORMAT, "%s: the shape in its header is too large", f->name);
+        if (__builtin_mul_overflow(a->elements, a->shape[i], &a->elements) || a->elements > INT64_MAX / (4 * MAX_CHARS))
+            return err_set(ERR_FORMAT, "%s: the shape in its header is too large", f->path);
     }
-    if (fortran && wide > 1)
-        return err_set(ERR_FORMAT, "%s: the array is in Fortran order; save it with np.ascontiguousarray", f->name);
-    return element_type(f, descr, &a->dtype);
+    a->fortran = a->fortran && wide > 1;           /* one long dimension lies the same in either order */
+    return element_type(f, descr, a);
 bad:
-    return err_set(ERR_FORMAT, "%s: the .npy header is not understood", f->name);
+    return err_set(ERR_FORMAT, "%s: the .npy header is not understood", f->path);
 }
 
 /* Reads magic, version and dictionary; `size` are the bytes of file or member. */
 static Status header(NpyFile *f, uint64_t size) {
     uint8_t head[12] = {0};
     char *text = NULL;
+    f->left = size;
     Status st = take(f, head, 8);
     if (st == OK && memcmp(head, "\x93NUMPY", 6))
-        st = err_set(ERR_FORMAT, "%s: not a .npy array (by its first bytes)", f->name);
+        st = err_set(ERR_FORMAT, "%s: not a .npy array (by its first bytes)", f->path);
     if (st == OK && (head[6] < 1 || head[6] > 3))
-        st = err_set(ERR_FORMAT, "%s: .npy version %d is not known", f->name, head[6]);
+        st = err_set(ERR_FORMAT, "%s: .npy version %d is not known", f->path, head[6]);
     if (st != OK) return st;
     size_t width = head[6] == 1 ? 2 : 4;
     if ((st = take(f, head + 8, width)) != OK) return st;
     size_t n = head[8] | (size_t)head[9] << 8 | (size_t)head[10] << 16 | (size_t)head[11] << 24;
-    if (n > MAX_HEADER) return err_set(ERR_FORMAT, "%s: a header of %zu bytes", f->name, n);
+    if (n > MAX_HEADER) return err_set(ERR_FORMAT, "%s: a header of %zu bytes", f->path, n);
     if (!(text = mem_new(n + 1, 1))) return ERR_MEMORY;
     if ((st = take(f, text, n)) == OK) st = parse(f, (Text){text, text + n});
     free(text);
     if (st != OK) return st;
     uint64_t has = size - 8 - width - n;       /* they have been read, so this is not negative */
-    f->left = (uint64_t)f->array.elements * (uint64_t)dtype_size(f->array.dtype);
+    f->left = (uint64_t)f->array.elements * f->array.size;
     if (f->left != has)
-        return err_set(ERR_FORMAT, "%s: the header promises %llu bytes of elements, there are %llu", f->name,
+        return err_set(ERR_FORMAT, "%s: the header promises %llu bytes of elements, there are %llu", f->path,
                        (unsigned long long)f->left, (unsigned long long)has);
     return OK;
 }
 
-/* ---- archives ---------------------------------------------------------------------------------------------------- */
+/* ---- what a file holds ------------------------------------------------------------------------------------------- */
 
-typedef struct { const char *wanted; int arrays; char names[200]; } Choice;
-
-/* 3: the one asked for, or "features" when none is asked for; 1: any array, which will do if it is the only one. */
-static int choose(void *ctx, const char *name) {
-    Choice *c = ctx;
-    size_t n = strlen(name);
-    if (n < 4 || strcmp(name + n - 4, ".npy")) return 0;
-    size_t used = strlen(c->names);
-    snprintf(c->names + used, sizeof c->names - used, "%s%.*s", c->arrays++ ? ", " : "", (int)(n - 4), name);
-    if (!c->wanted) return !strcmp(name, "features.npy") ? 3 : 1;
-    return !strcmp(name, c->wanted) || (strlen(c->wanted) == n - 4 && !strncmp(name, c->wanted, n - 4)) ? 3 : 0;
-}
-
-static Status open_member(NpyFile *f, const char *member) {
-    Choice c = {.wanted = member && member[0] ? member : NULL};
-    Status st = zip_open(&f->zip, f->f, f->name, choose, &c);
+static Status list_members(NpyBox *b) {
+    Status st = zip_read(&b->zip, b->bytes, b->n, b->path);
     if (st != OK) return st;
-    if (!f->zip && c.wanted)
-        return err_set(ERR_FORMAT, "%s: no array called %s; there are: %s", f->name, c.wanted, c.names);
-    if (!f->zip) return err_set(ERR_FORMAT, "%s: no arrays in it", f->name);
-    if (!c.wanted && c.arrays > 1 && strcmp(zip_name(f->zip), "features.npy"))
-        return err_set(ERR_FORMAT, "%s: several arrays, say which one: %s", f->name, c.names);
-    return header(f, zip_size(f->zip));
+    b->name = mem_new(b->zip.count + 1, sizeof *b->name);
+    b->record = mem_new(b->zip.count + 1, sizeof *b->record);
+    if (!b->name || !b->record) return ERR_MEMORY;
+    for (size_t i = 0; i < b->zip.count; i++) {
+        const ZipRecord *r = &b->zip.records[i];
+        size_t n = r->name_len;
+        if (n < 4 || memcmp(r->name + n - 4, ".npy", 4)) continue;
+        if (!(b->name[b->count] = mem_format("%.*s", (int)(n - 4 < 4096 ? n - 4 : 4096), r->name))) return ERR_MEMORY;
+        b->record[b->count++] = i;
+    }
+    return b->count ? OK : err_set(ERR_FORMAT, "%s: a zip archive with no NumPy arrays (NAME.npy) in it", b->path);
 }
 
-Status npy_open_file(NpyFile **out, FILE *file, const char *name, const char *member) {
-    uint8_t magic[4] = {0};
-    Status st;
+Status npy_box_memory(NpyBox **out, const void *bytes, size_t n, const char *path) {
     *out = NULL;
-    NpyFile *f = mem_new(1, sizeof *f);
-    if (!f) {
-        fclose(file);
-        return ERR_MEMORY;
+    NpyBox *b = mem_new(1, sizeof *b);
+    if (!b) return ERR_MEMORY;
+    b->bytes = bytes;
+    b->n = n;
+    b->count = 1;
+    Status st = (b->path = mem_strdup(path)) ? OK : ERR_MEMORY;
+    if (st == OK && zip_looks_like(bytes, n)) {
+        b->archive = true;
+        b->count = 0;
+        st = list_members(b);
     }
-    f->f = file;
-    if (!(f->name = mem_strdup(name))) {
-        st = ERR_MEMORY;
-        goto fail;
-    }
-    size_t n = fread(magic, 1, 4, file);
-    if (n == 4 && !memcmp(magic, "PK\3\4", 4)) {
-        st = open_member(f, member);
-    } else if (fseeko(file, 0, SEEK_END)) {
-        st = err_set(ERR_IO, "%s: %s", name, strerror(errno));
-    } else {
-        uint64_t size = (uint64_t)ftello(file);
-        rewind(file);
-        st = header(f, size);
-    }
-    if (st == OK) {
-        *out = f;
-        return OK;
-    }
-fail:
-    npy_close(f);
+    if (st == OK) *out = b;
+    else npy_box_close(b);
     return st;
 }
 
-Status npy_open(NpyFile **out, const char *path, const char *member) {
+Status npy_box_open(NpyBox **out, const char *path) {
+    MapFile map;
     *out = NULL;
-    FILE *f = fopen(path, "rb");
-    if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    return npy_open_file(out, f, path, member);
+    Status st = mapfile_open(&map, path);
+    if (st == OK) st = npy_box_memory(out, map.bytes, map.n, path);
+    if (st == OK) (*out)->map = map;
+    else mapfile_close(&map);
+    return st;
+}
+
+void npy_box_close(NpyBox *b) {
+    if (!b) return;
+    for (size_t i = 0; b->name && i < b->count; i++) free(b->name[i]);
+    free(b->name);
+    free(b->record);
+    zip_free(&b->zip);
+    mapfile_close(&b->map);
+    free(b->path);
+    free(b);
+}
+
+size_t npy_box_count(const NpyBox *b) { return b->count; }
+const char *npy_box_name(const NpyBox *b, size_t i) { return b->archive ? b->name[i] : ""; }
+
+/* ---- an array ---------------------------------------------------------------------------------------------------- */
+
+/* In Fortran order the elements must be where we can jump, and blocks of rows need room. */
+static Status prepare_fortran(NpyFile *f) {
+    NpyArray *a = &f->array;
+    if (!a->fortran || !a->elements) return OK;
+    if (f->zip) {
+        if (!(f->whole = mem_new(f->left, 1))) return ERR_MEMORY;
+        Status st = take(f, f->whole, f->left);
+        if (st != OK) return st;
+        f->at = f->whole;
+    }
+    size_t row = (size_t)(a->elements / a->shape[0]) * a->size;
+    f->most = row < BLOCK_BYTES ? (int64_t)(BLOCK_BYTES / row) : 1;
+    if (f->most > a->shape[0]) f->most = a->shape[0];
+    f->block = mem_new((size_t)f->most, row);
+    return f->block ? OK : ERR_MEMORY;
+}
+
+Status npy_open_at(NpyFile **out, const NpyBox *b, size_t i) {
+    *out = NULL;
+    NpyFile *f = mem_new(1, sizeof *f);
+    if (!f) return ERR_MEMORY;
+    f->path = b->path;
+    Status st = OK;
+    if (b->archive) st = zip_stream_open(&f->zip, &b->zip.records[b->record[i]], b->path);
+    else f->at = b->bytes;
+    if (st == OK) st = header(f, b->archive ? b->zip.records[b->record[i]].size : b->n);
+    if (b->archive) err_context(st, "array %s", b->name[i]);
+    if (st == OK) st = prepare_fortran(f);
+    if (st == OK) *out = f;
+    else npy_close(f);
+    return st;
+}
+
+/* "a, b, c": the names, as far as they fit. */
+static void names_of(const NpyBox *b, char *text, size_t size) {
+    size_t used = 0;
+    text[0] = 0;
+    for (size_t i = 0; i < b->count && used + 1 < size; i++) {
+        int n = snprintf(text + used, size - used, "%s%.40s", i ? ", " : "", b->name[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+static Status choose_member(const NpyBox *b, const char *member, size_t *at) {
+    char names[200];
+    *at = 0;
+    if (!b->archive) return OK;
+    bool given = member && member[0];
+    if (!given && b->count == 1) return OK;
+    const char *want = given ? member : "features";
+    size_t n = strlen(want);
+    if (n > 4 && !strcmp(want + n - 4, ".npy")) n -= 4;
+    for (; *at < b->count; ++*at)
+        if (strlen(b->name[*at]) == n && !memcmp(b->name[*at], want, n)) return OK;
+    names_of(b, names, sizeof names);
+    if (given) return err_set(ERR_FORMAT, "%s: no array called %s; there are: %s", b->path, member, names);
+    return err_set(ERR_FORMAT, "%s: several arrays, say which one: %s", b->path, names);
+}
+
+Status npy_open(NpyFile **out, const char *path, const char *member) {
+    NpyBox *b;
+    size_t at;
+    *out = NULL;
+    Status st = npy_box_open(&b, path);
+    if (st != OK) return st;
+    st = choose_member(b, member, &at);
+    if (st == OK) st = npy_open_at(out, b, at);
+    if (st == OK && (*out)->array.text) {
+        npy_close(*out);
+        *out = NULL;
+        st = err_set(ERR_FORMAT, "%s: an array of texts, where numbers are wanted", path);
+    }
+    if (st == OK) (*out)->own = b;
+    else npy_box_close(b);
+    return st;
 }
 
 const NpyArray *npy_array(const NpyFile *f) { return &f->array; }
 
+static void swap_bytes(uint8_t *p, size_t n, size_t size) {
+    for (; n; n -= size, p += size)
+        for (size_t i = 0; i < size / 2; i++) {
+            uint8_t t = p[i];
+            p[i] = p[size - 1 - i];
+            p[size - 1 - i] = t;
+        }
+}
+
+/* The next rows into the block. Element (r, j) of the file, j counting the other indices with the last slowest, goes to
+ * row r at j's place in C order; the inner loop runs along the file. */
+static void fill_block(NpyFile *f) {
+    const NpyArray *a = &f->array;
+    int64_t N = a->shape[0], row = a->elements / N, index[NPY_DIMS] = {0}, stride[NPY_DIMS];
+    f->first += f->rows;
+    f->rows = N - f->first < f->most ? N - f->first : f->most;
+    f->used = 0;
+    stride[a->ndim - 1] = 1;
+    for (int d = a->ndim - 1; d > 1; d--) stride[d - 1] = stride[d] * a->shape[d];
+    for (int64_t j = 0; j < row; j++) {
+        int64_t to = 0;
+        for (int d = 1; d < a->ndim; d++) to += index[d] * stride[d];
+        const uint8_t *src = f->at + (size_t)(j * N + f->first) * a->size;
+        for (int64_t r = 0; r < f->rows; r++, src += a->size)
+            memcpy(f->block + (size_t)(r * row + to) * a->size, src, a->size);
+        for (int d = 1; d < a->ndim && ++index[d] == a->shape[d]; d++) index[d] = 0;
+    }
+}
+
+static void take_fortran(NpyFile *f, uint8_t *dst, size_t n) {
+    size_t row = (size_t)(f->array.elements / f->array.shape[0]) * f->array.size;
+    while (n) {
+        size_t held = (size_t)f->rows * row - f->used;
+        if (!held) {
+            fill_block(f);
+            continue;
+        }
+        size_t part = n < held ? n : held;
+        memcpy(dst, f->block + f->used, part);
+        f->used += part;
+        dst += part;
+        n -= part;
+        f->left -= part;
+    }
+}
+
 Status npy_read(NpyFile *f, void *dst, size_t n) {
-    BUG_ON(n > f->left, "%s: %zu bytes asked for, %llu are left", f->name, n, (unsigned long long)f->left);
-    Status st = take(f, dst, n);
-    if (st == OK) f->left -= n;
+    BUG_ON(n > f->left || n % f->array.size, "%s: %zu bytes asked for, %llu are left", f->path, n,
+           (unsigned long long)f->left);
+    Status st = OK;
+    if (f->block) {
+        take_fortran(f, dst, n);
+    } else {
+        st = take(f, dst, n);
+        if (f->zip) f->left -= n;
+    }
+    if (st == OK && f->array.swapped && f->array.text != 1)
+        swap_bytes(dst, n, f->array.text ? 4 : f->array.size);
+    return st;
+}
+
+/* ---- texts ------------------------------------------------------------------------------------------------------- */
+
+enum { NUMBER_CHARS = 24 };
+
+/* One element as UTF-8 with a NUL; texts are padded with zeros. Returns where the next may begin, NULL: no character. */
+static char *element_string(const NpyArray *a, const uint8_t *p, char *to) {
+    if (a->text == 1) {
+        size_t n = strnlen((const char *)p, a->size);
+        memcpy(to, p, n);
+        to += n;
+    } else if (a->text == 4) {
+        for (size_t i = 0; i < a->size; i += 4) {
+            uint32_t c;
+            memcpy(&c, p + i, 4);
+            if (!c) break;
+            if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return NULL;
+            to += utf8_put(c, to);
+        }
+    } else {
+        int64_t v = 0;
+        switch (a->dtype) {
+        case DT_I64: memcpy(&v, p, 8); break;
+        case DT_I32: { int32_t x; memcpy(&x, p, 4); v = x; } break;
+        case DT_I16: { int16_t x; memcpy(&x, p, 2); v = x; } break;
+        case DT_U16: { uint16_t x; memcpy(&x, p, 2); v = x; } break;
+        case DT_I8: v = *(const int8_t *)p; break;
+        default: v = *p; break;
+        }
+        to += sprintf(to, "%" PRId64, v);
+    }
+    *to++ = 0;
+    return to;
+}
+
+Status npy_strings(NpyFile *f, char ***strings) {
+    const NpyArray *a = &f->array;
+    size_t n = (size_t)a->elements, room;
+    *strings = NULL;
+    if (!a->text && a->dtype != DT_I64 && a->dtype != DT_I32 && a->dtype != DT_I16 && a->dtype != DT_U16 &&
+        a->dtype != DT_I8 && a->dtype != DT_U8)
+        return err_set(ERR_FORMAT, "%s: an array of %s, where texts or whole numbers are wanted", f->path,
+                       dtype_name(a->dtype));
+    if (!mem_mul(n, sizeof(char *) + (a->text ? a->size + 1 : NUMBER_CHARS), &room)) return ERR_MEMORY;
+    char **all = mem_new(room + 1, 1), *to = (char *)(all + n);
+    uint8_t *element = mem_new(a->size, 1);
+    Status st = all && element ? OK : ERR_MEMORY;
+    for (size_t i = 0; i < n && st == OK; i++) {
+        if ((st = npy_read(f, element, a->size)) != OK) break;
+        all[i] = to;
+        if (!(to = element_string(a, element, to)))
+            st = err_set(ERR_FORMAT, "%s: text %zu is not Unicode", f->path, i + 1);
+    }
+    free(element);
+    if (st == OK) *strings = all;
+    else free(all);
     return st;
 }
 
 void npy_close(NpyFile *f) {
     if (!f) return;
-    zip_close(f->zip);
-    if (f->f) fclose(f->f);
-    free(f->name);
+    zip_stream_close(f->zip);
+    free(f->whole);
+    free(f->block);
+    npy_box_close(f->own);
     free(f);
 }

@@ -1,24 +1,36 @@
-/* Any bytes as a .npy or .npz, read to its end or for 64 KB. */
+/* Any bytes as a .npy or .npz: every array of it, read to its end or for 64 KB, and as strings. */
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
+#include <stdlib.h>
 
 #include "data/format/npy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    NpyFile *f;
-    uint8_t piece[64];
-    if (!size) return 0;
-    FILE *file = fmemopen((void *)(uintptr_t)data, size, "rb");
-    if (!file || npy_open_file(&f, file, "fuzz", NULL) != OK) return 0;
-    uint64_t left = (uint64_t)npy_array(f)->elements * (uint64_t)dtype_size(npy_array(f)->dtype);
+static void numbers(NpyFile *f) {
+    uint8_t piece[16 << 10];
+    const NpyArray *a = npy_array(f);
+    uint64_t left = (uint64_t)a->elements * a->size;
+    size_t most = sizeof piece - sizeof piece % a->size;
     for (int i = 0; i < 1000 && left; i++) {
-        size_t n = left < sizeof piece ? (size_t)left : sizeof piece;
+        size_t n = left < most ? (size_t)left : most;
         if (npy_read(f, piece, n) != OK) break;
         left -= n;
     }
-    npy_close(f);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    NpyBox *b;
+    if (npy_box_memory(&b, data, size, "fuzz") != OK) return 0;
+    for (size_t i = 0; i < npy_box_count(b); i++)
+        for (int strings = 0; strings < 2; strings++) {
+            NpyFile *f;
+            char **text = NULL;
+            if (npy_open_at(&f, b, i) != OK) continue;
+            if (!strings) numbers(f);
+            else if (npy_strings(f, &text) == OK) free(text);
+            npy_close(f);
+        }
+    npy_box_close(b);
     return 0;
 }

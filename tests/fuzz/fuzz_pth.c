@@ -3,8 +3,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "checkpoints/pickle.h"
-#include "checkpoints/pth.h"
+#include "data/format/pickle.h"
+#include "data/format/pth.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

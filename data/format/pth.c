@@ -1,13 +1,13 @@
 /* pth: see pth.h. */
-#include "checkpoints/pth.h"
+#include "data/format/pth.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoints/pickle.h"
-#include "checkpoints/zipmap.h"
+#include "data/format/pickle.h"
+#include "data/format/zip.h"
 #include "data/format/mapfile.h"
 #include "kernels/base/mem.h"
 
@@ -60,8 +60,10 @@ static Status bind_storages(PthFile *f, const ZipMap *records, const char *prefi
         if (len > sizeof name) return err_set(ERR_FORMAT, "%s: a storage has a key of %zu bytes", f->path, len);
         if (prefix_len) memcpy(name, prefix, prefix_len);
         memcpy(name + prefix_len, s->key, s->key_len);
-        const ZipRecord *r = zipmap_find(records, name, len);
+        const ZipRecord *r = zip_find(records, name, len);
         if (!r) return err_set(ERR_FORMAT, "%s: storage %.*s is not in the file", f->path, shown, s->key);
+        if (r->method != 0)
+            return err_set(ERR_FORMAT, "%s: storage %.*s is compressed or encrypted", f->path, shown, s->key);
         if (!mem_mul((size_t)s->elements, (size_t)dtype_size(s->dtype), &bytes) || bytes > r->size)
             return err_set(ERR_FORMAT,
                            "%s: storage %.*s claims %" PRId64 " elements of %s, the file holds %zu bytes of it",
@@ -79,13 +81,13 @@ static bool ends_with(const ZipRecord *r, const char *end) {
 /* A zip archive: FOLDER/data.pkl, FOLDER/data/KEY, perhaps FOLDER/byteorder. */
 static Status open_zip(PthFile *f) {
     ZipMap zip;
-    Status st = zipmap_read(&zip, f->bytes, f->size, f->path);
+    Status st = zip_read(&zip, f->bytes, f->size, f->path);
     if (st != OK) return st;
     char prefix[NAME_LIMIT];
     const ZipRecord *pkl = NULL;
     for (size_t i = 0; i < zip.count; i++) {
         const ZipRecord *r = &zip.records[i];
-        if (ends_with(r, "/byteorder") && r->size == 3 && memcmp(r->data, "big", 3) == 0) {
+        if (ends_with(r, "/byteorder") && r->method == 0 && r->size == 3 && memcmp(r->data, "big", 3) == 0) {
             st = err_set(ERR_FORMAT, "%s: was written on a big-endian machine", f->path);
             goto done;
         }
@@ -96,12 +98,16 @@ static Status open_zip(PthFile *f) {
         st = err_set(ERR_FORMAT, "%s: a zip archive without data.pkl is no checkpoint", f->path);
         goto done;
     }
+    if (pkl->method != 0) {
+        st = err_set(ERR_FORMAT, "%s: data.pkl is compressed or encrypted; torch writes it stored", f->path);
+        goto done;
+    }
     memcpy(prefix, pkl->name, len - 1);
     prefix[len - 1] = '/';                               /* "FOLDER/data/" */
     st = pickle_read(&f->pickle, pkl->data, pkl->size, f->path, NULL);
     if (st == OK) st = bind_storages(f, &zip, prefix, len);
 done:
-    zipmap_free(&zip);
+    zip_free(&zip);
     return st;
 }
 
@@ -117,12 +123,13 @@ static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, Zip
         !(found->records = mem_new(list->count, sizeof *found->records))) { st = ERR_MEMORY; goto done; }
     for (size_t i = 0; i < p->nstorages; i++)
         types.records[i] =
-            (ZipRecord){p->storages[i].key, p->storages[i].key_len, NULL, (size_t)dtype_size(p->storages[i].dtype)};
+            (ZipRecord){.name = p->storages[i].key, .name_len = p->storages[i].key_len,
+                        .size = (size_t)dtype_size(p->storages[i].dtype)};
     types.count = p->nstorages;
-    (void)zipmap_sort(&types, f->path);                     /* keys that stand here twice are no error */
+    (void)zip_sort(&types, f->path);                     /* keys that stand here twice are no error */
     for (uint32_t c = list->u.items.first; c != PICKLE_NIL; c = keys->cells[c].next) {
         const PickleValue *key = &keys->values[keys->cells[c].value];
-        const ZipRecord *type = key->kind == PK_STR ? zipmap_find(&types, key->u.str.p, key->u.str.n) : NULL;
+        const ZipRecord *type = key->kind == PK_STR ? zip_find(&types, key->u.str.p, key->u.str.n) : NULL;
         int64_t n;
         size_t bytes;
         if (!type) { st = err_set(ERR_FORMAT, "%s: a storage that no tensor uses", f->path); goto done; }
@@ -130,10 +137,12 @@ static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, Zip
         memcpy(&n, f->bytes + at, sizeof n);
         at += sizeof n;
         if (n < 0 || !mem_mul((size_t)n, type->size, &bytes) || bytes > f->size - at) goto cut;
-        found->records[found->count++] = (ZipRecord){key->u.str.p, key->u.str.n, f->bytes + at, bytes};
+        found->records[found->count++] =
+            (ZipRecord){.name = key->u.str.p, .name_len = key->u.str.n, .data = f->bytes + at, .size = bytes,
+                        .packed = bytes};
         at += bytes;
     }
-    st = zipmap_sort(found, f->path);
+    st = zip_sort(found, f->path);
     goto done;
 cut:
     st = err_set(ERR_FORMAT, "%s: is cut short: a storage reaches beyond its end", f->path);
@@ -171,7 +180,7 @@ static Status open_legacy(PthFile *f) {
     if (st == OK) st = bind_storages(f, &found, "", 0);
 done:
     pickle_free(&part);
-    zipmap_free(&found);
+    zip_free(&found);
     return st;
 }
 
@@ -275,7 +284,7 @@ Status pth_open_memory(PthFile **out, const void *bytes, size_t n, const char *n
     f->size = n;
     Status st = (f->path = mem_strdup(name)) ? OK : ERR_MEMORY;
     if (st == OK)
-        st = is_legacy(bytes, n) ? open_legacy(f) : zipmap_looks_like(bytes, n) ? open_zip(f)
+        st = is_legacy(bytes, n) ? open_legacy(f) : zip_looks_like(bytes, n) ? open_zip(f)
            : err_set(ERR_FORMAT, "%s: is no PyTorch checkpoint (neither a zip archive nor the older container)", name);
     if (st == OK) st = find_tensors(f);
     if (st == OK) *out = f;

@@ -1,5 +1,5 @@
 /* pickle: see pickle.h. One loop over opcodes; a stack of references, a memo, and a pool of values that only grows. */
-#include "checkpoints/pickle.h"
+#include "data/format/pickle.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* pth: the tensors of a PyTorch checkpoint (.pth, .pt, .bin), read without executing what it says.
  *
- * Called by weights.c (import of LAVIS, EVA and CLIP weights). Two containers are known: the zip archive of torch
+ * Called by weights.c (import of LAVIS, EVA and CLIP weights) and by import (features). Two containers are known: the zip archive of torch
  * 1.6 and later, and the chain of pickles before it. Both hold a pickle that describes views of storages; the file
  * is mapped and a view that lies dense in its storage costs nothing, any other is copied when it is asked for.
  *

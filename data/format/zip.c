@@ -1,8 +1,9 @@
-/* zipmap: see zipmap.h. */
-#include "checkpoints/zipmap.h"
+/* zip: see zip.h. */
+#include "data/format/zip.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "kernels/base/mem.h"
 
@@ -21,7 +22,7 @@ static bool inside(Bytes b, uint64_t at, uint64_t n) { return at <= b.n && n <= 
 
 static Status bad(Bytes b, const char *what) { return err_set(ERR_FORMAT, "%s: broken zip archive: %s", b.path, what); }
 
-bool zipmap_looks_like(const uint8_t *bytes, size_t n) { return n >= END_SIZE && little(bytes, 4) == LOCAL; }
+bool zip_looks_like(const uint8_t *bytes, size_t n) { return n >= END_SIZE && little(bytes, 4) == LOCAL; }
 
 /* The end record is the last thing in the file but for a comment. */
 static Status find_directory(Bytes b, uint64_t *at, uint64_t *size, uint64_t *count) {
@@ -86,11 +87,13 @@ static Status read_entry(Bytes b, uint64_t *at, uint64_t end, ZipRecord *r) {
     if (end - *at - CENTRAL_SIZE < name + extra + comment) return bad(b, "an entry reaches out of the directory");
     *at += CENTRAL_SIZE + name + extra + comment;
     if (!widen(p + CENTRAL_SIZE + name, (size_t)extra, &size, &packed, &local)) return bad(b, "a broken 64-bit field");
-    if (method != 0 || (flags & 1) || packed != size) return bad(b, "a record is compressed or encrypted");
+    if (method == 0 && packed != size) return bad(b, "a stored record with two lengths");
+    if (size / 1100 > packed) return bad(b, "a record claims more than its bytes can hold");   /* deflate: 1,032 to 1 */
     if (!inside(b, local, LOCAL_SIZE) || little(b.p + local, 4) != LOCAL) return bad(b, "a record is missing");
     uint64_t data = local + LOCAL_SIZE + little(b.p + local + 26, 2) + little(b.p + local + 28, 2);
-    if (!inside(b, data, size)) return bad(b, "a record reaches out of the file");
-    *r = (ZipRecord){(const char *)p + CENTRAL_SIZE, (size_t)name, b.p + data, (size_t)size};
+    if (!inside(b, data, packed)) return bad(b, "a record reaches beyond the end of the file");
+    *r = (ZipRecord){(const char *)p + CENTRAL_SIZE, (size_t)name, b.p + data, (size_t)size, (size_t)packed,
+                     (uint32_t)little(p + 16, 4), flags & 1 ? -1 : (int)method};
     return OK;
 }
 
@@ -101,7 +104,7 @@ static int by_name(const void *a, const void *b) {
     return c ? c : (x->name_len > y->name_len) - (x->name_len < y->name_len);
 }
 
-Status zipmap_sort(ZipMap *z, const char *path) {
+Status zip_sort(ZipMap *z, const char *path) {
     if (z->count) qsort(z->records, z->count, sizeof *z->records, by_name);
     for (size_t i = 1; i < z->count; i++)
         if (by_name(&z->records[i - 1], &z->records[i]) == 0)
@@ -109,7 +112,7 @@ Status zipmap_sort(ZipMap *z, const char *path) {
     return OK;
 }
 
-Status zipmap_read(ZipMap *z, const uint8_t *bytes, size_t n, const char *path) {
+Status zip_read(ZipMap *z, const uint8_t *bytes, size_t n, const char *path) {
     *z = (ZipMap){0};
     Bytes b = {bytes, n, path};
     uint64_t at = 0, size = 0, count = 0;
@@ -118,17 +121,99 @@ Status zipmap_read(ZipMap *z, const uint8_t *bytes, size_t n, const char *path) 
     if (!(z->records = mem_new((size_t)count, sizeof *z->records))) return ERR_MEMORY;
     for (uint64_t end = at + size; z->count < count && st == OK; z->count++)
         st = read_entry(b, &at, end, &z->records[z->count]);
-    if (st == OK) st = zipmap_sort(z, path);
-    if (st != OK) zipmap_free(z);
+    if (st == OK) st = zip_sort(z, path);
+    if (st != OK) zip_free(z);
     return st;
 }
 
-void zipmap_free(ZipMap *z) {
+void zip_free(ZipMap *z) {
     free(z->records);
     *z = (ZipMap){0};
 }
 
-const ZipRecord *zipmap_find(const ZipMap *z, const char *name, size_t name_len) {
-    ZipRecord key = {name, name_len, NULL, 0};
+const ZipRecord *zip_find(const ZipMap *z, const char *name, size_t name_len) {
+    ZipRecord key = {.name = name, .name_len = name_len};
     return z->count ? bsearch(&key, z->records, z->count, sizeof key, by_name) : NULL;
+}
+
+/* ---- the bytes of a member --------------------------------------------------------------------------------------- */
+
+struct ZipStream {
+    ZipRecord r;
+    const char *path;
+    size_t at, left;            /* bytes taken from the archive, and not yet handed out */
+    uLong crc;
+    bool inflating;
+    z_stream z;
+};
+
+Status zip_stream_open(ZipStream **out, const ZipRecord *r, const char *path) {
+    int shown = r->name_len < 100 ? (int)r->name_len : 100;
+    *out = NULL;
+    if (r->method < 0) return err_set(ERR_FORMAT, "%s: %.*s is encrypted", path, shown, r->name);
+    if (r->method != 0 && r->method != 8)
+        return err_set(ERR_FORMAT, "%s: %.*s is packed by method %d, only stored and deflated are read", path, shown,
+                       r->name, r->method);
+    ZipStream *s = mem_new(1, sizeof *s);
+    if (!s) return ERR_MEMORY;
+    s->r = *r;
+    s->path = path;
+    s->left = r->size;
+    s->crc = crc32(0, NULL, 0);
+    if (r->method == 8 && inflateInit2(&s->z, -MAX_WBITS) != Z_OK) {
+        free(s);
+        return err_set(ERR_MEMORY, "%s: no memory to unpack it", path);
+    }
+    s->inflating = r->method == 8;
+    *out = s;
+    return OK;
+}
+
+/* zlib counts in 32 bits, so both sides come in pieces. */
+static Status inflate_more(ZipStream *s, uint8_t *dst, size_t n) {
+    enum { PIECE = 1 << 30 };
+    Bytes b = {NULL, 0, s->path};
+    while (n) {
+        size_t in = s->r.packed - s->at < PIECE ? s->r.packed - s->at : PIECE, want = n < PIECE ? n : PIECE;
+        s->z.next_in = (Bytef *)(uintptr_t)(s->r.data + s->at);      /* zlib does not write there */
+        s->z.avail_in = (uInt)in;
+        s->z.next_out = dst;
+        s->z.avail_out = (uInt)want;
+        int r = inflate(&s->z, Z_NO_FLUSH);
+        size_t got = want - s->z.avail_out, used = in - s->z.avail_in;
+        s->at += used;
+        dst += got;
+        n -= got;
+        if (r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR) return bad(b, "packed data");
+        if (n && (r == Z_STREAM_END || (!got && !used))) return bad(b, "packed data ends early");
+    }
+    return OK;
+}
+
+Status zip_stream_read(ZipStream *s, void *dst, size_t n) {
+    Bytes b = {NULL, 0, s->path};
+    if (n > s->left) return bad(b, "a member is shorter than the array in it");
+    Status st = OK;
+    if (s->inflating) st = inflate_more(s, dst, n);
+    else {
+        memcpy(dst, s->r.data + s->at, n);
+        s->at += n;
+    }
+    if (st != OK) return st;
+    s->left -= n;
+    for (const uint8_t *p = dst; n;) {
+        uInt part = n > 1 << 30 ? 1u << 30 : (uInt)n;
+        s->crc = crc32(s->crc, p, part);
+        p += part;
+        n -= part;
+    }
+    if (!s->left && s->crc != s->r.crc)
+        return err_set(ERR_FORMAT, "%s: the checksum of %.*s is wrong, its bytes have changed", s->path,
+                       s->r.name_len < 100 ? (int)s->r.name_len : 100, s->r.name);
+    return OK;
+}
+
+void zip_stream_close(ZipStream *s) {
+    if (s && s->inflating) inflateEnd(&s->z);
+    free(s);
 }
