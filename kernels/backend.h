@@ -1,6 +1,6 @@
 /* backend: what a device can do, one flat struct of functions, and what their arguments mean. The list itself is
- * backend.def: a row an op, from which follow this struct, the null backend, the prototypes and tables of cpu/ and cuda/,
- * and what test_ops holds them to. CPU and CUDA fill one struct each per element type.
+ * backend.def: a row an op, from which follow this struct, the null backend, the prototypes and tables of cpu/ and
+ * cuda/, and what test_ops holds them to. CPU and CUDA fill one struct each per element type.
  *
  * The caller (ops.c) has checked shapes and taken memory; a backend receives plain pointers and integers that are
  * right. `elem` below is the backend's element type (f32 or bf16): activations, their gradients, and the copies of
@@ -35,15 +35,15 @@ typedef struct {
 } Gemm;
 
 /* Rows [q0, q0+nq) attend to keys [a0, a0+na) and [b0, b0+nb). causal, bits: with CAUSAL_B row q0+i sees only the first
- * i+1 of b, with CAUSAL_A of a. Key number k of a row (for dropout and bias): 0..na-1 in a, then na.. in b; it stands at
- * position k, and row q0+i at position pos + i. Every row belongs to exactly one item of a plan. */
+ * i+1 of b, with CAUSAL_A of a. Key number k of a row (for dropout and bias): 0..na-1 in a, then na.. in b; it stands
+ * at position k, and row q0+i at position pos + i. Every row belongs to exactly one item of a plan. */
 enum { CAUSAL_B = 1, CAUSAL_A = 2 };
 typedef struct { int32_t q0, nq, a0, na, b0, nb, causal, group, pos; } AttnItem;
 
-/* Items [item0, item0+nitems) share keys: an item's a is empty or the group's range 0, its b empty or within range 1. So one
- * prefix (range 0, its own rows an item with CAUSAL_A) serves many texts, each with a b of its own. For a backward, ranges of
- * groups are disjoint and cover all key rows of the plan; a group without items has gradient zero. A forward alone may
- * read keys where it likes (caches). */
+/* Items [item0, item0+nitems) share keys: an item's a is empty or the group's range 0, its b empty or within range 1.
+ * So one prefix (range 0, its own rows an item with CAUSAL_A) serves many texts, each with a b of its own. For a
+ * backward, ranges of groups are disjoint and cover all key rows of the plan; a group without items has gradient zero.
+ * A forward alone may read keys where it likes (caches). */
 typedef struct { int32_t item0, nitems, k0[2], nk[2]; } AttnGroup;
 
 typedef struct {
@@ -58,9 +58,9 @@ typedef struct {
     int64_t products;                   /* sum over items of visible (row, key) pairs: the arithmetic */
 } AttnPlan;
 
-/* o = dropout(softmax(scale q k^T + bias)) v, heads side by side: head h is columns [h D, (h+1) D) of q and o, and its keys
- * and values are those of key head h / (H / KH). bias, when given: element (h, d + span), d = key's position - row's, held
- * within -span..span (T5's buckets written out by distance); frozen. */
+/* o = dropout(softmax(scale q k^T + bias)) v, heads side by side: head h is columns [h D, (h+1) D) of q and o, and its
+ * keys and values are those of key head h / (H / KH). bias, when given: element (h, d + span), d = key's position -
+ * row's, held within -span..span (T5's buckets written out by distance); frozen. */
 typedef struct {
     const AttnPlan *plan;
     const void *q, *k, *v;              /* elem */
@@ -82,8 +82,8 @@ typedef struct {
 } AttnGrad;
 
 /* Between two linear layers: h = f(u + bias), or gated, h = f(u + bias) (up + up_bias), over rows of F. u and up may be
- * the two halves of one matrix, either first. GELU is the exact form x Phi(x); TANH its approximation x (1 + tanh(sqrt(2/pi)
- * (x + 0.044715 x^3))) / 2; QUICK x / (1 + exp(-1.702 x)); SILU x / (1 + exp(-x)). */
+ * the two halves of one matrix, either first. GELU is the exact form x Phi(x); TANH its approximation x (1 +
+ * tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2; QUICK x / (1 + exp(-1.702 x)); SILU x / (1 + exp(-x)). */
 typedef enum { ACT_GELU, ACT_GELU_TANH, ACT_GELU_QUICK, ACT_RELU, ACT_SILU } ActKind;
 
 typedef struct {
@@ -91,7 +91,7 @@ typedef struct {
     int64_t N, F, ldu, ldh;
     const void *u, *up;                 /* elem, stride ldu; up NULL: not gated */
     const float *bias, *up_bias;        /* f32 (F) or NULL */
-    void *h;                            /* elem, stride ldh; backward: NULL, or where h is made again (may be u's memory) */
+    void *h;                            /* elem, stride ldh; backward: NULL, or where to make it again (also u's place) */
 } Act;
 
 typedef struct {
@@ -101,10 +101,10 @@ typedef struct {
     float *dbias, *dup_bias;            /* f32 (F), added to; NULL: not wanted */
 } ActGrad;
 
-/* z = x + dropout(s + bias), y = norm(z) over rows of C: LN (z - mean) rstd gamma + beta, or with `rms` z rstd gamma + beta,
- * rstd = 1 / sqrt(mean(z^2) + eps). s is overwritten with z, which the backward needs and later rows may use: the stream of
- * a pre-norm model. x NULL: z = dropout(s + bias). s NULL: z is x, which stays as it is (a norm and nothing else). mean (not
- * with rms) and rstd (N) are kept for the backward. */
+/* z = x + dropout(s + bias), y = norm(z) over rows of C: LN (z - mean) rstd gamma + beta, or with `rms` z rstd gamma +
+ * beta, rstd = 1 / sqrt(mean(z^2) + eps). s is overwritten with z, which the backward needs and later rows may use:
+ * the stream of a pre-norm model. x NULL: z = dropout(s + bias). s NULL: z is x, which stays as it is (a norm and
+ * nothing else). mean (not with rms) and rstd (N) are kept for the backward. */
 typedef struct {
     int64_t N;
     int32_t C;
@@ -121,14 +121,15 @@ typedef struct {
 typedef struct {
     const void *dy;                     /* elem (N,C) */
     const void *dz;                     /* elem: gradient of z from its other uses, or NULL; may be ds's memory */
-    void *ds, *dx;                      /* elem; ds (NULL without s) overwritten (may be dy's memory); dx (NULL without x) by add_dx */
+    void *ds;                           /* elem (NULL without s), overwritten; may be dy's memory */
+    void *dx;                           /* elem (NULL without x) by add_dx */
     float *dbias, *dgamma, *dbeta;      /* f32 (C), added to; NULL: not wanted */
     bool add_dx;
 } AddNormGrad;
 
-/* The same norms over `blocks` neighbouring blocks of C columns, each by itself, in place (norms of queries and keys: of
- * each head, or, with one block, of the whole width). gamma, beta (C) serve all blocks. z, mean, rstd are kept for the
- * backward, which turns dx from the result's gradient into the input's; NULL in a forward that is all. */
+/* The same norms over `blocks` neighbouring blocks of C columns, each by itself, in place (norms of queries and keys:
+ * of each head, or, with one block, of the whole width). gamma, beta (C) serve all blocks. z, mean, rstd are kept for
+ * the backward, which turns dx from the result's gradient into the input's; NULL in a forward that is all. */
 typedef struct {
     int64_t N, ld, lddx;                /* lddx: dx's stride */
     int32_t blocks, C;
@@ -140,10 +141,10 @@ typedef struct {
     float *mean, *rstd;                 /* (N, blocks); mean not with rms */
 } HeadNorm;
 
-/* Pairs of columns turned in place, by an angle that stands for a row's position, in H heads of D columns; only the first R
- * of each head. Pair j of R/2 is columns (j, j + R/2), or (2j, 2j+1) when interleaved:  a' = a cos - b sin, b' = b cos + a
- * sin. Row i uses row at[i] of the tables (less than 0: stays as it is), or i % period when at is NULL. inverse: sin
- * negated, which is the backward. */
+/* Pairs of columns turned in place, by an angle that stands for a row's position, in H heads of D columns; only the
+ * first R of each head. Pair j of R/2 is columns (j, j + R/2), or (2j, 2j+1) when interleaved:  a' = a cos - b sin, b'
+ * = b cos + a sin. Row i uses row at[i] of the tables (less than 0: stays as it is), or i % period when at is NULL.
+ * inverse: sin negated, which is the backward. */
 typedef struct {
     int64_t N, ld;
     int32_t H, D, R, period;
@@ -153,9 +154,10 @@ typedef struct {
     const int32_t *at;
 } Rotary;
 
-/* y[i] = source + pos[pos_id[i]];  source = ids NULL: rows[i];  ids[i] >= 0: scale word[ids[i]];  ids[i] < 0: rows[-1 - ids[i]]. No
- * position where pos_id is NULL or pos_id[i] < 0. Rows of a language model with visual rows among them, or of an encoder
- * ([CLS] and registers as words, patches as rows). The tables are frozen; no row of `rows` is used twice. */
+/* y[i] = source + pos[pos_id[i]];  source = ids NULL: rows[i];  ids[i] >= 0: scale word[ids[i]];  ids[i] < 0: rows[-1
+ * - ids[i]]. No position where pos_id is NULL or pos_id[i] < 0. Rows of a language model with visual rows among them,
+ * or of an encoder ([CLS] and registers as words, patches as rows). The tables are frozen; no row of `rows` is used
+ * twice. */
 typedef struct {
     int64_t N;
     int32_t C;
@@ -165,8 +167,9 @@ typedef struct {
     void *y;                            /* elem (N,C) */
 } Lookup;
 
-/* Patches of p x p pixels as rows (image, y, x), top to bottom, left to right; pixels beyond the last whole patch are not
- * looked at. Columns (channel, y, x), or (y, x, channel) when channels_last. v = pixel scale[c] + shift[c] when given. */
+/* Patches of p x p pixels as rows (image, y, x), top to bottom, left to right; pixels beyond the last whole patch are
+ * not looked at. Columns (channel, y, x), or (y, x, channel) when channels_last. v = pixel scale[c] + shift[c] when
+ * given. */
 typedef struct {
     int64_t images, ldy;
     int32_t height, width, p;           /* three channels */
@@ -214,9 +217,9 @@ typedef struct {
 } ItcLoss;
 
 /* For each row one column drawn with weight softmax(S / temp) over the columns that are not its own (target[i], or
- * equal ids): the softmax runs over those (NEG_SAMPLE), or over all columns with 1e-4 added to each weight (NEG_SAMPLE_ALL);
- * or the largest is taken (NEG_HARDEST). losses.md 3. The bits: philox(0, 0, row_pair[i], site) of (seed, step). A row
- * whose columns are all its own draws target[i] (the caller leaves such pairs out). */
+ * equal ids): the softmax runs over those (NEG_SAMPLE), or over all columns with 1e-4 added to each weight
+ * (NEG_SAMPLE_ALL); or the largest is taken (NEG_HARDEST). losses.md 3. The bits: philox(0, 0, row_pair[i], site) of
+ * (seed, step). A row whose columns are all its own draws target[i] (the caller leaves such pairs out). */
 typedef enum { NEG_SAMPLE, NEG_SAMPLE_ALL, NEG_HARDEST } NegativeRule;
 typedef struct {
     int64_t rows, n, si, sj;
@@ -231,9 +234,9 @@ typedef struct {
     float *weights;                     /* NULL, or (rows, n) dense: the weights as losses.md 3 gives them */
 } Negatives;
 
-/* Softmax cross-entropy of f32 logits with index targets: loss = (1-e) nll + e/n sum_j -logp_j. A row with target < 0 does
- * not count: loss, nll and gradient are zero. nll may be NULL. dlogits = scale * gradient, of type dt (elem or f32), may be
- * NULL. losses.md 5, 6. */
+/* Softmax cross-entropy of f32 logits with index targets: loss = (1-e) nll + e/n sum_j -logp_j. A row with target < 0
+ * does not count: loss, nll and gradient are zero. nll may be NULL. dlogits = scale * gradient, of type dt (elem or
+ * f32), may be NULL. losses.md 5, 6. */
 typedef struct {
     int64_t rows, n, ld;
     const float *logits;

@@ -221,6 +221,13 @@ static void compare(const Buf *b, const double *want, const double *plain) {
                   fabs(b->y[i] - want[i]), bound);
 }
 
+/* Results against values to within a bound. */
+static void expect(const Buf *b, const double *want, double bound) {
+    for (int64_t i = 0; i < b->n; i++)
+        if (!(fabs(b->y[i] - want[i]) <= bound))
+            WRONG("%s[%lld] is %.9g, not %.9g", b->name, (long long)i, b->y[i], want[i]);
+}
+
 /* A gradient against central differences of `loss` (in double) with respect to x: all elements, or a sample of a large
  * array. `g` holds the gradient, its start value subtracted where `added`. Bounds: 2e-5 (f32), 2^-6 (bf16) of the
  * largest, and what 1e-13 of the loss, its own rounding, makes of a difference. */

@@ -345,12 +345,6 @@ static void itc(void) {
 }
 TEST(itc)
 
-static void expect(const Buf *b, const double *want, double bound) {
-    for (int64_t i = 0; i < b->n; i++)
-        if (!(fabs(b->y[i] - want[i]) <= bound))
-            WRONG("%s[%lld] is %.9g, not %.9g", b->name, (long long)i, b->y[i], want[i]);
-}
-
 /* spec/losses.md 8a and 8b. */
 static void itc_worked(void) {
     if (E != DT_F32) return;

@@ -31,6 +31,29 @@ static void REF(gelu)(double *h, const double *u, const double *bias, int64_t N,
     }
 }
 
+static real REF(tanh)(real v) { return sizeof(real) == sizeof(double) ? (real)tanh((double)v) : (real)tanhf((float)v); }
+
+static real REF(activation)(ActKind kind, real x) {
+    switch (kind) {
+    case ACT_GELU: return (real)0.5 * x * ((real)1 + REF(erro)(x * (real)0.70710678118654752440));
+    case ACT_GELU_TANH:
+        return (real)0.5 * x * ((real)1 + REF(tanh)((real)0.79788456080286535588 * (x + (real)0.044715 * x * x * x)));
+    case ACT_GELU_QUICK: return x / ((real)1 + REF(expo)((real)-1.702 * x));
+    case ACT_RELU: return x > 0 ? x : 0;
+    default: return x / ((real)1 + REF(expo)(-x));
+    }
+}
+
+/* RMS: y = z rstd gamma + beta. */
+static void REF(rms)(double *y, double *rstd, const double *z, const double *gamma, const double *beta, int64_t C,
+                     double eps) {
+    real v = 0;
+    for (int64_t c = 0; c < C; c++) v += (real)z[c] * (real)z[c];
+    real r = (real)1 / REF(root)(v / (real)C + (real)eps);
+    for (int64_t c = 0; c < C; c++) y[c] = (double)((real)z[c] * r * (real)gamma[c] + (beta ? (real)beta[c] : 0));
+    *rstd = (double)r;
+}
+
 /* One row: y = (z - mean) rstd gamma + beta. */
 static void REF(norm)(double *y, double *mean, double *rstd, const double *z, const double *gamma, const double *beta,
                       int64_t C, double eps) {
@@ -39,7 +62,7 @@ static void REF(norm)(double *y, double *mean, double *rstd, const double *z, co
     m /= (real)C;
     for (int64_t c = 0; c < C; c++) v += ((real)z[c] - m) * ((real)z[c] - m);
     real r = (real)1 / REF(root)(v / (real)C + (real)eps);
-    for (int64_t c = 0; c < C; c++) y[c] = (double)(((real)z[c] - m) * r * (real)gamma[c] + (real)beta[c]);
+    for (int64_t c = 0; c < C; c++) y[c] = (double)(((real)z[c] - m) * r * (real)gamma[c] + (beta ? (real)beta[c] : 0));
     *mean = (double)m;
     *rstd = (double)r;
 }

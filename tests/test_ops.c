@@ -247,117 +247,8 @@ static void gelu_everywhere(void) {
 }
 TEST(gelu_everywhere)
 
-/* ---- add_norm -------------------------------------------------------------------------------------------------- */
-
-static const struct { int64_t N, C; float p; bool x, bias, add; } norm_cases[] = {
-    {1, 8, 0, true, true, false},    {5, 7, 0.1f, true, true, true},     {33, 64, 0, false, true, false},
-    {3, 12, 0.5f, false, false, false},
-    {130, 96, 0.1f, true, true, false}, {7, 33, 0, true, false, true}, {4, 1030, 0.3f, true, true, true},
-    {37, 768, 0.1f, true, true, true},
-};
-static struct { AddNorm a; AddNormGrad g; Buf *s, *x, *bias, *gamma, *beta, *rows, *dy; double *z; } no;
-static void launch_add_norm(void) { K->add_norm(&no.a); }
-static void launch_add_norm_bwd(void) { K->add_norm_bwd(&no.a, &no.g); }
-
-/* z of every row; y too, with its statistics, when asked for. */
-static void exact_add_norm(double *z, double *y, double *mean, double *rstd) {
-    int64_t C = no.a.C;
-    for (int64_t r = 0; r < no.a.N; r++) {
-        for (int64_t c = 0; c < C; c++) {
-            double v = no.s->x[r * C + c] + (no.bias ? no.bias->x[c] : 0.0);
-            z[r * C + c] = (no.x ? no.x->x[r * C + c] : 0.0) + v * dropped(&no.a.drop, no.rows, r, (uint32_t)c);
-        }
-        exact_norm(y + r * C, mean + r, rstd + r, z + r * C, no.gamma->x, no.beta->x, C, (double)no.a.eps);
-    }
-}
-
-static double loss_add_norm(void) {
-    int64_t n = no.a.N * no.a.C;
-    double l = 0.0, *z = doubles(n), *y = doubles(n), *mean = doubles(no.a.N), *rstd = doubles(no.a.N);
-    exact_add_norm(z, y, mean, rstd);
-    for (int64_t i = 0; i < n; i++) l += y[i] * no.dy->x[i];
-    free(z);
-    free(y);
-    free(mean);
-    free(rstd);
-    return l;
-}
-
-static void add_norm(void) {
-    for (size_t i = 0; i < COUNT(norm_cases); i++) {
-        int64_t N = norm_cases[i].N, C = norm_cases[i].C, n = N * C;
-        CASE("N %lld C %lld p %g", (long long)N, (long long)C, (double)norm_cases[i].p);
-        no.s = out("s", E, n);                                       /* in and out: from -2 to 2 */
-        no.x = norm_cases[i].x ? in("x", E, n, -2, 2) : NULL, no.bias = norm_cases[i].bias
-            ? in("bias", DT_F32, C, -1, 1) : NULL;
-        no.gamma = in("gamma", DT_F32, C, 0.5, 1.5), no.beta = in("beta", DT_F32, C, -1, 1), no.rows = row_keys(N);
-        Buf *y = out("y", E, n), *mean = out("mean", DT_F32, N), *rstd = out("rstd", DT_F32, N);
-        no.a = (AddNorm){.N = N, .C = (int32_t)C, .eps = 1e-12f, .s = no.s->p, .x = no.x ? no.x->p : NULL,
-                         .bias = no.bias ? no.bias->p : NULL, .gamma = no.gamma->p, .beta = no.beta->p, .y = y->p,
-                         .mean = mean->p,
-                         .rstd = rstd->p, .drop = {norm_cases[i].p, 17, 0x123456789abcdefu, 3, no.rows->p}};
-        double *z = doubles(n), *wy = doubles(n), *wm = doubles(N), *wr = doubles(N);
-        double *pz = doubles(n), *py = doubles(n), *pm = doubles(N), *pr = doubles(N);
-        exact_add_norm(z, wy, wm, wr);
-        /* the plain one rounds z where the backend stores it */
-        for (int64_t r = 0; r < N; r++) {
-            for (int64_t c = 0; c < C; c++) pz[r * C + c] = plain_stored(E, (float)z[r * C + c]);
-            plain_norm(py + r * C, pm + r, pr + r, pz + r * C, no.gamma->x, no.beta->x, C, 1e-12);
-            for (int64_t c = 0; c < C; c++) py[r * C + c] = plain_stored(E, (float)py[r * C + c]);
-        }
-        execute(launch_add_norm);
-        compare(no.s, z, pz);
-        compare(y, wy, py);
-        compare(mean, wm, pm);
-        compare(rstd, wr, pr);
-        no.dy = in("dy", E, n, -1, 1);
-        Buf *ds = out("ds", E, n), *dx = no.x ? out("dx", E, n) : NULL, *db = no.bias ? out("dbias", DT_F32, C) : NULL;
-        Buf *dg = out("dgamma", DT_F32, C), *dbeta = out("dbeta", DT_F32, C), *zs = in("z", E, n, 0, 0);
-        Buf *m2 = in("mean", DT_F32, N, 0, 0), *r2 = in("rstd", DT_F32, N, 0, 0);
-        for (int64_t j = 0; j < n; j++) set(zs, j, z[j]);
-        for (int64_t j = 0; j < N; j++) set(m2, j, wm[j]), set(r2, j, wr[j]);
-        no.a.s = zs->p, no.a.mean = m2->p, no.a.rstd = r2->p;
-        no.g = (AddNormGrad){.dy = no.dy->p, .ds = ds->p, .dx = dx ? dx->p : NULL, .dbias = db ? db->p : NULL,
-                             .dgamma = dg->p, .dbeta = dbeta->p, .add_dx = norm_cases[i].add};
-        execute(launch_add_norm_bwd);
-        differentiate(ds, false, no.s->x, loss_add_norm);
-        if (dx) differentiate(dx, norm_cases[i].add, no.x->x, loss_add_norm);
-        if (db) differentiate(db, true, no.bias->x, loss_add_norm);
-        differentiate(dg, true, no.gamma->x, loss_add_norm);
-        differentiate(dbeta, true, no.beta->x, loss_add_norm);
-        for (int k = 0; k < 8; k++) free((double *[]){z, wy, wm, wr, pz, py, pm, pr}[k]);
-        forget();
-    }
-}
-TEST(add_norm)
-
-/* Dropout's mask: the rate is p; rows of one key have one mask wherever they stand; other keys have others. */
-static void dropout_mask(void) {
-    enum { N = 200, C = 776 };
-    CASE("rate and keys");
-    no.s = out("s", E, N * C), no.x = NULL, no.bias = NULL;
-    for (int64_t i = 0; i < N * C; i++) set(no.s, i, 1.0);
-    RowKey keys[N];
-    /* row i and row i + 100 are the same */
-    for (uint32_t i = 0; i < N; i++) keys[i] = (RowKey){i % 100, 4};
-    Buf *rows = raw("rows", keys, sizeof keys), *gamma = in("gamma", DT_F32, C, 1, 1),
-        *beta = in("beta", DT_F32, C, 0, 0);
-    Buf *y = out("y", E, N * C), *mean = out("mean", DT_F32, N), *rstd = out("rstd", DT_F32, N);
-    no.a = (AddNorm){.N = N, .C = C, .eps = 1e-12f, .s = no.s->p, .gamma = gamma->p, .beta = beta->p, .y = y->p,
-                     .mean = mean->p, .rstd = rstd->p, .drop = {0.1f, 3, 77, 9, rows->p}};
-    execute(launch_add_norm);
-    int64_t zeros = 0, equal = 0;
-    for (int64_t i = 0; i < N / 2 * C; i++) {
-        zeros += no.s->y[i] == 0.0;
-        if (no.s->y[i] != no.s->y[i + N / 2 * C]) WRONG("element %lld differs between rows of one key", (long long)i);
-        equal += i + C < N / 2 * C && no.s->y[i] == no.s->y[i + C];
-    }
-    double n = N / 2 * C, sigma = sqrt(0.1 * 0.9 * n);
-    if (fabs((double)zeros - 0.1 * n) > 5 * sigma) WRONG("%lld of %g elements dropped at p = 0.1", (long long)zeros, n);
-    if (fabs((double)equal - 0.82 * (n - C)) > 5 * sqrt(0.82 * 0.18 * n))
-        WRONG("masks of neighbours agree in %lld", (long long)equal);
-}
-TEST(dropout_mask)
+#include "tests/ops_act.h"
+#include "tests/ops_norm.h"
 
 /* ---- embed ----------------------------------------------------------------------------------------------------- */
 
@@ -461,6 +352,7 @@ static void embed(void) {
 }
 TEST(embed)
 
+#include "tests/ops_rows.h"
 #include "tests/ops_attention.h"
 #include "tests/ops_heads.h"
 #include "tests/ops_arrays.h"
@@ -475,7 +367,10 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum),
         cmocka_unit_test(test_gelu),
-        cmocka_unit_test(test_gelu_everywhere), cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask),
+        cmocka_unit_test(test_gelu_everywhere), cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked),
+        cmocka_unit_test(test_act_everywhere), cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask),
+        cmocka_unit_test(test_head_norm), cmocka_unit_test(test_rotary), cmocka_unit_test(test_rotary_worked),
+        cmocka_unit_test(test_lookup), cmocka_unit_test(test_patches),
         cmocka_unit_test(test_embed), cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_permuted),
         cmocka_unit_test(test_attention_alone), cmocka_unit_test(test_image), cmocka_unit_test(test_features),
         cmocka_unit_test(test_heads),

@@ -7,9 +7,9 @@
  *   dx = dz,  ds = dz dropped out as s was,  dbias = sum ds,  dgamma = sum dy x^,  dbeta = sum dy      (sums over rows)
  *
  * y is the norm of z as it is stored (rounded to elem), so that the backward's x^ is the forward's. A row stays in L1
- * between the three passes over it: forward reads s, x and writes s, y: 4NC elements (2NC without s); backward reads dy, z
- * and writes ds, dx: 4NC (5NC when dx is added to, and one more for dz). Mean and variance are taken in two passes: no
- * cancellation. */
+ * between the three passes over it: forward reads s, x and writes s, y: 4NC elements (2NC without s); backward reads
+ * dy, z and writes ds, dx: 4NC (5NC when dx is added to, and one more for dz). Mean and variance are taken in two
+ * passes: no cancellation. */
 #include "kernels/cpu/vec.h"
 
 /* z = x + dropout(s + bias), stored over s; x and bias may be NULL. Returns the sum of what was stored. */
@@ -78,7 +78,8 @@ typedef struct {
     float *dgamma, *dbeta, *dbias;
 } Row;
 
-/* First pass: mg and mgx, and what the row adds to dgamma and dbeta. Beyond C dy is zero, and so is all that is added up. */
+/* First pass: mg and mgx, and what the row adds to dgamma and dbeta. Beyond C dy is zero, and so is all that is added
+ * up. */
 static void row_means(Row *w, const elem *dy, const elem *z, bool rms) {
     vec sg = vec_set(0.0f), sgx = sg;
     for (int64_t c = 0; c < w->C; c += LANES) {
@@ -155,6 +156,44 @@ void FN(add_norm_bwd)(const AddNorm *a, const AddNormGrad *g) {
             memset(partial + b * stride, 0, (size_t)stride * sizeof(float));
             Row w = open_row(C, a->gamma, partial + b * stride, sums[0], sums[1], sums[2]);
             for (int64_t r = b * R; r < MIN(N, b * R + R); r++) row_bwd(a, g, r, w, &m);
+        }
+    }
+    close_rows(sums, partial, nb, stride, C);
+}
+
+/* ---- norms of column blocks, in place ---------------------------------------------------------------------------- */
+
+void FN(head_norm)(const HeadNorm *a) {
+    int64_t C = a->C, width = a->blocks * C;
+#pragma omp parallel for schedule(static) if (PARALLEL(a->N * width))
+    for (int64_t r = 0; r < a->N; r++) {
+        elem *x = (elem *)a->x + r * a->ld;
+        if (a->z) memcpy((elem *)a->z + r * width, x, (size_t)width * sizeof(elem));
+        for (int64_t b = 0; b < a->blocks; b++, x += C) {
+            float mean = a->rms ? 0.0f : plain_sum(x, C) / (float)C;
+            float rstd = norm_row(x, x, mean, a->gamma, a->beta, C, a->eps);
+            if (a->rstd) a->rstd[r * a->blocks + b] = rstd;
+            if (a->mean && !a->rms) a->mean[r * a->blocks + b] = mean;
+        }
+    }
+}
+
+void FN(head_norm_bwd)(const HeadNorm *a, void *dx0, float *dgamma, float *dbeta) {
+    float *const sums[3] = {dgamma, dbeta, NULL};
+    int64_t N = a->N, C = a->C, H = a->blocks, R = row_block(N), nb = row_blocks(N);
+    int64_t stride = C * ((dgamma != NULL) + (dbeta != NULL));
+    float *partial = cpu_scratch((size_t)(nb * stride + 1) * sizeof(float));
+    if (!partial) return;
+#pragma omp parallel for schedule(static) if (PARALLEL(N * H * C))
+    for (int64_t b = 0; b < nb; b++) {
+        memset(partial + b * stride, 0, (size_t)stride * sizeof(float));
+        Row w = open_row(C, a->gamma, partial + b * stride, dgamma, dbeta, false);
+        for (int64_t i = b * R * H; i < MIN(N, b * R + R) * H; i++) {
+            const elem *z = (const elem *)a->z + i * C;
+            elem *dx = (elem *)dx0 + i / H * a->lddx + i % H * C;
+            w.mean = a->rms ? 0.0f : a->mean[i], w.rstd = a->rstd[i];
+            row_means(&w, dx, z, a->rms);
+            for (int64_t c = 0; c < C; c += LANES) stv(dx + c, row_slope(&w, dx, z, c), C - c);
         }
     }
     close_rows(sums, partial, nb, stride, C);
