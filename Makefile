@@ -105,7 +105,7 @@ FUZZERS  := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c)
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 LIB      := $(B)/libqformer.a
 
-.PHONY: all demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: all count demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -115,6 +115,7 @@ help:
 	@echo "make test       all tests                      make golden  reference fixtures (DIR=..., device=cuda)"
 	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS_EACH=60"
 	@echo "make asan ubsan tsan cov tidy                  the checking builds"
+	@echo "make count      lines, sizes and directions against what the house allows"
 
 tick = $(if $(call on,$(2)),✓,✗) $(1)$(if $(call on,$(2)),, - $(3))
 found:
@@ -249,6 +250,9 @@ fuzz:
 bench: found $(BENCHES)
 	@for b in step; do for a in "full f32" "full bf16" "demo f32" "demo bf16"; do $(B)/bench/bench_$$b $$a; done; done
 	@for b in $(filter-out %/bench_step,$(BENCHES)); do echo "== $$(basename $$b)"; $$b || exit 1; done
+
+count: all
+	@tests/house.sh $(B)
 
 cuda-report:
 	@tests/bench/cuda_report.sh

@@ -130,8 +130,8 @@ int main(int argc, char **argv) {
     Status st = dist_open(&argc, &argv);
     if (!st) st = run(c, argc - 2, argv + 2);
     dist_set_timeout(0);                                     /* the end waits for whoever still writes results */
-    dist_at(-1, "the end");
-    st = dist_agree(st);
+    dist_step(-1);
+    st = dist_agree_at(st, "the end");
     int code = exit_code(c, st);
     dist_close();
     return code;

@@ -71,8 +71,7 @@ static Status gather_state(SaveContext *c) {
         c->whole[i] = mem_new((size_t)p->total, sizeof(float));
         st = c->whole[i] ? OK : ERR_MEMORY;
         if (st == OK) p->b->download(c->whole[i] + p->own.at, state[i], (size_t)p->own.n * sizeof(float));
-        dist_name("the gather of the optimizer's state");
-        if (st == OK) st = dist_gather_parts(c->whole[i], p->total, false);
+        if (st == OK) st = dist_gather_parts(c->whole[i], p->total, false, "the gather of the optimizer's state");
     }
     return st;
 }
@@ -156,7 +155,7 @@ static Status load_part(Params *p, const Ckpt *c, const char *part, const char *
         st = x ? OK : ERR_MEMORY;
         if (st == OK && dist_rank() == 0) st = find_part(&t, q, c, part, prefix);
         if (st == OK && t) memcpy(x, t->data, t->nbytes);
-        if (st == OK) st = dist_broadcast(x, (size_t)q->n * sizeof *x, 0);
+        if (st == OK) st = dist_broadcast(x, (size_t)q->n * sizeof *x, 0, "the spread of weights");
         if (st == OK) take(p, q, flat, x);
         free(x);
     }

@@ -414,6 +414,27 @@ const char *option_text(const Options *o, int r) {
     return option_rows[r].kind == KIND_PICK ? ((const Pick *)at)->name : *(const char *const *)at;
 }
 
+/* The shortest decimal that reads back as the same double. 1e-05 gets a dot: other YAML readers take it for a word. */
+static void real_text(double d, char out[64]) {
+    char buf[40];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(buf, sizeof buf, "%.*g", digits, d);
+        if (strtod(buf, NULL) == d) break;
+    }
+    const char *e = strchr(buf, 'e');
+    if (e && !strchr(buf, '.')) snprintf(out, 64, "%.*s.0%s", (int)(e - buf), buf, e);
+    else snprintf(out, 64, "%s", buf);
+}
+
+const char *option_value(const Options *o, int r, char buf[64]) {
+    switch (option_rows[r].kind) {
+    case KIND_INT: snprintf(buf, 64, "%lld", (long long)option_int(o, r)); return buf;
+    case KIND_REAL: real_text(option_real(o, r), buf); return buf;
+    case KIND_BOOL: return option_int(o, r) ? "true" : "false";
+    default: return option_text(o, r);
+    }
+}
+
 const char *options_value(const Options *o, const char *key, char buf[64]) { return option_value(o, row_of(key), buf); }
 
 bool options_is_set(const Options *o, const char *key) { return o->origin[row_of(key)].from != FROM_DEFAULT; }

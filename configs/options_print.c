@@ -5,27 +5,6 @@
 #include "configs/options_table.h"
 #include "configs/yaml.h"
 
-/* The shortest decimal that reads back as the same double. 1e-05 gets a dot: other YAML readers take it for a word. */
-static void real_text(double d, char out[64]) {
-    char buf[40];
-    for (int digits = 6; digits <= 17; digits++) {
-        snprintf(buf, sizeof buf, "%.*g", digits, d);
-        if (strtod(buf, NULL) == d) break;
-    }
-    const char *e = strchr(buf, 'e');
-    if (e && !strchr(buf, '.')) snprintf(out, 64, "%.*s.0%s", (int)(e - buf), buf, e);
-    else snprintf(out, 64, "%s", buf);
-}
-
-const char *option_value(const Options *o, int r, char buf[64]) {
-    switch (option_rows[r].kind) {
-    case KIND_INT: snprintf(buf, 64, "%lld", (long long)option_int(o, r)); return buf;
-    case KIND_REAL: real_text(option_real(o, r), buf); return buf;
-    case KIND_BOOL: return option_int(o, r) ? "true" : "false";
-    default: return option_text(o, r);
-    }
-}
-
 static void print_value(const Options *o, int r, FILE *f) {
     char buf[64];
     const char *value = option_value(o, r, buf);

@@ -95,8 +95,9 @@ Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSp
     Status st = f.end && f.tokens && c->end && c->tokens ? OK : ERR_MEMORY;
     if (st == OK && share > 0) st = make_share(&f, u, e, &spec, first_of_rank(e->NI), share, &c->rows, p);
     st = dist_agree(st);
-    if (st == OK) st = dist_all_gather(c->end, f.end, per * sizeof *f.end);
-    if (st == OK) st = dist_all_gather(c->tokens, f.tokens, per * length * sizeof *f.tokens);
+    if (st == OK) st = dist_all_gather(c->end, f.end, per * sizeof *f.end, "the gather of captions");
+    if (st == OK) st = dist_all_gather(c->tokens, f.tokens, per * length * sizeof *f.tokens,
+                                         "the gather of captions");
     if (st == OK) st = to_text(c, u->wp);
     free(f.end);
     free(f.tokens);

@@ -109,10 +109,9 @@ Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, Eval
     *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);
     Status st = *I && *T ? evalset_encode_images(e, enc, i0, i1 - i0, *I + i0 * d->Q * d->Z, &p) : ERR_MEMORY;
     if (st == OK) st = evalset_encode_texts(e, enc, t0, t1 - t0, *T + t0 * d->Z, &p);
-    dist_name("the end of encoding");
-    st = dist_agree(st);
-    if (st == OK) st = dist_all_reduce_f32(*I, e->NI * d->Q * d->Z);
-    if (st == OK) st = dist_all_reduce_f32(*T, e->NT * d->Z);
+    st = dist_agree_at(st, "the end of encoding");
+    if (st == OK) st = dist_all_reduce_f32(*I, e->NI * d->Q * d->Z, "the gather of features");
+    if (st == OK) st = dist_all_reduce_f32(*T, e->NT * d->Z, "the gather of features");
     if (st != OK) {
         free(*I);
         free(*T);

@@ -78,8 +78,9 @@ Status evaluation_features(Evaluation *e, float **I, float **T) {
     if (st == OK) st = evalset_encode_texts(s, &e->enc, t0, t1 - t0, *T + t0 * d->Z, &p);
     st = dist_agree(st);
     if (st == OK) evaluation_progress_end(e, &p);
-    if (st == OK) st = dist_all_reduce_f32(*I, s->NI * d->Q * d->Z);      /* the shares of others are zero here */
-    if (st == OK) st = dist_all_reduce_f32(*T, s->NT * d->Z);
+    /* the shares of others are zero here */
+    if (st == OK) st = dist_all_reduce_f32(*I, s->NI * d->Q * d->Z, "the gather of features");
+    if (st == OK) st = dist_all_reduce_f32(*T, s->NT * d->Z, "the gather of features");
     if (st != OK) {
         free(*I);
         free(*T);

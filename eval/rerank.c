@@ -159,7 +159,8 @@ Status pairs_score(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progr
     p->logit = mem_new((size_t)p->n, 2 * sizeof *p->logit);
     Status st = dist_agree(p->logit ? score_share(p, enc, e, progress) : ERR_MEMORY);
     p->flops = enc->tape.flops - before;
-    return st == OK ? dist_all_reduce_f32(p->logit, 2 * p->n) : st;       /* what others computed is zero here */
+    /* what others computed is zero here */
+    return st == OK ? dist_all_reduce_f32(p->logit, 2 * p->n, "the gather of matching scores") : st;
 }
 
 static float logit_of(const Pairs *p, int64_t image, int32_t text) {

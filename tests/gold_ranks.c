@@ -133,7 +133,7 @@ static Status join(Case *c, Status st) {
     st = dist_agree(st);
     if (st != OK) return st;
     snprintf(mine.what, sizeof mine.what, "%s", c->worst_what);
-    st = dist_all_gather(all, &mine, sizeof mine);
+    st = dist_all_gather(all, &mine, sizeof mine, "a gather");
     for (int r = 0; st == OK && r < dist_size(); r++) {
         if (r != dist_rank()) c->compared += (int)all[r].compared;
         if (all[r].worst > c->worst) c->worst = all[r].worst, memcpy(c->worst_what, all[r].what, sizeof c->worst_what);

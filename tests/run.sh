@@ -67,6 +67,7 @@ for n in "${names[@]}"; do
 done
 
 if [ $# = 0 ]; then
+    command -v git >/dev/null && git rev-parse -q --git-dir >/dev/null 2>&1 && lines "house" tests/house.sh "$dir"
     lines "golden (tests/golden)" "$dir/golden" tests/golden
     [ -d ../shared/golden/stage1 ] && lines "golden (../shared)" "$dir/golden" ../shared/golden/stage1
 

@@ -58,10 +58,8 @@ static Status gather_features(Contrast *c) {
         return dist_arrived(b, "the gather of features");
     }
     b->sync();
-    dist_name("the gather of image features");
-    Status st = dist_all_gather(c->I_all, c->I, image);
-    dist_name("the gather of text features");
-    return st == OK ? dist_all_gather(c->T_all, c->T, text) : st;
+    Status st = dist_all_gather(c->I_all, c->I, image, "the gather of image features");
+    return st == OK ? dist_all_gather(c->T_all, c->T, text, "the gather of text features") : st;
 }
 
 /* Sums a gathered gradient over ranks and adds this rank's rows to d. */
@@ -73,8 +71,7 @@ static Status take_own(Contrast *c, float *all, float *d, int64_t row) {
         Status st = dist_arrived(c->b, "the sum of feature gradients");
         if (st != OK) return st;
     } else {
-        dist_name("the sum of feature gradients");
-        Status st = dist_all_reduce_f32(all, c->G * row);
+        Status st = dist_all_reduce_f32(all, c->G * row, "the sum of feature gradients");
         if (st != OK) return st;
     }
     c->b->axpy(d, all + c->first * row, 1.0f, c->B * row);

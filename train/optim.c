@@ -68,8 +68,7 @@ static Status join_squares(const Params *p, double *sumsq) {
         return dist_arrived(p->b, "the norm of the gradient");
     }
     p->b->sync();
-    dist_name("the norm of the gradient");
-    return dist_all_gather(sumsq, own, sizeof *own);
+    return dist_all_gather(sumsq, own, sizeof *own, "the norm of the gradient");
 }
 
 Status optim_norm(const Params *p, void *scratch, float clip, float *norm) {
@@ -98,8 +97,7 @@ static Status share_weights(const Params *p) {
         st = dist_arrived(b, "the gather of weights");
     } else {
         b->sync();
-        dist_name("the gather of weights");
-        st = dist_gather_parts(p->w, p->total, false);
+        st = dist_gather_parts(p->w, p->total, false, "the gather of weights");
     }
     if (p->copy != (void *)p->w) b->cast(p->copy, b->elem, p->w, DT_F32, p->total);
     return st;

@@ -213,8 +213,8 @@ void run_describe(const Run *r, FILE *f) {
 /* What the user or the clock asked of any rank. Here a rank that failed in the step is heard by the others. */
 static Status agree_on_signals(const Run *r, bool late, bool *stop, bool *save) {
     double v[2] = {late || stop_requested(), save_requested()};
-    dist_at(r->step - 1, "the end of the step");
-    Status st = dist_all_reduce_f64(v, 2);
+    dist_step(r->step - 1);
+    Status st = dist_all_reduce_f64(v, 2, "the end of the step");
     *stop = v[0] > 0, *save = v[1] > 0;
     return st;
 }
@@ -239,11 +239,6 @@ static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
                        "optim.clip",
                        PATIENCE, name, where);
     return strcmp(policy, "rollback") == 0 ? run_rollback(r) : OK;
-}
-
-StepBatch run_batch(const Batch *b) {
-    return (StepBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
-                       .dt = b->dtype};
 }
 
 static Status one_step(Run *r) {
@@ -292,7 +287,7 @@ Status run_loop(Run *r) {
     Status st = OK;
     bool stop = false, save = false;
     while (st == OK && r->step < r->steps && !stop) {
-        dist_at(r->step, NULL);
+        dist_step(r->step);
         st = one_step(r);
         st = dist_blame(st);
         if (st == ERR_DEVICE) err_context(st, "step %lld", (long long)r->step + 1);

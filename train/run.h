@@ -53,7 +53,11 @@ Status run_start(Run *r);                                    /* resume, or train
 Status run_save(Run *r, bool best);
 Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; the step stays */
 
-StepBatch run_batch(const Batch *b);                         /* the loader's batch as a step wants it */
+/* The loader's batch as a step wants it. */
+static inline StepBatch run_batch(const Batch *b) {
+    return (StepBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
+                       .dt = b->dtype};
+}
 
 double backend_peak(const Backend *b); /* FLOP/s of a large product in the backend's type, measured */
 

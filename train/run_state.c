@@ -48,12 +48,12 @@ Status run_save(Run *r, bool best) {
     char *run = describe(r);
     SaveSpec s = {.out = r->o->run.out, .run = run, .step = r->step, .keep = (int)r->o->train.keep,
                   .best = best, .warn = warn};
-    dist_at(r->step - 1, NULL);
+    dist_step(r->step - 1);
     Status st = run ? save_run(&r->t.params, &s) : ERR_MEMORY;
     free(run);
     log_pause(r->log);
-    dist_at(r->step - 1, "the end of saving");
-    return dist_agree(st);
+    dist_step(r->step - 1);
+    return dist_agree_at(st, "the end of saving");
 }
 
 /* ---- starting ---------------------------------------------------------------------------------------------------- */
@@ -111,7 +111,7 @@ static Status resume(Run *r, const Ckpt *c) {
         int64_t step, updates, skipped, best_step, evals;
         double best;
     } s = {r->step, r->updates, r->skipped, r->best_step, r->evals_since_best, r->best};
-    st = dist_broadcast(&s, sizeof s, 0);
+    st = dist_broadcast(&s, sizeof s, 0, "the spread of what a checkpoint says");
     r->step = s.step, r->updates = s.updates, r->skipped = s.skipped, r->best_step = s.best_step,
     r->evals_since_best = s.evals, r->best = s.best;
     return st;
@@ -136,9 +136,8 @@ static Status find_latest(const Run *r, Ckpt **c, bool *found) {
     *c = NULL;
     if (dist_rank() == 0) st = ckpt_find_latest(c, r->o->run.out, warn, NULL);
     *found = *c != NULL;
-    dist_name("the search for a checkpoint");
-    st = dist_agree(st);
-    return st == OK ? dist_broadcast(found, sizeof *found, 0) : st;
+    st = dist_agree_at(st, "the search for a checkpoint");
+    return st == OK ? dist_broadcast(found, sizeof *found, 0, "the spread of what a checkpoint says") : st;
 }
 
 Status run_start(Run *r) {
@@ -153,8 +152,7 @@ Status run_start(Run *r) {
         if (st == OK && *r->o->train.init) st = from_weights(r, r->o->train.init);
     }
     ckpt_close(c);
-    dist_name("the end of reading start values");
-    return dist_agree(st);
+    return dist_agree_at(st, "the end of reading start values");
 }
 
 Status run_rollback(Run *r) {

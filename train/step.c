@@ -56,12 +56,11 @@ void step_close(Step *s) {
 /* The texts and ids of all ranks: small integers, on the host. */
 static Status gather_texts(Step *s, const StepBatch *batch, uint32_t step) {
     size_t B = (size_t)s->spec.B, T = (size_t)s->p->d.T;
-    dist_at(step, "the gather of texts");
-    Status st = dist_all_gather(s->ids, batch->ids, B * T * sizeof *s->ids);
-    dist_name("the gather of text lengths");
-    if (st == OK) st = dist_all_gather(s->len, batch->len, B * sizeof *s->len);
-    dist_name("the gather of image ids");
-    if (st == OK && batch->image_id) st = dist_all_gather(s->image_id, batch->image_id, B * sizeof *s->image_id);
+    dist_step(step);
+    Status st = dist_all_gather(s->ids, batch->ids, B * T * sizeof *s->ids, "the gather of texts");
+    if (st == OK) st = dist_all_gather(s->len, batch->len, B * sizeof *s->len, "the gather of text lengths");
+    if (st == OK && batch->image_id)
+        st = dist_all_gather(s->image_id, batch->image_id, B * sizeof *s->image_id, "the gather of image ids");
     for (int64_t g = 0; st == OK && g < s->G; g++)
         BUG_ON(s->len[g] < 2 || s->len[g] > s->p->d.T, "step: a text of %d word pieces, 2 to %d are possible",
                s->len[g], s->p->d.T);
@@ -93,10 +92,8 @@ static Status draw_negatives(Step *s, const StepBatch *batch) {
         for (int64_t i = 0; i < B; i++) image[i] = text[i] = (int32_t)((s->contrast.first + i + 1) % s->G);
     if (batch->negative_image) memcpy(image, batch->negative_image, bytes);
     if (batch->negative_text) memcpy(text, batch->negative_text, bytes);
-    dist_name("the gather of negatives");
-    st = dist_all_gather(s->negative_image, image, bytes);
-    dist_name("the gather of negatives");
-    if (st == OK) st = dist_all_gather(s->negative_text, text, bytes);
+    st = dist_all_gather(s->negative_image, image, bytes, "the gather of negatives");
+    if (st == OK) st = dist_all_gather(s->negative_text, text, bytes, "the gather of negatives");
     if (s->crowd) crowd_first_piece(s);
     return st;
 }
@@ -147,11 +144,9 @@ static Status join_gradients(Step *s) {
         return dist_arrived(s->b, "the sum of gradients");
     }
     s->b->sync();
-    dist_name("the sum of gradients");
-    Status st = dist_reduce_parts(s->p->g, s->p->total, s->spec.wire_bf16);
+    Status st = dist_reduce_parts(s->p->g, s->p->total, s->spec.wire_bf16, "the sum of gradients");
     if (s->p->sharded) return st;
-    dist_name("the gather of gradients");
-    return st == OK ? dist_gather_parts(s->p->g, s->p->total, s->spec.wire_bf16) : st;
+    return st == OK ? dist_gather_parts(s->p->g, s->p->total, s->spec.wire_bf16, "the gather of gradients") : st;
 }
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
@@ -261,8 +256,8 @@ Status step_read(Step *s, StepLosses *out) {
     double mine[SUM_COUNT] = {r->sums[SUM_ITC], r->sums[SUM_ITM], r->sums[SUM_ITG] / over};
     double sum[SUM_COUNT] = {0}, *all = mem_new((size_t)dist_size(), sizeof mine);
     if (!all) return ERR_MEMORY;
-    dist_at(s->number, "the gather of losses");
-    Status st = dist_all_gather(all, mine, sizeof mine);
+    dist_step(s->number);
+    Status st = dist_all_gather(all, mine, sizeof mine, "the gather of losses");
     for (int i = 0; st == OK && i < dist_size(); i++)
         for (int k = 0; k < SUM_COUNT; k++) sum[k] += all[i * SUM_COUNT + k];
     *out = (StepLosses){.itm_pairs = s->itm_pairs, .itg_tokens = s->itg_tokens, .temp = r->temp,

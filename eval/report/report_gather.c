@@ -1,6 +1,5 @@
 /* report_gather: what the page is made of, as far as it lies in files; the model and its data opened; see report.h. */
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,25 +10,6 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/dist/dist.h"
-
-void report_note(Report *r, bool grave, const char *fmt, ...) {
-    char text[1200];
-    va_list ap;
-    if (r->notes == REPORT_NOTES) return;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    r->note[r->notes].grave = grave;
-    r->note[r->notes].text = mem_strdup(text);
-    r->notes += r->note[r->notes].text != NULL;
-}
-
-/* The error at hand becomes words on the page. */
-void report_excuse(char **to) {
-    free(*to);
-    *to = mem_strdup(err_message());
-    err_clear();
-}
 
 /* ---- files of a run ---------------------------------------------------------------------------------------------- */
 
@@ -52,18 +32,6 @@ static bool exists(const char *folder, const char *name) {
     bool there = path && access(path, R_OK) == 0;
     free(path);
     return there;
-}
-
-/* A result file of a run; NULL when it is not there or cannot be read, which then becomes a note. */
-Json *report_result(Report *r, const char *folder, const char *name) {
-    Json *doc = NULL;
-    char *path = mem_format("%s/%s", folder, name);
-    if (path && access(path, R_OK) == 0 && json_parse_file(&doc, path) != OK) {
-        report_note(r, false, "%s", err_message());
-        err_clear();
-    }
-    free(path);
-    return doc;
 }
 
 static Status read_log(RunLog *l, const char *folder) {

@@ -11,31 +11,19 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/mem.h"
+#include "kernels/dist/dist_self.h"
 #include "kernels/dist/dist_watch.h"
 
 #ifdef HAVE_MPI
 #include <mpi.h>
 
-static int rank_, size_ = 1, local_;
-static double timeout_ = 600;
-static _Atomic int64_t step_ = -1;
-static const char *op_;
 static double received_;
 
-int dist_rank(void) { return rank_; }
-int dist_size(void) { return size_; }
-int dist_local_rank(void) { return local_; }
-void dist_set_timeout(double seconds) { timeout_ = seconds; }
-void dist_name(const char *op) {
-    op_ = op;
+void dist_step(int64_t step) {
+    dist_self.step = step;
     watch_off();
 }
-void dist_at(int64_t step, const char *op) {
-    step_ = step;
-    dist_name(op);
-}
 double dist_received(void) { return received_; }
-double dist_timeout(void) { return timeout_; }
 
 enum { CAUSE_SIZE = 640, STAGE = 1 << 22 };                  /* STAGE: elements under way at a time */
 
@@ -44,12 +32,12 @@ enum { CAUSE_SIZE = 640, STAGE = 1 << 22 };                  /* STAGE: elements 
 typedef enum { HERE, FAILED } TokenKind;
 typedef struct { int32_t kind; char text[CAUSE_SIZE]; } Token;
 
-/* Of another rank: when it last said that it waits, whether it said that it failed, its process when this one can see
- * it, and on how many looks in a row that was gone. */
-typedef struct { double heard; bool failed; pid_t pid; int gone; } Peer;
+/* Of another rank: when it last said that it waits, whether it said that it failed, and on how
+ * many looks in a row its process was gone. */
+typedef struct { double heard; bool failed; int gone; } Peer;
 
 static struct {
-    bool started, failed;
+    bool started;
     MPI_Comm watch;                     /* tokens have a communicator of their own */
     Peer *peer;                         /* (size) */
     Token out[2];                       /* what was sent last, by kind */
@@ -61,28 +49,18 @@ static struct {
     char cause[CAUSE_SIZE];             /* why it failed */
 } my = {.watch = MPI_COMM_NULL};
 
-pid_t dist_pid(int rank) { return my.peer && rank != rank_ ? my.peer[rank].pid : 0; }
-
-/* " in step 17" or nothing. */
-const char *dist_in_step(void) {
-    static _Thread_local char text[32];
-    text[0] = 0;
-    if (step_ >= 0) snprintf(text, sizeof text, " in step %lld", (long long)step_ + 1);
-    return text;
-}
-
 /* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static void send_token(TokenKind kind, const char *text) {
     int done = 0;
-    MPI_Testall(size_, my.sent[kind], &done, MPI_STATUSES_IGNORE);
+    MPI_Testall(dist_self.size, my.sent[kind], &done, MPI_STATUSES_IGNORE);
     if (!done) return; /* the last of this kind has not left: it says the same or more */
     Token *t = &my.out[kind];
     t->kind = (int32_t)kind;
     snprintf(t->text, sizeof t->text, "%s", text);
     int bytes = (int)(offsetof(Token, text) + strlen(t->text) + 1);
-    for (int r = 0; r < size_; r++)
-        if (r != rank_) MPI_Isend(t, bytes, MPI_BYTE, r, 0, my.watch, &my.sent[kind][r]);
+    for (int r = 0; r < dist_self.size; r++)
+        if (r != dist_self.rank) MPI_Isend(t, bytes, MPI_BYTE, r, 0, my.watch, &my.sent[kind][r]);
 }
 
 /* Takes in what has come; the first FAILED gives the cause. */
@@ -108,58 +86,57 @@ static void read_tokens(char *cause) {
  * this one soon: for them a second must do. */
 static void fail(const char *cause) {
     enum { PATIENCE = 10, ELSEWHERE = 1 };
-    double start = now(), limit = timeout_ > 0 && timeout_ < PATIENCE ? timeout_ : PATIENCE;
+    double start = now(), limit = dist_self.timeout > 0 && dist_self.timeout < PATIENCE ? dist_self.timeout : PATIENCE;
     char ignored[CAUSE_SIZE] = "x";
-    if (my.failed) return;
+    if (dist_self.failed) return;
     snprintf(my.cause, sizeof my.cause, "%s", cause);
-    my.failed = true;
+    dist_self.failed = true;
     send_token(FAILED, cause);
     for (bool all = false; !all && now() - start < limit; nap(1e-3)) {
         read_tokens(ignored);
         int left = 0;
-        MPI_Testall(size_, my.sent[FAILED], &left, MPI_STATUSES_IGNORE);
+        MPI_Testall(dist_self.size, my.sent[FAILED], &left, MPI_STATUSES_IGNORE);
         all = true;
-        for (int r = 0; r < size_; r++) {
-            char state = r == rank_ || my.peer[r].failed ? 'X' : process_state(my.peer[r].pid);
+        for (int r = 0; r < dist_self.size; r++) {
+            char state = r == dist_self.rank || my.peer[r].failed ? 'X' : process_state(dist_self.pid[r]);
             if (state == 'R' || (state == '?' && now() - start < ELSEWHERE)) all = false;
         }
     }
 }
 
-bool dist_failed(void) { return my.failed; }
 static Status failed(void) { return err_set(ERR_DIST, "%s", my.cause); }
 
 /* Waiting ranks speak every `period`; whoever has been silent for longer is busy elsewhere, stopped, or cut off. */
-static double period(void) { return timeout_ > 0 ? timeout_ / 8 : 60; }
+static double period(void) { return dist_self.timeout > 0 ? dist_self.timeout / 8 : 60; }
 
 static void name_missing(char *cause, const char *what) {
     char who[200] = "", state[80] = "";
     int n = 0;
-    for (int r = 0; r < size_; r++) {
-        bool stopped = process_state(my.peer[r].pid) == 'T';
-        if (r == rank_ || (now() - my.peer[r].heard < 3 * period() && !stopped)) continue;
+    for (int r = 0; r < dist_self.size; r++) {
+        bool stopped = process_state(dist_self.pid[r]) == 'T';
+        if (r == dist_self.rank || (now() - my.peer[r].heard < 3 * period() && !stopped)) continue;
         size_t at = strlen(who);
         if (n < 8) snprintf(who + at, sizeof who - at, "%s%d", n ? ", " : "", r);
-        if (!n++ && stopped) snprintf(state, sizeof state, " (process %d, which is stopped)", (int)my.peer[r].pid);
+        if (!n++ && stopped) snprintf(state, sizeof state, " (process %d, which is stopped)", (int)dist_self.pid[r]);
     }
     if (n)
         snprintf(cause, CAUSE_SIZE, "rank%s %s%s%s did not come to %s%s within %g s", n > 1 ? "s" : "", who,
-                 n > 8 ? ", ..." : "", state, what, dist_in_step(), timeout_);
+                 n > 8 ? ", ..." : "", state, what, dist_in_step(), dist_self.timeout);
     else
         snprintf(cause, CAUSE_SIZE,
                  "all ranks wait, but %s%s did not end within %g s: the network between them does not work", what,
-                 dist_in_step(), timeout_);
+                 dist_in_step(), dist_self.timeout);
 }
 
 /* A process that is gone on two looks: the first time its last words may still be on their way. */
 static void name_gone(char *cause, const char *what) {
-    for (int r = 0; r < size_ && !*cause; r++) {
+    for (int r = 0; r < dist_self.size && !*cause; r++) {
         Peer *p = &my.peer[r];
-        bool gone = r != rank_ && !p->failed && process_state(p->pid) == 'X';
+        bool gone = r != dist_self.rank && !p->failed && process_state(dist_self.pid[r]) == 'X';
         p->gone = gone ? p->gone + 1 : 0;
         if (p->gone < 2) continue;
-        snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r, (int)p->pid, what,
-                 dist_in_step());
+        snprintf(cause, CAUSE_SIZE, "rank %d is gone (process %d ended) before %s%s was done", r,
+                 (int)dist_self.pid[r], what, dist_in_step());
     }
 }
 
@@ -170,17 +147,15 @@ static Status check(int code, const char *what) {
     char text[MPI_MAX_ERROR_STRING], cause[CAUSE_SIZE];
     int n = 0;
     MPI_Error_string(code, text, &n);
-    snprintf(cause, sizeof cause, "rank %d: %s%s failed: %.*s", rank_, what, dist_in_step(), n, text);
+    snprintf(cause, sizeof cause, "rank %d: %s%s failed: %.*s", dist_self.rank, what, dist_in_step(), n, text);
     fail(cause);
     return failed();
 }
 
-/* Before an operation: its name, and whether there is any use. */
-static Status begin(const char **what, const char *plain) {
-    *what = op_ ? op_ : plain;
-    op_ = NULL;
+/* Before an operation: whether there is any use. */
+static Status begin(void) {
     watch_off();
-    return my.failed ? failed() : OK;
+    return dist_self.failed ? failed() : OK;
 }
 
 /* Polls until the operation is done. First yielding the core, which keeps operations at their speed (MPI moves data only
@@ -207,7 +182,7 @@ static Status wait_for(int code, MPI_Request *request, const char *what) {
         read_tokens(cause);
         if (!*cause) name_gone(cause, what);
         if (!*cause && t - told > period()) send_token(HERE, ""), told = t;
-        if (!*cause && timeout_ > 0 && t - start > timeout_) name_missing(cause, what);
+        if (!*cause && dist_self.timeout > 0 && t - start > dist_self.timeout) name_missing(cause, what);
         if (!*cause) continue;
         fail(cause);
         return failed();
@@ -226,20 +201,22 @@ static bool launched(void) {
 
 /* Processes of the same machine and the same process namespace can be looked at. */
 static Status meet_neighbours(void) {
-    struct { int64_t leader, space, pid; } mine = {rank_, 0, getpid()}, *all = mem_new((size_t)size_, sizeof *all);
+    struct { int64_t leader, space, pid; } mine = {dist_self.rank, 0, getpid()}, *all;
+    all = mem_new((size_t)dist_self.size, sizeof *all);
     struct stat ns;
     MPI_Comm node;
     if (!all) return ERR_MEMORY;
     if (stat("/proc/self/ns/pid", &ns) == 0) mine.space = (int64_t)ns.st_ino;
-    if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node) == MPI_SUCCESS) {
-        MPI_Comm_rank(node, &local_);
+    int rank = dist_self.rank;
+    if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node) == MPI_SUCCESS) {
+        MPI_Comm_rank(node, &dist_self.local);
         MPI_Bcast(&mine.leader, 1, MPI_INT64_T, 0, node);
         MPI_Comm_free(&node);
     }
-    Status st = dist_all_gather(all, &mine, sizeof mine);
-    for (int r = 0; st == OK && r < size_; r++)
+    Status st = dist_all_gather(all, &mine, sizeof mine, "the first gather");
+    for (int r = 0; st == OK && r < dist_self.size; r++)
         if (mine.space && all[r].leader == mine.leader && all[r].space == mine.space)
-            my.peer[r].pid = (pid_t)all[r].pid;
+            dist_self.pid[r] = (pid_t)all[r].pid;
     free(all);
     return st;
 }
@@ -251,19 +228,20 @@ Status dist_open(int *argc, char ***argv) {
         return err_set(ERR_DIST, "MPI does not start");
     my.started = true;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
-    MPI_Comm_size(MPI_COMM_WORLD, &size_);
-    if (size_ == 1) return OK;
+    MPI_Comm_rank(MPI_COMM_WORLD, &dist_self.rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &dist_self.size);
+    if (dist_self.size == 1) return OK;
     if (MPI_Comm_dup(MPI_COMM_WORLD, &my.watch) != MPI_SUCCESS)
         return err_set(ERR_DIST, "MPI gives no second communicator");
-    size_t n = (size_t)size_;
+    size_t n = (size_t)dist_self.size;
     my.peer = mem_new(n, sizeof *my.peer);
+    dist_self.pid = mem_new(n, sizeof *dist_self.pid);
     my.sent[0] = mem_new(2 * n, sizeof **my.sent);
     my.count = mem_new(4 * n, sizeof *my.count);
-    my.piece = STAGE / size_ > 64 ? STAGE / size_ : 64;
+    my.piece = STAGE / dist_self.size > 64 ? STAGE / dist_self.size : 64;
     my.stage = mem_new(n * (size_t)my.piece, sizeof(float));
     my.half = mem_new(n * (size_t)my.piece, sizeof *my.half);
-    if (!my.peer || !my.sent[0] || !my.count || !my.stage || !my.half) return ERR_MEMORY;
+    if (!my.peer || !dist_self.pid || !my.sent[0] || !my.count || !my.stage || !my.half) return ERR_MEMORY;
     my.sent[1] = my.sent[0] + n;
     my.displ = my.count + n;
     my.in = my.count + 2 * n;
@@ -274,69 +252,65 @@ Status dist_open(int *argc, char ***argv) {
 /* After a failure: a moment for the others to print their sentence too, because the launcher ends them when this rank
  * ends. */
 void dist_close(void) {
-    if (my.started && my.failed) {
+    if (my.started && dist_self.failed) {
         nap(0.4);
         return;
     }
     watch_close();
     if (my.started) MPI_Finalize();
     free(my.peer);
+    free(dist_self.pid);
     free(my.sent[0]);
     free(my.count);
     free(my.stage);
     free(my.half);
     memset(&my, 0, sizeof my);
-    rank_ = local_ = 0;
-    size_ = 1;
+    dist_self = (DistSelf){.size = 1, .timeout = dist_self.timeout, .step = -1};
 }
 
 /* ---- operations -------------------------------------------------------------------------------------------------- */
 
-Status dist_all_gather(void *dst, const void *src, size_t bytes) {
-    if (size_ == 1) {
+Status dist_all_gather(void *dst, const void *src, size_t bytes, const char *op) {
+    if (dist_self.size == 1) {
         if (dst != src) memmove(dst, src, bytes);
         return OK;
     }
-    const char *what;
     MPI_Request q;
-    Status st = begin(&what, "a gather");
+    Status st = begin();
     if (st != OK) return st;
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a gather of %zu bytes a rank is more than MPI takes at once", bytes);
-    received_ += (double)bytes * (size_ - 1);
-    const void *from = (const char *)dst + (size_t)rank_ * bytes == src ? MPI_IN_PLACE : src;
+    received_ += (double)bytes * (dist_self.size - 1);
+    const void *from = (const char *)dst + (size_t)dist_self.rank * bytes == src ? MPI_IN_PLACE : src;
     return wait_for(MPI_Iallgather(from, (int)bytes, MPI_BYTE, dst, (int)bytes, MPI_BYTE, MPI_COMM_WORLD, &q), &q,
-                    what);
+                    op);
 }
 
-Status dist_broadcast(void *x, size_t bytes, int root) {
-    if (size_ == 1) return OK;
-    const char *what;
+Status dist_broadcast(void *x, size_t bytes, int root, const char *op) {
+    if (dist_self.size == 1) return OK;
     MPI_Request q;
-    Status st = begin(&what, "a broadcast");
+    Status st = begin();
     if (st != OK) return st;
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a broadcast of %zu bytes is more than MPI takes at once", bytes);
-    if (rank_ != root) received_ += (double)bytes;
-    return wait_for(MPI_Ibcast(x, (int)bytes, MPI_BYTE, root, MPI_COMM_WORLD, &q), &q, what);
+    if (dist_self.rank != root) received_ += (double)bytes;
+    return wait_for(MPI_Ibcast(x, (int)bytes, MPI_BYTE, root, MPI_COMM_WORLD, &q), &q, op);
 }
 
-Status dist_barrier(void) {
-    if (size_ == 1) return OK;
-    const char *what;
+Status dist_barrier(const char *op) {
+    if (dist_self.size == 1) return OK;
     MPI_Request q;
-    Status st = begin(&what, "a barrier");
-    return st != OK ? st : wait_for(MPI_Ibarrier(MPI_COMM_WORLD, &q), &q, what);
+    Status st = begin();
+    return st != OK ? st : wait_for(MPI_Ibarrier(MPI_COMM_WORLD, &q), &q, op);
 }
 
 /* Few numbers: everybody gets everybody's and adds them in rank order. */
-Status dist_all_reduce_f64(double *x, int64_t n) {
-    if (size_ == 1 || n == 0) return OK;
-    double *all = mem_new((size_t)size_ * (size_t)n, sizeof *all);
+Status dist_all_reduce_f64(double *x, int64_t n, const char *op) {
+    if (dist_self.size == 1 || n == 0) return OK;
+    double *all = mem_new((size_t)dist_self.size * (size_t)n, sizeof *all);
     if (!all) return dist_agree(ERR_MEMORY);
-    if (!op_) op_ = "a sum over ranks";
-    Status st = dist_all_gather(all, x, (size_t)n * sizeof *x);
+    Status st = dist_all_gather(all, x, (size_t)n * sizeof *x, op);
     for (int64_t i = 0; st == OK && i < n; i++) {
         x[i] = 0;
-        for (int r = 0; r < size_; r++) x[i] += all[r * n + i];
+        for (int r = 0; r < dist_self.size; r++) x[i] += all[r * n + i];
     }
     free(all);                                               /* after a failure too: MPI is not asked again */
     return st;
@@ -344,7 +318,7 @@ Status dist_all_reduce_f64(double *x, int64_t n) {
 
 /* The elements [at, at + piece) of every rank's part: how many and where, in the array or in the staging buffers. */
 static void pieces(int64_t total, int64_t at, bool staged) {
-    for (int r = 0; r < size_; r++) {
+    for (int r = 0; r < dist_self.size; r++) {
         DistPart p = dist_part(total, r);
         int64_t n = p.n - at < my.piece ? p.n - at : my.piece;
         my.count[r] = n > 0 ? (int)n : 0;
@@ -362,23 +336,23 @@ static void to_half(const float *x, int64_t total, int64_t at, int first, int la
  * place. */
 static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at, bool half) {
     MPI_Request q;
-    int *in = my.in, *place = my.in + size_;
+    int *in = my.in, *place = my.in + dist_self.size;
     MPI_Datatype type = half ? MPI_UINT16_T : MPI_FLOAT;
     pieces(total, at, half);
-    int64_t n = my.count[rank_];
-    for (int r = 0; r < size_; r++) in[r] = (int)n, place[r] = r * my.piece;
-    if (half) to_half(x, total, at, 0, size_ - 1);
-    received_ += (double)n * (size_ - 1) * (half ? 2 : 4);
+    int64_t n = my.count[dist_self.rank];
+    for (int r = 0; r < dist_self.size; r++) in[r] = (int)n, place[r] = r * my.piece;
+    if (half) to_half(x, total, at, 0, dist_self.size - 1);
+    received_ += (double)n * (dist_self.size - 1) * (half ? 2 : 4);
     Status st = wait_for(MPI_Ialltoallv(half ? (void *)my.half : x, my.count, my.displ, type, my.stage, in, place, type,
                                         MPI_COMM_WORLD, &q),
                          &q, what);
     if (st != OK || !n) return st;
-    float *own = x + dist_part(total, rank_).at + at;
+    float *own = x + dist_part(total, dist_self.rank).at + at;
     const float *f = my.stage;
     const uint16_t *h = my.stage;
     for (int64_t i = 0; i < n; i++) {
         float s = half ? bf16_to_f32(h[i]) : f[i];
-        for (int r = 1; r < size_; r++)
+        for (int r = 1; r < dist_self.size; r++)
             s += half ? bf16_to_f32(h[(int64_t)r * my.piece + i]) : f[(int64_t)r * my.piece + i];
         own[i] = s;
     }
@@ -388,16 +362,17 @@ static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at
 static Status gather_piece(const char *what, float *x, int64_t total, int64_t at, bool half) {
     MPI_Request q;
     pieces(total, at, half);
-    for (int r = 0; r < size_; r++) received_ += r == rank_ ? 0 : (double)my.count[r] * (half ? 2 : 4);
+    for (int r = 0; r < dist_self.size; r++)
+        if (r != dist_self.rank) received_ += (double)my.count[r] * (half ? 2 : 4);
     if (!half)
         return wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, x, my.count, my.displ, MPI_FLOAT, MPI_COMM_WORLD,
                                         &q),
                         &q, what);
-    to_half(x, total, at, rank_, rank_);
+    to_half(x, total, at, dist_self.rank, dist_self.rank);
     Status st = wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_UINT16_T, my.half, my.count, my.displ, MPI_UINT16_T,
                                          MPI_COMM_WORLD, &q),
                          &q, what);
-    for (int r = 0; st == OK && r < size_; r++)
+    for (int r = 0; st == OK && r < dist_self.size; r++)
         dtype_to_f32(x + dist_part(total, r).at + at, my.half + (size_t)r * (size_t)my.piece, DT_BF16,
                      (size_t)my.count[r]);
     return st;
@@ -405,36 +380,36 @@ static Status gather_piece(const char *what, float *x, int64_t total, int64_t at
 
 typedef Status PieceFn(const char *what, float *x, int64_t total, int64_t at, bool half);
 
-static Status by_pieces(PieceFn *piece, const char *plain, float *x, int64_t total, bool half) {
-    if (size_ == 1) return OK;
+static Status by_pieces(PieceFn *piece, const char *op, float *x, int64_t total, bool half) {
+    if (dist_self.size == 1) return OK;
     BUG_ON(total > INT_MAX, "dist: %lld elements at once", (long long)total);
-    const char *what;
-    Status st = begin(&what, plain);
+    Status st = begin();
     int64_t most = dist_part(total, 0).n;
-    for (int64_t at = 0; st == OK && at < most; at += my.piece) st = piece(what, x, total, at, half);
+    for (int64_t at = 0; st == OK && at < most; at += my.piece) st = piece(op, x, total, at, half);
     return st;
 }
 
-Status dist_reduce_parts(float *x, int64_t total, bool half) {
-    return by_pieces(reduce_piece, "a sum over ranks", x, total, half);
+Status dist_reduce_parts(float *x, int64_t total, bool half, const char *op) {
+    return by_pieces(reduce_piece, op, x, total, half);
 }
-Status dist_gather_parts(float *x, int64_t total, bool half) {
-    return by_pieces(gather_piece, "a gather of parts", x, total, half);
+Status dist_gather_parts(float *x, int64_t total, bool half, const char *op) {
+    return by_pieces(gather_piece, op, x, total, half);
 }
 
 /* ---- agreeing ---------------------------------------------------------------------------------------------------- */
 
-Status dist_agree(Status mine) {
-    if (size_ == 1 || (my.failed && mine != OK)) return mine;
+Status dist_agree(Status mine) { return dist_agree_at(mine, "the agreement on the state"); }
+
+Status dist_agree_at(Status mine, const char *op) {
+    if (dist_self.size == 1 || (dist_self.failed && mine != OK)) return mine;
     if (mine != OK) {
         char cause[CAUSE_SIZE], own[CAUSE_SIZE];
         snprintf(own, sizeof own, "%s", err_message());
-        snprintf(cause, sizeof cause, "rank %d failed%s: %.*s", rank_, dist_in_step(), CAUSE_SIZE - 64, own);
+        snprintf(cause, sizeof cause, "rank %d failed%s: %.*s", dist_self.rank, dist_in_step(), CAUSE_SIZE - 64, own);
         fail(cause);
         return mine;
     }
-    if (!op_) op_ = "the agreement on the state";
-    return dist_barrier();
+    return dist_barrier(op);
 }
 
 const char *dist_version(void) {

@@ -30,18 +30,16 @@ int dist_local_rank(void);                   /* rank among the processes of this
 bool dist_failed(void);                      /* some rank said that it cannot go on */
 
 void dist_set_timeout(double seconds);       /* of every operation from now on; 0: none. 600 at first */
-/* For sentences: the step from now on (-1: none), and what the next operation is called ("the sum of gradients"). op: a
- * string that lives on. */
-void dist_at(int64_t step, const char *op);
-void dist_name(const char *op);              /* the same, in the same step */
+void dist_step(int64_t step);                /* for sentences: the step from now on; -1: none */
 
-/* Host memory, all ranks call alike. all_gather: dst holds size() blocks of `bytes`, in rank order. Sums are taken in
+/* Host memory, all ranks call alike. op: what the operation is called in sentences ("the sum of gradients"), a string
+ * that lives on. all_gather: dst holds size() blocks of `bytes`, in rank order. Sums are taken in
  * rank order: the same bits on every rank and in every run. */
-Status dist_all_gather(void *dst, const void *src, size_t bytes);
-Status dist_all_reduce_f32(float *x, int64_t n);
-Status dist_all_reduce_f64(double *x, int64_t n);
-Status dist_broadcast(void *x, size_t bytes, int root);
-Status dist_barrier(void);
+Status dist_all_gather(void *dst, const void *src, size_t bytes, const char *op);
+Status dist_all_reduce_f32(float *x, int64_t n, const char *op);
+Status dist_all_reduce_f64(double *x, int64_t n, const char *op);
+Status dist_broadcast(void *x, size_t bytes, int root, const char *op);
+Status dist_barrier(const char *op);
 double dist_received(void);                  /* bytes that came from other ranks by the calls here, so far */
 
 /* A large array in parts: rank r has elements [at, at + n) of `total`; parts are multiples of 64 but for the last ones.
@@ -50,12 +48,13 @@ double dist_received(void);                  /* bytes that came from other ranks
  * as before. */
 typedef struct { int64_t at, n; } DistPart;
 DistPart dist_part(int64_t total, int rank);
-Status dist_reduce_parts(float *x, int64_t total, bool half);
-Status dist_gather_parts(float *x, int64_t total, bool half);
+Status dist_reduce_parts(float *x, int64_t total, bool half, const char *op);
+Status dist_gather_parts(float *x, int64_t total, bool half, const char *op);
 
 /* Ends alike on all ranks: OK when all came with OK. A rank that comes with an error tells the others (which get
  * ERR_DIST and its message, in this or whatever other operation they wait in) and returns its own. */
 Status dist_agree(Status mine);
+Status dist_agree_at(Status mine, const char *op);
 
 /* ERR_USAGE, with the first line that differs, on ranks whose text is not that of rank 0; the others learn of it. */
 Status dist_same(const char *what, const char *text);

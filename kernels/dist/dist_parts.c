@@ -1,5 +1,4 @@
-/* dist_parts: what dist.h offers on top of its operations: parts of an array, comparing ranks, the device's
- * collectives. */
+/* dist_parts: what dist.h offers on top of its operations: sums by parts, comparing ranks, the device's collectives. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,17 +7,11 @@
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
-DistPart dist_part(int64_t total, int rank) {
-    int64_t n = ((total + dist_size() - 1) / dist_size() + 63) / 64 * 64, at = n * rank;
-    if (at > total) at = total;
-    return (DistPart){at, total - at < n ? total - at : n};
-}
-
-Status dist_all_reduce_f32(float *x, int64_t n) {
+Status dist_all_reduce_f32(float *x, int64_t n, const char *op) {
     for (int64_t at = 0, m; at < n; at += m) {
         m = n - at < INT_MAX / 2 ? n - at : INT_MAX / 2;
-        Status st = dist_reduce_parts(x + at, m, false);
-        if (st == OK) st = dist_gather_parts(x + at, m, false);
+        Status st = dist_reduce_parts(x + at, m, false, op);
+        if (st == OK) st = dist_gather_parts(x + at, m, false, op);
         if (st != OK) return st;
     }
     return OK;
@@ -38,12 +31,13 @@ static const char *first_difference(const char *a, const char *b, int *na, const
 Status dist_same(const char *what, const char *text) {
     if (dist_size() == 1) return OK;
     uint64_t n = strlen(text);
-    dist_at(-1, "comparing what the ranks were started with");
-    Status st = dist_broadcast(&n, sizeof n, 0);
+    static const char op[] = "comparing what the ranks were started with";
+    dist_step(-1);
+    Status st = dist_broadcast(&n, sizeof n, 0, op);
     char *first = st == OK && n < INT_MAX ? mem_new(n + 1, 1) : NULL;
     if (st == OK && !first) st = ERR_MEMORY;
     if (st == OK && dist_rank() == 0) memcpy(first, text, n);
-    if (st == OK) st = dist_broadcast(first, n, 0);
+    if (st == OK) st = dist_broadcast(first, n, 0, op);
     int here_n, there_n;
     const char *there, *here = st == OK ? first_difference(text, first, &here_n, &there, &there_n) : NULL;
     if (here)
@@ -78,7 +72,7 @@ Status dist_open_device(const Backend *b) {
     if (dist_size() == 1 || !b->comm_open) return OK;
     if (dist_rank() == 0) st = b->comm_id(id, sizeof id);
     st = dist_agree(st);
-    if (st == OK) st = dist_broadcast(id, sizeof id, 0);
+    if (st == OK) st = dist_broadcast(id, sizeof id, 0, "the start of NCCL");
     if (st == OK) st = b->comm_open(id, dist_rank(), dist_size());
     return dist_agree(st);
 }
@@ -89,8 +83,7 @@ void dist_close_device(const Backend *b) {
 
 Status dist_arrived(const Backend *b, const char *op) {
     if (dist_size() == 1 || !b->comm_open) return OK;
-    dist_name(op);
-    Status st = dist_barrier();
+    Status st = dist_barrier(op);
     if (st == OK) dist_watch(op);
     return st;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "kernels/dist/dist.h"
+#include "kernels/dist/dist_self.h"
 
 static struct {
     pthread_t thread;
@@ -41,7 +42,7 @@ static bool name_absent(char *who, size_t size) {
     bool gone = false;
     snprintf(who, size, "a rank");
     for (int r = dist_size() - 1; r >= 0; r--) {
-        pid_t pid = dist_pid(r);
+        pid_t pid = dist_self.pid ? dist_self.pid[r] : 0;
         char state = process_state(pid);
         gone = gone || state == 'X';
         if (state == 'T' || state == 'X')
@@ -64,7 +65,7 @@ static void *watch(void *unused) {
         before = since;
         if (!since) continue;
         double waited = now() - 1e-3 * (double)since - asleep;
-        if (!name_absent(who, sizeof who) && (dist_timeout() <= 0 || waited < dist_timeout())) continue;
+        if (!name_absent(who, sizeof who) && (dist_self.timeout <= 0 || waited < dist_self.timeout)) continue;
         nap(MOMENT);
         if (my.since != since) continue;
         fprintf(stderr, "qformer: %s keeps %s%s from ending; rank %d waited %.1f s\n", who, my.op, dist_in_step(),

@@ -18,9 +18,4 @@ char process_state(pid_t pid);          /* R running, T stopped, X gone; '?' of 
 void watch_off(void);                   /* the host waits in dist again, or not at all */
 void watch_close(void);
 
-/* of dist.c */
-pid_t dist_pid(int rank);               /* of another rank, when its process can be seen from here; else 0 */
-double dist_timeout(void);
-const char *dist_in_step(void);         /* " in step 17", or nothing */
-
 #endif
