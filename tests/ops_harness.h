@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "kernels/backend.h"
+#include "kernels/base/hash.h"
 
 enum { GUARD = 256, MAX_BUFS = 48, GUARD_BYTE = 0xA5 };
 
@@ -61,9 +62,7 @@ static double uniform(double lo, double hi) {
     return lo + (hi - lo) * (double)(stream >> 11) * 0x1p-53;
 }
 
-static void draw_from(const char *test) {
-    for (stream = 1; *test; test++) stream = (stream ^ (unsigned char)*test) * 0x100000001b3u;
-}
+static void draw_from(const char *test) { stream = hash_bytes(1, test, strlen(test)); }
 
 static int64_t below(int64_t n) { return (int64_t)uniform(0.0, (double)n) % n; }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/format/mapfile.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
 /*   field   text       needed */
@@ -245,8 +246,7 @@ static Status add_line(Wordpiece *wp, const char *s, size_t n, const char *name)
     wp->start[++wp->size] = at + (uint32_t)n + 1;
     wp->slots[slot - wp->slots] = (Slot){(uint32_t)h, (uint32_t)wp->size};
     if (n > wp->longest) wp->longest = n;
-    for (size_t i = 0; i <= n; i++)   /* FNV-1a */
-        wp->hash = (wp->hash ^ (i < n ? (unsigned char)s[i] : '\n')) * 0x100000001B3u;
+    wp->hash = hash_word(hash_bytes(wp->hash, s, n), '\n');
     return OK;
 }
 
@@ -282,7 +282,7 @@ Status wp_open_lines(Wordpiece **out, const char *text, size_t n, const char *na
                        lines, VOCAB_BYTES, WP_MAX_VOCAB);
     Wordpiece *wp = mem_new(1, sizeof *wp);
     if (!wp) return ERR_MEMORY;
-    wp->hash = 0xCBF29CE484222325u;
+    wp->hash = HASH_START;
     for (wp->bits = 4; (size_t)1 << wp->bits < 2 * lines; wp->bits++) {}
     wp->bytes = mem_new(n + lines + specials[SPECIAL_dec].n, 1);
     wp->start = mem_new(lines + 1, sizeof *wp->start);

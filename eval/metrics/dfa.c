@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
 enum { SYMBOLS = 256, STATES_MAX = 4096, POOL_MAX = 1 << 20, DEPTH_MAX = 64 };
@@ -342,11 +343,11 @@ static void forget_states(Dfa *d) {
 /* The state of the set in d->list; the nodes come in an order that depends only on how it was reached, which may give
  * one set two states. That costs a little space and nothing else. */
 static uint32_t intern_state(Dfa *d) {
-    uint64_t h = 1469598103934665603u;
+    uint64_t h = HASH_START;
     uint32_t slot, at;
     State *s;
     if (!d->nlist) return DEAD;
-    for (uint32_t i = 0; i < d->nlist; i++) h = (h ^ (uint32_t)d->list[i]) * 1099511628211u;
+    for (uint32_t i = 0; i < d->nlist; i++) h = hash_word(h, (uint32_t)d->list[i]);
     slot = (uint32_t)(h >> 40) & (2 * STATES_MAX - 1);
     for (; (at = d->table[slot]) != 0; slot = (slot + 1) & (2 * STATES_MAX - 1)) {
         s = &d->states[at];

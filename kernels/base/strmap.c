@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
 static struct StrSlot *probe(const StrMap *m, const char *key) {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (const char *c = key; *c; c++) h = (h ^ (uint8_t)*c) * 0x100000001b3u;
+    uint64_t h = hash_bytes(HASH_START, key, strlen(key));
     h ^= h >> 32;
     for (size_t i = (size_t)h & (m->cap - 1);; i = (i + 1) & (m->cap - 1))
         if (!m->slot[i].key || !strcmp(m->slot[i].key, key)) return &m->slot[i];

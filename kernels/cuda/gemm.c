@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 #include "kernels/cuda/cuda.h"
 
@@ -127,9 +128,7 @@ static uint8_t alignment(const void *p) {
 }
 
 static Plan *slot(const Key *key) {
-    const unsigned char *byte = (const unsigned char *)key;
-    uint64_t h = 14695981039346656037u; /* FNV-1a */
-    for (size_t i = 0; i < sizeof *key; i++) h = (h ^ byte[i]) * 1099511628211u;
+    uint64_t h = hash_bytes(HASH_START, key, sizeof *key);
     for (uint64_t i = h >> 20;; i++) {
         Plan *p = &my.plan[i % SLOTS];
         if (!p->used || !memcmp(&p->key, key, sizeof *key)) return p;

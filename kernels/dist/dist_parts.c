@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
@@ -47,13 +48,12 @@ Status dist_same(const char *what, const char *text) {
     return dist_agree(st);
 }
 
-/* FNV-1a of the program's file. */
+/* Of the program's file. */
 static uint64_t program_hash(void) {
-    uint64_t h = 0xcbf29ce484222325u;
+    uint64_t h = HASH_START;
     static unsigned char buf[1 << 16];
     FILE *f = fopen("/proc/self/exe", "rb");
-    for (size_t n; f && (n = fread(buf, 1, sizeof buf, f)) > 0;)
-        for (size_t i = 0; i < n; i++) h = (h ^ buf[i]) * 0x100000001b3u;
+    for (size_t n; f && (n = fread(buf, 1, sizeof buf, f)) > 0;) h = hash_bytes(h, buf, n);
     if (f) fclose(f);
     return h;
 }
