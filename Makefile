@@ -205,9 +205,9 @@ demo:
 	@test -e $(RUN)/scenes.h5 || $(BIN) synth configs/demo.yaml out=$(RUN)/scenes.h5
 	@test -e $(RUN)/vocab.txt || $(BIN) vocab configs/demo.yaml in=$(RUN)/scenes.h5 out=$(RUN)/vocab.txt
 	@$(BIN) pretrain configs/demo.yaml
-	@$(BIN) retrieval configs/demo.yaml in=$(RUN) out=$(RUN)
-	@$(BIN) caption configs/demo.yaml in=$(RUN) out=$(RUN)/captions.json
-	@$(BIN) report configs/demo.yaml in=$(RUN) out=$(RUN)/report.html
+	@$(BIN) retrieval configs/demo.yaml in=$(RUN) out=$(RUN) overwrite=true
+	@$(BIN) caption configs/demo.yaml in=$(RUN) out=$(RUN)/captions.json overwrite=true
+	@$(BIN) report configs/demo.yaml in=$(RUN) out=$(RUN)/report.html overwrite=true
 
 test:
 	@tests/packages.sh test

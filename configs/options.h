@@ -64,8 +64,8 @@ Status options_require(const Options *o, const char *key);
 /* Sets one value from text, with all checks. `place` names the source in messages, NULL: the command. */
 Status options_set(Options *o, const char *key, const char *value, const char *place);
 
-/* The resolved configuration as YAML: every option the command uses, and whatever else was set. `dry_run` and
- * `verbose`, which say how to run and not what, are left out. It parses back to the same values. */
+/* The resolved configuration as YAML: every option the command uses, and whatever else was set. `dry_run`,
+ * `verbose` and `overwrite`, which say how to run and not what, are left out. It parses back to the same values. */
 Status options_print(const Options *o, FILE *f);
 Status options_text(const Options *o, char **text);        /* the same, in memory; the caller frees */
 

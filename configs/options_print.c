@@ -19,7 +19,9 @@ static bool same_group(const char *a, const char *b) {
     return group_length(a) == group_length(b) && memcmp(a, b, group_length(a)) == 0;
 }
 
-static bool how_not_what(const char *key) { return !strcmp(key, "dry_run") || !strcmp(key, "verbose"); }
+static bool how_not_what(const char *key) {
+    return !strcmp(key, "dry_run") || !strcmp(key, "verbose") || !strcmp(key, "overwrite");
+}
 
 static void print_bounds(const Row *row, FILE *f) {
     if (row->kind == KIND_INT || row->kind == KIND_REAL) fprintf(f, " [%g to %g]", row->lo, row->hi);

@@ -69,6 +69,10 @@ static Status parse_shard(ManifestShard *s, const Json *v, const char *name, siz
     s->content = -1;
     if (json_get(v, "content") && (!count_of(v, "content", &s->content) || s->content > UINT32_MAX))
         return err_set(ERR_FORMAT, "%s: shards[%zu]: \"content\" must be a number of 32 bits", name, i);
+    const char *from = json_str(json_get(v, "made_from"), &n);
+    if (json_get(v, "made_from") && (!from || n != 16 || strspn(from, "0123456789abcdef") != 16))
+        return err_set(ERR_FORMAT, "%s: shards[%zu]: \"made_from\" must be 16 hexadecimal digits", name, i);
+    s->made_from = from ? strtoull(from, NULL, 16) : 0;
     return parse_splits(s, json_get(v, "splits"), name, i);
 }
 
@@ -194,6 +198,11 @@ static Status write_shard(JsonWriter *w, const char *file, const Shard *s) {
     jw_int(w, "images", s->images);
     jw_int(w, "bytes", (int64_t)sb.st_size);
     jw_int(w, "content", shard_content(s));
+    if (s->made_from) {
+        char from[17];
+        snprintf(from, sizeof from, "%016" PRIx64, s->made_from);
+        jw_str(w, "made_from", from);
+    }
     Status st = write_splits(w, s);
     jw_end(w);
     return st;
@@ -217,34 +226,40 @@ static Status write_shards(JsonWriter *w, const char *dir, char *const *names, i
     return st;
 }
 
-Status manifest_write(const char *dir) {
-    char **names = NULL, *text = NULL, *path = NULL;
+static Status write_list(const char *dir, char *const *names, int64_t n) {
+    char *text = NULL, *path = mem_format("%s/manifest.json", dir);
     size_t bytes = 0;
-    int64_t n = 0;
-    Status st = manifest_scan(dir, &names, &n);
-    if (st != OK) return st;
-    FILE *f = NULL;
-    if (n == 0) { st = err_set(ERR_USAGE, "%s: has no shard (*.h5) to list", dir); goto done; }
-    if (!(f = open_memstream(&text, &bytes))) { st = err_set(ERR_MEMORY, "out of memory for a manifest"); goto done; }
+    if (!path) return ERR_MEMORY;
+    FILE *f = open_memstream(&text, &bytes);
+    Status st = f ? OK : err_set(ERR_MEMORY, "out of memory for a manifest");
+    if (st != OK) goto done;
     JsonWriter w;
     jw_begin(&w, f, 1);
     jw_object(&w, NULL);
     jw_str(&w, "format", "qformer-set");
     jw_int(&w, "version", 1);
     jw_array(&w, "shards");
-    if ((st = write_shards(&w, dir, names, n)) != OK) goto done;
-    jw_end(&w);
-    jw_end(&w);
-    st = jw_done(&w);
+    st = write_shards(&w, dir, names, n);
+    if (st == OK) {
+        jw_end(&w);
+        jw_end(&w);
+        st = jw_done(&w);
+    }
     fclose(f);
-    f = NULL;
-    if (st == OK && !(path = mem_format("%s/manifest.json", dir))) st = ERR_MEMORY;
     if (st == OK) st = outfile_put(path, text, bytes);
 done:
-    if (f) fclose(f);
-    for (int64_t i = 0; i < n; i++) free(names[i]);
-    free(names);
     free(text);
     free(path);
+    return st;
+}
+
+Status manifest_write(const char *dir, char *const *names, int64_t n) {
+    char **all = NULL;
+    int64_t found = 0;
+    Status st = names ? OK : manifest_scan(dir, &all, &found);
+    if (st == OK && !names && found == 0) st = err_set(ERR_USAGE, "%s: has no shard (*.h5) to list", dir);
+    if (st == OK) st = names ? write_list(dir, names, n) : write_list(dir, all, found);
+    for (int64_t i = 0; i < found; i++) free(all[i]);
+    free(all);
     return st;
 }

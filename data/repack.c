@@ -5,13 +5,13 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "data/features.h"
-#include "data/format/outfile.h"
-#include "data/manifest.h"
+#include "data/fingerprint.h"
 #include "data/set.h"
+#include "data/setout.h"
 #include "data/text/caption.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
 /* ---- element types ---- */
@@ -66,6 +66,7 @@ typedef struct {
     uint64_t *offset;              /* (captions + 1) token cache */
     uint16_t *ids;
     TokenCache tokens;
+    uint64_t made_from;
 } Piece;
 
 static Status list_items(Piece *p) {
@@ -147,34 +148,29 @@ static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t 
     return st;
 }
 
-/* A shard that has its name already must be the one we would write: features are not compared, everything else is. */
-static Status same(const Piece *p, const char *path) {
-    Shard *s;
-    Status st = shard_open(&s, path, false);
-    if (st != OK) return st;
-    bool eq = s->dtype == p->dtype && s->images == p->n && !s->scale == !p->scale && s->captions == p->captions &&
-              !s->tokens == !p->spec->wp && !encoder_difference(&s->encoder, set_encoder(p->set));
-    for (int64_t i = 0; eq && i < p->n; i++)
-        eq = strcmp(column_text(&s->image_id, i), p->items[i].image_id) == 0 &&
-             strcmp(column_text(&s->split, i), p->items[i].split) == 0;
-    shard_close(s);
-    return eq ? OK : err_set(ERR_USAGE, "%s: exists and holds something else; give another 'out', or delete it", path);
+/* All that the input says of itself, the checksums of its rows among it; where it has none, the files' size and time. */
+static Status fingerprint_input(const Set *set, uint64_t *made_from) {
+    uint64_t h = hash_text(HASH_START, "repack");
+    Status st = OK;
+    for (int64_t k = 0; st == OK && k < set_shards(set); k++) {
+        const Shard *s = set_shard(set, k, NULL);
+        h = hash_int(h, shard_content(s));
+        if (!s->crc) st = fingerprint_stat(&h, s->path);
+    }
+    *made_from = fingerprint_end(h);
+    return st;
 }
 
-static Status write_piece(Piece *p, const char *path, int64_t before, int64_t total) {
-    struct stat sb;
+static Status write_piece(Piece *p, SetOut *out, int64_t k, int64_t before, int64_t total) {
     ShardWriter *w = NULL;
     Status st = list_items(p);
-    if (st == OK && stat(path, &sb) == 0) {
-        st = same(p, path);
-        return st == OK ? listener_tell(&p->spec->listener, before + p->n, total) : st;
-    }
     if (st == OK && p->spec->wp) st = make_tokens(p);
     if (st != OK) return st;
     ShardSpec spec = {.encoder = *set_encoder(p->set), .dtype = p->dtype, .images = p->n, .views = set_views(p->set),
                       .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .items = p->items,
-                      .tokens = p->spec->wp ? &p->tokens : NULL};
-    if ((st = shard_create(&w, path, &spec)) != OK) return st;
+                      .tokens = p->spec->wp ? &p->tokens : NULL, .made_from = p->made_from};
+    if ((st = setout_shard(out, k, &spec, &w)) != OK) return st;
+    if (!w) return listener_tell(&p->spec->listener, before + p->n, total);
     if ((st = copy_rows(p, w, before, total)) == OK) return shard_finish(w);
     shard_abandon(w);
     return st;
@@ -195,37 +191,45 @@ static void free_piece(Piece *p) {
 
 /* ---- all of them ---- */
 
-static Status write_pieces(Piece *p, const int64_t *images, int64_t n, bool one_file, RepackReport *r) {
+static Status write_pieces(Piece *p, const int64_t *images, int64_t n, RepackReport *r) {
     const RepackSpec *s = p->spec;
-    int64_t size = s->shard_images > 0 && !one_file ? s->shard_images : n;
-    Status st = one_file ? OK : outfile_mkdir(s->out);
+    int64_t size = s->shard_images > 0 && !setout_is_file(s->out) ? s->shard_images : n;
+    SetOut out = {0};
+    Status st = setout_open(&out, s->out, (n + size - 1) / size, s->overwrite);
     for (int64_t k = 0; st == OK && k * size < n; k++) {
-        char *path = one_file ? mem_strdup(s->out) : mem_format("%s/set-%05" PRId64 ".h5", s->out, k);
         p->images = images + k * size;
         p->n = n - k * size < size ? n - k * size : size;
-        st = path ? write_piece(p, path, k * size, n) : ERR_MEMORY;
+        st = write_piece(p, &out, k, k * size, n);
         r->images += p->n;
         r->captions += p->captions;
         r->shards++;
         free_piece(p);
-        free(path);
     }
-    return st == OK && !one_file ? manifest_write(s->out) : st;
+    return setout_close(&out, st);
+}
+
+/* A killed run would leave half of the one and half of the other. */
+static Status not_onto_itself(const RepackSpec *s) {
+    char *in = realpath(s->in, NULL), *out = realpath(s->out, NULL);
+    bool same = in && out && strcmp(in, out) == 0;
+    free(in);
+    free(out);
+    return same ? err_set(ERR_USAGE, "%s: a set cannot be rewritten onto itself; name another out", s->out) : OK;
 }
 
 Status repack(const RepackSpec *spec, RepackReport *r) {
     *r = (RepackReport){0};
     Set *set;
     int64_t *images = NULL, n;
-    size_t len = strlen(spec->out);
-    bool one_file = len > 3 && strcmp(spec->out + len - 3, ".h5") == 0;
     BUG_ON(spec->wp && spec->max_tokens < 2, "repack: max_tokens %d", spec->max_tokens);
-    Status st = set_open(&set, spec->in);
+    Status st = not_onto_itself(spec);
+    if (st == OK) st = set_open(&set, spec->in);
     if (st != OK) return st;
     Piece p = {.spec = spec, .set = set, .dtype = spec->dtype < 0 ? set_dtype(set) : (DType)spec->dtype};
     p.scale = p.dtype == set_dtype(set) ? set_scaled(set) : p.dtype == DT_I8 || p.dtype == DT_E4M3;
     st = set_select(set, spec->split ? spec->split : "", &images, &n);
-    if (st == OK) st = write_pieces(&p, images, n, one_file, r);
+    if (st == OK) st = fingerprint_input(set, &p.made_from);
+    if (st == OK) st = write_pieces(&p, images, n, r);
     free(images);
     set_close(set);
     return st;

@@ -2,13 +2,13 @@
  * checksums.
  *
  * Called by the command repack. Reads anything that set_open reads (also compressed or foreign files) and writes
- * shards as data/FORMAT.md has them, then their manifest. Started again after it was killed, it goes on where it
- * stopped.
+ * shards as data/FORMAT.md has them, then their manifest (setout.h says what becomes of what is there already).
  *
  * e4m3 and i8 get a scale a row, so that its largest number is the largest there is (448, 127). Does not change
  * images or captions, and does not compute features. */
 #ifndef QF_REPACK_H
 #define QF_REPACK_H
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "data/listener.h"
@@ -24,12 +24,13 @@ typedef struct {
     const Wordpiece *wp;           /* NULL: no token cache */
     int max_tokens, max_words;     /* of the cache; max_words 0: 50 */
     const char *prompt;
+    bool overwrite;                /* shards there that were made of something else are replaced (setout.h) */
     Listener listener;             /* told images */
 } RepackSpec;
 
 typedef struct { int64_t images, captions, shards; } RepackReport;
 
-/* ERR_USAGE: nothing to write, or what stands in `out` is something else; ERR_FORMAT: a row is damaged (verify finds
+/* ERR_USAGE: nothing to write, or what stands in `out` is something else or the set itself; ERR_FORMAT: a row is damaged (verify finds
  * all), or holds a number that the new type cannot. */
 Status repack(const RepackSpec *spec, RepackReport *r);
 

@@ -84,6 +84,18 @@ static Status check_pointers(const char *file, const char *path, const uint64_t 
 
 /* ---- opening, part by part ---- */
 
+static Status read_fingerprint(Shard *s, H5File *f) {
+    char *text, *end;
+    if (!h5_has_attr(f, "/", "made_from")) return OK;
+    Status st = h5_get_text(f, "/", "made_from", &text);
+    if (st != OK) return st;
+    s->made_from = strtoull(text, &end, 16);
+    if (*end || end != text + 16)
+        st = err_set(ERR_FORMAT, "%s: attribute \"made_from\" of / must be a hexadecimal number of 16 digits", s->path);
+    free(text);
+    return st;
+}
+
 static Status read_header(Shard *s, H5File *f) {
     char *format = NULL;
     int64_t version = 0, ln = 0;
@@ -110,6 +122,7 @@ static Status read_header(Shard *s, H5File *f) {
     }
     if ((st = h5_get_int(f, "/encoder", "ln_applied", &ln)) != OK) goto done;
     s->encoder.ln_applied = ln != 0;
+    if ((st = read_fingerprint(s, f)) != OK) goto done;
     if ((st = h5_get_int(f, "/images", "views", &s->views)) != OK) goto done;
     if (s->views < 1 || s->views > 1 << 20)
         st = err_set(ERR_FORMAT, "%s: %" PRId64 " views of an image are impossible", s->path, s->views);

@@ -21,7 +21,7 @@ typedef struct {
     size_t stride;
 } TextColumn;
 
-typedef struct {
+typedef struct Shard {
     char *path;
     int fd;
     H5File *h5;                    /* kept open only when rows must be read through HDF5 */
@@ -31,6 +31,7 @@ typedef struct {
     DType dtype;
     int64_t images, views, rows, P, E;
     size_t row_bytes;
+    uint64_t made_from;            /* as in ShardSpec; 0: not recorded */
     int64_t features_at, *row_at;  /* row i is at row_at[i], or at features_at + i * row_bytes; -1: through HDF5 */
 
     float *scale;                  /* (rows) or NULL */

@@ -23,6 +23,8 @@ struct ShardWriter {
     int fd;                        /* of PATH.part, locked */
     Shard *s;                      /* what stands in it; written, crc and scale follow what we write */
     int64_t missing;
+    char *found;                   /* shard_found */
+    bool goes_on;
 };
 
 /* ---- the spec ---- */
@@ -155,6 +157,9 @@ static Status lay_out(const char *path, const ShardSpec *spec) {
     const EncoderInfo *e = &spec->encoder;
     st = h5_put_text(f, "/", "format", "qformer-shard");
     if (st == OK) st = h5_put_int(f, "/", "version", 1);
+    char from[17];
+    snprintf(from, sizeof from, "%016" PRIx64, spec->made_from);
+    if (st == OK && spec->made_from) st = h5_put_text(f, "/", "made_from", from);
     if (st == OK) st = h5_group(f, "/encoder");
     if (st == OK) st = h5_put_text(f, "/encoder", "name", or_empty(e->name));
     if (st == OK) st = h5_put_text(f, "/encoder", "weights_sha256", or_empty(e->weights_sha256));
@@ -169,48 +174,48 @@ static Status lay_out(const char *path, const ShardSpec *spec) {
 
 /* ---- a file that is there already ---- */
 
-static Status differs(const char *part, const char *what) {
-    return err_set(ERR_USAGE, "%s: belongs to an interrupted run that was to write something else (%s); delete it, or "
-                   "give the same options again", part, what);
-}
-
-static Status compare_captions(const char *part, const Shard *s, const ShardSpec *spec) {
+static bool same_captions(const Shard *s, const ShardSpec *spec) {
     for (int64_t i = 0; i < spec->images; i++) {
         const ShardItem *it = &spec->items[i];
-        if (shard_captions_of(s, i) != it->ncaptions) return differs(part, "other captions");
+        if (shard_captions_of(s, i) != it->ncaptions) return false;
         for (int64_t k = 0; k < it->ncaptions; k++) {
             size_t n;
             const char *c = shard_caption(s, i, k, &n);
-            if (n != strlen(it->captions[k]) || memcmp(c, it->captions[k], n) != 0)
-                return differs(part, "other captions");
+            if (n != strlen(it->captions[k]) || memcmp(c, it->captions[k], n) != 0) return false;
         }
     }
-    const TokenCache *t = spec->tokens;
-    if (!t != !s->tokens) return differs(part, "token cache");
-    if (t && (t->key.vocab != s->key.vocab || t->key.max_tokens != s->key.max_tokens ||
-              t->key.max_words != s->key.max_words ||
-              strcmp(or_empty(t->key.prompt), s->key.prompt) != 0 ||
-              t->offset[s->captions] != s->token_offset[s->captions] ||
-              memcmp(t->ids, s->tokens, t->offset[s->captions] * 2) != 0))
-        return differs(part, "token cache");
-    return OK;
+    return true;
 }
 
-static Status compare(const char *part, const Shard *s, const ShardSpec *spec) {
-    const EncoderInfo *e = &spec->encoder;
-    const EncoderInfo wanted = {or_empty(e->name), or_empty(e->weights_sha256), or_empty(e->tap),
-                                or_empty(e->preprocessing), e->ln_applied};
-    const char *field = encoder_difference(&wanted, &s->encoder);
-    if (field) return differs(part, field);
-    if (s->dtype != spec->dtype || !s->scale != !spec->scale) return differs(part, "element type");
-    if (s->images != spec->images || s->views != spec->views) return differs(part, "number of images or views");
-    if (s->P != spec->P || s->E != spec->E) return differs(part, "size of features");
+static bool same_tokens(const Shard *s, const TokenCache *t) {
+    if (!t || !s->tokens) return !t == !s->tokens;
+    return t->key.vocab == s->key.vocab && t->key.max_tokens == s->key.max_tokens &&
+           t->key.max_words == s->key.max_words && strcmp(or_empty(t->key.prompt), s->key.prompt) == 0 &&
+           t->offset[s->captions] == s->token_offset[s->captions] &&
+           memcmp(t->ids, s->tokens, t->offset[s->captions] * 2) == 0;
+}
+
+static bool same_images(const Shard *s, const ShardSpec *spec) {
     for (int64_t i = 0; i < spec->images; i++)
         if (strcmp(item_text(&spec->items[i], 0), column_text(&s->image_id, i)) != 0 ||
             strcmp(item_text(&spec->items[i], 1), column_text(&s->split, i)) != 0 ||
-            strcmp(item_text(&spec->items[i], 2), column_text(&s->source, i)) != 0)
-            return differs(part, "other images");
-    return compare_captions(part, s, spec);
+            strcmp(item_text(&spec->items[i], 2), s->source.text ? column_text(&s->source, i) : "") != 0)
+            return false;
+    return true;
+}
+
+const char *shard_difference(const Shard *s, const ShardSpec *spec) {
+    const EncoderInfo *e = &spec->encoder;
+    const EncoderInfo wanted = {or_empty(e->name), or_empty(e->weights_sha256), or_empty(e->tap),
+                                or_empty(e->preprocessing), e->ln_applied};
+    if (encoder_difference(&wanted, &s->encoder)) return "another encoder";
+    if (s->dtype != spec->dtype || !s->scale != !spec->scale) return "another element type";
+    if (s->images != spec->images || s->views != spec->views) return "another number of images or views";
+    if (s->P != spec->P || s->E != spec->E) return "another size of features";
+    if (!same_images(s, spec)) return "other images or splits";
+    if (!same_captions(s, spec)) return "other captions";
+    if (!same_tokens(s, spec->tokens)) return "another token cache";
+    return s->made_from == spec->made_from ? NULL : "the files that the features come from, or their order, are others";
 }
 
 /* ---- taking possession ---- */
@@ -290,14 +295,44 @@ static Status recheck(ShardWriter *w) {
     return st;
 }
 
-static Status go_on(ShardWriter *w, const ShardSpec *spec) {
-    Status st = shard_open(&w->s, w->part, true);
-    if (st != OK) return st;
+static int64_t rows_written(const Shard *s) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < s->rows; i++) n += s->written[i] != 0;
+    return n;
+}
+
+/* NULL: what lies in PATH.part can be gone on with. */
+static const char *part_difference(ShardWriter *w, const ShardSpec *spec) {
+    if (shard_open(&w->s, w->part, true) != OK) {
+        err_clear();
+        return "it cannot be read";
+    }
     const Shard *s = w->s;
-    if (s->features_at < 0 || s->written_at < 0 || s->crc_at < 0 || (s->scale && s->scale_at < 0))
-        if (s->rows > 0) return differs(w->part, "layout");
-    if ((st = compare(w->part, s, spec)) != OK) return st;
-    return recheck(w);
+    if (s->rows > 0 && (s->features_at < 0 || s->written_at < 0 || s->crc_at < 0 || (s->scale && s->scale_at < 0)))
+        return "another layout";
+    return shard_difference(s, spec);
+}
+
+/* Its room is needed before the new one takes its own. */
+static Status begin_anew(ShardWriter *w, const ShardSpec *spec, const char *why) {
+    w->found = mem_format("%s was begun for something else (%s): its %" PRId64 " rows are given up, it begins anew",
+                          w->part, why, w->s && w->s->written ? rows_written(w->s) : 0);
+    shard_close(w->s);
+    w->s = NULL;
+    if (!w->found) return ERR_MEMORY;
+    if (ftruncate(w->fd, 0) != 0) return err_set(ERR_IO, "%s: cannot be emptied: %s", w->part, strerror(errno));
+    return start(w, spec);
+}
+
+static Status go_on(ShardWriter *w, const ShardSpec *spec) {
+    const char *why = part_difference(w, spec);
+    if (why) return begin_anew(w, spec, why);
+    Status st = recheck(w);
+    w->goes_on = true;
+    if (st == OK && w->s->rows)
+        w->found = mem_format("%s: goes on, %" PRId64 " of %" PRId64 " rows are there", w->part, rows_written(w->s),
+                              w->s->rows);
+    return st;
 }
 
 Status shard_create(ShardWriter **out, const char *path, const ShardSpec *spec) {
@@ -307,7 +342,7 @@ Status shard_create(ShardWriter **out, const char *path, const ShardSpec *spec) 
     ShardWriter *w = NULL;
     Status st = check_spec(path, spec);
     if (st != OK) return st;
-    if (stat(path, &sb) == 0) return err_set(ERR_USAGE, "%s: exists already", path);
+    if (!spec->replace && stat(path, &sb) == 0) return err_set(ERR_USAGE, "%s: exists already", path);
     if (!(w = mem_new(1, sizeof *w))) return ERR_MEMORY;
     w->fd = -1;
     w->path = mem_strdup(path);
@@ -315,14 +350,17 @@ Status shard_create(ShardWriter **out, const char *path, const ShardSpec *spec) 
     if (!w->path || !w->part) st = ERR_MEMORY;
     if (st == OK) st = lock_part(w, &bytes);
     if (st == OK) st = bytes == 0 ? start(w, spec) : go_on(w, spec);
-    for (int64_t i = 0; st == OK && i < w->s->rows; i++) w->missing += !w->s->written[i];
     if (st == OK) {
+        w->missing = w->s->rows - rows_written(w->s);
         *out = w;
         return OK;
     }
     shard_abandon(w);
     return st;
 }
+
+const char *shard_found(const ShardWriter *w) { return w->found; }
+bool shard_goes_on(const ShardWriter *w) { return w->goes_on; }
 
 /* ---- rows ---- */
 
@@ -385,11 +423,17 @@ Status shard_finish(ShardWriter *w) {
     return st;
 }
 
+void shard_drop(ShardWriter *w) {
+    unlink(w->part);
+    shard_abandon(w);
+}
+
 void shard_abandon(ShardWriter *w) {
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
     shard_close(w->s);
     free(w->path);
     free(w->part);
+    free(w->found);
     free(w);
 }

@@ -54,15 +54,22 @@ typedef struct {
     bool scale;                                    /* a f32 a row: value = element * scale. I8 needs it */
     const ShardItem *items;                        /* (images) */
     const TokenCache *tokens;                      /* NULL: none */
+    uint64_t made_from;                            /* fingerprint of the files and options that the rows follow from and
+                                                      that stand nowhere above; 0: not recorded */
+    bool replace;                                  /* PATH may exist: it stays until the new one is complete */
 } ShardSpec;
 
 typedef struct ShardWriter ShardWriter;
 
-/* Creates PATH.part, or continues the one that a killed writer of the same spec left. ERR_USAGE: the spec is
- * impossible, or PATH.part holds another one, or another process is writing it; ERR_IO: the file cannot be made (a
- * full disk is noticed here, since all room is allocated first; nothing is left behind then); PATH existing already
- * is ERR_USAGE. */
+/* Creates PATH.part, or continues the one that a killed writer of the same spec left; one of another spec is given up
+ * and begun anew. ERR_USAGE: the spec is impossible, or another process is writing PATH.part, or PATH exists already
+ * (unless spec->replace); ERR_IO: the file cannot be made (a full disk is noticed here, since all room is allocated
+ * first; nothing is left behind then). */
 Status shard_create(ShardWriter **w, const char *path, const ShardSpec *spec);
+
+/* What was found at PATH.part, as a sentence for the user: rows that are kept, or given up and why. NULL: nothing. */
+const char *shard_found(const ShardWriter *w);
+bool shard_goes_on(const ShardWriter *w);                             /* PATH.part was there, and is kept */
 
 bool shard_has(const ShardWriter *w, int64_t row);                    /* already written, by this run or one before */
 int64_t shard_missing(const ShardWriter *w);                          /* rows still to write */
@@ -74,5 +81,11 @@ Status shard_write(ShardWriter *w, int64_t row, const void *data, float scale);
  * when it fails; PATH.part then stays. */
 Status shard_finish(ShardWriter *w);
 void shard_abandon(ShardWriter *w);                                   /* closes, keeps PATH.part; accepts NULL */
+void shard_drop(ShardWriter *w);                                      /* closes, and removes PATH.part */
+
+
+struct Shard;
+/* NULL when a shard (its rows aside) is what the spec would make; else what differs, as a short word or two. */
+const char *shard_difference(const struct Shard *s, const ShardSpec *spec);
 
 #endif

@@ -106,7 +106,7 @@ Status source_check(const SourceFile *f, const Shard *shard) {
     if (shard->images != m->images)
         return err_set(ERR_FORMAT, "%s: has %" PRId64 " images, %s says %" PRId64, f->path, shard->images, f->manifest,
                        m->images);
-    if (m->content >= 0 && m->content != shard_content(shard))
+    if ((m->content >= 0 && m->content != shard_content(shard)) || (m->made_from && m->made_from != shard->made_from))
         return err_set(ERR_FORMAT, "%s: is another version than the one %s lists; write the manifest again if this one "
                        "is right", f->path, f->manifest);
     return OK;

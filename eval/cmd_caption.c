@@ -31,7 +31,9 @@ typedef struct {
 static Status open_work(Work *w, const Options *o) {
     *w = (Work){.o = o, .speaks = dist_rank() == 0};
     signals_ask();
-    Status st = use_open(&w->use, o, USE_DATA);
+    Status st = w->speaks ? results_claim(o, "captions.json", "scores.json") : OK;
+    if (st == OK && w->speaks && *o->caption.references) st = outfile_claim(o->caption.references, o->run.overwrite);
+    if (st == OK) st = use_open(&w->use, o, USE_DATA);
     if (st != OK) return st;
     const Use *u = &w->use;
     w->batch = o->use.batch ? (int)o->use.batch : u->b->unified ? 32 : 128;

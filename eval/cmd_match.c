@@ -119,7 +119,8 @@ Status cmd_match(const Options *o) {
     Match m = {0};
     char *path = NULL;
     const char *pairs = o->match.pairs;
-    Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.data = USE_DATA, .split = !*pairs, .one_process = true});
+    Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.data = USE_DATA, .split = !*pairs, .one_process = true,
+                                                          .result = "match.jsonl"});
     if (st != OK) return st;
     if (*pairs && (st = read_pairs(&m, pairs))) goto done;
     if (!m.e.set.NT) {

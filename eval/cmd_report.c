@@ -9,17 +9,6 @@
 #include "eval/report/report.h"
 #include "kernels/base/mem.h"
 
-/* out=FILE.html, out=FOLDER, or the run's own folder. */
-static Status page_path(const Report *r, char **page, char **json) {
-    *json = NULL;
-    Status st = result_path(r->o, "report.html", page);
-    if (st == OK && !*page && !(*page = mem_format("%s/report.html", r->run))) st = ERR_MEMORY;
-    if (st != OK) return st;
-    const char *slash = strrchr(*page, '/');
-    *json = mem_format("%.*sreport.json", slash ? (int)(slash - *page) + 1 : 0, *page);
-    return *json ? OK : ERR_MEMORY;
-}
-
 static Status write_page(Report *r, const char *path) {
     char *text = NULL;
     size_t n = 0;
@@ -144,21 +133,17 @@ static void say(const Report *r) {
 
 Status cmd_report(const Options *o) {
     Report r;
-    char *page = NULL, *json = NULL;
     Status st = report_open(&r, o);
     status_end();
-    if (st == OK) st = page_path(&r, &page, &json);
     if (st == OK && o->run.dry_run) {
         options_print(o, stdout);
-        status_say("the page would be %s", page);
+        status_say("the page would be %s", r.page);
     } else if (st == OK) {
         report_judge(&r);
         say(&r);
-        st = write_json(&r, json);
-        if (st == OK) st = write_page(&r, page);
+        st = write_json(&r, r.json);
+        if (st == OK) st = write_page(&r, r.page);
     }
-    free(page);
-    free(json);
     report_close(&r);
     return st;
 }

@@ -21,7 +21,9 @@ static Status score_captions(const Options *o) {
                         .spice_jar = given(o->score.spice_jar)};
     Scores s;
     char *path = NULL;
-    Status st = score_files(o->run.gt, res, &how, &s);
+    Status st = results_claim(o, "scores.json", NULL);
+    if (st == OK && o->run.dry_run) return options_print(o, stdout);
+    if (st == OK) st = score_files(o->run.gt, res, &how, &s);
     if (st != OK) return st;
     score_print(&s, stdout);
     st = result_path(o, "scores.json", &path);
@@ -126,7 +128,9 @@ static Status write_recall(const Options *o, const Matrix *m, const Retrieval *r
 static Status score_matrix(const Options *o, const char *path) {
     NpyFile *f = NULL;
     Retrieval r = {0};
-    Status st = open_matrix(path, &f);
+    Status st = results_claim(o, "recall.json", NULL);
+    if (st == OK && o->run.dry_run) return options_print(o, stdout);
+    if (st == OK) st = open_matrix(path, &f);
     if (st != OK) return st;
     Matrix m = {path, npy_array(f)->shape[0], npy_array(f)->shape[1]};
     npy_close(f);

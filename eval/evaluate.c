@@ -29,7 +29,8 @@ Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *sp
     if (spec->one_process && dist_size() > 1)
         return err_set(ERR_USAGE, "%s runs in one process, not in %d", o->command, dist_size());
     signals_ask();
-    Status st = use_open(&e->use, o, spec->data);
+    Status st = e->speaks ? results_claim(o, spec->result, spec->beside) : OK;
+    if (st == OK) st = use_open(&e->use, o, spec->data);
     if (st == OK) {
         const Use *u = &e->use;
         limit_texts(&e->use, spec->tokens);
@@ -120,21 +121,31 @@ static bool ends_like(const char *path, const char *name) {
     return m && n > m && strcmp(path + n - m, end) == 0;
 }
 
-Status result_path(const Options *o, const char *name, char **path) {
+static char *path_of(const Options *o, const char *name) {
     const char *out = o->run.out;
+    return ends_like(out, name) ? mem_strdup(out) : mem_format("%s/%s", out, name);
+}
+
+Status results_claim(const Options *o, const char *name, const char *beside) {
+    if (!*o->run.out || !name) return OK;
+    bool lines = beside && strcmp(beside, "l") == 0, folder = !ends_like(o->run.out, name);
+    char *path = path_of(o, name), *second = NULL;
+    Status st = path ? outfile_claim(path, o->run.overwrite) : ERR_MEMORY;
+    if (st == OK && beside && (lines || folder) &&
+        !(second = lines ? mem_format("%sl", path) : mem_format("%s/%s", o->run.out, beside)))
+        st = ERR_MEMORY;
+    if (st == OK && second) st = outfile_claim(second, o->run.overwrite);
+    free(path);
+    free(second);
+    return st;
+}
+
+Status result_path(const Options *o, const char *name, char **path) {
     *path = NULL;
-    if (!*out) return OK;
-    *path = ends_like(out, name) ? mem_strdup(out) : mem_format("%s/%s", out, name);
+    if (!*o->run.out) return OK;
+    *path = path_of(o, name);
     if (!*path) return ERR_MEMORY;
-    char *parent = mem_strdup(*path);
-    Status st = parent ? OK : ERR_MEMORY;
-    for (char *c = parent; st == OK && c && *c; c++) {         /* every folder on the way */
-        if (*c != '/' || c == parent) continue;
-        *c = 0;
-        st = outfile_mkdir(parent);
-        *c = '/';
-    }
-    free(parent);
+    Status st = outfile_parents(*path);
     if (st != OK) {
         free(*path);
         *path = NULL;

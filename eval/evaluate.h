@@ -19,6 +19,7 @@ typedef struct {
     UseData data;
     bool split;                         /* data.test_split is laid out as an evaluation set */
     int tokens;                         /* word pieces a text keeps, at most the model's positions; 0: as in training */
+    const char *result, *beside;        /* as results_claim */
     bool one_process;                   /* several ranks are refused */
 } EvaluationSpec;
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec);
@@ -39,6 +40,11 @@ float cosine_max(const float *I, const float *T, int64_t Q, int64_t Z);       /*
 /* A result file: out=FOLDER gives FOLDER/name, out=FILE with the ending of `name` gives FILE, no out gives NULL.
  * Free it. The folder is made. */
 Status result_path(const Options *o, const char *name, char **path);
+
+/* Before anything is computed: ERR_USAGE when the result file is there already and not overwrite=true (outfile_claim),
+ * or the second one, `beside` it: "l" is the same name with an l (JSON Lines), any other the name of a file in the folder
+ * `out`. NULL: there is none. */
+Status results_claim(const Options *o, const char *name, const char *beside);
 
 /* JSON into memory, then the file at once. indent as in jw_begin. */
 typedef struct { JsonWriter w; FILE *f; char *text; size_t n; } ResultFile;

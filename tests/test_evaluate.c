@@ -32,6 +32,7 @@ static Status run_words(Status (*command)(const Options *), const char *name, in
     unlink(path);
     dup2(fd, 1);
     Status st = options_parse(&o, name, n, words);
+    if (st == OK) st = options_set(o, "overwrite", "true", NULL);
     if (st == OK) st = command(o);
     options_free(o);
     fflush(stdout);

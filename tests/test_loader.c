@@ -32,7 +32,7 @@ static const char *make_set(const char *name, int64_t views, bool manifest) {
         snprintf(path, sizeof path, "%s/s-%lld.h5", d, (long long)k);
         assert_int_equal(fix_write(path, &f, first), OK);
     }
-    if (manifest) assert_int_equal(manifest_write(d), OK);
+    if (manifest) assert_int_equal(manifest_write(d, NULL, 0), OK);
     return d;
 }
 
@@ -81,7 +81,7 @@ static void ways_to_name_a_set(void **state) {
     const char *names[] = {dir, list, dir, missing};
     for (int i = 0; i < 4; i++) {
         Set *s;
-        if (i == 2) assert_int_equal(manifest_write(dir), OK);
+        if (i == 2) assert_int_equal(manifest_write(dir, NULL, 0), OK);
         assert_int_equal(set_open(&s, names[i]), OK);
         check_images(s);
         assert_int_equal(set_shards(s), 3);
@@ -163,7 +163,7 @@ static void manifest_holds(void **state) {
     unlink(in(dir, "manifest.json"));
     assert_int_equal(set_open(&s, dir), ERR_FORMAT);
     assert_message("made by another encoder");
-    assert_int_equal(manifest_write(dir), ERR_FORMAT);
+    assert_int_equal(manifest_write(dir, NULL, 0), ERR_FORMAT);
     assert_message("\"tap\" differs");
 }
 

@@ -73,6 +73,7 @@ static Status command(Status (*run)(const Options *), const char *name, ...) {
     va_end(ap);
     Options *o = NULL;
     Status st = options_parse(&o, name, argc, argv);
+    if (st == OK) st = options_set(o, "overwrite", "true", NULL);           /* pages are made again and again here */
     if (st == OK) st = run(o);
     options_free(o);
     return st;

@@ -194,7 +194,8 @@ static void unfinished(void **state) {
     assert_int_equal(shard_open(&s, part, false), ERR_FORMAT);
     assert_message("3 of 4 rows are not written (row 0");
     assert_int_equal(shard_create(&w, path, &f.spec), OK);
-    assert_true(shard_has(w, 2));
+    assert_non_null(strstr(shard_found(w), "unf.h5.part: goes on, 1 of 4 rows are there"));
+    assert_true(shard_goes_on(w) && shard_has(w, 2));
     assert_false(shard_has(w, 1));
     shard_abandon(w);
     assert_int_equal(fix_write(path, &f, 0), OK);
@@ -202,32 +203,51 @@ static void unfinished(void **state) {
     assert_message("exists already");
 }
 
+/* What a part was begun for is never mixed with anything else: not even when all that it says of itself is the same, and
+ * only the files that the features come from are others. */
 static void another_spec(void **state) {
     (void)state;
     Fixture f, g;
     ShardWriter *w;
+    uint16_t row[FIX_ELEMENTS] = {0};
     const char *path = fix_path("spec.h5");
     fix_init(&f, 0, 8, 1, DT_F16, false);
-    assert_int_equal(shard_create(&w, path, &f.spec), OK);
-    shard_abandon(w);
-#define REFUSED(change, word)                                      \
+    f.spec.made_from = 7;
+#define ANEW(change, word)                                         \
     do {                                                           \
+        assert_int_equal(shard_create(&w, path, &f.spec), OK);     \
+        assert_int_equal(shard_write(w, 1, row, 1), OK);           \
+        shard_abandon(w);                                          \
         fix_init(&g, 0, 8, 1, DT_F16, false);                      \
+        g.spec.made_from = 7;                                      \
         change;                                                    \
-        assert_int_equal(shard_create(&w, path, &g.spec), ERR_USAGE); \
-        assert_message(word);                                      \
-        assert_message("spec.h5.part");                            \
+        assert_int_equal(shard_create(&w, path, &g.spec), OK);     \
+        assert_false(shard_goes_on(w));                            \
+        assert_int_equal(shard_missing(w), g.spec.images);         \
+        if (!shard_found(w) || !strstr(shard_found(w), word)) fail_msg("%s", shard_found(w)); \
+        assert_non_null(strstr(shard_found(w), "spec.h5.part was begun for something else")); \
+        assert_non_null(strstr(shard_found(w), "its 1 rows are given up")); \
+        shard_drop(w);                                             \
+        assert_int_not_equal(access(fix_path("spec.h5.part"), F_OK), 0); \
     } while (0)
-    REFUSED(g.spec.encoder.name = "other", "name");
-    REFUSED(g.spec.encoder.ln_applied = true, "ln_applied");
-    REFUSED(g.spec.dtype = DT_BF16, "element type");
-    REFUSED(g.spec.scale = true, "element type");
-    REFUSED(g.spec.images = 7, "number of images");
-    REFUSED(g.spec.P = 4, "size of features");
-    REFUSED(g.item[3].image_id = "x", "other images");
-    REFUSED(g.item[3].split = "x", "other images");
-    REFUSED(g.caption[3][1] = "x", "other captions");
-    REFUSED(g.item[3].ncaptions = 1, "other captions");
+    ANEW(g.spec.encoder.name = "other", "another encoder");
+    ANEW(g.spec.encoder.ln_applied = true, "another encoder");
+    ANEW(g.spec.dtype = DT_BF16, "element type");
+    ANEW(g.spec.scale = true, "element type");
+    ANEW(g.spec.images = 7, "number of images");
+    ANEW(g.spec.P = 4, "size of features");
+    ANEW(g.item[3].image_id = "x", "other images");
+    ANEW(g.item[3].split = "x", "other images");
+    ANEW(g.caption[3][1] = "x", "other captions");
+    ANEW(g.item[3].ncaptions = 1, "other captions");
+    ANEW(g.spec.made_from = 8, "the files that the features come from");
+    FILE *broken = fopen(fix_path("spec.h5.part"), "wb");
+    assert_non_null(broken);
+    fputs("no HDF5", broken);
+    fclose(broken);
+    assert_int_equal(shard_create(&w, path, &f.spec), OK);
+    assert_non_null(strstr(shard_found(w), "it cannot be read"));
+    shard_abandon(w);
     fix_init(&g, 0, 8, 1, DT_I8, false);
     assert_int_equal(shard_create(&w, fix_path("i8.h5"), &g.spec), ERR_USAGE);
     assert_message("need a scale");

@@ -95,7 +95,7 @@ static void a_folder(void **state) {
         fix_init(&f, k * 5, 5, 1, DT_F16, false);
         assert_int_equal(fix_write(path, &f, k * 5), OK);
     }
-    assert_int_equal(manifest_write(dir), OK);
+    assert_int_equal(manifest_write(dir, NULL, 0), OK);
     assert_int_equal(check(dir, 0).images, 20);
     unlink(path);                                           /* s3 is missing, s2 is not HDF5, s1 has another encoder */
     snprintf(path, sizeof path, "%s/s2.h5", dir);
@@ -177,7 +177,29 @@ static void repacking(void **state) {
     }
     RepackSpec other = {.in = in, .out = fix_path("r-i8"), .shard_images = 8, .dtype = DT_F32, .split = ""};
     assert_int_equal(repack(&other, &r), ERR_USAGE);
-    assert_non_null(strstr(err_message(), "set-00000.h5: exists and holds something else"));
+    assert_non_null(strstr(err_message(), "set-00000.h5: exists and was made of something else (another element type)"));
+    other.overwrite = true;
+    assert_int_equal(repack(&other, &r), OK);
+    compare_sets(in, other.out, 0);
+    other.shard_images = 16;                                /* fewer files: what is left of the others does not stay */
+    other.overwrite = false;
+    assert_int_equal(repack(&other, &r), ERR_USAGE);
+    assert_non_null(strstr(err_message(), "r-i8: holds set-0000"));
+    other.overwrite = true;
+    assert_int_equal(repack(&other, &r), OK);
+    assert_int_equal(r.shards, 2);
+    compare_sets(in, other.out, 0);
+    other.in = other.out;
+    assert_int_equal(repack(&other, &r), ERR_USAGE);
+    assert_non_null(strstr(err_message(), "cannot be rewritten onto itself"));
+
+    fix_init(&f, 0, 30, 2, DT_F16, false);                  /* the same names and captions, other features */
+    RepackSpec anew = {.in = in, .out = fix_path("r-same"), .shard_images = 8, .dtype = -1, .split = ""};
+    assert_int_equal(repack(&anew, &r), OK);
+    unlink(in);
+    assert_int_equal(fix_write(in, &f, 5), OK);
+    assert_int_equal(repack(&anew, &r), ERR_USAGE);
+    assert_non_null(strstr(err_message(), "something else (the files that the features come from"));
 }
 
 /* Compressed files without checksums become plain ones with. */

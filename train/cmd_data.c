@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "data/format/outfile.h"
 #include "data/make/extract.h"
@@ -63,20 +62,11 @@ static void say_dropped(int64_t blank, int64_t uncaptioned) {
     if (uncaptioned) status_say("  %lld images without a caption left out", (long long)uncaptioned);
 }
 
-/* Makes the folders that `out` lies in. What fails here fails again, with a better sentence, at opening the file. */
+/* What fails in making the folders fails again, with a better sentence, at opening the file. */
 static Status out_folder(const Options *o) {
     Status st = options_require(o, "out");
-    if (st != OK || o->run.dry_run) return st;
-    char *path = mem_strdup(o->run.out);
-    if (!path) return ERR_MEMORY;
-    for (char *c = path + 1; path[0] && *c; c++)
-        if (*c == '/') {
-            *c = 0;
-            mkdir(path, 0777);
-            *c = '/';
-        }
-    free(path);
-    return OK;
+    if (st == OK && !o->run.dry_run && outfile_parents(o->run.out) != OK) err_clear();
+    return st;
 }
 
 /* ---- commands ---------------------------------------------------------------------------------------------------- */
@@ -91,6 +81,7 @@ Status cmd_synth(const Options *o) {
         .size = (int)o->synth.size, .patch = (int)o->synth.patch,
         .out = o->run.out,
         .images = (enum SynthImages)o->synth.images.i, .facts = o->synth.facts,
+        .overwrite = o->run.overwrite,
         .listener = {meter_listen, &m},
     };
     Status st = out_folder(o);
@@ -118,7 +109,7 @@ Status cmd_extract(const Options *o) {
         .images = o->run.in, .annotations = files.file, .nannotations = files.n, .out = o->run.out,
         .encoder = e, .dtype = types[o->extract.dtype.i], .views = o->extract.views,
         .shard_images = o->extract.shard_images, .skip_bad = o->extract.skip_bad,
-        .dry_run = o->run.dry_run, .listener = {meter_listen, &m},
+        .dry_run = o->run.dry_run, .overwrite = o->run.overwrite, .listener = {meter_listen, &m},
     };
     st = extract(&s, &r);
     status_end();
@@ -163,6 +154,7 @@ Status cmd_import(const Options *o) {
         .allow_missing = o->import.allow_missing,
         .allow_extra = o->import.allow_extra,
         .dry_run = o->run.dry_run,
+        .overwrite = o->run.overwrite,
         .listener = {meter_listen, &m},
     };
     st = import(&s, &r);
@@ -229,6 +221,7 @@ Status cmd_vocab(const Options *o) {
     size_t n = 0;
     bool from_set = o->run.in[0] != 0;
     Status st = out_folder(o);
+    if (st == OK) st = outfile_claim(o->run.out, o->run.overwrite);
     if (st == OK && !from_set && !o->extract.annotations[0])
         st = err_set(ERR_USAGE,
                      "vocab needs a data set (vocab set.h5) or caption files (extract.annotations=train.json)");

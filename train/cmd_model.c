@@ -8,6 +8,7 @@
 
 #include "checkpoints/export.h"
 #include "checkpoints/params_io.h"
+#include "data/format/outfile.h"
 #include "data/set.h"
 #include "eval/setup.h"
 #include "kernels/base/mem.h"
@@ -19,6 +20,8 @@ static void warn(void *ctx, const char *sentence) {
     (void)ctx;
     status_say("warning: %s", sentence);
 }
+
+static const char *dry(const Options *o) { return o->run.dry_run ? " (dry run, nothing was written)" : ""; }
 
 /* ---- init -------------------------------------------------------------------------------------------------------- */
 
@@ -46,6 +49,7 @@ Status cmd_init(const Options *o) {
     ParamsSpec spec = {0};
     int64_t P = o->model.image_tokens, E = o->model.image_width;
     Status st = options_require(o, "out");
+    if (st == OK) st = outfile_claim(o->run.out, o->run.overwrite);
     if (st == OK) st = options_require(o, "model.vocab");
     if (st == OK && !E) st = err_set(ERR_USAGE, "init needs model.image_width: 1408 for ViT-g, 1024 for ViT-L, or that of your features");
     if (st == OK) st = wp_open(&wp, o->model.vocab);
@@ -58,8 +62,10 @@ Status cmd_init(const Options *o) {
     if (st == OK) st = arena_open(&mem, "weights'", b, measure.peak);
     if (st == OK) st = params_open(&p, &d, b, &mem, &spec);
     if (st == OK) st = fill(&p, o);
-    if (st == OK) st = save_weights(&p, p.w, o->run.out);
-    if (st == OK) printf("%s: %.1f M parameters in %d tensors\n", o->run.out, (double)p.count / 1e6, p.n);
+    if (st == OK && !o->run.dry_run) st = outfile_parents(o->run.out);
+    if (st == OK && !o->run.dry_run) st = save_weights(&p, p.w, o->run.out);
+    if (st == OK && o->run.dry_run) st = options_print(o, stdout);
+    if (st == OK) printf("%s: %.1f M parameters in %d tensors%s\n", o->run.out, (double)p.count / 1e6, p.n, dry(o));
     params_close(&p);
     arena_close(&mem, b);
     wp_close(wp);
@@ -200,34 +206,49 @@ Status cmd_inspect(const Options *o) {
 
 /* ---- export ------------------------------------------------------------------------------------------------------ */
 
+static Status claim_export(const Options *o, bool hf) {
+    static const char *const files[] = {"model.safetensors", "config.json"};
+    Status st = hf ? OK : outfile_claim(o->run.out, o->run.overwrite);
+    for (int i = 0; st == OK && hf && i < 2; i++) {
+        char *path = mem_format("%s/%s", o->run.out, files[i]);
+        st = path ? outfile_claim(path, o->run.overwrite) : ERR_MEMORY;
+        free(path);
+    }
+    return st;
+}
+
+static Status write_export(const Options *o, const WeightSource *ws, const Dims *d, int64_t heads) {
+    size_t left = 0, n = ws_count(ws);
+    StTensor *t = mem_new(n, sizeof *t);
+    if (!t) return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) t[i] = *ws_at(ws, i);
+    Status st = outfile_parents(o->run.out);
+    if (st == OK && strcmp(o->export.form.name, "hf") == 0) {
+        HfDims h = {.Q = d->Q, .C = d->C, .H = heads, .F = d->F, .L = d->L, .X = d->X, .E = d->E, .Z = d->Z, .V = d->V,
+                    .N = d->N, .dropout = 0.1};
+        hf_vision_defaults(&h);
+        st = hf_export(o->run.out, &h, t, n, &left);
+    } else if (st == OK) st = lavis_export(o->run.out, t, n);
+    if (st == OK) status_say("%s: %zu tensors%s", o->run.out, n - left, left
+                             ? " (the LM head and the temperature have no place there)" : "");
+    free(t);
+    return st;
+}
+
 Status cmd_export(const Options *o) {
     WeightSource *ws = NULL;
     Dims d;
-    size_t left = 0;
     int64_t heads = o->model.heads;
     Status st = options_require(o, "in");
     if (st == OK) st = options_require(o, "out");
+    if (st == OK) st = claim_export(o, strcmp(o->export.form.name, "hf") == 0);
     if (st == OK) st = ws_open(&ws, o->run.in, warn, NULL);
     if (st == OK) st = dims_of_weights(&d, ws);
-    if (st != OK) goto done;
-    if (ws_checkpoint(ws)) json_int(json_get(ckpt_run(ws_checkpoint(ws)), "heads"), &heads);
-    size_t n = ws_count(ws);
-    StTensor *t = mem_new(n, sizeof *t);
-    if (!t) {
-        st = ERR_MEMORY;
-        goto done;
-    }
-    for (size_t i = 0; i < n; i++) t[i] = *ws_at(ws, i);
-    if (strcmp(o->export.form.name, "hf") == 0) {
-        HfDims h = {.Q = d.Q, .C = d.C, .H = heads, .F = d.F, .L = d.L, .X = d.X, .E = d.E, .Z = d.Z, .V = d.V,
-                    .N = d.N, .dropout = 0.1};
-        hf_vision_defaults(&h);
-        st = hf_export(o->run.out, &h, t, n, &left);
-    } else st = lavis_export(o->run.out, t, n);
-    if (st == OK) printf("%s: %zu tensors%s\n", o->run.out, n - left, left
-                         ? " (the LM head and the temperature have no place there)" : "");
-    free(t);
-done:
+    if (st == OK && ws_checkpoint(ws)) json_int(json_get(ckpt_run(ws_checkpoint(ws)), "heads"), &heads);
+    if (st == OK && o->run.dry_run) {
+        st = options_print(o, stdout);
+        status_say("%s: %zu tensors of %s%s", o->run.out, ws_count(ws), ws_path(ws), dry(o));
+    } else if (st == OK) st = write_export(o, ws, &d, heads);
     ws_close(ws);
     return st;
 }

@@ -55,7 +55,7 @@ Status cmd_repack(const Options *o) {
         .in = o->run.in, .out = o->run.out, .shard_images = o->repack.shard_images,
         .dtype = types[o->repack.dtype.i], .split = o->repack.split, .wp = wp,
         .max_tokens = (int)o->data.max_tokens, .max_words = (int)o->data.max_words,
-        .prompt = o->data.prompt, .listener = {meter_listen, &m},
+        .prompt = o->data.prompt, .overwrite = o->run.overwrite, .listener = {meter_listen, &m},
     };
     if (st == OK && o->run.dry_run) st = options_print(o, stdout);
     else if (st == OK) st = repack(&s, &r);

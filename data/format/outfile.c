@@ -38,6 +38,12 @@ static void destroy(OutFile *f) {
     free(f);
 }
 
+Status outfile_claim(const char *path, bool overwrite) {
+    struct stat sb;
+    if (overwrite || stat(path, &sb) != 0 || !(S_ISREG(sb.st_mode) || S_ISDIR(sb.st_mode))) return OK;
+    return err_set(ERR_USAGE, "%s: exists already; overwrite=true replaces it, or name another out", path);
+}
+
 Status outfile_create(OutFile **out, const char *path) {
     *out = NULL;
     Status st = OK;
@@ -119,6 +125,19 @@ Status outfile_mkdir(const char *path) {
     int e = refused("mkdir", path);
     if (!e && mkdir(path, 0777) != 0 && errno != EEXIST) e = errno;
     return e ? fail("be made", path, e) : OK;
+}
+
+Status outfile_parents(const char *path) {
+    char *folder = mem_strdup(path);
+    Status st = folder ? OK : ERR_MEMORY;
+    for (char *c = folder; st == OK && *c; c++) {
+        if (*c != '/' || c == folder) continue;
+        *c = 0;
+        st = outfile_mkdir(folder);
+        *c = '/';
+    }
+    free(folder);
+    return st;
 }
 
 Status outfile_rename(const char *from, const char *to) {

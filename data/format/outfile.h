@@ -9,12 +9,17 @@
  * Does not: append, seek, read. Not for HDF5 shards, which have their own rule (data/FORMAT.md). */
 #ifndef QF_OUTFILE_H
 #define QF_OUTFILE_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/base/err.h"
 
 typedef struct OutFile OutFile;
+
+/* The one rule for every command: what `out` names already stays, unless the user said overwrite=true. ERR_USAGE with
+ * that sentence when something is at `path`; asked before anything is computed. Devices and pipes are always free. */
+Status outfile_claim(const char *path, bool overwrite);
 
 Status outfile_create(OutFile **f, const char *path);              /* ERR_IO: the temporary file cannot be made */
 Status outfile_write(OutFile *f, const void *data, size_t n);      /* ERR_IO names the path and the cause (disk full) */
@@ -24,6 +29,8 @@ uint64_t outfile_bytes(const OutFile *f);                          /* accepted s
 uint32_t outfile_crc(const OutFile *f);                            /* crc32c of them */
 
 Status outfile_put(const char *path, const void *data, size_t n);  /* create, write, commit */
+
+Status outfile_parents(const char *path);                          /* makes the folders that path lies in */
 
 /* The four steps below make a folder appear whole in the same way; `what` in messages is the path. */
 Status outfile_mkdir(const char *path);

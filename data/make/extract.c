@@ -5,11 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/features.h"
-#include "data/manifest.h"
+#include "data/fingerprint.h"
+#include "data/setout.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
 /* ---- the engine -------------------------------------------------------------------------------------------------- */
@@ -97,14 +98,12 @@ static bool has_image(const ShardWriter *w, int64_t i, int64_t V) {
     return true;
 }
 
-Status extract_shard(const char *path, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
+Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
                      const Listener *listener, int64_t before, int64_t total) {
     BUG_ON(spec->P != e->P || spec->E != e->E, "shard of %lld x %lld, encoder of %lld x %lld", (long long)spec->P,
            (long long)spec->E, (long long)e->P, (long long)e->E);
-    ShardWriter *w = NULL;
     BlockOf b = {0};
     Status st = block_new(&b, spec, preprocess_bytes(&e->pre), (size_t)(e->P * e->E));
-    if (st == OK) st = shard_create(&w, path, spec);
     for (int64_t i = 0; st == OK && i < spec->images;) {
         for (b.n = 0; i < spec->images && b.n < b.capacity; i++)
             if (!has_image(w, i, spec->views)) b.image[b.n++] = i;
@@ -186,37 +185,54 @@ static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *
     return st;
 }
 
-static bool one_file(const ExtractSpec *s) {
-    size_t n = strlen(s->out);
-    return n > 3 && !strcmp(s->out + n - 3, ".h5");
+/* The files themselves: captions and the encoder are compared with what a shard says of them. */
+static Status fingerprint_images(const Folder *f, int64_t count, uint64_t *made_from) {
+    uint64_t h = hash_text(HASH_START, "extract");
+    Status st = OK;
+    for (int64_t i = 0; st == OK && i < count; i++) {
+        char *path = image_path(f->spec, f->images[i].image);
+        st = path ? fingerprint_stat(&h, path) : ERR_MEMORY;
+        free(path);
+    }
+    *made_from = fingerprint_end(h);
+    return st;
 }
 
-static char *shard_path(const ExtractSpec *s, int64_t k) {
-    return one_file(s) ? mem_strdup(s->out) : mem_format("%s/set-%05lld.h5", s->out, (long long)k);
-}
-
-static Status folder_shard(const ExtractSpec *s, const Annotations *a, int64_t from, int64_t count, int64_t k) {
+static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *a, int64_t from, int64_t count,
+                           int64_t k) {
     const ImageEncoder *e = s->encoder;
     Folder folder = {.spec = s, .images = a->images + from};
-    char *path = shard_path(s, k);
+    ShardWriter *w = NULL;
     ShardItem *items = mem_new((size_t)count, sizeof *items);
-    Status st = path && items ? OK : ERR_MEMORY;
-    if (st == OK && !one_file(s) && !access(path, F_OK)) {     /* a shard has its name only when it is complete */
-        st = listener_tell(&s->listener, from + count, a->count);
-        goto done;
-    }
-    for (int64_t i = 0; st == OK && i < count; i++) {
+    if (!items) return ERR_MEMORY;
+    for (int64_t i = 0; i < count; i++) {
         const AnnotatedImage *im = &folder.images[i];
         items[i] = (ShardItem){.image_id = im->image, .split = im->split, .source = im->file,
                                .ncaptions = im->ncaptions, .captions = im->captions};
     }
     ShardSpec shard = {.encoder = e->info, .dtype = s->dtype, .images = count, .views = s->views, .P = e->P, .E = e->E,
                        .items = items};
-    if (st == OK) st = extract_shard(path, &shard, e, draw_file, &folder, &s->listener, from, a->count);
-done:
+    Status st = fingerprint_images(&folder, count, &shard.made_from);
+    if (st == OK) st = setout_shard(to, k, &shard, &w);
+    if (st == OK && w) st = extract_shard(w, &shard, e, draw_file, &folder, &s->listener, from, a->count);
+    else if (st == OK) st = listener_tell(&s->listener, from + count, a->count);
     free(items);
-    free(path);
     return st;
+}
+
+static Status write_shards(const ExtractSpec *s, const Annotations *a, ExtractReport *rep) {
+    int64_t size = s->shard_images ? s->shard_images : a->count;
+    SetOut to = {0};
+    rep->shards = (a->count + size - 1) / size;
+    for (int64_t i = 0; i < a->count; i++) rep->captions += a->images[i].ncaptions;
+    rep->images = a->count;
+    if (s->dry_run) return OK;
+    Status st = setout_open(&to, s->out, rep->shards, s->overwrite);
+    for (int64_t k = 0; st == OK && k < rep->shards; k++) {
+        int64_t from = k * size, count = a->count - from < size ? a->count - from : size;
+        st = folder_shard(s, &to, a, from, count, k);
+    }
+    return setout_close(&to, st);
 }
 
 Status extract(const ExtractSpec *s, ExtractReport *rep) {
@@ -224,7 +240,7 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     *rep = (ExtractReport){0};
     if (s->views < 1 || s->views > MAX_VIEWS)
         return err_set(ERR_USAGE, "%lld views an image; 1 to %d can be made", (long long)s->views, MAX_VIEWS);
-    if (one_file(s) && s->shard_images)
+    if (setout_is_file(s->out) && s->shard_images)
         return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out,
                        (long long)s->shard_images);
     Status st = annotations_load(&a, s->annotations, s->nannotations);
@@ -232,16 +248,7 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     rep->blank = a.blank;
     rep->uncaptioned = a.uncaptioned;
     st = check_images(s, &a, rep);
-    if (st == OK && !one_file(s) && !s->dry_run && mkdir(s->out, 0777) && errno != EEXIST)
-        st = err_set(ERR_IO, "%s: %s", s->out, strerror(errno));
-    int64_t size = s->shard_images ? s->shard_images : a.count;
-    for (int64_t from = 0; st == OK && from < a.count; from += size) {
-        int64_t count = a.count - from < size ? a.count - from : size;
-        if (!s->dry_run && (st = folder_shard(s, &a, from, count, rep->shards)) != OK) break;
-        rep->shards++;
-        rep->images += count;
-        for (int64_t i = from; i < from + count; i++) rep->captions += a.images[i].ncaptions;
-    }
+    if (st == OK) st = write_shards(s, &a, rep);
     annotations_free(&a);
-    return st == OK && !one_file(s) && !s->dry_run ? manifest_write(s->out) : st;
+    return st;
 }

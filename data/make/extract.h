@@ -31,6 +31,7 @@ typedef struct {
     DType dtype;                            /* F16, BF16 or F32 */
     int64_t views;                          /* 1 .. MAX_VIEWS */
     int64_t shard_images;                   /* most images of a shard in a folder; 0: no limit */
+    bool overwrite;                         /* shards that were made of something else are replaced (setout.h) */
     bool skip_bad;                          /* leave out images that are missing or broken (costs decoding all twice) */
     bool dry_run;                           /* check everything, compute nothing */
     Listener listener;                      /* in images */
@@ -44,14 +45,14 @@ typedef struct {
 } ExtractReport;
 
 /* Fills report as far as it came. Without skip_bad a missing image is an error before anything is computed, with the
- * number of missing ones and the first name; a broken one when it is met. Shards that are there already are left as
- * they are. */
+ * number of missing ones and the first name; a broken one when it is met. What is there already: setout.h. */
 Status extract(const ExtractSpec *spec, ExtractReport *report);
 
-/* The engine, for any source of pixels: draw() fills rgb (views, S, S, 3) of image i and may be called by several
- * threads at a time. Images done before this shard and in all, for the listener: `before` of `total`. */
+/* The engine, for any source of pixels; finishes w, or abandons it. draw() fills rgb (views, S, S, 3) of image i and may
+ * be called by several threads at a time. Images done before this shard and in all, for the listener: `before` of
+ * `total`. */
 typedef Status ExtractDraw(void *ctx, int64_t i, uint8_t *rgb);
-Status extract_shard(const char *path, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
+Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
                      const Listener *listener, int64_t before, int64_t total);
 
 #endif

@@ -6,7 +6,10 @@
 #include <string.h>
 
 #include "data/features.h"
+#include "data/fingerprint.h"
 #include "data/make/import_source.h"
+#include "data/setout.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
@@ -197,18 +200,29 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     return st;
 }
 
+/* The features, and which row goes where. */
+static Status fingerprint_rows(const Import *m, uint64_t *made_from) {
+    uint64_t h = hash_text(hash_text(HASH_START, "import"), m->spec->array ? m->spec->array : "");
+    Status st = fingerprint_file(&h, m->spec->features);
+    for (int64_t n = 0; n < m->src.N; n++) h = hash_int(hash_int(h, m->image[n] < 0 ? -1 : m->place[m->image[n]]), m->view[n]);
+    *made_from = fingerprint_end(h);
+    return st;
+}
+
 static Status copy(Import *m) {
     ShardWriter *w = NULL;
+    SetOut out = {0};
     DType to = m->rep->dtype;
     Status st = make_items(m);
     if (st == OK && m->spec->dry_run) return OK;
     ShardSpec shard = {.encoder = m->spec->encoder, .dtype = to, .images = m->images, .views = m->views, .P = m->src.P,
                        .E = m->src.E, .items = m->items};
-    if (st == OK) st = shard_create(&w, m->spec->out, &shard);
-    if (st == OK) st = copy_rows(m, w, to);
-    if (st == OK) return shard_finish(w);
-    shard_abandon(w);
-    return st;
+    if (st == OK) st = fingerprint_rows(m, &shard.made_from);
+    if (st == OK) st = setout_open(&out, m->spec->out, 1, m->spec->overwrite);
+    if (st == OK) st = setout_shard(&out, 0, &shard, &w);
+    if (w && (st = copy_rows(m, w, to)) == OK) st = shard_finish(w);
+    else shard_abandon(w);
+    return setout_close(&out, st);
 }
 
 Status import(const ImportSpec *spec, ImportReport *rep) {

@@ -33,6 +33,7 @@ typedef struct {
     int dtype;                              /* DT_F16, DT_BF16, DT_F32; -1: as they are (F64 becomes F32) */
     bool allow_missing;                     /* annotated images without features are left out */
     bool allow_extra;                       /* features without annotation are left out */
+    bool overwrite;                         /* as in ExtractSpec */
     bool dry_run;                           /* match everything, write nothing */
     Listener listener;                      /* in rows read */
 } ImportSpec;

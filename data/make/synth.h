@@ -77,6 +77,7 @@ typedef struct {
     enum SynthImages images;               /* PNG files: train/000000.png, ... */
     bool facts;                            /* scenes.json: a list of {image, split, caption, ground, objects}, which
                                               is also an annotation file for extract */
+    bool overwrite;                        /* of the shard (setout.h), the pictures and scenes.json */
     Listener listener;
 } SynthSpec;
 

@@ -8,9 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "data/fingerprint.h"
 #include "data/format/image.h"
 #include "data/format/json.h"
+#include "data/format/outfile.h"
 #include "data/make/extract.h"
+#include "data/setout.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
 typedef struct {
@@ -176,21 +180,53 @@ done:
     return st;
 }
 
+/* Pictures and facts belong to whoever wrote the shard beside them: others' are not written over. */
+static Status beside_is_free(const Set *set) {
+    const SynthSpec *s = set->spec;
+    const char *image = NULL;
+    if (s->images != SYNTH_NO_IMAGES && (s->images == SYNTH_ALL_IMAGES || s->count[SYNTH_TEST]))
+        image = set->items[s->images == SYNTH_ALL_IMAGES ? 0 : set->total - s->count[SYNTH_TEST]].image_id;
+    const char *name[] = {s->facts ? "scenes.json" : NULL, image};
+    Status st = OK;
+    for (int i = 0; st == OK && i < 2; i++) {
+        char *path = name[i] ? mem_format("%s%s", set->folder, name[i]) : NULL;
+        if (path) st = outfile_claim(path, s->overwrite);
+        free(path);
+    }
+    return st;
+}
+
+/* The laid out shard comes first: it says for whom the rest is written, should this be killed. */
+static Status write_all(Set *set, const ImageEncoder *e) {
+    const SynthSpec *s = set->spec;
+    uint64_t from = hash_int(hash_int(hash_text(HASH_START, "synth"), (int64_t)s->seed), s->size);
+    ShardSpec shard = {.encoder = e->info, .dtype = DT_F16, .images = set->total, .views = 1, .P = e->P, .E = e->E,
+                       .items = set->items, .made_from = fingerprint_end(from)};
+    SetOut out = {0};
+    ShardWriter *w = NULL;
+    Status st = setout_open(&out, s->out, 1, s->overwrite);
+    if (st == OK) st = setout_shard(&out, 0, &shard, &w);
+    if (!w) return setout_close(&out, st);
+    if (!shard_goes_on(w) && (st = beside_is_free(set)) != OK) {
+        shard_drop(w);
+        return setout_close(&out, st);
+    }
+    if (st == OK && s->images != SYNTH_NO_IMAGES) st = write_images(set);
+    if (st == OK && s->facts) st = write_facts(set);
+    if (st == OK) st = extract_shard(w, &shard, e, draw, set, &s->listener, 0, set->total);
+    else shard_abandon(w);
+    return setout_close(&out, st);
+}
+
 Status synth_write(const SynthSpec *s) {
     Set set;
     ImageEncoder *e = NULL;
     Status st = patches_encoder(&e, s->size, s->patch);
     if (st != OK) return st;
     st = plan(&set, s);
-    if (st == OK && !access(s->out, F_OK))          /* before images and facts are written over */
-        st = err_set(ERR_USAGE, "%s: exists already; remove it or name another file", s->out);
-    if (st == OK && s->images != SYNTH_NO_IMAGES) st = write_images(&set);
-    if (st == OK && s->facts) st = write_facts(&set);
-    if (st == OK) {
-        ShardSpec shard = {.encoder = e->info, .dtype = DT_F16, .images = set.total, .views = 1, .P = e->P, .E = e->E,
-                           .items = set.items};
-        st = extract_shard(s->out, &shard, e, draw, &set, &s->listener, 0, set.total);
-    }
+    if (st == OK && !setout_is_file(s->out))
+        st = err_set(ERR_USAGE, "%s: the drawn set is one shard; name it with .h5 at its end", s->out);
+    if (st == OK) st = write_all(&set, e);
     free(set.items);
     free(set.text);
     free(set.folder);

@@ -41,6 +41,7 @@ typedef struct { SynthClaims sum; int64_t captions, all_true; } Judged;
 typedef struct {
     const Options *o;
     char *run, *before;                 /* folders; before: NULL when not given */
+    char *page, *json;                  /* files to write: out=FILE.html, out=FOLDER, or the run's own folder */
     RunLog log, old_log;                /* empty when there is none */
     RunSums sums;
     char *config;                       /* as resolved by the run; NULL: unknown */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "checkpoints/checkpoint.h"
+#include "data/format/outfile.h"
 #include "eval/report/report.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
@@ -25,6 +26,17 @@ static char *folder_of(const char *in) {
     if (slash) *(slash == path ? slash + 1 : slash) = 0;
     else strcpy(path, ".");
     return path;
+}
+
+static Status choose_files(Report *r) {
+    Status st = result_path(r->o, "report.html", &r->page);
+    if (st == OK && !r->page && !(r->page = mem_format("%s/report.html", r->run))) st = ERR_MEMORY;
+    if (st != OK) return st;
+    const char *slash = strrchr(r->page, '/');
+    r->json = mem_format("%.*sreport.json", slash ? (int)(slash - r->page) + 1 : 0, r->page);
+    if (!r->json) return ERR_MEMORY;
+    st = outfile_claim(r->page, r->o->run.overwrite);
+    return st == OK ? outfile_claim(r->json, r->o->run.overwrite) : st;
 }
 
 static bool exists(const char *folder, const char *name) {
@@ -192,6 +204,7 @@ Status report_open(Report *r, const Options *o) {
     r->run = folder_of(o->run.in);
     if (*o->report.before) r->before = folder_of(o->report.before);
     if (!r->run || (*o->report.before && !r->before)) return ERR_MEMORY;
+    if ((st = choose_files(r))) return st;
     if (r->before && access(r->before, R_OK))
         return err_set(ERR_USAGE, "report.before=%s: there is no such folder", r->before);
     if ((st = read_run(r)) || (st = open_model(r))) return st;
@@ -218,6 +231,8 @@ void report_close(Report *r) {
     free(r->T);
     free(r->run);
     free(r->before);
+    free(r->page);
+    free(r->json);
     free(r->config);
     free(r->no_model);
     free(r->no_captions);
