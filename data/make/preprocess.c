@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/splitmix.h"
 
 const float preprocess_clip_mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
@@ -55,8 +56,7 @@ static Resize plain(const Preprocess *p, int w, int h) {
 typedef struct { int x, y, w, h; } Box;
 
 static Box crop_box(const char *name, int64_t view, int w, int h) {
-    SplitMix r = {0xcbf29ce484222325u};
-    for (const char *c = name; *c; c++) r.state = (r.state ^ (uint8_t)*c) * 0x100000001b3u;
+    SplitMix r = {hash_bytes(HASH_START, name, strlen(name))};
     r.state += (uint64_t)view * 0xD1B54A32D192ED03u;
     for (int attempt = 0; attempt < 10; attempt++) {
         double area = (0.5 + 0.5 * splitmix_unit(&r)) * w * h, aspect = exp(splitmix_sym(&r, log(4.0 / 3.0)));
