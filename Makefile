@@ -92,9 +92,11 @@ OBJ      := $(SRC:%.c=$(B)/%.o) $(CPU_SRC:%.c=$(B)/%.f32.o) $(CPU_SRC:%.c=$(B)/%
 ifneq ($(and $(call on,$(CUDA)),$(wildcard kernels/cuda/device.c)),)
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
 CUDA_DEF  := -DHAVE_CUDA
+# Three architectures take minutes: while working on a kernel, `make SM=90` builds for that one alone.
+GENCODE  := $(if $(SM),-arch=sm_$(SM),-gencode arch=compute_80,code=[sm_80,compute_80] \
+            -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100)
 NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti \
-            -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90,code=sm_90 \
-            -gencode arch=compute_100,code=sm_100
+            $(GENCODE)
 CUDA_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
 OBJ      += $(CUDA_OBJ)
 LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -ldl
@@ -134,6 +136,9 @@ endif
 ifneq ($(CUDA_DEF)x,$(shell cat $(STAMP).cuda 2>/dev/null))
 $(shell mkdir -p $(B) && printf '%s' '$(CUDA_DEF)x' > $(STAMP).cuda)
 endif
+ifneq ($(NVFLAGS),$(shell cat $(STAMP).nvcc 2>/dev/null))
+$(shell mkdir -p $(B) && printf '%s' '$(NVFLAGS)' > $(STAMP).nvcc)
+endif
 
 $(BIN): $(B)/qformer.o $(LIB)
 	@mkdir -p $(@D)
@@ -159,7 +164,7 @@ $(B)/kernels/cpu/%.bf16.o: kernels/cpu/%.c $(STAMP)
 	@echo "  CC   $< (bf16)"
 	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=1 -c $< -o $@
 
-$(B)/%.cu.o: %.cu
+$(B)/%.cu.o: %.cu $(STAMP).nvcc
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
 	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
