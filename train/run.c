@@ -8,40 +8,9 @@
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
+#include "kernels/peak.h"
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
-
-/* Seconds of one (N,N,N) product, the best of a few; the first pays for set-up. Infinite when there is no memory. */
-static double product_time(const Backend *b, int64_t N) {
-    size_t bytes = (size_t)(N * N) * (size_t)dtype_size(b->elem);
-    void *x[3] = {NULL};
-    double best = INFINITY;
-    bool room = true;
-    for (int i = 0; i < 3; i++) room = room && b->alloc(&x[i], bytes) == OK;
-    Gemm g = {.m = N, .n = N, .k = N, .a = x[0], .b = x[1], .c = x[2], .lda = N, .ldb = N, .ldc = N, .ab = b->elem,
-              .ct = b->elem, .tb = true};
-    for (int i = 0; room && i < 2; i++) b->zero(x[i], bytes);
-    for (int i = 0; room && i < 4; i++) {
-        double t = status_clock();
-        b->gemm(&g);
-        b->sync();
-        t = status_clock() - t;
-        if (i && t < best) best = t;
-    }
-    for (int i = 0; i < 3; i++)
-        if (x[i]) b->release(x[i]);
-    return best;
-}
-
-/* Large enough that a launch does not count: the size doubles while a product takes less than a millisecond. */
-double backend_peak(const Backend *b) {
-    double t = INFINITY, rate = 0;
-    for (int64_t N = 1024; N <= 8192 && (N == 1024 || t < 1e-3); N *= 2) {
-        t = product_time(b, N);
-        rate = fmax(rate, 2.0 * (double)(N * N * N) / t);
-    }
-    return rate;
-}
 
 /* Before there are arenas: the kernels' scratch comes and goes. */
 static Status measure_peak(Run *r) {
@@ -50,7 +19,7 @@ static Status measure_peak(Run *r) {
     Status st = b->workspace ? b->alloc(&scratch, b->workspace) : OK;
     if (st != OK) return st;
     b->set_workspace(scratch, b->workspace);
-    r->peak = backend_peak(b);
+    r->peak = peak_rate(b);
     b->set_workspace(NULL, 0);
     if (scratch) b->release(scratch);
     return b->status();

@@ -59,6 +59,4 @@ static inline StepBatch run_batch(const Batch *b) {
                        .dt = b->dtype};
 }
 
-double backend_peak(const Backend *b); /* FLOP/s of a large product in the backend's type, measured */
-
 #endif

@@ -12,7 +12,7 @@
 
 #include "kernels/base/mem.h"
 #include "eval/encode.h"
-#include "train/run.h"
+#include "kernels/peak.h"
 #include "kernels/base/status.h"
 
 enum { BATCH = 32, PADDED = 35 };
@@ -86,7 +86,7 @@ int main(int argc, char **argv) {
     if (images < 1 || pairs < 1) return fprintf(stderr, "bench_rerank: at least one image and one pair\n"), 2;
     const Backend *b;
     check(backend_open(&b, device, strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
-    double peak = backend_peak(b);
+    double peak = peak_rate(b);
 
     Dims d = sizes[k].d;
     d.T = PADDED, d.cls = 1, d.sep = 2, d.dec = d.V - 1;

@@ -16,6 +16,7 @@
 
 #include "kernels/dist/dist.h"
 #include "kernels/base/mem.h"
+#include "kernels/peak.h"
 #include "train/run.h"
 
 static const struct { const char *name; Dims d; int tokens, B; } sizes[] = {
@@ -36,26 +37,8 @@ static double now(void) {
 static double gemm_peak(const Backend *b) {
     static const int64_t shapes[][3] = {{1536, 3072, 768}, {2056, 9216, 1408}, {1024, 1024, 1024}, {1536, 768, 3072}};
     double best = 0;
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        int64_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
-        void *x = NULL, *y = NULL, *z = NULL;
-        if (b->alloc(&x, (size_t)(m * k) * 4) != OK || b->alloc(&y, (size_t)(n * k) * 4) != OK ||
-            b->alloc(&z, (size_t)(m * n) * 4) != OK) exit(1);
-        b->zero(x, (size_t)(m * k) * 4);
-        b->zero(y, (size_t)(n * k) * 4);
-        Gemm g = {.m = m, .n = n, .k = k, .a = x, .b = y, .c = z, .lda = k, .ldb = k, .ldc = n, .ab = b->elem,
-                  .ct = b->elem, .tb = true};
-        for (int i = 0; i < 5; i++) {
-            double t = now();
-            b->gemm(&g);
-            b->sync();
-            t = now() - t;
-            if (i) best = fmax(best, 2.0 * (double)m * (double)n * (double)k / t);
-        }
-        b->release(x);
-        b->release(y);
-        b->release(z);
-    }
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        best = fmax(best, peak_of_product(b, shapes[s][0], shapes[s][1], shapes[s][2]));
     return best;
 }
 
@@ -105,7 +88,7 @@ int main(int argc, char **argv) {
     spec.d.cls = 1, spec.d.sep = 2, spec.d.dec = spec.d.V - 1;
     check(trainer_open(&t, b, &spec));
     /* A GPU's products want the trainer's scratch, and to be larger than a wait. */
-    double peak = b->unified ? gemm_peak(b) : backend_peak(b);
+    double peak = b->unified ? gemm_peak(b) : peak_rate(b);
     check(params_init(&t.params, 1, 0.02f));
     StepBatch batch;
     StepLosses l = {0};
