@@ -263,6 +263,41 @@ static void test_cudnn(void **state) {
     assert_int_equal(gpu->use_cudnn(false), OK);
 }
 
+/* ---- products -------------------------------------------------------------------------------------------------- */
+
+/* What stands in where cuBLASLt has no algorithm (kernels/cuda/cuda.h, which wants CUDA's headers): not there in a build
+ * without CUDA. */
+extern void cuda_product(const Gemm *g, DType elem) __attribute__((weak));
+
+/* Sizes that no tile divides, both ways round, odd strides and addresses: as the CPU's product. */
+static void test_plain_product(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    static const struct { int64_t m, n, k, pad; bool ta, tb, add, bias; DType ct; } cases[] = {
+        {1, 2, 2, 0, false, true, false, true, DT_BF16},    {67, 130, 33, 1, false, true, true, true, DT_BF16},
+        {65, 64, 17, 3, true, false, true, false, DT_F32},  {130, 3, 100, 0, true, true, false, true, DT_F32},
+        {5, 201, 1, 1, false, false, false, false, DT_BF16}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        int64_t m = cases[i].m, n = cases[i].n, k = cases[i].k, pad = cases[i].pad;
+        Gemm g = {.m = m, .n = n, .k = k, .ta = cases[i].ta, .tb = cases[i].tb, .add = cases[i].add, .ab = DT_BF16,
+                  .ct = cases[i].ct};
+        g.lda = (g.ta ? m : k) + pad, g.ldb = (g.tb ? k : n) + pad, g.ldc = n;
+        Both a = numbers((g.ta ? k : m) * g.lda + 1), b = numbers((g.tb ? n : k) * g.ldb + 1), bias = numbers(n),
+             c = both((size_t)(m * n) * (size_t)dtype_size(g.ct));
+        memset(c.host, 0, c.bytes); /* what is added to: zeros, a bias adds its part */
+        gpu->upload(c.device, c.host, c.bytes);
+        gpu->sync();
+        Gemm h = g;
+        g.a = (bf16 *)a.host + pad % 2, g.b = b.host, g.c = c.host, g.bias = cases[i].bias ? bias.host : NULL;
+        h.a = (bf16 *)a.device + pad % 2, h.b = b.device, h.c = c.device, h.bias = cases[i].bias ? bias.device : NULL;
+        for (int twice = 0; twice <= g.add; twice++) cpu->gemm(&g), cuda_product(&h, DT_BF16);
+        double e = apart(&c, g.ct);
+        if (!(e <= (g.ct == DT_F32 ? 1e-6 : 0x1p-7)))
+            fail_msg("product (%lld,%lld,%lld): %.2g from the CPU's", (long long)m, (long long)n, (long long)k, e);
+        both_free(&a), both_free(&b), both_free(&bias), both_free(&c);
+    }
+}
+
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
 /* Two buffers, filled in turn beside compute, each read by the compute after its wait: the numbers of every batch
@@ -439,6 +474,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
+        cmocka_unit_test(test_plain_product),
         cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),
         cmocka_unit_test(test_out_of_memory),
     };

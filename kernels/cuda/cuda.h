@@ -61,9 +61,8 @@ void cuda_cast_on(cudaStream_t s, void *dst, DType dt, const void *src, DType st
 /* dst[k][c] += sum over p < parts of partial[(k parts + p) stride + c], c < C, for up to three k; a NULL dst is left
  * out. In order of p: the second half of every sum over rows. */
 void cuda_add_partials(float *const dst[3], const float *partial, int parts, int64_t stride, int64_t C);
-/* c(m,n) = [c +] sums(m,n) + bias(n); sums (dense) or bias may be NULL. */
-void cuda_gemm_finish(void *c, DType ct, int64_t ldc, const float *sums, const void *bias, DType bt, int64_t m,
-                      int64_t n, bool add);
+/* product.cu: any Gemm, slowly: what cuBLASLt refuses. */
+void cuda_product(const Gemm *g, DType elem);
 /* cudnn.c, asked by attention.cu: true when cuDNN has the whole plan in hand. */
 bool cuda_attention_by_cudnn(const Attn *a);
 cudaError_t cuda_probe(void); /* whether this build has code for the current GPU */

@@ -15,8 +15,9 @@
  * reduction in the compute type in the workspace (fixed order): the same input gives the same bits. An algorithm that
  * cannot do the exact shape (AlgoCheck) is asked for anew, for this shape alone.
  *
- * What cuBLASLt has no product for is finished by a kernel of rows.cu: f32 operands with a bf16 result (f32 sums of a
- * strip of rows, then rounded), and the empty sum (k = 0). Neither occurs in training. */
+ * What cuBLASLt has no product for goes to the plain kernel of product.cu: f32 operands with a bf16 result, the empty sum
+ * (k = 0), a shape without an algorithm, and one that the library refuses when it is called: such a shape is
+ * remembered, so it is refused once. None of these is known to occur in training. */
 #include <cublasLt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,17 +40,17 @@ static struct {
 #undef X
 } lt;
 
-/* What decides the algorithm. align: the addresses' alignment, up to 16 bytes, as shifts. Compared as bytes: no
- * padding. */
+/* What decides the algorithm. align: the addresses' alignment, up to 16 bytes, as shifts; of the bias too, whose
+ * address the heuristic sees. Compared as bytes: no padding. */
 typedef struct {
     int64_t m, n, k, lda, ldb, ldc;
-    uint8_t ab, ct, ta, tb, add, bias, align_a, align_b, align_c, zero[7];
+    uint8_t ab, ct, ta, tb, add, bias, align_a, align_b, align_c, align_bias, zero[6];
 } Key;
 
 /* An answer, with descriptors that fit it; sizes and the bias's address are set before each use. */
 typedef struct {
     Key key;
-    bool used, found;
+    bool used, found, refused;
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c; /* a: the caller's A */
     cublasLtMatmulAlgo_t algo;
@@ -64,6 +65,11 @@ static struct {
     Plan *plan; /* SLOTS, open addressing */
     int plans;
 } my;
+
+/* An answer about what was asked for, not about the GPU: nothing was enqueued. */
+static bool is_refusal(cublasStatus_t s) {
+    return s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE || s == CUBLAS_STATUS_ARCH_MISMATCH;
+}
 
 static bool ok(cublasStatus_t s, const char *what, const Gemm *g) {
     if (s == CUBLAS_STATUS_SUCCESS) return true;
@@ -204,6 +210,50 @@ static bool settle(Plan *p, const Gemm *g) {
     return true;
 }
 
+static Key key_of(const Gemm *g, const void *bias) {
+    return (Key){.m = bucket(g->m), .n = bucket(g->n), .k = bucket(g->k), .lda = g->lda, .ldb = g->ldb, .ldc = g->ldc,
+                 .ab = (uint8_t)g->ab, .ct = (uint8_t)g->ct, .ta = g->ta, .tb = g->tb, .add = g->add,
+                 .bias = bias != NULL, .align_a = alignment(g->a), .align_b = alignment(g->b),
+                 .align_c = alignment(g->c), .align_bias = bias ? alignment(bias) : 0};
+}
+
+/* A new answer in p, for the rounded shape, as far as it fits the strides that it is described with. */
+static bool plan_shape(Plan *p, const Gemm *g, const void *bias) {
+    Gemm r = {.m = p->key.m, .n = p->key.n, .k = p->key.k};
+    if (g->lda < (g->ta ? r.m : r.k)) r.m = g->ta ? g->m : r.m, r.k = g->ta ? r.k : g->k;
+    if (g->ldb < (g->tb ? r.k : r.n)) r.k = g->tb ? g->k : r.k, r.n = g->tb ? r.n : g->n;
+    if (g->ldc < r.n) r.n = g->n;
+    return describe(p, g, bias) && ask(p, g, r.m, r.n, r.k);
+}
+
+/* By plan p, whose algorithm fits; by the plain kernel where the library refuses, now and from now on. */
+static void run_plan(Plan *p, const Gemm *g, const void *bias, char *scratch, DType elem) {
+    float one = 1.0f, beta = g->add ? 1.0f : 0.0f;
+    if (!p->refused) {
+        if (bias && !SET(BIAS_POINTER, bias)) return;
+        cublasStatus_t s = lt.cublasLtMatmul(my.handle, p->op, &one, g->b, p->b, g->a, p->a, &beta, g->c, p->c, g->c,
+                                             p->c, &p->algo, scratch, WS_GEMM, cuda.compute);
+        p->refused = is_refusal(s);
+        if (!p->refused && !ok(s, "matmul", g)) return;
+    }
+    if (p->refused) cuda_product(g, elem);
+    cuda_launched("gemm");
+}
+
+/* The answer kept for the shape of g; asked for when it is new. NULL when the library failed. */
+static Plan *kept_plan(const Gemm *g, const void *bias) {
+    if (my.plans >= MOST) { /* never seen in training; a server of odd shapes starts over */
+        for (int i = 0; i < SLOTS; i++) forget(&my.plan[i]);
+        my.plans = 0;
+    }
+    Key key = key_of(g, bias);
+    Plan *p = slot(&key);
+    if (p->used) return p;
+    *p = (Plan){.used = true, .key = key};
+    my.plans++;
+    return plan_shape(p, g, bias) ? p : NULL;
+}
+
 static void multiply(const Gemm *g, DType elem) {
     if (!load(g)) return;
     char *scratch = cuda_workspace(WS_COMPUTE, "gemm");
@@ -213,79 +263,22 @@ static void multiply(const Gemm *g, DType elem) {
         bias = scratch + WS_COMPUTE - WS_BIAS;
         cuda_cast(scratch + WS_COMPUTE - WS_BIAS, g->ct, g->bias, elem, g->n);
     }
-    if (my.plans >= MOST) { /* never seen in training; a server of odd shapes starts over */
-        for (int i = 0; i < SLOTS; i++) forget(&my.plan[i]);
-        my.plans = 0;
-    }
-    Key key = {.m = bucket(g->m),
-               .n = bucket(g->n),
-               .k = bucket(g->k),
-               .lda = g->lda,
-               .ldb = g->ldb,
-               .ldc = g->ldc,
-               .ab = (uint8_t)g->ab,
-               .ct = (uint8_t)g->ct,
-               .ta = g->ta,
-               .tb = g->tb,
-               .add = g->add,
-               .bias = g->bias != NULL,
-               .align_a = alignment(g->a),
-               .align_b = alignment(g->b),
-               .align_c = alignment(g->c)};
-    Plan *p = slot(&key), single = {.key = key};
-    if (!p->used) {
-        p->used = true;
-        p->key = key;
-        my.plans++;
-        if (!describe(p, g, bias)) return;
-        /* The rounded shape must fit the strides it is described with. */
-        Gemm r = {.m = key.m, .n = key.n, .k = key.k};
-        if (g->lda < (g->ta ? r.m : r.k)) r.m = g->ta ? g->m : r.m, r.k = g->ta ? r.k : g->k;
-        if (g->ldb < (g->tb ? r.k : r.n)) r.k = g->tb ? g->k : r.k, r.n = g->tb ? r.n : g->n;
-        if (g->ldc < r.n) r.n = g->n;
-        if (!ask(p, g, r.m, r.n, r.k)) return;
-    }
-    if (!settle(p, g)) return;
+    Plan *p = kept_plan(g, bias), single = {.used = true};
+    if (!p || !settle(p, g)) return;
     if (p->m != g->m || p->n != g->n || p->k != g->k) { /* refused for the exact shape */
-        single.used = true;
+        single.key = p->key;
         if (!describe(&single, g, bias) || !ask(&single, g, g->m, g->n, g->k)) goto done;
-        if (!single.found) {
-            ok(CUBLAS_STATUS_NOT_SUPPORTED, "no algorithm", g);
-            goto done;
-        }
+        single.refused = !single.found;
         p = &single;
     }
-    if (bias && !SET(BIAS_POINTER, bias)) goto done;
-    float one = 1.0f, beta = g->add ? 1.0f : 0.0f;
-    ok(lt.cublasLtMatmul(my.handle, p->op, &one, g->b, p->b, g->a, p->a, &beta, g->c, p->c, g->c, p->c, &p->algo,
-                         scratch, WS_GEMM, cuda.compute),
-       "matmul", g);
-    cuda_launched("gemm");
+    run_plan(p, g, bias, scratch, elem);
 done:
     forget(&single);
 }
 
-/* f32 operands, bf16 result: as many rows at a time as the workspace holds sums of. */
-static void multiply_rounded(const Gemm *g, DType elem) {
-    size_t row = (size_t)g->n * sizeof(float);
-    float *sums = (float *)((char *)cuda_workspace(WS_COMPUTE, "gemm") + WS_GEMM);
-    int64_t strip = (int64_t)((WS_COMPUTE - WS_GEMM - WS_BIAS) / row);
-    BUG_ON(!strip, "gemm: rows of %lld", (long long)g->n);
-    for (int64_t r = 0; r < g->m; r += strip) {
-        Gemm part = *g;
-        char *c = (char *)g->c + (size_t)(r * g->ldc) * sizeof(bf16);
-        part.m = g->m - r < strip ? g->m - r : strip;
-        part.a = (const float *)g->a + (g->ta ? r : r * g->lda);
-        part.c = sums, part.ldc = g->n, part.ct = DT_F32, part.bias = NULL, part.add = false;
-        multiply(&part, elem);
-        cuda_gemm_finish(c, g->ct, g->ldc, sums, g->bias, elem, part.m, g->n, g->add);
-    }
-}
-
 static void gemm(const Gemm *g, DType elem) {
     if (!g->m || !g->n) return;
-    if (!g->k) cuda_gemm_finish(g->c, g->ct, g->ldc, NULL, g->bias, elem, g->m, g->n, g->add);
-    else if (g->ab == DT_F32 && g->ct != DT_F32) multiply_rounded(g, elem);
+    if (!g->k || (g->ab == DT_F32 && g->ct != DT_F32)) cuda_product(g, elem);
     else multiply(g, elem);
 }
 

@@ -207,24 +207,3 @@ void cuda_sum(float *out, const float *x, int64_t n, bool add) {
     sum_kernel<<<1, 256, 0, cuda.compute>>>(out, x, n, add);
     cuda_launched("sum");
 }
-
-/* ---- the end of a product that cuBLASLt does not finish -------------------------------------------------------- */
-
-template <class C, class B> static __global__ void finish_kernel(C *c, int64_t ldc, const float *sums, const B *bias,
-                                                                 int64_t m, int64_t n, bool add) {
-    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = i / n, col = i - row * n;
-    if (row >= m) return;
-    C *to = c + row * ldc + col;
-    st1(to, (add ? ld1(to) : 0.0f) + (sums ? sums[i] : 0.0f) + (bias ? ld1(bias + col) : 0.0f));
-}
-
-void cuda_gemm_finish(void *c, DType ct, int64_t ldc, const float *sums, const void *bias, DType bt, int64_t m,
-                      int64_t n, bool add) {
-    unsigned grid = (unsigned)ceil_div(m * n, 256);
-    cudaStream_t s = cuda.compute;
-    if (ct == DT_F32 && bt == DT_F32)
-        finish_kernel<<<grid, 256, 0, s>>>((float *)c, ldc, sums, (const float *)bias, m, n, add);
-    else if (ct == DT_F32) finish_kernel<<<grid, 256, 0, s>>>((float *)c, ldc, sums, (const bf16 *)bias, m, n, add);
-    else finish_kernel<<<grid, 256, 0, s>>>((bf16 *)c, ldc, sums, (const bf16 *)bias, m, n, add);
-    cuda_launched("gemm");
-}
