@@ -267,6 +267,27 @@ static void simmax(void) {
 }
 TEST(simmax)
 
+/* A query that is not a number is the maximum, wherever it stands: nothing broken vanishes. */
+static void simmax_nan(void) {
+    if (E != DT_F32) return;
+    library = true;
+    for (int64_t q = 0; q < 40; q += 13) {
+        CASE("query %lld is NaN", (long long)q);
+        sm.ni = 2, sm.nt = 3, sm.Q = 40, sm.Z = 8, sm.si = 3, sm.sj = 1;
+        sm.I = in("I", DT_F32, 2 * 40 * 8, -1, 1), sm.T = in("T", DT_F32, 3 * 8, -1, 1);
+        sm.S = out("S", DT_F32, 6), sm.arg = out("arg", DT_I32, 6);
+        set(sm.I, (40 + q) * 8, NAN);
+        execute(launch_simmax);
+        for (int64_t j = 0; j < 3; j++) {
+            if (isnan(sm.S->y[j])) WRONG("the other image's S[%lld] is NaN", (long long)j);
+            if (!isnan(sm.S->y[3 + j]) || (int64_t)sm.arg->y[3 + j] != q)
+                WRONG("S[1,%lld] is %g at query %g", (long long)j, sm.S->y[3 + j], sm.arg->y[3 + j]);
+        }
+        forget();
+    }
+}
+TEST(simmax_nan)
+
 /* ---- contrastive loss ------------------------------------------------------------------------------------------ */
 
 static struct { ItcLoss l; Buf *S, *temp, *target, *row_id, *col_id; double scale; } it;

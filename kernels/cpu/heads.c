@@ -91,8 +91,8 @@ void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t 
                 for (int64_t j = 0; j < mj; j++) {
                     const float *s = tile + i * Q * mj + j;
                     int64_t best = 0;
-                    for (int64_t q = 1; q < Q; q++)
-                        if (s[q * mj] > s[best * mj]) best = q;
+                    for (int64_t q = 1; q < Q; q++) /* a NaN is taken, and stays: no broken query vanishes */
+                        if (s[q * mj] > s[best * mj] || (isnan(s[q * mj]) && !isnan(s[best * mj]))) best = q;
                     int64_t at = (i0 + i) * si + (j0 + j) * sj;
                     S[at] = s[best * mj];
                     if (arg) arg[at] = (int32_t)best;

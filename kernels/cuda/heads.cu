@@ -94,6 +94,9 @@ EXPORT(segment_mean_bwd, (void *dx, const void *dy, int64_t n, int64_t Q, int64_
 
 /* ---- similarity-max -------------------------------------------------------------------------------------------- */
 
+/* Whether x takes the place of the largest so far: a NaN does, and stays: no broken query may vanish in a maximum. */
+DEVICE bool is_above(float x, float top) { return x > top || (isnan(x) && !isnan(top)); }
+
 /* 128 threads: thread (tq, tj) = (t / 16, t % 16) owns queries 4 tq.. and texts 4 tj... Slices of 32 channels, stored
  * channel by channel; a row of 36 (68) floats keeps 16-byte reads aligned. A warp brings 8 channels (a sector) of 4
  * rows at a time: their banks 4 z + row are all different. */
@@ -137,7 +140,7 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
             int64_t q = q0 + tq * 4 + m;
 #pragma unroll
             for (int n = 0; n < 4; n++)
-                if (q < Q && acc[m][n] > top[n]) top[n] = acc[m][n], top_q[n] = (int32_t)q;
+                if (q < Q && is_above(acc[m][n], top[n])) top[n] = acc[m][n], top_q[n] = (int32_t)q;
         }
     }
     *(float4 *)&best[tq][tj * 4] = make_float4(top[0], top[1], top[2], top[3]);
@@ -147,7 +150,7 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
     float m = best[0][t];
     int32_t q = best_q[0][t];
     for (int k = 1; k < TQ / 4; k++)
-        if (best[k][t] > m || (best[k][t] == m && best_q[k][t] < q)) m = best[k][t], q = best_q[k][t];
+        if (is_above(best[k][t], m) || (!is_above(m, best[k][t]) && best_q[k][t] < q)) m = best[k][t], q = best_q[k][t];
     int64_t at = i * si + (j0 + t) * sj;
     S[at] = m;
     if (arg) arg[at] = q;
