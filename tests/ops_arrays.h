@@ -35,7 +35,8 @@ static void xent(void) {
         {1, 1, 0, 0, false, true, false}, {5, 2, 0, 0, true, true, true}, {3, 11, 3, 0.1f, false, true, false},
         {9, 1030, 1, 0.1f, true, true, true}, {2, 30523, 0, 0.1f, false, true, false}, {2, 77, 0, 0.1f, true, false,
                 true},
-        {3, 32128, 0, 0, false, true, true}, {2, 152064, 0, 0, false, true, false}};
+        {3, 32128, 0, 0, false, true, true}, {2, 152064, 0, 0, false, true, false},
+        {3, 33790, 2, 0.1f, false, true, true}, {2, 151937, 0, 0.1f, true, true, true}};
     for (size_t c = 0; c < COUNT(cases); c++) {
         int64_t rows = cases[c].rows, n = cases[c].n, ld = n + cases[c].pad;
         CASE("rows %lld n %lld smoothing %g", (long long)rows, (long long)n, (double)cases[c].e);

@@ -5,12 +5,13 @@
  *   xent   loss = (1 - e)(lse - z_t) + e (lse - mean z);  dz = scale (p - (1 - e) [j = t] - e / n)
  *   draw   w = softmax over the columns that are not the row's own; the first j whose running sum exceeds u * total
  *
- * xent at V = 30523 is the one that matters: 768 threads hold a row in registers (44 values each), so logits are read
- * once and gradients written once: rows n (4 + e) bytes; 62 + 31 MB for a chunk of 512 rows, 28 us of an H100. A row of
- * odd length starts anywhere: groups of four are cut where addresses are multiples of 16 bytes, in front of the row if
- * need be, and the ends are done one by one. Limits: n <= 33784, and rows of logits and gradient that start alike (ld -
- * ldd a multiple of 4, bases aligned); else one block walks over its row three times. Registers: 75 of the 80 that 768
- * threads leave: one block (24 warps) an SM.
+ * xent over a vocabulary is the one that matters: 768 threads hold a row in registers (44 values each), so logits are
+ * read once and gradients written once: rows n (4 + e) bytes; at V = 30523 62 + 31 MB for a chunk of 512 rows, 28 us of
+ * an H100. Rows beyond 33784 columns are cut into parts, a block each, that exchange their sums (12 bytes a part) while
+ * the numbers stay in registers: 5 blocks at V = 152k. A row of odd length starts anywhere: groups of four are cut where
+ * addresses are multiples of 16 bytes, in front of the row if need be, and the ends are done one by one. Limits: n >
+ * 1024, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases aligned); else one block walks
+ * over its row three times. Registers: the 80 that 768 threads leave: one block (24 warps) an SM.
  *
  * itc and the draw see B x G scores: one block a row, f64 sums; the draw uses f64 exponentials so that CPU and GPU pick
  * the same columns. */
@@ -148,18 +149,62 @@ void cuda_negatives(const Negatives *g) {
 
 /* ---- cross-entropy --------------------------------------------------------------------------------------------- */
 
-DEVICE void xent_losses(const Xent &x, int64_t i, float lse, float sum_z) {
-    float nll = lse - x.logits[i * x.ld + x.target[i]];
-    x.loss[i] = (1.0f - x.smoothing) * nll + x.smoothing * (lse - sum_z / (float)x.n);
+/* What a row's columns, or a part of them, come to: their maximum, sum of exp(z - max), sum of z. */
+typedef struct {
+    float max, total, sum_z;
+} RowSums;
+
+/* A row that does not count (target < 0) has loss, nll and gradient zero: its scale is. */
+DEVICE void xent_losses(const Xent &x, int64_t i, RowSums s) {
+    int target = x.target[i];
+    float lse = s.max + logf(s.total), nll = target < 0 ? 0.0f : lse - x.logits[i * x.ld + target];
+    x.loss[i] = target < 0 ? 0.0f : (1.0f - x.smoothing) * nll + x.smoothing * (lse - s.sum_z / (float)x.n);
     if (x.nll) x.nll[i] = nll;
 }
 
-enum { HELD = 11, ROW_THREADS = 768 }; /* groups of four a thread */
-template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fast(Xent x) {
+enum { HELD = 11, ROW_THREADS = 768, HELD_COLUMNS = ROW_THREADS * HELD * 4 - 8 }; /* groups of four a thread */
+
+/* The blocks of a long row meet: each leaves its sums and waits for the others'; then all add them up in order. Blocks
+ * take their place by a ticket, so that those a row waits for are running or next in line: no row waits for ever as
+ * long as the GPU holds a row's blocks at once. */
+typedef struct {
+    unsigned *ticket, *arrived; /* one; a row. Zero at the start */
+    RowSums *part;              /* (rows, parts) */
+    int parts;
+} Meeting;
+
+DEVICE RowSums meet(const Meeting &m, int64_t i, int p, RowSums mine) {
+    if (threadIdx.x == 0) {
+        m.part[i * m.parts + p] = mine;
+        __threadfence();
+        atomicAdd(&m.arrived[i], 1u);
+        while (*(volatile unsigned *)&m.arrived[i] < (unsigned)m.parts) __nanosleep(100);
+        __threadfence();
+    }
+    __syncthreads();
+    RowSums all = {-INFINITY, 0, 0};
+    const volatile float *at = (const volatile float *)(m.part + i * m.parts);
+    for (int k = 0; k < m.parts; k++) all.max = fmaxf(all.max, at[3 * k]);
+    for (int k = 0; k < m.parts; k++) {
+        all.total += at[3 * k + 1] * expf(at[3 * k] - all.max);
+        all.sum_z += at[3 * k + 2];
+    }
+    return all;
+}
+
+template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fast(Xent x, Meeting m) {
     __shared__ float room[33];
-    int64_t i = blockIdx.x;
-    const float *z = x.logits + i * x.ld;
-    int t = threadIdx.x, n = (int)x.n, head = min(n, (int)(-(i * x.ld) & 3)), groups = (n - head) / 4,
+    __shared__ unsigned drawn;
+    unsigned place = blockIdx.x;
+    if (m.parts > 1) {
+        if (threadIdx.x == 0) drawn = atomicAdd(m.ticket, 1u);
+        __syncthreads();
+        place = drawn;
+    }
+    int64_t i = place / (unsigned)m.parts;
+    int p = (int)(place % (unsigned)m.parts), per = ((int)x.n + m.parts - 1) / m.parts + 3 & ~3, first = p * per;
+    const float *z = x.logits + i * x.ld + first;
+    int t = threadIdx.x, n = min(per, (int)x.n - first), head = min(n, (int)(-(i * x.ld) & 3)), groups = (n - head) / 4,
         tail = n - head - 4 * groups;
     int odd = t < head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1; /* an element of the ends, or none */
     float v[HELD][4], one = odd >= 0 ? z[odd] : -INFINITY, max = one, total = 0, sum_z = odd >= 0 ? one : 0.0f;
@@ -189,20 +234,25 @@ template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fa
             total += v[k][e];
         }
     one = expf(one - max);
-    total = block_sum(total + one, room);
-    sum_z = block_sum(sum_z, room);
-    if (t == 0) xent_losses(x, i, max + logf(total), sum_z);
+    RowSums s = {max, block_sum(total + one, room), block_sum(sum_z, room)};
+    float fade = 1.0f;
+    if (m.parts > 1) {
+        s = meet(m, i, p, s);
+        fade = expf(max - s.max);
+    }
+    if (t == 0 && p == 0) xent_losses(x, i, s);
     if (!x.dlogits) return;
-    D *d = (D *)x.dlogits + i * x.ldd;
-    float p = x.scale / total, spread = x.scale * x.smoothing / (float)n, hit = x.scale * (1.0f - x.smoothing);
-    int target = x.target[i];
-    if (odd >= 0) st1(d + odd, one * p - spread - (odd == target ? hit : 0.0f));
+    D *d = (D *)x.dlogits + i * x.ldd + first;
+    int target = x.target[i] - first;
+    float scale = x.target[i] < 0 ? 0.0f : x.scale;
+    float q = scale / s.total * fade, spread = scale * x.smoothing / (float)x.n, hit = scale * (1.0f - x.smoothing);
+    if (odd >= 0) st1(d + odd, one * q - spread - (odd == target ? hit : 0.0f));
 #pragma unroll
     for (int k = 0; k < HELD; k++) {
         int g = t + k * ROW_THREADS, at = target - head - 4 * g;
         if (g >= groups) break;
 #pragma unroll
-        for (int e = 0; e < 4; e++) v[k][e] = v[k][e] * p - spread - (at == e ? hit : 0.0f);
+        for (int e = 0; e < 4; e++) v[k][e] = v[k][e] * q - spread - (at == e ? hit : 0.0f);
         st4(d + head + 4 * g, v[k]);
     }
 }
@@ -215,21 +265,31 @@ template <class D> static __global__ void xent_simple(Xent x) {
     for (int64_t j = threadIdx.x; j < n; j += blockDim.x) max = fmaxf(max, z[j]);
     max = block_max(max, room);
     for (int64_t j = threadIdx.x; j < n; j += blockDim.x) total += expf(z[j] - max), sum_z += z[j];
-    total = block_sum(total, room);
-    sum_z = block_sum(sum_z, room);
-    if (threadIdx.x == 0) xent_losses(x, i, max + logf(total), sum_z);
+    RowSums s = {max, block_sum(total, room), block_sum(sum_z, room)};
+    if (threadIdx.x == 0) xent_losses(x, i, s);
     if (!x.dlogits) return;
     D *d = (D *)x.dlogits + i * x.ldd;
-    float p = x.scale / total, spread = x.scale * x.smoothing / (float)n, hit = x.scale * (1.0f - x.smoothing);
     int t = x.target[i];
+    float scale = t < 0 ? 0.0f : x.scale;
+    float p = scale / s.total, spread = scale * x.smoothing / (float)n, hit = scale * (1.0f - x.smoothing);
     for (int64_t j = threadIdx.x; j < n; j += blockDim.x)
         st1(d + j, expf(z[j] - max) * p - spread - (j == t ? hit : 0.0f));
 }
 
+template <class D> static void xent_long(const Xent *x, Meeting m) {
+    size_t counts = (size_t)(x->rows + 1) * sizeof(unsigned), at = (counts + 15) / 16 * 16;
+    char *room = (char *)cuda_workspace(at + (size_t)x->rows * (size_t)m.parts * sizeof(RowSums), "xent");
+    if (!room) return;
+    if (m.parts > 1) cuda_ok(cudaMemsetAsync(room, 0, counts, cuda.compute), "xent");
+    m.ticket = (unsigned *)room, m.arrived = m.ticket + 1, m.part = (RowSums *)(room + at);
+    xent_fast<D><<<(unsigned)(x->rows * m.parts), ROW_THREADS, 0, cuda.compute>>>(*x, m);
+}
+
 template <class D> static void xent(const Xent *x) {
-    bool fast = x->n > 1024 && x->n <= ROW_THREADS * HELD * 4 - 8 && aligned16(x->logits) && aligned16(x->dlogits) &&
+    Meeting m = {NULL, NULL, NULL, (int)ceil_div(x->n, HELD_COLUMNS)};
+    bool fast = x->n > 1024 && m.parts <= cuda.sms && aligned16(x->logits) && aligned16(x->dlogits) &&
                 (!x->dlogits || (x->ld - x->ldd) % 4 == 0);
-    if (fast) xent_fast<D><<<(unsigned)x->rows, ROW_THREADS, 0, cuda.compute>>>(*x);
+    if (fast) xent_long<D>(x, m);
     else xent_simple<D><<<(unsigned)x->rows, x->n <= 64 ? 32 : 256, 0, cuda.compute>>>(*x);
     cuda_launched("xent");
 }
