@@ -9,6 +9,8 @@ static const struct { int64_t N, C; float p; int how; } norm_cases[] = {
     {5, 72, 0, X | BIAS_IN | LATER | FROZEN}, {11, 24, 0, X | ALONE | ADD_DX},
     {8, 30, 0, X | ALONE | RMS | NO_BETA | FROZEN}, {3, 4100, 0, X | RMS | NO_BETA | LATER | FROZEN},
     {19, 88, 0, X | ALONE | LATER},       {5, 576, 0, X | ALONE | ADD_DX | NO_BETA},
+    {3, 1408, 0.1f, X | BIAS_IN | ADD_DX}, {2, 8192, 0.1f, X | BIAS_IN}, {4, 2048, 0, X | BIAS_IN | RMS | LATER},
+    {5, 4096, 0, X | RMS | NO_BETA | LATER | FROZEN},
 };
 static struct { AddNorm a; AddNormGrad g; Buf *s, *x, *bias, *gamma, *beta, *rows, *dy, *dz; } no;
 static void launch_add_norm(void) { K->add_norm(&no.a); }

@@ -374,7 +374,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_embed), cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_permuted),
         cmocka_unit_test(test_attention_alone), cmocka_unit_test(test_image), cmocka_unit_test(test_features),
         cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_simmax), cmocka_unit_test(test_itc), cmocka_unit_test(test_itc_worked),
+        cmocka_unit_test(test_simmax), cmocka_unit_test(test_simmax_nan), cmocka_unit_test(test_itc), cmocka_unit_test(test_itc_worked),
         cmocka_unit_test(test_negatives),
         cmocka_unit_test(test_negative_weights), cmocka_unit_test(test_xent), cmocka_unit_test(test_xent_worked),
         cmocka_unit_test(test_rows),

@@ -47,16 +47,6 @@ DEVICE void st1(bf16 *p, float x) { *p = to_bf16(x); }
 DEVICE float as_stored(const float *, float x) { return x; }
 DEVICE float as_stored(const bf16 *, float x) { return __uint_as_float((uint32_t)to_bf16(x) << 16); }
 
-/* Eight neighbours at a 16-byte boundary. */
-DEVICE void ld8(float v[8], const float *p) {
-    float4 a = ((const float4 *)p)[0], b = ((const float4 *)p)[1];
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-DEVICE void ld8(float v[8], const bf16 *p) {
-    uint4 a = *(const uint4 *)p;
-    v[0] = low_bf16(a.x), v[1] = high_bf16(a.x), v[2] = low_bf16(a.y), v[3] = high_bf16(a.y);
-    v[4] = low_bf16(a.z), v[5] = high_bf16(a.z), v[6] = low_bf16(a.w), v[7] = high_bf16(a.w);
-}
 /* Stores to global memory, written out: the compiler takes a uint4 apart when its parts are computed apart. */
 DEVICE void store16(void *p, float a, float b, float c, float d) {
     asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
@@ -74,6 +64,26 @@ DEVICE void st8(float *p, const float v[8]) {
 }
 DEVICE void st8(bf16 *p, const float v[8]) {
     store16(p, pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+}
+
+/* Eight neighbours at a 16-byte boundary, in two steps: so that several loads are under way before the first number is
+ * needed (a store between two ld8 keeps the second one waiting behind it), or in one. */
+template <class T> struct Raw8;
+template <> struct Raw8<float> { float4 a, b; };
+template <> struct Raw8<bf16> { uint4 a; };
+DEVICE void raw8(Raw8<float> *r, const float *p) { r->a = ((const float4 *)p)[0], r->b = ((const float4 *)p)[1]; }
+DEVICE void raw8(Raw8<bf16> *r, const bf16 *p) { r->a = *(const uint4 *)p; }
+DEVICE void unpack8(float v[8], const Raw8<float> &r) {
+    v[0] = r.a.x, v[1] = r.a.y, v[2] = r.a.z, v[3] = r.a.w, v[4] = r.b.x, v[5] = r.b.y, v[6] = r.b.z, v[7] = r.b.w;
+}
+DEVICE void unpack8(float v[8], const Raw8<bf16> &r) {
+    v[0] = low_bf16(r.a.x), v[1] = high_bf16(r.a.x), v[2] = low_bf16(r.a.y), v[3] = high_bf16(r.a.y);
+    v[4] = low_bf16(r.a.z), v[5] = high_bf16(r.a.z), v[6] = low_bf16(r.a.w), v[7] = high_bf16(r.a.w);
+}
+template <class T> DEVICE void ld8(float v[8], const T *p) {
+    Raw8<T> r;
+    raw8(&r, p);
+    unpack8(v, r);
 }
 
 /* Four neighbours: 16 bytes of f32, 8 of bf16. */
@@ -133,6 +143,19 @@ DEVICE double block_sum64(double x, double *room) {
     return x;
 }
 
+/* N sums over a block in place, every thread gets them; at most 32 warps. One barrier: `room` is one of two that calls take
+ * in turn, so that nobody still reads what the next call writes. */
+template <int N> DEVICE void block_sums(float (&x)[N], float (*room)[32]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        x[i] = warp_sum(x[i]);
+        if ((threadIdx.x & 31) == 0) room[i][threadIdx.x >> 5] = x[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = warp_sum((threadIdx.x & 31) < blockDim.x >> 5 ? room[i][threadIdx.x & 31] : 0.0f);
+}
+
 /* ---- dropout of eight elements (one Philox block) ---- */
 DEVICE void drop8(float v[8], const Dropout &d, RowKey row, uint32_t block) {
     uint32_t threshold = dropout_threshold(d.p);
@@ -151,9 +174,11 @@ DEVICE float drop1(float v, const Dropout &d, RowKey row, uint32_t e) {
 enum { HALF = 128 + 16, CHUNK = 2 * HALF };
 DEVICE int column_at(int c) { return (c >> 8) * CHUNK + (c >> 2 & 1) * HALF + (c >> 3 & 31) * 4 + (c & 3); }
 
-template <int K> DEVICE void columns_load(float *room, const float *p, int C) {
+/* p NULL: all are `none`. */
+template <int K> DEVICE void columns_load(float *room, const float *p, int C, float none = 0) {
     for (int i = (int)threadIdx.x; i < K * 64; i += (int)blockDim.x)
-        *(float4 *)(room + column_at(4 * i)) = 4 * i < C ? ((const float4 *)p)[i] : make_float4(0, 0, 0, 0);
+        *(float4 *)(room + column_at(4 * i)) =
+            4 * i < C && p ? ((const float4 *)p)[i] : make_float4(none, none, none, none);
 }
 DEVICE void columns_get(float v[8], const float *room, int chunk, int lane) {
     float4 a = *(const float4 *)(room + chunk * CHUNK + lane * 4),

@@ -54,7 +54,7 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void e
             for (int e = 0; e < 8; e++) u[k][e] = 0;
             if (c < C) table_sum8(u[k], t, c);
         }
-        row_statistics<K>(u, C, lane, a.eps, &mean, &rstd);
+        row_statistics<K>(u, C, lane, a.eps, false, &mean, &rstd);
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
@@ -72,7 +72,7 @@ template <class T> static __global__ void embed_simple(Embed a) {
     int64_t r = blockIdx.x;
     TableRows<T> t = table_rows<T>(a, r);
     float mean, rstd;
-    block_statistics(a.C, a.eps, &mean, &rstd, [&](int c) { return table_sum1(t, c); });
+    block_statistics(a.C, a.eps, false, &mean, &rstd, [&](int c) { return table_sum1(t, c); });
     for (int c = threadIdx.x; c < a.C; c += blockDim.x) {
         float v = (table_sum1(t, c) - mean) * rstd * a.gamma[c] + a.beta[c];
         if (a.drop.p > 0) v = drop1(v, a.drop, a.drop.rows[r], (uint32_t)c);
@@ -124,7 +124,7 @@ static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, Emb
                 if (a.drop.p > 0) drop8(dn[k], a.drop, a.drop.rows[r], (uint32_t)c >> 3);
             }
         }
-        norm_backward<K>(dn, u, sum, gamma, C, lane, mean, rstd);
+        norm_backward<K, true>(dn, u, sum, gamma, C, lane, mean, rstd, false);
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
@@ -150,7 +150,7 @@ template <class T> static __global__ void embed_bwd_simple(Embed a, EmbedGrad g)
     int64_t r = blockIdx.x;
     TableRows<T> t = table_rows<T>(a, r);
     block_norm_backward(
-        a.C, a.gamma, a.mean[r], a.rstd[r], [&](int c) { return dropped1(a, (const T *)g.dy, r, c); },
+        a.C, a.gamma, a.mean[r], a.rstd[r], false, [&](int c) { return dropped1(a, (const T *)g.dy, r, c); },
         [&](int c) { return table_sum1(t, c); }, [&](int c, float du) { st1((T *)g.dsum + r * a.C + c, du); });
 }
 
@@ -225,8 +225,8 @@ template <class T> static void sum_rows(float *dst, const T *src, const int32_t 
 template <class T> static void embed_bwd_(const Embed *a, const EmbedGrad *g) {
     if (!(a->nq + a->nt) || !norm_bwd<T>(a, g)) return;
     const T *du = (const T *)g->dsum, *text = du + a->nq * a->C;
-    if (a->nq) sum_rows<T>(g->dquery, du, NULL, NULL, NULL, a->nq < a->Q ? a->nq : a->Q, a->nq, a->C);
-    sum_rows<T>(g->dword, text, a->tok_id, a->tok_ptr, a->tok_row, a->ntok, a->nt, a->C);
-    sum_rows<T>(g->dpos, text, a->posn_id, a->posn_ptr, a->posn_row, a->nposn, a->nt, a->C);
+    if (a->nq && g->dquery) sum_rows<T>(g->dquery, du, NULL, NULL, NULL, a->nq < a->Q ? a->nq : a->Q, a->nq, a->C);
+    if (g->dword) sum_rows<T>(g->dword, text, a->tok_id, a->tok_ptr, a->tok_row, a->ntok, a->nt, a->C);
+    if (g->dpos) sum_rows<T>(g->dpos, text, a->posn_id, a->posn_ptr, a->posn_row, a->nposn, a->nt, a->C);
 }
 EXPORT(embed_bwd, (const Embed *a, const EmbedGrad *g), (a, g))

@@ -71,7 +71,7 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
     for (int k = 0; k < K; k++)
 #pragma unroll
         for (int e = 0; e < 8; e++) v[k][e] *= k1;
-    row_statistics<K>(v, E, lane, eps, &mean, &rstd);
+    row_statistics<K>(v, E, lane, eps, false, &mean, &rstd);
 #pragma unroll
     for (int k = 0; k < K; k++) {
         int c = k * 256 + lane * 8;
@@ -87,7 +87,7 @@ template <class T> static __global__ void normalize_simple(T *xhat, const void *
     int64_t r = blockIdx.x;
     float k = scale ? scale[r / P] : 1.0f, mean, rstd;
     auto v = [&](int c) { return feature1(f, t, r * E + c) * k; };
-    block_statistics(E, eps, &mean, &rstd, v);
+    block_statistics(E, eps, false, &mean, &rstd, v);
     for (int c = threadIdx.x; c < E; c += blockDim.x) st1(xhat + r * E + c, (v(c) - mean) * rstd);
 }
 
