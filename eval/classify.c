@@ -1,44 +1,23 @@
 /* classify: see classify.h. */
 #include "eval/classify.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "data/format/csv.h"
+#include "data/format/textfile.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static Status read_text(const char *path, char **text) {
-    enum { MOST = 64 << 20 };
-    FILE *f = fopen(path, "rb");
-    size_t n = 0, room = 0;
-    *text = NULL;
-    if (!f) return err_set(ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
-    Status st = OK;
-    for (;;) {
-        if (n + 1 >= room) {
-            char *more = room < MOST ? mem_grow(*text, room = room ? 2 * room : 65536, 1) : NULL;
-            if (!more) {
-                st = room >= MOST ? err_set(ERR_FORMAT, "%s is no list of names: it has more than %d bytes", path, MOST)
-                                  : ERR_MEMORY;
-                break;
-            }
-            *text = more;
-        }
-        size_t k = fread(*text + n, 1, room - n - 1, f);
-        n += k;
-        if (!k) break;
-    }
-    if (st == OK && ferror(f)) st = err_set(ERR_IO, "%s cannot be read: %s", path, strerror(errno));
-    if (st == OK) (*text)[n] = 0;
+    size_t n = 0;
+    Status st = textfile_read(text, &n, path, "a list of names");
     if (st == OK && strlen(*text) != n)
         st = err_set(ERR_FORMAT, "%s is no text: byte %zu is zero", path, strlen(*text));
-    fclose(f);
     return st;
 }
 
@@ -179,15 +158,16 @@ static Status label_row(void *ctx, int64_t line, size_t n, const char *const *fi
 
 static Status truth_of_file(const Classes *c, const char *path, const EvalSet *s, int32_t *truth) {
     Labels l = {.c = c, .truth = truth};
-    FILE *f = fopen(path, "rb");
-    Status st = f ? OK : err_set(ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
+    char *text = NULL;
+    size_t n = 0;
+    Status st = textfile_read(&text, &n, path, "a table of labels");
     for (int64_t i = 0; st == OK && i < s->NI; i++) st = strmap_put(&l.images, set_image_id(s->set, s->image[i]), i);
-    if (st == OK) st = csv_read(f, path, label_row, &l);
+    if (st == OK) st = csv_read(text, n, path, 0, label_row, &l);
     if (st == OK && !l.columns) st = err_set(ERR_FORMAT, "%s is empty; columns image and label are wanted", path);
     if (st == OK && !l.found)
         st = err_set(ERR_FORMAT, "%s has a label for none of the %lld images, which have names like '%s'", path,
                      (long long)s->NI, s->NI ? set_image_id(s->set, s->image[0]) : "");
-    if (f) fclose(f);
+    free(text);
     strmap_free(&l.images);
     return st;
 }

@@ -38,7 +38,7 @@ static Status find_images(const Match *m, const char *path, int64_t *image) {
 }
 
 static Status read_pairs(Match *m, const char *path) {
-    Status st = annotations_load(&m->a, &(AnnotationFile){path, "all"}, 1);
+    Status st = annotations_load_captions(&m->a, &(AnnotationFile){.path = path, .split = "all"}, 1);
     if (st != OK) return st;
     const char **texts = mem_new((size_t)m->a.ncaptions, sizeof *texts);
     int64_t *image = mem_new((size_t)m->a.count, sizeof *image), t = 0;

@@ -37,7 +37,7 @@ static void forms_agree(void **state) {
     static const char *const forms[] = {train_form, eval_form, coco_form, karpathy_form, csv_form, tsv_form};
     for (size_t i = 0; i < 6; i++) {
         Annotations a = {0};
-        if (annotations_add_text(&a, forms[i], strlen(forms[i]), "dir/some.json", NULL) != OK)
+        if (annotations_add_text(&a, forms[i], strlen(forms[i]), &(AnnotationFile){.path = "dir/some.json"}) != OK)
             fail_msg("%s", err_message());
         assert_int_equal(annotations_finish(&a), OK);
         assert_int_equal(a.count, 2);
@@ -70,7 +70,9 @@ static void split_rules(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Annotations a = {0};
-        assert_int_equal(annotations_add_text(&a, train_form, strlen(train_form), cases[i].file, cases[i].given), OK);
+        assert_int_equal(annotations_add_text(&a, train_form, strlen(train_form),
+                                              &(AnnotationFile){.path = cases[i].file, .split = cases[i].given}),
+                         OK);
         assert_int_equal(annotations_finish(&a), OK);
         assert_string_equal(a.images[0].split, cases[i].want);
         annotations_free(&a);
@@ -79,13 +81,14 @@ static void split_rules(void **state) {
 
 static void mistakes(void **state) {
     (void)state;
-    static const struct { const char *text, *says; } cases[] = {
+    static const struct { const char *text, *says;
+    } cases[] = {
         {"", "f.json: the file is empty"},
-        {"   ", "neither JSON nor a table"},
-        {"[]", "f.json: no captions"},
-        {"[{\"image\": \"a\"}]", "f.json: entry 1: there is no \"caption\""},
+        {"   ", "f.json: the file is empty"},
+        {"[]", "f.json: no images"},
+        {"[{\"image\": \"a\", \"words\": \"x\"}]", "extract.caption_column=words takes \"words\" for it"},
         {"[{\"image\": \"a\", \"caption\": \"x\"}, {\"image\": 3, \"caption\": \"x\"}]",
-         "f.json: entry 2: \"image\" is not a string"},
+         "entry 2: \"image\" is not a string"},
         {"[{\"image\": \"\", \"caption\": \"x\"}]", "entry 1: the image has no name"},
         {"[{\"image\": \"a\", \"caption\": [1]}]", "entry 1: caption 1 is not a string"},
         {"[{\"image\": \"a\\u0000b\", \"caption\": \"x\"}]", "NUL"},
@@ -101,14 +104,15 @@ static void mistakes(void **state) {
         {"image,caption\na,\"b\n", "f.json:2: a quote that is not closed"},
         {"image,caption\na,\"b\"c\n", "f.json:2: text after a closing quote"},
         {"image,caption\n\xff,b\n", "f.json:2: the text is not UTF-8"},
-        {"foo,bar\na,b\n", "f.json:1: neither JSON nor a table"},
+        {"foo,bar\na,b\n", "f.json:1: a table by its first line, 2 columns separated by commas (foo, bar), but none is "
+                           "called image or caption"},
         {"[{\"image\": \"a\", \"caption\": \"x\", \"split\": \"test\"}, {\"image\": \"a\", \"caption\": \"y\", "
          "\"split\": \"val\"}]",
          "entry 2: image a is in split val here and in test in f.json"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Annotations a = {0};
-        Status st = annotations_add_text(&a, cases[i].text, strlen(cases[i].text), "f.json", NULL);
+        Status st = annotations_add_text(&a, cases[i].text, strlen(cases[i].text), &(AnnotationFile){.path = "f.json"});
         if (st == OK) st = annotations_finish(&a);
         assert_int_equal(st, ERR_FORMAT);
         if (!strstr(err_message(), cases[i].says)) fail_msg("case %zu says: %s", i, err_message());
@@ -132,7 +136,7 @@ static void files(void **state) {
         assert_non_null(f);
         fputs(text[i], f);
         fclose(f);
-        if (annotations_add(&a, path[i], NULL) != OK) fail_msg("%s", err_message());
+        if (annotations_add(&a, &(AnnotationFile){.path = path[i]}) != OK) fail_msg("%s", err_message());
     }
     assert_int_equal(annotations_finish(&a), OK);
     assert_int_equal(a.count, 4);
@@ -141,7 +145,7 @@ static void files(void **state) {
     assert_string_equal(a.images[3].split, "val");
     assert_string_equal(a.images[3].captions[1], "vier");
     annotations_free(&a);
-    assert_int_equal(annotations_add(&a, "/tmp/there-is-no-such-file.json", NULL), ERR_IO);
+    assert_int_equal(annotations_add(&a, &(AnnotationFile){.path = "/tmp/there-is-no-such-file.json"}), ERR_IO);
     annotations_free(&a);
     for (int i = 0; i < 2; i++) unlink(path[i]);
     rmdir(dir);
@@ -158,7 +162,7 @@ static void openclipart(void **state) {
     Annotations a = {0};
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "../shared/data/openclipart/%s.json", names[i]);
-        if (annotations_add(&a, path, NULL) != OK) fail_msg("%s", err_message());
+        if (annotations_add(&a, &(AnnotationFile){.path = path}) != OK) fail_msg("%s", err_message());
     }
     assert_int_equal(annotations_finish(&a), OK);
     for (int64_t i = 0; i < a.count; i++)

@@ -398,7 +398,7 @@ static void folder(void **state) {
     put("notes.csv", text, strlen(text));
     ImageEncoder *e;
     assert_int_equal(patches_encoder(&e, S, 4), OK);
-    AnnotationFile files[2] = {{in_dir("notes.csv"), NULL}, {in_dir("more.csv"), NULL}};
+    AnnotationFile files[2] = {{.path = in_dir("notes.csv")}, {.path = in_dir("more.csv")}};
     ExtractSpec spec = {.images = dir, .annotations = files, .nannotations = 1, .out = in_dir("out.h5"), .encoder = e,
                         .dtype = DT_F32, .views = 4, .listener = {always_stop, NULL}};
     ExtractReport r;
@@ -465,9 +465,9 @@ static void folder(void **state) {
 static void openclipart(void **state) {
     (void)state;
     const char *root = "../shared/data/openclipart";
-    AnnotationFile files[3] = {{"../shared/data/openclipart/train.json", NULL},
-                               {"../shared/data/openclipart/val.json", NULL},
-                               {"../shared/data/openclipart/test.json", NULL}};
+    AnnotationFile files[3] = {{.path = "../shared/data/openclipart/train.json"},
+                               {.path = "../shared/data/openclipart/val.json"},
+                               {.path = "../shared/data/openclipart/test.json"}};
     ImageEncoder *e;
     ExtractReport r;
     Shard *s;

@@ -253,7 +253,7 @@ static void set_on_disk(void **state) {
 
     snprintf(path, sizeof path, "%s/scenes.json", dir);
     Annotations a = {0};
-    if (annotations_add(&a, path, NULL) != OK || annotations_finish(&a) != OK) fail_msg("%s", err_message());
+    if (annotations_add(&a, &(AnnotationFile){.path = path}) != OK || annotations_finish(&a) != OK) fail_msg("%s", err_message());
     assert_int_equal(a.count, 30);
     assert_string_equal(a.images[29].image, "test/000004.png");
     assert_string_equal(a.images[29].split, "test");

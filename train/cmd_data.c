@@ -1,11 +1,11 @@
 /* cmd_data: the commands that make data sets, synth, extract and import, and vocab. The work is in data/; here options
  * become its specs, and its progress and reports become lines. */
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/format/outfile.h"
+#include "data/make/annotation_files.h"
 #include "data/make/extract.h"
 #include "data/make/import.h"
 #include "data/make/synth.h"
@@ -17,44 +17,15 @@
 #include "kernels/base/status.h"
 #include "train/commands.h"
 
-/* ---- the list of annotation files -------------------------------------------------------------------------------- */
+/* ---- annotation files -------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    AnnotationFile *file;
-    size_t n;
-    char *text;                /* what they point into */
-} FileList;
-
-/* "a.json,test:b.json": a word and a colon in front of a file name its split. */
-static Status file_list(FileList *l, const Options *o, const char *key) {
-    *l = (FileList){0};
-    Status st = options_require(o, key);
-    if (st != OK) return st;
-    size_t commas = 0;
-    char none[64];
-    const char *text = options_value(o, key, none);
-    for (const char *c = text; *c; c++) commas += *c == ',';
-    l->text = mem_strdup(text);
-    l->file = mem_new(commas + 1, sizeof *l->file);
-    if (!l->text || !l->file) return ERR_MEMORY;
-    char *rest = l->text;
-    for (char *item; (item = strsep(&rest, ","));) {
-        item += strspn(item, " ");
-        size_t word = 0;
-        while (isalnum((unsigned char)item[word]) || item[word] == '_') word++;
-        AnnotationFile f = {.path = item, .split = NULL};
-        if (word && item[word] == ':') {
-            item[word] = 0;
-            f = (AnnotationFile){.path = item + word + 1, .split = item};
-        }
-        if (f.path[0]) l->file[l->n++] = f;
-    }
-    return OK;
-}
-
-static void file_list_free(FileList *l) {
-    free(l->file);
-    free(l->text);
+/* The files of extract.annotations; none is no error. roots: NULL, or folders of pictures, as many as files. */
+static Status file_list(AnnotationFiles *l, const Options *o) {
+    const char *separator = o->extract.separator;
+    AnnotationColumns c = {.image = o->extract.image_column, .caption = o->extract.caption_column,
+                           .split = o->extract.split_column,
+                           .separator = !strcmp(separator, "tab") || !strcmp(separator, "\\t") ? '\t' : separator[0]};
+    return annotation_files(l, o->extract.annotations, &c);
 }
 
 static void say_dropped(int64_t blank, int64_t uncaptioned) {
@@ -97,12 +68,12 @@ Status cmd_extract(const Options *o) {
     static const DType types[] = {DT_F16, DT_BF16, DT_F32};       /* ORDER extract.dtype */
     signals_ask();
     Meter m = meter_start("extract", "images", 0, 0);
-    FileList files = {0};
+    AnnotationFiles files = {0};
     ImageEncoder *e = NULL;
     ExtractReport r = {0};
     Status st = options_require(o, "in");
     if (st == OK) st = out_folder(o);
-    if (st == OK) st = file_list(&files, o, "extract.annotations");
+    if (st == OK) st = file_list(&files, o);
     if (st == OK) st = patches_encoder(&e, (int)o->extract.size, (int)o->extract.patch);
     if (st != OK) goto done;
     ExtractSpec s = {
@@ -123,7 +94,7 @@ Status cmd_extract(const Options *o) {
     if (r.skipped) status_say("  %lld images left out; the first: %s", (long long)r.skipped, r.first_skipped);
 done:
     encoder_free(e);
-    file_list_free(&files);
+    annotation_files_free(&files);
     return st;
 }
 
@@ -131,11 +102,11 @@ Status cmd_import(const Options *o) {
     static const int types[] = {-1, DT_F16, DT_BF16, DT_F32};     /* ORDER import.dtype */
     signals_ask();
     Meter m = meter_start("import", "rows", 0, 0);
-    FileList files = {0};
+    AnnotationFiles files = {0};
     ImportReport r = {0};
     Status st = options_require(o, "in");
     if (st == OK) st = out_folder(o);
-    if (st == OK) st = file_list(&files, o, "extract.annotations");
+    if (st == OK) st = file_list(&files, o);
     if (st != OK) goto done;
     ImportSpec s = {
         .features = o->run.in,
@@ -168,7 +139,7 @@ Status cmd_import(const Options *o) {
         status_say("  %lld annotated images have no features; the first: %s", (long long)r.missing, r.first_missing);
     if (r.extra) status_say("  %lld rows have no annotation; the first: %s", (long long)r.extra, r.first_extra);
 done:
-    file_list_free(&files);
+    annotation_files_free(&files);
     return st;
 }
 
@@ -185,16 +156,16 @@ static Status count_caption(VocabTrainer *t, const char *caption, size_t n) {
 }
 
 static Status count_files(VocabTrainer *t, const Options *o) {
-    FileList files = {0};
+    AnnotationFiles files = {0};
     Annotations a = {0};
-    Status st = file_list(&files, o, "extract.annotations");
-    if (st == OK) st = annotations_load(&a, files.file, files.n);
+    Status st = file_list(&files, o);
+    if (st == OK) st = annotations_load_captions(&a, files.file, files.n);
     for (int64_t i = 0; st == OK && i < a.count; i++)
         for (int64_t k = 0; k < a.images[i].ncaptions && st == OK; k++)
             if (split_matches(o->vocab.split, a.images[i].split))
                 st = count_caption(t, a.images[i].captions[k], strlen(a.images[i].captions[k]));
     annotations_free(&a);
-    file_list_free(&files);
+    annotation_files_free(&files);
     return st;
 }
 

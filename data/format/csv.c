@@ -1,7 +1,6 @@
-/* csv: see csv.h. One character at a time through a buffer that holds the fields of the current row. */
+/* csv: see csv.h. One pass over the text; the fields of the current row are copied into a buffer, each with a NUL. */
 #include "data/format/csv.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +11,11 @@
 enum { MAX_ROW = 16 << 20, MAX_FIELDS = 1024 };
 
 typedef struct {
-    FILE *f;
+    const char *at, *end;                   /* what is left */
     const char *name;
-    int separator;
+    char separator;
     int64_t line, row_line;                 /* lines are counted from 1; the row began at row_line */
-    char *text;                             /* the row's fields, each ending with NUL */
+    char *text;                             /* the row's fields */
     size_t len, cap;
     size_t start[MAX_FIELDS], n;            /* field k begins at text + start[k] */
     const char *field[MAX_FIELDS];
@@ -26,98 +25,140 @@ static Status bad(const Csv *c, const char *what) {
     return err_set(ERR_FORMAT, "%s:%lld: %s", c->name, (long long)c->row_line, what);
 }
 
-static Status put(Csv *c, int byte) {
-    if (c->len == c->cap) {
-        if (c->cap >= MAX_ROW) return bad(c, "a row of more than 16 MB (is a quote not closed?)");
-        size_t cap = c->cap ? 2 * c->cap : 4096;
+static Status put(Csv *c, const char *bytes, size_t n) {
+    if (c->cap - c->len < n) {
+        size_t cap = c->cap ? c->cap : 4096;
+        while (cap - c->len < n) cap *= 2;
+        if (cap > MAX_ROW) return bad(c, "a row of more than 16 MB (is a quote not closed?)");
         char *bigger = mem_grow(c->text, cap, 1);
         if (!bigger) return ERR_MEMORY;
         c->text = bigger;
         c->cap = cap;
     }
-    c->text[c->len++] = (char)byte;
+    memcpy(c->text + c->len, bytes, n);
+    c->len += n;
     return OK;
 }
 
-/* The next character, with CRLF as LF. */
-static int get(Csv *c) {
-    int ch = getc(c->f);
-    if (ch == '\r') {
-        int next = getc(c->f);
-        if (next != '\n' && next != EOF) ungetc(next, c->f);
-        ch = '\n';
-    }
-    if (ch == '\n') c->line++;
-    return ch;
-}
+static bool loose(const Csv *c) { return c->separator == '\t' || c->separator == '|'; }
+static bool ends(const Csv *c, const char *p) { return p == c->end || *p == c->separator || *p == '\n' || *p == '\r'; }
+static bool blank(const Csv *c, char ch) { return ch == ' ' || (ch == '\t' && c->separator != '\t'); }
 
-/* Reads one field into text; *end is what follows it: the separator, '\n' or EOF. */
-static Status field(Csv *c, int *end) {
+/* A quoted field from the character after its quote. *done is false when it turns out to be a quote that means nothing.
+ */
+static Status quoted(Csv *c, bool *done) {
+    size_t before = c->len;
+    const char *p = c->at;
+    int64_t lines = 0;
     Status st = OK;
-    int ch = get(c);
-    bool quoted = ch == '"';
-    if (quoted) ch = get(c);
-    for (;; ch = get(c)) {
-        if (quoted) {
-            if (ch == EOF) return bad(c, "a quote that is not closed");
-            if (ch == '"' && (ch = get(c)) != '"') break;      /* two quotes are one that belongs to the text */
-        } else if (ch == c->separator || ch == '\n' || ch == EOF) {
-            break;
+    *done = false;
+    for (bool doubled = true; doubled;) {
+        const char *quote = memchr(p, '"', (size_t)(c->end - p)), *stop = quote ? quote : c->end;
+        for (const char *q = p; q < stop; q++) lines += *q == '\n';
+        if (!quote || (loose(c) && lines)) {
+            c->len = before;
+            return loose(c) ? OK : bad(c, "a quote that is not closed");
         }
-        if (!ch) return bad(c, "a NUL byte: this is no text");
-        if ((st = put(c, ch)) != OK) return st;
+        doubled = quote + 1 < c->end && quote[1] == '"';
+        if ((st = put(c, p, (size_t)(quote - p) + doubled)) != OK) return st;
+        p = quote + 1 + doubled;
     }
-    if (quoted && ch != c->separator && ch != '\n' && ch != EOF) return bad(c, "text after a closing quote");
-    *end = ch;
+    while (p < c->end && blank(c, *p)) p++;
+    if (!ends(c, p)) {
+        c->len = before;
+        return loose(c) ? OK : bad(c, "text after a closing quote");
+    }
+    c->at = p;
+    c->line += lines;
+    *done = true;
     return OK;
 }
 
-/* Reads a row. *more is false at the end of the file. */
+static Status field(Csv *c) {
+    bool done = false;
+    Status st = OK;
+    while (c->at < c->end && blank(c, *c->at)) c->at++;
+    if (c->at < c->end && *c->at == '"') {
+        c->at++;
+        st = quoted(c, &done);
+        if (st == OK && !done) c->at--;
+    }
+    if (st != OK || done) return st;
+    const char *from = c->at, *to;
+    while (!ends(c, c->at)) c->at++;
+    for (to = c->at; to > from && blank(c, to[-1]); to--) continue;
+    return put(c, from, (size_t)(to - from));
+}
+
+/* Reads a row. *more is false at the end of the text. */
 static Status row(Csv *c, bool *more) {
-    int end = EOF;
+    Status st = OK;
     c->len = c->n = 0;
     c->row_line = c->line;
-    do {
+    *more = c->at < c->end;
+    for (bool next = *more; next && st == OK;) {
         if (c->n == MAX_FIELDS) return bad(c, "more than 1,024 fields");
         c->start[c->n++] = c->len;
-        Status st = field(c, &end);
-        if (st == OK) st = put(c, 0);
-        if (st != OK) return st;
-    } while (end == c->separator);
-    if (ferror(c->f)) return err_set(ERR_IO, "%s: %s", c->name, strerror(errno));
-    *more = end != EOF || c->len > 1;
-    if (!utf8_valid(c->text, c->len, NULL)) return bad(c, "the text is not UTF-8");
-    for (size_t k = 0; k < c->n; k++) c->field[k] = c->text + c->start[k];
-    return OK;
+        if ((st = field(c)) == OK) st = put(c, "", 1);
+        next = c->at < c->end && *c->at == c->separator;
+        if (next) c->at++;
+    }
+    if (st != OK || !*more) return st;
+    if (c->at < c->end && *c->at == '\r') c->at++;
+    if (c->at < c->end && *c->at == '\n') c->at++;
+    c->line++;
+    size_t chars = 0;
+    for (size_t k = 0; k < c->n; k++) {
+        c->field[k] = c->text + c->start[k];
+        chars += strlen(c->field[k]) + 1;
+    }
+    if (chars != c->len) return bad(c, "a NUL byte: this is no text");
+    return utf8_valid(c->text, c->len, NULL) ? OK : bad(c, "the text is not UTF-8");
 }
 
-/* Skips a byte order mark and looks whether the first line has a tab. */
-static void look(Csv *c) {
-    int ch = 0;
-    if (getc(c->f) != 0xef || getc(c->f) != 0xbb || getc(c->f) != 0xbf) rewind(c->f);
-    long start = ftell(c->f);
-    c->separator = ',';
-    while ((ch = getc(c->f)) != EOF && ch != '\n')
-        if (ch == '\t') c->separator = '\t';
-    fseek(c->f, start, SEEK_SET);
+/* One row of Flickr30k's results.csv has "4   A dog runs" in one field, the bar between number and caption is missing.
+ */
+static void mend(Csv *c, size_t columns) {
+    if (c->separator != '|' || c->n + 1 != columns) return;
+    char *last = c->text + c->start[c->n - 1];
+    size_t digits = strspn(last, "0123456789"), blanks = strspn(last + digits, " ");
+    if (!digits || !blanks || !last[digits + blanks]) return;
+    last[digits] = 0;
+    c->field[c->n++] = last + digits + blanks;
 }
 
-Status csv_read(FILE *f, const char *name, CsvRowFn *fn, void *ctx) {
+char csv_separator(const char *text, size_t n) {
+    size_t bars = 0, semicolons = 0, commas = 0, i = 0;
+    while (i < n && (text[i] == '\n' || text[i] == '\r')) i++;
+    for (; i < n && text[i] != '\n' && text[i] != '\r'; i++) {
+        if (text[i] == '\t') return '\t';
+        bars += text[i] == '|';
+        semicolons += text[i] == ';';
+        commas += text[i] == ',';
+    }
+    return bars > commas && bars >= semicolons ? '|' : semicolons > commas ? ';' : ',';
+}
+
+Status csv_read(const char *text, size_t n, const char *name, char separator, CsvRowFn *fn, void *ctx) {
     Csv *c = mem_new(1, sizeof *c);
     if (!c) return ERR_MEMORY;
-    c->f = f;
+    if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;
+    c->at = text;
+    c->end = text + n;
     c->name = name;
     c->line = 1;
-    look(c);
+    c->separator = separator ? separator : csv_separator(text, n);
     bool more = true;
     size_t columns = 0;
     Status st;
     while ((st = row(c, &more)) == OK && more) {
         if (c->n == 1 && !c->field[0][0]) continue;
         if (!columns) columns = c->n;
+        mend(c, columns);
         if (c->n != columns) {
-            st = err_set(ERR_FORMAT, "%s:%lld: %zu fields, the header has %zu", name, (long long)c->row_line, c->n,
-                         columns);
+            st = err_set(ERR_FORMAT,
+                         "%s:%lld: %zu fields, the header has %zu (a field with a '%c' in it must be quoted)", name,
+                         (long long)c->row_line, c->n, columns, c->separator == '\t' ? ' ' : c->separator);
             break;
         }
         if ((st = fn(ctx, c->row_line, c->n, c->field)) != OK) {

@@ -100,7 +100,8 @@ static bool shape(Text *t, NpyArray *a) {
 
 /* 'S12', 'U7': a text of so many characters. */
 static bool text_type(const char *code, NpyArray *a) {
-    if ((code[0] != 'S' && code[0] != 'U') || !code[1] || strspn(code + 1, "0123456789") != strlen(code + 1)) return false;
+    if ((code[0] != 'S' && code[0] != 'U') || !code[1] || strspn(code + 1, "0123456789") != strlen(code + 1))
+        return false;
     long chars = strtol(code + 1, NULL, 10);
     if (chars < 1 || chars > MAX_CHARS) return false;
     a->text = code[0] == 'S' ? 1 : 4;
@@ -123,9 +124,12 @@ static Status element_type(const NpyFile *f, const char *descr, NpyArray *a) {
             return OK;
         }
     if (code[0] == 'O')
-        return err_set(ERR_FORMAT, "%s: an array of pickled Python objects (dtype=object), which are not read; "
-                       "np.save(file, np.array(list(a))) makes numbers or texts of them if all have one shape", f->path);
-    return err_set(ERR_FORMAT, "%s: elements of type %s are not read; f2, f4, f8, i1 to i8, u1, u2 (bf16), V2, S and U are",
+        return err_set(ERR_FORMAT,
+                       "%s: an array of pickled Python objects (dtype=object), which are not read; "
+                       "np.save(file, np.array(list(a))) makes numbers or texts of them if all have one shape",
+                       f->path);
+    return err_set(ERR_FORMAT,
+                   "%s: elements of type %s are not read; f2, f4, f8, i1 to i8, u1, u2 (bf16), V2, S and U are",
                    f->path, descr);
 }
 
@@ -398,7 +402,8 @@ Status npy_read(NpyFile *f, void *dst, size_t n) {
 
 enum { NUMBER_CHARS = 24 };
 
-/* One element as UTF-8 with a NUL; texts are padded with zeros. Returns where the next may begin, NULL: no character. */
+/* One element as UTF-8 with a NUL; texts are padded with zeros. Returns where the next may begin, NULL: no character.
+ */
 static char *element_string(const NpyArray *a, const uint8_t *p, char *to) {
     if (a->text == 1) {
         size_t n = strnlen((const char *)p, a->size);

@@ -1,8 +1,8 @@
 /* npy: NumPy arrays, alone (.npy) or in an archive (.npz), read from front to back without holding them.
  *
- * Called by import and score. The one idea: an open array is a stream of elements in C order and little-endian, whatever
- * order the file has; npy_read takes the next bytes, from the mapped file or from zlib. Members of an .npz may be stored
- * or deflated; zip64 is understood; the member's CRC is compared when its last byte has been read.
+ * Called by import and score. The one idea: an open array is a stream of elements in C order and little-endian,
+ * whatever order the file has; npy_read takes the next bytes, from the mapped file or from zlib. Members of an .npz may
+ * be stored or deflated; zip64 is understood; the member's CRC is compared when its last byte has been read.
  *
  * Element types: f2 f4 f8, i1 i2 i4 i8, u1 u2, V2 (what ml_dtypes writes for bfloat16), and the texts S (bytes) and U
  * (UTF-32). Everything else, structured types, pickled objects and encrypted archives are refused with a sentence that
@@ -43,7 +43,8 @@ const char *npy_box_name(const NpyBox *b, size_t i);       /* without ".npy" */
 typedef struct NpyFile NpyFile;
 Status npy_open_at(NpyFile **out, const NpyBox *b, size_t i);
 
-/* `member` names the array of an .npz, with or without ".npy"; NULL or "": its only array, or "features". Numbers only. */
+/* `member` names the array of an .npz, with or without ".npy"; NULL or "": its only array, or "features". Numbers only.
+ */
 Status npy_open(NpyFile **out, const char *path, const char *member);
 
 const NpyArray *npy_array(const NpyFile *f);

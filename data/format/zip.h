@@ -1,10 +1,10 @@
 /* zip: where the members of a zip archive lie in memory, and their bytes.
  *
  * Called by npy (.npz) and pth (.pth, .pt), which map the file. Reads the central directory, with the 64-bit forms, and
- * the local header of each member. Every offset and length is checked against the file. A stored member is used where it
- * lies; zip_stream gives any member's bytes from front to back, stored or deflated, and compares length and CRC when the
- * last byte has been read (pth does not stream: torch can be told to write no CRC). Refused: archives in several parts,
- * duplicate names; encrypted members and other methods of packing when they are asked for.
+ * the local header of each member. Every offset and length is checked against the file. A stored member is used where
+ * it lies; zip_stream gives any member's bytes from front to back, stored or deflated, and compares length and CRC when
+ * the last byte has been read (pth does not stream: torch can be told to write no CRC). Refused: archives in several
+ * parts, duplicate names; encrypted members and other methods of packing when they are asked for.
  *
  * Never allocates more than the directory.
  *

@@ -1,0 +1,403 @@
+/* annotation_json: captions that people keep as JSON. Entries come one at a time; a document, whole.
+ *
+ * An entry is an object that names an image, whatever its members are called (annotation_names.h). A document is one of
+ * `documents`, a function a form, tried in order. */
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/format/json.h"
+#include "data/make/annotation_store.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/strmap.h"
+
+enum { MAX_TEXT = 1 << 20, KEY = 256 };
+
+/* ---- values ------------------------------------------------------------------------------------------------------ */
+
+/* A string without NUL; NULL (and an error) when it is something else. */
+static const char *text_of(const Json *v, const char *what) {
+    size_t n = 0;
+    const char *s = json_str(v, &n);
+    if (!s) err_set(ERR_FORMAT, "%s is not a string", what);
+    else if (n > MAX_TEXT || strlen(s) != n) err_set(ERR_FORMAT, "%s is too long or has a NUL in it", what);
+    else return s;
+    return NULL;
+}
+
+/* Names may be numbers where they are ids: 391895 and "391895" are one. */
+static const char *name_of(const Json *v, const char *member, char buf[KEY]) {
+    int64_t number;
+    char what[KEY];
+    snprintf(what, sizeof what, "\"%.200s\"", member);
+    if (!json_int(v, &number) || annotation_rank(ROLE_OTHER, member) == NO_RANK) return text_of(v, what);
+    snprintf(buf, KEY, "%lld", (long long)number);
+    return buf;
+}
+
+/* The member that serves a role best; NULL when none does. */
+static const Json *member(const Annotations *a, enum AnnotationRole role, const Json *object, const char **key) {
+    const Json *best = NULL, *v;
+    int rank = NO_RANK;
+    if (json_type(object) != J_OBJECT) return NULL;
+    for (const char *k = json_next(object, NULL, &v); k; k = json_next(object, k, &v)) {
+        int r = json_type(v) == J_NULL ? NO_RANK : annotation_fits(a, role, k);
+        if (r >= rank) continue;
+        rank = r;
+        best = v;
+        *key = k;
+    }
+    return best;
+}
+
+/* "image", "foo": the members of an object, as far as they fit. */
+static void members_of(const Json *object, char *text, size_t size) {
+    size_t used = 0;
+    const Json *v;
+    text[0] = 0;
+    if (json_type(object) != J_OBJECT) return;
+    for (const char *k = json_next(object, NULL, &v); k && used + 1 < size; k = json_next(object, k, &v)) {
+        int n = snprintf(text + used, size - used, "%s\"%.40s\"", used ? ", " : "", k);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* ---- an entry ---------------------------------------------------------------------------------------------------- */
+
+/* LLaVA: what is said first by "gpt" (or "assistant"); its answers to later questions are no captions. */
+static bool answer_of(const Json *turn, const Json **text) {
+    const char *who = json_str(json_get(turn, "from"), NULL);
+    *text = json_get(turn, "value");
+    if (!who) who = json_str(json_get(turn, "role"), NULL), *text = json_get(turn, "content");
+    return who && (!strcmp(who, "gpt") || !strcmp(who, "assistant"));
+}
+
+/* One caption: a string, or an object that has one. */
+static Status one_caption(Annotations *a, int64_t index, const Json *v, const char *what) {
+    const char *key = NULL, *text;
+    if (json_type(v) == J_OBJECT) {
+        v = member(a, ROLE_CAPTION, v, &key);
+        if (!v) return err_set(ERR_FORMAT, "%s has no member that is a caption (raw, caption, text)", what);
+    }
+    return (text = text_of(v, what)) ? annotation_caption(a, index, text) : ERR_FORMAT;
+}
+
+static Status captions_of(Annotations *a, int64_t index, const Json *v, const char *key) {
+    char what[KEY];
+    snprintf(what, sizeof what, "\"%.200s\"", key);
+    if (json_type(v) != J_ARRAY) return one_caption(a, index, v, what);
+    Status st = OK;
+    for (size_t i = 0; i < json_len(v) && st == OK; i++) {
+        const Json *item = json_at(v, i), *said;
+        snprintf(what, sizeof what, "%.200s %zu", key, i + 1);
+        if (json_get(item, "from") || json_get(item, "role")) {
+            if (answer_of(item, &said)) return one_caption(a, index, said, what);
+        } else {
+            st = one_caption(a, index, item, what);
+        }
+    }
+    return st;
+}
+
+/* A member that might hold captions under a name nobody has told us: any text that is no address. */
+static const char *stranger(const Json *e, const char *image_key) {
+    const Json *v;
+    for (const char *k = json_next(e, NULL, &v); k; k = json_next(e, k, &v)) {
+        const char *s = json_str(json_type(v) == J_ARRAY ? json_at(v, 0) : v, NULL);
+        if (!s || !strcmp(k, image_key) || strstr(s, "://") || annotation_is_picture(s)) continue;
+        if (annotation_rank(ROLE_OTHER, k) == NO_RANK && annotation_rank(ROLE_SPLIT, k) == NO_RANK &&
+            annotation_rank(ROLE_IMAGE, k) == NO_RANK) return k;
+    }
+    return NULL;
+}
+
+static Status no_image(const Json *e) {
+    char list[400];
+    members_of(e, list, sizeof list);
+    return err_set(ERR_FORMAT, "no member names the image's file (image, file_name, image_path, ...); there are %s; "
+                   "extract.image_column=NAME says which one", list[0] ? list : "none");
+}
+
+static Status no_caption(const char *found) {
+    return err_set(ERR_FORMAT, "there is no \"caption\"; extract.caption_column=%s takes \"%s\" for it, "
+                   "extract.caption_column=none takes the images alone", found, found);
+}
+
+static Status object_entry(Annotations *a, const Json *e) {
+    const char *image_key = "", *key = "", *split_key = "", *split = NULL, *name, *found;
+    char number[KEY];
+    int64_t index;
+    bool none = annotation_columns(a)->caption && !strcmp(annotation_columns(a)->caption, "none");
+    const Json *image = member(a, ROLE_IMAGE, e, &image_key), *split_value = member(a, ROLE_SPLIT, e, &split_key);
+    const Json *caption = none ? NULL : member(a, ROLE_CAPTION, e, &key);
+    bool id_alone = image && annotation_rank(ROLE_OTHER, image_key) != NO_RANK;
+    if ((!image || id_alone) && json_get(e, "conversations")) {        /* a conversation about no picture */
+        a->imageless++;
+        return OK;
+    }
+    if (!image) return no_image(e);
+    if (!(name = name_of(image, image_key, number))) return ERR_FORMAT;
+    if (split_value && !(split = text_of(split_value, "the split"))) return ERR_FORMAT;
+    if (!caption && !none && (found = stranger(e, image_key))) return no_caption(found);
+    Status st = annotation_image(a, name, split, &index);
+    return st == OK && caption ? captions_of(a, index, caption, key) : st;
+}
+
+/* An object; the name of an image; or a pair of name and caption(s). */
+static Status entry(Annotations *a, size_t i, const Json *e) {
+    const char *name;
+    int64_t index;
+    Status st = OK;
+    if (json_type(e) == J_OBJECT) {
+        st = object_entry(a, e);
+    } else if (json_type(e) == J_STR) {
+        st = (name = text_of(e, "the name")) ? annotation_image(a, name, NULL, &index) : ERR_FORMAT;
+    } else if (json_type(e) == J_ARRAY && json_len(e) == 2) {
+        st = (name = text_of(json_at(e, 0), "the name")) ? annotation_image(a, name, NULL, &index) : ERR_FORMAT;
+        if (st == OK) st = captions_of(a, index, json_at(e, 1), "caption");
+    } else {
+        st = err_set(ERR_FORMAT, "an object {...} is wanted here");
+    }
+    return err_context(st, "entry %zu", i + 1);
+}
+
+static Status entries(Annotations *a, const Json *list) {
+    Status st = OK;
+    for (size_t i = 0; i < json_len(list) && st == OK; i++) st = entry(a, i, json_at(list, i));
+    return st;
+}
+
+/* ---- documents --------------------------------------------------------------------------------------------------- */
+
+static bool is_list(const Json *v) { return json_type(v) == J_ARRAY; }
+
+/* {"images": [...], "annotations": [...]} where the former have ids */
+static bool is_coco(const Json *doc) {
+    return is_list(json_get(doc, "images")) && is_list(json_get(doc, "annotations"));
+}
+
+/* COCO ids are numbers; some sets use strings. Both become a key. */
+static Status coco_key(char key[KEY], const Json *object, const char *name) {
+    int64_t number;
+    const Json *v = json_get(object, name);
+    const char *s;
+    if (json_int(v, &number)) {
+        snprintf(key, KEY, "%lld", (long long)number);
+        return OK;
+    }
+    if (!v) return err_set(ERR_FORMAT, "there is no \"%s\"", name);
+    if (json_type(v) != J_STR) return err_set(ERR_FORMAT, "\"%s\" is neither a whole number nor a string", name);
+    if (!(s = text_of(v, name))) return ERR_FORMAT;
+    return (size_t)snprintf(key, KEY, "\"%s", s) >= KEY ? err_set(ERR_FORMAT, "\"%s\" is too long", name) : OK;
+}
+
+static const char *quote(const char *key) { return key[0] == '"' ? "\"" : ""; }
+
+static Status coco_image(Annotations *a, StrMap *ids, const Json *e) {
+    const char *image_key = "", *split_key = "", *name, *own, *split = NULL;
+    char key[KEY], number[KEY];
+    int64_t index;
+    const Json *image = member(a, ROLE_IMAGE, e, &image_key), *split_value = member(a, ROLE_SPLIT, e, &split_key);
+    if (!image || annotation_rank(ROLE_OTHER, image_key) != NO_RANK)
+        return err_set(ERR_FORMAT, "there is no \"file_name\"");
+    if (!(name = name_of(image, image_key, number))) return ERR_FORMAT;
+    if (json_type(split_value) == J_STR && !(split = text_of(split_value, "the split"))) return ERR_FORMAT;
+    Status st = coco_key(key, e, "id");
+    if (st == OK && strmap_get(ids, key)) st = err_set(ERR_FORMAT, "id %s%s occurs twice", key, quote(key));
+    if (st == OK) st = annotation_image(a, name, split, &index);
+    if (st == OK && !(own = annotation_keep(a, key))) st = ERR_MEMORY;
+    return st == OK ? strmap_put(ids, own, index) : st;
+}
+
+/* Boxes and masks have no caption: a file of those lists images. */
+static Status coco_note(Annotations *a, const StrMap *ids, const Json *e) {
+    const char *key_of = "";
+    char key[KEY];
+    if (json_type(e) != J_OBJECT) return err_set(ERR_FORMAT, "an object {...} is wanted here");
+    const Json *caption = member(a, ROLE_CAPTION, e, &key_of);
+    if (!caption && json_get(e, "category_id")) return OK;
+    if (!caption) return err_set(ERR_FORMAT, "there is no \"caption\"");
+    Status st = coco_key(key, e, "image_id");
+    int64_t *index = st == OK ? strmap_get(ids, key) : NULL;
+    if (st == OK && !index) st = err_set(ERR_FORMAT, "image_id %s%s is not among \"images\"", key, quote(key));
+    return st == OK ? captions_of(a, *index, caption, key_of) : st;
+}
+
+static Status coco(Annotations *a, const Json *doc) {
+    const Json *images = json_get(doc, "images"), *notes = json_get(doc, "annotations");
+    StrMap ids = {0};
+    Status st = OK;
+    for (size_t i = 0; i < json_len(images) && st == OK; i++)
+        st = err_context(coco_image(a, &ids, json_at(images, i)), "entry %zu of \"images\"", i + 1);
+    for (size_t i = 0; i < json_len(notes) && st == OK; i++)
+        st = err_context(coco_note(a, &ids, json_at(notes, i)), "entry %zu of \"annotations\"", i + 1);
+    strmap_free(&ids);
+    return st;
+}
+
+/* {"images": [{filename, filepath?, split, sentences: [{raw}]}]} */
+static bool is_karpathy(const Json *doc) { return is_list(json_get(json_at(json_get(doc, "images"), 0), "sentences")); }
+
+static Status karpathy_image(Annotations *a, const Json *e) {
+    const char *name = text_of(json_get(e, "filename"), "\"filename\""),
+               *folder = json_str(json_get(e, "filepath"), NULL);
+    const char *split = json_str(json_get(e, "split"), NULL);
+    int64_t index;
+    if (!name) return ERR_FORMAT;
+    char *path = folder && folder[0] ? mem_format("%s/%s", folder, name) : mem_strdup(name);
+    Status st = path ? annotation_image(a, path, split, &index) : ERR_MEMORY;
+    if (st == OK) st = captions_of(a, index, json_get(e, "sentences"), "sentences");
+    free(path);
+    return st;
+}
+
+static Status karpathy(Annotations *a, const Json *doc) {
+    const Json *images = json_get(doc, "images");
+    Status st = OK;
+    for (size_t i = 0; i < json_len(images) && st == OK; i++)
+        st = err_context(karpathy_image(a, json_at(images, i)), "entry %zu of \"images\"", i + 1);
+    return st;
+}
+
+/* {"data": [...]}, {"annotations": [...]}: TextCaps, MiniGPT-4, image_info of COCO; the first list of objects. */
+static const Json *list_in(const Json *doc) {
+    static const char *const usual[] = {"data",  "annotations", "images",   "samples",
+                                        "items", "rows",        "examples", "entries"};
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
+        if (is_list(json_get(doc, usual[i])) && json_type(json_at(json_get(doc, usual[i]), 0)) == J_OBJECT)
+            return json_get(doc, usual[i]);
+    return NULL;
+}
+
+static bool is_wrapped(const Json *doc) { return list_in(doc) != NULL; }
+static Status wrapped(Annotations *a, const Json *doc) { return entries(a, list_in(doc)); }
+
+/* {"train": [...], "val": [...]} */
+static bool is_by_split(const Json *doc) {
+    const Json *v;
+    bool any = false;
+    for (const char *k = json_next(doc, NULL, &v); k; k = json_next(doc, k, &v), any = true)
+        if (!annotation_split_in(k) || !is_list(v) || (json_len(v) && json_type(json_at(v, 0)) != J_OBJECT))
+            return false;
+    return any;
+}
+
+static Status by_split(Annotations *a, const Json *doc) {
+    const Json *v;
+    Status st = OK;
+    for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v))
+        for (size_t i = 0; i < json_len(v) && st == OK; i++) {
+            const char *image_key = "", *key = "", *name;
+            char number[KEY];
+            int64_t index;
+            const Json *e = json_at(v, i), *image = member(a, ROLE_IMAGE, e, &image_key);
+            const Json *caption = member(a, ROLE_CAPTION, e, &key);
+            st = !image                                       ? no_image(e)
+                 : (name = name_of(image, image_key, number)) ? annotation_image(a, name, k, &index)
+                                                              : ERR_FORMAT;
+            if (st == OK && caption) st = captions_of(a, index, caption, key);
+            err_context(st, "entry %zu of \"%s\"", i + 1, k);
+        }
+    return st;
+}
+
+/* {"image": [...], "caption": [...]}, or with objects {"0": ..., "1": ...} in their place, as pandas writes them */
+static const Json *column_of(const Annotations *a, const Json *doc, enum AnnotationRole role) {
+    const char *key;
+    const Json *v = member(a, role, doc, &key);
+    return is_list(v) || json_type(v) == J_OBJECT ? v : NULL;
+}
+
+static enum AnnotationRole columns_ask(const Json *doc, const Annotations *a) {
+    const Json *images = column_of(a, doc, ROLE_IMAGE), *captions = column_of(a, doc, ROLE_CAPTION);
+    return images && captions && json_type(images) == json_type(captions) && json_len(images) == json_len(captions)
+               ? ROLE_CAPTION : ROLES;
+}
+
+static Status columns(Annotations *a, const Json *doc) {
+    const Json *images = column_of(a, doc, ROLE_IMAGE), *captions = column_of(a, doc, ROLE_CAPTION), *v;
+    const Json *splits = column_of(a, doc, ROLE_SPLIT);
+    const char *k = NULL, *name, *split;
+    Status st = OK;
+    for (size_t i = 0; i < json_len(images) && st == OK; i++) {
+        int64_t index;
+        char number[KEY];
+        if (json_type(images) == J_OBJECT) k = json_next(images, k, &v);
+        else v = json_at(images, i);
+        split = json_str(k ? json_get(splits, k) : json_at(splits, i), NULL);
+        st = (name = name_of(v, "id", number)) ? annotation_image(a, name, split, &index) : ERR_FORMAT;
+        if (st == OK) st = captions_of(a, index, k ? json_get(captions, k) : json_at(captions, i), "caption");
+        err_context(st, "entry %zu", i + 1);
+    }
+    return st;
+}
+
+/* {"x.jpg": "...", "y.jpg": ["...", "..."]}: keys that are files or numbers */
+static bool is_map(const Json *doc) {
+    const Json *v;
+    bool any = false;
+    for (const char *k = json_next(doc, NULL, &v); k; k = json_next(doc, k, &v), any = true) {
+        bool name = annotation_is_picture(k) || strspn(k, "0123456789") == strlen(k);
+        if (!name || (json_type(v) != J_STR && !is_list(v))) return false;
+    }
+    return any;
+}
+
+static Status map(Annotations *a, const Json *doc) {
+    const Json *v;
+    Status st = OK;
+    for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v)) {
+        int64_t index;
+        st = annotation_image(a, k, NULL, &index);
+        if (st == OK) st = captions_of(a, index, v, "caption");
+        err_context(st, "entry \"%.100s\"", k);
+    }
+    return st;
+}
+
+static const struct { bool (*is)(const Json *doc); Status (*read)(Annotations *a, const Json *doc); } documents[] = {
+    {is_coco, coco}, {is_karpathy, karpathy}, {is_wrapped, wrapped}, {is_by_split, by_split}, {is_map, map},
+};
+
+static Status document(Annotations *a, const Json *doc) {
+    char list[400];
+    if (columns_ask(doc, a) == ROLE_CAPTION) return columns(a, doc);
+    for (size_t i = 0; i < sizeof documents / sizeof *documents; i++)
+        if (documents[i].is(doc)) return documents[i].read(a, doc);
+    members_of(doc, list, sizeof list);
+    return err_set(ERR_FORMAT,
+                   "this JSON is none of the known forms: a list of {image, caption}, one such a line, COCO (images, "
+                   "annotations), Karpathy (images with sentences), {name: caption}; it has the members %s",
+                   list);
+}
+
+/* An entry names an image by a string or a number. */
+static bool is_entry(const Annotations *a, const Json *v) {
+    const char *key;
+    const Json *image = member(a, ROLE_IMAGE, v, &key);
+    enum JsonType t = json_type(image);
+    return t == J_STR || t == J_INT || is_list(json_get(v, "conversations"));
+}
+
+typedef struct { Annotations *a; bool list; } Reading;
+
+/* Items of an array and lines are entries; a lone object may be a document. */
+static Status item(void *ctx, int64_t i, const Json *v) {
+    Reading *r = ctx;
+    bool object = json_type(v) == J_OBJECT;
+    if (!r->list && i == 0 && object && !is_entry(r->a, v)) {
+        const char *key;
+        bool line = member(r->a, ROLE_CAPTION, v, &key) && json_type(member(r->a, ROLE_CAPTION, v, &key)) == J_STR;
+        return line ? entry(r->a, 0, v) : document(r->a, v);
+    }
+    return entry(r->a, (size_t)i, v);
+}
+
+Status annotation_json(Annotations *a, const char *text, size_t n, const char *name) {
+    Reading r = {.a = a, .list = text[strspn(text, " \t\r\n")] == '['};
+    FILE *f = fmemopen((void *)(uintptr_t)text, n, "rb");              /* only read */
+    if (!f) return ERR_MEMORY;
+    Status st = json_each_of(f, name, item, &r);
+    fclose(f);
+    return st;
+}

@@ -1,0 +1,97 @@
+/* annotation_names: see annotation_names.h. */
+#include "data/make/annotation_names.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+enum { NAME = 40 };
+
+/* Letters and digits alone, best first. Those of images end with numbers and keys, for which a file is looked for. */
+static const char *const names[ROLES][44] = {
+    [ROLE_IMAGE] = {"image",        "imagepath", "imagefile", "imagefilename", "imagename", "filename", "filepath",
+                    "file",         "path",      "img",       "imgpath",       "imgfile",   "imgname",  "imgfilename",
+                    "picture",      "photo",     "jpg",       "jpeg",          "png",       "webp",     "localpath",
+                    "relativepath", "imageid",   "imgid",     "key",           "id",        NULL},
+    [ROLE_CAPTION] = {"caption",       "captions",   "text",      "texts",       "txt",
+                      "title",         "sentence",   "sentences", "captionstr",  "referencestrs",
+                      "references",    "comment",    "comments",  "description", "descriptions",
+                      "raw",           "rawcaption", "alttext",   "alt",         "prompt",
+                      "conversations", NULL},
+    [ROLE_SPLIT] = {"split", "splitname", "set", "setname", "subset", "partition", NULL},
+    [ROLE_OTHER] = {"id",        "imageid",       "imgid",         "sentid",         "sentids",
+                    "captionid", "commentnumber", "index",         "unnamed",        "idx",
+                    "width",     "height",        "originalwidth", "originalheight", "url",
+                    "urls",      "cocourl",       "flickrurl",     "license",        "datecaptured",
+                    "key",       "status",        "errormessage",  "sha256",         "md5",
+                    "hash",      "exif",          "domain",        "openimagesid",   "similarity",
+                    "punsafe",   "pwatermark",    "aesthetic",     "nsfw",           "size",
+                    "dataset",   "format",        "rotation",      "labelid",        "classid",
+                    NULL},
+};
+
+/* Letters and digits in lower case; bytes of other scripts stay. */
+static void bare(char out[NAME], const char *name) {
+    size_t n = 0;
+    for (; *name && n + 1 < NAME; name++) {
+        unsigned char c = (unsigned char)*name;
+        if (isalnum(c) || c >= 0x80) out[n++] = (char)tolower(c);
+    }
+    out[n] = 0;
+}
+
+int annotation_rank(enum AnnotationRole role, const char *name) {
+    char word[NAME];
+    bare(word, name);
+    size_t n = strlen(word);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; names[role][i]; i++)
+            if (!strcmp(names[role][i], word)) return i + (pass ? 100 : 0);
+        if (role != ROLE_CAPTION) return role == ROLE_OTHER && !word[0] ? 0 : NO_RANK;
+        while (n && isdigit((unsigned char)word[n - 1])) word[--n] = 0;
+    }
+    return NO_RANK;
+}
+
+bool annotation_name_equal(const char *a, const char *b) {
+    char x[NAME], y[NAME];
+    bare(x, a);
+    bare(y, b);
+    return !strcmp(a, b) || (x[0] && !strcmp(x, y));
+}
+
+bool annotation_is_picture(const char *name) {
+    static const char *const ends[] = {"jpg", "jpeg", "png",  "webp", "bmp",  "gif",
+                                       "tif", "tiff", "jfif", "jpe",  "heic", "avif"};
+    const char *dot = strrchr(name, '.');
+    for (size_t i = 0; dot && i < sizeof ends / sizeof *ends; i++)
+        if (!strcasecmp(dot + 1, ends[i])) return true;
+    return false;
+}
+
+static const struct { const char *word, *split; } words[] = {
+    {"train", "train"}, {"training", "train"},   {"trn", "train"}, {"val", "val"},   {"valid", "val"},
+    {"validation", "val"}, {"dev", "val"}, {"test", "test"}, {"testing", "test"}, {"restval", "restval"}};
+
+static const char *split_of(const char *word, size_t n) {
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strlen(words[i].word) == n && !strncasecmp(word, words[i].word, n)) return words[i].split;
+    return NULL;
+}
+
+const char *annotation_split_word(const char *word) {
+    const char *split = split_of(word, strlen(word));
+    return split ? split : word;
+}
+
+const char *annotation_split_in(const char *name) {
+    const char *split = NULL;
+    while (*name) {                           /* words are runs of letters: captions_val2014.json, not latest.json */
+        size_t n = 0;
+        while (isalpha((unsigned char)name[n])) n++;
+        const char *found = split_of(name, n);
+        if (found) split = found;
+        name += n ? n : 1;
+    }
+    return split;
+}
