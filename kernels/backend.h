@@ -91,7 +91,8 @@ typedef struct {
     int64_t N, F, ldu, ldh;
     const void *u, *up;                 /* elem, stride ldu; up NULL: not gated */
     const float *bias, *up_bias;        /* f32 (F) or NULL */
-    void *h;                            /* elem, stride ldh; backward: NULL, or where to make it again (also u's place) */
+    void *h;                            /* elem, stride ldh; backward: NULL,
+        or where to make it again (also u's place) */
 } Act;
 
 typedef struct {
@@ -201,7 +202,7 @@ typedef struct {
 typedef struct {
     const void *dy;                     /* elem (nq+nt, C) */
     void *dsum;                         /* elem scratch (nq+nt, C): gradient before the norm; may be dy's memory */
-    float *dquery, *dword, *dpos, *dgamma, *dbeta;   /* f32, added to */
+    float *dquery, *dword, *dpos, *dgamma, *dbeta;   /* f32, added to; NULL: not wanted */
 } EmbedGrad;
 
 /* Rows of f32 logits S[i si + j sj] (raw similarities), divided by *temp. Targets of row i: column target[i]; or, with

@@ -22,7 +22,16 @@ struct Node {
     Param w, b, w2, b2;                  /* learned inputs */
     void *saved[4];
     int64_t n[4];
-    union { AddNorm norm; Embed embed; Attn attn; struct { PassedFn *fn; void *ctx; int place; } passed; } u;
+    union {
+        Act act;
+        AddNorm norm;
+        HeadNorm heads;
+        Embed embed;
+        Lookup lookup;
+        Rotary rotary;
+        Attn attn;
+        struct { PassedFn *fn; void *ctx; int place; } passed;
+    } u;
 };
 
 struct Tape {

@@ -45,12 +45,16 @@ static inline Tensor tensor_rows(Tensor x, int64_t first, int64_t n) {
 }
 
 /* A learned matrix or vector: f32 master, the elem copy that enters products (the master itself in f32), f32 gradient.
- * A frozen one has a gradient too (kernels need not ask), but products for it are left out and nobody reads it. */
+ * A frozen one has no gradient (but for one joined to what learns: nobody reads it); in a frozen store a matrix has
+ * the elem copy alone. */
 typedef struct {
     float *w, *g;
     void *copy;
     int64_t rows, cols;                  /* (out, in); a vector has one row */
     bool frozen;
 } Param;
+
+/* Where a parameter's gradient goes; NULL: nobody wants it (frozen, or not there). */
+static inline float *param_grad(Param p) { return p.frozen ? NULL : p.g; }
 
 #endif

@@ -106,6 +106,17 @@ static void gather_rows(float *dst, const elem *rows, const int32_t *id, const i
     }
 }
 
+/* dst row q += sum of rows q, q + Q, ... */
+static void add_queries(float *dst, const elem *rows, int64_t nq, int64_t Q, int64_t C) {
+#pragma omp parallel for schedule(static) if (PARALLEL(nq * C))
+    for (int64_t q = 0; q < MIN(nq, Q); q++)
+        for (int64_t r = q; r < nq; r += Q) {
+            float *d = dst + q * C;
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) d[c] += ld(rows[r * C + c]);
+        }
+}
+
 void FN(embed_bwd)(const Embed *e, const EmbedGrad *g) {
     int64_t N = e->nq + e->nt, C = e->C, R = row_block(N), nb = row_blocks(N);
     float *partial = cpu_scratch((size_t)(nb * 2 * C) * sizeof(float));
@@ -121,16 +132,10 @@ void FN(embed_bwd)(const Embed *e, const EmbedGrad *g) {
             for (int64_t r = b * R; r < MIN(N, b * R + R); r++) row_bwd(e, g, r, dgamma, dbeta, &m);
         }
     }
-    cpu_add_partials(g->dgamma, partial, nb, 2 * C, C);
-    cpu_add_partials(g->dbeta, partial + C, nb, 2 * C, C);
+    if (g->dgamma) cpu_add_partials(g->dgamma, partial, nb, 2 * C, C);
+    if (g->dbeta) cpu_add_partials(g->dbeta, partial + C, nb, 2 * C, C);
     const elem *du = g->dsum;
-#pragma omp parallel for schedule(static) if (PARALLEL(e->nq * C))
-    for (int64_t q = 0; q < MIN(e->nq, (int64_t)e->Q); q++)
-        for (int64_t r = q; r < e->nq; r += e->Q) {
-            float *d = g->dquery + q * C;
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++) d[c] += ld(du[r * C + c]);
-        }
-    gather_rows(g->dword, du + e->nq * C, e->tok_id, e->tok_ptr, e->tok_row, e->ntok, C, e->nt);
-    gather_rows(g->dpos, du + e->nq * C, e->posn_id, e->posn_ptr, e->posn_row, e->nposn, C, e->nt);
+    if (g->dquery) add_queries(g->dquery, du, e->nq, e->Q, C);
+    if (g->dword) gather_rows(g->dword, du + e->nq * C, e->tok_id, e->tok_ptr, e->tok_row, e->ntok, C, e->nt);
+    if (g->dpos) gather_rows(g->dpos, du + e->nq * C, e->posn_id, e->posn_ptr, e->posn_row, e->nposn, C, e->nt);
 }

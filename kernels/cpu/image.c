@@ -90,16 +90,17 @@ void FN(unfold)(float *dW, float *db, float *dgamma, float *dbeta, const float *
         memset(pg, 0, (size_t)(2 * E) * sizeof(float));
         for (int64_t m = b * R; m < MIN(M, b * R + R); m++) {
             const float *g = G + m * E, *w = W + m * E;
-            float *d = dW + m * E, sm = s[m];
+            float *d = dW ? dW + m * E : NULL, sm = s[m];
 #pragma omp simd
             for (int64_t c = 0; c < E; c++) {
-                d[c] += fmadd(g[c], gamma[c], sm * beta[c]);
                 pg[c] = fmadd(g[c], w[c], pg[c]);
                 pb[c] = fmadd(sm, w[c], pb[c]);
             }
-            db[m] += sm;
+#pragma omp simd
+            for (int64_t c = 0; c < (d ? E : 0); c++) d[c] += fmadd(g[c], gamma[c], sm * beta[c]);
+            if (db) db[m] += sm;
         }
     }
-    cpu_add_partials(dgamma, partial, nb, 2 * E, E);
-    cpu_add_partials(dbeta, partial + E, nb, 2 * E, E);
+    if (dgamma) cpu_add_partials(dgamma, partial, nb, 2 * E, E);
+    if (dbeta) cpu_add_partials(dbeta, partial + E, nb, 2 * E, E);
 }

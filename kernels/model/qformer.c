@@ -40,8 +40,8 @@ static void feed_forward(Tape *t, const Params *p, int l, const Ffn *f, Tensor y
     Tensor u = tape_new(t, x.rows, p->d.F, e), s = tape_new(t, x.rows, p->d.C, e);
     op_linear(t, u, x, params_get(p, f->in_w, l), NONE);
     op_gelu_linear(t, s, u, params_get(p, f->in_b, l), params_get(p, f->out_w, l));
-    op_add_norm(t, y, s, x, params_get(p, f->out_b, l), params_get(p, f->ln_w, l), params_get(p, f->ln_b, l), EPS,
-                drop);
+    Norm ln = {params_get(p, f->ln_w, l), params_get(p, f->ln_b, l), EPS, false};
+    op_add_norm(t, y, s, x, params_get(p, f->out_b, l), ln, drop);
 }
 
 typedef struct { ParamKind w, b, ln_w, ln_b; } Out;
@@ -53,9 +53,12 @@ static Tensor attended(Tape *t, const Params *p, int l, const Out *o, Tensor ctx
     DType e = t->b->elem;
     Tensor s = tape_new(t, x.rows, p->d.C, e), a = tape_new(t, x.rows, p->d.C, e);
     op_linear(t, s, ctx, params_get(p, o->w, l), NONE);
-    op_add_norm(t, a, s, x, params_get(p, o->b, l), params_get(p, o->ln_w, l), params_get(p, o->ln_b, l), EPS, drop);
+    Norm ln = {params_get(p, o->ln_w, l), params_get(p, o->ln_b, l), EPS, false};
+    op_add_norm(t, a, s, x, params_get(p, o->b, l), ln, drop);
     return a;
 }
+
+static Heads heads(const Params *p) { return op_heads(p->d.H, p->d.H, p->d.C / p->d.H); }
 
 static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const Wave *w, const ImageKV *kv,
                               Noise noise) {
@@ -63,7 +66,7 @@ static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const W
     int64_t C = p->d.C;
     Tensor q = tape_new(t, a.rows, C, e), ctx = tape_new(t, a.rows, C, e);
     op_linear(t, q, a, params_get(p, P_CROSS_Q_W, l), params_get(p, P_CROSS_Q_B, l));
-    op_attention(t, ctx, q, 0, kv->kv[l], 0, C, p->d.H, &w->cross, drop_at(noise, l, SITE_CROSS_PROB, w->rows));
+    op_attention(t, ctx, q, 0, kv->kv[l], 0, C, heads(p), &w->cross, drop_at(noise, l, SITE_CROSS_PROB, w->rows));
     return attended(t, p, l, &CROSS_OUT, ctx, a, drop_at(noise, l, SITE_CROSS_OUT, w->rows));
 }
 
@@ -78,7 +81,7 @@ void qformer_layer(Tape *t, const Params *p, int l, Tensor y, Tensor x, Tensor q
                  const Wave *w, const ImageKV *kv, Noise noise) {
     int64_t C = p->d.C, NQ = w->NQ, NT = w->NT;
     Tensor ctx = tape_new(t, x.rows, C, t->b->elem);
-    op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, p->d.H, &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
+    op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, heads(p), &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
     Tensor a = attended(t, p, l, &SELF_OUT, ctx, x, drop_at(noise, l, SITE_SELF_OUT, w->rows));
     if (NQ) {
         Tensor aq = tensor_rows(a, 0, NQ);
@@ -132,7 +135,8 @@ Tensor qformer_lm_transform(Tape *t, const Params *p, Tensor rows) {
     Tensor u = tape_new(t, n, C, e), s = tape_new(t, n, C, e), y = tape_new(t, n, C, e);
     op_linear(t, u, rows, params_get(p, P_LM_DENSE_W, -1), NONE);
     op_gelu(t, s, u, params_get(p, P_LM_DENSE_B, -1));
-    op_add_norm(t, y, s, NOTHING, NONE, params_get(p, P_LM_LN_W, -1), params_get(p, P_LM_LN_B, -1), EPS, (Dropout){0});
+    Norm ln = {params_get(p, P_LM_LN_W, -1), params_get(p, P_LM_LN_B, -1), EPS, false};
+    op_add_norm(t, y, s, NOTHING, NONE, ln, (Dropout){0});
     return y;
 }
 

@@ -1,0 +1,51 @@
+/* ops_loss: see ops.h. The losses. Their gradients are made at once; the backward only hands them on. */
+#include "kernels/ops_inner.h"
+
+static void handed_on(Tape *t, const Node *n) { tape_seed(t, n->x, n->saved[0]); }
+
+void op_xent(Tape *t, float *loss, float *nll, Tensor logits, const int32_t *target, float smoothing, float scale) {
+    BUG_ON(logits.dt != DT_F32, "xent: logits are f32");
+    Xent x = {.rows = logits.rows, .n = logits.cols, .ld = logits.ld, .logits = logits.data, .target = target,
+              .smoothing = smoothing, .scale = scale, .loss = loss, .nll = nll, .ldd = logits.cols, .dt = DT_F32};
+    if (t->recording) x.dlogits = tape_push(t, logits.rows * logits.cols, sizeof(float));
+    t->b->xent(&x);
+    Node *n = tape_node(t, "xent", handed_on);
+    if (n) n->x = logits, n->saved[0] = x.dlogits;
+}
+
+enum { LM_CHUNK_BYTES = 64 << 20 }; /* f32 logits of a chunk: 512 rows at V = 30523; larger gains nothing measurable */
+
+void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, const int32_t *target, float smoothing,
+                float scale) {
+    const Backend *k = t->b;
+    BUG_ON(w.cols != h.cols || h.ld != h.cols, "lm_loss: h (%lld,%lld), w (%lld,%lld)", SHAPE(h), SHAPE(w));
+    int64_t V = w.rows, C = w.cols, es = dtype_size(k->elem);
+    int64_t ld = (V + 7) / 8 * 8; /* rows of logits stay aligned: products on a GPU ask for it */
+    int64_t chunk = LM_CHUNK_BYTES / (ld * 4);
+    if (chunk < 16) chunk = 16;
+    if (chunk > h.rows) chunk = h.rows;
+    bool grad = t->recording;
+    void *dh = grad ? tape_push(t, h.rows * C, (int)es) : NULL;
+    float *logits = tape_scratch(t, chunk * ld, sizeof(float));
+    void *dlogits = grad ? tape_scratch(t, chunk * ld, (int)es) : NULL;
+    for (int64_t r = 0; r < h.rows; r += chunk) {
+        int64_t n = h.rows - r < chunk ? h.rows - r : chunk;
+        const void *x = ops_columns(h.data, r * C, k->elem);
+        ops_gemm(t, &(Gemm){.m = n, .n = V, .k = C, .a = x, .lda = C, .b = w.copy, .ldb = C, .tb = true, .bias = b.copy,
+                        .c = logits, .ldc = ld, .ab = k->elem, .ct = DT_F32});
+        k->xent(&(Xent){.rows = n, .n = V, .ld = ld, .logits = logits, .target = target + r, .smoothing = smoothing,
+                        .scale = scale,
+                        .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = ld, .dt = k->elem});
+        if (!grad) continue;
+        ops_gemm(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .b = w.copy, .ldb = C,
+                        .c = ops_columns(dh, r * C, k->elem), .ldc = C, .ab = k->elem, .ct = k->elem});
+        if (param_grad(w))
+            ops_gemm(t, &(Gemm){.m = V, .n = C, .k = n, .a = dlogits, .lda = ld, .ta = true, .b = x, .ldb = C, .c = w.g,
+                            .ldc = C, .ab = k->elem, .ct = DT_F32, .add = true});
+        if (param_grad(b)) k->colsum(b.g, dlogits, n, V, ld);
+    }
+    if (dlogits) tape_scratch_free(t, dlogits);
+    tape_scratch_free(t, logits);
+    Node *n = tape_node(t, "lm_loss", handed_on);
+    if (n) n->x = h, n->saved[0] = dh;
+}
