@@ -106,6 +106,7 @@ TESTS    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 LIB      := $(B)/libqformer.a
+KIT      := $(B)/libkit.a                                    # what tests share
 
 .PHONY: all count demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
@@ -176,10 +177,15 @@ $(B)/kernels/backend.o $(B)/train/doctor.o: EXTRA += $(CUDA_DEF)
 $(B)/kernels/backend.o $(B)/train/doctor.o: $(STAMP).cuda
 $(CUDA_OBJ): EXTRA += $(CUDA_DEF) -isystem $(CUDA_HOME)/include
 
-$(B)/tests/%: tests/%.c $(LIB)
+KIT_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/kit/*.c))
+$(KIT_OBJ): EXTRA += $(HDF5_C)
+$(KIT): $(KIT_OBJ)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/tests/%: tests/%.c $(KIT) $(LIB)
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
-	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -o $@ $< $(LIB) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -o $@ $< $(KIT) $(LIB) -lcmocka $(LDLIBS)
 
 $(B)/golden: $(wildcard tests/gold*.c) $(LIB) tests/gold.h
 	@mkdir -p $(@D)
@@ -187,10 +193,10 @@ $(B)/golden: $(wildcard tests/gold*.c) $(LIB) tests/gold.h
 	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS)) $(LDFLAGS) -o $@ $(filter %.c,$^) $(LIB) $(LDLIBS)
 
 fuzzers: $(FUZZERS)
-$(B)/bin/%: tests/fuzz/%.c $(LIB)
+$(B)/bin/%: tests/fuzz/%.c $(KIT) $(LIB)
 	@mkdir -p $(@D)
 	@echo "  FUZZ $@"
-	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -Wno-missing-prototypes -o $@ $< $(LIB) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -Wno-missing-prototypes -o $@ $< $(KIT) $(LIB) -lcmocka $(LDLIBS)
 
 $(B)/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -265,4 +271,4 @@ cuda-report:
 clean:
 	rm -rf build
 
--include $(OBJ:.o=.d) $(B)/qformer.d $(TESTS:=.d) $(BENCHES:=.d)
+-include $(OBJ:.o=.d) $(KIT_OBJ:.o=.d) $(B)/qformer.d $(TESTS:=.d) $(BENCHES:=.d)

@@ -9,6 +9,11 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include <dirent.h>
@@ -18,7 +23,7 @@
 
 #include "data/format/safetensors.h"
 #include "tests/bad_input.h"
-#include "tests/program.h"
+#include "tests/kit/program.h"
 
 enum { FLIPS = 6, MOST_BYTES = 1 << 20, MOST_MB = 1024, MOST_SECONDS = 10 };
 

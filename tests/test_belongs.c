@@ -4,13 +4,17 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include <ftw.h>
 #include <math.h>
 #include <stdbool.h>
 #include <sys/stat.h>
 
-#include "tests/program.h"
+#include "tests/kit/program.h"
 
 static char dir[] = "/tmp/qformer-belongs-XXXXXX";
 

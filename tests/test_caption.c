@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include <fcntl.h>
@@ -16,7 +17,7 @@
 #include "eval/commands.h"
 #include "eval/generate.h"
 #include "kernels/base/mem.h"
-#include "tests/model_fixture.h"
+#include "tests/kit/model_fixture.h"
 
 /* name and key=value words, the last NULL; model, vocabulary and data are given. What it prints goes nowhere. */
 static Status run(const ModelFixture *f, ...) {

@@ -5,9 +5,15 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
-#include "tests/program.h"
+#include "tests/kit/program.h"
 
 /* Runs the program with these words. */
 static Run *run(const char *words) {

@@ -4,7 +4,12 @@
  * ranks, or which device, wrote them; and ranks that are killed, stopped, asked to end or spoilt while the others' GPUs
  * wait for them in a collective. Skipped where there are no GPU and mpirun; so is what needs more GPUs than there are.
  */
-#include "tests/ranks.h"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/kit/check.h"
+#include "tests/kit/ranks.h"
 
 enum { STEPS = 20, FEW = 4 };                /* of the main curve; where fewer prove as much */
 

@@ -17,6 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <cmocka.h>
 
 int qformer_main(int argc, char **argv);
@@ -29,7 +32,7 @@ int qformer_main(int argc, char **argv);
 #include "kernels/backend.h"
 #include "kernels/base/mem.h"
 #include "tests/bad_launch.h"
-#include "tests/same_json.h"
+#include "tests/kit/same_json.h"
 #include "kernels/base/status.h"
 
 /* ---- running commands -------------------------------------------------------------------------------------------- */
@@ -204,9 +207,9 @@ static void same_bits(const char *a, const char *b, int step) {
 
 /* `name` of the folders cuda and cpu. */
 static void same_answer(const char *name, double limit) {
-    char a[64], b[64];
-    snprintf(a, sizeof a, "cuda/%s", name);
-    snprintf(b, sizeof b, "cpu/%s", name);
+    char a[128], b[128];
+    snprintf(a, sizeof a, "cuda/%.100s", name);
+    snprintf(b, sizeof b, "cpu/%.100s", name);
     same_results(text_of(a), text_of(b), name, limit);
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include <fcntl.h>
@@ -17,7 +18,7 @@
 #include "eval/classify.h"
 #include "eval/commands.h"
 #include "eval/retrieval.h"
-#include "tests/model_fixture.h"
+#include "tests/kit/model_fixture.h"
 
 /* ---- running a command ------------------------------------------------------------------------------------------- */
 

@@ -6,7 +6,14 @@
  * shards; and whatever happens to a rank or to the cable, all ranks on both sides end in time and say why. Machines are
  * namespaces, which root may make, or anybody where the kernel allows: the program starts itself again in the first
  * one. Skipped where that is refused, or where there is no ip (package iproute2). */
-#include "tests/ranks.h"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/kit/check.h"
+#include "tests/kit/ranks.h"
 
 enum { STEPS = 20 };
 

@@ -4,13 +4,18 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "data/text/caption.h"
 #include "data/loader.h"
 #include "data/manifest.h"
 #include "data/repack.h"
-#include "tests/foreign.h"
+#include "tests/kit/foreign.h"
 
 static Wordpiece *wp;
 

@@ -3,8 +3,15 @@
  * The same curve on 1 to 4 ranks; checkpoints that do not know how many there were; and everything that can go wrong on
  * one rank while the others wait for it: each of them ends in time, with one sentence that names the rank, and leaves
  * no process behind. Skipped where there is no mpirun, or a program without MPI. */
-#include "tests/ranks.h"
-#include "tests/same_json.h"
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/kit/check.h"
+#include "tests/kit/ranks.h"
+#include "tests/kit/same_json.h"
 
 enum { STEPS = 20 };
 

@@ -12,7 +12,7 @@
 
 #include "kernels/base/splitmix.h"
 #include "eval/rerank.h"
-#include "tests/model_fixture.h"
+#include "tests/kit/model_fixture.h"
 
 /* ---- a matrix as a source of rows, and the ranking of it by definition ------------------------------------------- */
 

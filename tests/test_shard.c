@@ -3,6 +3,10 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include <fcntl.h>
@@ -13,7 +17,7 @@
 
 #include "data/format/crc32c.h"
 #include "data/shard.h"
-#include "tests/foreign.h"
+#include "tests/kit/foreign.h"
 
 static void assert_message(const char *part) {
     if (!strstr(err_message(), part)) fail_msg("\"%s\" is not in: %s", part, err_message());

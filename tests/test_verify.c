@@ -3,6 +3,10 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include <math.h>
@@ -11,7 +15,7 @@
 #include "data/repack.h"
 #include "data/set.h"
 #include "data/verify.h"
-#include "tests/foreign.h"
+#include "tests/kit/foreign.h"
 
 enum { MOST_SAID = 32 };
 static char said[MOST_SAID][512];

@@ -1,12 +1,11 @@
-/* foreign: shards as somebody else's program would lay them out; made by HDF5 itself, not by data/format/h5.c. */
-#ifndef QF_FOREIGN_H
-#define QF_FOREIGN_H
+/* foreign: see foreign.h. */
+#include "tests/kit/foreign.h"
+
 #include <hdf5.h>
 
-#include "tests/set_fixture.h"
+#include "tests/kit/check.h"
 
-/* Gives the features of a shard another layout: chunks of so many rows and tokens, deflated or not. */
-static inline void foreign_layout(const char *path, hsize_t rows, hsize_t tokens, bool deflate) {
+void foreign_layout(const char *path, hsize_t rows, hsize_t tokens, bool deflate) {
     hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), old = H5Dopen2(file, "/images/features", H5P_DEFAULT);
     hid_t space = H5Dget_space(old), type = H5Dget_type(old), list = H5Pcreate(H5P_DATASET_CREATE);
     hsize_t chunk[3] = {rows, tokens, FIX_E};
@@ -24,5 +23,3 @@ static inline void foreign_layout(const char *path, hsize_t rows, hsize_t tokens
     H5Sclose(space);
     H5Fclose(file);
 }
-
-#endif

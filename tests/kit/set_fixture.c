@@ -1,33 +1,18 @@
-/* set_fixture: small shards in a temporary folder, whose every byte follows from (image, view): what shard, set and
- * loader tests share. Rows of P x E = 5 x 8. */
-#ifndef QF_SET_FIXTURE_H
-#define QF_SET_FIXTURE_H
+/* set_fixture: see set_fixture.h. */
+#include "tests/kit/set_fixture.h"
+
 #include <ftw.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "data/shard_write.h"
-#include "kernels/base/mem.h"
-
-enum { FIX_P = 5, FIX_E = 8, FIX_ELEMENTS = FIX_P * FIX_E, FIX_MOST = 64 };
-
-typedef struct {
-    ShardSpec spec;
-    ShardItem item[FIX_MOST];
-    char id[FIX_MOST][24];
-    const char *caption[FIX_MOST][3];
-} Fixture;
-
-static const char *const fix_words[] = {"a dog runs", "the red Car!", "two men on a boat", "\xc3\xa9t\xc3\xa9", "snow",
+const char *const fix_words[] = {"a dog runs", "the red Car!", "two men on a boat", "\xc3\xa9t\xc3\xa9", "snow",
 "a cat"};
-static const char *const fix_splits[] = {"train", "train", "restval", "val", "test"};
 
-/* Image number `first + i` has id img_N, 0 to 3 captions and one of four splits. */
-static void fix_init(Fixture *f, int64_t first, int64_t images, int64_t views, DType dtype, bool scale) {
+const char *const fix_splits[] = {"train", "train", "restval", "val", "test"};
+
+void fix_init(Fixture *f, int64_t first, int64_t images, int64_t views, DType dtype, bool scale) {
     memset(f, 0, sizeof *f);
     for (int64_t i = 0; i < images; i++) {
         int64_t n = first + i;
@@ -40,7 +25,7 @@ static void fix_init(Fixture *f, int64_t first, int64_t images, int64_t views, D
                           .P = FIX_P, .E = FIX_E, .scale = scale, .items = f->item};
 }
 
-static void fix_row(void *row, int64_t image, int64_t view, DType dtype) {
+void fix_row(void *row, int64_t image, int64_t view, DType dtype) {
     unsigned char *p = row;
     uint32_t x = (uint32_t)(image * 31 + view * 7 + 1);
     for (int i = 0; i < FIX_ELEMENTS * dtype_size(dtype); i++) {
@@ -49,10 +34,9 @@ static void fix_row(void *row, int64_t image, int64_t view, DType dtype) {
     }
 }
 
-static float fix_scale(int64_t image, int64_t view) { return 0.5f + (float)(image * 4 + view); }
+float fix_scale(int64_t image, int64_t view) { return 0.5f + (float)(image * 4 + view); }
 
-/* The whole shard; image numbers start at `first`. */
-static Status fix_write(const char *path, Fixture *f, int64_t first) {
+Status fix_write(const char *path, Fixture *f, int64_t first) {
     ShardWriter *w;
     uint64_t row[FIX_ELEMENTS];
     Status st = shard_create(&w, path, &f->spec);
@@ -68,9 +52,9 @@ static Status fix_write(const char *path, Fixture *f, int64_t first) {
     return shard_finish(w);
 }
 
-static char fix_dir[64];
+char fix_dir[64];
 
-static int fix_setup(void **state) {
+int fix_setup(void **state) {
     (void)state;
     snprintf(fix_dir, sizeof fix_dir, "/tmp/qformer-test-XXXXXX");
     return mkdtemp(fix_dir) ? 0 : 1;
@@ -81,13 +65,12 @@ static int fix_remove(const char *path, const struct stat *sb, int type, struct 
     return remove(path);
 }
 
-static int fix_teardown(void **state) {
+int fix_teardown(void **state) {
     (void)state;
     return nftw(fix_dir, fix_remove, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/* A path in the folder; sixty-four live at a time. */
-static const char *fix_path(const char *name) {
+const char *fix_path(const char *name) {
     static char path[64][128];
     static int next;
     char *p = path[next++ % 64];
@@ -95,12 +78,9 @@ static const char *fix_path(const char *name) {
     return p;
 }
 
-/* Changes n bytes of a file. */
-static inline int fix_poke(const char *path, int64_t at, const void *bytes, size_t n) {
+int fix_poke(const char *path, int64_t at, const void *bytes, size_t n) {
     FILE *f = fopen(path, "r+b");
     if (!f) return 1;
     int bad = fseek(f, (long)at, SEEK_SET) != 0 || fwrite(bytes, 1, n, f) != n;
     return fclose(f) != 0 || bad;
 }
-
-#endif

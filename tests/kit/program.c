@@ -1,14 +1,11 @@
-/* program: the program itself, started as a shell would start it: $QFORMER_BIN, else build/qformer.
- *
- * Used by the tests that look at it from outside. program_run waits, and gives back how it ended, what it took and what
- * it said on either stream. */
-#ifndef QF_PROGRAM_H
-#define QF_PROGRAM_H
+/* program: see program.h. */
+#include "tests/kit/program.h"
+
+#include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -18,17 +15,7 @@
 
 extern char **environ;
 
-typedef struct {
-    int code, signal;                       /* code -1: ended by the signal */
-    double cpu;                             /* seconds, user and system */
-    long kilobytes;                         /* most memory it held */
-    char out[1 << 16], err[1 << 14];
-} Run;
-
-enum { PROGRAM_SECONDS = 60, PROGRAM_WORDS = 40 };
-
-/* Its absolute path; NULL when it is not built. */
-static const char *program_path(void) {
+const char *program_path(void) {
     static char path[4096];
     const char *p = getenv("QFORMER_BIN");
     if (!path[0] && !realpath(p ? p : "build/qformer", path)) path[0] = 0;
@@ -50,8 +37,7 @@ static void program_read_back(int fd, char *buf, size_t size) {
 
 static double seconds_of(struct timeval t) { return (double)t.tv_sec + 1e-6 * (double)t.tv_usec; }
 
-/* Kills what runs longer than a minute: then the signal is SIGKILL. */
-static int program_wait(pid_t pid, struct rusage *usage) {
+int program_wait(pid_t pid, struct rusage *usage) {
     int status = 0;
     pid_t got;
     struct timespec nap = {.tv_nsec = 1000000};
@@ -62,8 +48,7 @@ static int program_wait(pid_t pid, struct rusage *usage) {
     return status;
 }
 
-/* Runs it in the folder `dir` (NULL: this one) with the words of `line`, blanks between. NULL: it cannot be started. */
-static Run *program_run(const char *dir, const char *line) {
+Run *program_run(const char *dir, const char *line) {
     static Run r;
     static char words[8192];
     char *argv[PROGRAM_WORDS + 2] = {NULL}, *rest = NULL;
@@ -93,5 +78,3 @@ static Run *program_run(const char *dir, const char *line) {
     program_read_back(err, r.err, sizeof r.err);
     return &r;
 }
-
-#endif

@@ -1,21 +1,15 @@
-/* same_json: two results of one command, computed in two ways, say the same: the same shape and strings, numbers within
- * a tolerance. */
-#ifndef QF_SAME_JSON_H
-#define QF_SAME_JSON_H
+/* same_json: see same_json.h. */
+#include "tests/kit/same_json.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
-
 #include <cmocka.h>
 
-#include "data/format/json.h"
+#include "tests/kit/check.h"
 
-/* Two values of one shape: numbers within `limit`, all else equal. How fast it went, and what it took, is nobody's answer. */
-static void same_json(const Json *a, const Json *b, const char *at, double limit) {
+void same_json(const Json *a, const Json *b, const char *at, double limit) {
     static const char *const times[] = {"time", "step_ms", "peak_percent", "wait_percent", "start", "gflop_per_pair"};
     const Json *x, *y;
     const char *key, *s, *t;
@@ -42,8 +36,7 @@ static void same_json(const Json *a, const Json *b, const char *at, double limit
     }
 }
 
-/* The texts of two files `name`, which are cut up: one value each, or (.jsonl) a value a line. */
-static void same_results(char *x, char *y, const char *name, double limit) {
+void same_results(char *x, char *y, const char *name, double limit) {
     char *sx = NULL, *sy = NULL;
     const char *ends = name[strlen(name) - 1] == 'l' ? "\n" : "\1";
     int n = 0;
@@ -58,5 +51,3 @@ static void same_results(char *x, char *y, const char *name, double limit) {
     }
     if (x || y || !n) fail_msg("%s has more lines on one side, or none", name);
 }
-
-#endif

@@ -1,40 +1,22 @@
-/* model_fixture: a tiny model with random weights, a vocabulary and a small set, in a temporary folder: what tests
- * of evaluation share. model.safetensors, vocab.txt and set.h5 are what a user would have. */
-#ifndef QF_MODEL_FIXTURE_H
-#define QF_MODEL_FIXTURE_H
+/* model_fixture: see model_fixture.h. */
+#include "tests/kit/model_fixture.h"
+
 #include <ftw.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "data/shard_write.h"
-#include "eval/evalset.h"
-#include "checkpoints/params_io.h"
-
-enum { FIX_IMAGES = 6, FIX_TEXTS = 11, FIX_P = 5, FIX_E = 12, FIX_T = 16 };
-
-typedef struct {
-    char dir[64];
-    const Backend *b;
-    Arena mem;
-    Params params;
-    Wordpiece *wp;
-    Set *data;
-    EvalSet set;
-    float features[FIX_IMAGES][FIX_P * FIX_E];
-} ModelFixture;
-
 static const char fix_vocab[] =
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nred\nblue\ndog\ncat\nphoto\nof\non\nthe\nsofa\nstreet\nsky\n";
-static const char *const fix_ids[FIX_IMAGES] = {"dog/1.png", "cat/1.png", "dog/2.png",
+
+const char *const fix_ids[FIX_IMAGES] = {"dog/1.png", "cat/1.png", "dog/2.png",
                                                 "sky/1.png", "cat/2.png", "street/1.png"};
+
 static const char *const fix_captions[FIX_IMAGES][3] = {
     {"a red dog", "a dog on the street"}, {"a blue cat"}, {"the dog", "a dog", "red dog on the sofa"},
     {"blue sky"}, {"cat", "the cat on the sofa"}, {"the street", "a red street"}};
 
-/* A path in the folder; sixteen live at a time. */
-static inline const char *model_path(const ModelFixture *f, const char *name) {
+const char *model_path(const ModelFixture *f, const char *name) {
     static char path[16][160];
     static int next;
     char *p = path[next++ % 16];
@@ -42,14 +24,14 @@ static inline const char *model_path(const ModelFixture *f, const char *name) {
     return p;
 }
 
-static inline int model_write_text(const char *path, const char *text) {
+int model_write_text(const char *path, const char *text) {
     FILE *o = fopen(path, "wb");
     if (!o) return 1;
     fputs(text, o);
     return fclose(o);
 }
 
-static inline Status model_write_set(ModelFixture *f, const char *path, int64_t E) {
+Status model_write_set(ModelFixture *f, const char *path, int64_t E) {
     ShardWriter *w;
     ShardItem item[FIX_IMAGES];
     for (int i = 0; i < FIX_IMAGES; i++) {
@@ -66,7 +48,7 @@ static inline Status model_write_set(ModelFixture *f, const char *path, int64_t 
     return st == OK ? shard_finish(w) : st;
 }
 
-static inline Status model_open(ModelFixture *f) {
+static Status model_open(ModelFixture *f) {
     Dims d = {.L = 2, .C = 16, .H = 2, .F = 32, .Q = 3, .E = FIX_E, .P = FIX_P, .Z = 8, .N = 24, .X = 1, .T = FIX_T};
     Backend null = *backend_null(DT_F32);
     Arena measure;
@@ -92,7 +74,7 @@ static inline Status model_open(ModelFixture *f) {
     return st;
 }
 
-static inline int model_setup(void **state) {
+int model_setup(void **state) {
     static ModelFixture f;
     Status st = model_open(&f);
     if (st != OK) fprintf(stderr, "model_fixture: %s\n", err_message());
@@ -100,12 +82,12 @@ static inline int model_setup(void **state) {
     return st != OK;
 }
 
-static inline int model_remove(const char *path, const struct stat *sb, int type, struct FTW *ftw) {
+static int model_remove(const char *path, const struct stat *sb, int type, struct FTW *ftw) {
     (void)sb, (void)type, (void)ftw;
     return remove(path);
 }
 
-static inline int model_teardown(void **state) {
+int model_teardown(void **state) {
     ModelFixture *f = *state;
     evalset_close(&f->set);
     set_close(f->data);
@@ -114,5 +96,3 @@ static inline int model_teardown(void **state) {
     arena_close(&f->mem, f->b);
     return nftw(f->dir, model_remove, 8, FTW_DEPTH | FTW_PHYS);
 }
-
-#endif

@@ -1,11 +1,6 @@
-/* ranks: runs of several processes, by the program itself under mpirun (QFORMER_BIN, build/qformer by default), and
- * what they leave: the curve, the checkpoints, their sentences, processes.
- *
- * Used by the tests of several ranks (test_ranks on the CPU, test_cuda_ranks, test_hosts). Everything happens in the
- * folder `dir`; a run named "x" writes checkpoints and log to x/ and what it says to x.txt. Waiting is for a state,
- * with a limit far beyond what a loaded machine needs, never for a time. */
-#ifndef QF_RANKS_H
-#define QF_RANKS_H
+/* ranks: see ranks.h. */
+#include "tests/kit/ranks.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,48 +8,36 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
 #include <cmocka.h>
 
-#include "data/format/json.h"
-#include "data/set.h"
-#include "kernels/base/mem.h"
+#include "tests/kit/check.h"
 
-/* TIMEOUT: of an operation, where a test waits for it to run out; PATIENCE: in all other runs, and with us. Seconds. */
-enum { TIMEOUT = 4, PATIENCE = 100, MOST_STEPS = 60 };
+char dir[64] = "/tmp/qformer-ranks-XXXXXX";
 
-static char dir[64] = "/tmp/qformer-ranks-XXXXXX";
-static bool able;                            /* there are mpirun, a program with MPI, and what else a test wants */
+bool able;                            /* there are mpirun, a program with MPI, and what else a test wants */
 
 static const char *const COMMON =
     "model.layers=2 model.heads=2 model.queries=4 model.proj=16 model.cross_every=1 model.positions=40 "
     "model.dropout=0.1 train.log_every=1 optim.lr=1e-3 optim.warmup_steps=5 precision=f32 "
     "threads=1 data.threads=1 train.events=false data.train=scenes.h5 model.vocab=vocab.txt train.eval_every=0";
 
-static inline double now(void) {
+double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static inline void nap(double s) {
+void nap(double s) {
     nanosleep(&(struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)(fmod(s, 1) * 1e9)}, NULL);
 }
 
-/* ---- starting and watching processes ----------------------------------------------------------------------------- */
-
-/* A shell line in the test's folder, output to the file `log`. It may use $M (mpirun), $Q (the program) and $A
- * (options). */
-static inline pid_t start(const char *log, const char *line) {
+pid_t start(const char *log, const char *line) {
     char out[160];
     snprintf(out, sizeof out, "%s/%s", dir, log);
     pid_t pid = fork();
@@ -71,8 +54,7 @@ static inline pid_t start(const char *log, const char *line) {
     return pid;
 }
 
-/* Exit code, or 1000 + signal. */
-static inline int finish(pid_t pid) {
+int finish(pid_t pid) {
     int status = 0, late = 0;
     double begin = now();
     for (; waitpid(pid, &status, WNOHANG) == 0; nap(0.01)) {
@@ -83,7 +65,7 @@ static inline int finish(pid_t pid) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
-static inline char *text_of(const char *name) {
+char *text_of(const char *name) {
     static char text[1 << 20];
     char path[300];
     snprintf(path, sizeof path, "%s/%s", dir, name);
@@ -94,8 +76,7 @@ static inline char *text_of(const char *name) {
     return text;
 }
 
-/* The last words of a run, for messages: at most some lines of them. */
-static inline const char *end_of(const char *out) {
+const char *end_of(const char *out) {
     char name[80];
     snprintf(name, sizeof name, "%s.txt", out);
     const char *t = text_of(name);
@@ -103,14 +84,13 @@ static inline const char *end_of(const char *out) {
     return n > 3000 ? t + n - 3000 : t;
 }
 
-static inline int count(const char *text, const char *word) {
+int count(const char *text, const char *word) {
     int n = 0;
     for (const char *p = text; (p = strstr(p, word)); p += strlen(word)) n++;
     return n;
 }
 
-/* One of the words, each ended by a 0, of a file of /proc: that word itself, or one that begins so. */
-static inline bool has_word(const char *path, const char *word, bool begins) {
+bool has_word(const char *path, const char *word, bool begins) {
     static char text[1 << 20];
     size_t n = 0, len = strlen(word), room = sizeof text - 1;
     int fd = open(path, O_RDONLY);
@@ -122,8 +102,7 @@ static inline bool has_word(const char *path, const char *word, bool begins) {
     return false;
 }
 
-/* A process whose arguments name `out`; of that rank when rank >= 0. 0: none. */
-static inline pid_t find_process(const char *out, int rank) {
+pid_t find_process(const char *out, int rank) {
     char relative[80], absolute[160], mark[40], path[300];
     pid_t found = 0;
     snprintf(relative, sizeof relative, "out=%s", out);
@@ -142,40 +121,32 @@ static inline pid_t find_process(const char *out, int rank) {
     return found;
 }
 
-/* Never to process 0, which would be everybody here. */
-static inline void send_to(const char *out, int rank, int sig) {
+void send_to(const char *out, int rank, int sig) {
     pid_t pid = find_process(out, rank);
     if (pid <= 0) fail_msg("%s has no process of rank %d: %s", out, rank, end_of(out));
     assert_int_equal(kill(pid, sig), 0);
 }
 
-/* One run of `ranks` processes with these options on top of $A. */
-static inline pid_t train(int ranks, const char *out, const char *more) {
+pid_t train(int ranks, const char *out, const char *more) {
     char line[600], log[64];
     snprintf(line, sizeof line, "exec $M -np %d $Q pretrain $A out=%s %s", ranks, out, more);
     snprintf(log, sizeof log, "%s.txt", out);
     return start(log, line);
 }
 
-static inline void ended_well(pid_t m, const char *out) {
+void ended_well(pid_t m, const char *out) {
     int code = finish(m);
     if (code) fail_msg("%s ended with %d: %s", out, code, end_of(out));
 }
 
-static inline void trained(int ranks, const char *out, const char *more) { ended_well(train(ranks, out, more), out); }
+void trained(int ranks, const char *out, const char *more) { ended_well(train(ranks, out, more), out); }
 
-static inline void must(const char *line) {
+void must(const char *line) {
     int code = finish(start("must.txt", line));
     if (code) fail_msg("'%s' ended with %d: %s", line, code, end_of("must"));
 }
 
-/* ---- what a run left --------------------------------------------------------------------------------------------- */
-
-/* The gradient's norm beside the losses: AdamW hides a gradient of a wrong size from them. */
-enum { LOSSES = 4, NORM = LOSSES, COLUMNS };
-typedef struct { double loss[MOST_STEPS + 1][COLUMNS]; int n; } Curve;
-
-static inline void read_curve(Curve *c, const char *out) {
+void read_curve(Curve *c, const char *out) {
     static const char *const keys[COLUMNS] = {"loss", "itc", "itm", "itg", "grad_norm"};
     char name[80], *save = NULL;
     snprintf(name, sizeof name, "%s/log.jsonl", out);
@@ -194,7 +165,7 @@ static inline void read_curve(Curve *c, const char *out) {
 
 /* Largest difference in these columns, as a part of the first curve's value when `relative`. An empty one is far from
  * everything. */
-static inline double distance(const Curve *a, const Curve *b, int from, int to, int first, int last, bool relative) {
+static double distance(const Curve *a, const Curve *b, int from, int to, int first, int last, bool relative) {
     double most = 0;
     for (int s = from; s <= to; s++)
         for (int k = first; k <= last; k++) {
@@ -205,8 +176,7 @@ static inline double distance(const Curve *a, const Curve *b, int from, int to, 
     return most;
 }
 
-/* Says and judges the distance of two curves, of losses and (five times the tolerance, relative) of norms. */
-static inline void alike(const char *what, const Curve *a, const Curve *b, int from, int to, double tolerance) {
+void alike(const char *what, const Curve *a, const Curve *b, int from, int to, double tolerance) {
     double loss = distance(a, b, from, to, 0, LOSSES - 1, false), norm = distance(a, b, from, to, NORM, NORM, true);
     print_message("%s: losses differ by %.2g at most, norms by a part of %.2g\n", what, loss, norm);
     if (!(loss < tolerance && norm < 5 * tolerance))
@@ -214,8 +184,7 @@ static inline void alike(const char *what, const Curve *a, const Curve *b, int f
                  loss, norm, tolerance);
 }
 
-/* The last step that has a whole checkpoint, 0 when none has. */
-static inline int last_checkpoint(const char *out) {
+int last_checkpoint(const char *out) {
     char path[500];
     int last = 0, step;
     snprintf(path, sizeof path, "%s/%s", dir, out);
@@ -230,8 +199,7 @@ static inline int last_checkpoint(const char *out) {
     return last;
 }
 
-/* The last checkpoint loads: one rank goes on from it. */
-static inline void goes_on(const char *out, int global_batch, const char *more) {
+void goes_on(const char *out, int global_batch, const char *more) {
     char line[300];
     int step = last_checkpoint(out);
     if (!step) fail_msg("%s has no checkpoint", out);
@@ -241,8 +209,7 @@ static inline void goes_on(const char *out, int global_batch, const char *more) 
     assert_int_equal(last_checkpoint(out), step + 1);
 }
 
-/* Waits until the run `m` has saved at that step or later. */
-static inline void wait_for_checkpoint(pid_t m, const char *out, int step) {
+void wait_for_checkpoint(pid_t m, const char *out, int step) {
     siginfo_t ended = {.si_pid = 0};
     for (double begin = now(); last_checkpoint(out) < step; nap(0.01)) {
         waitid(P_PID, (id_t)m, &ended, WEXITED | WNOHANG | WNOWAIT);
@@ -251,15 +218,14 @@ static inline void wait_for_checkpoint(pid_t m, const char *out, int step) {
     }
 }
 
-static inline void no_process_is_left(const char *out) {
+void no_process_is_left(const char *out) {
     double begin = now();
     pid_t left = 0;
     while ((left = find_process(out, -1)) && now() - begin < 10) nap(0.05);
     if (left) fail_msg("process %d of %s is still there", (int)left, out);
 }
 
-/* How many ranks said a sentence that holds all of these words. */
-static inline int sentences(const char *text, const char *a, const char *b, const char *c) {
+int sentences(const char *text, const char *a, const char *b, const char *c) {
     int n = 0;
     for (const char *p = text; (p = strstr(p, "qformer"));) {
         char line[1000];
@@ -272,8 +238,7 @@ static inline int sentences(const char *text, const char *a, const char *b, cons
     return n;
 }
 
-/* `least` to `most` ranks of the run `out` said it. */
-static inline void said(const char *out, int least, int most, const char *a, const char *b, const char *c) {
+void said(const char *out, int least, int most, const char *a, const char *b, const char *c) {
     char name[80];
     snprintf(name, sizeof name, "%s.txt", out);
     int n = sentences(text_of(name), a, b, c);
@@ -281,8 +246,7 @@ static inline void said(const char *out, int least, int most, const char *a, con
         fail_msg("'%s ... %s ... %s' was said by %d ranks, not by %d to %d: %s", a, b, c, n, least, most, end_of(out));
 }
 
-/* SIGTERM to one rank, after the checkpoint of `step`: all save and end, and one rank goes on from there. */
-static inline void terminated(int ranks, int victim, const char *more, int step, int global_batch, const char *then) {
+void terminated(int ranks, int victim, const char *more, int step, int global_batch, const char *then) {
     pid_t m = train(ranks, "term", more);
     wait_for_checkpoint(m, "term", step);
     send_to("term", victim, SIGTERM);
@@ -292,14 +256,11 @@ static inline void terminated(int ranks, int victim, const char *more, int step,
     goes_on("term", global_batch, then);
 }
 
-static inline void need_ranks(void) {
+void need_ranks(void) {
     if (!able) skip();
 }
 
-/* ---- every rank with its own shard ------------------------------------------------------------------------------- */
-
-/* Two ranks, each in a folder of its own, which holds its own shard alone. */
-static inline void prepare_local_shards(const char *name) {
+void prepare_local_shards(const char *name) {
     char line[400];
     snprintf(line, sizeof line,
              "mkdir %s %s/0 %s/1 && for r in 0 1; do cp vocab.txt %s/$r/ && cp -r set %s/$r/set; done", name, name,
@@ -310,7 +271,7 @@ static inline void prepare_local_shards(const char *name) {
     must(line);
 }
 
-static inline pid_t train_local(const char *name, const char *more) {
+pid_t train_local(const char *name, const char *more) {
     char line[1000], log[64];
     int n = snprintf(line, sizeof line, "exec $M");
     for (int r = 0; r < 2; r++)
@@ -322,8 +283,7 @@ static inline pid_t train_local(const char *name, const char *more) {
     return start(log, line);
 }
 
-/* Overwrites an image's features in rank 1's shard with ones: not a number in every float type. */
-static inline void poison_rank_1(const char *name) {
+void poison_rank_1(const char *name) {
     char path[300];
     snprintf(path, sizeof path, "ls %s/1/set | grep h5$", name);
     must(path);
@@ -353,10 +313,7 @@ static inline void poison_rank_1(const char *name) {
     free(row);
 }
 
-/* ---- the folder -------------------------------------------------------------------------------------------------- */
-
-/* Options of this test on top of COMMON; a condition for the shell beyond MPI. */
-static inline int ranks_setup(const char *options, const char *condition) {
+int ranks_setup(const char *options, const char *condition) {
     const char *b = getenv("QFORMER_BIN");
     char bin[4096], line[1000];                              /* absolute: some ranks run in folders of their own */
     if (!mkdtemp(dir) || !realpath(b ? b : "build/qformer", bin)) return -1;
@@ -381,11 +338,9 @@ static inline int ranks_setup(const char *options, const char *condition) {
     return 0;
 }
 
-static inline int ranks_teardown(void **state) {
+int ranks_teardown(void **state) {
     (void)state;
     char cmd[128];
     snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
     return getenv("KEEP") ? 0 : system(cmd);
 }
-
-#endif
