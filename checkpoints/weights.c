@@ -77,7 +77,8 @@ static Status open_shards(WeightSource *ws, const char *dir, const char *name) {
     if (st == OK && !(ws->files = mem_new(index.nfiles, sizeof *ws->files))) st = ERR_MEMORY;
     for (; st == OK && ws->nfiles < index.nfiles; ws->nfiles++) {
         char *path = mem_format("%s/%s", dir, index.files[ws->nfiles]);
-        st = path ? err_context(open_file(&ws->files[ws->nfiles], path), "%s: one of its %zu files", ws->path, index.nfiles)
+        st = path ? err_context(open_file(&ws->files[ws->nfiles], path), "%s: one of its %zu files", ws->path,
+                                index.nfiles)
                   : ERR_MEMORY;
         free(path);
     }
@@ -95,6 +96,8 @@ static const struct { const char *name; Status (*open)(WeightSource *, const cha
     {"model.safetensors.index.json", open_shards},
     {"pytorch_model.bin", open_in},
     {"pytorch_model.bin.index.json", open_shards},
+    {"open_clip_model.safetensors", open_in},
+    {"open_clip_pytorch_model.bin", open_in},
 };
 
 static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, void *ctx) {
@@ -144,7 +147,8 @@ static Status list_pth(WeightSource *ws, PthFile *f) {
 static Status list_tensors(WeightSource *ws) {
     const StFile *own = ws->ckpt ? ckpt_part(ws->ckpt, "model") : NULL;
     size_t n = own ? st_count(own) : 0;
-    for (size_t i = 0; i < ws->nfiles; i++) n += ws->files[i].st ? st_count(ws->files[i].st) : pth_count(ws->files[i].pth);
+    for (size_t i = 0; i < ws->nfiles; i++) n += ws->files[i].st ? st_count(ws->files[i].st)
+        : pth_count(ws->files[i].pth);
     if (!(ws->tensors = mem_new(n, sizeof *ws->tensors))) return ERR_MEMORY;
     Status st = own ? list_safetensors(ws, own) : OK;
     for (size_t i = 0; i < ws->nfiles && st == OK; i++)
@@ -184,11 +188,10 @@ static const StTensor *look_up(const WeightSource *ws, const char *name) {
     return ws->count ? bsearch(&key, ws->tensors, ws->count, sizeof key, by_name) : NULL;
 }
 
-static Status name_tensors(WeightSource *ws) {
+static Status name_tensors(WeightSource *ws, bool raw) {
     char buf[NAME_ROOM];
     Status st = OK;
-    ws->form = detect(ws);
-    for (size_t i = 0; i < ws->count && st == OK; i++)
+    for (size_t i = 0; i < ws->count && st == OK && !raw; i++)
         if (name_to_lavis(ws->form, ws->tensors[i].name, buf)) st = rename_tensor(&ws->tensors[i], buf);
     if (st != OK) return st;
     if (ws->count) qsort(ws->tensors, ws->count, sizeof *ws->tensors, by_name);
@@ -212,7 +215,7 @@ static Status resolve_aliases(WeightSource *ws) {
 
 /* ---- public ------------------------------------------------------------------------------------------------------ */
 
-Status ws_open(WeightSource **out, const char *path, CkptWarn *warn, void *ctx) {
+static Status open_source(WeightSource **out, const char *path, bool raw, CkptWarn *warn, void *ctx) {
     struct stat info;
     *out = NULL;
     if (stat(path, &info) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
@@ -220,12 +223,19 @@ Status ws_open(WeightSource **out, const char *path, CkptWarn *warn, void *ctx) 
     if (!ws) return ERR_MEMORY;
     Status st = S_ISDIR(info.st_mode) ? open_directory(ws, path, warn, ctx) : open_only(ws, path);
     if (st == OK) st = list_tensors(ws);
-    if (st == OK) st = name_tensors(ws);
-    if (st == OK) st = resolve_aliases(ws);
+    ws->form = raw ? NAMES_LAVIS : detect(ws);
+    if (st == OK) st = name_tensors(ws, raw);
+    if (st == OK && !raw) st = resolve_aliases(ws);
     if (st == OK) *out = ws;
     else ws_close(ws);
     return st;
 }
+
+Status ws_open(WeightSource **ws, const char *path, CkptWarn *warn, void *ctx) {
+    return open_source(ws, path, false, warn, ctx);
+}
+
+Status ws_open_raw(WeightSource **ws, const char *path) { return open_source(ws, path, true, NULL, NULL); }
 
 void ws_close(WeightSource *ws) {
     if (!ws) return;

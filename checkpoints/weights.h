@@ -23,6 +23,8 @@ typedef struct WeightSource WeightSource;
 
 /* ERR_IO, ERR_FORMAT, ERR_MEMORY. `warn` (may be NULL) hears of a broken step that is skipped for the one before. */
 Status ws_open(WeightSource **ws, const char *path, CkptWarn *warn, void *ctx);
+/* The same with the names that the file gives: of models that are not a Q-Former (encoders, language models). */
+Status ws_open_raw(WeightSource **ws, const char *path);
 void ws_close(WeightSource *ws);                            /* accepts NULL */
 
 /* NULL when absent. The name in the result is the LAVIS name; data is dense, aligned, and lives until ws_close. */

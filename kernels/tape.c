@@ -95,6 +95,13 @@ Tensor tape_leaf(void *data, int64_t rows, int64_t cols, DType dt) {
     return (Tensor){.data = data, .rows = rows, .cols = cols, .ld = cols, .dt = dt};
 }
 
+Tensor tape_reuse(Tape *t, Tensor x) {
+    BUG_ON(x.ld != x.cols, "tape_reuse: a dense matrix");
+    x.grad = t->recording ? grad_new(t, x.rows, x.cols, x.dt) : NULL;
+    x.row0 = 0;
+    return x;
+}
+
 Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n) {
     BUG_ON(first < 0 || first + n > x.cols, "columns %lld+%lld of %lld", (long long)first, (long long)n,
            (long long)x.cols);

@@ -59,6 +59,9 @@ void tape_reset(Tape *t, bool recording);                    /* forgets nodes an
 Tensor tape_new(Tape *t, int64_t rows, int64_t cols, DType dt);
 Tensor tape_leaf(void *data, int64_t rows, int64_t cols, DType dt);/* somebody else's memory, no gradient */
 Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n); /* a column block with a gradient block of its own */
+/* x's memory for another result, with a gradient of its own; what stood there is no longer read, by any backward
+ * either */
+Tensor tape_reuse(Tape *t, Tensor x);
 void *tape_push(Tape *t, int64_t count, int size);           /* from the step arena, no gradient */
 Node *tape_node(Tape *t, const char *name, BackFn back);     /* NULL when not recording */
 void tape_place(Tape *t, int place); /* everything recorded after it has been walked back then */

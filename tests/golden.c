@@ -15,6 +15,7 @@
 
 #include "kernels/dist/dist.h"
 #include "tests/gold.h"
+#include "tests/gold_lm.h"
 
 static const struct { const char *kind; GoldFn *run; } kinds[] = {
     {"step", gold_step},
@@ -30,6 +31,7 @@ static const struct { const char *kind; GoldFn *run; } kinds[] = {
 static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
     {"images", gold_is_images, gold_images},
     {"positions", gold_is_positions, gold_positions},
+    {"causal", gold_is_causal, gold_causal},
 };
 
 typedef struct { const Backend *b; DType precision; int passed, failed, unsupported; } Tally;

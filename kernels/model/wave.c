@@ -12,12 +12,15 @@ static size_t rounded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN
 
 Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments,
                  int64_t images) {
-    *r = (WaveRoom){.b = b, .counts = (d->V > d->N ? d->V : d->N) + 1};
     /* a row: key, id, position, and two sorted lists with their (at most as many) heads; a segment: two items, two
      * groups */
     size_t bytes = (size_t)rows * (sizeof(RowKey) + 10 * sizeof(int32_t)) +
                    (size_t)segments * 2 * (sizeof(AttnItem) + sizeof(AttnGroup)) + (size_t)images * sizeof(AttnGroup) + 64 * ALIGN;
-    r->size = rounded(bytes * 2);
+    return room_open_bytes(r, b, run, bytes * 2, (d->V > d->N ? d->V : d->N) + 1);
+}
+
+Status room_open_bytes(WaveRoom *r, const Backend *b, Arena *run, size_t bytes, int32_t counts) {
+    *r = (WaveRoom){.b = b, .size = rounded(bytes), .counts = counts};
     r->count = mem_new((size_t)r->counts, sizeof *r->count);
     if (!r->count) return ERR_MEMORY;
     void *host = NULL;

@@ -48,6 +48,8 @@ typedef struct {
 /* Room for waves of at most `rows` rows, `segments` segments and `images` images in all. */
 Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments,
                  int64_t images);
+/* what any wave takes */
+Status room_open_bytes(WaveRoom *r, const Backend *b, Arena *run, size_t bytes, int32_t counts);
 void room_close(WaveRoom *r);
 void room_reset(WaveRoom *r);
 void *room_take(WaveRoom *r, size_t count, size_t size); /* host memory; fill, then room_device it */

@@ -1,0 +1,55 @@
+/* llama: the Llama family's table and layers (spec/stage2.md 2b, 2c): Llama, Mistral, Qwen2. RMS norm, rotation of
+ * queries and keys, fewer key heads than query heads, a gated feed-forward; biases where the file has them. */
+#include "kernels/model/lm_family.h"
+
+#define LAYER "model.layers.%d."
+
+/*    id          name                                    other             shape  where      needs            join */
+#define LLAMA_ROWS(X) \
+    X(WORD,       "model.embed_tokens.weight",            "lm_head.weight", "VC",  LM_ONCE,   LM_ALWAYS,       false) \
+    X(HEAD,       "lm_head.weight",                       NULL,             "VC",  LM_ONCE,   LM_IF_OWN_HEAD,  false) \
+    X(LAST,       "model.norm.weight",                    NULL,             "C",   LM_ONCE,   LM_ALWAYS,       false) \
+    X(Q_W,        LAYER "self_attn.q_proj.weight",        NULL,             "AC",  LM_LAYER,  LM_ALWAYS,       false) \
+    X(K_W,        LAYER "self_attn.k_proj.weight",        NULL,             "BC",  LM_LAYER,  LM_ALWAYS,       true)  \
+    X(V_W,        LAYER "self_attn.v_proj.weight",        NULL,             "BC",  LM_LAYER,  LM_ALWAYS,       true)  \
+    X(O_W,        LAYER "self_attn.o_proj.weight",        NULL,             "CA",  LM_LAYER,  LM_ALWAYS,       false) \
+    X(GATE_W,     LAYER "mlp.gate_proj.weight",           NULL,             "FC",  LM_LAYER,  LM_ALWAYS,       false) \
+    X(UP_W,       LAYER "mlp.up_proj.weight",             NULL,             "FC",  LM_LAYER,  LM_ALWAYS,       true)  \
+    X(DOWN_W,     LAYER "mlp.down_proj.weight",           NULL,             "CF",  LM_LAYER,  LM_ALWAYS,       false) \
+    X(Q_B,        LAYER "self_attn.q_proj.bias",          NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,  false) \
+    X(K_B,        LAYER "self_attn.k_proj.bias",          NULL,             "B",   LM_LAYER,  LM_IF_QKV_BIAS,  true)  \
+    X(V_B,        LAYER "self_attn.v_proj.bias",          NULL,             "B",   LM_LAYER,  LM_IF_QKV_BIAS,  true)  \
+    X(O_B,        LAYER "self_attn.o_proj.bias",          NULL,             "C",   LM_LAYER,  LM_IF_OUT_BIAS,  false) \
+    X(GATE_B,     LAYER "mlp.gate_proj.bias",             NULL,             "F",   LM_LAYER,  LM_IF_FFN_BIAS,  false) \
+    X(UP_B,       LAYER "mlp.up_proj.bias",               NULL,             "F",   LM_LAYER,  LM_IF_FFN_BIAS,  true)  \
+    X(DOWN_B,     LAYER "mlp.down_proj.bias",             NULL,             "C",   LM_LAYER,  LM_IF_FFN_BIAS,  false) \
+    X(NORM1,      LAYER "input_layernorm.weight",         NULL,             "C",   LM_LAYER,  LM_ALWAYS,       false) \
+    X(NORM2,      LAYER "post_attention_layernorm.weight", NULL,            "C",   LM_LAYER,  LM_ALWAYS,       false)
+
+LM_TABLE(LLAMA_ROWS, llama_table)
+
+static Tensor llama_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
+    (void)pos;                                               /* they turn queries and keys instead */
+    Tensor x = tape_new(t, N, m->d.C, t->b->elem);
+    op_lookup(t, x, (Lookup){.ids = ids, .scale = 1.0f}, lm_get(m, WORD, WORD, -1), soft, (Param){.frozen = true});
+    return x;
+}
+
+static void llama_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how) {
+    lm_self_attention(t, m, x, &(LmAttention){
+        .norm = {.w = lm_get(m, NORM1, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l), .q_bias = lm_get(m, Q_B, V_B, l),
+        .out = lm_get(m, O_W, O_W, l), .out_bias = lm_get(m, O_B, O_B, l)}, how);
+    lm_feed_forward(t, m, x, &(LmFeedForward){
+        .norm = {.w = lm_get(m, NORM2, NORM2, l)}, .in = lm_get(m, GATE_W, UP_W, l), .in_bias = lm_get(m, GATE_B, UP_B,
+                l),
+        .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B, l)});
+}
+
+static Tensor llama_finish(Tape *t, const Lm *m, LmStream *x) {
+    Tensor y = tape_new(t, x->x.rows, m->d.C, t->b->elem);
+    lm_norm(t, m, y, x, (LmNorm){.w = lm_get(m, LAST, LAST, -1)});
+    return y;
+}
+
+const LmFamilyOps llama_ops = {.embed = llama_embed, .layer = llama_layer, .finish = llama_finish, .word = WORD,
+                               .head = HEAD};

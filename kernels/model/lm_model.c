@@ -1,0 +1,105 @@
+/* lm_model: see lm_model.h. */
+#include "kernels/model/lm_model.h"
+
+#include <math.h>
+
+#include "kernels/model/lm_family.h"
+
+static const Param NONE = {.frozen = true};
+
+static const LmFamilyOps *ops_of(const Lm *m) {
+    return m->d.family == LM_OPT ? &opt_ops : m->d.family == LM_T5 ? &t5_ops : &llama_ops;
+}
+
+/* When nobody walks back: the stream is set aside and what a layer took is given back. */
+typedef struct { Tensor x, s; size_t mark; } Aside;
+
+static Aside aside_open(Tape *t, LmStream x) {
+    Aside a = {0};
+    if (t->recording) return a;
+    a.x = tape_new(t, x.x.rows, x.x.cols, t->b->elem);
+    a.s = tape_new(t, x.x.rows, x.x.cols, t->b->elem);
+    a.mark = arena_mark(t->step);
+    return a;
+}
+
+static void copy_aside(Tape *t, Tensor to, Tensor *from) {
+    t->b->copy(to.data, from->data, (size_t)tensor_count(to) * (size_t)dtype_size(to.dt));
+    *from = to;
+}
+
+static void aside_settle(Tape *t, const Aside *a, LmStream *x) {
+    if (t->recording) return;
+    copy_aside(t, a->x, &x->x);
+    if (x->s.data) copy_aside(t, a->s, &x->s);
+    arena_reset(t->step, a->mark);
+}
+
+Tensor lm_rows(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
+    return ops_of(m)->embed(t, m, N, ids, pos, soft);
+}
+
+LmAttend lm_attend(const Lm *m, int side, const AttnPlan *plan, const int32_t *pos) {
+    bool llama = m->d.family == LM_LLAMA, t5 = m->d.family == LM_T5;
+    return (LmAttend){.plan = plan, .pos = llama ? pos : NULL, .bias = t5 ? m->bias[side] : NULL,
+                      .scale = t5 ? 1.0f : (float)(1.0 / sqrt((double)m->d.D))};
+}
+
+LmStream lm_stack(Tape *t, const Lm *m, Tensor x0, LmAttend how) {
+    LmStream x = {.x = x0, .bias = NONE};
+    Aside a = aside_open(t, x);
+    for (how.layer = 0; how.layer < m->d.L; how.layer++) {
+        ops_of(m)->layer(t, m, how.layer, &x, &how);
+        aside_settle(t, &a, &x);
+    }
+    return x;
+}
+
+LmStream lm_decoder_stack(Tape *t, const Lm *m, Tensor y0, LmAttend how, const Tensor *kv, const AttnPlan *cross) {
+    LmStream y = {.x = y0, .bias = NONE};
+    Aside a = aside_open(t, y);
+    for (how.layer = 0; how.layer < m->d.M; how.layer++) {
+        t5_decoder_layer(t, m, how.layer, &y, &how, kv[how.layer], cross);
+        aside_settle(t, &a, &y);
+    }
+    return y;
+}
+
+Tensor lm_finish(Tape *t, const Lm *m, LmStream *x) { return ops_of(m)->finish(t, m, x); }
+
+/* The rows that predict, round by round: in one round no row stands twice. */
+static Tensor gather_targets(Tape *t, const LmWave *w, Tensor x) {
+    if (!x.data) return x;
+    Tensor y = tape_new(t, w->T, x.cols, x.dt);
+    for (int32_t r = 0; r < w->nrounds; r++) {
+        int32_t at = w->round[r], n = w->round[r + 1] - at;
+        if (n) op_gather(t, tensor_rows(y, at, n), x, w->row + at);
+    }
+    return y;
+}
+
+Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft) {
+    BUG_ON(w->longest > m->rows, "lm: a text of %d rows, the model was opened for %d", w->longest, m->rows);
+    LmStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
+    if (m->d.family == LM_T5) {
+        Tensor encoded = t5_encoded(t, m, &x), *kv = m->kv;
+        for (int l = 0; l < m->d.M; l++) kv[l] = t5_cross_kv(t, m, l, encoded);
+        x = lm_decoder_stack(t, m, lm_rows(t, m, w->M, w->yids, NULL, (Tensor){0}), lm_attend(m, 1, &w->yself, NULL),
+                             kv,
+                             &w->cross);
+    }
+    x.x = gather_targets(t, w, x.x);
+    x.s = gather_targets(t, w, x.s);
+    return lm_finish(t, m, &x);
+}
+
+static Param head_of(const Lm *m) {
+    int row = m->d.head == LM_HEAD_OWN ? ops_of(m)->head : ops_of(m)->word;
+    return lm_get(m, row, row, -1);
+}
+
+void lm_loss(Tape *t, const Lm *m, const LmWave *w, Tensor hidden, float *nll, float scale) {
+    op_lm_loss(t, nll, NULL, hidden, head_of(m), NONE, w->target, 0.0f, scale);
+}
+
+void lm_logits(Tape *t, const Lm *m, Tensor logits, Tensor hidden) { op_linear(t, logits, hidden, head_of(m), NONE); }

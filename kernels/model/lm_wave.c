@@ -1,0 +1,224 @@
+/* lm_wave: see lm_wave.h. */
+#include "kernels/model/lm_wave.h"
+
+#include <string.h>
+
+size_t lm_wave_bytes(int64_t rows, int64_t prefixes, int64_t texts) {
+    enum { LISTS = 8, LIST_ROUND = 64, PLANS = 3 };
+    size_t items = (size_t)(prefixes + texts) * PLANS * (sizeof(AttnItem) + sizeof(AttnGroup));
+    return (size_t)(rows + texts) * LISTS * sizeof(int32_t) + items + 64 * LIST_ROUND;
+}
+
+/* ---- sharing ----------------------------------------------------------------------------------------------------- */
+
+/* Whether b may have the prefix of a. */
+static bool continues(const LmDims *d, const LmItem *a, const LmItem *b) {
+    if (a->image != b->image) return false;
+    if (d->family != LM_T5 || (!a->target && !b->target)) return true;
+    return a->target == b->target && memcmp(a->ids, b->ids, (size_t)a->target * sizeof *a->ids) == 0;
+}
+
+/* How many ids all prompts of items [0, n) begin with. */
+static int32_t common_ids(const LmItem *items, int n) {
+    int32_t most = items->target;
+    for (int i = 1; i < n; i++) {
+        int32_t k = 0;
+        while (k < most && k < items[i].target && items[i].ids[k] == items->ids[k]) k++;
+        most = k;
+    }
+    return most;
+}
+
+int lm_share(const LmDims *d, int32_t Q, const LmItem *items, int n, bool shared, LmPrefix *p, int32_t *image,
+             LmText *s) {
+    int np = 0;
+    for (int i = 0, end; i < n; i = end, np++) {
+        end = i + 1;
+        while (shared && end < n && continues(d, &items[i], &items[end])) end++;
+        int32_t common = common_ids(items + i, end - i);
+        p[np] = (LmPrefix){.soft = np * Q, .nsoft = Q, .ids = items[i].ids, .n = common};
+        image[np] = items[i].image;
+        for (int k = i; k < end; k++)
+            s[k] = (LmText){.prefix = np, .ids = items[k].ids + common, .n = items[k].n - common,
+                            .target = items[k].target - common};
+    }
+    return np;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+/* Rows that a text takes: all ids but the last, behind T5's start. */
+static int32_t text_rows(const LmDims *d, const LmText *s) {
+    return d->family == LM_T5 ? s->n : s->n > 0 ? s->n - 1 : 0;
+}
+
+static void longest(LmWave *w, int32_t n) {
+    if (n > w->longest) w->longest = n;
+}
+
+static void place_rows(LmWave *w, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns) {
+    bool two = d->family == LM_T5;
+    int k = 0;
+    for (int i = 0; i < np; i++) {
+        p[i].row0 = (int32_t)w->N;
+        w->N += p[i].nsoft + p[i].n;
+        longest(w, p[i].nsoft + p[i].n);
+        for (; k < ns && s[k].prefix == i; k++) {
+            int32_t n = text_rows(d, &s[k]);
+            BUG_ON(s[k].target < 0 || s[k].target > s[k].n || (!two && !s[k].target && !(p[i].nsoft + p[i].n)),
+                   "lm_wave: text %d of %d ids, targets from %d", k, s[k].n, s[k].target);
+            s[k].row0 = (int32_t)(two ? w->M : w->N);
+            s[k].target0 = (int32_t)w->T;
+            *(two ? &w->M : &w->N) += n;
+            w->T += s[k].n - s[k].target;
+            longest(w, two ? n : p[i].nsoft + p[i].n + n);
+        }
+    }
+    BUG_ON(k < ns, "lm_wave: text %d continues prefix %d of %d, or stands out of order", k, s[k].prefix, np);
+}
+
+static void put_ids(int32_t *to, const LmDims *d, const int32_t *ids, int32_t n) {
+    for (int32_t i = 0; i < n; i++) BUG_ON(ids[i] < 0 || ids[i] >= d->V, "lm_wave: id %d of %d", ids[i], d->V);
+    if (n > 0) memcpy(to, ids, (size_t)n * sizeof *ids);
+}
+
+static void fill_rows(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
+    bool two = d->family == LM_T5;
+    int32_t *ids = room_take(r, (size_t)w->N, sizeof *ids), *pos = room_take(r, (size_t)w->N, sizeof *pos);
+    int32_t *yids = room_take(r, (size_t)w->M, sizeof *yids);
+    for (int i = 0; i < np; i++) {
+        for (int32_t j = 0; j < p[i].nsoft; j++) ids[p[i].row0 + j] = -1 - (p[i].soft + j);
+        put_ids(ids + p[i].row0 + p[i].nsoft, d, p[i].ids, p[i].n);
+        for (int32_t j = 0; j < p[i].nsoft + p[i].n; j++) pos[p[i].row0 + j] = j;
+    }
+    for (int k = 0; k < ns; k++) {
+        int32_t n = text_rows(d, &s[k]), before = p[s[k].prefix].nsoft + p[s[k].prefix].n;
+        if (two && n) yids[s[k].row0] = d->start;
+        put_ids(two ? yids + s[k].row0 + 1 : ids + s[k].row0, d, s[k].ids, two ? n - 1 : n);
+        for (int32_t j = 0; j < n && !two; j++) pos[s[k].row0 + j] = before + j;
+    }
+    w->ids = room_device(r, ids);
+    w->pos = room_device(r, pos);
+    w->yids = room_device(r, yids);
+}
+
+/* ---- targets ----------------------------------------------------------------------------------------------------- */
+
+typedef struct { int32_t *row, *id, *order, n; } Targets;
+
+static void add_target(Targets *t, const LmText *s, int32_t i, int32_t row) {
+    t->row[t->n] = row;
+    t->id[t->n] = s->ids[i];
+    t->order[t->n++] = s->target0 + i - s->target;
+}
+
+/* The first round: what a text's own rows predict, and the first id of a prefix's first text. Then a round for the
+ * first ids of the second texts, and so on. */
+static void fill_targets(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, const LmText *s, int ns) {
+    bool two = d->family == LM_T5;
+    size_t T = (size_t)w->T;
+    Targets t = {room_take(r, T, sizeof *t.row), room_take(r, T, sizeof *t.id), room_take(r, T, sizeof *t.order), 0};
+    w->round = room_take(r, (size_t)ns + 2, sizeof *w->round);
+    w->nrounds = 0;
+    for (int32_t more = 1, round = 0; more; round++) {
+        more = 0;
+        w->round[w->nrounds++] = t.n;
+        for (int k = 0, turn = 0; k < ns; k++) {
+            turn = k && s[k].prefix == s[k - 1].prefix ? turn + 1 : 0;
+            const LmPrefix *a = &p[s[k].prefix];
+            bool first = !two && !s[k].target && s[k].n > 0;
+            for (int32_t i = s[k].target + first; i < s[k].n && !round; i++)
+                add_target(&t, &s[k], i, s[k].row0 + i - !two);
+            if (first && turn == round) add_target(&t, &s[k], 0, a->row0 + a->nsoft + a->n - 1);
+            more |= first && turn > round;
+        }
+    }
+    w->round[w->nrounds] = t.n;
+    BUG_ON(t.n != w->T, "lm_wave: %d targets of %lld", t.n, (long long)w->T);
+    w->order = t.order;
+    w->row = room_device(r, t.row);
+    w->target = room_device(r, t.id);
+}
+
+/* ---- plans ------------------------------------------------------------------------------------------------------- */
+
+typedef struct { AttnPlan *p; AttnItem *items; AttnGroup *groups; const WaveRoom *r; } Plan;
+
+static Plan plan_begin(AttnPlan *p, WaveRoom *r, int items, int groups) {
+    *p = (AttnPlan){0};
+    return (Plan){p, room_take(r, (size_t)items, sizeof(AttnItem)), room_take(r, (size_t)groups, sizeof(AttnGroup)), r};
+}
+
+static void plan_group(Plan *a, int32_t a0, int32_t na, int32_t b0, int32_t nb) {
+    a->groups[a->p->ngroups++] = (AttnGroup){.item0 = a->p->nitems, .k0 = {a0, b0}, .nk = {na, nb}};
+    if (na > a->p->max_group_nk) a->p->max_group_nk = na;
+    if (nb > a->p->max_group_nk) a->p->max_group_nk = nb;
+}
+
+/* An item of the last group. */
+static void plan_item(Plan *a, AttnItem it) {
+    AttnPlan *p = a->p;
+    if (!it.nq) return;
+    it.group = p->ngroups - 1;
+    a->items[p->nitems++] = it;
+    a->groups[it.group].nitems++;
+    int64_t nq = it.nq, half = nq * (nq + 1) / 2;
+    p->products += it.causal & CAUSAL_A ? half : nq * it.na;
+    p->products += it.causal & CAUSAL_B ? half : nq * it.nb;
+    p->nrows += it.nq;
+    if (it.nq > p->max_nq) p->max_nq = it.nq;
+    if (it.na + it.nb > p->max_nk) p->max_nk = it.na + it.nb;
+}
+
+static void plan_end(const Plan *a) {
+    a->p->host_items = a->items;
+    a->p->host_groups = a->groups;
+    a->p->items = room_device(a->r, a->items);
+    a->p->groups = room_device(a->r, a->groups);
+}
+
+/* A group a prefix; with OPT and Llama its texts are in it. */
+static void plan_self(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
+    bool two = d->family == LM_T5;
+    Plan a = plan_begin(&w->self, r, two ? np : np + ns, np);
+    for (int i = 0, k = 0; i < np; i++) {
+        int32_t n = p[i].nsoft + p[i].n, end = p[i].row0 + n, last = k;
+        while (!two && last < ns && s[last].prefix == i) end = s[last].row0 + text_rows(d, &s[last]), last++;
+        plan_group(&a, p[i].row0, n, p[i].row0 + n, end - p[i].row0 - n);
+        plan_item(&a, (AttnItem){.q0 = p[i].row0, .nq = n, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n,
+                                 .causal = two ? 0 : CAUSAL_A});
+        for (; k < last; k++) {
+            int32_t rows = text_rows(d, &s[k]);
+            plan_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = s[k].row0, .nb = rows,
+                                     .causal = CAUSAL_B, .pos = n});
+        }
+    }
+    plan_end(&a);
+}
+
+/* T5's decoder: a text on itself; the texts of a prefix on it. */
+static void plan_decoder(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
+    Plan a = plan_begin(&w->yself, r, ns, ns), c = plan_begin(&w->cross, r, ns, np);
+    for (int i = 0, k = 0; i < np; i++) {
+        int32_t n = p[i].nsoft + p[i].n;
+        plan_group(&c, p[i].row0, n, p[i].row0 + n, 0);
+        for (; k < ns && s[k].prefix == i; k++) {
+            int32_t rows = text_rows(d, &s[k]);
+            plan_group(&a, s[k].row0, rows, s[k].row0 + rows, 0);
+            plan_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = s[k].row0, .na = rows, .b0 = s[k].row0 + rows,
+                                     .causal = CAUSAL_A});
+            plan_item(&c, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n});
+        }
+    }
+    plan_end(&a);
+    plan_end(&c);
+}
+
+void lm_wave_build(LmWave *w, WaveRoom *r, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns) {
+    *w = (LmWave){0};
+    place_rows(w, d, p, np, s, ns);
+    fill_rows(w, r, d, p, np, s, ns);
+    fill_targets(w, r, d, p, s, ns);
+    plan_self(w, r, d, p, np, s, ns);
+    if (d->family == LM_T5) plan_decoder(w, r, d, p, np, s, ns);
+}

@@ -1,0 +1,77 @@
+/* opt: OPT's table and layers (spec/stage2.md 2a). Learned positions behind an offset of 2, LayerNorm before or (350m)
+ * behind what it serves, biases everywhere but in the embedding, the head and 350m's projections between E and C. */
+#include "kernels/model/lm_family.h"
+
+#define ALL "model.decoder."
+#define LAYER "model.decoder.layers.%d."
+
+/*    id          name                                other             shape  where      needs             join */
+#define OPT_ROWS(X) \
+    X(WORD,       ALL "embed_tokens.weight",          "lm_head.weight", "VE",  LM_ONCE,   LM_ALWAYS,        false) \
+    X(POSITION,   ALL "embed_positions.weight",       NULL,             "PC",  LM_ONCE,   LM_ALWAYS,        false) \
+    X(INTO,       ALL "project_in.weight",            NULL,             "CE",  LM_ONCE,   LM_IF_NARROW,     false) \
+    X(OUT_OF,     ALL "project_out.weight",           NULL,             "EC",  LM_ONCE,   LM_IF_NARROW,     false) \
+    X(HEAD,       "lm_head.weight",                   NULL,             "VE",  LM_ONCE,   LM_IF_OWN_HEAD,   false) \
+    X(LAST_W,     ALL "final_layer_norm.weight",      NULL,             "C",   LM_ONCE,   LM_IF_LAST_NORM,  false) \
+    X(LAST_B,     ALL "final_layer_norm.bias",        NULL,             "C",   LM_ONCE,   LM_IF_LAST_NORM,  false) \
+    X(Q_W,        LAYER "self_attn.q_proj.weight",    NULL,             "AC",  LM_LAYER,  LM_ALWAYS,        false) \
+    X(K_W,        LAYER "self_attn.k_proj.weight",    NULL,             "AC",  LM_LAYER,  LM_ALWAYS,        true)  \
+    X(V_W,        LAYER "self_attn.v_proj.weight",    NULL,             "AC",  LM_LAYER,  LM_ALWAYS,        true)  \
+    X(O_W,        LAYER "self_attn.out_proj.weight",  NULL,             "CA",  LM_LAYER,  LM_ALWAYS,        false) \
+    X(IN_W,       LAYER "fc1.weight",                 NULL,             "FC",  LM_LAYER,  LM_ALWAYS,        false) \
+    X(DOWN_W,     LAYER "fc2.weight",                 NULL,             "CF",  LM_LAYER,  LM_ALWAYS,        false) \
+    X(Q_B,        LAYER "self_attn.q_proj.bias",      NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,   false) \
+    X(K_B,        LAYER "self_attn.k_proj.bias",      NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,   true)  \
+    X(V_B,        LAYER "self_attn.v_proj.bias",      NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,   true)  \
+    X(O_B,        LAYER "self_attn.out_proj.bias",    NULL,             "C",   LM_LAYER,  LM_IF_OUT_BIAS,   false) \
+    X(IN_B,       LAYER "fc1.bias",                   NULL,             "F",   LM_LAYER,  LM_IF_FFN_BIAS,   false) \
+    X(DOWN_B,     LAYER "fc2.bias",                   NULL,             "C",   LM_LAYER,  LM_IF_FFN_BIAS,   false) \
+    X(NORM1_W,    LAYER "self_attn_layer_norm.weight", NULL,            "C",   LM_LAYER,  LM_ALWAYS,        false) \
+    X(NORM1_B,    LAYER "self_attn_layer_norm.bias",  NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false) \
+    X(NORM2_W,    LAYER "final_layer_norm.weight",    NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false) \
+    X(NORM2_B,    LAYER "final_layer_norm.bias",      NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false)
+
+LM_TABLE(OPT_ROWS, opt_table)
+
+/* Where rows enter: words and visual rows in E columns, then C, then positions. The table's first two rows are
+ * nobody's. */
+static Tensor opt_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
+    int64_t C = m->d.C;
+    Param at = lm_get(m, POSITION, POSITION, -1), word = lm_get(m, WORD, WORD, -1), none = {.frozen = true};
+    at.copy = (char *)at.copy + (size_t)(2 * C) * (size_t)dtype_size(t->b->elem);
+    at.rows -= 2;
+    Tensor x = tape_new(t, N, C, t->b->elem);
+    if (m->d.E == m->d.C) {
+        op_lookup(t, x, (Lookup){.ids = ids, .pos_id = pos, .scale = 1.0f}, word, soft, at);
+        return x;
+    }
+    Tensor e = tape_new(t, N, m->d.E, t->b->elem), wide = tape_new(t, N, C, t->b->elem);
+    op_lookup(t, e, (Lookup){.ids = ids, .scale = 1.0f}, word, soft, none);
+    op_linear(t, wide, e, lm_get(m, INTO, INTO, -1), none);
+    op_lookup(t, x, (Lookup){.pos_id = pos, .scale = 1.0f}, none, wide, at);
+    return x;
+}
+
+static void opt_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how) {
+    lm_self_attention(t, m, x, &(LmAttention){
+        .norm = {lm_get(m, NORM1_W, NORM1_W, l), lm_get(m, NORM1_B, NORM1_B, l)}, .q = lm_get(m, Q_W, V_W, l),
+        .q_bias = lm_get(m, Q_B, V_B, l), .out = lm_get(m, O_W, O_W, l), .out_bias = lm_get(m, O_B, O_B, l)}, how);
+    lm_feed_forward(t, m, x, &(LmFeedForward){
+        .norm = {lm_get(m, NORM2_W, NORM2_W, l), lm_get(m, NORM2_B, NORM2_B, l)}, .in = lm_get(m, IN_W, IN_W, l),
+        .in_bias = lm_get(m, IN_B, IN_B, l), .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B,
+                l)});
+}
+
+static Tensor opt_finish(Tape *t, const Lm *m, LmStream *x) {
+    Tensor y = x->x;
+    if (m->d.last_norm) {
+        y = tape_new(t, x->x.rows, m->d.C, t->b->elem);
+        lm_norm(t, m, y, x, (LmNorm){lm_get(m, LAST_W, LAST_W, -1), lm_get(m, LAST_B, LAST_B, -1)});
+    }
+    if (m->d.E == m->d.C) return y;
+    Tensor e = tape_new(t, y.rows, m->d.E, t->b->elem);
+    op_linear(t, e, y, lm_get(m, OUT_OF, OUT_OF, -1), (Param){.frozen = true});
+    return e;
+}
+
+const LmFamilyOps opt_ops = {.embed = opt_embed, .layer = opt_layer, .finish = opt_finish, .word = WORD, .head = HEAD};

@@ -1,0 +1,89 @@
+/* t5: T5's table and layers (spec/stage2.md 3a): T5, its version 1.1, Flan-T5. RMS norm, no bias anywhere, scores not
+ * scaled but given a bias by distance, which the first layer of each stack holds for all; a decoder that looks at the
+ * encoder. */
+#include "kernels/model/lm_family.h"
+
+#define ENC "encoder.block.%d.layer."
+#define DEC "decoder.block.%d.layer."
+#define BIAS "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+#define FFN "DenseReluDense."
+
+/*    id          name                              other             shape  where        needs            join */
+#define T5_ROWS(X) \
+    X(WORD,       "shared.weight",        "encoder.embed_tokens.weight", "VC", LM_ONCE,   LM_ALWAYS,       false) \
+    X(HEAD,       "lm_head.weight",                 NULL,             "VC",  LM_ONCE,     LM_IF_OWN_HEAD,  false) \
+    X(BIAS_ENC,   "encoder." BIAS,                  NULL,             "UH",  LM_ONCE,     LM_ALWAYS,       false) \
+    X(BIAS_DEC,   "decoder." BIAS,                  NULL,             "UH",  LM_ONCE,     LM_ALWAYS,       false) \
+    X(LAST_ENC,   "encoder.final_layer_norm.weight", NULL,            "C",   LM_ONCE,     LM_ALWAYS,       false) \
+    X(LAST_DEC,   "decoder.final_layer_norm.weight", NULL,            "C",   LM_ONCE,     LM_ALWAYS,       false) \
+    X(Q_W,        ENC "0.SelfAttention.q.weight",   NULL,             "AC",  LM_LAYER,    LM_ALWAYS,       false) \
+    X(K_W,        ENC "0.SelfAttention.k.weight",   NULL,             "AC",  LM_LAYER,    LM_ALWAYS,       true)  \
+    X(V_W,        ENC "0.SelfAttention.v.weight",   NULL,             "AC",  LM_LAYER,    LM_ALWAYS,       true)  \
+    X(O_W,        ENC "0.SelfAttention.o.weight",   NULL,             "CA",  LM_LAYER,    LM_ALWAYS,       false) \
+    X(IN_W,       ENC "1." FFN "wi.weight",         NULL,             "FC",  LM_LAYER,    LM_IF_PLAIN,     false) \
+    X(GATE_W,     ENC "1." FFN "wi_0.weight",       NULL,             "FC",  LM_LAYER,    LM_IF_GATED,     false) \
+    X(UP_W,       ENC "1." FFN "wi_1.weight",       NULL,             "FC",  LM_LAYER,    LM_IF_GATED,     true)  \
+    X(DOWN_W,     ENC "1." FFN "wo.weight",         NULL,             "CF",  LM_LAYER,    LM_ALWAYS,       false) \
+    X(NORM1,      ENC "0.layer_norm.weight",        NULL,             "C",   LM_LAYER,    LM_ALWAYS,       false) \
+    X(NORM2,      ENC "1.layer_norm.weight",        NULL,             "C",   LM_LAYER,    LM_ALWAYS,       false) \
+    X(D_Q_W,      DEC "0.SelfAttention.q.weight",   NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       false) \
+    X(D_K_W,      DEC "0.SelfAttention.k.weight",   NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       true)  \
+    X(D_V_W,      DEC "0.SelfAttention.v.weight",   NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       true)  \
+    X(D_O_W,      DEC "0.SelfAttention.o.weight",   NULL,             "CA",  LM_DECODER,  LM_ALWAYS,       false) \
+    X(C_Q_W,      DEC "1.EncDecAttention.q.weight", NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       false) \
+    X(C_K_W,      DEC "1.EncDecAttention.k.weight", NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       false) \
+    X(C_V_W,      DEC "1.EncDecAttention.v.weight", NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       true)  \
+    X(C_O_W,      DEC "1.EncDecAttention.o.weight", NULL,             "CA",  LM_DECODER,  LM_ALWAYS,       false) \
+    X(D_IN_W,     DEC "2." FFN "wi.weight",         NULL,             "FC",  LM_DECODER,  LM_IF_PLAIN,     false) \
+    X(D_GATE_W,   DEC "2." FFN "wi_0.weight",       NULL,             "FC",  LM_DECODER,  LM_IF_GATED,     false) \
+    X(D_UP_W,     DEC "2." FFN "wi_1.weight",       NULL,             "FC",  LM_DECODER,  LM_IF_GATED,     true)  \
+    X(D_DOWN_W,   DEC "2." FFN "wo.weight",         NULL,             "CF",  LM_DECODER,  LM_ALWAYS,       false) \
+    X(D_NORM1,    DEC "0.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false) \
+    X(D_NORM2,    DEC "1.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false) \
+    X(D_NORM3,    DEC "2.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false)
+
+LM_TABLE(T5_ROWS, t5_table)
+
+int t5_bias_row(int side) { return side ? BIAS_DEC : BIAS_ENC; }
+
+static Param one(const Lm *m, int row, int l) { return lm_get(m, row, row, l); }
+
+static Tensor t5_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
+    (void)pos;                                               /* distances count, not positions */
+    Tensor x = tape_new(t, N, m->d.C, t->b->elem);
+    op_lookup(t, x, (Lookup){.ids = ids, .scale = 1.0f}, one(m, WORD, -1), soft, (Param){.frozen = true});
+    return x;
+}
+
+static void t5_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how) {
+    lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l),
+                                              .out = one(m, O_W, l)}, how);
+    lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = one(m, NORM2, l)}, .out = one(m, DOWN_W, l),
+                                              .in = m->d.gated ? lm_get(m, GATE_W, UP_W, l) : one(m, IN_W, l)});
+}
+
+void t5_decoder_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how, Tensor kv, const AttnPlan *cross) {
+    lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM1, l)}, .q = lm_get(m, D_Q_W, D_V_W, l),
+                                              .out = one(m, D_O_W, l)}, how);
+    lm_cross_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM2, l)}, .q = one(m, C_Q_W, l),
+                                               .out = one(m, C_O_W, l)}, kv, cross);
+    lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = one(m, D_NORM3, l)}, .out = one(m, D_DOWN_W, l),
+                                              .in = m->d.gated ? lm_get(m, D_GATE_W, D_UP_W, l) : one(m, D_IN_W, l)});
+}
+
+static Tensor normed(Tape *t, const Lm *m, LmStream *x, Param w) {
+    Tensor y = tape_new(t, x->x.rows, m->d.C, t->b->elem);
+    lm_norm(t, m, y, x, (LmNorm){.w = w});
+    return y;
+}
+
+Tensor t5_encoded(Tape *t, const Lm *m, LmStream *x) { return normed(t, m, x, one(m, LAST_ENC, -1)); }
+static Tensor t5_finish(Tape *t, const Lm *m, LmStream *x) { return normed(t, m, x, one(m, LAST_DEC, -1)); }
+
+Tensor t5_cross_kv(Tape *t, const Lm *m, int l, Tensor encoded) {
+    Tensor kv = tape_new(t, encoded.rows, 2LL * m->d.H * m->d.D, t->b->elem);
+    op_linear(t, kv, encoded, lm_get(m, C_K_W, C_V_W, l), (Param){.frozen = true});
+    return kv;
+}
+
+const LmFamilyOps t5_ops = {.embed = t5_embed, .layer = t5_layer, .finish = t5_finish, .word = WORD, .head = HEAD};

@@ -1,0 +1,48 @@
+/* gold_lm: what the fixtures of language models share: a model opened from its folder, texts behind visual rows run
+ * through it and back, and what came out on the host. */
+#ifndef QF_GOLD_LM_H
+#define QF_GOLD_LM_H
+#include "checkpoints/lm_weights.h"
+#include "kernels/model/lm_model.h"
+#include "tests/gold.h"
+
+typedef struct {
+    const Backend *b;
+    LmSource src;
+    Lm m;
+    Arena run, step;
+    Tape tape;
+    WaveRoom room;
+} GoldLm;
+
+/* act: "gelu" or "gelu_new" replaces the configuration's, NULL leaves it. rows: of the longest text. */
+Status gold_lm_open(GoldLm *g, const Backend *b, const char *folder, const char *act, int32_t rows);
+void gold_lm_close(GoldLm *g);
+
+/* query (images, Q, Cq) through the projection (E, Cq) into visual rows; texts behind them. */
+typedef struct {
+    const float *query, *w, *bias;      /* w NULL: query is the visual rows themselves (Cq = E) */
+    int32_t images, Q, Cq;
+    const LmItem *items;
+    int n;
+    bool shared;
+} GoldTexts;
+
+typedef struct {
+    double loss;                        /* mean over targets */
+    int64_t T;
+    float *nll;                         /* (T) in the order of the items */
+    float *dsoft, *dquery, *dw, *dbias; /* (images Q, E), (images Q, Cq), (E, Cq), (E); free with gold_lm_free */
+    float *logits;                      /* (T, V) in the order of the items */
+} GoldSaid;
+
+Status gold_lm_run(GoldLm *g, const GoldTexts *x, GoldSaid *out);
+void gold_lm_free(GoldSaid *s);
+
+/* A tensor of a file as f32, to be freed; NULL when absent. */
+float *gold_floats(const StFile *f, const char *name, StTensor *shape);
+
+GoldIs gold_is_causal;
+Status gold_causal(Case *c);
+
+#endif
