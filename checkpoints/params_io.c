@@ -21,10 +21,6 @@ static StTensor *list_tensors(const Params *p, const char *const *prefixes, int 
         snprintf(name, NAME, "%s%s", prefixes[i / (size_t)p->n], q->name);
         t[i] = (StTensor){.name = name, .dtype = DT_F32, .ndim = q->ndim, .nbytes = (size_t)q->n * sizeof(float)};
         for (int k = 0; k < q->ndim; k++) t[i].shape[k] = q->shape[k];
-        if (q->kind == P_QUERY) {                            /* published as (1, Q, C) */
-            t[i].ndim = 3;
-            t[i].shape[0] = 1, t[i].shape[1] = q->shape[0], t[i].shape[2] = q->shape[1];
-        }
     }
     *count = n;
     return t;
@@ -47,6 +43,11 @@ static Status fetch(void *ctx, const CkptPart *part, const StTensor *t, void *ds
     float *flat;
     const ParamTensor *q = resolve(p, part->name, t->name, &flat);
     BUG_ON(!q, "save: no tensor %s", t->name);
+    if (flat != p->w && q->at >= p->learns) {                /* frozen: no moments, and its average is itself */
+        if (strcmp(part->name, "ema") == 0) params_read(p, q, p->w, dst);
+        else memset(dst, 0, t->nbytes);
+        return p->b->status();
+    }
     float *const state[] = {p->m, p->v, p->ema};
     for (int i = 0; i < 3; i++)
         if (c->whole[i] && flat == state[i]) {
@@ -68,10 +69,10 @@ static Status gather_state(SaveContext *c) {
     Status st = OK;
     for (int i = 0; i < 3 && st == OK; i++) {
         if (!state[i]) continue;
-        c->whole[i] = mem_new((size_t)p->total, sizeof(float));
+        c->whole[i] = mem_new((size_t)p->learns, sizeof(float));
         st = c->whole[i] ? OK : ERR_MEMORY;
         if (st == OK) p->b->download(c->whole[i] + p->own.at, state[i], (size_t)p->own.n * sizeof(float));
-        if (st == OK) st = dist_gather_parts(c->whole[i], p->total, false, "the gather of the optimizer's state");
+        if (st == OK) st = dist_gather_parts(c->whole[i], p->learns, false, "the gather of the optimizer's state");
     }
     return st;
 }
@@ -171,16 +172,13 @@ Status load_run(Params *p, const Ckpt *c) {
     return st == OK ? p->b->status() : st;
 }
 
-static bool grows_by_rows(const ParamTensor *q) {
-    return q->kind == P_WORD || q->kind == P_POSITION || q->kind == P_LM_BIAS;
-}
-
 /* Rows of a table that the source has fewer of stay as they were initialised ([DEC]). */
 static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, const char *path) {
     char shape[ST_SHAPE_TEXT];
-    int64_t n = st_elements(t), cols = q->ndim == 2 ? q->shape[1] : 1;
-    bool fits = n == q->n || (grows_by_rows(q) && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
-    if (q->ndim == 2 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
+    int64_t n = st_elements(t), cols = q->rows > 1 ? q->cols : 1;
+    bool grows = p->table.row[q->row].flags & PARAM_GROWS;
+    bool fits = n == q->n || (grows && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
+    if (q->rows > 1 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
     if (!fits || t->dtype == DT_BOOL)
         return err_set(ERR_FORMAT, "%s: %s is %s, the model wants %lld x %lld", path, q->name,
                        st_shape_text(t, shape, sizeof shape), (long long)(q->n / cols), (long long)cols);

@@ -3,6 +3,7 @@
 #define QF_SAVE_H
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/weights.h"
+#include "kernels/model/dims.h"
 #include "kernels/model/params.h"
 
 /* One checkpoint of a run: model, optimizer and, when kept, ema; `run` is the JSON object that says where the run

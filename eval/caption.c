@@ -57,7 +57,7 @@ static Status make_share(Found *f, const Use *u, const EvalSet *e, const Generat
     void *features = NULL;
     float *scales = mem_new((size_t)spec->images, sizeof *scales);
     if (!scales) return ERR_MEMORY;
-    Status st = generate_open(&g, u->b, &u->params, spec);
+    Status st = generate_open(&g, u->b, &u->model, spec);
     if (st != OK) goto done;
     st = u->b->host_alloc(&features, (size_t)spec->images * set_row_bytes(e->set));
     for (f->at = 0; st == OK && f->at < n; f->at += spec->images) {

@@ -65,7 +65,7 @@ static Status describe(Work *w) {
     Generator g;
     GenerateSpec spec = {.search = w->search, .images = w->batch, .features = set_dtype(w->set.set)};
     options_print(w->o, stdout);
-    Status st = generate_open(&g, w->use.b, &w->use.params, &spec);
+    Status st = generate_open(&g, w->use.b, &w->use.model, &spec);
     if (st != OK) return st;
     status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step",
                (long long)w->set.NI, w->batch, (double)g.fixed.size / (1 << 20), (double)g.mem.size / (1 << 20));

@@ -9,12 +9,12 @@
 static const Noise QUIET = {0};
 
 static size_t feature_bytes(const Encoder *e, int64_t n) {
-    return (size_t)n * (size_t)e->p->d.P * (size_t)e->p->d.E * (size_t)dtype_size(e->features);
+    return (size_t)n * (size_t)e->model->d.P * (size_t)e->model->d.E * (size_t)dtype_size(e->features);
 }
 
 /* What the encoder computes for full pieces, on a measuring arena. */
 static Status measure(Encoder *e, size_t *bytes) {
-    const Dims *d = &e->p->d;
+    const Dims *d = &e->model->d;
     Backend null = *backend_null(e->b->elem);
     null.unified = e->b->unified;
     Encoder m = *e;
@@ -37,9 +37,9 @@ static Status measure(Encoder *e, size_t *bytes) {
     return st;
 }
 
-Status encoder_open(Encoder *e, const Backend *b, const Params *p, int batch, DType features) {
-    const Dims *d = &p->d;
-    *e = (Encoder){.b = b, .p = p, .batch = batch, .features = features};
+Status encoder_open(Encoder *e, const Backend *b, const QFormer *model, int batch, DType features) {
+    const Dims *d = &model->d;
+    *e = (Encoder){.b = b, .model = model, .batch = batch, .features = features};
     size_t bytes = 0, fixed = (size_t)4 << 20;
     e->seg = mem_new((size_t)batch, sizeof *e->seg);
     Status st = e->seg ? measure(e, &bytes) : ERR_MEMORY;
@@ -78,32 +78,32 @@ static void image_keys(Encoder *e, const void *features, const float *scale, int
         features = e->device;
         scale = scale ? e->scales : NULL;
     }
-    qformer_image(&e->kv, &e->tape, e->p, features, e->features, scale, n);
+    qformer_image(&e->kv, &e->tape, e->model, features, e->features, scale, n);
 }
 
 static Status build(Encoder *e, Wave *w, int n, int images) {
     room_reset(&e->room);
-    Status st = wave_build(w, &e->room, &e->p->d, e->seg, n, images);
+    Status st = wave_build(w, &e->room, &e->model->d, e->seg, n, images);
     if (st == OK) room_upload(&e->room);
     return st;
 }
 
 static Status images_piece(Encoder *e, const void *features, const float *scale, int n, float *out) {
-    const Dims *d = &e->p->d;
+    const Dims *d = &e->model->d;
     Wave w;
     tape_reset(&e->tape, false);
     for (int i = 0; i < n; i++) e->seg[i] = (Segment){.nq = d->Q, .first_id = -1, .sees = -1, .image = i};
     Status st = build(e, &w, n, n);
     if (st != OK) return st;
     image_keys(e, features, scale, n);
-    Tensor x = qformer_forward(&e->tape, e->p, &w, &e->kv, QUIET);
-    Tensor y = qformer_features(&e->tape, e->p, x, P_VISION_PROJ_W, P_VISION_PROJ_B);
+    Tensor x = qformer_forward(&e->tape, e->model, &w, &e->kv, QUIET);
+    Tensor y = qformer_features(&e->tape, e->model, x, P_VISION_PROJ_W, P_VISION_PROJ_B);
     e->b->download(out, y.data, (size_t)tensor_count(y) * sizeof *out);
     return tape_status(&e->tape);
 }
 
 Status encode_images(Encoder *e, const void *features, const float *scale, int64_t n, float *out) {
-    const Dims *d = &e->p->d;
+    const Dims *d = &e->model->d;
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += e->batch) {
         int m = (int)(n - at < e->batch ? n - at : e->batch);
@@ -114,7 +114,7 @@ Status encode_images(Encoder *e, const void *features, const float *scale, int64
 }
 
 static Status texts_piece(Encoder *e, const int32_t *ids, const int32_t *len, int n, float *out) {
-    const Dims *d = &e->p->d;
+    const Dims *d = &e->model->d;
     Wave w;
     tape_reset(&e->tape, false);
     for (int i = 0; i < n; i++)
@@ -125,15 +125,15 @@ static Status texts_piece(Encoder *e, const int32_t *ids, const int32_t *len, in
     int32_t *cls = room_take(&e->room, (size_t)n, sizeof *cls);
     for (int i = 0; i < n; i++) cls[i] = e->seg[i].t0;
     room_upload(&e->room);
-    Tensor x = qformer_forward(&e->tape, e->p, &w, NULL, QUIET), first = tape_new(&e->tape, n, d->C, e->b->elem);
+    Tensor x = qformer_forward(&e->tape, e->model, &w, NULL, QUIET), first = tape_new(&e->tape, n, d->C, e->b->elem);
     op_gather(&e->tape, first, x, room_device(&e->room, cls));
-    Tensor y = qformer_features(&e->tape, e->p, first, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
+    Tensor y = qformer_features(&e->tape, e->model, first, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
     e->b->download(out, y.data, (size_t)tensor_count(y) * sizeof *out);
     return tape_status(&e->tape);
 }
 
 Status encode_texts(Encoder *e, const int32_t *ids, const int32_t *len, int64_t n, float *out) {
-    const Dims *d = &e->p->d;
+    const Dims *d = &e->model->d;
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += e->batch) {
         int m = (int)(n - at < e->batch ? n - at : e->batch);
@@ -152,7 +152,7 @@ Status encode_image_keys(Encoder *e, const void *features, const float *scale, i
 
 static Status pairs_piece(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int n,
                           float *logits) {
-    const Dims *d = &e->p->d;
+    const Dims *d = &e->model->d;
     Wave w;
     arena_reset(&e->mem, e->after_kv);
     for (int i = 0; i < n; i++) {
@@ -162,15 +162,15 @@ static Status pairs_piece(Encoder *e, const int32_t *image, const int32_t *ids, 
     }
     Status st = build(e, &w, n, e->kv.images);
     if (st != OK) return st;
-    Tensor x = qformer_forward(&e->tape, e->p, &w, &e->kv, QUIET);
-    Tensor y = qformer_itm(&e->tape, e->p, tensor_rows(x, 0, w.NQ));
+    Tensor x = qformer_forward(&e->tape, e->model, &w, &e->kv, QUIET);
+    Tensor y = qformer_itm(&e->tape, e->model, tensor_rows(x, 0, w.NQ));
     e->b->download(logits, y.data, (size_t)tensor_count(y) * sizeof *logits);
     return tape_status(&e->tape);
 }
 
 Status encode_pairs(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int64_t n,
                     float *logits) {
-    const Dims *d = &e->p->d;
+    const Dims *d = &e->model->d;
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += e->batch) {
         int m = (int)(n - at < e->batch ? n - at : e->batch);

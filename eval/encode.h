@@ -8,7 +8,7 @@
 
 typedef struct {
     const Backend *b;
-    const Params *p;
+    const QFormer *model;
     Arena mem, fixed;
     Tape tape;
     WaveRoom room;
@@ -21,7 +21,7 @@ typedef struct {
     size_t after_kv;
 } Encoder;
 
-Status encoder_open(Encoder *e, const Backend *b, const Params *p, int batch, DType features);
+Status encoder_open(Encoder *e, const Backend *b, const QFormer *model, int batch, DType features);
 void encoder_close(Encoder *e);
 
 /* n raw feature rows (n,P,E), host, with scales or NULL -> out (n,Q,Z), normalised. Any n. */

@@ -74,7 +74,7 @@ Status evalprogress(EvalProgress *p, int64_t more) {
 }
 
 Status evalset_encode_images(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *I, EvalProgress *p) {
-    const Dims *d = &enc->p->d;
+    const Dims *d = &enc->model->d;
     void *rows = NULL;
     float *scales = mem_new((size_t)enc->batch, sizeof *scales);
     Status st = scales ? enc->b->host_alloc(&rows, (size_t)enc->batch * set_row_bytes(e->set)) : ERR_MEMORY;
@@ -93,7 +93,7 @@ Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64
     Status st = OK;
     for (int64_t t = 0; st == OK && t < n; t += enc->batch) {
         int64_t m = n - t < enc->batch ? n - t : enc->batch, at = first + t;
-        st = encode_texts(enc, e->ids + at * e->T, e->len + at, m, T + t * enc->p->d.Z);
+        st = encode_texts(enc, e->ids + at * e->T, e->len + at, m, T + t * enc->model->d.Z);
         if (st == OK) st = evalprogress(p, m);
     }
     return st;
@@ -101,7 +101,7 @@ Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64
 
 /* Each rank computes its share; the sum over ranks is a gather, because the shares of others are zero here. */
 Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, EvalTell *tell, void *ctx) {
-    const Dims *d = &enc->p->d;
+    const Dims *d = &enc->model->d;
     int64_t r = dist_rank(), W = dist_size(), i0 = e->NI * r / W, i1 = e->NI * (r + 1) / W, t0 = e->NT * r / W,
             t1 = e->NT * (r + 1) / W;
     EvalProgress p = {tell, ctx, 0, i1 - i0 + t1 - t0};

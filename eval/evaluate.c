@@ -20,7 +20,7 @@ static void limit_texts(Use *u, int tokens) {
     if (!tokens) return;
     if (tokens > u->d.N) tokens = u->d.N;
     if (tokens < LEAST) tokens = LEAST;
-    u->d.T = u->params.d.T = tokens;
+    u->d.T = u->model.d.T = tokens;
     u->text.T = tokens;
 }
 
@@ -35,7 +35,7 @@ Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *sp
         const Use *u = &e->use;
         limit_texts(&e->use, spec->tokens);
         if (spec->split && u->set) st = evalset_open(&e->set, u->set, u->split, 0, &u->text);
-        if (st == OK) st = encoder_open(&e->enc, u->b, &u->params, batch_of(u), u->set ? set_dtype(u->set) : DT_F32);
+        if (st == OK) st = encoder_open(&e->enc, u->b, &u->model, batch_of(u), u->set ? set_dtype(u->set) : DT_F32);
         for (int64_t i = 0; st == OK && e->speaks && u->set && set_warning(u->set, i); i++)
             status_say("warning: %s", set_warning(u->set, i));
     }
@@ -68,7 +68,7 @@ void evaluation_progress_end(Evaluation *e, const EvalProgress *p) {
 }
 
 Status evaluation_features(Evaluation *e, float **I, float **T) {
-    const Dims *d = &e->enc.p->d;
+    const Dims *d = &e->enc.model->d;
     const EvalSet *s = &e->set;
     int64_t r = dist_rank(), R = dist_size();
     int64_t i0 = s->NI * r / R, i1 = s->NI * (r + 1) / R, t0 = s->NT * r / R, t1 = s->NT * (r + 1) / R;

@@ -9,14 +9,14 @@
 static const Noise QUIET = {0};
 
 static size_t feature_bytes(const Generator *g, int64_t n) {
-    return (size_t)n * (size_t)g->p->d.P * (size_t)g->p->d.E * (size_t)dtype_size(g->spec.features);
+    return (size_t)n * (size_t)g->model->d.P * (size_t)g->model->d.E * (size_t)dtype_size(g->spec.features);
 }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 /* Everything that lives as long as the generator and not on the host. */
 static Status take_fixed(Generator *g) {
-    const Dims *d = &g->p->d;
+    const Dims *d = &g->model->d;
     int64_t queries = (int64_t)g->spec.images * d->Q, rows = queries > g->slots ? queries : g->slots;
     for (int l = 0; l < d->L; l++) {
         int64_t n = queries + (int64_t)g->slots * g->T;
@@ -60,20 +60,20 @@ static Status take_host(Generator *g) {
     g->copies = mem_new(slots, sizeof *g->copies);
     if (!g->seg || !g->search || !g->first || !g->slot || !g->rows || !g->copies) return ERR_MEMORY;
     for (size_t i = 0; i < images; i++) {
-        Status st = search_open(&g->search[i], &g->spec.search, g->p->d.V);
+        Status st = search_open(&g->search[i], &g->spec.search, g->model->d.V);
         if (st != OK) return st;
     }
     void *logits = NULL;
-    Status st = g->b->host_alloc(&logits, slots * (size_t)g->p->d.V * sizeof *g->logits);
+    Status st = g->b->host_alloc(&logits, slots * (size_t)g->model->d.V * sizeof *g->logits);
     g->logits = logits;
     return st;
 }
 
-Status generate_open(Generator *g, const Backend *b, const Params *p, const GenerateSpec *spec) {
-    const Dims *d = &p->d;
+Status generate_open(Generator *g, const Backend *b, const QFormer *model, const GenerateSpec *spec) {
+    const Dims *d = &model->d;
     size_t fixed = 0, mem = 0;
     BUG_ON(spec->images < 1 || d->L > MAX_LAYERS, "generate: %d images at a time, %d layers", spec->images, d->L);
-    *g = (Generator){.b = b, .p = p, .spec = *spec, .slots = spec->images * spec->search.beams};
+    *g = (Generator){.b = b, .model = model, .spec = *spec, .slots = spec->images * spec->search.beams};
     g->T = spec->search.max_length - 1;
     if (g->T > d->N)
         return err_set(ERR_USAGE, "captions of up to %d tokens need %d text positions; the model has %d",
@@ -113,13 +113,13 @@ void generate_close(Generator *g) {
 
 /* Keys and values, columns [C, 3C) of qkv, into rows to[i] (i when NULL) of layer l's cache. */
 static void keep(Generator *g, int l, Tensor qkv, const int32_t *to) {
-    int64_t C = g->p->d.C;
+    int64_t C = g->model->d.C;
     const char *kv = (const char *)qkv.data + (size_t)C * (size_t)dtype_size(qkv.dt);
     g->tape.b->copy_rows(g->cache[l].data, 2 * C, to, kv, qkv.ld, NULL, qkv.rows, 2 * C, false);
 }
 
 Status generate_prefix(Generator *g, const void *features, const float *scale, int n) {
-    const Dims *d = &g->p->d;
+    const Dims *d = &g->model->d;
     Tape *t = &g->tape;
     Wave w;
     ImageKV kv;
@@ -136,14 +136,14 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
         features = g->device;
         scale = scale ? g->scales : NULL;
     }
-    qformer_image(&kv, t, g->p, features, g->spec.features, scale, n);
+    qformer_image(&kv, t, g->model, features, g->spec.features, scale, n);
     Tensor x = tape_new(t, w.NQ, d->C, g->b->elem), y = tape_new(t, w.NQ, d->C, g->b->elem);
-    qformer_embed(t, g->p, x, &w, QUIET);
+    qformer_embed(t, g->model, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
         size_t mark = arena_mark(&g->mem);
-        Tensor qkv = qformer_qkv(t, g->p, l, x);
+        Tensor qkv = qformer_qkv(t, g->model, l, x);
         keep(g, l, qkv, NULL);
-        if (l + 1 < d->L) qformer_layer(t, g->p, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
+        if (l + 1 < d->L) qformer_layer(t, g->model, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
         arena_reset(&g->mem, mark);
         Tensor done = x;
         x = y;
@@ -155,7 +155,7 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
 
 /* A wave of n text rows at position `at`; an item's keys are its image's queries and its slot. */
 static void step_wave(Wave *w, Generator *g, int32_t at, const GenerateRow *rows, int n) {
-    const Dims *d = &g->p->d;
+    const Dims *d = &g->model->d;
     int32_t *ids = room_take(&g->room, (size_t)n, sizeof *ids), *pos = room_take(&g->room, (size_t)n, sizeof *pos);
     RowKey *key = room_take(&g->room, (size_t)n, sizeof *key);
     AttnItem *items = room_take(&g->room, (size_t)n, sizeof *items);
@@ -181,16 +181,16 @@ static void step_wave(Wave *w, Generator *g, int32_t at, const GenerateRow *rows
 
 /* The past of slot `from` to slot `to`: one run of memory each. No slot is both, so the order does not matter. */
 static void copy_slots(Generator *g, int32_t at, const int32_t *from, const int32_t *to, int n) {
-    int64_t width = 2LL * g->p->d.C;
-    for (int l = 0; n && at && l < g->p->d.L; l++) {
-        Tensor slots = tensor_rows(g->cache[l], (int64_t)g->spec.images * g->p->d.Q, (int64_t)g->slots * g->T);
+    int64_t width = 2LL * g->model->d.C;
+    for (int l = 0; n && at && l < g->model->d.L; l++) {
+        Tensor slots = tensor_rows(g->cache[l], (int64_t)g->spec.images * g->model->d.Q, (int64_t)g->slots * g->T);
         g->tape.b->copy_rows(slots.data, g->T * width, to, slots.data, g->T * width, from, n, at * width, false);
     }
 }
 
 Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, const GenerateCopy *copies,
                      int ncopies) {
-    const Dims *d = &g->p->d;
+    const Dims *d = &g->model->d;
     Tape *t = &g->tape;
     Wave w;
     BUG_ON(at < 0 || at >= g->T || n < 1 || n > g->slots || ncopies > g->slots, "generate: %d rows at %d", n, at);
@@ -209,19 +209,19 @@ Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, c
     copy_slots(g, at, room_device(&g->room, from), room_device(&g->room, to), ncopies);
 
     Tensor x = tape_new(t, n, d->C, g->b->elem), y = tape_new(t, n, d->C, g->b->elem);
-    qformer_embed(t, g->p, x, &w, QUIET);
+    qformer_embed(t, g->model, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
         size_t mark = arena_mark(&g->mem);
-        Tensor qkv = qformer_qkv(t, g->p, l, x);
+        Tensor qkv = qformer_qkv(t, g->model, l, x);
         keep(g, l, qkv, room_device(&g->room, dst));
-        qformer_layer(t, g->p, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
+        qformer_layer(t, g->model, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
         arena_reset(&g->mem, mark);
         Tensor done = x;
         x = y;
         y = done;
     }
-    Tensor h = qformer_lm_transform(t, g->p, x), logits = tape_new(t, n, d->V, DT_F32);
-    op_linear(t, logits, h, params_get(g->p, P_WORD, -1), params_get(g->p, P_LM_BIAS, -1));
+    Tensor h = qformer_lm_transform(t, g->model, x), logits = tape_new(t, n, d->V, DT_F32);
+    op_linear(t, logits, h, params_get(&g->model->params, P_WORD, -1), params_get(&g->model->params, P_LM_BIAS, -1));
     t->b->download(g->logits, logits.data, (size_t)tensor_count(logits) * sizeof *g->logits);
     g->tokens += n;
     return tape_status(t);
@@ -243,7 +243,7 @@ static int list_rows(Generator *g, int images) {
 
 static Status step_searches(Generator *g, int images) {
     int failed = images;
-    int64_t V = g->p->d.V;
+    int64_t V = g->model->d.V;
 #pragma omp parallel for schedule(dynamic) reduction(min : failed)
     for (int i = 0; i < images; i++)
         if (g->search[i].rows && search_step(&g->search[i], g->logits + g->first[i] * V, V) != OK)

@@ -29,7 +29,7 @@ typedef struct { int32_t from, to; } GenerateCopy;
 
 typedef struct {
     const Backend *b;
-    const Params *p;
+    const QFormer *model;
     GenerateSpec spec;
     int32_t slots, T;                   /* images * beams; rows of a slot */
     Arena fixed, mem;                   /* caches and features; one step's activations */
@@ -49,7 +49,7 @@ typedef struct {
 } Generator;
 
 /* ERR_USAGE when the model has too few positions for max_length. */
-Status generate_open(Generator *g, const Backend *b, const Params *p, const GenerateSpec *spec);
+Status generate_open(Generator *g, const Backend *b, const QFormer *model, const GenerateSpec *spec);
 void generate_close(Generator *g);
 
 /* Captions of n raw feature rows (n,P,E), host, with scales or NULL; any n. `first` is the number of the first

@@ -153,7 +153,7 @@ static Status score_share(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress
 }
 
 Status pairs_score(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progress) {
-    BUG_ON(e->T != enc->p->d.T, "pairs: texts of %d pieces, a model of %d", e->T, enc->p->d.T);
+    BUG_ON(e->T != enc->model->d.T, "pairs: texts of %d pieces, a model of %d", e->T, enc->model->d.T);
     double before = enc->tape.flops;
     free(p->logit);
     p->logit = mem_new((size_t)p->n, 2 * sizeof *p->logit);

@@ -63,16 +63,16 @@ static Status open_params(Use *u, const WeightSource *ws) {
     int missing;
     char first[96];
     arena_measure(&measure, "weights");
-    Status st = params_open(&u->params, &u->d, &null, &measure, &spec);
-    params_close(&u->params);
+    Status st = qformer_open(&u->model, &u->d, &null, &measure, &spec);
+    qformer_close(&u->model);
     if (st == OK) st = arena_open(&u->mem, "weights'", u->b, measure.peak + u->b->workspace + 256);
-    if (st == OK) st = params_open(&u->params, &u->d, u->b, &u->mem, &spec);
+    if (st == OK) st = qformer_open(&u->model, &u->d, u->b, &u->mem, &spec);
     if (st != OK) return st;
     u->b->set_workspace(arena_push(&u->mem, u->b->workspace, 1), u->b->workspace);
-    st = load_weights(&u->params, ws, u->o->use.ema, &missing, first, sizeof first);
+    st = load_weights(&u->model.params, ws, u->o->use.ema, &missing, first, sizeof first);
     if (st == OK && missing)
         st = err_set(ERR_FORMAT, "%s lacks %d of %d tensors of a stage-1 Q-Former (the first: %s)", ws_path(ws),
-                     missing, u->params.n, first);
+                     missing, u->model.params.n, first);
     return st;
 }
 
@@ -103,7 +103,7 @@ Status use_open(Use *u, const Options *o, UseData data) {
 }
 
 void use_close(Use *u) {
-    params_close(&u->params);
+    qformer_close(&u->model);
     if (u->b) {
         arena_close(&u->mem, u->b);
         backend_close(u->b);

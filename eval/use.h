@@ -7,13 +7,13 @@
 #include "checkpoints/weights.h"
 #include "configs/options.h"
 #include "eval/evalset.h"
-#include "kernels/model/params.h"
+#include "kernels/model/qformer.h"
 
 typedef struct {
     const Options *o;
     const Backend *b;
     Arena mem;
-    Params params;                      /* weights only; the running average when the checkpoint has one and use_ema */
+    QFormer model;                      /* weights only; the running average when the checkpoint has one and use_ema */
     Dims d;
     Wordpiece *wp;
     Set *set;                           /* data.test, else the data the model was trained on; NULL when not wanted */

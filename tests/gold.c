@@ -120,7 +120,7 @@ static bool ends_with(const char *s, const char *tail) {
 
 void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, const char *what, double tol,
                  bool absolute) {
-    const Params *p = &t->params;
+    const Params *p = &t->model.params;
     double floor = absolute ? 0 : 1e-6 * gold_norm(f);
     for (int i = 0; i < p->n; i++) {
         const ParamTensor *q = &p->tensor[i];
@@ -156,8 +156,8 @@ static Dims dims_of(const Json *j) {
 Status gold_weights(Case *c, Trainer *t) {
     StFile *f = NULL;
     Status st = gold_open(c, "model", "model.safetensors", &f);
-    for (int i = 0; st == OK && i < t->params.n; i++) {
-        const ParamTensor *p = &t->params.tensor[i];
+    for (int i = 0; st == OK && i < t->model.params.n; i++) {
+        const ParamTensor *p = &t->model.params.tensor[i];
         const StTensor *w = st_find(f, p->name);
         if (!w || st_elements(w) != p->n) {
             st = err_set(ERR_FORMAT, "%s: no tensor %s of %lld elements", st_path(f), p->name, (long long)p->n);
@@ -166,15 +166,15 @@ Status gold_weights(Case *c, Trainer *t) {
         float *x = mem_new((size_t)p->n, sizeof *x);
         BUG_ON(!x, "out of memory");
         dtype_to_f32(x, w->data, w->dtype, (size_t)p->n);
-        params_write(&t->params, p, t->params.w, x);
+        params_write(&t->model.params, p, t->model.params.w, x);
         free(x);
     }
     if (st == OK) {
-        size_t bytes = (size_t)t->params.total * sizeof(float);
-        params_refresh(&t->params);
-        t->b->zero(t->params.g, bytes);
-        t->b->zero(t->params.m, bytes);
-        t->b->zero(t->params.v, bytes);
+        size_t bytes = (size_t)t->model.params.learns * sizeof(float);
+        params_refresh(&t->model.params);
+        t->b->zero(t->model.params.g, bytes);
+        t->b->zero(t->model.params.m, bytes);
+        t->b->zero(t->model.params.v, bytes);
         st = t->b->status();
     }
     st_close(f);
@@ -202,10 +202,10 @@ Status gold_model(Case *c, Trainer *t) {
     Arena measure;
     *t = (Trainer){.b = c->b};
     arena_measure(&measure, "weights");
-    Status st = params_open(&t->params, &d, &null, &measure, &spec);
-    params_close(&t->params);
+    Status st = qformer_open(&t->model, &d, &null, &measure, &spec);
+    qformer_close(&t->model);
     if (st == OK) st = arena_open(&t->run, "weights'", c->b, measure.peak + c->b->workspace + 256);
-    if (st == OK) st = params_open(&t->params, &d, c->b, &t->run, &spec);
+    if (st == OK) st = qformer_open(&t->model, &d, c->b, &t->run, &spec);
     if (st == OK) c->b->set_workspace(arena_push(&t->run, c->b->workspace, 1), c->b->workspace);
     if (st == OK) st = gold_weights(c, t);
     if (st != OK) trainer_close(t);

@@ -35,7 +35,7 @@ static void open_vocabulary(Captioner *k) {
     const char *model = json_str(json_get(k->c->json, "model"), NULL);
     snprintf(path, sizeof path, "%s/%s/vocab.txt", k->c->dir, model ? model : ".");
     if (wp_open(&k->wp, path) != OK) err_clear();
-    else if (wp_size(k->wp) != k->t.params.d.V) {
+    else if (wp_size(k->wp) != k->t.model.d.V) {
         wp_close(k->wp);
         k->wp = NULL;
     }
@@ -46,7 +46,7 @@ static Status captioner_open(Captioner *k, Case *c, const char *file) {
     *k = (Captioner){.c = c, .B = (int32_t)gold_int(json_get(c->json, "dims"), "B")};
     Status st = gold_trainer(c, &k->t, (StepSpec){.itc = 1, .itm = 1, .itg = 1});
     if (st != OK) return st;
-    const Dims *d = &k->t.params.d;
+    const Dims *d = &k->t.model.d;
     int64_t n = (int64_t)k->B * d->P * d->E;
     st = gold_open(c, NULL, file, &f);
     const StTensor *x = st == OK ? st_find(f, "features") : NULL;
@@ -144,7 +144,7 @@ static Status compare_caption(void *ctx, int64_t i, const Search *s) {
 
 /* Twice: all images at once, and two at a time (with a rest when B is odd). */
 static Status search_variant(Captioner *c, const Json *v) {
-    const Params *p = &c->t.params;
+    const QFormer *p = &c->t.model;
     Status st = OK;
     for (int round = 0; st == OK && round < 2; round++) {
         Generator g;
@@ -163,7 +163,7 @@ static Status search_variant(Captioner *c, const Json *v) {
 
 /* Logits of all images along ids (B,T) against want (B,T,V). */
 static Status along(Captioner *c, const char *what, const int64_t *ids, int64_t ld, int32_t T, const double *want) {
-    const Params *p = &c->t.params;
+    const QFormer *p = &c->t.model;
     GenerateSpec spec = {.search = greedy_spec(&p->d, T + 1), .images = c->B, .features = DT_F32};
     Generator g;
     Status st = generate_open(&g, c->c->b, p, &spec);
@@ -181,7 +181,7 @@ static Status along(Captioner *c, const char *what, const int64_t *ids, int64_t 
 
 /* Scores that greedy search chose from (after penalties), step by step, of the first steps. */
 static Status processed_scores(Captioner *c, const Json *v, const StTensor *want) {
-    const Params *p = &c->t.params;
+    const QFormer *p = &c->t.model;
     const char *name = json_str(json_get(v, "name"), NULL);
     int64_t steps = want->shape[1], V = p->d.V;
     GenerateSpec spec = {.search = spec_of(v, &p->d), .images = c->B, .features = DT_F32};
@@ -207,7 +207,7 @@ static Status processed_scores(Captioner *c, const Json *v, const StTensor *want
 static void nucleus(Captioner *c, const StFile *f) {
     const Json *list = json_get(c->c->json, "nucleus");
     const StTensor *logits = st_find(f, "nucleus.logits");
-    int32_t V = c->t.params.d.V, rows = logits ? (int32_t)(st_elements(logits) / V) : 0;
+    int32_t V = c->t.model.d.V, rows = logits ? (int32_t)(st_elements(logits) / V) : 0;
     Candidate *cand = mem_new((size_t)V, sizeof *cand);
     BUG_ON(!cand, "out of memory");
     for (size_t k = 0; k < json_len(list); k++) {
@@ -239,7 +239,7 @@ Status gold_generate(Case *c) {
     Status st = captioner_open(&k, c, "outputs.safetensors");
     if (st != OK) return st;
     st = gold_open(c, NULL, "outputs.safetensors", &f);
-    int64_t V = k.t.params.d.V;
+    int64_t V = k.t.model.d.V;
     const StTensor *ids = f ? st_find(f, "teacher.ids") : NULL, *logits = f ? st_find(f, "teacher.logits") : NULL;
     if (st == OK && ids && ids->dtype == DT_I64 && ids->ndim == 2 && ids->shape[0] == k.B &&
         f64_of(logits, k.B * ids->shape[1] * V))
@@ -271,7 +271,7 @@ Status gold_greedy(Case *c) {
     const Json *v = json_get(c->json, "greedy");
     Status st = captioner_open(&k, c, "batch.safetensors");
     if (st != OK) return st;
-    const Params *p = &k.t.params;
+    const QFormer *p = &k.t.model;
     st = gold_open(c, NULL, "generate.safetensors", &f);
     int64_t T = gold_int(v, "max_length");
     const StTensor *ids = f ? st_find(f, "sequences") : NULL, *logits = f ? st_find(f, "logits") : NULL;

@@ -75,7 +75,7 @@ static Status check_own(Case *c, const Trainer *t) {
 /* What train/plan.h counts on paper is what came. Parts of the gradient are multiples of 64, the paper's are not. */
 static void check_wire(Case *c, const Trainer *t, double received, bool ids) {
     const Contrast *k = &t->step.contrast;
-    Wire w = wire_ours(&t->params.d, t->params.total, k->B, dist_size(), 4);
+    Wire w = wire_ours(&t->model.d, t->model.params.total, k->B, dist_size(), 4);
     double no_ids = ids ? 0 : 8.0 * (double)(k->G - k->B);   /* a case without has none to send */
     gold_check(c, "bytes on the wire", received + no_ids - wire_total(&w),
                2 * 64 * 4 * dist_size());
@@ -92,7 +92,7 @@ static Status run_mixture(Case *c, const GoldBatch *batch, StepSpec spec, const 
         double before = dist_received();
         st = step_losses(&t.step, &batch->batch, 0, 1.0f, true, &l);
         if (st == OK && t.b->unified) check_wire(c, &t, dist_received() - before, batch->image_id != NULL);
-        if (st == OK) gold_params(c, &t, t.params.g, f, stem, tolerance(c).grad, false);
+        if (st == OK) gold_params(c, &t, t.model.params.g, f, stem, tolerance(c).grad, false);
         if (st == OK && means) check_means(c, means, &l);
         if (st == OK && means) st = check_own(c, &t);
         trainer_close(&t);

@@ -55,7 +55,7 @@ static void compare(Gold *g, const char *name, const float *x, int64_t n, double
 static Status write_set(Gold *g) {
     const Json *captions = json_get(g->c->json, "captions");
     int64_t NI = g->s.NI;
-    const Dims *d = &g->t.params.d;
+    const Dims *d = &g->t.model.d;
     ShardWriter *w = NULL;
     ShardItem *items = mem_new((size_t)NI, sizeof *items);
     const char **texts = mem_new((size_t)g->s.NT, sizeof *texts), **next = texts;
@@ -139,7 +139,7 @@ static Status open_case(Gold *g, Case *c) {
     if (st == OK) st = gold_model(c, &g->t);
     if (st != OK) return st;
     g->s.NI = gold_int(dims, "NI"), g->s.NT = gold_int(dims, "NT");
-    Dims *d = &g->t.params.d;
+    Dims *d = &g->t.model.d;
     d->T = (int32_t)T;
     n = g->s.NI * d->P * d->E;
     const StTensor *x = wanted(g, "features", n);
@@ -153,7 +153,7 @@ static Status open_case(Gold *g, Case *c) {
     st = write_set(g);
     if (st == OK) st = set_open(&g->set, g->path);
     if (st == OK) st = open_texts(g, T);
-    if (st == OK) st = encoder_open(&g->enc, c->b, &g->t.params, 4, DT_F32);
+    if (st == OK) st = encoder_open(&g->enc, c->b, &g->t.model, 4, DT_F32);
     g->s.set = g->set;
     if (st == OK && !(g->s.image = mem_new((size_t)g->s.NI, sizeof *g->s.image))) st = ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < g->s.NI; i++) g->s.image[i] = i;
@@ -223,7 +223,7 @@ static void compare_scores(Gold *g, const char *name, const TopK *t, int64_t col
 }
 
 static Status retrieve(Gold *g, Retrieval *r, int64_t k) {
-    const Dims *d = &g->t.params.d;
+    const Dims *d = &g->t.model.d;
     RecallFeatures f = {g->c->b, g->I, g->T, g->s.NI, g->s.NT, d->Q, d->Z};
     return retrieval_open(r, recall_feature_rows, &f, g->s.NI, g->s.NT, g->s.owner, k, 1);
 }
@@ -267,7 +267,7 @@ static void keep_row(void *ctx, int64_t i, const float *s) {
 /* Every pair: logits, and ranks by cosine and by matching alone. */
 static Status whole_case(Gold *g) {
     int64_t NI = g->s.NI, NT = g->s.NT;
-    const Dims *d = &g->t.params.d;
+    const Dims *d = &g->t.model.d;
     Retrieval r;
     Pairs p = {0};
     const Retrieval *one = &r;
@@ -303,7 +303,7 @@ Status gold_retrieval(Case *c) {
     Status st = open_case(&g, c);
     if (st == OK) st = evalset_encode(&g.s, &g.enc, &g.I, &g.T, NULL, NULL);
     if (st == OK) {
-        const Dims *d = &g.t.params.d;
+        const Dims *d = &g.t.model.d;
         compare(&g, "image_feats", g.I, g.s.NI * d->Q * d->Z, g.feature_tol);
         compare(&g, "text_feats", g.T, g.s.NT * d->Z, g.feature_tol);
     }

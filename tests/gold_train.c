@@ -35,7 +35,7 @@ static Status grads_case(Case *c, GoldBatch *batch, StepSpec spec, const char *s
     Status st = gold_trainer(c, &t, spec);
     if (st != OK) goto done;
     st = step_losses(&t.step, &batch->batch, 0, 1.0f, true, &l);
-    if (st == OK) gold_params(c, &t, t.params.g, f, stem, tol.grad, false);
+    if (st == OK) gold_params(c, &t, t.model.params.g, f, stem, tol.grad, false);
     if (st == OK && total) {
         gold_value(c, "loss", l.loss, tol.loss);
         gold_value(c, "loss_itc", l.itc, tol.loss);
@@ -133,11 +133,11 @@ static Schedule schedule_of(const Json *run, int64_t steps) {
 
 static double weight_norm(const Trainer *t) {
     double s = 0;
-    for (int i = 0; i < t->params.n; i++) {
-        const ParamTensor *p = &t->params.tensor[i];
+    for (int i = 0; i < t->model.params.n; i++) {
+        const ParamTensor *p = &t->model.params.tensor[i];
         float *x = mem_new((size_t)p->n, sizeof *x);
         BUG_ON(!x, "out of memory");
-        params_read(&t->params, p, t->params.w, x);
+        params_read(&t->model.params, p, t->model.params.w, x);
         for (int64_t k = 0; k < p->n; k++) s += (double)x[k] * x[k];
         free(x);
     }
@@ -164,7 +164,7 @@ static Status train_step(Case *c, Trainer *t, const char *name, const Json *run,
     Schedule sched = schedule_of(run, steps);
     GoldBatch batch;
     StepLosses l;
-    Status st = gold_batch(c, f, i, &t->params.d, t->step.spec.B, &batch);
+    Status st = gold_batch(c, f, i, &t->model.d, t->step.spec.B, &batch);
     if (st == OK) st = step_losses(&t->step, &batch.batch, (uint32_t)i, 1.0f / (float)accum, true, &l);
     if (st == OK) {
         relative(c, name, i, want, "lr", schedule_lr(&sched, i), 1e-12);
@@ -192,7 +192,7 @@ static Status train_run(Case *c, const char *name, const Json *run) {
     for (int64_t i = 0; st == OK && i < steps; i++) st = train_step(c, &t, name, run, f, i, steps, &updates);
     st_close(f);
     const struct { const char *stem; const float *flat; bool absolute; } ends[] = {
-        {"model", t.params.w, true}, {"exp_avg", t.params.m, false}, {"exp_avg_sq", t.params.v, false}};
+        {"model", t.model.params.w, true}, {"exp_avg", t.model.params.m, false}, {"exp_avg_sq", t.model.params.v, false}};
     for (size_t i = 0; st == OK && i < sizeof ends / sizeof *ends; i++) {
         char stem[128];
         StFile *want = NULL;
@@ -209,7 +209,7 @@ static Status train_run(Case *c, const char *name, const Json *run) {
 static void decay_check(Case *c, const Trainer *t, const char *key, bool decay) {
     const Json *list = json_get(c->json, key);
     for (size_t i = 0; i < json_len(list); i++) {
-        const ParamTensor *p = params_find(&t->params, json_str(json_at(list, i), NULL));
+        const ParamTensor *p = params_find(&t->model.params, json_str(json_at(list, i), NULL));
         gold_check(c, key, p && p->decay == decay ? 0 : 1, 0.5);
     }
 }

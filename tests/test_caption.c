@@ -81,12 +81,12 @@ static Status take_text(void *ctx, int64_t i, const Search *s) {
 static char *caption_alone(const ModelFixture *f, int image, SearchMode mode, int32_t beams, int32_t min_length) {
     Generator g;
     One one = {.f = f};
-    const Dims *d = &f->params.d;
+    const Dims *d = &f->model.d;
     GenerateSpec spec = {.images = 1, .features = DT_F32,
                          .search = {.mode = mode, .beams = beams, .max_length = 12, .min_length = min_length,
                                     .length_penalty = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 0.9,
                                     .top_k = 50, .seed = 42, .start = d->dec, .end = d->sep}};
-    assert_int_equal(generate_open(&g, f->b, &f->params, &spec), OK);
+    assert_int_equal(generate_open(&g, f->b, &f->model, &spec), OK);
     assert_int_equal(generate_captions(&g, f->features[image], NULL, 1, image, take_text, &one), OK);
     generate_close(&g);
     return one.text;

@@ -94,8 +94,8 @@ typedef struct { float *I, *T, sim[FIX_IMAGES][FIX_TEXTS], logit[FIX_IMAGES][FIX
 static Truth truth_of(const ModelFixture *f) {
     Truth t;
     Encoder e;
-    const Dims *d = &f->params.d;
-    assert_int_equal(encoder_open(&e, f->b, &f->params, 1, DT_F32), OK);
+    const Dims *d = &f->model.d;
+    assert_int_equal(encoder_open(&e, f->b, &f->model, 1, DT_F32), OK);
     assert_int_equal(evalset_encode(&f->set, &e, &t.I, &t.T, NULL, NULL), OK);
     for (int64_t i = 0; i < FIX_IMAGES; i++) {
         assert_int_equal(encode_image_keys(&e, f->features[i], NULL, 1), OK);
@@ -303,7 +303,7 @@ static void match(void **state) {
 static void embed(void **state) {
     ModelFixture *f = *state;
     Truth t = truth_of(f);
-    const Dims *d = &f->params.d;
+    const Dims *d = &f->model.d;
     H5File *h;
     H5Info info;
     float *x = malloc((size_t)(FIX_IMAGES * d->Q * d->Z) * sizeof *x);
@@ -351,12 +351,12 @@ static void classify(void **state) {
 
     /* The first place by definition: mean of two normalised features, normalised. */
     Encoder e;
-    const Dims *d = &f->params.d;
+    const Dims *d = &f->model.d;
     float c[3][64];
     static const char *const names[] = {"dog", "cat", "sofa"};
     Truth t = truth_of(f);
     TextSpec text = {f->wp, FIX_T, 50, ""};
-    assert_int_equal(encoder_open(&e, f->b, &f->params, 1, DT_F32), OK);
+    assert_int_equal(encoder_open(&e, f->b, &f->model, 1, DT_F32), OK);
     for (int k = 0; k < 3; k++) {
         int32_t ids[FIX_T], len;
         char s[64];

@@ -21,7 +21,7 @@ enum { IMAGES = 7, LONGEST = 14 };
 static const Dims DIMS = {.L = 3, .C = 32, .H = 4, .F = 48, .Q = 5, .E = 18, .P = 6, .Z = 8, .V = 61, .N = 16, .X = 2,
                           .T = 12, .pad = 0, .cls = 1, .sep = 2, .dec = 60};
 
-typedef struct { const Backend *b; Dims d; Arena mem; Params p; float *features; } Model;
+typedef struct { const Backend *b; Dims d; Arena mem; QFormer model; float *features; } Model;
 
 static void model_open(Model *m, const Dims *d, DType elem) {
     Arena count;
@@ -29,18 +29,18 @@ static void model_open(Model *m, const Dims *d, DType elem) {
     ParamsSpec spec = {0};
     *m = (Model){.b = backend_cpu(elem), .d = *d};
     arena_measure(&count, "weights");
-    assert_int_equal(params_open(&m->p, d, &null, &count, &spec), OK);
-    params_close(&m->p);
+    assert_int_equal(qformer_open(&m->model, d, &null, &count, &spec), OK);
+    qformer_close(&m->model);
     assert_int_equal(arena_open(&m->mem, "weights'", m->b, count.peak + m->b->workspace + 256), OK);
-    assert_int_equal(params_open(&m->p, d, m->b, &m->mem, &spec), OK);
+    assert_int_equal(qformer_open(&m->model, d, m->b, &m->mem, &spec), OK);
     m->b->set_workspace(arena_push(&m->mem, m->b->workspace, 1), m->b->workspace);
-    assert_int_equal(params_init(&m->p, 3, 0.5f), OK);       /* large: captions then differ from image to image */
-    const ParamTensor *bias = params_find(&m->p, "Qformer.cls.predictions.bias");
+    assert_int_equal(params_init(&m->model.params, 3, 0.5f), OK);       /* large: captions then differ from image to image */
+    const ParamTensor *bias = params_find(&m->model.params, "Qformer.cls.predictions.bias");
     float *x = mem_new((size_t)bias->n, sizeof *x);
     assert_non_null(x);
     x[d->sep] = 3;                                           /* and some end */
-    params_write(&m->p, bias, m->p.w, x);
-    params_refresh(&m->p);
+    params_write(&m->model.params, bias, m->model.params.w, x);
+    params_refresh(&m->model.params);
     free(x);
 }
 
@@ -52,7 +52,7 @@ static void model_features_random(Model *m) {
 }
 
 static void model_close(Model *m) {
-    params_close(&m->p);
+    qformer_close(&m->model);
     arena_close(&m->mem, m->b);
     free(m->features);
 }
@@ -82,7 +82,7 @@ static void captions_with_cache(const Model *m, SearchSpec search, int images, C
     Generator g;
     GenerateSpec spec = {.search = search, .images = images, .features = DT_F32};
     *out = (Captions){.n = 0};
-    assert_int_equal(generate_open(&g, m->b, &m->p, &spec), OK);
+    assert_int_equal(generate_open(&g, m->b, &m->model, &spec), OK);
     assert_int_equal(generate_captions(&g, m->features, NULL, IMAGES, 0, collect, out), OK);
     assert_int_equal(out->n, IMAGES);
     generate_close(&g);
@@ -131,10 +131,10 @@ static void whole_logits(Whole *w, const Model *m, int image, const int32_t *tok
     }
     assert_int_equal(wave_build(&wave, &w->room, &m->d, seg, 2 * rows, 1), OK);
     room_upload(&w->room);
-    qformer_image(&kv, t, &m->p, m->features + (int64_t)image * m->d.P * m->d.E, DT_F32, NULL, 1);
-    Tensor x = qformer_forward(t, &m->p, &wave, &kv, (Noise){0});
-    Tensor h = qformer_lm_transform(t, &m->p, tensor_rows(x, wave.NQ, wave.NT)), y = tape_new(t, wave.NT, m->d.V, DT_F32);
-    op_linear(t, y, h, params_get(&m->p, P_WORD, -1), params_get(&m->p, P_LM_BIAS, -1));
+    qformer_image(&kv, t, &m->model, m->features + (int64_t)image * m->d.P * m->d.E, DT_F32, NULL, 1);
+    Tensor x = qformer_forward(t, &m->model, &wave, &kv, (Noise){0});
+    Tensor h = qformer_lm_transform(t, &m->model, tensor_rows(x, wave.NQ, wave.NT)), y = tape_new(t, wave.NT, m->d.V, DT_F32);
+    op_linear(t, y, h, params_get(&m->model.params, P_WORD, -1), params_get(&m->model.params, P_LM_BIAS, -1));
     assert_int_equal(tape_status(t), OK);
     for (int32_t r = 0; r < rows; r++)
         memcpy(logits + (int64_t)r * m->d.V, (float *)y.data + (int64_t)(seg[rows + r].t0 + len - 1) * m->d.V,
@@ -248,10 +248,10 @@ static void too_few_positions(void **state) {
     model_open(&m, &DIMS, DT_F32);
     GenerateSpec spec = {.search = spec_of(&m, SEARCH_GREEDY, 1), .images = 2, .features = DT_F32};
     spec.search.max_length = DIMS.N + 2;
-    assert_int_equal(generate_open(&g, m.b, &m.p, &spec), ERR_USAGE);
+    assert_int_equal(generate_open(&g, m.b, &m.model, &spec), ERR_USAGE);
     assert_non_null(strstr(err_message(), "16"));
     spec.search.max_length = DIMS.N + 1;                     /* the last token is never fed */
-    assert_int_equal(generate_open(&g, m.b, &m.p, &spec), OK);
+    assert_int_equal(generate_open(&g, m.b, &m.model, &spec), OK);
     generate_close(&g);
     model_close(&m);
 }
@@ -265,7 +265,7 @@ static void a_model_that_diverged(void **state) {
     model_features_random(&m);
     m.features[4 * m.d.P * m.d.E] = NAN;
     GenerateSpec spec = {.search = spec_of(&m, SEARCH_BEAM, 2), .images = 3, .features = DT_F32};
-    assert_int_equal(generate_open(&g, m.b, &m.p, &spec), OK);
+    assert_int_equal(generate_open(&g, m.b, &m.model, &spec), OK);
     assert_int_equal(generate_captions(&g, m.features, NULL, IMAGES, 0, collect, &out), ERR_NUMERIC);
     assert_non_null(strstr(err_message(), "image 4"));
     assert_int_equal(out.n, 3);
@@ -303,17 +303,17 @@ static void greedy_of_the_reference(void **state) {
               .X = number(j, "X"), .T = number(j, "T"), .pad = number(j, "pad"), .cls = number(j, "cls"),
               .sep = number(j, "sep"), .dec = number(j, "dec")};
     model_open(&m, &d, DT_F32);
-    for (int i = 0; i < m.p.n; i++) {
-        const ParamTensor *t = &m.p.tensor[i];
+    for (int i = 0; i < m.model.params.n; i++) {
+        const ParamTensor *t = &m.model.params.tensor[i];
         const StTensor *w = st_find(weights, t->name);
         assert_true(w && st_elements(w) == t->n);
         float *x = mem_new((size_t)t->n, sizeof *x);
         assert_non_null(x);
         dtype_to_f32(x, w->data, w->dtype, (size_t)t->n);
-        params_write(&m.p, t, m.p.w, x);
+        params_write(&m.model.params, t, m.model.params.w, x);
         free(x);
     }
-    params_refresh(&m.p);
+    params_refresh(&m.model.params);
     const StTensor *f = st_find(batch, "features"), *ids = st_find(want, "sequences"),
                    *logits = st_find(want, "logits");
     assert_true(f && ids && logits && ids->ndim == 2 && ids->shape[1] == logits->shape[1] + 1);
@@ -326,7 +326,7 @@ static void greedy_of_the_reference(void **state) {
     spec.search.max_length = T;
     Generator g;
     out = (Captions){.n = 0};
-    assert_int_equal(generate_open(&g, m.b, &m.p, &spec), OK);
+    assert_int_equal(generate_open(&g, m.b, &m.model, &spec), OK);
     assert_int_equal(generate_captions(&g, m.features, NULL, B, 0, collect, &out), OK);
     for (int32_t i = 0; i < B; i++)
         for (int32_t t = 0; t < out.best[i].len; t++)

@@ -191,7 +191,7 @@ static const Dims DIMS = {.L = 3,
                           .dec = 89};
 enum { IMAGES = 2, TOKENS = IMAGES * 9 * 28 };
 
-static void attention_of(Attention *a, const Params *p, const float *features) {
+static void attention_of(Attention *a, const QFormer *p, const float *features) {
     must(attention_open(a, backend_cpu(DT_F32), p, features, NULL, DT_F32, IMAGES));
     assert_int_equal(a->layers, 2);
     assert_int_equal(a->layer[1], 2);
@@ -211,11 +211,11 @@ static void attention_is_a_softmax(void **state) {
     Attention a, b;
     int rows = 0;
     must(trainer_open(&t, backend_cpu(DT_F32), &spec));
-    must(params_init(&t.params, 3, 0.3f));
+    must(params_init(&t.model.params, 3, 0.3f));
     for (uint32_t i = 0; i < TOKENS; i++) x[i] = 4 * rng_unit(philox(i, 1, 0, 0, 9, 9).v[0]) - 2;
     for (int i = 0; i < IMAGES * 9; i++) memcpy(turned + (i / 9 * 9 + (i + 4) % 9) * 28, x + i * 28, 28 * sizeof *x);
-    attention_of(&a, &t.params, x);
-    attention_of(&b, &t.params, turned);
+    attention_of(&a, &t.model, x);
+    attention_of(&b, &t.model, turned);
     for (int64_t r = 0; r < a.images * a.layers * a.Q; r++, rows++) {
         double sum = 0;
         for (int k = 0; k < 9; k++) {
@@ -228,15 +228,15 @@ static void attention_is_a_softmax(void **state) {
     assert_int_equal(rows, IMAGES * 2 * 5);
     attention_close(&b);
     for (int l = 0; l < 3; l += 2)
-        for (int64_t i = 0; i < DIMS.C; i++) params_get(&t.params, P_CROSS_K_B, l).w[i] += 1.5f;
-    params_refresh(&t.params);
-    attention_of(&b, &t.params, x);
+        for (int64_t i = 0; i < DIMS.C; i++) params_get(&t.model.params, P_CROSS_K_B, l).w[i] += 1.5f;
+    params_refresh(&t.model.params);
+    attention_of(&b, &t.model, x);
     for (int64_t i = 0; i < a.images * a.layers * a.Q * 9; i++) assert_true(fabsf(a.w[i] - b.w[i]) < 1e-4f);
     attention_close(&b);
     for (int l = 0; l < 3; l += 2)
-        memset(params_get(&t.params, P_CROSS_Q_W, l).w, 0, (size_t)(DIMS.C * DIMS.C) * sizeof(float));
-    params_refresh(&t.params);
-    attention_of(&b, &t.params, x);
+        memset(params_get(&t.model.params, P_CROSS_Q_W, l).w, 0, (size_t)(DIMS.C * DIMS.C) * sizeof(float));
+    params_refresh(&t.model.params);
+    attention_of(&b, &t.model, x);
     for (int64_t i = 0; i < a.images * a.layers * a.Q * 9; i++) assert_true(fabsf(b.w[i] - 1.0f / 9) < 1e-6f);
     assert_true(fabs(attention_spread(b.w, 9) - 1) < 1e-6);
     attention_close(&a);

@@ -212,9 +212,9 @@ static void pairs_by_image(void **state) {
     Retrieval whole, folds;
     Pairs p = {0};
     EvalProgress progress = {0};
-    const Dims *d = &f->params.d;
-    assert_int_equal(encoder_open(&e, f->b, &f->params, 3, DT_F32), OK);
-    assert_int_equal(encoder_open(&one, f->b, &f->params, 1, DT_F32), OK);
+    const Dims *d = &f->model.d;
+    assert_int_equal(encoder_open(&e, f->b, &f->model, 3, DT_F32), OK);
+    assert_int_equal(encoder_open(&one, f->b, &f->model, 1, DT_F32), OK);
     assert_int_equal(evalset_encode(&f->set, &e, &I, &T, NULL, NULL), OK);
     RecallFeatures rows = {f->b, I, T, f->set.NI, f->set.NT, d->Q, d->Z};
     assert_int_equal(retrieval_open(&whole, recall_feature_rows, &rows, f->set.NI, f->set.NT, f->set.owner, 4, 1), OK);
@@ -277,7 +277,7 @@ static void stopped(void **state) {
     Encoder e;
     Pairs p;
     EvalProgress progress = {.tell = stop_at_once};
-    assert_int_equal(encoder_open(&e, f->b, &f->params, 2, DT_F32), OK);
+    assert_int_equal(encoder_open(&e, f->b, &f->model, 2, DT_F32), OK);
     assert_int_equal(pairs_of_owners(&p, &f->set), OK);
     assert_int_equal(pairs_score(&p, &e, &f->set, &progress), ERR_INTERRUPTED);
     pairs_close(&p);

@@ -25,8 +25,9 @@ static const char *dry(const Options *o) { return o->run.dry_run ? " (dry run, n
 
 /* ---- init -------------------------------------------------------------------------------------------------------- */
 
-static Status fill(Params *p, const Options *o) {
-    Status st = params_init(p, (uint64_t)o->run.seed, recipe_init_std(o, &p->d));
+static Status fill(QFormer *m, const Options *o) {
+    Params *p = &m->params;
+    Status st = params_init(p, (uint64_t)o->run.seed, recipe_init_std(o, &m->d));
     const char *from = o->run.in;
     if (st != OK || !*from) return st;
     WeightSource *ws = NULL;
@@ -43,7 +44,7 @@ static Status fill(Params *p, const Options *o) {
 Status cmd_init(const Options *o) {
     const Backend *b = backend_cpu(DT_F32);
     Wordpiece *wp = NULL;
-    Params p = {0};
+    QFormer m = {0};
     Arena mem = {0}, measure;
     Dims d;
     ParamsSpec spec = {0};
@@ -56,17 +57,18 @@ Status cmd_init(const Options *o) {
     if (st == OK) st = setup_dims(&d, o, wp, P ? P : 257, E);
     if (st == OK) {
         arena_measure(&measure, "weights");
-        st = params_open(&p, &d, backend_null(DT_F32), &measure, &spec);
-        params_close(&p);
+        st = qformer_open(&m, &d, backend_null(DT_F32), &measure, &spec);
+        qformer_close(&m);
     }
     if (st == OK) st = arena_open(&mem, "weights'", b, measure.peak);
-    if (st == OK) st = params_open(&p, &d, b, &mem, &spec);
-    if (st == OK) st = fill(&p, o);
+    if (st == OK) st = qformer_open(&m, &d, b, &mem, &spec);
+    if (st == OK) st = fill(&m, o);
     if (st == OK && !o->run.dry_run) st = outfile_parents(o->run.out);
-    if (st == OK && !o->run.dry_run) st = save_weights(&p, p.w, o->run.out);
+    if (st == OK && !o->run.dry_run) st = save_weights(&m.params, m.params.w, o->run.out);
     if (st == OK && o->run.dry_run) st = options_print(o, stdout);
-    if (st == OK) printf("%s: %.1f M parameters in %d tensors%s\n", o->run.out, (double)p.count / 1e6, p.n, dry(o));
-    params_close(&p);
+    if (st == OK)
+        printf("%s: %.1f M parameters in %d tensors%s\n", o->run.out, (double)m.params.count / 1e6, m.params.n, dry(o));
+    qformer_close(&m);
     arena_close(&mem, b);
     wp_close(wp);
     return st;

@@ -5,10 +5,10 @@
 
 #include "kernels/base/mem.h"
 
-static const int32_t *text_of(const Step *s, int64_t g) { return s->ids + g * s->p->d.T; }
+static const int32_t *text_of(const Step *s, int64_t g) { return s->ids + g * s->model->d.T; }
 
 /* A word piece is a target when something stands before it and it is not [PAD]. */
-static bool is_target(const Step *s, int64_t g, int32_t t) { return t > 0 && text_of(s, g)[t] != s->p->d.pad; }
+static bool is_target(const Step *s, int64_t g, int32_t t) { return t > 0 && text_of(s, g)[t] != s->model->d.pad; }
 
 int64_t losses_targets(const Step *s, int64_t g) {
     int64_t n = 0;
@@ -24,7 +24,7 @@ bool losses_is_negative(const Step *s, int64_t a, int64_t b) {
 
 /* Pair i of the piece: local pair first + i, global pair g. */
 static void list_segments(Piece *c, const Step *s, bool all) {
-    int32_t n = (int32_t)c->n, Q = s->p->d.Q;
+    int32_t n = (int32_t)c->n, Q = s->model->d.Q;
     bool itg = all && s->spec.itg != 0, itm = all && s->spec.itm != 0;
     c->itg0 = itg ? 2 * n : -1;
     c->itm0 = itm ? 2 * n + (itg ? n : 0) : -1;
@@ -37,7 +37,7 @@ static void list_segments(Piece *c, const Step *s, bool all) {
         c->seg[n + i] = text;
         if (itg) {
             Segment gen = text;
-            gen.pass = PASS_ITG, gen.first_id = s->p->d.dec, gen.sees = i, gen.causal = true;
+            gen.pass = PASS_ITG, gen.first_id = s->model->d.dec, gen.sees = i, gen.causal = true;
             c->seg[c->itg0 + i] = gen;
         }
         if (itm) {
@@ -70,7 +70,7 @@ typedef struct { const char *features; const float *scale; } HostPiece;
 
 /* Pairs [first, first + n) of a batch; past its end the first piece of what comes after it, if anything is known to. */
 static HostPiece host_piece(const Step *s, const StepBatch *batch, int64_t first, bool again) {
-    size_t row = (size_t)s->p->d.P * (size_t)s->p->d.E * (size_t)dtype_size(batch->dt);
+    size_t row = (size_t)s->model->d.P * (size_t)s->model->d.E * (size_t)dtype_size(batch->dt);
     if (first >= s->spec.B) first = 0, batch = again ? batch : s->next;
     if (!batch) return (HostPiece){0};
     return (HostPiece){(const char *)batch->features + (size_t)first * row, batch->scale ? batch->scale + first : NULL};
@@ -79,7 +79,7 @@ static HostPiece host_piece(const Step *s, const StepBatch *batch, int64_t first
 typedef void CopyFn(void *dst, const void *src, size_t bytes);
 
 static void send(const Step *s, CopyFn *copy, FeatureRoom *to, HostPiece from, int64_t n, DType dt) {
-    copy(to->features, from.features, (size_t)(n * s->p->d.P * s->p->d.E) * (size_t)dtype_size(dt));
+    copy(to->features, from.features, (size_t)(n * s->model->d.P * s->model->d.E) * (size_t)dtype_size(dt));
     if (from.scale) copy(to->scale, from.scale, (size_t)n * sizeof(float));
 }
 
@@ -108,7 +108,7 @@ static const void *features_up(Step *s, const StepBatch *batch, int64_t first, i
 }
 
 Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all) {
-    const Dims *d = &s->p->d;
+    const Dims *d = &s->model->d;
     Tape *t = &s->tape;
     c->first = first;
     c->n = n;
@@ -123,12 +123,12 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
 
     const float *scale;
     const void *features = features_up(s, batch, first, n, !all, &scale);
-    qformer_image(&c->kv, t, s->p, features, batch->dt, scale, (int)n);
-    c->x = qformer_forward(t, s->p, &c->wave, &c->kv, noise);
+    qformer_image(&c->kv, t, s->model, features, batch->dt, scale, (int)n);
+    c->x = qformer_forward(t, s->model, &c->wave, &c->kv, noise);
     Tensor text = tensor_rows(c->x, c->wave.NQ, c->wave.NT), first_rows = tape_new(t, n, d->C, s->b->elem);
     op_gather(t, first_rows, text, room_device(&s->room, cls));
-    c->I = qformer_features(t, s->p, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
-    c->T = qformer_features(t, s->p, first_rows, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
+    c->I = qformer_features(t, s->model, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
+    c->T = qformer_features(t, s->model, first_rows, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
     return tape_status(t);
 }
 
@@ -136,7 +136,7 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
 
 static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
     Tape *t = &s->tape;
-    Tensor logits = qformer_itm(t, s->p, rows);
+    Tensor logits = qformer_itm(t, s->model, rows);
     float *loss = tape_push(t, logits.rows, sizeof *loss);
     int32_t *target = room_take(&s->room, (size_t)logits.rows, sizeof *target);
     for (int64_t i = 0; i < logits.rows; i++) target[i] = label;
@@ -150,7 +150,7 @@ static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
 static int list_negatives(const Piece *c, const Step *s, Segment *seg) {
     int n = 0;
     int64_t lo = s->contrast.first + c->first, hi = lo + c->n;
-    Segment pair = {.nq = s->p->d.Q, .first_id = -1, .sees = -1, .joint = true};
+    Segment pair = {.nq = s->model->d.Q, .first_id = -1, .sees = -1, .joint = true};
     for (int64_t g = 0; g < s->G; g++) {
         int64_t image = s->negative_image[g];
         if (image < lo || image >= hi || !losses_is_negative(s, g, image)) continue;
@@ -179,9 +179,9 @@ static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
     if (n < 0)
         st = err_set(ERR_MEMORY, "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
                                  "(lower train.accum, or raise train.batch)", (long long)s->itm_cap);
-    else if (n > 0 && (st = wave_build(w, &s->room, &s->p->d, seg, n, (int)c->n)) == OK) {
+    else if (n > 0 && (st = wave_build(w, &s->room, &s->model->d, seg, n, (int)c->n)) == OK) {
         room_upload(&s->room);
-        Tensor x = qformer_forward(&s->tape, s->p, w, &c->kv, noise);
+        Tensor x = qformer_forward(&s->tape, s->model, w, &c->kv, noise);
         matching_loss(s, tensor_rows(x, 0, w->NQ), 0, scale);
     }
     free(seg);
@@ -191,7 +191,7 @@ static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
 Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs) {
     if (c->itm0 < 0 || !pairs) return OK;
     float k = scale * s->spec.itm / (float)pairs;
-    matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * s->p->d.Q), 1, k);
+    matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * s->model->d.Q), 1, k);
     return negative_pairs(c, s, noise, k);
 }
 
@@ -200,11 +200,11 @@ Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs
 void piece_generation(Piece *c, Step *s, float scale, double tokens) {
     Tape *t = &s->tape;
     if (c->itg0 < 0 || !c->nlm) return;
-    Tensor rows = tape_new(t, c->nlm, s->p->d.C, s->b->elem);
+    Tensor rows = tape_new(t, c->nlm, s->model->d.C, s->b->elem);
     op_gather(t, rows, tensor_rows(c->x, c->wave.NQ, c->wave.NT), c->lm_rows);
-    Tensor h = qformer_lm_transform(t, s->p, rows);
+    Tensor h = qformer_lm_transform(t, s->model, rows);
     float *loss = tape_push(t, c->nlm, sizeof *loss);
-    op_lm_loss(t, loss, NULL, h, params_get(s->p, P_WORD, -1), params_get(s->p, P_LM_BIAS, -1), c->lm_target,
+    op_lm_loss(t, loss, NULL, h, params_get(&s->model->params, P_WORD, -1), params_get(&s->model->params, P_LM_BIAS, -1), c->lm_target,
                s->spec.smoothing, (float)(scale * s->spec.itg / tokens));
     t->b->sum(s->sums + SUM_ITG, loss, c->nlm, true);
 }

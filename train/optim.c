@@ -91,15 +91,16 @@ Status optim_norm(const Params *p, void *scratch, float clip, float *norm) {
 /* Every rank's part of the new weights to all, and their copies in the type of products. */
 static Status share_weights(const Params *p) {
     const Backend *b = p->b;
-    Status st;
+    Status st = OK;
+    if (!p->learns) return OK;
     if (b->all_gather) {
         b->all_gather(p->w, p->w + p->own.at, (size_t)p->own.n * sizeof *p->w);
         st = dist_arrived(b, "the gather of weights");
     } else {
         b->sync();
-        st = dist_gather_parts(p->w, p->total, false, "the gather of weights");
+        st = dist_gather_parts(p->w, p->learns, false, "the gather of weights");
     }
-    if (p->copy != (void *)p->w) b->cast(p->copy, b->elem, p->w, DT_F32, p->total);
+    if (p->copy != (void *)p->w) b->cast(p->copy, b->elem, p->w, DT_F32, p->learns);
     return st;
 }
 
@@ -123,9 +124,10 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
 void optim_end(const Params *p, bool finite, const ParamTensor **bad) {
     if (bad) *bad = finite ? NULL : first_bad(p);
     if (p->sharded || !finite) {
-        p->b->zero(p->g, (size_t)p->total * sizeof *p->g);
+        p->b->zero(p->g, (size_t)p->learns * sizeof *p->g);
         return;
     }
-    for (int i = 0; i < p->n; i++) /* which no range covered */
-        if (p->tensor[i].frozen) p->b->zero(p->g + p->tensor[i].at, (size_t)p->tensor[i].n * sizeof(float));
+    for (int i = 0; i < p->n; i++) /* which no range covered: frozen, but joined to what learns */
+        if (p->tensor[i].frozen && p->tensor[i].at < p->learns)
+            p->b->zero(p->g + p->tensor[i].at, (size_t)p->tensor[i].n * sizeof(float));
 }

@@ -107,7 +107,7 @@ static Status open_validation(Run *r) {
         err_clear();
         return OK;
     }
-    if (st == OK) st = encoder_open(&r->encoder, r->b, &r->t.params, 64, set_dtype(r->val));
+    if (st == OK) st = encoder_open(&r->encoder, r->b, &r->t.model, 64, set_dtype(r->val));
     r->validates = st == OK;
     return st;
 }

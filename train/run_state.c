@@ -49,7 +49,7 @@ Status run_save(Run *r, bool best) {
     SaveSpec s = {.out = r->o->run.out, .run = run, .step = r->step, .keep = (int)r->o->train.keep,
                   .best = best, .warn = warn};
     dist_step(r->step - 1);
-    Status st = run ? save_run(&r->t.params, &s) : ERR_MEMORY;
+    Status st = run ? save_run(&r->t.model.params, &s) : ERR_MEMORY;
     free(run);
     log_pause(r->log);
     dist_step(r->step - 1);
@@ -104,7 +104,7 @@ static void read_state(Run *r, const Json *run) {
 /* Rank 0 reads, the others receive: `out` may lie where only rank 0 sees it. c: NULL but on rank 0. */
 static Status resume(Run *r, const Ckpt *c) {
     Status st = c ? same_model(r, ckpt_run(c), ckpt_dir(c)) : OK;
-    if (st == OK) st = load_run(&r->t.params, c);
+    if (st == OK) st = load_run(&r->t.model.params, c);
     if (st != OK) return st;
     if (c) read_state(r, ckpt_run(c)), r->step = ckpt_step(c);
     struct {
@@ -122,9 +122,9 @@ static Status from_weights(Run *r, const char *path) {
     int missing;
     char first[96];
     Status st = ws_open(&ws, path, warn, NULL);
-    if (st == OK) st = load_weights(&r->t.params, ws, true, &missing, first, sizeof first);
+    if (st == OK) st = load_weights(&r->t.model.params, ws, true, &missing, first, sizeof first);
     if (st == OK && missing && dist_rank() == 0)
-        status_say("%s: %d of %d tensors are not in it and start fresh (the first: %s)", path, missing, r->t.params.n,
+        status_say("%s: %d of %d tensors are not in it and start fresh (the first: %s)", path, missing, r->t.model.params.n,
                    first);
     ws_close(ws);
     return st;
@@ -148,7 +148,7 @@ Status run_start(Run *r) {
     if (r->o->train.resume) st = find_latest(r, &c, &found);
     if (st == OK && found) st = resume(r, c);
     else if (st == OK) {
-        st = params_init(&r->t.params, (uint64_t)r->o->run.seed, recipe_init_std(r->o, &r->d));
+        st = params_init(&r->t.model.params, (uint64_t)r->o->run.seed, recipe_init_std(r->o, &r->d));
         if (st == OK && *r->o->train.init) st = from_weights(r, r->o->train.init);
     }
     ckpt_close(c);

@@ -9,10 +9,10 @@
 #include "kernels/dist/dist.h"
 #include "train/losses.h"
 
-Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, const StepSpec *spec) {
-    const Dims *d = &p->d;
+Status step_open(Step *s, const Backend *b, QFormer *model, Arena *run, Arena *step, const StepSpec *spec) {
+    const Dims *d = &model->d;
     int64_t B = spec->B, G = B * dist_size(), n = B / spec->micro;
-    *s = (Step){.b = b, .p = p, .spec = *spec, .run = run, .step = step, .G = G};
+    *s = (Step){.b = b, .model = model, .spec = *spec, .run = run, .step = step, .G = G};
     BUG_ON(B % spec->micro, "step: %lld pairs in %d pieces", (long long)B, spec->micro);
     /* One rank in one piece: n of either kind. Otherwise draws may crowd: twice the mean and some. */
     s->itm_cap = G == n ? 2 * n : 3 * n + 64 < G + n ? 3 * n + 64 : G + n;
@@ -55,15 +55,15 @@ void step_close(Step *s) {
 
 /* The texts and ids of all ranks: small integers, on the host. */
 static Status gather_texts(Step *s, const StepBatch *batch, uint32_t step) {
-    size_t B = (size_t)s->spec.B, T = (size_t)s->p->d.T;
+    size_t B = (size_t)s->spec.B, T = (size_t)s->model->d.T;
     dist_step(step);
     Status st = dist_all_gather(s->ids, batch->ids, B * T * sizeof *s->ids, "the gather of texts");
     if (st == OK) st = dist_all_gather(s->len, batch->len, B * sizeof *s->len, "the gather of text lengths");
     if (st == OK && batch->image_id)
         st = dist_all_gather(s->image_id, batch->image_id, B * sizeof *s->image_id, "the gather of image ids");
     for (int64_t g = 0; st == OK && g < s->G; g++)
-        BUG_ON(s->len[g] < 2 || s->len[g] > s->p->d.T, "step: a text of %d word pieces, 2 to %d are possible",
-               s->len[g], s->p->d.T);
+        BUG_ON(s->len[g] < 2 || s->len[g] > s->model->d.T, "step: a text of %d word pieces, 2 to %d are possible",
+               s->len[g], s->model->d.T);
     return st;
 }
 
@@ -120,7 +120,7 @@ static bool sums_beside(const Step *s) { return dist_size() > 1 && s->b->all_red
 
 /* Means were taken over the global batch already. Sharded: the optimizer wants no more than its part. */
 static void sum_range(Step *s, int64_t at, int64_t end) {
-    const Params *p = s->p;
+    const Params *p = &s->model->params;
     if (end <= at) return;
     if (p->sharded) s->b->reduce_parts(p->g + at, at, end - at, p->own.n, s->spec.wire_bf16);
     else s->b->all_reduce(p->g + at, end - at, s->spec.wire_bf16);
@@ -129,24 +129,27 @@ static void sum_range(Step *s, int64_t at, int64_t end) {
 /* The walk back has passed a layer, from the last to the first, and then what is in front of them. */
 static void gradients_passed(void *ctx, int place) {
     Step *s = ctx;
-    DistPart r = place == QFORMER_EMBEDDED ? (DistPart){0, s->summed_lo} : params_layer(s->p, place);
+    DistPart r = place == QFORMER_EMBEDDED ? (DistPart){0, s->summed_lo}
+                                           : params_block(&s->model->params, P_SELF_Q_W, place);
+    if (!r.n) return;                                        /* a frozen layer */
     if (s->summed_hi == 0) s->summed_lo = s->summed_hi = r.at + r.n;
     sum_range(s, r.at, s->summed_lo);
     s->summed_lo = r.at;
 }
 
 static Status join_gradients(Step *s) {
-    if (dist_size() == 1 || s->step->measuring) return OK;
+    const Params *p = &s->model->params;
+    if (dist_size() == 1 || s->step->measuring || !p->learns) return OK;
     if (sums_beside(s)) {
         sum_range(s, 0, s->summed_lo);
-        sum_range(s, s->summed_hi, s->p->total);
+        sum_range(s, s->summed_hi, p->learns);
         s->b->all_reduce_wait();
         return dist_arrived(s->b, "the sum of gradients");
     }
     s->b->sync();
-    Status st = dist_reduce_parts(s->p->g, s->p->total, s->spec.wire_bf16, "the sum of gradients");
-    if (s->p->sharded) return st;
-    return st == OK ? dist_gather_parts(s->p->g, s->p->total, s->spec.wire_bf16, "the gather of gradients") : st;
+    Status st = dist_reduce_parts(p->g, p->learns, s->spec.wire_bf16, "the sum of gradients");
+    if (p->sharded) return st;
+    return st == OK ? dist_gather_parts(p->g, p->learns, s->spec.wire_bf16, "the gather of gradients") : st;
 }
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
@@ -163,7 +166,7 @@ static Status forward(Step *s, Piece *c, const StepBatch *batch, int64_t at, Noi
 
 /* Forward of every piece for the contrastive loss; the last tape stays when there is one piece. */
 static Status features(Step *s, Piece *c, const StepBatch *batch, Noise noise, bool grad) {
-    const Dims *d = &s->p->d;
+    const Dims *d = &s->model->d;
     int64_t n = s->spec.B / s->spec.micro;
     bool whole = s->spec.micro == 1;
     for (int64_t at = 0; at < s->spec.B; at += n) {
@@ -184,7 +187,7 @@ static const int64_t *image_ids(Step *s) {
 
 static Status contrastive(Step *s, const int64_t *ids, float scale, bool grad) {
     Contrast *k = &s->contrast;
-    Param temp = params_get(s->p, P_TEMP, -1);
+    Param temp = params_get(&s->model->params, P_TEMP, -1);
     k->spec.weight = s->spec.itc * scale;
     Status st = contrast_loss(k, ids, temp.w, grad ? temp.g : NULL, s->sums + SUM_ITC, grad);
     if (st != OK) return st;
@@ -196,7 +199,7 @@ static Status contrastive(Step *s, const int64_t *ids, float scale, bool grad) {
 /* Losses and gradients of all pieces. Draws are waited for when the first piece has enqueued what does not need
  * them. */
 static Status pieces(Step *s, Piece *c, const StepBatch *batch, Noise noise, float scale, bool grad) {
-    const Dims *d = &s->p->d;
+    const Dims *d = &s->model->d;
     int64_t n = s->spec.B / s->spec.micro;
     Status st = OK;
     for (int64_t at = 0; st == OK && at < s->spec.B; at += n) {
@@ -249,7 +252,7 @@ static int first_bad(const double *sums) {
 
 Status step_read(Step *s, StepLosses *out) {
     StepReport *r = s->report;
-    s->b->fetch(&r->temp, params_get(s->p, P_TEMP, -1).w, sizeof r->temp);
+    s->b->fetch(&r->temp, params_get(&s->model->params, P_TEMP, -1).w, sizeof r->temp);
     s->b->fetch(r->sums, s->sums, sizeof r->sums);
     s->b->fetch_wait();
     double over = s->itg_over > 0 ? s->itg_over : 1;
@@ -275,12 +278,12 @@ Status step_losses(Step *s, const StepBatch *batch, uint32_t step, float scale, 
 }
 
 Status step_worst_batch(StepBatch *batch, const Step *s, int tokens, DType features_type, void **room) {
-    int64_t B = s->spec.B, T = s->p->d.T;
+    int64_t B = s->spec.B, T = s->model->d.T;
     int64_t *image_id = mem_new((size_t)B, sizeof *image_id + (size_t)(T + 1) * sizeof(int32_t));
     *room = image_id;
     if (!image_id) return ERR_MEMORY;
     int32_t *ids = (int32_t *)(image_id + B), *len = ids + B * T;
-    for (int64_t i = 0; i < B * T; i++) ids[i] = i % T < tokens ? s->p->d.sep : s->p->d.pad;
+    for (int64_t i = 0; i < B * T; i++) ids[i] = i % T < tokens ? s->model->d.sep : s->model->d.pad;
     for (int64_t i = 0; i < B; i++) len[i] = tokens, image_id[i] = s->contrast.first + i;
     *batch = (StepBatch){.features = ids, .ids = ids, .len = len, .image_id = image_id,
                          .dt = features_type}; /* features: never read */

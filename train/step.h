@@ -58,7 +58,7 @@ typedef struct { void *features; float *scale; const void *holds; } FeatureRoom;
 
 typedef struct Step {
     const Backend *b;
-    Params *p;
+    QFormer *model;
     StepSpec spec;
     Arena *run, *step;
     Tape tape;
@@ -82,7 +82,7 @@ typedef struct Step {
     uint32_t number;
 } Step;
 
-Status step_open(Step *s, const Backend *b, Params *p, Arena *run, Arena *step, const StepSpec *spec);
+Status step_open(Step *s, const Backend *b, QFormer *model, Arena *run, Arena *step, const StepSpec *spec);
 void step_close(Step *s);
 
 /* Enqueues losses of the batch; with `grad` their gradient times `scale` is added to the parameters' and the whole

@@ -6,16 +6,16 @@
 
 /* Everything a training step takes from the run arena, in order; `t` has its backend and arenas. */
 static Status build(Trainer *t, const TrainerSpec *spec) {
-    Status st = params_open(&t->params, &spec->d, t->b, &t->run, &spec->params);
+    Status st = qformer_open(&t->model, &spec->d, t->b, &t->run, &spec->params);
     if (st != OK) return st;
-    t->plan.params = t->params.count;
-    size_t flat = (size_t)t->params.total * sizeof(float),
-           copies = t->params.copy == (void *)t->params.w ? 0 : flat / 2;
-    t->plan.weights = flat + copies;
+    t->plan.params = t->model.params.count;
+    const Params *p = &t->model.params;
+    bool one = p->copy == (void *)p->w;
+    t->plan.weights = (size_t)p->total * (sizeof(float) + (one ? 0 : (size_t)dtype_size(t->b->elem)));
     t->plan.state = t->run.used - t->plan.weights;
     t->scratch = arena_push(&t->run, optim_scratch(), 1);
     t->b->set_workspace(arena_push(&t->run, t->b->workspace, 1), t->b->workspace);
-    return step_open(&t->step, t->b, &t->params, &t->run, &t->stepmem, &spec->step);
+    return step_open(&t->step, t->b, &t->model, &t->run, &t->stepmem, &spec->step);
 }
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
@@ -40,7 +40,7 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     *plan = t.plan;
     free(room);
     step_close(&t.step);
-    params_close(&t.params);
+    qformer_close(&t.model);
     return st;
 }
 
@@ -71,24 +71,24 @@ Status trainer_step(Trainer *t, const StepBatch *batch, const StepBatch *next, u
                     double lr, int64_t number, StepLosses *l, const ParamTensor **bad) {
     *bad = NULL;
     Status st = step_run(&t->step, batch, next, step, 1.0f, true);
-    if (st == OK) st = optim_norm(&t->params, t->scratch, a->clip, t->norm);
-    if (st == OK) st = optim_update(&t->params, t->scratch, a, lr, number);
+    if (st == OK) st = optim_norm(&t->model.params, t->scratch, a->clip, t->norm);
+    if (st == OK) st = optim_update(&t->model.params, t->scratch, a, lr, number);
     if (st == OK) st = step_read(&t->step, l);
-    if (st == OK) optim_end(&t->params, isfinite(*t->norm), bad);
+    if (st == OK) optim_end(&t->model.params, isfinite(*t->norm), bad);
     return st;
 }
 
 Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad) {
-    Status st = optim_norm(&t->params, t->scratch, a->clip, t->norm);
-    if (st == OK) st = optim_update(&t->params, t->scratch, a, lr, number);
+    Status st = optim_norm(&t->model.params, t->scratch, a->clip, t->norm);
+    if (st == OK) st = optim_update(&t->model.params, t->scratch, a, lr, number);
     t->b->fetch_wait();
-    optim_end(&t->params, isfinite(*t->norm), bad);
+    optim_end(&t->model.params, isfinite(*t->norm), bad);
     return st == OK ? t->b->status() : st;
 }
 
 void trainer_close(Trainer *t) {
     step_close(&t->step);
-    params_close(&t->params);
+    qformer_close(&t->model);
     if (t->b) {
         if (t->norm) t->b->host_release(t->norm);
         arena_close(&t->stepmem, t->b);

@@ -26,7 +26,7 @@ typedef struct {
 typedef struct {
     const Backend *b;
     Arena run, stepmem;
-    Params params;
+    QFormer model;
     Step step;
     void *scratch;                      /* of optim_norm and optim_update */
     float *norm;                        /* pinned: where optim_norm leaves it */

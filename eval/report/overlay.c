@@ -11,7 +11,7 @@ static const Noise QUIET = {0};
 
 typedef struct {
     const Backend *b;
-    const Params *p;
+    const QFormer *model;
     Arena mem, fixed;
     Tape tape;
     WaveRoom room;
@@ -24,7 +24,7 @@ typedef struct {
 /* ---- the forward pass -------------------------------------------------------------------------------------------- */
 
 static Status forward(Work *w, Wave *wave, const void *features, const float *scale, DType dt) {
-    const Dims *d = &w->p->d;
+    const Dims *d = &w->model->d;
     Segment seg = {.nq = d->Q, .first_id = -1, .sees = -1, .image = 0};
     ImageKV kv;
     tape_reset(&w->tape, true);
@@ -38,14 +38,14 @@ static Status forward(Work *w, Wave *wave, const void *features, const float *sc
         if (scale) w->b->upload(w->scale, scale, sizeof *scale);
         scale = scale ? w->scale : NULL;
     }
-    qformer_image(&kv, &w->tape, w->p, features, dt, scale, 1);
-    qformer_forward(&w->tape, w->p, wave, &kv, QUIET);
+    qformer_image(&kv, &w->tape, w->model, features, dt, scale, 1);
+    qformer_forward(&w->tape, w->model, wave, &kv, QUIET);
     return tape_status(&w->tape);
 }
 
 /* The room and the features lie in an arena of their own: tape_reset empties the tape's. */
 static Status open_memory(Work *w, DType dt) {
-    const Dims *d = &w->p->d;
+    const Dims *d = &w->model->d;
     Status st = tape_open(&w->tape, w->b, &w->mem);
     if (st == OK) st = room_open(&w->room, w->b, &w->fixed, d, d->Q, 1, 1);
     if (st == OK && !w->b->unified) {
@@ -66,10 +66,10 @@ static void close_memory(Work *w) {
 static Status measure(const Work *w, DType dt, size_t *fixed, size_t *mem) {
     Backend null = *backend_null(w->b->elem);
     null.unified = w->b->unified;
-    Work m = {.b = &null, .p = w->p};
+    Work m = {.b = &null, .model = w->model};
     Wave wave;
     float scale = 1;
-    void *features = mem_new((size_t)w->p->d.P * (size_t)w->p->d.E, (size_t)dtype_size(dt));
+    void *features = mem_new((size_t)w->model->d.P * (size_t)w->model->d.E, (size_t)dtype_size(dt));
     arena_measure(&m.mem, "attention's");
     arena_measure(&m.fixed, "attention's");
     Status st = features ? open_memory(&m, dt) : ERR_MEMORY;
@@ -127,10 +127,10 @@ static Status one_image(Attention *a, Work *w, int64_t i, const void *features, 
     return st;
 }
 
-Status attention_open(Attention *a, const Backend *b, const Params *p, const void *features, const float *scale,
+Status attention_open(Attention *a, const Backend *b, const QFormer *model, const void *features, const float *scale,
                       DType dt, int64_t n) {
-    const Dims *d = &p->d;
-    Work w = {.b = b, .p = p};
+    const Dims *d = &model->d;
+    Work w = {.b = b, .model = model};
     size_t fixed = 0, bytes = 0, image = (size_t)d->P * (size_t)d->E * (size_t)dtype_size(dt);
     int64_t widest = 2LL * d->C * dims_cross_layers(d);      /* a row of keys and values of all layers */
     double *row = mem_new((size_t)d->P, sizeof *row);

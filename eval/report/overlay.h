@@ -17,7 +17,7 @@ typedef struct {
 } Attention;
 
 /* Of n raw feature rows (n,P,E), host, of type dt, with scales or NULL. ERR_USAGE when the model has no such layer. */
-Status attention_open(Attention *a, const Backend *b, const Params *p, const void *features, const float *scale,
+Status attention_open(Attention *a, const Backend *b, const QFormer *model, const void *features, const float *scale,
                       DType dt, int64_t n);
 void attention_close(Attention *a);
 

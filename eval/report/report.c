@@ -403,7 +403,7 @@ static void model_facts(const Report *r, FILE *f) {
         return;
     }
     snprintf(looks, sizeof looks, d->X > 1 ? "layers 0, %d, %d ... look" : "all layers look", d->X, 2 * d->X);
-    snprintf(s, sizeof s, "%.2f M", (double)r->e.use.params.count / 1e6);
+    snprintf(s, sizeof s, "%.2f M", (double)r->e.use.model.params.count / 1e6);
     fact(f, "parameters", s);
     snprintf(s, sizeof s, "%d layers of width %d, %d heads, feed-forward %d; %d queries; %s at the image", d->L, d->C,
              d->H, d->F, d->Q, looks);

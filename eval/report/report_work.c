@@ -226,7 +226,7 @@ static Status attend(Report *r, int64_t n) {
         st = evalset_read(&r->e.set, r->attended[i], 1, (char *)features + (size_t)i * row, &scales[i]);
     }
     if (st == OK)
-        st = attention_open(&r->attention, u->b, &u->params, features, set_scaled(u->set) ? scales : NULL,
+        st = attention_open(&r->attention, u->b, &u->model, features, set_scaled(u->set) ? scales : NULL,
                             set_dtype(u->set), n);
     if (features) u->b->host_release(features);
     return st;

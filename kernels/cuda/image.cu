@@ -160,7 +160,7 @@ static __global__ void unfold_kernel(float *dW, float *db, float *partial, const
         float g = G[m * E + j], w = W[m * E + j], sm = s[m];
         dgamma += g * w;
         dbeta += w * sm;
-        dW[m * E + j] += g * k + sm * o;
+        if (dW) dW[m * E + j] += g * k + sm * o;
     }
     partial[blockIdx.y * E + j] = dgamma;
     partial[((int64_t)gridDim.y + blockIdx.y) * E + j] = dbeta;

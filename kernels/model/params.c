@@ -2,37 +2,35 @@
 #include "kernels/model/params.h"
 
 #include <fnmatch.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/mem.h"
 
-enum { MODEL, LAYER, CROSS };
-enum { NORMAL, ZEROS, ONES, LINEAR, TEMP, COPY };
 enum { ROUND = 64 };                     /* elements: 128 bytes of bf16, so that rows of matrices stay aligned */
+enum { PIECE = 1 << 20 };                /* elements that params_put converts at a time: 4 MiB on the host */
 
-static const struct { const char *name, *shape; int where, block, join, start, from; } table[P_COUNT] = {
-#define P_0 0
-#define X(id, name, shape, where, block, join, start, from) {name, shape, where, block, join, start, P_##from},
-    PARAM_TABLE(X)
-#undef X
-#undef P_0
-};
+/* ---- what a row says --------------------------------------------------------------------------------------------- */
 
-static int64_t letter(const Dims *d, char c) {
-    switch (c) {
-    case 'Q': return d->Q;
-    case 'C': return d->C;
-    case 'V': return d->V;
-    case 'N': return d->N;
-    case 'F': return d->F;
-    case 'E': return d->E;
-    case 'Z': return d->Z;
-    case '2': return 2;
-    default: BUG_ON(1, "params: no dimension '%c'", c);
-    }
+static int64_t size_of(const ParamSizes *s, char c) { return c >= '0' && c <= '9' ? c - '0' : s->of[(unsigned char)c & 127]; }
+
+/* How many layers a row may repeat in: 0 where it does not repeat. */
+static int64_t repeats(const Params *p, const ParamRow *r) {
+    return *r->where && *r->where != '?' ? size_of(&p->size, *r->where) : 0;
+}
+
+static bool stands(const Params *p, const ParamRow *r, int64_t layer) {
+    const char *when = strchr(r->where, '?'), *every = strchr(r->where, '/');
+    if (when && !size_of(&p->size, when[1])) return false;
+    return layer < 0 || !every || layer % size_of(&p->size, every[1]) == 0;
+}
+
+static void name_of(char *out, size_t size, const char *pattern, size_t n, int layer) {
+    const char *at = memmem(pattern, n, "%d", 2);
+    size_t front = at ? (size_t)(at - pattern) : n;
+    if (at) snprintf(out, size, "%.*s%d%.*s", (int)front, pattern, layer, (int)(n - front - 2), at + 2);
+    else snprintf(out, size, "%.*s", (int)n, pattern);
 }
 
 static bool decays(const ParamTensor *t, DecayRule rule) {
@@ -56,43 +54,86 @@ static bool matches(const char *name, const char *patterns) {
     return false;
 }
 
-static void add_tensor(Params *p, ParamKind k, int layer, const ParamsSpec *spec) {
+/* Sides of 1 in front are how a file keeps a vector or a matrix; the rest of a convolution's sides are one row. */
+static void as_matrix(ParamTensor *t) {
+    int i = 0;
+    while (i < t->ndim && t->shape[i] == 1) i++;
+    t->rows = t->ndim - i > 1 ? t->shape[i] : 1;
+    t->cols = t->n / (t->rows ? t->rows : 1);
+}
+
+/* ---- the layout -------------------------------------------------------------------------------------------------- */
+
+static void add_tensor(Params *p, int row, int layer, const ParamsSpec *spec) {
+    const ParamRow *r = &p->table.row[row];
     ParamTensor *t = &p->tensor[p->n];
-    *t = (ParamTensor){.kind = k, .layer = layer, .ndim = (int)strlen(table[k].shape), .n = 1};
-    if (layer < 0) snprintf(t->name, sizeof t->name, "%s", table[k].name);
-    else {                                                   /* the one %d of the table's name */
-        const char *at = strstr(table[k].name, "%d");
-        snprintf(t->name, sizeof t->name, "%.*s%d%s", (int)(at - table[k].name), table[k].name, layer, at + 2);
-    }
+    *t = (ParamTensor){.row = row, .layer = layer, .ndim = (int)strlen(r->shape), .n = 1};
+    BUG_ON(t->ndim > 4, "params: %s has %d sides", r->name, t->ndim);
+    name_of(t->name, sizeof t->name, r->name, strlen(r->name), layer);
     for (int i = 0; i < t->ndim; i++) {
-        t->shape[i] = letter(&p->d, table[k].shape[i]);
+        t->shape[i] = size_of(&p->size, r->shape[i]);
+        BUG_ON(t->shape[i] < 1, "params: %s: size %c is %lld", r->name, r->shape[i], (long long)t->shape[i]);
         t->n *= t->shape[i];
     }
-    bool first_of_block = p->n == 0 || table[p->tensor[p->n - 1].kind].block != table[k].block;
-    if (!table[k].join || first_of_block) p->total = (p->total + ROUND - 1) / ROUND * ROUND;
-    t->at = p->total;
+    as_matrix(t);
     t->decay = decays(t, spec->rule);
-    t->frozen = matches(t->name, spec->freeze);
-    p->total += t->n;
+    t->frozen = spec->frozen || matches(t->name, spec->freeze);
     p->count += t->n;
-    if (p->first[k] < 0) p->first[k] = p->n;
-    p->n++;
+    p->index[row * p->layers + (layer < 0 ? 0 : layer)] = p->n++;
 }
 
 /* Rows of one block go layer by layer; blocks in the table's order. */
-static void lay_out(Params *p, const ParamsSpec *spec) {
-    for (int k = 0; k < P_COUNT;) {
-        int end = k;
-        while (end < P_COUNT && table[end].block == table[k].block) end++;
-        bool model = table[k].where == MODEL;
-        for (int l = 0; l < (model ? 1 : p->d.L); l++) {
+static void list_tensors(Params *p, const ParamsSpec *spec) {
+    const ParamRow *row = p->table.row;
+    for (int k = 0, end; k < p->table.n; k = end) {
+        int64_t layers = repeats(p, &row[k]);
+        for (end = k; end < p->table.n && row[end].block == row[k].block; end++)
+            BUG_ON(repeats(p, &row[end]) != layers, "params: %s repeats otherwise than its block", row[end].name);
+        for (int l = *row[k].where && *row[k].where != '?' ? 0 : -1; l < layers; l++)
             for (int j = k; j < end; j++)
-                if (table[j].where != CROSS || dims_is_cross(&p->d, l))
-                    add_tensor(p, (ParamKind)j, model ? -1 : l, spec);
-        }
-        k = end;
+                if (stands(p, &row[j], l)) add_tensor(p, j, l, spec);
     }
-    p->total = (p->total + ROUND - 1) / ROUND * ROUND;
+}
+
+/* First tensor behind a run of joined ones: they have one place, and learn together or not at all. */
+static int joined_end(const Params *p, int first) {
+    int i = first + 1;
+    while (i < p->n && p->table.row[p->tensor[i].row].join &&
+           p->table.row[p->tensor[i].row].block == p->table.row[p->tensor[i - 1].row].block)
+        i++;
+    return i;
+}
+
+static int64_t rounded(int64_t n) { return (n + ROUND - 1) / ROUND * ROUND; }
+
+/* Gives the runs that learn, or those that do not, their places. */
+static void place(Params *p, bool learning) {
+    for (int i = 0, end; i < p->n; i = end) {
+        bool learns = false;
+        end = joined_end(p, i);
+        for (int k = i; k < end; k++) learns = learns || !p->tensor[k].frozen;
+        if (learns != learning) continue;
+        p->total = rounded(p->total);
+        for (int k = i; k < end; p->total += p->tensor[k++].n) p->tensor[k].at = p->tensor[k].f32_at = p->total;
+    }
+    p->total = rounded(p->total);
+}
+
+static bool keeps_f32(const Params *p, const ParamTensor *t) {
+    return t->rows == 1 || (p->table.row[t->row].flags & PARAM_KEEP_F32) || p->b->elem == DT_F32;
+}
+
+/* Places in the f32 array of a frozen store: neighbours there are neighbours here. */
+static void place_vectors(Params *p) {
+    for (int i = 0, end; i < p->n; i = end) {
+        end = joined_end(p, i);
+        p->vectors = rounded(p->vectors);
+        for (int k = i; k < end; k++) {
+            ParamTensor *t = &p->tensor[k];
+            t->f32_at = keeps_f32(p, t) ? p->vectors : -1;
+            if (t->f32_at >= 0) p->vectors += t->n;
+        }
+    }
 }
 
 static void find_ranges(Params *p) {
@@ -106,32 +147,52 @@ static void find_ranges(Params *p) {
     }
 }
 
-Status params_open(Params *p, const Dims *d, const Backend *b, Arena *run, const ParamsSpec *spec) {
-    *p = (Params){.d = *d, .b = b};
-    int most = P_COUNT * (d->L + 1);
-    for (int k = 0; k < P_COUNT; k++) p->first[k] = -1;
-    p->tensor = mem_new((size_t)most, sizeof *p->tensor);
-    p->range = mem_new((size_t)most, sizeof *p->range);
-    if (!p->tensor || !p->range) {
+/* ---- the arrays -------------------------------------------------------------------------------------------------- */
+
+static void *array_of(Params *p, Arena *run, int64_t n, DType t) {
+    if (!n) return NULL;
+    void *a = arena_push(run, (size_t)n, (size_t)dtype_size(t));
+    if (!run->measuring && !run->full) p->b->zero(a, (size_t)n * (size_t)dtype_size(t));
+    return a;
+}
+
+static void take_arrays(Params *p, Arena *run, const ParamsSpec *spec) {
+    DType e = p->b->elem;
+    bool one = e == DT_F32;                                   /* masters and copies are the same */
+    p->w = array_of(p, run, p->frozen && !one ? p->vectors : p->total, DT_F32);
+    if (!p->frozen && spec->training) {
+        p->g = array_of(p, run, p->learns, DT_F32);
+        p->m = array_of(p, run, p->own.n, DT_F32);
+        p->v = array_of(p, run, p->own.n, DT_F32);
+    }
+    if (!p->frozen && spec->ema) p->ema = array_of(p, run, p->own.n, DT_F32);
+    p->copy = one ? (void *)p->w : array_of(p, run, p->total, e);
+}
+
+Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Backend *b, Arena *run,
+                   const ParamsSpec *spec) {
+    *p = (Params){.table = table, .size = *size, .b = b, .frozen = spec->frozen, .layers = 1};
+    for (int k = 0; k < table.n; k++)
+        if (repeats(p, &table.row[k]) > p->layers) p->layers = (int)repeats(p, &table.row[k]);
+    size_t most = (size_t)table.n * (size_t)p->layers;
+    p->tensor = mem_new(most, sizeof *p->tensor);
+    p->range = mem_new(most, sizeof *p->range);
+    p->index = mem_new(most, sizeof *p->index);
+    if (!p->tensor || !p->range || !p->index) {
         params_close(p);
         return ERR_MEMORY;
     }
-    lay_out(p, spec);
-    find_ranges(p);
+    for (size_t i = 0; i < most; i++) p->index[i] = -1;
+    list_tensors(p, spec);
+    place(p, true);
     p->sharded = spec->sharded && dist_size() > 1;
     if (p->sharded) p->total = dist_part(p->total, 0).n * dist_size();       /* parts of one size */
-    p->own = p->sharded ? dist_part(p->total, dist_rank()) : (DistPart){0, p->total};
-    size_t n = (size_t)p->total, own = (size_t)p->own.n;
-    float **flat[] = {&p->w, spec->training ? &p->g : NULL, spec->training ? &p->m : NULL,
-                      spec->training ? &p->v : NULL, spec->ema ? &p->ema : NULL};
-    for (size_t i = 0; i < sizeof flat / sizeof *flat; i++) {
-        if (!flat[i]) continue;
-        size_t k = i < 2 ? n : own;
-        *flat[i] = arena_push(run, k, sizeof(float));
-        if (!run->measuring && !run->full) b->zero(*flat[i], k * sizeof(float));
-    }
-    p->copy = b->elem == DT_F32 ? (void *)p->w : arena_push(run, n, (size_t)dtype_size(b->elem));
-    if (b->elem != DT_F32 && !run->measuring && !run->full) b->zero(p->copy, n * (size_t)dtype_size(b->elem));
+    p->learns = p->total;
+    p->own = p->sharded ? dist_part(p->learns, dist_rank()) : (DistPart){0, p->learns};
+    place(p, false);
+    if (p->frozen && b->elem != DT_F32) place_vectors(p);
+    find_ranges(p);
+    take_arrays(p, run, spec);
     if (run->full)
         return err_set(ERR_MEMORY, "the parameters need more than the %.2f GiB taken for them",
                        (double)run->size / (1 << 30));
@@ -141,105 +202,129 @@ Status params_open(Params *p, const Dims *d, const Backend *b, Arena *run, const
 void params_close(Params *p) {
     free(p->tensor);
     free(p->range);
+    free(p->index);
     *p = (Params){0};
 }
 
-static const ParamTensor *tensor_of(const Params *p, ParamKind k, int layer) {
-    for (int i = p->first[k]; i >= 0 && i < p->n; i++)
-        if (p->tensor[i].kind == k && p->tensor[i].layer == layer) return &p->tensor[i];
-    BUG_ON(1, "params: no %s in layer %d", table[k].name, layer);
+/* ---- views ------------------------------------------------------------------------------------------------------- */
+
+static int where_is(const Params *p, int row, int layer) {
+    BUG_ON(row < 0 || row >= p->table.n || layer >= p->layers, "params: row %d, layer %d", row, layer);
+    int i = p->index[row * p->layers + (layer < 0 ? 0 : layer)];
+    return i >= 0 && p->tensor[i].layer == layer ? i : -1;
 }
+
+bool params_has(const Params *p, int row, int layer) { return where_is(p, row, layer) >= 0; }
+
+const ParamTensor *params_tensor(const Params *p, int row, int layer) {
+    int i = where_is(p, row, layer);
+    BUG_ON(i < 0, "params: no %s in layer %d", p->table.row[row].name, layer);
+    return &p->tensor[i];
+}
+
+static char *elem_at(const Params *p, int64_t at) { return (char *)p->copy + (size_t)at * (size_t)dtype_size(p->b->elem); }
 
 static Param view(const Params *p, const ParamTensor *t, int64_t rows, int64_t cols) {
-    return (Param){.w = p->w + t->at, .g = p->g ? p->g + t->at : NULL, .rows = rows, .cols = cols, .frozen = t->frozen,
-                   .copy = (char *)p->copy + (size_t)t->at * (size_t)dtype_size(p->b->elem)};
+    return (Param){.w = t->f32_at >= 0 ? p->w + t->f32_at : NULL, .g = p->g && t->at < p->learns ? p->g + t->at : NULL,
+                   .copy = elem_at(p, t->at), .rows = rows, .cols = cols, .frozen = t->frozen};
 }
 
-Param params_get(const Params *p, ParamKind k, int layer) {
-    const ParamTensor *t = tensor_of(p, k, layer);
-    return t->ndim == 2 ? view(p, t, t->shape[0], t->shape[1]) : view(p, t, 1, t->n);
+Param params_get(const Params *p, int row, int layer) {
+    const ParamTensor *t = params_tensor(p, row, layer);
+    return view(p, t, t->rows, t->cols);
 }
 
-Param params_joined(const Params *p, ParamKind first, ParamKind last, int layer, int last_layer) {
-    const ParamTensor *a = tensor_of(p, first, layer), *z = tensor_of(p, last, last_layer);
-    int64_t n = z->at + z->n - a->at, cols = a->ndim == 2 ? a->shape[1] : n;
+Param params_joined(const Params *p, int first, int last, int layer, int last_layer) {
+    const ParamTensor *a = params_tensor(p, first, layer), *z = params_tensor(p, last, last_layer);
+    int64_t n = z->at + z->n - a->at, cols = a->rows > 1 ? a->cols : n;
     Param v = view(p, a, n / cols, cols);
     for (const ParamTensor *t = a; t <= z; t++)
         v.frozen = v.frozen && t->frozen; /* all of them, or the product is needed */
     return v;
 }
 
-DistPart params_layer(const Params *p, int layer) {
-    const ParamTensor *a = tensor_of(p, P_SELF_Q_W, layer), *z = a;
-    while (z[1].layer == layer && z[1].kind < P_CROSS_K_W) z++;
-    return (DistPart){a->at, z->at + z->n - a->at};
+DistPart params_block(const Params *p, int row, int layer) {
+    DistPart r = {0, 0};
+    for (int k = 0; k < p->table.n; k++) {
+        if (p->table.row[k].block != p->table.row[row].block || !params_has(p, k, layer)) continue;
+        const ParamTensor *t = params_tensor(p, k, layer);
+        if (t->at >= p->learns) continue;
+        if (!r.n) r.at = t->at;
+        r.n = t->at + t->n - r.at;
+    }
+    return r;
+}
+
+static bool is_named(const ParamRow *r, const ParamTensor *t, const char *name) {
+    if (strcmp(t->name, name) == 0) return true;
+    for (const char *a = r->also; a && *a;) {
+        size_t n = strcspn(a, " ");
+        char other[sizeof t->name];
+        name_of(other, sizeof other, a, n, t->layer);
+        if (strcmp(other, name) == 0) return true;
+        a += n + (a[n] == ' ');
+    }
+    return false;
 }
 
 const ParamTensor *params_find(const Params *p, const char *name) {
-    if (strcmp(name, "Qformer.cls.predictions.decoder.weight") == 0) name = table[P_WORD].name;
-    if (strcmp(name, "Qformer.cls.predictions.decoder.bias") == 0) name = table[P_LM_BIAS].name;
     for (int i = 0; i < p->n; i++)
-        if (strcmp(p->tensor[i].name, name) == 0) return &p->tensor[i];
+        if (is_named(&p->table.row[p->tensor[i].row], &p->tensor[i], name)) return &p->tensor[i];
     return NULL;
 }
 
-/* ---- start values ------------------------------------------------------------------------------------------------ */
-
-/* FNV-1a. */
-static uint32_t name_key(const char *name) {
-    uint32_t h = 0x811c9dc5u;
-    for (; *name; name++) h = (h ^ (unsigned char)*name) * 0x01000193u;
-    return h;
-}
-
-/* Two standard normal numbers of element pair i (Box-Muller), or two uniform ones: a start value depends on its
- * tensor's name and its place there alone. */
-static void draw(uint64_t seed, const ParamTensor *t, int64_t i, bool normal, double out[2]) {
-    Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), name_key(table[t->kind].name), SITE_INIT, rng_key0(seed),
-                      (uint32_t)(t->layer + 1));
-    double u = ((double)x.v[0] + 0.5) / 4294967296.0, v = ((double)x.v[1] + 0.5) / 4294967296.0;
-    if (normal) {
-        double r = sqrt(-2.0 * log(u)), a = 6.283185307179586 * v;
-        out[0] = r * cos(a), out[1] = r * sin(a);
-    } else {
-        out[0] = 2 * u - 1, out[1] = 2 * v - 1;
-    }
-}
-
 const ParamTensor *params_copy_of(const Params *p, const ParamTensor *t) {
-    return table[t->kind].start == COPY ? tensor_of(p, (ParamKind)table[t->kind].from, t->layer) : NULL;
+    const ParamRow *r = &p->table.row[t->row];
+    return r->start == START_COPY ? params_tensor(p, (int)r->arg, t->layer) : NULL;
 }
 
-static void start_values(const Params *p, const ParamTensor *t, uint64_t seed, float std, float *x) {
-    const ParamTensor *of = params_copy_of(p, t);
-    if (of) {
-        start_values(p, of, seed, std, x);
-        return;
-    }
-    int start = table[t->kind].start;
-    double bound = 1.0 / sqrt((double)p->d.C); /* every LINEAR row has C inputs */
-    for (int64_t i = 0; i < t->n; i += 2) {
-        double r[2] = {0, 0};
-        if (start == NORMAL || start == LINEAR) draw(seed, t, i, start == NORMAL, r);
-        for (int64_t j = i; j < t->n && j < i + 2; j++)
-            x[j] = start == NORMAL ? (float)(r[j - i] * (double)std) : start == LINEAR ? (float)(r[j - i] * bound)
-                 : start == ONES ? 1.0f : start == TEMP ? 0.07f : 0.0f;
-    }
+/* ---- values in and out ------------------------------------------------------------------------------------------- */
+
+/* n elements of any type as `to`; straight through when it is that already. */
+static const void *converted(void *room, DType to, const void *from, DType type, int64_t n, float *f32) {
+    if (type == to) return from;
+    if (type == DT_F32) dtype_from_f32(room, to, from, (size_t)n);
+    else dtype_to_f32(f32, from, type, (size_t)n);
+    if (to == DT_F32) return f32;
+    if (type != DT_F32) dtype_from_f32(room, to, f32, (size_t)n);
+    return room;
 }
 
-Status params_init(Params *p, uint64_t seed, float std) {
-    int64_t most = 0;
-    for (int i = 0; i < p->n; i++)
-        if (p->tensor[i].n > most) most = p->tensor[i].n;
-    float *x = mem_new((size_t)most, sizeof *x);
-    if (!x) return ERR_MEMORY;
-    for (int i = 0; i < p->n; i++) {
-        start_values(p, &p->tensor[i], seed, std, x);
-        params_write(p, &p->tensor[i], p->w, x);
+Status params_put(Params *p, const ParamTensor *t, int64_t first, int64_t n, const void *host, DType type) {
+    const Backend *b = p->b;
+    BUG_ON(first < 0 || n < 0 || first + n > t->n, "params: %s has no elements %lld + %lld", t->name, (long long)first,
+           (long long)n);
+    int64_t piece = n < PIECE ? n : PIECE;
+    float *f32 = mem_new((size_t)piece + 1, sizeof *f32);
+    void *room = mem_new((size_t)piece + 1, sizeof *f32);
+    Status st = f32 && room ? OK : ERR_MEMORY;
+    for (int64_t i = 0; st == OK && i < n; i += piece) {
+        int64_t k = n - i < piece ? n - i : piece, at = first + i;
+        const char *from = (const char *)host + (size_t)i * (size_t)dtype_size(type);
+        if (t->f32_at >= 0)
+            b->upload(p->w + t->f32_at + at, converted(room, DT_F32, from, type, k, f32), (size_t)k * sizeof *f32);
+        if (p->copy != (void *)p->w)
+            b->upload(elem_at(p, t->at + at), converted(room, b->elem, from, type, k, f32),
+                      (size_t)k * (size_t)dtype_size(b->elem));
+        b->sync();                                           /* the pieces' memory is used again */
     }
-    free(x);
-    params_refresh(p);
-    return OK;
+    free(f32);
+    free(room);
+    return st == OK ? b->status() : st;
+}
+
+Status params_values(const Params *p, const ParamTensor *t, float *host) {
+    if (t->f32_at >= 0) {
+        p->b->download(host, p->w + t->f32_at, (size_t)t->n * sizeof *host);
+        return p->b->status();
+    }
+    size_t bytes = (size_t)t->n * (size_t)dtype_size(p->b->elem);
+    void *elems = mem_new(bytes, 1);
+    if (!elems) return ERR_MEMORY;
+    p->b->download(elems, elem_at(p, t->at), bytes);
+    dtype_to_f32(host, elems, p->b->elem, (size_t)t->n);
+    free(elems);
+    return p->b->status();
 }
 
 void params_read(const Params *p, const ParamTensor *t, const float *flat, float *host) {

@@ -1,4 +1,4 @@
-/* model: see model.h. Post-LN BERT layers with one self-attention for queries and text, cross-attention for queries in
+/* qformer: see qformer.h. Post-LN BERT layers with one self-attention for queries and text, cross-attention for queries in
  * every X-th layer, and two feed-forward nets: one for the query slab, one for the text slab (spec/model.md 4). */
 #include "kernels/model/qformer.h"
 
@@ -6,23 +6,45 @@ static const float EPS = 1e-12f, EPS_VISION = 1e-5f;
 static const Param NONE = {0};
 static const Tensor NOTHING = {0};
 
+#define EMBED "Qformer.bert.embeddings."
+#define LAYER "Qformer.bert.encoder.layer.%d."
+#define HEAD  "Qformer.cls.predictions."
+
+Status qformer_open(QFormer *m, const Dims *d, const Backend *b, Arena *run, const ParamsSpec *spec) {
+    static const ParamRow rows[P_COUNT] = {
+#define X(id, name_, shape_, where_, block_, join_, start_, ...)                                                       \
+    {.name = name_, .shape = shape_, .where = where_, .block = block_, .join = join_, .start = START_##start_, __VA_ARGS__},
+        QFORMER_TABLE(X)
+#undef X
+    };
+    ParamSizes s = {{0}};
+    s.of['L'] = d->L, s.of['C'] = d->C, s.of['F'] = d->F, s.of['Q'] = d->Q, s.of['E'] = d->E, s.of['Z'] = d->Z;
+    s.of['V'] = d->V, s.of['N'] = d->N, s.of['X'] = d->X;
+    m->d = *d;
+    return params_open(&m->params, (ParamTable){rows, P_COUNT}, &s, b, run, spec);
+}
+
+void qformer_close(QFormer *m) { params_close(&m->params); }
+
+static Param param(const QFormer *m, int row, int layer) { return params_get(&m->params, row, layer); }
+
 static Dropout drop_at(Noise n, int layer, int site, const RowKey *rows) {
     uint32_t where = (uint32_t)(layer < 0 ? site : SITE_LAYER + layer * SITE_PER_LAYER + site);
     return (Dropout){.p = n.p, .seed = n.seed, .step = n.step, .site = where, .rows = rows};
 }
 
-void qformer_image(ImageKV *kv, Tape *t, const Params *p, const void *features, DType dt, const float *scale,
+void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features, DType dt, const float *scale,
                  int images) {
-    const Dims *d = &p->d;
+    const Dims *d = &m->d;
     DType e = t->b->elem;
     int64_t rows = (int64_t)images * d->P, width = 2LL * d->C;
     int last = (dims_cross_layers(d) - 1) * d->X;
     void *xhat = tape_push(t, rows * d->E, dtype_size(e));
     t->b->normalize(xhat, features, dt, scale, rows, d->E, d->P, EPS_VISION);
     Tensor all = tape_new(t, rows, width * dims_cross_layers(d), e);
-    op_fold_linear(t, all, tape_leaf(xhat, rows, d->E, e), params_joined(p, P_CROSS_K_W, P_CROSS_V_W, 0, last),
-                   params_joined(p, P_CROSS_K_B, P_CROSS_V_B, 0, last), params_get(p, P_LN_VISION_W, -1),
-                       params_get(p, P_LN_VISION_B, -1));
+    op_fold_linear(t, all, tape_leaf(xhat, rows, d->E, e), params_joined(&m->params, P_CROSS_K_W, P_CROSS_V_W, 0, last),
+                   params_joined(&m->params, P_CROSS_K_B, P_CROSS_V_B, 0, last), param(m, P_LN_VISION_W, -1),
+                       param(m, P_LN_VISION_B, -1));
     kv->images = images;
     for (int l = 0, i = 0; l < d->L; l++)
         if (dims_is_cross(d, l)) kv->kv[l] = tape_columns(t, all, width * i++, width);
@@ -30,89 +52,89 @@ void qformer_image(ImageKV *kv, Tape *t, const Params *p, const void *features, 
 
 /* ---- one layer --------------------------------------------------------------------------------------------------- */
 
-typedef struct { ParamKind in_w, in_b, out_w, out_b, ln_w, ln_b; } Ffn;
+typedef struct { int in_w, in_b, out_w, out_b, ln_w, ln_b; } Ffn;
 static const Ffn TEXT_FFN = {P_FFN_IN_W, P_FFN_IN_B, P_FFN_OUT_W, P_FFN_OUT_B, P_FFN_LN_W, P_FFN_LN_B};
 static const Ffn QUERY_FFN = {P_QFFN_IN_W, P_QFFN_IN_B, P_QFFN_OUT_W, P_QFFN_OUT_B, P_QFFN_LN_W, P_QFFN_LN_B};
 
 /* y = LN(x + dropout(gelu(x Wi + bi) Wo + bo)) */
-static void feed_forward(Tape *t, const Params *p, int l, const Ffn *f, Tensor y, Tensor x, Dropout drop) {
+static void feed_forward(Tape *t, const QFormer *m, int l, const Ffn *f, Tensor y, Tensor x, Dropout drop) {
     DType e = t->b->elem;
-    Tensor u = tape_new(t, x.rows, p->d.F, e), s = tape_new(t, x.rows, p->d.C, e);
-    op_linear(t, u, x, params_get(p, f->in_w, l), NONE);
-    op_gelu_linear(t, s, u, params_get(p, f->in_b, l), params_get(p, f->out_w, l));
-    Norm ln = {params_get(p, f->ln_w, l), params_get(p, f->ln_b, l), EPS, false};
-    op_add_norm(t, y, s, x, params_get(p, f->out_b, l), ln, drop);
+    Tensor u = tape_new(t, x.rows, m->d.F, e), s = tape_new(t, x.rows, m->d.C, e);
+    op_linear(t, u, x, param(m, f->in_w, l), NONE);
+    op_gelu_linear(t, s, u, param(m, f->in_b, l), param(m, f->out_w, l));
+    Norm ln = {param(m, f->ln_w, l), param(m, f->ln_b, l), EPS, false};
+    op_add_norm(t, y, s, x, param(m, f->out_b, l), ln, drop);
 }
 
-typedef struct { ParamKind w, b, ln_w, ln_b; } Out;
+typedef struct { int w, b, ln_w, ln_b; } Out;
 static const Out SELF_OUT = {P_SELF_O_W, P_SELF_O_B, P_SELF_LN_W, P_SELF_LN_B};
 static const Out CROSS_OUT = {P_CROSS_O_W, P_CROSS_O_B, P_CROSS_LN_W, P_CROSS_LN_B};
 
 /* LN(x + dropout(ctx Wo + bo)) */
-static Tensor attended(Tape *t, const Params *p, int l, const Out *o, Tensor ctx, Tensor x, Dropout drop) {
+static Tensor attended(Tape *t, const QFormer *m, int l, const Out *o, Tensor ctx, Tensor x, Dropout drop) {
     DType e = t->b->elem;
-    Tensor s = tape_new(t, x.rows, p->d.C, e), a = tape_new(t, x.rows, p->d.C, e);
-    op_linear(t, s, ctx, params_get(p, o->w, l), NONE);
-    Norm ln = {params_get(p, o->ln_w, l), params_get(p, o->ln_b, l), EPS, false};
-    op_add_norm(t, a, s, x, params_get(p, o->b, l), ln, drop);
+    Tensor s = tape_new(t, x.rows, m->d.C, e), a = tape_new(t, x.rows, m->d.C, e);
+    op_linear(t, s, ctx, param(m, o->w, l), NONE);
+    Norm ln = {param(m, o->ln_w, l), param(m, o->ln_b, l), EPS, false};
+    op_add_norm(t, a, s, x, param(m, o->b, l), ln, drop);
     return a;
 }
 
-static Heads heads(const Params *p) { return op_heads(p->d.H, p->d.H, p->d.C / p->d.H); }
+static Heads heads(const QFormer *m) { return op_heads(m->d.H, m->d.H, m->d.C / m->d.H); }
 
-static Tensor cross_attention(Tape *t, const Params *p, int l, Tensor a, const Wave *w, const ImageKV *kv,
+static Tensor cross_attention(Tape *t, const QFormer *m, int l, Tensor a, const Wave *w, const ImageKV *kv,
                               Noise noise) {
     DType e = t->b->elem;
-    int64_t C = p->d.C;
+    int64_t C = m->d.C;
     Tensor q = tape_new(t, a.rows, C, e), ctx = tape_new(t, a.rows, C, e);
-    op_linear(t, q, a, params_get(p, P_CROSS_Q_W, l), params_get(p, P_CROSS_Q_B, l));
-    op_attention(t, ctx, q, 0, kv->kv[l], 0, C, heads(p), &w->cross, drop_at(noise, l, SITE_CROSS_PROB, w->rows));
-    return attended(t, p, l, &CROSS_OUT, ctx, a, drop_at(noise, l, SITE_CROSS_OUT, w->rows));
+    op_linear(t, q, a, param(m, P_CROSS_Q_W, l), param(m, P_CROSS_Q_B, l));
+    op_attention(t, ctx, q, 0, kv->kv[l], 0, C, heads(m), &w->cross, drop_at(noise, l, SITE_CROSS_PROB, w->rows));
+    return attended(t, m, l, &CROSS_OUT, ctx, a, drop_at(noise, l, SITE_CROSS_OUT, w->rows));
 }
 
-Tensor qformer_qkv(Tape *t, const Params *p, int l, Tensor x) {
-    Tensor qkv = tape_new(t, x.rows, 3LL * p->d.C, t->b->elem);
-    op_linear(t, qkv, x, params_joined(p, P_SELF_Q_W, P_SELF_V_W, l, l),
-              params_joined(p, P_SELF_Q_B, P_SELF_V_B, l, l));
+Tensor qformer_qkv(Tape *t, const QFormer *m, int l, Tensor x) {
+    Tensor qkv = tape_new(t, x.rows, 3LL * m->d.C, t->b->elem);
+    op_linear(t, qkv, x, params_joined(&m->params, P_SELF_Q_W, P_SELF_V_W, l, l),
+              params_joined(&m->params, P_SELF_Q_B, P_SELF_V_B, l, l));
     return qkv;
 }
 
-void qformer_layer(Tape *t, const Params *p, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at,
+void qformer_layer(Tape *t, const QFormer *m, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at,
                  const Wave *w, const ImageKV *kv, Noise noise) {
-    int64_t C = p->d.C, NQ = w->NQ, NT = w->NT;
+    int64_t C = m->d.C, NQ = w->NQ, NT = w->NT;
     Tensor ctx = tape_new(t, x.rows, C, t->b->elem);
-    op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, heads(p), &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
-    Tensor a = attended(t, p, l, &SELF_OUT, ctx, x, drop_at(noise, l, SITE_SELF_OUT, w->rows));
+    op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, heads(m), &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
+    Tensor a = attended(t, m, l, &SELF_OUT, ctx, x, drop_at(noise, l, SITE_SELF_OUT, w->rows));
     if (NQ) {
         Tensor aq = tensor_rows(a, 0, NQ);
-        if (dims_is_cross(&p->d, l)) aq = cross_attention(t, p, l, aq, w, kv, noise);
-        feed_forward(t, p, l, &QUERY_FFN, tensor_rows(y, 0, NQ), aq, drop_at(noise, l, SITE_FFN_OUT, w->rows));
+        if (dims_is_cross(&m->d, l)) aq = cross_attention(t, m, l, aq, w, kv, noise);
+        feed_forward(t, m, l, &QUERY_FFN, tensor_rows(y, 0, NQ), aq, drop_at(noise, l, SITE_FFN_OUT, w->rows));
     }
     if (NT)
-        feed_forward(t, p, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a, NQ, NT),
+        feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a, NQ, NT),
                      drop_at(noise, l, SITE_FFN_OUT, w->rows + NQ));
 }
 
-void qformer_embed(Tape *t, const Params *p, Tensor x, const Wave *w, Noise noise) {
+void qformer_embed(Tape *t, const QFormer *m, Tensor x, const Wave *w, Noise noise) {
     Embed e = w->embed;
     e.eps = EPS;
     e.drop = drop_at(noise, -1, SITE_EMBED, w->rows);
-    op_embed(t, x, e, params_get(p, P_QUERY, -1), params_get(p, P_WORD, -1), params_get(p, P_POSITION, -1),
-             params_get(p, P_EMB_LN_W, -1), params_get(p, P_EMB_LN_B, -1));
+    op_embed(t, x, e, param(m, P_QUERY, -1), param(m, P_WORD, -1), param(m, P_POSITION, -1),
+             param(m, P_EMB_LN_W, -1), param(m, P_EMB_LN_B, -1));
 }
 
-Tensor qformer_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *kv, Noise noise) {
-    int64_t N = w->NQ + w->NT, C = p->d.C;
+Tensor qformer_forward(Tape *t, const QFormer *m, const Wave *w, const ImageKV *kv, Noise noise) {
+    int64_t N = w->NQ + w->NT, C = m->d.C;
     Tensor x = tape_new(t, N, C, t->b->elem), other = x;
     tape_place(t, QFORMER_EMBEDDED);
-    qformer_embed(t, p, x, w, noise);
+    qformer_embed(t, m, x, w, noise);
     if (!t->recording) other = tape_new(t, N, C, t->b->elem);
-    for (int l = 0; l < p->d.L; l++) {
+    for (int l = 0; l < m->d.L; l++) {
         Tensor y = t->recording ? tape_new(t, N, C, t->b->elem) : other;
         size_t mark = arena_mark(t->step);
         tape_place(t, l);
-        Tensor qkv = qformer_qkv(t, p, l, x);
-        qformer_layer(t, p, l, y, x, qkv, qkv, C, w, kv, noise);
+        Tensor qkv = qformer_qkv(t, m, l, x);
+        qformer_layer(t, m, l, y, x, qkv, qkv, C, w, kv, noise);
         if (!t->recording) arena_reset(t->step, mark);       /* nobody walks back: what lay between is done with */
         other = x;
         x = y;
@@ -122,28 +144,28 @@ Tensor qformer_forward(Tape *t, const Params *p, const Wave *w, const ImageKV *k
 
 /* ---- heads ------------------------------------------------------------------------------------------------------- */
 
-Tensor qformer_features(Tape *t, const Params *p, Tensor rows, ParamKind weight, ParamKind bias) {
-    Tensor z = tape_new(t, rows.rows, p->d.Z, t->b->elem), y = tape_new(t, rows.rows, p->d.Z, DT_F32);
-    op_linear(t, z, rows, params_get(p, weight, -1), params_get(p, bias, -1));
+Tensor qformer_features(Tape *t, const QFormer *m, Tensor rows, int weight, int bias) {
+    Tensor z = tape_new(t, rows.rows, m->d.Z, t->b->elem), y = tape_new(t, rows.rows, m->d.Z, DT_F32);
+    op_linear(t, z, rows, param(m, weight, -1), param(m, bias, -1));
     op_l2norm(t, y, z);
     return y;
 }
 
-Tensor qformer_lm_transform(Tape *t, const Params *p, Tensor rows) {
+Tensor qformer_lm_transform(Tape *t, const QFormer *m, Tensor rows) {
     DType e = t->b->elem;
-    int64_t n = rows.rows, C = p->d.C;
+    int64_t n = rows.rows, C = m->d.C;
     Tensor u = tape_new(t, n, C, e), s = tape_new(t, n, C, e), y = tape_new(t, n, C, e);
-    op_linear(t, u, rows, params_get(p, P_LM_DENSE_W, -1), NONE);
-    op_gelu(t, s, u, params_get(p, P_LM_DENSE_B, -1));
-    Norm ln = {params_get(p, P_LM_LN_W, -1), params_get(p, P_LM_LN_B, -1), EPS, false};
+    op_linear(t, u, rows, param(m, P_LM_DENSE_W, -1), NONE);
+    op_gelu(t, s, u, param(m, P_LM_DENSE_B, -1));
+    Norm ln = {param(m, P_LM_LN_W, -1), param(m, P_LM_LN_B, -1), EPS, false};
     op_add_norm(t, y, s, NOTHING, NONE, ln, (Dropout){0});
     return y;
 }
 
-Tensor qformer_itm(Tape *t, const Params *p, Tensor rows) {
-    int64_t n = rows.rows / p->d.Q;
-    Tensor mean = tape_new(t, n, p->d.C, t->b->elem), logits = tape_new(t, n, 2, DT_F32);
-    op_segment_mean(t, mean, rows, p->d.Q);
-    op_linear(t, logits, mean, params_get(p, P_ITM_W, -1), params_get(p, P_ITM_B, -1));
+Tensor qformer_itm(Tape *t, const QFormer *m, Tensor rows) {
+    int64_t n = rows.rows / m->d.Q;
+    Tensor mean = tape_new(t, n, m->d.C, t->b->elem), logits = tape_new(t, n, 2, DT_F32);
+    op_segment_mean(t, mean, rows, m->d.Q);
+    op_linear(t, logits, mean, param(m, P_ITM_W, -1), param(m, P_ITM_B, -1));
     return logits;
 }

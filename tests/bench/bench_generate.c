@@ -35,17 +35,17 @@ static void must(Status st) {
     exit(1);
 }
 
-static void open_weights(Params *p, Arena *a, const Dims *d, const Backend *b) {
+static void open_weights(QFormer *p, Arena *a, const Dims *d, const Backend *b) {
     Arena count;
     Backend null = *backend_null(b->elem);
     ParamsSpec spec = {0};
     arena_measure(&count, "weights");
-    must(params_open(p, d, &null, &count, &spec));
-    params_close(p);
+    must(qformer_open(p, d, &null, &count, &spec));
+    qformer_close(p);
     must(arena_open(a, "weights'", b, count.peak + b->workspace + 256));
-    must(params_open(p, d, b, a, &spec));
+    must(qformer_open(p, d, b, a, &spec));
     b->set_workspace(arena_push(a, b->workspace, 1), b->workspace);
-    must(params_init(p, 1, 0.05f));
+    must(params_init(&p->params, 1, 0.05f));
 }
 
 static Status ignore(void *ctx, int64_t i, const Search *s) {
@@ -66,7 +66,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: bench_generate [full|demo] [f32|bf16] [images] [beams] [length]\n");
         return 2;
     }
-    Params p;
+    QFormer p;
     Arena mem;
     Generator g;
     open_weights(&p, &mem, &d, b);
@@ -104,7 +104,7 @@ int main(int argc, char **argv) {
     printf("  %.0f rows/s, %.1f captions/s; %.4g MFLOP a row, %.1f GFLOP/s\n", (double)rows / wall, images / wall,
            row_flop / 1e6, row_flop * (double)rows / (wall - prefix) / 1e9);
     generate_close(&g);
-    params_close(&p);
+    qformer_close(&p);
     arena_close(&mem, b);
     free(features);
     return 0;

@@ -62,17 +62,17 @@ static void fill(Input *in, const Dims *d, int64_t images, int64_t pairs, int to
     }
 }
 
-static void open_model(Params *p, Arena *mem, const Backend *b, const Dims *d) {
+static void open_model(QFormer *p, Arena *mem, const Backend *b, const Dims *d) {
     Backend null = *backend_null(b->elem);
     Arena measure;
     ParamsSpec spec = {0};
     arena_measure(&measure, "weights");
-    check(params_open(p, d, &null, &measure, &spec));
-    params_close(p);
+    check(qformer_open(p, d, &null, &measure, &spec));
+    qformer_close(p);
     check(arena_open(mem, "weights'", b, measure.peak + b->workspace + 256));
-    check(params_open(p, d, b, mem, &spec));
+    check(qformer_open(p, d, b, mem, &spec));
     b->set_workspace(arena_push(mem, b->workspace, 1), b->workspace);
-    check(params_init(p, 1, 0.02f));
+    check(params_init(&p->params, 1, 0.02f));
 }
 
 int main(int argc, char **argv) {
@@ -90,7 +90,7 @@ int main(int argc, char **argv) {
 
     Dims d = sizes[k].d;
     d.T = PADDED, d.cls = 1, d.sep = 2, d.dec = d.V - 1;
-    Params p;
+    QFormer p;
     Arena mem;
     Encoder e;
     Input in;
@@ -129,7 +129,7 @@ int main(int argc, char **argv) {
            "\"reference_gflop_per_pair\":%.5f}\n", peak / 1e9, all / best / peak, gf, gi, reference);
     free(in.features), free(in.image), free(in.len), free(in.ids), free(in.logits);
     encoder_close(&e);
-    params_close(&p);
+    qformer_close(&p);
     arena_close(&mem, b);
     backend_close(b);
     return 0;

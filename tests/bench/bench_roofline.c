@@ -193,7 +193,7 @@ static void *fill(StepBatch *batch, int64_t B) {
 static int64_t run_step(int64_t B) {
     Backend b = adding();
     Arena run, mem;
-    Params params;
+    QFormer model;
     Step s;
     StepBatch batch;
     StepLosses losses;
@@ -202,20 +202,20 @@ static int64_t run_step(int64_t B) {
     float norm;
     arena_measure(&run, "run");
     arena_measure(&mem, "step");
-    check(params_open(&params, &FULL, &b, &run, &(ParamsSpec){.training = true}));
+    check(qformer_open(&model, &FULL, &b, &run, &(ParamsSpec){.training = true}));
     void *scratch = arena_push(&run, optim_scratch(), 1);
-    check(step_open(&s, &b, &params, &run, &mem, &spec));
+    check(step_open(&s, &b, &model, &run, &mem, &spec));
     void *room = fill(&batch, B);
     for (int i = 0; i < 2; i++) {
         memset(&sum, 0, sizeof sum);
         check(step_run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
-        check(optim_norm(&params, scratch, adam.clip, &norm));
-        check(optim_update(&params, scratch, &adam, 1e-4, i + 1));
+        check(optim_norm(&model.params, scratch, adam.clip, &norm));
+        check(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
         check(step_read(&s, &losses));
     }
-    int64_t learned = params.count;
+    int64_t learned = model.params.count;
     step_close(&s);
-    params_close(&params);
+    qformer_close(&model);
     free(room);
     return learned;
 }

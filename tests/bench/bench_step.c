@@ -89,7 +89,7 @@ int main(int argc, char **argv) {
     check(trainer_open(&t, b, &spec));
     /* A GPU's products want the trainer's scratch, and to be larger than a wait. */
     double peak = b->unified ? gemm_peak(b) : peak_rate(b);
-    check(params_init(&t.params, 1, 0.02f));
+    check(params_init(&t.model.params, 1, 0.02f));
     StepBatch batch;
     StepLosses l = {0};
     fill(b, &batch, &spec.d, B, sizes[k].tokens);

@@ -60,14 +60,14 @@ static Status model_open(ModelFixture *f) {
     d.V = wp_size(f->wp), d.pad = wp_pad(f->wp), d.cls = wp_cls(f->wp), d.sep = wp_sep(f->wp), d.dec = wp_dec(f->wp);
     arena_measure(&measure, "weights");
     f->b = backend_cpu(DT_F32);
-    st = params_open(&f->params, &d, &null, &measure, &spec);
-    params_close(&f->params);
+    st = qformer_open(&f->model, &d, &null, &measure, &spec);
+    qformer_close(&f->model);
     if (st == OK) st = arena_open(&f->mem, "weights'", f->b, measure.peak + f->b->workspace + 256);
-    if (st == OK) st = params_open(&f->params, &d, f->b, &f->mem, &spec);
+    if (st == OK) st = qformer_open(&f->model, &d, f->b, &f->mem, &spec);
     if (st != OK) return st;
     f->b->set_workspace(arena_push(&f->mem, f->b->workspace, 1), f->b->workspace);
-    st = params_init(&f->params, 3, 0.3f);
-    if (st == OK) st = save_weights(&f->params, f->params.w, model_path(f, "model.safetensors"));
+    st = params_init(&f->model.params, 3, 0.3f);
+    if (st == OK) st = save_weights(&f->model.params, f->model.params.w, model_path(f, "model.safetensors"));
     if (st == OK) st = model_write_set(f, model_path(f, "set.h5"), FIX_E);
     if (st == OK) st = set_open(&f->data, model_path(f, "set.h5"));
     if (st == OK) st = evalset_open(&f->set, f->data, "test", 0, &(TextSpec){f->wp, FIX_T, 50, ""});
@@ -92,7 +92,7 @@ int model_teardown(void **state) {
     evalset_close(&f->set);
     set_close(f->data);
     wp_close(f->wp);
-    params_close(&f->params);
+    qformer_close(&f->model);
     arena_close(&f->mem, f->b);
     return nftw(f->dir, model_remove, 8, FTW_DEPTH | FTW_PHYS);
 }

@@ -14,7 +14,7 @@ typedef struct {
     char dir[64];
     const Backend *b;
     Arena mem;
-    Params params;
+    QFormer model;
     Wordpiece *wp;
     Set *data;
     EvalSet set;
