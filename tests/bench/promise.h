@@ -73,12 +73,12 @@ static inline Promise promise_colsum(int64_t N, int64_t C, int64_t ld) {
 
 static inline Promise promise_gelu(int64_t N, int64_t F) {
     double n = (double)N, f = (double)F;
-    return promise_launch(4 * n * f + 4 * f * promise_times(n, 32), 0, 1);
+    return promise_launch(4 * n * f + 4 * f * promise_times(n, 16), 0, 1);
 }
 
 static inline Promise promise_gelu_bwd(int64_t N, int64_t F, bool h) {
     double n = (double)N, f = (double)F,
-           strips = fmin(promise_times(n, 32), promise_times(8 * H100_SMS, promise_times(f, 1024)));
+           strips = fmin(promise_times(n, 16), promise_times(16 * H100_SMS, promise_times(f, 1024)));
     return promise_partials((h ? 8 : 6) * n * f + 4 * f * strips, strips, 1, f);
 }
 

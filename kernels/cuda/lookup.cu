@@ -1,0 +1,106 @@
+/* lookup: rows that enter a model: words or given rows, and positions; and patches of pixels as rows.
+ *
+ *   y[i] = source_i + pos[pos_id[i]],  source_i = scale word[ids[i]], or rows[-1 - ids[i]]
+ *   drows[-1 - ids[i]] = or += dy[i]
+ *
+ * Bytes: forward reads NC e (2NC e with positions) and writes NC e; backward moves 2 C e a given row, 3 when added to.
+ * Patches read every pixel once and write 3 p p numbers a patch. Limited by memory. Lookup: eight columns a thread where C is
+ * whole eights, else one; patches: one number a thread, neighbours in a row of the result side by side. */
+#include "kernels/cuda/device.cuh"
+
+enum { THREADS = 256 };
+
+/* Which row of `rows` y's row i is made of; -1: none, it is a word. */
+DEVICE int64_t given_row(const Lookup &a, int64_t i) {
+    if (!a.ids) return i;
+    int32_t id = a.ids[i];
+    return id < 0 ? -1 - (int64_t)id : -1;
+}
+
+/* W neighbouring columns. */
+template <class T, int W> DEVICE void get(float v[W], const T *p) {
+    if (W == 8) ld8(v, p);
+    else v[0] = ld1(p);
+}
+template <class T, int W> DEVICE void put(T *p, const float v[W]) {
+    if (W == 8) st8(p, v);
+    else st1(p, v[0]);
+}
+
+template <class T, int W> static __global__ void lookup_kernel(Lookup a) {
+    int64_t per = a.C / W, at = (int64_t)blockIdx.x * THREADS + threadIdx.x, i = at / per, c = (at - i * per) * W;
+    if (i >= a.N) return;
+    int64_t given = given_row(a, i), p = a.pos && a.pos_id ? a.pos_id[i] : -1;
+    const T *s = given >= 0 ? (const T *)a.rows + given * a.C : (const T *)a.word + (int64_t)a.ids[i] * a.C;
+    float v[W], q[W], scale = given >= 0 ? 1.0f : a.scale;
+    get<T, W>(v, s + c);
+#pragma unroll
+    for (int e = 0; e < W; e++) v[e] *= scale;
+    if (p >= 0) {
+        get<T, W>(q, (const T *)a.pos + p * a.C + c);
+#pragma unroll
+        for (int e = 0; e < W; e++) v[e] += q[e];
+    }
+    put<T, W>((T *)a.y + i * a.C + c, v);
+}
+
+template <class T, int W> static __global__ void lookup_bwd_kernel(Lookup a, T *drows, const T *dy, bool add) {
+    int64_t per = a.C / W, at = (int64_t)blockIdx.x * THREADS + threadIdx.x, i = at / per, c = (at - i * per) * W;
+    if (i >= a.N) return;
+    int64_t given = given_row(a, i);
+    if (given < 0) return;
+    float v[W], old[W];
+    get<T, W>(v, dy + i * a.C + c);
+    if (add) {
+        get<T, W>(old, drows + given * a.C + c);
+#pragma unroll
+        for (int e = 0; e < W; e++) v[e] += old[e];
+    }
+    put<T, W>(drows + given * a.C + c, v);
+}
+
+template <class T> static void lookup_(const Lookup *a) {
+    if (!a->N || !a->C) return;
+    bool fast = a->C % 8 == 0 && aligned16(a->word) && aligned16(a->rows) && aligned16(a->pos) && aligned16(a->y);
+    unsigned grid = (unsigned)ceil_div(a->N * a->C / (fast ? 8 : 1), THREADS);
+    auto *kernel = fast ? lookup_kernel<T, 8> : lookup_kernel<T, 1>;
+    kernel<<<grid, THREADS, 0, cuda.compute>>>(*a);
+    cuda_launched("lookup");
+}
+EXPORT(lookup, (const Lookup *a), (a))
+
+template <class T> static void lookup_bwd_(const Lookup *a, void *drows, const void *dy, bool add) {
+    if (!a->N || !a->C) return;
+    bool fast = a->C % 8 == 0 && aligned16(drows) && aligned16(dy);
+    unsigned grid = (unsigned)ceil_div(a->N * a->C / (fast ? 8 : 1), THREADS);
+    auto *kernel = fast ? lookup_bwd_kernel<T, 8> : lookup_bwd_kernel<T, 1>;
+    kernel<<<grid, THREADS, 0, cuda.compute>>>(*a, (T *)drows, (const T *)dy, add);
+    cuda_launched("lookup_bwd");
+}
+EXPORT(lookup_bwd, (const Lookup *a, void *drows, const void *dy, bool add), (a, drows, dy, add))
+
+/* ---- patches ----------------------------------------------------------------------------------------------------- */
+
+template <class P, class T> static __global__ void patches_kernel(Patches a) {
+    int64_t p = a.p, gy = a.height / p, gx = a.width / p, cols = 3 * p * p,
+            at = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = at / cols;
+    if (row >= a.images * gy * gx) return;
+    int col = (int)(at - row * cols), side = a.p;
+    int c = a.channels_last ? col % 3 : col / (side * side), rest = a.channels_last ? col / 3 : col % (side * side);
+    int64_t image = row / (gy * gx), y = row / gx % gy * p + rest / side, x = row % gx * p + rest % side;
+    int64_t from = a.planar ? ((image * 3 + c) * a.height + y) * a.width + x : ((image * a.height + y) * a.width + x) * 3 + c;
+    float scale = c == 0 ? a.scale[0] : c == 1 ? a.scale[1] : a.scale[2];
+    float shift = c == 0 ? a.shift[0] : c == 1 ? a.shift[1] : a.shift[2];
+    st1((T *)a.y + row * a.ldy + col, fmaf((float)((const P *)a.pixels)[from], scale, shift));
+}
+
+template <class T> static void patches_(const Patches *a) {
+    int64_t p = a->p, n = a->images * (a->height / p) * (a->width / p) * 3 * p * p;
+    if (!n) return;
+    bool bytes = a->t == DT_U8, wide = a->ty == DT_F32;
+    auto *kernel = bytes ? (wide ? patches_kernel<uint8_t, float> : patches_kernel<uint8_t, T>)
+                         : (wide ? patches_kernel<float, float> : patches_kernel<float, T>);
+    kernel<<<(unsigned)ceil_div(n, THREADS), THREADS, 0, cuda.compute>>>(*a);
+    cuda_launched("patches");
+}
+EXPORT(patches, (const Patches *a), (a))
