@@ -26,7 +26,8 @@
     X(NORM1,      LAYER "input_layernorm.weight",         NULL,             "C",   LM_LAYER,  LM_ALWAYS,       false) \
     X(NORM2,      LAYER "post_attention_layernorm.weight", NULL,            "C",   LM_LAYER,  LM_ALWAYS,       false)
 
-LM_TABLE(LLAMA_ROWS, llama_table)
+LM_TABLE(LLAMA_ROWS)
+static const LmTable table = {rows, ROW_COUNT, {-1, -1}};
 
 static Tensor llama_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     (void)pos;                                               /* they turn queries and keys instead */
@@ -51,5 +52,5 @@ static Tensor llama_finish(Tape *t, const Lm *m, LmStream *x) {
     return y;
 }
 
-const LmFamilyOps llama_ops = {.embed = llama_embed, .layer = llama_layer, .finish = llama_finish, .word = WORD,
-                               .head = HEAD};
+const LmFamilyOps llama_ops = {.embed = llama_embed, .layer = llama_layer, .finish = llama_finish, .word = WORD, .head = HEAD,
+                               .table = &table};

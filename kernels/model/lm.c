@@ -17,10 +17,6 @@ static const char *const names[LM_FAMILY_COUNT] = {
 };
 const char *lm_family_name(LmFamily f) { return names[f]; }
 
-static const LmTable *table_of(const LmDims *d) {
-    return d->family == LM_OPT ? &opt_table : d->family == LM_T5 ? &t5_table : &llama_table;
-}
-
 /* ---- layout ------------------------------------------------------------------------------------------------------ */
 
 static int64_t letter(const LmDims *d, char c) {
@@ -62,7 +58,7 @@ static void name_tensor(LmTensor *t) {
 static bool in_f32(const LmRow *r) { return !r->shape[1] || r->shape[0] == 'U'; }
 
 static void add_tensor(Lm *m, int r, int layer) {
-    const LmRow *row = &table_of(&m->d)->rows[r];
+    const LmRow *row = &m->table->rows[r];
     LmTensor *t = &m->tensor[m->n];
     *t = (LmTensor){.row = row, .layer = layer, .ndim = (int)strlen(row->shape), .n = 1, .vector_at = -1};
     name_tensor(t);
@@ -81,7 +77,7 @@ static void add_tensor(Lm *m, int r, int layer) {
 
 /* Rows of a kind go layer by layer: what a layer needs lies together. */
 static void lay_out(Lm *m) {
-    const LmTable *table = table_of(&m->d);
+    const LmTable *table = m->table;
     static const LmWhere order[] = {LM_ONCE, LM_LAYER, LM_DECODER};
     for (int k = 0; k < 3; k++) {
         int layers = order[k] == LM_ONCE ? 1 : order[k] == LM_LAYER ? m->d.L : m->d.M, before = m->n;
@@ -107,9 +103,8 @@ static void take_memory(Lm *m, Arena *run) {
         m->bias[i] = arena_push(run, (size_t)d->H * (2 * (size_t)d->distance + 1), sizeof(float));
 }
 
-Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows) {
-    const LmTable *table = table_of(d);
-    *m = (Lm){.d = *d, .b = b, .rows = rows};
+Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend *b, Arena *run, int32_t rows) {
+    *m = (Lm){.d = *d, .b = b, .table = table, .rows = rows};
     BUG_ON(d->head == LM_HEAD_ASK, "lm: whether the head is tied is for the loader to find out");
     if (d->N && rows > d->N)
         return err_set(ERR_USAGE,
@@ -159,7 +154,7 @@ void lm_write(Lm *m, const LmTensor *t, int64_t first, const float *x, int64_t n
 
 /* Tensors of a table's row stand as far apart as a layer has tensors. */
 static const LmTensor *tensor_of(const Lm *m, int row, int layer) {
-    const LmRow *r = &table_of(&m->d)->rows[row];
+    const LmRow *r = &m->table->rows[row];
     const LmTensor *t = &m->tensor[m->first[row] + (layer > 0 ? layer * m->stride[r->where] : 0)];
     BUG_ON(t->row != r || t->layer != layer, "lm: no %s in layer %d", r->name, layer);
     return t;
@@ -236,7 +231,7 @@ int32_t lm_bucket(const LmDims *dims, int32_t d, bool both_sides) {
 /* The table (buckets, H) written out by distance and head. */
 static Status make_bias(Lm *m, int side) {
     const LmDims *d = &m->d;
-    const LmTensor *t = tensor_of(m, t5_bias_row(side), -1);
+    const LmTensor *t = tensor_of(m, m->table->bias[side], -1);
     int32_t wide = 2 * d->distance + 1;
     size_t n = (size_t)d->H * (size_t)wide;
     float *table = mem_new((size_t)t->n, sizeof *table), *out = mem_new(n, sizeof *out);

@@ -21,10 +21,9 @@ typedef enum { LM_ONCE, LM_LAYER, LM_DECODER } LmWhere;
 typedef enum { LM_ALWAYS, LM_IF_QKV_BIAS, LM_IF_OUT_BIAS, LM_IF_FFN_BIAS, LM_IF_NARROW, LM_IF_LAST_NORM, LM_IF_GATED,
                LM_IF_PLAIN, LM_IF_OWN_HEAD } LmNeeds;
 typedef struct { const char *name, *other, *shape; LmWhere where; LmNeeds needs; bool join; } LmRow;
-typedef struct { const LmRow *rows; int n; } LmTable;
+/* bias: rows of T5's position biases, encoder and decoder; else -1. */
+typedef struct { const LmRow *rows; int n, bias[2]; } LmTable;
 
-extern const LmTable opt_table, t5_table, llama_table;
-int t5_bias_row(int side);              /* of the table of position biases: 0 encoder, 1 decoder */
 
 typedef struct {
     const LmRow *row;
@@ -38,6 +37,7 @@ typedef struct {
 typedef struct {
     LmDims d;
     const Backend *b;
+    const LmTable *table;
     LmTensor *tensor;                   /* (n) in memory order */
     int n, *first;                      /* first[r]: tensor of row r's first layer, -1: there is none */
     int stride[3];                      /* tensors of a layer, by LmWhere */
@@ -50,9 +50,9 @@ typedef struct {
     float *bias[2];                     /* T5, encoder and decoder: (H, 2 distance + 1), by key's position - row's */
 } Lm;
 
-/* Lays out the table and takes memory from `run` (which may only measure). d->head must be settled. rows: most rows
+/* lm_open of lm_model.h knows the table of a family. Lays it out and takes memory from `run` (which may only measure). d->head must be settled. rows: most rows
  * that a text will have, prefix included; ERR_USAGE when the model has not so many positions. */
-Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows);
+Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend *b, Arena *run, int32_t rows);
 void lm_close(Lm *m);
 
 /* Writes elements [first, first + n) of a tensor from f32, for the loader; then, when all are there, lm_ready. */

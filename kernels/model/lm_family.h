@@ -11,6 +11,7 @@ typedef struct {
     /* the last norm, and OPT-350m's way back to E */
     Tensor (*finish)(Tape *t, const Lm *m, LmStream *x);
     int word, head;                     /* rows of the table */
+    const LmTable *table;
 } LmFamilyOps;
 
 extern const LmFamilyOps opt_ops, llama_ops, t5_ops;         /* t5_ops: finish is the decoder's, layer the encoder's */
@@ -23,9 +24,8 @@ void t5_decoder_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *
 /* A family's rows as an enum and as a table, from its list. */
 #define LM_ROW_ID(id, ...) id,
 #define LM_ROW_VALUE(id, name, other, shape, where, needs, join) {name, other, shape, where, needs, join},
-#define LM_TABLE(ROWS, table) \
+#define LM_TABLE(ROWS) \
     enum { ROWS(LM_ROW_ID) ROW_COUNT }; \
-    static const LmRow rows[] = {ROWS(LM_ROW_VALUE)}; \
-    const LmTable table = {rows, ROW_COUNT};
+    static const LmRow rows[] = {ROWS(LM_ROW_VALUE)};
 
 #endif

@@ -7,8 +7,12 @@
 
 static const Param NONE = {.frozen = true};
 
-static const LmFamilyOps *ops_of(const Lm *m) {
-    return m->d.family == LM_OPT ? &opt_ops : m->d.family == LM_T5 ? &t5_ops : &llama_ops;
+static const LmFamilyOps *ops_of(const LmDims *d) {
+    return d->family == LM_OPT ? &opt_ops : d->family == LM_T5 ? &t5_ops : &llama_ops;
+}
+
+Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows) {
+    return lm_open_table(m, ops_of(d)->table, d, b, run, rows);
 }
 
 /* When nobody walks back: the stream is set aside and what a layer took is given back. */
@@ -36,7 +40,7 @@ static void aside_settle(Tape *t, const Aside *a, LmStream *x) {
 }
 
 Tensor lm_rows(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
-    return ops_of(m)->embed(t, m, N, ids, pos, soft);
+    return ops_of(&m->d)->embed(t, m, N, ids, pos, soft);
 }
 
 LmAttend lm_attend(const Lm *m, int side, const AttnPlan *plan, const int32_t *pos) {
@@ -49,7 +53,7 @@ LmStream lm_stack(Tape *t, const Lm *m, Tensor x0, LmAttend how) {
     LmStream x = {.x = x0, .bias = NONE};
     Aside a = aside_open(t, x);
     for (how.layer = 0; how.layer < m->d.L; how.layer++) {
-        ops_of(m)->layer(t, m, how.layer, &x, &how);
+        ops_of(&m->d)->layer(t, m, how.layer, &x, &how);
         aside_settle(t, &a, &x);
     }
     return x;
@@ -65,7 +69,7 @@ LmStream lm_decoder_stack(Tape *t, const Lm *m, Tensor y0, LmAttend how, const T
     return y;
 }
 
-Tensor lm_finish(Tape *t, const Lm *m, LmStream *x) { return ops_of(m)->finish(t, m, x); }
+Tensor lm_finish(Tape *t, const Lm *m, LmStream *x) { return ops_of(&m->d)->finish(t, m, x); }
 
 /* The rows that predict, round by round: in one round no row stands twice. */
 static Tensor gather_targets(Tape *t, const LmWave *w, Tensor x) {
@@ -94,7 +98,7 @@ Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft) {
 }
 
 static Param head_of(const Lm *m) {
-    int row = m->d.head == LM_HEAD_OWN ? ops_of(m)->head : ops_of(m)->word;
+    int row = m->d.head == LM_HEAD_OWN ? ops_of(&m->d)->head : ops_of(&m->d)->word;
     return lm_get(m, row, row, -1);
 }
 

@@ -8,6 +8,9 @@
 #include "kernels/model/lm_family.h"
 #include "kernels/model/lm_wave.h"
 
+/* The model of d's family: memory from `run`; see lm.h. */
+Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows);
+
 /* When the tape does not record, a layer's memory serves all of them. */
 Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft);
 

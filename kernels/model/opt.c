@@ -31,7 +31,8 @@
     X(NORM2_W,    LAYER "final_layer_norm.weight",    NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false) \
     X(NORM2_B,    LAYER "final_layer_norm.bias",      NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false)
 
-LM_TABLE(OPT_ROWS, opt_table)
+LM_TABLE(OPT_ROWS)
+static const LmTable table = {rows, ROW_COUNT, {-1, -1}};
 
 /* Where rows enter: words and visual rows in E columns, then C, then positions. The table's first two rows are
  * nobody's. */
@@ -74,4 +75,5 @@ static Tensor opt_finish(Tape *t, const Lm *m, LmStream *x) {
     return e;
 }
 
-const LmFamilyOps opt_ops = {.embed = opt_embed, .layer = opt_layer, .finish = opt_finish, .word = WORD, .head = HEAD};
+const LmFamilyOps opt_ops = {.embed = opt_embed, .layer = opt_layer, .finish = opt_finish, .word = WORD, .head = HEAD,
+                               .table = &table};

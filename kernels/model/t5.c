@@ -42,9 +42,8 @@
     X(D_NORM2,    DEC "1.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false) \
     X(D_NORM3,    DEC "2.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false)
 
-LM_TABLE(T5_ROWS, t5_table)
-
-int t5_bias_row(int side) { return side ? BIAS_DEC : BIAS_ENC; }
+LM_TABLE(T5_ROWS)
+static const LmTable table = {rows, ROW_COUNT, {BIAS_ENC, BIAS_DEC}};
 
 static Param one(const Lm *m, int row, int l) { return lm_get(m, row, row, l); }
 
@@ -86,4 +85,5 @@ Tensor t5_cross_kv(Tape *t, const Lm *m, int l, Tensor encoded) {
     return kv;
 }
 
-const LmFamilyOps t5_ops = {.embed = t5_embed, .layer = t5_layer, .finish = t5_finish, .word = WORD, .head = HEAD};
+const LmFamilyOps t5_ops = {.embed = t5_embed, .layer = t5_layer, .finish = t5_finish, .word = WORD, .head = HEAD,
+                               .table = &table};
