@@ -149,6 +149,41 @@ static Status open_model(File *a, const char *lm) {
     return st;
 }
 
+/* The greedy runs of "generate": no penalty, no least length. */
+static Status run_greedy(Case *c, File *a, const char *name, const Json *j) {
+    enum { MOST = 30 };
+    const Json *want = json_get(j, "ids");
+    int32_t prompt[512], n[64], ids[64 * MOST], np = put_ids(prompt, json_get(j, "prompt_ids"));
+    if (a->x.images > 64 || np > 512) return OK;
+    Status st = gold_lm_greedy(&a->g, &a->x, prompt, np, MOST, ids, n);
+    for (int i = 0; st == OK && i < a->x.images; i++) {
+        int32_t w[MOST + 1];
+        if (json_len(json_at(want, (size_t)i)) > MOST) continue;
+        int32_t k = put_ids(w, json_at(want, (size_t)i));
+        bool same = k == n[i] && memcmp(w, ids + i * MOST, (size_t)k * sizeof *w) == 0;
+        gold_check(c, name, same ? 0 : 1, 0.5);
+    }
+    return st;
+}
+
+static bool plain_greedy(const char *name) {
+    const char *tail = strchr(name, '.');
+    return tail && (strcmp(tail, ".greedy") == 0 || strcmp(tail, ".greedy_prompt") == 0);
+}
+
+static Status run_searches(Case *c, File *a) {
+    const Json *all = json_get(c->json, "generate"), *j;
+    Status st = OK;
+    for (const char *name = json_next(all, NULL, &j); name && st == OK; name = json_next(all, name, &j)) {
+        char lm[128];
+        if (!plain_greedy(name)) continue;
+        snprintf(lm, sizeof lm, "%.*s", (int)strcspn(name, "."), name);
+        st = open_model(a, lm);
+        if (st == OK) st = run_greedy(c, a, name, j);
+    }
+    return st;
+}
+
 Status gold_causal(Case *c) {
     char path[1200];
     size_t n = strlen(c->file) - strlen(".json");
@@ -165,6 +200,7 @@ Status gold_causal(Case *c) {
         st = open_model(&a, lm);
         if (st == OK) st = err_context(run_case(c, &a.g, a.f, &a.x, name, j), "%s", name);
     }
+    if (st == OK) st = run_searches(c, &a);
     close_model(&a);
     st_close(a.f);
     st_close(a.seeds);

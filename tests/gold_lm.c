@@ -231,6 +231,84 @@ Status gold_lm_run(GoldLm *g, const GoldTexts *x, GoldSaid *out) {
     return st;
 }
 
+/* ---- greedy ------------------------------------------------------------------------------------------------------ */
+
+/* The visual rows, in double, on the device. */
+static Tensor soft_rows(GoldLm *g, const GoldTexts *x, void **memory) {
+    int64_t rows = (int64_t)x->images * x->Q, E = g->m.d.E;
+    float *y = mem_new((size_t)(rows * E), sizeof *y);
+    void *raw = mem_new((size_t)(rows * E), sizeof *y);
+    BUG_ON(!y || !raw || g->b->alloc(memory, (size_t)(rows * E) * sizeof *y) != OK, "out of memory");
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t e = 0; e < E; e++) {
+            double s = x->w ? x->bias[e] : x->query[r * E + e];
+            for (int64_t c = 0; c < x->Cq && x->w; c++) s += (double)x->w[e * x->Cq + c] * x->query[r * x->Cq + c];
+            y[r * E + e] = (float)s;
+        }
+    dtype_from_f32(raw, g->b->elem, y, (size_t)(rows * E));
+    g->b->upload(*memory, raw, (size_t)(rows * E) * (size_t)dtype_size(g->b->elem));
+    g->b->sync();
+    free(y);
+    free(raw);
+    return tape_leaf(*memory, rows, E, g->b->elem);
+}
+
+static int32_t best_of(const float *logits, int32_t V) {
+    int32_t best = 0;
+    for (int32_t v = 1; v < V; v++)
+        if (logits[v] > logits[best]) best = v;
+    return best;
+}
+
+static bool ends_text(const LmDims *d, int32_t id) {
+    for (int i = 0; i < d->nends; i++)
+        if (d->end[i] == id) return true;
+    return false;
+}
+
+static Status greedy(const LmDims *d, Decoder *k, const LmGiven *in, int images, int32_t most, int32_t *ids,
+                     int32_t *n) {
+    const float *logits = NULL;
+    int32_t running[256], count = images;
+    DecoderRow rows[256];
+    BUG_ON(images > 256, "at most 256 pictures");
+    Status st = k->prefix(k->self, in, 0, images, &logits);
+    for (int i = 0; i < images; i++) running[i] = i, n[i] = 0;
+    for (int32_t at = 0; st == OK && count; at++) {
+        for (int r = 0; r < count; r++) {
+            int32_t i = running[r], token = k->starts && !at ? d->start : best_of(logits + (int64_t)r * k->V, k->V);
+            rows[r] = (DecoderRow){i, i, token};
+            if (!k->starts || at) ids[i * most + n[i]++] = token;
+        }
+        int left = 0;
+        for (int r = 0; r < count; r++) {
+            int32_t i = rows[r].prefix;
+            if (n[i] < most && !(n[i] && ends_text(d, rows[r].token))) rows[left] = rows[r], running[left++] = i;
+        }
+        count = left;
+        if (count) st = k->step(k->self, at, rows, count, NULL, 0, &logits);
+    }
+    return st;
+}
+
+Status gold_lm_greedy(GoldLm *g, const GoldTexts *x, const int32_t *prompt, int32_t np, int32_t most, int32_t *ids,
+                      int32_t *n) {
+    void *memory = NULL;
+    LmDecoder dec = {0};
+    LmDecoderSpec spec = {.prefixes = x->images, .slots = x->images, .length = most, .rows = x->Q + np};
+    LmPrefix *p = mem_new((size_t)x->images, sizeof *p);
+    BUG_ON(!p, "out of memory");
+    for (int i = 0; i < x->images; i++) p[i] = (LmPrefix){.soft = i * x->Q, .nsoft = x->Q, .ids = prompt, .n = np};
+    LmGiven in = {.soft = soft_rows(g, x, &memory), .prefixes = p};
+    Status st = lm_decoder_open(&dec, g->b, &g->m, &spec);
+    Decoder k = lm_decoder(&dec);
+    if (st == OK) st = greedy(&g->m.d, &k, &in, x->images, most, ids, n);
+    lm_decoder_close(&dec);
+    g->b->release(memory);
+    free(p);
+    return st;
+}
+
 void gold_lm_free(GoldSaid *s) {
     free(s->nll);
     free(s->logits);

@@ -3,7 +3,7 @@
 #ifndef QF_GOLD_LM_H
 #define QF_GOLD_LM_H
 #include "checkpoints/lm_weights.h"
-#include "kernels/model/lm_model.h"
+#include "kernels/model/lm_decoder.h"
 #include "tests/gold.h"
 
 typedef struct {
@@ -41,6 +41,11 @@ void gold_lm_free(GoldSaid *s);
 
 /* A tensor of a file as f32, to be freed; NULL when absent. */
 float *gold_floats(const StFile *f, const char *name, StTensor *shape);
+
+/* Greedy continuation of each image's visual rows and the prompt that all share, keys cached: (images, most) ids,
+ * ended by an end token or cut at `most`; lengths in n. */
+Status gold_lm_greedy(GoldLm *g, const GoldTexts *x, const int32_t *prompt, int32_t np, int32_t most, int32_t *ids,
+                      int32_t *n);
 
 GoldIs gold_is_causal;
 Status gold_causal(Case *c);

@@ -1,0 +1,342 @@
+/* lm_decoder: see lm_decoder.h. */
+#include "kernels/model/lm_decoder.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/mem.h"
+
+static bool is_t5(const LmDecoder *g) { return g->m->d.family == LM_T5; }
+static int64_t prefix_rows(const LmDecoder *g) { return (int64_t)g->spec.prefixes * g->spec.rows; }
+static int64_t slot_row(const LmDecoder *g, int32_t slot) {
+    return (is_t5(g) ? 0 : prefix_rows(g)) + (int64_t)slot * g->spec.length;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+static Tensor take_rows(LmDecoder *g, int64_t rows, int64_t cols) {
+    DType e = g->b->elem;
+    return tape_leaf(arena_push(&g->fixed, (size_t)(rows * cols), (size_t)dtype_size(e)), rows, cols, e);
+}
+
+/* Everything that lives as long as the decoder and not on the host. */
+static Status take_fixed(LmDecoder *g) {
+    const LmDims *d = &g->m->d;
+    int64_t B = (int64_t)d->K * d->D, slots = (int64_t)g->spec.slots * g->spec.length;
+    for (int l = 0; l < (is_t5(g) ? d->M : d->L); l++) {
+        g->cache[l] = take_rows(g, slots + (is_t5(g) ? 0 : prefix_rows(g)), 2 * B);
+        if (is_t5(g)) g->cross[l] = take_rows(g, prefix_rows(g), 2 * B);
+    }
+    int64_t rows = prefix_rows(g) > g->spec.slots ? prefix_rows(g) : g->spec.slots;
+    int64_t texts = g->spec.prefixes > g->spec.slots ? g->spec.prefixes : g->spec.slots;
+    return room_open_bytes(&g->room, g->b, &g->fixed, 2 * lm_wave_bytes(rows + texts, texts, texts), 1);
+}
+
+static Status take_host(LmDecoder *g) {
+    const LmDims *d = &g->m->d;
+    size_t layers = (size_t)(d->L > d->M ? d->L : d->M), prefixes = (size_t)g->spec.prefixes;
+    size_t most = (size_t)(g->spec.slots > g->spec.prefixes ? g->spec.slots : g->spec.prefixes);
+    void *logits = NULL;
+    g->cache = mem_new(layers, sizeof *g->cache);
+    g->cross = mem_new(layers, sizeof *g->cross);
+    g->row0 = mem_new(prefixes, sizeof *g->row0);
+    g->nrows = mem_new(prefixes, sizeof *g->nrows);
+    if (!g->cache || !g->cross || !g->row0 || !g->nrows) return ERR_MEMORY;
+    Status st = g->b->host_alloc(&logits, most * (size_t)d->V * sizeof(float));
+    g->logits = logits;
+    return st;
+}
+
+static void free_host(LmDecoder *g) {
+    if (g->logits) g->b->host_release(g->logits);
+    free(g->cache);
+    free(g->cross);
+    free(g->row0);
+    free(g->nrows);
+}
+
+/* ---- a prefix ---------------------------------------------------------------------------------------------------- */
+
+/* Keys and values of the pass in progress into the cache. */
+static void keep(void *ctx, Tape *t, int layer, Tensor qkv, int64_t k_at) {
+    LmDecoder *g = ctx;
+    const char *kv = (const char *)qkv.data + (size_t)k_at * (size_t)dtype_size(qkv.dt);
+    Tensor to = g->cache[layer];
+    t->b->copy_rows(to.data, to.ld, g->keep_to, kv, qkv.ld, g->keep_from, g->kept, to.cols, false);
+}
+
+typedef struct { LmPrefix *p; LmText *s; int np, ns; int32_t *last; } Laid;
+
+static bool same_soft(const LmPrefix *a, const LmPrefix *b) {
+    return a->nsoft > 0 && a->soft == b->soft && a->nsoft == b->nsoft;
+}
+
+/* Prefixes that begin with the same visual rows become one, and what follows in each a text of it. A text's last id is
+ * no row: one more is counted than there are. */
+static void share(Laid *x, const LmPrefix *given, int n) {
+    for (int i = 0, end; i < n; i = end) {
+        end = i + 1;
+        while (end < n && same_soft(&given[i], &given[end])) end++;
+        LmPrefix *p = &x->p[x->np];
+        *p = given[i];
+        if (end - i > 1) p->n = 0;
+        for (int k = i; k < end && end - i > 1; k++)
+            x->s[x->ns++] = (LmText){.prefix = x->np, .ids = given[k].ids, .n = given[k].n + 1, .target = given[k].n
+                                     + 1};
+        x->np++;
+    }
+}
+
+/* Where in the pass each prefix's rows stand, in the order in which the cache has them; and each one's last row. */
+static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64_t N) {
+    int64_t most = (int64_t)n * g->spec.rows;
+    int32_t *from = room_take(&g->room, (size_t)(most > N ? most : N), sizeof *from), at = 0;
+    x->last = room_take(&g->room, (size_t)n, sizeof *x->last);
+    for (int i = 0, p = 0, s = 0; i < n; i++) {
+        bool text = s < x->ns && x->s[s].prefix == p;
+        const LmPrefix *a = &x->p[p];
+        g->row0[i] = at;
+        g->nrows[i] = given[i].nsoft + given[i].n;
+        BUG_ON(g->nrows[i] < 1 || g->nrows[i] > g->spec.rows, "lm_decoder: a prefix of %d rows, at most %d",
+               g->nrows[i],
+               g->spec.rows);
+        for (int32_t k = 0; k < a->nsoft + a->n; k++) from[at++] = a->row0 + k;
+        for (int32_t k = 0; text && k < given[i].n; k++) from[at++] = x->s[s].row0 + k;
+        x->last[i] = from[at - 1];
+        s += text;
+        if (!(s < x->ns && x->s[s].prefix == p)) p++;
+    }
+    g->keep_to = NULL;
+    g->keep_from = room_device(&g->room, from);
+    g->kept = at;
+}
+
+/* Rows of the stream as logits on the host. */
+static Status hand_out(LmDecoder *g, LmStream x, const int32_t *rows, int n) {
+    Tape *t = &g->tape;
+    if (rows) {
+        Tensor a = tape_new(t, n, x.x.cols, x.x.dt), b = x.s.data ? tape_new(t, n, x.s.cols, x.s.dt) : x.s;
+        op_gather(t, a, x.x, rows);
+        if (b.data) op_gather(t, b, x.s, rows);
+        x.x = a, x.s = b;
+    }
+    Tensor h = lm_finish(t, g->m, &x), logits = tape_new(t, n, g->m->d.V, DT_F32);
+    lm_logits(t, g->m, logits, h);
+    t->b->download(g->logits, logits.data, (size_t)tensor_count(logits) * sizeof(float));
+    return tape_status(t);
+}
+
+static Status encode(LmDecoder *g, const LmWave *w, Tensor soft) {
+    Tape *t = &g->tape;
+    const Lm *m = g->m;
+    LmStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
+    Tensor encoded = t5_encoded(t, m, &x);
+    size_t mark = arena_mark(t->step);
+    for (int l = 0; l < m->d.M; l++) {
+        Tensor kv = t5_cross_kv(t, m, l, encoded);
+        t->b->copy(g->cross[l].data, kv.data, (size_t)tensor_count(kv) * (size_t)dtype_size(kv.dt));
+        arena_reset(t->step, mark);
+    }
+    t->b->sync();
+    return tape_status(t);
+}
+
+static Status prefix_pass(LmDecoder *g, Laid *x, const LmGiven *in, int64_t first, int n) {
+    const Lm *m = g->m;
+    LmWave w;
+    const LmPrefix *given = in->prefixes + first;
+    room_reset(&g->room);
+    tape_reset(&g->tape, false);
+    if (is_t5(g)) {
+        memcpy(x->p, given, (size_t)n * sizeof *given);
+        x->np = n;
+    } else {
+        share(x, given, n);
+    }
+    lm_wave_build(&w, &g->room, &m->d, x->p, x->np, x->s, x->ns);
+    list_rows(g, x, given, n, w.N);
+    room_upload(&g->room);
+    if (is_t5(g)) return encode(g, &w, in->soft);
+    LmAttend how = lm_attend(m, 0, &w.self, w.pos);
+    how.keep = keep, how.ctx = g;
+    LmStream s = lm_stack(&g->tape, m, lm_rows(&g->tape, m, w.N, w.ids, w.pos, in->soft), how);
+    return hand_out(g, s, room_device(&g->room, x->last), n);
+}
+
+static Status prefix(void *self, const void *input, int64_t first, int n, const float **logits) {
+    LmDecoder *g = self;
+    BUG_ON(n < 1 || n > g->spec.prefixes, "lm_decoder: %d prefixes, at most %d", n, g->spec.prefixes);
+    Laid x = {.p = mem_new((size_t)n, sizeof *x.p), .s = mem_new((size_t)n, sizeof *x.s)};
+    Status st = x.p && x.s ? prefix_pass(g, &x, input, first, n) : ERR_MEMORY;
+    free(x.p);
+    free(x.s);
+    if (!is_t5(g)) *logits = g->logits;
+    return st;
+}
+
+/* ---- a step ------------------------------------------------------------------------------------------------------ */
+
+typedef struct { const int32_t *ids, *pos; AttnPlan self, cross; } StepWave;
+
+static void one_key_range(AttnPlan *p, int i, AttnItem it) {
+    int32_t nk = it.na + it.nb, wide = it.na > it.nb ? it.na : it.nb;
+    ((AttnItem *)(uintptr_t)p->host_items)[i] = it;
+    ((AttnGroup *)(uintptr_t)p->host_groups)[i] =
+        (AttnGroup){.item0 = i, .nitems = 1, .k0 = {it.a0, it.b0}, .nk = {it.na, it.nb}};
+    if (nk > p->max_nk) p->max_nk = nk;
+    if (wide > p->max_group_nk) p->max_group_nk = wide;
+    p->products += nk;
+}
+
+static AttnPlan plan_of(LmDecoder *g, int n) {
+    AttnItem *items = room_take(&g->room, (size_t)n, sizeof *items);
+    AttnGroup *groups = room_take(&g->room, (size_t)n, sizeof *groups);
+    return (AttnPlan){.host_items = items, .host_groups = groups, .items = room_device(&g->room, items),
+                      .groups = room_device(&g->room, groups), .nitems = n, .ngroups = n, .max_nq = 1, .nrows = n};
+}
+
+static void step_wave(StepWave *w, LmDecoder *g, int32_t at, const DecoderRow *rows, int n) {
+    int32_t *ids = room_take(&g->room, (size_t)n, sizeof *ids), *pos = room_take(&g->room, (size_t)n, sizeof *pos);
+    int32_t *to = room_take(&g->room, (size_t)n, sizeof *to);
+    *w = (StepWave){.ids = room_device(&g->room, ids), .pos = room_device(&g->room, pos), .self = plan_of(g, n)};
+    if (is_t5(g)) w->cross = plan_of(g, n);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t a0 = g->row0[rows[i].prefix], na = g->nrows[rows[i].prefix], b0 = (int32_t)slot_row(g, rows[i].slot);
+        bool t5 = is_t5(g);
+        BUG_ON(rows[i].token < 0 || rows[i].token >= g->m->d.V, "lm_decoder: id %d of %d", rows[i].token, g->m->d.V);
+        ids[i] = rows[i].token;
+        pos[i] = t5 ? at : na + at;
+        to[i] = b0 + at;
+        one_key_range(&w->self, i, (AttnItem){.q0 = i, .nq = 1, .a0 = t5 ? b0 : a0, .na = t5 ? 0 : na, .b0 = b0,
+                                              .nb = at + 1, .group = i, .pos = pos[i]});
+        if (t5) one_key_range(&w->cross, i, (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = na, .b0 = a0, .group = i});
+    }
+    g->keep_to = room_device(&g->room, to);
+    g->keep_from = NULL;
+    g->kept = n;
+}
+
+/* The past of slot `from` to slot `to`: one run of memory each. No slot is both, so the order does not matter. */
+static void copy_slots(LmDecoder *g, int32_t at, const int32_t *from, const int32_t *to, int n) {
+    const LmDims *d = &g->m->d;
+    int64_t width = 2LL * d->K * d->D, slot = g->spec.length * width;
+    for (int l = 0; n && at && l < (is_t5(g) ? d->M : d->L); l++) {
+        char *slots = (char *)g->cache[l].data + (size_t)(slot_row(g, 0) * width) * (size_t)dtype_size(g->b->elem);
+        g->tape.b->copy_rows(slots, slot, to, slots, slot, from, n, at * width, false);
+    }
+}
+
+static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies,
+                   const float **logits) {
+    LmDecoder *g = self;
+    const Lm *m = g->m;
+    Tape *t = &g->tape;
+    StepWave w;
+    BUG_ON(at < 0 || at >= g->spec.length || n < 1 || n > g->spec.slots || ncopies > g->spec.slots,
+           "lm_decoder: %d rows at %d", n, at);
+    room_reset(&g->room);
+    tape_reset(t, false);
+    step_wave(&w, g, at, rows, n);
+    int32_t *from = room_take(&g->room, (size_t)ncopies, sizeof *from);
+    int32_t *to = room_take(&g->room, (size_t)ncopies, sizeof *to);
+    for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
+    room_upload(&g->room);
+    copy_slots(g, at, room_device(&g->room, from), room_device(&g->room, to), ncopies);
+    LmAttend how = lm_attend(m, 1, &w.self, w.pos);
+    how.keep = keep, how.ctx = g, how.caches = g->cache;
+    Tensor x = lm_rows(t, m, n, w.ids, w.pos, (Tensor){0});
+    LmStream s = is_t5(g) ? lm_decoder_stack(t, m, x, how, g->cross, &w.cross) : lm_stack(t, m, x, how);
+    *logits = g->logits;
+    return hand_out(g, s, NULL, n);
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+/* The largest pass and the largest step on measuring arenas. */
+static Status measure_passes(LmDecoder *m, float *nowhere) {
+    const LmDecoderSpec *spec = &m->spec;
+    const float *logits;
+    int n = spec->prefixes;
+    LmPrefix *p = mem_new((size_t)n, sizeof *p);
+    DecoderRow *rows = mem_new((size_t)spec->slots, sizeof *rows);
+    DecoderCopy *copies = mem_new((size_t)spec->slots, sizeof *copies);
+    Status st = p && rows && copies ? OK : ERR_MEMORY;
+    LmGiven in = {.soft = {.rows = spec->rows, .cols = m->m->d.E, .ld = m->m->d.E, .dt = m->b->elem, .data = nowhere},
+                  .prefixes = p};
+    for (int i = 0; st == OK && i < n; i++) p[i] = (LmPrefix){.soft = i * spec->rows, .nsoft = spec->rows};
+    if (st == OK) st = prefix(m, &in, 0, n, &logits);
+    if (st == OK) st = step(m, spec->length - 1, rows, spec->slots, copies, spec->slots, &logits);
+    free(p);
+    free(rows);
+    free(copies);
+    return st;
+}
+
+static Status measure(const LmDecoder *g, size_t *fixed, size_t *mem) {
+    Backend null = *backend_null(g->b->elem);
+    LmDecoder m = *g;
+    float nowhere = 0;
+    null.unified = g->b->unified;
+    m.b = &null;
+    arena_measure(&m.fixed, "decoder");
+    arena_measure(&m.mem, "decoder");
+    Status st = tape_open(&m.tape, &null, &m.mem);
+    if (st == OK) st = take_fixed(&m);
+    if (st == OK) st = measure_passes(&m, &nowhere);
+    *fixed = m.fixed.peak;
+    *mem = m.mem.peak;
+    tape_close(&m.tape);
+    room_close(&m.room);
+    return st;
+}
+
+static Status begin(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoderSpec *spec) {
+    *g = (LmDecoder){.b = b, .m = m, .spec = *spec};
+    BUG_ON(spec->prefixes < 1 || spec->slots < 1 || spec->length < 1 || spec->rows < 1, "lm_decoder: an empty one");
+    int32_t longest = m->d.family == LM_T5 ? spec->rows : spec->rows + spec->length;
+    if (longest > m->rows)
+        return err_set(ERR_USAGE, "texts of up to %d tokens, prompt and visual ones included; the language model was "
+                       "opened for %d", longest, m->rows);
+    return take_host(g);
+}
+
+Status lm_decoder_measure(const Backend *b, const Lm *m, const LmDecoderSpec *spec, size_t *bytes) {
+    LmDecoder g;
+    size_t fixed = 0, mem = 0;
+    Status st = begin(&g, b, m, spec);
+    if (st == OK) st = measure(&g, &fixed, &mem);
+    *bytes = fixed + mem;
+    free_host(&g);
+    return st;
+}
+
+Status lm_decoder_open(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoderSpec *spec) {
+    size_t fixed = 0, mem = 0;
+    Status st = begin(g, b, m, spec);
+    if (st == OK) st = measure(g, &fixed, &mem);
+    if (st == OK) st = arena_open(&g->fixed, "decoder's", b, fixed);
+    if (st == OK) st = arena_open(&g->mem, "decoder's", b, mem);
+    if (st == OK) st = tape_open(&g->tape, b, &g->mem);
+    if (st == OK) st = take_fixed(g);
+    if (st == OK) return OK;
+    err_context(st, "texts behind %d prefixes at a time, %d slots of %d tokens", spec->prefixes, spec->slots,
+                spec->length);
+    lm_decoder_close(g);
+    return st;
+}
+
+void lm_decoder_close(LmDecoder *g) {
+    tape_close(&g->tape);
+    room_close(&g->room);
+    if (g->b) {
+        arena_close(&g->mem, g->b);
+        arena_close(&g->fixed, g->b);
+        free_host(g);
+    }
+    *g = (LmDecoder){0};
+}
+
+Decoder lm_decoder(LmDecoder *g) {
+    return (Decoder){.self = g, .V = g->m->d.V, .prefixes = g->spec.prefixes, .slots = g->spec.slots,
+                     .length = g->spec.length, .starts = is_t5(g), .prefix = prefix, .step = step};
+}
