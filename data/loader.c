@@ -122,20 +122,20 @@ static Choice choose(const Loader *l, int64_t epoch, int64_t at) {
 
 /* ---- filling a row ---- */
 
-static Status copy_tokens(const Loader *l, const Choice *c, const uint16_t *tokens, int n, int32_t *ids) {
+static Status copy_tokens(const Loader *l, const Choice *c, const uint32_t *tokens, int n, int32_t *ids) {
     for (int i = 0; i < n; i++) {
-        if (tokens[i] >= wp_size(l->spec.wp))
-            return err_set(ERR_FORMAT, "%s: the token cache of image \"%s\" holds id %d, the vocabulary has %d",
+        if (tokens[i] >= (uint32_t)tokenizer_size(l->spec.tok))
+            return err_set(ERR_FORMAT, "%s: the token cache of image \"%s\" holds id %u, the vocabulary has %d",
                            set_path(l->set),
-                           set_image_id(l->set, c->image), tokens[i], wp_size(l->spec.wp));
-        ids[i] = tokens[i];
+                           set_image_id(l->set, c->image), tokens[i], tokenizer_size(l->spec.tok));
+        ids[i] = (int32_t)tokens[i];
     }
     return OK;
 }
 
 static Status fill_text(const Loader *l, const Choice *c, int32_t *ids, int32_t *len) {
     int n = 0;
-    const uint16_t *tokens = set_tokens(l->set, c->image, c->caption, &l->key, &n);
+    const uint32_t *tokens = set_tokens(l->set, c->image, c->caption, &l->key, &n);
     Status st;
     memset(ids, 0, (size_t)l->spec.max_tokens * sizeof *ids);
     if (tokens) {
@@ -145,7 +145,7 @@ static Status fill_text(const Loader *l, const Choice *c, int32_t *ids, int32_t 
         char *clean;
         const char *text = set_caption(l->set, c->image, c->caption, &bytes);
         if ((st = caption_blip(&clean, &bytes, text, bytes, l->key.prompt, (int)l->key.max_words)) != OK) return st;
-        st = wp_encode(l->spec.wp, clean, bytes, l->spec.max_tokens, ids, &n, NULL);
+        st = tokenizer_encode(l->spec.tok, clean, bytes, l->spec.max_tokens, ids, &n, NULL);
         free(clean);
     }
     *len = n;
@@ -303,7 +303,7 @@ static void settle(Loader *l, const Set *set, const LoaderSpec *spec) {
         p->alloc = plain_alloc;
         p->release = plain_release;
     }
-    l->key = (TokenKey){wp_hash(p->wp), p->max_tokens, p->max_words ? p->max_words : CAPTION_MAX_WORDS,
+    l->key = (TokenKey){tokenizer_hash(p->tok), p->max_tokens, p->max_words ? p->max_words : CAPTION_MAX_WORDS,
                         p->prompt ? p->prompt : ""};
     bool parts = set_parts(set) > 1;
     l->seed = p->seed + (parts ? ((uint64_t)p->rank + 1) * UINT64_C(0x9E3779B97F4A7C15) : 0);
@@ -315,7 +315,7 @@ static void settle(Loader *l, const Set *set, const LoaderSpec *spec) {
 Status loader_open(Loader **out, const Set *set, const LoaderSpec *spec) {
     *out = NULL;
     int64_t samples;
-    BUG_ON(spec->B < 1 || spec->max_tokens < 2 || !spec->wp || spec->start_step < 0 || spec->rank < 0 ||
+    BUG_ON(spec->B < 1 || spec->max_tokens < 2 || !spec->tok || spec->start_step < 0 || spec->rank < 0 ||
            spec->rank >= (spec->ranks ? spec->ranks : 1), "loader: B %lld, T %d, rank %d of %d", (long long)spec->B,
            spec->max_tokens, spec->rank, spec->ranks);
     BUG_ON(set_parts(set) > 1 && !spec->drop_last, "loader: a set in parts has no short batches");

@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #include "data/set.h"
-#include "data/text/wordpiece.h"
+#include "data/text/tokenizer.h"
 
 typedef struct {
     const char *split;             /* as set_select */
@@ -36,7 +36,7 @@ typedef struct {
     int64_t stop_step;             /* no batch from this step on; 0: endless */
     int threads, queue;            /* readers, batches in the ring; 0: 4 */
     bool verify_crc;
-    const Wordpiece *wp;
+    const Tokenizer *tok;
     int max_tokens;                /* T */
     int max_words;                 /* 0: 50 */
     const char *prompt;            /* NULL: none */

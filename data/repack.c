@@ -64,7 +64,7 @@ typedef struct {
     ShardItem *items;              /* (n) */
     char **text, *bytes;           /* (captions) captions ended by NULs, in one block */
     uint64_t *offset;              /* (captions + 1) token cache */
-    uint16_t *ids;
+    uint32_t *ids;
     TokenCache tokens;
     uint64_t made_from;
 } Piece;
@@ -102,9 +102,6 @@ static Status make_tokens(Piece *p) {
     const RepackSpec *s = p->spec;
     int words = s->max_words ? s->max_words : CAPTION_MAX_WORDS, n;
     size_t most;
-    if (wp_size(s->wp) > UINT16_MAX + 1)
-        return err_set(ERR_USAGE, "a token cache holds 65536 word pieces at most, the vocabulary has %d",
-                       wp_size(s->wp));
     int32_t *ids = mem_new((size_t)s->max_tokens, sizeof *ids);
     p->offset = mem_new((size_t)p->captions + 1, sizeof *p->offset);
     p->ids = mem_mul((size_t)p->captions, (size_t)s->max_tokens, &most) ? mem_new(most, sizeof *p->ids) : NULL;
@@ -114,12 +111,12 @@ static Status make_tokens(Piece *p) {
         char *clean;
         size_t bytes;
         if ((st = caption_blip(&clean, &bytes, p->text[m], strlen(p->text[m]), s->prompt, words)) != OK) break;
-        st = wp_encode(s->wp, clean, bytes, s->max_tokens, ids, &n, NULL);
+        st = tokenizer_encode(s->tok, clean, bytes, s->max_tokens, ids, &n, NULL);
         free(clean);
-        for (int i = 0; st == OK && i < n; i++) p->ids[at++] = (uint16_t)ids[i];
+        for (int i = 0; st == OK && i < n; i++) p->ids[at++] = (uint32_t)ids[i];
         p->offset[m + 1] = at;
     }
-    p->tokens = (TokenCache){{wp_hash(s->wp), s->max_tokens, words, s->prompt ? s->prompt : ""}, p->offset, p->ids};
+    p->tokens = (TokenCache){{tokenizer_hash(s->tok), s->max_tokens, words, s->prompt ? s->prompt : ""}, p->offset, p->ids};
     free(ids);
     return st;
 }
@@ -164,11 +161,11 @@ static Status fingerprint_input(const Set *set, uint64_t *made_from) {
 static Status write_piece(Piece *p, SetOut *out, int64_t k, int64_t before, int64_t total) {
     ShardWriter *w = NULL;
     Status st = list_items(p);
-    if (st == OK && p->spec->wp) st = make_tokens(p);
+    if (st == OK && p->spec->tok) st = make_tokens(p);
     if (st != OK) return st;
     ShardSpec spec = {.encoder = *set_encoder(p->set), .dtype = p->dtype, .images = p->n, .views = set_views(p->set),
                       .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .items = p->items,
-                      .tokens = p->spec->wp ? &p->tokens : NULL, .made_from = p->made_from};
+                      .tokens = p->spec->tok ? &p->tokens : NULL, .made_from = p->made_from};
     if ((st = setout_shard(out, k, &spec, &w)) != OK) return st;
     if (!w) return listener_tell(&p->spec->listener, before + p->n, total);
     if ((st = copy_rows(p, w, before, total)) == OK) return shard_finish(w);
@@ -221,7 +218,7 @@ Status repack(const RepackSpec *spec, RepackReport *r) {
     *r = (RepackReport){0};
     Set *set;
     int64_t *images = NULL, n;
-    BUG_ON(spec->wp && spec->max_tokens < 2, "repack: max_tokens %d", spec->max_tokens);
+    BUG_ON(spec->tok && spec->max_tokens < 2, "repack: max_tokens %d", spec->max_tokens);
     Status st = not_onto_itself(spec);
     if (st == OK) st = set_open(&set, spec->in);
     if (st != OK) return st;

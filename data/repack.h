@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "data/listener.h"
-#include "data/text/wordpiece.h"
+#include "data/text/tokenizer.h"
 #include "kernels/base/dtype.h"
 
 typedef struct {
@@ -21,7 +21,7 @@ typedef struct {
     int64_t shard_images;          /* most images of a shard; 0: all in one */
     int dtype;                     /* DType of the features, or -1: as they are */
     const char *split;             /* as set_select; "": everything */
-    const Wordpiece *wp;           /* NULL: no token cache */
+    const Tokenizer *tok;          /* NULL: no token cache */
     int max_tokens, max_words;     /* of the cache; max_words 0: 50 */
     const char *prompt;
     bool overwrite;                /* shards there that were made of something else are replaced (setout.h) */

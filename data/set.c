@@ -178,7 +178,7 @@ const char *set_caption(const Set *s, int64_t image, int64_t k, size_t *n) {
     return shard_caption(h, image, k, n);
 }
 
-const uint16_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n) {
+const uint32_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n) {
     const Shard *h = shard_of(s, image, &image);
     if (!h->tokens || h->key.vocab != key->vocab || h->key.max_tokens != key->max_tokens ||
         h->key.max_words != key->max_words || strcmp(h->key.prompt, key->prompt ? key->prompt : "") != 0) return NULL;

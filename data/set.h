@@ -51,8 +51,8 @@ const char *set_source(const Set *s, int64_t image);       /* "" when not record
 int64_t set_ncaptions(const Set *s, int64_t image);
 const char *set_caption(const Set *s, int64_t image, int64_t k, size_t *n);        /* UTF-8, not ended by a NUL */
 
-/* Its cached word pieces, when the shard has them for exactly this key; else NULL. */
-const uint16_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n);
+/* Its cached token ids, when the shard has them for exactly this key; else NULL. */
+const uint32_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n);
 
 /* Images (their numbers, rising; free(*images)) of a split that can be read here. "train" is train and restval
  * (Karpathy's split as LAVIS uses it); "all" or "" is everything; commas join several. ERR_USAGE names the splits

@@ -254,7 +254,7 @@ static Status read_tokens(Shard *s, H5File *f) {
     if (st == OK) st = h5_get_int(f, path, "max_words", &s->key.max_words);
     if (st == OK)
         st = table(f, "/captions/token_offset", s->path, H5K_U64, 8, s->captions + 1, &s->token_offset, NULL, NULL);
-    if (st == OK) st = table(f, path, s->path, H5K_U16, 2, -1, &s->tokens, &count, NULL);
+    if (st == OK) st = table(f, path, s->path, H5K_U32, 4, -1, &s->tokens, &count, NULL);
     if (st == OK) st = check_pointers(s->path, "/captions/token_offset", s->token_offset, s->captions, count);
     if (st != OK) goto done;
     s->key.vocab = strtoull(vocab, &end, 16);
@@ -262,8 +262,8 @@ static Status read_tokens(Shard *s, H5File *f) {
         st = err_set(ERR_FORMAT, "%s: attribute \"vocab\" of %s must be a hexadecimal number", s->path, path);
     for (int64_t m = 0; st == OK && m < s->captions; m++) {
         uint64_t n = s->token_offset[m + 1] - s->token_offset[m];
-        if (n < 2 || n > (uint64_t)s->key.max_tokens)
-            st = err_set(ERR_FORMAT, "%s: caption %" PRId64 " has %" PRIu64 " cached tokens, 2 to %" PRId64 " can be",
+        if (n < 1 || n > (uint64_t)s->key.max_tokens)
+            st = err_set(ERR_FORMAT, "%s: caption %" PRId64 " has %" PRIu64 " cached tokens, 1 to %" PRId64 " can be",
                          s->path, m, n, s->key.max_tokens);
     }
 done:

@@ -46,7 +46,7 @@ typedef struct Shard {
     char *bytes;
     TokenKey key;                  /* prompt owned; NULL when there is no token cache */
     uint64_t *token_offset;        /* (captions + 1) */
-    uint16_t *tokens;
+    uint32_t *tokens;
 } Shard;
 
 /* Opens and checks. `unfinished`: rows without the mark "written" are allowed (the writer). Messages name file and

@@ -82,13 +82,25 @@ static Status put_column(H5File *f, const char *path, const ShardSpec *spec, int
     return st;
 }
 
+static Status put_ids(H5File *f, const char *path, const uint32_t *ids, int64_t n) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) largest = ids[i] > largest ? ids[i] : largest;
+    if (largest > UINT16_MAX) return h5_put(f, path, H5K_U32, 0, 1, &n, ids);
+    uint16_t *small = mem_new((size_t)n, sizeof *small);
+    if (!small) return ERR_MEMORY;
+    for (int64_t i = 0; i < n; i++) small[i] = (uint16_t)ids[i];
+    Status st = h5_put(f, path, H5K_U16, 0, 1, &n, small);
+    free(small);
+    return st;
+}
+
 static Status put_tokens(H5File *f, const TokenCache *t, int64_t captions) {
     static const char path[] = "/captions/tokens";
     int64_t n = (int64_t)t->offset[captions], pointers = captions + 1;
     char vocab[24];
     snprintf(vocab, sizeof vocab, "%016" PRIx64, t->key.vocab);
     Status st = h5_put(f, "/captions/token_offset", H5K_U64, 0, 1, &pointers, t->offset);
-    if (st == OK) st = h5_put(f, path, H5K_U16, 0, 1, &n, t->ids);
+    if (st == OK) st = put_ids(f, path, t->ids, n);
     if (st == OK) st = h5_put_text(f, path, "vocab", vocab);
     if (st == OK) st = h5_put_int(f, path, "max_tokens", t->key.max_tokens);
     if (st == OK) st = h5_put_int(f, path, "max_words", t->key.max_words);
@@ -192,7 +204,7 @@ static bool same_tokens(const Shard *s, const TokenCache *t) {
     return t->key.vocab == s->key.vocab && t->key.max_tokens == s->key.max_tokens &&
            t->key.max_words == s->key.max_words && strcmp(or_empty(t->key.prompt), s->key.prompt) == 0 &&
            t->offset[s->captions] == s->token_offset[s->captions] &&
-           memcmp(t->ids, s->tokens, t->offset[s->captions] * 2) == 0;
+           memcmp(t->ids, s->tokens, t->offset[s->captions] * sizeof *t->ids) == 0;
 }
 
 static bool same_images(const Shard *s, const ShardSpec *spec) {

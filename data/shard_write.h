@@ -32,19 +32,19 @@ typedef struct {
     const char *const *captions;                   /* UTF-8, as annotated */
 } ShardItem;
 
-/* What cached word pieces were made with; they serve only readers that want exactly this. */
+/* What cached token ids were made with; they serve only readers that want exactly this. */
 typedef struct {
-    uint64_t vocab;                                /* wp_hash of the vocabulary */
+    uint64_t vocab;                                /* tokenizer_hash */
     int64_t max_tokens, max_words;
     const char *prompt;
 } TokenKey;
 
-/* Word pieces of all captions, in the order of the items: caption m has ids[offset[m] .. offset[m+1]-1], 2 to
- * max_tokens. */
+/* Token ids of all captions, in the order of the items: caption m has ids[offset[m] .. offset[m+1]-1], 1 to
+ * max_tokens. In the file 16 bits each where that is enough, else 32. */
 typedef struct {
     TokenKey key;
     const uint64_t *offset;                        /* (captions + 1) */
-    const uint16_t *ids;
+    const uint32_t *ids;
 } TokenCache;
 
 typedef struct {

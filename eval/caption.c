@@ -75,11 +75,11 @@ done:
     return st;
 }
 
-static Status to_text(Captions *c, const Wordpiece *wp) {
+static Status to_text(Captions *c, const Tokenizer *tok) {
     c->text = mem_new((size_t)c->n, sizeof *c->text);
     Status st = c->text ? OK : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < c->n; i++)
-        st = wp_decode(wp, c->tokens + i * c->max_length + 1, (size_t)c->end[i].len - 1, &c->text[i]);
+        st = tokenizer_decode(tok, c->tokens + i * c->max_length + 1, (size_t)c->end[i].len - 1, &c->text[i], NULL);
     return st;
 }
 
@@ -98,7 +98,7 @@ Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSp
     if (st == OK) st = dist_all_gather(c->end, f.end, per * sizeof *f.end, "the gather of captions");
     if (st == OK) st = dist_all_gather(c->tokens, f.tokens, per * length * sizeof *f.tokens,
                                          "the gather of captions");
-    if (st == OK) st = to_text(c, u->wp);
+    if (st == OK) st = to_text(c, u->tok);
     free(f.end);
     free(f.tokens);
     if (st != OK) captions_free(c);

@@ -14,7 +14,7 @@ Status text_encode(const TextSpec *t, const char *text, size_t n, int32_t *ids, 
     int count = 0;
     Status st = caption_blip(&clean, &m, text, n, t->prompt, t->max_words);
     memset(ids, 0, (size_t)t->T * sizeof *ids);
-    if (st == OK) st = wp_encode(t->wp, clean, m, t->T, ids, &count, NULL);
+    if (st == OK) st = tokenizer_encode(t->tok, clean, m, t->T, ids, &count, NULL);
     *len = count;
     free(clean);
     return st;

@@ -2,7 +2,7 @@
 #ifndef QF_EVALSET_H
 #define QF_EVALSET_H
 #include "data/set.h"
-#include "data/text/wordpiece.h"
+#include "data/text/tokenizer.h"
 #include "eval/encode.h"
 
 typedef struct {
@@ -16,7 +16,7 @@ typedef struct {
 } EvalSet;
 
 /* How text becomes word pieces: the caption processor's prompt and word limit, then at most T pieces. */
-typedef struct { const Wordpiece *wp; int T, max_words; const char *prompt; } TextSpec;
+typedef struct { const Tokenizer *tok; int T, max_words; const char *prompt; } TextSpec;
 
 /* Images of the split (at most `limit`, 0: all), all their captions, in the order of the set. */
 Status evalset_open(EvalSet *e, const Set *set, const char *split, int64_t limit, const TextSpec *text);

@@ -24,14 +24,23 @@ static Status from_data(int64_t asked, const char *key, const char *what, int64_
     return OK;
 }
 
-Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int64_t E) {
+Status setup_tokens(Dims *d, const Tokenizer *tok) {
+    const TokenizerIds *t = tokenizer_ids(tok);
+    if (t->nbegin != 1 || t->nend != 1 || t->bos < 0 || t->pad < 0)
+        return err_set(ERR_USAGE, "model.vocab: a %s tokenizer; the Q-Former reads WordPiece (vocab.txt)", tokenizer_kind(tok));
+    d->V = tokenizer_size(tok);
+    d->pad = t->pad, d->cls = t->begin[0], d->sep = t->end[0], d->dec = t->bos;
+    return OK;
+}
+
+Status setup_dims(Dims *d, const Options *o, const Tokenizer *tok, int64_t P, int64_t E) {
     *d = (Dims){.L = (int32_t)o->model.layers, .C = (int32_t)o->model.hidden, .H = (int32_t)o->model.heads,
                 .F = (int32_t)o->model.ffn, .Q = (int32_t)o->model.queries, .Z = (int32_t)o->model.proj,
                 .X = (int32_t)o->model.cross_every, .N = (int32_t)o->model.positions, .T = (int32_t)o->data.max_tokens,
                 .V = 30523, .pad = 0, .cls = 101, .sep = 102, .dec = 30522};
-    if (wp) d->V = wp_size(wp), d->pad = wp_pad(wp), d->cls = wp_cls(wp), d->sep = wp_sep(wp), d->dec = wp_dec(wp);
     if (!d->F) d->F = 4 * d->C;
-    Status st = from_data(o->model.image_width, "model.image_width", "numbers in an image token", E, &d->E);
+    Status st = tok ? setup_tokens(d, tok) : OK;
+    if (st == OK) st = from_data(o->model.image_width, "model.image_width", "numbers in an image token", E, &d->E);
     if (st == OK) st = from_data(o->model.image_tokens, "model.image_tokens", "tokens an image", P, &d->P);
     if (st != OK) return st;
     if (d->C % d->H) return err_set(ERR_USAGE, "model.heads=%d does not divide model.hidden=%d", d->H, d->C);

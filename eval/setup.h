@@ -3,7 +3,7 @@
 #ifndef QF_SETUP_H
 #define QF_SETUP_H
 #include "configs/options.h"
-#include "data/text/wordpiece.h"
+#include "data/text/tokenizer.h"
 #include "kernels/backend.h"
 #include "kernels/model/dims.h"
 
@@ -12,6 +12,8 @@ Status setup_backend(const Backend **b, const Options *o);
 
 /* Sizes from model.*; E and P from the data (P, E > 0), V and ids from the vocabulary (NULL: those
  * of bert-base-uncased). */
-Status setup_dims(Dims *d, const Options *o, const Wordpiece *wp, int64_t P, int64_t E);
+/* The special ids and the vocabulary's size. ERR_USAGE when its kind is not the one that stage 1 reads. */
+Status setup_tokens(Dims *d, const Tokenizer *tok);
+Status setup_dims(Dims *d, const Options *o, const Tokenizer *tok, int64_t P, int64_t E);
 
 #endif

@@ -36,10 +36,9 @@ static Status find_sizes(Use *u, const WeightSource *ws, const Options *old) {
                                                       u->d.H, u->d.C, ws_path(ws));
     if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws),
                                         u->d.N);
-    if (wp_size(u->wp) != u->d.V)
-        return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another vocabulary (model.vocab)", u->vocab, wp_size(u->wp), u->d.V);
-    u->d.pad = wp_pad(u->wp), u->d.cls = wp_cls(u->wp), u->d.sep = wp_sep(u->wp), u->d.dec = wp_dec(u->wp);
-    return OK;
+    if (tokenizer_size(u->tok) != u->d.V)
+        return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another vocabulary (model.vocab)", u->vocab, tokenizer_size(u->tok), u->d.V);
+    return setup_tokens(&u->d, u->tok);
 }
 
 static Status open_set(Use *u, const Options *old, UseData data) {
@@ -91,11 +90,11 @@ Status use_open(Use *u, const Options *o, UseData data) {
     u->prompt = mem_strdup(WHOSE(o, old, data.prompt));
     if (st == OK && !(u->vocab && u->prompt)) st = ERR_MEMORY;
     if (st == OK && !*u->vocab) st = options_require(o, "model.vocab");
-    if (st == OK) st = wp_open(&u->wp, u->vocab);
+    if (st == OK) st = tokenizer_open(&u->tok, u->vocab);
     if (st == OK) st = find_sizes(u, ws, old);
     if (st == OK) st = open_set(u, old, data);
     if (st == OK) st = open_params(u, ws);
-    u->text = (TextSpec){u->wp, u->d.T, (int)WHOSE(o, old, data.max_words), u->prompt};
+    u->text = (TextSpec){u->tok, u->d.T, (int)WHOSE(o, old, data.max_words), u->prompt};
     options_free(old);
     ws_close(ws);
     if (st != OK) use_close(u);
@@ -109,7 +108,7 @@ void use_close(Use *u) {
         backend_close(u->b);
     }
     set_close(u->set);
-    wp_close(u->wp);
+    tokenizer_close(u->tok);
     free(u->vocab);
     free(u->prompt);
     free(u->data);

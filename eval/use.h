@@ -15,7 +15,7 @@ typedef struct {
     Arena mem;
     QFormer model;                      /* weights only; the running average when the checkpoint has one and use_ema */
     Dims d;
-    Wordpiece *wp;
+    Tokenizer *tok;
     Set *set;                           /* data.test, else the data the model was trained on; NULL when not wanted */
     const char *split;
     TextSpec text;

@@ -32,7 +32,10 @@ Status gold_generate(Case *c);
 Status gold_retrieval(Case *c);
 Status gold_images(Case *c);
 Status gold_positions(Case *c);
-GoldIs gold_is_images, gold_is_positions;
+Status gold_strings(Case *c);
+Status gold_processors(Case *c);
+Status gold_invalid(Case *c);
+GoldIs gold_is_images, gold_is_positions, gold_is_strings, gold_is_processors, gold_is_invalid;
 Status gold_ranks(Case *c);            /* ERR_MISSING: what it takes is not there */
 Status gold_greedy(Case *c);          /* part of a step case that has "greedy" */
 

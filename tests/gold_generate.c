@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/text/wordpiece.h"
+#include "data/text/tokenizer.h"
 #include "eval/generate.h"
 #include "kernels/base/mem.h"
 #include "tests/gold.h"
@@ -14,7 +14,7 @@ typedef struct {
     Case *c;
     Trainer t;
     float *features;                    /* (B,P,E) */
-    Wordpiece *wp;                      /* of the model's folder; NULL when it has none */
+    Tokenizer *tok;                     /* of the model's folder; NULL when it has none */
     int32_t B;
 } Captioner;
 
@@ -34,10 +34,10 @@ static void open_vocabulary(Captioner *k) {
     char path[2300];
     const char *model = json_str(json_get(k->c->json, "model"), NULL);
     snprintf(path, sizeof path, "%s/%s/vocab.txt", k->c->dir, model ? model : ".");
-    if (wp_open(&k->wp, path) != OK) err_clear();
-    else if (wp_size(k->wp) != k->t.model.d.V) {
-        wp_close(k->wp);
-        k->wp = NULL;
+    if (tokenizer_open(&k->tok, path) != OK) err_clear();
+    else if (tokenizer_size(k->tok) != k->t.model.d.V) {
+        tokenizer_close(k->tok);
+        k->tok = NULL;
     }
 }
 
@@ -61,7 +61,7 @@ static Status captioner_open(Captioner *k, Case *c, const char *file) {
 }
 
 static void captioner_close(Captioner *k) {
-    wp_close(k->wp);
+    tokenizer_close(k->tok);
     trainer_close(&k->t);
     free(k->features);
 }
@@ -98,13 +98,13 @@ static void compare_row(Case *c, const char *what, const float *x, const double 
 
 /* ---- captions --------------------------------------------------------------------------------------------------- */
 
-typedef struct { Case *c; const Json *v; const char *name; const Dims *d; const Wordpiece *wp; int64_t seen; } Compare;
+typedef struct { Case *c; const Json *v; const char *name; const Dims *d; const Tokenizer *tok; int64_t seen; } Compare;
 
 static void compare_text(const Compare *k, const char *what, size_t i, const Hypothesis *h) {
     const char *want = json_str(json_at(json_get(k->v, "captions"), i), NULL);
     char *got = NULL;
-    if (!k->wp || !want) return;
-    BUG_ON(wp_decode(k->wp, h->tokens, (size_t)h->len, &got) != OK, "%s", err_message());
+    if (!k->tok || !want) return;
+    BUG_ON(tokenizer_decode(k->tok, h->tokens, (size_t)h->len, &got, NULL) != OK, "%s", err_message());
     gold_check(k->c, what, strcmp(got, want) != 0, 0.5);
     free(got);
 }
@@ -148,7 +148,7 @@ static Status search_variant(Captioner *c, const Json *v) {
     Status st = OK;
     for (int round = 0; st == OK && round < 2; round++) {
         Generator g;
-        Compare k = {.c = c->c, .v = v, .name = json_str(json_get(v, "name"), NULL), .d = &p->d, .wp = c->wp};
+        Compare k = {.c = c->c, .v = v, .name = json_str(json_get(v, "name"), NULL), .d = &p->d, .tok = c->tok};
         GenerateSpec spec = {.search = spec_of(v, &p->d), .images = round ? 2 : c->B, .features = DT_F32};
         st = generate_open(&g, c->c->b, p, &spec);
         if (st != OK) return st;

@@ -112,11 +112,11 @@ static Status open_texts(Gold *g, int64_t T) {
     char path[2300];
     snprintf(path, sizeof path, "%s/%s/vocab.txt", g->c->dir, json_str(model, NULL) ? json_str(model, NULL) : ".");
     if (access(path, R_OK) != 0) return OK;
-    Wordpiece *wp;
+    Tokenizer *tok;
     EvalSet own;
-    Status st = wp_open(&wp, path);
+    Status st = tokenizer_open(&tok, path);
     if (st != OK) return st;
-    st = evalset_open(&own, g->set, "test", 0, &(TextSpec){wp, (int)T, 50, ""});
+    st = evalset_open(&own, g->set, "test", 0, &(TextSpec){tok, (int)T, 50, ""});
     if (st == OK) {
         bool same = own.NI == s->NI && own.NT == s->NT &&
                     memcmp(own.owner, s->owner, (size_t)s->NT * sizeof *s->owner) == 0;
@@ -126,7 +126,7 @@ static Status open_texts(Gold *g, int64_t T) {
         gold_check(g->c, "word pieces of the captions", same ? 0 : NAN, 1);
         evalset_close(&own);
     }
-    wp_close(wp);
+    tokenizer_close(tok);
     return st;
 }
 

@@ -32,6 +32,9 @@ static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
     {"images", gold_is_images, gold_images},
     {"positions", gold_is_positions, gold_positions},
     {"causal", gold_is_causal, gold_causal},
+    {"strings", gold_is_strings, gold_strings},
+    {"processors", gold_is_processors, gold_processors},
+    {"invalid", gold_is_invalid, gold_invalid},
 };
 
 typedef struct { const Backend *b; DType precision; int passed, failed, unsupported; } Tally;

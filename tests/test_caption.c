@@ -75,7 +75,7 @@ typedef struct { const ModelFixture *f; char *text; } One;
 static Status take_text(void *ctx, int64_t i, const Search *s) {
     One *one = ctx;
     (void)i;
-    return wp_decode(one->f->wp, s->closed[0].tokens, (size_t)s->closed[0].len, &one->text);
+    return tokenizer_decode(one->f->tok, s->closed[0].tokens, (size_t)s->closed[0].len, &one->text, NULL);
 }
 
 static char *caption_alone(const ModelFixture *f, int image, SearchMode mode, int32_t beams, int32_t min_length) {

@@ -355,7 +355,7 @@ static void classify(void **state) {
     float c[3][64];
     static const char *const names[] = {"dog", "cat", "sofa"};
     Truth t = truth_of(f);
-    TextSpec text = {f->wp, FIX_T, 50, ""};
+    TextSpec text = {f->tok, FIX_T, 50, ""};
     assert_int_equal(encoder_open(&e, f->b, &f->model, 1, DT_F32), OK);
     for (int k = 0; k < 3; k++) {
         int32_t ids[FIX_T], len;

@@ -17,7 +17,7 @@
 #include "data/repack.h"
 #include "tests/kit/foreign.h"
 
-static Wordpiece *wp;
+static Tokenizer *tok;
 
 static void assert_message(const char *part) {
     if (!strstr(err_message(), part)) fail_msg("\"%s\" is not in: %s", part, err_message());
@@ -206,7 +206,7 @@ static void bad_manifests(void **state) {
 static LoaderSpec spec_of(int64_t B, int rank, int ranks) {
     return (LoaderSpec){.split = "train", .shuffle = true, .drop_last = true, .B = B, .rank = rank, .ranks = ranks,
         .seed = 42,
-                        .threads = 3, .queue = 3, .verify_crc = true, .wp = wp, .max_tokens = 6};
+                        .threads = 3, .queue = 3, .verify_crc = true, .tok = tok, .max_tokens = 6};
 }
 
 /* Everything a batch says of a row must follow from what the row says it is. */
@@ -228,7 +228,7 @@ static void check_row(const Set *s, const Batch *t, int64_t b) {
     int len;
     const char *text = set_caption(s, image, t->caption[b], &n);
     assert_int_equal(caption_blip(&clean, &n, text, n, NULL, 50), OK);
-    assert_int_equal(wp_encode(wp, clean, n, 6, ids, &len, NULL), OK);
+    assert_int_equal(tokenizer_encode(tok, clean, n, 6, ids, &len, NULL), OK);
     free(clean);
     assert_int_equal(t->len[b], len);
     assert_memory_equal(t->ids + b * 6, ids, sizeof ids);
@@ -398,17 +398,17 @@ static void token_cache(void **state) {
     RepackReport r;
     RepackSpec pack = {.in = make_set("plain", 1, true), .out = fix_path("cached"), .dtype = -1, .split = "",
         .shard_images = 30,
-                       .wp = wp, .max_tokens = 6};
+                       .tok = tok, .max_tokens = 6};
     assert_int_equal(repack(&pack, &r), OK);
     assert_int_equal(r.shards, 2);
     assert_int_equal(set_open(&s, pack.out), OK);
-    TokenKey key = {wp_hash(wp), 6, 50, ""};
+    TokenKey key = {tokenizer_hash(tok), 6, 50, ""};
     int n;
     assert_non_null(set_tokens(s, 1, 0, &key, &n));
     assert_in_range(n, 2, 6);
     key.max_tokens = 7;
     assert_null(set_tokens(s, 1, 0, &key, &n));
-    key = (TokenKey){wp_hash(wp), 6, 50, "a photo of "};
+    key = (TokenKey){tokenizer_hash(tok), 6, 50, "a photo of "};
     assert_null(set_tokens(s, 1, 0, &key, &n));
     run_loader(s, spec_of(4, 0, 1), 0, 11, NULL, NULL, NULL);
     set_close(s);
@@ -516,12 +516,12 @@ static void own_memory(void **state) {
 static int setup(void **state) {
     static const char vocab[] =
         "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\ndog\n##s\nrun\nred\nthe\ncar\ntwo\nmen\non\nboat\nete\ncat\n";
-    if (wp_open_lines(&wp, vocab, sizeof vocab - 1, "vocab") != OK) return 1;
+    if (tokenizer_open_lines(&tok, vocab, sizeof vocab - 1, "vocab") != OK) return 1;
     return fix_setup(state);
 }
 
 static int teardown(void **state) {
-    wp_close(wp);
+    tokenizer_close(tok);
     return fix_teardown(state);
 }
 

@@ -159,7 +159,7 @@ static void token_cache(void **state) {
     Shard *s;
     fix_init(&f, 0, 4, 1, DT_F16, false);                   /* 0 + 1 + 2 + 3 captions */
     uint64_t offset[7] = {0, 2, 4, 7, 9, 12, 14};
-    uint16_t ids[14] = {1, 2, 1, 2, 1, 9, 2, 1, 2, 1, 8, 2, 1, 65535};
+    uint32_t ids[14] = {1, 2, 1, 2, 1, 9, 2, 1, 2, 1, 8, 2, 1, 65535};
     TokenCache t = {{0xfedcba9876543210u, 8, 50, "a photo of "}, offset, ids};
     f.spec.tokens = &t;
     assert_int_equal(fix_write(fix_path("tok.h5"), &f, 0), OK);

@@ -12,6 +12,7 @@
 
 #include "data/text/caption.h"
 #include "data/format/json.h"
+#include "data/text/tokenizer.h"
 #include "data/text/wordpiece.h"
 
 #define LONE "tests/golden/tokenizer/"
@@ -231,7 +232,9 @@ static void refused(void **state) {
 /* What transformers' decode gives, its rules applied by hand. */
 static void decoded(void **state) {
     (void)state;
-    Wordpiece *wp = open_small("a\ndog\n'\ns\n##s\n.\n,\nn\n##t\nt\nwater\n##fall\n[MASK]\n");
+    Tokenizer *tok = NULL;
+    const char vocab[] = SMALL "a\ndog\n'\ns\n##s\n.\n,\nn\n##t\nt\nwater\n##fall\n[MASK]\n";
+    assert_int_equal(tokenizer_open_lines(&tok, vocab, sizeof vocab - 1, "small"), OK);
     const struct { int n; int32_t ids[10]; const char *text; } cases[] = {
         {0, {0}, ""}, {3, {2, 3, 0}, ""}, {6, {2, 4, 5, 8, 9, 3}, "a dogs."},
         {6, {2, 5, 6, 7, 5, 3}, "dog's dog"}, {4, {14, 15, 16, 15}, "waterfallfall"}, {2, {8, 5}, "##s dog"},
@@ -239,11 +242,11 @@ static void decoded(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *text = NULL;
-        assert_int_equal(wp_decode(wp, cases[i].ids, (size_t)cases[i].n, &text), OK);
+        assert_int_equal(tokenizer_decode(tok, cases[i].ids, (size_t)cases[i].n, &text, NULL), OK);
         assert_string_equal(text, cases[i].text);
         free(text);
     }
-    wp_close(wp);
+    tokenizer_close(tok);
 }
 
 int main(void) {

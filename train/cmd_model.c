@@ -43,7 +43,7 @@ static Status fill(QFormer *m, const Options *o) {
 
 Status cmd_init(const Options *o) {
     const Backend *b = backend_cpu(DT_F32);
-    Wordpiece *wp = NULL;
+    Tokenizer *tok = NULL;
     QFormer m = {0};
     Arena mem = {0}, measure;
     Dims d;
@@ -53,8 +53,8 @@ Status cmd_init(const Options *o) {
     if (st == OK) st = outfile_claim(o->run.out, o->run.overwrite);
     if (st == OK) st = options_require(o, "model.vocab");
     if (st == OK && !E) st = err_set(ERR_USAGE, "init needs model.image_width: 1408 for ViT-g, 1024 for ViT-L, or that of your features");
-    if (st == OK) st = wp_open(&wp, o->model.vocab);
-    if (st == OK) st = setup_dims(&d, o, wp, P ? P : 257, E);
+    if (st == OK) st = tokenizer_open(&tok, o->model.vocab);
+    if (st == OK) st = setup_dims(&d, o, tok, P ? P : 257, E);
     if (st == OK) {
         arena_measure(&measure, "weights");
         st = qformer_open(&m, &d, backend_null(DT_F32), &measure, &spec);
@@ -70,7 +70,7 @@ Status cmd_init(const Options *o) {
         printf("%s: %.1f M parameters in %d tensors%s\n", o->run.out, (double)m.params.count / 1e6, m.params.n, dry(o));
     qformer_close(&m);
     arena_close(&mem, b);
-    wp_close(wp);
+    tokenizer_close(tok);
     return st;
 }
 

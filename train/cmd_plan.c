@@ -37,11 +37,11 @@ static Status open_sizes(Sizes *s, const Options *o) {
     const char *vocab = o->model.vocab;
     int64_t P = o->model.image_tokens, E = o->model.image_width;
     int tokens = (int)o->plan.tokens;
-    Wordpiece *wp = NULL;
+    Tokenizer *tok = NULL;
     Plan mean, without, small;
-    Status st = *vocab && access(vocab, R_OK) == 0 ? wp_open(&wp, vocab) : OK;
-    if (st == OK) st = setup_dims(&s->d, o, wp, P ? P : 257, E ? E : 1408);
-    wp_close(wp);
+    Status st = *vocab && access(vocab, R_OK) == 0 ? tokenizer_open(&tok, vocab) : OK;
+    if (st == OK) st = setup_dims(&s->d, o, tok, P ? P : 257, E ? E : 1408);
+    tokenizer_close(tok);
     if (st != OK) return st;
     s->spec = (TrainerSpec){.d = s->d, .features = DT_F16};
     recipe_step(&s->spec.step, o);

@@ -46,14 +46,14 @@ Status cmd_repack(const Options *o) {
     static const int types[] = {-1, DT_F16, DT_BF16, DT_F32, DT_E4M3, DT_I8};     /* ORDER repack.dtype */
     signals_ask();
     Meter m = meter_start("repack", "images", 0, 0);
-    Wordpiece *wp = NULL;
+    Tokenizer *tok = NULL;
     RepackReport r = {0};
     Status st = options_require(o, "in");
     if (st == OK) st = options_require(o, "out");
-    if (st == OK && o->model.vocab[0]) st = wp_open(&wp, o->model.vocab);
+    if (st == OK && o->model.vocab[0]) st = tokenizer_open(&tok, o->model.vocab);
     RepackSpec s = {
         .in = o->run.in, .out = o->run.out, .shard_images = o->repack.shard_images,
-        .dtype = types[o->repack.dtype.i], .split = o->repack.split, .wp = wp,
+        .dtype = types[o->repack.dtype.i], .split = o->repack.split, .tok = tok,
         .max_tokens = (int)o->data.max_tokens, .max_words = (int)o->data.max_words,
         .prompt = o->data.prompt, .overwrite = o->run.overwrite, .listener = {meter_listen, &m},
     };
@@ -62,7 +62,7 @@ Status cmd_repack(const Options *o) {
     status_end();
     if (st == OK && r.shards)
         status_say("%s: %lld images, %lld captions in %lld file%s%s", s.out, (long long)r.images, (long long)r.captions,
-                   (long long)r.shards, r.shards > 1 ? "s" : "", wp ? ", with word pieces" : "");
-    wp_close(wp);
+                   (long long)r.shards, r.shards > 1 ? "s" : "", tok ? ", with word pieces" : "");
+    tokenizer_close(tok);
     return st;
 }

@@ -38,7 +38,7 @@ static void loader_spec(const Run *r, LoaderSpec *s) {
                       .B = o->train.batch, .rank = dist_rank(), .ranks = dist_size(),
                       .seed = (uint64_t)o->run.seed, .start_step = r->step,
                       .threads = (int)o->data.threads, .queue = (int)o->data.queue,
-                      .verify_crc = o->data.verify_crc, .wp = r->wp, .max_tokens = r->d.T,
+                      .verify_crc = o->data.verify_crc, .tok = r->tok, .max_tokens = r->d.T,
                       .max_words = (int)o->data.max_words, .prompt = o->data.prompt};
     if (r->b->unified) return;                               /* ordinary memory */
     s->alloc = pinned_alloc;
@@ -51,7 +51,7 @@ static Status open_data(Run *r) {
     const char *val = o->data.val;
     Status st = options_require(o, "data.train");
     if (st == OK) st = options_require(o, "model.vocab");
-    if (st == OK) st = wp_open(&r->wp, o->model.vocab);
+    if (st == OK) st = tokenizer_open(&r->tok, o->model.vocab);
     if (st == OK)
         st = o->data.local_shards
                  ? set_open_part(&r->train, o->data.train, dist_rank(), dist_size(), true)
@@ -66,7 +66,7 @@ static Status open_data(Run *r) {
                        (long long)set_E(r->train));
     for (int64_t i = 0; dist_rank() == 0 && set_warning(r->train, i); i++)
         status_say("warning: %s", set_warning(r->train, i));
-    return setup_dims(&r->d, o, r->wp, set_P(r->train), set_E(r->train));
+    return setup_dims(&r->d, o, r->tok, set_P(r->train), set_E(r->train));
 }
 
 static Status open_sizes(Run *r) {
@@ -94,7 +94,7 @@ static Status open_sizes(Run *r) {
 
 static Status open_validation(Run *r) {
     const Options *o = r->o;
-    TextSpec text = {r->wp, r->d.T, (int)o->data.max_words, o->data.prompt};
+    TextSpec text = {r->tok, r->d.T, (int)o->data.max_words, o->data.prompt};
     if (!o->train.eval_every) return OK;
     if (set_parts(r->val) > 1) {
         if (dist_rank() == 0)
@@ -149,7 +149,7 @@ void run_close(Run *r) {
     trainer_close(&r->t);
     if (r->val != r->train) set_close(r->val);
     set_close(r->train);
-    wp_close(r->wp);
+    tokenizer_close(r->tok);
     *r = (Run){0};
 }
 

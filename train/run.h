@@ -18,7 +18,7 @@
 typedef struct {
     const Options *o;
     const Backend *b;
-    Wordpiece *wp;
+    Tokenizer *tok;
     Set *train, *val;                   /* val may be the same set */
     Loader *loader, *val_loader;
     Log *log;

@@ -15,7 +15,7 @@ static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
     LoaderSpec spec = {.split = r->o->data.val_split, .shuffle = true, .drop_last = true,
                        .B = r->spec.step.B, .rank = dist_rank(), .ranks = dist_size(), .seed = 1,
                        .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2,
-                       .verify_crc = r->o->data.verify_crc, .wp = r->wp, .max_tokens = r->d.T,
+                       .verify_crc = r->o->data.verify_crc, .tok = r->tok, .max_tokens = r->d.T,
                        .max_words = (int)r->o->data.max_words, .prompt = r->o->data.prompt};
     int64_t samples, steps;
     if (loader_count(r->val, &spec, &samples, &steps) != OK) {   /* fewer pairs than a batch: recall alone */

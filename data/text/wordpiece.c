@@ -326,18 +326,12 @@ const char *wp_piece(const Wordpiece *wp, int32_t id) {
 
 /* ---- encoding ---- */
 
+/* Ends the walk when `most` ids are there: the rest of a long text is not looked at. */
 typedef struct {
     const Wordpiece *wp;
-    int32_t *ids;
-    int max_len, count;
-    int64_t full;
-    bool stop_when_full;
+    TokenIds *out;
+    size_t most;
 } Sink;
-
-static void put(Sink *k, int32_t id) {
-    if (k->count < k->max_len - 1) k->ids[k->count++] = id;
-    k->full++;
-}
 
 /* Longest piece first. Returns the number of pieces, 0 when some part of the word has none. A piece is whole
  * characters, hence so is what is left of it. */
@@ -361,27 +355,30 @@ static Status encode_word(void *ctx, const char *word, size_t n, int points) {
     Sink *k = ctx;
     int32_t pieces[WP_MAX_WORD];
     int32_t unk = k->wp->special[SPECIAL_unk];
-    if (!points) {
-        int32_t id = wp_find(k->wp, word, n);
-        put(k, id < 0 ? unk : id);
-    } else {
-        int count = points > WP_MAX_WORD ? 0 : cut_word(k->wp, word, n, pieces);
-        if (!count) put(k, unk);
-        for (int i = 0; i < count; i++) put(k, pieces[i]);
-    }
-    return k->stop_when_full && k->full > k->max_len ? ERR_INTERRUPTED : OK;   /* ends the walk, reaches nobody */
+    int count = points > WP_MAX_WORD ? 0 : points ? cut_word(k->wp, word, n, pieces) : 1;
+    if (!points) pieces[0] = wp_find(k->wp, word, n);
+    if (!count || pieces[0] < 0) pieces[0] = unk, count = 1;
+    Status st = OK;
+    for (int i = 0; i < count && st == OK; i++) st = ids_push(k->out, pieces[i]);
+    return st == OK && k->out->n > k->most ? ERR_INTERRUPTED : st;   /* ends the walk, reaches nobody */
+}
+
+Status wp_pieces(const Wordpiece *wp, const char *text, size_t n, TokenIds *out) {
+    Sink k = {wp, out, SIZE_MAX};
+    return wp_words(text, n, encode_word, &k);
 }
 
 Status wp_encode(const Wordpiece *wp, const char *text, size_t n, int max_len, int32_t *ids, int *count,
                  int64_t *full) {
     BUG_ON(max_len < 2, "wp_encode: room for %d ids, [CLS] and [SEP] need 2", max_len);
-    Sink k = {.wp = wp, .ids = ids, .max_len = max_len, .stop_when_full = !full};
-    put(&k, wp->special[SPECIAL_cls]);
+    TokenIds out = {.v = ids, .n = 1, .cap = (size_t)max_len - 1, .fixed = true};
+    Sink k = {wp, &out, full ? SIZE_MAX : (size_t)max_len};
+    ids[0] = wp->special[SPECIAL_cls];
     Status st = wp_words(text, n, encode_word, &k);
     if (st == ERR_INTERRUPTED) st = OK;
-    ids[k.count++] = wp->special[SPECIAL_sep];
-    *count = k.count;
-    if (full) *full = k.full + 1;
+    *count = (int)(out.n < out.cap ? out.n : out.cap);
+    ids[(*count)++] = wp->special[SPECIAL_sep];
+    if (full) *full = (int64_t)out.n + 1;
     return st;
 }
 
@@ -393,35 +390,14 @@ static bool is_special(const Wordpiece *wp, int32_t id) {
     return false;
 }
 
-/* Replaces in place, from left to right; `to` is not longer than `from`. */
-static void replace(char *s, const char *from, const char *to) {
-    size_t nfrom = strlen(from), nto = strlen(to);
-    char *out = s;
-    for (char *found; (found = strstr(s, from)) != NULL; s = found + nfrom) {
-        memmove(out, s, (size_t)(found - s));
-        out += found - s;
-        memcpy(out, to, nto);
-        out += nto;
+Status wp_join(const Wordpiece *wp, const int32_t *ids, size_t n, TextBytes *out) {
+    Status st = OK;
+    for (size_t i = 0; i < n && st == OK; i++) {
+        if (ids[i] < 0 || ids[i] >= wp->size || is_special(wp, ids[i])) continue;
+        const char *piece = wp_piece(wp, ids[i]);
+        bool inner = out->n && piece[0] == '#' && piece[1] == '#';
+        if (!inner && out->n) st = bytes_push(out, " ", 1);
+        if (st == OK) st = bytes_push(out, piece + (inner ? 2 : 0), strlen(piece) - (inner ? 2 : 0));
     }
-    memmove(out, s, strlen(s) + 1);
-}
-
-Status wp_decode(const Wordpiece *wp, const int32_t *ids, size_t n, char **text) {
-    static const char *const tidy[][2] = {   /* clean_up_tokenization, in its order */
-        {" ##", ""}, {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"},
-        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
-    };
-    size_t bytes = 1;
-    for (size_t i = 0; i < n; i++) bytes += strlen(wp_piece(wp, ids[i])) + 1;
-    char *s = *text = mem_new(bytes, 1);
-    if (!s) return ERR_MEMORY;
-    for (size_t i = 0; i < n; i++) {
-        if (is_special(wp, ids[i])) continue;
-        if (s != *text) *s++ = ' ';
-        size_t len = strlen(wp_piece(wp, ids[i]));
-        memcpy(s, wp_piece(wp, ids[i]), len);
-        s += len;
-    }
-    for (size_t i = 0; i < sizeof tidy / sizeof *tidy; i++) replace(*text, tidy[i][0], tidy[i][1]);
-    return OK;
+    return st;
 }

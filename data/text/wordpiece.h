@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/text/grow.h"
 #include "kernels/base/err.h"
 #include "kernels/base/unicode.h"
 
@@ -42,9 +43,11 @@ void wp_close(Wordpiece *wp);
  * ids. Fails only for want of memory (texts that are not ASCII need some). */
 Status wp_encode(const Wordpiece *wp, const char *text, size_t n, int max_len, int32_t *ids, int *count, int64_t *full);
 
-/* A new string (free it): pieces joined, special tokens left out, and blanks before punctuation taken away as
- * transformers' clean_up_tokenization does ("a dog ' s ball ." -> "a dog's ball."). Ids out of range are a bug. */
-Status wp_decode(const Wordpiece *wp, const int32_t *ids, size_t n, char **text);
+/* Appends the pieces alone. */
+Status wp_pieces(const Wordpiece *wp, const char *text, size_t n, TokenIds *out);
+
+/* Appends the text of pieces: joined, special tokens and ids out of range left out. */
+Status wp_join(const Wordpiece *wp, const int32_t *ids, size_t n, TextBytes *out);
 
 int wp_size(const Wordpiece *wp);                     /* V, with [DEC] */
 int32_t wp_pad(const Wordpiece *wp);

@@ -113,6 +113,21 @@ bool uni_is_punct(uint32_t c) {
     }
 }
 
+bool uni_is_letter(uint32_t c) {
+    switch (category(c)) {
+    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO: return true;
+    default: return false;
+    }
+}
+
+bool uni_is_number(uint32_t c) {
+    switch (category(c)) {
+    case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_NO: return true;
+    default: return false;
+    }
+}
+
 bool uni_is_space_separator(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_ZS; }
 bool uni_is_mark_nonspacing(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_MN; }
 
@@ -120,6 +135,8 @@ bool uni_is_white(uint32_t c) {
     return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0x2028 || c == 0x2029 ||
            (c > 0x85 && uni_is_space_separator(c));
 }
+
+bool uni_is_white_space(uint32_t c) { return uni_is_white(c) && !(c >= 0x1C && c <= 0x1F); }
 
 /* ---- lower case ---- */
 
@@ -224,19 +241,21 @@ static Status order_marks(UniText *t) {
     return OK;
 }
 
-enum { DECOMPOSITION_MAX = 32 };   /* the longest canonical one has 4 */
+enum { DECOMPOSITION_MAX = 32 };   /* the longest has 18, of canonical ones 4 */
 
-Status uni_nfd(UniText *t) {
+/* With `compat` UTF8PROC_COMPAT or 0. */
+static Status decompose(UniText *t, utf8proc_option_t compat) {
     size_t first = 0;
-    while (first < t->n && t->v[first] < 0xC0) first++;   /* nothing below U+00C0 decomposes */
+    const uint32_t least = compat ? 0xA0 : 0xC0;   /* nothing below decomposes */
+    while (first < t->n && t->v[first] < least) first++;
     if (first == t->n) return OK;
     UniText out = {0};
     Status st = OK;
     for (size_t i = 0; i < t->n && st == OK; i++) {
         utf8proc_int32_t parts[DECOMPOSITION_MAX];
         int boundary = 0;
-        utf8proc_ssize_t k = t->v[i] < 0xC0 ? -1 : utf8proc_decompose_char((utf8proc_int32_t)t->v[i], parts,
-            DECOMPOSITION_MAX, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &boundary);
+        utf8proc_ssize_t k = t->v[i] < least ? -1 : utf8proc_decompose_char((utf8proc_int32_t)t->v[i], parts,
+            DECOMPOSITION_MAX, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | compat, &boundary);
         if (k < 0 || k > DECOMPOSITION_MAX) st = uni_push(&out, t->v[i]);
         else for (utf8proc_ssize_t p = 0; p < k && st == OK; p++) st = uni_push(&out, (uint32_t)parts[p]);
     }
@@ -248,4 +267,25 @@ Status uni_nfd(UniText *t) {
     uni_free(t);
     *t = out;
     return OK;
+}
+
+Status uni_nfd(UniText *t) { return decompose(t, 0); }
+
+/* Composition of what is decomposed and in order; it only shrinks. */
+static Status compose(UniText *t, utf8proc_option_t compat) {
+    Status st = decompose(t, compat);
+    if (st != OK || !t->n) return st;
+    utf8proc_ssize_t n = utf8proc_normalize_utf32((utf8proc_int32_t *)t->v, (utf8proc_ssize_t)t->n,
+                                                  UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+    if (n >= 0) t->n = (size_t)n;
+    return OK;
+}
+
+Status uni_nfc(UniText *t) { return compose(t, 0); }
+Status uni_nfkc(UniText *t) { return compose(t, UTF8PROC_COMPAT); }
+
+/* ---- clusters ---- */
+
+bool uni_cluster_ends(uint32_t before, uint32_t after, int32_t *state) {
+    return utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)after, state);
 }

@@ -5,7 +5,7 @@
  * Text is bytes that claim to be UTF-8; a code point is a uint32_t. Nothing here fails on bad input: each maximal
  * invalid part decodes to U+FFFD (the rule of Unicode 3.9, table 3-8, and of Python's errors="replace").
  *
- * Does not know locales, grapheme clusters, composition (NFC) or compatibility forms. */
+ * Does not know locales. */
 #ifndef QF_UNICODE_H
 #define QF_UNICODE_H
 #include <stdbool.h>
@@ -36,6 +36,9 @@ bool uni_is_control(uint32_t c);      /* C*: Cc Cf Cn Co Cs */
 bool uni_is_space_separator(uint32_t c);   /* Zs */
 bool uni_is_mark_nonspacing(uint32_t c);   /* Mn */
 bool uni_is_punct(uint32_t c);        /* P* */
+bool uni_is_letter(uint32_t c);       /* L* */
+bool uni_is_number(uint32_t c);       /* N* */
+bool uni_is_white_space(uint32_t c);  /* property White_Space: what regular expressions call \s */
 bool uni_is_white(uint32_t c);        /* Python's isspace, split() and \s: also U+001C..1F, U+0085, U+2028, U+2029 */
 
 /* Lower case, appended: of one character by itself (U+0130 gives i U+0307), and Python's str.lower() (also the final
@@ -44,5 +47,10 @@ Status uni_push_lower(UniText *out, uint32_t c);
 Status uni_lower(UniText *out, const uint32_t *v, size_t n);
 
 Status uni_nfd(UniText *t);   /* canonical decomposition, in place */
+Status uni_nfc(UniText *t);   /* and composed again */
+Status uni_nfkc(UniText *t);  /* compatibility decomposition, composed again */
+
+/* Whether an extended grapheme cluster ends between two neighbours; *state starts as 0 at the beginning of a text. */
+bool uni_cluster_ends(uint32_t before, uint32_t after, int32_t *state);
 
 #endif

@@ -124,11 +124,11 @@ static double median(double *v) {
 }
 
 /* The loader is opened anew for each turn: it would go on reading ahead in the others' time. */
-static void measure(const Args *a, const Set *set, const Wordpiece *wp, bool crc, char *const ring[2]) {
+static void measure(const Args *a, const Set *set, const Tokenizer *tok, bool crc, char *const ring[2]) {
     double plain[2][TURNS], loader[TURNS], share[2][TURNS];
     LoaderSpec spec = {.split = "train", .shuffle = true, .drop_last = true, .B = a->batch, .ranks = 1, .seed = 1,
         .verify_crc = crc,
-                       .threads = (int)a->threads, .queue = QUEUE, .wp = wp, .max_tokens = 32};
+                       .threads = (int)a->threads, .queue = QUEUE, .tok = tok, .max_tokens = 32};
     for (int i = 0; i < TURNS; i++) {
         Loader *l;
         for (int k = 0; k < 2; k++) plain[k][i] = plain_rate(a, set_shard(set, 0, NULL), ring[k]);
@@ -182,19 +182,19 @@ int main(int argc, char **argv) {
         "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nman\nriding\nwave\non\ntop\nof\nsurf\n##board\nin\nthe\nocean\n";
     char *path = mem_format("%s/bench-loader-%ld.h5", a.dir, (long)getpid());
     char *ring[2] = {make_ring(&a, false), make_ring(&a, true)};
-    Wordpiece *wp;
+    Tokenizer *tok;
     Set *set;
     if (!path) return 1;
     make_shard(path, a.rows);
-    stop_on(wp_open_lines(&wp, vocab, sizeof vocab - 1, "vocab"));
+    stop_on(tokenizer_open_lines(&tok, vocab, sizeof vocab - 1, "vocab"));
     stop_on(set_open(&set, path));
     printf("%lld rows of %d bytes, %lld threads, batches of %lld\n"
            "loader, plain pread, share, the same into huge pages\n", (long long)a.rows, ROW,
            (long long)a.threads, (long long)a.batch);
-    measure(&a, set, wp, true, ring);
-    measure(&a, set, wp, false, ring);
+    measure(&a, set, tok, true, ring);
+    measure(&a, set, tok, false, ring);
     set_close(set);
-    wp_close(wp);
+    tokenizer_close(tok);
     unlink(path);
     free(path);
     free(ring[0]);

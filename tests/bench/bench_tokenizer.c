@@ -1,9 +1,10 @@
-/* Speed of the tokenizer and the caption processor, one thread: a row for people and a line of JSON for each.
+/* Speed of the tokenizers and the caption processor, one thread: a row for people and a line of JSON for each.
  *
- *     bench_tokenizer [vocab.txt strings.jsonl]
+ *     bench_tokenizer [FOLDER ...]
  *
- * Texts: "text" of the rows of strings.jsonl; by default the reference's whole set, or the cut in tests/golden. Words
- * are what the tokenizer splits a text into. */
+ * FOLDER: a model's tokenizer; by default WordPiece and the small ones of tests/golden/tokenizers, whose few pieces make
+ * more of a text than real vocabularies do. Texts: those of the reference's strings.jsonl, or the cut in tests/golden.
+ * Words are what WordPiece splits a text into. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "data/text/caption.h"
 #include "data/format/json.h"
+#include "data/text/tokenizer.h"
 #include "data/text/wordpiece.h"
 #include "kernels/base/mem.h"
 
@@ -51,39 +53,59 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Once over all texts. */
-static Status pass(const Wordpiece *wp, const Texts *t) {
-    int32_t ids[512];
+/* Once over all texts; *ids counts. */
+static Status pass(const Tokenizer *t, const Texts *x, int64_t *ids) {
+    static int32_t room[4096];
     int count;
-    for (size_t i = 0; i < t->count; i++) {
+    for (size_t i = 0; i < x->count; i++) {
         char *out = NULL;
-        Status st = wp ? wp_encode(wp, t->v[i], t->n[i], 512, ids, &count, NULL)
-                       : caption_blip(&out, NULL, t->v[i], t->n[i], NULL, CAPTION_MAX_WORDS);
+        Status st = t ? tokenizer_encode(t, x->v[i], x->n[i], 4096, room, &count, NULL)
+                      : caption_blip(&out, NULL, x->v[i], x->n[i], NULL, CAPTION_MAX_WORDS);
         free(out);
         if (st != OK) return st;
+        *ids += t ? count : 0;
     }
     return OK;
 }
 
-static Status measure(const char *name, const Wordpiece *wp, const Texts *t) {
+static Status measure(const char *name, const Tokenizer *tok, const Texts *t) {
     JsonWriter w;
-    int64_t passes = 0;
-    Status st = pass(wp, t);   /* warm */
+    int64_t passes = 0, ids = 0;
+    Status st = pass(tok, t, &ids);   /* warm */
     double start = now(), spent = 0;
-    for (; st == OK && spent < seconds_each; spent = now() - start, passes++) st = pass(wp, t);
+    for (ids = 0; st == OK && spent < seconds_each; spent = now() - start, passes++) st = pass(tok, t, &ids);
     if (st != OK) return st;
     double words = (double)passes * (double)t->words / spent, texts = (double)passes * (double)t->count / spent;
     double bytes = (double)passes * (double)t->bytes / spent;
-    printf("%-24s %8.2f M words/s %8.3f M texts/s %8.1f MB/s\n", name, words / 1e6, texts / 1e6, bytes / 1e6);
+    printf("%-34s %8.2f M words/s %8.3f M texts/s %8.1f MB/s %8.2f M tokens/s\n", name, words / 1e6, texts / 1e6, bytes / 1e6,
+           (double)ids / spent / 1e6);
     jw_begin(&w, stdout, 0);
     jw_object(&w, NULL);
     jw_str(&w, "bench", name);
     jw_num(&w, "words_per_s", words);
     jw_num(&w, "texts_per_s", texts);
     jw_num(&w, "bytes_per_s", bytes);
+    jw_num(&w, "tokens_per_s", (double)ids / spent);
     jw_int(&w, "texts", (int64_t)t->count);
     jw_end(&w);
     return jw_done(&w);
+}
+
+/* A folder's tokenizer on both sorts of text. */
+static Status measure_folder(const char *folder, const Corpus *c) {
+    Tokenizer *t;
+    char name[80];
+    const char *last = strrchr(folder, '/');
+    double start = now();
+    Status st = tokenizer_open(&t, folder);
+    if (st != OK) return st;
+    printf("%s (%s): opened in %.0f ms\n", folder, tokenizer_kind(t), 1e3 * (now() - start));
+    snprintf(name, sizeof name, "%.30s, ASCII", last ? last + 1 : folder);
+    st = measure(name, t, &c->ascii);
+    snprintf(name, sizeof name, "%.30s, other", last ? last + 1 : folder);
+    if (st == OK) st = measure(name, t, &c->other);
+    tokenizer_close(t);
+    return st;
 }
 
 static void drop(Texts *t) {
@@ -91,22 +113,23 @@ static void drop(Texts *t) {
 }
 
 int main(int argc, char **argv) {
+    static const char *const kinds[] = {"smol", "llama3", "qwen2", "llama2", "opt", "t5"};
     static Corpus c;
     bool alone = access("../shared/golden/tokenizer/vocab.txt", R_OK) != 0;
     const char *folder = alone ? "tests/golden/tokenizer" : "../shared/golden/tokenizer";
-    char *vocab = argc > 1 ? mem_strdup(argv[1]) : mem_format("%s/vocab.txt", folder);
-    char *strings = argc > 2 ? mem_strdup(argv[2]) : mem_format("%s/strings.jsonl", folder);
-    Wordpiece *wp = NULL;
-    Status st = vocab && strings ? wp_open(&wp, vocab) : ERR_MEMORY;
-    if (st == OK) st = json_each(strings, add_row, &c);
-    if (st == OK) st = measure("tokenizer, ASCII", wp, &c.ascii);
-    if (st == OK) st = measure("tokenizer, other", wp, &c.other);
+    char *strings = mem_format("%s/strings.jsonl", folder);
+    Status st = strings ? json_each(strings, add_row, &c) : ERR_MEMORY;
+    for (int i = 1; i < argc && st == OK; i++) st = measure_folder(argv[i], &c);
+    if (st == OK && argc < 2) st = measure_folder(folder, &c);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds && st == OK && argc < 2; k++) {
+        char path[80];
+        snprintf(path, sizeof path, "tests/golden/tokenizers/%s", kinds[k]);
+        st = measure_folder(path, &c);
+    }
     if (st == OK) st = measure("caption processor", NULL, &c.ascii);
     if (st != OK) fprintf(stderr, "bench_tokenizer: %s\n", err_message());
     drop(&c.ascii);
     drop(&c.other);
-    wp_close(wp);
-    free(vocab);
     free(strings);
     return st == OK ? 0 : 1;
 }

@@ -16,15 +16,15 @@ static void encode(const Wordpiece *wp, const char *text, size_t n) {
     static int32_t ids[ROOM], few[8];
     int count = 0, few_count = 0;
     int64_t full = 0;
-    char *back = NULL;
+    TextBytes back = {0};
     if (wp_encode(wp, text, n, ROOM, ids, &count, &full) != OK) return;
     if (count != (full < ROOM ? full : ROOM) || ids[0] != wp_cls(wp) || ids[count - 1] != wp_sep(wp)) abort();
     for (int i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= wp_size(wp)) abort();
     if (wp_encode(wp, text, n, 8, few, &few_count, NULL) != OK) return;
     if (few_count != (full < 8 ? full : 8) || memcmp(few, ids, (size_t)(few_count - 1) * sizeof *ids)) abort();
-    if (wp_decode(wp, ids, (size_t)count, &back) == OK && !utf8_valid(back, strlen(back), NULL)) abort();
-    free(back);
+    if (wp_join(wp, ids, (size_t)count, &back) == OK && back.n && !utf8_valid(back.v, back.n, NULL)) abort();
+    free(back.v);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

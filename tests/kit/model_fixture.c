@@ -55,9 +55,9 @@ static Status model_open(ModelFixture *f) {
     ParamsSpec spec = {0};
     snprintf(f->dir, sizeof f->dir, "/tmp/qformer-test-XXXXXX");
     if (!mkdtemp(f->dir) || model_write_text(model_path(f, "vocab.txt"), fix_vocab)) return ERR_IO;
-    Status st = wp_open(&f->wp, model_path(f, "vocab.txt"));
+    Status st = tokenizer_open(&f->tok, model_path(f, "vocab.txt"));
+    if (st == OK) st = setup_tokens(&d, f->tok);
     if (st != OK) return st;
-    d.V = wp_size(f->wp), d.pad = wp_pad(f->wp), d.cls = wp_cls(f->wp), d.sep = wp_sep(f->wp), d.dec = wp_dec(f->wp);
     arena_measure(&measure, "weights");
     f->b = backend_cpu(DT_F32);
     st = qformer_open(&f->model, &d, &null, &measure, &spec);
@@ -70,7 +70,7 @@ static Status model_open(ModelFixture *f) {
     if (st == OK) st = save_weights(&f->model.params, f->model.params.w, model_path(f, "model.safetensors"));
     if (st == OK) st = model_write_set(f, model_path(f, "set.h5"), FIX_E);
     if (st == OK) st = set_open(&f->data, model_path(f, "set.h5"));
-    if (st == OK) st = evalset_open(&f->set, f->data, "test", 0, &(TextSpec){f->wp, FIX_T, 50, ""});
+    if (st == OK) st = evalset_open(&f->set, f->data, "test", 0, &(TextSpec){f->tok, FIX_T, 50, ""});
     return st;
 }
 
@@ -91,7 +91,7 @@ int model_teardown(void **state) {
     ModelFixture *f = *state;
     evalset_close(&f->set);
     set_close(f->data);
-    wp_close(f->wp);
+    tokenizer_close(f->tok);
     qformer_close(&f->model);
     arena_close(&f->mem, f->b);
     return nftw(f->dir, model_remove, 8, FTW_DEPTH | FTW_PHYS);

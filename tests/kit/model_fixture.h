@@ -6,6 +6,7 @@
 
 #include "data/shard_write.h"
 #include "eval/evalset.h"
+#include "eval/setup.h"
 #include "checkpoints/params_io.h"
 
 enum { FIX_IMAGES = 6, FIX_TEXTS = 11, FIX_P = 5, FIX_E = 12, FIX_T = 16 };
@@ -15,7 +16,7 @@ typedef struct {
     const Backend *b;
     Arena mem;
     QFormer model;
-    Wordpiece *wp;
+    Tokenizer *tok;
     Set *data;
     EvalSet set;
     float features[FIX_IMAGES][FIX_P * FIX_E];

@@ -1,0 +1,37 @@
+/* pieces: the vocabulary of a tokenizer: bytes to ids and back. Ids may have holes; the empty string is no piece.
+ * Called by bpe, unigram and the tokenizer's frame (added tokens). Read-only once filled: any number of threads. */
+#ifndef QF_PIECES_H
+#define QF_PIECES_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/err.h"
+#include "kernels/base/hash.h"
+
+enum { PIECES_MAX_IDS = 1 << 22, PIECES_MAX_BYTES = 1 << 28, PIECE_LONGEST = 4096 };      /* the last: bytes of one piece */
+
+typedef struct {
+    char *bytes;
+    uint32_t *start, *len;     /* (size); len 0: nobody's id */
+    int32_t size;              /* largest id + 1 */
+    size_t longest;            /* bytes of the longest piece that can be found */
+    struct PieceSlot { uint32_t check, id1; } *slots;     /* (1 << bits), id + 1, linear probing, at most half full */
+    int bits;
+    size_t used, room;
+} Pieces;
+
+/* Room for `count` pieces of ids below `size` and of `bytes` bytes in all. ERR_FORMAT when that is too many; `name` is
+ * the file. */
+Status pieces_open(Pieces *p, int64_t size, int64_t count, size_t bytes, const char *name);
+void pieces_close(Pieces *p);
+
+/* A piece that only decodes (`find` false) is never found by its bytes. ERR_FORMAT: the id or the bytes have a piece
+ * already, or are out of range. */
+Status pieces_set(Pieces *p, int64_t id, const char *s, size_t n, bool find, const char *name);
+
+int32_t pieces_find(const Pieces *p, const char *s, size_t n);                   /* -1 when absent */
+const char *pieces_get(const Pieces *p, int32_t id, size_t *n);                  /* NULL, 0 when nobody's */
+uint64_t pieces_hash(const Pieces *p, uint64_t h);                               /* of all of it, after h */
+
+#endif
