@@ -1,33 +1,66 @@
 /* ops_attention: the attention cases of test_ops.c (included there, once). A plan is written as groups: sizes of the
  * two key ranges, and items saying which of them their rows see. */
 
-typedef struct { int nq; bool a, b, causal; } ItemSpec;
+/* b: 1 the whole range 1, OWN the next nq keys of it */
+typedef struct { int nq; bool a; int b, causal, pos; } ItemSpec;
 typedef struct { int nk[2]; ItemSpec item[4]; } GroupSpec;
+enum { OWN = 2, SPAN = 5 };
 
 static const GroupSpec plan_small[] = {
-    {{3, 5}, {{3, 1, 0, 0}, {5, 1, 1, 1}}},                                      /* ITC image and ITG text */
-    {{6, 0}, {{6, 1, 0, 0}}},                                                    /* ITC text */
-    {{4, 0}, {{0, 0, 0, 0}}},                                                    /* keys nobody looks at */
-    {{3, 7}, {{3, 1, 1, 0}, {7, 1, 1, 0}}},                                      /* ITM */
-    {{0, 4}, {{4, 0, 1, 1}}},                                                    /* text alone, causal */
-    {{1, 1}, {{1, 1, 1, 0}}},
+    {{3, 5}, {{3, 1, 0, 0, 0}, {5, 1, 1, 1, 0}}},                                /* ITC image and ITG text */
+    {{6, 0}, {{6, 1, 0, 0, 0}}},                                                 /* ITC text */
+    {{4, 0}, {{0, 0, 0, 0, 0}}},                                                 /* keys nobody looks at */
+    {{3, 7}, {{3, 1, 1, 0, 0}, {7, 1, 1, 0, 0}}},                                /* ITM */
+    {{0, 4}, {{4, 0, 1, 1, 0}}},                                                 /* text alone, causal */
+    {{1, 1}, {{1, 1, 1, 0, 0}}},
 };
 static const GroupSpec plan_real[] = {
-    {{32, 13}, {{32, 1, 0, 0}, {13, 1, 1, 1}}}, {{11, 0}, {{11, 1, 0, 0}}}, {{32, 9}, {{32, 1, 1, 0}, {9, 1, 1, 0}}},
-    {{32, 32}, {{32, 1, 0, 0}, {32, 1, 1, 1}}},
+    {{32, 13}, {{32, 1, 0, 0, 0}, {13, 1, 1, 1, 0}}}, {{11, 0}, {{11, 1, 0, 0, 0}}},
+    {{32, 9}, {{32, 1, 1, 0, 0}, {9, 1, 1, 0, 0}}}, {{32, 32}, {{32, 1, 0, 0, 0}, {32, 1, 1, 1, 0}}},
 };
-static const GroupSpec plan_cross[] = {{{257, 0}, {{32, 1, 0, 0}, {32, 1, 0, 0}, {7, 1, 0, 0}}},
-                                       {{40, 0}, {{32, 1, 0, 0}}}};
-static const GroupSpec plan_one[] = {{{35, 0}, {{1, 1, 0, 0}}}};
+static const GroupSpec plan_cross[] = {{{257, 0}, {{32, 1, 0, 0, 0}, {32, 1, 0, 0, 0}, {7, 1, 0, 0, 0}}},
+                                       {{40, 0}, {{32, 1, 0, 0, 0}}}};
+static const GroupSpec plan_one[] = {{{35, 0}, {{1, 1, 0, 0, 0}}}};
+/* A prefix that sees itself up to each row, and three texts behind it, each of which sees it and itself; another
+ * alone. */
+static const GroupSpec plan_prefix[] = {
+    {{9, 16}, {{9, 1, 0, CAUSAL_A, 0}, {7, 1, OWN, CAUSAL_B, 9}, {1, 1, OWN, CAUSAL_B, 9}, {8, 1, OWN, CAUSAL_B, 9}}},
+    {{5, 0}, {{5, 1, 0, CAUSAL_A, 0}}},
+};
+/* More rows than are taken at a time, before and behind a prefix; both ways, as an encoder has it. */
+static const GroupSpec plan_long[] = {{{70, 83}, {{70, 1, 0, CAUSAL_A, 0}, {83, 1, 1, CAUSAL_B, 70}}},
+                                      {{67, 0}, {{67, 1, 0, 0, 0}}}};
+/* A new row a beam: keys of a prefix, and of its own past. */
+static const GroupSpec plan_decode[] = {
+    {{40, 17}, {{1, 1, OWN, 0, 40}, {1, 1, 1, 0, 56}, {1, 1, 0, 0, 40}}}, {{3, 9}, {{1, 1, 1, 0, 11}, {1, 0, 1, 0, 4}}},
+};
 
 #define GROUPS(plan) plan, (int)COUNT(plan)
-typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, D, pad; float p; bool add; } AttnCase;
+typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, KH, D, pad; float p; bool add,
+                bias; } AttnCase;
 static const AttnCase attn_cases[] = {
-    {"small", GROUPS(plan_small), 2, 5, 0, 0, false},      {"small", GROUPS(plan_small), 1, 16, 3, 0.2f, true},
-    {"small", GROUPS(plan_small), 3, 33, 0, 0.1f, false},  {"real", GROUPS(plan_real), 2, 64, 8, 0.1f, true},
-    {"real", GROUPS(plan_real), 4, 16, 0, 0, false},       {"cross", GROUPS(plan_cross), 1, 64, 0, 0.1f, false},
-    {"cross", GROUPS(plan_cross), 2, 20, 4, 0, true},      {"one", GROUPS(plan_one), 2, 80, 0, 0.5f, false},
-    {"small", GROUPS(plan_small), 1, 1, 1, 0, false},      {"real", GROUPS(plan_real), 1, 80, 0, 0, false},
+    {"small", GROUPS(plan_small), 2, 2, 5, 0, 0, false, false},    {"small", GROUPS(plan_small), 1, 1, 16, 3, 0.2f,
+                                                                    true, false},
+    {"small", GROUPS(plan_small), 3, 3, 33, 0, 0.1f, false, false}, {"real", GROUPS(plan_real), 2, 2, 64, 8, 0.1f,
+                                                                     true, false},
+    {"real", GROUPS(plan_real), 4, 4, 16, 0, 0, false, false},     {"cross", GROUPS(plan_cross), 1, 1, 64, 0, 0.1f,
+                                                                    false, false},
+    {"cross", GROUPS(plan_cross), 2, 2, 20, 4, 0, true, false},    {"one", GROUPS(plan_one), 2, 2, 80, 0, 0.5f,
+                                                                    false, false},
+    {"small", GROUPS(plan_small), 1, 1, 1, 1, 0, false, false},    {"real", GROUPS(plan_real), 1, 1, 80, 0, 0, false,
+                                                                    false},
+    {"prefix", GROUPS(plan_prefix), 2, 2, 16, 0, 0, false, false}, {"prefix", GROUPS(plan_prefix), 6, 2, 8, 4, 0.2f,
+                                                                    true, false},
+    {"prefix", GROUPS(plan_prefix), 4, 1, 7, 0, 0, false, true},   {"long", GROUPS(plan_long), 2, 1, 16, 0, 0, false,
+                                                                    false},
+    {"long", GROUPS(plan_long), 1, 1, 12, 0, 0.1f, true, true},    {"small", GROUPS(plan_small), 4, 2, 72, 0, 0,
+                                                                    true, true},
+    {"small", GROUPS(plan_small), 3, 1, 88, 8, 0, false, false},   {"small", GROUPS(plan_small), 2, 2, 96, 0, 0,
+                                                                    false, true},
+    {"decode", GROUPS(plan_decode), 6, 2, 64, 0, 0, false, false}, {"decode", GROUPS(plan_decode), 4, 4, 72, 8, 0,
+                                                                    true, true},
+    {"decode", GROUPS(plan_decode), 5, 1, 128, 0, 0, false, true}, {"decode", GROUPS(plan_decode), 3, 3, 9, 0, 0.3f,
+                                                                    false, false},
 };
 
 enum { MAX_ITEMS = 24 };
@@ -37,11 +70,17 @@ static struct {
     AttnPlan plan;
     AttnItem items[MAX_ITEMS];
     AttnGroup groups[MAX_ITEMS];
-    Buf *q, *k, *v, *rows, *d_o;
+    Buf *q, *k, *v, *rows, *d_o, *bias;
     int64_t nkeys;
 } at;
 static void launch_attention(void) { K->attention(&at.a); }
 static void launch_attention_bwd(void) { K->attention_bwd(&at.a, &at.g); }
+
+/* How many keys of a range row r of an item sees. */
+static int32_t seen(const AttnItem *t, int64_t r, int range) {
+    int32_t n = range ? t->nb : t->na;
+    return t->causal & (range ? CAUSAL_B : CAUSAL_A) && r + 1 < n ? (int32_t)r + 1 : n;
+}
 
 static void make_plan(const GroupSpec *spec, int ngroups) {
     AttnPlan *p = &at.plan;
@@ -51,19 +90,20 @@ static void make_plan(const GroupSpec *spec, int ngroups) {
         AttnGroup *g = &at.groups[i];
         *g = (AttnGroup){.item0 = p->nitems, .k0 = {key, key + spec[i].nk[0]}, .nk = {spec[i].nk[0], spec[i].nk[1]}};
         key += spec[i].nk[0] + spec[i].nk[1];
+        int own = 0;
         for (int r = 0; r < 2; r++)
             if (g->nk[r] > p->max_group_nk) p->max_group_nk = g->nk[r];
         for (int j = 0; j < 4 && spec[i].item[j].nq; j++) {
             const ItemSpec *s = &spec[i].item[j];
             AttnItem *t = &at.items[p->nitems++];
-            *t = (AttnItem){.q0 = row, .nq = s->nq, .a0 = g->k0[0], .na = s->a ? g->nk[0] : 0,
-                            .b0 = g->k0[1], .nb = s->b ? g->nk[1] : 0,
-                            .causal = s->causal, .group = i};
+            *t = (AttnItem){.q0 = row, .nq = s->nq, .a0 = g->k0[0], .na = s->a ? g->nk[0] : 0, .b0 = g->k0[1],
+                            .nb = s->b ? g->nk[1] : 0, .causal = s->causal, .group = i, .pos = s->pos};
+            if (s->b == OWN) t->b0 += own, t->nb = s->nq, own += s->nq;
             row += s->nq;
             g->nitems++;
             if (t->nq > p->max_nq) p->max_nq = t->nq;
             if (t->na + t->nb > p->max_nk) p->max_nk = t->na + t->nb;
-            for (int r = 0; r < t->nq; r++) p->products += t->na + (t->causal && r + 1 < t->nb ? r + 1 : t->nb);
+            for (int r = 0; r < t->nq; r++) p->products += seen(t, r, 0) + seen(t, r, 1);
         }
     }
     p->nrows = row;
@@ -72,25 +112,36 @@ static void make_plan(const GroupSpec *spec, int ngroups) {
     p->groups = raw("groups", at.groups, sizeof at.groups)->p;
 }
 
-/* Row number of key j of an item. */
-static int64_t key_of(const AttnItem *t, int64_t j) { return j < t->na ? t->a0 + j : t->b0 + j - t->na; }
+enum { MAX_KEYS = 512 };
+typedef struct { const double *k[MAX_KEYS], *v[MAX_KEYS]; double bias[MAX_KEYS], mask[MAX_KEYS]; int64_t n; } Seen;
+
+/* What row r of an item sees with head h. */
+static void look(Seen *s, const AttnItem *t, int64_t r, int64_t h) {
+    int64_t D = at.a.D, kh = h / (at.a.H / at.a.KH);
+    s->n = 0;
+    for (int range = 0; range < 2; range++)
+        for (int64_t j = 0; j < seen(t, r, range); j++, s->n++) {
+            int64_t row = (range ? t->b0 : t->a0) + j, number = (range ? t->na : 0) + j, d = number - t->pos - r;
+            s->k[s->n] = at.k->x + row * at.a.ldk + kh * D;
+            s->v[s->n] = at.v->x + row * at.a.ldv + kh * D;
+            s->mask[s->n] = dropped(&at.a.drop, at.rows, t->q0 + r, (uint32_t)(h << 23) + (uint32_t)number);
+            d = d < -SPAN ? -SPAN : d > SPAN ? SPAN : d;
+            s->bias[s->n] = at.bias ? at.bias->x[h * (2 * SPAN + 1) + d + SPAN] : 0.0;
+        }
+}
 
 static void exact_attention(double *o, double *lse, bool plain) {
-    int64_t D = at.a.D, H = at.a.H;
-    const double *k[512], *v[512];
-    double mask[512];
+    static Seen s;
+    int64_t D = at.a.D;
     for (int32_t i = 0; i < at.plan.nitems; i++) {
         const AttnItem *t = &at.items[i];
         for (int64_t r = 0; r < t->nq; r++)
-            for (int64_t h = 0; h < H; h++) {
-                int64_t row = t->q0 + r, n = t->na + (t->causal && r + 1 < t->nb ? r + 1 : t->nb);
-                for (int64_t j = 0; j < n; j++) {
-                    k[j] = at.k->x + key_of(t, j) * at.a.ldk + h * D;
-                    v[j] = at.v->x + key_of(t, j) * at.a.ldv + h * D;
-                    mask[j] = dropped(&at.a.drop, at.rows, row, (uint32_t)(h << 23) + (uint32_t)j);
-                }
+            for (int64_t h = 0; h < at.a.H; h++) {
+                int64_t row = t->q0 + r;
+                look(&s, t, r, h);
                 (plain ? plain_attend : exact_attend)(o + row * at.a.ldo + h * D, lse + h * at.plan.nrows + row,
-                                                      at.q->x + row * at.a.ldq + h * D, k, v, mask, n, D,
+                                                      at.q->x + row * at.a.ldq + h * D, s.k, s.v, s.bias, s.mask,
+                                                          s.n, D,
                                                       (double)at.a.scale);
             }
     }
@@ -107,15 +158,16 @@ static double loss_attention(void) {
     return l;
 }
 
-static Buf *make_attention(int H, int D, int pad, float p, Buf **lse) {
-    int64_t n = at.plan.nrows, ld = H * D + pad;
-    at.q = in("q", E, n * ld, -2, 2), at.k = in("k", E, at.nkeys * ld, -2, 2), at.v = in("v", E, at.nkeys * ld, -2, 2);
-    at.rows = row_keys(n);
+static Buf *make_attention(int H, int KH, int D, int pad, float p, bool bias, Buf **lse) {
+    int64_t n = at.plan.nrows, ld = H * D + pad, ldk = KH * D + pad;
+    at.q = in("q", E, n * ld, -2, 2), at.k = in("k", E, at.nkeys * ldk, -2, 2), at.v = in("v", E, at.nkeys * ldk, -2,
+            2);
+    at.rows = row_keys(n), at.bias = bias ? in("bias", DT_F32, H * (2 * SPAN + 1), -3, 3) : NULL;
     Buf *o = out("o", E, n * ld);
     *lse = out("lse", DT_F32, n * H);
     at.a = (Attn){.plan = &at.plan, .q = at.q->p, .k = at.k->p, .v = at.v->p, .o = o->p, .lse = (*lse)->p, .ldq = ld,
-                  .ldk = ld, .ldv = ld, .ldo = ld, .H = H, .KH = H, .D = D, .scale = (float)(1.0 / sqrt(D)),
-                  .drop = {p, 21, 99, 4, at.rows->p}};
+                  .ldk = ldk, .ldv = ldk, .ldo = ld, .H = H, .KH = KH, .D = D, .scale = (float)(1.0 / sqrt(D)),
+                  .bias = at.bias ? at.bias->p : NULL, .span = SPAN, .drop = {p, 21, 99, 4, at.rows->p}};
     return o;
 }
 
@@ -137,11 +189,11 @@ static void differentiate_strided(Buf *g, bool added, Buf *x, int64_t width, int
 
 static void attention(void) {
     for (size_t i = 0; i < COUNT(attn_cases); i++) {
-        int H = attn_cases[i].H, D = attn_cases[i].D, pad = attn_cases[i].pad;
+        int H = attn_cases[i].H, KH = attn_cases[i].KH, D = attn_cases[i].D, pad = attn_cases[i].pad;
         bool add = attn_cases[i].add;
-        CASE("%s H %d D %d p %g", attn_cases[i].name, H, D, (double)attn_cases[i].p);
+        CASE("%s H %d of %d D %d p %g", attn_cases[i].name, H, KH, D, (double)attn_cases[i].p);
         make_plan(attn_cases[i].groups, attn_cases[i].ngroups);
-        Buf *lse, *o = make_attention(H, D, pad, attn_cases[i].p, &lse);
+        Buf *lse, *o = make_attention(H, KH, D, pad, attn_cases[i].p, attn_cases[i].bias, &lse);
         double *want = doubles(o->n), *plain = doubles(o->n), *wl = doubles(lse->n), *pl = doubles(lse->n);
         exact_attention(want, wl, false);
         exact_attention(plain, pl, true);
@@ -149,19 +201,19 @@ static void attention(void) {
         execute(launch_attention);
         compare(o, want, plain);
         compare(lse, wl, pl);
-        int64_t ld = at.a.ldq, n = at.plan.nrows;
+        int64_t ld = at.a.ldq, ldk = at.a.ldk, n = at.plan.nrows;
         Buf *o2 = in("o", E, o->n, 0, 0), *l2 = in("lse", DT_F32, lse->n, 0, 0);
         for (int64_t j = 0; j < o->n; j++) set(o2, j, want[j]);
         for (int64_t j = 0; j < lse->n; j++) set(l2, j, wl[j]);
         at.d_o = in("do", E, n * ld, -1, 1);
-        Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at.nkeys * ld), *dv = out("dv", E, at.nkeys * ld);
+        Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at.nkeys * ldk), *dv = out("dv", E, at.nkeys * ldk);
         at.a.o = o2->p, at.a.lse = l2->p;
-        at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ld, .lddv = ld,
+        at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ldk, .lddv = ldk,
                           .add = add};
         execute(launch_attention_bwd);
         differentiate_strided(dq, false, at.q, H * D, ld);
-        differentiate_strided(dk, add, at.k, H * D, ld);
-        differentiate_strided(dv, add, at.v, H * D, ld);
+        differentiate_strided(dk, add, at.k, KH * D, ldk);
+        differentiate_strided(dv, add, at.v, KH * D, ldk);
         for (int k = 0; k < 4; k++) free((double *[]){want, plain, wl, pl}[k]);
         forget();
     }
@@ -172,7 +224,7 @@ TEST(attention)
 static void attention_permuted(void) {
     CASE("257 keys reversed");
     make_plan(GROUPS(plan_cross));
-    Buf *lse, *o = make_attention(2, 20, 0, 0, &lse);
+    Buf *lse, *o = make_attention(2, 2, 20, 0, 0, false, &lse);
     double *first = doubles(o->n);
     execute(launch_attention);
     memcpy(first, o->y, (size_t)o->n * sizeof *first);
@@ -200,7 +252,7 @@ TEST(attention_permuted)
 static void attention_alone(void) {
     CASE("one group of a plan alone");
     make_plan(GROUPS(plan_real));
-    Buf *lse, *o = make_attention(2, 16, 0, 0.1f, &lse);
+    Buf *lse, *o = make_attention(2, 2, 16, 0, 0.1f, false, &lse);
     double *first = doubles(o->n);
     execute(launch_attention);
     memcpy(first, o->y, (size_t)o->n * sizeof *first);

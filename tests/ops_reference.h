@@ -67,14 +67,14 @@ static void REF(norm)(double *y, double *mean, double *rstd, const double *z, co
     *rstd = (double)r;
 }
 
-/* One (row, head): q (D), k and v with strides, n keys; mask holds dropout's factors. */
+/* One (row, head): q (D), n keys and values; bias of each score, mask: dropout's factors. */
 static void REF(attend)(double *o, double *lse, const double *q, const double *const *k, const double *const *v,
-                        const double *mask, int64_t n, int64_t D, double scale) {
+                        const double *bias, const double *mask, int64_t n, int64_t D, double scale) {
     real *s = calloc((size_t)n + 1, sizeof *s), max = (real)-1e30, sum = 0;
     assert_non_null(s);
     for (int64_t j = 0; j < n; j++) {
         for (int64_t d = 0; d < D; d++) s[j] += (real)q[d] * (real)k[j][d];
-        s[j] *= (real)scale;
+        s[j] = s[j] * (real)scale + (real)bias[j];
         if (s[j] > max) max = s[j];
     }
     for (int64_t j = 0; j < n; j++) sum += s[j] = REF(expo)(s[j] - max);

@@ -5,29 +5,27 @@
  *   dP'_ij = <do_i, v_j>,  dP = dP' m / (1 - p),  ds_ij = P_ij (dP_ij - sum_j P_ij dP_ij)
  *   dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i,  dv_j = sum_i P'_ij do_i
  *
- * A task is one (group, head); it takes the group's items one after the other. An item's scores lie in a tile turned
- * around, a line a key and a lane a row: sums over keys are then plain vector sums without a fold at the end, a vector
- * of rows draws its dropout bits together, and the softmax of ten rows over ten keys is not all overhead. All products
- * are tile_product, whose left operand may be read along rows or columns and whose right one has whole vectors:
+ * A task is one (group, head); it takes the group's items one after the other, ROWS rows at a time. Their scores lie in
+ * a tile turned around, a line a key and a lane a row: sums over keys are then plain vector sums without a fold at the
+ * end, a vector of rows draws its dropout bits together, and the softmax of ten rows over ten keys is not all
+ * overhead. All products are tile_product, whose left operand may be read along rows or columns and whose right one
+ * has whole vectors:
  *
  *   S^T (n,R) = K Q^T      O = (S^T)^T V      dP^T = V dO^T      dQ = (dS^T)^T K      dV = P'^T dO      dK = dS^T Q
  *
- * So only Q^T and dO^T are transposed, R = nq rounded up to LANES. Keys and values are used where they lie when they
+ * So only Q^T and dO^T are transposed, R = the rows rounded up to LANES. Of causal ranges only the lines are made that
+ * some row of the block sees. A bias is added to the scores when they stand; its table lies by row - key, so that the
+ * lanes of a line read neighbours. Keys and values are used where they lie when they
  * are f32 with whole vectors and few; else the task copies them to f32 once, for all its items. dk and dv of the group
- * are added up in f32 and written once: no atomics, and the order of items is the order of sums.
+ * are added up in f32 and written once: no atomics, and the order of items is the order of sums. Where heads share
+ * keys, a task of the backward is a key head with all of them.
  *
  * Arithmetic is f32 for either element type: forward 4 nq n D flops a head, backward 10 nq n D. Scratch: a few hundred
  * KB a thread at full size. */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/tile.h"
 
 /* ---- copies in f32 --------------------------------------------------------------------------------------------- */
-
-/* n rows of D elements to f32 rows of padded(D); what is beyond D is zero. */
-static void pack_rows(float *dst, const elem *src, int64_t lds, int64_t n, int64_t D) {
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t d = 0; d < D; d += LANES) *(vec *)(dst + i * padded(D) + d) = ldv(src + i * lds + d, D - d);
-}
 
 /* dst (D, R) = the n rows at src, transposed; columns from n to R are zero. */
 static void pack_columns(float *dst, int64_t R, const elem *src, int64_t lds, int64_t n, int64_t D) {
@@ -42,32 +40,37 @@ static void pack_columns(float *dst, int64_t R, const elem *src, int64_t lds, in
 
 /* ---- what a task works on -------------------------------------------------------------------------------------- */
 
+/* Rows that are taken together: n x ROWS scores of some hundred keys stay in L2. */
+enum { ROWS = 64 };
+
 typedef struct {
     const float *k, *v;                 /* f32 rows of whole vectors */
-    int64_t ldk, ldv;
+    int64_t ldk, ldv, first;            /* number of its first row */
     float *dk, *dv;                     /* (n, Dp) */
 } Range;
 
 typedef struct {
     int64_t D, Dp;                      /* D rounded up to LANES */
     float *k, *v, *dk, *dv;             /* (2 max_group_nk, Dp) */
-    float *qt, *dot, *q, *d_o, *o;      /* (D, R) twice, (nq, Dp) three times */
+    float *qt, *dot, *q, *d_o, *o;      /* (D, R) twice, (R, Dp) three times */
     float *s, *dp;                      /* (n, R) */
+    float *bias;                        /* by row - key, from -span - LANES on */
     Range range[2];
 } Task;
 
 /* Lays a task's arrays out in memory; with NULL only measures. Returns floats. */
 static int64_t task_layout(Task *t, const Attn *a, float *memory, bool backward) {
     const AttnPlan *p = a->plan;
-    int64_t at = 0, R = padded(p->max_nq), n = p->max_nk, keys = 2 * (int64_t)p->max_group_nk;
+    int64_t at = 0, R = MIN(padded(p->max_nq), (int64_t)ROWS), n = p->max_nk, keys = 2 * (int64_t)p->max_group_nk;
     t->D = a->D;
     t->Dp = padded(a->D);
-#define TAKE(field, count) do { t->field = memory ? memory + at : NULL; at += (count + 15) / 16 * 16; } while (0)
+#define TAKE(field, count) do { t->field = memory ? memory + at : NULL; at += ((count) + 15) / 16 * 16; } while (0)
     TAKE(k, keys * t->Dp);
     TAKE(v, keys * t->Dp);
-    TAKE(qt, t->D * R);
+    TAKE(qt, MAX(t->D, (int64_t)1) * R);
     TAKE(o, R * t->Dp);
     TAKE(s, n * R);
+    TAKE(bias, a->bias ? 2 * a->span + 2 * LANES : 0);
     if (backward) {
         TAKE(dk, keys * t->Dp);
         TAKE(dv, keys * t->Dp);
@@ -96,6 +99,7 @@ static const float *f32_rows(float *copy, const elem *src, int64_t lds, int64_t 
     return copy;
 }
 
+/* The group's keys and values of key head h. */
 static void open_ranges(Task *t, const Attn *a, const AttnGroup *g, int64_t h) {
     for (int64_t r = 0, at = 0; r < 2; at += g->nk[r], r++) {
         Range *x = &t->range[r];
@@ -103,178 +107,257 @@ static void open_ranges(Task *t, const Attn *a, const AttnGroup *g, int64_t h) {
         const elem *v = (const elem *)a->v + g->k0[r] * a->ldv + h * t->D;
         x->k = f32_rows(t->k + at * t->Dp, k, a->ldk, g->nk[r], t->D, &x->ldk);
         x->v = f32_rows(t->v + at * t->Dp, v, a->ldv, g->nk[r], t->D, &x->ldv);
+        x->first = g->k0[r];
         if (t->dk) x->dk = t->dk + at * t->Dp, x->dv = t->dv + at * t->Dp;
     }
 }
 
+static void open_bias(Task *t, const Attn *a, int64_t h) {
+    for (int64_t i = 0; a->bias && i < 2 * a->span + 2 * LANES; i++) t->bias[i] = bias_at(a, h, a->span + LANES - i);
+}
+
+/* ---- a block of an item's rows, and the lines of keys that it sees ------------------------------------------------
+ * */
+
+typedef struct {
+    const AttnItem *it;
+    const Attn *a;
+    int64_t h, row0, nq, R;             /* the item's rows row0 .. row0 + nq - 1; nq rounded up to LANES */
+    int64_t n[2];                       /* keys of a and of b that any of them sees: lines 0.. and n[0].. */
+    float scale;                        /* of what stands in the tile: a bias comes with the scale applied */
+} Block;
+
+static Block open_block(const Attn *a, const AttnItem *it, int64_t h, int64_t row0) {
+    Block b = {.it = it, .a = a, .h = h, .row0 = row0, .nq = MIN((int64_t)ROWS, it->nq - row0), .n = {it->na, it->nb}};
+    b.R = padded(b.nq);
+    if (it->causal & CAUSAL_A) b.n[0] = MIN(b.n[0], row0 + b.nq);
+    if (it->causal & CAUSAL_B) b.n[1] = MIN(b.n[1], row0 + b.nq);
+    b.scale = a->bias ? 1.0f : a->scale;
+    return b;
+}
+
+/* Keys' (or values') rows of range r that the block sees, and their stride. */
+static const float *block_rows(const Task *t, const Block *b, int r, bool values, int64_t *ld) {
+    const Range *x = &t->range[r];
+    *ld = values ? x->ldv : x->ldk;
+    return (values ? x->v : x->k) + (b->n[r] ? (r ? b->it->b0 : b->it->a0) - x->first : 0) * *ld;
+}
+
 /* dst (n, R) = keys' (or values') rows times the columns at right (D, R). */
-static void scores(float *dst, const Task *t, const AttnItem *it, bool values, const float *right, int64_t R) {
-    const Range *r = t->range;
-    const float *a = values ? r[0].v : r[0].k, *b = values ? r[1].v : r[1].k;
-    tile_product(dst, R, a, values ? r[0].ldv : r[0].ldk, 1, right, R, it->na, R, t->D, false);
-    tile_product(dst + it->na * R, R, b, values ? r[1].ldv : r[1].ldk, 1, right, R, it->nb, R, t->D, false);
+static void scores(float *dst, const Task *t, const Block *b, bool values, const float *right) {
+    for (int r = 0; r < 2; r++) {
+        int64_t ld;
+        const float *rows = block_rows(t, b, r, values, &ld);
+        tile_product(dst, b->R, rows, ld, 1, right, b->R, b->n[r], b->R, t->D, false);
+        dst += b->n[r] * b->R;
+    }
 }
 
 /* dst (nq, Dp) = weights (n, R) turned times values' (or keys') rows. */
-static void mixture(float *dst, const Task *t, const AttnItem *it, const float *weights, bool values, int64_t R) {
-    const Range *r = t->range;
-    const float *a = values ? r[0].v : r[0].k, *b = values ? r[1].v : r[1].k;
-    tile_product(dst, t->Dp, weights, 1, R, a, values ? r[0].ldv : r[0].ldk, it->nq, t->Dp, it->na, false);
-    tile_product(dst, t->Dp, weights + it->na * R, 1, R, b, values ? r[1].ldv : r[1].ldk, it->nq, t->Dp, it->nb, true);
+static void mixture(float *dst, const Task *t, const Block *b, const float *weights, bool values) {
+    for (int r = 0; r < 2; r++) {
+        int64_t ld;
+        const float *rows = block_rows(t, b, r, values, &ld);
+        tile_product(dst, t->Dp, weights, 1, b->R, rows, ld, b->nq, t->Dp, b->n[r], r > 0);
+        weights += b->n[r] * b->R;
+    }
 }
 
 /* ---- softmax of a vector of rows ------------------------------------------------------------------------------- */
 
 typedef struct {
-    const AttnItem *it;
-    const Attn *a;
-    int64_t h, row0, R;                 /* the item's rows row0 .. row0 + LANES - 1 */
+    const Block *b;
+    int64_t lane0;                      /* rows lane0 .. lane0 + LANES - 1 of the block */
     RowKey keys[LANES];
+    int64_t drawn;                      /* whose eight keys' words these are */
     uint32_t words[4][LANES], threshold;
-} Block;
+} Lanes;
 
-static Block open_block(const Attn *a, const AttnItem *it, int64_t h, int64_t row0, int64_t R) {
-    Block b = {.it = it, .a = a, .h = h, .row0 = row0, .R = R, .threshold = dropout_threshold(a->drop.p)};
-    if (a->drop.p > 0.0f)
-        memcpy(b.keys, a->drop.rows + it->q0 + row0, (size_t)MIN((int64_t)LANES, it->nq - row0) * sizeof *b.keys);
-    return b;
+static Lanes open_lanes(const Block *b, int64_t lane0) {
+    const Dropout *d = &b->a->drop;
+    Lanes l = {.b = b, .lane0 = lane0, .drawn = -1, .threshold = dropout_threshold(d->p)};
+    if (d->p > 0.0f)
+        memcpy(l.keys, d->rows + b->it->q0 + b->row0 + lane0, (size_t)MIN((int64_t)LANES,
+                                                                          b->nq - lane0) * sizeof *l.keys);
+    return l;
 }
 
-/* Rows that see key j: all, but for causal ones before it. */
-static inline mask seeing(const Block *b, int64_t j) {
-    int64_t hidden = j - b->it->na - b->row0;                   /* rows of the block before the key's own */
-    if (!b->it->causal || hidden <= 0) return vec_first(LANES);
+/* Rows that see key j of range r: all, but for causal ones before it. */
+static inline mask seeing(const Lanes *l, int r, int64_t j) {
+    int64_t hidden = j - l->b->row0 - l->lane0;                 /* rows of the lanes before the key's own */
+    if (!(l->b->it->causal & (r ? CAUSAL_B : CAUSAL_A)) || hidden <= 0) return vec_first(LANES);
     return vec_not(vec_first(hidden));
 }
 
-/* Rows that keep key j; keys must come in order. */
-static inline mask keeping(Block *b, int64_t j) {
-    if (j % 8 == 0) cpu_dropout_words(b->words, &b->a->drop, b->keys, (uint32_t)b->h << 20 | (uint32_t)(j / 8));
-    uvec w = *(const uvec *)b->words[j % 8 / 2];
-    return vec_at_least(w >> (uint32_t)(j & 1) * 16u & 0xffffu, b->threshold);
+/* Rows that keep key number k. */
+static inline mask keeping(Lanes *l, int64_t k) {
+    if (k / 8 != l->drawn) cpu_dropout_words(l->words, &l->b->a->drop, l->keys,
+                                             (uint32_t)l->b->h << 20 | (uint32_t)(k / 8));
+    l->drawn = k / 8;
+    uvec w = *(const uvec *)l->words[k % 8 / 2];
+    return vec_at_least(w >> (uint32_t)(k & 1) * 16u & 0xffffu, l->threshold);
+}
+
+/* The tile's lines of range r. */
+static inline float *lines(const Lanes *l, float *tile, int r) { return tile + (r ? l->b->n[0] * l->b->R : 0); }
+
+/* s: <k, q>, becomes scale <k, q> + bias. */
+static void add_bias(const Task *t, const Lanes *l, float *s) {
+    const Attn *a = l->b->a;
+    for (int r = 0; r < 2; r++)
+        for (int64_t j = 0; j < l->b->n[r]; j++) {
+            float *x = lines(l, s, r) + j * l->b->R;
+            int64_t ahead = l->b->it->pos + l->b->row0 + l->lane0 - (r ? l->b->it->na : 0) - j;
+            int64_t at = MAX(-(int64_t)a->span - LANES, MIN((int64_t)a->span, ahead)) + a->span + LANES;
+            *(vec *)x = vec_fma(*(const vec *)x, vec_set(a->scale), *(const vec *)(t->bias + at));
+        }
 }
 
 /* s: <k, q>, becomes exp(scale (s - max)), dropped out; row sums (before dropout) and maxima to the lanes of sum and
  * max. */
-static void softmax(Block *b, float *s, float *max, float *sum) {
-    int64_t n = b->it->na + b->it->nb, R = b->R;
+static void softmax(Lanes *l, float *s, float *max, float *sum) {
+    const Block *b = l->b;
+    int64_t R = b->R;
     bool drop = b->a->drop.p > 0.0f;
     vec m = vec_set(-INFINITY), total = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)),
-        scale = vec_set(b->a->scale);
-    for (int64_t j = 0; j < n; j++) {
-        vec x = *(const vec *)(s + j * R);
-        if (b->it->causal) x = vec_pick(seeing(b, j), x, m);
-        m = vec_max(m, x);
-    }
-    for (int64_t j = 0; j < n; j++) {
-        vec e = vec_exp((*(const vec *)(s + j * R) - m) * scale);
-        if (b->it->causal) e = vec_where(seeing(b, j), e);
-        total += e;
-        if (drop) e = vec_where(keeping(b, j), e * keep);
-        *(vec *)(s + j * R) = e;
-    }
+        scale = vec_set(b->scale);
+    for (int r = 0; r < 2; r++)
+        for (int64_t j = 0; j < b->n[r]; j++) {
+            vec x = *(const vec *)(lines(l, s, r) + j * R);
+            if (b->it->causal) x = vec_pick(seeing(l, r, j), x, m);
+            m = vec_max(m, x);
+        }
+    for (int r = 0; r < 2; r++)
+        for (int64_t j = 0; j < b->n[r]; j++) {
+            float *x = lines(l, s, r) + j * R;
+            vec e = vec_exp((*(const vec *)x - m) * scale);
+            if (b->it->causal) e = vec_where(seeing(l, r, j), e);
+            total += e;
+            if (drop) e = vec_where(keeping(l, (r ? b->it->na : 0) + j), e * keep);
+            *(vec *)x = e;
+        }
     *(vec *)max = m;
     *(vec *)sum = total;
 }
 
 /* s: <k, q>, becomes P'; dp: <v, do>, becomes scale ds. Between the passes s is P, its sign the mask. */
-static void softmax_bwd(Block *b, float *s, float *dp, const float *lse) {
-    int64_t n = b->it->na + b->it->nb, R = b->R;
+static void softmax_bwd(Lanes *l, float *s, float *dp, const float *lse) {
+    const Block *b = l->b;
+    int64_t R = b->R, n = b->n[0] + b->n[1];
     bool drop = b->a->drop.p > 0.0f;
-    vec delta = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)), scale = vec_set(b->a->scale),
-        l = *(const vec *)lse;
-    for (int64_t j = 0; j < n; j++) {
-        vec P = vec_exp(vec_fma(*(const vec *)(s + j * R), scale, -l)), d = *(const vec *)(dp + j * R);
-        if (b->it->causal) P = vec_where(seeing(b, j), P);
-        *(vec *)(s + j * R) = P;
-        if (drop) {
-            mask kept = keeping(b, j);
-            d = vec_where(kept, d * keep);
-            *(vec *)(s + j * R) = vec_pick(kept, P, -P);
+    vec delta = vec_set(0.0f), keep = vec_set(1.0f / (1.0f - b->a->drop.p)), back = vec_set(b->a->scale),
+        scale = vec_set(b->scale), sums = *(const vec *)lse;
+    for (int r = 0; r < 2; r++)
+        for (int64_t j = 0; j < b->n[r]; j++) {
+            float *x = lines(l, s, r) + j * R, *dx = lines(l, dp, r) + j * R;
+            vec P = vec_exp(vec_fma(*(const vec *)x, scale, -sums)), d = *(const vec *)dx;
+            if (b->it->causal) P = vec_where(seeing(l, r, j), P);
+            *(vec *)x = P;
+            if (drop) {
+                mask kept = keeping(l, (r ? b->it->na : 0) + j);
+                d = vec_where(kept, d * keep);
+                *(vec *)x = vec_pick(kept, P, -P);
+            }
+            d *= P;
+            delta += d;
+            *(vec *)dx = d;
         }
-        d *= P;
-        delta += d;
-        *(vec *)(dp + j * R) = d;
-    }
     for (int64_t j = 0; j < n; j++) {
         vec x = *(const vec *)(s + j * R), P = drop ? vec_max(x, -x) : x;
-        *(vec *)(dp + j * R) = scale * vec_fma(-P, delta, *(const vec *)(dp + j * R));
+        *(vec *)(dp + j * R) = back * vec_fma(-P, delta, *(const vec *)(dp + j * R));
         if (drop) *(vec *)(s + j * R) = vec_max(x, vec_set(0.0f)) * keep;
     }
 }
 
 /* ---- forward --------------------------------------------------------------------------------------------------- */
 
-static void item_forward(const Task *t, const Attn *a, const AttnItem *it, int64_t h) {
-    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = padded(nq);
-    pack_columns(t->qt, R, (const elem *)a->q + it->q0 * a->ldq + h * D, a->ldq, nq, D);
-    scores(t->s, t, it, false, t->qt, R);
-    for (int64_t r0 = 0; r0 < nq; r0 += LANES) {
+static void block_forward(const Task *t, const Block *b) {
+    const Attn *a = b->a;
+    int64_t D = t->D, Dp = t->Dp, row = b->it->q0 + b->row0;
+    pack_columns(t->qt, b->R, (const elem *)a->q + row * a->ldq + b->h * D, a->ldq, b->nq, D);
+    scores(t->s, t, b, false, t->qt);
+    for (int64_t r0 = 0; r0 < b->nq; r0 += LANES) {
         float max[LANES], sum[LANES];
-        Block b = open_block(a, it, h, r0, R);
-        softmax(&b, t->s + r0, max, sum);
-        for (int64_t i = 0; i < MIN((int64_t)LANES, nq - r0); i++) {
-            a->lse[h * a->plan->nrows + it->q0 + r0 + i] = max[i] * a->scale + logf(sum[i]);
+        Lanes l = open_lanes(b, r0);
+        if (a->bias) add_bias(t, &l, t->s + r0);
+        softmax(&l, t->s + r0, max, sum);
+        for (int64_t i = 0; i < MIN((int64_t)LANES, b->nq - r0); i++) {
+            a->lse[b->h * a->plan->nrows + row + r0 + i] = max[i] * b->scale + logf(sum[i]);
             t->qt[r0 + i] = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;           /* q has served */
         }
     }
-    mixture(t->o, t, it, t->s, true, R);
-    for (int64_t i = 0; i < nq; i++) {
-        elem *o = (elem *)a->o + (it->q0 + i) * a->ldo + h * D;
+    mixture(t->o, t, b, t->s, true);
+    for (int64_t i = 0; i < b->nq; i++) {
+        elem *o = (elem *)a->o + (row + i) * a->ldo + b->h * D;
         for (int64_t d = 0; d < D; d += LANES) stv(o + d, *(const vec *)(t->o + i * Dp + d) * t->qt[i], D - d);
     }
 }
 
-/* Tasks of many small groups are handed out by the handful. */
-enum { HANDFUL = 4 };
+static void group_forward(Task *t, const Attn *a, const AttnGroup *g, int64_t h) {
+    open_ranges(t, a, g, h / (a->H / a->KH));
+    open_bias(t, a, h);
+    for (int32_t i = g->item0; i < g->item0 + g->nitems; i++)
+        for (int64_t r = 0; r < a->plan->items[i].nq; r += ROWS) {
+            Block b = open_block(a, &a->plan->items[i], h, r);
+            block_forward(t, &b);
+        }
+}
 
-void FN(attention)(const Attn *a) {
+/* Tasks of many small groups are handed out by the handful, few one by one. */
+static int handful(int64_t tasks) { return tasks > 16 * omp_get_max_threads() ? 4 : 1; }
+
+static void attention_rows(const Attn *a) {
     const AttnPlan *p = a->plan;
     Task measure;
     int64_t H = a->H, per = task_layout(&measure, a, NULL, false);
+    int chunk = handful(p->ngroups * H);
     float *memory = cpu_scratch((size_t)omp_get_max_threads() * (size_t)per * sizeof(float));
     if (!memory) return;
 #pragma omp parallel if (PARALLEL(p->products * H * a->D / 8))
     {
         Task t = {0};
         task_layout(&t, a, memory + omp_get_thread_num() * per, false);
-#pragma omp for schedule(dynamic, HANDFUL) collapse(2)
+#pragma omp for schedule(dynamic, chunk) collapse(2)
         for (int32_t x = 0; x < p->ngroups; x++)
-            for (int64_t h = 0; h < H; h++) {
-                const AttnGroup *g = &p->groups[x];
-                if (!g->nitems) continue;
-                open_ranges(&t, a, g, h);
-                for (int32_t i = g->item0; i < g->item0 + g->nitems; i++) item_forward(&t, a, &p->items[i], h);
-            }
+            for (int64_t h = 0; h < H; h++)
+                if (p->groups[x].nitems) group_forward(&t, a, &p->groups[x], h);
     }
+}
+
+void FN(attention)(const Attn *a) {
+    if (a->plan->max_nq == 1 && a->drop.p <= 0.0f) FN(attention_single)(a);
+    else attention_rows(a);
 }
 
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
-static void item_backward(const Task *t, const Attn *a, const AttnGrad *g, const AttnItem *it, int64_t h) {
-    int64_t D = t->D, Dp = t->Dp, nq = it->nq, R = padded(nq), ldq, lddo;
-    const elem *q0 = (const elem *)a->q + it->q0 * a->ldq + h * D;
-    const elem *do0 = (const elem *)g->d_o + it->q0 * a->ldo + h * D;
-    pack_columns(t->qt, R, q0, a->ldq, nq, D);
-    pack_columns(t->dot, R, do0, a->ldo, nq, D);
-    scores(t->s, t, it, false, t->qt, R);
-    scores(t->dp, t, it, true, t->dot, R);
-    for (int64_t r0 = 0; r0 < nq; r0 += LANES) {
+static void block_backward(const Task *t, const AttnGrad *g, const Block *b) {
+    const Attn *a = b->a;
+    int64_t D = t->D, Dp = t->Dp, row = b->it->q0 + b->row0, ldq, lddo;
+    const elem *q0 = (const elem *)a->q + row * a->ldq + b->h * D;
+    const elem *do0 = (const elem *)g->d_o + row * a->ldo + b->h * D;
+    pack_columns(t->qt, b->R, q0, a->ldq, b->nq, D);
+    pack_columns(t->dot, b->R, do0, a->ldo, b->nq, D);
+    scores(t->s, t, b, false, t->qt);
+    scores(t->dp, t, b, true, t->dot);
+    for (int64_t r0 = 0; r0 < b->nq; r0 += LANES) {
         float lse[LANES] = {0.0f};
-        Block b = open_block(a, it, h, r0, R);
-        for (int64_t i = 0; i < MIN((int64_t)LANES, nq - r0); i++) lse[i] = a->lse[h * a->plan->nrows + it->q0 + r0 + i];
-        softmax_bwd(&b, t->s + r0, t->dp + r0, lse);
+        Lanes l = open_lanes(b, r0);
+        if (a->bias) add_bias(t, &l, t->s + r0);
+        for (int64_t i = 0; i < MIN((int64_t)LANES,
+                                    b->nq - r0); i++) lse[i] = a->lse[b->h * a->plan->nrows + row + r0 + i];
+        softmax_bwd(&l, t->s + r0, t->dp + r0, lse);
     }
-    mixture(t->o, t, it, t->dp, false, R);
-    for (int64_t i = 0; i < nq; i++) {
-        elem *dq = (elem *)g->dq + (it->q0 + i) * g->lddq + h * D;
+    mixture(t->o, t, b, t->dp, false);
+    for (int64_t i = 0; i < b->nq; i++) {
+        elem *dq = (elem *)g->dq + (row + i) * g->lddq + b->h * D;
         for (int64_t d = 0; d < D; d += LANES) stv(dq + d, *(const vec *)(t->o + i * Dp + d), D - d);
     }
-    const float *q = f32_rows(t->q, q0, a->ldq, nq, D, &ldq), *d_o = f32_rows(t->d_o, do0, a->ldo, nq, D, &lddo);
-    for (int64_t r = 0, at = 0; r < 2; at += it->na, r++) {
-        int64_t n = r ? it->nb : it->na;
-        tile_product(t->range[r].dv, Dp, t->s + at * R, R, 1, d_o, lddo, n, Dp, nq, true);
-        tile_product(t->range[r].dk, Dp, t->dp + at * R, R, 1, q, ldq, n, Dp, nq, true);
+    const float *q = f32_rows(t->q, q0, a->ldq, b->nq, D, &ldq), *d_o = f32_rows(t->d_o, do0, a->ldo, b->nq, D, &lddo);
+    for (int64_t r = 0, at = 0; r < 2; at += b->n[r], r++) {
+        int64_t first = b->n[r] ? (r ? b->it->b0 : b->it->a0) - t->range[r].first : 0;
+        tile_product(t->range[r].dv + first * Dp, Dp, t->s + at * b->R, b->R, 1, d_o, lddo, b->n[r], Dp, b->nq, true);
+        tile_product(t->range[r].dk + first * Dp, Dp, t->dp + at * b->R, b->R, 1, q, ldq, b->n[r], Dp, b->nq, true);
     }
 }
 
@@ -288,32 +371,43 @@ static void store_rows(elem *dst, int64_t ldd, const float *src, int64_t n, int6
         }
 }
 
+/* Key head kh of a group, with all heads that use it. */
+static void group_backward(Task *t, const Attn *a, const AttnGrad *g, const AttnGroup *gr, int64_t kh) {
+    int64_t D = a->D, G = a->H / a->KH;
+    size_t sums = (size_t)((gr->nk[0] + gr->nk[1]) * t->Dp) * sizeof(float);
+    memset(t->dk, 0, sums);
+    memset(t->dv, 0, sums);
+    if (gr->nitems) open_ranges(t, a, gr, kh);
+    for (int64_t h = kh * G; h < kh * G + G; h++) {
+        open_bias(t, a, h);
+        for (int32_t i = gr->item0; i < gr->item0 + gr->nitems; i++)
+            for (int64_t r = 0; r < a->plan->items[i].nq; r += ROWS) {
+                Block b = open_block(a, &a->plan->items[i], h, r);
+                block_backward(t, g, &b);
+            }
+    }
+    for (int64_t r = 0, at = 0; r < 2; at += gr->nk[r], r++) {
+        elem *dk = (elem *)g->dk + gr->k0[r] * g->lddk + kh * D;
+        elem *dv = (elem *)g->dv + gr->k0[r] * g->lddv + kh * D;
+        store_rows(dk, g->lddk, t->dk + at * t->Dp, gr->nk[r], D, g->add);
+        store_rows(dv, g->lddv, t->dv + at * t->Dp, gr->nk[r], D, g->add);
+    }
+}
+
 void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
     const AttnPlan *p = a->plan;
     Task measure;
-    int64_t D = a->D, H = a->H, per = task_layout(&measure, a, NULL, true);
+    int64_t KH = a->KH, per = task_layout(&measure, a, NULL, true);
+    int chunk = handful(p->ngroups * KH);
     float *memory = cpu_scratch((size_t)omp_get_max_threads() * (size_t)per * sizeof(float));
     if (!memory) return;
-#pragma omp parallel if (PARALLEL(p->products * H * D / 4))
+#pragma omp parallel if (PARALLEL(p->products * a->H * a->D / 4))
     {
         Task t = {0};
         task_layout(&t, a, memory + omp_get_thread_num() * per, true);
-#pragma omp for schedule(dynamic, HANDFUL) collapse(2)
+#pragma omp for schedule(dynamic, chunk) collapse(2)
         for (int32_t x = 0; x < p->ngroups; x++)
-            for (int64_t h = 0; h < H; h++) {
-                const AttnGroup *gr = &p->groups[x];
-                if (!gr->nitems && g->add) continue;
-                size_t sums = (size_t)((gr->nk[0] + gr->nk[1]) * t.Dp) * sizeof(float);
-                memset(t.dk, 0, sums);
-                memset(t.dv, 0, sums);
-                if (gr->nitems) open_ranges(&t, a, gr, h);
-                for (int32_t i = gr->item0; i < gr->item0 + gr->nitems; i++) item_backward(&t, a, g, &p->items[i], h);
-                for (int64_t r = 0, at = 0; r < 2; at += gr->nk[r], r++) {
-                    elem *dk = (elem *)g->dk + gr->k0[r] * g->lddk + h * D;
-                    elem *dv = (elem *)g->dv + gr->k0[r] * g->lddv + h * D;
-                    store_rows(dk, g->lddk, t.dk + at * t.Dp, gr->nk[r], D, g->add);
-                    store_rows(dv, g->lddv, t.dv + at * t.Dp, gr->nk[r], D, g->add);
-                }
-            }
+            for (int64_t h = 0; h < KH; h++)
+                if (p->groups[x].nitems || !g->add) group_backward(&t, a, g, &p->groups[x], h);
     }
 }
