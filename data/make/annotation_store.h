@@ -1,10 +1,28 @@
-/* annotation_store: how the readers of forms hand over what they find. Private to annotations. */
+/* annotation_store: what was found so far, and how the readers of forms hand over more. Private to annotations. */
 #ifndef QF_ANNOTATION_STORE_H
 #define QF_ANNOTATION_STORE_H
 #include <stdio.h>
 
 #include "data/make/annotation_names.h"
 #include "data/make/annotations.h"
+#include "kernels/base/strmap.h"
+
+/* While reading, captions form one list in file order, each with the number of its image; annotations_finish sorts it by
+ * counting. Strings are copied into blocks that live as long as the Annotations. */
+struct AnnotationStore {
+    struct AnnotationBlock *blocks;
+    StrMap by_image;                                /* name of an image to its index */
+    size_t image_cap, caption_cap;
+    struct { int64_t image; const char *text; } *caption;   /* (ncaptions), file order */
+    const char **sorted;                            /* (ncaptions), by image; after finish */
+    /* of the file being read */
+    AnnotationFile current;
+    const char *file, *split, *file_split;          /* base name; the caller's split, or NULL; the one the name says */
+    int64_t file_texts;                             /* captions, blank ones too */
+};
+
+Status annotation_open(Annotations *a, const AnnotationFile *f);       /* begins a file */
+void annotation_store_free(struct AnnotationStore *s);                 /* accepts NULL */
 
 /* The index of an image, new or known. `split` NULL: the file's. ERR_FORMAT: no name, or in another split already. */
 Status annotation_image(Annotations *a, const char *image, const char *split, int64_t *index);
