@@ -170,7 +170,7 @@ $(B)/%.cu.o: %.cu $(STAMP).nvcc
 	@echo "  NVCC $<"
 	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
 
-$(B)/data/format/h5.o: EXTRA += $(HDF5_C)
+$(B)/data/format/h5.o $(B)/data/format/h5_read.o: EXTRA += $(HDF5_C)
 $(B)/kernels/dist/dist.o: EXTRA += $(MPI_SYS)
 $(B)/kernels/base/version.o: EXTRA += -DQFORMER_VERSION='"$(VERSION)"'
 $(B)/kernels/backend.o $(B)/train/doctor.o: EXTRA += $(CUDA_DEF)

@@ -11,6 +11,7 @@
 
 #include "data/source.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/strmap.h"
 
 typedef struct {
     Shard *s;                      /* NULL: another part's, or missing */
@@ -73,6 +74,32 @@ static Status open_entries(Set *s) {
                    s->n);
 }
 
+/* The split of the image of this name in shard k. */
+static const char *split_in(const Set *s, int64_t k, const char *id) {
+    const Shard *h = s->entry[k].s;
+    int64_t i = 0;
+    while (strcmp(column_text(&h->image_id, i), id)) i++;
+    return column_text(&h->split, i);
+}
+
+/* An image that stands in two shards would be trained on twice, or leak from train into test. */
+static Status check_ids(const Set *s) {
+    StrMap ids = {0};
+    Status st = OK;
+    for (int64_t k = 0; k < s->n && st == OK; k++)
+        for (int64_t i = 0; s->entry[k].s && i < s->entry[k].images && st == OK; i++) {
+            const char *id = column_text(&s->entry[k].s->image_id, i);
+            const int64_t *before = strmap_get(&ids, id);
+            st = before ? err_set(ERR_FORMAT,
+                                  "%s: image \"%s\" stands twice in the set, in %s (split %s) and in %s (split %s)",
+                                  s->path, id, set_shard(s, *before, NULL)->path, split_in(s, *before, id),
+                                  s->entry[k].s->path, column_text(&s->entry[k].s->split, i))
+                        : strmap_put(&ids, id, k);
+        }
+    strmap_free(&ids);
+    return st;
+}
+
 Status set_open_part(Set **out, const char *path, int part, int parts, bool allow_missing) {
     BUG_ON(parts < 1 || part < 0 || part >= parts, "part %d of %d", part, parts);
     *out = NULL;
@@ -83,6 +110,7 @@ Status set_open_part(Set **out, const char *path, int part, int parts, bool allo
     s->allow_missing = allow_missing;
     Status st = (s->path = mem_strdup(path)) ? source_list(&s->source, path) : ERR_MEMORY;
     if (st == OK) st = open_entries(s);
+    if (st == OK) st = check_ids(s);
     if (st == OK) {
         *out = s;
         return OK;

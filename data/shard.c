@@ -361,7 +361,7 @@ Status shard_read(const Shard *s, int64_t row, bool verify, void *dst) {
     verify = verify && s->crc;
     Status st;
     if (s->h5) {
-        st = h5_rows(s->h5, FEATURES, row, 1, dst);
+        st = h5_rows(s->h5, FEATURES, H5K_OTHER, row, 1, dst);
         if (st == OK && verify) crc = crc32c(0, dst, s->row_bytes);
     } else {
         int64_t at = s->row_at ? s->row_at[row] : s->features_at + row * (int64_t)s->row_bytes;

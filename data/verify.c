@@ -8,6 +8,7 @@
 
 #include "data/features.h"
 #include "data/source.h"
+#include "data/twins.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 #include "kernels/base/unicode.h"
@@ -69,11 +70,31 @@ static Status check_ids(Verify *v, const Shard *s) {
     return OK;
 }
 
+static void warn(Verify *v) {
+    v->r->warnings++;
+    v->say(v->ctx, err_message());
+}
+
+static bool all_zero(const char *row, size_t n) { return !row[0] && !memcmp(row, row + 1, n - 1); }
+
+/* Maps (N, C, H, W) that were taken for C x H tokens of W numbers: few numbers a token, and a multiple of their square.
+ */
+static void check_width(Verify *v, const Shard *s) {
+    if (s->E < 2 || s->E >= 64 || s->P % s->E || s->P / s->E <= s->E) return;
+    err_set(ERR_FORMAT,
+            "%s: %" PRId64 " tokens of %" PRId64 " numbers look like maps (%" PRId64 ", %" PRId64 ", %" PRId64
+            ") with channels first; import.layout=channels turns such maps round",
+            s->path, s->P, s->E, s->P / s->E, s->E, s->E);
+    warn(v);
+}
+
 static Status check_rows(Verify *v, const Shard *s) {
     void *row = mem_new(s->row_bytes, 1);
     if (!row) return ERR_MEMORY;
     Status st = OK;
+    int64_t zeros = 0, first = 0;
     v->known_rows += s->rows;
+    check_width(v, s);
     for (int64_t i = 0; st == OK && i < s->rows; i++) {
         if (shard_read(s, i, true, row) != OK) {
             problem(v);
@@ -81,12 +102,20 @@ static Status check_rows(Verify *v, const Shard *s) {
             err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") holds a number that is not finite", s->path, i,
                     column_text(&s->image_id, i / s->views));
             problem(v);
+        } else if (all_zero(row, s->row_bytes) && !zeros++) {
+            first = i;
         }
         v->r->rows++;
         st = listener_tell(v->listener, v->r->rows, v->known_rows);
     }
     free(row);
-    return st;
+    if (st != OK || !zeros) return st;
+    err_set(ERR_FORMAT,
+            "%s: %" PRId64 " of %" PRId64 " rows are all zero, features that nobody computed; the first is row %" PRId64
+            " (image \"%s\")",
+            s->path, zeros, s->rows, first, column_text(&s->image_id, first / s->views));
+    warn(v);
+    return OK;
 }
 
 static Status check_file(Verify *v, const SourceFile *f) {
@@ -102,12 +131,30 @@ static Status check_file(Verify *v, const SourceFile *f) {
     if (st != OK) problem(v);
     if (!s) return OK;
     if (s->warning) {
-        v->r->warnings++;
-        v->say(v->ctx, s->warning);
+        err_set(ERR_FORMAT, "%s", s->warning);
+        warn(v);
     }
     if ((st = check_ids(v, s)) != OK) return st;
     v->r->images += s->images;
     return check_rows(v, s);
+}
+
+/* Only shards of the first one's kind can be compared; others are problems already. */
+static Status check_twins(Verify *v) {
+    Twins t;
+    int64_t n = 0;
+    const Shard **same = mem_new((size_t)v->n, sizeof *same);
+    if (!same) return ERR_MEMORY;
+    for (int64_t i = 0; i < v->n; i++)
+        if (shard_same_kind(v->shard[0], v->shard[i]) == OK) same[n++] = v->shard[i];
+    Status st = twins_find(same, n, &t);
+    free(same);
+    if (st == OK && t.images + t.leaks) {
+        err_set(ERR_FORMAT, "%" PRId64 " images are another one again, %" PRId64 " of them in another split: %s",
+                t.images + t.leaks, t.leaks, t.first);
+        warn(v);
+    }
+    return st == ERR_MEMORY ? st : OK;
 }
 
 Status verify_set(const char *path, VerifySay *say, void *ctx, const Listener *listener, VerifyReport *r) {
@@ -118,6 +165,7 @@ Status verify_set(const char *path, VerifySay *say, void *ctx, const Listener *l
     Status st = source_list(&source, path);
     if (st == OK && !(v.shard = mem_new((size_t)source.n, sizeof(Shard *)))) st = ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < source.n; i++) st = check_file(&v, &source.file[i]);
+    if (st == OK) st = check_twins(&v);
     strmap_free(&v.ids);
     for (int64_t i = 0; i < v.n; i++) shard_close(v.shard[i]);
     free(v.shard);

@@ -3,7 +3,8 @@
  * Called by the command verify. What opening finds (shapes, types, pointers, unwritten rows, another encoder, a
  * shard that the manifest does not mean) counts as one problem of that shard and the next is looked at. Then every
  * row: its CRC, and that its numbers are finite; every caption: that it is UTF-8 and not empty; every image id: that
- * it is there once in the set. */
+ * it is there once in the set. Warned of: rows that are all zero, and a shape that looks like maps with channels first.
+ */
 #ifndef QF_VERIFY_H
 #define QF_VERIFY_H
 #include <stdint.h>

@@ -88,6 +88,57 @@ static void not_finite(void **state) {
     assert_said("row 1 (image \"img_1\") holds a number that is not finite");
 }
 
+/* Rows of zeros, and an image that is there twice under two names, in two splits. */
+static void nobody_computed(void **state) {
+    (void)state;
+    Fixture f;
+    ShardWriter *w;
+    uint16_t row[FIX_ELEMENTS] = {0};
+    fix_init(&f, 0, 5, 1, DT_BF16, false);                    /* splits: train, train, restval, val, test */
+    assert_int_equal(shard_create(&w, fix_path("zero.h5"), &f.spec), OK);
+    for (int r = 0; r < 5; r++) {
+        if (r == 2) memset(row, 0, sizeof row);
+        else fix_row(row, r == 4 ? 0 : r, 0, DT_BF16);
+        assert_int_equal(shard_write(w, r, row, 1), OK);
+    }
+    assert_int_equal(shard_finish(w), OK);
+    VerifyReport r = check(fix_path("zero.h5"), 0);
+    assert_int_equal(r.warnings, 2);
+    assert_said("1 of 5 rows are all zero, features that nobody computed; the first is row 2 (image \"img_2\")");
+    assert_said("1 images are another one again, 1 of them in another split: img_0 (train) and img_4 (test)");
+}
+
+/* Channels that became tokens: 8 x 4 tokens of 4 numbers. */
+static void channels_first(void **state) {
+    (void)state;
+    Fixture f;
+    ShardWriter *w;
+    float row[128];
+    fix_init(&f, 0, 1, 1, DT_F32, false);
+    f.spec.P = 32, f.spec.E = 4;
+    for (int i = 0; i < 128; i++) row[i] = (float)i;
+    assert_int_equal(shard_create(&w, fix_path("maps.h5"), &f.spec), OK);
+    assert_int_equal(shard_write(w, 0, row, 1), OK);
+    assert_int_equal(shard_finish(w), OK);
+    check(fix_path("maps.h5"), 0);
+    assert_said("32 tokens of 4 numbers look like maps (8, 4, 4) with channels first");
+}
+
+/* One image in two shards is found when the set is opened. */
+static void twice_in_a_set(void **state) {
+    (void)state;
+    Fixture f;
+    Set *s;
+    char both[300];
+    fix_init(&f, 0, 4, 1, DT_F16, false);
+    assert_int_equal(fix_write(fix_path("one.h5"), &f, 0), OK);
+    fix_init(&f, 3, 3, 1, DT_F16, false);
+    assert_int_equal(fix_write(fix_path("two.h5"), &f, 3), OK);
+    snprintf(both, sizeof both, "%s,%s", fix_path("one.h5"), fix_path("two.h5"));
+    assert_int_equal(set_open(&s, both), ERR_FORMAT);
+    assert_non_null(strstr(err_message(), "image \"img_3\" stands twice in the set, in "));
+}
+
 static void a_folder(void **state) {
     (void)state;
     Fixture f;
@@ -181,7 +232,8 @@ static void repacking(void **state) {
     }
     RepackSpec other = {.in = in, .out = fix_path("r-i8"), .shard_images = 8, .dtype = DT_F32, .split = ""};
     assert_int_equal(repack(&other, &r), ERR_USAGE);
-    assert_non_null(strstr(err_message(), "set-00000.h5: exists and was made of something else (another element type)"));
+    assert_non_null(
+        strstr(err_message(), "set-00000.h5: exists and was made of something else (another element type)"));
     other.overwrite = true;
     assert_int_equal(repack(&other, &r), OK);
     compare_sets(in, other.out, 0);
@@ -264,7 +316,8 @@ static void quantising(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(clean_and_dirty), cmocka_unit_test(not_finite),     cmocka_unit_test(a_folder),
+        cmocka_unit_test(clean_and_dirty), cmocka_unit_test(not_finite), cmocka_unit_test(nobody_computed),
+        cmocka_unit_test(channels_first), cmocka_unit_test(twice_in_a_set),     cmocka_unit_test(a_folder),
         cmocka_unit_test(repacking),       cmocka_unit_test(repack_foreign), cmocka_unit_test(too_large),
         cmocka_unit_test(quantising),
     };

@@ -12,6 +12,7 @@
 #include "data/set.h"
 #include "data/text/caption.h"
 #include "data/text/vocab.h"
+#include "data/twins.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
@@ -28,9 +29,19 @@ static Status file_list(AnnotationFiles *l, const Options *o) {
     return annotation_files(l, o->extract.annotations, &c);
 }
 
-static void say_dropped(int64_t blank, int64_t uncaptioned) {
+static void say_dropped(int64_t blank, int64_t uncaptioned, int64_t imageless) {
     if (blank) status_say("  %lld blank captions left out", (long long)blank);
     if (uncaptioned) status_say("  %lld images without a caption left out", (long long)uncaptioned);
+    if (imageless) status_say("  %lld conversations about no image left out", (long long)imageless);
+}
+
+/* One picture under two names, seen by its features. */
+static void say_twins(const char *out) {
+    Twins t;
+    if (twins_of(out, &t) == OK && t.images + t.leaks)
+        status_say("  %s: %lld images are the same as another one, %lld of them in another split: %s",
+                   t.leaks ? "warning, test figures will flatter" : "note", (long long)(t.images + t.leaks),
+                   (long long)t.leaks, t.first);
 }
 
 /* What fails in making the folders fails again, with a better sentence, at opening the file. */
@@ -90,12 +101,25 @@ Status cmd_extract(const Options *o) {
                (long long)r.images, (long long)r.captions, (long long)s.views, s.views > 1 ? "s" : "", (long long)e->P,
                (long long)e->E, dtype_name(s.dtype), e->info.name, mb, (long long)r.shards, r.shards > 1 ? "s" : "",
                s.dry_run ? " (dry run, nothing was written)" : "");
-    say_dropped(r.blank, r.uncaptioned);
+    say_dropped(r.blank, r.uncaptioned, r.imageless);
+    if (!s.dry_run) say_twins(s.out);
     if (r.skipped) status_say("  %lld images left out; the first: %s", (long long)r.skipped, r.first_skipped);
 done:
     encoder_free(e);
     annotation_files_free(&files);
     return st;
+}
+
+/* Which rule found the images, unless it was the plain one for all. */
+static void say_matched(const ImportReport *r) {
+    static const char *const by[MATCH_LEVELS] = {"full name", "base name", "name without ending", "COCO number"};
+    char text[200] = "";
+    size_t used = 0;
+    for (int k = 0; k < MATCH_LEVELS; k++)
+        if (r->matched[k])
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld by %s", used ? ", " : "",
+                                     (long long)r->matched[k], by[k]);
+    if (used && r->matched[MATCH_NAME] < r->rows) status_say("  rows found: %s", text);
 }
 
 Status cmd_import(const Options *o) {
@@ -113,6 +137,8 @@ Status cmd_import(const Options *o) {
         .array = o->import.array,
         .ids = o->import.ids,
         .ids_array = o->import.ids_array,
+        .layout = (SourceLayout)o->import.layout.i,           /* ORDER import.layout */
+        .zero_rows = (ZeroRows)o->import.zero_rows.i,         /* ORDER import.zero_rows */
         .annotations = files.file,
         .nannotations = files.n,
         .out = o->run.out,
@@ -134,7 +160,10 @@ Status cmd_import(const Options *o) {
     status_say("%s: %lld images, %lld captions, %lld view%s of %lld x %lld %s%s", s.out, (long long)r.images,
                (long long)r.captions, (long long)r.views, r.views > 1 ? "s" : "", (long long)r.P, (long long)r.E,
                dtype_name(r.dtype), s.dry_run ? " (dry run, nothing was written)" : "");
-    say_dropped(r.blank, r.uncaptioned);
+    say_dropped(r.blank, r.uncaptioned, r.imageless);
+    if (!s.dry_run) say_twins(s.out);
+    say_matched(&r);
+    if (r.zero) status_say("  %lld images left out, their features are all zero", (long long)r.zero);
     if (r.missing)
         status_say("  %lld annotated images have no features; the first: %s", (long long)r.missing, r.first_missing);
     if (r.extra) status_say("  %lld rows have no annotation; the first: %s", (long long)r.extra, r.first_extra);

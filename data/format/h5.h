@@ -1,7 +1,8 @@
-/* h5: what we use of HDF5, in our own types; hdf5.h is included in h5.c and nowhere else.
+/* h5: what we use of HDF5, in our own types; hdf5.h is included in h5_private.h, for h5.c (files, writing) and
+ * h5_read.c, and nowhere else.
  *
- * Called by shard and shard_file. The one idea: HDF5 is used for structure only (names, shapes, types, where the
- * bytes lie); large data is then read and written with pread and pwrite at the places it told. All calls go through
+ * Called by shard, shard_write and arrays. The one idea: HDF5 is used for structure only (names, shapes, types, where
+ * the bytes lie); large data is then read and written with pread and pwrite at the places it told. All calls go through
  * one lock, since the library is seldom built for threads. File locking is off for reading, so that files on a
  * shared disk stay readable.
  *
@@ -35,7 +36,9 @@ enum { H5_MAX_DIMS = 4, H5_MAX_TEXT = 1 << 16 };
 
 typedef struct {
     H5Kind kind;
+    H5Kind swapped;                /* kind H5K_OTHER, big-endian: what it is but for that; else H5K_OTHER */
     bool integer;                  /* of any size and byte order */
+    bool text;                     /* strings, of fixed or variable length */
     size_t size;                   /* bytes an element; the width of a string */
     int ndim;
     int64_t dim[H5_MAX_DIMS], count;   /* count: elements */
@@ -75,9 +78,17 @@ Status h5_get(H5File *f, const char *path, const H5Info *info, H5Kind as, void *
  * free(*strings). */
 Status h5_get_strings(H5File *f, const char *path, const H5Info *info, char ***strings);
 
-/* Rows [first, first + n) along the first dimension as they are stored, whatever the layout. Keeps the data set
- * open. */
-Status h5_rows(H5File *f, const char *path, int64_t first, int64_t n, void *dst);
+/* Rows [first, first + n) along the first dimension, whatever the layout, as they are stored (H5K_OTHER) or as another
+ * kind. Keeps the data set open. */
+Status h5_rows(H5File *f, const char *path, H5Kind as, int64_t first, int64_t n, void *dst);
+
+/* Calls fn for every data set that is reached by plain links, by name; stops when it returns false. */
+typedef bool H5ListFn(void *ctx, const char *path);
+Status h5_list(H5File *f, H5ListFn *fn, void *ctx);
+
+/* ERR_FORMAT when somebody has the file open for writing (he holds HDF5's lock), or when whoever wrote it never closed
+ * it (the mark in its superblock). */
+Status h5_settled(const char *path);
 
 /* at[i]: where row i lies, if every row is one unfiltered chunk; *all is false when some row is elsewhere. */
 Status h5_row_offsets(H5File *f, const char *path, const H5Info *info, int64_t *at, bool *all);

@@ -32,6 +32,8 @@ struct PthFile {
     const uint8_t **storage;  /* where each of pickle.storages begins */
     Entry *entries;           /* sorted by name */
     size_t count, room, visits;
+    struct PthList { char *name; PickleRef list; } *lists;
+    size_t nlists;
 };
 
 /* Protocol 2, LONG1 of 10 bytes: 0x1950a86a20f9469cfc6c, then STOP. */
@@ -260,6 +262,31 @@ static void index_names(PthFile *f) {
     f->count = kept;
 }
 
+static bool is_text_list(const Pickle *p, const PickleValue *v) {
+    if ((v->kind != PK_LIST && v->kind != PK_TUPLE) || !v->count) return false;
+    enum PickleKind kind = p->values[p->cells[v->u.items.first].value].kind;
+    for (uint32_t c = v->u.items.first; c != PICKLE_NIL; c = p->cells[c].next)
+        if (p->values[p->cells[c].value].kind != kind) return false;
+    return kind == PK_STR || kind == PK_INT;
+}
+
+static Status find_lists(PthFile *f) {
+    const Pickle *p = &f->pickle;
+    const PickleValue *d = &p->values[p->root];
+    char name[NAME_LIMIT];
+    if (d->kind != PK_DICT) return OK;
+    if (!(f->lists = mem_new(d->count / 2 + 1, sizeof *f->lists))) return ERR_MEMORY;
+    for (uint32_t c = d->u.items.first; c != PICKLE_NIL && f->nlists <= d->count / 2;
+         c = p->cells[p->cells[c].next].next) {
+        PickleRef value = p->cells[p->cells[c].next].value;
+        if (!is_text_list(p, &p->values[value]) || join(name, 0, &p->values[p->cells[c].value]) == SIZE_MAX) continue;
+        f->lists[f->nlists].list = value;
+        if (!(f->lists[f->nlists].name = mem_strdup(name))) return ERR_MEMORY;
+        f->nlists++;
+    }
+    return OK;
+}
+
 static Status find_tensors(PthFile *f) {
     const Pickle *p = &f->pickle;
     char name[NAME_LIMIT];
@@ -269,6 +296,8 @@ static Status find_tensors(PthFile *f) {
     Status st =
         p->values[p->root].kind != PK_DICT ? OK : collect(f, p->root, bare ? PICKLE_NIL : model, bare, name, 0, 0);
     if (st == OK && !bare) st = collect(f, model, PICKLE_NIL, true, name, 0, 0);
+    if (st == OK && p->values[p->root].kind == PK_TENSOR) st = add_entry(f, "", p->values[p->root].u.index, true);
+    if (st == OK) st = find_lists(f);
     if (st == OK && f->count == 0) st = err_set(ERR_FORMAT, "%s: holds no tensors; a state dict was expected", f->path);
     if (st == OK) index_names(f);
     return st;
@@ -308,6 +337,8 @@ void pth_close(PthFile *f) {
         free(f->entries[i].name);
         free(f->entries[i].copy);
     }
+    for (size_t i = 0; i < f->nlists; i++) free(f->lists[i].name);
+    free(f->lists);
     free(f->entries);
     free(f->storage);
     pickle_free(&f->pickle);
@@ -380,6 +411,31 @@ Status pth_find(PthFile *f, const char *name, const StTensor **out) {
         if (c == 0) return pth_tensor(f, mid, out);
         if (c < 0) low = mid + 1;
         else high = mid;
+    }
+    return OK;
+}
+
+size_t pth_lists(const PthFile *f) { return f->nlists; }
+const char *pth_list_name(const PthFile *f, size_t i) { return f->lists[i].name; }
+size_t pth_list_count(const PthFile *f, size_t i) { return f->pickle.values[f->lists[i].list].count; }
+
+Status pth_list_strings(const PthFile *f, size_t i, char ***strings) {
+    enum { NUMBER = 24 };
+    const Pickle *p = &f->pickle;
+    const PickleValue *list = &p->values[f->lists[i].list];
+    size_t bytes = list->count * sizeof(char *), k = 0;
+    for (uint32_t c = list->u.items.first; c != PICKLE_NIL; c = p->cells[c].next) {
+        const PickleValue *v = &p->values[p->cells[c].value];
+        bytes += v->kind == PK_STR ? (size_t)v->u.str.n + 1 : NUMBER;
+    }
+    char **all = *strings = mem_new(bytes + 1, 1), *to = all ? (char *)(all + list->count) : NULL;
+    if (!all) return ERR_MEMORY;
+    for (uint32_t c = list->u.items.first; c != PICKLE_NIL; c = p->cells[c].next) {
+        const PickleValue *v = &p->values[p->cells[c].value];
+        all[k++] = to;
+        if (v->kind == PK_STR) memcpy(to, v->u.str.p, v->u.str.n), to += v->u.str.n;
+        else to += snprintf(to, NUMBER, "%" PRId64, v->u.i);
+        *to++ = 0;
     }
     return OK;
 }

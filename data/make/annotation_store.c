@@ -56,8 +56,7 @@ int annotation_fits(const Annotations *a, enum AnnotationRole role, const char *
     return annotation_name_equal(given, name) ? 0 : NO_RANK;
 }
 
-/* "./a//b/../c" is "a/c", and so is ".\\a\\c": two spellings of one picture would be two images. */
-static void tidy(char *to, const char *name) {
+void annotation_tidy(char *to, const char *name) {
     const char *slash = strchr(name, '\\') && !strchr(name, '/') ? "\\" : "/";
     if (name[0] == '/') *to++ = '/';
     char *start = to;
@@ -110,7 +109,7 @@ Status annotation_image(Annotations *a, const char *image, const char *split, in
     if (strlen(image) > MAX_NAME || strlen(root) > MAX_NAME)
         return err_set(ERR_FORMAT, "the name of an image has more than %d bytes", MAX_NAME);
     snprintf(whole, sizeof whole, "%s%s%s", image[0] == '/' ? "" : root, root[0] && image[0] != '/' ? "/" : "", image);
-    tidy(name, whole);
+    annotation_tidy(name, whole);
     if (!name[0]) return err_set(ERR_FORMAT, "%s is a folder, not an image", image);
     int64_t *known = strmap_get(&s->by_image, name);
     if (!known) return new_image(a, name, split, index);

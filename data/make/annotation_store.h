@@ -7,8 +7,8 @@
 #include "data/make/annotations.h"
 #include "kernels/base/strmap.h"
 
-/* While reading, captions form one list in file order, each with the number of its image; annotations_finish sorts it by
- * counting. Strings are copied into blocks that live as long as the Annotations. */
+/* While reading, captions form one list in file order, each with the number of its image; annotations_finish sorts it
+ * by counting. Strings are copied into blocks that live as long as the Annotations. */
 struct AnnotationStore {
     struct AnnotationBlock *blocks;
     StrMap by_image;                                /* name of an image to its index */
@@ -26,6 +26,10 @@ void annotation_store_free(struct AnnotationStore *s);                 /* accept
 
 /* The index of an image, new or known. `split` NULL: the file's. ERR_FORMAT: no name, or in another split already. */
 Status annotation_image(Annotations *a, const char *image, const char *split, int64_t *index);
+
+/* "./a//b/../c" is "a/c", and so is ".\\a\\c": two spellings of one picture would be two images. to: strlen(name) + 1.
+ */
+void annotation_tidy(char *to, const char *name);
 
 /* A caption of it; a blank one is counted and dropped. */
 Status annotation_caption(Annotations *a, int64_t index, const char *text);

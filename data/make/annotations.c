@@ -102,7 +102,11 @@ Status annotations_load_captions(Annotations *a, const AnnotationFile *files, si
 }
 
 int64_t annotations_find(const Annotations *a, const char *image) {
+    char name[MAX_FOLDERS];
     const int64_t *i = a->store ? strmap_get(&a->store->by_image, image) : NULL;
+    if (i || !a->store || strlen(image) >= sizeof name) return i ? *i : -1;
+    annotation_tidy(name, image);
+    i = strmap_get(&a->store->by_image, name);
     return i ? *i : -1;
 }
 

@@ -247,6 +247,7 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     if (st != OK) return st;
     rep->blank = a.blank;
     rep->uncaptioned = a.uncaptioned;
+    rep->imageless = a.imageless;
     st = check_images(s, &a, rep);
     if (st == OK) st = write_shards(s, &a, rep);
     annotations_free(&a);

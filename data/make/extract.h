@@ -39,7 +39,7 @@ typedef struct {
 
 typedef struct {
     int64_t images, captions, shards;
-    int64_t blank, uncaptioned;             /* as in Annotations */
+    int64_t blank, uncaptioned, imageless;  /* as in Annotations */
     int64_t skipped;                        /* images left out, */
     char first_skipped[512];                /* and why the first one was */
 } ExtractReport;
@@ -48,8 +48,8 @@ typedef struct {
  * number of missing ones and the first name; a broken one when it is met. What is there already: setout.h. */
 Status extract(const ExtractSpec *spec, ExtractReport *report);
 
-/* The engine, for any source of pixels; finishes w, or abandons it. draw() fills rgb (views, S, S, 3) of image i and may
- * be called by several threads at a time. Images done before this shard and in all, for the listener: `before` of
+/* The engine, for any source of pixels; finishes w, or abandons it. draw() fills rgb (views, S, S, 3) of image i and
+ * may be called by several threads at a time. Images done before this shard and in all, for the listener: `before` of
  * `total`. */
 typedef Status ExtractDraw(void *ctx, int64_t i, uint8_t *rgb);
 Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,

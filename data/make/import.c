@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "data/features.h"
 #include "data/fingerprint.h"
-#include "data/make/import_source.h"
+#include "data/make/annotation_names.h"
+#include "data/make/import_ids.h"
 #include "data/setout.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
@@ -24,7 +26,9 @@ typedef struct {
     int64_t *image;            /* (N) index into a.images of each row, -1: none */
     int *view;                 /* (N) */
     int64_t *place;            /* (a.count) index of an image among those that are imported, -1: left out */
+    bool *empty;               /* (a.count) its rows are all zero and skipped */
     int64_t images, views;
+    int64_t zero, first_zero;  /* rows that are all zero and refused */
     ShardItem *items;          /* (images) */
 } Import;
 
@@ -48,47 +52,104 @@ static int cut_view(char *id) {
     return v < MAX_VIEW ? (int)v : -1;
 }
 
-/* Base names of annotated images to their index; -2 where two images share one. */
-static Status base_names(const Annotations *a, StrMap *m) {
+/* The length of a base name without an ending that says picture or array. */
+static size_t stem_length(const char *base) {
+    static const char *const arrays[] = {".npy", ".npz", ".pt", ".pth", ".json", ".txt"};
+    const char *dot = strrchr(base, '.');
+    bool known = dot && dot > base && annotation_is_picture(base);
+    for (size_t i = 0; dot && dot > base && i < sizeof arrays / sizeof *arrays; i++)
+        known |= !strcasecmp(dot, arrays[i]);
+    return known ? (size_t)(dot - base) : strlen(base);
+}
+
+/* What a name is called at a level; NULL: nothing, or memory ran out. COCO's number: the digits that are all of the
+ * stem, or follow its last '_', without leading zeros. */
+static char *key_at(ImportMatch level, const char *name) {
+    const char *base = base_name(name);
+    size_t n = stem_length(base), digits = 0;
+    if (level == MATCH_BASE) return mem_strdup(base);
+    if (level == MATCH_STEM) return mem_format("%.*s", (int)n, base);
+    while (digits < n && base[n - 1 - digits] >= '0' && base[n - 1 - digits] <= '9') digits++;
+    if (!digits || digits > 18 || (digits < n && base[n - 1 - digits] != '_')) return NULL;
+    return mem_format("%lld", strtoll(base + n - digits, NULL, 10));
+}
+
+/* Names of annotated images at one level; -2 where two images share one. */
+typedef struct { StrMap map; char **key; int64_t n; } Level;
+
+static Status level_open(Level *l, ImportMatch level, const Annotations *a) {
+    if (!(l->key = mem_new((size_t)a->count, sizeof *l->key))) return ERR_MEMORY;
     for (int64_t i = 0; i < a->count; i++) {
-        const char *base = base_name(a->images[i].image);
-        int64_t *known = strmap_get(m, base);
+        char *key = l->key[l->n++] = key_at(level, a->images[i].image);
+        int64_t *known = key ? strmap_get(&l->map, key) : NULL;
         if (known) *known = -2;
-        else if (strmap_put(m, base, i) != OK) return ERR_MEMORY;
+        else if (key && strmap_put(&l->map, key, i) != OK) return ERR_MEMORY;
     }
     return OK;
 }
 
-/* By full name, else by base name. */
-static Status find_image(const Import *m, const StrMap *bases, const char *id, int64_t *image) {
+static void level_close(Level *l) {
+    for (int64_t i = 0; i < l->n; i++) free(l->key[i]);
+    free(l->key);
+    strmap_free(&l->map);
+}
+
+/* By full name, else by base name, else without its ending, else by COCO's number. */
+static Status find_image(const Import *m, const Level *level, const char *id, int64_t *image, ImportMatch *by) {
+    *by = MATCH_NAME;
     *image = annotations_find(&m->a, id);
-    if (*image < 0 && !strncmp(id, "./", 2)) *image = annotations_find(&m->a, id + 2);
-    const int64_t *base = *image < 0 ? strmap_get(bases, base_name(id)) : NULL;
-    if (base && *base == -2)
-        return err_set(ERR_FORMAT, "%s: id %s fits several annotated images called %s; full names are needed",
-                       ids_file(m), id, base_name(id));
-    if (base) *image = *base;
+    for (int k = MATCH_BASE; *image < 0 && k < MATCH_LEVELS; k++) {
+        char *key = key_at((ImportMatch)k, id);
+        const int64_t *found = key ? strmap_get(&level[k].map, key) : NULL;
+        free(key);
+        if (found && *found == -2)
+            return err_set(ERR_FORMAT, "%s: id %s fits several annotated images called %s; full names are needed",
+                           ids_file(m), id, base_name(id));
+        if (found) *image = *found, *by = (ImportMatch)k;
+    }
+    return OK;
+}
+
+static Status match_row(Import *m, const Level *level, int64_t n) {
+    char *id = m->ids.id[n];
+    ImportMatch by = MATCH_NAME;
+    if ((m->image[n] = annotations_find(&m->a, id)) < 0) {                  /* a name may end in "#1" */
+        if ((m->view[n] = cut_view(id)) < 0)
+            return err_set(ERR_FORMAT, "%s: id %lld: %s asks for a view beyond %d", ids_file(m), (long long)n + 1, id,
+                           MAX_VIEW - 1);
+        Status st = find_image(m, level, id, &m->image[n], &by);
+        if (st != OK) return st;
+    }
+    if (m->image[n] >= 0) m->rep->matched[by]++;
+    else if (!m->rep->extra++) snprintf(m->rep->first_extra, sizeof m->rep->first_extra, "%.*s", 255, id);
     return OK;
 }
 
 static Status match_rows(Import *m) {
-    StrMap bases = {0};
-    Status st = base_names(&m->a, &bases);
-    for (int64_t n = 0; n < m->src.N && st == OK; n++) {
-        char *id = m->ids.id[n];
-        if ((m->image[n] = annotations_find(&m->a, id)) >= 0) continue;      /* also a name that ends in "#1" */
-        m->view[n] = cut_view(id);
-        if (m->view[n] < 0) {
-            st = err_set(ERR_FORMAT, "%s: id %lld: %s asks for a view beyond %d", ids_file(m), (long long)n + 1, id,
-                         MAX_VIEW - 1);
-            break;
-        }
-        st = find_image(m, &bases, id, &m->image[n]);
-        if (st != OK || m->image[n] >= 0) continue;
-        if (!m->rep->extra++) snprintf(m->rep->first_extra, sizeof m->rep->first_extra, "%.*s", 255, id);
-    }
-    strmap_free(&bases);
+    Level level[MATCH_LEVELS] = {0};
+    Status st = OK;
+    for (int k = MATCH_BASE; k < MATCH_LEVELS && st == OK; k++) st = level_open(&level[k], (ImportMatch)k, &m->a);
+    for (int64_t n = 0; n < m->src.N && st == OK; n++) st = match_row(m, level, n);
+    for (int k = MATCH_BASE; k < MATCH_LEVELS; k++) level_close(&level[k]);
     return st;
+}
+
+static bool all_zero(const void *row, size_t n) {
+    return !*(const char *)row && !memcmp(row, (const char *)row + 1, n - 1);
+}
+
+/* Rows that nobody computed do not count as there, and their images not as missing. */
+static Status skip_zero_rows(Import *m) {
+    void *row = mem_new(m->src.row_bytes, 1);
+    Status st = row ? OK : ERR_MEMORY;
+    for (int64_t n = 0; n < m->src.N && st == OK; n++) {
+        st = source_next(&m->src, row);
+        if (st != OK || m->image[n] < 0 || !all_zero(row, m->src.row_bytes)) continue;
+        m->empty[m->image[n]] = true;
+        m->image[n] = -1;
+    }
+    free(row);
+    return st == OK ? source_rewind(&m->src) : st;
 }
 
 /* Every image needs one row for each view. `seen` (count, views) holds the row of each, or -1. */
@@ -113,7 +174,9 @@ static Status check_views(Import *m) {
         int64_t have = 0;
         for (int64_t v = 0; v < m->views; v++) have += seen[i * m->views + v] >= 0;
         m->place[i] = have == m->views ? m->images++ : -1;
-        if (have == m->views || m->rep->missing++) continue;
+        if (have < m->views && m->empty[i]) m->rep->zero++;
+        else if (have == m->views || m->rep->missing++) continue;
+        if (m->empty[i]) continue;
         snprintf(m->rep->first_missing, sizeof m->rep->first_missing, "%.150s of %.60s (%lld of %lld views)",
                  m->a.images[i].image, m->a.images[i].file, (long long)have, (long long)m->views);
     }
@@ -124,10 +187,11 @@ static Status check_views(Import *m) {
 static Status check_match(const Import *m) {
     const ImportReport *r = m->rep;
     if (!m->images)
-        return err_set(ERR_FORMAT,
-                       "none of the %lld ids of %s is an annotated image; the first id is %s, the first image of %s is %s",
-                       (long long)m->src.N, ids_file(m), m->src.N ? m->ids.id[0] : "(none)", m->a.images[0].file,
-                       m->a.images[0].image);
+        return err_set(
+            ERR_FORMAT,
+            "none of the %lld ids of %s is an annotated image; the first id is %s, the first image of %s is %s",
+            (long long)m->src.N, ids_file(m), m->src.N ? m->ids.id[0] : "(none)", m->a.images[0].file,
+            m->a.images[0].image);
     if (r->missing && !m->spec->allow_missing)
         return err_set(ERR_FORMAT,
                        "%lld of %lld annotated images are not among the ids of %s, the first is %s; "
@@ -145,9 +209,11 @@ static Status match(Import *m) {
     m->image = mem_new((size_t)m->src.N, sizeof *m->image);
     m->view = mem_new((size_t)m->src.N, sizeof *m->view);
     m->place = mem_new((size_t)m->a.count, sizeof *m->place);
-    if (!m->image || !m->view || !m->place) return ERR_MEMORY;
+    m->empty = mem_new((size_t)m->a.count, sizeof *m->empty);
+    if (!m->image || !m->view || !m->place || !m->empty) return ERR_MEMORY;
     m->views = 1;
     Status st = match_rows(m);
+    if (st == OK && m->spec->zero_rows == ZERO_SKIP) st = skip_zero_rows(m);
     if (st == OK) st = check_views(m);
     return st == OK ? check_match(m) : st;
 }
@@ -185,7 +251,9 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     for (int64_t i = 0; i < s->N && st == OK; i++) {
         if ((st = source_next(s, row)) != OK) break;
         int64_t image = m->image[i] < 0 ? -1 : m->place[m->image[i]], dst = image * m->views + m->view[i];
-        if (image >= 0 && !shard_has(w, dst)) {
+        if (image >= 0 && m->spec->zero_rows == ZERO_REFUSE && all_zero(row, s->row_bytes)) {
+            if (!m->zero++) m->first_zero = i;
+        } else if (image >= 0 && !shard_has(w, dst)) {
             const void *data = converted(s, to, row, wide, out);
             st = data ? shard_write(w, dst, data, 1)
                       : err_set(ERR_NUMERIC, "%s: row %lld (%s) holds numbers that are not finite as %s",
@@ -197,14 +265,21 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     free(row);
     free(out);
     free(wide);
-    return st;
+    if (st != OK || !m->zero) return st;
+    return err_set(ERR_FORMAT,
+                   "%s: %lld of %lld rows are all zero, features that nobody computed; the first is row %lld (%s); "
+                   "import.zero_rows=skip leaves these images out, import.zero_rows=keep takes them",
+                   m->spec->features, (long long)m->zero, (long long)s->N, (long long)m->first_zero + 1,
+                   m->ids.id[m->first_zero]);
 }
 
 /* The features, and which row goes where. */
 static Status fingerprint_rows(const Import *m, uint64_t *made_from) {
-    uint64_t h = hash_text(hash_text(HASH_START, "import"), m->spec->array ? m->spec->array : "");
+    uint64_t h =
+        hash_int(hash_text(hash_text(HASH_START, "import"), m->spec->array ? m->spec->array : ""), m->spec->layout);
     Status st = fingerprint_file(&h, m->spec->features);
-    for (int64_t n = 0; n < m->src.N; n++) h = hash_int(hash_int(h, m->image[n] < 0 ? -1 : m->place[m->image[n]]), m->view[n]);
+    for (int64_t n = 0; n < m->src.N; n++)
+        h = hash_int(hash_int(h, m->image[n] < 0 ? -1 : m->place[m->image[n]]), m->view[n]);
     *made_from = fingerprint_end(h);
     return st;
 }
@@ -225,30 +300,47 @@ static Status copy(Import *m) {
     return setout_close(&out, st);
 }
 
+/* Without annotations every id is an image. */
+static Status images_of_ids(Import *m) {
+    Status st = OK;
+    for (int64_t n = 0; n < m->ids.n && st == OK; n++) {
+        char *id = mem_strdup(m->ids.id[n]);
+        if (!id) return ERR_MEMORY;
+        cut_view(id);
+        st = annotations_add_image(&m->a, id, NULL, m->spec->features);
+        free(id);
+    }
+    return st == OK ? annotations_finish(&m->a) : st;
+}
+
+static void report(const Import *m, ImportReport *rep) {
+    rep->rows = m->src.N;
+    rep->images = m->images;
+    rep->views = m->views;
+    rep->P = m->src.P;
+    rep->E = m->src.E;
+    rep->blank = m->a.blank;
+    rep->uncaptioned = m->a.uncaptioned;
+    rep->imageless = m->a.imageless;
+    rep->dtype = m->spec->dtype >= 0 ? (DType)m->spec->dtype : m->src.dtype == DT_F64 ? DT_F32 : m->src.dtype;
+}
+
 Status import(const ImportSpec *spec, ImportReport *rep) {
     Import m = {.spec = spec, .rep = rep};
     *rep = (ImportReport){0};
-    Status st = annotations_load(&m.a, spec->annotations, spec->nannotations);
-    if (st == OK) st = source_open(&m.src, spec->features, spec->array);
-    if (st == OK) st = ids_read(&m.ids, spec->ids, spec->ids_array, spec->features);
-    if (st == OK && m.ids.n != m.src.N)
-        st = err_set(ERR_FORMAT, "%s has %lld rows, but %s %lld ids: one id a row is wanted", spec->features,
-                     (long long)m.src.N, ids_file(&m), (long long)m.ids.n);
+    Status st = spec->nannotations ? annotations_load(&m.a, spec->annotations, spec->nannotations) : OK;
+    if (st == OK) st = source_open(&m.src, spec->features, spec->array, spec->layout);
+    if (st == OK) st = ids_read(&m.ids, spec->ids, spec->ids_array, &m.src);
+    if (st == OK && !spec->nannotations) st = images_of_ids(&m);
     if (st == OK) st = match(&m);
     if (st == OK) {
-        rep->rows = m.src.N;
-        rep->images = m.images;
-        rep->views = m.views;
-        rep->P = m.src.P;
-        rep->E = m.src.E;
-        rep->blank = m.a.blank;
-        rep->uncaptioned = m.a.uncaptioned;
-        rep->dtype = spec->dtype >= 0 ? (DType)spec->dtype : m.src.dtype == DT_F64 ? DT_F32 : m.src.dtype;
+        report(&m, rep);
         st = copy(&m);
     }
     free(m.image);
     free(m.view);
     free(m.place);
+    free(m.empty);
     free(m.items);
     ids_free(&m.ids);
     source_close(&m.src);

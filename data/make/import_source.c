@@ -1,279 +1,288 @@
-/* import_source: see import_source.h. What a file is, its first bytes tell. */
+/* import_source: see import_source.h. */
 #include "data/make/import_source.h"
 
-#include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/format/h5.h"
-#include "data/format/json.h"
-#include "data/format/npy.h"
-#include "data/format/safetensors.h"
 #include "kernels/base/mem.h"
-#include "kernels/base/unicode.h"
 
-enum { MAX_ID = 4096, MAX_ROW_BYTES = 1 << 30, BUFFER = 16 << 20 };
+enum { MAX_ROW_BYTES = 1 << 30, MOST_KINDS = 8, LIST = 600 };
 
 struct SourceFile {
-    NpyFile *npy;
-    StFile *st;
-    const uint8_t *at;                 /* safetensors: the next row, in the mapped file */
-    H5File *h5;
-    char *h5_path;
-    uint8_t *buffer;                   /* HDF5: rows read at once, so that a chunk is unpacked once */
-    int64_t capacity, held, next;      /* rows the buffer takes, has, and has given out */
-    int64_t left;                      /* rows of the file not read yet */
+    size_t *pick;                      /* (n) arrays that are read, one after the other */
+    size_t n, at;                      /* `at`: the next to begin */
+    int64_t left;                      /* rows left of the array that was begun */
+    bool leaves, turned;               /* names are ID/KIND or ID_KIND; rows lie as (E, P) */
+    uint8_t *row;                      /* turned: as the file has it */
 };
 
-enum FileKind { FILE_NUMPY, FILE_HDF5, FILE_SAFETENSORS, FILE_OTHER };
+static const char *bare(const char *name) { return name + (name[0] == '/'); }
 
-static Status file_kind(const char *path, enum FileKind *kind) {
-    uint8_t magic[9] = {0};
-    FILE *f = fopen(path, "rb");
-    if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    size_t n = fread(magic, 1, sizeof magic, f);
-    Status st = ferror(f) ? err_set(ERR_IO, "%s: %s", path, strerror(errno)) : OK;
-    fclose(f);
-    *kind = n < 8 ? FILE_OTHER
-            : !memcmp(magic, "\x89HDF\r\n\x1a\n", 8) ? FILE_HDF5
-            : !memcmp(magic, "\x93NUMPY", 6) || !memcmp(magic, "PK\3\4", 4) ? FILE_NUMPY
-            : n == 9 && magic[8] == '{' ? FILE_SAFETENSORS : FILE_OTHER;
-    return st;
+/* ---- shapes ------------------------------------------------------------------------------------------------------ */
+
+static bool square(int64_t n) {
+    int64_t r = 0;
+    while (r * r < n) r++;
+    return r * r == n;
 }
 
-/* ---- features ---------------------------------------------------------------------------------------------------- */
-
-static Status source_shape(Source *s, const char *path, int ndim, const int64_t *shape, DType t) {
-    s->dtype = t == DT_U16 ? DT_BF16 : t;
-    if (s->dtype != DT_F64 && s->dtype != DT_F32 && s->dtype != DT_F16 && s->dtype != DT_BF16 && s->dtype != DT_E4M3)
-        return err_set(ERR_FORMAT, "%s: features of type %s are not taken, floating point is needed", path,
-                       dtype_name(t));
-    if (ndim < 2 || ndim > 4)
-        return err_set(ERR_FORMAT, "%s: the array has %d dimensions; (N, P, E), (N, E) or (N, h, w, E) is needed", path,
-                       ndim);
-    size_t row = (size_t)dtype_size(s->dtype);
-    s->N = shape[0];
-    s->E = shape[ndim - 1];
-    s->P = 1;
-    for (int i = 1; i < ndim; i++)
-        if (shape[i] < 1 || !mem_mul(row, (size_t)shape[i], &row) || row > MAX_ROW_BYTES)
-            return err_set(ERR_FORMAT, "%s: rows of the array are empty or larger than 1 GB", path);
-    for (int i = 1; i < ndim - 1; i++) s->P *= shape[i];
-    s->row_bytes = row;
-    return s->N < 1 ? err_set(ERR_FORMAT, "%s: the array has no rows", path) : OK;
+/* (C, H, W) or (C, H*W) by its looks: a small square at the end, and more before it. */
+static bool looks_like_channels(int ndim, const int64_t *d) {
+    if (ndim == 3) return (d[1] == d[2] && d[0] != d[1]) || (d[0] > 4 * d[1] && d[0] > 4 * d[2]);
+    return ndim == 2 && d[0] > d[1] && d[0] % 64 == 0 && d[1] % 8 != 0 && d[1] > 8 &&
+           (square(d[1]) || square(d[1] - 1));
 }
 
-static Status open_npy(Source *s, const char *path, const char *array) {
-    Status st = npy_open(&s->file->npy, path, array);
-    if (st != OK) return st;
-    const NpyArray *a = npy_array(s->file->npy);
-    return source_shape(s, path, a->ndim, a->shape, a->dtype);
+static Status ask_layout(const char *path, int ndim, const int64_t *d) {
+    if (ndim == 3)
+        return err_set(
+            ERR_FORMAT,
+            "%s: (N, %" PRId64 ", %" PRId64 ", %" PRId64 ") looks like maps (N, C, H, W), whose channels "
+            "would be taken for tokens; import.layout=channels turns them round, as transpose(0, 2, 3, 1) does; "
+            "import.layout=tokens takes %" PRId64 " tokens of %" PRId64 " numbers",
+            path, d[0], d[1], d[2], d[0] * d[1], d[2]);
+    return err_set(
+        ERR_FORMAT,
+        "%s: (N, %" PRId64 ", %" PRId64 ") looks like (N, C, H*W), whose channels would be taken for "
+        "tokens; import.layout=channels turns them round, as transpose(0, 2, 1) does; import.layout=tokens takes "
+        "%" PRId64 " tokens of %" PRId64 " numbers",
+        path, d[0], d[1], d[0], d[1]);
 }
 
-static Status open_safetensors(Source *s, const char *path, const char *array) {
-    Status st = st_open(&s->file->st, path);
-    if (st != OK) return st;
-    const StTensor *t = NULL;
-    if (array && array[0]) {
-        if (!(t = st_find(s->file->st, array))) return err_set(ERR_FORMAT, "%s: no tensor called %s", path, array);
-    } else if (st_count(s->file->st) == 1) {
-        t = st_at(s->file->st, 0);
-    } else if (!(t = st_find(s->file->st, "features"))) {
-        return err_set(ERR_FORMAT, "%s: %zu tensors, none of them called features; say which one", path,
-                       st_count(s->file->st));
-    }
-    s->file->at = t->data;
-    return source_shape(s, path, t->ndim, t->shape, t->dtype);
+/* d: the dimensions of one row. */
+static Status row_shape(Source *s, int ndim, const int64_t *d, SourceLayout layout) {
+    size_t bytes = (size_t)dtype_size(s->dtype);
+    while (ndim > 1 && d[0] == 1) d++, ndim--;
+    if (ndim < 1 || ndim > 3)
+        return err_set(ERR_FORMAT, "%s: the array has %d dimensions; (N, P, E), (N, E) or (N, h, w, E) is needed",
+                       s->path, ndim + (s->kind != SOURCE_EACH));
+    for (int i = 0; i < ndim; i++)
+        if (d[i] < 1 || !mem_mul(bytes, (size_t)d[i], &bytes) || bytes > MAX_ROW_BYTES)
+            return err_set(ERR_FORMAT, "%s: rows of the array are empty or larger than 1 GB", s->path);
+    if (layout == LAYOUT_AUTO && looks_like_channels(ndim, d)) return ask_layout(s->path, ndim, d);
+    s->file->turned = layout == LAYOUT_CHANNELS && ndim > 1;
+    s->E = s->file->turned ? d[0] : d[ndim - 1];
+    s->row_bytes = bytes;
+    s->P = (int64_t)(bytes / (size_t)dtype_size(s->dtype)) / s->E;
+    if (s->file->turned && !(s->file->row = mem_new(bytes, 1))) return ERR_MEMORY;
+    return OK;
 }
 
-/* The data set called `name`, with or without the first slash; else the first of `usual` that is there. */
-static Status h5_find(H5File *f, const char *file, const char *name, const char *const *usual, const char *option,
-                      char **path, H5Info *info) {
-    *path = NULL;
-    if (name && name[0]) {
-        *path = mem_format("%s%s", name[0] == '/' ? "" : "/", name);
-    } else {
-        while (*usual && !h5_has(f, *usual)) usual++;
-        if (!*usual) return err_set(ERR_FORMAT, "%s: none of its data sets has a usual name; %s=NAME says which one",
-                                    file, option);
-        *path = mem_strdup(*usual);
-    }
-    return *path ? h5_info(f, *path, info) : ERR_MEMORY;
+/* ---- which arrays ------------------------------------------------------------------------------------------------ */
+
+static const char *const usual[] = {"features",     "image_features", "feats", "feat", "embeddings",
+                                    "image_embeds", "img_emb",        "data",  NULL};
+
+/* The part of a name that says what it is, not whose: "/391895/features", "391895_grids". "": the name is all id. */
+static const char *kind_of(const char *name) {
+    const char *slash = strrchr(name, '/');
+    if (slash && slash > name) return slash + 1;
+    size_t digits = strspn(name + (slash == name), "0123456789") + (size_t)(slash == name);
+    return digits > (size_t)(slash == name) && name[digits] == '_' ? name + digits + 1 : "";
 }
 
-static Status open_h5(Source *s, const char *path, const char *array) {
-    static const char *const usual[] = {"/features", "/image_features", "/feats", "/embeddings", "/data", NULL};
-    static const int types[] = {[H5K_F16] = DT_F16, [H5K_F32] = DT_F32, [H5K_F64] = DT_F64, [H5K_U16] = DT_BF16};
+static Status none_called(const Source *s, const char *array) {
+    char list[LIST];
+    arrays_list(s->box, list, sizeof list);
+    return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", s->path, arrays_what(s->box), array,
+                   list);
+}
+
+static Status say_which(const Source *s) {
+    char list[LIST];
+    arrays_list(s->box, list, sizeof list);
+    return err_set(ERR_FORMAT,
+                   "%s: several %s, none with a usual name and not one of each size an image; import.array=NAME says "
+                   "which one: %s",
+                   s->path, arrays_what(s->box), list);
+}
+
+/* Floating-point arrays of a kind (NULL: all) into pick. */
+static void pick(Source *s, const char *kind) {
     struct SourceFile *f = s->file;
-    H5Info info;
-    Status st = h5_open(&f->h5, path);
-    if (st == OK) st = h5_find(f->h5, path, array, usual, "import.array", &f->h5_path, &info);
-    if (st != OK) return st;
-    if (info.kind != H5K_F16 && info.kind != H5K_F32 && info.kind != H5K_F64 && info.kind != H5K_U16)
-        return err_set(ERR_FORMAT, "%s: %s holds neither little-endian f16, f32, f64 nor u16 (bf16)", path, f->h5_path);
-    if ((st = source_shape(s, path, info.ndim, info.dim, (DType)types[info.kind])) != OK) return st;
-    int64_t chunk = info.chunk[0] > 0 ? info.chunk[0] : 1;
-    f->capacity = (int64_t)(BUFFER / s->row_bytes);
-    if (f->capacity >= chunk) f->capacity -= f->capacity % chunk;
-    else if ((uint64_t)chunk * s->row_bytes <= MAX_ROW_BYTES) f->capacity = chunk;
-    else f->capacity = 1;
-    f->buffer = mem_new((size_t)f->capacity, s->row_bytes);
-    return f->buffer ? OK : ERR_MEMORY;
+    f->n = 0;
+    for (size_t i = 0; i < arrays_count(s->box); i++) {
+        const ArrayItem *a = arrays_at(s->box, i);
+        if (a->number && (!kind || !strcmp(kind_of(a->name), kind))) f->pick[f->n++] = i;
+    }
 }
 
-Status source_open(Source *s, const char *path, const char *array) {
-    enum FileKind kind;
-    *s = (Source){0};
-    Status st = file_kind(path, &kind);
-    if (st == OK && !(s->file = mem_new(1, sizeof *s->file))) st = ERR_MEMORY;
-    if (st == OK) switch (kind) {
-    case FILE_NUMPY: st = open_npy(s, path, array); break;
-    case FILE_HDF5: st = open_h5(s, path, array); break;
-    case FILE_SAFETENSORS: st = open_safetensors(s, path, array); break;
-    case FILE_OTHER: st = err_set(ERR_FORMAT, "%s: neither .npy, .npz, safetensors nor HDF5 (by its first bytes)",
-                                  path);
+static bool pick_named(Source *s, const char *array) {
+    for (size_t i = 0; i < arrays_count(s->box); i++) {
+        const ArrayItem *a = arrays_at(s->box, i);
+        size_t n = strlen(bare(array));
+        if (n > 4 && !strcmp(array + strlen(array) - 4, ".npy")) n -= 4;
+        if (strcmp(bare(a->name), bare(array)) &&
+            (strlen(bare(a->name)) != n || strncmp(bare(a->name), bare(array), n)))
+            continue;
+        s->file->pick[0] = i;
+        s->file->n = 1;
+        return true;
     }
-    if (st == OK) s->file->left = s->N;
-    else source_close(s);
+    return false;
+}
+
+/* Few endings on many names say what arrays are; then the usual one counts, or the only one. */
+static Status pick_kind(Source *s) {
+    const char *kinds[MOST_KINDS + 1];
+    struct SourceFile *f = s->file;
+    size_t n = 0;
+    pick(s, NULL);
+    for (size_t k = 0; k < f->n && n <= MOST_KINDS; k++) {
+        const char *kind = kind_of(arrays_at(s->box, f->pick[k])->name);
+        size_t i = 0;
+        while (i < n && strcmp(kinds[i], kind)) i++;
+        if (i == n) kinds[n++] = kind;
+    }
+    f->leaves = n && n <= MOST_KINDS && 2 * n <= f->n && kinds[0][0] && !arrays_is_folder(s->box);
+    if (!f->leaves || n == 1) return OK;
+    for (int u = 0; usual[u]; u++)
+        for (size_t i = 0; i < n; i++)
+            if (!strcmp(kinds[i], usual[u])) {
+                pick(s, kinds[i]);
+                return OK;
+            }
+    return say_which(s);
+}
+
+/* One array an image: they must be of one shape. */
+static Status check_each(const Source *s) {
+    const struct SourceFile *f = s->file;
+    const ArrayItem *first = arrays_at(s->box, f->pick[0]);
+    for (size_t k = 1; k < f->n; k++) {
+        const ArrayItem *a = arrays_at(s->box, f->pick[k]);
+        bool same = a->dtype == first->dtype && a->ndim == first->ndim;
+        bool rows = same && a->ndim > 1 && !memcmp(a->shape + 1, first->shape + 1, sizeof a->shape - sizeof *a->shape);
+        if (same && a->shape[0] == first->shape[0] && (rows || a->ndim < 2)) continue;
+        if (rows) continue;                        /* may be parts of one set: that the ids will say */
+        return f->n > MOST_KINDS || arrays_is_folder(s->box)
+                   ? err_set(ERR_FORMAT, "%s: one array an image, but of different shapes or types: %s and %s", s->path,
+                             first->name, a->name)
+                   : say_which(s);
+    }
+    return OK;
+}
+
+/* Labels for each row of the first array: then that one is a whole set, and which of several is for the user to say. */
+static bool has_row_labels(const Source *s) {
+    const ArrayItem *first = arrays_at(s->box, s->file->pick[0]);
+    for (size_t i = 0; i < arrays_count(s->box); i++) {
+        const ArrayItem *a = arrays_at(s->box, i);
+        if (a->label && !a->number && first->ndim > 1 && a->elements == first->shape[0] && a->elements > 1) return true;
+    }
+    return false;
+}
+
+static Status choose(Source *s, const char *array) {
+    struct SourceFile *f = s->file;
+    bool folder = arrays_is_folder(s->box);
+    if (array && array[0] && !folder) {
+        if (pick_named(s, array)) return OK;
+        pick(s, array);
+        f->leaves = f->n > 0;
+        return f->n ? check_each(s) : none_called(s, array);
+    }
+    for (int u = 0; usual[u] && !folder; u++)
+        if (pick_named(s, usual[u]) && arrays_at(s->box, f->pick[0])->number) return OK;
+    Status st = pick_kind(s);
+    if (st != OK || (f->n == 1 && !folder)) return st;
+    if (!f->n) {
+        char list[LIST];
+        arrays_list(s->box, list, sizeof list);
+        return err_set(ERR_FORMAT,
+                       "%s: none of its %s holds floating-point numbers (f16, bf16, f32, f64); there are: %s", s->path,
+                       arrays_what(s->box), list);
+    }
+    if (has_row_labels(s)) return say_which(s);
+    return check_each(s);
+}
+
+Status source_open(Source *s, const char *path, const char *array, SourceLayout layout) {
+    *s = (Source){.path = path};
+    Status st = arrays_open(&s->box, path);
+    if (st == OK && !(s->file = mem_new(1, sizeof *s->file))) st = ERR_MEMORY;
+    if (st == OK && !(s->file->pick = mem_new(arrays_count(s->box), sizeof *s->file->pick))) st = ERR_MEMORY;
+    if (st == OK) st = choose(s, array);
+    if (st == OK) {
+        const ArrayItem *a = arrays_at(s->box, s->file->pick[0]);
+        bool each = s->file->n > 1 || arrays_is_folder(s->box) || s->file->leaves;
+        s->kind = each ? SOURCE_EACH : SOURCE_ROWS;
+        s->dtype = a->dtype;
+        s->N = each ? (int64_t)s->file->n : a->ndim ? a->shape[0] : 0;
+        if (!a->number)
+            st = err_set(ERR_FORMAT, "%s: %s holds no floating-point numbers (f16, bf16, f32, f64), which features are",
+                         path, a->name[0] ? a->name : "the array");
+        else if (s->N < 1) st = err_set(ERR_FORMAT, "%s: the array has no rows", path);
+        else st = row_shape(s, a->ndim - !each, a->shape + !each, layout);
+    }
+    if (st != OK) source_close(s);
     return st;
+}
+
+char *source_name(const Source *s, int64_t i) {
+    const char *name = bare(arrays_at(s->box, s->file->pick[i])->name), *kind = s->file->leaves ? kind_of(name) : "";
+    size_t n = strlen(name);
+    const char *dot = arrays_is_folder(s->box) ? strrchr(name, '.') : NULL;
+    if (kind[0]) n = (size_t)(kind - name) - 1;
+    else if (dot) n = (size_t)(dot - name);
+    return mem_format("%.*s", (int)n, name);
+}
+
+bool source_as_parts(Source *s, int64_t n) {
+    int64_t rows = 0;
+    for (size_t k = 0; k < s->file->n; k++) rows += arrays_at(s->box, s->file->pick[k])->shape[0];
+    const ArrayItem *a = arrays_at(s->box, s->file->pick[0]);
+    if (s->kind != SOURCE_EACH || rows != n || a->ndim < 2 || s->file->turned) return false;
+    s->kind = SOURCE_PARTS;
+    s->N = n;
+    return row_shape(s, a->ndim - 1, a->shape + 1, LAYOUT_TOKENS) == OK;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+static Status next_array(Source *s) {
+    struct SourceFile *f = s->file;
+    const ArrayItem *a = arrays_at(s->box, f->pick[f->at]);
+    size_t bytes = (size_t)a->elements * (size_t)dtype_size(a->dtype);
+    if (s->kind == SOURCE_EACH && bytes != s->row_bytes)
+        return err_set(ERR_FORMAT, "%s: one array an image, but %s has %" PRId64 " numbers and %s %" PRId64
+                       ": one number of tokens is needed", s->path, arrays_at(s->box, f->pick[0])->name,
+                       arrays_at(s->box, f->pick[0])->elements, a->name, a->elements);
+    f->left = s->kind == SOURCE_EACH ? 1 : a->shape[0];
+    return arrays_begin(s->box, f->pick[f->at++]);
+}
+
+/* (E, P) to (P, E) */
+static void turn(uint8_t *dst, const uint8_t *src, int64_t P, int64_t E, size_t size) {
+    for (int64_t p = 0; p < P; p++)
+        for (int64_t e = 0; e < E; e++, dst += size) memcpy(dst, src + (size_t)(e * P + p) * size, size);
 }
 
 Status source_next(Source *s, void *row) {
     struct SourceFile *f = s->file;
-    if (f->npy) return npy_read(f->npy, row, s->row_bytes);
-    if (f->st) {
-        memcpy(row, f->at, s->row_bytes);
-        f->at += s->row_bytes;
-        return OK;
-    }
-    if (f->next == f->held) {
-        f->held = f->left < f->capacity ? f->left : f->capacity;
-        f->next = 0;
-        Status st = h5_rows(f->h5, f->h5_path, s->N - f->left, f->held, f->buffer);
-        if (st != OK) return st;
-        f->left -= f->held;
-    }
-    memcpy(row, f->buffer + (size_t)f->next++ * s->row_bytes, s->row_bytes);
+    Status st = OK;
+    while (st == OK && !f->left) st = next_array(s);
+    if (st != OK) return st;
+    f->left--;
+    st = arrays_read(s->box, f->turned ? f->row : row, s->row_bytes);
+    if (st == OK && f->turned) turn(row, f->row, s->P, s->E, (size_t)dtype_size(s->dtype));
+    return st;
+}
+
+Status source_rewind(Source *s) {
+    s->file->at = 0;
+    s->file->left = 0;
     return OK;
 }
 
 void source_close(Source *s) {
     if (s->file) {
-        npy_close(s->file->npy);
-        st_close(s->file->st);
-        h5_close(s->file->h5);
-        free(s->file->h5_path);
-        free(s->file->buffer);
+        free(s->file->pick);
+        free(s->file->row);
         free(s->file);
     }
+    arrays_close(s->box);
     *s = (Source){0};
-}
-
-/* ---- ids --------------------------------------------------------------------------------------------------------- */
-
-static Status add_id(Ids *ids, int64_t *cap, const char *id, size_t n) {
-    if (!n || n > MAX_ID || memchr(id, 0, n) || !utf8_valid(id, n, NULL))
-        return err_set(ERR_FORMAT, "id %lld is empty, too long, or not UTF-8", (long long)ids->n + 1);
-    if (ids->n == *cap) {
-        int64_t bigger = *cap ? 2 * *cap : 1024;
-        char **v = mem_grow(ids->id, (size_t)bigger, sizeof *v);
-        if (!v) return ERR_MEMORY;
-        ids->id = v;
-        *cap = bigger;
-    }
-    char *own = mem_new(n + 1, 1);
-    if (!own) return ERR_MEMORY;
-    memcpy(own, id, n);
-    ids->id[ids->n++] = own;
-    return OK;
-}
-
-static Status json_ids(Ids *ids, const char *path) {
-    Json *doc;
-    int64_t cap = 0;
-    Status st = json_parse_file(&doc, path);
-    if (st != OK) return st;
-    if (json_type(doc) != J_ARRAY) st = err_set(ERR_FORMAT, "a list of strings is wanted");
-    for (size_t i = 0; i < json_len(doc) && st == OK; i++) {
-        size_t n = 0;
-        const char *s = json_str(json_at(doc, i), &n);
-        st = s ? add_id(ids, &cap, s, n) : err_set(ERR_FORMAT, "entry %zu is not a string", i + 1);
-    }
-    json_free(doc);
-    return err_context(st, "%s", path);
-}
-
-static Status line_ids(Ids *ids, const char *path) {
-    char *line = NULL;
-    size_t size = 0;
-    ssize_t n;
-    int64_t cap = 0;
-    Status st = OK;
-    FILE *f = fopen(path, "rb");
-    if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    while (st == OK && (n = getline(&line, &size, f)) > 0) {
-        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
-        st = add_id(ids, &cap, line, (size_t)n);
-    }
-    if (st == OK && ferror(f)) st = err_set(ERR_IO, "%s", strerror(errno));
-    free(line);
-    fclose(f);
-    return err_context(st, "%s", path);
-}
-
-static Status h5_ids(Ids *ids, const char *path, const char *array) {
-    static const char *const usual[] = {"/image_names", "/image_id",  "/image_ids", "/ids",
-                                        "/names",       "/filenames", "/keys",      NULL};
-    H5File *f = NULL;
-    H5Info info;
-    char *set = NULL, **s = NULL;
-    int64_t cap = 0;
-    Status st = h5_open(&f, path);
-    if (st == OK) st = h5_find(f, path, array, usual, "import.ids_array", &set, &info);
-    if (st == OK && info.ndim != 1) st = err_set(ERR_FORMAT, "%s: %s must have one dimension to be ids", path, set);
-    if (st == OK) st = h5_get_strings(f, set, &info, &s);
-    for (int64_t i = 0; st == OK && i < info.count; i++)
-        st = err_context(add_id(ids, &cap, s[i], strlen(s[i])), "%s: %s", path, set);
-    free(s);
-    free(set);
-    h5_close(f);
-    return st;
-}
-
-/* A JSON list begins with '['; anything else is lines. */
-static Status is_json_list(const char *path, bool *yes) {
-    FILE *f = fopen(path, "rb");
-    if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    int c;
-    do c = getc(f);
-    while (c == ' ' || c == '\n' || c == '\r' || c == '\t');
-    *yes = c == '[';
-    fclose(f);
-    return OK;
-}
-
-Status ids_read(Ids *ids, const char *path, const char *array, const char *features) {
-    enum FileKind kind;
-    bool given = path && path[0], json = false;
-    *ids = (Ids){0};
-    if (!given) path = features;
-    Status st = file_kind(path, &kind);
-    if (st != OK) return st;
-    if (kind == FILE_HDF5) {
-        st = h5_ids(ids, path, array);
-    } else if (!given) {
-        st = err_set(ERR_USAGE, "%s has no list of ids in it; import.ids=FILE gives one (a JSON list, or a text file with one id a line)",
-                     features);
-    } else if ((st = is_json_list(path, &json)) == OK) {
-        st = json ? json_ids(ids, path) : line_ids(ids, path);
-    }
-    if (st != OK) ids_free(ids);
-    return st;
-}
-
-void ids_free(Ids *ids) {
-    for (int64_t i = 0; i < ids->n; i++) free(ids->id[i]);
-    free(ids->id);
-    *ids = (Ids){0};
 }

@@ -1,0 +1,455 @@
+/* arrays: see arrays.h. A format is a row of functions; what it needs open stands in the box. */
+#include "data/format/arrays.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "data/format/filekind.h"
+#include "data/format/h5.h"
+#include "data/format/npy.h"
+#include "data/format/pth.h"
+#include "data/format/safetensors.h"
+#include "kernels/base/mem.h"
+
+enum { MAX_ROW_BYTES = 1 << 30, BUFFER = 16 << 20, MAX_DEPTH = 8 };
+
+typedef struct {
+    const char *what;
+    Status (*list)(ArrayBox *b);
+    Status (*begin)(ArrayBox *b, size_t i);
+    Status (*read)(ArrayBox *b, void *dst, size_t n);
+    Status (*strings)(ArrayBox *b, size_t i, char ***strings);
+} Format;
+
+struct ArrayBox {
+    const Format *format;
+    char *path;
+    ArrayItem *item;                   /* (n) sorted by name */
+    size_t n, room;
+    NpyBox *npy;
+    NpyFile *array;
+    StFile *st;
+    PthFile *pth;
+    H5File *h5;
+    const uint8_t *at;                 /* safetensors, PyTorch: the next byte, in memory */
+    const ArrayItem *current;          /* HDF5 */
+    uint8_t *buffer;                   /* rows read at once, so that a chunk is unpacked once */
+    int64_t capacity, held, next, left;/* rows the buffer takes, has, has given out; rows of the array not read yet */
+    ArrayBox *file;                    /* folder: the file that is open */
+};
+
+static Status add(ArrayBox *b, const char *name, ArrayItem item) {
+    if (b->n == b->room) {
+        size_t room = b->room ? 2 * b->room : 64;
+        ArrayItem *more = mem_grow(b->item, room, sizeof *more);
+        if (!more) return ERR_MEMORY;
+        b->item = more;
+        b->room = room;
+    }
+    if (!(item.name = mem_strdup(name))) return ERR_MEMORY;
+    b->item[b->n++] = item;
+    return OK;
+}
+
+static ArrayItem item_of(DType t, int ndim, const int64_t *shape) {
+    ArrayItem a = {.dtype = t == DT_U16 ? DT_BF16 : t, .ndim = ndim, .elements = 1};
+    for (int i = 0; i < ndim; i++) a.elements *= a.shape[i] = shape[i];
+    a.number = a.dtype == DT_F64 || a.dtype == DT_F32 || a.dtype == DT_F16 || a.dtype == DT_BF16 || a.dtype == DT_E4M3;
+    a.label = t == DT_I64 || t == DT_I32 || t == DT_I16 || t == DT_U16 || t == DT_I8 || t == DT_U8;
+    return a;
+}
+
+/* Whole numbers in memory as strings. */
+static Status decimal(const void *data, DType t, size_t n, char ***strings) {
+    enum { NUMBER = 24 };
+    char **all = *strings = mem_new(n, sizeof(char *) + NUMBER);
+    if (!all) return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *p = (const uint8_t *)data + i * (size_t)dtype_size(t);
+        int64_t v = 0;
+        memcpy(&v, p, (size_t)dtype_size(t));
+        int unused = 64 - 8 * dtype_size(t);
+        if (t != DT_U16 && t != DT_U8) v = (int64_t)((uint64_t)v << unused) >> unused;       /* its sign */
+        all[i] = (char *)(all + n) + i * NUMBER;
+        snprintf(all[i], NUMBER, "%" PRId64, v);
+    }
+    return OK;
+}
+
+/* ---- NumPy ------------------------------------------------------------------------------------------------------- */
+
+static Status npy_items(ArrayBox *b) {
+    Status st = b->npy ? OK : npy_box_open(&b->npy, b->path);
+    for (size_t i = 0; st == OK && i < npy_box_count(b->npy); i++) {
+        NpyFile *f;
+        if ((st = npy_open_at(&f, b->npy, i)) != OK) break;
+        const NpyArray *a = npy_array(f);
+        ArrayItem item = item_of(a->dtype, a->ndim, a->shape);
+        if (a->text) item.number = false, item.label = true;
+        npy_close(f);
+        st = add(b, npy_box_name(b->npy, i), item);
+    }
+    return st;
+}
+
+static Status npy_begin(ArrayBox *b, size_t i) {
+    npy_close(b->array);
+    b->array = NULL;
+    return npy_open_at(&b->array, b->npy, i);
+}
+
+static Status npy_bytes(ArrayBox *b, void *dst, size_t n) { return npy_read(b->array, dst, n); }
+
+static Status npy_labels(ArrayBox *b, size_t i, char ***strings) {
+    NpyFile *f;
+    Status st = npy_open_at(&f, b->npy, i);
+    if (st != OK) return st;
+    st = npy_strings(f, strings);
+    npy_close(f);
+    return st;
+}
+
+/* ---- safetensors, PyTorch ---------------------------------------------------------------------------------------- */
+
+static Status memory_bytes(ArrayBox *b, void *dst, size_t n) {
+    memcpy(dst, b->at, n);
+    b->at += n;
+    return OK;
+}
+
+static Status st_items(ArrayBox *b) {
+    Status st = st_open(&b->st, b->path);
+    for (size_t i = 0; st == OK && i < st_count(b->st); i++) {
+        const StTensor *t = st_at(b->st, i);
+        st = add(b, t->name, item_of(t->dtype, t->ndim, t->shape));
+    }
+    return st;
+}
+
+static Status st_begin(ArrayBox *b, size_t i) {
+    b->at = st_find(b->st, b->item[i].name)->data;
+    return OK;
+}
+
+static Status st_labels(ArrayBox *b, size_t i, char ***strings) {
+    const StTensor *t = st_find(b->st, b->item[i].name);
+    return decimal(t->data, t->dtype, (size_t)b->item[i].elements, strings);
+}
+
+static Status pth_items(ArrayBox *b) {
+    Status st = b->pth ? OK : pth_open(&b->pth, b->path);
+    for (size_t i = 0; st == OK && i < pth_count(b->pth); i++) {
+        const StTensor *t;
+        if ((st = pth_tensor(b->pth, i, &t)) == OK) st = add(b, t->name, item_of(t->dtype, t->ndim, t->shape));
+    }
+    for (size_t i = 0; st == OK && i < pth_lists(b->pth); i++) {
+        int64_t n = (int64_t)pth_list_count(b->pth, i);
+        ArrayItem item = {.label = true, .ndim = 1, .shape = {n}, .elements = n};
+        st = add(b, pth_list_name(b->pth, i), item);
+    }
+    return st;
+}
+
+static Status pth_begin(ArrayBox *b, size_t i) {
+    const StTensor *t;
+    Status st = pth_find(b->pth, b->item[i].name, &t);
+    if (st == OK) b->at = t->data;
+    return st;
+}
+
+static Status pth_labels(ArrayBox *b, size_t i, char ***strings) {
+    const StTensor *t;
+    for (size_t k = 0; k < pth_lists(b->pth); k++)
+        if (!strcmp(pth_list_name(b->pth, k), b->item[i].name)) return pth_list_strings(b->pth, k, strings);
+    Status st = pth_find(b->pth, b->item[i].name, &t);
+    return st == OK ? decimal(t->data, t->dtype, (size_t)b->item[i].elements, strings) : st;
+}
+
+/* ---- HDF5 -------------------------------------------------------------------------------------------------------- */
+
+static bool h5_add(void *ctx, const char *path) { return add(ctx, path, (ArrayItem){0}) == OK; }
+
+static ArrayItem h5_item(char *name, const H5Info *info) {
+    static const int types[] = {[H5K_F16] = DT_F16, [H5K_F32] = DT_F32, [H5K_F64] = DT_F64, [H5K_U16] = DT_U16};
+    H5Kind kind = info->kind == H5K_OTHER ? info->swapped : info->kind;
+    bool number = kind == H5K_F16 || kind == H5K_F32 || kind == H5K_F64 || kind == H5K_U16;
+    ArrayItem item = item_of(number ? (DType)types[kind] : DT_BOOL, info->ndim, info->dim);
+    item.label = info->text || info->integer;
+    item.name = name;
+    return item;
+}
+
+/* Names first, since the library is locked while it lists; then what each of them is. */
+static Status h5_items(ArrayBox *b) {
+    size_t kept = 0, n;
+    Status st = h5_settled(b->path);
+    if (st == OK) st = h5_open(&b->h5, b->path);
+    if (st == OK) st = h5_list(b->h5, h5_add, b);
+    n = b->n;
+    for (size_t i = 0; i < n; i++) {
+        H5Info info;
+        char *name = b->item[i].name;
+        Status seen = st == OK ? h5_info(b->h5, name, &info) : st;
+        if (seen == OK) {
+            b->item[kept++] = h5_item(name, &info);
+            continue;
+        }
+        bool skip = seen != ERR_MEMORY && n > 1 && !strstr(err_message(), "compressed by");
+        if (st == OK && !skip) st = seen; /* else a scalar, or more dimensions than features have */
+        free(name);
+    }
+    b->n = kept;
+    return st;
+}
+
+static Status h5_begin(ArrayBox *b, size_t i) {
+    H5Info info;
+    const ArrayItem *a = b->current = &b->item[i];
+    Status st = h5_info(b->h5, a->name, &info);
+    if (st != OK) return st;
+    size_t row = (size_t)(a->shape[0] ? a->elements / a->shape[0] : 0) * (size_t)dtype_size(a->dtype);
+    int64_t chunk = info.chunk[0] > 0 ? info.chunk[0] : 1;
+    b->capacity = row && row < BUFFER ? (int64_t)(BUFFER / row) : 1;
+    if (b->capacity >= chunk) b->capacity -= b->capacity % chunk;
+    else if ((uint64_t)chunk * row <= MAX_ROW_BYTES) b->capacity = chunk;
+    if (b->capacity > a->shape[0]) b->capacity = a->shape[0] ? a->shape[0] : 1;
+    b->held = b->next = 0;
+    b->left = a->shape[0];
+    free(b->buffer);
+    b->buffer = mem_new((size_t)b->capacity, row);
+    return b->buffer ? OK : ERR_MEMORY;
+}
+
+static Status h5_fill(ArrayBox *b) {
+    static const int kinds[] = {[DT_F16] = H5K_F16, [DT_F32] = H5K_F32, [DT_F64] = H5K_F64, [DT_BF16] = H5K_U16};
+    const ArrayItem *a = b->current;
+    b->held = b->left < b->capacity ? b->left : b->capacity;
+    b->next = 0;
+    Status st = h5_rows(b->h5, a->name, (H5Kind)kinds[a->dtype], a->shape[0] - b->left, b->held, b->buffer);
+    b->left -= b->held;
+    return st;
+}
+
+static Status h5_bytes(ArrayBox *b, void *dst, size_t n) {
+    const ArrayItem *a = b->current;
+    size_t row = (size_t)(a->elements / a->shape[0]) * (size_t)dtype_size(a->dtype);
+    for (uint8_t *to = dst; n;) {
+        Status st = b->next == b->held ? h5_fill(b) : OK;
+        if (st != OK) return st;
+        size_t rows = n / row, have = (size_t)(b->held - b->next);
+        if (rows > have) rows = have;
+        memcpy(to, b->buffer + (size_t)b->next * row, rows * row);
+        b->next += (int64_t)rows;
+        to += rows * row;
+        n -= rows * row;
+    }
+    return OK;
+}
+
+static Status h5_labels(ArrayBox *b, size_t i, char ***strings) {
+    H5Info info;
+    const char *name = b->item[i].name;
+    Status st = h5_info(b->h5, name, &info);
+    if (st != OK || info.text) return st == OK ? h5_get_strings(b->h5, name, &info, strings) : st;
+    int64_t *numbers = mem_new((size_t)info.count, sizeof *numbers);
+    if (!numbers) return ERR_MEMORY;
+    st = h5_get(b->h5, name, &info, H5K_I64, numbers);
+    if (st == OK) st = decimal(numbers, DT_I64, (size_t)info.count, strings);
+    free(numbers);
+    return st;
+}
+
+/* ---- a folder ---------------------------------------------------------------------------------------------------- */
+
+static const char *const endings[] = {".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5", ".hdf5", NULL};
+
+static size_t ending(const char *name) {
+    size_t n = strlen(name);
+    for (int i = 0; endings[i]; i++)
+        if (n > strlen(endings[i]) && !strcasecmp(name + n - strlen(endings[i]), endings[i])) return strlen(endings[i]);
+    return 0;
+}
+
+/* The array of features in one of its files: the only one of numbers, or the first with a usual name. */
+static Status file_array(ArrayBox *f, size_t *at) {
+    static const char *const usual[] = {"features", "feat", "feats", "x", "image_features", "arr_0", NULL};
+    size_t numbers = 0;
+    char list[200];
+    for (size_t i = 0; i < f->n; i++)
+        if (f->item[i].number && !numbers++) *at = i;
+    if (numbers == 1) return OK;
+    for (int k = 0; usual[k]; k++)
+        for (size_t i = 0; i < f->n; i++)
+            if (f->item[i].number && !strcmp(f->item[i].name + (f->item[i].name[0] == '/'), usual[k])) {
+                *at = i;
+                return OK;
+            }
+    arrays_list(f, list, sizeof list);
+    return err_set(ERR_FORMAT, "%s: a file an image should hold one array; there are %s", f->path, list);
+}
+
+static Status add_file(ArrayBox *b, const char *relative) {
+    ArrayBox *f = NULL;
+    size_t at = 0;
+    char *path = mem_format("%s/%s", b->path, relative);
+    Status st = path ? arrays_open(&f, path) : ERR_MEMORY;
+    if (st == OK) st = file_array(f, &at);
+    if (st == OK) st = add(b, relative, f->item[at]);
+    arrays_close(f);
+    free(path);
+    return st;
+}
+
+static Status scan(ArrayBox *b, const char *below, int depth) {
+    struct dirent *e;
+    char *path = mem_format("%s/%s", b->path, below);
+    DIR *d = path ? opendir(path) : NULL;
+    Status st = d ? OK : err_set(ERR_IO, "%s: %s", path ? path : b->path, strerror(errno));
+    while (st == OK && (e = readdir(d))) {
+        struct stat about;
+        if (e->d_name[0] == '.') continue;
+        char *name = mem_format("%s%s%s", below, below[0] ? "/" : "", e->d_name),
+             *full = mem_format("%s/%s", path, e->d_name);
+        if (!name || !full) st = ERR_MEMORY;
+        else if (!stat(full, &about) && S_ISDIR(about.st_mode)) st = depth < MAX_DEPTH ? scan(b, name, depth + 1) : OK;
+        else if (ending(name)) st = add_file(b, name);
+        free(name);
+        free(full);
+    }
+    if (d) closedir(d);
+    free(path);
+    return st;
+}
+
+static Status folder_items(ArrayBox *b) {
+    Status st = scan(b, "", 0);
+    if (st == OK && !b->n)
+        st = err_set(ERR_FORMAT, "%s: a folder without arrays in it (.npy, .npz, .pt, .pth, .safetensors, .h5)",
+                     b->path);
+    return st;
+}
+
+static Status folder_begin(ArrayBox *b, size_t i) {
+    size_t at = 0;
+    arrays_close(b->file);
+    b->file = NULL;
+    char *path = mem_format("%s/%s", b->path, b->item[i].name);
+    Status st = path ? arrays_open(&b->file, path) : ERR_MEMORY;
+    if (st == OK) st = file_array(b->file, &at);
+    if (st == OK && (b->file->item[at].elements != b->item[i].elements || b->file->item[at].dtype != b->item[i].dtype))
+        st = err_set(ERR_FORMAT, "%s: has changed since this command looked at it", path);
+    if (st == OK) st = arrays_begin(b->file, at);
+    free(path);
+    return st;
+}
+
+static Status folder_bytes(ArrayBox *b, void *dst, size_t n) { return arrays_read(b->file, dst, n); }
+
+/* ---- all --------------------------------------------------------------------------------------------------------- */
+
+static const Format formats[] = {
+    {"arrays", npy_items, npy_begin, npy_bytes, npy_labels},
+    {"tensors", st_items, st_begin, memory_bytes, st_labels},
+    {"tensors", pth_items, pth_begin, memory_bytes, pth_labels},
+    {"data sets", h5_items, h5_begin, h5_bytes, h5_labels},
+    {"files", folder_items, folder_begin, folder_bytes, NULL},
+};
+enum { NPY, SAFETENSORS, PTH, HDF5, FOLDER };
+
+#define WANTED "features (.npy, .npz, .safetensors, .pt, HDF5)"
+
+/* A pickle is a program; who wrote it can turn it into arrays. */
+static Status refuse(const char *path, const uint8_t *bytes, size_t n) {
+    if (n < 2 || bytes[0] != 0x80 || bytes[1] < 2 || bytes[1] > 5) return filekind_refuse(path, bytes, n, WANTED);
+    return err_set(ERR_FORMAT, "%s: is a Python pickle, not " WANTED "; python3 -c \"import pickle, numpy; "
+                   "d = pickle.load(open('%s', 'rb')); numpy.savez('%s.npz', **d) if isinstance(d, dict) else "
+                   "numpy.save('%s.npy', d)\" makes arrays of it", path, path, path, path);
+}
+
+static Status find_format(ArrayBox *b) {
+    uint8_t head[FILEKIND_LOOK] = {0};
+    struct stat about;
+    FILE *f = stat(b->path, &about) == 0 && S_ISDIR(about.st_mode) ? NULL : fopen(b->path, "rb");
+    if (!f && S_ISDIR(about.st_mode)) {
+        b->format = &formats[FOLDER];
+        return OK;
+    }
+    if (!f) return err_set(ERR_IO, "%s: %s", b->path, strerror(errno));
+    size_t n = fread(head, 1, sizeof head, f);
+    fclose(f);
+    if (n >= 8 && !memcmp(head, "\x89HDF\r\n\x1a\n", 8)) b->format = &formats[HDF5];
+    else if (n >= 6 && !memcmp(head, "\x93NUMPY", 6)) b->format = &formats[NPY];
+    else if (n >= 9 && head[8] == '{') b->format = &formats[SAFETENSORS];
+    else if (pth_looks_like(head, n)) b->format = &formats[PTH];
+    else return refuse(b->path, head, n);
+    if (b->format != &formats[PTH] || head[0] != 'P') return OK;
+    if (pth_open(&b->pth, b->path) == OK) return OK;            /* a zip archive: of torch, or of NumPy */
+    if (!strstr(err_message(), "without data.pkl") || npy_box_open(&b->npy, b->path) != OK) return ERR_FORMAT;
+    b->format = &formats[NPY];
+    return OK;
+}
+
+static int by_name(const void *x, const void *y) {
+    return strcmp(((const ArrayItem *)x)->name, ((const ArrayItem *)y)->name);
+}
+
+Status arrays_open(ArrayBox **out, const char *path) {
+    *out = NULL;
+    ArrayBox *b = mem_new(1, sizeof *b);
+    if (!b) return ERR_MEMORY;
+    Status st = (b->path = mem_strdup(path)) ? find_format(b) : ERR_MEMORY;
+    if (st == OK) st = b->format->list(b);
+    if (st == OK && b->n && b->format != &formats[NPY]) qsort(b->item, b->n, sizeof *b->item, by_name);
+    if (st == OK) *out = b;
+    else arrays_close(b);
+    return st;
+}
+
+void arrays_close(ArrayBox *b) {
+    if (!b) return;
+    for (size_t i = 0; i < b->n; i++) free(b->item[i].name);
+    free(b->item);
+    npy_close(b->array);
+    npy_box_close(b->npy);
+    st_close(b->st);
+    pth_close(b->pth);
+    h5_close(b->h5);
+    arrays_close(b->file);
+    free(b->buffer);
+    free(b->path);
+    free(b);
+}
+
+size_t arrays_count(const ArrayBox *b) { return b->n; }
+const ArrayItem *arrays_at(const ArrayBox *b, size_t i) { return &b->item[i]; }
+bool arrays_is_folder(const ArrayBox *b) { return b->format == &formats[FOLDER]; }
+const char *arrays_what(const ArrayBox *b) { return b->format->what; }
+Status arrays_begin(ArrayBox *b, size_t i) { return b->format->begin(b, i); }
+Status arrays_read(ArrayBox *b, void *dst, size_t n) { return n ? b->format->read(b, dst, n) : OK; }
+
+Status arrays_strings(ArrayBox *b, size_t i, char ***strings) {
+    if (b->item[i].label && b->format->strings) return b->format->strings(b, i, strings);
+    return err_set(ERR_FORMAT, "%s: %s holds neither strings nor whole numbers", b->path, b->item[i].name);
+}
+
+void arrays_list(const ArrayBox *b, char *text, size_t size) {
+    size_t used = 0;
+    text[0] = 0;
+    for (size_t i = 0; i < b->n && used + 24 < size; i++) {
+        const ArrayItem *a = &b->item[i];
+        int n = snprintf(text + used, size - used, "%s%.60s (", i ? ", " : "", a->name[0] ? a->name : "one array");
+        used += n > 0 ? (size_t)n : 0;
+        for (int d = 0; d < a->ndim && used < size; d++) {
+            n = snprintf(text + used, size - used, "%s%" PRId64, d ? ", " : "", a->shape[d]);
+            used += n > 0 ? (size_t)n : 0;
+        }
+        if (used < size)
+            n = snprintf(text + used, size - used, ")%s", i + 1 < b->n && used + 30 >= size ? ", ..." : "");
+        used += n > 0 ? (size_t)n : 0;
+    }
+}

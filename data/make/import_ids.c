@@ -1,0 +1,193 @@
+/* import_ids: see import_ids.h. */
+#include "data/make/import_ids.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/format/json.h"
+#include "data/format/textfile.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/unicode.h"
+
+enum { MAX_ID = 4096, LIST = 600 };
+
+static Status add_id(Ids *ids, const char *id, size_t n) {
+    if (!n || n > MAX_ID || memchr(id, 0, n) || !utf8_valid(id, n, NULL))
+        return err_set(ERR_FORMAT, "id %lld is empty, too long, or not UTF-8", (long long)ids->n + 1);
+    if (ids->n == ids->room) {
+        int64_t bigger = ids->room ? 2 * ids->room : 1024;
+        char **v = mem_grow(ids->id, (size_t)bigger, sizeof *v);
+        if (!v) return ERR_MEMORY;
+        ids->id = v;
+        ids->room = bigger;
+    }
+    char *own = mem_new(n + 1, 1);
+    if (!own) return ERR_MEMORY;
+    memcpy(own, id, n);
+    ids->id[ids->n++] = own;
+    return OK;
+}
+
+/* ---- text -------------------------------------------------------------------------------------------------------- */
+
+static Status json_id(Ids *ids, const Json *v) {
+    size_t n = 0;
+    int64_t number;
+    char text[24];
+    const char *s = json_str(v, &n);
+    if (s) return add_id(ids, s, n);
+    if (!json_int(v, &number))
+        return err_set(ERR_FORMAT, "entry %lld is neither a string nor a whole number", (long long)ids->n + 1);
+    return add_id(ids, text, (size_t)snprintf(text, sizeof text, "%lld", (long long)number));
+}
+
+/* {"a.jpg": 0, ...} or {"0": "a.jpg", ...}: every row once. */
+static Status json_map(Ids *ids, const Json *doc) {
+    size_t n = json_len(doc);
+    const char **name = mem_new(n, sizeof *name);
+    const Json *v;
+    Status st = name ? OK : ERR_MEMORY;
+    for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v)) {
+        int64_t row = -1;
+        char *end = NULL;
+        bool by_name = json_int(v, &row);
+        if (!by_name && json_str(v, NULL)) row = strtoll(k, &end, 10);
+        if (row < 0 || (size_t)row >= n || name[row] || (end && *end))
+            st = err_set(ERR_FORMAT, "\"%.100s\" is no row of its own, 0 to %zu", k, n - 1);
+        else name[row] = by_name ? k : json_str(v, NULL);
+    }
+    for (size_t i = 0; i < n && st == OK; i++) st = add_id(ids, name[i], strlen(name[i]));
+    free(name);
+    return st;
+}
+
+static Status json_ids(Ids *ids, const char *text, size_t n, const char *path) {
+    Json *doc;
+    Status st = json_parse(&doc, text, n, path);
+    if (st != OK) return st;
+    if (json_type(doc) == J_OBJECT) st = json_map(ids, doc);
+    else if (json_type(doc) != J_ARRAY) st = err_set(ERR_FORMAT, "a list of names is wanted");
+    for (size_t i = 0; json_type(doc) == J_ARRAY && i < json_len(doc) && st == OK; i++)
+        st = json_id(ids, json_at(doc, i));
+    json_free(doc);
+    return err_context(st, "%s", path);
+}
+
+static Status text_ids(Ids *ids, const char *path) {
+    char *text = NULL;
+    const char *line;
+    size_t n = 0, len;
+    Status st = textfile_read(&text, &n, path, "a list of names (JSON, or one a line)");
+    const char *at = text, *end = text + n;
+    size_t blank = st == OK ? strspn(text, " \t\r\n") : 0;
+    if (st == OK && (text[blank] == '[' || text[blank] == '{')) {
+        st = json_ids(ids, text, n, path);
+    } else {
+        while (st == OK && textfile_line(&at, end, &line, &len)) st = err_context(add_id(ids, line, len), "%s", path);
+    }
+    free(text);
+    return st;
+}
+
+/* ---- arrays ------------------------------------------------------------------------------------------------------ */
+
+static bool called(const ArrayItem *a, const char *name) {
+    return !strcmp(a->name + (a->name[0] == '/'), name + (name[0] == '/'));
+}
+
+/* The labels that are named so, or usually, or that are the only ones; rows -1: of any number. */
+static Status find_labels(const ArrayBox *b, const char *path, const char *array, int64_t rows, size_t *at) {
+    static const char *const usual[] = {"image_names", "image_id",   "image_ids",  "ids",   "names",       "filenames",
+                                        "keys",        "image_name", "file_names", "paths", "image_paths", "img_id",
+                                        "img_ids",     "id",         "key",        "image", NULL};
+    size_t n = arrays_count(b), labels = 0;
+    char list[LIST];
+    for (size_t i = 0; array && array[0] && i < n; i++)
+        if (called(arrays_at(b, i), array)) {
+            const ArrayItem *a = arrays_at(b, *at = i);
+            if (a->label && a->ndim && a->elements == a->shape[0]) return OK;
+            return err_set(ERR_FORMAT, "%s: %s must have one dimension, of strings or whole numbers, to be ids", path,
+                           a->name);
+        }
+    for (size_t i = 0; i < n; i++)
+        if (arrays_at(b, i)->label && (rows < 0 || arrays_at(b, i)->elements == rows) && !labels++) *at = i;
+    for (int u = 0; usual[u] && !(array && array[0]); u++)
+        for (size_t i = 0; i < n; i++)
+            if (arrays_at(b, i)->label && called(arrays_at(b, i), usual[u])) {
+                *at = i;
+                return OK;
+            }
+    if (labels == 1 && !(array && array[0])) return OK;
+    arrays_list(b, list, sizeof list);
+    if (array && array[0])
+        return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", path, arrays_what(b), array, list);
+    if (labels)
+        return err_set(ERR_USAGE,
+                       "%s: more than one of its %s could be ids (there are: %s); import.ids_array=NAME says which",
+                       path, arrays_what(b), list);
+    return err_set(
+        ERR_USAGE,
+        "%s has no list of ids in it (there are: %s); import.ids=FILE gives one (a JSON list, a NumPy array, "
+        "or a text file with one id a line)",
+        path, list);
+}
+
+static Status array_ids(Ids *ids, ArrayBox *b, const char *path, const char *array, int64_t rows) {
+    size_t at = 0;
+    char **s = NULL;
+    Status st = find_labels(b, path, array, rows, &at);
+    if (st == OK) st = arrays_strings(b, at, &s);
+    for (int64_t i = 0; st == OK && i < arrays_at(b, at)->elements; i++)
+        st = err_context(add_id(ids, s[i], strlen(s[i])), "%s: %s", path, arrays_at(b, at)->name);
+    free(s);
+    return st;
+}
+
+static Status own_names(Ids *ids, const Source *s) {
+    Status st = OK;
+    for (int64_t i = 0; i < s->N && st == OK; i++) {
+        char *name = source_name(s, i);
+        st = name ? add_id(ids, name, strlen(name)) : ERR_MEMORY;
+        free(name);
+    }
+    return err_context(st, "%s", s->path);
+}
+
+/* NumPy, HDF5 and zip archives, by their first bytes. */
+static bool is_arrays(const char *path) {
+    unsigned char head[6] = {0};
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(head, 1, sizeof head, f) : 0;
+    if (f) fclose(f);
+    return n == 6 && (!memcmp(head, "\x93NUMPY", 6) || !memcmp(head, "\x89HDF", 4) || !memcmp(head, "PK\3\4", 4));
+}
+
+Status ids_read(Ids *ids, const char *path, const char *array, Source *features) {
+    ArrayBox *b = NULL;
+    bool given = path && path[0];
+    *ids = (Ids){0};
+    Status st = OK;
+    if (given && is_arrays(path)) {
+        st = arrays_open(&b, path);
+        if (st == OK) st = array_ids(ids, b, path, array, -1);
+        arrays_close(b);
+    } else if (given) {
+        st = text_ids(ids, path);
+    } else if (features->kind == SOURCE_EACH && !(array && array[0])) {
+        st = own_names(ids, features);
+    } else {
+        st = array_ids(ids, features->box, features->path, array, features->N);
+    }
+    if (st == OK && ids->n != features->N && !source_as_parts(features, ids->n))
+        st = err_set(ERR_FORMAT, "%s has %lld rows, but %s %lld ids: one id a row is wanted", features->path,
+                     (long long)features->N, given ? path : "it has", (long long)ids->n);
+    if (st != OK) ids_free(ids);
+    return st;
+}
+
+void ids_free(Ids *ids) {
+    for (int64_t i = 0; i < ids->n; i++) free(ids->id[i]);
+    free(ids->id);
+    *ids = (Ids){0};
+}

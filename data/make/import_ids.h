@@ -1,0 +1,19 @@
+/* import_ids: the names of the images, one a row of features. Private to import.
+ *
+ * From a file: a JSON list of strings or numbers, a JSON map of names to rows (or rows to names), lines of text, a
+ * NumPy or HDF5 array; else from the file of features: the strings or whole numbers in it, or (one array an image)
+ * their names. */
+#ifndef QF_IMPORT_IDS_H
+#define QF_IMPORT_IDS_H
+#include "data/make/import_source.h"
+
+typedef struct {
+    char **id;                 /* (n) */
+    int64_t n, room;
+} Ids;
+
+/* `path` and `array` may be "" or NULL. ERR_FORMAT also when there are not as many as rows. */
+Status ids_read(Ids *ids, const char *path, const char *array, Source *features);
+void ids_free(Ids *ids);
+
+#endif
