@@ -47,7 +47,7 @@ void lm_source_close(LmSource *s) {
     *s = (LmSource){0};
 }
 
-static Status check_shape(const LmTensor *t, const StTensor *f, const char *path) {
+static Status check_shape(const ParamTensor *t, const StTensor *f, const char *path) {
     char found[ST_SHAPE_TEXT], wanted[ST_SHAPE_TEXT];
     StTensor want = {.ndim = t->ndim, .shape = {t->shape[0], t->shape[1]}};
     st_shape_text(&want, wanted, sizeof wanted);
@@ -59,32 +59,34 @@ static Status check_shape(const LmTensor *t, const StTensor *f, const char *path
                    dtype_name(f->dtype), st_shape_text(f, found, sizeof found), wanted);
 }
 
-enum { PIECE = 1 << 20 };                 /* numbers on their way */
-
 /* T5 with a tied head multiplies its decoder's output by C^-1/2: the norm in front of the head may as well. */
-static float folded(const Lm *m, const LmTensor *t) {
+static float folded(const Lm *m, const ParamTensor *t) {
     bool last = m->d.scale_head && strcmp(t->name, "decoder.final_layer_norm.weight") == 0;
     return last ? (float)(1.0 / sqrt((double)m->d.C)) : 1.0f;
 }
 
-static Status load_tensor(Lm *m, const LmTensor *t, const WeightSource *ws, float *piece) {
-    const StTensor *f = find_named(ws, t->name);
-    if (!f && t->row->other) f = find_named(ws, t->row->other);
-    float scale = folded(m, t);
-    Status st = check_shape(t, f, ws_path(ws));
-    for (int64_t i = 0; st == OK && i < t->n; i += PIECE) {
-        int64_t n = t->n - i < PIECE ? t->n - i : PIECE;
-        dtype_to_f32(piece, (const char *)f->data + (size_t)i * (size_t)dtype_size(f->dtype), f->dtype, (size_t)n);
-        for (int64_t k = 0; k < n && scale != 1.0f; k++) piece[k] *= scale;
-        lm_write(m, t, i, piece, n);
-    }
+static Status put_scaled(Lm *m, const ParamTensor *t, const StTensor *f, float scale) {
+    float *x = mem_new((size_t)t->n, sizeof *x);
+    if (!x) return ERR_MEMORY;
+    dtype_to_f32(x, f->data, f->dtype, (size_t)t->n);
+    for (int64_t i = 0; i < t->n; i++) x[i] *= scale;
+    Status st = params_put(&m->params, t, 0, t->n, x, DT_F32);
+    free(x);
     return st;
 }
 
+static Status load_tensor(Lm *m, const ParamTensor *t, const WeightSource *ws) {
+    const char *also = m->params.table.row[t->row].also;
+    const StTensor *f = find_named(ws, t->name);
+    if (!f && also) f = find_named(ws, also);
+    float scale = folded(m, t);
+    Status st = check_shape(t, f, ws_path(ws));
+    if (st != OK) return st;
+    return scale == 1.0f ? params_put(&m->params, t, 0, t->n, f->data, f->dtype) : put_scaled(m, t, f, scale);
+}
+
 Status lm_load(Lm *m, const LmSource *s) {
-    float *piece = mem_new(PIECE, sizeof *piece);
-    Status st = piece ? OK : ERR_MEMORY;
-    for (int i = 0; i < m->n && st == OK; i++) st = load_tensor(m, &m->tensor[i], s->ws, piece);
-    free(piece);
+    Status st = OK;
+    for (int i = 0; i < m->params.n && st == OK; i++) st = load_tensor(m, &m->params.tensor[i], s->ws);
     return st == OK ? lm_ready(m) : st;
 }

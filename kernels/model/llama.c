@@ -4,30 +4,30 @@
 
 #define LAYER "model.layers.%d."
 
-/*    id          name                                    other             shape  where      needs            join */
+/*    id          name                                             shape where  block join, ... (lm.c has the letters) */
 #define LLAMA_ROWS(X) \
-    X(WORD,       "model.embed_tokens.weight",            "lm_head.weight", "VC",  LM_ONCE,   LM_ALWAYS,       false) \
-    X(HEAD,       "lm_head.weight",                       NULL,             "VC",  LM_ONCE,   LM_IF_OWN_HEAD,  false) \
-    X(LAST,       "model.norm.weight",                    NULL,             "C",   LM_ONCE,   LM_ALWAYS,       false) \
-    X(Q_W,        LAYER "self_attn.q_proj.weight",        NULL,             "AC",  LM_LAYER,  LM_ALWAYS,       false) \
-    X(K_W,        LAYER "self_attn.k_proj.weight",        NULL,             "BC",  LM_LAYER,  LM_ALWAYS,       true)  \
-    X(V_W,        LAYER "self_attn.v_proj.weight",        NULL,             "BC",  LM_LAYER,  LM_ALWAYS,       true)  \
-    X(O_W,        LAYER "self_attn.o_proj.weight",        NULL,             "CA",  LM_LAYER,  LM_ALWAYS,       false) \
-    X(GATE_W,     LAYER "mlp.gate_proj.weight",           NULL,             "FC",  LM_LAYER,  LM_ALWAYS,       false) \
-    X(UP_W,       LAYER "mlp.up_proj.weight",             NULL,             "FC",  LM_LAYER,  LM_ALWAYS,       true)  \
-    X(DOWN_W,     LAYER "mlp.down_proj.weight",           NULL,             "CF",  LM_LAYER,  LM_ALWAYS,       false) \
-    X(Q_B,        LAYER "self_attn.q_proj.bias",          NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,  false) \
-    X(K_B,        LAYER "self_attn.k_proj.bias",          NULL,             "B",   LM_LAYER,  LM_IF_QKV_BIAS,  true)  \
-    X(V_B,        LAYER "self_attn.v_proj.bias",          NULL,             "B",   LM_LAYER,  LM_IF_QKV_BIAS,  true)  \
-    X(O_B,        LAYER "self_attn.o_proj.bias",          NULL,             "C",   LM_LAYER,  LM_IF_OUT_BIAS,  false) \
-    X(GATE_B,     LAYER "mlp.gate_proj.bias",             NULL,             "F",   LM_LAYER,  LM_IF_FFN_BIAS,  false) \
-    X(UP_B,       LAYER "mlp.up_proj.bias",               NULL,             "F",   LM_LAYER,  LM_IF_FFN_BIAS,  true)  \
-    X(DOWN_B,     LAYER "mlp.down_proj.bias",             NULL,             "C",   LM_LAYER,  LM_IF_FFN_BIAS,  false) \
-    X(NORM1,      LAYER "input_layernorm.weight",         NULL,             "C",   LM_LAYER,  LM_ALWAYS,       false) \
-    X(NORM2,      LAYER "post_attention_layernorm.weight", NULL,            "C",   LM_LAYER,  LM_ALWAYS,       false)
+    X(WORD,       "model.embed_tokens.weight",                     "VC", "",     0, 0, .also = "lm_head.weight") \
+    X(HEAD,       "lm_head.weight",                                "VC", "?h",   0, 0) \
+    X(LAST,       "model.norm.weight",                             "C",  "",     0, 0) \
+    X(Q_W,        LAYER "self_attn.q_proj.weight",                 "AC", "L",    1, 0) \
+    X(K_W,        LAYER "self_attn.k_proj.weight",                 "BC", "L",    1, 1) \
+    X(V_W,        LAYER "self_attn.v_proj.weight",                 "BC", "L",    1, 1) \
+    X(O_W,        LAYER "self_attn.o_proj.weight",                 "CA", "L",    1, 0) \
+    X(GATE_W,     LAYER "mlp.gate_proj.weight",                    "FC", "L",    1, 0) \
+    X(UP_W,       LAYER "mlp.up_proj.weight",                      "FC", "L",    1, 1) \
+    X(DOWN_W,     LAYER "mlp.down_proj.weight",                    "CF", "L",    1, 0) \
+    X(Q_B,        LAYER "self_attn.q_proj.bias",                   "A",  "L?q",  1, 0) \
+    X(K_B,        LAYER "self_attn.k_proj.bias",                   "B",  "L?q",  1, 1) \
+    X(V_B,        LAYER "self_attn.v_proj.bias",                   "B",  "L?q",  1, 1) \
+    X(O_B,        LAYER "self_attn.o_proj.bias",                   "C",  "L?o",  1, 0) \
+    X(GATE_B,     LAYER "mlp.gate_proj.bias",                      "F",  "L?f",  1, 0) \
+    X(UP_B,       LAYER "mlp.up_proj.bias",                        "F",  "L?f",  1, 1) \
+    X(DOWN_B,     LAYER "mlp.down_proj.bias",                      "C",  "L?f",  1, 0) \
+    X(NORM1,      LAYER "input_layernorm.weight",                  "C",  "L",    1, 0) \
+    X(NORM2,      LAYER "post_attention_layernorm.weight",         "C",  "L",    1, 0)
 
 LM_TABLE(LLAMA_ROWS)
-static const LmTable table = {rows, ROW_COUNT, {-1, -1}};
+static const LmTable table = {{rows, ROW_COUNT}, {-1, -1}};
 
 static Tensor llama_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     (void)pos;                                               /* they turn queries and keys instead */

@@ -23,9 +23,10 @@ void t5_decoder_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *
 
 /* A family's rows as an enum and as a table, from its list. */
 #define LM_ROW_ID(id, ...) id,
-#define LM_ROW_VALUE(id, name, other, shape, where, needs, join) {name, other, shape, where, needs, join},
-#define LM_TABLE(ROWS) \
-    enum { ROWS(LM_ROW_ID) ROW_COUNT }; \
-    static const LmRow rows[] = {ROWS(LM_ROW_VALUE)};
+#define LM_ROW_VALUE(id, name_, shape_, where_, block_, join_, ...)                                                    \
+    {.name = name_, .shape = shape_, .where = where_, .block = block_, .join = join_, __VA_ARGS__},
+#define LM_TABLE(ROWS)                                                                                                 \
+    enum { ROWS(LM_ROW_ID) ROW_COUNT };                                                                                \
+    static const ParamRow rows[] = {ROWS(LM_ROW_VALUE)};
 
 #endif

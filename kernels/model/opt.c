@@ -5,34 +5,34 @@
 #define ALL "model.decoder."
 #define LAYER "model.decoder.layers.%d."
 
-/*    id          name                                other             shape  where      needs             join */
+/*    id          name                                             shape where  block join, ... (lm.c has the letters) */
 #define OPT_ROWS(X) \
-    X(WORD,       ALL "embed_tokens.weight",          "lm_head.weight", "VE",  LM_ONCE,   LM_ALWAYS,        false) \
-    X(POSITION,   ALL "embed_positions.weight",       NULL,             "PC",  LM_ONCE,   LM_ALWAYS,        false) \
-    X(INTO,       ALL "project_in.weight",            NULL,             "CE",  LM_ONCE,   LM_IF_NARROW,     false) \
-    X(OUT_OF,     ALL "project_out.weight",           NULL,             "EC",  LM_ONCE,   LM_IF_NARROW,     false) \
-    X(HEAD,       "lm_head.weight",                   NULL,             "VE",  LM_ONCE,   LM_IF_OWN_HEAD,   false) \
-    X(LAST_W,     ALL "final_layer_norm.weight",      NULL,             "C",   LM_ONCE,   LM_IF_LAST_NORM,  false) \
-    X(LAST_B,     ALL "final_layer_norm.bias",        NULL,             "C",   LM_ONCE,   LM_IF_LAST_NORM,  false) \
-    X(Q_W,        LAYER "self_attn.q_proj.weight",    NULL,             "AC",  LM_LAYER,  LM_ALWAYS,        false) \
-    X(K_W,        LAYER "self_attn.k_proj.weight",    NULL,             "AC",  LM_LAYER,  LM_ALWAYS,        true)  \
-    X(V_W,        LAYER "self_attn.v_proj.weight",    NULL,             "AC",  LM_LAYER,  LM_ALWAYS,        true)  \
-    X(O_W,        LAYER "self_attn.out_proj.weight",  NULL,             "CA",  LM_LAYER,  LM_ALWAYS,        false) \
-    X(IN_W,       LAYER "fc1.weight",                 NULL,             "FC",  LM_LAYER,  LM_ALWAYS,        false) \
-    X(DOWN_W,     LAYER "fc2.weight",                 NULL,             "CF",  LM_LAYER,  LM_ALWAYS,        false) \
-    X(Q_B,        LAYER "self_attn.q_proj.bias",      NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,   false) \
-    X(K_B,        LAYER "self_attn.k_proj.bias",      NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,   true)  \
-    X(V_B,        LAYER "self_attn.v_proj.bias",      NULL,             "A",   LM_LAYER,  LM_IF_QKV_BIAS,   true)  \
-    X(O_B,        LAYER "self_attn.out_proj.bias",    NULL,             "C",   LM_LAYER,  LM_IF_OUT_BIAS,   false) \
-    X(IN_B,       LAYER "fc1.bias",                   NULL,             "F",   LM_LAYER,  LM_IF_FFN_BIAS,   false) \
-    X(DOWN_B,     LAYER "fc2.bias",                   NULL,             "C",   LM_LAYER,  LM_IF_FFN_BIAS,   false) \
-    X(NORM1_W,    LAYER "self_attn_layer_norm.weight", NULL,            "C",   LM_LAYER,  LM_ALWAYS,        false) \
-    X(NORM1_B,    LAYER "self_attn_layer_norm.bias",  NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false) \
-    X(NORM2_W,    LAYER "final_layer_norm.weight",    NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false) \
-    X(NORM2_B,    LAYER "final_layer_norm.bias",      NULL,             "C",   LM_LAYER,  LM_ALWAYS,        false)
+    X(WORD,       ALL "embed_tokens.weight",                       "VE", "",     0, 0, .also = "lm_head.weight") \
+    X(POSITION,   ALL "embed_positions.weight",                    "PC", "",     0, 0) \
+    X(INTO,       ALL "project_in.weight",                         "CE", "?n",   0, 0) \
+    X(OUT_OF,     ALL "project_out.weight",                        "EC", "?n",   0, 0) \
+    X(HEAD,       "lm_head.weight",                                "VE", "?h",   0, 0) \
+    X(LAST_W,     ALL "final_layer_norm.weight",                   "C",  "?l",   0, 0) \
+    X(LAST_B,     ALL "final_layer_norm.bias",                     "C",  "?l",   0, 0) \
+    X(Q_W,        LAYER "self_attn.q_proj.weight",                 "AC", "L",    1, 0) \
+    X(K_W,        LAYER "self_attn.k_proj.weight",                 "AC", "L",    1, 1) \
+    X(V_W,        LAYER "self_attn.v_proj.weight",                 "AC", "L",    1, 1) \
+    X(O_W,        LAYER "self_attn.out_proj.weight",               "CA", "L",    1, 0) \
+    X(IN_W,       LAYER "fc1.weight",                              "FC", "L",    1, 0) \
+    X(DOWN_W,     LAYER "fc2.weight",                              "CF", "L",    1, 0) \
+    X(Q_B,        LAYER "self_attn.q_proj.bias",                   "A",  "L?q",  1, 0) \
+    X(K_B,        LAYER "self_attn.k_proj.bias",                   "A",  "L?q",  1, 1) \
+    X(V_B,        LAYER "self_attn.v_proj.bias",                   "A",  "L?q",  1, 1) \
+    X(O_B,        LAYER "self_attn.out_proj.bias",                 "C",  "L?o",  1, 0) \
+    X(IN_B,       LAYER "fc1.bias",                                "F",  "L?f",  1, 0) \
+    X(DOWN_B,     LAYER "fc2.bias",                                "C",  "L?f",  1, 0) \
+    X(NORM1_W,    LAYER "self_attn_layer_norm.weight",             "C",  "L",    1, 0) \
+    X(NORM1_B,    LAYER "self_attn_layer_norm.bias",               "C",  "L",    1, 0) \
+    X(NORM2_W,    LAYER "final_layer_norm.weight",                 "C",  "L",    1, 0) \
+    X(NORM2_B,    LAYER "final_layer_norm.bias",                   "C",  "L",    1, 0)
 
 LM_TABLE(OPT_ROWS)
-static const LmTable table = {rows, ROW_COUNT, {-1, -1}};
+static const LmTable table = {{rows, ROW_COUNT}, {-1, -1}};
 
 /* Where rows enter: words and visual rows in E columns, then C, then positions. The table's first two rows are
  * nobody's. */

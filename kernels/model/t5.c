@@ -8,42 +8,43 @@
 #define BIAS "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 #define FFN "DenseReluDense."
 
-/*    id          name                              other             shape  where        needs            join */
+/*    id          name                                             shape where  block join, ... (lm.c has the letters) */
 #define T5_ROWS(X) \
-    X(WORD,       "shared.weight",        "encoder.embed_tokens.weight", "VC", LM_ONCE,   LM_ALWAYS,       false) \
-    X(HEAD,       "lm_head.weight",                 NULL,             "VC",  LM_ONCE,     LM_IF_OWN_HEAD,  false) \
-    X(BIAS_ENC,   "encoder." BIAS,                  NULL,             "UH",  LM_ONCE,     LM_ALWAYS,       false) \
-    X(BIAS_DEC,   "decoder." BIAS,                  NULL,             "UH",  LM_ONCE,     LM_ALWAYS,       false) \
-    X(LAST_ENC,   "encoder.final_layer_norm.weight", NULL,            "C",   LM_ONCE,     LM_ALWAYS,       false) \
-    X(LAST_DEC,   "decoder.final_layer_norm.weight", NULL,            "C",   LM_ONCE,     LM_ALWAYS,       false) \
-    X(Q_W,        ENC "0.SelfAttention.q.weight",   NULL,             "AC",  LM_LAYER,    LM_ALWAYS,       false) \
-    X(K_W,        ENC "0.SelfAttention.k.weight",   NULL,             "AC",  LM_LAYER,    LM_ALWAYS,       true)  \
-    X(V_W,        ENC "0.SelfAttention.v.weight",   NULL,             "AC",  LM_LAYER,    LM_ALWAYS,       true)  \
-    X(O_W,        ENC "0.SelfAttention.o.weight",   NULL,             "CA",  LM_LAYER,    LM_ALWAYS,       false) \
-    X(IN_W,       ENC "1." FFN "wi.weight",         NULL,             "FC",  LM_LAYER,    LM_IF_PLAIN,     false) \
-    X(GATE_W,     ENC "1." FFN "wi_0.weight",       NULL,             "FC",  LM_LAYER,    LM_IF_GATED,     false) \
-    X(UP_W,       ENC "1." FFN "wi_1.weight",       NULL,             "FC",  LM_LAYER,    LM_IF_GATED,     true)  \
-    X(DOWN_W,     ENC "1." FFN "wo.weight",         NULL,             "CF",  LM_LAYER,    LM_ALWAYS,       false) \
-    X(NORM1,      ENC "0.layer_norm.weight",        NULL,             "C",   LM_LAYER,    LM_ALWAYS,       false) \
-    X(NORM2,      ENC "1.layer_norm.weight",        NULL,             "C",   LM_LAYER,    LM_ALWAYS,       false) \
-    X(D_Q_W,      DEC "0.SelfAttention.q.weight",   NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       false) \
-    X(D_K_W,      DEC "0.SelfAttention.k.weight",   NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       true)  \
-    X(D_V_W,      DEC "0.SelfAttention.v.weight",   NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       true)  \
-    X(D_O_W,      DEC "0.SelfAttention.o.weight",   NULL,             "CA",  LM_DECODER,  LM_ALWAYS,       false) \
-    X(C_Q_W,      DEC "1.EncDecAttention.q.weight", NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       false) \
-    X(C_K_W,      DEC "1.EncDecAttention.k.weight", NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       false) \
-    X(C_V_W,      DEC "1.EncDecAttention.v.weight", NULL,             "AC",  LM_DECODER,  LM_ALWAYS,       true)  \
-    X(C_O_W,      DEC "1.EncDecAttention.o.weight", NULL,             "CA",  LM_DECODER,  LM_ALWAYS,       false) \
-    X(D_IN_W,     DEC "2." FFN "wi.weight",         NULL,             "FC",  LM_DECODER,  LM_IF_PLAIN,     false) \
-    X(D_GATE_W,   DEC "2." FFN "wi_0.weight",       NULL,             "FC",  LM_DECODER,  LM_IF_GATED,     false) \
-    X(D_UP_W,     DEC "2." FFN "wi_1.weight",       NULL,             "FC",  LM_DECODER,  LM_IF_GATED,     true)  \
-    X(D_DOWN_W,   DEC "2." FFN "wo.weight",         NULL,             "CF",  LM_DECODER,  LM_ALWAYS,       false) \
-    X(D_NORM1,    DEC "0.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false) \
-    X(D_NORM2,    DEC "1.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false) \
-    X(D_NORM3,    DEC "2.layer_norm.weight",        NULL,             "C",   LM_DECODER,  LM_ALWAYS,       false)
+    X(WORD,       "shared.weight",                                 "VC", "",     0, 0, \
+      .also = "encoder.embed_tokens.weight") \
+    X(HEAD,       "lm_head.weight",                                "VC", "?h",   0, 0) \
+    X(BIAS_ENC,   "encoder." BIAS,                                "UH", "",     0, 0, .flags = PARAM_KEEP_F32) \
+    X(BIAS_DEC,   "decoder." BIAS,                                "UH", "",     0, 0, .flags = PARAM_KEEP_F32) \
+    X(LAST_ENC,   "encoder.final_layer_norm.weight",               "C",  "",     0, 0) \
+    X(LAST_DEC,   "decoder.final_layer_norm.weight",               "C",  "",     0, 0) \
+    X(Q_W,        ENC "0.SelfAttention.q.weight",                  "AC", "L",    1, 0) \
+    X(K_W,        ENC "0.SelfAttention.k.weight",                  "AC", "L",    1, 1) \
+    X(V_W,        ENC "0.SelfAttention.v.weight",                  "AC", "L",    1, 1) \
+    X(O_W,        ENC "0.SelfAttention.o.weight",                  "CA", "L",    1, 0) \
+    X(IN_W,       ENC "1." FFN "wi.weight",                        "FC", "L?p",  1, 0) \
+    X(GATE_W,     ENC "1." FFN "wi_0.weight",                      "FC", "L?g",  1, 0) \
+    X(UP_W,       ENC "1." FFN "wi_1.weight",                      "FC", "L?g",  1, 1) \
+    X(DOWN_W,     ENC "1." FFN "wo.weight",                        "CF", "L",    1, 0) \
+    X(NORM1,      ENC "0.layer_norm.weight",                       "C",  "L",    1, 0) \
+    X(NORM2,      ENC "1.layer_norm.weight",                       "C",  "L",    1, 0) \
+    X(D_Q_W,      DEC "0.SelfAttention.q.weight",                  "AC", "M",    2, 0) \
+    X(D_K_W,      DEC "0.SelfAttention.k.weight",                  "AC", "M",    2, 1) \
+    X(D_V_W,      DEC "0.SelfAttention.v.weight",                  "AC", "M",    2, 1) \
+    X(D_O_W,      DEC "0.SelfAttention.o.weight",                  "CA", "M",    2, 0) \
+    X(C_Q_W,      DEC "1.EncDecAttention.q.weight",                "AC", "M",    2, 0) \
+    X(C_K_W,      DEC "1.EncDecAttention.k.weight",                "AC", "M",    2, 0) \
+    X(C_V_W,      DEC "1.EncDecAttention.v.weight",                "AC", "M",    2, 1) \
+    X(C_O_W,      DEC "1.EncDecAttention.o.weight",                "CA", "M",    2, 0) \
+    X(D_IN_W,     DEC "2." FFN "wi.weight",                        "FC", "M?p",  2, 0) \
+    X(D_GATE_W,   DEC "2." FFN "wi_0.weight",                      "FC", "M?g",  2, 0) \
+    X(D_UP_W,     DEC "2." FFN "wi_1.weight",                      "FC", "M?g",  2, 1) \
+    X(D_DOWN_W,   DEC "2." FFN "wo.weight",                        "CF", "M",    2, 0) \
+    X(D_NORM1,    DEC "0.layer_norm.weight",                       "C",  "M",    2, 0) \
+    X(D_NORM2,    DEC "1.layer_norm.weight",                       "C",  "M",    2, 0) \
+    X(D_NORM3,    DEC "2.layer_norm.weight",                       "C",  "M",    2, 0)
 
 LM_TABLE(T5_ROWS)
-static const LmTable table = {rows, ROW_COUNT, {BIAS_ENC, BIAS_DEC}};
+static const LmTable table = {{rows, ROW_COUNT}, {BIAS_ENC, BIAS_DEC}};
 
 static Param one(const Lm *m, int row, int l) { return lm_get(m, row, row, l); }
 
