@@ -59,35 +59,6 @@ static Items items_of(const Json *list) {
 
 /* ---- comparing --------------------------------------------------------------------------------------------------- */
 
-static void check_floats(Case *c, const char *what, const float *x, const float *y, int64_t n, double tolerance) {
-    double d = 0, norm = 0;
-    for (int64_t i = 0; i < n; i++) d += (x[i] - y[i]) * (x[i] - y[i]), norm += (double)y[i] * y[i];
-    gold_check(c, what, norm > 0 ? sqrt(d / norm) : sqrt(d), tolerance);
-}
-
-static void check_against(Case *c, const StFile *f, const char *name, const GoldTexts *x, int64_t E,
-                          const GoldSaid *s) {
-    const struct { const char *tail; const float *got; int64_t n; } all[] = {
-        {"grad.query_output", s->dquery, (int64_t)x->images * x->Q * x->Cq}, {"grad.proj.weight", s->dw, E * x->Cq},
-        {"grad.proj.bias", s->dbias, E}, {"grad.soft", s->dsoft, (int64_t)x->images * x->Q * E}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        char full[200];
-        snprintf(full, sizeof full, "%s.%s", name, all[i].tail);
-        const StTensor *want = st_find(f, full);
-        if (want) gold_tensor(c, full, all[i].got, all[i].n, want, 1e-5, 0);
-    }
-}
-
-static void check_shared(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *a,
-                         const GoldSaid *b) {
-    char what[200];
-    snprintf(what, sizeof what, "%s: one by one", name);
-    gold_check(c, what, a->loss - b->loss, 1e-6 * fmax(1.0, fabs(b->loss)));
-    check_floats(c, what, a->nll, b->nll, a->T, 1e-5);
-    check_floats(c, what, a->dsoft, b->dsoft, (int64_t)x->images * x->Q * E, 1e-5);
-    check_floats(c, what, a->dw, b->dw, E * x->Cq, 1e-5);
-}
-
 static Status run_case(Case *c, GoldLm *g, const StFile *f, GoldTexts *x, const char *name, const Json *j) {
     GoldSaid together, apart;
     Items items = items_of(json_get(j, "items"));
@@ -102,8 +73,8 @@ static Status run_case(Case *c, GoldLm *g, const StFile *f, GoldTexts *x, const 
         snprintf(what, sizeof what, "%s loss", name);
         gold_check(c, what, together.loss - loss, 1e-5 * fmax(1.0, fabs(loss)));
         gold_check(c, what, (double)together.T - gold_num(j, "targets_counted"), 0.5);
-        check_against(c, f, name, x, g->m.d.E, &together);
-        check_shared(c, name, x, g->m.d.E, &together, &apart);
+        gold_lm_check(c, f, name, x, g->m.d.E, &together);
+        gold_lm_same(c, name, x, g->m.d.E, &together, &apart);
         gold_lm_free(&apart);
         gold_lm_free(&together);
     }

@@ -1,6 +1,8 @@
 /* gold_lm: see gold_lm.h. */
 #include "tests/gold_lm.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -326,4 +328,35 @@ float *gold_floats(const StFile *f, const char *name, StTensor *shape) {
     if (x) dtype_to_f32(x, t->data, t->dtype, (size_t)st_elements(t));
     if (shape) *shape = *t;
     return x;
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+static void check_floats(Case *c, const char *what, const float *x, const float *y, int64_t n, double tolerance) {
+    double d = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) d += (x[i] - y[i]) * (x[i] - y[i]), norm += (double)y[i] * y[i];
+    gold_check(c, what, norm > 0 ? sqrt(d / norm) : sqrt(d), tolerance);
+}
+
+void gold_lm_check(Case *c, const StFile *f, const char *name, const GoldTexts *x, int64_t E,
+                          const GoldSaid *s) {
+    const struct { const char *tail; const float *got; int64_t n; } all[] = {
+        {"grad.query_output", s->dquery, (int64_t)x->images * x->Q * x->Cq}, {"grad.proj.weight", s->dw, E * x->Cq},
+        {"grad.proj.bias", s->dbias, E}, {"grad.soft", s->dsoft, (int64_t)x->images * x->Q * E}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        char full[200];
+        snprintf(full, sizeof full, "%s.%s", name, all[i].tail);
+        const StTensor *want = st_find(f, full);
+        if (want) gold_tensor(c, full, all[i].got, all[i].n, want, 1e-5, 0);
+    }
+}
+
+void gold_lm_same(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *a,
+                         const GoldSaid *b) {
+    char what[200];
+    snprintf(what, sizeof what, "%s: one by one", name);
+    gold_check(c, what, a->loss - b->loss, 1e-6 * fmax(1.0, fabs(b->loss)));
+    check_floats(c, what, a->nll, b->nll, a->T, 1e-5);
+    check_floats(c, what, a->dsoft, b->dsoft, (int64_t)x->images * x->Q * E, 1e-5);
+    check_floats(c, what, a->dw, b->dw, E * x->Cq, 1e-5);
 }

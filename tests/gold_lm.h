@@ -47,7 +47,12 @@ float *gold_floats(const StFile *f, const char *name, StTensor *shape);
 Status gold_lm_greedy(GoldLm *g, const GoldTexts *x, const int32_t *prompt, int32_t np, int32_t most, int32_t *ids,
                       int32_t *n);
 
-GoldIs gold_is_causal;
+/* Gradients against NAME.grad.* of a file; and one way of running texts against another. */
+void gold_lm_check(Case *c, const StFile *f, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *s);
+void gold_lm_same(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *a, const GoldSaid *b);
+
+GoldIs gold_is_causal, gold_is_lavis;
 Status gold_causal(Case *c);
+Status gold_lavis(Case *c);
 
 #endif

@@ -32,6 +32,7 @@ static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
     {"images", gold_is_images, gold_images},
     {"positions", gold_is_positions, gold_positions},
     {"causal", gold_is_causal, gold_causal},
+    {"lavis", gold_is_lavis, gold_lavis},
     {"strings", gold_is_strings, gold_strings},
     {"processors", gold_is_processors, gold_processors},
     {"invalid", gold_is_invalid, gold_invalid},
