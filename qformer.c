@@ -8,46 +8,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "configs/options.h"
-#include "eval/commands.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/version.h"
 #include "kernels/dist/dist.h"
-#include "train/commands.h"
 
-/*    name        one line of help                                      an example */
-#define COMMAND_LIST(X) \
-    X(synth,      "draw scenes with captions: a set to try everything on", "configs/demo.yaml out=scenes.h5") \
-    X(extract,    "a folder of images and captions to a data set",     "extract.annotations=train.json in=images out=set.h5") \
-    X(import,     "features computed elsewhere (.npy .npz .h5 .safetensors) to a data set", "features.npy import.ids=ids.json extract.annotations=train.json out=set.h5") \
-    X(vocab,      "train a WordPiece vocabulary from a set's captions", "set.h5 out=vocab.txt") \
-    X(verify,     "read all of a data set and say what is wrong with it", "set.h5") \
-    X(repack,     "rewrite a data set: shards, element type, word pieces", "set.h5 out=set/ repack.shard_images=10000 model.vocab=vocab.txt") \
-    X(init,       "start weights into a file: fresh, or from BERT or LAVIS", "bert.safetensors configs/paper-vitg.yaml out=start.safetensors") \
-    X(pretrain,   "train a Q-Former on image-text pairs; goes on by itself", "configs/demo.yaml") \
-    X(finetune,   "the same, from given weights",                       "configs/demo.yaml train.init=run") \
-    X(retrieval,  "recall of images and texts, by cosine and re-ranked by matching", "run/demo data.test=set.h5") \
-    X(caption,    "captions of images, written and scored",            "run/demo data.test=set.h5 out=run/demo caption.min_length=1") \
-    X(match,      "how well given texts fit given images",              "run/demo data.test=set.h5 match.pairs=pairs.csv") \
-    X(embed,      "features of images and texts to HDF5",               "run/demo data.test=set.h5 out=embeddings.h5") \
-    X(classify,   "zero-shot classes of images",                        "run/demo data.test=set.h5 classify.names=names.txt") \
-    X(score,      "caption metrics of a result file, or recall of a similarity matrix", "captions.json gt=references.json") \
-    X(report,     "a run as one HTML page",                             "run/demo data.test=set.h5") \
-    X(inspect,    "a checkpoint or a data set in a page of text",      "run/demo") \
-    X(export,     "weights for transformers or LAVIS",                 "run/demo out=hf") \
-    X(plan,       "memory, arithmetic and traffic of a run on 1 to 512 GPUs, without data", "configs/paper-vitg.yaml") \
-    X(doctor,     "what this build and this machine offer",             "") \
-
+typedef enum { ALONE, RANKS } Processes;
 typedef struct {
     const char *name;
     Status (*run)(const Options *o);
+    Processes processes;
     const char *help, *example;
 } Command;
 
 static const Command commands[] = {
-#define X(name, help, example) { #name, cmd_##name, help, example },
-    COMMAND_LIST(X)
-#undef X
+#define COMMAND(word, processes, help, example) { #word, cmd_##word, processes, help, example },
+#include "configs/commands.def"
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -109,6 +86,8 @@ static Status compare_ranks(const Options *o) {
 
 static Status run(const Command *c, int argc, char **argv) {
     Options *o = NULL;
+    if (c->processes == ALONE && dist_size() > 1)
+        return err_set(ERR_USAGE, "it runs in one process, not in %d: start it without mpirun", dist_size());
     Status st = options_parse(&o, c->name, argc, argv);
     if (!st && dist_size() > 1) st = compare_ranks(o);
     if (!st && o->run.threads > 0) omp_set_num_threads((int)o->run.threads);

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "data/format/outfile.h"
 #include "eval/caption.h"
-#include "eval/commands.h"
 #include "eval/evaluate.h"
 #include "eval/generate.h"
 #include "eval/metrics/score.h"

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "eval/classify.h"
-#include "eval/commands.h"
 #include "eval/retrieval.h"
 #include "kernels/base/mem.h"
 
@@ -146,7 +146,7 @@ static Status open_work(Classify *w, const Options *o) {
     Status st = options_require(o, "classify.names");
     if (st == OK) st = classes_read(&w->c, o->classify.names);
     if (st == OK)
-        st = evaluation_open(&w->e, o, &(EvaluationSpec){.data = USE_DATA, .split = true, .one_process = true,
+        st = evaluation_open(&w->e, o, &(EvaluationSpec){.data = USE_DATA, .split = true,
                                                              .result = "classify.json", .beside = "l"});
     if (st != OK) return st;
     size_t images = (size_t)w->e.set.NI, classes = (size_t)w->c.n;

@@ -13,9 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "configs/commands.h"
 #include "data/format/h5.h"
 #include "data/format/outfile.h"
-#include "eval/commands.h"
 #include "eval/evaluate.h"
 #include "kernels/base/mem.h"
 
@@ -132,7 +132,7 @@ Status cmd_embed(const Options *o) {
     char *path = NULL, *part = NULL;
     int64_t queries = 0, features = 0;
     Status st = options_require(o, "out");
-    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.data = USE_DATA, .split = true, .one_process = true,
+    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.data = USE_DATA, .split = true,
                                                                      .result = "embeddings.h5"});
     if (st != OK) return st;
     if (o->run.dry_run) {

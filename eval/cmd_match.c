@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "data/make/annotations.h"
-#include "eval/commands.h"
 #include "eval/evaluate.h"
 #include "eval/rerank.h"
 #include "kernels/base/mem.h"
@@ -119,7 +119,7 @@ Status cmd_match(const Options *o) {
     Match m = {0};
     char *path = NULL;
     const char *pairs = o->match.pairs;
-    Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.data = USE_DATA, .split = !*pairs, .one_process = true,
+    Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.data = USE_DATA, .split = !*pairs,
                                                           .result = "match.jsonl"});
     if (st != OK) return st;
     if (*pairs && (st = read_pairs(&m, pairs))) goto done;

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "data/format/outfile.h"
-#include "eval/commands.h"
 #include "eval/report/report.h"
 #include "kernels/base/mem.h"
 

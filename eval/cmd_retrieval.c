@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/commands.h"
+#include "configs/commands.h"
 #include "eval/evaluate.h"
 #include "eval/rerank.h"
 #include "kernels/base/mem.h"

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "data/format/npy.h"
-#include "eval/commands.h"
 #include "eval/evaluate.h"
 #include "eval/metrics/score.h"
 #include "eval/retrieval.h"

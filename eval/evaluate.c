@@ -26,8 +26,6 @@ static void limit_texts(Use *u, int tokens) {
 
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec) {
     *e = (Evaluation){.speaks = dist_rank() == 0};
-    if (spec->one_process && dist_size() > 1)
-        return err_set(ERR_USAGE, "%s runs in one process, not in %d", o->command, dist_size());
     signals_ask();
     Status st = e->speaks ? results_claim(o, spec->result, spec->beside) : OK;
     if (st == OK) st = use_open(&e->use, o, spec->data);

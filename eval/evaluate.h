@@ -20,7 +20,6 @@ typedef struct {
     bool split;                         /* data.test_split is laid out as an evaluation set */
     int tokens;                         /* word pieces a text keeps, at most the model's positions; 0: as in training */
     const char *result, *beside;        /* as results_claim */
-    bool one_process;                   /* several ranks are refused */
 } EvaluationSpec;
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec);
 void evaluation_close(Evaluation *e);

@@ -14,7 +14,7 @@
 
 #include "data/format/json.h"
 #include "eval/caption.h"
-#include "eval/commands.h"
+#include "configs/commands.h"
 #include "eval/generate.h"
 #include "kernels/base/mem.h"
 #include "tests/kit/model_fixture.h"

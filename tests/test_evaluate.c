@@ -16,7 +16,7 @@
 #include "data/format/h5.h"
 #include "data/format/json.h"
 #include "eval/classify.h"
-#include "eval/commands.h"
+#include "configs/commands.h"
 #include "eval/retrieval.h"
 #include "tests/kit/model_fixture.h"
 

@@ -19,10 +19,9 @@
 
 #include "data/format/image.h"
 #include "data/shard_write.h"
-#include "eval/commands.h"
+#include "configs/commands.h"
 #include "eval/report/report.h"
 #include "kernels/base/rng.h"
-#include "train/commands.h"
 
 /* ---- a folder ---------------------------------------------------------------------------------------------------- */
 

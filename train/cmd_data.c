@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "data/format/outfile.h"
 #include "data/make/annotation_files.h"
 #include "data/make/extract.h"
@@ -16,7 +17,6 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
-#include "train/commands.h"
 
 /* ---- annotation files -------------------------------------------------------------------------------------------- */
 

@@ -8,12 +8,12 @@
 
 #include "checkpoints/export.h"
 #include "checkpoints/params_io.h"
+#include "configs/commands.h"
 #include "data/format/outfile.h"
 #include "data/set.h"
 #include "eval/setup.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
-#include "train/commands.h"
 #include "train/recipe.h"
 
 static void warn(void *ctx, const char *sentence) {

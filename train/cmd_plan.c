@@ -5,9 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "configs/commands.h"
 #include "eval/setup.h"
 #include "kernels/base/status.h"
-#include "train/commands.h"
 #include "train/plan.h"
 #include "train/recipe.h"
 

@@ -1,11 +1,11 @@
 /* cmd_set: the commands that look after data sets: verify and repack. The work is in data/. */
 #include <stdio.h>
 
+#include "configs/commands.h"
 #include "data/repack.h"
 #include "data/verify.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
-#include "train/commands.h"
 
 enum { MOST_SENTENCES = 50 };
 

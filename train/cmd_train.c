@@ -3,11 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/commands.h"
 #include "eval/use.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
-#include "train/commands.h"
 #include "train/run.h"
 
 Status cmd_pretrain(const Options *o) {

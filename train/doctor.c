@@ -10,11 +10,11 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "configs/commands.h"
 #include "kernels/backend.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
-#include "train/commands.h"
 
 /* ---- asking the machine ------------------------------------------------------------------------------------------ */
 

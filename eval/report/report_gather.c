@@ -199,7 +199,6 @@ static Status open_model(Report *r) {
 Status report_open(Report *r, const Options *o) {
     *r = (Report){.o = o};
     Status st = options_require(o, "in");
-    if (st == OK && dist_size() > 1) st = err_set(ERR_USAGE, "report runs in one process, not in %d", dist_size());
     if (st != OK) return st;
     r->run = folder_of(o->run.in);
     if (*o->report.before) r->before = folder_of(o->report.before);
