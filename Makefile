@@ -108,7 +108,7 @@ BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench
 LIB      := $(B)/libqformer.a
 KIT      := $(B)/libkit.a                                    # what tests share
 
-.PHONY: all count demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: all count cross demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -118,6 +118,7 @@ help:
 	@echo "make test       all tests                      make golden  reference fixtures (DIR=..., device=cuda)"
 	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS_EACH=60"
 	@echo "make asan ubsan tsan cov tidy                  the checking builds"
+	@echo "make cross      for aarch64, its kernel and fixture tests under qemu"
 	@echo "make count      lines, sizes and directions against what the house allows"
 
 tick = $(if $(call on,$(2)),✓,✗) $(1)$(if $(call on,$(2)),, - $(3))
@@ -264,6 +265,9 @@ bench: found $(BENCHES)
 
 count: all
 	@tests/house.sh $(B)
+
+cross:
+	@tests/cross.sh
 
 cuda-report:
 	@tests/bench/cuda_report.sh

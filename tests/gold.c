@@ -72,7 +72,7 @@ static double norm_of(const StTensor *t, bool digest) {
 
 double gold_norm(const StFile *f) {
     double most = 0;
-    for (size_t i = 0; i < st_count(f); i++) most = fmax(most, norm_of(st_at(f, i), is_digest(f)));
+    for (size_t i = 0; i < st_count(f); i++) most = gold_most(most, norm_of(st_at(f, i), is_digest(f)));
     return most;
 }
 
@@ -83,7 +83,7 @@ static void digest_check(Case *c, const char *what, const float *x, int64_t n, c
     double sum = 0, sq = 0, most = 0, dot = 0, e = tol * norm, root = sqrt((double)n);
     for (int64_t k = 0; k < n; k++) {
         uint32_t h = (uint32_t)((uint64_t)k * 2654435761u + 12345u);
-        sum += x[k], sq += (double)x[k] * x[k], most = fmax(most, fabs(x[k]));
+        sum += x[k], sq += (double)x[k] * x[k], most = gold_most(most, fabs(x[k]));
         dot += x[k] * ((double)h / 2147483648.0 - 1.0);
     }
     gold_check(c, what, (double)n - element(want, 0), 0.5);
@@ -133,7 +133,7 @@ void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, 
         const StTensor *want = st_find(f, q->name);
         if (absolute && want && !is_digest(f)) {
             double most = 0;
-            for (int64_t k = 0; k < q->n; k++) most = fmax(most, fabs(x[k] - element(want, k)));
+            for (int64_t k = 0; k < q->n; k++) most = gold_most(most, fabs(x[k] - element(want, k)));
             gold_check(c, name, most, tol);
         } else if (absolute && want) digest_check(c, name, x, q->n, want, tol, 1.0);
         else gold_tensor(c, name, x, q->n, want, tol, floor);

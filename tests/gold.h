@@ -69,4 +69,7 @@ void gold_batch_free(GoldBatch *b);
 void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, const char *what, double tolerance,
                  bool absolute);
 
+/* The larger of two distances; unlike fmax it keeps a NaN, which is the largest of all. */
+static inline double gold_most(double a, double b) { return a != a || b <= a ? a : b; }
+
 #endif

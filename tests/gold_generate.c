@@ -222,7 +222,7 @@ static void nucleus(Captioner *c, const StFile *f) {
             double most = prob ? 0 : NAN;
             for (int32_t v = 0; prob && v < V; v++) missing -= ((const double *)prob->data)[(int64_t)r * V + v] > 0;
             for (int32_t i = 0; prob && i < n; i++)
-                most = fmax(most, fabs(cand[i].score - ((const double *)prob->data)[(int64_t)r * V + cand[i].token]));
+                most = gold_most(most, fabs(cand[i].score - ((const double *)prob->data)[(int64_t)r * V + cand[i].token]));
             gold_check(c->c, name, (double)(n - int_at(json_get(one, "kept"), (size_t)r)), 0.5);
             gold_check(c->c, name, missing, 0.5);
             gold_check(c->c, name, most, 1e-12);

@@ -51,7 +51,7 @@ static Preprocess recipe(const char *what) {
 static void compare_bytes(Case *c, const char *what, const uint8_t *got, size_t n, const StTensor *want) {
     double worst = want->nbytes == n && want->dtype == DT_U8 ? 0 : INFINITY;
     for (size_t i = 0; i < n && isfinite(worst); i++)
-        worst = fmax(worst, abs(got[i] - ((const uint8_t *)want->data)[i]));
+        worst = gold_most(worst, abs(got[i] - ((const uint8_t *)want->data)[i]));
     gold_check(c, what, worst, 0.5);                         /* equal */
 }
 
@@ -62,7 +62,7 @@ static void compare_numbers(Case *c, const char *what, const void *got, const Pr
     for (int64_t i = 0; i < S * S && isfinite(worst); i++)
         for (int k = 0; k < 3; k++) {
             float v = p->in_float ? 255 * ((const float *)got)[3 * i + k] : ((const uint8_t *)got)[3 * i + k];
-            worst = fmax(worst, fabs((double)preprocess_normalised(p, v, k) - (double)((const float *)want->data)[k * S * S + i]));
+            worst = gold_most(worst, fabs((double)preprocess_normalised(p, v, k) - (double)((const float *)want->data)[k * S * S + i]));
         }
     gold_check(c, what, worst, p->in_float ? 1e-5 : 1e-12);
 }
@@ -176,7 +176,7 @@ static Status positions_row(Case *c, const StTensor *table, const StTensor *want
     memcpy(got, in, (size_t)E * sizeof *got);
     Status st = vit_position_resize(got + E, to, to, in + E, from, (int)E, rule);
     double worst = 0;
-    for (int64_t i = 0; i < (1 + rows) * E; i++) worst = fmax(worst, fabs((double)got[i] - (double)out[i]));
+    for (int64_t i = 0; i < (1 + rows) * E; i++) worst = gold_most(worst, fabs((double)got[i] - (double)out[i]));
     gold_check(c, want->name, worst, 1e-5);
     free(got);
     return st;

@@ -2,6 +2,8 @@
 # run.sh BUILD_DIR [NAME ...]: runs the test programs of a build (all, or those named) and the reference fixtures, and ends with
 # one line that counts them. A program that crashes, or runs over its time, counts as one failure.
 #
+# RUNNER: what starts a program of another processor (qemu-aarch64). The name `golden` means the fixtures that come with the clone.
+#
 # Fixtures: tests/golden always, ../shared/golden when it is there. CUDA: on a GPU when there is one, else through vgpu when
 # ../shared/vgpu is there, else reported as skipped.
 set -u
@@ -62,7 +64,8 @@ names=("$@")
 for n in "${names[@]}"; do
     case $n in
     *_cuda*) ;;                          # below
-    *) run "$n" "$dir/tests/$n" ;;
+    golden) lines "golden (tests/golden)" ${RUNNER:-} "$dir/golden" tests/golden ;;
+    *) run "$n" ${RUNNER:-} "$dir/tests/$n" ;;
     esac
 done
 

@@ -41,7 +41,7 @@ static uint32_t x_to_the(uint64_t n) {
     return r;
 }
 
-static uint64_t load64(const unsigned char *p) {
+static inline uint64_t load64(const unsigned char *p) {
     uint64_t v;
     memcpy(&v, p, 8);
     return v;
