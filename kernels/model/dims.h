@@ -7,6 +7,7 @@ typedef struct {
     int32_t L, C, H, F;                 /* layers, hidden, heads, feed-forward */
     int32_t Q, E, P, Z;                 /* queries, image width, image tokens, projection */
     int32_t V, N, X;                    /* vocabulary with [DEC], positions, cross-attention where layer % X == 0 */
+    int32_t W;                          /* stage 2: width of the language model's word vectors; else 0 */
     int32_t T;                          /* word pieces a caption keeps, [CLS] and [SEP] included */
     int32_t pad, cls, sep, dec;         /* ids */
 } Dims;

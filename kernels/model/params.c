@@ -275,7 +275,8 @@ const ParamTensor *params_find(const Params *p, const char *name) {
 
 const ParamTensor *params_copy_of(const Params *p, const ParamTensor *t) {
     const ParamRow *r = &p->table.row[t->row];
-    return r->start == START_COPY ? params_tensor(p, (int)r->arg, t->layer) : NULL;
+    bool copies = r->start == START_COPY && params_has(p, (int)r->arg, t->layer);
+    return copies ? params_tensor(p, (int)r->arg, t->layer) : NULL;
 }
 
 /* ---- values in and out ------------------------------------------------------------------------------------------- */

@@ -32,6 +32,7 @@ static void start_values(const Params *p, const ParamTensor *t, uint64_t seed, f
         return;
     }
     const ParamRow *row = &p->table.row[t->row];
+    if (row->start == START_COPY) row = &p->table.row[(int)row->arg];        /* of one that this model leaves out */
     bool normal = row->start == START_NORMAL, drawn = normal || row->start == START_LINEAR;
     double spread = normal ? (double)std : drawn ? 1.0 / sqrt((double)p->size.of[(int)row->arg]) : 0.0;
     float value = row->start == START_ONES ? 1.0f : row->start == START_VALUE ? (float)row->arg : 0.0f;

@@ -19,7 +19,7 @@ Status qformer_open(QFormer *m, const Dims *d, const Backend *b, Arena *run, con
     };
     ParamSizes s = {{0}};
     s.of['L'] = d->L, s.of['C'] = d->C, s.of['F'] = d->F, s.of['Q'] = d->Q, s.of['E'] = d->E, s.of['Z'] = d->Z;
-    s.of['V'] = d->V, s.of['N'] = d->N, s.of['X'] = d->X;
+    s.of['V'] = d->V, s.of['N'] = d->N, s.of['X'] = d->X, s.of['W'] = d->W;
     m->d = *d;
     return params_open(&m->params, (ParamTable){rows, P_COUNT}, &s, b, run, spec);
 }
@@ -119,7 +119,8 @@ void qformer_embed(Tape *t, const QFormer *m, Tensor x, const Wave *w, Noise noi
     Embed e = w->embed;
     e.eps = EPS;
     e.drop = drop_at(noise, -1, SITE_EMBED, w->rows);
-    op_embed(t, x, e, param(m, P_QUERY, -1), param(m, P_WORD, -1), param(m, P_POSITION, -1),
+    bool text = m->d.V > 0;
+    op_embed(t, x, e, param(m, P_QUERY, -1), text ? param(m, P_WORD, -1) : NONE, text ? param(m, P_POSITION, -1) : NONE,
              param(m, P_EMB_LN_W, -1), param(m, P_EMB_LN_B, -1));
 }
 

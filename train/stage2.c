@@ -1,0 +1,230 @@
+/* stage2: see stage2.h. stage2_run is the whole machine. */
+#include "train/stage2.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
+
+static int64_t piece_images(const Stage2 *s) { return s->spec.B / s->spec.micro; }
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+static Status open_rooms(Stage2 *s) {
+    const Dims *d = &s->model->d;
+    int64_t n = piece_images(s), texts = n * s->spec.texts, rows = texts * (s->spec.ids + 1) + texts * d->Q;
+    size_t lm = lm_wave_bytes(rows, texts, texts) + (size_t)(texts * d->Q) * sizeof(int32_t);
+    Dims queries = *d;
+    if (!queries.V) queries.V = queries.N = 1;               /* lists of words that there are none of */
+    Status st = room_open(&s->room, s->b, s->run, &queries, s->spec.B * d->Q, s->spec.B, s->spec.B);
+    return st == OK ? room_open_bytes(&s->lm_room, s->b, s->run, (size_t)s->spec.micro * lm + 4096, 1) : st;
+}
+
+Status stage2_open(Stage2 *s, const Backend *b, QFormer *model, const Lm *lm, Arena *run, Arena *step,
+                   const Stage2Spec *spec) {
+    *s = (Stage2){.b = b, .model = model, .lm = lm, .spec = *spec, .run = run, .step = step};
+    BUG_ON(spec->B % spec->micro, "stage2: %lld images in %d pieces", (long long)spec->B, spec->micro);
+    BUG_ON(model->d.W != lm->d.E, "stage2: a projection to %d for words of %d", model->d.W, lm->d.E);
+    int64_t n = piece_images(s);
+    size_t texts = (size_t)(n * spec->texts);
+    Status st = tape_open(&s->tape, b, step);
+    if (st == OK) st = open_rooms(s);
+    s->seg = mem_new((size_t)n, sizeof *s->seg);
+    s->prefix = mem_new(texts, sizeof *s->prefix);
+    s->text = mem_new(texts, sizeof *s->text);
+    s->image = mem_new(texts, sizeof *s->image);
+    if (st == OK && !(s->seg && s->prefix && s->text && s->image)) st = ERR_MEMORY;
+    if (st != OK) {
+        stage2_close(s);
+        return st;
+    }
+    if (!b->unified) {
+        s->features = arena_push(run, (size_t)(n * model->d.P * model->d.E), sizeof(float));
+        s->scale = arena_push(run, (size_t)n, sizeof(float));
+    }
+    s->sum = arena_push(run, 1, sizeof(float));
+    return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
+}
+
+void stage2_close(Stage2 *s) {
+    tape_close(&s->tape);
+    room_close(&s->room);
+    room_close(&s->lm_room);
+    free(s->seg);
+    free(s->prefix);
+    free(s->text);
+    free(s->image);
+    *s = (Stage2){0};
+}
+
+/* ---- a piece ----------------------------------------------------------------------------------------------------- */
+
+/* The waves hold the plans that the walk back reads: they live as long as the piece. */
+typedef struct { int64_t first, n; const LmItem *items; int texts; Wave wave; LmWave said; } Piece;
+
+/* The items of images [first, first + n), their images counted from 0. */
+static Piece piece_of(const Stage2Batch *batch, int64_t first, int64_t n) {
+    int lo = 0, hi;
+    while (lo < batch->n && batch->items[lo].image < first) lo++;
+    for (hi = lo; hi < batch->n && batch->items[hi].image < first + n; hi++) {}
+    return (Piece){.first = first, .n = n, .items = batch->items + lo, .texts = hi - lo};
+}
+
+static const void *features_up(Stage2 *s, const Stage2Batch *batch, const Piece *c, const float **scale) {
+    const Dims *d = &s->model->d;
+    size_t row = (size_t)(d->P * d->E) * (size_t)dtype_size(batch->dt);
+    const char *from = (const char *)batch->features + (size_t)c->first * row;
+    *scale = batch->scale ? batch->scale + c->first : NULL;
+    if (s->b->unified) return from;
+    s->b->upload(s->features, from, (size_t)c->n * row);
+    if (*scale) s->b->upload(s->scale, *scale, (size_t)c->n * sizeof **scale);
+    *scale = *scale ? s->scale : NULL;
+    return s->features;
+}
+
+/* The Q-Former's queries of the piece's images, projected: (n Q, W). */
+static Status visual_rows(Stage2 *s, const Stage2Batch *batch, Piece *c, Noise noise, Tensor *soft) {
+    Tape *t = &s->tape;
+    ImageKV kv;
+    const float *scale;
+    int64_t mine = (int64_t)dist_rank() * s->spec.B + c->first;
+    for (int64_t i = 0; i < c->n; i++)
+        s->seg[i] = (Segment){.nq = s->model->d.Q, .first_id = -1, .sees = -1, .image = (int32_t)i,
+                              .pass = PASS_ITC_IMAGE, .pair = (uint32_t)(mine + i)};
+    Status st = wave_build(&c->wave, &s->room, &s->model->d, s->seg, (int)c->n, (int)c->n);
+    if (st != OK) return st;
+    room_upload(&s->room);
+    const void *features = features_up(s, batch, c, &scale);
+    qformer_image(&kv, t, s->model, features, batch->dt, scale, (int)c->n);
+    Tensor x = qformer_forward(t, s->model, &c->wave, &kv, noise);
+    *soft = tape_new(t, x.rows, s->model->d.W, t->b->elem);
+    op_linear(t, *soft, x, params_get(&s->model->params, P_SPEAK_W, -1), params_get(&s->model->params, P_SPEAK_B, -1));
+    return tape_status(t);
+}
+
+/* The visual rows prefix by prefix. Where an image has several prefixes (T5 with several prompts), one gather a prefix,
+ * so that none takes a row twice. */
+static Tensor for_prefixes(Stage2 *s, Tensor soft, int np, int64_t images) {
+    int32_t Q = s->model->d.Q;
+    bool same = np == images;
+    for (int i = 0; i < np && same; i++) same = s->image[i] == i;
+    if (same) return soft;
+    int32_t *rows = room_take(&s->lm_room, (size_t)(np * Q), sizeof *rows);
+    for (int i = 0; i < np * Q; i++) rows[i] = s->image[i / Q] * Q + i % Q;
+    room_upload(&s->lm_room);
+    Tensor y = tape_new(&s->tape, (int64_t)np * Q, soft.cols, soft.dt);
+    const int32_t *device = room_device(&s->lm_room, rows);
+    for (int i = 0; i < np; i++)
+        op_gather(&s->tape, tensor_rows(y, (int64_t)i * Q, Q), soft, device + (int64_t)i * Q);
+    return y;
+}
+
+/* Losses of what is said of the piece's images, added to the running sum. */
+static Status speak(Stage2 *s, Piece *c, Tensor soft, float scale) {
+    Tape *t = &s->tape;
+    LmWave *w = &c->said;
+    for (int i = 0; i < c->texts; i++)
+        BUG_ON(c->items[i].n > s->spec.ids, "stage2: a text of %d ids, at most %d", c->items[i].n, s->spec.ids);
+    BUG_ON(c->texts > c->n * s->spec.texts, "stage2: %d texts of %lld images", c->texts, (long long)c->n);
+    int np = lm_share(&s->lm->d, s->model->d.Q, c->items, c->texts, !s->spec.apart, s->prefix, s->image, s->text);
+    for (int i = 0; i < np; i++) s->image[i] -= (int32_t)c->first;
+    lm_wave_build(w, &s->lm_room, &s->lm->d, s->prefix, np, s->text, c->texts);
+    room_upload(&s->lm_room);
+    if (!w->T) return OK;
+    Tensor rows = for_prefixes(s, soft, np, c->n), hidden = lm_hidden(t, s->lm, w, rows);
+    float *nll = tape_push(t, w->T, sizeof *nll);
+    lm_loss(t, s->lm, w, hidden, nll, scale);
+    t->b->sum(s->sum, nll, w->T, true);
+    return tape_status(t);
+}
+
+/* ---- ranks ------------------------------------------------------------------------------------------------------- */
+
+static Status count_targets(Stage2 *s, const Stage2Batch *batch) {
+    s->total = 0;
+    for (int i = 0; i < batch->n; i++) s->total += batch->items[i].n - batch->items[i].target;
+    dist_step(s->number);
+    return s->step->measuring ? OK : dist_all_reduce_f64(&s->total, 1, "the count of targets");
+}
+
+/* All at once, when the walk back is done. */
+static Status join_gradients(Stage2 *s) {
+    const Params *p = &s->model->params;
+    bool half = s->spec.wire_bf16;
+    if (dist_size() == 1 || s->step->measuring || !p->learns) return OK;
+    if (s->b->all_reduce) {
+        if (p->sharded) s->b->reduce_parts(p->g, 0, p->learns, p->own.n, half);
+        else s->b->all_reduce(p->g, p->learns, half);
+        s->b->all_reduce_wait();
+        return dist_arrived(s->b, "the sum of gradients");
+    }
+    s->b->sync();
+    Status st = dist_reduce_parts(p->g, p->learns, half, "the sum of gradients");
+    if (p->sharded || st != OK) return st;
+    return dist_gather_parts(p->g, p->learns, half, "the gather of gradients");
+}
+
+/* ---- the machine ------------------------------------------------------------------------------------------------- */
+
+Status stage2_run(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad) {
+    Noise noise = {.p = grad ? s->spec.dropout : 0.0f, .seed = s->spec.seed, .step = step};
+    int64_t n = piece_images(s);
+    s->number = step;
+    room_reset(&s->room);
+    room_reset(&s->lm_room);
+    s->report = room_take(&s->room, 1, sizeof *s->report);
+    s->b->zero(s->sum, sizeof *s->sum);
+    Status st = count_targets(s, batch);
+    for (int64_t at = 0; st == OK && at < s->spec.B; at += n) {
+        Piece c = piece_of(batch, at, n);
+        Tensor soft;
+        tape_reset(&s->tape, grad);
+        st = visual_rows(s, batch, &c, noise, &soft);
+        if (st == OK) st = speak(s, &c, soft, s->total > 0 ? scale / (float)s->total : 0.0f);
+        if (st == OK && grad) tape_backward(&s->tape);
+        if (st == OK) st = tape_status(&s->tape);
+    }
+    return st == OK && grad ? join_gradients(s) : st;
+}
+
+static int first_bad(const double *sums) {
+    for (int r = 0; r < dist_size(); r++)
+        if (!isfinite(sums[r])) return r;
+    return -1;
+}
+
+Status stage2_read(Stage2 *s, Stage2Losses *out) {
+    s->b->fetch(s->report, s->sum, sizeof *s->sum);
+    s->b->fetch_wait();
+    double mine = *s->report, sum = 0, *all = mem_new((size_t)dist_size(), sizeof *all);
+    if (!all) return ERR_MEMORY;
+    dist_step(s->number);
+    Status st = dist_all_gather(all, &mine, sizeof mine, "the gather of losses");
+    for (int i = 0; st == OK && i < dist_size(); i++) sum += all[i];
+    *out = (Stage2Losses){.loss = s->total > 0 ? sum / s->total : 0, .targets = (int64_t)s->total,
+                          .bad_rank = st == OK ? first_bad(all) : -1};
+    free(all);
+    return st == OK ? s->b->status() : st;
+}
+
+Status stage2_losses(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out) {
+    Status st = stage2_run(s, batch, step, scale, grad);
+    return st == OK ? stage2_read(s, out) : st;
+}
+
+Status stage2_worst_batch(Stage2Batch *batch, const Stage2 *s, DType features, void **room) {
+    int64_t n = s->spec.B * s->spec.texts;
+    LmItem *items = mem_new((size_t)n * sizeof *items + (size_t)s->spec.ids * sizeof(int32_t), 1);
+    *room = items;
+    if (!items) return ERR_MEMORY;
+    const int32_t *ids = (const int32_t *)(items + n);
+    /* T5: half a text to the encoder, so that both sides are long; prompts of two lengths in turn share no prefix */
+    int32_t target = s->lm->d.family == LM_T5 ? s->spec.ids / 2 : 0;
+    for (int64_t i = 0; i < n; i++)
+        items[i] = (LmItem){.image = (int32_t)(i / s->spec.texts), .ids = ids, .n = s->spec.ids,
+                            .target = target - (target > 1 && !s->spec.one_prompt && i % 2)};
+    *batch = (Stage2Batch){.features = ids, .dt = features, .items = items, .n = (int)n};    /* features: never read */
+    return OK;
+}

@@ -1,0 +1,79 @@
+/* stage2: one step of stage 2 over a batch: the Q-Former speaks to a frozen language model (DESIGN.md 12).
+ *
+ *     features -> Q-Former (queries only) -> projection -> visual rows -> language model -> loss on the targets' ids
+ *
+ * An image's visual rows stand once, for all its texts; the loss is the mean over all targets of the global batch.
+ * Learned: ln_vision, queries, Q-Former, projection; the walk back goes through the language model and leaves it as it
+ * is.
+ *
+ * With micro > 1 the batch's images run in pieces: that changes memory, not mathematics. As step.h: stage2_run
+ * enqueues and sums gradients over ranks, stage2_read waits. */
+#ifndef QF_STAGE2_H
+#define QF_STAGE2_H
+#include "kernels/model/lm_model.h"
+#include "kernels/model/qformer.h"
+
+typedef struct {
+    int64_t B;                          /* images on this rank */
+    int micro;                          /* pieces they run in; B % micro == 0 */
+    int32_t texts, ids;                 /* most texts an image has, most ids of a text */
+    float dropout;                      /* of the Q-Former */
+    /* all texts of an image have the same prompt: T5's memory is planned for that */
+    bool one_prompt;
+    bool apart;                         /* each text with a prefix of its own, as the reference runs them (tests) */
+    bool wire_bf16;                     /* gradients travel as bf16 */
+    uint64_t seed;
+} Stage2Spec;
+
+/* One rank's images and what is said of them, on the host: items of one image follow one another, images in order, and
+ * LmItem.image counts from 0 to B - 1. */
+typedef struct {
+    const void *features;               /* (B,P,E) raw, type dt */
+    const float *scale;                 /* (B) or NULL */
+    DType dt;
+    const LmItem *items;
+    int n;
+} Stage2Batch;
+
+typedef struct {
+    double loss;                        /* mean over the targets of the global batch */
+    int64_t targets;                    /* over all ranks */
+    int bad_rank;                       /* the first whose own loss is not finite; -1: none */
+} Stage2Losses;
+
+typedef struct {
+    const Backend *b;
+    QFormer *model;
+    const Lm *lm;
+    Stage2Spec spec;
+    Arena *run, *step;
+    Tape tape;
+    WaveRoom room, lm_room;
+    void *features;                     /* device room for a piece (unified: unused) */
+    float *scale;
+    float *sum;                         /* device: running sum of the targets' losses */
+    float *report;                      /* pinned: where it is read */
+    Segment *seg;                       /* (B / micro) */
+    LmPrefix *prefix;                   /* (B / micro texts) each */
+    LmText *text;
+    int32_t *image;
+    double total;                       /* targets of the global batch */
+    uint32_t number;
+} Stage2;
+
+Status stage2_open(Stage2 *s, const Backend *b, QFormer *model, const Lm *lm, Arena *run, Arena *step,
+                   const Stage2Spec *spec);
+void stage2_close(Stage2 *s);
+
+/* Enqueues the losses of a batch; with `grad` their gradient times `scale` is added to the parameters' and the whole
+ * summed over ranks. `step` is where random bits come from. The batch's memory must stay until stage2_read; both is
+ * stage2_losses. */
+Status stage2_run(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad);
+Status stage2_read(Stage2 *s, Stage2Losses *out);
+Status stage2_losses(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out);
+
+/* The largest batch that the spec allows: every image with all its texts, every text as long as may be. To be measured
+ * with stage2_losses on measuring arenas and the null backend. Free *room. */
+Status stage2_worst_batch(Stage2Batch *batch, const Stage2 *s, DType features, void **room);
+
+#endif
