@@ -145,7 +145,7 @@ static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t 
     return st;
 }
 
-/* All that the input says of itself, the checksums of its rows among it; where it has none, the files' size and time. */
+/* All that the input says of itself, checksums of rows among it; where it has none, the files' size and time. */
 static Status fingerprint_input(const Set *set, uint64_t *made_from) {
     uint64_t h = hash_text(HASH_START, "repack");
     Status st = OK;

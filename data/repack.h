@@ -30,8 +30,8 @@ typedef struct {
 
 typedef struct { int64_t images, captions, shards; } RepackReport;
 
-/* ERR_USAGE: nothing to write, or what stands in `out` is something else or the set itself; ERR_FORMAT: a row is damaged (verify finds
- * all), or holds a number that the new type cannot. */
+/* ERR_USAGE: nothing to write, or what stands in `out` is something else or the set itself; ERR_FORMAT: a row is
+ * damaged (verify finds all), or holds a number that the new type cannot. */
 Status repack(const RepackSpec *spec, RepackReport *r);
 
 /* n numbers to e4m3 or i8: dst, and the scale with which they become numbers again. ERR_NUMERIC when one is not

@@ -46,8 +46,8 @@ static Status leftovers(const SetOut *s) {
         bool extra = is_ours(names[i]) && strtoll(names[i] + 4, NULL, 10) >= s->shards;
         if (st == OK && extra && s->overwrite) st = remove_file(s, names[i]);
         else if (st == OK && extra)
-            st = err_set(ERR_USAGE, "%s: holds %s of a larger set, now %" PRId64 " file%s are to be written; overwrite=true "
-                         "removes it, or name another out", s->out, names[i], s->shards, s->shards > 1 ? "s" : "");
+            st = err_set(ERR_USAGE, "%s: holds %s of a larger set, now %" PRId64 " file%s are to be written; "
+                         "overwrite=true removes it, or name another out", s->out, names[i], s->shards, s->shards > 1 ? "s" : "");
         free(names[i]);
     }
     free(names);
@@ -80,8 +80,8 @@ static Status judge(SetOut *s, const char *path, const ShardSpec *spec, bool *ke
         status_say("%s: replaced (%s; overwrite=true)", path, why);
         return s->folder ? remove_file(s, "manifest.json") : OK;        /* it would list what is no longer there */
     }
-    return err_set(ERR_USAGE, "%s: exists and was made of something else (%s); overwrite=true replaces it, or name another "
-                   "out", path, why);
+    return err_set(ERR_USAGE, "%s: exists and was made of something else (%s); overwrite=true replaces it, or name "
+                   "another out", path, why);
 }
 
 Status setout_shard(SetOut *s, int64_t k, ShardSpec *spec, ShardWriter **w) {

@@ -2,10 +2,10 @@
  * manifest.json.
  *
  * Called by extract, import, repack and synth. The one rule about what is there already, whoever made it:
- *     a shard that was made from the same files with the same options is kept (shard_difference), and nothing is computed
+ *     a shard that was made from the same files with the same options is kept (shard_difference), nothing is computed
  *     any other is refused, unless `overwrite`: then it is replaced, and leftovers of a larger set in the folder go
  *     an unfinished shard (.part) of the same request goes on, of another one begins anew
- * and each of these is said on the terminal. The manifest lists the shards of this request, not what else lies there. */
+ * and each of these is said on the terminal. The manifest lists the shards of this request, not what else is there. */
 #ifndef QF_SETOUT_H
 #define QF_SETOUT_H
 #include <stdbool.h>
@@ -29,7 +29,7 @@ Status setout_open(SetOut *s, const char *out, int64_t shards, bool overwrite);
 /* Opens shard k for writing. OK with *w NULL: it is there already. ERR_USAGE: another one is. */
 Status setout_shard(SetOut *s, int64_t k, ShardSpec *spec, ShardWriter **w);
 
-/* With st OK: writes the manifest of a folder, says what was kept. Frees in any case; returns st, or what failed here. */
+/* With st OK: writes the manifest of a folder, says what was kept. Frees in any case; returns st, or its own failure. */
 Status setout_close(SetOut *s, Status st);
 
 #endif

@@ -41,8 +41,8 @@ float cosine_max(const float *I, const float *T, int64_t Q, int64_t Z);       /*
 Status result_path(const Options *o, const char *name, char **path);
 
 /* Before anything is computed: ERR_USAGE when the result file is there already and not overwrite=true (outfile_claim),
- * or the second one, `beside` it: "l" is the same name with an l (JSON Lines), any other the name of a file in the folder
- * `out`. NULL: there is none. */
+ * or the second one, `beside` it: "l" is the same name with an l (JSON Lines), any other the name of a file in the
+ * folder `out`. NULL: there is none. */
 Status results_claim(const Options *o, const char *name, const char *beside);
 
 /* JSON into memory, then the file at once. indent as in jw_begin. */
