@@ -3,7 +3,10 @@
  *     qformer <command> [config.yaml] [key=value ...]
  *
  * Exit codes: 0 done, 1 the run failed, 2 the request was wrong. */
+#include <errno.h>
+#include <fcntl.h>
 #include <omp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +14,7 @@
 #include "configs/commands.h"
 #include "configs/options.h"
 #include "kernels/base/signals.h"
+#include "kernels/base/status.h"
 #include "kernels/base/version.h"
 #include "kernels/dist/dist.h"
 
@@ -39,7 +43,7 @@ static void print_commands(FILE *f) {
     fputs("qformer pretrains, fine-tunes and evaluates BLIP-2's Q-Former on image features.\n\n"
           "usage: qformer <command> [config.yaml] [key=value ...]\n\n", f);
     for (int i = 0; i < COMMANDS; i++) fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
-    fputs("\nqformer <command> --help lists a command's options, qformer --options all of them, qformer --version\n"
+    fputs("\nqformer help <command> lists a command's options, qformer --options all of them, qformer --version\n"
           "says what was built. To begin:  qformer doctor    or    make demo\n", f);
 }
 
@@ -84,11 +88,18 @@ static Status compare_ranks(const Options *o) {
     return st;
 }
 
+/* A command that works alone is refused in several processes; another one, where the launcher and MPI disagree. */
+static Status check_processes(const Command *c) {
+    if (c->processes == RANKS) return dist_alone();
+    if (dist_size() == 1) return OK;
+    return err_set(ERR_USAGE, "%s works in one process, here are %d: start it without mpirun or srun", c->name,
+                   dist_size());
+}
+
 static Status run(const Command *c, int argc, char **argv) {
     Options *o = NULL;
-    if (c->processes == ALONE && dist_size() > 1)
-        return err_set(ERR_USAGE, "it runs in one process, not in %d: start it without mpirun", dist_size());
-    Status st = options_parse(&o, c->name, argc, argv);
+    Status st = check_processes(c);
+    if (!st) st = options_parse(&o, c->name, argc, argv);
     if (!st && dist_size() > 1) st = compare_ranks(o);
     if (!st && o->run.threads > 0) omp_set_num_threads((int)o->run.threads);
     if (!st) st = c->run(o);
@@ -96,16 +107,25 @@ static Status run(const Command *c, int argc, char **argv) {
     return st;
 }
 
-int main(int argc, char **argv) {
-    const char *word = argc > 1 ? argv[1] : "";
-    if (!word[0]) { print_commands(stderr); return 2; }
-    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) { print_commands(stdout); return 0; }
-    if (!strcmp(word, "--version")) { version_print(stdout); return 0; }
-    if (!strcmp(word, "--options")) return options_reference(stdout) ? 1 : 0;
-    const Command *c = find_command(word);
-    if (!c) return unknown_command(word);
-    if (wants_help(argc - 2, argv + 2)) { print_help(c); return 0; }
-    signals_open();
+/* A stream that the caller closed would be the next file to be opened; and what is said into it is lost, not written
+ * there. So it becomes one that cannot be used. A file that grows beyond the limit (ulimit -f) is a failed write, which
+ * gets its sentence as on a full disk, not the end by a signal. */
+static void hold_streams(void) {
+    signal(SIGXFSZ, SIG_IGN);
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) abort();
+}
+
+/* Results on standard output that did not get there are a failure like any other. */
+static int all_said(int code) {
+    int error = status_lost();
+    if (!error) return code;
+    fprintf(stderr, "qformer: standard output cannot be written: %s; what was said there is not complete\n",
+            strerror(error));
+    return code ? code : 1;
+}
+
+static int run_command(const Command *c, int argc, char **argv) {
     Status st = dist_open(&argc, &argv);
     if (!st) st = run(c, argc - 2, argv + 2);
     dist_set_timeout(0);                                     /* the end waits for whoever still writes results */
@@ -114,4 +134,34 @@ int main(int argc, char **argv) {
     int code = exit_code(c, st);
     dist_close();
     return code;
+}
+
+/* `qformer help extract` is `qformer extract --help`. */
+static int help(const char *word) {
+    const Command *c = find_command(word);
+    if (!c) return unknown_command(word);
+    print_help(c);
+    return 0;
+}
+
+static bool is(const char *word, const char *a, const char *b) { return strcmp(word, a) == 0 || strcmp(word, b) == 0; }
+
+static int answer(int argc, char **argv) {
+    const char *word = argc > 1 ? argv[1] : "";
+    bool asks = is(word, "--help", "-h") || is(word, "help", "help");
+    if (!word[0]) { print_commands(stderr); return 2; }
+    if (asks && argc > 2) return help(argv[2]);
+    if (asks) { print_commands(stdout); return 0; }
+    if (is(word, "--version", "-V")) { version_print(stdout); return 0; }
+    if (is(word, "--options", "--options")) return options_reference(stdout) ? 1 : 0;
+    const Command *c = find_command(word);
+    if (!c) return unknown_command(word);
+    if (wants_help(argc - 2, argv + 2)) { print_help(c); return 0; }
+    signals_open();
+    return run_command(c, argc, argv);
+}
+
+int main(int argc, char **argv) {
+    hold_streams();
+    return all_said(answer(argc, argv));
 }

@@ -86,6 +86,23 @@ static int64_t best_step(const char *out) {
     return ckpt_step_of(line);
 }
 
+Status ckpt_remove_all(const char *out) {
+    static const char *const pointers[] = {"latest", "best"};
+    int64_t *steps;
+    size_t n;
+    Status st = ckpt_list(out, &steps, &n);
+    if (st != OK) return st;
+    for (size_t i = 0; i < n + 2; i++) {
+        char *path = i < n ? mem_format("%s/step_%06" PRId64, out, steps[i])
+                           : mem_format("%s/%s", out, pointers[i - n]);
+        if (path && i < n) remove_step(&(CkptSpec){.out = out}, path);
+        else if (path) unlink(path);
+        free(path);
+    }
+    free(steps);
+    return OK;
+}
+
 static void rotate(const CkptSpec *spec) {
     int64_t *steps;
     size_t n, kept = 1;                       /* the one just written */

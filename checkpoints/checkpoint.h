@@ -75,6 +75,9 @@ const Json *ckpt_run(const Ckpt *c);                            /* the object gi
 /* The steps that have a directory below `out`, newest first; none when there is no such directory. Free *steps. */
 Status ckpt_list(const char *out, int64_t **steps, size_t *n);
 
+/* Removes all steps below `out`, and the names `latest` and `best`: a run that begins anew there. */
+Status ckpt_remove_all(const char *out);
+
 /* The step of a directory's name ("step_000123", also behind a path), -1 when it is no step directory. */
 int64_t ckpt_step_of(const char *name);
 

@@ -172,11 +172,23 @@ Status load_run(Params *p, const Ckpt *c) {
     return st == OK ? p->b->status() : st;
 }
 
+/* Rows are words: those of a vocabulary of another size stand for other ones. [DEC] is ours alone, and comes last. */
+static Status check_words(const Params *p, const ParamTensor *q, int64_t rows, const char *path) {
+    if (p->table.row[q->row].shape[0] != 'V' || rows == q->shape[0] || rows == q->shape[0] - 1) return OK;
+    return err_set(ERR_FORMAT, "%s: %s has %lld rows, the vocabulary (model.vocab) %lld word pieces with [DEC]: they "
+                   "stand for the words of another vocabulary; name the one it was trained with", path, q->name,
+                   (long long)rows, (long long)q->shape[0]);
+}
+
 /* Rows of a table that the source has fewer of stay as they were initialised ([DEC]). */
 static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, const char *path) {
     char shape[ST_SHAPE_TEXT];
     int64_t n = st_elements(t), cols = q->rows > 1 ? q->cols : 1;
     bool grows = p->table.row[q->row].flags & PARAM_GROWS;
+    if (n > 0 && n % cols == 0 && (q->rows <= 1 || t->shape[t->ndim - 1] == cols)) {
+        Status st = check_words(p, q, n / cols, path);
+        if (st != OK) return st;
+    }
     bool fits = n == q->n || (grows && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
     if (q->rows > 1 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
     if (!fits || t->dtype == DT_BOOL)
@@ -198,20 +210,39 @@ static const StTensor *find_or_copy(const Params *p, const WeightSource *ws, con
     return of ? ws_find(ws, of->name) : t;
 }
 
-Status load_weights(Params *p, const WeightSource *ws, bool use_ema, int *missing, char *first_missing, size_t n) {
+static bool in_text_head(const ParamTensor *q) { return strncmp(q->name, "Qformer.cls.", 12) == 0; }
+
+static void note_missing(LoadReport *r, const ParamTensor *q) {
+    bool needed = !in_text_head(q) && strcmp(q->name, "temp") != 0;      /* the temperature is for training */
+    if (!r->missing++ || (needed && !r->needed)) snprintf(r->first, sizeof r->first, "%s", q->name);
+    r->needed += needed;
+    if (in_text_head(q)) r->text_head = false;
+}
+
+Status load_weights(Params *p, const WeightSource *ws, bool use_ema, LoadReport *r) {
     const Ckpt *c = ws_checkpoint(ws);
     const StFile *ema = use_ema && c ? ckpt_part(c, "ema") : NULL;
     Status st = OK;
-    *missing = 0;
-    if (n) first_missing[0] = 0;
+    *r = (LoadReport){.n = p->n, .text_head = true};
     for (int i = 0; st == OK && i < p->n; i++) {
         const ParamTensor *q = &p->tensor[i];
         const StTensor *t = ema ? st_find(ema, q->name) : find_or_copy(p, ws, q);
         if (t) st = load_tensor(p, q, t, ws_path(ws));
-        else if (!(*missing)++ && n) snprintf(first_missing, n, "%s", q->name);
+        else note_missing(r, q);
+        if (t && p->table.row[q->row].shape[0] == 'V') r->dec_fresh |= st_elements(t) < q->n;
     }
+    if (st == OK && r->missing == p->n)
+        st = err_set(ERR_FORMAT, "%s: none of its %zu tensors is one of a Q-Former or BERT, whose names are like %s%s%s",
+                     ws_path(ws), ws_count(ws), p->tensor[1].name, ws_count(ws) ? "; its first is " : "",
+                     ws_count(ws) ? ws_at(ws, 0)->name : "");
     params_refresh(p);
     return st == OK ? p->b->status() : st;
+}
+
+char *load_describe(const LoadReport *r) {
+    return mem_format("%d of %d tensors come from it%s%s%s", r->n - r->missing, r->n,
+                      r->missing ? ", the others start fresh, the first of them " : "", r->missing ? r->first : "",
+                      r->dec_fresh ? "; of the words [DEC] alone starts fresh" : "");
 }
 
 static int64_t side(const WeightSource *ws, const char *name, int from_end) {
@@ -220,19 +251,27 @@ static int64_t side(const WeightSource *ws, const char *name, int from_end) {
     return v > 0 && v < (1 << 28) ? v : 0;
 }
 
-Status dims_of_weights(Dims *d, const WeightSource *ws) {
+void dims_known(Dims *d, const WeightSource *ws) {
     char name[160];
-    *d = (Dims){.Q = (int32_t)side(ws, "query_tokens", 2), .C = (int32_t)side(ws, "query_tokens", 1),
+    *d = (Dims){.Q = (int32_t)side(ws, "query_tokens", 2),
+                .C = (int32_t)side(ws, "Qformer.bert.embeddings.word_embeddings.weight", 1),
                 .V = (int32_t)side(ws, "Qformer.bert.embeddings.word_embeddings.weight", 2),
                 .N = (int32_t)side(ws, "Qformer.bert.embeddings.position_embeddings.weight", 2),
                 .E = (int32_t)side(ws, "ln_vision.weight", 1), .Z = (int32_t)side(ws, "vision_proj.weight", 2),
                 .F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight", 2)};
+    if (!d->C) d->C = (int32_t)side(ws, "query_tokens", 1);
+    if (!d->F) d->F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate.dense.weight", 2);
     for (; d->L < 1024; d->L++) {
         snprintf(name, sizeof name, "Qformer.bert.encoder.layer.%d.attention.self.query.weight", d->L);
         if (!ws_find(ws, name)) break;
         snprintf(name, sizeof name, "Qformer.bert.encoder.layer.%d.crossattention.self.query.weight", d->L);
         if (d->L > 0 && !d->X && ws_find(ws, name)) d->X = d->L;
     }
+    if (!d->X && ws_find(ws, "Qformer.bert.encoder.layer.0.crossattention.self.query.weight")) d->X = d->L;
+}
+
+Status dims_of_weights(Dims *d, const WeightSource *ws) {
+    dims_known(d, ws);
     if (!d->X) d->X = d->L > 0 ? d->L : 1;
     if (!d->L || !d->C || !d->Q || !d->E || !d->Z || !d->V || !d->N || !d->F)
         return err_set(ERR_FORMAT,

@@ -22,6 +22,8 @@ struct WeightSource {
     WeightFile *files;
     size_t nfiles;
     NameForm form;
+    char *prefix;             /* taken off the names */
+    bool in_folder;
     StTensor *tensors;        /* (count) sorted by name; names are ours */
     size_t count;
 };
@@ -98,6 +100,7 @@ static const struct { const char *name; Status (*open)(WeightSource *, const cha
     {"pytorch_model.bin.index.json", open_shards},
     {"open_clip_model.safetensors", open_in},
     {"open_clip_pytorch_model.bin", open_in},
+    {"mp_rank_00_model_states.pt", open_in},                 /* DeepSpeed's */
 };
 
 static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, void *ctx) {
@@ -156,18 +159,55 @@ static Status list_tensors(WeightSource *ws) {
     return st;
 }
 
-static NameForm detect(const WeightSource *ws) {
-    NameForm best = NAMES_LAVIS;
-    size_t most = 0;
+/* What stands in front of names that some form knows: "", "module.", "model._orig_mod.", ... */
+enum { MOST_PREFIXES = 64, MOST_DOTS = 5 };
+typedef struct { const char *text; size_t n, fits; NameForm form; } Prefix;
+
+static size_t count_fitting(const WeightSource *ws, NameForm form, const char *prefix, size_t n) {
     char buf[NAME_ROOM];
-    for (int form = 0; form < NAME_FORM_COUNT; form++) {
-        size_t n = 0;
-        for (size_t i = 0; i < ws->count; i++) n += name_to_lavis((NameForm)form, ws->tensors[i].name, buf);
-        if (n > most) {
-            most = n;
-            best = (NameForm)form;
-        }
+    size_t fits = 0;
+    for (size_t i = 0; i < ws->count; i++) {
+        const char *name = ws->tensors[i].name;
+        fits += strncmp(name, prefix, n) == 0 && name_to_lavis(form, name + n, buf);
     }
+    return fits;
+}
+
+static bool known_by_any(const char *name) {
+    char buf[NAME_ROOM];
+    for (int form = 0; form < NAME_FORM_COUNT; form++)
+        if (name_to_lavis((NameForm)form, name, buf)) return true;
+    return false;
+}
+
+static void note_prefix(Prefix *list, int *count, const char *name, size_t n) {
+    for (int k = 0; k < *count; k++)
+        if (list[k].n == n && memcmp(list[k].text, name, n) == 0) return;
+    if (*count < MOST_PREFIXES) list[(*count)++] = (Prefix){.text = name, .n = n};
+}
+
+/* Weights come before their running average; of two prefixes that fit as many, the shorter is the truth. */
+static bool better(const Prefix *a, const Prefix *b) {
+    bool ema_a = memmem(a->text, a->n, "ema", 3) != NULL, ema_b = memmem(b->text, b->n, "ema", 3) != NULL;
+    if (a->fits != b->fits) return a->fits > b->fits;
+    return ema_a != ema_b ? ema_b : a->n < b->n;
+}
+
+static Prefix detect(const WeightSource *ws) {
+    Prefix list[MOST_PREFIXES] = {{.text = "", .form = NAMES_LAVIS}}, best = list[0];
+    int count = 1;
+    for (size_t i = 0; i < ws->count; i++) {
+        const char *name = ws->tensors[i].name, *dot = name;
+        for (int k = 0; k < MOST_DOTS && (dot = strchr(dot, '.')); k++)
+            if (known_by_any(++dot)) note_prefix(list, &count, name, (size_t)(dot - name));
+    }
+    for (int k = 0; k < count; k++)
+        for (int form = 0; form < NAME_FORM_COUNT; form++) {
+            Prefix p = list[k];
+            p.form = (NameForm)form;
+            p.fits = count_fitting(ws, p.form, p.text, p.n);
+            if (p.fits > best.fits || (p.fits && p.fits == best.fits && better(&p, &best))) best = p;
+        }
     return best;
 }
 
@@ -190,9 +230,15 @@ static const StTensor *look_up(const WeightSource *ws, const char *name) {
 
 static Status name_tensors(WeightSource *ws, bool raw) {
     char buf[NAME_ROOM];
-    Status st = OK;
-    for (size_t i = 0; i < ws->count && st == OK && !raw; i++)
-        if (name_to_lavis(ws->form, ws->tensors[i].name, buf)) st = rename_tensor(&ws->tensors[i], buf);
+    Prefix p = raw ? (Prefix){.text = "", .form = NAMES_LAVIS} : detect(ws);
+    ws->form = p.form;
+    Status st = (ws->prefix = mem_format("%.*s", (int)p.n, p.text)) ? OK : ERR_MEMORY;
+    for (size_t i = 0; i < ws->count && st == OK && !raw; i++) {
+        const char *name = ws->tensors[i].name;
+        if (strncmp(name, ws->prefix, p.n) != 0) continue;
+        if (name_to_lavis(ws->form, name + p.n, buf)) st = rename_tensor(&ws->tensors[i], buf);
+        else if (p.n && strlen(name) > p.n) st = rename_tensor(&ws->tensors[i], name + p.n);
+    }
     if (st != OK) return st;
     if (ws->count) qsort(ws->tensors, ws->count, sizeof *ws->tensors, by_name);
     for (size_t i = 1; i < ws->count; i++)
@@ -221,9 +267,9 @@ static Status open_source(WeightSource **out, const char *path, bool raw, CkptWa
     if (stat(path, &info) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     WeightSource *ws = mem_new(1, sizeof *ws);
     if (!ws) return ERR_MEMORY;
-    Status st = S_ISDIR(info.st_mode) ? open_directory(ws, path, warn, ctx) : open_only(ws, path);
+    ws->in_folder = S_ISDIR(info.st_mode);
+    Status st = ws->in_folder ? open_directory(ws, path, warn, ctx) : open_only(ws, path);
     if (st == OK) st = list_tensors(ws);
-    ws->form = raw ? NAMES_LAVIS : detect(ws);
     if (st == OK) st = name_tensors(ws, raw);
     if (st == OK && !raw) st = resolve_aliases(ws);
     if (st == OK) *out = ws;
@@ -248,6 +294,7 @@ void ws_close(WeightSource *ws) {
     }
     free(ws->files);
     free(ws->path);
+    free(ws->prefix);
     free(ws);
 }
 
@@ -259,6 +306,8 @@ const StTensor *ws_find(const WeightSource *ws, const char *lavis_name) {
 size_t ws_count(const WeightSource *ws) { return ws->count; }
 const StTensor *ws_at(const WeightSource *ws, size_t i) { return &ws->tensors[i]; }
 NameForm ws_form(const WeightSource *ws) { return ws->form; }
+const char *ws_prefix(const WeightSource *ws) { return ws->prefix; }
+bool ws_in_folder(const WeightSource *ws) { return ws->in_folder; }
 const char *ws_path(const WeightSource *ws) { return ws->path; }
 const Ckpt *ws_checkpoint(const WeightSource *ws) { return ws->ckpt; }
 

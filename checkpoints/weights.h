@@ -7,7 +7,7 @@
  *     a directory with model.safetensors or pytorch_model.bin, as Hugging Face publishes models, whole or in
  *     several files with an .index.json (checkpoints/shards.h);
  * with LAVIS names, Hugging Face names or BERT names (checkpoints/names.h), found out by counting which fits most
- * tensors.
+ * tensors; and whatever a wrapper put in front of all of them (module. _orig_mod. model. ...), which comes off.
  *
  * Tensors are found under their LAVIS names; those without one (visual_encoder.*, bert.pooler.*) keep their own.
  * The tied aliases cls.predictions.decoder.* are found under both names, whichever the file holds. Does not decide
@@ -33,6 +33,8 @@ size_t ws_count(const WeightSource *ws);
 const StTensor *ws_at(const WeightSource *ws, size_t i);    /* sorted by name */
 
 NameForm ws_form(const WeightSource *ws);
+const char *ws_prefix(const WeightSource *ws);              /* what came off the names; "" mostly */
+bool ws_in_folder(const WeightSource *ws);                  /* a folder was named: files beside the weights are theirs */
 const char *ws_path(const WeightSource *ws);                /* what was opened in the end */
 const Ckpt *ws_checkpoint(const WeightSource *ws);          /* when it is one of ours, else NULL */
 

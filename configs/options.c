@@ -381,6 +381,25 @@ static Status hand_over(Options **out, Options *o, Status st) {
     return st;
 }
 
+Status options_copy(Options **out, const Options *o) {
+    Options *c = options_new(o->command);
+    Status st = c ? OK : ERR_MEMORY;
+    for (int r = 0; st == OK && r < OPTION_ROWS; r++) {
+        const OptionOrigin *from = &o->origin[r];
+        if (from->from != FROM_DEFAULT) st = set_value(c, r, from->owned, from->from, from->line, "a copy");
+    }
+    return hand_over(out, c, st);
+}
+
+void options_changes(const Options *was, const Options *now, OptionChange *say, void *ctx) {
+    for (int r = 0; r < OPTION_ROWS; r++) {
+        char a[64], b[64];
+        if (!option_used_by(&option_rows[r], now->command)) continue;
+        const char *before = option_value(was, r, a), *after = option_value(now, r, b);
+        if (strcmp(before, after) != 0) say(ctx, option_rows[r].key, before, after);
+    }
+}
+
 Status options_parse(Options **out, const char *command, int argc, char *const argv[]) {
     Options *o = options_new(command);
     Status st = o ? walk_arguments(o, argc, argv, true) : ERR_MEMORY;

@@ -50,6 +50,7 @@ Status options_parse(Options **out, const char *command, int argc, char *const a
 Status options_parse_text(Options **out, const char *command, const char *text, size_t n, const char *name);
 
 void options_free(Options *o);
+Status options_copy(Options **out, const Options *o);       /* to change some values of; what was given stays so */
 
 /* True when the user (or options_set) gave it, false when the value is the default. */
 bool options_is_set(const Options *o, const char *key);
@@ -63,6 +64,10 @@ Status options_require(const Options *o, const char *key);
 
 /* Sets one value from text, with all checks. `place` names the source in messages, NULL: the command. */
 Status options_set(Options *o, const char *key, const char *value, const char *place);
+
+/* Calls `say` with each key that a command of `now` uses and whose value differs from that in `was`, as texts. */
+typedef void OptionChange(void *ctx, const char *key, const char *was, const char *is);
+void options_changes(const Options *was, const Options *now, OptionChange *say, void *ctx);
 
 /* The resolved configuration as YAML: every option the command uses, and whatever else was set. `dry_run`,
  * `verbose` and `overwrite`, which say how to run and not what, are left out. It parses back to the same values. */

@@ -9,7 +9,9 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "data/fingerprint.h"
 #include "data/source.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
@@ -143,6 +145,18 @@ bool set_scaled(const Set *s) { return s->scaled; }
 size_t set_row_bytes(const Set *s) { return s->any->row_bytes; }
 const EncoderInfo *set_encoder(const Set *s) { return &s->any->encoder; }
 int set_part(const Set *s) { return s->part; }
+
+uint64_t set_fingerprint(const Set *s) {
+    uint64_t h = HASH_START;
+    for (int64_t k = 0; k < s->n; k++) {
+        const Entry *e = &s->entry[k];
+        const ManifestShard *m = e->file->listed;
+        h = hash_int(h, e->images);
+        h = hash_int(h, m && m->content >= 0 ? m->content : e->s ? (int64_t)shard_content(e->s) : 0);
+    }
+    return fingerprint_end(h);
+}
+
 int set_parts(const Set *s) { return s->parts; }
 int64_t set_shards(const Set *s) { return s->n; }
 

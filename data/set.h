@@ -33,6 +33,8 @@ DType set_dtype(const Set *s);
 bool set_scaled(const Set *s);                             /* some shard has a scale a row */
 size_t set_row_bytes(const Set *s);                        /* P * E * size of an element */
 const EncoderInfo *set_encoder(const Set *s);
+/* Tells two sets apart: of all tables of all shards, checksums of rows among them, also those of other parts. */
+uint64_t set_fingerprint(const Set *s);
 int set_part(const Set *s);
 int set_parts(const Set *s);
 

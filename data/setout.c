@@ -47,7 +47,8 @@ static Status leftovers(const SetOut *s) {
         if (st == OK && extra && s->overwrite) st = remove_file(s, names[i]);
         else if (st == OK && extra)
             st = err_set(ERR_USAGE, "%s: holds %s of a larger set, now %" PRId64 " file%s are to be written; "
-                         "overwrite=true removes it, or name another out", s->out, names[i], s->shards, s->shards > 1 ? "s" : "");
+                         "overwrite=true removes it, or name another out", s->out, names[i], s->shards,
+                         s->shards > 1 ? "s" : "");
         free(names[i]);
     }
     free(names);

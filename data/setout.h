@@ -29,7 +29,7 @@ Status setout_open(SetOut *s, const char *out, int64_t shards, bool overwrite);
 /* Opens shard k for writing. OK with *w NULL: it is there already. ERR_USAGE: another one is. */
 Status setout_shard(SetOut *s, int64_t k, ShardSpec *spec, ShardWriter **w);
 
-/* With st OK: writes the manifest of a folder, says what was kept. Frees in any case; returns st, or its own failure. */
+/* With st OK: writes the manifest of a folder, says what was kept. Frees in any case; returns st or its own failure. */
 Status setout_close(SetOut *s, Status st);
 
 #endif

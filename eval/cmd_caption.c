@@ -34,6 +34,7 @@ static Status open_work(Work *w, const Options *o) {
     Status st = w->speaks ? results_claim(o, "captions.json", "scores.json") : OK;
     if (st == OK && w->speaks && *o->caption.references) st = outfile_claim(o->caption.references, o->run.overwrite);
     if (st == OK) st = use_open(&w->use, o, USE_DATA);
+    if (st == OK) st = use_text_head(&w->use);
     if (st != OK) return st;
     const Use *u = &w->use;
     w->batch = o->use.batch ? (int)o->use.batch : u->b->unified ? 32 : 128;

@@ -10,47 +10,59 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 
+enum { HEAD_SIZE = 64 };               /* of BERT and of every published Q-Former */
+
 static void warn(void *ctx, const char *sentence) {
     (void)ctx;
     status_say("warning: %s", sentence);
 }
 
-Status use_trained_with(Options **old, const WeightSource *ws) {
-    const Ckpt *c = ws_checkpoint(ws);
-    size_t n = 0;
-    const char *text = c ? json_str(json_get(ckpt_run(c), "config"), &n) : NULL;
-    *old = NULL;
-    if (!text || options_parse_text(old, "pretrain", text, n, "its configuration") == OK) return OK;
-    return err_context(ERR_FORMAT, "%s/state.json", ckpt_dir(c));
-}
-
 /* What the user gave, else what the model was trained with, else the default. */
 #define WHOSE(o, old, key) (options_is_set((o), #key) || !(old) ? (o)->key : (old)->key)
 
-static Status find_sizes(Use *u, const WeightSource *ws, const Options *old) {
+Status use_heads(const Origin *g, const Options *o, int C, int32_t *H) {
+    bool asked = options_is_set(o, "model.heads");
+    if (asked && g->heads && o->model.heads != g->heads)
+        return err_set(ERR_USAGE, "model.heads=%lld, but %s has %lld heads: with others the same weights are another "
+                       "function; leave model.heads out", (long long)o->model.heads, g->name, (long long)g->heads);
+    int64_t heads = asked ? o->model.heads : g->heads ? g->heads : C % HEAD_SIZE == 0 ? C / HEAD_SIZE : 0;
+    if (heads < 1 || C % heads)
+        return err_set(ERR_USAGE, "%s does not say how many heads it has, and no tensor tells (its width is %d): write "
+                       "model.heads", g->name, C);
+    *H = (int32_t)heads;
+    return OK;
+}
+
+static Status find_sizes(Use *u, const WeightSource *ws, const Origin *g) {
+    const Options *old = g->trained;
     Status st = dims_of_weights(&u->d, ws);
+    if (st == OK) st = use_heads(g, u->o, u->d.C, &u->d.H);
     if (st != OK) return st;
-    u->d.H = (int32_t)WHOSE(u->o, old, model.heads);
     u->d.T = (int32_t)WHOSE(u->o, old, data.max_tokens);
-    if (u->d.H < 1 || u->d.C % u->d.H) return err_set(ERR_USAGE, "model.heads=%d does not divide the width %d of %s",
-                                                      u->d.H, u->d.C, ws_path(ws));
     if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws),
                                         u->d.N);
     if (tokenizer_size(u->tok) != u->d.V)
-        return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another vocabulary (model.vocab)", u->vocab, tokenizer_size(u->tok), u->d.V);
+        return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another "
+                       "vocabulary (model.vocab)", u->vocab, tokenizer_size(u->tok), u->d.V);
     return setup_tokens(&u->d, u->tok);
 }
 
-static Status open_set(Use *u, const Options *old, UseData data) {
+static Status open_set(Use *u, const Origin *g, UseData data) {
+    const char *prepared = NULL;
     const char *path = u->o->data.test;
     u->split = u->o->data.test_split;
-    if (!*path && data == USE_DATA && old) path = old->data.train;
+    if (!*path && data == USE_DATA && g->trained) path = g->trained->data.train;
     if (!*path) return data == USE_DATA ? options_require(u->o, "data.test") : OK;
     u->data = mem_strdup(path);
     Status st = u->data ? set_open(&u->set, u->data) : ERR_MEMORY;
+    if (st == OK) st = origin_features(g, u->set, &prepared);
     if (st != OK) return st;
     if (set_E(u->set) != u->d.E)
-        return err_set(ERR_USAGE, "%s has image tokens of %lld numbers, the model was trained on %d: not the same encoder", path, (long long)set_E(u->set), u->d.E);
+        return err_set(ERR_USAGE, "%s has image tokens of %lld numbers, the model was trained on %d: not the same "
+                       "encoder", path, (long long)set_E(u->set), u->d.E);
+    if (prepared)
+        status_say("warning: images of %s were prepared otherwise (%s) than those %s was trained on (%s)", path,
+                   set_encoder(u->set)->preprocessing, g->name, prepared);
     u->d.P = (int32_t)set_P(u->set);
     return OK;
 }
@@ -59,8 +71,7 @@ static Status open_params(Use *u, const WeightSource *ws) {
     ParamsSpec spec = {0};
     Arena measure;
     Backend null = *backend_null(u->b->elem);
-    int missing;
-    char first[96];
+    LoadReport r;
     arena_measure(&measure, "weights");
     Status st = qformer_open(&u->model, &u->d, &null, &measure, &spec);
     qformer_close(&u->model);
@@ -68,34 +79,39 @@ static Status open_params(Use *u, const WeightSource *ws) {
     if (st == OK) st = qformer_open(&u->model, &u->d, u->b, &u->mem, &spec);
     if (st != OK) return st;
     u->b->set_workspace(arena_push(&u->mem, u->b->workspace, 1), u->b->workspace);
-    st = load_weights(&u->model.params, ws, u->o->use.ema, &missing, first, sizeof first);
-    if (st == OK && missing)
+    st = load_weights(&u->model.params, ws, u->o->use.ema, &r);
+    u->text_head = r.text_head;
+    if (st == OK && r.needed)
         st = err_set(ERR_FORMAT, "%s lacks %d of %d tensors of a stage-1 Q-Former (the first: %s)", ws_path(ws),
-                     missing, u->model.params.n, first);
+                     r.missing, r.n, r.first);
     return st;
+}
+
+Status use_text_head(const Use *u) {
+    if (u->text_head) return OK;
+    return err_set(ERR_FORMAT, "%s has no head that writes captions (Qformer.cls.*), as those that transformers' "
+                   "Blip2ForImageTextRetrieval publishes: it can be compared with texts, but not write them", u->path);
 }
 
 Status use_open(Use *u, const Options *o, UseData data) {
     *u = (Use){.o = o, .step = -1};
     WeightSource *ws = NULL;
-    Options *old = NULL;
+    Origin g = {0};
     Status st = options_require(o, "in");
     if (st == OK) st = ws_open(&ws, o->run.in, warn, NULL);
     if (st != OK) return st;
-    st = use_trained_with(&old, ws);
+    st = origin_read(&g, ws);
+    const Options *old = g.trained;
     snprintf(u->path, sizeof u->path, "%s", ws_path(ws));
     if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
     if (st == OK) st = setup_backend(&u->b, o);
-    u->vocab = mem_strdup(WHOSE(o, old, model.vocab));
-    u->prompt = mem_strdup(WHOSE(o, old, data.prompt));
-    if (st == OK && !(u->vocab && u->prompt)) st = ERR_MEMORY;
-    if (st == OK && !*u->vocab) st = options_require(o, "model.vocab");
-    if (st == OK) st = tokenizer_open(&u->tok, u->vocab);
-    if (st == OK) st = find_sizes(u, ws, old);
-    if (st == OK) st = open_set(u, old, data);
+    if (st == OK && !(u->prompt = mem_strdup(WHOSE(o, old, data.prompt)))) st = ERR_MEMORY;
+    if (st == OK) st = origin_vocab(&g, o->model.vocab, &u->tok, &u->vocab);
+    if (st == OK) st = find_sizes(u, ws, &g);
+    if (st == OK) st = open_set(u, &g, data);
     if (st == OK) st = open_params(u, ws);
     u->text = (TextSpec){u->tok, u->d.T, (int)WHOSE(o, old, data.max_words), u->prompt};
-    options_free(old);
+    origin_free(&g);
     ws_close(ws);
     if (st != OK) use_close(u);
     return st;

@@ -1,10 +1,11 @@
 /* use: a trained model opened for use: weights, vocabulary, sizes, and a data set, from what the user named.
  *
- * Every evaluation command begins here. `in` is anything weights.h takes; from a checkpoint of ours come the
- * vocabulary's path, the number of heads and the text limits it was trained with, unless options say otherwise. */
+ * Every evaluation command begins here. `in` is anything weights.h takes; vocabulary, heads and encoder are those the
+ * weights say of themselves (origin.h): options that say another are refused. Limits of texts are the trained ones,
+ * unless options say otherwise. */
 #ifndef QF_USE_H
 #define QF_USE_H
-#include "checkpoints/weights.h"
+#include "checkpoints/origin.h"
 #include "configs/options.h"
 #include "eval/evalset.h"
 #include "kernels/model/qformer.h"
@@ -20,18 +21,19 @@ typedef struct {
     const char *split;
     TextSpec text;
     char *vocab, *prompt, *data;        /* what was found */
+    bool text_head;                     /* the weights can write captions */
     int64_t step;                       /* of the checkpoint, -1 for other sources */
     char path[1024];                    /* the weights that were opened */
 } Use;
 
 typedef enum { USE_DATA_NO, USE_DATA_IF_GIVEN, USE_DATA } UseData;
 
-/* The configuration that one of our checkpoints carries; *old is NULL for weights from elsewhere. One that is not
- * understood is an error: the number of heads, for one, is written nowhere else, and a wrong one only gives wrong
- * figures. */
-Status use_trained_with(Options **old, const WeightSource *ws);
+/* The number of heads of weights of width C: what the user gave, unless the weights say another (ERR_USAGE names both);
+ * else what they say; else one for 64 numbers, as published. */
+Status use_heads(const Origin *g, const Options *o, int C, int32_t *H);
 
 Status use_open(Use *u, const Options *o, UseData data);
 void use_close(Use *u);
+Status use_text_head(const Use *u);     /* ERR_FORMAT: the weights have none, and captions need it */
 
 #endif

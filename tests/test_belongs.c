@@ -1,79 +1,11 @@
 /* test_belongs: data sets and results know what they were made from: old output is never taken for new, and nothing that
  * is there is written over unasked. The program is $QFORMER_BIN, else build/qformer; without it all is skipped. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
-#include <ftw.h>
 #include <math.h>
-#include <stdbool.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#include "tests/kit/program.h"
-
-static char dir[] = "/tmp/qformer-belongs-XXXXXX";
-
-static int remove_one(const char *path, const struct stat *sb, int type, struct FTW *ftw) {
-    (void)sb, (void)type, (void)ftw;
-    return remove(path);
-}
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(dir) ? 0 : 1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-static Run *run(const char *words) {
-    Run *r = program_run(dir, words);
-    if (!r) skip();
-    return r;
-}
-
-static void must(const char *words) {
-    Run *r = run(words);
-    if (r->code) fail_msg("%s: exit code %d: %s%s", words, r->code, r->out, r->err);
-}
-
-/* Refused as a wrong request, in one line that holds `sentence`. */
-static void refused(const char *words, const char *sentence) {
-    Run *r = run(words);
-    if (r->code != 2 || !strstr(r->err, sentence)) fail_msg("%s: exit code %d: %s%s", words, r->code, r->out, r->err);
-    assert_ptr_equal(strchr(r->err, '\n') + 1, r->err + strlen(r->err));
-}
-
-static void says(const char *words, const char *sentence) {
-    Run *r = run(words);
-    if (r->code || !strstr(r->out, sentence)) fail_msg("%s: exit code %d: %s%s", words, r->code, r->out, r->err);
-}
-
-static char *in_dir(const char *name) {
-    static char path[8][300];
-    static int next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
-
-static void put(const char *name, const void *bytes, size_t n) {
-    FILE *f = fopen(in_dir(name), "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void put_text(const char *name, const char *text) { put(name, text, strlen(text)); }
-
-static bool is_there(const char *name) { return access(in_dir(name), F_OK) == 0; }
+#include "tests/kit/folder.h"
 
 #define SCENES "synth.train=8 synth.val=2 synth.test=4 synth.size=16 synth.patch=8 synth.captions=2 threads=1 "
 
@@ -82,29 +14,29 @@ static bool is_there(const char *name) { return access(in_dir(name), F_OK) == 0;
 /* The same request keeps what is whole, without computing; any other is refused, or replaces it when told to. */
 static void extraction(void **state) {
     (void)state;
-    must("synth out=pictures.h5 synth.images=all synth.facts=false " SCENES);
-    put_text("p.csv", "image,caption\ntrain/000000.png,first text\ntrain/000001.png,b\ntrain/000002.png,c\n");
+    folder_must("synth out=pictures.h5 synth.images=all synth.facts=false " SCENES);
+    folder_write("p.csv", "image,caption\ntrain/000000.png,first text\ntrain/000001.png,b\ntrain/000002.png,c\n");
 #define EXTRACT "extract in=. extract.annotations=p.csv extract.size=16 extract.shard_images=1 out=set "
-    must(EXTRACT);
-    says(EXTRACT, "set: all is there already, made from the same files with the same options");
-    refused(EXTRACT "extract.views=2", "set/set-00000.h5: exists and was made of something else (another number of images");
-    refused(EXTRACT "extract.dtype=f32", "(another element type); overwrite=true replaces it, or name another out");
-    put_text("p.csv", "image,caption\ntrain/000000.png,corrected\ntrain/000001.png,b\ntrain/000002.png,c\n");
-    refused(EXTRACT, "(other captions)");
-    says(EXTRACT "overwrite=true", "set/set-00000.h5: replaced (other captions; overwrite=true)");
-    says("inspect set", "corrected");
-    says("verify set", "0 problems");
+    folder_must(EXTRACT);
+    folder_says(EXTRACT, "set: all is there already, made from the same files with the same options");
+    folder_refuses(EXTRACT "extract.views=2", "set/set-00000.h5: exists and was made of something else (another number of images");
+    folder_refuses(EXTRACT "extract.dtype=f32", "(another element type); overwrite=true replaces it, or name another out");
+    folder_write("p.csv", "image,caption\ntrain/000000.png,corrected\ntrain/000001.png,b\ntrain/000002.png,c\n");
+    folder_refuses(EXTRACT, "(other captions)");
+    folder_says(EXTRACT "overwrite=true", "set/set-00000.h5: replaced (other captions; overwrite=true)");
+    folder_says("inspect set", "corrected");
+    folder_says("verify set", "0 problems");
 
-    put_text("p.csv", "image,caption\ntrain/000000.png,corrected\n");       /* two files of the larger set are left over */
-    refused(EXTRACT, "set: holds set-00001.h5 of a larger set, now 1 file are to be written");
-    must(EXTRACT "overwrite=true");
-    assert_false(is_there("set/set-00001.h5") || is_there("set/set-00002.h5"));
-    says("inspect set", ": 1 images, 1 captions, 1 shard,");
+    folder_write("p.csv", "image,caption\ntrain/000000.png,corrected\n");       /* two files of the larger set are left over */
+    folder_refuses(EXTRACT, "set: holds set-00001.h5 of a larger set, now 1 file are to be written");
+    folder_must(EXTRACT "overwrite=true");
+    assert_false(folder_has("set/set-00001.h5") || folder_has("set/set-00002.h5"));
+    folder_says("inspect set", ": 1 images, 1 captions, 1 shard,");
 
-    must("synth out=others/x.h5 synth.images=all synth.facts=false seed=7 " SCENES);
-    assert_int_equal(rename(in_dir("others/train/000000.png"), in_dir("train/000000.png")), 0);
-    refused(EXTRACT, "(the files that the features come from");             /* the same name, another picture */
-    refused("extract in=. extract.annotations=p.csv extract.size=16 out=pictures.h5", "pictures.h5: exists and was made of");
+    folder_must("synth out=others/x.h5 synth.images=all synth.facts=false seed=7 " SCENES);
+    assert_int_equal(rename(folder_path("others/train/000000.png"), folder_path("train/000000.png")), 0);
+    folder_refuses(EXTRACT, "(the files that the features come from");             /* the same name, another picture */
+    folder_refuses("extract in=. extract.annotations=p.csv extract.size=16 out=pictures.h5", "pictures.h5: exists and was made of");
 }
 
 static void put_npy(const char *name, float first, bool broken) {
@@ -117,57 +49,57 @@ static void put_npy(const char *name, float first, bool broken) {
     for (int i = 0; i < 48; i++) x[i] = first + (float)i;
     if (broken) x[40] = (float)NAN;
     memcpy(file + 128, x, sizeof x);
-    put(name, file, sizeof file);
+    folder_put(name, file, sizeof file);
 }
 
 /* Four rows of one file, then the user computes all features anew: no row of the first may be in the set. */
 static void import_after_a_failure(void **state) {
     (void)state;
-    put_text("ids.json", "[\"0\", \"1\", \"2\", \"3\", \"4\", \"5\"]");
-    put_text("n.csv", "image,caption\n0,a\n1,b\n2,c\n3,d\n4,e\n5,f\n");
+    folder_write("ids.json", "[\"0\", \"1\", \"2\", \"3\", \"4\", \"5\"]");
+    folder_write("n.csv", "image,caption\n0,a\n1,b\n2,c\n3,d\n4,e\n5,f\n");
     put_npy("f.npy", 1, true);
 #define IMPORT "import f.npy import.ids=ids.json extract.annotations=n.csv out=imported.h5 "
-    Run *r = run(IMPORT);
+    Run *r = folder_run(IMPORT);
     assert_int_equal(r->code, 1);
-    assert_true(is_there("imported.h5.part"));
+    assert_true(folder_has("imported.h5.part"));
     put_npy("f.npy", 1001, false);
-    says(IMPORT, "imported.h5.part was begun for something else (the files that the features come from, or their order, "
+    folder_says(IMPORT, "imported.h5.part was begun for something else (the files that the features come from, or their order, "
                  "are others): its 5 rows are given up, it begins anew");
     char bytes[1 << 16];
-    FILE *f = fopen(in_dir("imported.h5"), "rb");
+    FILE *f = fopen(folder_path("imported.h5"), "rb");
     assert_non_null(f);
     size_t n = fread(bytes, 1, sizeof bytes, f);
     fclose(f);
     static const float old[2] = {1, 2}, fresh[2] = {1001, 1002};
     assert_null(memmem(bytes, n, old, sizeof old));
     assert_non_null(memmem(bytes, n, fresh, sizeof fresh));
-    says(IMPORT, "imported.h5: is there already, made from the same files");
-    put_text("ids.json", "[\"1\", \"0\", \"2\", \"3\", \"4\", \"5\"]");       /* the same rows for other images */
-    refused(IMPORT, "imported.h5: exists and was made of something else");
+    folder_says(IMPORT, "imported.h5: is there already, made from the same files");
+    folder_write("ids.json", "[\"1\", \"0\", \"2\", \"3\", \"4\", \"5\"]");       /* the same rows for other images */
+    folder_refuses(IMPORT, "imported.h5: exists and was made of something else");
 }
 
 /* The remedy that the failure names works, whatever the failure left behind. */
 static void skipping_bad_pictures(void **state) {
     (void)state;
-    put_text("train/000002.png", "<html>404</html>");
-    put_text("p.csv", "image,caption\ntrain/000003.png,a\ntrain/000002.png,b\ntrain/000004.png,c\n");
-    Run *r = run("extract in=. extract.annotations=p.csv out=skip.h5 extract.size=16");
+    folder_write("train/000002.png", "<html>404</html>");
+    folder_write("p.csv", "image,caption\ntrain/000003.png,a\ntrain/000002.png,b\ntrain/000004.png,c\n");
+    Run *r = folder_run("extract in=. extract.annotations=p.csv out=skip.h5 extract.size=16");
     assert_int_equal(r->code, 1);
-    assert_true(is_there("skip.h5.part"));
-    says("extract in=. extract.annotations=p.csv out=skip.h5 extract.size=16 extract.skip_bad=true", "skip.h5: 2 images");
+    assert_true(folder_has("skip.h5.part"));
+    folder_says("extract in=. extract.annotations=p.csv out=skip.h5 extract.size=16 extract.skip_bad=true", "skip.h5: 2 images");
 }
 
 /* What lies beside the drawn set is not written over either. */
 static void drawn_sets(void **state) {
     (void)state;
-    must("synth out=drawn/a.h5 " SCENES);
-    refused("synth out=drawn/b.h5 seed=7 " SCENES, "drawn/scenes.json: exists already; overwrite=true replaces it");
-    assert_false(is_there("drawn/b.h5.part"));
-    refused("synth out=drawn/b.h5 seed=7 synth.facts=false " SCENES, "drawn/test/000000.png: exists already");
-    must("synth out=drawn/b.h5 seed=7 synth.facts=false synth.images=none " SCENES);
-    says("synth out=drawn/a.h5 " SCENES, "drawn/a.h5: is there already");
-    refused("synth out=drawn/a.h5 seed=8 " SCENES, "drawn/a.h5: exists and was made of something else");
-    must("synth out=drawn/a.h5 seed=8 overwrite=true " SCENES);
+    folder_must("synth out=drawn/a.h5 " SCENES);
+    folder_refuses("synth out=drawn/b.h5 seed=7 " SCENES, "drawn/scenes.json: exists already; overwrite=true replaces it");
+    assert_false(folder_has("drawn/b.h5.part"));
+    folder_refuses("synth out=drawn/b.h5 seed=7 synth.facts=false " SCENES, "drawn/test/000000.png: exists already");
+    folder_must("synth out=drawn/b.h5 seed=7 synth.facts=false synth.images=none " SCENES);
+    folder_says("synth out=drawn/a.h5 " SCENES, "drawn/a.h5: is there already");
+    folder_refuses("synth out=drawn/a.h5 seed=8 " SCENES, "drawn/a.h5: exists and was made of something else");
+    folder_must("synth out=drawn/a.h5 seed=8 overwrite=true " SCENES);
 }
 
 /* ---- one rule for all commands ----------------------------------------------------------------------------------- */
@@ -198,32 +130,32 @@ static void the_rule(void **state) {
     memset(file, ' ', sizeof file);
     memcpy(file, start, sizeof start - 1);
     file[127] = '\n';
-    put("sim.npy", file, sizeof file);
-    put_text("names", "circle\nsquare\n");
-    must("synth out=s.h5 synth.images=none synth.facts=false " SCENES);
+    folder_put("sim.npy", file, sizeof file);
+    folder_write("names", "circle\nsquare\n");
+    folder_must("synth out=s.h5 synth.images=none synth.facts=false " SCENES);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        must(commands[i].line);
+        folder_must(commands[i].line);
         if (!commands[i].file) continue;
         struct stat before, after;
-        assert_int_equal(stat(in_dir(commands[i].file), &before), 0);
+        assert_int_equal(stat(folder_path(commands[i].file), &before), 0);
         snprintf(sentence, sizeof sentence, "%s: exists already; overwrite=true replaces it, or name another out",
                  commands[i].file);
-        refused(commands[i].line, sentence);
-        assert_int_equal(stat(in_dir(commands[i].file), &after), 0);
+        folder_refuses(commands[i].line, sentence);
+        assert_int_equal(stat(folder_path(commands[i].file), &after), 0);
         assert_true(before.st_ino == after.st_ino && before.st_size == after.st_size);
         snprintf(line, sizeof line, "%soverwrite=true", commands[i].line);
-        must(line);
+        folder_must(line);
     }
 }
 
 /* dry_run=true writes nothing, whatever the command. */
 static void dry_runs(void **state) {
     (void)state;
-    must("init model.image_width=208 dry_run=true out=d.safetensors " TINY);
-    must("export run dry_run=true out=dhf");
-    must("score score.sim=sim.npy dry_run=true out=dscore");
-    must("vocab s.h5 vocab.size=120 dry_run=true out=dvocab.txt");
-    assert_false(is_there("d.safetensors") || is_there("dhf") || is_there("dscore") || is_there("dvocab.txt"));
+    folder_must("init model.image_width=208 dry_run=true out=d.safetensors " TINY);
+    folder_must("export run dry_run=true out=dhf");
+    folder_must("score score.sim=sim.npy dry_run=true out=dscore");
+    folder_must("vocab s.h5 vocab.size=120 dry_run=true out=dvocab.txt");
+    assert_false(folder_has("d.safetensors") || folder_has("dhf") || folder_has("dscore") || folder_has("dvocab.txt"));
 }
 
 int main(void) {
@@ -231,5 +163,5 @@ int main(void) {
         cmocka_unit_test(extraction), cmocka_unit_test(import_after_a_failure), cmocka_unit_test(skipping_bad_pictures),
         cmocka_unit_test(drawn_sets), cmocka_unit_test(the_rule),               cmocka_unit_test(dry_runs),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

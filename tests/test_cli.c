@@ -47,6 +47,56 @@ static void help_and_version(void **state) {
     says(r->out, "\nwith HDF5");
 }
 
+/* What newcomers type. */
+static void help_in_other_words(void **state) {
+    (void)state;
+    char *text = strdup(run("extract --help")->out);
+    assert_non_null(text);
+    Run *r = run("help extract");
+    assert_int_equal(r->code, 0);
+    assert_string_equal(r->out, text);
+    free(text);
+    assert_int_equal(run("help xtract")->code, 2);
+    says(run("help xtract")->err, "there is no command 'xtract'; the nearest is extract");
+    assert_int_equal(run("-V")->code, 0);
+    says(run("-V")->out, "\nwith HDF5");
+}
+
+/* What cannot be said is a failure: to a full disk, beyond the file size limit, into a stream that was closed. Who only
+ * reads the first lines has had enough, which is none. */
+static void lost_output_is_an_error(void **state) {
+    (void)state;
+    static const struct { const char *line; int code; } cases[] = {
+        {"$Q --help > /dev/full", 1},
+        {"$Q help doctor > /dev/full", 1},
+        {"$Q --options > /dev/full", 1},
+        {"$Q --version > /dev/full", 1},
+        {"$Q plan model.layers=1 > /dev/full", 1},
+        {"$Q plan model.layers=1 >&-", 1},
+        {"(ulimit -f 0; exec $Q plan model.layers=1 2>&1 > out) | cat >&2; exit ${PIPESTATUS[0]}", 1},
+        {"(ulimit -f 0; exec $Q --options 2>&1 > out) | cat >&2; exit ${PIPESTATUS[0]}", 1},
+        {"$Q plan model.layers=1 | true; exit ${PIPESTATUS[0]}", 0},
+        {"$Q plan model.layers=1 > /dev/null", 0},
+    };
+    char line[400], said[300];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = program_path();
+        if (!path) skip();
+        snprintf(line, sizeof line, "cd /tmp; Q=%s bash -c '%s' 2> /tmp/qformer-cli-said; rc=$?; exit $rc", path,
+                 cases[i].line);
+        int status = system(line);
+        FILE *f = fopen("/tmp/qformer-cli-said", "r");
+        assert_non_null(f);
+        said[fread(said, 1, sizeof said - 1, f)] = 0;
+        fclose(f);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != cases[i].code) fail_msg("%s: %d %s", cases[i].line, status, said);
+        if (cases[i].code) says(said, "qformer: standard output cannot be written: ");
+        else assert_string_equal(said, "");
+    }
+    unlink("/tmp/qformer-cli-said");
+    unlink("/tmp/out");
+}
+
 /* Whatever the list names has a help of its own, which shows options made from the table. */
 static void every_command_has_help(void **state) {
     (void)state;
@@ -142,6 +192,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone_lists_commands),
         cmocka_unit_test(help_and_version),
+        cmocka_unit_test(help_in_other_words),
+        cmocka_unit_test(lost_output_is_an_error),
         cmocka_unit_test(every_command_has_help),
         cmocka_unit_test(mistakes_are_2),
         cmocka_unit_test(mistake_in_a_file_has_its_line),

@@ -12,9 +12,11 @@
 #include "data/format/outfile.h"
 #include "data/set.h"
 #include "eval/setup.h"
+#include "eval/use.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "train/recipe.h"
+#include "train/run.h"
 
 static void warn(void *ctx, const char *sentence) {
     (void)ctx;
@@ -25,23 +27,30 @@ static const char *dry(const Options *o) { return o->run.dry_run ? " (dry run, n
 
 /* ---- init -------------------------------------------------------------------------------------------------------- */
 
-static Status fill(QFormer *m, const Options *o) {
+static Status fill(QFormer *m, const Options *o, const Tokenizer *tok) {
     Params *p = &m->params;
     Status st = params_init(p, (uint64_t)o->run.seed, recipe_init_std(o, &m->d));
     const char *from = o->run.in;
     if (st != OK || !*from) return st;
     WeightSource *ws = NULL;
-    int missing = 0;
-    char first[96];
+    Origin g = {0};
+    LoadReport report;
     st = ws_open(&ws, from, warn, NULL);
-    if (st == OK) st = load_weights(p, ws, true, &missing, first, sizeof first);
-    if (st == OK) printf("%s: %d of %d tensors come from it\n", from, p->n - missing, p->n);
-    if (st == OK && missing) printf("the others start fresh, the first of them: %s\n", first);
+    if (st == OK) st = origin_read(&g, ws);
+    if (st == OK && g.vocab_hash && g.vocab_hash != tokenizer_hash(tok))
+        st = err_set(ERR_USAGE, "%s was trained with another vocabulary (%s) than model.vocab=%s: its rows stand for "
+                     "other words", from, g.vocab, o->model.vocab);
+    if (st == OK) st = load_weights(p, ws, true, &report);
+    char *what = st == OK ? load_describe(&report) : NULL;
+    if (what && *ws_prefix(ws)) status_say("%s: '%s' comes off its names", from, ws_prefix(ws));
+    if (what) status_say("%s: %s", from, what);
+    free(what);
+    origin_free(&g);
     ws_close(ws);
     return st;
 }
 
-Status cmd_init(const Options *o) {
+static Status make_weights(const Options *o) {
     const Backend *b = backend_cpu(DT_F32);
     Tokenizer *tok = NULL;
     QFormer m = {0};
@@ -49,10 +58,10 @@ Status cmd_init(const Options *o) {
     Dims d;
     ParamsSpec spec = {0};
     int64_t P = o->model.image_tokens, E = o->model.image_width;
-    Status st = options_require(o, "out");
-    if (st == OK) st = outfile_claim(o->run.out, o->run.overwrite);
-    if (st == OK) st = options_require(o, "model.vocab");
-    if (st == OK && !E) st = err_set(ERR_USAGE, "init needs model.image_width: 1408 for ViT-g, 1024 for ViT-L, or that of your features");
+    Status st = options_require(o, "model.vocab");
+    if (st == OK && !E)
+        st = err_set(ERR_USAGE, "init needs model.image_width: 1408 for ViT-g, 1024 for ViT-L, or that of your "
+                     "features");
     if (st == OK) st = tokenizer_open(&tok, o->model.vocab);
     if (st == OK) st = setup_dims(&d, o, tok, P ? P : 257, E);
     if (st == OK) {
@@ -62,15 +71,26 @@ Status cmd_init(const Options *o) {
     }
     if (st == OK) st = arena_open(&mem, "weights'", b, measure.peak);
     if (st == OK) st = qformer_open(&m, &d, b, &mem, &spec);
-    if (st == OK) st = fill(&m, o);
+    if (st == OK) st = fill(&m, o, tok);
     if (st == OK && !o->run.dry_run) st = outfile_parents(o->run.out);
     if (st == OK && !o->run.dry_run) st = save_weights(&m.params, m.params.w, o->run.out);
     if (st == OK && o->run.dry_run) st = options_print(o, stdout);
     if (st == OK)
-        printf("%s: %.1f M parameters in %d tensors%s\n", o->run.out, (double)m.params.count / 1e6, m.params.n, dry(o));
+        status_say("%s: %.1f M parameters in %d tensors%s", o->run.out, (double)m.params.count / 1e6, m.params.n, dry(o));
     qformer_close(&m);
     arena_close(&mem, b);
     tokenizer_close(tok);
+    return st;
+}
+
+Status cmd_init(const Options *asked) {
+    Options *o = NULL;
+    Status st = options_require(asked, "out");
+    if (st == OK) st = outfile_claim(asked->run.out, asked->run.overwrite);
+    if (st == OK) st = options_copy(&o, asked);
+    if (st == OK && *asked->run.in) st = start_sizes(o, asked->run.in);
+    if (st == OK) st = make_weights(o);
+    options_free(o);
     return st;
 }
 
@@ -110,8 +130,16 @@ static void inspect_run(const Ckpt *c) {
     if (json_int(json_get(run, "skipped"), &v)) printf(", %lld skipped)", (long long)v);
     if (json_num(json_get(run, "best"), &best) && best >= 0 && json_int(json_get(run, "best_step"), &v))
         printf("; best recall %.1f at step %lld", best, (long long)v);
-    printf("\ndata      %s, vocabulary %s\n", json_str(json_get(run, "encoder"), NULL),
-           json_str(json_get(run, "vocab"), NULL));
+    puts("");
+    Origin g;
+    if (origin_of_checkpoint(&g, c) == OK) {
+        printf("trained   on %s", g.data ? g.data : "?");
+        if (g.captions) printf(" (%lld captions of %lld images)", (long long)g.captions, (long long)g.images);
+        printf(", features of %s; vocabulary %s; %lld heads\n", g.features.name ? g.features.name : "?",
+               g.vocab ? g.vocab : "?", (long long)g.heads);
+    }
+    err_clear();
+    origin_free(&g);
 }
 
 static Status inspect_weights(const Options *o, const char *path) {
@@ -240,17 +268,20 @@ static Status write_export(const Options *o, const WeightSource *ws, const Dims 
 Status cmd_export(const Options *o) {
     WeightSource *ws = NULL;
     Dims d;
-    int64_t heads = o->model.heads;
+    Origin g = {0};
+    int32_t heads = 0;
     Status st = options_require(o, "in");
     if (st == OK) st = options_require(o, "out");
     if (st == OK) st = claim_export(o, strcmp(o->export.form.name, "hf") == 0);
     if (st == OK) st = ws_open(&ws, o->run.in, warn, NULL);
     if (st == OK) st = dims_of_weights(&d, ws);
-    if (st == OK && ws_checkpoint(ws)) json_int(json_get(ckpt_run(ws_checkpoint(ws)), "heads"), &heads);
+    if (st == OK) st = origin_read(&g, ws);
+    if (st == OK) st = use_heads(&g, o, d.C, &heads);
     if (st == OK && o->run.dry_run) {
         st = options_print(o, stdout);
         status_say("%s: %zu tensors of %s%s", o->run.out, ws_count(ws), ws_path(ws), dry(o));
     } else if (st == OK) st = write_export(o, ws, &d, heads);
+    origin_free(&g);
     ws_close(ws);
     return st;
 }

@@ -4,13 +4,12 @@
 #include <string.h>
 
 #include "configs/commands.h"
-#include "eval/use.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "train/run.h"
 
-Status cmd_pretrain(const Options *o) {
+static Status train(const Options *o) {
     Run r;
     signals_ask();
     Status st = run_open(&r, o);
@@ -29,35 +28,29 @@ Status cmd_pretrain(const Options *o) {
     return st;
 }
 
-/* A model's sizes are those of the checkpoint it starts from, where the user did not say otherwise. */
-static Status sizes_from(Options *o, const Options *asked, const char *path) {
-    static const char *const keys[] = {"model.layers", "model.hidden", "model.heads", "model.ffn", "model.queries",
-                                       "model.proj",
-                                       "model.cross_every", "model.positions", "model.vocab", "data.max_tokens"};
-    WeightSource *ws = NULL;
-    Status st = ws_open(&ws, path, NULL, NULL);
-    Options *old = NULL;
-    if (st == OK) st = use_trained_with(&old, ws);
-    for (size_t i = 0; st == OK && old && i < sizeof keys / sizeof *keys; i++) {
-        char buf[64];
-        if (options_is_set(asked, keys[i])) continue;
-        st = options_set(o, keys[i], options_value(old, keys[i], buf), path);
-    }
-    options_free(old);
-    ws_close(ws);
+Status cmd_pretrain(const Options *o) {
+    Options *own = NULL;
+    if (!*o->train.init) return train(o);
+    Status st = options_copy(&own, o);
+    if (st == OK) st = start_sizes(own, o->train.init);
+    if (st == OK) st = train(own);
+    options_free(own);
     return st;
 }
 
-Status cmd_finetune(const Options *asked) {
-    char *text = NULL;
-    Options *o = NULL;
-    Status st = options_require(asked, "train.init");
-    if (st == OK) st = options_text(asked, &text);
-    if (st == OK) st = options_parse_text(&o, "finetune", text, strlen(text), "the configuration");
-    if (st == OK && asked->run.dry_run) st = options_set(o, "dry_run", "true", NULL);
-    if (st == OK) st = sizes_from(o, asked, asked->train.init);
-    if (st == OK) st = cmd_pretrain(o);
-    options_free(o);
-    free(text);
+/* `qformer finetune run` is train.init=run. */
+Status cmd_finetune(const Options *o) {
+    Options *own = NULL;
+    if (!*o->run.in) {
+        Status st = options_require(o, "train.init");
+        return st == OK ? cmd_pretrain(o) : st;
+    }
+    if (*o->train.init && strcmp(o->train.init, o->run.in) != 0)
+        return err_set(ERR_USAGE, "finetune begins from one source of weights, not from '%s' and train.init=%s",
+                       o->run.in, o->train.init);
+    Status st = options_copy(&own, o);
+    if (st == OK) st = options_set(own, "train.init", o->run.in, NULL);
+    if (st == OK) st = cmd_pretrain(own);
+    options_free(own);
     return st;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/format/outfile.h"
+#include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
@@ -112,9 +114,21 @@ static Status open_validation(Run *r) {
     return st;
 }
 
+/* Two runs in one folder would mix their logs and remove each other's checkpoints. */
+static Status take_out(Run *r) {
+    const char *out = r->o->run.out;
+    char *path = mem_format("%s/lock", out), *what = mem_format("out=%s", out);
+    Status st = path && what ? outfile_parents(path) : ERR_MEMORY;
+    if (st == OK) st = lockfile_take(&r->lock, path, what);
+    free(path);
+    free(what);
+    return st;
+}
+
 Status run_open(Run *r, const Options *o) {
     *r = (Run){.o = o};
     Status st = options_require(o, "out");
+    if (st == OK && dist_rank() == 0 && !o->run.dry_run) st = take_out(r);
     if (st == OK) st = setup_backend(&r->b, o);
     if (st == OK) st = dist_agree(st);
     if (st == OK) st = dist_open_device(r->b);
@@ -150,6 +164,7 @@ void run_close(Run *r) {
     if (r->val != r->train) set_close(r->val);
     set_close(r->train);
     tokenizer_close(r->tok);
+    lockfile_drop(r->lock);
     *r = (Run){0};
 }
 

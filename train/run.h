@@ -12,11 +12,13 @@
 #include "eval/evalset.h"
 #include "eval/recall.h"
 #include "eval/setup.h"
+#include "kernels/base/lockfile.h"
 #include "train/log.h"
 #include "train/recipe.h"
 
 typedef struct {
     const Options *o;
+    LockFile *lock;                     /* rank 0 has `out` for itself */
     const Backend *b;
     Tokenizer *tok;
     Set *train, *val;                   /* val may be the same set */
@@ -48,10 +50,13 @@ void run_describe(const Run *r, FILE *f);                    /* sizes, memory by
 /* validate.c: losses and retrieval on the held-out split. *better: the best recall so far. */
 Status run_validate(Run *r, bool *better);
 
-/* resume.c: start values, checkpoints. */
-Status run_start(Run *r);                                    /* resume, or train.init, or fresh */
-Status run_save(Run *r, bool best);
+/* start.c: start values. The vocabulary is copied into `out`, so that a run is whole and can be moved. */
+Status run_start(Run *r);                                    /* resume, or train.init, or fresh: and says which */
+Status run_save(Run *r, bool best);                          /* run_state.c */
 Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; the step stays */
+
+/* Sizes, heads and vocabulary of weights become those of `o`, where the user gave none (model.*). */
+Status start_sizes(Options *o, const char *weights);
 
 /* The loader's batch as a step wants it. */
 static inline StepBatch run_batch(const Batch *b) {

@@ -10,7 +10,6 @@
 #include "eval/report/report.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
-#include "kernels/dist/dist.h"
 
 /* ---- files of a run ---------------------------------------------------------------------------------------------- */
 

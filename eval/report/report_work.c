@@ -131,7 +131,8 @@ Status report_captions(Report *r) {
     int64_t n = r->o->report.captions, have = r->model ? r->e.set.NI : 0;
     Status st = OK;
     n = n < have ? n : have;
-    if (n) st = make_captions(r, n);
+    if (n) st = use_text_head(&r->e.use);
+    if (st == OK && n) st = make_captions(r, n);
     if (st == ERR_INTERRUPTED || st == ERR_MEMORY) return st;
     if (st != OK) report_excuse(&r->no_captions);         /* say, too few positions: the page goes on without */
     if (st == OK && n) {

@@ -1,6 +1,7 @@
 /* status: see status.h. */
 #include "kernels/base/status.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 
 static bool showing;                 /* a live line stands on the terminal */
 static double shown_at;
+static int lost;                     /* errno of the first line that could not be written */
 
 double status_clock(void) {
     struct timespec t;
@@ -59,7 +61,17 @@ void status_say(const char *fmt, ...) {
     vprintf(fmt, ap);
     va_end(ap);
     putchar('\n');
-    fflush(stdout);
+    if (fflush(stdout) != 0 && !lost) lost = errno;
+}
+
+int status_lost(void) {
+    if (fflush(stdout) != 0 && !lost) lost = errno;
+    if (!lost && ferror(stdout)) {                           /* by printf, which does not say why: once more */
+        clearerr(stdout);
+        if (putchar('\n') == EOF || fflush(stdout) != 0) lost = errno;
+        else lost = EIO;
+    }
+    return lost == EPIPE ? 0 : lost;
 }
 
 const char *status_time(double seconds, char *buf, size_t n) {

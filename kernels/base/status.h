@@ -12,6 +12,9 @@
 bool status_is_live(void);                     /* stderr is a terminal that can rewrite a line */
 void status_line(const char *text);            /* replaces the live line; at most ten times a second */
 void status_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* a lasting line, '\n' is added */
+/* Whether all that was said reached standard output: 0, or the errno of what was lost. A reader that closed its end had
+ * enough: that is no loss. Asked once, at the end of the program. */
+int status_lost(void);
 void status_end(void);                         /* removes the live line; errors may be printed after it */
 
 double status_clock(void);                     /* seconds, monotonic */

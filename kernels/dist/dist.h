@@ -22,6 +22,8 @@
 #include "kernels/base/err.h"
 
 Status dist_open(int *argc, char ***argv);   /* starts MPI only under a launcher (mpirun, srun) */
+/* ERR_USAGE: a launcher started several processes that MPI does not know of: each would do all of the work, alone. */
+Status dist_alone(void);
 void dist_close(void);
 int dist_rank(void);
 int dist_size(void);

@@ -18,6 +18,26 @@ Status dist_all_reduce_f32(float *x, int64_t n, const char *op) {
     return OK;
 }
 
+/* What launchers tell the processes they start, and how it is meant to be done. */
+static const struct { const char *variable, *who, *instead; } launchers[] = {
+    {"SLURM_STEP_NUM_TASKS", "srun", "srun --mpi=pmix (srun --mpi=list says what there is), or mpirun"},
+    {"OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun", "the mpirun of the MPI that this program was built with"},
+    {"PMI_SIZE", "mpiexec", "the mpirun of the MPI that this program was built with"},
+    {"MV2_COMM_WORLD_SIZE", "MVAPICH's mpirun", "the mpirun of the MPI that this program was built with"},
+    {"WORLD_SIZE", "torchrun, or what set WORLD_SIZE,", "mpirun -n N, or srun --mpi=pmix"},
+};
+
+Status dist_alone(void) {
+    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++) {
+        const char *n = getenv(launchers[i].variable);
+        if (n && atoi(n) > dist_size())
+            return err_set(ERR_USAGE, "%s started %d tasks (%s), but MPI knows of %d: each would do all of the work, alone, "
+                           "in the same folder; start it with %s", launchers[i].who, atoi(n), launchers[i].variable,
+                           dist_size(), launchers[i].instead);
+    }
+    return OK;
+}
+
 /* The first line of a that is not so in b; NULL when there is none. */
 static const char *first_difference(const char *a, const char *b, int *na, const char **other, int *nb) {
     while (*a || *b) {
