@@ -271,3 +271,35 @@ static void attention_alone(void) {
     free(first);
 }
 TEST(attention_alone)
+
+static void launch_both_ways(void) {
+    K->attention(&at.a);
+    K->attention_bwd(&at.a, &at.g);
+}
+
+/* A softmax over one key is 1 whatever the score: q and k have no gradient, not even the rounding of one. */
+static void attention_one_key(void) {
+    static const GroupSpec plan[] = {{{1, 0}, {{5, 1, 0, 0, 0}}}, {{0, 1}, {{2, 0, 1, CAUSAL_B, 0}}}};
+    static const struct { int D; float p; } cases[] = {{64, 0}, {88, 0.3f}, {33, 0}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        CASE("one key, D %d", cases[i].D);
+        make_plan(GROUPS(plan));
+        Buf *lse;
+        make_attention(2, 2, cases[i].D, 0, cases[i].p, false, &lse);
+        int64_t ld = at.a.ldq, n = at.plan.nrows;
+        at.d_o = in("do", E, n * ld, -1, 1);
+        Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at.nkeys * ld), *dv = out("dv", E, at.nkeys * ld);
+        at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ld, .lddv = ld};
+        execute(launch_both_ways);
+        double some = 0.0;
+        for (int64_t j = 0; j < dq->n; j++)
+            if (dq->y[j] != 0.0) WRONG("dq[%lld] is %g", (long long)j, dq->y[j]);
+        for (int64_t j = 0; j < dk->n; j++) {
+            if (dk->y[j] != 0.0) WRONG("dk[%lld] is %g", (long long)j, dk->y[j]);
+            some += fabs(dv->y[j]);
+        }
+        if (!(some > 0.0)) WRONG("dv is zero too");
+        forget();
+    }
+}
+TEST(attention_one_key)

@@ -124,7 +124,7 @@ static const Group texts[] = {
     {0, 12, 1, {{12, 0, 1, 0}}},
     {32, 1, 1, {{1, 1, 1, 0}}},
 };
-/* Keys that cannot be counted in eights: the simple kernel. */
+/* Keys that cannot be counted in eights: dropout draws for each. */
 static const Group odd[] = {{5, 9, 2, {{5, 1, 0, 0}, {9, 0, 1, 1}}}};
 static const Group whole[] = {{257, 0, 1, {{257, 1, 0, 0}}}, {64, 64, 1, {{100, 1, 1, 0}}}};
 
@@ -197,6 +197,7 @@ static void compare_attention(const Case *c) {
               .ldv = 2 * W,
               .ldo = W,
               .H = (int32_t)H,
+              .KH = (int32_t)H,
               .D = (int32_t)D,
               .scale = 1.0f / sqrtf((float)D),
               .drop = {c->p, 33, 12345678901u, 17, rows.host}},
@@ -237,6 +238,8 @@ static void test_attention(void **state) {
         {"texts", texts, COUNT(texts), 3, 64, 0.1f, true},  {"texts", texts, COUNT(texts), 2, 88, 0.1f, false},
         {"texts", texts, COUNT(texts), 1, 80, 0, true},     {"texts", texts, COUNT(texts), 2, 32, 0, false},
         {"texts", texts, COUNT(texts), 1, 128, 0.5f, true}, {"odd", odd, COUNT(odd), 2, 64, 0.1f, false},
+        {"odd", odd, COUNT(odd), 1, 96, 0.4f, true},        {"texts", texts, COUNT(texts), 2, 72, 0.1f, false},
+        {"crowd", crowd, COUNT(crowd), 1, 96, 0.1f, true},  {"odd", odd, COUNT(odd), 3, 8, 0.1f, false},
         {"whole", whole, COUNT(whole), 1, 88, 0, false},    {"whole", whole, COUNT(whole), 1, 64, 0.1f, true},
     };
     for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);

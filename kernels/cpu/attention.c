@@ -189,6 +189,14 @@ static inline mask seeing(const Lanes *l, int r, int64_t j) {
     return vec_not(vec_first(hidden));
 }
 
+/* How many of the lanes, from the first on, see one key alone: its score changes nothing, so q and k get no gradient. */
+static inline int64_t seeing_one(const Lanes *l) {
+    const AttnItem *it = l->b->it;
+    if (it->na + it->nb == 1) return LANES;
+    bool causal = it->na ? !it->nb && it->causal & CAUSAL_A : it->causal & CAUSAL_B;
+    return causal && l->b->row0 + l->lane0 == 0;
+}
+
 /* Rows that keep key number k. */
 static inline mask keeping(Lanes *l, int64_t k) {
     if (k / 8 != l->drawn) cpu_dropout_words(l->words, &l->b->a->drop, l->keys,
@@ -262,9 +270,10 @@ static void softmax_bwd(Lanes *l, float *s, float *dp, const float *lse) {
             delta += d;
             *(vec *)dx = d;
         }
+    mask moved = vec_not(vec_first(seeing_one(l)));
     for (int64_t j = 0; j < n; j++) {
         vec x = *(const vec *)(s + j * R), P = drop ? vec_max(x, -x) : x;
-        *(vec *)(dp + j * R) = back * vec_fma(-P, delta, *(const vec *)(dp + j * R));
+        *(vec *)(dp + j * R) = vec_where(moved, back * vec_fma(-P, delta, *(const vec *)(dp + j * R)));
         if (drop) *(vec *)(s + j * R) = vec_max(x, vec_set(0.0f)) * keep;
     }
 }

@@ -2,12 +2,9 @@
 #pragma once
 #include "kernels/cuda/device.cuh"
 
-/* rows: of q, and from a head of lse to the next; tiles: most 16-row tiles of a group; keys: most keys of a group;
- * eights: every item's keys can be numbered in eights that are also eights of the group's list (dropout draws eight
- * at a time). */
+/* rows: of q, and from a head of lse to the next; tiles: most 16-row tiles of a group; keys: most keys of a group. */
 typedef struct {
     int rows, tiles, keys;
-    bool eights;
 } PlanShape;
 PlanShape attention_shape(const AttnPlan *p);
 

@@ -1,83 +1,74 @@
 /* attention_mma: attention forward in bf16 on the tensor cores (mathematics: attention.cu; pieces: attention_mma.cuh).
  *
  * A block is up to four warps, each with one 16-row tile of the items of one group, and one head. It walks once over
- * the keys of the group, 32 at a time, K and V brought by cp.async two steps deep and used by all its warps: so an
- * image's keys are read once for every 64 query rows that look at it. Softmax on line: running maximum m and sum l of
- * each row in f32, the output rescaled when m grows; scores exist in registers only. Masked-out steps are skipped by a
- * whole warp.
+ * the keys of the group that its tiles look at, 32 at a time, K and V brought by cp.async one step ahead and used by all
+ * its warps: so an image's keys are read once for every 64 query rows that look at it. Softmax on line: running maximum m
+ * and sum l of each row in f32, the output rescaled when m grows; scores exist in registers only. Masked-out steps are
+ * skipped by a whole warp.
  *
  * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD ceil(R / 64), lse 4R, row keys 8R (dropout). FLOPs
  * 4RUD. Cross-attention (R = 64, U = 257, D = 64): 82 KB for 4.2 MFLOP, so bound by memory: 128 images, 12 heads, 126
  * MB, 38 us of an H100.
  *
- * Registers at D = 64: 126, shared memory 27 KB at four warps: 4 blocks (16 warps) an SM. At D = 128: 168, 52 KB, 3
- * blocks. */
+ * Shared memory 27 KB at four warps and D = 64: 4 blocks (16 warps) an SM; at D = 128 52 KB, 3 blocks. */
 #include "kernels/cuda/attention_mma.cuh"
 
 enum { WARPS = 4 };
 
-template <int D> static size_t forward_shared(int warps) {
-    return (size_t)(warps * 16 + 4 * KEYS) * Tile<D>::LD * sizeof(bf16);
+template <int DP> static size_t forward_shared(int warps) {
+    return (size_t)(warps * 16 + 4 * KEYS) * Tile<DP>::LD * sizeof(bf16);
 }
 
 /* One step: 16 rows against keys u0 .. u0 + 31, in K and V. */
-template <int D> DEVICE void forward_step(float (*o)[4], float m[2], float l[2], const bf16 *Q, const bf16 *K,
-                                          const bf16 *V, const WarpTile &w, const Attn &a, const RowKey key[2], int u0,
-                                          int lane) {
+template <int DP> DEVICE void forward_step(float (*o)[4], float m[2], float l[2], const bf16 *Q, const bf16 *K,
+                                           const bf16 *V, const WarpTile &w, const Attn &a, const RowKey key[2], int h,
+                                           int u0, int lane) {
     float s[KEYS / 8][4] = {{0}}, scale = a.scale * LOG2E;
-    product_rows<D, KEYS / 16>(s, Q, K, 0, lane);
-    int column = u0 + 2 * (lane & 3),
-        end[2] = {tile_end(w, w.row0 + (lane >> 2)), tile_end(w, w.row0 + (lane >> 2) + 8)};
-    float top[2] = {m[0], m[1]};
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int u = column + n * 8 + (e & 1);
-            s[n][e] = u >= w.lo && u < end[e >> 1] ? s[n][e] * scale : -INFINITY;
-            top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
-        }
+    product_rows<DP, KEYS / 16>(s, Q, K, 0, lane);
+    if (a.bias || !sees_all(w, u0, KEYS)) mask_scores<KEYS / 8>(s, w, seen_by(w, lane), a, h, u0, lane);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
-        top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
-        float base = top[r] == -INFINITY ? 0.0f : top[r], fade = exp2_fast(m[r] - base);
-        m[r] = top[r];
+        float top = m[r];
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++) top = fmaxf(top, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        float base = top == -INFINITY ? 0.0f : top * scale, fade = exp2_fast(fmaf(m[r], scale, -base));
+        m[r] = top;
         l[r] *= fade;
 #pragma unroll
-        for (int d = 0; d < 2 * Tile<D>::STEPS; d++) o[d][2 * r] *= fade, o[d][2 * r + 1] *= fade;
+        for (int d = 0; d < 2 * Tile<DP>::STEPS; d++) o[d][2 * r] *= fade, o[d][2 * r + 1] *= fade;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int e = 2 * r; e < 2 * r + 2; e++) {
-                s[n][e] = exp2_fast(s[n][e] - base);
+                s[n][e] = exp2_fast(fmaf(s[n][e], scale, -base));
                 l[r] += s[n][e];
             }
     }
-    if (a.drop.p > 0) drop_step(s, a.drop, key, u0, w.lo, 1.0f, lane); /* 1 / (1 - p) comes in at the end */
-    product_step<D>(o, s, V, lane);
+    if (a.drop.p > 0) drop_step(s, a.drop, key, w, h, u0, 1.0f, lane); /* 1 / (1 - p) comes in at the end */
+    product_step<DP>(o, s, V, lane);
 }
 
-template <int D> static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3) void forward_mma(
+template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 : 3) void forward_mma(
     Attn a, const AttnItem *items, const AttnGroup *groups, int64_t rows) {
     extern __shared__ __align__(16) bf16 room[];
     __shared__ BlockTiles<WARPS> tiles;
-    constexpr int LD = Tile<D>::LD;
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y;
+    constexpr int LD = Tile<DP>::LD;
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y,
+        kh = h / (a.H / a.KH);
     bf16 *Q = room + warp * 16 * LD, *kv = room + warps * 16 * LD;
     find_tiles<WARPS>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
     if (!tiles.tile[0].there) return;
-    const AttnGroup &g = tiles.g;
     const WarpTile &w = tiles.tile[warp];
 
     auto own_row = [&](int r) { return tile_row(w, r); };
-    load_tile<D>(Q, (const bf16 *)a.q + h * D, a.ldq, 16, lane, 32, own_row);
-    load_keys<D>(kv, a, g, w.keys, 0, h);
+    load_tile<DP>(Q, (const bf16 *)a.q + h * a.D, a.ldq, a.D, lane, own_row);
     RowKey key[2];
     keys_of_rows(key, a.drop, w, lane);
-    float o[2 * Tile<D>::STEPS][4] = {{0}}, m[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0}, inv[2];
-    walk_keys<D>(kv, a, g, w, h, [&](const bf16 *K, const bf16 *V, int u0) {
-        forward_step<D>(o, m, l, Q, K, V, w, a, key, u0, lane);
+    float o[2 * Tile<DP>::STEPS][4] = {{0}}, m[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0}, inv[2];
+    walk_keys<DP, WARPS>(kv, a, tiles, w, kh, [&](const bf16 *K, const bf16 *V, int u0) {
+        forward_step<DP>(o, m, l, Q, K, V, w, a, key, h, u0, lane);
     });
     if (!w.there) return;
 #pragma unroll
@@ -85,23 +76,23 @@ template <int D> static __global__ __launch_bounds__(WARPS * 32, D <= 64 ? 4 : 3
         l[r] += __shfl_xor_sync(~0u, l[r], 1);
         l[r] += __shfl_xor_sync(~0u, l[r], 2);
         inv[r] = l[r] > 0 ? (a.drop.p > 0 ? 1.0f / (1.0f - a.drop.p) : 1.0f) / l[r] : 0.0f;
-        int64_t row = own_row((lane >> 2) + 8 * r);
-        if ((lane & 3) == 0 && row >= 0) a.lse[h * rows + row] = m[r] * LN2 + logf(l[r]);
+        int row = own_row((lane >> 2) + 8 * r);
+        if ((lane & 3) == 0 && row >= 0) a.lse[h * rows + row] = m[r] * a.scale + logf(l[r]);
     }
-    write_rows<D>(Q, o, inv[0], inv[1], (bf16 *)a.o + h * D, a.ldo, false, lane, own_row);
+    write_rows<DP>(Q, o, inv[0], inv[1], (bf16 *)a.o + h * a.D, a.ldo, a.D, false, lane, own_row);
 }
 
-template <int D> static bool forward(const Attn *a, const PlanShape *s) {
+template <int DP> static bool forward(const Attn *a, const PlanShape *s) {
     int warps = even_warps(s->tiles, WARPS);
-    size_t shared = forward_shared<D>(warps);
-    if (!allow_shared(forward_mma<D>, shared)) return false;
+    size_t shared = forward_shared<DP>(warps);
+    if (!allow_shared(forward_mma<DP>, shared)) return false;
     dim3 grid((unsigned)a->plan->ngroups, (unsigned)a->H, (unsigned)ceil_div(s->tiles, warps));
-    forward_mma<D><<<grid, warps * 32, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
+    forward_mma<DP><<<grid, warps * 32, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
     cuda_launched("attention");
     return true;
 }
 
 bool attention_mma(const Attn *a, const PlanShape *s) {
     if (!s->tiles) return true;
-    return for_head_size(a->D, [&](auto tile) { return forward<decltype(tile)::HEAD>(a, s); });
+    return for_head_size(a->D, [&](auto tile) { return forward<decltype(tile)::DP>(a, s); });
 }

@@ -4,26 +4,28 @@
  * The work of a group (items that share keys) is cut into 16-row tiles of its items; keys of the group are numbered u =
  * 0, 1, .. through range 0 and then range 1. A warp computes 16 rows x KEYS scores at a time with mma.m16n8k16: lane l
  * holds rows l/4 and l/4 + 8, columns 2 (l % 4) + {0, 1} of each 8 columns. Operands come from shared memory by
- * ldmatrix: rows of D channels, D rounded up to 16 and 8 more, so that eight rows of 16 bytes fall into different banks
- * (the stride is an odd number of 16 bytes). cp.async brings tiles, zeros where there is no row or channel. */
+ * ldmatrix: rows of D channels, D rounded up to a tile's width DP and 8 more, so that eight rows of 16 bytes fall into
+ * different banks (the stride is an odd number of 16 bytes). cp.async brings tiles, zeros where there is no row or
+ * channel.
+ *
+ * Scores stay as products, without the scale, until the exponential, whose one multiply-add takes both; a bias is
+ * divided by the scale instead. A step that every row of a tile sees whole has no masks. */
 #pragma once
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/device.cuh"
 
 enum { KEYS = 32 }; /* keys a step of forward and dq */
 
-template <int D> struct Tile {
-    static constexpr int HEAD = D, DP = (D + 15) / 16 * 16, LD = DP + 8, STEPS = DP / 16, CHUNKS = DP / 8;
+template <int W> struct Tile {
+    static constexpr int DP = W, LD = DP + 8, STEPS = DP / 16, CHUNKS = DP / 8;
 };
 
 /* ---- instructions ---- */
 DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
-/* 16 bytes to shared memory; zeros when !there (the address must be valid all the same). */
-DEVICE void copy16(void *dst, const void *src, bool there) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(dst)), "l"(src),
-                 "r"(there ? 16 : 0)
-                 : "memory");
+/* 16 bytes to an address in shared memory; zeros when !there (the source must be valid all the same). */
+DEVICE void copy16(uint32_t dst, const void *src, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0) : "memory");
 }
 DEVICE void copy4(void *dst, const void *src, bool there) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(dst)), "l"(src), "r"(there ? 4 : 0)
@@ -100,53 +102,102 @@ template <int D> DEVICE void product_columns(float (*out)[4], const uint32_t a[4
 
 /* ---- who sees what ---- */
 
-/* A warp's tile: rows row0 .. row0 + 15 of an item. lo: first visible key u, which is the item's key number 0. */
+/* A warp's tile: rows row0 .. row0 + 15 of an item. Its a is keys 0 .. it.na - 1 of the group, its b keys b .. b + it.nb -
+ * 1; key u of b has number u + shift. Of the tile's first row, which sees least: a_least, b_least; of the last: a_most,
+ * b_most: ends of what is seen of a and of b. eights: numbers of eight keys 8 i .. are eight numbers of that kind. */
 typedef struct {
     AttnItem it;
-    int row0, lo, n0, keys; /* n0: keys of range 0; keys: of both */
-    bool there;
+    int row0, b, shift, a_least, a_most, b_least, b_most;
+    bool there, eights;
 } WarpTile;
 
-DEVICE int tile_end(const WarpTile &w, int i) {
-    if (!w.there || i >= w.it.nq) return 0;
-    if (!w.it.nb) return w.n0;
-    return w.it.causal ? w.n0 + min(w.it.nb, i + 1) : w.keys;
+DEVICE int end_of_a(const WarpTile &w, int i) {
+    return !w.there || i >= w.it.nq ? 0 : w.it.causal & CAUSAL_A ? min(w.it.na, i + 1) : w.it.na;
 }
-DEVICE int tile_most(const WarpTile &w) { return tile_end(w, min(w.row0 + 15, w.it.nq - 1)); }
-DEVICE int tile_first(const AttnItem &it, int n0) { return it.na ? 0 : n0; }
-DEVICE int64_t tile_row(const WarpTile &w, int r) { /* of q; negative where the tile has no row r */
-    return w.there && w.row0 + r < w.it.nq ? (int64_t)w.it.q0 + w.row0 + r : -1;
+DEVICE int end_of_b(const WarpTile &w, int i) {
+    return !w.there || i >= w.it.nq ? w.b : w.b + (w.it.causal & CAUSAL_B ? min(w.it.nb, i + 1) : w.it.nb);
+}
+DEVICE int key_number(const WarpTile &w, int u) { return u < w.b ? u : u + w.shift; }
+DEVICE int tile_row(const WarpTile &w, int r) { /* of q; negative where the tile has no row r */
+    return w.there && w.row0 + r < w.it.nq ? w.it.q0 + w.row0 + r : -1;
+}
+
+DEVICE WarpTile tile_of(const AttnGroup &g, const AttnItem &it, int row0) {
+    WarpTile w;
+    w.it = it;
+    w.row0 = row0;
+    w.there = true;
+    w.b = it.nb ? g.nk[0] + it.b0 - g.k0[1] : 1 << 30; /* no b: behind all keys */
+    w.shift = it.nb ? it.na - w.b : 0;
+    w.eights = !w.shift || (w.shift % 8 == 0 && w.b % 8 == 0);
+    int last = min(row0 + 15, it.nq - 1);
+    w.a_least = end_of_a(w, row0), w.a_most = end_of_a(w, last);
+    w.b_least = end_of_b(w, row0), w.b_most = end_of_b(w, last);
+    return w;
 }
 
 /* The number of the tile in its group decides the item. */
 DEVICE WarpTile find_tile(const AttnGroup &g, const AttnItem *items, int number) {
-    WarpTile w;
-    w.n0 = g.nk[0];
-    w.keys = g.nk[0] + g.nk[1];
-    w.there = false;
-    w.row0 = w.lo = 0;
-    w.it.nq = 0;
     for (int t = g.item0; t < g.item0 + g.nitems; t++) {
-        AttnItem it = items[t];
-        int tiles = (it.nq + 15) / 16;
-        if (number < tiles) {
-            w.it = it;
-            w.row0 = number * 16;
-            w.lo = tile_first(it, w.n0);
-            w.there = true;
-            break;
-        }
+        int tiles = (items[t].nq + 15) / 16;
+        if (number < tiles) return tile_of(g, items[t], number * 16);
         number -= tiles;
     }
+    WarpTile w;
+    memset(&w, 0, sizeof w);
     return w;
 }
 
-DEVICE int64_t group_key_row(const AttnGroup &g, int u) { return u < g.nk[0] ? g.k0[0] + u : g.k0[1] + (u - g.nk[0]); }
+/* Whether all rows of the tile see all of `keys` keys from u0 on, and whether some row sees some of them. */
+DEVICE bool sees_all(const WarpTile &w, int u0, int keys) {
+    return u0 + keys <= w.a_least || (u0 >= w.b && u0 + keys <= w.b_least);
+}
+DEVICE bool sees_some(const WarpTile &w, int u0, int keys) {
+    return u0 < w.a_most || (u0 < w.b_most && u0 + keys > w.b);
+}
 
-/* Each block looks its tiles up once: thread k the k-th warp's, left in shared memory. Returns after a barrier. */
+/* What a lane's two rows see. */
+typedef struct {
+    int a[2], b, end[2]; /* u < a or b <= u < end */
+} Seen;
+DEVICE Seen seen_by(const WarpTile &w, int lane) {
+    int i = w.row0 + (lane >> 2);
+    return Seen{{end_of_a(w, i), end_of_a(w, i + 8)}, w.b, {end_of_b(w, i), end_of_b(w, i + 8)}};
+}
+DEVICE bool is_seen(const Seen &s, int r, int u) { return u < s.a[r] || (u >= s.b && u < s.end[r]); }
+/* A softmax over one key does not depend on its score: such a row gives q and k no gradient. */
+DEVICE bool is_alone(const Seen &s, int r) { return s.a[r] + s.end[r] - s.b == 1; }
+
+/* What distance adds to a score of row i and key u, over the scale. */
+DEVICE float score_bias(const Attn &a, const WarpTile &w, int h, int i, int u, float inv_scale) {
+    int d = min(max(key_number(w, u) - (w.it.pos + i), -a.span), a.span);
+    return a.bias[(int64_t)h * (2 * a.span + 1) + d + a.span] * inv_scale;
+}
+
+/* Of 16 rows and 8 N keys from u0 on, lane by lane: adds the bias, and puts -infinity where a key is not seen. */
+template <int N> DEVICE void mask_scores(float (*s)[4], const WarpTile &w, const Seen &seen, const Attn &a, int h, int u0,
+                                         int lane) {
+    float inv_scale = 1.0f / a.scale;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int u = u0 + 2 * (lane & 3) + n * 8 + (e & 1), r = e >> 1;
+            if (a.bias) s[n][e] += score_bias(a, w, h, w.row0 + (lane >> 2) + 8 * r, u, inv_scale);
+            s[n][e] = is_seen(seen, r, u) ? s[n][e] : -INFINITY;
+        }
+}
+
+DEVICE int group_key_row(const AttnGroup &g, int u) {
+    return u < g.nk[0] ? g.k0[0] + u : g.k0[1] + (u - g.nk[0]);
+}
+
+/* Each block looks its tiles up once: thread k the k-th warp's, left in shared memory. Which steps of KEYS keys some tile
+ * looks at: `in_a` from 0 on, `in_b` from `b` on. Returns after a barrier. */
 template <int WARPS> struct BlockTiles {
     AttnGroup g;
     WarpTile tile[WARPS];
+    int in_a, b, in_b;
 };
 template <int WARPS>
 DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const AttnItem *items, int first, int warps) {
@@ -156,11 +207,24 @@ DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const Attn
         b->tile[threadIdx.x] = find_tile(g, items, first + (int)threadIdx.x);
     }
     __syncthreads();
+    if (threadIdx.x == 0) {
+        int a = 0, from = INT32_MAX, to = 0;
+        for (int k = 0; k < warps; k++) {
+            const WarpTile &w = b->tile[k];
+            if (!w.there) continue;
+            a = max(a, w.a_most);
+            if (w.it.nb) from = min(from, w.b), to = max(to, w.b_most);
+        }
+        b->in_a = (a + KEYS - 1) / KEYS;
+        b->b = max(b->in_a, from / KEYS);
+        b->in_b = max(0, (to + KEYS - 1) / KEYS - b->b);
+    }
+    __syncthreads();
 }
 
 /* Where a lane's two rows come from, for dropout: lane i < 16 reads that of row i and hands it on. */
 DEVICE void keys_of_rows(RowKey out[2], const Dropout &d, const WarpTile &w, int lane) {
-    int64_t row = lane < 16 ? tile_row(w, lane) : -1;
+    int row = lane < 16 ? tile_row(w, lane) : -1;
     RowKey k = {0, 0};
     if (d.p > 0 && row >= 0) k = d.rows[row];
 #pragma unroll
@@ -170,34 +234,64 @@ DEVICE void keys_of_rows(RowKey out[2], const Dropout &d, const WarpTile &w, int
     }
 }
 
-/* `rows` rows of D channels of head h into a tile, by all `threads` threads; row_of(r) gives the row, or a negative
- * number for zeros. */
-template <int D, class F>
-DEVICE void load_tile(bf16 *tile, const void *base, int64_t ld, int rows, int thread, int threads, F row_of) {
-    for (int c = thread; c < rows * Tile<D>::CHUNKS; c += threads) {
-        int r = c / Tile<D>::CHUNKS, at = c % Tile<D>::CHUNKS;
-        int64_t row = row_of(r);
-        bool there = row >= 0 && at * 8 < D;
-        copy16(tile + r * Tile<D>::LD + at * 8, (const bf16 *)base + (there ? row * ld + at * 8 : 0), there);
+/* ---- tiles in and out ---- */
+
+/* A thread's part in bringing rows of two matrices into two tiles: one chunk of eight channels of every step-th row, so
+ * that nothing but the row's number changes from copy to copy. */
+typedef struct {
+    const char *a, *b;
+    int lda, ldb, row, step, to; /* bytes; first row and the next; where to, in a tile */
+    bool channel;                /* the chunk is one of the head's */
+} Carrier;
+template <int DP> DEVICE Carrier carrier_of(const void *a, int64_t lda, const void *b, int64_t ldb, int D, int thread,
+                                            int threads) {
+    int at = thread % Tile<DP>::CHUNKS, row = thread / Tile<DP>::CHUNKS, step = threads / Tile<DP>::CHUNKS;
+    bool channel = at * 8 < D;
+    Carrier c = {(const char *)a + (channel ? at * 16 : 0), (const char *)b + (channel ? at * 16 : 0),
+                 (int)lda * 2, (int)ldb * 2, row < step ? row : INT32_MAX, step, (row * Tile<DP>::LD + at * 8) * 2, channel};
+    return c;
+}
+
+/* `rows` rows to the tiles at shared addresses x and y; row_of(r) gives the row, or a negative number for zeros. */
+template <int DP, class F> DEVICE void carry(const Carrier &c, uint32_t x, uint32_t y, int rows, F row_of) {
+    int to = c.to;
+#pragma unroll 2
+    for (int r = c.row; r < rows; r += c.step, to += c.step * Tile<DP>::LD * 2) {
+        int row = row_of(r);
+        bool there = row >= 0 && c.channel;
+        row = there ? row : 0;
+        copy16(x + to, c.a + (int64_t)row * c.lda, there);
+        copy16(y + to, c.b + (int64_t)row * c.ldb, there);
+    }
+}
+
+/* 16 rows of D channels into a tile of the warp's own. */
+template <int DP, class F> DEVICE void load_tile(bf16 *tile, const void *base, int64_t ld, int D, int lane, F row_of) {
+    uint32_t to = shared_address(tile);
+    for (int c = lane; c < 16 * Tile<DP>::CHUNKS; c += 32) {
+        int r = c / Tile<DP>::CHUNKS, at = c % Tile<DP>::CHUNKS * 8, row = row_of(r);
+        bool there = row >= 0 && at < D;
+        copy16(to + (r * Tile<DP>::LD + at) * 2, (const bf16 *)base + (there ? row * ld + at : 0), there);
     }
 }
 
 /* 16 rows of accumulators, rows l/4 times `low` and l/4 + 8 times `high`, to rows of out (or added to what is there),
  * through a tile that the warp has to itself. */
-template <int D, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], float low, float high, bf16 *out,
-                                                 int64_t ld, bool add, int lane, F row_of) {
-    constexpr int LD = Tile<D>::LD;
+template <int DP, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], float low, float high, bf16 *out, int64_t ld,
+                                                  int D, bool add, int lane, F row_of) {
+    constexpr int LD = Tile<DP>::LD, CHUNKS = Tile<DP>::CHUNKS;
     __syncwarp();
     if (add) {
-        for (int c = lane; c < 16 * (D / 8); c += 32) {
-            int r = c / (D / 8), at = c % (D / 8) * 8;
+        for (int c = lane; c < 16 * CHUNKS; c += 32) {
+            int r = c / CHUNKS, at = c % CHUNKS * 8;
             int64_t row = row_of(r);
-            *(uint4 *)(tile + r * LD + at) = row >= 0 ? *(const uint4 *)(out + row * ld + at) : make_uint4(0, 0, 0, 0);
+            *(uint4 *)(tile + r * LD + at) =
+                row >= 0 && at < D ? *(const uint4 *)(out + row * ld + at) : make_uint4(0, 0, 0, 0);
         }
         __syncwarp();
     }
 #pragma unroll
-    for (int d = 0; d < D / 8; d++)
+    for (int d = 0; d < CHUNKS; d++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             uint32_t *at = (uint32_t *)(tile + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3));
@@ -206,59 +300,60 @@ template <int D, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], floa
             *at = pack_bf16(x0, x1);
         }
     __syncwarp();
-    for (int c = lane; c < 16 * (D / 8); c += 32) {
-        int r = c / (D / 8), at = c % (D / 8) * 8;
+    for (int c = lane; c < 16 * CHUNKS; c += 32) {
+        int r = c / CHUNKS, at = c % CHUNKS * 8;
         int64_t row = row_of(r);
-        if (row >= 0) *(uint4 *)(out + row * ld + at) = *(uint4 *)(tile + r * LD + at);
+        if (row >= 0 && at < D) *(uint4 *)(out + row * ld + at) = *(uint4 *)(tile + r * LD + at);
     }
 }
 
-/* ---- forward and dq: the block walks over the keys of its group, KEYS a step, two steps deep ---- */
+/* ---- forward and dq: the block walks over the keys of its group, KEYS a step ---- */
 
-/* Step `step` of K and V of head h: two tiles of KEYS rows in kv, which holds two steps. Ends a group of copies. */
-template <int D> DEVICE void load_keys(bf16 *kv, const Attn &a, const AttnGroup &g, int keys, int step, int h) {
-    bf16 *at = kv + (step & 1) * 2 * KEYS * Tile<D>::LD;
-    auto row_of = [&](int r) { return step * KEYS + r < keys ? group_key_row(g, step * KEYS + r) : -1; };
-    int thread = (int)threadIdx.x, threads = (int)blockDim.x;
-    load_tile<D>(at, (const bf16 *)a.k + h * D, a.ldk, KEYS, thread, threads, row_of);
-    load_tile<D>(at + KEYS * Tile<D>::LD, (const bf16 *)a.v + h * D, a.ldv, KEYS, thread, threads, row_of);
-    copies_end_group();
-}
-
-/* Calls step(K, V, u0) for each step in which the warp's tile sees a key; the first was loaded by load_keys. All copies
- * have arrived at the end. */
-template <int D, class F>
-DEVICE void walk_keys(bf16 *kv, const Attn &a, const AttnGroup &g, const WarpTile &w, int h, F step) {
-    int steps = (w.keys + KEYS - 1) / KEYS, most = w.there ? tile_most(w) : 0;
+/* Calls step(K, V, u0) for each step in which the warp's tile sees a key. Two steps have room in kv: while all compute on
+ * one, the next one comes; the barrier in front of that says both that the one has arrived and that nobody needs the
+ * other any more. All copies have arrived at the end. */
+template <int DP, int WARPS, class F>
+DEVICE void walk_keys(bf16 *kv, const Attn &a, const BlockTiles<WARPS> &tiles, const WarpTile &w, int kh, F step) {
+    constexpr int SIZE = KEYS * Tile<DP>::LD;
+    Carrier c = carrier_of<DP>((const bf16 *)a.k + kh * a.D, a.ldk, (const bf16 *)a.v + kh * a.D, a.ldv, a.D,
+                               (int)threadIdx.x, (int)blockDim.x);
+    const AttnGroup &g = tiles.g;
+    uint32_t room = shared_address(kv);
+    int steps = tiles.in_a + tiles.in_b;
+    auto first_key = [&](int t) { return (t < tiles.in_a ? t : t - tiles.in_a + tiles.b) * KEYS; };
+    auto load = [&](int t) {
+        int u0 = first_key(t), keys = g.nk[0] + g.nk[1];
+        uint32_t at = room + (t & 1) * 4 * SIZE;
+        carry<DP>(c, at, at + 2 * SIZE, KEYS, [&](int r) { return u0 + r < keys ? group_key_row(g, u0 + r) : -1; });
+        copies_end_group();
+    };
+    if (steps) load(0);
     for (int t = 0; t < steps; t++) {
-        if (t + 1 < steps) {
-            load_keys<D>(kv, a, g, w.keys, t + 1, h);
-            copies_wait<1>();
-        } else {
-            copies_wait<0>();
-        }
+        copies_wait<0>();
         __syncthreads();
-        const bf16 *at = kv + (t & 1) * 2 * KEYS * Tile<D>::LD;
-        if (t * KEYS < most && t * KEYS + KEYS > w.lo) step(at, at + KEYS * Tile<D>::LD, t * KEYS);
-        __syncthreads();
+        if (t + 1 < steps) load(t + 1);
+        int u0 = first_key(t);
+        const bf16 *at = kv + (t & 1) * 2 * SIZE;
+        if (sees_some(w, u0, KEYS)) step(at, at + SIZE, u0);
     }
     copies_wait<0>();
 }
 
 /* out(16, D) += x(16, KEYS) B(KEYS, D): x in accumulators, rounded to bf16; B a tile of a step. */
-template <int D> DEVICE void product_step(float (*out)[4], const float (*x)[4], const bf16 *b, int lane) {
+template <int DP> DEVICE void product_step(float (*out)[4], const float (*x)[4], const bf16 *b, int lane) {
 #pragma unroll
     for (int k = 0; k < KEYS / 16; k++) {
         uint32_t a[4] = {pack_bf16(x[2 * k][0], x[2 * k][1]), pack_bf16(x[2 * k][2], x[2 * k][3]),
                          pack_bf16(x[2 * k + 1][0], x[2 * k + 1][1]), pack_bf16(x[2 * k + 1][2], x[2 * k + 1][3])};
-        product_columns<D>(out, a, b, k * 16, lane);
+        product_columns<DP>(out, a, b, k * 16, lane);
     }
 }
 
 /* ---- dropout ----
  * A Philox call draws the eight keys of one row and one 8-column block; the four lanes that hold a row need one word
  * each of every block. So each of the four draws another block, and they exchange: w[j] becomes this lane's word of
- * lane j's block (lanes % 4). */
+ * lane j's block (lanes % 4). Where eights of the group's keys are no eights of the item's numbers, each lane draws for
+ * its own keys instead, eight times as often. */
 DEVICE void exchange(uint32_t w[4], int lane) {
     bool odd = lane & 1, high = lane & 2;
     uint32_t t = __shfl_xor_sync(~0u, odd ? w[0] : w[1], 1), s = __shfl_xor_sync(~0u, odd ? w[2] : w[3], 1);
@@ -276,19 +371,47 @@ DEVICE void drop2(float *x, uint32_t word, uint32_t threshold, float scale) {
     x[1] = word >> 16 >= threshold ? x[1] * scale : 0.0f;
 }
 
-/* 16 rows x KEYS keys from u0 on: x = drawn ? x scale : 0. Head: blockIdx.y. */
-DEVICE void drop_step(float (*x)[4], const Dropout &d, const RowKey key[2], int u0, int lo, float scale, int lane) {
-    uint32_t threshold = dropout_threshold(d.p), first = (blockIdx.y << 20) + (uint32_t)((u0 - lo) >> 3);
+/* The block of numbers that key u's number is in. */
+DEVICE uint32_t block_of_key(const WarpTile &w, int h, int u) {
+    return ((uint32_t)h << 20) + ((uint32_t)key_number(w, u) >> 3);
+}
+
+/* Of 16 rows and 8 N keys from u0 on, drawn one by one: bit 4 n + e, as scores lie. */
+template <int N> DEVICE uint32_t kept_keys(const Dropout &d, const RowKey key[2], const WarpTile &w, int h, int u0,
+                                           int lane) {
+    uint32_t kept = 0, threshold = dropout_threshold(d.p);
+#pragma unroll 1
+    for (int i = 0; i < 4 * N; i++) {
+        int u = u0 + 2 * (lane & 3) + (i >> 2) * 8 + (i & 1);
+        Philox x = dropout_block(&d, i & 2 ? key[1] : key[0], block_of_key(w, h, u));
+        uint32_t k = (uint32_t)key_number(w, u) & 7, word = k & 4 ? (k & 2 ? x.v[3] : x.v[2]) : k & 2 ? x.v[1] : x.v[0];
+        if ((word >> 16 * (k & 1) & 0xffff) >= threshold) kept |= 1u << i;
+    }
+    return kept;
+}
+template <int N> DEVICE void drop_kept(float (*x)[4], uint32_t kept, float scale) {
+#pragma unroll
+    for (int i = 0; i < 4 * N; i++) x[i >> 2][i & 3] = kept >> i & 1 ? x[i >> 2][i & 3] * scale : 0.0f;
+}
+
+/* 16 rows x KEYS keys from u0 on: x = drawn ? x scale : 0. */
+DEVICE void drop_step(float (*x)[4], const Dropout &d, const RowKey key[2], const WarpTile &w, int h, int u0, float scale,
+                      int lane) {
+    if (!w.eights) {
+        drop_kept<KEYS / 8>(x, kept_keys<KEYS / 8>(d, key, w, h, u0, lane), scale);
+        return;
+    }
+    uint32_t threshold = dropout_threshold(d.p), block = block_of_key(w, h, u0 + 8 * (lane & 3));
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        Philox bits = dropout_block(&d, key[r], first + (lane & 3));
+        Philox bits = dropout_block(&d, key[r], block);
         exchange(bits.v, lane);
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++) drop2(&x[n][2 * r], bits.v[n], threshold, scale);
     }
 }
 
-static constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
+static constexpr float LOG2E = 1.44269504f;
 
 /* Blocks with more shared memory than 48 KB, what they declare included, must say so. */
 template <class K> static bool allow_shared(K kernel, size_t bytes) {
@@ -303,14 +426,12 @@ static inline int even_warps(int tiles, int most) {
     return blocks ? (tiles + blocks - 1) / blocks : 1;
 }
 
-/* f(Tile<D>()) for the head sizes there are kernels for; false for another. */
+/* f(Tile of the width) for a head size; false where there is no kernel for it. */
 template <class F> static bool for_head_size(int D, F f) {
-    switch (D) {
-    case 32: return f(Tile<32>());
-    case 64: return f(Tile<64>());
-    case 80: return f(Tile<80>());
-    case 88: return f(Tile<88>());
-    case 128: return f(Tile<128>());
-    }
-    return false;
+    if (D % 8) return false;
+    if (D <= 32) return f(Tile<32>());
+    if (D <= 64) return f(Tile<64>());
+    if (D <= 80) return f(Tile<80>());
+    if (D <= 96) return f(Tile<96>());
+    return D <= 128 && f(Tile<128>());
 }

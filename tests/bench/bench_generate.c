@@ -82,7 +82,7 @@ int main(int argc, char **argv) {
                                     .length_penalty = 1,
                                     .repetition_penalty = 1,
                                     .start = d.dec,
-                                    .ends = {d.sep}, .nends = 1}};
+                                    .end = d.sep}};
     must(generate_open(&g, b, &p, &spec));
     double wall = INFINITY, cpu = INFINITY, prefix = INFINITY;
     int64_t rows = 0;
@@ -92,9 +92,9 @@ int main(int argc, char **argv) {
         prefix = fmin(prefix, seconds(CLOCK_MONOTONIC) - w);
         double c = seconds(CLOCK_PROCESS_CPUTIME_ID);
         w = seconds(CLOCK_MONOTONIC);
-        rows = g.decode.tokens;
+        rows = g.tokens;
         must(generate_captions(&g, features, NULL, images, 0, ignore, NULL));
-        rows = g.decode.tokens - rows;
+        rows = g.tokens - rows;
         wall = fmin(wall, seconds(CLOCK_MONOTONIC) - w);
         cpu = fmin(cpu, seconds(CLOCK_PROCESS_CPUTIME_ID) - c);
     }
