@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "checkpoints/vision_encoder.h"
 #include "kernels/dist/dist.h"
 
 Status setup_backend(const Backend **b, const Options *o) {
@@ -46,4 +47,15 @@ Status setup_dims(Dims *d, const Options *o, const Tokenizer *tok, int64_t P, in
     if (d->C % d->H) return err_set(ERR_USAGE, "model.heads=%d does not divide model.hidden=%d", d->H, d->C);
     if (d->T > d->N) return err_set(ERR_USAGE, "data.max_tokens=%d is more than model.positions=%d", d->T, d->N);
     return OK;
+}
+
+Status setup_encoder(ImageEncoder **e, const Options *o, const Backend *b, size_t *bytes) {
+    const char *path = o->extract.encoder;
+    int size = (int)o->extract.size;
+    if (bytes) *bytes = 0;
+    if (!*path || strcmp(path, "patches") == 0) return patches_encoder(e, size ? size : 64, (int)o->extract.patch);
+    VisionWish w = {.b = b, .size = size, .batch = (int)o->extract.batch, .heads = (int)o->extract.heads,
+                    .tap = o->extract.tap.i - 1, .tokens = (VisionTokens)o->extract.tokens.i,   /* ORDER extract.* */
+                    .upright = o->extract.exif, .quiet = dist_rank() > 0};
+    return vision_encoder(e, path, &w, bytes);
 }

@@ -3,6 +3,7 @@
 #ifndef QF_SETUP_H
 #define QF_SETUP_H
 #include "configs/options.h"
+#include "data/make/patches.h"
 #include "data/text/tokenizer.h"
 #include "kernels/backend.h"
 #include "kernels/model/dims.h"
@@ -15,5 +16,8 @@ Status setup_backend(const Backend **b, const Options *o);
 /* The special ids and the vocabulary's size. ERR_USAGE when its kind is not the one that stage 1 reads. */
 Status setup_tokens(Dims *d, const Tokenizer *tok);
 Status setup_dims(Dims *d, const Options *o, const Tokenizer *tok, int64_t P, int64_t E);
+
+/* The image encoder of extract.*: patches, or a released model. *bytes (may be NULL): what it takes on the device. */
+Status setup_encoder(ImageEncoder **e, const Options *o, const Backend *b, size_t *bytes);
 
 #endif

@@ -36,6 +36,8 @@ Status gold_strings(Case *c);
 Status gold_processors(Case *c);
 Status gold_invalid(Case *c);
 GoldIs gold_is_images, gold_is_positions, gold_is_strings, gold_is_processors, gold_is_invalid;
+Status gold_tower(Case *c);
+GoldIs gold_is_tower;
 Status gold_ranks(Case *c);            /* ERR_MISSING: what it takes is not there */
 Status gold_greedy(Case *c);          /* part of a step case that has "greedy" */
 

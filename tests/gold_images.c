@@ -62,7 +62,8 @@ static void compare_numbers(Case *c, const char *what, const void *got, const Pr
     for (int64_t i = 0; i < S * S && isfinite(worst); i++)
         for (int k = 0; k < 3; k++) {
             float v = p->in_float ? 255 * ((const float *)got)[3 * i + k] : ((const uint8_t *)got)[3 * i + k];
-            worst = gold_most(worst, fabs((double)preprocess_normalised(p, v, k) - (double)((const float *)want->data)[k * S * S + i]));
+            double wanted = (double)((const float *)want->data)[k * S * S + i];
+            worst = gold_most(worst, fabs((double)preprocess_normalised(p, v, k) - wanted));
         }
     gold_check(c, what, worst, p->in_float ? 1e-5 : 1e-12);
 }
@@ -148,7 +149,8 @@ Status gold_images(Case *c) {
 /* ---- position tables --------------------------------------------------------------------------------------------- */
 
 static const struct { const char *word; VitResize rule; } rules[] = {
-    {"align_false", VIT_RESIZE_CUBIC}, {"align_true", VIT_RESIZE_CUBIC_CORNERS}, {"antialias", VIT_RESIZE_CUBIC_ANTIALIAS}};
+    {"align_false", VIT_RESIZE_CUBIC}, {"align_true", VIT_RESIZE_CUBIC_CORNERS},
+    {"antialias", VIT_RESIZE_CUBIC_ANTIALIAS}};
 
 bool gold_is_positions(const char *dir, const char *name) {
     char path[2048];

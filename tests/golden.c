@@ -36,6 +36,7 @@ static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
     {"strings", gold_is_strings, gold_strings},
     {"processors", gold_is_processors, gold_processors},
     {"invalid", gold_is_invalid, gold_invalid},
+    {"tower", gold_is_tower, gold_tower},
 };
 
 typedef struct { const Backend *b; DType precision; int passed, failed, unsupported; } Tally;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "configs/commands.h"
 #include "data/format/outfile.h"
@@ -14,6 +15,7 @@
 #include "data/text/caption.h"
 #include "data/text/vocab.h"
 #include "data/twins.h"
+#include "eval/setup.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
@@ -75,37 +77,66 @@ Status cmd_synth(const Options *o) {
     return st;
 }
 
+/* What will lie on the disk, and whether there is room for it. */
+static void say_storage(const ExtractSpec *s, const ExtractReport *r) {
+    const ImageEncoder *e = s->encoder;
+    struct statvfs disk;
+    char *folder = mem_strdup(s->out), *slash = folder ? strrchr(folder, '/') : NULL;
+    double gb = (double)(r->images * s->views * e->P * e->E) * dtype_size(s->dtype) / 1e9;
+    status_say("  %lld pictures x %lld view%s x %lld tokens x %lld numbers as %s: %.3f GB", (long long)r->images,
+               (long long)s->views, s->views > 1 ? "s" : "", (long long)e->P, (long long)e->E, dtype_name(s->dtype),
+               gb);
+    if (slash) *slash = 0;
+    if (statvfs(slash ? folder : ".", &disk) == 0) {
+        double room = (double)disk.f_bavail * (double)disk.f_frsize / 1e9;
+        status_say("  %.1f GB are free there%s", room, room < gb ? ": not enough" : "");
+    }
+    free(folder);
+}
+
+static void say_extracted(const ExtractSpec *s, const ExtractReport *r, double seconds) {
+    const ImageEncoder *e = s->encoder;
+    status_say("%s: %lld images, %lld captions by %s in %lld file%s%s", s->out, (long long)r->images,
+               (long long)r->captions, e->info.name, (long long)r->shards, r->shards > 1 ? "s" : "",
+               s->dry_run ? " (dry run, nothing was written)" : "");
+    say_storage(s, r);
+    if (!s->dry_run && seconds > 1)
+        status_say("  %.1f images/s, data wait %.0f %%", (double)r->images / seconds, 100 * *s->waited / seconds);
+    say_dropped(r->blank, r->uncaptioned, r->imageless);
+    if (!s->dry_run) say_twins(s->out);
+    if (r->skipped) status_say("  %lld images left out; the first: %s", (long long)r->skipped, r->first_skipped);
+}
+
 Status cmd_extract(const Options *o) {
     static const DType types[] = {DT_F16, DT_BF16, DT_F32};       /* ORDER extract.dtype */
     signals_ask();
-    Meter m = meter_start("extract", "images", 0, 0);
+    double waited = 0;
     AnnotationFiles files = {0};
     ImageEncoder *e = NULL;
+    const Backend *b = NULL;
     ExtractReport r = {0};
+    size_t bytes = 0;
     Status st = options_require(o, "in");
     if (st == OK) st = out_folder(o);
     if (st == OK) st = file_list(&files, o);
-    if (st == OK) st = patches_encoder(&e, (int)o->extract.size, (int)o->extract.patch);
+    if (st == OK) st = setup_backend(&b, o);
+    if (st == OK) st = setup_encoder(&e, o, b, &bytes);
     if (st != OK) goto done;
+    if (bytes) status_say("  %.2f GB of memory for weights and %d images at a time", (double)bytes / 1e9, e->batch);
+    Meter m = meter_start("extract", "images", 0, 0);
+    m.waited = &waited;
     ExtractSpec s = {
         .images = o->run.in, .annotations = files.file, .nannotations = files.n, .out = o->run.out,
         .encoder = e, .dtype = types[o->extract.dtype.i], .views = o->extract.views,
-        .shard_images = o->extract.shard_images, .skip_bad = o->extract.skip_bad,
-        .dry_run = o->run.dry_run, .overwrite = o->run.overwrite, .listener = {meter_listen, &m},
+        .shard_images = o->extract.shard_images, .skip_bad = o->extract.skip_bad, .upright = o->extract.exif,
+        .dry_run = o->run.dry_run, .overwrite = o->run.overwrite, .listener = {meter_listen, &m}, .waited = &waited,
     };
     st = extract(&s, &r);
     status_end();
-    if (st != OK) goto done;
-    double mb = (double)(r.images * s.views * e->P * e->E) * dtype_size(s.dtype) / 1e6;
-    status_say("%s: %lld images, %lld captions, %lld view%s of %lld x %lld %s by %s, %.1f MB in %lld file%s%s", s.out,
-               (long long)r.images, (long long)r.captions, (long long)s.views, s.views > 1 ? "s" : "", (long long)e->P,
-               (long long)e->E, dtype_name(s.dtype), e->info.name, mb, (long long)r.shards, r.shards > 1 ? "s" : "",
-               s.dry_run ? " (dry run, nothing was written)" : "");
-    say_dropped(r.blank, r.uncaptioned, r.imageless);
-    if (!s.dry_run) say_twins(s.out);
-    if (r.skipped) status_say("  %lld images left out; the first: %s", (long long)r.skipped, r.first_skipped);
+    if (st == OK) say_extracted(&s, &r, status_clock() - m.start);
 done:
     encoder_free(e);
+    if (b) backend_close(b);
     annotation_files_free(&files);
     return st;
 }

@@ -13,6 +13,7 @@
 #include <jpeglib.h>
 #include <png.h>
 
+#include "data/format/exif.h"
 #include "kernels/base/mem.h"
 
 enum { MAX_SCANS = 500, JPEG_MEMORY = 2000000000 };
@@ -179,7 +180,9 @@ Status image_decode(Image *out, const void *bytes, size_t n, const char *name, i
     return st;
 }
 
-Status image_read(Image *out, const char *path) {
+Status image_read(Image *out, const char *path) { return image_read_turned(out, path, false); }
+
+Status image_read_turned(Image *out, const char *path, bool upright) {
     Status st = OK;
     struct stat about;
     uint8_t *bytes = NULL;
@@ -197,6 +200,8 @@ Status image_read(Image *out, const char *path) {
     size_t n = fread(bytes, 1, (size_t)about.st_size, f);
     st = ferror(f) ? err_set(ERR_IO, "%s: %s", path, strerror(errno))
                    : image_decode(out, bytes, n, path, IMAGE_MAX_PIXELS);
+    if (st == OK && upright) st = exif_turn(out, exif_orientation(bytes, n));
+    if (st != OK) image_free(out);
 done:
     free(bytes);
     fclose(f);

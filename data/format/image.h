@@ -12,6 +12,7 @@
  * Pillow. */
 #ifndef QF_IMAGE_H
 #define QF_IMAGE_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,8 +28,10 @@ typedef struct {
 /* Decodes n bytes; `name` is for messages. More than max_pixels is refused: ERR_FORMAT. */
 Status image_decode(Image *out, const void *bytes, size_t n, const char *name, int64_t max_pixels);
 
-/* Reads the whole file and decodes it, up to IMAGE_MAX_PIXELS. ERR_IO when it cannot be read. */
+/* Reads the whole file and decodes it, up to IMAGE_MAX_PIXELS. ERR_IO when it cannot be read. upright: turned as its EXIF
+ * says (exif.h). */
 Status image_read(Image *out, const char *path);
+Status image_read_turned(Image *out, const char *path, bool upright);
 
 /* Writes rgb (h, w, 3) as a PNG, over what was there. */
 Status image_write_png(const char *path, const uint8_t *rgb, int w, int h);

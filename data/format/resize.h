@@ -2,8 +2,8 @@
  * same in floating point, without rounding between, as PyTorch resizes tensors of numbers.
  *
  * Called by whoever makes pixels for an encoder or a thumbnail, on decoded images and on parts of them (a crop is a
- * pointer and a stride). The one idea: two one-dimensional passes, first along rows, then along columns, with weights in
- * 22-bit fixed point and the result of the first pass stored as 8 bit. A pass whose size does not change is skipped.
+ * pointer and a stride). The one idea: two one-dimensional passes, first along rows, then along columns, with weights
+ * in 22-bit fixed point and the result of the first pass stored as 8 bit. A pass whose size does not change is skipped.
  * Only a window of the result need be wanted: then only its columns and the rows under it are computed, so that a
  * picture of 5000 x 7 does not become 160,000 x 224 before its middle is cut out.
  *

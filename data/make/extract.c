@@ -7,117 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/features.h"
 #include "data/fingerprint.h"
+#include "data/make/first.h"
 #include "data/setout.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
-
-/* ---- the engine -------------------------------------------------------------------------------------------------- */
-
-/* The error of the first failing item; threads have messages of their own. */
-typedef struct {
-    Status st;
-    int64_t item;
-    char why[1024];
-} First;
-
-static void first_note(First *f, Status st, int64_t item) {
-    if (st == OK) return;
-#pragma omp critical(extract_first)
-    if (f->st == OK || item < f->item) {
-        f->st = st;
-        f->item = item;
-        snprintf(f->why, sizeof f->why, "%s", err_message());
-    }
-}
-
-static Status first_take(const First *f) { return f->st == OK ? OK : err_set(f->st, "%s", f->why); }
-
-typedef struct {
-    int64_t capacity, n;           /* images */
-    int64_t *image;                /* (capacity) which ones */
-    uint8_t *rgb;                  /* (capacity, V, S, S, 3) */
-    float *features;               /* (capacity, V, P, E) */
-    uint8_t *rows;                 /* the same in the shard's type */
-} BlockOf;
-
-static Status block_new(BlockOf *b, const ShardSpec *s, size_t pixels, size_t row) {
-    enum { BYTES = 128 << 20, MOST = 256 };
-    size_t an_image = (size_t)s->views * (pixels + row * (4 + (size_t)dtype_size(s->dtype)));
-    b->capacity = (int64_t)(BYTES / an_image);
-    if (b->capacity < 1) b->capacity = 1;
-    if (b->capacity > MOST) b->capacity = MOST;
-    size_t n = (size_t)(b->capacity * s->views);
-    b->image = mem_new((size_t)b->capacity, sizeof *b->image);
-    b->rgb = mem_new(n, pixels);
-    b->features = mem_new(n, row * sizeof(float));
-    b->rows = mem_new(n, row * (size_t)dtype_size(s->dtype));
-    return b->image && b->rgb && b->features && b->rows ? OK : ERR_MEMORY;
-}
-
-static Status block_encode(const BlockOf *b, const ImageEncoder *e, int64_t n, size_t pixels, size_t row) {
-    First first = {0};
-    int64_t step = e->batch;
-#pragma omp parallel for schedule(dynamic) if (e->threads)
-    for (int64_t r = 0; r < n; r += step) {
-        int count = (int)(n - r < step ? n - r : step);
-        first_note(&first, e->run(e, count, b->rgb + (size_t)r * pixels, b->features + (size_t)r * row), r);
-    }
-    return first_take(&first);
-}
-
-static Status block_do(const BlockOf *b, const ShardSpec *s, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
-                       ShardWriter *w) {
-    size_t pixels = preprocess_bytes(&e->pre), row = (size_t)(e->P * e->E);
-    size_t row_bytes = row * (size_t)dtype_size(s->dtype);
-    int64_t V = s->views, n = b->n * V;
-    First first = {0};
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t i = 0; i < b->n; i++)
-        first_note(&first, draw(ctx, b->image[i], b->rgb + (size_t)(i * V) * pixels), i);
-    Status st = first_take(&first);
-    if (st == OK) st = block_encode(b, e, n, pixels, row);
-    if (st != OK) return st;
-#pragma omp parallel for
-    for (int64_t r = 0; r < n; r++) {
-        dtype_from_f32(b->rows + (size_t)r * row_bytes, s->dtype, b->features + (size_t)r * row, row);
-        if (!features_finite(b->rows + (size_t)r * row_bytes, s->dtype, row))
-            first_note(&first, err_set(ERR_NUMERIC, "%s: its features are not finite numbers as %s",
-                                       s->items[b->image[r / V]].image_id, dtype_name(s->dtype)), r);
-    }
-    st = first_take(&first);
-    for (int64_t r = 0; r < n && st == OK; r++)
-        st = shard_write(w, b->image[r / V] * V + r % V, b->rows + (size_t)r * row_bytes, 1);
-    return st;
-}
-
-static bool has_image(const ShardWriter *w, int64_t i, int64_t V) {
-    for (int64_t v = 0; v < V; v++)
-        if (!shard_has(w, i * V + v)) return false;
-    return true;
-}
-
-Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
-                     const Listener *listener, int64_t before, int64_t total) {
-    BUG_ON(spec->P != e->P || spec->E != e->E, "shard of %lld x %lld, encoder of %lld x %lld", (long long)spec->P,
-           (long long)spec->E, (long long)e->P, (long long)e->E);
-    BlockOf b = {0};
-    Status st = block_new(&b, spec, preprocess_bytes(&e->pre), (size_t)(e->P * e->E));
-    for (int64_t i = 0; st == OK && i < spec->images;) {
-        for (b.n = 0; i < spec->images && b.n < b.capacity; i++)
-            if (!has_image(w, i, spec->views)) b.image[b.n++] = i;
-        if (b.n) st = block_do(&b, spec, e, draw, ctx, w);
-        if (st == OK) st = listener_tell(listener, before + i, total);
-    }
-    free(b.image);
-    free(b.rgb);
-    free(b.features);
-    free(b.rows);
-    if (st == OK) return shard_finish(w);
-    shard_abandon(w);
-    return st;
-}
 
 /* ---- a folder of images ------------------------------------------------------------------------------------------ */
 
@@ -132,7 +26,7 @@ static char *image_path(const ExtractSpec *s, const char *image) {
 
 static Status open_image(const ExtractSpec *s, const char *image, Image *im) {
     char *path = image_path(s, image);
-    Status st = path ? image_read(im, path) : ERR_MEMORY;
+    Status st = path ? image_read_turned(im, path, s->upright) : ERR_MEMORY;
     free(path);
     return st;
 }
@@ -214,7 +108,8 @@ static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *
                        .items = items};
     Status st = fingerprint_images(&folder, count, &shard.made_from);
     if (st == OK) st = setout_shard(to, k, &shard, &w);
-    if (st == OK && w) st = extract_shard(w, &shard, e, draw_file, &folder, &s->listener, from, a->count);
+    ExtractProgress progress = {&s->listener, from, a->count, s->waited};
+    if (st == OK && w) st = extract_shard(w, &shard, e, draw_file, &folder, &progress);
     else if (st == OK) st = listener_tell(&s->listener, from + count, a->count);
     free(items);
     return st;

@@ -1,8 +1,8 @@
 /* extract: a folder of images and its annotation files become shards of features.
  *
  * Called by the commands extract and synth. The one idea: images are drawn (decoded and resized, or rendered) into a
- * block of pixels by all threads, the encoder turns the block into features, rows go to the shard in order. What a
- * killed run has written is not computed again.
+ * block of pixels by all threads, the encoder turns the block before it into features, rows go to the shard in order.
+ * What a killed run has written is not computed again.
  *
  * Views of an image (preprocess.h) are rows i*V+v.
  *
@@ -32,9 +32,11 @@ typedef struct {
     int64_t views;                          /* 1 .. MAX_VIEWS */
     int64_t shard_images;                   /* most images of a shard in a folder; 0: no limit */
     bool overwrite;                         /* shards that were made of something else are replaced (setout.h) */
+    bool upright;                           /* pictures are turned as their EXIF says */
     bool skip_bad;                          /* leave out images that are missing or broken (costs decoding all twice) */
     bool dry_run;                           /* check everything, compute nothing */
     Listener listener;                      /* in images */
+    double *waited;                         /* NULL, or what gets the seconds without pixels */
 } ExtractSpec;
 
 typedef struct {
@@ -48,11 +50,18 @@ typedef struct {
  * number of missing ones and the first name; a broken one when it is met. What is there already: setout.h. */
 Status extract(const ExtractSpec *spec, ExtractReport *report);
 
-/* The engine, for any source of pixels; finishes w, or abandons it. draw() fills rgb (views, S, S, 3) of image i and
- * may be called by several threads at a time. Images done before this shard and in all, for the listener: `before` of
- * `total`. */
-typedef Status ExtractDraw(void *ctx, int64_t i, uint8_t *rgb);
+/* Images done before this shard and in all, for the listener; seconds for which the encoder had no pixels are added to
+ * *waited (may be NULL). */
+typedef struct {
+    const Listener *listener;
+    int64_t before, total;
+    double *waited;
+} ExtractProgress;
+
+/* The engine, for any source of pixels; finishes w, or abandons it. draw() fills the pixels (views, S, S, 3) of image
+ * i, u8 or f32 as the encoder wants, and may be called by several threads at a time. */
+typedef Status ExtractDraw(void *ctx, int64_t i, uint8_t *pixels);
 Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
-                     const Listener *listener, int64_t before, int64_t total);
+                     const ExtractProgress *progress);
 
 #endif

@@ -31,7 +31,7 @@ char *preprocess_text(const Preprocess *p, char *buf, size_t n) {
     char cut[48] = "";
     if (p->edge != p->size || !p->squash)
         snprintf(cut, sizeof cut, ", middle %dx%d%s", p->size, p->size, p->half_even ? " (half to even)" : "");
-    snprintf(buf, n, "%s %d %s%s%s, mean %.9g %.9g %.9g, std %.9g %.9g %.9g", p->squash ? "squash to" : "shortest edge",
+    snprintf(buf, n, "%s %d %s%s%s, mean %.7g %.7g %.7g, std %.7g %.7g %.7g", p->squash ? "squash to" : "shortest edge",
              p->edge, kernel[p->kernel], p->in_float ? " in float" : "", cut, (double)p->mean[0], (double)p->mean[1],
              (double)p->mean[2], (double)p->std[0], (double)p->std[1], (double)p->std[2]);
     return buf;

@@ -43,8 +43,8 @@ static Status read_kernel(TapsKernel *to, const Json *v, const char *name, const
             *to = words[i].kernel;
             return OK;
         }
-    return err_set(ERR_FORMAT, "%s: \"%s\" is no kernel that pictures are resized with here (bicubic, bilinear, lanczos)",
-                   name, key);
+    return err_set(ERR_FORMAT, "%s: \"%s\" is no kernel that pictures are resized with here (bicubic, bilinear, "
+                   "lanczos)", name, key);
 }
 
 static Status check_cut(const Preprocess *p, const char *name) {
@@ -99,11 +99,12 @@ Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *
     if (json_get(doc, "rescale_factor") &&
         (!json_num(json_get(doc, "rescale_factor"), &factor) || fabs(factor * 255 - 1) > 1e-4))
         return err_set(ERR_USAGE, "%s: \"rescale_factor\" is not 1/255", name);
+    const Json *resample = json_get(doc, "resample");
     const char *type = json_str(json_get(doc, "image_processor_type"), NULL);
     if (type) p->in_float = strncmp(type, "DINOv3ViT", 9) == 0;
     Status st = read_geometry(p, doc, name);
     p->half_even = false;
-    if (st == OK && json_get(doc, "resample")) st = read_kernel(&p->kernel, json_get(doc, "resample"), name, "resample");
+    if (st == OK && resample) st = read_kernel(&p->kernel, resample, name, "resample");
     if (st == OK)
         st = read_colours(p, json_get(doc, "image_mean"), "image_mean", json_get(doc, "image_std"), "image_std", name);
     for (int c = 0; st == OK && is_false(json_get(doc, "do_normalize")) && c < 3; c++) p->mean[c] = 0, p->std[c] = 1;
@@ -139,6 +140,7 @@ Status preprocess_read_timm(Preprocess *p, const Json *doc, const char *name) {
         return err_set(ERR_USAGE, "%s: \"crop_mode\" is %.40s; center and squash are known here", name, mode);
     p->edge = (int)floor(p->size / pct);
     p->half_even = true;
+    p->in_float = false;
     if (mode) p->squash = strcmp(mode, "squash") == 0;
     if (kernel) st = read_kernel(&p->kernel, kernel, name, "interpolation");
     return st == OK ? read_colours(p, json_get(doc, "mean"), "mean", json_get(doc, "std"), "std", name) : st;

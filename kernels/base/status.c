@@ -93,7 +93,7 @@ Meter meter_start(const char *what, const char *unit, int64_t total, int64_t fir
 }
 
 static void describe(const Meter *p, int64_t done, double now, bool last, char *buf, size_t n) {
-    char part[64] = "", rest[64] = "", t[32];
+    char part[64] = "", rest[64] = "", wait[32] = "", t[32];
     double took = now - p->start, rate = took > 0 ? (double)(done - p->first) / took : 0;
     if (p->total > 0 && !last)
         snprintf(part, sizeof part, "/%lld", (long long)p->total);
@@ -101,7 +101,8 @@ static void describe(const Meter *p, int64_t done, double now, bool last, char *
     else if (p->total > 0 && rate > 0)
         snprintf(rest, sizeof rest, "  (%.0f %%)  %s left", 100.0 * (double)done / (double)p->total,
                  status_time((double)(p->total - done) / rate, t, sizeof t));
-    snprintf(buf, n, "%s  %lld%s %s  %.1f/s%s", p->what, (long long)done, part, p->unit, rate, rest);
+    if (p->waited && took > 0) snprintf(wait, sizeof wait, "  data wait %.0f %%", 100 * *p->waited / took);
+    snprintf(buf, n, "%s  %lld%s %s  %.1f/s%s%s", p->what, (long long)done, part, p->unit, rate, rest, wait);
 }
 
 void meter_at(Meter *p, int64_t done) {

@@ -25,6 +25,7 @@ typedef struct {
     const char *what, *unit;
     int64_t total, first;                      /* total 0: unknown; first: done by an earlier run */
     double start, said;
+    const double *waited;                      /* NULL, or seconds of all that were spent waiting for data */
 } Meter;
 
 Meter meter_start(const char *what, const char *unit, int64_t total, int64_t first);

@@ -7,7 +7,8 @@
  *   antialiased  as Pillow, and PyTorch with antialias=True: scale = in/out, f = max(scale, 1), c = (d + 0.5) scale;
  *                taps from trunc(c - support f + 0.5) to trunc(c + support f + 0.5), cut at the border, weights
  *                K((j - c + 0.5) / f) normalised to sum 1. Cubic has A = -0.5.
- *   plain        as PyTorch without: two or four taps around s, indices beyond the border count as the border. Cubic has
+ *   plain        as PyTorch without: two or four taps around s, indices beyond the border count as the border. Cubic
+ * has
  *                A = -0.75 and s = (d + 0.5) in/out - 0.5, or s = d (in - 1)/(out - 1) with corners aligned; linear
  *                takes no s below 0.
  *
@@ -21,7 +22,8 @@
 
 typedef enum { TAPS_LINEAR, TAPS_CUBIC, TAPS_LANCZOS } TapsKernel;
 
-/* Output d, counted from the window's first, is the sum over k < count[d] of weight[d * width + k] * in[first[d] + k]. */
+/* Output d, counted from the window's first, is the sum over k < count[d] of weight[d * width + k] * in[first[d] +
+ * k]. */
 typedef struct {
     int width;
     int *first, *count;        /* (n) */
@@ -30,7 +32,7 @@ typedef struct {
 
 /* Outputs [from, from + n) of an axis of `in` samples resized to `out`. ERR_MEMORY only. */
 Status taps_antialiased(Taps *t, TapsKernel kernel, int in, int64_t out, int64_t from, int n);
-Status taps_plain(Taps *t, TapsKernel kernel, int in, int out, bool align_corners);        /* linear or cubic; all of it */
+Status taps_plain(Taps *t, TapsKernel kernel, int in, int out, bool align_corners); /* no Lanczos */
 void taps_free(Taps *t);
 
 #endif

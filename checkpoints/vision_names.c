@@ -1,0 +1,263 @@
+/* vision_names: see vision_names.h. */
+#include "checkpoints/vision_names.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- dialects ---------------------------------------------------------------------------------------------------- */
+
+#define HF_LAYERS .block = "encoder.layers.%d."
+#define MLP .up = "mlp.fc1", .down = "mlp.fc2"
+
+const VisionNames vision_names[DIALECT_COUNT] = {
+    [DIALECT_OPENAI] = {
+        .cls = "class_embedding", .position = "positional_embedding", .patch = "conv1", .pre = "ln_pre",
+        .post = "ln_post", .block = "transformer.resblocks.%d.", .norm1 = "ln_1", .qkv = "attn.in_proj_",
+        .out = "attn.out_proj", .scale1 = "ls_1.gamma", .norm2 = "ln_2", .up = "mlp.c_fc", .down = "mlp.c_proj",
+        .scale2 = "ls_2.gamma"},
+    [DIALECT_HF_CLIP] = {                                    /* also SigLIP, and EVA-g in BLIP-2 */
+        .cls = "embeddings.class_embedding",
+        .position = "embeddings.position_embedding.weight|embeddings.position_embedding",
+        .patch = "embeddings.patch_embedding", .pre = "pre_layrnorm", .post = "post_layernorm", HF_LAYERS,
+        .norm1 = "layer_norm1", .qkv = "self_attn.qkv", .q = "self_attn.q_proj", .k = "self_attn.k_proj",
+        .v = "self_attn.v_proj", .q_bias = "self_attn.q_bias", .v_bias = "self_attn.v_bias",
+        .out = "self_attn.out_proj|self_attn.projection", .norm2 = "layer_norm2", MLP},
+    [DIALECT_OPENGVLAB] = {
+        .cls = "embeddings.class_embedding", .position = "embeddings.position_embedding",
+        .patch = "embeddings.patch_embedding", HF_LAYERS, .norm1 = "norm1", .qkv = "attn.qkv", .q_norm = "attn.q_norm",
+        .k_norm = "attn.k_norm", .out = "attn.proj", .scale1 = "ls1", .norm2 = "norm2", MLP, .scale2 = "ls2"},
+    [DIALECT_HF_DINOV2] = {
+        .cls = "embeddings.cls_token", .registers = "embeddings.register_tokens",
+        .position = "embeddings.position_embeddings", .patch = "embeddings.patch_embeddings.projection",
+        .post = "layernorm", .block = "encoder.layer.%d.", .norm1 = "norm1", .q = "attention.attention.query",
+        .k = "attention.attention.key", .v = "attention.attention.value", .out = "attention.output.dense",
+        .scale1 = "layer_scale1.lambda1", .norm2 = "norm2", .up = "mlp.fc1|mlp.weights_in",
+        .down = "mlp.fc2|mlp.weights_out", .scale2 = "layer_scale2.lambda1"},
+    [DIALECT_HF_INTERNVIT] = {
+        .cls = "embeddings.cls_token", .position = "embeddings.position_embeddings",
+        .patch = "embeddings.patch_embeddings.projection", .block = "encoder.layer.%d.", .norm1 = "layernorm_before",
+        .q = "attention.q_proj", .k = "attention.k_proj", .v = "attention.v_proj", .q_norm = "attention.q_norm",
+        .k_norm = "attention.k_norm", .out = "attention.projection_layer", .scale1 = "lambda_1",
+        .norm2 = "layernorm_after", MLP, .scale2 = "lambda_2"},
+    [DIALECT_HF_DINOV3] = {
+        .cls = "embeddings.cls_token", .registers = "embeddings.register_tokens",
+        .patch = "embeddings.patch_embeddings", .post = "norm", .block = "layer.%d.|model.layer.%d.", .norm1 = "norm1",
+        .q = "attention.q_proj", .k = "attention.k_proj", .v = "attention.v_proj", .out = "attention.o_proj",
+        .scale1 = "layer_scale1.lambda1", .norm2 = "norm2", .gate = "mlp.gate_proj", .up = "mlp.up_proj",
+        .down = "mlp.down_proj", .scale2 = "layer_scale2.lambda1"},
+    [DIALECT_HF_AIMV2] = {
+        .position = "embeddings.position_embedding.weight", .patch = "embeddings.patch_embed",
+        .pre = "embeddings.rms_norm", .post = "rms_norm", HF_LAYERS, .norm1 = "rms_norm1", .q = "attention.q_proj",
+        .k = "attention.k_proj", .v = "attention.v_proj", .out = "attention.out_proj", .norm2 = "rms_norm2",
+        .gate = "ffn.gate_proj", .up = "ffn.up_proj", .down = "ffn.down_proj"},
+    [DIALECT_APPLE] = {
+        .position = "preprocessor.pos_embed", .patch = "preprocessor.patchifier.proj",
+        .pre = "preprocessor.patchifier.norm", .post = "trunk.post_trunk_norm", .block = "trunk.blocks.%d.",
+        .norm1 = "norm_1", .qkv = "attn.qkv", .out = "attn.proj", .norm2 = "norm_2", .gate = "mlp.fc1", .up = "mlp.fc3",
+        .down = "mlp.fc2"},
+    [DIALECT_TIMM] = {                                       /* also Meta's DINO, LAVIS's EVA-g, BAAI's EVA-CLIP */
+        .cls = "cls_token", .registers = "reg_token|register_tokens|storage_tokens", .position = "pos_embed",
+        .patch = "patch_embed.proj", .pre = "norm_pre|patch_embed.norm", .post = "norm", .block = "blocks.%d.",
+        .norm1 = "norm1", .qkv = "attn.qkv", .q = "attn.q_proj", .k = "attn.k_proj", .v = "attn.v_proj",
+        .q_bias = "attn.q_bias", .v_bias = "attn.v_bias", .qkv_mask = "attn.qkv.bias_mask",
+        .heads_norm = "attn.norm|attn.inner_attn_ln", .out = "attn.proj", .scale1 = "gamma_1|ls1.gamma",
+        .norm2 = "norm2", .gate = "mlp.fc1_g|mlp.w1", .up = "mlp.fc1|mlp.fc1_x|mlp.w12|mlp.w2",
+        .mlp_norm = "mlp.norm|mlp.ffn_ln", .down = "mlp.fc2|mlp.w3", .scale2 = "gamma_2|ls2.gamma"},
+};
+
+const char *vision_has_text(unsigned bit) {
+    static const char *const text[] = {"cls token", "registers", "position table", "patch bias", "norm in front",
+                                       "norm behind", "layer scale", "norm of q and k", "norm of the heads", "gate",
+                                       "norm in the feed-forward", "q and v bias", "k bias", "attention output bias",
+                                       "feed-forward biases", "norm biases"};
+    for (unsigned i = 0; i < sizeof text / sizeof *text; i++)
+        if (bit == 1u << i) return text[i];
+    return "?";
+}
+
+/* ---- fingerprints ------------------------------------------------------------------------------------------------ */
+
+#define LN_BLOCK (HAS_NORM_BIAS | HAS_OUT_BIAS | HAS_MLP_BIAS)
+#define QKV_BIAS (HAS_QV_BIAS | HAS_K_BIAS)
+#define CLIP (HAS_CLS | HAS_POSITION | HAS_PRE | LN_BLOCK | QKV_BIAS)
+#define EVA (HAS_CLS | HAS_POSITION | HAS_PATCH_BIAS | LN_BLOCK | HAS_QV_BIAS)
+#define SIGLIP (HAS_POSITION | HAS_PATCH_BIAS | HAS_POST | LN_BLOCK | QKV_BIAS)
+#define INTERN (HAS_CLS | HAS_POSITION | HAS_PATCH_BIAS | HAS_SCALE | HAS_OUT_BIAS | HAS_MLP_BIAS)
+#define INTERN_MAY (HAS_NORM_BIAS | QKV_BIAS | HAS_QK_NORM)
+#define DINO2 (HAS_CLS | HAS_POSITION | HAS_PATCH_BIAS | HAS_SCALE | HAS_POST | LN_BLOCK | QKV_BIAS)
+#define DINO2_MAY (HAS_REGISTERS | HAS_GATE)
+#define DINO3 (HAS_CLS | HAS_REGISTERS | HAS_PATCH_BIAS | HAS_SCALE | HAS_POST | LN_BLOCK)
+#define DINO3_MAY (HAS_QV_BIAS | HAS_GATE)
+#define AIM (HAS_PATCH_BIAS | HAS_PRE | HAS_POST | HAS_GATE)
+#define PE (HAS_POSITION | HAS_PRE | LN_BLOCK | QKV_BIAS)
+#define PE_MAY (HAS_CLS | HAS_SCALE | HAS_POST)
+#define EVA2 (EVA | HAS_GATE)
+#define EVA2_MAY (HAS_POST | HAS_HEADS_NORM | HAS_MLP_NORM)
+
+static const char HF_PATCH[] = "embeddings.patch_embedding.weight", TIMM_PATCH[] = "patch_embed.proj.weight";
+static const char HF_PATCHES[] = "embeddings.patch_embeddings.projection.weight";
+#define B0 "blocks.0."
+
+const VisionPrint vision_prints[VISION_PRINTS] = {
+    {"conv1.weight", "+ln_post.weight -attn_pool.probe", FAMILY_CLIP, DIALECT_OPENAI, CLIP, HAS_POST},
+    {"conv1.weight", "", FAMILY_PE, DIALECT_OPENAI, PE, PE_MAY},
+    {HF_PATCH, "+pre_layrnorm.weight", FAMILY_CLIP, DIALECT_HF_CLIP, CLIP, HAS_POST},
+    {HF_PATCH, "+encoder.layers.0.self_attn.qkv.weight", FAMILY_EVA_G, DIALECT_HF_CLIP, EVA, HAS_K_BIAS | HAS_POST},
+    {HF_PATCH, "+encoder.layers.0.attn.qkv.weight +encoder.layers.0.ls1", FAMILY_INTERNVIT, DIALECT_OPENGVLAB, INTERN,
+     INTERN_MAY},
+    {HF_PATCH, "2d -embeddings.class_embedding", FAMILY_NAFLEX, DIALECT_HF_CLIP, SIGLIP, 0},
+    {HF_PATCH, "-embeddings.class_embedding", FAMILY_SIGLIP, DIALECT_HF_CLIP, SIGLIP, 0},
+    {HF_PATCHES, "+encoder.layer.0.layer_scale1.lambda1", FAMILY_DINOV2, DIALECT_HF_DINOV2, DINO2, DINO2_MAY},
+    {HF_PATCHES, "+encoder.layer.0.lambda_1", FAMILY_INTERNVIT, DIALECT_HF_INTERNVIT, INTERN, INTERN_MAY},
+    {"embeddings.patch_embeddings.weight", "+layer.0.norm1.weight", FAMILY_DINOV3, DIALECT_HF_DINOV3, DINO3, DINO3_MAY},
+    {"embeddings.patch_embeddings.weight", "+model.layer.0.norm1.weight", FAMILY_DINOV3, DIALECT_HF_DINOV3, DINO3,
+     DINO3_MAY},
+    {"embeddings.patch_embed.weight", "+embeddings.rms_norm.weight", FAMILY_AIMV2, DIALECT_HF_AIMV2, AIM, HAS_POSITION},
+    {"preprocessor.patchifier.proj.weight", "+trunk.blocks.0.norm_1.weight", FAMILY_AIMV2, DIALECT_APPLE, AIM,
+     HAS_POSITION},
+    {TIMM_PATCH, "+storage_tokens", FAMILY_DINOV3, DIALECT_TIMM, DINO3, DINO3_MAY},
+    {TIMM_PATCH, "+reg_token -pos_embed", FAMILY_DINOV3, DIALECT_TIMM, DINO3, DINO3_MAY},
+    {TIMM_PATCH, "+" B0 "norm1.weight -" B0 "norm1.bias", FAMILY_AIMV2, DIALECT_TIMM, AIM, HAS_POSITION},
+    {TIMM_PATCH, "+norm_pre.weight +attn_pool.latent", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
+    {TIMM_PATCH, "+norm_pre.weight -norm.weight", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
+    {TIMM_PATCH, "+norm_pre.weight", FAMILY_CLIP, DIALECT_TIMM, CLIP, HAS_POST},
+    {TIMM_PATCH, "+" B0 "attn.q_proj.bias +" B0 "mlp.fc1_g.weight", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
+    {TIMM_PATCH, "+" B0 "attn.q_bias +" B0 "mlp.w1.weight", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
+    {TIMM_PATCH, "+" B0 "attn.q_bias packed", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
+    {TIMM_PATCH, "+" B0 "attn.q_bias", FAMILY_EVA_G, DIALECT_TIMM, EVA, HAS_POST},
+    {TIMM_PATCH, "+" B0 "ls1.gamma", FAMILY_DINOV2, DIALECT_TIMM, DINO2 & ~(unsigned)HAS_POST, DINO2_MAY | HAS_POST},
+    {TIMM_PATCH, "-cls_token", FAMILY_SIGLIP, DIALECT_TIMM, SIGLIP, 0},
+    {TIMM_PATCH, "", FAMILY_VIT, DIALECT_TIMM, EVA | HAS_K_BIAS, HAS_POST},
+};
+
+/* Longest first where one ends another. */
+static const char *const prefixes[] = {
+    "model.vision_tower.vision_model.", "vision_tower.vision_model.", "model.vision_tower.", "vision_tower.",
+    "model.vision_model.", "vision_model.", "visual.trunk.", "visual.", "visual_encoder.", "image_encoder.",
+    "dinov2.", "",
+};
+
+typedef struct { const VisionLook *look; const char *prefix; } At;
+
+static bool has(const At *at, const char *name, size_t n) {
+    char full[256];
+    int w = snprintf(full, sizeof full, "%s%.*s", at->prefix, (int)n, name);
+    return w > 0 && (size_t)w < sizeof full && at->look->has(at->look->ctx, full);
+}
+
+static bool packed(const At *at) {
+    char up[256], down[256];
+    snprintf(up, sizeof up, "%s" B0 "mlp.fc1.weight", at->prefix);
+    snprintf(down, sizeof down, "%s" B0 "mlp.fc2.weight", at->prefix);
+    return at->look->packed(at->look->ctx, up, down);
+}
+
+static bool two_d(const At *at, const char *patch) {
+    char full[256];
+    snprintf(full, sizeof full, "%s%s", at->prefix, patch);
+    return at->look->two_d(at->look->ctx, full);
+}
+
+static bool fits(const At *at, const VisionPrint *p) {
+    if (!has(at, p->patch, strlen(p->patch))) return false;
+    for (const char *word = p->when; *word;) {
+        size_t n = strcspn(word, " ");
+        bool yes = *word == '+' ? has(at, word + 1, n - 1) : *word == '-' ? !has(at, word + 1, n - 1)
+                 : *word == '2' ? two_d(at, p->patch) : packed(at);
+        if (!yes) return false;
+        word += n + (word[n] == ' ');
+    }
+    return true;
+}
+
+const VisionPrint *vision_recognise(const VisionLook *look, const char **prefix) {
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        for (int k = 0; k < VISION_PRINTS; k++)
+            if (fits(&(At){look, prefixes[i]}, &vision_prints[k])) {
+                *prefix = prefixes[i];
+                return &vision_prints[k];
+            }
+    return NULL;
+}
+
+bool vision_ignored(const char *name) {
+    static const char *const starts[] = {"head.", "attn_pool.", "fc_norm.", "rope.", "rope_embed.", "local_cls_norm.",
+                                         "ln_post.", "norm.", "post_layernorm.", "mask_token", "embeddings.mask_token",
+                                         "embeddings.position_ids", "classifier.", "pooler."};
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+        if (strncmp(name, starts[i], strlen(starts[i])) == 0) return true;
+    return strcmp(name, "proj") == 0 || strcmp(name, "head") == 0;
+}
+
+/* ---- families ---------------------------------------------------------------------------------------------------- */
+
+const char *vision_family_text(VisionFamily f) {
+    static const char *const text[FAMILY_COUNT] = {
+#define X(id, name) name,
+        VISION_FAMILIES(X)
+#undef X
+    };
+    return text[f];
+}
+
+int vision_head_size(VisionFamily f, int E) {
+    static const struct { VisionFamily f; int E, D; } odd[] = {
+        {FAMILY_CLIP, 1280, 80}, {FAMILY_CLIP, 1408, 88}, {FAMILY_CLIP, 1664, 104}, {FAMILY_CLIP, 1792, 112},
+        {FAMILY_EVA_G, 1408, 88}, {FAMILY_SIGLIP, 1152, 72}, {FAMILY_SIGLIP, 1536, 96}, {FAMILY_NAFLEX, 1152, 72},
+        {FAMILY_DINOV3, 4096, 128}, {FAMILY_PE, 1536, 96}, {FAMILY_INTERNVIT, 3200, 128}};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
+        if (odd[i].f == f && odd[i].E == E) return odd[i].D;
+    return f == FAMILY_AIMV2 ? 128 : 64;
+}
+
+VitResize vision_resize(VisionFamily f, VisionDialect d, unsigned has) {
+    if (f == FAMILY_NAFLEX) return VIT_RESIZE_LINEAR_ANTIALIAS;
+    if (f == FAMILY_PE && d == DIALECT_OPENAI) return VIT_RESIZE_LINEAR;
+    if (f == FAMILY_EVA_G) return VIT_RESIZE_CUBIC;
+    if (d == DIALECT_TIMM || (f == FAMILY_DINOV2 && has & HAS_REGISTERS)) return VIT_RESIZE_CUBIC_ANTIALIAS;
+    if (f == FAMILY_AIMV2) return VIT_RESIZE_NONE;
+    return f == FAMILY_CLIP && d == DIALECT_OPENAI ? VIT_RESIZE_CUBIC_CORNERS : VIT_RESIZE_CUBIC;
+}
+
+enum Colours { COLOURS_CLIP, COLOURS_IMAGENET, COLOURS_HALF };
+
+static void colour(Preprocess *p, enum Colours c) {
+    static const float half[3] = {0.5f, 0.5f, 0.5f};
+    const float *mean[] = {preprocess_clip_mean, preprocess_imagenet_mean, half};
+    const float *std[] = {preprocess_clip_std, preprocess_imagenet_std, half};
+    memcpy(p->mean, mean[c], sizeof p->mean);
+    memcpy(p->std, std[c], sizeof p->std);
+}
+
+VisionCustom vision_custom(VisionFamily f, VisionDialect d, unsigned has) {
+    static const struct {
+        float eps;
+        ActKind act;
+        int image, edge;                /* edge 0: squash */
+        VitTap tap;
+        TapsKernel kernel;
+        enum Colours colours;
+    } table[FAMILY_COUNT] = {
+        [FAMILY_CLIP] = {1e-5f, ACT_GELU, 224, 224, VIT_SECOND_LAST, TAPS_CUBIC, COLOURS_CLIP},
+        [FAMILY_EVA_G] = {1e-6f, ACT_GELU, 224, 0, VIT_LAST, TAPS_CUBIC, COLOURS_CLIP},
+        [FAMILY_SIGLIP] = {1e-6f, ACT_GELU_TANH, 224, 0, VIT_NORMED, TAPS_CUBIC, COLOURS_HALF},
+        [FAMILY_NAFLEX] = {1e-6f, ACT_GELU_TANH, 256, 0, VIT_NORMED, TAPS_LINEAR, COLOURS_HALF},
+        [FAMILY_DINOV2] = {1e-6f, ACT_GELU, 224, 256, VIT_NORMED, TAPS_CUBIC, COLOURS_IMAGENET},
+        [FAMILY_DINOV3] = {1e-5f, ACT_GELU, 224, 0, VIT_NORMED, TAPS_LINEAR, COLOURS_IMAGENET},
+        [FAMILY_EVA02] = {1e-6f, ACT_SILU, 448, 0, VIT_NORMED, TAPS_CUBIC, COLOURS_CLIP},
+        [FAMILY_PE] = {1e-5f, ACT_GELU, 224, 0, VIT_NORMED, TAPS_LINEAR, COLOURS_HALF},
+        [FAMILY_AIMV2] = {1e-5f, ACT_SILU, 224, 224, VIT_NORMED, TAPS_CUBIC, COLOURS_CLIP},
+        [FAMILY_INTERNVIT] = {1e-6f, ACT_GELU, 448, 0, VIT_LAST, TAPS_CUBIC, COLOURS_IMAGENET},
+        [FAMILY_VIT] = {1e-6f, ACT_GELU, 224, 248, VIT_NORMED, TAPS_CUBIC, COLOURS_HALF},
+    };
+    VisionCustom c = {.eps = table[f].eps, .act = table[f].act, .image = table[f].image, .tap = table[f].tap};
+    c.pre = (Preprocess){.size = table[f].image, .edge = table[f].edge ? table[f].edge : table[f].image,
+                         .squash = !table[f].edge, .kernel = table[f].kernel, .in_float = f == FAMILY_DINOV3,
+                         .half_even = d == DIALECT_TIMM};
+    colour(&c.pre, table[f].colours);
+    if (f == FAMILY_CLIP && d == DIALECT_OPENAI) c.act = ACT_GELU_QUICK; /* OpenAI's and LAVIS's; OpenCLIP says it */
+    if (has & HAS_HEADS_NORM) c.pre.squash = false, c.image = 224, preprocess_set_size(&c.pre, 224); /* EVA-02-CLIP */
+    if (c.tap == VIT_NORMED && !(has & HAS_POST)) c.tap = VIT_LAST;
+    if (has & HAS_GATE) c.act = ACT_SILU;
+    return c;
+}

@@ -1,0 +1,134 @@
+/* bench_vit: an image encoder with random weights against the matrix-product peak measured in the same run.
+ *
+ *     bench_vit [clip-l|eva-g|so400m|small] [f32|bf16] [images at once] [times] [device]
+ *
+ * Prints pictures a second, GFLOP/s and its share of peak, planned memory and what the process really took. Pixels are
+ * made once: decoding is not in it. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "kernels/base/mem.h"
+#include "kernels/model/vit.h"
+#include "kernels/peak.h"
+
+static const struct { const char *name; VitDims d; int size, blocks; } models[] = {
+    {"clip-l", {.L = 24, .E = 1024, .H = 16, .D = 64, .F = 4096, .p = 14, .cls = true, .position = true,
+                .cls_position = true, .pre = true, .act = ACT_GELU_QUICK, .eps = 1e-5f}, 224, 23},
+    {"eva-g", {.L = 39, .E = 1408, .H = 16, .D = 88, .F = 6144, .p = 14, .cls = true, .position = true,
+               .cls_position = true, .act = ACT_GELU, .eps = 1e-6f}, 224, 39},
+    {"so400m", {.L = 27, .E = 1152, .H = 16, .D = 72, .F = 4304, .p = 14, .position = true, .post = true,
+                .act = ACT_GELU_TANH, .eps = 1e-6f}, 384, 27},
+    {"small", {.L = 4, .E = 384, .H = 6, .D = 64, .F = 1536, .p = 16, .cls = true, .position = true,
+               .cls_position = true, .act = ACT_GELU, .eps = 1e-6f}, 224, 4}};
+
+static void check(Status st) {
+    if (st == OK) return;
+    fprintf(stderr, "bench_vit: %s\n", err_message());
+    exit(1);
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double resident(void) {
+    struct rusage ru;
+    getrusage(RUSAGE_SELF, &ru);
+    return (double)ru.ru_maxrss * 1024;
+}
+
+static void random_weights(Vit *v) {
+    for (int i = 0; i < v->params.n; i++) {
+        const ParamTensor *t = &v->params.tensor[i];
+        float x[4096];
+        bool gain = t->rows == 1 && strstr(t->name, ".weight");
+        for (int64_t at = 0; at < t->n; at += 4096) {
+            int64_t n = t->n - at < 4096 ? t->n - at : 4096;
+            for (int64_t k = 0; k < n; k++)
+                x[k] = gain ? 1 : 0.05f * (2 * rng_unit(philox((uint32_t)(at + k), (uint32_t)i, 0, 0, 1, 2).v[0]) - 1);
+            check(params_put(&v->params, t, at, n, x, DT_F32));
+        }
+    }
+}
+
+typedef struct { Vit v; Tape t; Arena run, step; } Model;
+
+static Tensor forward(Model *m, const void *pixels, int images, int blocks) {
+    VitPixels in = {.pixels = pixels, .type = DT_U8, .scale = {0.01f, 0.01f, 0.01f}, .shift = {-1, -1, -1}};
+    tape_reset(&m->t, false);
+    return vit_forward(&m->t, &m->v, &in, images, blocks, m->v.d.post);
+}
+
+static size_t open_model(Model *m, const Backend *b, size_t k, int images) {
+    Backend null = *backend_null(b->elem);
+    null.unified = b->unified;
+    Model c = {0};
+    arena_measure(&c.run, "weights");
+    arena_measure(&c.step, "encoder");
+    check(vit_open(&c.v, &models[k].d, models[k].size, models[k].size, images, &null, &c.run));
+    check(tape_open(&c.t, &null, &c.step));
+    forward(&c, NULL, images, models[k].blocks);
+    size_t run = c.run.peak + b->workspace + 4096, step = c.step.peak;
+    tape_close(&c.t);
+    vit_close(&c.v);
+    check(arena_open(&m->run, "weights", b, run));
+    b->set_workspace(arena_push(&m->run, b->workspace, 1), b->workspace);
+    check(arena_open(&m->step, "encoder", b, step));
+    check(vit_open(&m->v, &models[k].d, models[k].size, models[k].size, images, b, &m->run));
+    check(tape_open(&m->t, b, &m->step));
+    random_weights(&m->v);
+    return run + step;
+}
+
+int main(int argc, char **argv) {
+    const char *which = argc > 1 ? argv[1] : "clip-l", *type = argc > 2 ? argv[2] : "f32";
+    int images = argc > 3 ? atoi(argv[3]) : 8, times = argc > 4 ? atoi(argv[4]) : 3;
+    size_t k = 0;
+    while (k < sizeof models / sizeof *models && strcmp(models[k].name, which)) k++;
+    if (k == sizeof models / sizeof *models || images < 1 || times < 1)
+        return fprintf(stderr, "bench_vit: clip-l, eva-g, so400m or small\n"), 2;
+    const Backend *b;
+    check(backend_open(&b, argc > 5 ? argv[5] : "cpu", strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
+    int64_t E = models[k].d.E, rows = 2048;
+    double peak = fmax(peak_of_product(b, rows, 4 * E, E), fmax(peak_of_product(b, rows, 3 * E, E),
+                                                                peak_of_product(b, rows, E, 4 * E)));
+    double before = resident();
+    Model m = {0};
+    size_t planned = open_model(&m, b, k, images), side = (size_t)models[k].size;
+    size_t bytes = (size_t)images * 3 * side * side;
+    void *pixels = NULL, *host = mem_new(bytes, 1);
+    check(b->alloc(&pixels, bytes));
+    for (size_t i = 0; host && i < bytes; i++) ((uint8_t *)host)[i] = (uint8_t)(i * 2654435761u >> 24);
+    b->upload(pixels, host, bytes);
+    double best = INFINITY, flops = 0;
+    for (int i = 0; i <= times; i++) {                       /* the first is not counted */
+        double at = now(), had = m.t.flops;
+        forward(&m, pixels, images, models[k].blocks);
+        b->sync();
+        check(tape_status(&m.t));
+        if (i) best = fmin(best, now() - at);
+        flops = m.t.flops - had;
+    }
+    double took = resident() - before, rate = flops / best;
+    printf("%-6s %-5s %3d images: %8.1f ms, %6.2f pictures/s  %7.1f GFLOP/s of %.1f = %4.1f %%  plan %.3f GB, took "
+           "%.3f\n",
+           which, type, images, best * 1e3, images / best, rate / 1e9, peak / 1e9, 100 * rate / peak,
+           (double)planned / 1e9, took / 1e9);
+    printf("{\"bench\":\"vit\",\"model\":\"%s\",\"type\":\"%s\",\"images\":%d,\"ms\":%.3f,\"pictures_per_s\":%.3f,"
+           "\"gflops\":%.2f,\"gemm_peak\":%.2f,\"share\":%.4f,\"plan_bytes\":%zu,\"took_bytes\":%.0f}\n",
+           which, type, images, best * 1e3, images / best, rate / 1e9, peak / 1e9, rate / peak, planned, took);
+    tape_close(&m.t);
+    vit_close(&m.v);
+    arena_close(&m.run, b);
+    arena_close(&m.step, b);
+    b->release(pixels);
+    free(host);
+    backend_close(b);
+    return 0;
+}
