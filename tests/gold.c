@@ -181,14 +181,14 @@ Status gold_weights(Case *c, Trainer *t) {
     return st;
 }
 
-Status gold_trainer(Case *c, Trainer *t, StepSpec step) {
+Status gold_trainer(Case *c, Trainer *t, Stage1Spec step) {
     const Json *dims = json_get(c->json, "dims");
-    TrainerSpec spec = {.d = dims_of(dims), .step = step, .params = {.training = true, .rule = DECAY_LAVIS},
+    TrainerSpec spec = {.d = dims_of(dims), .params = {.training = true, .rule = DECAY_LAVIS},
                         .features = DT_F32};
-    spec.step.B = gold_int(dims, "B");
+    spec.B = gold_int(dims, "B");
     double e;
-    spec.step.smoothing = json_num(json_get(c->json, "label_smoothing"), &e) ? (float)e : 0.1f;
-    if (!spec.step.micro) spec.step.micro = 1;
+    step.smoothing = json_num(json_get(c->json, "label_smoothing"), &e) ? (float)e : 0.1f;
+    spec.micro = 1, spec.objective = &stage1_objective, spec.spec = &step;
     spec.tokens = spec.d.T;
     Status st = trainer_open(t, c->b, &spec);
     if (st == OK && (st = gold_weights(c, t)) != OK) trainer_close(t);
@@ -254,7 +254,7 @@ Status gold_batch(Case *c, const StFile *f, int64_t index, const Dims *d, int64_
     const Json *ids = json_get(c->json, "image_id");
     if (json_type(ids) == J_ARRAY && (out->image_id = mem_new((size_t)B, sizeof *out->image_id)))
         for (int64_t i = 0; i < B; i++) json_int(json_at(ids, (size_t)i), &out->image_id[i]);
-    out->batch = (StepBatch){.features = out->features, .dt = DT_F32, .ids = out->ids, .len = out->len,
+    out->batch = (ObjectiveBatch){.features = out->features, .dt = DT_F32, .ids = out->ids, .len = out->len,
                              .image_id = out->image_id,
                              .negative_image = out->negative_image, .negative_text = out->negative_text};
     return OK;

@@ -7,6 +7,7 @@
 #define QF_GOLD_H
 #include "data/format/json.h"
 #include "data/format/safetensors.h"
+#include "train/stage1.h"
 #include "train/trainer.h"
 
 typedef struct {
@@ -57,12 +58,12 @@ Status gold_open(const Case *c, const char *key_or_null, const char *file, StFil
 Status gold_open_first(const Case *c, const char *stem, StFile **f); /* stem.safetensors or stem_digest.safetensors */
 
 /* A trainer with the case's sizes and weights. */
-Status gold_trainer(Case *c, Trainer *t, StepSpec step);
+Status gold_trainer(Case *c, Trainer *t, Stage1Spec step);
 Status gold_weights(Case *c, Trainer *t);
 Status gold_model(Case *c, Trainer *t); /* weights alone: no step, no batch size */
 
 /* Batch `index` of a batch file ((B,...) or (steps,B,...)); free with gold_batch_free. */
-typedef struct { StepBatch batch; float *features; int32_t *ids, *len, *negative_image,
+typedef struct { ObjectiveBatch batch; float *features; int32_t *ids, *len, *negative_image,
                 *negative_text; int64_t *image_id; } GoldBatch;
 Status gold_batch(Case *c, const StFile *f, int64_t index, const Dims *d, int64_t B, GoldBatch *out);
 void gold_batch_free(GoldBatch *b);

@@ -44,7 +44,7 @@ static void open_vocabulary(Captioner *k) {
 static Status captioner_open(Captioner *k, Case *c, const char *file) {
     StFile *f = NULL;
     *k = (Captioner){.c = c, .B = (int32_t)gold_int(json_get(c->json, "dims"), "B")};
-    Status st = gold_trainer(c, &k->t, (StepSpec){.itc = 1, .itm = 1, .itg = 1});
+    Status st = gold_trainer(c, &k->t, (Stage1Spec){.itc = 1, .itm = 1, .itg = 1});
     if (st != OK) return st;
     const Dims *d = &k->t.model.d;
     int64_t n = (int64_t)k->B * d->P * d->E;

@@ -40,7 +40,7 @@ static void check_loss(Case *c, const Json *of, const char *key, double got, dou
     gold_check(c, key, got - want, tol * fmax(1.0, fabs(want)));
 }
 
-static void check_means(Case *c, const char *of, const StepLosses *l) {
+static void check_means(Case *c, const char *of, const Stage1Losses *l) {
     const Json *want = json_get(c->json, of);
     double tol = tolerance(c).loss;
     check_loss(c, want, "loss", l->loss, tol);
@@ -53,13 +53,13 @@ static void check_means(Case *c, const char *of, const StepLosses *l) {
  * where its image is. */
 static Status check_own(Case *c, const Trainer *t) {
     const Json *mine = json_at(json_get(c->json, "ranks"), (size_t)dist_rank());
-    const Contrast *k = &t->step.contrast;
+    const Contrast *k = &((const Stage1 *)t->self)->contrast;
     Tolerance tol = tolerance(c);
     StFile *out = NULL;
     float sums[SUM_COUNT], itemp = 1.0f / (float)gold_num(c->json, "temp");
     Status st = gold_open(c, NULL, "outputs.safetensors", &out);
     if (st != OK) return st;
-    c->b->download(sums, t->step.sums, sizeof sums);
+    c->b->download(sums, ((const Stage1 *)t->self)->sums, sizeof sums);
     check_loss(c, mine, "loss_itc", sums[SUM_ITC] / (2.0 * (double)k->B), tol.loss);
     check_loss(c, mine, "loss_lm", sums[SUM_ITG] / gold_num(mine, "lm_targets"), tol.loss);
     compare(c, "sim_i2t", k->S_i2t, k->B * k->G, itemp, out, tol.sim);
@@ -74,23 +74,23 @@ static Status check_own(Case *c, const Trainer *t) {
 
 /* What train/plan.h counts on paper is what came. Parts of the gradient are multiples of 64, the paper's are not. */
 static void check_wire(Case *c, const Trainer *t, double received, bool ids) {
-    const Contrast *k = &t->step.contrast;
+    const Contrast *k = &((const Stage1 *)t->self)->contrast;
     Wire w = wire_ours(&t->model.d, t->model.params.total, k->B, dist_size(), 4);
     double no_ids = ids ? 0 : 8.0 * (double)(k->G - k->B);   /* a case without has none to send */
     gold_check(c, "bytes on the wire", received + no_ids - wire_total(&w),
                2 * 64 * 4 * dist_size());
 }
 
-static Status run_mixture(Case *c, const GoldBatch *batch, StepSpec spec, const char *stem, const char *means) {
+static Status run_mixture(Case *c, const GoldBatch *batch, Stage1Spec spec, const char *stem, const char *means) {
     Trainer t;
     StFile *f = NULL;
-    StepLosses l;
+    Stage1Losses l;
     Status st = gold_open_first(c, stem, &f);
     spec.keep_weights = true;
     if (st == OK) st = gold_trainer(c, &t, spec);
     if (st == OK) {
         double before = dist_received();
-        st = step_losses(&t.step, &batch->batch, 0, 1.0f, true, &l);
+        st = stage1_losses(t.self, &batch->batch, 0, 1.0f, true, &l);
         if (st == OK && t.b->unified) check_wire(c, &t, dist_received() - before, batch->image_id != NULL);
         if (st == OK) gold_params(c, &t, t.model.params.g, f, stem, tolerance(c).grad, false);
         if (st == OK && means) check_means(c, means, &l);
@@ -144,9 +144,9 @@ static Status join(Case *c, Status st) {
 static Status run_rank(Case *c) {
     GoldBatch b;
     Status st = open_batch(c, &b);
-    StepSpec mean = {.itc = 1, .itm = 1, .itg = 1, .image_ids = b.image_id != NULL, .itg_rank_mean = true},
+    Stage1Spec mean = {.itc = 1, .itm = 1, .itg = 1, .image_ids = b.image_id != NULL, .itg_rank_mean = true},
              global = mean;
-    StepSpec itc = mean, itm = mean, itg = mean;
+    Stage1Spec itc = mean, itm = mean, itg = mean;
     itc.itm = itc.itg = 0, itm.itc = itm.itg = 0, itg.itc = itg.itm = 0;
     global.itg_rank_mean = false;
     if (st == OK) st = run_mixture(c, &b, mean, "grads", "mean");

@@ -26,15 +26,15 @@ static void compare_device(Case *c, const char *what, const float *x, int64_t n,
 }
 
 /* Gradients of one mixture of losses against one file; silently nothing when the case has no such file. */
-static Status grads_case(Case *c, GoldBatch *batch, StepSpec spec, const char *stem, bool total) {
+static Status grads_case(Case *c, GoldBatch *batch, Stage1Spec spec, const char *stem, bool total) {
     Tolerance tol = tolerance(c);
     Trainer t;
     StFile *f = NULL;
-    StepLosses l;
+    Stage1Losses l;
     if (gold_open_first(c, stem, &f) != OK) return total ? ERR_IO : OK;
     Status st = gold_trainer(c, &t, spec);
     if (st != OK) goto done;
-    st = step_losses(&t.step, &batch->batch, 0, 1.0f, true, &l);
+    st = stage1_losses(t.self, &batch->batch, 0, 1.0f, true, &l);
     if (st == OK) gold_params(c, &t, t.model.params.g, f, stem, tol.grad, false);
     if (st == OK && total) {
         gold_value(c, "loss", l.loss, tol.loss);
@@ -50,23 +50,23 @@ done:
 }
 
 static void weights_check(Case *c, const Trainer *t, const StFile *out, double tol) {
-    const Contrast *k = &t->step.contrast;
+    const Contrast *k = &((const Stage1 *)t->self)->contrast;
     compare_device(c, "weights_t2i", k->weights, k->B * k->G, 1, out, "weights_t2i", tol);
     compare_device(c, "weights_i2t", k->weights + k->B * k->G, k->B * k->G, 1, out, "weights_i2t", tol);
 }
 
-static Status forward_case(Case *c, GoldBatch *batch, StepSpec spec, bool negatives_only) {
+static Status forward_case(Case *c, GoldBatch *batch, Stage1Spec spec, bool negatives_only) {
     Tolerance tol = tolerance(c);
     Trainer t;
     StFile *out = NULL;
-    StepLosses l;
+    Stage1Losses l;
     spec.keep_weights = true;
     Status st = gold_trainer(c, &t, spec);
     if (st != OK) return st;
     st = gold_open(c, NULL, "outputs.safetensors", &out);
-    if (st == OK) st = step_losses(&t.step, &batch->batch, 0, 1.0f, false, &l);
+    if (st == OK) st = stage1_losses(t.self, &batch->batch, 0, 1.0f, false, &l);
     if (st == OK) {
-        const Contrast *k = &t.step.contrast;
+        const Contrast *k = &((const Stage1 *)t.self)->contrast;
         float itemp = 1.0f / (float)gold_num(c->json, "temp");
         weights_check(c, &t, out, tol.weights);
         compare_device(c, "sim_i2t", k->S_i2t, k->B * k->G, itemp, out, "sim_i2t", tol.sim);
@@ -95,8 +95,8 @@ static Status open_batch(Case *c, GoldBatch *batch) {
 Status gold_step(Case *c) {
     GoldBatch b;
     Status st = open_batch(c, &b);
-    StepSpec all = {.itc = 1, .itm = 1, .itg = 1, .image_ids = b.image_id != NULL};
-    StepSpec itc = all, itm = all, itg = all, full;
+    Stage1Spec all = {.itc = 1, .itm = 1, .itg = 1, .image_ids = b.image_id != NULL};
+    Stage1Spec itc = all, itm = all, itg = all, full;
     itc.itm = itc.itg = 0, itm.itc = itm.itg = 0, itg.itc = itg.itm = 0;
     full = itc, full.itc_full = true;
     if (st == OK) st = forward_case(c, &b, all, false);
@@ -113,7 +113,7 @@ Status gold_negatives(Case *c) {
     GoldBatch b;
     const char *rule = json_str(json_get(c->json, "negatives"), NULL);
     Status st = open_batch(c, &b);
-    StepSpec spec = {.itc = 1, .itm = 1, .itg = 1, .negatives = rule && strcmp(rule, "head") == 0 ? NEG_SAMPLE
+    Stage1Spec spec = {.itc = 1, .itm = 1, .itg = 1, .negatives = rule && strcmp(rule, "head") == 0 ? NEG_SAMPLE
                      : NEG_SAMPLE_ALL};
     if (st == OK) st = forward_case(c, &b, spec, true);
     gold_batch_free(&b);
@@ -163,9 +163,9 @@ static Status train_step(Case *c, Trainer *t, const char *name, const Json *run,
                      .weight_decay = (float)gold_num(run, "weight_decay")};
     Schedule sched = schedule_of(run, steps);
     GoldBatch batch;
-    StepLosses l;
-    Status st = gold_batch(c, f, i, &t->model.d, t->step.spec.B, &batch);
-    if (st == OK) st = step_losses(&t->step, &batch.batch, (uint32_t)i, 1.0f / (float)accum, true, &l);
+    Stage1Losses l;
+    Status st = gold_batch(c, f, i, &t->model.d, ((const Stage1 *)t->self)->B, &batch);
+    if (st == OK) st = stage1_losses(t->self, &batch.batch, (uint32_t)i, 1.0f / (float)accum, true, &l);
     if (st == OK) {
         relative(c, name, i, want, "lr", schedule_lr(&sched, i), 1e-12);
         relative(c, name, i, want, "loss", l.loss, tol);
@@ -186,7 +186,7 @@ static Status train_run(Case *c, const char *name, const Json *run) {
     Trainer t;
     StFile *f = NULL;
     int64_t steps = (int64_t)json_len(json_get(run, "steps")), updates = 0;
-    Status st = gold_trainer(c, &t, (StepSpec){.itc = 1, .itm = 1, .itg = 1});
+    Status st = gold_trainer(c, &t, (Stage1Spec){.itc = 1, .itm = 1, .itg = 1});
     if (st != OK) return st;
     st = gold_open(c, NULL, "batch.safetensors", &f);
     for (int64_t i = 0; st == OK && i < steps; i++) st = train_step(c, &t, name, run, f, i, steps, &updates);
@@ -216,7 +216,7 @@ static void decay_check(Case *c, const Trainer *t, const char *key, bool decay) 
 
 Status gold_train(Case *c) {
     Trainer t;
-    Status st = gold_trainer(c, &t, (StepSpec){.itc = 1, .itm = 1, .itg = 1});
+    Status st = gold_trainer(c, &t, (Stage1Spec){.itc = 1, .itm = 1, .itg = 1});
     if (st != OK) return st;
     decay_check(c, &t, "decay", true);
     decay_check(c, &t, "no_decay", false);

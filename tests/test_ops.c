@@ -82,8 +82,8 @@ static void slots_are_filled(void) {
 }
 TEST(slots_are_filled)
 
-/* Last of all: a row of the list that no case above has run is an op without a test. What is made once an element type is
- * asked for in each; of what is SHARED, one of the two will do. */
+/* Last of all: a row of the list that no case above has run is an op without a test. What is made once an element type
+ * is asked for in each; of what is SHARED, one of the two will do. */
 static void every_op_was_run(void) {
     enum { SHARED, TYPED, CPU };
     static const struct { const char *name; int kind; } ops[] = {

@@ -1,5 +1,6 @@
-/* test_params: the table of learned tensors as a value: names, places and shapes that follow from rows; the frozen store,
- * its size and what goes in and out; what a frozen model does not allocate, and that it leaves the others' gradients alone. */
+/* test_params: the table of learned tensors as a value: names, places and shapes that follow from rows; the frozen
+ * store, its size and what goes in and out; what a frozen model does not allocate, and that it leaves the others'
+ * gradients alone. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,11 +12,13 @@
 #include <cmocka.h>
 
 #include "kernels/base/mem.h"
+#include "train/stage1.h"
 #include "train/trainer.h"
 
-/* A decoder with pre-norm layers, as OPT has them; B says whether there are biases, W whether words have a width of their
- * own. */
-enum { WORD, POSITION, IN, NORM_W, NORM_B, Q_W, K_W, V_W, O_W, Q_B, K_B, V_B, O_B, FC1_W, FC1_B, FC2_W, FC2_B, LAST_W, ROWS };
+/* A decoder with pre-norm layers, as OPT has them; B says whether there are biases, W whether words have a width of
+ * their own. */
+enum { WORD, POSITION, IN, NORM_W, NORM_B, Q_W, K_W, V_W, O_W, Q_B, K_B, V_B, O_B, FC1_W, FC1_B, FC2_W, FC2_B, LAST_W,
+      ROWS };
 static const ParamRow rows[ROWS] = {
     {.name = "decoder.embed_tokens.weight", .shape = "VW", .where = "", .also = "lm_head.weight"},
     {.name = "decoder.embed_positions.weight", .shape = "NC", .where = ""},
@@ -129,7 +132,8 @@ static void a_frozen_model_takes_two_bytes_a_number(void **state) {
     arena_measure(&measure, "measured");
     assert_int_equal(params_open(&p, table, &s, backend_null(DT_BF16), &measure, &(ParamsSpec){.frozen = true}), OK);
     int64_t matrices = 0, vectors = 0;
-    for (int i = 0; i < p.n; i++) *(p.tensor[i].rows > 1 && p.tensor[i].row != LAST_W ? &matrices : &vectors) += p.tensor[i].n;
+    for (int i = 0; i < p.n; i++) *(p.tensor[i].rows > 1 && p.tensor[i].row != LAST_W ? &matrices
+                                    : &vectors) += p.tensor[i].n;
     assert_true(p.count > 2600000000 && p.count == matrices + vectors);
     int64_t promised = 2 * matrices + 6 * vectors;
     assert_true((int64_t)measure.peak >= promised && (int64_t)measure.peak <= promised + 256 * p.n);
@@ -191,7 +195,7 @@ enum { B = 6, TEXT = 9 };
 static const Dims DIMS = {.L = 3, .C = 40, .H = 2, .F = 72, .Q = 5, .E = 28, .P = 7, .Z = 20, .V = 60, .N = 16, .X = 2,
                           .T = TEXT, .pad = 0, .cls = 1, .sep = 2, .dec = 59};
 
-static float *gradients(Trainer *t, DType elem, const char *freeze, StepLosses *l) {
+static float *gradients(Trainer *t, DType elem, const char *freeze, Stage1Losses *l) {
     static float features[B * 7 * 28];
     static int32_t ids[B * TEXT], len[B];
     for (uint32_t i = 0; i < B * 7 * 28; i++) features[i] = 4 * rng_unit(philox(i, 1, 0, 0, 7, 7).v[0]) - 2;
@@ -199,12 +203,13 @@ static float *gradients(Trainer *t, DType elem, const char *freeze, StepLosses *
         len[i] = 4 + i % 4;
         for (int k = 0; k < len[i]; k++) ids[i * TEXT + k] = k == 0 ? 1 : k + 1 == len[i] ? 2 : 3 + (i * 7 + k * 11) % 50;
     }
+    Stage1Spec losses = {.itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = 0.1f, .seed = 5};
     TrainerSpec s = {.d = DIMS, .tokens = TEXT, .features = DT_F32, .params = {.training = true, .freeze = freeze},
-                     .step = {.B = B, .micro = 1, .itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = 0.1f, .seed = 5}};
-    StepBatch batch = {.features = features, .ids = ids, .len = len, .dt = DT_F32};
+                     .B = B, .micro = 1, .objective = &stage1_objective, .spec = &losses};
+    ObjectiveBatch batch = {.features = features, .ids = ids, .len = len, .dt = DT_F32};
     assert_int_equal(trainer_open(t, backend_cpu(elem), &s), OK);
     assert_int_equal(params_init(&t->model.params, 3, 0.08f), OK);
-    assert_int_equal(step_losses(&t->step, &batch, 7, 1.0f, true, l), OK);
+    assert_int_equal(stage1_losses(t->self, &batch, 7, 1.0f, true, l), OK);
     const Params *p = &t->model.params;
     float *g = mem_new((size_t)p->learns + 1, sizeof *g);
     if (p->g) memcpy(g, p->g, (size_t)p->learns * sizeof *g);
@@ -213,7 +218,7 @@ static float *gradients(Trainer *t, DType elem, const char *freeze, StepLosses *
 
 static void frozen_parts_change_no_gradient(DType elem, const char *freeze) {
     Trainer a, b;
-    StepLosses la, lb;
+    Stage1Losses la, lb;
     float *whole = gradients(&a, elem, NULL, &la), *part = gradients(&b, elem, freeze, &lb);
     const Params *p = &a.model.params, *q = &b.model.params;
     assert_true(la.loss == lb.loss && p->n == q->n);
@@ -237,7 +242,8 @@ static void frozen_parts_change_no_gradient(DType elem, const char *freeze) {
 
 static void what_is_frozen_costs_nothing(void **state) {
     (void)state;
-    static const char *const freeze[] = {"*embeddings*", "*layer.1.*", "*.key.*", "ln_vision*", "*crossattention*", "*.bias",
+    static const char *const freeze[] = {"*embeddings*", "*layer.1.*", "*.key.*", "ln_vision*", "*crossattention*",
+                                         "*.bias",
                                          "*LayerNorm*", "*cls*,itm*", "temp", "Qformer.*"};
     for (size_t f = 0; f < sizeof freeze / sizeof *freeze; f++)
         for (int e = 0; e < 2; e++) frozen_parts_change_no_gradient(e ? DT_BF16 : DT_F32, freeze[f]);
@@ -246,7 +252,7 @@ static void what_is_frozen_costs_nothing(void **state) {
 static void all_frozen_has_no_state(void **state) {
     (void)state;
     Trainer a, b;
-    StepLosses la, lb;
+    Stage1Losses la, lb;
     const ParamTensor *bad;
     float *whole = gradients(&a, DT_BF16, NULL, &la), *none = gradients(&b, DT_BF16, "*", &lb);
     const Params *p = &b.model.params;

@@ -17,6 +17,7 @@
 #include "eval/report/overlay.h"
 #include "eval/report/runlog.h"
 #include "eval/report/svg.h"
+#include "train/stage1.h"
 #include "train/trainer.h"
 
 static void must(Status st) {
@@ -202,11 +203,9 @@ static void attention_of(Attention *a, const QFormer *p, const float *features) 
 static void attention_is_a_softmax(void **state) {
     (void)state;
     Trainer t;
-    TrainerSpec spec = {.d = DIMS,
-                        .tokens = 10,
-                        .features = DT_F32,
-                        .params = {.training = true},
-                        .step = {.B = 2, .micro = 1, .itc = 1, .seed = 5}};
+    Stage1Spec losses = {.itc = 1, .seed = 5};
+    TrainerSpec spec = {.d = DIMS, .tokens = 10, .features = DT_F32, .params = {.training = true}, .B = 2, .micro = 1,
+                        .objective = &stage1_objective, .spec = &losses};
     float x[TOKENS], turned[TOKENS];
     Attention a, b;
     int rows = 0;

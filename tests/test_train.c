@@ -13,13 +13,15 @@
 
 #include "kernels/base/mem.h"
 #include "eval/encode.h"
+#include "train/stage1.h"
 #include "train/trainer.h"
 
 static const Dims DIMS = {.L = 3, .C = 40, .H = 2, .F = 72, .Q = 5, .E = 28, .P = 9, .Z = 20, .V = 90, .N = 16, .X = 2,
                           .T = 10, .pad = 0, .cls = 1, .sep = 2, .dec = 89};
 enum { B = 8 };
 
-typedef struct { float features[B * 9 * 28]; int32_t ids[B * 10], len[B]; int64_t image_id[B]; StepBatch batch; } Data;
+typedef struct { float features[B * 9 * 28]; int32_t ids[B * 10],
+                len[B]; int64_t image_id[B]; ObjectiveBatch batch; } Data;
 
 static float noise(uint32_t i, uint32_t k) { return 2 * rng_unit(philox(i, k, 0, 0, 9, 9).v[0]) - 1; }
 
@@ -36,21 +38,27 @@ static void make(Data *d) {
 
 static const Backend *cpu(DType dt) { return backend_cpu(dt); }
 
-static TrainerSpec spec_of(int micro, float dropout) {
-    return (TrainerSpec){.d = DIMS, .tokens = 10, .features = DT_F32, .params = {.training = true},
-                         .step = {.B = B, .micro = micro, .itc = 1, .itm = 0.7f, .itg = 1.3f, .smoothing = 0.1f,
-                                  .dropout = dropout, .seed = 5}};
+typedef struct { TrainerSpec trainer; Stage1Spec step; } Spec;
+
+static Spec spec_of(int micro, float dropout) {
+    return (Spec){{.d = DIMS, .tokens = 10, .features = DT_F32, .params = {.training = true}, .B = B, .micro = micro,
+                   .objective = &stage1_objective},
+                  {.itc = 1, .itm = 0.7f, .itg = 1.3f, .smoothing = 0.1f, .dropout = dropout, .seed = 5}};
 }
 
-static void open_trainer(Trainer *t, const TrainerSpec *s, DType dt) {
-    assert_int_equal(trainer_open(t, cpu(dt), s), OK);
+static const Stage1 *stage1_of(const Trainer *t) { return t->self; }
+
+static void open_trainer(Trainer *t, const Spec *s, DType dt) {
+    TrainerSpec spec = s->trainer;
+    spec.spec = &s->step;
+    assert_int_equal(trainer_open(t, cpu(dt), &spec), OK);
     assert_int_equal(params_init(&t->model.params, 3, 0.08f), OK);
 }
 
-static float *grads_of(const TrainerSpec *s, const Data *d, DType dt, StepLosses *l) {
+static float *grads_of(const Spec *s, const Data *d, DType dt, Stage1Losses *l) {
     Trainer t;
     open_trainer(&t, s, dt);
-    assert_int_equal(step_losses(&t.step, &d->batch, 7, 1.0f, true, l), OK);
+    assert_int_equal(stage1_losses(t.self, &d->batch, 7, 1.0f, true, l), OK);
     float *g = mem_new((size_t)t.model.params.total, sizeof *g);
     memcpy(g, t.model.params.g, (size_t)t.model.params.total * sizeof *g);
     trainer_close(&t);
@@ -63,7 +71,7 @@ static double distance(const float *a, const float *b, int64_t n) {
     return sqrt(d / s);
 }
 
-static int64_t total_of(const TrainerSpec *s) {
+static int64_t total_of(const Spec *s) {
     Trainer t;
     open_trainer(&t, s, DT_F32);
     int64_t n = t.model.params.total;
@@ -75,11 +83,11 @@ static int64_t total_of(const TrainerSpec *s) {
 static void pieces_equal_the_whole(void **state) {
     (void)state;
     Data d;
-    StepLosses a, b;
+    Stage1Losses a, b;
     make(&d);
     for (int ids = 0; ids < 2; ids++)
         for (int full = 0; full < 2; full++) {
-            TrainerSpec one = spec_of(1, 0.1f), four = spec_of(4, 0.1f);
+            Spec one = spec_of(1, 0.1f), four = spec_of(4, 0.1f);
             one.step.image_ids = four.step.image_ids = ids;
             one.step.itc_full = four.step.itc_full = full;
             float *x = grads_of(&one, &d, DT_F32, &a), *y = grads_of(&four, &d, DT_F32, &b);
@@ -94,9 +102,9 @@ static void pieces_equal_the_whole(void **state) {
 static void repeated_is_the_same_bits(void **state) {
     (void)state;
     Data d;
-    StepLosses a, b;
+    Stage1Losses a, b;
     make(&d);
-    TrainerSpec s = spec_of(1, 0.1f);
+    Spec s = spec_of(1, 0.1f);
     for (int k = 0; k < 2; k++) {
         DType dt = k ? DT_BF16 : DT_F32;
         float *x = grads_of(&s, &d, dt, &a), *y = grads_of(&s, &d, dt, &b);
@@ -109,12 +117,13 @@ static void repeated_is_the_same_bits(void **state) {
 static void image_tokens_have_no_order(void **state) {
     (void)state;
     Data d, p;
-    StepLosses a, b;
+    Stage1Losses a, b;
     make(&d);
     make(&p);
     for (int i = 0; i < B; i++)
-        for (int k = 0; k < 9; k++) memcpy(p.features + (i * 9 + (k * 4 + 5) % 9) * 28, d.features + (i * 9 + k) * 28, 28 * sizeof(float));
-    TrainerSpec s = spec_of(1, 0);
+        for (int k = 0; k < 9; k++) memcpy(p.features + (i * 9 + (k * 4 + 5) % 9) * 28, d.features + (i * 9 + k) * 28,
+                                           28 * sizeof(float));
+    Spec s = spec_of(1, 0);
     float *x = grads_of(&s, &d, DT_F32, &a), *y = grads_of(&s, &p, DT_F32, &b);
     assert_float_equal(a.loss, b.loss, 2e-6);
     assert_true(distance(y, x, total_of(&s)) < 5e-6);
@@ -127,17 +136,17 @@ static void image_tokens_have_no_order(void **state) {
 static void gradient_is_the_slope(void **state) {
     (void)state;
     Data d;
-    StepLosses l;
+    Stage1Losses l;
     make(&d);
     int32_t neg[B];
     for (int i = 0; i < B; i++) neg[i] = (i + 3) % B;
     d.batch.negative_image = d.batch.negative_text = neg;
-    TrainerSpec s = spec_of(1, 0.1f);
+    Spec s = spec_of(1, 0.1f);
     s.step.itc_full = true;
     Trainer t;
     open_trainer(&t, &s, DT_F32);
     int64_t n = t.model.params.total;
-    assert_int_equal(step_losses(&t.step, &d.batch, 7, 1.0f, true, &l), OK);
+    assert_int_equal(stage1_losses(t.self, &d.batch, 7, 1.0f, true, &l), OK);
     double norm = 0, f[2];
     for (int64_t i = 0; i < n; i++) norm += (double)t.model.params.g[i] * t.model.params.g[i];
     norm = sqrt(norm);
@@ -147,7 +156,7 @@ static void gradient_is_the_slope(void **state) {
     const double h = 2.5e-4;             /* so small that no arg-max changes hands */
     for (int k = 0; k < 2; k++) {
         for (int64_t i = 0; i < n; i++) t.model.params.w[i] = w[i] + (float)((k ? -h : h) * g[i] / norm);
-        assert_int_equal(step_losses(&t.step, &d.batch, 7, 1.0f, true, &l), OK);   /* with dropout: the same masks */
+        assert_int_equal(stage1_losses(t.self, &d.batch, 7, 1.0f, true, &l), OK);   /* with dropout: the same masks */
         f[k] = l.loss;
     }
     assert_float_equal((float)((f[0] - f[1]) / (2 * h) / norm), 1.0f, 5e-3f);
@@ -160,10 +169,10 @@ static void the_plan_is_what_is_taken(void **state) {
     (void)state;
     for (int micro = 1; micro <= 4; micro *= 2)
         for (int k = 0; k < 2; k++) {
-            TrainerSpec s = spec_of(micro, 0.1f);
+            Spec s = spec_of(micro, 0.1f);
             Trainer t;
             Data d;
-            StepLosses l;
+            Stage1Losses l;
             make(&d);
             for (int i = 0; i < B; i++) {                    /* the longest captions that were planned for */
                 d.len[i] = 10;
@@ -173,11 +182,11 @@ static void the_plan_is_what_is_taken(void **state) {
             for (int i = 0; i < B; i++) neg[i] = (i + 1) % B;
             d.batch.negative_image = d.batch.negative_text = neg;
             open_trainer(&t, &s, k ? DT_BF16 : DT_F32);
-            assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+            assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
             assert_int_equal(t.run.used, t.run.size);
             if (micro == 1) assert_int_equal(t.stepmem.peak, t.plan.step);
             else assert_true(t.stepmem.peak <= t.plan.step);  /* planned for draws that crowd on one piece */
-            assert_float_equal(t.step.tape.flops, t.plan.flops, 0.5);
+            assert_float_equal(stage1_of(&t)->tape.flops, t.plan.flops, 0.5);
             trainer_close(&t);
         }
 }
@@ -186,13 +195,13 @@ static void the_plan_is_what_is_taken(void **state) {
 static void too_much_is_a_sentence(void **state) {
     (void)state;
     Data d;
-    StepLosses l;
+    Stage1Losses l;
     Trainer t;
     make(&d);
-    TrainerSpec s = spec_of(1, 0);
-    s.tokens = 3;
+    Spec s = spec_of(1, 0);
+    s.trainer.tokens = 3;
     open_trainer(&t, &s, DT_F32);
-    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), ERR_MEMORY);
+    assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), ERR_MEMORY);
     assert_non_null(strstr(err_message(), "more text than the plan allowed"));
     trainer_close(&t);
 }
@@ -200,16 +209,16 @@ static void too_much_is_a_sentence(void **state) {
 static void frozen_stays(void **state) {
     (void)state;
     Data d;
-    StepLosses l;
+    Stage1Losses l;
     Trainer t;
     make(&d);
-    TrainerSpec s = spec_of(1, 0);
-    s.params.freeze = "*embeddings*,*layer.1.*";
+    Spec s = spec_of(1, 0);
+    s.trainer.params.freeze = "*embeddings*,*layer.1.*";
     open_trainer(&t, &s, DT_F32);
     float *before = mem_new((size_t)t.model.params.total, sizeof *before);
     memcpy(before, t.model.params.w, (size_t)t.model.params.total * sizeof *before);
     AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f, .clip = 1};
-    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+    assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
     assert_int_equal(trainer_update(&t, &a, 1e-2, 1, NULL), OK);
     for (int i = 0; i < t.model.params.n; i++) {
         const ParamTensor *p = &t.model.params.tensor[i];
@@ -218,7 +227,8 @@ static void frozen_stays(void **state) {
         bool same = memcmp(before + p->at, t.model.params.w + p->at, (size_t)p->n * sizeof *before) == 0;
         if (frozen) assert_true(same);
         else if (!strstr(p->name, "key.bias")) assert_false(same);
-        for (int64_t k = 0; k < p->n && p->at < t.model.params.learns; k++) assert_true(t.model.params.g[p->at + k] == 0);
+        for (int64_t k = 0; k < p->n
+             && p->at < t.model.params.learns; k++) assert_true(t.model.params.g[p->at + k] == 0);
     }
     free(before);
     trainer_close(&t);
@@ -229,24 +239,24 @@ static void frozen_stays(void **state) {
 static void holes_cost_memory_not_the_run(void **state) {
     (void)state;
     Data d;
-    StepLosses l;
+    Stage1Losses l;
     Trainer t;
     make(&d);
-    TrainerSpec s = spec_of(1, 0);
+    Spec s = spec_of(1, 0);
     s.step.itg = 0;                                          /* else the most is wanted before the walk back */
     open_trainer(&t, &s, DT_F32);
     size_t bytes = (size_t)t.model.params.total * sizeof(float), most = t.stepmem.size;
-    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+    assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
     float *whole = mem_new(bytes, 1);
     memcpy(whole, t.model.params.g, bytes);
     int extra = 0;
     for (size_t less = 4096; t.stepmem.size > most / 2; less *= 2) {
         memset(t.model.params.g, 0, bytes);
         t.stepmem.size = most - less;
-        Status st = step_losses(&t.step, &d.batch, 0, 1.0f, true, &l);
+        Status st = stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l);
         if (st == ERR_MEMORY) break;                           /* not even the forward pass has room */
         assert_int_equal(st, OK);
-        extra += t.step.tape.nextra;
+        extra += stage1_of(&t)->tape.nextra;
         assert_memory_equal(whole, t.model.params.g, bytes);
     }
     assert_true(extra > 0);
@@ -257,10 +267,10 @@ static void holes_cost_memory_not_the_run(void **state) {
 static void a_bad_gradient_is_named(void **state) {
     (void)state;
     Data d;
-    StepLosses l;
+    Stage1Losses l;
     Trainer t;
     make(&d);
-    TrainerSpec s = spec_of(1, 0);
+    Spec s = spec_of(1, 0);
     open_trainer(&t, &s, DT_F32);
     const ParamTensor *bad;
     AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f};
@@ -268,13 +278,14 @@ static void a_bad_gradient_is_named(void **state) {
     float *before = mem_new(bytes, 1);
     params_get(&t.model.params, P_ITM_W, -1).w[1] = INFINITY;
     memcpy(before, t.model.params.w, bytes);
-    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+    assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
     assert_int_equal(trainer_update(&t, &a, 1e-2, 1, &bad), OK);
     bool finite = isfinite(*t.norm);
     assert_false(finite);
     assert_non_null(bad);
     assert_memory_equal(before, t.model.params.w, bytes);            /* enqueued all the same, it changed nothing */
-    for (int64_t i = 0; i < t.model.params.total; i++) assert_true(t.model.params.g[i] == 0 && t.model.params.m[i] == 0);
+    for (int64_t i = 0; i < t.model.params.total; i++) assert_true(t.model.params.g[i] == 0
+                                                                   && t.model.params.m[i] == 0);
     free(before);
     trainer_close(&t);
 }
@@ -286,16 +297,16 @@ static void it_learns_in_both_types(void **state) {
     make(&d);
     double loss[2] = {0, 0}, first = 0;
     for (int k = 0; k < 2; k++) {
-        TrainerSpec s = spec_of(1, 0);
+        Spec s = spec_of(1, 0);
         Trainer t;
-        StepLosses l;
+        Stage1Losses l;
         AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
         int32_t neg[B];
         for (int i = 0; i < B; i++) neg[i] = (i + 3) % B;
         d.batch.negative_image = d.batch.negative_text = neg;
         open_trainer(&t, &s, k ? DT_BF16 : DT_F32);
         for (int i = 0; i < 20; i++) {
-            assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, true, &l), OK);
+            assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
             if (i == 0) first = l.loss;
             assert_int_equal(trainer_update(&t, &a, 2e-3, i + 1, NULL), OK);
         }
@@ -310,19 +321,19 @@ static void it_learns_in_both_types(void **state) {
 static void encoder_agrees_with_the_step(void **state) {
     (void)state;
     Data d;
-    StepLosses l;
+    Stage1Losses l;
     Trainer t;
     Encoder e;
     make(&d);
-    TrainerSpec s = spec_of(1, 0);
+    Spec s = spec_of(1, 0);
     open_trainer(&t, &s, DT_F32);
-    assert_int_equal(step_losses(&t.step, &d.batch, 0, 1.0f, false, &l), OK);
+    assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, false, &l), OK);
     assert_int_equal(encoder_open(&e, cpu(DT_F32), &t.model, 3, DT_F32), OK);
     float I[B * 5 * 20], T[B * 20], logits[2 * B];
     assert_int_equal(encode_images(&e, d.features, NULL, B, I), OK);
     assert_int_equal(encode_texts(&e, d.ids, d.len, B, T), OK);
-    for (int i = 0; i < B * 100; i++) assert_float_equal(I[i], t.step.contrast.I[i], 2e-6);
-    for (int i = 0; i < B * 20; i++) assert_float_equal(T[i], t.step.contrast.T[i], 2e-6);
+    for (int i = 0; i < B * 100; i++) assert_float_equal(I[i], stage1_of(&t)->contrast.I[i], 2e-6);
+    for (int i = 0; i < B * 20; i++) assert_float_equal(T[i], stage1_of(&t)->contrast.T[i], 2e-6);
     int32_t image[B];
     for (int i = 0; i < B; i++) image[i] = i % 3;
     assert_int_equal(encode_image_keys(&e, d.features, NULL, 3), OK);

@@ -15,6 +15,7 @@ typedef struct {
     const Options *o;
     Dims d;
     TrainerSpec spec;
+    Stage1Spec stage1;
     Plan plan;                          /* of the longest captions */
     double flops, share;                /* of a step of mean captions; part of it that B negatives of one kind take */
     double negatives;                   /* bytes that B negatives of one kind take, in the longest captions */
@@ -27,7 +28,9 @@ static Status measure(const Sizes *s, int tokens, float itm, Plan *plan) {
     TrainerSpec spec = s->spec;
     b.workspace = (size_t)64 << 20;                          /* what the CUDA backend asks for, about */
     spec.tokens = tokens < s->d.T ? tokens : s->d.T;
-    spec.step.itm = itm;
+    Stage1Spec stage1 = s->stage1;
+    stage1.itm = itm;
+    spec.spec = &stage1;
     return trainer_plan(plan, &b, &spec);
 }
 
@@ -43,21 +46,22 @@ static Status open_sizes(Sizes *s, const Options *o) {
     if (st == OK) st = setup_dims(&s->d, o, tok, P ? P : 257, E ? E : 1408);
     tokenizer_close(tok);
     if (st != OK) return st;
-    s->spec = (TrainerSpec){.d = s->d, .features = DT_F16};
-    recipe_step(&s->spec.step, o);
+    s->spec = (TrainerSpec){.d = s->d, .features = DT_F16, .B = o->train.batch, .micro = (int)o->optim.accum,
+                            .objective = &stage1_objective};
+    recipe_stage1(&s->stage1, o);
     recipe_params(&s->spec.params, o);
-    if (s->spec.step.B < 2 || s->spec.step.B % s->spec.step.micro)
+    if (s->spec.B < 2 || s->spec.B % s->spec.micro)
         return err_set(ERR_USAGE,
                        "train.batch=%lld in optim.accum=%d pieces is no plan: at least 2 pairs, and a multiple",
-                       (long long)s->spec.step.B, s->spec.step.micro);
-    st = measure(s, s->d.T, s->spec.step.itm, &s->plan);
-    if (st == OK) st = measure(s, tokens, s->spec.step.itm, &mean);
+                       (long long)s->spec.B, s->spec.micro);
+    st = measure(s, s->d.T, s->stage1.itm, &s->plan);
+    if (st == OK) st = measure(s, tokens, s->stage1.itm, &mean);
     if (st == OK) st = measure(s, tokens, 0, &without);
     if (st == OK) st = measure(s, s->d.T, 0, &small);
     if (st != OK) return st;
-    s->negatives = s->spec.step.itm > 0 ? (double)(s->plan.step - small.step) / 3 : 0;
+    s->negatives = s->stage1.itm > 0 ? (double)(s->plan.step - small.step) / 3 : 0;
     s->flops = mean.flops;
-    s->share = s->spec.step.itm > 0 ? (mean.flops - without.flops) / 3 / mean.flops
+    s->share = s->stage1.itm > 0 ? (mean.flops - without.flops) / 3 / mean.flops
                                     : 0; /* true pairs, and two kinds of negatives */
     return st;
 }
@@ -67,7 +71,7 @@ static double gib(double bytes) { return bytes / (double)(1 << 30); }
 static void print_sizes(const Sizes *s) {
     const Dims *d = &s->d;
     const Plan *p = &s->plan;
-    double B = (double)s->spec.step.B;
+    double B = (double)s->spec.B;
     status_say("model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d; images of %d tokens of %d",
                (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->P, d->E);
     status_say("step      %g pairs a GPU, %.1f GFLOP a pair (captions of %d word pieces), %.0f ms at %g TFLOP/s", B,
@@ -85,8 +89,8 @@ static void print_row(const char *what, double ours, double reference) {
 }
 
 static void print_wire(const Sizes *s, int64_t W) {
-    Wire a = wire_ours(&s->d, s->plan.params, s->spec.step.B, W, s->wire_bytes),
-         b = wire_reference(&s->d, s->plan.params, s->spec.step.B, W);
+    Wire a = wire_ours(&s->d, s->plan.params, s->spec.B, W, s->wire_bytes),
+         b = wire_reference(&s->d, s->plan.params, s->spec.B, W);
     status_say("\nA GPU of %lld receives in a step, and sends as much:", (long long)W);
     status_say("  %-34s %15s %15s", "", "this program", "LAVIS");
     print_row("image tokens, and their gradient", a.image_tokens, b.image_tokens);
@@ -108,7 +112,7 @@ enum { NLINKS = sizeof LINKS / sizeof *LINKS };
 static const double LAVIS_ARITHMETIC = 240.7 / 121.7;
 
 static void print_table(const Sizes *s) {
-    int64_t B = s->spec.step.B;
+    int64_t B = s->spec.B;
     char line[200];
     int n = snprintf(line, sizeof line, "%5s %9s %8s", "", "", "");
     status_say("\nShare of a step that is computing; LAVIS at the same TFLOP/s, with its own arithmetic and traffic:");
@@ -120,7 +124,7 @@ static void print_table(const Sizes *s) {
         Wire a = wire_ours(&s->d, s->plan.params, B, W, s->wire_bytes), b = wire_reference(&s->d, s->plan.params, B, W);
         double compute = s->flops / s->rate;
         double memory = (double)plan_bytes(&s->plan) + contrast_bytes(&s->d, B, W) - contrast_bytes(&s->d, B, 1) +
-                        s->negatives * (1 + 64.0 / (double)B); /* draws of others may crowd here: step.c, itm_cap */
+                        s->negatives * (1 + 64.0 / (double)B); /* draws of others may crowd here: stage1.h, itm_cap */
         n = snprintf(line, sizeof line, "%5lld %9lld %4.1f GiB", (long long)W, (long long)(B * W), gib(memory));
         for (int k = 0; k < NLINKS; k++) {
             StepTime ours = step_time(&s->d, &a, &LINKS[k], B, W, compute, s->share),

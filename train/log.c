@@ -197,6 +197,13 @@ LogStep log_blank(int64_t step) {
     };
 }
 
+double *log_field(LogStep *s, const char *name) {
+#define FIELD(field, tag, how, plain, live) if (strcmp(name, #field) == 0) return &s->field;
+    LOG_FIELDS(FIELD)
+#undef FIELD
+    BUG_ON(1, "log: no field %s", name);
+}
+
 static void add_work(Work *w, const LogStep *s, double seconds) {
     w->steps += 1;
     w->seconds += seconds;

@@ -42,6 +42,7 @@ Status log_open(Log **log, const Options *o, const LogSetup *setup);
 void log_close(Log *log);                                              /* accepts NULL */
 
 LogStep log_blank(int64_t step);                                       /* nothing measured */
+double *log_field(LogStep *s, const char *name);                       /* a field of LOG_FIELDS, which must exist */
 Status log_step(Log *log, const LogStep *s);                           /* ERR_IO when a file could not be written */
 
 typedef struct { const char *name; double value; } LogValue;

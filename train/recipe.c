@@ -6,13 +6,12 @@
 
 static bool is(Pick p, const char *choice) { return strcmp(p.name, choice) == 0; }
 
-void recipe_step(StepSpec *s, const Options *o) {
-    *s = (StepSpec){.B = o->train.batch, .micro = (int)o->optim.accum,
-                    .itc = (float)o->loss.itc, .itm = (float)o->loss.itm, .itg = (float)o->loss.itg,
-                    .smoothing = (float)o->loss.smoothing, .dropout = (float)o->model.dropout,
-                    .itc_full = is(o->loss.itc_gradient, "full"), .image_ids = o->loss.image_ids,
-                    .itg_rank_mean = is(o->loss.itg_mean, "rank"), .negatives = (NegativeRule)o->loss.negatives.i,
-                    .wire_bf16 = is(o->dist.wire, "bf16"), .seed = (uint64_t)o->run.seed};
+void recipe_stage1(Stage1Spec *s, const Options *o) {
+    *s = (Stage1Spec){.itc = (float)o->loss.itc, .itm = (float)o->loss.itm, .itg = (float)o->loss.itg,
+                      .smoothing = (float)o->loss.smoothing, .dropout = (float)o->model.dropout,
+                      .itc_full = is(o->loss.itc_gradient, "full"), .image_ids = o->loss.image_ids,
+                      .itg_rank_mean = is(o->loss.itg_mean, "rank"), .negatives = (NegativeRule)o->loss.negatives.i,
+                      .wire_bf16 = is(o->dist.wire, "bf16"), .seed = (uint64_t)o->run.seed};
 }
 
 void recipe_params(ParamsSpec *s, const Options *o) {

@@ -2,9 +2,10 @@
 #ifndef QF_RECIPE_H
 #define QF_RECIPE_H
 #include "configs/options.h"
+#include "train/stage1.h"
 #include "train/trainer.h"
 
-void recipe_step(StepSpec *s, const Options *o);
+void recipe_stage1(Stage1Spec *s, const Options *o);
 void recipe_params(ParamsSpec *s, const Options *o);          /* strings live as long as o */
 void recipe_adam(AdamSpec *a, const Options *o);
 void recipe_schedule(Schedule *s, const Options *o, int64_t steps, int64_t steps_per_epoch);

@@ -80,15 +80,16 @@ static Status open_sizes(Run *r) {
     if (st != OK) return st;
     if (o->train.steps_per_epoch) r->steps_per_epoch = o->train.steps_per_epoch;
     r->steps = o->train.steps ? o->train.steps : o->train.epochs * r->steps_per_epoch;
-    r->spec = (TrainerSpec){.d = r->d, .tokens = r->d.T, .features = set_dtype(r->train)};
-    recipe_step(&r->spec.step, o);
+    r->spec = (TrainerSpec){.d = r->d, .tokens = r->d.T, .features = set_dtype(r->train), .B = o->train.batch,
+                            .micro = (int)o->optim.accum, .objective = &stage1_objective, .spec = &r->stage1};
+    recipe_stage1(&r->stage1, o);
     recipe_params(&r->spec.params, o);
     recipe_adam(&r->adam, o);
     recipe_schedule(&r->schedule, o, r->steps, r->steps_per_epoch);
-    if (r->spec.step.B % r->spec.step.micro)
-        return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.step.micro,
-                       (long long)r->spec.step.B);
-    if (r->spec.step.B * dist_size() < 2)
+    if (r->spec.B % r->spec.micro)
+        return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.micro,
+                       (long long)r->spec.B);
+    if (r->spec.B * dist_size() < 2)
         return err_set(ERR_USAGE,
                        "train.batch=1 on one rank leaves nothing to tell apart: the smallest global batch is 2");
     return OK;
@@ -184,7 +185,7 @@ void run_describe(const Run *r, FILE *f) {
     fprintf(f, "memory    %.2f GiB: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions %.2f\n",
             gib(plan_bytes(p)), gib(p->weights), gib(p->state), gib(p->buffers), gib(p->step));
     fprintf(f, "step      %lld pairs, at most %.4g TFLOP (%.4g GFLOP a pair), %.3g s at that rate\n",
-            (long long)(r->spec.step.B * dist_size()), p->flops / 1e12, p->flops / 1e9 / (double)r->spec.step.B,
+            (long long)(r->spec.B * dist_size()), p->flops / 1e12, p->flops / 1e9 / (double)r->spec.B,
             r->peak > 0 ? p->flops / r->peak : 0);
     char time[32];
     fprintf(f, "run       %lld steps (%lld an epoch), at most %.4g TFLOP on this rank, about %s\n", (long long)r->steps,
@@ -204,14 +205,15 @@ static Status agree_on_signals(const Run *r, bool late, bool *stop, bool *save) 
 }
 
 /* A gradient that is not finite: which tensor first, and what optim.on_nonfinite says. */
-static Status not_finite(Run *r, const ParamTensor *bad, const StepLosses *l) {
+static Status not_finite(Run *r, const ParamTensor *bad, const ObjectiveLosses *l) {
     enum { PATIENCE = 20 };
     const char *policy = r->o->optim.on_nonfinite.name, *name = bad ? bad->name : "their sum";
     char where[40] = "";
     if (dist_size() > 1 && l->bad_rank >= 0) snprintf(where, sizeof where, ", first on rank %d", l->bad_rank);
     r->skipped++;
     r->bad_in_row++;
-    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g%s); %s", (long long)r->step + 1, name,
+    log_text(r->log, "step %lld: the gradient is not finite, first in %s (loss %.4g%s); %s", (long long)r->step + 1,
+             name,
              l->loss, where, strcmp(policy, "skip") == 0 ? "skipped" : policy);
     if (strcmp(policy, "stop") == 0)
         return err_set(ERR_NUMERIC,
@@ -231,10 +233,10 @@ static Status one_step(Run *r) {
     Status st = loader_next(r->loader, &b, &s.wait_s);
     if (st != OK) return st;
     const Batch *ready = r->b->unified ? NULL : loader_peek(r->loader);
-    StepBatch sb = run_batch(b), next = ready ? run_batch(ready) : sb;
-    StepLosses l;
+    ObjectiveBatch sb = run_batch(b), next = ready ? run_batch(ready) : sb;
+    ObjectiveLosses l;
     const ParamTensor *bad = NULL;
-    double flops = r->t.step.tape.flops, lr = schedule_lr(&r->schedule, r->step);
+    double flops = trainer_flops(&r->t), lr = schedule_lr(&r->schedule, r->step);
     st = trainer_step(&r->t, &sb, ready ? &next : NULL, (uint32_t)r->step, &r->adam, lr, r->updates + 1, &l, &bad);
     bool skip = st == OK && !(isfinite(*r->t.norm) && isfinite(l.loss));
     if (st == OK) {
@@ -246,10 +248,13 @@ static Status one_step(Run *r) {
     loader_release(r->loader, b);
     if (st != OK) return st;
     r->step++;
-    if (!skip) s.loss = l.loss, s.itc = l.itc, s.itm = l.itm, s.itg = l.itg, s.grad_norm = *r->t.norm;
+    if (!skip) s.loss = l.loss, s.grad_norm = *r->t.norm;
+    for (int i = 0; i < r->t.objective->nvalues; i++) {
+        ObjectiveValue v = r->t.objective->values[i];
+        if (!skip || !v.loss) *log_field(&s, v.name) = l.value[i];
+    }
     s.lr = lr, s.skipped = (double)r->skipped, s.epoch = (double)epoch, s.pairs = (double)pairs;
-    s.flops = r->t.step.tape.flops - flops;
-    s.temp = l.temp;
+    s.flops = trainer_flops(&r->t) - flops;
     return log_step(r->log, &s);
 }
 

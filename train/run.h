@@ -27,6 +27,7 @@ typedef struct {
     Trainer t;
     Dims d;
     TrainerSpec spec;
+    Stage1Spec stage1;                  /* what spec.spec is */
     AdamSpec adam;
     Schedule schedule;
     EvalSet evalset;
@@ -59,8 +60,9 @@ Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; th
 Status start_sizes(Options *o, const char *weights);
 
 /* The loader's batch as a step wants it. */
-static inline StepBatch run_batch(const Batch *b) {
-    return (StepBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len, .image_id = b->image,
+static inline ObjectiveBatch run_batch(const Batch *b) {
+    return (ObjectiveBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len,
+                            .image_id = b->image,
                        .dt = b->dtype};
 }
 

@@ -32,7 +32,7 @@ static char *describe(const Run *r) {
     jw_int(&w, "best_step", r->best_step);
     jw_int(&w, "evals_since_best", r->evals_since_best);
     jw_int(&w, "seed", r->o->run.seed);
-    jw_int(&w, "global_batch", r->t.step.G);
+    jw_int(&w, "global_batch", r->spec.B * dist_size());
     Status st = origin_write(&origin, &w);
     jw_end(&w);
     jw_done(&w);

@@ -71,7 +71,8 @@ Status start_sizes(Options *o, const char *path) {
 /* ---- going on ---------------------------------------------------------------------------------------------------- */
 
 /* What a resumed run may not change: sizes, and whatever decides which numbers are drawn. */
-static const char *const fixed[] = {"model.layers", "model.hidden",      "model.heads",     "model.ffn", "model.queries",
+static const char *const fixed[] = {"model.layers", "model.hidden",      "model.heads",     "model.ffn",
+                                    "model.queries",
                                     "model.proj",   "model.cross_every", "model.positions", "seed"};
 /* What changes no number, or is compared by what it holds and not by its name. */
 static const char *const indifferent[] = {
@@ -112,10 +113,10 @@ static int64_t int_of(const Json *o, const char *key) {
 static Status same_batch(const Run *r, const Origin *g, const Ckpt *c) {
     const Json *run = ckpt_run(c);
     int64_t G = json_get(run, "global_batch") ? int_of(run, "global_batch") : g->trained->train.batch;
-    if (G == r->t.step.G) return OK;
+    if (G == r->spec.B * dist_size()) return OK;
     return err_set(ERR_USAGE, "%s was made with %lld pairs a step, now they are %lld (train.batch=%lld on each of %d "
                    "ranks): keep their product, or start anew in another out=", ckpt_dir(c), (long long)G,
-                   (long long)r->t.step.G, (long long)r->spec.step.B, dist_size());
+                   (long long)(r->spec.B * dist_size()), (long long)r->spec.B, dist_size());
 }
 
 /* Weights that were asked for are not passed over in silence. */
@@ -131,7 +132,8 @@ static Status check_old(const Run *r, const Origin *g, const Ckpt *c) {
     Changes changes = {.dir = ckpt_dir(c), .old = g->trained, .now = r->o};
     const char *prepared = NULL;
     if (g->vocab_hash && g->vocab_hash != tokenizer_hash(r->tok))
-        return err_set(ERR_USAGE, "%s was made with another vocabulary (%s) than model.vocab=%s: its rows stand for other "
+        return err_set(ERR_USAGE,
+                       "%s was made with another vocabulary (%s) than model.vocab=%s: its rows stand for other "
                        "words", ckpt_dir(c), g->vocab, r->o->model.vocab);
     if (!g->trained) return OK;
     options_changes(g->trained, r->o, change, &changes);
@@ -196,7 +198,8 @@ static Status check_init(const Run *r, const WeightSource *ws) {
     const char *prepared = NULL;
     Status st = origin_read(&g, ws);
     if (st == OK && g.heads && g.heads != r->d.H)
-        st = err_set(ERR_USAGE, "train.init=%s has %lld heads, model.heads=%d: with others the same weights are another "
+        st = err_set(ERR_USAGE,
+                     "train.init=%s has %lld heads, model.heads=%d: with others the same weights are another "
                      "function", r->o->train.init, (long long)g.heads, r->d.H);
     if (st == OK && g.vocab_hash && g.vocab_hash != tokenizer_hash(r->tok))
         st = err_set(ERR_USAGE, "train.init=%s was trained with another vocabulary (%s) than model.vocab=%s: its rows "
@@ -231,7 +234,8 @@ static Status claim_out(const Run *r) {
     size_t n;
     Status st = ckpt_list(out, &steps, &n);
     if (st == OK && n && !r->o->run.overwrite)
-        st = err_set(ERR_USAGE, "%s holds step %lld of a run already (train.resume=false): overwrite=true removes it, or "
+        st = err_set(ERR_USAGE,
+                     "%s holds step %lld of a run already (train.resume=false): overwrite=true removes it, or "
                      "name another out", out, (long long)steps[0]);
     else if (st == OK && n && (st = ckpt_remove_all(out)) == OK)
         status_say("%s: the steps of another run are removed (overwrite=true)", out);

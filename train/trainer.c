@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernels/base/mem.h"
+
 /* Everything a training step takes from the run arena, in order; `t` has its backend and arenas. */
 static Status build(Trainer *t, const TrainerSpec *spec) {
     Status st = qformer_open(&t->model, &spec->d, t->b, &t->run, &spec->params);
@@ -15,7 +17,18 @@ static Status build(Trainer *t, const TrainerSpec *spec) {
     t->plan.state = t->run.used - t->plan.weights;
     t->scratch = arena_push(&t->run, optim_scratch(), 1);
     t->b->set_workspace(arena_push(&t->run, t->b->workspace, 1), t->b->workspace);
-    return step_open(&t->step, t->b, &t->model, &t->run, &t->stepmem, &spec->step);
+    t->objective = spec->objective;
+    t->self = mem_new(1, t->objective->size);
+    if (!t->self) return ERR_MEMORY;
+    return t->objective->open(t->self, &(ObjectiveSite){.b = t->b, .model = &t->model, .run = &t->run,
+                                                        .step = &t->stepmem,
+                                                       .B = spec->B, .micro = spec->micro}, spec->spec);
+}
+
+static void end_objective(Trainer *t) {
+    if (t->self) t->objective->close(t->self);
+    free(t->self);
+    t->self = NULL;
 }
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
@@ -25,21 +38,15 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     Trainer t = {.b = &null};
     arena_measure(&t.run, "run");
     arena_measure(&t.stepmem, "step");
-    StepBatch batch;
-    StepLosses losses;
-    void *room = NULL;
+    double flops[2] = {0};
     Status st = build(&t, spec);
-    if (st == OK) st = step_worst_batch(&batch, &t.step, spec->tokens, spec->features, &room);
-    if (st == OK) st = step_losses(&t.step, &batch, 0, 1.0f, spec->params.training, &losses);
-    t.plan.flops = t.step.tape.flops;
-    t.plan.flops_attention = t.step.tape.flops_attention;
-    t.step.crowd = t.step.G != spec->step.B / spec->step.micro;          /* draws of others may crowd on one piece */
-    if (st == OK && t.step.crowd) st = step_losses(&t.step, &batch, 0, 1.0f, spec->params.training, &losses);
+    if (st == OK) st = t.objective->measure(t.self, spec->tokens, spec->features, spec->params.training, flops);
+    t.plan.flops = flops[0];
+    t.plan.flops_attention = flops[1];
     t.plan.buffers = t.run.peak - t.plan.weights - t.plan.state;
     t.plan.step = t.stepmem.peak;
     *plan = t.plan;
-    free(room);
-    step_close(&t.step);
+    end_objective(&t);
     qformer_close(&t.model);
     return st;
 }
@@ -61,19 +68,25 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
                     "smaller "
                     "train.batch or a larger optim.accum needs less)",
                     (double)plan_bytes(&plan) / (1 << 30), (double)plan.weights / (1 << 30),
-                    (double)plan.state / (1 << 30), (double)plan.buffers / (1 << 30), (long long)spec->step.B,
+                    (double)plan.state / (1 << 30), (double)plan.buffers / (1 << 30), (long long)spec->B,
                     (double)plan.step / (1 << 30));
     if (st != OK) trainer_close(t);
     return st;
 }
 
-Status trainer_step(Trainer *t, const StepBatch *batch, const StepBatch *next, uint32_t step, const AdamSpec *a,
-                    double lr, int64_t number, StepLosses *l, const ParamTensor **bad) {
+Status trainer_losses(Trainer *t, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad,
+                      ObjectiveLosses *l) {
+    Status st = t->objective->run(t->self, batch, NULL, step, scale, grad);
+    return st == OK ? t->objective->read(t->self, l) : st;
+}
+
+Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step,
+                    const AdamSpec *a, double lr, int64_t number, ObjectiveLosses *l, const ParamTensor **bad) {
     *bad = NULL;
-    Status st = step_run(&t->step, batch, next, step, 1.0f, true);
+    Status st = t->objective->run(t->self, batch, next, step, 1.0f, true);
     if (st == OK) st = optim_norm(&t->model.params, t->scratch, a->clip, t->norm);
     if (st == OK) st = optim_update(&t->model.params, t->scratch, a, lr, number);
-    if (st == OK) st = step_read(&t->step, l);
+    if (st == OK) st = t->objective->read(t->self, l);
     if (st == OK) optim_end(&t->model.params, isfinite(*t->norm), bad);
     return st;
 }
@@ -87,7 +100,7 @@ Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, 
 }
 
 void trainer_close(Trainer *t) {
-    step_close(&t->step);
+    end_objective(t);
     qformer_close(&t->model);
     if (t->b) {
         if (t->norm) t->b->host_release(t->norm);

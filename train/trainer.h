@@ -5,12 +5,15 @@
 #ifndef QF_TRAINER_H
 #define QF_TRAINER_H
 #include "train/optim.h"
-#include "train/step.h"
+#include "train/objective.h"
 
 typedef struct {
     Dims d;
-    StepSpec step;
     ParamsSpec params;
+    const Objective *objective;
+    const void *spec;                   /* the objective's own; it must live until trainer_open is back */
+    int64_t B;                          /* pairs on this rank */
+    int micro;                          /* pieces they run in; B % micro == 0 */
     int tokens;                         /* word pieces of the longest caption; at most d.T */
     DType features;                     /* element type of the data's features */
 } TrainerSpec;
@@ -27,7 +30,8 @@ typedef struct {
     const Backend *b;
     Arena run, stepmem;
     QFormer model;
-    Step step;
+    const Objective *objective;
+    void *self;                         /* the objective's state */
     void *scratch;                      /* of optim_norm and optim_update */
     float *norm;                        /* pinned: where optim_norm leaves it */
     Plan plan;
@@ -37,13 +41,18 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec);
 Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec);   /* weights are zero: init or load them */
 void trainer_close(Trainer *t);
 
+/* The losses of a batch, and with `grad` their gradient, scaled, added to what is there; waits for it. */
+Status trainer_losses(Trainer *t, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad,
+                      ObjectiveLosses *l);
+
 /* A training step and its update, enqueued whole and then waited for; the norm is then in *t->norm. step, next: as
- * step_run; lr, number, bad: as optim_update and optim_end. A gradient that is not finite changes nothing. */
-Status trainer_step(Trainer *t, const StepBatch *batch, const StepBatch *next, uint32_t step, const AdamSpec *a,
-                    double lr, int64_t number, StepLosses *l, const ParamTensor **bad);
-/* The update alone, of gradients that several step_losses have added up. */
+ * Objective.run; lr, number, bad: as optim_update and optim_end. A gradient that is not finite changes nothing. */
+Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step,
+                    const AdamSpec *a, double lr, int64_t number, ObjectiveLosses *l, const ParamTensor **bad);
+/* The update alone, of gradients that several stage1_losses have added up. */
 Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad);
 
+static inline double trainer_flops(const Trainer *t) { return t->objective->flops(t->self); }   /* counted so far */
 static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }
 
 #endif

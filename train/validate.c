@@ -9,11 +9,11 @@
 enum { LOSS_BATCHES = 4 };               /* at most: the loss is a mean, recall is what decides */
 
 /* The same pairs, in the same order, with the same draws, each time. */
-static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
-    *mean = (StepLosses){0};
+static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
+    *mean = (ObjectiveLosses){0};
     *batches = 0;
     LoaderSpec spec = {.split = r->o->data.val_split, .shuffle = true, .drop_last = true,
-                       .B = r->spec.step.B, .rank = dist_rank(), .ranks = dist_size(), .seed = 1,
+                       .B = r->spec.B, .rank = dist_rank(), .ranks = dist_size(), .seed = 1,
                        .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2,
                        .verify_crc = r->o->data.verify_crc, .tok = r->tok, .max_tokens = r->d.T,
                        .max_words = (int)r->o->data.max_words, .prompt = r->o->data.prompt};
@@ -27,25 +27,27 @@ static Status validation_loss(Run *r, StepLosses *mean, int *batches) {
     Status st = loader_open(&l, r->val, &spec);
     while (st == OK) {
         const Batch *b;
-        StepLosses one;
+        ObjectiveLosses one;
         st = loader_next(l, &b, NULL);
         if (st != OK || !b) break;
-        StepBatch sb = run_batch(b);
-        st = step_losses(&r->t.step, &sb, (uint32_t)b->step, 1.0f, false, &one);
-        mean->loss += one.loss, mean->itc += one.itc, mean->itm += one.itm, mean->itg += one.itg;
+        ObjectiveBatch sb = run_batch(b);
+        st = trainer_losses(&r->t, &sb, (uint32_t)b->step, 1.0f, false, &one);
+        mean->loss += one.loss;
+        for (int i = 0; i < OBJECTIVE_VALUES; i++) mean->value[i] += one.value[i];
         ++*batches;
         loader_release(l, b);
     }
     loader_close(l);
     double n = *batches ? *batches : 1;
-    mean->loss /= n, mean->itc /= n, mean->itm /= n, mean->itg /= n;
+    mean->loss /= n;
+    for (int i = 0; i < OBJECTIVE_VALUES; i++) mean->value[i] /= n;
     return st;
 }
 
 Status run_validate(Run *r, bool *better) {
     *better = false;
     if (!r->validates) return OK;
-    StepLosses l;
+    ObjectiveLosses l;
     Recall c;
     float *I = NULL, *T = NULL;
     int batches;
@@ -57,14 +59,17 @@ Status run_validate(Run *r, bool *better) {
     free(I);
     free(T);
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
-    LogValue v[] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5},   {"txt_r10", c.txt_r10}, {"img_r1", c.img_r1},
-                    {"img_r5", c.img_r5}, {"img_r10", c.img_r10}, {"loss", l.loss},       {"itc", l.itc},
-                    {"itm", l.itm},       {"itg", l.itg}};
+    LogValue v[7 + OBJECTIVE_VALUES] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10},
+                                        {"img_r1", c.img_r1}, {"img_r5", c.img_r5}, {"img_r10", c.img_r10}};
+    int n = 6;
+    if (batches) v[n++] = (LogValue){"loss", l.loss};
+    for (int i = 0; batches && i < r->t.objective->nvalues; i++)
+        if (r->t.objective->values[i].loss) v[n++] = (LogValue){r->t.objective->values[i].name, l.value[i]};
     double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10); /* recall@10 decides between equals */
     if (batches && strcmp(r->o->train.watch.name, "loss") == 0)
         result = 1.0 / (1.0 + l.loss); /* more is better */
     *better = result > r->best;
     if (*better) r->best = result, r->best_step = r->step, r->evals_since_best = 0;
     else r->evals_since_best++;
-    return log_eval(r->log, r->step, v, batches ? 10 : 6);
+    return log_eval(r->log, r->step, v, n);
 }

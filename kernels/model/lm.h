@@ -1,8 +1,8 @@
 /* lm: a frozen language model: its sizes, its weights, and what is made of them once for all passes.
  *
- * The weights are a frozen store (params.h): 2 bytes a number in bf16. The walk back goes through the model into the visual
- * rows and makes no product for weights. checkpoints/lm_weights.c fills the store tensor by tensor; lm_ready then makes
- * what follows from them.
+ * The weights are a frozen store (params.h): 2 bytes a number in bf16. The walk back goes through the model into the
+ * visual rows and makes no product for weights. checkpoints/lm_weights.c fills the store tensor by tensor; lm_ready
+ * then makes what follows from them.
  *
  * Names of the tables are those of the published files. Mathematics and their sources: opt.c, t5.c, llama.c;
  * spec/stage2.md 2a, 2b, 3a. */

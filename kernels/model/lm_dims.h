@@ -1,8 +1,8 @@
 /* lm_dims: the sizes and habits of a frozen language model, under the letters of DESIGN.md.
  *
- * Three families: OPT (also its post-LN form, 350m), T5 (also v1.1 and Flan), Llama (1 to 3, Vicuna, TinyLlama, SmolLM2,
- * Mistral, Qwen2). checkpoints/lm_config.c fills this from a config.json and checks every number; the forward passes
- * (opt.c, t5.c, llama.c) trust it. */
+ * Three families: OPT (also its post-LN form, 350m), T5 (also v1.1 and Flan), Llama (1 to 3, Vicuna, TinyLlama,
+ * SmolLM2, Mistral, Qwen2). checkpoints/lm_config.c fills this from a config.json and checks every number; the forward
+ * passes (opt.c, t5.c, llama.c) trust it. */
 #ifndef QF_LM_DIMS_H
 #define QF_LM_DIMS_H
 #include <stdbool.h>

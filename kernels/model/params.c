@@ -13,7 +13,8 @@ enum { PIECE = 1 << 20 };                /* elements that params_put converts at
 
 /* ---- what a row says --------------------------------------------------------------------------------------------- */
 
-static int64_t size_of(const ParamSizes *s, char c) { return c >= '0' && c <= '9' ? c - '0' : s->of[(unsigned char)c & 127]; }
+static int64_t size_of(const ParamSizes *s, char c) { return c >= '0' && c <= '9' ? c - '0'
+                                                     : s->of[(unsigned char)c & 127]; }
 
 /* How many layers a row may repeat in: 0 where it does not repeat. */
 static int64_t repeats(const Params *p, const ParamRow *r) {
@@ -222,7 +223,8 @@ const ParamTensor *params_tensor(const Params *p, int row, int layer) {
     return &p->tensor[i];
 }
 
-static char *elem_at(const Params *p, int64_t at) { return (char *)p->copy + (size_t)at * (size_t)dtype_size(p->b->elem); }
+static char *elem_at(const Params *p,
+                     int64_t at) { return (char *)p->copy + (size_t)at * (size_t)dtype_size(p->b->elem); }
 
 static Param view(const Params *p, const ParamTensor *t, int64_t rows, int64_t cols) {
     return (Param){.w = t->f32_at >= 0 ? p->w + t->f32_at : NULL, .g = p->g && t->at < p->learns ? p->g + t->at : NULL,

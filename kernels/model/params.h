@@ -1,14 +1,14 @@
-/* params: the learned tensors of a model, from a table of rows. From a row follow name, shape, place in memory, start value,
- * decay, the optimizer's ranges, what a checkpoint holds, the listing a user sees, and the loop of the gradient tests. A
- * table is a value: each model has one (qformer_table.h), sizes come by letter. Knows no model.
+/* params: the learned tensors of a model, from a table of rows. From a row follow name, shape, place in memory, start
+ * value, decay, the optimizer's ranges, what a checkpoint holds, the listing a user sees, and the loop of the gradient
+ * tests. A table is a value: each model has one (qformer_table.h), sizes come by letter. Knows no model.
  *
  * Row order is memory order: query, key and value of a layer stand in a row, so they are one (3C, C) matrix to the
- * product and three names to the checkpoint. What is frozen comes behind what learns: gradient and moments exist for the
- * first part alone.
+ * product and three names to the checkpoint. What is frozen comes behind what learns: gradient and moments exist for
+ * the first part alone.
  *
  * A frozen store (ParamsSpec.frozen) is for models that never learn: matrices as elem alone (2 bytes a number in bf16),
- * vectors as f32 too, which norms and fused biases read; no gradient, no state. It is filled tensor by tensor, or rows of
- * one, by params_put, so that a loader never holds it all. */
+ * vectors as f32 too, which norms and fused biases read; no gradient, no state. It is filled tensor by tensor, or rows
+ * of one, by params_put, so that a loader never holds it all. */
 #ifndef QF_PARAMS_H
 #define QF_PARAMS_H
 #include <stdbool.h>
@@ -17,8 +17,8 @@
 #include "kernels/dist/dist.h"
 #include "kernels/tensor.h"
 
-/* Start values. NORMAL: the spread given to params_init. Of those that take an argument: LINEAR U(-1/sqrt(n), 1/sqrt(n)), n the
- * size under the letter arg; VALUE arg; COPY of row arg of the same layer. */
+/* Start values. NORMAL: the spread given to params_init. Of those that take an argument: LINEAR U(-1/sqrt(n),
+ * 1/sqrt(n)), n the size under the letter arg; VALUE arg; COPY of row arg of the same layer. */
 typedef enum { START_NORMAL, START_ZEROS, START_ONES, START_LINEAR, START_VALUE, START_COPY } ParamStart;
 
 /* GROWS: a source with fewer rows fills the first ones (a vocabulary that got words). KEEP_F32: a matrix that a kernel
@@ -52,7 +52,8 @@ typedef struct {
     int row, layer;                     /* of the table; layer -1 where it does not repeat */
     int ndim;
     int64_t shape[4];                   /* as published */
-    int64_t rows, cols;                 /* as a matrix: sides of 1 in front left out, the first by all others; a vector (1, n) */
+    /* as a matrix: sides of 1 in front left out, the first by all others; a vector (1, n) */
+    int64_t rows, cols;
     int64_t at, n;                      /* first element and elements in the flat arrays */
     int64_t f32_at;                     /* in the f32 array of a frozen store; -1: not there. Else `at` */
     bool decay, frozen;
@@ -91,8 +92,8 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
                    const ParamsSpec *spec);
 void params_close(Params *p);
 
-/* One tensor as matrix or vector; layer -1 where the row does not repeat. g is NULL for what is frozen, w for matrices of a
- * frozen store in bf16. params_has: whether it exists (layers, "?B"). */
+/* One tensor as matrix or vector; layer -1 where the row does not repeat. g is NULL for what is frozen, w for matrices
+ * of a frozen store in bf16. params_has: whether it exists (layers, "?B"). */
 Param params_get(const Params *p, int row, int layer);
 bool params_has(const Params *p, int row, int layer);
 const ParamTensor *params_tensor(const Params *p, int row, int layer);
@@ -106,13 +107,13 @@ const ParamTensor *params_find(const Params *p, const char *name); /* also under
 /* Start values (training.md 8): std for NORMAL rows. Deterministic in seed, independent of layout and device. */
 Status params_init(Params *p, uint64_t seed, float std);
 
-/* Elements [first, first + n) of t from the host, in any type that holds floats; in place for kernels at once. Both kinds of
- * store. params_values: all of t, as f32. */
+/* Elements [first, first + n) of t from the host, in any type that holds floats; in place for kernels at once. Both
+ * kinds of store. params_values: all of t, as f32. */
 Status params_put(Params *p, const ParamTensor *t, int64_t first, int64_t n, const void *host, DType type);
 Status params_values(const Params *p, const ParamTensor *t, float *host);
 
-/* Of a store that is not frozen: host copies of one tensor in one of the flat arrays, and the elem copy after the masters
- * were written from outside. */
+/* Of a store that is not frozen: host copies of one tensor in one of the flat arrays, and the elem copy after the
+ * masters were written from outside. */
 void params_read(const Params *p, const ParamTensor *t, const float *flat, float *host);
 void params_write(const Params *p, const ParamTensor *t, float *flat, const float *host);
 void params_refresh(const Params *p);

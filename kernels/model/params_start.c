@@ -15,7 +15,8 @@ static uint32_t name_key(const char *name) {
 /* Two standard normal numbers of element pair i (Box-Muller), or two uniform ones: a start value depends on its
  * tensor's name and its place there alone. */
 static void draw(uint64_t seed, const char *name, int layer, int64_t i, bool normal, double out[2]) {
-    Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), name_key(name), SITE_INIT, rng_key0(seed), (uint32_t)(layer + 1));
+    Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), name_key(name), SITE_INIT, rng_key0(seed),
+                      (uint32_t)(layer + 1));
     double u = ((double)x.v[0] + 0.5) / 4294967296.0, v = ((double)x.v[1] + 0.5) / 4294967296.0;
     if (normal) {
         double r = sqrt(-2.0 * log(u)), a = 6.283185307179586 * v;

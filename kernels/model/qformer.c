@@ -1,5 +1,5 @@
-/* qformer: see qformer.h. Post-LN BERT layers with one self-attention for queries and text, cross-attention for queries in
- * every X-th layer, and two feed-forward nets: one for the query slab, one for the text slab (spec/model.md 4). */
+/* qformer: see qformer.h. Post-LN BERT layers with one self-attention for queries and text, cross-attention for queries
+ * in every X-th layer, and two feed-forward nets: one for the query slab, one for the text slab (spec/model.md 4). */
 #include "kernels/model/qformer.h"
 
 static const float EPS = 1e-12f, EPS_VISION = 1e-5f;

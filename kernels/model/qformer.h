@@ -21,7 +21,8 @@ typedef struct { int images; Tensor kv[MAX_LAYERS]; } ImageKV;
 
 /* features: `images` rows blocks of (P, E) raw, type dt, scale per image or NULL; on the device. ln_vision is folded
  * in. */
-void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features, DType dt, const float *scale, int images);
+void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features, DType dt, const float *scale,
+                   int images);
 
 /* Hidden states (NQ + NT, C) after the last layer. kv may be NULL when no segment has an image. When the tape does not
  * record, only two layers' worth of memory is used. Its tape_places: before layer l, l; before the embedding,

@@ -1,11 +1,11 @@
 /* qformer_table: the learned tensors of the Q-Former (columns: ParamRow of params.h; names: model.md 10).
  *
  * Block 1 is all of a layer but its image keys and values (3 and 4), which stand together for all layers: they are one
- * (2 C Lx, E) matrix, made once a step. Inside a block matrices come before vectors, so the optimizer meets two ranges in
- * it, with decay and without. The query feed-forward starts as the text one; words and their bias grow by [DEC].
- * Sizes that are 0 take rows away: V (stage 2: no text; InstructBLIP's Q-Former reads prompts and keeps it), Z (stage 1's
- * heads), W (stage 2's projection into the language model).
- * EMBED, LAYER and HEAD are how names begin: qformer.c has the strings. */
+ * (2 C Lx, E) matrix, made once a step. Inside a block matrices come before vectors, so the optimizer meets two ranges
+ * in it, with decay and without. The query feed-forward starts as the text one; words and their bias grow by [DEC].
+ * Sizes that are 0 take rows away: V (stage 2: no text; InstructBLIP's Q-Former reads prompts and keeps it), Z (stage
+ * 1's heads), W (stage 2's projection into the language model). EMBED, LAYER and HEAD are how names begin: qformer.c
+ * has the strings. */
 #ifndef QF_QFORMER_TABLE_H
 #define QF_QFORMER_TABLE_H
 #include "kernels/model/params.h"

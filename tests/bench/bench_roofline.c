@@ -27,7 +27,7 @@
 #include "kernels/base/mem.h"
 #include "tests/bench/promise.h"
 #include "train/optim.h"
-#include "train/step.h"
+#include "train/stage1.h"
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
@@ -176,7 +176,7 @@ static void check(Status st) {
 }
 
 /* Captions of words drawn alike; features are never read. Returns what is to be freed. */
-static void *fill(StepBatch *batch, int64_t B) {
+static void *fill(ObjectiveBatch *batch, int64_t B) {
     int64_t T = FULL.T, *image = mem_new((size_t)B, sizeof *image + (size_t)(T + 1) * sizeof(int32_t));
     if (!image) exit(1);
     int32_t *ids = (int32_t *)(image + B), *len = ids + B * T;
@@ -185,7 +185,7 @@ static void *fill(StepBatch *batch, int64_t B) {
         for (int t = 0; t < TOKENS; t++)
             ids[i * T + t] = (int32_t)(5 + philox((uint32_t)(i * 64 + t), 0, 0, 0, 3, 4).v[0] % (uint32_t)(FULL.V - 6));
     }
-    *batch = (StepBatch){.features = ids, .dt = DT_F16, .ids = ids, .len = len, .image_id = image};
+    *batch = (ObjectiveBatch){.features = ids, .dt = DT_F16, .ids = ids, .len = len, .image_id = image};
     return image;
 }
 
@@ -194,27 +194,27 @@ static int64_t run_step(int64_t B) {
     Backend b = adding();
     Arena run, mem;
     QFormer model;
-    Step s;
-    StepBatch batch;
-    StepLosses losses;
-    StepSpec spec = {.B = B, .micro = 1, .itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = 0.1f, .seed = 1};
+    Stage1 s;
+    ObjectiveBatch batch;
+    Stage1Losses losses;
+    Stage1Spec spec = {.itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = 0.1f, .seed = 1};
     AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
     float norm;
     arena_measure(&run, "run");
     arena_measure(&mem, "step");
     check(qformer_open(&model, &FULL, &b, &run, &(ParamsSpec){.training = true}));
     void *scratch = arena_push(&run, optim_scratch(), 1);
-    check(step_open(&s, &b, &model, &run, &mem, &spec));
+    check(stage1_open(&s, &(ObjectiveSite){&b, &model, &run, &mem, B, 1}, &spec));
     void *room = fill(&batch, B);
     for (int i = 0; i < 2; i++) {
         memset(&sum, 0, sizeof sum);
-        check(step_run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
+        check(stage1_run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
         check(optim_norm(&model.params, scratch, adam.clip, &norm));
         check(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
-        check(step_read(&s, &losses));
+        check(stage1_read(&s, &losses));
     }
     int64_t learned = model.params.count;
-    step_close(&s);
+    stage1_close(&s);
     qformer_close(&model);
     free(room);
     return learned;

@@ -48,7 +48,7 @@ static void check(Status st) {
     exit(1);
 }
 
-static void fill(const Backend *b, StepBatch *batch, const Dims *d, int64_t B, int tokens) {
+static void fill(const Backend *b, ObjectiveBatch *batch, const Dims *d, int64_t B, int tokens) {
     void *pinned = NULL;
     check(b->host_alloc(&pinned, (size_t)(B * d->P * d->E) * sizeof(uint16_t)));
     uint16_t *f = pinned;
@@ -65,7 +65,7 @@ static void fill(const Backend *b, StepBatch *batch, const Dims *d, int64_t B, i
         for (int t = 0; t < tokens; t++) ids[i * d->T + t] = (int32_t)(5 + philox((uint32_t)(i * 64 + t), 0, 0, 0, 3,
                 4).v[0] % (uint32_t)(d->V - 6));
     }
-    *batch = (StepBatch){.features = f, .dt = DT_F16, .ids = ids, .len = len, .image_id = image};
+    *batch = (ObjectiveBatch){.features = f, .dt = DT_F16, .ids = ids, .len = len, .image_id = image};
 }
 
 int main(int argc, char **argv) {
@@ -82,27 +82,28 @@ int main(int argc, char **argv) {
     check(dist_open_device(b));
 
     Trainer t;
+    Stage1Spec losses = {.itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = strcmp(which, "demo") ? 0.1f : 0,
+                         .seed = 1};
     TrainerSpec spec = {.d = sizes[k].d, .tokens = sizes[k].tokens, .features = DT_F16, .params = {.training = true},
-                        .step = {.B = B, .micro = 1, .itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f,
-                                 .dropout = strcmp(which, "demo") ? 0.1f : 0, .seed = 1}};
+                        .B = B, .micro = 1, .objective = &stage1_objective, .spec = &losses};
     spec.d.cls = 1, spec.d.sep = 2, spec.d.dec = spec.d.V - 1;
     check(trainer_open(&t, b, &spec));
     /* A GPU's products want the trainer's scratch, and to be larger than a wait. */
     double peak = b->unified ? gemm_peak(b) : peak_rate(b);
     check(params_init(&t.model.params, 1, 0.02f));
-    StepBatch batch;
-    StepLosses l = {0};
+    ObjectiveBatch batch;
+    ObjectiveLosses l = {0};
     fill(b, &batch, &spec.d, B, sizes[k].tokens);
     AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
     const ParamTensor *bad;
     double best = INFINITY, total = 0, cpu0 = 0;
     for (int i = 0; i <= steps; i++) {                       /* the first step is not counted */
-        double before = t.step.tape.flops, at = now();
+        double before = ((const Stage1 *)t.self)->tape.flops, at = now();
         if (i == 1) cpu0 = (double)clock() / CLOCKS_PER_SEC;
         check(trainer_step(&t, &batch, &batch, (uint32_t)i, &adam, 1e-4, i + 1, &l, &bad));
         at = now() - at;
         if (i) best = fmin(best, at), total += at;
-        t.plan.flops = t.step.tape.flops - before;
+        t.plan.flops = ((const Stage1 *)t.self)->tape.flops - before;
     }
     double cpu = ((double)clock() / CLOCKS_PER_SEC - cpu0) / steps, mean = total / steps;
     struct rusage ru;

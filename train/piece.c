@@ -1,29 +1,15 @@
-/* losses: see losses.h. */
-#include "train/losses.h"
+/* piece: see piece.h. */
+#include "train/piece.h"
 
 #include <stdlib.h>
 
 #include "kernels/base/mem.h"
-
-static const int32_t *text_of(const Step *s, int64_t g) { return s->ids + g * s->model->d.T; }
-
-/* A word piece is a target when something stands before it and it is not [PAD]. */
-static bool is_target(const Step *s, int64_t g, int32_t t) { return t > 0 && text_of(s, g)[t] != s->model->d.pad; }
-
-int64_t losses_targets(const Step *s, int64_t g) {
-    int64_t n = 0;
-    for (int32_t t = 1; t < s->len[g]; t++) n += is_target(s, g, t);
-    return n;
-}
-
-bool losses_is_negative(const Step *s, int64_t a, int64_t b) {
-    return a != b && !(s->spec.image_ids && s->image_id[a] == s->image_id[b]);
-}
+#include "train/pairs.h"
 
 /* ---- wave 1 ------------------------------------------------------------------------------------------------------ */
 
 /* Pair i of the piece: local pair first + i, global pair g. */
-static void list_segments(Piece *c, const Step *s, bool all) {
+static void list_segments(Piece *c, const Stage1 *s, bool all) {
     int32_t n = (int32_t)c->n, Q = s->model->d.Q;
     bool itg = all && s->spec.itg != 0, itm = all && s->spec.itm != 0;
     c->itg0 = itg ? 2 * n : -1;
@@ -31,7 +17,7 @@ static void list_segments(Piece *c, const Step *s, bool all) {
     for (int32_t i = 0; i < n; i++) {
         int64_t g = s->contrast.first + c->first + i;
         Segment image = {.nq = Q, .first_id = -1, .sees = -1, .image = i, .pass = PASS_ITC_IMAGE, .pair = (uint32_t)g};
-        Segment text = {.nt = s->len[g], .ids = text_of(s, g), .first_id = -1, .sees = -1, .image = -1,
+        Segment text = {.nt = s->len[g], .ids = pairs_text(s, g), .first_id = -1, .sees = -1, .image = -1,
                         .pass = PASS_ITC_TEXT, .pair = (uint32_t)g};
         c->seg[i] = image;
         c->seg[n + i] = text;
@@ -48,17 +34,16 @@ static void list_segments(Piece *c, const Step *s, bool all) {
     }
 }
 
-static void list_targets(Piece *c, Step *s) {
-    int64_t most = 0, k = 0;
-    for (int64_t i = 0; i < c->n; i++) most += losses_targets(s, s->contrast.first + c->first + i);
+static void list_targets(Piece *c, Stage1 *s) {
+    int64_t most = pairs_targets(s, s->contrast.first + c->first, c->n), k = 0;
     int32_t *rows = room_take(&s->room, (size_t)most, sizeof *rows),
         *target = room_take(&s->room, (size_t)most, sizeof *target);
     for (int64_t i = 0; i < c->n; i++) {
         int64_t g = s->contrast.first + c->first + i;
         for (int32_t t = 1; t < s->len[g]; t++) {
-            if (!is_target(s, g, t)) continue;
+            if (!pairs_is_target(s, g, t)) continue;
             rows[k] = c->seg[c->itg0 + i].t0 + t - 1;
-            target[k++] = text_of(s, g)[t];
+            target[k++] = pairs_text(s, g)[t];
         }
     }
     c->nlm = most;
@@ -69,23 +54,23 @@ static void list_targets(Piece *c, Step *s) {
 typedef struct { const char *features; const float *scale; } HostPiece;
 
 /* Pairs [first, first + n) of a batch; past its end the first piece of what comes after it, if anything is known to. */
-static HostPiece host_piece(const Step *s, const StepBatch *batch, int64_t first, bool again) {
+static HostPiece host_piece(const Stage1 *s, const ObjectiveBatch *batch, int64_t first, bool again) {
     size_t row = (size_t)s->model->d.P * (size_t)s->model->d.E * (size_t)dtype_size(batch->dt);
-    if (first >= s->spec.B) first = 0, batch = again ? batch : s->next;
+    if (first >= s->B) first = 0, batch = again ? batch : s->next;
     if (!batch) return (HostPiece){0};
     return (HostPiece){(const char *)batch->features + (size_t)first * row, batch->scale ? batch->scale + first : NULL};
 }
 
 typedef void CopyFn(void *dst, const void *src, size_t bytes);
 
-static void send(const Step *s, CopyFn *copy, FeatureRoom *to, HostPiece from, int64_t n, DType dt) {
+static void send(const Stage1 *s, CopyFn *copy, FeatureRoom *to, HostPiece from, int64_t n, DType dt) {
     copy(to->features, from.features, (size_t)(n * s->model->d.P * s->model->d.E) * (size_t)dtype_size(dt));
     if (from.scale) copy(to->scale, from.scale, (size_t)n * sizeof(float));
 }
 
 /* This piece's features on the device, and the next ones on their way there beside this piece's compute: two rooms take
  * turns. `again`: the whole batch comes once more after this pass over it. */
-static const void *features_up(Step *s, const StepBatch *batch, int64_t first, int64_t n, bool again,
+static const void *features_up(Stage1 *s, const ObjectiveBatch *batch, int64_t first, int64_t n, bool again,
                                const float **scale) {
     HostPiece here = host_piece(s, batch, first, false), next = host_piece(s, batch, first + n, again);
     *scale = here.scale;
@@ -107,7 +92,8 @@ static const void *features_up(Step *s, const StepBatch *batch, int64_t first, i
     return s->ahead[s->turn].features;
 }
 
-Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all) {
+Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t first, int64_t n, Noise noise,
+                     bool all) {
     const Dims *d = &s->model->d;
     Tape *t = &s->tape;
     c->first = first;
@@ -134,7 +120,7 @@ Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, i
 
 /* ---- matching ---------------------------------------------------------------------------------------------------- */
 
-static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
+static void matching_loss(Stage1 *s, Tensor rows, int32_t label, float scale) {
     Tape *t = &s->tape;
     Tensor logits = qformer_itm(t, s->model, rows);
     float *loss = tape_push(t, logits.rows, sizeof *loss);
@@ -147,38 +133,39 @@ static void matching_loss(Step *s, Tensor rows, int32_t label, float scale) {
 
 /* Negative pairs whose image is here: for each text of the global batch the image drawn for it, when it is ours; for
  * each of our images the text drawn for it. Returns how many, or -1 when there are more than were planned for. */
-static int list_negatives(const Piece *c, const Step *s, Segment *seg) {
+static int list_negatives(const Piece *c, const Stage1 *s, Segment *seg) {
     int n = 0;
     int64_t lo = s->contrast.first + c->first, hi = lo + c->n;
     Segment pair = {.nq = s->model->d.Q, .first_id = -1, .sees = -1, .joint = true};
     for (int64_t g = 0; g < s->G; g++) {
         int64_t image = s->negative_image[g];
-        if (image < lo || image >= hi || !losses_is_negative(s, g, image)) continue;
+        if (image < lo || image >= hi || !pairs_is_negative(s, g, image)) continue;
         if (n == s->itm_cap) return -1;
         pair.image = (int32_t)(image - lo), pair.pass = PASS_ITM_IMAGE, pair.pair = (uint32_t)g;
-        pair.ids = text_of(s, g), pair.nt = s->len[g];
+        pair.ids = pairs_text(s, g), pair.nt = s->len[g];
         seg[n++] = pair;
     }
     for (int64_t g = lo; g < hi; g++) {
         int64_t text = s->negative_text[g];
-        if (!losses_is_negative(s, g, text)) continue;
+        if (!pairs_is_negative(s, g, text)) continue;
         if (n == s->itm_cap) return -1;
         pair.image = (int32_t)(g - lo), pair.pass = PASS_ITM_TEXT, pair.pair = (uint32_t)g;
-        pair.ids = text_of(s, text), pair.nt = s->len[text];
+        pair.ids = pairs_text(s, text), pair.nt = s->len[text];
         seg[n++] = pair;
     }
     return n;
 }
 
-static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
+static Status negative_pairs(Piece *c, Stage1 *s, Noise noise, float scale) {
     Segment *seg = mem_new((size_t)s->itm_cap, sizeof *seg);
     if (!seg) return ERR_MEMORY;
     Status st = OK;
     Wave *w = &c->wave2;
     int n = list_negatives(c, s, seg);
     if (n < 0)
-        st = err_set(ERR_MEMORY, "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
-                                 "(lower train.accum, or raise train.batch)", (long long)s->itm_cap);
+        st = err_set(ERR_MEMORY,
+                     "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
+                                 "(lower optim.accum, or raise train.batch)", (long long)s->itm_cap);
     else if (n > 0 && (st = wave_build(w, &s->room, &s->model->d, seg, n, (int)c->n)) == OK) {
         room_upload(&s->room);
         Tensor x = qformer_forward(&s->tape, s->model, w, &c->kv, noise);
@@ -188,7 +175,7 @@ static Status negative_pairs(Piece *c, Step *s, Noise noise, float scale) {
     return st;
 }
 
-Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs) {
+Status piece_matching(Piece *c, Stage1 *s, Noise noise, float scale, int64_t pairs) {
     if (c->itm0 < 0 || !pairs) return OK;
     float k = scale * s->spec.itm / (float)pairs;
     matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * s->model->d.Q), 1, k);
@@ -197,21 +184,22 @@ Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs
 
 /* ---- generation -------------------------------------------------------------------------------------------------- */
 
-void piece_generation(Piece *c, Step *s, float scale, double tokens) {
+void piece_generation(Piece *c, Stage1 *s, float scale, double tokens) {
     Tape *t = &s->tape;
     if (c->itg0 < 0 || !c->nlm) return;
     Tensor rows = tape_new(t, c->nlm, s->model->d.C, s->b->elem);
     op_gather(t, rows, tensor_rows(c->x, c->wave.NQ, c->wave.NT), c->lm_rows);
     Tensor h = qformer_lm_transform(t, s->model, rows);
     float *loss = tape_push(t, c->nlm, sizeof *loss);
-    op_lm_loss(t, loss, NULL, h, params_get(&s->model->params, P_WORD, -1), params_get(&s->model->params, P_LM_BIAS, -1), c->lm_target,
+    op_lm_loss(t, loss, NULL, h, params_get(&s->model->params, P_WORD, -1),
+               params_get(&s->model->params, P_LM_BIAS, -1), c->lm_target,
                s->spec.smoothing, (float)(scale * s->spec.itg / tokens));
     t->b->sum(s->sums + SUM_ITG, loss, c->nlm, true);
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
-Status piece_backward(Piece *c, Step *s, const float *dI, const float *dT) {
+Status piece_backward(Piece *c, Stage1 *s, const float *dI, const float *dT) {
     Tape *t = &s->tape;
     if (t->recording) {
         tape_seed(t, c->I, dI);

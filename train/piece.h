@@ -1,7 +1,7 @@
-/* losses: what one piece of a batch runs: its waves, and the losses of matching and generation (losses.md 4 to 6). */
-#ifndef QF_LOSSES_H
-#define QF_LOSSES_H
-#include "train/step.h"
+/* piece: what one piece of a batch runs: its waves, and the losses of matching and generation (losses.md 4 to 6). */
+#ifndef QF_PIECE_H
+#define QF_PIECE_H
+#include "train/stage1.h"
 
 typedef struct {
     int64_t first, n;                   /* local pairs [first, first + n) */
@@ -15,17 +15,14 @@ typedef struct {
 } Piece;
 
 /* Features to the device, image keys, wave 1 forward. `all` false: only what the contrastive loss needs. */
-Status piece_forward(Piece *c, Step *s, const StepBatch *batch, int64_t first, int64_t n, Noise noise, bool all);
+Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t first, int64_t n, Noise noise, bool all);
 
 /* The losses of this piece; sums of row losses go to s->sums. tokens, pairs: what the means are taken over; scale
  * multiplies gradients. Matching runs wave 2, so it needs to know who was drawn; generation does not. */
-void piece_generation(Piece *c, Step *s, float scale, double tokens);
-Status piece_matching(Piece *c, Step *s, Noise noise, float scale, int64_t pairs);
+void piece_generation(Piece *c, Stage1 *s, float scale, double tokens);
+Status piece_matching(Piece *c, Stage1 *s, Noise noise, float scale, int64_t pairs);
 
 /* The walk back over all of that; dI and dT are gradients of this piece's features. */
-Status piece_backward(Piece *c, Step *s, const float *dI, const float *dT);
-
-int64_t losses_targets(const Step *s, int64_t g);            /* words of text g that the generation loss counts */
-bool losses_is_negative(const Step *s, int64_t a, int64_t b);/* whether pairs a and b (global) may stand as a negative */
+Status piece_backward(Piece *c, Stage1 *s, const float *dI, const float *dT);
 
 #endif

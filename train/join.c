@@ -1,0 +1,40 @@
+/* join: see join.h. */
+#include "train/join.h"
+
+void join_begin(Join *j, const Params *p, bool half, bool measuring) {
+    *j = (Join){.p = p, .half = half, .measuring = measuring};
+}
+
+/* The device sums them beside its backward sweep. Through the host they go afterwards, all at once: measured at full
+ * size on two ranks of one machine that is 0.2 to 0.4 s of a step of 5.4, and the cores that could move them before are
+ * the ones that compute. */
+bool join_beside(const Join *j) { return dist_size() > 1 && j->p->b->all_reduce && !j->measuring; }
+
+static void sum_range(const Join *j, int64_t at, int64_t end) {
+    const Params *p = j->p;
+    if (end <= at) return;
+    if (p->sharded) p->b->reduce_parts(p->g + at, at, end - at, p->own.n, j->half);
+    else p->b->all_reduce(p->g + at, end - at, j->half);
+}
+
+void join_passed(Join *j, DistPart r) {
+    if (!r.n) return;
+    if (j->hi == 0) j->lo = j->hi = r.at + r.n;
+    sum_range(j, r.at, j->lo);
+    j->lo = r.at;
+}
+
+Status join_end(Join *j) {
+    const Params *p = j->p;
+    if (dist_size() == 1 || j->measuring || !p->learns) return OK;
+    if (join_beside(j)) {
+        sum_range(j, 0, j->lo);
+        sum_range(j, j->hi, p->learns);
+        p->b->all_reduce_wait();
+        return dist_arrived(p->b, "the sum of gradients");
+    }
+    p->b->sync();
+    Status st = dist_reduce_parts(p->g, p->learns, j->half, "the sum of gradients");
+    if (p->sharded) return st;
+    return st == OK ? dist_gather_parts(p->g, p->learns, j->half, "the gather of gradients") : st;
+}

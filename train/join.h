@@ -1,0 +1,24 @@
+/* join: gradients summed over ranks, layer by layer beside the walk back where the device can, else at its end.
+ *
+ *     join_begin     before a walk back
+ *     join_passed    (from the tape's places, back to front) gradients of part r are finished, and all behind it; an empty
+ *                    part is a frozen layer
+ *     join_end       when all are; waits, or lets compute wait
+ *
+ * Means were taken over the global batch already. Sharded parameters: the optimizer wants no more than its part. */
+#ifndef QF_JOIN_H
+#define QF_JOIN_H
+#include "kernels/model/params.h"
+
+typedef struct {
+    const Params *p;
+    bool half, measuring;               /* bf16 on the wire; nothing is sent */
+    int64_t lo, hi;                     /* gradients [lo, hi) are being summed already; 0, 0: none */
+} Join;
+
+void join_begin(Join *j, const Params *p, bool half, bool measuring);
+bool join_beside(const Join *j);        /* whether they are summed beside the walk back */
+void join_passed(Join *j, DistPart r);
+Status join_end(Join *j);
+
+#endif

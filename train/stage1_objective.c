@@ -1,0 +1,94 @@
+/* stage1_objective: stage 1 as what a trainer trains: its buffers, its largest batch, and how its losses are called. */
+#include <stdlib.h>
+
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
+#include "train/pairs.h"
+
+Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec) {
+    const Backend *b = site->b;
+    const Dims *d = &site->model->d;
+    Arena *run = site->run;
+    int64_t B = site->B, G = B * dist_size(), n = B / site->micro;
+    *s = (Stage1){.b = b, .model = site->model, .spec = *spec, .run = run, .step = site->step, .B = B,
+                  .micro = site->micro, .G = G};
+    BUG_ON(B % site->micro, "step: %lld pairs in %d pieces", (long long)B, site->micro);
+    /* One rank in one piece: n of either kind. Otherwise draws may crowd: twice the mean and some. */
+    s->itm_cap = G == n ? 2 * n : 3 * n + 64 < G + n ? 3 * n + 64 : G + n;
+    ContrastSpec cs = {.full = spec->itc_full, .smoothing = spec->smoothing, .weight = spec->itc,
+                       .rule = spec->negatives};
+    Status st = tape_open(&s->tape, b, site->step);
+    if (st == OK) st = contrast_open(&s->contrast, b, run, d, B, &cs, spec->keep_weights);
+    /* A whole step's waves: nothing there is written again before the device has read it. */
+    int64_t segments = site->micro * (4 * n + s->itm_cap) + (site->micro > 1 ? 2 * B : 0);
+    if (st == OK) st = room_open(&s->room, b, run, d, segments * (d->Q + d->T) + 4 * G, segments, 4 * B);
+    s->ids = mem_new((size_t)(G * d->T), sizeof *s->ids);
+    s->len = mem_new((size_t)G, sizeof *s->len);
+    s->negative_image = mem_new((size_t)G, sizeof *s->negative_image);
+    s->negative_text = mem_new((size_t)G, sizeof *s->negative_text);
+    s->image_id = mem_new((size_t)G, sizeof *s->image_id);
+    if (st == OK && !(s->ids && s->len && s->negative_image && s->negative_text && s->image_id)) st = ERR_MEMORY;
+    if (st != OK) {
+        stage1_close(s);
+        return st;
+    }
+    for (int i = 0; !b->unified && i < 2; i++) {
+        s->ahead[i].features = arena_push(run, (size_t)n * (size_t)d->P * (size_t)d->E, sizeof(float));
+        s->ahead[i].scale = arena_push(run, (size_t)n, sizeof(float));
+    }
+    s->sums = arena_push(run, SUM_COUNT, sizeof(float));
+    if (!run->measuring && !run->full) contrast_fill(&s->contrast);
+    return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
+}
+
+void stage1_close(Stage1 *s) {
+    tape_close(&s->tape);
+    room_close(&s->room);
+    free(s->ids);
+    free(s->len);
+    free(s->negative_image);
+    free(s->negative_text);
+    free(s->image_id);
+    *s = (Stage1){0};
+}
+
+static Status open_as_objective(void *self, const ObjectiveSite *site, const void *spec) {
+    return stage1_open(self, site, spec);
+}
+
+static void close_as_objective(void *self) { stage1_close(self); }
+
+/* Arithmetic is that of an even draw; memory also that of draws which crowd on one piece, where that can be. */
+static Status measure(void *self, int tokens, DType features, bool grad, double flops[2]) {
+    Stage1 *s = self;
+    ObjectiveBatch batch;
+    Stage1Losses losses;
+    void *room = NULL;
+    Status st = pairs_worst(&batch, s, tokens, features, &room);
+    if (st == OK) st = stage1_losses(s, &batch, 0, 1.0f, grad, &losses);
+    flops[0] = s->tape.flops, flops[1] = s->tape.flops_attention;
+    s->crowd = s->G != s->B / s->micro;
+    if (st == OK && s->crowd) st = stage1_losses(s, &batch, 0, 1.0f, grad, &losses);
+    free(room);
+    return st;
+}
+
+static Status run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
+                  bool grad) {
+    return stage1_run(self, batch, next, step, scale, grad);
+}
+
+static Status read(void *self, ObjectiveLosses *out) {
+    Stage1Losses l;
+    Status st = stage1_read(self, &l);
+    *out = (ObjectiveLosses){.loss = l.loss, .value = {l.itc, l.itm, l.itg, l.temp}, .bad_rank = l.bad_rank};
+    return st;
+}
+
+static double flops(const void *self) { return ((const Stage1 *)self)->tape.flops; }
+
+const Objective stage1_objective = {
+    .name = "stage1", .values = {{"itc", true}, {"itm", true}, {"itg", true}, {"temp", false}}, .nvalues = 4,
+    .size = sizeof(Stage1), .open = open_as_objective, .close = close_as_objective, .measure = measure, .run = run,
+    .read = read, .flops = flops,
+};
