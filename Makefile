@@ -27,6 +27,7 @@ JPEG     := $(shell printf '$(H)include <stdio.h>\n$(H)include <jpeglib.h>\nint 
 PNG      := $(call try,-lpng,png.h)
 CMOCKA   := $(shell printf '$(H)include <stdarg.h>\n$(H)include <stddef.h>\n$(H)include <setjmp.h>\n$(H)include <stdint.h>\n$(H)include <cmocka.h>\nint main(void){return 0;}\n' | \
                $(CC) -x c - -o /dev/null -lcmocka >/dev/null 2>&1 && echo yes)
+WEBP     ?= $(call try,-lwebp,webp/decode.h)
 DNNL     ?= $(call try,-ldnnl,dnnl.h)
 CBLAS    ?= $(call try,-lopenblas,cblas.h)
 MPI_C    := $(shell mpicc --showme:compile 2>/dev/null || pkg-config --cflags ompi-c 2>/dev/null)
@@ -51,6 +52,10 @@ LDLIBS   += -ldnnl
 else ifneq ($(call on,$(CBLAS)),)
 CFLAGS   += -DHAVE_CBLAS
 LDLIBS   += -lopenblas
+endif
+ifneq ($(call on,$(WEBP)),)
+WEBP_DEF := -DHAVE_WEBP
+LDLIBS   += -lwebp
 endif
 ifneq ($(call on,$(MPI)),)
 CFLAGS   += -DHAVE_MPI
@@ -126,17 +131,17 @@ found:
 	@echo "$(call tick,HDF5,$(HDF5),needed: libhdf5-dev)"
 	@echo "$(call tick,libyaml,$(YAML),needed: libyaml-dev)    $(call tick,jansson,$(JANSSON),needed: libjansson-dev)"
 	@echo "$(call tick,utf8proc,$(UTF8PROC),needed: libutf8proc-dev)   $(call tick,jpeg,$(JPEG),needed: libjpeg-dev)   $(call tick,png,$(PNG),needed: libpng-dev)"
-	@echo "$(call tick,oneDNN,$(DNNL),slower without: libdnnl-dev)    $(call tick,MPI,$(MPI),several processes: libopenmpi-dev)    $(call tick,CUDA,$(CUDA),no nvcc: CPU only)"
+	@echo "$(call tick,oneDNN,$(DNNL),slower without: libdnnl-dev)    $(call tick,MPI,$(MPI),several processes: libopenmpi-dev)    $(call tick,CUDA,$(CUDA),no nvcc: CPU only)    $(call tick,WebP,$(WEBP),no WebP pictures: libwebp-dev)"
 	@$(if $(and $(HDF5),$(YAML),$(JANSSON),$(UTF8PROC),$(JPEG),$(PNG)),true,echo "Something needed is missing; 'tests/packages.sh build' installs it or names the line to type." >&2; exit 1)
 
-# Other flags, other objects: a stamp changes when they do. With or without CUDA, two files differ.
+# Other flags, other objects: a stamp changes when they do. With or without CUDA or WebP, a few files differ.
 STAMP    := $(B)/flags
 FLAGS    := $(CC) $(CFLAGS)
 ifneq ($(FLAGS),$(shell cat $(STAMP) 2>/dev/null))
 $(shell mkdir -p $(B) && printf '%s' '$(FLAGS)' > $(STAMP))
 endif
-ifneq ($(CUDA_DEF)x,$(shell cat $(STAMP).cuda 2>/dev/null))
-$(shell mkdir -p $(B) && printf '%s' '$(CUDA_DEF)x' > $(STAMP).cuda)
+ifneq ($(CUDA_DEF)$(WEBP_DEF)x,$(shell cat $(STAMP).cuda 2>/dev/null))
+$(shell mkdir -p $(B) && printf '%s' '$(CUDA_DEF)$(WEBP_DEF)x' > $(STAMP).cuda)
 endif
 ifneq ($(NVFLAGS),$(shell cat $(STAMP).nvcc 2>/dev/null))
 $(shell mkdir -p $(B) && printf '%s' '$(NVFLAGS)' > $(STAMP).nvcc)
@@ -172,6 +177,8 @@ $(B)/%.cu.o: %.cu $(STAMP).nvcc
 	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
 
 $(B)/data/format/h5.o $(B)/data/format/h5_read.o: EXTRA += $(HDF5_C)
+$(B)/data/format/webp.o $(B)/kernels/base/version.o: EXTRA += $(WEBP_DEF)
+$(B)/data/format/webp.o $(B)/kernels/base/version.o: $(STAMP).cuda
 $(B)/kernels/dist/dist.o: EXTRA += $(MPI_SYS)
 $(B)/kernels/base/version.o: EXTRA += -DQFORMER_VERSION='"$(VERSION)"'
 $(B)/kernels/backend.o $(B)/train/doctor.o: EXTRA += $(CUDA_DEF)
@@ -183,10 +190,11 @@ $(KIT_OBJ): EXTRA += $(HDF5_C)
 $(KIT): $(KIT_OBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
+$(B)/tests/test_pictures: private EXTRA += $(WEBP_DEF)
 $(B)/tests/%: tests/%.c $(KIT) $(LIB)
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
-	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -o $@ $< $(KIT) $(LIB) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(EXTRA) $(HDF5_C) $(LDFLAGS) -o $@ $< $(KIT) $(LIB) -lcmocka $(LDLIBS)
 
 $(B)/golden: $(wildcard tests/gold*.c) $(LIB) tests/gold.h
 	@mkdir -p $(@D)

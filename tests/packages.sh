@@ -3,7 +3,7 @@
 # sudo that asks nothing), else names the one line to type and fails. On other systems it does nothing: `make` then says what it
 # did not find. packages.sh cross-dev names the foreign -dev packages that cross.sh takes apart.
 set -u
-build="build-essential libhdf5-dev libyaml-dev libjansson-dev libutf8proc-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev libdnnl-dev"
+build="build-essential libhdf5-dev libyaml-dev libjansson-dev libutf8proc-dev libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev libdnnl-dev"
 test="$build libcmocka-dev libopenmpi-dev openmpi-bin iproute2"
 [ -d ../shared/vgpu ] && test="$test libzstd-dev libopenblas0-pthread"
 fuzz="$test clang libclang-rt-14-dev"

@@ -216,11 +216,21 @@ static void bare_images(void **state) {
     static const char with[] = "image,caption\na.png,one\nb.png,\n", without[] = "c.png\n";
     assert_int_equal(annotations_add_text(&a, with, strlen(with), &(AnnotationFile){.path = "train.csv"}), OK);
     assert_int_equal(annotations_add_text(&a, without, strlen(without), &(AnnotationFile){.path = "test.txt"}), OK);
-    assert_int_equal(annotations_add_image(&a, "val/d.png", NULL, "pics"), OK);
-    assert_int_equal(annotations_add_image(&a, "e.png", NULL, "pics"), OK);
-    assert_int_equal(annotations_add_image(&a, "dog/f.png", "dog", "pics"), OK);
+    static const char pics[] = "pics",
+                      beside[] = "\xef\xbb\xbf"
+                                 "one\r\n\n two\n",
+                      object[] = "{\"key\": \"7\", \"caption\": \"three\"}";
+    int64_t index;
+    assert_int_equal(annotations_add_image(&a, "val/d.png", NULL, false, pics, &index), OK);
+    assert_int_equal(annotations_add_image(&a, "e.png", NULL, false, pics, &index), OK);
+    assert_int_equal(annotations_add_image(&a, "dog/f.png", NULL, true, pics, &index), OK);
+    assert_int_equal(annotations_add_caption(&a, index, "dog"), OK);
+    assert_int_equal(annotations_add_image(&a, "g.png", "val", true, pics, &index), OK);
+    assert_int_equal(annotations_add_lines(&a, index, beside, sizeof beside - 1), OK);
+    assert_int_equal(annotations_add_object(&a, index, object, sizeof object - 1, "7.json"), OK);
     assert_int_equal(annotations_finish(&a), OK);
-    assert_string_equal(shown(&a), "a.png@train one; c.png@test; val/d.png@val; e.png@test; dog/f.png@train dog");
+    assert_string_equal(shown(&a), "a.png@train one; c.png@test; val/d.png@val; e.png@test; dog/f.png@train dog; "
+                                   "g.png@val one/ two/three");
     assert_int_equal(a.uncaptioned, 1);
     annotations_free(&a);
 }

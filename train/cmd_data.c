@@ -126,7 +126,7 @@ Status cmd_extract(const Options *o) {
     Meter m = meter_start("extract", "images", 0, 0);
     m.waited = &waited;
     ExtractSpec s = {
-        .images = o->run.in, .annotations = files.file, .nannotations = files.n, .out = o->run.out,
+        .images = o->run.in, .folder_caption = o->extract.folder_caption, .annotations = files.file, .nannotations = files.n, .out = o->run.out,
         .encoder = e, .dtype = types[o->extract.dtype.i], .views = o->extract.views,
         .shard_images = o->extract.shard_images, .skip_bad = o->extract.skip_bad, .upright = o->extract.exif,
         .dry_run = o->run.dry_run, .overwrite = o->run.overwrite, .listener = {meter_listen, &m}, .waited = &waited,

@@ -14,6 +14,8 @@
 #include <png.h>
 
 #include "data/format/exif.h"
+#include "data/format/filekind.h"
+#include "data/format/webp.h"
 #include "kernels/base/mem.h"
 
 enum { MAX_SCANS = 500, JPEG_MEMORY = 2000000000 };
@@ -165,7 +167,18 @@ static Status png_decode(Work *k) {
     return st;
 }
 
-/* ---- both -------------------------------------------------------------------------------------------------------- */
+/* ---- WebP ---------------------------------------------------------------------------------------------------------
+ */
+
+static Status webp_pixels(Work *k) {
+    int w = 0, h = 0;
+    Status st = webp_size(k->bytes, k->n, k->name, &w, &h);
+    if (st == OK) st = take(k, (uint64_t)w, (uint64_t)h);
+    return st == OK ? webp_decode(k->out->rgb, w, h, k->bytes, k->n, k->name) : st;
+}
+
+/* ---- all - --------------------------------------------------------------------------------------------------------
+ */
 
 Status image_decode(Image *out, const void *bytes, size_t n, const char *name, int64_t max_pixels) {
     static const uint8_t png_magic[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
@@ -174,8 +187,15 @@ Status image_decode(Image *out, const void *bytes, size_t n, const char *name, i
     Status st;
     if (n >= 3 && !memcmp(bytes, "\xff\xd8\xff", 3)) st = jpeg_decode(&k);
     else if (n >= 8 && !memcmp(bytes, png_magic, 8)) st = png_decode(&k);
-    else if (!n) st = err_set(ERR_FORMAT, "%s: the file is empty", name);
-    else st = err_set(ERR_FORMAT, "%s: neither a JPEG nor a PNG file (by its first bytes)", name);
+    else if (webp_looks_like(bytes, n)) st = webp_pixels(&k);
+    else st = filekind_refuse(name, bytes, n, "a JPEG, PNG or WebP image");
+    if (st != OK) image_free(out);
+    return st;
+}
+
+Status image_decode_turned(Image *out, const void *bytes, size_t n, const char *name, bool upright) {
+    Status st = image_decode(out, bytes, n, name, IMAGE_MAX_PIXELS);
+    if (st == OK && upright) st = exif_turn(out, exif_orientation(bytes, n));
     if (st != OK) image_free(out);
     return st;
 }
@@ -199,9 +219,7 @@ Status image_read_turned(Image *out, const char *path, bool upright) {
     }
     size_t n = fread(bytes, 1, (size_t)about.st_size, f);
     st = ferror(f) ? err_set(ERR_IO, "%s: %s", path, strerror(errno))
-                   : image_decode(out, bytes, n, path, IMAGE_MAX_PIXELS);
-    if (st == OK && upright) st = exif_turn(out, exif_orientation(bytes, n));
-    if (st != OK) image_free(out);
+                   : image_decode_turned(out, bytes, n, path, upright);
 done:
     free(bytes);
     fclose(f);

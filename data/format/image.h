@@ -1,4 +1,4 @@
-/* image: JPEG and PNG to 8-bit RGB and back to PNG; the only file that sees jpeglib.h and png.h.
+/* image: JPEG, PNG and WebP (webp.h) to 8-bit RGB and back to PNG; the only file that sees jpeglib.h and png.h.
  *
  * Called by extraction and by whoever wants a picture on disk. The one idea: the pixels are those that Pillow's
  * Image.open(f).convert("RGB") gives, bit for bit, because published features were computed from those:
@@ -28,10 +28,11 @@ typedef struct {
 /* Decodes n bytes; `name` is for messages. More than max_pixels is refused: ERR_FORMAT. */
 Status image_decode(Image *out, const void *bytes, size_t n, const char *name, int64_t max_pixels);
 
-/* Reads the whole file and decodes it, up to IMAGE_MAX_PIXELS. ERR_IO when it cannot be read. upright: turned as its EXIF
- * says (exif.h). */
+/* Reads the whole file and decodes it, up to IMAGE_MAX_PIXELS. ERR_IO when it cannot be read. upright: turned as its
+ * EXIF says (exif.h). */
 Status image_read(Image *out, const char *path);
 Status image_read_turned(Image *out, const char *path, bool upright);
+Status image_decode_turned(Image *out, const void *bytes, size_t n, const char *name, bool upright);
 
 /* Writes rgb (h, w, 3) as a PNG, over what was there. */
 Status image_write_png(const char *path, const uint8_t *rgb, int w, int h);

@@ -401,3 +401,14 @@ Status annotation_json(Annotations *a, const char *text, size_t n, const char *n
     fclose(f);
     return st;
 }
+
+Status annotation_object(Annotations *a, int64_t index, const char *text, size_t n, const char *name) {
+    Json *doc = NULL;
+    const char *key = NULL;
+    Status st = json_parse(&doc, text, n, name);
+    if (st != OK) return st;
+    const Json *caption = member(a, ROLE_CAPTION, doc, &key);
+    if (caption) st = err_context(captions_of(a, index, caption, key), "%s", name);
+    json_free(doc);
+    return st;
+}

@@ -47,4 +47,8 @@ int annotation_fits(const Annotations *a, enum AnnotationRole role, const char *
 Status annotation_json(Annotations *a, const char *text, size_t n, const char *name);
 Status annotation_table(Annotations *a, const char *text, size_t n, const char *name);
 
+
+/* The captions of an object that lies beside a picture; none is no error. */
+Status annotation_object(Annotations *a, int64_t index, const char *text, size_t n, const char *name);
+
 #endif

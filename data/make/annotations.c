@@ -8,6 +8,7 @@
 #include "data/format/textfile.h"
 #include "data/make/annotation_store.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/unicode.h"
 
 enum { MAX_FOLDERS = 4096 };
 
@@ -47,18 +48,41 @@ Status annotations_add_text(Annotations *a, const char *bytes, size_t size, cons
     return st;
 }
 
-Status annotations_add_image(Annotations *a, const char *image, const char *caption, const char *file) {
-    int64_t index;
+Status annotations_add_image(Annotations *a, const char *image, const char *split, bool captioned, const char *source,
+                             int64_t *index) {
     const char *slash = strrchr(image, '/');
     char folders[MAX_FOLDERS];
     snprintf(folders, sizeof folders, "%.*s", slash ? (int)(slash - image) : 0, image);
-    Status st = !a->store || a->store->current.path != file ? annotation_open(a, &(AnnotationFile){.path = file}) : OK;
+    Status st =
+        !a->store || a->store->current.path != source ? annotation_open(a, &(AnnotationFile){.path = source}) : OK;
     if (st != OK) return st;
-    const char *split = annotation_split_in(folders);
-    st = annotation_image(a, image, split ? split : caption ? "train" : "test", &index);
-    if (st == OK && caption) return annotation_caption(a, index, caption);
-    if (st == OK) a->images[index].bare = true;
+    if (!split) split = annotation_split_in(folders);
+    st = annotation_image(a, image, split ? split : captioned ? "train" : "test", index);
+    if (st == OK && !captioned) a->images[*index].bare = true;
     return st;
+}
+
+Status annotations_add_caption(Annotations *a, int64_t index, const char *text) {
+    return annotation_caption(a, index, text);
+}
+
+Status annotations_add_lines(Annotations *a, int64_t index, const char *text, size_t n) {
+    char *copy = NULL;
+    const char *at, *line;
+    size_t len;
+    Status st = textfile_decode(&copy, &n, text, n, a->images[index].image, "a caption");
+    if (st == OK && (strlen(copy) != n || !utf8_valid(copy, n, NULL)))
+        st = err_set(ERR_FORMAT, "the caption beside %s is not UTF-8", a->images[index].image);
+    for (at = copy; st == OK && textfile_line(&at, copy + n, &line, &len);) {
+        copy[line - copy + (ptrdiff_t)len] = 0;
+        if (line[strspn(line, " \t")]) st = annotation_caption(a, index, line);
+    }
+    free(copy);
+    return st;
+}
+
+Status annotations_add_object(Annotations *a, int64_t index, const char *json, size_t n, const char *name) {
+    return annotation_object(a, index, json, n, name);
 }
 
 Status annotations_finish(Annotations *a) {

@@ -74,9 +74,17 @@ Status annotations_add(Annotations *a, const AnnotationFile *file);
 /* The same from memory; file->path is a name for messages. */
 Status annotations_add_text(Annotations *a, const char *text, size_t n, const AnnotationFile *file);
 
-/* Images without an annotation file: in split "test" unless a folder on the way is called train or val. caption NULL:
- * none. */
-Status annotations_add_image(Annotations *a, const char *image, const char *caption, const char *file);
+/* Images without an annotation file. `source` (a folder, an archive) must stay the same pointer for its images; `split`
+ * NULL: a folder on the way called train or val says it, else "train" if captions follow (`captioned`), else "test". A
+ * picture that is not captioned is kept without. */
+Status annotations_add_image(Annotations *a, const char *image, const char *split, bool captioned, const char *source,
+                             int64_t *index);
+
+/* A caption of image `index`, or what lies beside a picture: a text with one a line, or an object with a caption in it.
+ */
+Status annotations_add_caption(Annotations *a, int64_t index, const char *text);
+Status annotations_add_lines(Annotations *a, int64_t index, const char *text, size_t n);
+Status annotations_add_object(Annotations *a, int64_t index, const char *json, size_t n, const char *name);
 
 /* Call once, after the last file: sets the captions of every image, drops images without (bare ones are kept). Error:
  * ERR_FORMAT when no image is left. */

@@ -9,6 +9,7 @@
 
 #include "data/fingerprint.h"
 #include "data/make/first.h"
+#include "data/make/pictures.h"
 #include "data/setout.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
@@ -17,19 +18,9 @@
 
 typedef struct {
     const ExtractSpec *spec;
-    const AnnotatedImage *images;          /* those of the shard */
+    const AnnotatedImage *images;          /* those of the shard, */
+    const PicturePlace *place;             /* and where they lie */
 } Folder;
-
-static char *image_path(const ExtractSpec *s, const char *image) {
-    return image[0] == '/' || !s->images || !s->images[0] ? mem_strdup(image) : mem_format("%s/%s", s->images, image);
-}
-
-static Status open_image(const ExtractSpec *s, const char *image, Image *im) {
-    char *path = image_path(s, image);
-    Status st = path ? image_read_turned(im, path, s->upright) : ERR_MEMORY;
-    free(path);
-    return st;
-}
 
 /* The mistake may be in the file that asks for the image. */
 static Status named_in(Status st, const AnnotatedImage *im) { return err_context(st, "an image of %s", im->file); }
@@ -39,16 +30,17 @@ static Status draw_file(void *ctx, int64_t i, uint8_t *pixels) {
     const Preprocess *pre = &f->spec->encoder->pre;
     const char *name = f->images[i].image;
     Image im = {0};
-    Status st = open_image(f->spec, name, &im);
+    Status st = pictures_read(&f->place[i], name, f->spec->upright, &im);
     for (int64_t v = 0; v < f->spec->views && st == OK; v++)
         st = preprocess_view(pixels + (size_t)v * preprocess_bytes(pre), pre, &im, name, v);
     image_free(&im);
     return named_in(st, &f->images[i]);
 }
 
-/* Looks at every image before the work begins: whether it can be opened, and with skip_bad whether it decodes. Those
- * that do not are taken out of the list. */
-static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *rep) {
+/* Looks at every image before the work begins: whether it is there, and with skip_bad whether it decodes. Those that do
+ * not are taken out of the list. */
+static Status check_images(const ExtractSpec *s, const Pictures *p, Annotations *a, PicturePlace *place,
+                           ExtractReport *rep) {
     bool *bad = mem_new((size_t)a->count, sizeof *bad);
     if (!bad) return ERR_MEMORY;
     First first = {0};
@@ -56,15 +48,12 @@ static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *
 #pragma omp parallel for schedule(dynamic, 16) reduction(+ : count)
     for (int64_t i = 0; i < a->count; i++) {
         Image im = {0};
-        char *path = image_path(s, a->images[i].image);
-        Status st = !path ? ERR_MEMORY
-                    : access(path, R_OK) ? err_set(ERR_IO, "%s: %s", path, strerror(errno))
-                    : s->skip_bad ? image_read(&im, path) : OK;
+        Status st = pictures_find(p, a->images[i].image, &place[i]);
+        if (st == OK && s->skip_bad) st = pictures_read(&place[i], a->images[i].image, s->upright, &im);
         first_note(&first, named_in(st, &a->images[i]), i);
         bad[i] = st != OK;
         count += bad[i];
         image_free(&im);
-        free(path);
     }
     Status st = OK;
     if (count && (!s->skip_bad || count == a->count))
@@ -72,10 +61,40 @@ static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *
                      (long long)a->count, first.why);
     rep->skipped = count;
     snprintf(rep->first_skipped, sizeof rep->first_skipped, "%.*s", (int)sizeof rep->first_skipped - 1, first.why);
-    for (int64_t i = 0; i < a->count; i++)
-        if (!bad[i]) a->images[kept++] = a->images[i];
+    for (int64_t i = 0; i < a->count; i++) {
+        PicturePlace here = place[i];
+        place[i] = (PicturePlace){0};
+        if (bad[i]) free(here.path);
+        else a->images[kept] = a->images[i], place[kept++] = here;
+    }
     a->count = kept;
     free(bad);
+    return st;
+}
+
+typedef struct { PictureIdentity id; int64_t image; } Known;
+
+static int by_identity(const void *a, const void *b) {
+    const Known *x = a, *y = b;
+    int c = memcmp(&x->id, &y->id, sizeof x->id);
+    return c ? c : (x->image > y->image) - (x->image < y->image);
+}
+
+/* One file under two names, by links or by spelling: in two splits it would leak. Copies show by their features
+ * (twins.h). */
+static Status check_links(const Annotations *a, const PicturePlace *place) {
+    Status st = OK;
+    Known *k = mem_new((size_t)a->count, sizeof *k);
+    if (!k) return ERR_MEMORY;
+    for (int64_t i = 0; i < a->count; i++) k[i] = (Known){pictures_identity(&place[i]), i};
+    qsort(k, (size_t)a->count, sizeof *k, by_identity);
+    for (int64_t i = 1; i < a->count && st == OK; i++) {
+        const AnnotatedImage *x = &a->images[k[i - 1].image], *y = &a->images[k[i].image];
+        if (!memcmp(&k[i - 1].id, &k[i].id, sizeof k->id) && strcmp(x->split, y->split))
+            st = err_set(ERR_FORMAT, "%s in split %s (%s) and %s in split %s (%s) are the same file, which would leak",
+                         x->image, x->split, x->file, y->image, y->split, y->file);
+    }
+    free(k);
     return st;
 }
 
@@ -83,19 +102,15 @@ static Status check_images(const ExtractSpec *s, Annotations *a, ExtractReport *
 static Status fingerprint_images(const Folder *f, int64_t count, uint64_t *made_from) {
     uint64_t h = hash_text(HASH_START, "extract");
     Status st = OK;
-    for (int64_t i = 0; st == OK && i < count; i++) {
-        char *path = image_path(f->spec, f->images[i].image);
-        st = path ? fingerprint_stat(&h, path) : ERR_MEMORY;
-        free(path);
-    }
+    for (int64_t i = 0; st == OK && i < count; i++) st = pictures_fingerprint(&f->place[i], &h);
     *made_from = fingerprint_end(h);
     return st;
 }
 
-static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *a, int64_t from, int64_t count,
-                           int64_t k) {
+static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *a, const PicturePlace *place,
+                           int64_t from, int64_t count, int64_t k) {
     const ImageEncoder *e = s->encoder;
-    Folder folder = {.spec = s, .images = a->images + from};
+    Folder folder = {.spec = s, .images = a->images + from, .place = place + from};
     ShardWriter *w = NULL;
     ShardItem *items = mem_new((size_t)count, sizeof *items);
     if (!items) return ERR_MEMORY;
@@ -115,7 +130,7 @@ static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *
     return st;
 }
 
-static Status write_shards(const ExtractSpec *s, const Annotations *a, ExtractReport *rep) {
+static Status write_shards(const ExtractSpec *s, const Annotations *a, const PicturePlace *place, ExtractReport *rep) {
     int64_t size = s->shard_images ? s->shard_images : a->count;
     SetOut to = {0};
     rep->shards = (a->count + size - 1) / size;
@@ -125,26 +140,54 @@ static Status write_shards(const ExtractSpec *s, const Annotations *a, ExtractRe
     Status st = setout_open(&to, s->out, rep->shards, s->overwrite);
     for (int64_t k = 0; st == OK && k < rep->shards; k++) {
         int64_t from = k * size, count = a->count - from < size ? a->count - from : size;
-        st = folder_shard(s, &to, a, from, count, k);
+        st = folder_shard(s, &to, a, place, from, count, k);
     }
     return setout_close(&to, st);
 }
 
+/* As many folders as annotation files: each file's pictures lie in its own. */
+static Status load_with_roots(const ExtractSpec *s, const Pictures *p, Annotations *a) {
+    bool own = s->nannotations > 1 && pictures_places(p) == (int64_t)s->nannotations;
+    AnnotationFile *files = mem_new(s->nannotations, sizeof *files);
+    if (!files) return ERR_MEMORY;
+    for (size_t i = 0; i < s->nannotations; i++) {
+        files[i] = s->annotations[i];
+        if (own) files[i].root = pictures_root(p, (int64_t)i);
+    }
+    Status st = annotations_load(a, files, s->nannotations);
+    free(files);
+    return st;
+}
+
+static Status list_images(const ExtractSpec *s, Pictures *p, Annotations *a) {
+    if (s->nannotations) return load_with_roots(s, p, a);
+    Status st = pictures_list(p, a, s->folder_caption);
+    return st == OK ? annotations_finish(a) : st;
+}
+
 Status extract(const ExtractSpec *s, ExtractReport *rep) {
-    Annotations a;
+    Annotations a = {0};
+    Pictures *p = NULL;
+    PicturePlace *place = NULL;
+    int64_t count = 0;
     *rep = (ExtractReport){0};
     if (s->views < 1 || s->views > MAX_VIEWS)
         return err_set(ERR_USAGE, "%lld views an image; 1 to %d can be made", (long long)s->views, MAX_VIEWS);
     if (setout_is_file(s->out) && s->shard_images)
         return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out,
                        (long long)s->shard_images);
-    Status st = annotations_load(&a, s->annotations, s->nannotations);
-    if (st != OK) return st;
+    Status st = pictures_open(&p, s->images);
+    if (st == OK) st = list_images(s, p, &a);
     rep->blank = a.blank;
     rep->uncaptioned = a.uncaptioned;
     rep->imageless = a.imageless;
-    st = check_images(s, &a, rep);
-    if (st == OK) st = write_shards(s, &a, rep);
+    if (st == OK && !(place = mem_new((size_t)(count = a.count), sizeof *place))) st = ERR_MEMORY;
+    if (st == OK) st = check_images(s, p, &a, place, rep);
+    if (st == OK) st = check_links(&a, place);
+    if (st == OK) st = write_shards(s, &a, place, rep);
+    for (int64_t i = 0; place && i < count; i++) free(place[i].path);
+    free(place);
+    pictures_close(p);
     annotations_free(&a);
     return st;
 }

@@ -22,9 +22,11 @@
 enum { MAX_VIEWS = 64 };
 
 typedef struct {
-    const char *images;                     /* folder that image names are relative to */
-    const AnnotationFile *annotations;      /* (nannotations) */
+    const char *images; /* folders and tar archives the pictures lie in, commas between (pictures.h);
+                           as many folders as annotation files: one for each */
+    const AnnotationFile *annotations;      /* (nannotations); none: all pictures there are */
     size_t nannotations;
+    const char *folder_caption; /* without annotations: "a photo of a {}"; "" or NULL: what lies beside them */
     const char *out;                        /* x.h5: one shard; otherwise a folder, made if absent, that gets
                                                set-00000.h5, set-00001.h5, ... and manifest.json */
     const ImageEncoder *encoder;

@@ -303,11 +303,11 @@ static Status copy(Import *m) {
 /* Without annotations every id is an image. */
 static Status images_of_ids(Import *m) {
     Status st = OK;
-    for (int64_t n = 0; n < m->ids.n && st == OK; n++) {
+    for (int64_t n = 0, index; n < m->ids.n && st == OK; n++) {
         char *id = mem_strdup(m->ids.id[n]);
         if (!id) return ERR_MEMORY;
         cut_view(id);
-        st = annotations_add_image(&m->a, id, NULL, m->spec->features);
+        st = annotations_add_image(&m->a, id, NULL, false, m->spec->features, &index);
         free(id);
     }
     return st == OK ? annotations_finish(&m->a) : st;

@@ -15,6 +15,11 @@ enum { WITH_CBLAS = 1 };
 #else
 enum { WITH_CBLAS = 0 };
 #endif
+#ifdef HAVE_WEBP
+enum { WITH_WEBP = 1 };
+#else
+enum { WITH_WEBP = 0 };
+#endif
 #ifdef HAVE_MPI
 enum { WITH_MPI = 1 };
 #else
@@ -30,6 +35,7 @@ enum { WITH_CUDA = 0 };
 const BuildPart build_parts[] = {
     { "oneDNN", WITH_DNNL, "fast matrix products on the CPU", "libdnnl-dev" },
     { "CBLAS", WITH_CBLAS, "matrix products where there is no oneDNN", "libopenblas-dev" },
+    { "WebP", WITH_WEBP, "WebP pictures", "libwebp-dev" },
     { "MPI", WITH_MPI, "several processes", "libopenmpi-dev openmpi-bin" },
     { "CUDA", WITH_CUDA, "GPUs", "the CUDA toolkit (nvcc)" },
 };

@@ -1,0 +1,20 @@
+/* webp: WebP to 8-bit RGB; the only file that sees webp/decode.h. Called by image. A build may be without libwebp: then
+ * such a picture is refused with a sentence that says so. Alpha is dropped, as Pillow's convert("RGB") does; an
+ * animation is refused. */
+#ifndef QF_WEBP_H
+#define QF_WEBP_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/err.h"
+
+bool webp_looks_like(const void *bytes, size_t n);
+
+/* The size in the header. ERR_FORMAT; ERR_MISSING: not in this build. */
+Status webp_size(const void *bytes, size_t n, const char *name, int *w, int *h);
+
+/* rgb (h, w, 3) of that size. ERR_FORMAT: broken, or it ends early. */
+Status webp_decode(uint8_t *rgb, int w, int h, const void *bytes, size_t n, const char *name);
+
+#endif
