@@ -73,7 +73,7 @@ else ifeq ($(FLAVOUR),tsan)
 CFLAGS   += -O1 -fsanitize=thread
 LDFLAGS  += -fsanitize=thread
 else ifeq ($(FLAVOUR),fuzz)
-CFLAGS   := $(filter-out -fopenmp -Wno-maybe-uninitialized,$(CFLAGS)) -Wno-unknown-pragmas -Wno-unknown-warning-option -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+CFLAGS   := $(filter-out -fopenmp -Wno-maybe-uninitialized,$(CFLAGS)) -Wno-unknown-pragmas -Wno-unused-variable -Wno-unknown-warning-option -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 LDFLAGS  += -fsanitize=fuzzer,address,undefined
 else ifeq ($(FLAVOUR),cov)
 CFLAGS   += -O0 --coverage
@@ -113,7 +113,7 @@ BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench
 LIB      := $(B)/libqformer.a
 KIT      := $(B)/libkit.a                                    # what tests share
 
-.PHONY: all count cross demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: fuzz-smoke all count cross demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -232,9 +232,16 @@ demo:
 test:
 	@tests/packages.sh test
 	$(AGAIN) tests-built
+	$(AGAIN) fuzz-smoke
 	@tests/run.sh $(B)
 
 tests-built: found $(BIN) $(TESTS) $(B)/golden $(if $(CUDA_OBJ),$(B)/bench/bench_cuda $(B)/bench/bench_step)
+
+# Where clang and its runtime are: every parser is fuzzed for a moment by the tests too.
+CLANG     := $(shell printf 'int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n){return d[0]==(unsigned char)n;}\n' | \
+               clang -x c - -fsanitize=fuzzer,address,undefined -o /dev/null >/dev/null 2>&1 && echo yes)
+fuzz-smoke:
+	$(if $(CLANG),$(AGAIN) -s $(FUZZED) fuzzers,@echo "no clang: the parsers are not fuzzed")
 
 DIR       ?= $(firstword $(wildcard ../shared/golden/stage1) tests/golden)
 device    ?= cpu
@@ -260,12 +267,11 @@ tidy:
 	clang-tidy --quiet $(SRC) $(CPU_SRC) qformer.c -- -std=c11 -D_GNU_SOURCE -I. -DELEM_BF16=0 $(HDF5_C) $(MPI_SYS)
 
 SECONDS_EACH ?= 60
+FUZZED    := FLAVOUR=fuzz CC=clang CUDA=0 DNNL=0 CBLAS=0
 fuzz:
 	@tests/packages.sh fuzz
-	$(AGAIN) FLAVOUR=fuzz CC=clang CUDA=0 DNNL=0 CBLAS=0 fuzzers
-	@for f in build/fuzz/bin/fuzz_*; do echo "$$(basename $$f)"; mkdir -p build/fuzz/corpus/$$(basename $$f); \
-	  $$f -max_total_time=$(SECONDS_EACH) -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 -verbosity=0 build/fuzz/corpus/$$(basename $$f) \
-	  >build/fuzz/log 2>&1 || { tail -30 build/fuzz/log; exit 1; }; grep -E 'number_of_executed' build/fuzz/log; done
+	$(AGAIN) $(FUZZED) fuzzers
+	@tests/fuzz.sh build/fuzz/bin $(SECONDS_EACH)
 
 bench: found $(BENCHES)
 	@for b in step; do for a in "full f32" "full bf16" "demo f32" "demo bf16"; do $(B)/bench/bench_$$b $$a; done; done
