@@ -35,6 +35,7 @@ static Status put(Csv *c, const char *bytes, size_t n) {
         c->text = bigger;
         c->cap = cap;
     }
+    if (!n) return OK;                                       /* an empty field may be the first: there is no text yet */
     memcpy(c->text + c->len, bytes, n);
     c->len += n;
     return OK;

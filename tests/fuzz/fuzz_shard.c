@@ -24,7 +24,7 @@ static size_t base_size;
 
 static void make_base(void) {
     static const uint64_t offset[] = {0, 2, 4, 6, 8, 10, 12};
-    static const uint16_t ids[12] = {1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2};
+    static const uint32_t ids[12] = {1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2};
     static const TokenCache tokens = {{7, 4, 50, "p "}, offset, ids};
     Fixture f;
     struct stat sb;
