@@ -1,13 +1,15 @@
-/* cmd_score: the metrics of results that lie in files: captions against what people wrote (score.h), or recall of a
- * matrix of similarities (retrieval.h). Needs no model. */
+/* cmd_score: the metrics of results that lie in files: captions against what people wrote (score.h), answers against
+ * theirs (vqa.h), or recall of a matrix of similarities (retrieval.h). Needs no model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "configs/commands.h"
 #include "data/format/npy.h"
 #include "eval/evaluate.h"
 #include "eval/metrics/score.h"
+#include "eval/metrics/vqa.h"
 #include "eval/retrieval.h"
 #include "kernels/base/mem.h"
 
@@ -15,8 +17,7 @@
 
 static const char *given(const char *text) { return *text ? text : NULL; }
 
-static Status score_captions(const Options *o) {
-    const char *res = *o->run.res ? o->run.res : o->run.in;
+static Status score_captions(const Options *o, const char *res) {
     ScoreOptions how = {.java = given(o->score.java), .meteor_jar = given(o->score.meteor_jar),
                         .spice_jar = given(o->score.spice_jar)};
     Scores s;
@@ -31,6 +32,43 @@ static Status score_captions(const Options *o) {
     if (st == OK && path) status_say("%s", path);
     free(path);
     score_free(&s);
+    return st;
+}
+
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
+
+/* A result file holds answers when its first entry has one. */
+static Status first_entry(void *ctx, int64_t i, const Json *item) {
+    bool *answers = ctx;
+    (void)i;
+    *answers = json_get(item, "answer") || json_get(item, "prediction") || json_get(item, "direct_answer");
+    return ERR_INTERRUPTED;              /* ends the walk */
+}
+
+static Status holds_answers(const Options *o, const char *path, bool *answers) {
+    struct stat sb;
+    *answers = o->score.rule.i != VQA_RULE_FOUND;
+    if (*answers || stat(path, &sb) || !S_ISREG(sb.st_mode)) return OK;       /* a pipe can be read once */
+    Status st = json_each(path, first_entry, answers);
+    if (st == ERR_INTERRUPTED) err_clear();
+    return st == ERR_INTERRUPTED ? OK : st;
+}
+
+static Status score_answers(const Options *o, const char *res) {
+    /* ORDER score.rule */
+    static const VqaRule rules[] = {VQA_RULE_FOUND, VQA_RULE_VQA, VQA_RULE_EXACT, VQA_RULE_DIRECT};
+    VqaScores s;
+    char *path = NULL;
+    Status st = results_claim(o, "scores.json", NULL);
+    if (st == OK && o->run.dry_run) return options_print(o, stdout);
+    if (st == OK) st = vqa_score(&s, o->run.gt, res, rules[o->score.rule.i]);
+    if (st != OK) return st;
+    vqa_print(&s, stdout);
+    st = result_path(o, "scores.json", &path);
+    if (st == OK && path) st = vqa_write(&s, path);
+    if (st == OK && path) status_say("%s", path);
+    free(path);
+    vqa_free(&s);
     return st;
 }
 
@@ -156,5 +194,9 @@ Status cmd_score(const Options *o) {
     if (*sim) return score_matrix(o, sim);
     if (!*o->run.gt || (!*o->run.res && !*o->run.in))
         return err_set(ERR_USAGE, "score needs gt=FILE and res=FILE (captions), or score.sim=FILE.npy (similarities)");
-    return score_captions(o);
+    const char *res = *o->run.res ? o->run.res : o->run.in;
+    bool answers;
+    Status st = holds_answers(o, res, &answers);
+    if (st != OK) return st;
+    return answers ? score_answers(o, res) : score_captions(o, res);
 }

@@ -192,6 +192,20 @@ Status json_each(const char *path, JsonItemFn *fn, void *ctx) {
     return st;
 }
 
+static Status collect(void *ctx, int64_t index, const Json *item) {
+    (void)index;
+    return json_array_append_new(ctx, json_incref((json_t *)(uintptr_t)item)) ? err_set(ERR_MEMORY, "out of memory") : OK;
+}
+
+Status json_parse_items(Json **out, const char *path) {
+    json_t *all = json_array();
+    *out = NULL;
+    Status st = all ? json_each(path, collect, all) : err_set(ERR_MEMORY, "out of memory");
+    if (st == OK) *out = (Json *)(void *)all;
+    else json_decref(all);
+    return st;
+}
+
 /* ---- values ---- */
 
 enum JsonType json_type(const Json *j) {

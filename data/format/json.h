@@ -41,6 +41,9 @@ typedef Status JsonItemFn(void *ctx, int64_t index, const Json *item);
 Status json_each(const char *path, JsonItemFn *fn, void *ctx);
 Status json_each_of(FILE *f, const char *name, JsonItemFn *fn, void *ctx);   /* the same from an open file */
 
+/* All items that json_each would give, as one array: of a file that is one object, that object. */
+Status json_parse_items(Json **out, const char *path);
+
 enum JsonType json_type(const Json *);
 size_t json_len(const Json *);                              /* items of an array, members of an object; otherwise 0 */
 const Json *json_at(const Json *array, size_t i);           /* NULL when absent or no array */

@@ -128,6 +128,8 @@ bool uni_is_number(uint32_t c) {
     }
 }
 
+bool uni_is_digit(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
+
 bool uni_is_space_separator(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_ZS; }
 bool uni_is_mark_nonspacing(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_MN; }
 

@@ -38,6 +38,7 @@ bool uni_is_mark_nonspacing(uint32_t c);   /* Mn */
 bool uni_is_punct(uint32_t c);        /* P* */
 bool uni_is_letter(uint32_t c);       /* L* */
 bool uni_is_number(uint32_t c);       /* N* */
+bool uni_is_digit(uint32_t c);        /* Nd */
 bool uni_is_white_space(uint32_t c);  /* property White_Space: what regular expressions call \s */
 bool uni_is_white(uint32_t c);        /* Python's isspace, split() and \s: also U+001C..1F, U+0085, U+2028, U+2029 */
 
