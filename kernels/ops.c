@@ -50,59 +50,6 @@ void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b) {
     if (n) n->y = y, n->x = x, n->w = w, n->b = b;
 }
 
-/* ---- gelu -------------------------------------------------------------------------------------------------------- */
-
-static void gelu_back(Tape *t, const Node *n) {
-    void *dh = tape_grad_of(t, n->y);
-    if (!dh) return;
-    bool add;
-    void *du = tape_grad_to(t, n->x, &add);
-    BUG_ON(!du || add, "gelu: its input has one use");
-    t->b->gelu_bwd(du, NULL, param_grad(n->b), dh, n->x.data, n->b.w, n->x.rows, n->x.cols);
-}
-
-void op_gelu(Tape *t, Tensor h, Tensor u, Param b) {
-    SAME_ROWS("gelu", h, u);
-    SAME_COLS("gelu", h, u);
-    BUG_ON(h.ld != h.cols || u.ld != u.cols || b.cols != u.cols, "gelu: dense matrices, bias (%lld,%lld)", SHAPE(b));
-    t->b->gelu(h.data, u.data, b.w, u.rows, u.cols);
-    Node *n = tape_node(t, "gelu", gelu_back);
-    if (n) n->y = h, n->x = u, n->b = b;
-}
-
-/* h = gelu(u + bias) was not kept: it is made again where u lay, by the same pass that makes u's gradient. */
-static void gelu_linear_back(Tape *t, const Node *n) {
-    const Backend *b = t->b;
-    void *dy = tape_grad_of(t, n->y);
-    if (!dy) return;
-    Tensor y = n->y, u = n->x;
-    int64_t ldy = tape_grad_ld(y);
-    bool add;
-    void *du = tape_grad_to(t, u, &add), *h = param_grad(n->w) ? u.data : NULL;
-    BUG_ON(!du || add, "gelu_linear: its input has one use");
-    ops_gemm(t, &(Gemm){.m = y.rows, .n = u.cols, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = u.cols,
-                        .c = du,
-                    .ldc = u.cols, .ab = b->elem, .ct = b->elem});
-    b->gelu_bwd(du, h, param_grad(n->b), du, u.data, n->b.w, u.rows, u.cols);
-    if (h)
-        ops_gemm(t, &(Gemm){.m = y.cols, .n = u.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h,
-                            .ldb = u.cols,
-                        .c = n->w.g, .ldc = u.cols, .ab = b->elem, .ct = DT_F32, .add = true});
-}
-
-void op_gelu_linear(Tape *t, Tensor y, Tensor u, Param b, Param w) {
-    SAME_ROWS("gelu_linear", y, u);
-    BUG_ON(w.cols != u.cols || w.rows != y.cols || b.cols != u.cols || u.ld != u.cols,
-           "gelu_linear: u (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(u), SHAPE(w), SHAPE(y));
-    void *h = tape_scratch(t, u.rows * u.cols, dtype_size(t->b->elem));
-    t->b->gelu(h, u.data, b.w, u.rows, u.cols);
-    ops_gemm(t, &(Gemm){.m = u.rows, .n = w.rows, .k = w.cols, .a = h, .lda = u.cols, .b = w.copy, .ldb = w.cols,
-                    .tb = true, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
-    tape_scratch_free(t, h);
-    Node *n = tape_node(t, "gelu_linear", gelu_linear_back);
-    if (n) n->y = y, n->x = u, n->b = b, n->w = w;
-}
-
 /* ---- activations, plain and gated -------------------------------------------------------------------------------- */
 
 /* Where x and the gate's factor stand in the packed rows of u. */

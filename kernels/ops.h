@@ -14,13 +14,6 @@
  * (no gradient to them: patches of pixels) are multiplied by the f32 w.w. */
 void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b);
 
-/* h(N,F) = gelu(u + b), the exact form x/2 (1 + erf(x / sqrt 2)) */
-void op_gelu(Tape *t, Tensor h, Tensor u, Param b);
-
-/* y(N,C) = gelu(u + b) w(C,F)^T. The gelu's result is not kept but computed again in the backward: a pass over (N,F)
- * against the largest activation of the model. */
-void op_gelu_linear(Tape *t, Tensor y, Tensor u, Param b, Param w);
-
 /* h(N,F) = f(u + b); gated: u and b hold F columns of what f is applied to and F of the factor (behind it, or in front
  * with up_first), h = f(u + b) (up + up_b). See Act in backend.h. */
 typedef struct { ActKind f; bool gated, up_first; } ActForm;

@@ -24,13 +24,6 @@ static void REF(gemm)(double *c, const Gemm *g, const double *a, const double *b
         }
 }
 
-static void REF(gelu)(double *h, const double *u, const double *bias, int64_t N, int64_t F) {
-    for (int64_t i = 0; i < N * F; i++) {
-        real x = (real)u[i] + (real)bias[i % F];
-        h[i] = REF(stored)(E, (real)0.5 * x * ((real)1 + REF(erro)(x * (real)0.70710678118654752440)));
-    }
-}
-
 static real REF(tanh)(real v) { return sizeof(real) == sizeof(double) ? (real)tanh((double)v) : (real)tanhf((float)v); }
 
 static real REF(activation)(ActKind kind, real x) {

@@ -172,81 +172,6 @@ static void colsum(void) {
 }
 TEST(colsum)
 
-/* ---- gelu ------------------------------------------------------------------------------------------------------ */
-
-static struct { Buf *u, *bias, *dh; int64_t N, F; } ge;
-static const void *grad_in;
-static const float *bias_in;
-static void launch_gelu(void) { K->gelu(dst, src, bias_in, rows_, cols_); }
-static void *again;                                            /* where the backward leaves h once more, or NULL */
-static void launch_gelu_bwd(void) { K->gelu_bwd(dst, again, bias_grad, grad_in, src, bias_in, rows_, cols_); }
-
-static double loss_gelu(void) {
-    double l = 0.0, *h = doubles(ge.N * ge.F);
-    exact_gelu(h, ge.u->x, ge.bias->x, ge.N, ge.F);
-    for (int64_t i = 0; i < ge.N * ge.F; i++) l += h[i] * ge.dh->x[i];
-    free(h);
-    return l;
-}
-
-static void gelu(void) {
-    for (size_t i = 0; i < COUNT(matrices); i++) {
-        int64_t N = ge.N = rows_ = matrices[i].N, F = ge.F = cols_ = matrices[i].C;
-        CASE("N %lld F %lld", (long long)N, (long long)F);
-        ge.u = in("u", E, N * F, -7, 7), ge.bias = in("bias", DT_F32, F, -1, 1);
-        Buf *h = out("h", E, N * F);
-        double *want = doubles(N * F), *plain = doubles(N * F);
-        exact_gelu(want, ge.u->x, ge.bias->x, N, F);
-        plain_gelu(plain, ge.u->x, ge.bias->x, N, F);
-        src = ge.u->p, dst = h->p, bias_in = ge.bias->p;
-        execute(launch_gelu);
-        compare(h, want, plain);
-        memcpy(want, h->y, (size_t)(N * F) * sizeof *want);
-        free(plain);
-        if (N * F > 10000) { free(want); forget(); continue; }
-        Buf *du = out("du", E, N * F), *db = out("dbias", DT_F32, F);
-        ge.dh = in("dh", E, N * F, -1, 1);
-        dst = du->p, bias_grad = db->p, grad_in = ge.dh->p;
-        Buf *place = i % 2 ? out("u, then h", E, N * F) : NULL;  /* in u's place, or not wanted */
-        for (int64_t j = 0; place && j < N * F; j++) set(place, j, ge.u->x[j]);
-        if (place) src = again = place->p;
-        execute(launch_gelu_bwd);
-        again = NULL;
-        for (int64_t j = 0; place && j < N * F; j++)
-            if (place->y[j] != want[j]) WRONG("h[%lld] is %g again, was %g", (long long)j, place->y[j], want[j]);
-        free(want);
-        differentiate(du, false, ge.u->x, loss_gelu);
-        differentiate(db, true, ge.bias->x, loss_gelu);
-        forget();
-    }
-}
-TEST(gelu)
-
-/* Absolute error of both functions over the whole line, against double: 1.5e-7 where |x| <= 1, else relative to |x|. */
-static void gelu_everywhere(void) {
-    if (E != DT_F32) return;
-    rows_ = 1, cols_ = 40001;
-    CASE("x from -20 to 20");
-    Buf *u = in("u", E, cols_, -1, 1), *bias = in("bias", DT_F32, cols_, 0, 0), *h = out("h", E, cols_);
-    Buf *du = out("du", E, cols_), *dh = in("dh", E, cols_, 1, 1), *db = out("dbias", DT_F32, cols_);
-    for (int64_t i = 0; i < cols_; i++) set(u, i, (double)(i - 20000) * 1e-3);
-    src = u->p, dst = h->p, bias_in = bias->p;
-    execute(launch_gelu);
-    double worst = 0.0, worst_slope = 0.0;
-    for (int64_t i = 0; i < cols_; i++) {
-        double x = u->x[i], want = x * 0.5 * erfc(-x / sqrt(2.0));
-        worst = fmax(worst, fabs(h->y[i] - want) / fmax(1.0, fabs(x)));
-    }
-    dst = du->p, grad_in = dh->p, bias_grad = db->p;
-    execute(launch_gelu_bwd);
-    for (int64_t i = 0; i < cols_; i++) {
-        double x = u->x[i], want = 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-x * x / 2.0) / sqrt(2.0 * acos(-1.0));
-        worst_slope = fmax(worst_slope, fabs(du->y[i] - want));
-    }
-    if (!(worst < 1.5e-7) || !(worst_slope < 2e-7)) WRONG("gelu off by %.3g, its slope by %.3g", worst, worst_slope);
-}
-TEST(gelu_everywhere)
-
 #include "tests/ops_act.h"
 #include "tests/ops_norm.h"
 
@@ -366,8 +291,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum),
-        cmocka_unit_test(test_gelu),
-        cmocka_unit_test(test_gelu_everywhere), cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked),
+        cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked),
         cmocka_unit_test(test_act_everywhere), cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask),
         cmocka_unit_test(test_head_norm), cmocka_unit_test(test_rotary), cmocka_unit_test(test_rotary_worked),
         cmocka_unit_test(test_lookup), cmocka_unit_test(test_patches),

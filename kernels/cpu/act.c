@@ -142,14 +142,3 @@ void FN(act_bwd)(const Act *a, const ActGrad *g) {
     if (g->dbias) cpu_add_partials(g->dbias, partial, nb, sums * F, F);
     if (g->dup_bias) cpu_add_partials(g->dup_bias, partial + (sums - 1) * F, nb, sums * F, F);
 }
-
-/* The plain form that the first backend rows knew. */
-void FN(gelu)(void *h, const void *u, const float *bias, int64_t N, int64_t F) {
-    FN(act)(&(Act){.kind = ACT_GELU, .N = N, .F = F, .ldu = F, .ldh = F, .u = u, .bias = bias, .h = h});
-}
-
-void FN(gelu_bwd)(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
-                  int64_t F) {
-    FN(act_bwd)(&(Act){.kind = ACT_GELU, .N = N, .F = F, .ldu = F, .ldh = F, .u = u, .bias = bias, .h = h},
-                &(ActGrad){.dh = dh, .du = du, .lddh = F, .lddu = F, .dbias = dbias});
-}

@@ -214,19 +214,3 @@ template <class T> static void act_bwd_(const Act *a, const ActGrad *g) {
     if (g->dbias || g->dup_bias) cuda_add_partials(dst, partial, parts, a->F, a->F);
 }
 EXPORT(act_bwd, (const Act *a, const ActGrad *g), (a, g))
-
-/* The plain form that the first rows knew. */
-template <class T> static void gelu_(void *h, const void *u, const float *bias, int64_t N, int64_t F) {
-    Act a = {ACT_GELU, N, F, F, F, u, NULL, bias, NULL, h};
-    act_<T>(&a);
-}
-template <class T> static void gelu_bwd_(void *du, void *h, float *dbias, const void *dh, const void *u,
-                                         const float *bias, int64_t N, int64_t F) {
-    Act a = {ACT_GELU, N, F, F, F, u, NULL, bias, NULL, h};
-    ActGrad g = {dh, du, NULL, F, F, dbias, NULL};
-    act_bwd_<T>(&a, &g);
-}
-EXPORT(gelu, (void *h, const void *u, const float *bias, int64_t N, int64_t F), (h, u, bias, N, F))
-EXPORT(gelu_bwd,
-       (void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N, int64_t F),
-       (du, h, dbias, dh, u, bias, N, F))

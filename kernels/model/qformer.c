@@ -5,6 +5,7 @@
 static const float EPS = 1e-12f, EPS_VISION = 1e-5f;
 static const Param NONE = {0};
 static const Tensor NOTHING = {0};
+static const ActForm GELU = {.f = ACT_GELU};
 
 #define EMBED "Qformer.bert.embeddings."
 #define LAYER "Qformer.bert.encoder.layer.%d."
@@ -61,7 +62,7 @@ static void feed_forward(Tape *t, const QFormer *m, int l, const Ffn *f, Tensor 
     DType e = t->b->elem;
     Tensor u = tape_new(t, x.rows, m->d.F, e), s = tape_new(t, x.rows, m->d.C, e);
     op_linear(t, u, x, param(m, f->in_w, l), NONE);
-    op_gelu_linear(t, s, u, param(m, f->in_b, l), param(m, f->out_w, l));
+    op_act_linear(t, s, u, GELU, param(m, f->in_b, l), param(m, f->out_w, l));
     Norm ln = {param(m, f->ln_w, l), param(m, f->ln_b, l), EPS, false};
     op_add_norm(t, y, s, x, param(m, f->out_b, l), ln, drop);
 }
@@ -157,7 +158,7 @@ Tensor qformer_lm_transform(Tape *t, const QFormer *m, Tensor rows) {
     int64_t n = rows.rows, C = m->d.C;
     Tensor u = tape_new(t, n, C, e), s = tape_new(t, n, C, e), y = tape_new(t, n, C, e);
     op_linear(t, u, rows, param(m, P_LM_DENSE_W, -1), NONE);
-    op_gelu(t, s, u, param(m, P_LM_DENSE_B, -1));
+    op_act(t, s, u, GELU, param(m, P_LM_DENSE_B, -1));
     Norm ln = {param(m, P_LM_LN_W, -1), param(m, P_LM_LN_B, -1), EPS, false};
     op_add_norm(t, y, s, NOTHING, NONE, ln, (Dropout){0});
     return y;

@@ -97,8 +97,10 @@ static void run_norm_bwd(void) { b->add_norm_bwd(&norm, &norm_grad); }
 static void *u, *h, *dh, *du;
 static float *bias, *dbias;
 static int64_t N;
-static void run_gelu(void) { b->gelu(h, u, bias, N, F); }
-static void run_gelu_bwd(void) { b->gelu_bwd(du, h, dbias, dh, u, bias, N, F); }
+static Act act;
+static ActGrad act_grad;
+static void run_act(void) { b->act(&act); }
+static void run_act_bwd(void) { b->act_bwd(&act, &act_grad); }
 static void run_colsum(void) { b->colsum(dbias, u, N, F, F); }
 static Embed embed;
 static EmbedGrad embed_grad;
@@ -132,8 +134,10 @@ static void rows(void) {
     u = numbers(DT_BF16, N * F), h = take((size_t)(N * F) * 2), dh = numbers(DT_BF16, N * F),
     du = take((size_t)(N * F) * 2);
     bias = numbers(DT_F32, F), dbias = numbers(DT_F32, F);
-    report("gelu", run_gelu, promise_gelu(N, F));
-    report("gelu_bwd", run_gelu_bwd, promise_gelu_bwd(N, F, true));
+    act = (Act){.kind = ACT_GELU, .N = N, .F = F, .ldu = F, .ldh = F, .u = u, .bias = bias, .h = h};
+    act_grad = (ActGrad){.dh = dh, .du = du, .lddh = F, .lddu = F, .dbias = dbias};
+    report("act", run_act, promise_act(N, F));
+    report("act_bwd", run_act_bwd, promise_act_bwd(N, F, true));
     report("colsum", run_colsum, promise_colsum(N, F, F));
 }
 

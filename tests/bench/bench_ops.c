@@ -164,8 +164,10 @@ static void products(void) {
 static void *a0, *a1, *a2, *a3;
 static float *f0, *f1, *f2, *f3, *f4;
 static int64_t n_, c_;
-static void run_gelu(void) { K->gelu(a0, a1, f0, n_, c_); }
-static void run_gelu_bwd(void) { K->gelu_bwd(a0, a3, f1, a2, a1, f0, n_, c_); }
+static Act ac;
+static ActGrad acg;
+static void run_act(void) { K->act(&ac); }
+static void run_act_bwd(void) { K->act_bwd(&ac, &acg); }
 static void run_colsum(void) { K->colsum(f1, a1, n_, c_, c_); }
 static AddNorm no;
 static AddNormGrad nog;
@@ -190,8 +192,14 @@ static void rows(void) {
     f0 = numbers(DT_F32, F, -1, 1), f1 = numbers(DT_F32, F, 0, 0), f2 = numbers(DT_F32, F, 1, 1),
         f3 = numbers(DT_F32, N, 0, 0);
     f4 = numbers(DT_F32, N, 1, 1);
-    bench("gelu", run_gelu, 0, 2 * nf);
-    bench("gelu_bwd", run_gelu_bwd, 0, 4 * nf);
+    static const char *const kinds[] = {"gelu", "gelu tanh", "gelu quick", "relu", "silu"};
+    for (int k = ACT_GELU; k <= ACT_SILU; k++) {
+        ac = (Act){.kind = k, .N = N, .F = F, .ldu = F, .ldh = F, .u = a1, .bias = f0, .h = a0};
+        bench(kinds[k], run_act, 0, 2 * nf);
+    }
+    ac = (Act){.kind = ACT_GELU, .N = N, .F = F, .ldu = F, .ldh = F, .u = a1, .bias = f0, .h = a3};
+    acg = (ActGrad){.dh = a2, .du = a0, .lddh = F, .lddu = F, .dbias = f1};
+    bench("gelu_bwd", run_act_bwd, 0, 4 * nf);
     bench("colsum", run_colsum, 0, nf);
     RowKey *keys = calloc((size_t)N, sizeof *keys);
     if (!keys) exit(1);

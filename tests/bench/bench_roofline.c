@@ -84,13 +84,8 @@ static void prefetch(void *dst, const void *src, size_t bytes) { sum.prefetched 
 static void colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld) {
     count("colsum", promise_colsum(N, C, ld));
 }
-static void gelu(void *h, const void *u, const float *bias, int64_t N, int64_t F) {
-    count("gelu", promise_gelu(N, F));
-}
-static void gelu_bwd(void *du, void *h, float *dbias, const void *dh, const void *u, const float *bias, int64_t N,
-                     int64_t F) {
-    count("gelu_bwd", promise_gelu_bwd(N, F, h != NULL));
-}
+static void act(const Act *a) { count("act", promise_act(a->N, a->F)); }
+static void act_bwd(const Act *a, const ActGrad *g) { count("act_bwd", promise_act_bwd(a->N, a->F, a->h != NULL)); }
 static void add_norm(const AddNorm *a) { count("add_norm", promise_add_norm(a)); }
 static void add_norm_bwd(const AddNorm *a, const AddNormGrad *g) { count("add_norm_bwd", promise_add_norm_bwd(a, g)); }
 static void embed(const Embed *e) { count("embed", promise_embed(e)); }
@@ -155,7 +150,7 @@ static Backend adding(void) {
     Backend b = *backend_null(DT_BF16);
     b.unified = false;
     b.zero = zero, b.copy = copy, b.upload = upload, b.fetch = fetch, b.prefetch = prefetch;
-    b.gemm = gemm, b.colsum = colsum, b.gelu = gelu, b.gelu_bwd = gelu_bwd;
+    b.gemm = gemm, b.colsum = colsum, b.act = act, b.act_bwd = act_bwd;
     b.add_norm = add_norm, b.add_norm_bwd = add_norm_bwd, b.embed = embed, b.embed_bwd = embed_bwd;
     b.attention = attention, b.attention_bwd = attention_bwd;
     b.normalize = normalize, b.fold = fold, b.unfold = unfold;

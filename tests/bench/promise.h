@@ -71,12 +71,12 @@ static inline Promise promise_colsum(int64_t N, int64_t C, int64_t ld) {
     return promise_partials(2 * n * c, fmin(promise_times(n, 64), promise_times(4 * H100_SMS, columns)), 1, c);
 }
 
-static inline Promise promise_gelu(int64_t N, int64_t F) {
+static inline Promise promise_act(int64_t N, int64_t F) {
     double n = (double)N, f = (double)F;
     return promise_launch(4 * n * f + 4 * f * promise_times(n, 16), 0, 1);
 }
 
-static inline Promise promise_gelu_bwd(int64_t N, int64_t F, bool h) {
+static inline Promise promise_act_bwd(int64_t N, int64_t F, bool h) {
     double n = (double)N, f = (double)F,
            strips = fmin(promise_times(n, 16), promise_times(16 * H100_SMS, promise_times(f, 1024)));
     return promise_partials((h ? 8 : 6) * n * f + 4 * f * strips, strips, 1, f);

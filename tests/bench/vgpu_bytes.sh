@@ -21,8 +21,8 @@ trap 'rm -rf "$tmp"' EXIT
 # What an op is made of; what else runs in its process only prepares it.
 ops='add_norm: add_norm_fast
 add_norm_bwd: add_norm_bwd_fast add_partials
-gelu: act_fast
-gelu_bwd: act_bwd_fast add_partials
+act: act_fast
+act_bwd: act_bwd_fast add_partials
 colsum: colsum_fast add_partials
 embed: embed_fast
 embed_bwd: embed_bwd_fast add_partials sum_rows_fast
