@@ -169,13 +169,12 @@ typedef struct {
     const Block *b;
     int64_t lane0;                      /* rows lane0 .. lane0 + LANES - 1 of the block */
     RowKey keys[LANES];
-    int64_t drawn;                      /* whose eight keys' words these are */
     uint32_t words[4][LANES], threshold;
 } Lanes;
 
 static Lanes open_lanes(const Block *b, int64_t lane0) {
     const Dropout *d = &b->a->drop;
-    Lanes l = {.b = b, .lane0 = lane0, .drawn = -1, .threshold = dropout_threshold(d->p)};
+    Lanes l = {.b = b, .lane0 = lane0, .threshold = dropout_threshold(d->p)};
     if (d->p > 0.0f)
         memcpy(l.keys, d->rows + b->it->q0 + b->row0 + lane0, (size_t)MIN((int64_t)LANES,
                                                                           b->nq - lane0) * sizeof *l.keys);
@@ -197,11 +196,11 @@ static inline int64_t seeing_one(const Lanes *l) {
     return causal && l->b->row0 + l->lane0 == 0;
 }
 
-/* Rows that keep key number k. */
-static inline mask keeping(Lanes *l, int64_t k) {
-    if (k / 8 != l->drawn) cpu_dropout_words(l->words, &l->b->a->drop, l->keys,
-                                             (uint32_t)l->b->h << 20 | (uint32_t)(k / 8));
-    l->drawn = k / 8;
+/* Rows that keep key j of range r; keys must come in order. */
+static inline mask keeping(Lanes *l, int r, int64_t j) {
+    int64_t k = (r ? l->b->it->na : 0) + j;
+    if (j == 0 || k % 8 == 0)
+        cpu_dropout_words(l->words, &l->b->a->drop, l->keys, (uint32_t)l->b->h << 20 | (uint32_t)(k / 8));
     uvec w = *(const uvec *)l->words[k % 8 / 2];
     return vec_at_least(w >> (uint32_t)(k & 1) * 16u & 0xffffu, l->threshold);
 }
@@ -241,7 +240,7 @@ static void softmax(Lanes *l, float *s, float *max, float *sum) {
             vec e = vec_exp((*(const vec *)x - m) * scale);
             if (b->it->causal) e = vec_where(seeing(l, r, j), e);
             total += e;
-            if (drop) e = vec_where(keeping(l, (r ? b->it->na : 0) + j), e * keep);
+            if (drop) e = vec_where(keeping(l, r, j), e * keep);
             *(vec *)x = e;
         }
     *(vec *)max = m;
@@ -262,7 +261,7 @@ static void softmax_bwd(Lanes *l, float *s, float *dp, const float *lse) {
             if (b->it->causal) P = vec_where(seeing(l, r, j), P);
             *(vec *)x = P;
             if (drop) {
-                mask kept = keeping(l, (r ? b->it->na : 0) + j);
+                mask kept = keeping(l, r, j);
                 d = vec_where(kept, d * keep);
                 *(vec *)x = vec_pick(kept, P, -P);
             }
