@@ -102,7 +102,9 @@ GENCODE  := $(if $(SM),-arch=sm_$(SM),-gencode arch=compute_80,code=[sm_80,compu
             -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100)
 NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti \
             $(GENCODE)
-CUDA_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
+# .cu is compiled alike for all flavours.
+CU        := build/cuda
+CUDA_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) $(patsubst %.cu,$(CU)/%.cu.o,$(wildcard kernels/cuda/*.cu))
 OBJ      += $(CUDA_OBJ)
 LDLIBS   += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart -ldl
 endif
@@ -111,9 +113,9 @@ TESTS    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 LIB      := $(B)/libqformer.a
-KIT      := $(B)/libkit.a                                    # what tests share
+KIT      := $(B)/libkit.a
 
-.PHONY: fuzz-smoke all count cross demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: install dist fuzz-smoke all count cross demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -123,6 +125,7 @@ help:
 	@echo "make test       all tests                      make golden  reference fixtures (DIR=..., device=cuda)"
 	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS_EACH=60"
 	@echo "make asan ubsan tsan cov tidy                  the checking builds"
+	@echo "make install    PREFIX=/usr/local DESTDIR=      make dist    a folder that runs and tests itself elsewhere"
 	@echo "make cross      for aarch64, its kernel and fixture tests under qemu"
 	@echo "make count      lines, sizes and directions against what the house allows"
 
@@ -143,8 +146,8 @@ endif
 ifneq ($(CUDA_DEF)$(WEBP_DEF)x,$(shell cat $(STAMP).cuda 2>/dev/null))
 $(shell mkdir -p $(B) && printf '%s' '$(CUDA_DEF)$(WEBP_DEF)x' > $(STAMP).cuda)
 endif
-ifneq ($(NVFLAGS),$(shell cat $(STAMP).nvcc 2>/dev/null))
-$(shell mkdir -p $(B) && printf '%s' '$(NVFLAGS)' > $(STAMP).nvcc)
+ifneq ($(NVFLAGS),$(shell cat $(CU)/flags 2>/dev/null))
+$(shell mkdir -p $(CU) && printf '%s' '$(NVFLAGS)' > $(CU)/flags)
 endif
 
 $(BIN): $(B)/qformer.o $(LIB)
@@ -171,7 +174,7 @@ $(B)/kernels/cpu/%.bf16.o: kernels/cpu/%.c $(STAMP)
 	@echo "  CC   $< (bf16)"
 	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=1 -c $< -o $@
 
-$(B)/%.cu.o: %.cu $(STAMP).nvcc
+$(CU)/%.cu.o: %.cu $(CU)/flags
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
 	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
@@ -282,6 +285,25 @@ count: all
 
 cross:
 	@tests/cross.sh
+
+# The program, its manual and what shells complete, from the tables that are in it.
+PREFIX  ?= /usr/local
+TO       = $(DESTDIR)$(PREFIX)
+install: all
+	install -Dm755 $(BIN) $(TO)/bin/qformer
+	install -d $(TO)/share/man/man1 $(TO)/share/qformer/configs $(TO)/share/doc/qformer
+	$(BIN) --man > $(TO)/share/man/man1/qformer.1
+	install -d $(TO)/share/bash-completion/completions $(TO)/share/zsh/site-functions $(TO)/share/fish/vendor_completions.d
+	$(BIN) --completion bash > $(TO)/share/bash-completion/completions/qformer
+	$(BIN) --completion zsh > $(TO)/share/zsh/site-functions/_qformer
+	$(BIN) --completion fish > $(TO)/share/fish/vendor_completions.d/qformer.fish
+	install -m644 configs/*.yaml $(TO)/share/qformer/configs
+	install -m644 README.md LICENSE $(TO)/share/doc/qformer
+
+# One folder and tarball for any Linux with the glibc of Debian 12 or newer: see tests/dist.sh.
+dist:
+	@tests/packages.sh test
+	@tests/dist.sh
 
 cuda-report:
 	@tests/bench/cuda_report.sh

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "configs/commands.h"
+#include "configs/manual.h"
 #include "configs/options.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
@@ -144,6 +145,12 @@ static int help(const char *word) {
     return 0;
 }
 
+static int completion(const char *shell) {
+    if (manual_completion(shell, stdout) == OK) return 0;
+    fprintf(stderr, "qformer: %s\n", err_message());
+    return 2;
+}
+
 static bool is(const char *word, const char *a, const char *b) { return strcmp(word, a) == 0 || strcmp(word, b) == 0; }
 
 static int answer(int argc, char **argv) {
@@ -154,6 +161,8 @@ static int answer(int argc, char **argv) {
     if (asks) { print_commands(stdout); return 0; }
     if (is(word, "--version", "-V")) { version_print(stdout); return 0; }
     if (is(word, "--options", "--options")) return options_reference(stdout) ? 1 : 0;
+    if (is(word, "--man", "--man")) return manual_page(stdout) ? 1 : 0;
+    if (is(word, "--completion", "--completion")) return completion(argc > 2 ? argv[2] : "");
     const Command *c = find_command(word);
     if (!c) return unknown_command(word);
     if (wants_help(argc - 2, argv + 2)) { print_help(c); return 0; }

@@ -188,6 +188,43 @@ static void ended_by_a_signal(void **state) {
     rmdir(dir);
 }
 
+/* The man page and what shells complete are written from the tables: every command and option stands in them. */
+static void manual_is_whole(void **state) {
+    (void)state;
+    Run *page = run("--man"), *r;
+    assert_int_equal(page->code, 0);
+    says(page->out, ".TH QFORMER 1");
+    says(page->out, ".B pretrain\n");
+    static const char *const shells[] = {"bash", "zsh", "fish"};
+    for (int i = 0; i < 3; i++) {
+        char words[40];
+        snprintf(words, sizeof words, "--completion %s", shells[i]);
+        r = run(words);
+        assert_int_equal(r->code, 0);
+        says(r->out, "extract");
+        says(r->out, "optim.lr=");
+    }
+    r = run("--completion tcsh");
+    assert_int_equal(r->code, 2);
+    says(r->err, "bash, zsh and fish, not for 'tcsh'");
+}
+
+/* A word of the command line is completed to commands, then to the command's keys, then to a key's choices. */
+static void bash_completes(void **state) {
+    (void)state;
+    const char *program = program_path();
+    if (!program || system("command -v bash >/dev/null")) skip();
+    static const char *const typed[][2] = {{"qformer pre", "pretrain"}, {"qformer pretrain optim.sched", "optim.schedule="},
+                                           {"qformer pretrain device = cu", "cuda"}};
+    for (int i = 0; i < 3; i++) {
+        char line[1000];
+        snprintf(line, sizeof line, "bash -c 'source <(%s --completion bash); COMP_WORDS=(%s); "
+                 "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _qformer 2>/dev/null; [ \"${COMPREPLY[*]}\" = \"%s\" ]'", program,
+                 typed[i][0], typed[i][1]);
+        if (system(line)) fail_msg("%s is not completed to %s", typed[i][0], typed[i][1]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone_lists_commands),
@@ -200,6 +237,7 @@ int main(void) {
         cmocka_unit_test(doctor_looks_around),
         cmocka_unit_test(options_are_the_reference),
         cmocka_unit_test(ended_by_a_signal),
+        cmocka_unit_test(manual_is_whole), cmocka_unit_test(bash_completes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
