@@ -1,13 +1,14 @@
 /* gold_text: fixtures of text: tokenizers and caption processors (and, in gold_metrics.c, metrics).
  *
- *     strings.jsonl        {"text", "ids"[, "ids32", "ids35", "decoded"]} beside a tokenizer's files: exactly, from each of
- *                          the forms that lie there (tokenizer.json; vocab.json and merges.txt; a SentencePiece model)
- *     KIND_strings.jsonl   the same of a folder KIND_lm beside it, decoded with blanks cleaned up; bpe means opt, unigram t5
+ *     strings.jsonl        {"text", "ids"[, "ids32", "ids35", "decoded"]} beside a tokenizer's files: exactly, from
+ *                          each of the forms that lie there (tokenizer.json; vocab.json and merges.txt; a SentencePiece model)
+ *     KIND_strings.jsonl   the same of a folder KIND_lm beside it, decoded with blanks cleaned up; bpe means opt,
+ *                          unigram t5
  *     processors.jsonl     {"text", "caption", "caption_prompt", "question"}
  *     invalid_utf8.tsv     name, bytes in hex, ids
  *
- * A strings.jsonl without a tokenizer beside it is of the model in the folder that the environment's SMOLLM2 names, when
- * an expected.json lies there. */
+ * A strings.jsonl without a tokenizer beside it is of the model in the folder that the environment's SMOLLM2 names,
+ * when an expected.json lies there. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +95,7 @@ static Status compare_form(Case *c, const char *dir, const char *file, bool clea
     char path[2200], what[80];
     snprintf(path, sizeof path, "%s/%s", dir, file);
     Status st = tokenizer_open(&t, path);
-    if (st == ERR_FORMAT && ends(file, "vocab.json") && strstr(err_message(), "whose rules")) return OK;   /* no rules beside */
+    if (st == ERR_FORMAT && ends(file, "vocab.json") && strstr(err_message(), "whose rules")) return OK;
     if (st != OK) return st;
     snprintf(what, sizeof what, "%s, %s", tokenizer_kind(t), file);
     Strings s = {.c = c, .t = t, .what = what};
@@ -110,10 +111,13 @@ static bool folder_of(const Case *c, char *dir, size_t n) {
     const char *name = strrchr(c->file, '/') + 1, *smollm2 = getenv("SMOLLM2");
     size_t len = strlen(name) - strlen("strings.jsonl");
     snprintf(dir, n, "%s", c->dir);
-    if (!len && smollm2 && there(dir, "expected.json") && !there(dir, "tokenizer.json")) snprintf(dir, n, "%s", smollm2);
-    if (!len) return there(dir, "vocab.txt") || there(dir, "tokenizer.json") || there(dir, "spiece.model") || there(dir, "tokenizer.model");
+    if (!len && smollm2 && there(dir, "expected.json") && !there(dir, "tokenizer.json"))
+        snprintf(dir, n, "%s", smollm2);
+    if (!len) return there(dir, "vocab.txt") || there(dir, "tokenizer.json") || there(dir, "spiece.model") ||
+        there(dir, "tokenizer.model");
     for (size_t k = 0; k < 2; k++)
-        if (len == strlen(names[k][0]) + 1 && !strncmp(name, names[k][0], len - 1)) name = names[k][1], len = strlen(name) + 1;
+        if (len == strlen(names[k][0]) + 1 && !strncmp(name, names[k][0], len - 1))
+            name = names[k][1], len = strlen(name) + 1;
     snprintf(dir, n, "%s/%.*s_lm", c->dir, (int)len - 1, name);
     return there(dir, "tokenizer.json");
 }
@@ -167,7 +171,8 @@ Status gold_invalid(Case *c) {
 /* ---- caption processors ------------------------------------------------------------------------------------------ */
 
 static Status compare_processed(void *ctx, int64_t i, const Json *row) {
-    static const struct { const char *key, *prompt; } forms[] = {{"caption", NULL}, {"caption_prompt", "a photo of "}, {"question", NULL}};
+    static const struct { const char *key, *prompt; } forms[] = {{"caption", NULL}, {"caption_prompt", "a photo of "},
+                                                                 {"question", NULL}};
     Case *c = ctx;
     size_t n, want_n, len;
     const char *text = json_str(json_get(row, "text"), &n);
@@ -175,7 +180,8 @@ static Status compare_processed(void *ctx, int64_t i, const Json *row) {
         const char *want = json_str(json_get(row, forms[k].key), &want_n);
         char *got = NULL, what[80];
         if (!want) continue;
-        Status st = k == 2 ? question_blip(&got, &len, text, n, 50) : caption_blip(&got, &len, text, n, forms[k].prompt, 50);
+        Status st = k == 2 ? question_blip(&got, &len, text, n, 50)
+                           : caption_blip(&got, &len, text, n, forms[k].prompt, 50);
         snprintf(what, sizeof what, "%s of row %lld", forms[k].key, (long long)i);
         gold_check(c, what, st != OK || len != want_n || memcmp(got, want, len), 0.5);
         free(got);

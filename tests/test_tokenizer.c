@@ -1,5 +1,5 @@
-/* test_tokenizer: tokenizers of language models: every string of the fixtures in every form of file, what is refused, texts
- * that are long or no text, and the forms of chat prompts. */
+/* test_tokenizer: tokenizers of language models: every string of the fixtures in every form of file, what is refused,
+ * texts that are long or no text, and the forms of chat prompts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,11 +34,13 @@ static Status compare(void *ctx, int64_t i, const Json *row) {
     int count;
     char *back;
     assert_int_equal(tokenizer_encode(r->t, text, n, 20000, ids, &count, NULL), OK);
-    if ((size_t)count != json_len(want)) fail_msg("row %lld, \"%s\": %d ids, not %zu", (long long)i, text, count, json_len(want));
+    if ((size_t)count != json_len(want)) fail_msg("row %lld, \"%s\": %d ids, not %zu", (long long)i, text, count,
+                                                  json_len(want));
     for (int k = 0; k < count; k++) {
         int64_t id;
         json_int(json_at(want, (size_t)k), &id);
-        if (id != ids[k]) fail_msg("row %lld, \"%s\": id %d is %d, not %lld", (long long)i, text, k, ids[k], (long long)id);
+        if (id != ids[k]) fail_msg("row %lld, \"%s\": id %d is %d, not %lld", (long long)i, text, k, ids[k],
+                                   (long long)id);
     }
     assert_int_equal(tokenizer_decode(r->t, ids, (size_t)count, &back, &len), OK);
     if (len != nd || memcmp(back, decoded, nd)) fail_msg("row %lld: \"%s\", not \"%s\"", (long long)i, back, decoded);
@@ -121,7 +123,8 @@ static void refuses(const char *part, const char *instead, const char *sentence)
     static const char whole[] =
         "{\"added_tokens\": [{\"id\": 9, \"content\": \"<x>\", \"special\": true}], \"normalizer\": null,"
         "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"post_processor\": null,"
-        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2},"
+        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\","
+        "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2},"
         "\"merges\": [[\"a\", \"b\"]]}}";
     char text[2000];
     const char *at = strstr(whole, part);
@@ -147,7 +150,8 @@ static void refused(void **state) {
     refuses("{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
             "{\"type\": \"Split\", \"behavior\": \"Isolated\", \"pattern\": {\"Regex\": \"x+\"}}", "x+");
     refuses("\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}", "Lowercase");
-    refuses("\"normalizer\": null", "\"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"AAAA\"}", "character map");
+    refuses("\"normalizer\": null", "\"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"AAAA\"}",
+            "character map");
     refuses("\"post_processor\": null", "\"post_processor\": {\"type\": \"BertProcessing\"}", "BertProcessing");
     refuses("\"decoder\": {\"type\": \"ByteLevel\"}", "\"decoder\": {\"type\": \"WordPiece\"}", "WordPiece");
     refuses("\"ab\": 2", "\"ab\": 1", "twice");
@@ -227,7 +231,8 @@ static void texts(void **state) {
 static void chats(void **state) {
     (void)state;
     const struct { const char *form, *system, *want; } cases[] = {
-        {"chatml", "Be brief.", "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"},
+        {"chatml", "Be brief.",
+         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"},
         {"chatml", NULL, "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"},
         {"llama2", "Be brief.", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nWhat? [/INST]"},
         {"llama2", "", "[INST] What? [/INST]"},

@@ -7,17 +7,20 @@
 #include "kernels/base/mem.h"
 
 static const ChatForm forms[] = {
-    {"chatml", "<|im_start|>system\n%s<|im_end|>\n", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n",
+    {"chatml", "<|im_start|>system\n%s<|im_end|>\n", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n",
+     "<|im_end|>\n",
      NULL, "<|im_start|>"},
-    {"llama3", "<|start_header_id|>system<|end_header_id|>\n\n%s<|eot_id|>", "<|start_header_id|>user<|end_header_id|>\n\n",
+    {"llama3", "<|start_header_id|>system<|end_header_id|>\n\n%s<|eot_id|>",
+     "<|start_header_id|>user<|end_header_id|>\n\n",
      "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", NULL, "<|start_header_id|>"},
     {"zephyr", "<|system|>\n%s</s>\n", "<|user|>\n", "</s>\n<|assistant|>\n", "</s>\n", NULL, "<|user|>"},
     {"llama2", "<<SYS>>\n%s\n<</SYS>>\n\n", "[INST] ", " [/INST]", " </s><s>", NULL, "[INST]"},
     {"vicuna", "%s ", "USER: ", " ASSISTANT:", "</s>",
-     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-     "answers to the user's questions.", "USER:"},
+     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+     "and polite answers to the user's questions.", "USER:"},
     {"alpaca", "%s\n\n", "### Instruction:\n", "\n\n### Response:\n", "\n\n",
-     "Below is an instruction that describes a task. Write a response that appropriately completes the request.", "### Instruction"},
+     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
+     "### Instruction"},
 };
 enum { FORMS = sizeof forms / sizeof *forms };
 

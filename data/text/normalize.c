@@ -35,7 +35,8 @@ Status charsmap_open(Charsmap *m, const void *bytes, size_t n, const char *name)
     *m = (Charsmap){0};
     if (n >= 4) memcpy(&size, bytes, 4);
     if (n < 9 || size < 4 || size % 4 || size > n - 5 || ((const char *)bytes)[n - 1])
-        return err_set(ERR_FORMAT, "%s: the character map of the normaliser has %zu bytes that do not fit together", name, n);
+        return err_set(ERR_FORMAT, "%s: the character map of the normaliser has %zu bytes that do not fit together",
+                       name, n);
     m->units = size / 4;
     m->ntext = (uint32_t)(n - 4 - size);
     m->unit = mem_new(m->units, 4);
@@ -188,7 +189,8 @@ void normalizer_close(Normalizer *z) {
 }
 
 uint64_t normalizer_hash(const Normalizer *z, uint64_t h) {
-    const int32_t flags[] = {(int32_t)z->form, z->strip_right, z->mark_front, z->mark_blanks, z->collapse ? z->collapse[0] : 0};
+    const int32_t flags[] = {(int32_t)z->form, z->strip_right, z->mark_front, z->mark_blanks, z->collapse
+                             ? z->collapse[0] : 0};
     h = hash_bytes(h, flags, sizeof flags);
     if (!z->map.units) return h;
     return hash_bytes(hash_bytes(h, z->map.unit, 4 * (size_t)z->map.units), z->map.text, z->map.ntext);

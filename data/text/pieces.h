@@ -9,7 +9,8 @@
 #include "kernels/base/err.h"
 #include "kernels/base/hash.h"
 
-enum { PIECES_MAX_IDS = 1 << 22, PIECES_MAX_BYTES = 1 << 28, PIECE_LONGEST = 4096 };      /* the last: bytes of one piece */
+/* the last: bytes of one piece */
+enum { PIECES_MAX_IDS = 1 << 22, PIECES_MAX_BYTES = 1 << 28, PIECE_LONGEST = 4096 };
 
 typedef struct {
     char *bytes;

@@ -123,7 +123,8 @@ static Status take_pieces(Tokenizer *t, const Model *m, Pieces *p, const char *n
         if (st == OK && added) st = tokenizer_add(t, s, x->text.n, (int64_t)i, x->type != PIECE_USER, name);
         if (x->type == PIECE_UNKNOWN) t->ids.unk = (int32_t)i;
     }
-    if (st == OK && t->ids.unk < 0) return err_set(ERR_FORMAT, "%s: none of the %zu pieces is the unknown one", name, m->n);
+    if (st == OK && t->ids.unk < 0) return err_set(ERR_FORMAT, "%s: none of the %zu pieces is the unknown one", name,
+                                                   m->n);
     t->ids.bos = pieces_find(p, "<s>", 3);
     t->ids.eos = pieces_find(p, "</s>", 4);
     t->ids.pad = pieces_find(p, "<pad>", 5);
@@ -208,7 +209,9 @@ Status tokenizer_read_spm(Tokenizer *t, const void *bytes, size_t n, const char 
     Status st = read_message(&m, (View){bytes, n}, name);
     if (st == OK && m.model == MODEL_BPE) st = make_bpe(t, &m, name);
     else if (st == OK && m.model == MODEL_UNIGRAM) st = make_unigram(t, &m, name);
-    else if (st == OK) st = err_set(ERR_FORMAT, "%s: a SentencePiece model of type %d; Unigram (1) and BPE (2) are known", name, m.model);
+    else if (st == OK) st = err_set(ERR_FORMAT,
+                                    "%s: a SentencePiece model of type %d; Unigram (1) and BPE (2) are known", name,
+                                        m.model);
     free(m.piece);
     return st;
 }

@@ -9,13 +9,14 @@
 
 /* The pattern of GPT-2 is ByteLevel's own (use_regex); those of Llama-3 and Qwen2 stand in a Split. */
 #define SPLIT_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SPLIT_GPT "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define SPLIT_HEAD "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 
 /*    rule          what it is called in a sentence                  its pattern, where a file writes it out */
 #define SPLIT_LIST(X)                                                                                   \
     X(SPLIT_NONE,   "the whole text is one word",                    "")                                \
     X(SPLIT_WHITE,  "words between blanks",                          "")                                \
-    X(SPLIT_GPT2,   "GPT-2's words",                                 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+") \
+    X(SPLIT_GPT2,   "GPT-2's words",                                 SPLIT_GPT)                         \
     X(SPLIT_DIGITS, "single digits, and GPT-2's words between them", "")                                \
     X(SPLIT_LLAMA3, "Llama-3's words",                               SPLIT_HEAD "\\p{N}{1,3}" SPLIT_TAIL) \
     X(SPLIT_QWEN2,  "Qwen2's words",                                 SPLIT_HEAD "\\p{N}" SPLIT_TAIL)

@@ -34,13 +34,15 @@ void tokenizer_close(Tokenizer *t) {
 
 Status tokenizer_add(Tokenizer *t, const char *s, size_t n, int64_t id, bool special, const char *name) {
     if (!n || n > PIECE_LONGEST || id < 0 || id >= PIECES_MAX_IDS)
-        return err_set(ERR_FORMAT, "%s: the added token \"%.*s\" has the id %lld; it needs 1 to %d bytes and an id from 0 to %d", name,
-                       (int)(n < 40 ? n : 40), s, (long long)id, PIECE_LONGEST, PIECES_MAX_IDS - 1);
+        return err_set(ERR_FORMAT,
+                       "%s: the added token \"%.*s\" has the id %lld; it needs 1 to %d bytes and an id from 0 to %d",
+                       name, (int)(n < 40 ? n : 40), s, (long long)id, PIECE_LONGEST, PIECES_MAX_IDS - 1);
     for (size_t i = 0; i < t->nlist; i++) {
         AddedToken *a = &t->list[i];
         if (a->n != n || memcmp(a->text, s, n)) continue;
         if (a->id == id) return OK;
-        return err_set(ERR_FORMAT, "%s: the added token \"%.*s\" has the ids %lld and %lld", name, (int)(n < 40 ? n : 40), s,
+        return err_set(ERR_FORMAT, "%s: the added token \"%.*s\" has the ids %lld and %lld", name,
+                       (int)(n < 40 ? n : 40), s,
                        (long long)a->id, (long long)id);
     }
     if (!(t->nlist & (t->nlist + 1))) {              /* 0, 1, 3, 7 ...: room for twice as many */
@@ -130,7 +132,8 @@ static Status encode_marked(Encoder *e, const char *s, size_t n, bool at_start) 
     bool wanted = t->mark == MARK_ALWAYS || (t->mark == MARK_FIRST && at_start);
     Status st = OK;
     e->words.n = 0;
-    if (wanted && n && s[0] != ' ' && (n < MARK_LEN || memcmp(s, MARK, MARK_LEN))) st = bytes_push(&e->words, MARK, MARK_LEN);
+    if (wanted && n && s[0] != ' ' && (n < MARK_LEN || memcmp(s, MARK, MARK_LEN)))
+        st = bytes_push(&e->words, MARK, MARK_LEN);
     for (size_t i = 0, run; i < n && st == OK; i += run) {
         for (run = 0; i + run < n && s[i + run] != ' '; run++) {}
         st = run ? bytes_push(&e->words, s + i, run) : bytes_push(&e->words, MARK, MARK_LEN);
@@ -205,7 +208,8 @@ Status tokenizer_pieces(const Tokenizer *t, const char *text, size_t n, TokenIds
 Status tokenizer_encode(const Tokenizer *t, const char *text, size_t n, int max_len, int32_t *ids, int *count,
                         int64_t *full) {
     const TokenizerIds *s = &t->ids;
-    BUG_ON(max_len <= s->nbegin + s->nend, "tokenizer: room for %d ids, %d stand around a text", max_len, s->nbegin + s->nend);
+    BUG_ON(max_len <= s->nbegin + s->nend, "tokenizer: room for %d ids, %d stand around a text", max_len,
+           s->nbegin + s->nend);
     TokenIds out = {.v = ids, .cap = (size_t)(max_len - s->nend), .fixed = true};
     for (int i = 0; i < s->nbegin; i++) ids[out.n++] = s->begin[i];
     Status st = tokenizer_pieces(t, text, n, &out);
@@ -274,34 +278,4 @@ Status tokenizer_ready(Tokenizer *t, const char *name) {
     if (st == OK && (t->kind == KIND_BYTES || t->kind == KIND_MARKS)) st = bpe_ready(&t->bpe);
     if (st == OK) t->hash = hash_of(t);
     return st;
-}
-
-static Status finish(Tokenizer **t, Status st, const char *name) {
-    if (st == OK) st = tokenizer_ready(*t, name);
-    if (st == OK) return OK;
-    tokenizer_close(*t);
-    *t = NULL;
-    return st;
-}
-
-Status tokenizer_open_lines(Tokenizer **t, const char *text, size_t n, const char *name) {
-    Status st = tokenizer_new(t);
-    if (st == OK) st = wp_open_lines(&(*t)->wp, text, n, name);
-    if (st == OK) tokenizer_take_wordpiece(*t);
-    return finish(t, st, name);
-}
-
-Status tokenizer_open_json(Tokenizer **t, const char *text, size_t n, const char *name) {
-    Json *doc = NULL;
-    Status st = tokenizer_new(t);
-    if (st == OK) st = json_parse(&doc, text, n, name);
-    if (st == OK) st = tokenizer_read_json(*t, doc, name);
-    json_free(doc);
-    return finish(t, st, name);
-}
-
-Status tokenizer_open_spm(Tokenizer **t, const void *bytes, size_t n, const char *name) {
-    Status st = tokenizer_new(t);
-    if (st == OK) st = tokenizer_read_spm(*t, bytes, n, name);
-    return finish(t, st, name);
 }

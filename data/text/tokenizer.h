@@ -58,7 +58,8 @@ Status tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, char *
 const char *tokenizer_kind(const Tokenizer *t);            /* "WordPiece", "byte-level BPE", ... */
 int32_t tokenizer_size(const Tokenizer *t);                /* the largest id and one */
 const TokenizerIds *tokenizer_ids(const Tokenizer *t);
-int32_t tokenizer_find(const Tokenizer *t, const char *piece);     /* the id of a piece or added token as its file has it; -1 */
+/* the id of a piece or added token as its file has it; -1 */
+int32_t tokenizer_find(const Tokenizer *t, const char *piece);
 uint64_t tokenizer_hash(const Tokenizer *t);               /* equal hash, equal ids of equal text */
 bool tokenizer_cleans(const Tokenizer *t);                 /* what the folder says; true where it says nothing */
 void tokenizer_set_cleans(Tokenizer *t, bool cleans);

@@ -43,7 +43,8 @@ static Status decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, Tex
 /* ---- SentencePiece: marks are blanks ---- */
 
 static int hex(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10
+        : -1;
 }
 
 /* The byte that a piece "<0x..>" stands for; -1: none. */

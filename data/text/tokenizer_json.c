@@ -120,11 +120,12 @@ static Status read_cut(Tokenizer *t, Steps *s, const Json *o, const char *name) 
     if (!strcmp(type, "ByteLevel") && !flag_of(o, "add_prefix_space", true)) {
         s->bytes = true;
         s->gpt2 = flag_of(o, "use_regex", true);
-    } else if (!strcmp(type, "Digits") && flag_of(o, "individual_digits", false) && s->split == SPLIT_NONE) s->digits = true;
+    } else if (!strcmp(type, "Digits") && flag_of(o, "individual_digits", false) && s->split == SPLIT_NONE)
+        s->digits = true;
     else if (!strcmp(type, "WhitespaceSplit") && s->split == SPLIT_NONE) s->white = true;
     else if (!strcmp(type, "Metaspace")) return read_metaspace(t, o, name);
-    else if (!strcmp(type, "Split") && !strcmp(str_of(o, "behavior"), "Isolated") && !flag_of(o, "invert", false) && !s->digits &&
-             !s->white) {
+    else if (!strcmp(type, "Split") && !strcmp(str_of(o, "behavior"), "Isolated") && !flag_of(o, "invert", false) &&
+             !s->digits && !s->white) {
         s->split = split_of_pattern(regex);
         if (s->split == SPLIT_COUNT) return refuse(name, "pattern of the pre_tokenizer", regex);
     } else return refuse(name, "pre_tokenizer", !strcmp(type, "ByteLevel") ? "ByteLevel with add_prefix_space" : type);
@@ -177,15 +178,18 @@ Status tokenizer_read_vocab(Tokenizer *t, const Json *vocab, const char *name) {
         int64_t count = n > sizeof raw || !t->bpe.of_bytes ? -1 : bpe_bytes_of_letters(key, n, raw);
         if (!n) continue;                            /* found by nothing */
         json_int(v, &id);
-        st = pieces_set(p, id, count < 0 ? key : raw, count < 0 ? n : (size_t)count, count >= 0 || !t->bpe.of_bytes, name);
+        st = pieces_set(p, id, count < 0 ? key : raw, count < 0 ? n : (size_t)count, count >= 0 || !t->bpe.of_bytes,
+                        name);
     }
     return st;
 }
 
 /* left and right as the vocabulary has them. */
-Status tokenizer_read_merge(Tokenizer *t, const char *left, size_t nleft, const char *right, size_t nright, const char *name) {
+Status tokenizer_read_merge(Tokenizer *t, const char *left, size_t nleft, const char *right, size_t nright,
+                            const char *name) {
     char l[PIECE_LONGEST], r[PIECE_LONGEST];
-    if (!t->bpe.of_bytes || nleft > sizeof l || nright > sizeof r) return bpe_add_merge(&t->bpe, left, nleft, right, nright, name);
+    if (!t->bpe.of_bytes || nleft > sizeof l || nright > sizeof r)
+        return bpe_add_merge(&t->bpe, left, nleft, right, nright, name);
     int64_t cl = bpe_bytes_of_letters(left, nleft, l), cr = bpe_bytes_of_letters(right, nright, r);
     if (cl < 0 || cr < 0) cl = cr = 0;               /* no piece is empty, so this says what is wrong */
     return bpe_add_merge(&t->bpe, l, (size_t)cl, r, (size_t)cr, name);
@@ -253,7 +257,8 @@ static Status read_model(Tokenizer *t, const Json *m, const char *name) {
     if (!strcmp(type, "BPE")) return read_bpe(t, m, name);
     if (!strcmp(type, "Unigram")) return read_unigram(t, m, name);
     if (!strcmp(type, "WordPiece"))
-        return err_set(ERR_FORMAT, "%s: a WordPiece tokenizer is read from its vocab.txt; give that file or its folder", name);
+        return err_set(ERR_FORMAT,
+                       "%s: a WordPiece tokenizer is read from its vocab.txt; give that file or its folder", name);
     return refuse(name, "model", type);
 }
 
@@ -291,7 +296,8 @@ static Status read_post(Tokenizer *t, const Json *o, const char *name) {
     if (!strcmp(type, "TemplateProcessing")) return read_template(t, o, name);
     if (strcmp(type, "Sequence")) return refuse(name, "post_processor", type);
     for (size_t i = 0; i < json_len(list) && st == OK; i++) {
-        if (!strcmp(str_of(json_at(list, i), "type"), "Sequence")) return refuse(name, "post_processor", "Sequence in a Sequence");
+        if (!strcmp(str_of(json_at(list, i), "type"), "Sequence"))
+            return refuse(name, "post_processor", "Sequence in a Sequence");
         st = read_post(t, json_at(list, i), name);
     }
     return st;
@@ -307,21 +313,24 @@ static Status read_decoder(Tokenizer *t, const Json *o, const char *name) {
     else if (!strcmp(type, "Metaspace") && t->kind != KIND_BYTES) t->decode = DECODE_WORDS;
     else if (!strcmp(type, "Sequence") && t->kind == KIND_MARKS && json_len(list) == 4) {
         for (size_t i = 0; i < 4; i++)
-            if (strcmp(str_of(json_at(list, i), "type"), marks[i])) return refuse(name, "decoder", str_of(json_at(list, i), "type"));
+            if (strcmp(str_of(json_at(list, i), "type"), marks[i]))
+                return refuse(name, "decoder", str_of(json_at(list, i), "type"));
         t->decode = DECODE_MARKS;
     } else return refuse(name, "decoder", absent(o) ? "null" : type);
     return OK;
 }
 
 static Status read_added(Tokenizer *t, const Json *list, const char *name) {
+    bool normalizes = t->norm.form != FORM_NONE || t->norm.mark_front || t->norm.mark_blanks;
     Status st = OK;
     for (size_t i = 0; i < json_len(list) && st == OK; i++) {
         const Json *a = json_at(list, i);
         size_t n = 0;
         int64_t id = -1;
         const char *s = json_str(json_get(a, "content"), &n);
-        bool normalized = flag_of(a, "normalized", false) && (t->norm.form != FORM_NONE || t->norm.mark_front || t->norm.mark_blanks);
-        if (flag_of(a, "single_word", false) || flag_of(a, "lstrip", false) || flag_of(a, "rstrip", false) || normalized)
+        bool normalized = flag_of(a, "normalized", false) && normalizes;
+        if (flag_of(a, "single_word", false) || flag_of(a, "lstrip", false) || flag_of(a, "rstrip", false) ||
+            normalized)
             return refuse(name, "kind of added token", s ? s : "");
         json_int(json_get(a, "id"), &id);
         st = tokenizer_add(t, s ? s : "", n, id, flag_of(a, "special", false), name);

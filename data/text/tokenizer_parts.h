@@ -1,5 +1,5 @@
 /* tokenizer_parts: what a Tokenizer is made of: shared by tokenizer.c, which uses the parts, and tokenizer_json.c,
- * tokenizer_folder.c and sentencepiece.c, which fill them in from files. */
+ * tokenizer_open.c and sentencepiece.c, which fill them in from files. */
 #ifndef QF_TOKENIZER_PARTS_H
 #define QF_TOKENIZER_PARTS_H
 #include "data/format/json.h"
@@ -12,8 +12,8 @@
 
 typedef enum { KIND_WORDPIECE, KIND_BYTES, KIND_MARKS, KIND_UNIGRAM } TokenizerKind;   /* MARKS: SentencePiece's BPE */
 
-/* Metaspace: U+2581 for each U+0020 and in front of the stretch (or only at the start of the text), unless it begins with
- * one; with `cut` a word ends before each. */
+/* Metaspace: U+2581 for each U+0020 and in front of the stretch (or only at the start of the text), unless it begins
+ * with one; with `cut` a word ends before each. */
 typedef enum { MARK_OFF, MARK_NEVER, MARK_FIRST, MARK_ALWAYS } MarkRule;
 
 /* How pieces become text again. */
@@ -67,7 +67,8 @@ void tokenizer_take_wordpiece(Tokenizer *t);
 
 /* Its parts for vocab.json and merges.txt: pieces with their ids, and one merge. */
 Status tokenizer_read_vocab(Tokenizer *t, const Json *vocab, const char *name);
-Status tokenizer_read_merge(Tokenizer *t, const char *left, size_t nleft, const char *right, size_t nright, const char *name);
+Status tokenizer_read_merge(Tokenizer *t, const char *left, size_t nleft, const char *right, size_t nright,
+                            const char *name);
 
 /* Fills t from a SentencePiece model; not ready yet. Llama's (BPE) and T5's (Unigram) rules, as transformers converts
  * them. */

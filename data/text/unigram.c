@@ -36,7 +36,8 @@ static void add_piece(Unigram *u, int32_t id, const char *s, size_t n) {
 static Status make_tree(Unigram *u, const char *name) {
     size_t bytes = u->pieces.used;
     if (bytes > (1u << 24) - 2)
-        return err_set(ERR_FORMAT, "%s: %zu bytes of pieces; a unigram vocabulary has at most %u", name, bytes, (1u << 24) - 2);
+        return err_set(ERR_FORMAT, "%s: %zu bytes of pieces; a unigram vocabulary has at most %u", name, bytes,
+                       (1u << 24) - 2);
     for (u->bits = 4; (size_t)1 << u->bits < 2 * bytes; u->bits++) {}
     u->edges = mem_new((size_t)1 << u->bits, sizeof *u->edges);
     u->piece_at = mem_new(bytes + 2, sizeof *u->piece_at);

@@ -2,9 +2,9 @@
  *
  *     bench_tokenizer [FOLDER ...]
  *
- * FOLDER: a model's tokenizer; by default WordPiece and the small ones of tests/golden/tokenizers, whose few pieces make
- * more of a text than real vocabularies do. Texts: those of the reference's strings.jsonl, or the cut in tests/golden.
- * Words are what WordPiece splits a text into. */
+ * FOLDER: a model's tokenizer; by default WordPiece and the small ones of tests/golden/tokenizers, whose few pieces
+ * make more of a text than real vocabularies do. Texts: those of the reference's strings.jsonl, or the cut in
+ * tests/golden. Words are what WordPiece splits a text into. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +77,8 @@ static Status measure(const char *name, const Tokenizer *tok, const Texts *t) {
     if (st != OK) return st;
     double words = (double)passes * (double)t->words / spent, texts = (double)passes * (double)t->count / spent;
     double bytes = (double)passes * (double)t->bytes / spent;
-    printf("%-34s %8.2f M words/s %8.3f M texts/s %8.1f MB/s %8.2f M tokens/s\n", name, words / 1e6, texts / 1e6, bytes / 1e6,
+    printf("%-34s %8.2f M words/s %8.3f M texts/s %8.1f MB/s %8.2f M tokens/s\n", name, words / 1e6, texts / 1e6,
+           bytes / 1e6,
            (double)ids / spent / 1e6);
     jw_begin(&w, stdout, 0);
     jw_object(&w, NULL);

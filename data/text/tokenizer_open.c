@@ -1,4 +1,4 @@
-/* tokenizer_folder: a tokenizer from a model's folder: which file it is in, and what the files beside it say about
+/* tokenizer_open: a tokenizer from a model's folder: which file it is in, and what the files beside it say about
  * special tokens. See tokenizer.h. */
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +104,8 @@ static void add_begin(Tokenizer *t, const Beside *b) {
         t->ids.bos = t->ids.eos = tokenizer_find(t, "</s>");
         add = true;
     }
-    if (t->kind == KIND_BYTES && !t->ids.nbegin && add && t->ids.bos >= 0 && (!*class_of(b) || !strcmp(class_of(b), "GPT2Tokenizer")))
+    if (t->kind == KIND_BYTES && !t->ids.nbegin && add && t->ids.bos >= 0 && (!*class_of(b) ||
+                                                                              !strcmp(class_of(b), "GPT2Tokenizer")))
         t->ids.begin[t->ids.nbegin++] = t->ids.bos;
 }
 
@@ -156,14 +157,15 @@ static Status read_merges(Tokenizer *t, const char *path) {
     return st;
 }
 
-/* GPT-2's form. Other tokenizers have left such files too, with other rules, which no file says: so only with the classes
- * that are known. */
+/* GPT-2's form. Other tokenizers have left such files too, with other rules, which no file says: so only with the
+ * classes that are known. */
 static Status open_vocab(Tokenizer *t, const Beside *b, const char *path) {
     Json *vocab = NULL;
     const char *class = class_of(b);
     bool qwen = !strncmp(class, "Qwen2Tokenizer", 14);
     if (*class && !qwen && strncmp(class, "GPT2Tokenizer", 13))
-        return err_set(ERR_FORMAT, "%s: vocab.json and merges.txt of a %s, whose rules are not known here; a tokenizer.json is wanted",
+        return err_set(ERR_FORMAT,
+                       "%s: vocab.json and merges.txt of a %s, whose rules are unknown here; a tokenizer.json is wanted",
                        b->dir, class);
     t->kind = KIND_BYTES, t->decode = DECODE_BYTES, t->bpe.of_bytes = true;
     t->split = qwen ? SPLIT_QWEN2 : SPLIT_GPT2;
@@ -183,7 +185,8 @@ static Status open_vocab(Tokenizer *t, const Beside *b, const char *path) {
 static Status add_extra(Tokenizer *t, const Beside *b) {
     int64_t extra = 0, size = tokenizer_vocabulary(t)->size;
     if (!json_int(json_get(b->config, "extra_ids"), &extra)) return OK;
-    if (extra < 0 || extra > 10000) return err_set(ERR_FORMAT, "%s/tokenizer_config.json: extra_ids %lld", b->dir, (long long)extra);
+    if (extra < 0 || extra > 10000) return err_set(ERR_FORMAT, "%s/tokenizer_config.json: extra_ids %lld", b->dir,
+                                                   (long long)extra);
     Status st = OK;
     for (int64_t k = 0; k < extra && st == OK; k++) {
         char token[40];
@@ -226,7 +229,8 @@ typedef Status OpenFn(Tokenizer *t, const Beside *b, const char *path);
 /* The first that a folder has is taken; vocab.txt goes before the tokenizer.json that newer BERT folders have beside
  * it. A file with another name is a vocab.txt. */
 static const struct { const char *file; OpenFn *open; } forms[] = {
-    {"vocab.txt", open_wordpiece}, {"tokenizer.json", open_json}, {"vocab.json", open_vocab}, {"spiece.model", open_spm},
+    {"vocab.txt", open_wordpiece}, {"tokenizer.json", open_json}, {"vocab.json", open_vocab}, {"spiece.model",
+        open_spm},
     {"tokenizer.model", open_spm},
 };
 enum { FORMS = sizeof forms / sizeof *forms };
@@ -254,18 +258,23 @@ static OpenFn *form_of_file(const char *path) {
     return ends_with(path, ".model") ? open_spm : ends_with(path, ".json") ? open_json : open_wordpiece;
 }
 
+static Status finish(Tokenizer **t, Status st, const char *name) {
+    if (st == OK) st = tokenizer_ready(*t, name);
+    if (st == OK) return OK;
+    tokenizer_close(*t);
+    *t = NULL;
+    return st;
+}
+
 static Status open_file(Tokenizer **t, const char *dir, const char *path, OpenFn *open) {
     Beside b = {0};
     Status st = tokenizer_new(t);
     bool alone = open == open_wordpiece;             /* what lies beside a vocab.txt has no say */
     if (st == OK && !alone) st = beside_open(&b, dir);
     if (st == OK) st = open(*t, &b, path);
-    if (st == OK) st = tokenizer_ready(*t, path);
+    st = finish(t, st, path);
     if (st == OK && !alone) take_names(*t, &b);
     beside_close(&b);
-    if (st == OK) return OK;
-    tokenizer_close(*t);
-    *t = NULL;
     return st;
 }
 
@@ -289,4 +298,28 @@ Status tokenizer_open(Tokenizer **t, const char *path) {
     free(file);
     free(dir);
     return st;
+}
+
+/* ---- from memory ---- */
+
+Status tokenizer_open_lines(Tokenizer **t, const char *text, size_t n, const char *name) {
+    Status st = tokenizer_new(t);
+    if (st == OK) st = wp_open_lines(&(*t)->wp, text, n, name);
+    if (st == OK) tokenizer_take_wordpiece(*t);
+    return finish(t, st, name);
+}
+
+Status tokenizer_open_json(Tokenizer **t, const char *text, size_t n, const char *name) {
+    Json *doc = NULL;
+    Status st = tokenizer_new(t);
+    if (st == OK) st = json_parse(&doc, text, n, name);
+    if (st == OK) st = tokenizer_read_json(*t, doc, name);
+    json_free(doc);
+    return finish(t, st, name);
+}
+
+Status tokenizer_open_spm(Tokenizer **t, const void *bytes, size_t n, const char *name) {
+    Status st = tokenizer_new(t);
+    if (st == OK) st = tokenizer_read_spm(*t, bytes, n, name);
+    return finish(t, st, name);
 }
