@@ -15,16 +15,19 @@ Status search_open(Search *s, const SearchSpec *spec, int32_t V) {
     size_t beams = (size_t)spec->beams, length = (size_t)spec->max_length;
     BUG_ON(spec->beams < 1 || spec->beams > SEARCH_MAX_BEAMS || (spec->mode != SEARCH_BEAM && beams != 1),
            "search: %d beams", spec->beams);
-    BUG_ON(spec->max_length < 2 || V < 2 || spec->end < 0 || spec->end >= V, "search: length %d, end token %d of %d",
-           spec->max_length, spec->end, V);
+    BUG_ON(spec->max_length < 2 || V < 2 || spec->nends < 0 || spec->nends > SEARCH_MAX_ENDS,
+           "search: length %d, %d end tokens, %d ids", spec->max_length, spec->nends, V);
+    for (int32_t i = 0; i < spec->nends; i++)
+        BUG_ON(spec->ends[i] < 0 || spec->ends[i] >= V, "search: end token %d of %d", spec->ends[i], V);
     BUG_ON(!(spec->repetition_penalty > 0) || (spec->mode == SEARCH_SAMPLE && !(spec->temperature > 0)),
            "search: penalty %g, temperature %g", spec->repetition_penalty, spec->temperature);
+    s->room = spec->beams * (spec->nends > 1 ? 1 + spec->nends : 2);
     s->tokens = mem_new(beams, length * sizeof *s->tokens);
     s->spare = mem_new(beams, length * sizeof *s->spare);
     s->parent = mem_new(beams, sizeof *s->parent);
     s->sum = mem_new(beams, sizeof *s->sum);
     s->score = mem_new((size_t)V, sizeof *s->score);
-    s->cand = mem_new(spec->mode == SEARCH_SAMPLE ? (size_t)V : 2 * beams, sizeof *s->cand);
+    s->cand = mem_new(spec->mode == SEARCH_SAMPLE ? (size_t)V : (size_t)s->room, sizeof *s->cand);
     s->closed = mem_new(beams + 1, sizeof *s->closed);
     bool ok = s->tokens && s->spare && s->parent && s->sum && s->score && s->cand && s->closed;
     for (size_t i = 0; ok && i <= beams; i++) ok = (s->closed[i].tokens = mem_new(length, sizeof(int32_t))) != NULL;
@@ -44,8 +47,9 @@ void search_close(Search *s) {
     *s = (Search){0};
 }
 
-void search_begin(Search *s, uint32_t image) {
+void search_begin(Search *s, uint32_t image, uint32_t copy) {
     s->image = image;
+    s->copy = copy;
     s->rows = s->len = 1;
     s->nclosed = 0;
     for (int32_t b = 0; b < s->spec.beams; b++) {
@@ -78,7 +82,7 @@ static void next_scores(Search *s, const float *logits, double shift, const int3
         double *x = &s->score[tokens[i]];
         *x = *x < 0 ? *x * penalty : *x / penalty;
     }
-    if (s->len < s->spec.min_length) s->score[s->spec.end] = -INFINITY;
+    for (int32_t i = 0; s->len < s->spec.min_length && i < s->spec.nends; i++) s->score[s->spec.ends[i]] = -INFINITY;
 }
 
 /* ---- closed hypotheses ------------------------------------------------------------------------------------------ */
@@ -96,12 +100,14 @@ static int32_t worst_closed(const Search *s) {
     return at;
 }
 
-/* The list stays in the order of closing; of more than `beams`, the worst (of equals the oldest) leaves. */
-static void close_hypothesis(Search *s, const int32_t *tokens, int32_t len, double sum, bool ended) {
-    double score = sum / pow(len, s->spec.length_penalty);
+/* end -1: cut. The list stays in the order of closing; of more than `beams`, the worst (of equals the oldest) leaves.
+ * */
+static void close_hypothesis(Search *s, const int32_t *tokens, int32_t len, double sum, int32_t end) {
+    bool cut = end < 0, fewer = cut && s->spec.rule == SEARCH_V5;
+    double score = sum / pow(len - fewer, s->spec.length_penalty);
     if (s->nclosed >= s->spec.beams && !(score > s->closed[worst_closed(s)].score)) return;
     Hypothesis *h = &s->closed[s->nclosed++];
-    h->len = len, h->sum = sum, h->score = score, h->ended = ended;
+    h->len = len, h->sum = sum, h->score = score, h->ended = !cut, h->end = end;
     memcpy(h->tokens, tokens, (size_t)len * sizeof *tokens);
     if (s->nclosed > s->spec.beams) remove_closed(s, worst_closed(s));
 }
@@ -135,9 +141,9 @@ static void advance(Search *s) {
     s->rows = s->spec.beams;
 }
 
-/* The 2 beams best continuations of all beams, best first. */
+/* The best continuations of all beams, best first: so many that the ended ones leave enough to go on with. */
 static int32_t best_continuations(Search *s, const float *logits, int64_t ld) {
-    int32_t n = 0, room = 2 * s->spec.beams;
+    int32_t n = 0, room = s->room;
     for (int32_t b = 0; b < s->spec.beams; b++) {
         const float *row = logits + (s->rows == 1 ? 0 : b) * ld;
         next_scores(s, row, log_sum_exp(row, s->V), s->tokens + b * s->spec.max_length);
@@ -152,30 +158,49 @@ static int32_t best_continuations(Search *s, const float *logits, int64_t ld) {
     return n;
 }
 
-static bool beams_done(const Search *s, double best_sum) {
+static bool is_end(const Search *s, int32_t token) {
+    for (int32_t i = 0; i < s->spec.nends; i++)
+        if (s->spec.ends[i] == token) return true;
+    return false;
+}
+
+/* After the step that made `len` tokens of s->len: could anything running still be better than the worst closed one?
+ * V4 asks it of the best continuation, ended or not, V5 of the best that runs. */
+static bool beams_done(const Search *s, double best, double running) {
     if (s->nclosed < s->spec.beams) return false;
     if (s->spec.early_stopping) return true;
-    return s->closed[worst_closed(s)].score >= best_sum / pow(s->len + 1, s->spec.length_penalty);
+    double hope = s->spec.rule == SEARCH_V4 ? best / pow(s->len + 1, s->spec.length_penalty)
+                                            : running / pow(s->len, s->spec.length_penalty);
+    return s->closed[worst_closed(s)].score >= hope;
+}
+
+/* V4 closes what runs at max_length, V5 whatever is among the best `beams` continuations then. */
+static void close_cut(Search *s, int32_t n) {
+    int32_t beams = s->spec.beams, length = s->spec.max_length;
+    for (int32_t b = 0; s->spec.rule == SEARCH_V4 && b < beams; b++)
+        close_hypothesis(s, s->tokens + b * length, length, s->sum[b], -1);
+    for (int32_t rank = 0, b = 0; s->spec.rule == SEARCH_V5 && rank < n && rank < beams; rank++)
+        if (!is_end(s, s->cand[rank].token)) close_hypothesis(s, s->tokens + b * length, length, s->sum[b], -1), b++;
 }
 
 static void step_beams(Search *s, const float *logits, int64_t ld) {
     int32_t beams = s->spec.beams, n = best_continuations(s, logits, ld), next = 0;
     for (int32_t rank = 0; rank < n && next < beams; rank++) {
         const Candidate *c = &s->cand[rank];
-        if (c->token != s->spec.end) extend(s, next++, c);
-        else if (rank < beams) close_hypothesis(s, s->tokens + c->row * s->spec.max_length, s->len, c->score, true);
+        if (!is_end(s, c->token)) extend(s, next++, c);
+        else if (rank < beams)
+            close_hypothesis(s, s->tokens + c->row * s->spec.max_length, s->len, c->score, c->token);
     }
     BUG_ON(next < beams, "search: %d continuations for %d beams", next, beams);
-    bool done = beams_done(s, s->cand[0].score);
+    bool done = beams_done(s, s->cand[0].score, s->sum[0]);
     advance(s);
-    for (int32_t b = 0; !done && s->len == s->spec.max_length && b < beams; b++)
-        close_hypothesis(s, s->tokens + b * s->spec.max_length, s->len, s->sum[b], false);
+    if ((!done || s->spec.rule == SEARCH_V5) && s->len == s->spec.max_length) close_cut(s, n);
     if (done || s->len == s->spec.max_length) finish(s);
 }
 
 static int32_t draw(Search *s) {
     int32_t n = search_filter(&s->spec, s->score, s->V, s->cand), i = 0;
-    Philox r = philox(0, (uint32_t)s->len, s->image, SITE_SAMPLE, rng_key0(s->spec.seed), 0);
+    Philox r = philox(s->copy, (uint32_t)s->len, s->image, SITE_SAMPLE, rng_key0(s->spec.seed), 0);
     double u = (double)(((uint64_t)r.v[0] << 32 | r.v[1]) >> 11) * 0x1p-53;
     for (; i < n - 1 && u >= s->cand[i].score; i++) u -= s->cand[i].score;
     return s->cand[i].token;
@@ -189,11 +214,11 @@ static void step_one(Search *s, const float *logits) {
         for (int32_t v = 1; v < s->V; v++)
             if (s->score[v] > s->score[token]) token = v;
     double sum = s->sum[0] + (double)logits[token] - log_sum_exp(logits, s->V);
-    bool end = token == s->spec.end;
-    if (end) close_hypothesis(s, s->tokens, s->len, sum, true);
+    bool end = is_end(s, token);
+    if (end) close_hypothesis(s, s->tokens, s->len, sum, token);
     extend(s, 0, &(Candidate){sum, 0, token});
     advance(s);
-    if (!end && s->len == s->spec.max_length) close_hypothesis(s, s->tokens, s->len, sum, false);
+    if (!end && s->len == s->spec.max_length) close_hypothesis(s, s->tokens, s->len, sum, -1);
     if (s->nclosed) finish(s);
 }
 

@@ -1,13 +1,23 @@
-/* beam: the search for one caption over next-token logits: greedy, beam search, sampling. Knows no model.
+/* beam: the search for one text over next-token logits: greedy, beam search, sampling. Knows no model.
  *
- * Called by generate.c, which asks for logits of `rows` sequences after `len` tokens and hands them to search_step
- * until rows is 0; then closed[0] is the caption. Beam search is the one of transformers 4.33 (spec/evaluation.md
- * 6b), in double: scores, what competes with what, when an image is done. Ties, which transformers leaves open, go
- * to the lower beam, then the lower token; among closed hypotheses of equal score the one closed last wins, as
- * there. One beam under SEARCH_BEAM is still beam search (a closed caption may be beaten by a longer one, unless
- * early_stopping); transformers' num_beams 1 is SEARCH_GREEDY.
+ * Called by decode.c, which asks for logits of `rows` sequences after `len` tokens and hands them to search_step
+ * until rows is 0; then closed[0] is the text. Beam search is transformers' (spec/evaluation.md 6b), in double:
+ * scores, what competes with what, when a text is done. Two versions of it differ in what they count:
  *
- * Random draws depend on (seed, image, length) alone: not on the batch, the device or other images. One thread a
+ *     SEARCH_V4 (4.33; LAVIS, stage 1)   the start token counts in all lengths; what is cut at max_length, too. Done
+ * when
+ *                                        no continuation of this step, an ended one included, could beat the worst
+ * closed
+ *     SEARCH_V5 (5.23)                   new tokens count: what is cut has one less than in V4 (what ends has as
+ * many: its
+ *                                        end token counts). Done when no running one could. At max_length only the best
+ *                                        `beams` of all continuations close
+ *
+ * Ties, which transformers leaves open, go to the lower beam, then the lower token; among closed hypotheses of equal
+ * score the one closed last wins, as there. One beam under SEARCH_BEAM is still beam search (a closed text may be
+ * beaten by a longer one, unless early_stopping); transformers' num_beams 1 is SEARCH_GREEDY.
+ *
+ * Random draws depend on (seed, image, copy, length) alone: not on the batch, the device or other images. One thread a
  * search. */
 #ifndef QF_BEAM_H
 #define QF_BEAM_H
@@ -18,24 +28,29 @@
 
 typedef enum { SEARCH_GREEDY, SEARCH_BEAM, SEARCH_SAMPLE } SearchMode;
 
-enum { SEARCH_MAX_BEAMS = 64 };
+typedef enum { SEARCH_V4, SEARCH_V5 } SearchRule;
+
+enum { SEARCH_MAX_BEAMS = 64, SEARCH_MAX_ENDS = 8 };
 
 typedef struct {
     SearchMode mode;
+    SearchRule rule;
     int32_t beams;                      /* 1 unless SEARCH_BEAM */
-    int32_t max_length, min_length;     /* tokens, the start token counted, the end token not */
+    int32_t max_length, min_length;     /* tokens, the start token counted (also one that is not there), the end not */
     double length_penalty;              /* score = sum of log-probabilities / length^penalty */
     double repetition_penalty;          /* 1: none. Of raw logits; in beam search of log-probabilities */
     bool early_stopping;                /* BEAM: done with `beams` closed captions, whatever could still come */
     double temperature, top_p;          /* SAMPLE: temperature, then top_k, then top_p (>= 1: all) */
     int32_t top_k;                      /* 0: all */
     uint64_t seed;
-    int32_t start, end;                 /* [DEC], [SEP] */
+    int32_t start;                      /* [DEC]; made up and only counted, where the model is not fed one; -1: none */
+    int32_t ends[SEARCH_MAX_ENDS], nends;       /* any of them ends a text */
 } SearchSpec;
 
 typedef struct {
     int32_t len;                        /* tokens with the start token, without the end token */
-    bool ended;                         /* by the end token; else cut at max_length */
+    bool ended;                         /* by an end token; else cut at max_length */
+    int32_t end;                        /* which */
     double sum, score;                  /* log-probabilities of its tokens, the end token's included */
     int32_t *tokens;                    /* (max_length), start token first */
 } Hypothesis;
@@ -45,7 +60,7 @@ typedef struct { double score; int32_t row, token; } Candidate;
 typedef struct {
     SearchSpec spec;
     int32_t V;
-    uint32_t image;
+    uint32_t image, copy;
     int32_t rows;                       /* sequences whose next logits are wanted: 1, then beams, 0 at the end */
     int32_t len;                        /* their length */
     int32_t *tokens;                    /* (beams, max_length) */
@@ -55,12 +70,13 @@ typedef struct {
     /* private */
     int32_t *spare;                     /* the tokens of the next step */
     double *sum, *score;                /* (beams), (V) */
-    Candidate *cand;                    /* (2 beams), or (V) when sampling */
+    Candidate *cand;                    /* (room), or (V) when sampling */
+    int32_t room;                       /* continuations a beam step looks at */
 } Search;
 
 Status search_open(Search *s, const SearchSpec *spec, int32_t V);
 void search_close(Search *s);
-void search_begin(Search *s, uint32_t image);
+void search_begin(Search *s, uint32_t image, uint32_t copy);     /* copy: of several samples of one image */
 
 /* logits: (rows) rows of V, `ld` apart. ERR_NUMERIC when a row has no finite largest element. */
 Status search_step(Search *s, const float *logits, int64_t ld);

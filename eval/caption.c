@@ -23,7 +23,7 @@ void caption_search(SearchSpec *s, const Options *o, const Dims *d) {
                       .early_stopping = o->caption.early_stopping,
                       .temperature = o->caption.temperature, .top_p = o->caption.top_p,
                       .top_k = (int32_t)o->caption.top_k, .seed = (uint64_t)o->run.seed,
-                      .start = d->dec, .end = d->sep};
+                      .start = d->dec, .ends = {d->sep}, .nends = 1};
 }
 
 /* ---- making them ------------------------------------------------------------------------------------------------ */
@@ -67,7 +67,7 @@ static Status make_share(Found *f, const Use *u, const EvalSet *e, const Generat
             st = generate_captions(&g, features, set_scaled(e->set) ? scales : NULL, m, first + f->at, found, f);
         if (st == OK && p) st = evalprogress(p, m);
     }
-    *rows = g.tokens;
+    *rows = g.decode.tokens;
     if (features) u->b->host_release(features);
     generate_close(&g);
 done:

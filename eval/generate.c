@@ -40,9 +40,10 @@ static Status measure(Generator *g, size_t *fixed, size_t *mem) {
     arena_measure(&m.mem, "generator");
     Status st = tape_open(&m.tape, &null, &m.mem);
     if (st == OK) st = take_fixed(&m);
-    for (int32_t i = 0; i < g->slots; i++) m.rows[i] = (GenerateRow){i / g->spec.search.beams, i, 0};
-    if (st == OK) st = generate_prefix(&m, m.rows, NULL, g->spec.images);
-    if (st == OK) st = generate_step(&m, g->T - 1, m.rows, g->slots, NULL, 0);
+    DecoderRow *rows = g->decode.rows;
+    for (int32_t i = 0; i < g->slots; i++) rows[i] = (DecoderRow){i / g->spec.search.beams, i, 0};
+    if (st == OK) st = generate_prefix(&m, rows, NULL, g->spec.images);
+    if (st == OK) st = generate_step(&m, g->T - 1, rows, g->slots, NULL, 0);
     *fixed = m.fixed.peak;
     *mem = m.mem.peak;
     tape_close(&m.tape);
@@ -50,21 +51,29 @@ static Status measure(Generator *g, size_t *fixed, size_t *mem) {
     return st;
 }
 
+typedef struct { const char *features; const float *scale; } Given;
+
+static Status prefix(void *self, const void *input, int64_t first, int n, const float **logits) {
+    Generator *g = self;
+    const Given *x = input;
+    (void)logits;                        /* [DEC] is fed */
+    return generate_prefix(g, x->features + feature_bytes(g, first), x->scale ? x->scale + first : NULL, n);
+}
+
+static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies,
+                   const float **logits) {
+    Generator *g = self;
+    *logits = g->logits;
+    return generate_step(g, at, rows, n, copies, ncopies);
+}
+
 static Status take_host(Generator *g) {
-    size_t images = (size_t)g->spec.images, slots = (size_t)g->slots;
-    g->seg = mem_new(images, sizeof *g->seg);
-    g->search = mem_new(images, sizeof *g->search);
-    g->first = mem_new(images, sizeof *g->first);
-    g->slot = mem_new(slots, sizeof *g->slot);
-    g->rows = mem_new(slots, sizeof *g->rows);
-    g->copies = mem_new(slots, sizeof *g->copies);
-    if (!g->seg || !g->search || !g->first || !g->slot || !g->rows || !g->copies) return ERR_MEMORY;
-    for (size_t i = 0; i < images; i++) {
-        Status st = search_open(&g->search[i], &g->spec.search, g->model->d.V);
-        if (st != OK) return st;
-    }
+    g->decoder = (Decoder){.self = g, .V = g->model->d.V, .prefixes = g->spec.images, .slots = g->slots, .length = g->T,
+                           .starts = true, .prefix = prefix, .step = step};
+    g->seg = mem_new((size_t)g->spec.images, sizeof *g->seg);
+    Status st = g->seg ? decode_open(&g->decode, &g->decoder, &g->spec.search, 1) : ERR_MEMORY;
     void *logits = NULL;
-    Status st = g->b->host_alloc(&logits, slots * (size_t)g->model->d.V * sizeof *g->logits);
+    if (st == OK) st = g->b->host_alloc(&logits, (size_t)g->slots * (size_t)g->model->d.V * sizeof *g->logits);
     g->logits = logits;
     return st;
 }
@@ -92,7 +101,7 @@ Status generate_open(Generator *g, const Backend *b, const QFormer *model, const
 }
 
 void generate_close(Generator *g) {
-    for (int i = 0; g->search && i < g->spec.images; i++) search_close(&g->search[i]);
+    decode_close(&g->decode);
     tape_close(&g->tape);
     room_close(&g->room);
     if (g->b) {
@@ -101,11 +110,6 @@ void generate_close(Generator *g) {
         if (g->logits) g->b->host_release(g->logits);
     }
     free(g->seg);
-    free(g->search);
-    free(g->first);
-    free(g->slot);
-    free(g->rows);
-    free(g->copies);
     *g = (Generator){0};
 }
 
@@ -154,7 +158,7 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
 }
 
 /* A wave of n text rows at position `at`; an item's keys are its image's queries and its slot. */
-static void step_wave(Wave *w, Generator *g, int32_t at, const GenerateRow *rows, int n) {
+static void step_wave(Wave *w, Generator *g, int32_t at, const DecoderRow *rows, int n) {
     const Dims *d = &g->model->d;
     int32_t *ids = room_take(&g->room, (size_t)n, sizeof *ids), *pos = room_take(&g->room, (size_t)n, sizeof *pos);
     RowKey *key = room_take(&g->room, (size_t)n, sizeof *key);
@@ -162,10 +166,10 @@ static void step_wave(Wave *w, Generator *g, int32_t at, const GenerateRow *rows
     AttnGroup *groups = room_take(&g->room, (size_t)n, sizeof *groups);
     int32_t queries = g->spec.images * d->Q;
     for (int32_t i = 0; i < n; i++) {
-        int32_t a0 = rows[i].image * d->Q, b0 = queries + rows[i].slot * g->T;
+        int32_t a0 = rows[i].prefix * d->Q, b0 = queries + rows[i].slot * g->T;
         ids[i] = rows[i].token;
         pos[i] = at;
-        key[i] = (RowKey){(uint32_t)rows[i].image, (uint32_t)at};
+        key[i] = (RowKey){(uint32_t)rows[i].prefix, (uint32_t)at};
         items[i] = (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = d->Q, .b0 = b0, .nb = at + 1, .group = i};
         groups[i] = (AttnGroup){.item0 = i, .nitems = 1, .k0 = {a0, b0}, .nk = {d->Q, at + 1}};
     }
@@ -188,7 +192,7 @@ static void copy_slots(Generator *g, int32_t at, const int32_t *from, const int3
     }
 }
 
-Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, const GenerateCopy *copies,
+Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies,
                      int ncopies) {
     const Dims *d = &g->model->d;
     Tape *t = &g->tape;
@@ -223,80 +227,10 @@ Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, c
     Tensor h = qformer_lm_transform(t, g->model, x), logits = tape_new(t, n, d->V, DT_F32);
     op_linear(t, logits, h, params_get(&g->model->params, P_WORD, -1), params_get(&g->model->params, P_LM_BIAS, -1));
     t->b->download(g->logits, logits.data, (size_t)tensor_count(logits) * sizeof *g->logits);
-    g->tokens += n;
     return tape_status(t);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------------------- */
-
-/* Rows of all searches that still run, image by image. */
-static int list_rows(Generator *g, int images) {
-    int n = 0;
-    for (int32_t i = 0; i < images; i++) {
-        const Search *s = &g->search[i];
-        g->first[i] = n;
-        for (int32_t b = 0; b < s->rows; b++)
-            g->rows[n++] = (GenerateRow){i, g->slot[i * s->spec.beams + b], search_last(s, b)};
-    }
-    return n;
-}
-
-static Status step_searches(Generator *g, int images) {
-    int failed = images;
-    int64_t V = g->model->d.V;
-#pragma omp parallel for schedule(dynamic) reduction(min : failed)
-    for (int i = 0; i < images; i++)
-        if (g->search[i].rows && search_step(&g->search[i], g->logits + g->first[i] * V, V) != OK)
-            failed = i < failed ? i : failed;
-    if (failed == images) return OK;
-    return err_set(ERR_NUMERIC, "the model's logits for image %u are not finite", g->search[failed].image);
-}
-
-/* Beam b of image i continues parent[b]: the first child of a slot stays in it, the others take slots without
- * children. */
-static int reorder(Generator *g, int32_t i, int n) {
-    const Search *s = &g->search[i];
-    int32_t beams = s->spec.beams, *slot = g->slot + i * beams, next[SEARCH_MAX_BEAMS];
-    bool taken[SEARCH_MAX_BEAMS] = {false};
-    for (int32_t b = 0; b < beams; b++) {
-        int32_t own = slot[s->parent[b]] - i * beams;
-        next[b] = taken[own] ? -1 : own;
-        taken[own] = true;
-    }
-    for (int32_t b = 0, spare = 0; b < beams; b++) {
-        if (next[b] >= 0) continue;
-        while (taken[spare]) spare++;
-        taken[spare] = true;
-        next[b] = spare;
-        g->copies[n++] = (GenerateCopy){slot[s->parent[b]], i * beams + spare};
-    }
-    for (int32_t b = 0; b < beams; b++) slot[b] = i * beams + next[b];
-    return n;
-}
-
-static Status generate_piece(Generator *g, int images) {
-    int ncopies = 0, n;
-    Status st = OK;
-    for (int32_t i = 0; i < g->slots; i++) g->slot[i] = i;
-    for (int32_t at = 0; st == OK && (n = list_rows(g, images)) > 0; at++) {
-        st = generate_step(g, at, g->rows, n, g->copies, ncopies);
-        if (st == OK) st = step_searches(g, images);
-        ncopies = 0;
-        for (int32_t i = 0; st == OK && i < images; i++)
-            if (g->search[i].rows) ncopies = reorder(g, i, ncopies);
-    }
-    return st;
-}
-
 Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first,
-                         GenerateFound *found, void *ctx) {
-    Status st = OK;
-    for (int64_t at = 0; st == OK && at < n; at += g->spec.images) {
-        int m = (int)(n - at < g->spec.images ? n - at : g->spec.images);
-        st = generate_prefix(g, (const char *)features + feature_bytes(g, at), scale ? scale + at : NULL, m);
-        for (int i = 0; i < m; i++) search_begin(&g->search[i], (uint32_t)(first + at + i));
-        if (st == OK) st = generate_piece(g, m);
-        for (int i = 0; st == OK && i < m; i++) st = found(ctx, at + i, &g->search[i]);
-    }
-    return st;
+                         DecodeFound *found, void *ctx) {
+    return decode_texts(&g->decode, &(Given){features, scale}, n, first, found, ctx);
 }

@@ -3,9 +3,7 @@
  * The queries of an image run once; of each layer only their keys and values are kept. After that a step is one
  * text row a running beam: it attends to the image's query rows and to the rows of its own past, and only its
  * logits are computed. A beam's past lies in a slot of its own, one behind the other, so that it is a range to the
- * attention kernel; when a beam dies and another has two children, the second child takes the dead one's slot and a
- * copy of the past: a surviving slot is never written to, so nothing needs a second buffer. Images that are done
- * leave the batch.
+ * attention kernel. Searches over it are decode.h's: this is stage 1's Decoder.
  *
  *     cache of layer l (rows, 2C), keys first
  *     | queries of image i: [i Q, (i+1) Q)  | ... | slot s: [images Q + s T, + T)  | ...      T = max_length - 1
@@ -14,7 +12,7 @@
  * pieces; what is searched for is beam.h's business. */
 #ifndef QF_GENERATE_H
 #define QF_GENERATE_H
-#include "eval/beam.h"
+#include "eval/decode.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -22,10 +20,6 @@ typedef struct {
     int images;                         /* at a time */
     DType features;                     /* their element type */
 } GenerateSpec;
-
-/* One row of a step: which image, in which slot its past lies, and the token that stands at the step's position. */
-typedef struct { int32_t image, slot, token; } GenerateRow;
-typedef struct { int32_t from, to; } GenerateCopy;
 
 typedef struct {
     const Backend *b;
@@ -40,12 +34,8 @@ typedef struct {
     float *scales;
     Segment *seg;                       /* (images) */
     float *logits;                      /* (slots, V), host */
-    Search *search;                     /* (images) */
-    int32_t *slot;                      /* (images, beams) slot of each beam */
-    int32_t *first;                     /* (images) first row of each image in the step's batch */
-    GenerateRow *rows;                  /* (slots) */
-    GenerateCopy *copies;               /* (slots) */
-    int64_t tokens;                     /* rows computed so far: what the speed is counted in */
+    Decoder decoder;                    /* this generator as decode.h sees it */
+    Decode decode;
 } Generator;
 
 /* ERR_USAGE when the model has too few positions for max_length. */
@@ -56,13 +46,12 @@ void generate_close(Generator *g);
  * image in the whole list: it decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order:
  * s->closed[0] is the caption, and all hypotheses that were kept stand behind it. ERR_NUMERIC names the image whose
  * logits are not finite. */
-typedef Status GenerateFound(void *ctx, int64_t i, const Search *s);
 Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first,
-                         GenerateFound *found, void *ctx);
+                         DecodeFound *found, void *ctx);
 
 /* Its two halves. prefix: the queries of up to `images` images. step: copies first (the first `at` rows of a slot),
  * then n rows at position `at`; g->logits (n,V) is there when it returns. */
 Status generate_prefix(Generator *g, const void *features, const float *scale, int n);
-Status generate_step(Generator *g, int32_t at, const GenerateRow *rows, int n, const GenerateCopy *copies, int ncopies);
+Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies);
 
 #endif

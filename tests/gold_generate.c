@@ -68,7 +68,8 @@ static void captioner_close(Captioner *k) {
 
 static SearchSpec greedy_spec(const Dims *d, int32_t max_length) {
     return (SearchSpec){.mode = SEARCH_GREEDY, .beams = 1, .max_length = max_length, .length_penalty = 1,
-                        .repetition_penalty = 1, .temperature = 1, .top_p = 1, .start = d->dec, .end = d->sep};
+                        .repetition_penalty = 1, .temperature = 1, .top_p = 1, .start = d->dec, .ends = {d->sep},
+                            .nends = 1};
 }
 
 static SearchSpec spec_of(const Json *v, const Dims *d) {
@@ -142,6 +143,36 @@ static Status compare_caption(void *ctx, int64_t i, const Search *s) {
     return OK;
 }
 
+/* The same search as transformers 5 does it: "v5_sequences", "v5_scores" (f32 there). */
+static Status compare_v5(void *ctx, int64_t i, const Search *s) {
+    Compare *k = ctx;
+    char what[160];
+    const Hypothesis *h = &s->closed[0];
+    const Json *want = json_at(json_get(k->v, "v5_sequences"), (size_t)i);
+    double score = 0;
+    int64_t wrong = (size_t)h->len > json_len(want);
+    for (int32_t t = 0; t < h->len; t++) wrong += int_at(want, (size_t)t) != h->tokens[t];
+    if (h->ended) wrong += int_at(want, (size_t)h->len) != h->end;
+    snprintf(what, sizeof what, "%s, image %lld by transformers 5", k->name, (long long)i);
+    gold_check(k->c, what, (double)wrong, 0.5);
+    if (json_num(json_at(json_get(k->v, "v5_scores"), (size_t)i), &score))
+        gold_check(k->c, what, h->score - score, 1e-4 * fmax(1, fabs(score)));
+    k->seen++;
+    return OK;
+}
+
+static Status search_v5(Captioner *c, const Json *v) {
+    Generator g;
+    Compare k = {.c = c->c, .v = v, .name = json_str(json_get(v, "name"), NULL)};
+    GenerateSpec spec = {.search = spec_of(v, &c->t.model.d), .images = c->B, .features = DT_F32};
+    spec.search.rule = SEARCH_V5;
+    Status st = generate_open(&g, c->c->b, &c->t.model, &spec);
+    if (st != OK) return st;
+    st = generate_captions(&g, c->features, NULL, c->B, 0, compare_v5, &k);
+    generate_close(&g);
+    return st;
+}
+
 /* Twice: all images at once, and two at a time (with a rest when B is odd). */
 static Status search_variant(Captioner *c, const Json *v) {
     const QFormer *p = &c->t.model;
@@ -170,8 +201,8 @@ static Status along(Captioner *c, const char *what, const int64_t *ids, int64_t 
     if (st != OK) return st;
     st = generate_prefix(&g, c->features, NULL, c->B);
     for (int32_t t = 0; st == OK && t < T; t++) {
-        for (int32_t i = 0; i < c->B; i++) g.rows[i] = (GenerateRow){i, i, (int32_t)ids[i * ld + t]};
-        st = generate_step(&g, t, g.rows, c->B, NULL, 0);
+        for (int32_t i = 0; i < c->B; i++) g.decode.rows[i] = (DecoderRow){i, i, (int32_t)ids[i * ld + t]};
+        st = generate_step(&g, t, g.decode.rows, c->B, NULL, 0);
         for (int32_t i = 0; st == OK && i < c->B; i++)
             compare_row(c->c, what, g.logits + (int64_t)i * p->d.V, NULL, want + ((int64_t)i * T + t) * p->d.V, p->d.V);
     }
@@ -189,10 +220,10 @@ static Status processed_scores(Captioner *c, const Json *v, const StTensor *want
     Status st = generate_open(&g, c->c->b, p, &spec);
     if (st == OK) st = generate_prefix(&g, c->features, NULL, c->B);
     for (int32_t i = 0; st == OK && i < c->B; i++) {
-        Search *s = &g.search[i];
-        search_begin(s, (uint32_t)i);
+        Search *s = &g.decode.search[i];
+        search_begin(s, (uint32_t)i, 0);
         for (int32_t t = 0; st == OK && s->rows && t < steps; t++) {
-            GenerateRow row = {i, i, search_last(s, 0)};
+            DecoderRow row = {i, i, search_last(s, 0)};
             st = generate_step(&g, t, &row, 1, NULL, 0);
             if (st == OK) st = search_step(s, g.logits, V);
             if (st == OK) compare_row(c->c, name, NULL, s->score, (const double *)want->data + (i * steps + t) * V, V);
@@ -255,6 +286,7 @@ Status gold_generate(Case *c) {
         snprintf(name, sizeof name, "%s.scores", json_str(json_get(v, "name"), NULL));
         const StTensor *scores = st_find(f, name);
         st = search_variant(&k, v);
+        if (st == OK && json_get(v, "v5_sequences")) st = search_v5(&k, v);
         if (st == OK && scores && scores->ndim == 3 && f64_of(scores, k.B * scores->shape[1] * V))
             st = processed_scores(&k, v, scores);
     }

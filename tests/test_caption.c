@@ -85,7 +85,7 @@ static char *caption_alone(const ModelFixture *f, int image, SearchMode mode, in
     GenerateSpec spec = {.images = 1, .features = DT_F32,
                          .search = {.mode = mode, .beams = beams, .max_length = 12, .min_length = min_length,
                                     .length_penalty = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 0.9,
-                                    .top_k = 50, .seed = 42, .start = d->dec, .end = d->sep}};
+                                    .top_k = 50, .seed = 42, .start = d->dec, .ends = {d->sep}, .nends = 1}};
     assert_int_equal(generate_open(&g, f->b, &f->model, &spec), OK);
     assert_int_equal(generate_captions(&g, f->features[image], NULL, 1, image, take_text, &one), OK);
     generate_close(&g);

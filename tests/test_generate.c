@@ -60,7 +60,7 @@ static void model_close(Model *m) {
 static SearchSpec spec_of(const Model *m, SearchMode mode, int32_t beams) {
     return (SearchSpec){.mode = mode, .beams = beams, .max_length = LONGEST, .length_penalty = 1,
                         .repetition_penalty = 1, .temperature = 1, .top_p = 0.95, .top_k = 20, .seed = 11,
-                        .start = m->d.dec, .end = m->d.sep};
+                        .start = m->d.dec, .ends = {m->d.sep}, .nends = 1};
 }
 
 /* ---- what was found --------------------------------------------------------------------------------------------- */
@@ -150,7 +150,7 @@ static void captions_without_cache(const Model *m, SearchSpec spec, Captions *ou
     whole_open(&w, m);
     assert_int_equal(search_open(&s, &spec, m->d.V), OK);
     for (int i = 0; i < IMAGES; i++) {
-        search_begin(&s, (uint32_t)i);
+        search_begin(&s, (uint32_t)i, 0);
         while (s.rows) {
             whole_logits(&w, m, i, s.tokens, spec.max_length, s.rows, s.len, logits);
             assert_int_equal(search_step(&s, logits, m->d.V), OK);
@@ -334,8 +334,8 @@ static void greedy_of_the_reference(void **state) {
     assert_int_equal(generate_prefix(&g, m.features, NULL, B), OK);
     for (int32_t t = 0; t < T - 1; t++) {
         for (int32_t i = 0; i < B; i++)
-            g.rows[i] = (GenerateRow){i, i, (int32_t)((const int64_t *)ids->data)[i * T + t]};
-        assert_int_equal(generate_step(&g, t, g.rows, B, NULL, 0), OK);
+            g.decode.rows[i] = (DecoderRow){i, i, (int32_t)((const int64_t *)ids->data)[i * T + t]};
+        assert_int_equal(generate_step(&g, t, g.decode.rows, B, NULL, 0), OK);
         for (int32_t i = 0; i < B; i++)
             for (int32_t v = 0; v < d.V; v++)
                 assert_true(fabs((double)g.logits[i * d.V + v] -

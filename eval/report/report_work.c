@@ -111,7 +111,7 @@ static Status make_captions(Report *r, int64_t n) {
                          .temperature = 1,
                          .top_p = 1,
                          .start = d->dec,
-                         .end = d->sep};
+                         .ends = {d->sep}, .nends = 1};
     EvalProgress p = evaluation_progress(&r->e, "caption", "images", n);
     Status st = captions_make(&c, &r->e.use, &some, &greedy, r->e.enc.batch, &p);
     if (st == OK) evaluation_progress_end(&r->e, &p);

@@ -82,7 +82,7 @@ int main(int argc, char **argv) {
                                     .length_penalty = 1,
                                     .repetition_penalty = 1,
                                     .start = d.dec,
-                                    .end = d.sep}};
+                                    .ends = {d.sep}, .nends = 1}};
     must(generate_open(&g, b, &p, &spec));
     double wall = INFINITY, cpu = INFINITY, prefix = INFINITY;
     int64_t rows = 0;
@@ -92,9 +92,9 @@ int main(int argc, char **argv) {
         prefix = fmin(prefix, seconds(CLOCK_MONOTONIC) - w);
         double c = seconds(CLOCK_PROCESS_CPUTIME_ID);
         w = seconds(CLOCK_MONOTONIC);
-        rows = g.tokens;
+        rows = g.decode.tokens;
         must(generate_captions(&g, features, NULL, images, 0, ignore, NULL));
-        rows = g.tokens - rows;
+        rows = g.decode.tokens - rows;
         wall = fmin(wall, seconds(CLOCK_MONOTONIC) - w);
         cpu = fmin(cpu, seconds(CLOCK_PROCESS_CPUTIME_ID) - c);
     }
