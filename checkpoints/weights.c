@@ -38,6 +38,9 @@ static Status open_file(WeightFile *f, const char *path) {
     int e = errno;
     close(fd);
     if (n < 0) return err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(e));
+    if (n >= 8 && memcmp(first, "\x89HDF\r\n\x1a\n", 8) == 0)
+        return err_set(ERR_FORMAT, "%s: an HDF5 file, so a data set and not weights: those are a run's folder, .safetensors "
+                       "or .pth", path);
     return pth_looks_like(first, (size_t)n) ? pth_open(&f->pth, path) : st_open(&f->st, path);
 }
 

@@ -173,7 +173,11 @@ static bool put_value(Options *o, int r, const char *text) {
         *(int64_t *)field(o, r) = i;
         return true;
     case KIND_REAL:
-        if (!parse_real(text, &d) || d < row->lo || d > row->hi) return false;
+        if (!parse_real(text, &d)) {
+            if (!parse_int(text, &i)) return false;          /* 2k */
+            d = (double)i;
+        }
+        if (d < row->lo || d > row->hi) return false;
         *(double *)field(o, r) = d;
         return true;
     case KIND_BOOL:

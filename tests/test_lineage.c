@@ -193,6 +193,45 @@ static void without_a_text_head(void **state) {
                                   "grep -o '\"txt_mean_rank\": *[0-9.]*' hfr/retrieval.json > o2 && cmp o1 o2"), 0);
 }
 
+/* ---- what a run will learn from ---------------------------------------------------------------------------------- */
+
+/* Chinese captions under an English vocabulary, captions that are cut. */
+static void captions_are_looked_at(void **state) {
+    (void)state;
+    folder_says("pretrain out=l1 train.steps=1 " TINY, "0 % of them [UNK]; 8.33 % of captions cut at 32");
+    folder_silent("pretrain out=l2 train.steps=1 " TINY, "warning");
+    folder_says("pretrain out=l3 train.steps=1 data.max_tokens=6 " TINY, "lose their end");
+    assert_int_equal(folder_shell("$Q synth out=pics/p.h5 synth.train=24 synth.val=1 synth.test=1 synth.size=16 synth.patch=8 "
+                                  "synth.images=all threads=1 > log && (echo image,caption; for i in $(seq -w 0 23); do "
+                                  "echo \"train/0000$i.png,红色的圆形图画\"; done) > zh.csv && "
+                                  "$Q extract in=pics extract.annotations=zh.csv out=zh.h5 extract.size=16 > log"), 0);
+    folder_says("pretrain out=l4 train.steps=1 data.train=zh.h5 data.threads=1 train.batch=8 train.eval_every=0 " SIZES
+                "model.heads=2 model.vocab=vocab.txt " CPU, "warning: 100 % of the words are [UNK], unknown to vocab.txt");
+}
+
+static void warm_up(void **state) {
+    (void)state;
+    folder_says("pretrain out=w1 train.steps=20 optim.warmup_steps=2k dry_run=true data.train=s.h5 train.batch=8 " SIZES
+                "model.heads=2 model.vocab=vocab.txt " CPU, "warning: the warm-up takes 2000 steps, the run has 20");
+    folder_silent("pretrain out=w1 train.steps=20 optim.warmup_steps=0.5 dry_run=true data.train=s.h5 train.batch=8 " SIZES
+                  "model.heads=2 model.vocab=vocab.txt " CPU, "warning");
+    folder_says("pretrain out=w2 train.steps=20 optim.warmup_steps=0.5 optim.warmup_lr=0 optim.lr=1e-3 train.log_every=1 "
+                "optim.schedule=constant data.train=s.h5 data.threads=1 train.batch=8 train.eval_every=0 " SIZES
+                "model.heads=2 model.vocab=vocab.txt " CPU, "lr 5.00e-04");             /* step 6: half of 10 steps */
+}
+
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
+
+static void inspecting(void **state) {
+    (void)state;
+    assert_int_equal(folder_shell("mkdir -p two && cp s.h5 two/a.h5 && cp s.h5 run/s.h5"), 0);
+    folder_says("inspect two", "set       two: 36 images");
+    folder_says("inspect run", "weights   run/step_0000");  /* a run may hold shards */
+    folder_says("inspect run", "trained   on s.h5 (72 captions of 36 images), features of patches8-16");
+    folder_fails("retrieval s.h5 data.test=s.h5 " CPU, "s.h5: an HDF5 file, so a data set and not weights");
+    folder_fails("finetune s.h5 out=ft9 " TRAIN, "s.h5: an HDF5 file, so a data set and not weights");
+}
+
 /* ---- two that do not know of each other -------------------------------------------------------------------------- */
 
 static void one_run_a_folder(void **state) {
@@ -243,6 +282,9 @@ int main(void) {
         cmocka_unit_test(it_says_where_it_starts),
         cmocka_unit_test(weights_asked_for_are_not_passed_over),
         cmocka_unit_test(other_data_is_said),
+        cmocka_unit_test(captions_are_looked_at),
+        cmocka_unit_test(warm_up),
+        cmocka_unit_test(inspecting),
         cmocka_unit_test(one_run_a_folder),
         cmocka_unit_test(launchers_that_mpi_does_not_know),
     };

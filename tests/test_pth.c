@@ -170,6 +170,53 @@ static void views_are_made_dense(void **state) {
     pth_close(f);
 }
 
+/* {"e": a dict of what people leave beside weights, as Python's pickle wrote it, "w": the view above}. The dict holds
+ * numpy scalars, an array and a dtype, dates, a path, sets, a Namespace, an object of the writer's own class, a deque,
+ * Counter, defaultdict, Decimal, UUID, Fraction, complex, bytearray and a long number. */
+static void what_lies_beside_weights_is_skipped(void **state) {
+    (void)state;
+    static const char *const files[] = {HERE "beside_protocol2.bin", HERE "beside_protocol4.bin", HERE "beside_protocol5.bin"};
+    char extra[4096];
+    for (size_t i = 0; i < 3; i++) {
+        PthFile *f;
+        const StTensor *t;
+        FILE *in = fopen(files[i], "rb");
+        if (!in) skip();
+        size_t n = fread(extra, 1, sizeof extra, in);
+        fclose(in);
+        put_start();
+        PUT("\x80\x02}X\x01\x00\x00\x00" "e");
+        put(extra, n);
+        PUT("sX\x01\x00\x00\x00w");
+        PUT("ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nHalfStorage\nX\x01\x00\x00\x00" "7"
+            "X\x03\x00\x00\x00" "cpuK\x06NtQK\x01K\x02K\x02\x86K\x01K\x03\x86\x89" "ccollections\nOrderedDict\n)RtRs.");
+        put_storage();
+        if (pth_open_memory(&f, file, used, "beside") != OK) fail_msg("%s: %s", files[i], err_message());
+        assert_int_equal(pth_count(f), 1);
+        assert_int_equal(pth_find(f, "w", &t), OK);
+        assert_int_equal(((const uint16_t *)t->data)[1], 14);
+        pth_close(f);
+    }
+}
+
+/* Names that only an attack needs, and ways to make a tensor that are not known, which would lose weights. */
+static void some_names_are_refused(void **state) {
+    (void)state;
+    static const char *const names[] = {"cos\nsystem\n", "cposix\nsystem\n", "cbuiltins\neval\n", "c__builtin__\nexec\n",
+                                        "csubprocess\nPopen\n", "cos.path\njoin\n", "cbuiltins\n__import__\n",
+                                        "ctorch._utils\n_rebuild_qtensor\n", "ctorch._tensor\n_rebuild_from_type_v2\n"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        PthFile *f;
+        put_start();
+        PUT("\x80\x02}X\x01\x00\x00\x00" "e");
+        put(names[i], strlen(names[i]));
+        PUT("X\x01\x00\x00\x00x\x85Rs.");
+        put_storage();
+        assert_int_equal(pth_open_memory(&f, file, used, "attack"), ERR_FORMAT);
+        if (!strstr(err_message(), "nothing was executed")) fail_msg("%s: %s", names[i], err_message());
+    }
+}
+
 /* ---- a zip archive by hand, with 32-bit or 64-bit fields ---- */
 
 static void number(uint64_t v, int bytes) {
@@ -261,6 +308,8 @@ int main(void) {
         cmocka_unit_test(reads_what_torch_wrote),
         cmocka_unit_test(reads_all_containers),
         cmocka_unit_test(refuses_bad_files),
+        cmocka_unit_test(what_lies_beside_weights_is_skipped),
+        cmocka_unit_test(some_names_are_refused),
         cmocka_unit_test(views_are_made_dense),
         cmocka_unit_test(reads_both_widths_of_zip),
         cmocka_unit_test(deep_and_circular_values_are_harmless),

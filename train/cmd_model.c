@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "checkpoints/export.h"
 #include "checkpoints/params_io.h"
 #include "configs/commands.h"
 #include "data/format/outfile.h"
+#include "data/manifest.h"
 #include "data/set.h"
 #include "eval/setup.h"
 #include "eval/use.h"
@@ -190,7 +192,8 @@ static void inspect_splits(const Set *s) {
         images[k]++;
         captions[k] += set_ncaptions(s, i);
     }
-    for (int k = 0; k < n; k++) printf("split     %-10s %8lld images %9lld captions\n", names[k], (long long)images[k], (long long)captions[k]);
+    for (int k = 0; k < n; k++)
+        printf("split     %-10s %8lld images %9lld captions\n", names[k], (long long)images[k], (long long)captions[k]);
 }
 
 static Status inspect_set(const char *path) {
@@ -219,13 +222,32 @@ static Status inspect_set(const char *path) {
     return OK;
 }
 
+static bool ends_with(const char *path, const char *end) {
+    size_t n = strlen(path), e = strlen(end);
+    return n >= e && strcmp(path + n - e, end) == 0;
+}
+
+/* A folder of shards, with its manifest or without; a run's folder may hold shards too, and is a run all the same. */
+static bool is_folder_of_shards(const char *path) {
+    char **names = NULL, *manifest = mem_format("%s/manifest.json", path);
+    int64_t n = 0;
+    WeightSource *ws = NULL;
+    bool yes = manifest && access(manifest, F_OK) == 0;
+    if (!yes && manifest_scan(path, &names, &n) == OK && n > 0) yes = ws_open(&ws, path, NULL, NULL) != OK;
+    err_clear();
+    for (int64_t i = 0; i < n; i++) free(names[i]);
+    free(names);
+    free(manifest);
+    ws_close(ws);
+    return yes;
+}
+
 static bool is_set(const char *path) {
-    const char *dot = strrchr(path, '.');
-    char manifest[1100];
-    struct stat st;
-    snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
-    return (dot && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0 || strcmp(dot, ".json") == 0)) ||
-        strchr(path, ',') || stat(manifest, &st) == 0;
+    struct stat sb;
+    bool there = stat(path, &sb) == 0;
+    if (there && S_ISDIR(sb.st_mode)) return is_folder_of_shards(path);
+    return ends_with(path, ".h5") || ends_with(path, ".hdf5") || ends_with(path, ".h5.part") || ends_with(path, ".json") ||
+           (!there && strchr(path, ','));
 }
 
 Status cmd_inspect(const Options *o) {

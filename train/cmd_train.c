@@ -17,6 +17,7 @@ static Status train(const Options *o) {
         if (o->run.dry_run) options_print(o, stdout);
         run_describe(&r, stdout);
         fflush(stdout);
+        st = run_look(&r);
     }
     if (st == OK && !o->run.dry_run) {
         if (r.step >= r.steps && dist_rank() == 0)

@@ -28,7 +28,9 @@ void recipe_adam(AdamSpec *a, const Options *o) {
 void recipe_schedule(Schedule *s, const Options *o, int64_t steps, int64_t steps_per_epoch) {
     *s = (Schedule){.kind = (ScheduleKind)o->optim.schedule.i, .peak = o->optim.lr, .min = o->optim.min_lr,
                     .warmup_lr = o->optim.warmup_lr, .decay_rate = o->optim.decay_rate,
-                    .warmup = o->optim.warmup_steps, .steps = steps, .steps_per_epoch = steps_per_epoch};
+                    .warmup = o->optim.warmup_steps < 1 ? llround(o->optim.warmup_steps * (double)steps)
+                                                      : (int64_t)o->optim.warmup_steps,
+                    .steps = steps, .steps_per_epoch = steps_per_epoch};
 }
 
 float recipe_init_std(const Options *o, const Dims *d) {

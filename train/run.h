@@ -56,6 +56,9 @@ Status run_start(Run *r);                                    /* resume, or train
 Status run_save(Run *r, bool best);                          /* run_state.c */
 Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; the step stays */
 
+/* texts.c: what captions become under this vocabulary, and whether the warm-up fits into the run: said before it begins. */
+Status run_look(const Run *r);
+
 /* Sizes, heads and vocabulary of weights become those of `o`, where the user gave none (model.*). */
 Status start_sizes(Options *o, const char *weights);
 

@@ -11,6 +11,7 @@ enum NameKind { MAKES_DICT, MAKES_SIZE, MAKES_OTHER, MAKES_TENSOR, MAKES_PARAMET
 
 static const struct { const char *module, *name; uint8_t kind, dtype; } allowed[] = {
     {"collections",  "OrderedDict",         MAKES_DICT,      0},
+    {"collections",  "defaultdict",         MAKES_DICT,      0},
     {"torch",        "Size",                MAKES_SIZE,      0},
     {"torch",        "device",              MAKES_OTHER,     0},
     {"argparse",     "Namespace",           MAKES_OTHER,     0},
@@ -28,7 +29,15 @@ static const struct { const char *module, *name; uint8_t kind, dtype; } allowed[
     {"torch",        "ByteStorage",         IS_STORAGE,      DT_U8},
     {"torch",        "BoolStorage",         IS_STORAGE,      DT_BOOL},
 };
-enum { ALLOWED = sizeof allowed / sizeof *allowed };
+enum { ALLOWED = sizeof allowed / sizeof *allowed, SKIPPED = ALLOWED };
+
+/* Any other name makes something that is not kept: numpy's scalars, dates, paths, configurations. Nothing is called, so
+ * none of them can do harm; but who names these wants it, and what rebuilds a tensor in a way that is not known here would
+ * lose weights in silence. Both are refused. */
+static const char *const hostile[] = {"os", "posix", "nt", "sys", "subprocess", "socket", "shutil", "importlib", "runpy",
+                                      "pty", "ctypes", "code", "pickle", "marshal", "webbrowser", "commands"};
+static const char *const harmless[] = {"set", "frozenset", "complex", "bytearray", "slice", "range", "object", "list",
+                                       "dict", "tuple", "int", "float", "bool", "str", "bytes", "getattr"};
 
 enum Op {
     MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2', BINFLOAT = 'G', BININT = 'J', BININT1 = 'K',
@@ -37,7 +46,8 @@ enum Op {
     LONG_BINGET = 'j', LIST = 'l', EMPTY_LIST = ']', BINPUT = 'q', LONG_BINPUT = 'r', SETITEM = 's', TUPLE = 't',
     EMPTY_TUPLE = ')', SETITEMS = 'u', BINBYTES = 'B', SHORT_BINBYTES = 'C', PROTO = 0x80, NEWOBJ = 0x81,
     TUPLE1 = 0x85, TUPLE2 = 0x86, TUPLE3 = 0x87, NEWTRUE = 0x88, NEWFALSE = 0x89, LONG1 = 0x8a, LONG4 = 0x8b,
-    SHORT_BINUNICODE = 0x8c, BINUNICODE8 = 0x8d, BINBYTES8 = 0x8e, STACK_GLOBAL = 0x93, MEMOIZE = 0x94, FRAME = 0x95
+    SHORT_BINUNICODE = 0x8c, BINUNICODE8 = 0x8d, BINBYTES8 = 0x8e, EMPTY_SET = 0x8f, ADDITEMS = 0x90, FROZENSET = 0x91,
+    NEWOBJ_EX = 0x92, STACK_GLOBAL = 0x93, MEMOIZE = 0x94, FRAME = 0x95, BYTEARRAY8 = 0x96
 };
 
 typedef struct {
@@ -134,6 +144,10 @@ static Status pop_mark(Vm *vm, size_t *n) {
 static Status extend(Vm *vm, enum PickleKind kind, size_t n) {
     if (available(vm) < n + 1) return bad(vm, "the stack is empty");
     PickleRef into = vm->stack[vm->height - 1 - n];
+    if (vm->out->values[into].kind == PK_OTHER) {            /* it keeps nothing */
+        vm->height -= n;
+        return OK;
+    }
     if (vm->out->values[into].kind != kind || (kind == PK_DICT && n % 2 != 0))
         return bad(vm, "items for something that cannot hold them");
     return append(vm, into, n);
@@ -214,10 +228,26 @@ static Status memo_get(Vm *vm, int bytes) {
 
 static bool same(const char *s, const char *p, size_t n) { return strlen(s) == n && memcmp(s, p, n) == 0; }
 
+static bool among(const char *const *list, size_t count, const char *p, size_t n) {
+    for (size_t i = 0; i < count; i++)
+        if (same(list[i], p, n)) return true;
+    return false;
+}
+
+/* Whether a name may be skipped. `module` may be os.path: its first part counts. */
+static bool may_skip(const char *module, size_t nm, const char *name, size_t nn) {
+    const char *dot = memchr(module, '.', nm);
+    size_t first = dot ? (size_t)(dot - module) : nm;
+    if (same("builtins", module, nm) || same("__builtin__", module, nm))
+        return among(harmless, sizeof harmless / sizeof *harmless, name, nn);
+    return nm && !among(hostile, sizeof hostile / sizeof *hostile, module, first) && !memmem(name, nn, "rebuild", 7);
+}
+
 static Status push_name(Vm *vm, const char *module, size_t nm, const char *name, size_t nn) {
     for (uint32_t i = 0; i < ALLOWED; i++)
         if (same(allowed[i].module, module, nm) && same(allowed[i].name, name, nn))
             return push_value(vm, (PickleValue){.kind = PK_NAME, .u.index = i});
+    if (may_skip(module, nm, name, nn)) return push_value(vm, (PickleValue){.kind = PK_NAME, .u.index = SKIPPED});
     char m[64], k[64];
     const char *from[2] = {module, name};
     char *to[2] = {m, k};
@@ -319,13 +349,17 @@ static Status make(Vm *vm) {
     if (available(vm) < 2) return bad(vm, "the stack is empty");
     PickleRef args = vm->stack[vm->height - 1];
     const PickleValue *f = top(vm, 1), *v = &vm->out->values[args];
-    if (f->kind != PK_NAME || v->kind != PK_TUPLE) return bad(vm, "a call of something that is no name");
+    if ((f->kind != PK_NAME && f->kind != PK_OTHER) || v->kind != PK_TUPLE)
+        return bad(vm, "a call of something that is no name");
     vm->height -= 2;
+    if (f->kind == PK_OTHER || f->u.index == SKIPPED) return push_kind(vm, PK_OTHER);
     switch (allowed[f->u.index].kind) {
     case MAKES_TENSOR: return make_tensor(vm, args);
     case MAKES_OTHER: return push_kind(vm, PK_OTHER);
     case MAKES_DICT:
-        return v->count == 0 ? push_kind(vm, PK_DICT) : bad(vm, "an OrderedDict with arguments");
+        return v->count == 0 || (items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_NAME)
+                   ? push_kind(vm, PK_DICT)                   /* a defaultdict has the name of what it makes */
+                   : bad(vm, "a dictionary with arguments");
     case MAKES_SIZE:
         return items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_TUPLE ? push(vm, a[0])
                                                                                : bad(vm, "a size of nothing");
@@ -344,7 +378,7 @@ static Status make_storage(Vm *vm) {
     PickleRef tuple = vm->stack[--vm->height];
     if (!items(vm, tuple, a, 5) || !pickle_is_str(&o->values[a[0]], "storage")) return bad(vm, "an unknown reference");
     const PickleValue *type = &o->values[a[1]], *key = &o->values[a[2]], *n = &o->values[a[4]];
-    if (type->kind != PK_NAME || allowed[type->u.index].kind != IS_STORAGE || key->kind != PK_STR ||
+    if (type->kind != PK_NAME || type->u.index == SKIPPED || allowed[type->u.index].kind != IS_STORAGE || key->kind != PK_STR ||
         n->kind != PK_INT || n->u.i < 0)
         return bad(vm, "a storage without type, key or size");
     if (o->values[tuple].count > 5 && items(vm, tuple, a, 6) && o->values[a[5]].kind != PK_NONE)
@@ -408,7 +442,7 @@ static Status step(Vm *vm, uint8_t op) {
     case BINUNICODE8: return push_text(vm, 8, PK_STR);
     case SHORT_BINBYTES: return push_text(vm, 1, PK_OTHER);
     case BINBYTES: return push_text(vm, 4, PK_OTHER);
-    case BINBYTES8: return push_text(vm, 8, PK_OTHER);
+    case BINBYTES8: case BYTEARRAY8: return push_text(vm, 8, PK_OTHER);
     case EMPTY_TUPLE: return push_kind(vm, PK_TUPLE);
     case EMPTY_LIST: return push_kind(vm, PK_LIST);
     case EMPTY_DICT: return push_kind(vm, PK_DICT);
@@ -430,6 +464,10 @@ static Status step(Vm *vm, uint8_t op) {
     case GLOBAL: return push_global(vm);
     case STACK_GLOBAL: return push_stack_global(vm);
     case REDUCE: case NEWOBJ: return make(vm);
+    case NEWOBJ_EX: return (st = pop(vm, 3)) != OK ? st : push_kind(vm, PK_OTHER);
+    case EMPTY_SET: return push_kind(vm, PK_OTHER);
+    case ADDITEMS: return (st = pop_mark(vm, &n)) != OK ? st : extend(vm, PK_OTHER, n);
+    case FROZENSET: return (st = pop_mark(vm, &n)) != OK || (st = pop(vm, n)) != OK ? st : push_kind(vm, PK_OTHER);
     case BUILD: return drop_state(vm);
     case BINPERSID: return make_storage(vm);
     default: return bad(vm, "an opcode that no checkpoint needs");

@@ -1,7 +1,9 @@
 /* pickle: the part of Python's serialisation that a torch checkpoint needs, read without executing anything.
  *
  * A pickle is a program for a stack machine; Python's runs whatever function the file names. This one knows a list of
- * names (`allowed` in pickle.c), builds plain values for them, and refuses every other. Nothing is called.
+ * names (`allowed` in pickle.c) and builds plain values for them; what any other would make is not kept (numpy's scalars,
+ * dates, paths, classes of the writer). Nothing is called. Names that only an attack needs (os, subprocess, eval) and
+ * unknown ways to rebuild a tensor are refused.
  *
  * Bounds: no recursion anywhere, every length checked against the bytes that are left, and the memory is at most a
  * constant times the bytes read (PICKLE_BYTES, PICKLE_VALUES), whatever the program says: values that are used
@@ -24,7 +26,7 @@ enum { PICKLE_BYTES = 64 << 20, PICKLE_VALUES = 4 << 20, PICKLE_TENSORS = 1 << 1
 
 enum PickleKind {
     PK_NONE, PK_BOOL, PK_INT, PK_FLOAT, PK_STR,
-    PK_OTHER,                   /* something allowed whose content is not kept: bytes, a long number, a device */
+    PK_OTHER,                   /* something whose content is not kept: bytes, a long number, a device, a date */
     PK_NAME,                    /* a name of the list of allowed ones; pickle.c's business */
     PK_TUPLE, PK_LIST, PK_DICT, /* items: chain of cells; in a dict, keys and values take turns */
     PK_STORAGE, PK_TENSOR       /* index into storages, tensors */
