@@ -1,0 +1,558 @@
+/* Image encoders: worked values of EVA-g and CLIP; one set of numbers under all the spellings that it is published in;
+ * what is refused; recipes of pixels; which way up. Whole fixtures of all families: make golden DIR=... */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoints/vision_encoder.h"
+#include "data/format/exif.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/sha256.h"
+#include "tests/kit/check.h"
+
+static char dir[] = "/tmp/qf-vision-XXXXXX";
+
+static char *path_of(const char *name) {
+    static char p[4][128];
+    static int k;
+    k = (k + 1) % 4;
+    snprintf(p[k], sizeof p[k], "%s/%s", dir, name);
+    return p[k];
+}
+
+static void write_text(const char *name, const char *text) {
+    FILE *f = fopen(path_of(name), "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* ---- a file of weights from a text --------------------------------------------------------------------------------
+ *
+ * A line "name=key,key:8,3,2,2" is a tensor made of the keys' numbers one behind the other, each of that shape. */
+
+typedef struct { uint32_t s; } Lcg;
+
+static double draw(Lcg *r) {
+    r->s = 1664525u * r->s + 1013904223u;
+    return 2 * ((double)r->s / 4294967296.0) - 1;
+}
+
+enum { MOST = 160 };
+typedef struct { StTensor t[MOST]; size_t n; } Weights;
+
+static float *add_tensor(Weights *w, const char *name, int ndim, const int64_t *shape) {
+    StTensor *t = &w->t[w->n++];
+    assert_true(w->n <= MOST);
+    *t = (StTensor){.name = strdup(name), .dtype = DT_F32, .ndim = ndim, .nbytes = sizeof(float)};
+    for (int i = 0; i < ndim; i++) t->shape[i] = shape[i], t->nbytes *= (size_t)shape[i];
+    float *x = mem_new(t->nbytes, 1);
+    assert_non_null(x);
+    t->data = x;
+    return x;
+}
+
+static void save(Weights *w, const char *name) {
+    assert_int_equal(st_write(path_of(name), w->t, w->n, NULL, 0), OK);
+    for (size_t i = 0; i < w->n; i++) free((void *)(uintptr_t)w->t[i].data), free((void *)(uintptr_t)w->t[i].name);
+    w->n = 0;
+}
+
+/* Numbers that follow from the key alone; gains of norms ("...g") are around 1, "one" is 1. */
+static void fill_key(float *x, int64_t n, const char *key, size_t len) {
+    Lcg r = {0};
+    for (size_t i = 0; i < len; i++) r.s = 31 * r.s + (uint8_t)key[i];
+    for (int64_t i = 0; i < n; i++) {
+        double v = draw(&r);
+        x[i] = len == 3 && !memcmp(key, "one", 3) ? 1 : (float)(key[len - 1] == 'g' ? 1 + 0.2 * v : 0.5 * v);
+    }
+}
+
+static void add_line(Weights *w, const char *line, size_t len) {
+    char name[128];
+    int64_t shape[4], n = 1;
+    int ndim = 0, keys = 1;
+    const char *eq = memchr(line, '=', len), *colon = memchr(line, ':', len);
+    assert_true(eq && colon);
+    snprintf(name, sizeof name, "%.*s", (int)(eq - line), line);
+    for (const char *c = eq; c < colon; c++) keys += *c == ',';
+    for (const char *c = colon; c && c < line + len && ndim < 4; c = memchr(c, ',', (size_t)(line + len - c)))
+        n *= shape[ndim++] = strtoll(++c, (char **)&c, 10);
+    shape[0] *= keys;
+    float *x = add_tensor(w, name, ndim, shape);
+    for (const char *c = eq + 1; c < colon; x += n) {
+        size_t k = strcspn(c, ",:");
+        fill_key(x, n, c, k);
+        c += k + 1;
+    }
+}
+
+static void save_text(const char *file, const char *text) {
+    Weights w = {0};
+    for (size_t n; *text; text += n + (text[n] != 0)) {
+        n = strcspn(text, " \n");
+        if (n) add_line(&w, text, n);
+    }
+    save(&w, file);
+}
+
+/* ---- forward -------------------------------------------------------------------------------------------------------
+ * */
+
+/* Rows after `blocks` blocks of planar pixels (3, S, S); freed by the caller. */
+static float *rows_of(const char *path, const float *pixels, int S, int blocks, bool normed, int heads, int *P) {
+    Vision e;
+    Vit v;
+    Arena run, step;
+    Tape t;
+    const Backend *b = backend_cpu(DT_F32);
+    if (vision_open(&e, path, heads) != OK) fail_msg("%s", err_message());
+    assert_int_equal(arena_open(&run, "run", b, 1 << 22), OK);
+    assert_int_equal(arena_open(&step, "step", b, 1 << 22), OK);
+    assert_int_equal(tape_open(&t, b, &step), OK);
+    assert_int_equal(vit_open(&v, &e.d, S, S, 1, b, &run), OK);
+    assert_int_equal(vision_load(&e, &v), OK);
+    VitPixels in = {.pixels = pixels, .type = DT_F32, .planar = true, .scale = {1, 1, 1}};
+    Tensor x = vit_forward(&t, &v, &in, 1, blocks < 0 ? e.d.L : blocks, normed);
+    assert_int_equal(tape_status(&t), OK);
+    float *out = mem_new((size_t)tensor_count(x), sizeof *out);
+    memcpy(out, x.data, (size_t)tensor_count(x) * sizeof *out);
+    *P = (int)x.rows;
+    tape_close(&t);
+    vit_close(&v);
+    arena_close(&run, b);
+    arena_close(&step, b);
+    vision_close(&e);
+    return out;
+}
+
+/* ---- worked values: patch 2 of 4 x 4 pixels, width 8, 2 heads, 12, 2 blocks
+ * ------------------------------------------- */
+
+static void drawn(Weights *w, Lcg *r, const char *name, double scale, double about, int ndim, int64_t a, int64_t b) {
+    int64_t shape[] = {a, b}, patch[] = {8, 3, 2, 2};
+    float *x = b == -1 ? add_tensor(w, name, 4, patch) : add_tensor(w, name, ndim, shape);
+    for (int64_t i = 0, n = st_elements(&w->t[w->n - 1]); i < n; i++) x[i] = (float)(about + scale * draw(r));
+}
+
+static void drawn_norm(Weights *w, Lcg *r, const char *name) {
+    char full[64];
+    snprintf(full, sizeof full, "%s.weight", name);
+    drawn(w, r, full, 0.1, 1, 1, 8, 0);
+    snprintf(full, sizeof full, "%s.bias", name);
+    drawn(w, r, full, 0.1, 0, 1, 8, 0);
+}
+
+static void drawn_linear(Weights *w, Lcg *r, const char *name, int64_t out, int64_t in) {
+    char full[64];
+    snprintf(full, sizeof full, "%s.weight", name);
+    drawn(w, r, full, 0.5, 0, 2, out, in);
+    snprintf(full, sizeof full, "%s.bias", name);
+    drawn(w, r, full, 0.1, 0, 1, out, 0);
+}
+
+static const char *in_block(int i, const char *before, const char *name) {
+    static char s[2][64];
+    static int k;
+    k = !k;
+    snprintf(s[k], sizeof s[k], "%s%d.%s", before, i, name);
+    return s[k];
+}
+
+static void draw_model(Weights *w, Lcg *r, bool clip) {
+    const char *b = clip ? "visual.transformer.resblocks." : "blocks.";
+    drawn(w, r, clip ? "visual.conv1.weight" : "patch_embed.proj.weight", 0.5, 0, 4, 8, -1);
+    if (!clip) drawn(w, r, "patch_embed.proj.bias", 0.1, 0, 1, 8, 0);
+    drawn(w, r, clip ? "visual.class_embedding" : "cls_token", 0.5, 0, 1, 8, 0);
+    drawn(w, r, clip ? "visual.positional_embedding" : "pos_embed", 0.5, 0, 2, 5, 8);
+    if (clip) drawn_norm(w, r, "visual.ln_pre");
+    for (int i = 0; i < 2; i++) {
+        drawn_norm(w, r, in_block(i, b, clip ? "ln_1" : "norm1"));
+        drawn(w, r, in_block(i, b, clip ? "attn.in_proj_weight" : "attn.qkv.weight"), 0.5, 0, 2, 24, 8);
+        if (clip) drawn(w, r, in_block(i, b, "attn.in_proj_bias"), 0.1, 0, 1, 24, 0);
+        else drawn(w, r, in_block(i, b, "attn.q_bias"), 0.1, 0, 1, 8, 0), drawn(w, r, in_block(i, b, "attn.v_bias"), 0.1, 0, 1, 8, 0);
+        drawn_linear(w, r, in_block(i, b, clip ? "attn.out_proj" : "attn.proj"), 8, 8);
+        drawn_norm(w, r, in_block(i, b, clip ? "ln_2" : "norm2"));
+        drawn_linear(w, r, in_block(i, b, clip ? "mlp.c_fc" : "mlp.fc1"), 12, 8);
+        drawn_linear(w, r, in_block(i, b, clip ? "mlp.c_proj" : "mlp.fc2"), 8, 12);
+    }
+}
+
+typedef struct { bool clip; uint32_t seed, state; double in[2][8], out[2][8], sum; } Worked;
+
+static void near_row(const float *row, const double want[8]) {
+    for (int c = 0; c < 8; c++)
+        if (!(fabs((double)row[c] - want[c]) < 2e-6)) fail_msg("%g instead of %g", (double)row[c], want[c]);
+}
+
+static void check_worked(const Worked *k) {
+    Weights w = {0};
+    Lcg r = {k->seed};
+    float pixels[48];
+    int P;
+    draw_model(&w, &r, k->clip);
+    if (k->clip) {                                           /* by this norm a file of OpenAI's is known */
+        add_tensor(&w, "visual.ln_post.weight", 1, (const int64_t[]){8});
+        add_tensor(&w, "visual.ln_post.bias", 1, (const int64_t[]){8});
+    }
+    save(&w, "worked.safetensors");
+    for (int i = 0; i < 48; i++) pixels[i] = (float)(2 * draw(&r));
+    assert_int_equal(r.s, k->state);                         /* the numbers are those that were meant */
+    float *x = rows_of(path_of("worked.safetensors"), pixels, 4, 0, false, 2, &P);
+    assert_int_equal(P, 5);
+    near_row(x, k->in[0]), near_row(x + 32, k->in[1]);
+    free(x);
+    x = rows_of(path_of("worked.safetensors"), pixels, 4, 2, false, 2, &P);
+    near_row(x, k->out[0]), near_row(x + 32, k->out[1]);
+    double sum = 0;
+    for (int i = 0; i < 40; i++) sum += (double)x[i];
+    assert_true(fabs(sum - k->sum) < 2e-5);
+    free(x);
+}
+
+static void worked(void **state) {
+    (void)state;
+    check_worked(&(Worked){false, 2024, 912179272,
+        {{-0.443223497, -0.119814982, -0.560288967, -0.520824585, -0.070394192, 0.579103549, -0.192946434, -0.690177748},
+         {0.243328626, -0.884149127, -0.386996114, 0.315364108, -0.490251012, 1.183320294, -0.775824741, 0.769365422}},
+        {{-0.047899721, 0.548897067, 0.448517482, -1.615409647, 0.019459169, 1.089240219, -0.869008962, -1.529668199},
+         {-0.131996820, -0.438598695, 0.647958871, 0.419452780, -1.110348471, 1.227777506, 0.253484981, 1.311332303}},
+        4.745590336});
+    check_worked(&(Worked){true, 2025, 2491396385u,
+        {{0.116642832, -0.656528116, 1.630032344, -0.787193777, -1.503716198, -0.089141960, 0.188149457, 1.247441225},
+         {-1.309458027, -0.810862192, -1.170065118, -0.001332148, 0.000389136, 0.724885142, 1.788642210, 0.958860266}},
+        {{-1.651950216, -1.134271689, 2.082130925, -0.880674056, -3.337567859, -0.717388590, -1.879377628, 0.907964100},
+         {-2.423446376, -1.739028690, 0.361595828, 0.657517663, 0.197969151, 1.344763269, 0.380753248, 1.052777653}},
+        -14.367823400});
+}
+
+/* ---- one model, several spellings
+ * ------------------------------------------------------------------------------------ */
+
+#define NORMS(a, b) a ".weight=n1g:8 " a ".bias=n1b:8 " b ".weight=n2g:8 " b ".bias=n2b:8 "
+
+static const char DINOV3_HF[] =
+    "embeddings.cls_token=cls:1,1,8 embeddings.register_tokens=reg:1,2,8 embeddings.mask_token=mask:1,1,8 "
+    "embeddings.patch_embeddings.weight=pw:8,3,2,2 embeddings.patch_embeddings.bias=pb:8 "
+    NORMS("layer.0.norm1", "layer.0.norm2") "norm.weight=fg:8 norm.bias=fb:8 "
+    "layer.0.attention.q_proj.weight=q:8,8 layer.0.attention.q_proj.bias=qb:8 layer.0.attention.k_proj.weight=k:8,8 "
+    "layer.0.attention.v_proj.weight=v:8,8 layer.0.attention.v_proj.bias=vb:8 layer.0.attention.o_proj.weight=o:8,8 "
+    "layer.0.attention.o_proj.bias=ob:8 layer.0.layer_scale1.lambda1=s1:8 layer.0.layer_scale2.lambda1=s2:8 "
+    "layer.0.mlp.gate_proj.weight=gw:12,8 layer.0.mlp.gate_proj.bias=gb:12 layer.0.mlp.up_proj.weight=uw:12,8 "
+    "layer.0.mlp.up_proj.bias=ub:12 layer.0.mlp.down_proj.weight=dw:8,12 layer.0.mlp.down_proj.bias=db:8 ";
+static const char DINOV3_META[] =                            /* the k bias is there, and masked */
+    "cls_token=cls:1,1,8 storage_tokens=reg:1,2,8 mask_token=mask:1,8 patch_embed.proj.weight=pw:8,3,2,2 "
+    "patch_embed.proj.bias=pb:8 rope_embed.periods=one:1 " NORMS("blocks.0.norm1", "blocks.0.norm2")
+    "norm.weight=fg:8 norm.bias=fb:8 blocks.0.attn.qkv.weight=q,k,v:8,8 blocks.0.attn.qkv.bias=qb,poison,vb:8 "
+    "blocks.0.attn.qkv.bias_mask=one:24 blocks.0.attn.proj.weight=o:8,8 blocks.0.attn.proj.bias=ob:8 "
+    "blocks.0.ls1.gamma=s1:8 blocks.0.ls2.gamma=s2:8 blocks.0.mlp.w1.weight=gw:12,8 blocks.0.mlp.w1.bias=gb:12 "
+    "blocks.0.mlp.w2.weight=uw:12,8 blocks.0.mlp.w2.bias=ub:12 blocks.0.mlp.w3.weight=dw:8,12 blocks.0.mlp.w3.bias=db:8 ";
+static const char DINOV3_TIMM[] =
+    "cls_token=cls:1,1,8 reg_token=reg:1,2,8 patch_embed.proj.weight=pw:8,3,2,2 patch_embed.proj.bias=pb:8 "
+    NORMS("blocks.0.norm1", "blocks.0.norm2") "norm.weight=fg:8 norm.bias=fb:8 blocks.0.attn.qkv.weight=q,k,v:8,8 "
+    "blocks.0.attn.q_bias=qb:8 blocks.0.attn.v_bias=vb:8 blocks.0.attn.proj.weight=o:8,8 blocks.0.attn.proj.bias=ob:8 "
+    "blocks.0.gamma_1=s1:8 blocks.0.gamma_2=s2:8 blocks.0.mlp.fc1_g.weight=gw:12,8 blocks.0.mlp.fc1_g.bias=gb:12 "
+    "blocks.0.mlp.fc1_x.weight=uw:12,8 blocks.0.mlp.fc1_x.bias=ub:12 blocks.0.mlp.fc2.weight=dw:8,12 "
+    "blocks.0.mlp.fc2.bias=db:8 ";
+static const char AIM_HF[] =
+    "embeddings.patch_embed.weight=pw:8,3,2,2 embeddings.patch_embed.bias=pb:8 embeddings.rms_norm.weight=pg:8 "
+    "embeddings.position_embedding.weight=pos:4,8 encoder.layers.0.rms_norm1.weight=n1g:8 rms_norm.weight=fg:8 "
+    "encoder.layers.0.rms_norm2.weight=n2g:8 encoder.layers.0.attention.q_proj.weight=q:8,8 "
+    "encoder.layers.0.attention.k_proj.weight=k:8,8 encoder.layers.0.attention.v_proj.weight=v:8,8 "
+    "encoder.layers.0.attention.out_proj.weight=o:8,8 encoder.layers.0.ffn.gate_proj.weight=gw:12,8 "
+    "encoder.layers.0.ffn.up_proj.weight=uw:12,8 encoder.layers.0.ffn.down_proj.weight=dw:8,12 ";
+static const char AIM_APPLE[] =
+    "preprocessor.patchifier.proj.weight=pw:8,3,2,2 preprocessor.patchifier.proj.bias=pb:8 "
+    "preprocessor.patchifier.norm.weight=pg:8 preprocessor.pos_embed=pos:4,8 trunk.blocks.0.norm_1.weight=n1g:8 "
+    "trunk.blocks.0.norm_2.weight=n2g:8 trunk.post_trunk_norm.weight=fg:8 trunk.blocks.0.attn.qkv.weight=q,k,v:8,8 "
+    "trunk.blocks.0.attn.proj.weight=o:8,8 trunk.blocks.0.mlp.fc1.weight=gw:12,8 trunk.blocks.0.mlp.fc3.weight=uw:12,8 "
+    "trunk.blocks.0.mlp.fc2.weight=dw:8,12 ";
+static const char AIM_TIMM[] =
+    "patch_embed.proj.weight=pw:8,3,2,2 patch_embed.proj.bias=pb:8 patch_embed.norm.weight=pg:8 pos_embed=pos:4,8 "
+    "blocks.0.norm1.weight=n1g:8 blocks.0.norm2.weight=n2g:8 norm.weight=fg:8 blocks.0.attn.qkv.weight=q,k,v:8,8 "
+    "blocks.0.attn.proj.weight=o:8,8 blocks.0.mlp.fc1_g.weight=gw:12,8 blocks.0.mlp.fc1_x.weight=uw:12,8 "
+    "blocks.0.mlp.fc2.weight=dw:8,12 ";
+#define EVA_STEM(p) p "cls_token=cls:1,1,8 " p "pos_embed=pos:5,8 " p "patch_embed.proj.weight=pw:8,3,2,2 " \
+    p "patch_embed.proj.bias=pb:8 " p "fc_norm.weight=fg:8 " NORMS(p "blocks.0.norm1", p "blocks.0.norm2")
+static const char EVA_SPLIT[] = EVA_STEM("")
+    "blocks.0.attn.q_proj.weight=q:8,8 blocks.0.attn.q_proj.bias=qb:8 blocks.0.attn.k_proj.weight=k:8,8 "
+    "blocks.0.attn.v_proj.weight=v:8,8 blocks.0.attn.v_proj.bias=vb:8 blocks.0.attn.proj.weight=o:8,8 "
+    "blocks.0.attn.proj.bias=ob:8 blocks.0.mlp.fc1_g.weight=gw:12,8 blocks.0.mlp.fc1_g.bias=gb:12 "
+    "blocks.0.mlp.fc1_x.weight=uw:12,8 blocks.0.mlp.fc1_x.bias=ub:12 blocks.0.mlp.fc2.weight=dw:8,12 "
+    "blocks.0.mlp.fc2.bias=db:8 ";
+static const char EVA_PACKED[] = EVA_STEM("")
+    "blocks.0.attn.qkv.weight=q,k,v:8,8 blocks.0.attn.q_bias=qb:8 blocks.0.attn.v_bias=vb:8 "
+    "blocks.0.attn.proj.weight=o:8,8 blocks.0.attn.proj.bias=ob:8 blocks.0.mlp.fc1.weight=gw,uw:12,8 "
+    "blocks.0.mlp.fc1.bias=gb,ub:12 blocks.0.mlp.fc2.weight=dw:8,12 blocks.0.mlp.fc2.bias=db:8 ";
+static const char EVA_BAAI[] = EVA_STEM("visual.") "logit_scale=scale:1 text.transformer.x=t:2 "
+    "visual.blocks.0.attn.q_bias=qb:8 visual.blocks.0.attn.v_bias=vb:8 visual.blocks.0.attn.q_proj.weight=q:8,8 "
+    "visual.blocks.0.attn.k_proj.weight=k:8,8 visual.blocks.0.attn.v_proj.weight=v:8,8 "
+    "visual.blocks.0.attn.proj.weight=o:8,8 visual.blocks.0.attn.proj.bias=ob:8 visual.blocks.0.mlp.w1.weight=gw:12,8 "
+    "visual.blocks.0.mlp.w1.bias=gb:12 visual.blocks.0.mlp.w2.weight=uw:12,8 visual.blocks.0.mlp.w2.bias=ub:12 "
+    "visual.blocks.0.mlp.w3.weight=dw:8,12 visual.blocks.0.mlp.w3.bias=db:8 ";
+
+/* The same features from both files, to the bit. */
+static void same_model(const char *one, const char *other, bool normed) {
+    float pixels[48], *a, *b;
+    int P, Q;
+    fill_key(pixels, 48, "pixels", 6);
+    save_text("a.safetensors", one);
+    save_text("b.safetensors", other);
+    a = rows_of(path_of("a.safetensors"), pixels, 4, -1, normed, 2, &P);
+    b = rows_of(path_of("b.safetensors"), pixels, 4, -1, normed, 2, &Q);
+    assert_int_equal(P, Q);
+    assert_memory_equal(a, b, (size_t)P * 8 * sizeof *a);
+    assert_true(isfinite(a[0]) && a[0] != a[8]);
+    free(a);
+    free(b);
+}
+
+static void spellings(void **state) {
+    (void)state;
+    same_model(DINOV3_HF, DINOV3_META, true);
+    same_model(DINOV3_HF, DINOV3_TIMM, true);
+    same_model(AIM_HF, AIM_APPLE, true);
+    same_model(AIM_HF, AIM_TIMM, true);
+    same_model(EVA_SPLIT, EVA_PACKED, false);
+    same_model(EVA_SPLIT, EVA_BAAI, false);
+}
+
+/* ---- what is refused
+ * --------------------------------------------------------------------------------------------------- */
+
+static void refused(const char *text, Status status, const char *sentence) {
+    Vision e;
+    save_text("r.safetensors", text);
+    assert_int_equal(vision_open(&e, path_of("r.safetensors"), 2), status);
+    if (!strstr(err_message(), sentence)) fail_msg("\"%s\" instead of \"%s\"", err_message(), sentence);
+}
+
+/* The text with the line of one tensor replaced. */
+static const char *with(const char *text, const char *line, const char *instead) {
+    static char out[8192];
+    const char *at = strstr(text, line);
+    assert_non_null(at);
+    snprintf(out, sizeof out, "%.*s%s%s", (int)(at - text), text, instead, at + strlen(line));
+    return out;
+}
+
+static void bad_files(void **state) {
+    (void)state;
+    refused("a=x:3 b=y:2,2 ", ERR_USAGE, "not an image encoder that is known here");
+    refused(with(AIM_HF, "encoder.layers.0.ffn.up_proj.weight=uw:12,8 ", ""), ERR_FORMAT,
+            "has no tensor ffn.up_proj.weight of block 0, which its family needs");
+    refused(with(AIM_HF, "rms_norm.weight=fg:8 ", "rms_norm.weight=fg:9 "), ERR_FORMAT, "8 numbers were expected");
+    refused(with(AIM_HF, "=q:8,8", "=q:4,16"), ERR_FORMAT, "has the shape (4, 16); 8 x 8 numbers were expected");
+    refused(with(AIM_HF, "=pos:4,8", "=pos:6,8"), ERR_FORMAT, "the position table");
+    refused(with(AIM_HF, "=pw:8,3,2,2", "=pw:8,3,2,3"), ERR_FORMAT, "the patch weight");
+    refused(with(AIM_HF, "rms_norm.weight=fg:8 ", "rms_norm.weight=fg:8 encoder.layers.0.attention.rotor=x:3 "),
+            ERR_USAGE, "1 of its tensors have no place there; the first is encoder.layers.0.attention.rotor");
+    refused(with(EVA_PACKED, "blocks.0.attn.proj.bias=ob:8 ", ""), ERR_FORMAT,
+            "looks like EVA-02, but its tensors lack the attention output bias");
+    refused(with(DINOV3_HF, "layer.0.norm1.bias=n1b:8 ", ""), ERR_FORMAT, "lack the norm biases");
+    refused(with(DINOV3_META, "=one:1 ", "=one:3 "), ERR_USAGE, "heads do not divide a width of 8");
+}
+
+static void small_files(void **state) {
+    (void)state;
+    static const struct { const char *config, *sentence; } bad[] = {
+        {"[1]", "not an object"}, {"{\"num_attention_heads\": 0}", "\"num_attention_heads\" is 0; it can be 1 to"},
+        {"{\"image_size\": [4, 6]}", "\"image_size\" is not one number, nor two that are equal"},
+        {"{\"layer_norm_eps\": \"small\"}", "\"layer_norm_eps\" is not a number from"},
+        {"{\"hidden_act\": \"mish\"}", "an activation \"mish\" is not known here"}, {"{\"hidden", "config.json:1"},
+        {"{\"num_attention_heads\": 3}", "heads do not divide a width of 8"}};
+    Vision e;
+    save_text("model.safetensors", AIM_HF);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_text("config.json", bad[i].config);
+        assert_int_not_equal(vision_open(&e, dir, 0), OK);
+        if (!strstr(err_message(), bad[i].sentence)) fail_msg("\"%s\" for %s", err_message(), bad[i].config);
+    }
+    write_text("config.json", "{\"num_attention_heads\": 4, \"rms_norm_eps\": 0.001, \"image_size\": 6}");
+    write_text("preprocessor_config.json", "{\"size\": {\"height\": 12, \"width\": 12}, \"resample\": 2,"
+               " \"image_mean\": [0.1, 0.2, 0.3], \"image_std\": 0.5}");
+    assert_int_equal(vision_open(&e, dir, 0), OK);
+    assert_int_equal(e.d.H, 4);
+    assert_true(e.d.eps == 0.001f && e.custom.image == 6);
+    const Preprocess *p = &e.custom.pre;
+    assert_true(p->size == 12 && p->squash && p->kernel == TAPS_LINEAR && p->mean[1] == 0.2f && p->std[2] == 0.5f);
+    vision_close(&e);
+    unlink(path_of("config.json"));
+    unlink(path_of("preprocessor_config.json"));
+}
+
+/* ---- recipes
+ * ----------------------------------------------------------------------------------------------------------- */
+
+typedef Status Recipe(Preprocess *, const Json *, const char *);
+
+static Status read_recipe(Recipe *read, Preprocess *p, const char *text) {
+    Json *doc = NULL;
+    *p = (Preprocess){.size = 224, .edge = 224, .squash = true, .kernel = TAPS_CUBIC, .std = {1, 1, 1}};
+    Status st = json_parse(&doc, text, strlen(text), "recipe.json");
+    if (st == OK) st = read(p, doc, "recipe.json");
+    json_free(doc);
+    return st;
+}
+
+static void recipes(void **state) {
+    (void)state;
+    static const struct { Recipe *read; const char *text, *want; } all[] = {
+        {preprocess_read_transformers, "{\"size\": {\"shortest_edge\": 256}, \"do_center_crop\": true,"
+         " \"crop_size\": {\"height\": 224, \"width\": 224}, \"resample\": 3}", "shortest edge 256 bicubic, middle 224x224"},
+        {preprocess_read_transformers, "{\"size\": 224, \"crop_size\": 224, \"do_center_crop\": true, \"resample\": 1}",
+         "shortest edge 224 Lanczos, middle 224x224"},
+        {preprocess_read_transformers, "{\"size\": {\"height\": 384, \"width\": 384}, \"do_normalize\": false}",
+         "squash to 384 bicubic, mean 0 0 0, std 1 1 1"},
+        {preprocess_read_transformers, "{\"image_processor_type\": \"DINOv3ViTImageProcessorFast\", \"resample\": 2}",
+         "squash to 224 bilinear in float"},
+        {preprocess_read_openclip, "{\"size\": 336, \"interpolation\": \"bilinear\", \"resize_mode\": \"shortest\"}",
+         "shortest edge 336 bilinear, middle 336x336 (half to even)"},
+        {preprocess_read_timm, "{\"input_size\": [3, 224, 224], \"crop_pct\": 0.9, \"crop_mode\": \"center\"}",
+         "shortest edge 248 bicubic, middle 224x224 (half to even)"}};
+    static const struct { Recipe *read; const char *text, *sentence; } bad[] = {
+        {preprocess_read_transformers, "{\"size\": {\"height\": 224, \"width\": 200}}", "only square pixels"},
+        {preprocess_read_transformers, "{\"size\": {\"shortest_edge\": 224}}", "cuts nothing out"},
+        {preprocess_read_transformers, "{\"size\": 99999999}", "not a number of pixels"},
+        {preprocess_read_transformers, "{\"size\": 100, \"crop_size\": 200, \"do_center_crop\": true}", "cannot be cut out"},
+        {preprocess_read_transformers, "{\"image_std\": [1, 0, 1]}", "three numbers between"},
+        {preprocess_read_transformers, "{\"rescale_factor\": 0.5}", "not 1/255"},
+        {preprocess_read_transformers, "{\"resample\": 0}", "no kernel"},
+        {preprocess_read_timm, "{\"crop_pct\": 0}", "crop_pct"},
+        {preprocess_read_openclip, "{\"resize_mode\": \"longest\"}", "squash and shortest are known"}};
+    char text[PREPROCESS_TEXT];
+    Preprocess p;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        assert_int_equal(read_recipe(all[i].read, &p, all[i].text), OK);
+        preprocess_text(&p, text, sizeof text);
+        if (strncmp(text, all[i].want, strlen(all[i].want))) fail_msg("%s: %s", all[i].text, text);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_not_equal(read_recipe(bad[i].read, &p, bad[i].text), OK);
+        if (!strstr(err_message(), bad[i].sentence)) fail_msg("%s: %s", bad[i].text, err_message());
+    }
+}
+
+/* 501 x 351 to 224: the offset of the middle is 47 or 48 (Pillow's 319 x 224; transformers and torchvision). */
+static void middles(void **state) {
+    (void)state;
+    Image im = {501, 351, NULL};
+    uint8_t *a, *b, *whole;
+    assert_non_null(im.rgb = mem_new(501 * 351, 3));
+    for (size_t i = 0; i < 501 * 351 * 3; i++) im.rgb[i] = (uint8_t)(i * 2654435761u >> 23);
+    Preprocess p = {.size = 224, .edge = 224, .kernel = TAPS_CUBIC};
+    assert_non_null(a = mem_new(preprocess_bytes(&p), 1));
+    assert_non_null(b = mem_new(preprocess_bytes(&p), 1));
+    assert_non_null(whole = mem_new(319 * 224, 3));
+    assert_int_equal(preprocess_view(a, &p, &im, "x", 0), OK);
+    p.half_even = true;
+    assert_int_equal(preprocess_view(b, &p, &im, "x", 0), OK);
+    assert_int_equal(resize_bicubic(whole, 319, 224, im.rgb, 501, 351, 501 * 3), OK);
+    for (int y = 0; y < 224; y++) {
+        assert_memory_equal(a + y * 672, whole + (y * 319 + 47) * 3, 672);
+        assert_memory_equal(b + y * 672, whole + (y * 319 + 48) * 3, 672);
+    }
+    assert_int_equal(preprocess_view(b, &p, &im, "x", 1), OK);     /* mirrored */
+    p.half_even = false;
+    assert_int_equal(preprocess_view(b, &p, &im, "x", 1), OK);
+    for (int x = 0; x < 224; x++) assert_memory_equal(a + 3 * x, b + 3 * (223 - x), 3);
+    free(a), free(b), free(whole), free(im.rgb);
+}
+
+/* ---- which way up
+ * ------------------------------------------------------------------------------------------------------ */
+
+static int orientation_of(uint8_t value, bool big) {
+    uint8_t j[] = {0xff, 0xd8, 0xff, 0xe0, 0, 4, 1, 2, 0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0,
+                   'I', 'I', '*', 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, value, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xda};
+    uint8_t b[] = {'M', 'M', 0, '*', 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, value};
+    if (big) memcpy(j + 18, b, sizeof b);
+    for (size_t n = 0; n < sizeof j; n++) assert_true(exif_orientation(j, n) <= 8);   /* cut short anywhere */
+    return exif_orientation(j, sizeof j);
+}
+
+static void upright(void **state) {
+    (void)state;
+    static const char *const want[9] = {"", "abcdef", "cbafed", "fedcba", "defabc", "adbecf", "daebfc", "fcebda", "cfbead"};
+    for (int o = 1; o <= 8; o++) {
+        Image im = {3, 2, mem_new(6, 3)};
+        for (int i = 0; i < 18; i++) im.rgb[i] = (uint8_t)("abcdef"[i / 3]);
+        assert_int_equal(exif_turn(&im, o), OK);
+        assert_int_equal(im.w, o >= 5 ? 2 : 3);
+        for (int i = 0; i < 6; i++) assert_int_equal(im.rgb[3 * i], want[o][i]);
+        image_free(&im);
+        assert_int_equal(orientation_of((uint8_t)o, false), o);
+        assert_int_equal(orientation_of((uint8_t)o, true), o);
+    }
+    assert_int_equal(orientation_of(9, false), 1);
+    assert_int_equal(exif_orientation("", 0), 1);
+}
+
+static void sha256(void **state) {
+    (void)state;
+    char hex[65];
+    Sha256 s;
+    sha256_begin(&s);
+    sha256_add(&s, "abc", 3);
+    sha256_hex(&s, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    sha256_begin(&s);
+    sha256_add(&s, "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56);
+    sha256_hex(&s, hex);
+    assert_string_equal(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+}
+
+/* ---- as extraction sees it
+ * ------------------------------------------------------------------------------------------------ */
+
+static void rows_that_are_kept(void **state) {
+    (void)state;
+    static const int64_t P[] = {3 + 16, 1 + 16, 16, 4};      /* cls, two registers, 4 x 4 patches */
+    float f[4][19 * 8];
+    uint8_t rgb[8 * 8 * 3];
+    float pixels[8 * 8 * 3];
+    save_text("d.safetensors", DINOV3_HF);
+    for (int i = 0; i < 192; i++) pixels[i] = (float)(rgb[i] = (uint8_t)(i * 37)) / 255;
+    for (int k = 0; k < 4; k++) {
+        ImageEncoder *e;
+        VisionWish w = {.b = backend_cpu(DT_F32), .size = 8, .batch = 2, .heads = 2, .tap = -1, .quiet = true,
+                        .tokens = (VisionTokens)k};
+        assert_int_equal(vision_encoder(&e, path_of("d.safetensors"), &w, NULL), OK);
+        assert_int_equal(e->P, P[k]);
+        assert_int_equal(e->run(e, 1, pixels, f[k]), OK);
+        encoder_free(e);
+    }
+    assert_memory_equal(f[0], f[1], 8 * sizeof(float));
+    assert_memory_equal(f[0] + 3 * 8, f[1] + 8, 16 * 8 * sizeof(float));
+    assert_memory_equal(f[1] + 8, f[2], 16 * 8 * sizeof(float));
+    for (int c = 0; c < 8; c++)
+        assert_true(fabsf((f[2][c] + f[2][8 + c] + f[2][32 + c] + f[2][40 + c]) / 4 - f[3][c]) < 1e-6f);
+    ImageEncoder *e;
+    VisionWish w = {.b = backend_cpu(DT_F32), .heads = 2, .tap = VIT_NORMED, .quiet = true};
+    save_text("e.safetensors", EVA_SPLIT);
+    assert_int_equal(vision_encoder(&e, path_of("e.safetensors"), &w, NULL), ERR_USAGE);
+    assert_non_null(strstr(err_message(), "has no norm behind its last block"));
+}
+
+static int setup(void **state) {
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    return system(command);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(worked), cmocka_unit_test(spellings), cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
+        cmocka_unit_test(recipes), cmocka_unit_test(middles), cmocka_unit_test(upright), cmocka_unit_test(sha256),
+        cmocka_unit_test(rows_that_are_kept),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
