@@ -272,7 +272,10 @@ static int find_on_line(const Options *o, const char *key) {
     int r = find_row(key);
     if (r >= 0) return r;
     snprintf(full, sizeof full, "%s.%s", o->command, key);
-    return find_row(full);
+    if ((r = find_row(full)) >= 0) return r;
+    snprintf(full, sizeof full, "extract.%s", key);          /* of a command that takes pictures, encoder=... is that */
+    r = find_row(full);
+    return r >= 0 && option_used_by(&option_rows[r], o->command) ? r : -1;
 }
 
 static Status set_from_line(Options *o, const char *key, const char *value) {

@@ -135,6 +135,15 @@ void set_close(Set *s) {
 /* ---- what it is ---- */
 
 const char *set_path(const Set *s) { return s->path; }
+
+Status set_call(Set *s, const char *name) {
+    char *copy = mem_strdup(name);
+    if (!copy) return ERR_MEMORY;
+    free(s->path);
+    s->path = copy;
+    return OK;
+}
+
 int64_t set_images(const Set *s) { return s->images; }
 int64_t set_captions(const Set *s) { return s->captions; }
 int64_t set_views(const Set *s) { return s->any->views; }

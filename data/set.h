@@ -24,6 +24,7 @@ Status set_open_part(Set **s, const char *path, int part, int parts, bool allow_
 void set_close(Set *s);                                    /* accepts NULL */
 
 const char *set_path(const Set *s);                        /* as given to set_open */
+Status set_call(Set *s, const char *name);                 /* another name for sentences: the file is a temporary one */
 int64_t set_images(const Set *s);                          /* all of the set, also those of other parts */
 int64_t set_captions(const Set *s);                        /* of the shards that are open */
 int64_t set_views(const Set *s);                           /* V */

@@ -56,7 +56,7 @@ static Status leftovers(const SetOut *s) {
 }
 
 Status setout_open(SetOut *s, const char *out, int64_t shards, bool overwrite) {
-    *s = (SetOut){.out = out, .overwrite = overwrite, .folder = !setout_is_file(out)};
+    *s = (SetOut){.out = out, .overwrite = overwrite, .quiet = s->quiet, .folder = !setout_is_file(out)};
     BUG_ON(!s->folder && shards > 1, "%lld shards in one file", (long long)shards);
     if (!(s->name = mem_new((size_t)shards, sizeof *s->name))) return ERR_MEMORY;
     for (; s->shards < shards; s->shards++) {
@@ -100,8 +100,8 @@ Status setout_shard(SetOut *s, int64_t k, ShardSpec *spec, ShardWriter **w) {
 }
 
 Status setout_close(SetOut *s, Status st) {
-    if (st == OK && s->folder) st = manifest_write(s->out, s->name, s->shards);
-    if (st == OK && s->kept)
+    if (st == OK && s->folder && !s->quiet) st = manifest_write(s->out, s->name, s->shards);
+    if (st == OK && s->kept && !s->quiet)
         status_say("%s: %s already, made from the same files with the same options%s", s->out,
                    !s->folder ? "is there" : s->kept == s->shards ? "all is there" : "a part was there",
                    s->kept == s->shards ? ": nothing was to be done" : "");

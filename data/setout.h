@@ -16,6 +16,7 @@
 typedef struct {
     const char *out;
     bool overwrite, folder;
+    bool quiet;                    /* set before opening: another rank lists the shards and speaks */
     int64_t shards, kept;          /* of this request; found complete */
     char **name;                   /* (shards) files in the folder; of one shard: `out` itself */
 } SetOut;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "checkpoints/params_io.h"
+#include "eval/pictureset.h"
 #include "eval/setup.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
@@ -54,7 +55,10 @@ static Status open_set(Use *u, const Origin *g, UseData data) {
     if (!*path && data == USE_DATA && g->trained) path = g->trained->data.train;
     if (!*path) return data == USE_DATA ? options_require(u->o, "data.test") : OK;
     u->data = mem_strdup(path);
-    Status st = u->data ? set_open(&u->set, u->data) : ERR_MEMORY;
+    bool pictures = pictureset_is(path);
+    if (pictures && !options_is_set(u->o, "data.test_split")) u->split = "all";
+    Status st = !u->data ? ERR_MEMORY : pictures ? pictureset_open(&u->set, u->o, g, u->b, path)
+                                                 : set_open(&u->set, u->data);
     if (st == OK) st = origin_features(g, u->set, &prepared);
     if (st != OK) return st;
     if (set_E(u->set) != u->d.E)

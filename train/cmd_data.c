@@ -19,6 +19,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
+#include "kernels/dist/dist.h"
 
 /* ---- annotation files -------------------------------------------------------------------------------------------- */
 
@@ -107,6 +108,11 @@ static void say_extracted(const ExtractSpec *s, const ExtractReport *r, double s
     if (r->skipped) status_say("  %lld images left out; the first: %s", (long long)r->skipped, r->first_skipped);
 }
 
+/* The first rank speaks, all of them listen. */
+static bool listen_to_all(void *m, int64_t done, int64_t total) {
+    return dist_rank() ? !stop_requested() : meter_listen(m, done, total);
+}
+
 Status cmd_extract(const Options *o) {
     static const DType types[] = {DT_F16, DT_BF16, DT_F32};       /* ORDER extract.dtype */
     signals_ask();
@@ -122,18 +128,19 @@ Status cmd_extract(const Options *o) {
     if (st == OK) st = setup_backend(&b, o);
     if (st == OK) st = setup_encoder(&e, o, b, &bytes);
     if (st != OK) goto done;
-    if (bytes) status_say("  %.2f GB of memory for weights and %d images at a time", (double)bytes / 1e9, e->batch);
+    if (bytes && !dist_rank()) status_say("  %.2f GB of memory for weights and %d images at a time", (double)bytes / 1e9, e->batch);
     Meter m = meter_start("extract", "images", 0, 0);
     m.waited = &waited;
     ExtractSpec s = {
-        .images = o->run.in, .folder_caption = o->extract.folder_caption, .annotations = files.file, .nannotations = files.n, .out = o->run.out,
+        .images = o->run.in, .folder_caption = o->extract.folder_caption, .annotations = files.file,
+        .nannotations = files.n, .out = o->run.out,
         .encoder = e, .dtype = types[o->extract.dtype.i], .views = o->extract.views,
         .shard_images = o->extract.shard_images, .skip_bad = o->extract.skip_bad, .upright = o->extract.exif,
-        .dry_run = o->run.dry_run, .overwrite = o->run.overwrite, .listener = {meter_listen, &m}, .waited = &waited,
+        .dry_run = o->run.dry_run, .overwrite = o->run.overwrite, .listener = {listen_to_all, &m}, .waited = &waited,
     };
     st = extract(&s, &r);
     status_end();
-    if (st == OK) say_extracted(&s, &r, status_clock() - m.start);
+    if (st == OK && !dist_rank()) say_extracted(&s, &r, status_clock() - m.start);
 done:
     encoder_free(e);
     if (b) backend_close(b);

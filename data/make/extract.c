@@ -13,6 +13,7 @@
 #include "data/setout.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
 
 /* ---- a folder of images ------------------------------------------------------------------------------------------ */
 
@@ -130,19 +131,33 @@ static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *
     return st;
 }
 
+/* All ranks are through, and as many shards as all of them kept were there already. */
+static Status join_ranks(SetOut *to, Status st) {
+    double kept = (double)to->kept;
+    dist_set_timeout(0);                                     /* shares of a day's work do not end in one minute */
+    st = dist_agree_at(st, "the end of the extraction");
+    if (st == OK) st = dist_all_reduce_f64(&kept, 1, "the count of shards");
+    to->kept = (int64_t)kept;
+    return st;
+}
+
+/* Ranks take turns in the list of shards; the first makes room before the others write, and lists what all have
+ * written. */
 static Status write_shards(const ExtractSpec *s, const Annotations *a, const PicturePlace *place, ExtractReport *rep) {
-    int64_t size = s->shard_images ? s->shard_images : a->count;
-    SetOut to = {0};
+    int64_t ranks = dist_size(), rank = dist_rank(), size = s->shard_images;
+    SetOut to = {.quiet = rank > 0};
+    if (!size) size = (a->count + ranks - 1) / ranks;
     rep->shards = (a->count + size - 1) / size;
     for (int64_t i = 0; i < a->count; i++) rep->captions += a->images[i].ncaptions;
     rep->images = a->count;
     if (s->dry_run) return OK;
-    Status st = setout_open(&to, s->out, rep->shards, s->overwrite);
-    for (int64_t k = 0; st == OK && k < rep->shards; k++) {
+    Status st = dist_agree_at(rank ? OK : setout_open(&to, s->out, rep->shards, s->overwrite), "opening the data set");
+    if (st == OK && rank) st = setout_open(&to, s->out, rep->shards, s->overwrite);
+    for (int64_t k = rank; st == OK && k < rep->shards; k += ranks) {
         int64_t from = k * size, count = a->count - from < size ? a->count - from : size;
         st = folder_shard(s, &to, a, place, from, count, k);
     }
-    return setout_close(&to, st);
+    return setout_close(&to, ranks > 1 ? join_ranks(&to, st) : st);
 }
 
 /* As many folders as annotation files: each file's pictures lie in its own. */
@@ -176,6 +191,9 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     if (setout_is_file(s->out) && s->shard_images)
         return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out,
                        (long long)s->shard_images);
+    if (setout_is_file(s->out) && dist_size() > 1)
+        return err_set(ERR_USAGE, "%s is one shard; name a folder, in which %d ranks write their own", s->out,
+                       dist_size());
     Status st = pictures_open(&p, s->images);
     if (st == OK) st = list_images(s, p, &a);
     rep->blank = a.blank;
