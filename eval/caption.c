@@ -199,6 +199,25 @@ Status captions_json(const Captions *c, const EvalSet *e, const int64_t *ids, ch
     return text_end(&t, text);
 }
 
+static void put_field(FILE *f, const char *s) {
+    putc('"', f);
+    for (; *s; s++) fprintf(f, *s == '"' ? "\"\"" : "%c", *s);
+    putc('"', f);
+}
+
+Status captions_csv(const Captions *c, const EvalSet *e, char **text, size_t *len) {
+    FILE *f = open_memstream(text, len);
+    if (!f) return err_set(ERR_MEMORY, "out of memory");
+    fputs("image,caption\n", f);
+    for (int64_t i = 0; i < c->n; i++) {
+        put_field(f, set_image_id(e->set, e->image[i]));
+        putc(',', f);
+        put_field(f, c->text[i]);
+        putc('\n', f);
+    }
+    return fclose(f) ? err_set(ERR_MEMORY, "out of memory") : OK;
+}
+
 Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
     Text t;
     Status st = text_begin(&t, text, len);

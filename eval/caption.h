@@ -35,6 +35,8 @@ Status caption_ids(const EvalSet *e, int64_t **ids);
 /* [{"image_id", "caption"}], and {"images": [{"id"}], "annotations": [{"image_id", "id", "caption"}]} of the images
  * that have captions; new texts (free them) of *len bytes. ids: from caption_ids, may be NULL. */
 Status captions_json(const Captions *c, const EvalSet *e, const int64_t *ids, char **text, size_t *len);
+/* The same as a table: image,caption. */
+Status captions_csv(const Captions *c, const EvalSet *e, char **text, size_t *len);
 Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len);
 
 #endif

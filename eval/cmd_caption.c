@@ -28,10 +28,16 @@ typedef struct {
     bool speaks;
 } Work;
 
+/* A table when out is x.csv, else COCO's form. */
+static const char *captions_name(const Options *o) {
+    size_t n = strlen(o->run.out);
+    return n > 4 && strcmp(o->run.out + n - 4, ".csv") == 0 ? "captions.csv" : "captions.json";
+}
+
 static Status open_work(Work *w, const Options *o) {
     *w = (Work){.o = o, .speaks = dist_rank() == 0};
     signals_ask();
-    Status st = w->speaks ? results_claim(o, "captions.json", "scores.json") : OK;
+    Status st = w->speaks ? results_claim(o, captions_name(o), "scores.json") : OK;
     if (st == OK && w->speaks && *o->caption.references) st = outfile_claim(o->caption.references, o->run.overwrite);
     if (st == OK) st = use_open(&w->use, o, USE_DATA);
     if (st == OK) st = use_text_head(&w->use);
@@ -135,7 +141,7 @@ static Status write_scores(const Work *w, const Scores *s) {
     const char *out = w->o->run.out;
     size_t n = strlen(out);
     char *path = NULL;
-    if (n > 5 && strcmp(out + n - 5, ".json") == 0) return OK;
+    if ((n > 5 && strcmp(out + n - 5, ".json") == 0) || strstr(captions_name(w->o), ".csv")) return OK;
     Status st = result_path(w->o, "scores.json", &path);
     if (st == OK && path) st = score_write(s, path);
     if (st == OK && path) status_say("%s", path);
@@ -155,6 +161,16 @@ static Status score(const Work *w, const char *gt, size_t ngt, const char *res, 
     return st;
 }
 
+static Status put_captions(const Work *w, const char *path, const char *json, size_t njson) {
+    char *csv = NULL;
+    size_t n = 0;
+    if (!strstr(captions_name(w->o), ".csv")) return put(path, json, njson);
+    Status st = captions_csv(&w->captions, &w->set, &csv, &n);
+    if (st == OK) st = put(path, csv, n);
+    free(csv);
+    return st;
+}
+
 static int64_t without_references(const EvalSet *e) {
     int64_t n = 0;
     for (int64_t i = 0; i < e->NI; i++) n += set_ncaptions(e->set, e->image[i]) == 0;
@@ -170,8 +186,8 @@ static Status finish(Work *w) {
     Status st = caption_ids(&w->set, &w->ids);
     if (st == OK) st = captions_json(&w->captions, &w->set, w->ids, &res, &nres);
     if (st == OK) st = references_json(&w->set, w->ids, &gt, &ngt);
-    if (st == OK) st = result_path(w->o, "captions.json", &path);
-    if (st == OK && path) st = put(path, res, nres);
+    if (st == OK) st = result_path(w->o, captions_name(w->o), &path);
+    if (st == OK && path) st = put_captions(w, path, res, nres);
     if (st == OK && *references) st = put(references, gt, ngt);
     if (st == OK && w->set.NI && !without) st = score(w, gt, ngt, res, nres);
     else if (st == OK && without)

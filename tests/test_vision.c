@@ -11,6 +11,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/sha256.h"
 #include "tests/kit/check.h"
+#include "tests/kit/weights.h"
 
 static char dir[] = "/tmp/qf-vision-XXXXXX";
 
@@ -29,74 +30,7 @@ static void write_text(const char *name, const char *text) {
     fclose(f);
 }
 
-/* ---- a file of weights from a text --------------------------------------------------------------------------------
- *
- * A line "name=key,key:8,3,2,2" is a tensor made of the keys' numbers one behind the other, each of that shape. */
-
-typedef struct { uint32_t s; } Lcg;
-
-static double draw(Lcg *r) {
-    r->s = 1664525u * r->s + 1013904223u;
-    return 2 * ((double)r->s / 4294967296.0) - 1;
-}
-
-enum { MOST = 160 };
-typedef struct { StTensor t[MOST]; size_t n; } Weights;
-
-static float *add_tensor(Weights *w, const char *name, int ndim, const int64_t *shape) {
-    StTensor *t = &w->t[w->n++];
-    assert_true(w->n <= MOST);
-    *t = (StTensor){.name = strdup(name), .dtype = DT_F32, .ndim = ndim, .nbytes = sizeof(float)};
-    for (int i = 0; i < ndim; i++) t->shape[i] = shape[i], t->nbytes *= (size_t)shape[i];
-    float *x = mem_new(t->nbytes, 1);
-    assert_non_null(x);
-    t->data = x;
-    return x;
-}
-
-static void save(Weights *w, const char *name) {
-    assert_int_equal(st_write(path_of(name), w->t, w->n, NULL, 0), OK);
-    for (size_t i = 0; i < w->n; i++) free((void *)(uintptr_t)w->t[i].data), free((void *)(uintptr_t)w->t[i].name);
-    w->n = 0;
-}
-
-/* Numbers that follow from the key alone; gains of norms ("...g") are around 1, "one" is 1. */
-static void fill_key(float *x, int64_t n, const char *key, size_t len) {
-    Lcg r = {0};
-    for (size_t i = 0; i < len; i++) r.s = 31 * r.s + (uint8_t)key[i];
-    for (int64_t i = 0; i < n; i++) {
-        double v = draw(&r);
-        x[i] = len == 3 && !memcmp(key, "one", 3) ? 1 : (float)(key[len - 1] == 'g' ? 1 + 0.2 * v : 0.5 * v);
-    }
-}
-
-static void add_line(Weights *w, const char *line, size_t len) {
-    char name[128];
-    int64_t shape[4], n = 1;
-    int ndim = 0, keys = 1;
-    const char *eq = memchr(line, '=', len), *colon = memchr(line, ':', len);
-    assert_true(eq && colon);
-    snprintf(name, sizeof name, "%.*s", (int)(eq - line), line);
-    for (const char *c = eq; c < colon; c++) keys += *c == ',';
-    for (const char *c = colon; c && c < line + len && ndim < 4; c = memchr(c, ',', (size_t)(line + len - c)))
-        n *= shape[ndim++] = strtoll(++c, (char **)&c, 10);
-    shape[0] *= keys;
-    float *x = add_tensor(w, name, ndim, shape);
-    for (const char *c = eq + 1; c < colon; x += n) {
-        size_t k = strcspn(c, ",:");
-        fill_key(x, n, c, k);
-        c += k + 1;
-    }
-}
-
-static void save_text(const char *file, const char *text) {
-    Weights w = {0};
-    for (size_t n; *text; text += n + (text[n] != 0)) {
-        n = strcspn(text, " \n");
-        if (n) add_line(&w, text, n);
-    }
-    save(&w, file);
-}
+static void save_text(const char *file, const char *text) { weights_text(path_of(file), text); }
 
 /* ---- forward -------------------------------------------------------------------------------------------------------
  * */
@@ -133,8 +67,8 @@ static float *rows_of(const char *path, const float *pixels, int S, int blocks, 
 
 static void drawn(Weights *w, Lcg *r, const char *name, double scale, double about, int ndim, int64_t a, int64_t b) {
     int64_t shape[] = {a, b}, patch[] = {8, 3, 2, 2};
-    float *x = b == -1 ? add_tensor(w, name, 4, patch) : add_tensor(w, name, ndim, shape);
-    for (int64_t i = 0, n = st_elements(&w->t[w->n - 1]); i < n; i++) x[i] = (float)(about + scale * draw(r));
+    float *x = b == -1 ? weights_add(w, name, 4, patch) : weights_add(w, name, ndim, shape);
+    for (int64_t i = 0, n = st_elements(&w->t[w->n - 1]); i < n; i++) x[i] = (float)(about + scale * lcg_draw(r));
 }
 
 static void drawn_norm(Weights *w, Lcg *r, const char *name) {
@@ -194,11 +128,11 @@ static void check_worked(const Worked *k) {
     int P;
     draw_model(&w, &r, k->clip);
     if (k->clip) {                                           /* by this norm a file of OpenAI's is known */
-        add_tensor(&w, "visual.ln_post.weight", 1, (const int64_t[]){8});
-        add_tensor(&w, "visual.ln_post.bias", 1, (const int64_t[]){8});
+        weights_add(&w, "visual.ln_post.weight", 1, (const int64_t[]){8});
+        weights_add(&w, "visual.ln_post.bias", 1, (const int64_t[]){8});
     }
-    save(&w, "worked.safetensors");
-    for (int i = 0; i < 48; i++) pixels[i] = (float)(2 * draw(&r));
+    weights_save(&w, path_of("worked.safetensors"));
+    for (int i = 0; i < 48; i++) pixels[i] = (float)(2 * lcg_draw(&r));
     assert_int_equal(r.s, k->state);                         /* the numbers are those that were meant */
     float *x = rows_of(path_of("worked.safetensors"), pixels, 4, 0, false, 2, &P);
     assert_int_equal(P, 5);
@@ -297,7 +231,7 @@ static const char EVA_BAAI[] = EVA_STEM("visual.") "logit_scale=scale:1 text.tra
 static void same_model(const char *one, const char *other, bool normed) {
     float pixels[48], *a, *b;
     int P, Q;
-    fill_key(pixels, 48, "pixels", 6);
+    weights_fill(pixels, 48, "pixels", 6);
     save_text("a.safetensors", one);
     save_text("b.safetensors", other);
     a = rows_of(path_of("a.safetensors"), pixels, 4, -1, normed, 2, &P);
