@@ -195,7 +195,7 @@ Status gold_trainer(Case *c, Trainer *t, Stage1Spec step) {
     return st;
 }
 
-Status gold_model(Case *c, Trainer *t) {
+Status gold_empty(Case *c, Trainer *t) {
     Dims d = dims_of(json_get(c->json, "dims"));
     ParamsSpec spec = {.training = true};
     Backend null = *backend_null(c->b->elem);
@@ -207,8 +207,13 @@ Status gold_model(Case *c, Trainer *t) {
     if (st == OK) st = arena_open(&t->run, "weights'", c->b, measure.peak + c->b->workspace + 256);
     if (st == OK) st = qformer_open(&t->model, &d, c->b, &t->run, &spec);
     if (st == OK) c->b->set_workspace(arena_push(&t->run, c->b->workspace, 1), c->b->workspace);
-    if (st == OK) st = gold_weights(c, t);
     if (st != OK) trainer_close(t);
+    return st;
+}
+
+Status gold_model(Case *c, Trainer *t) {
+    Status st = gold_empty(c, t);
+    if (st == OK && (st = gold_weights(c, t)) != OK) trainer_close(t);
     return st;
 }
 

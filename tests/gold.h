@@ -31,6 +31,8 @@ Status gold_train(Case *c);
 Status gold_schedule(Case *c);
 Status gold_generate(Case *c);
 Status gold_retrieval(Case *c);
+Status gold_pth(Case *c);
+Status gold_hf(Case *c);
 Status gold_images(Case *c);
 Status gold_positions(Case *c);
 Status gold_caption_scores(Case *c);
@@ -66,6 +68,7 @@ Status gold_open_first(const Case *c, const char *stem, StFile **f); /* stem.saf
 Status gold_trainer(Case *c, Trainer *t, Stage1Spec step);
 Status gold_weights(Case *c, Trainer *t);
 Status gold_model(Case *c, Trainer *t); /* weights alone: no step, no batch size */
+Status gold_empty(Case *c, Trainer *t); /* the same before any weights are read */
 
 /* Batch `index` of a batch file ((B,...) or (steps,B,...)); free with gold_batch_free. */
 typedef struct { ObjectiveBatch batch; float *features; int32_t *ids, *len, *negative_image,

@@ -24,6 +24,8 @@ static const struct { const char *kind; GoldFn *run; } kinds[] = {
     {"schedule", gold_schedule},
     {"generate", gold_generate},
     {"retrieval", gold_retrieval},
+    {"pth", gold_pth},
+    {"hf", gold_hf},
     {"ranks", gold_ranks},
 };
 
