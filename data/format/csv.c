@@ -26,6 +26,7 @@ static Status bad(const Csv *c, const char *what) {
 }
 
 static Status put(Csv *c, const char *bytes, size_t n) {
+    if (!n) return OK;
     if (c->cap - c->len < n) {
         size_t cap = c->cap ? c->cap : 4096;
         while (cap - c->len < n) cap *= 2;
