@@ -1,5 +1,6 @@
-/* gold_weights: the fixture kinds pth (checkpoints as LAVIS and torch write them, and broken ones that must be refused) and hf
- * (what transformers saves: names, sizes, and the features, similarities and matching logits that it computes). */
+/* gold_weights: the fixture kinds pth (checkpoints as LAVIS and torch write them, and broken ones that must be refused)
+ * and hf (what transformers saves: names, sizes, and the features, similarities and matching logits that it computes).
+ */
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -145,8 +146,8 @@ static Status load(Case *c, Trainer *t) {
     seen.L = seen.C = seen.F = seen.Q = seen.E = seen.Z = seen.V = seen.X = 0;
     if (st == OK) st = dims_of_weights(&seen, ws);
     if (st == OK) {
-        bool fits = seen.L == d->L && seen.C == d->C && seen.F == d->F && seen.Q == d->Q && seen.E == d->E && seen.Z == d->Z &&
-                    seen.V == d->V && seen.X == d->X;
+        bool fits = seen.L == d->L && seen.C == d->C && seen.F == d->F && seen.Q == d->Q && seen.E == d->E &&
+                    seen.Z == d->Z && seen.V == d->V && seen.X == d->X;
         gold_check(c, "sizes told by the tensors", fits ? 0 : NAN, 1);
         st = load_weights(&t->model.params, ws, false, &r);
     }

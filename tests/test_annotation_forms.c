@@ -61,6 +61,7 @@ static const struct { const char *text, *want;
     {"{\"image_id\": 391895, \"caption\": \"one\"}\n{\"image_id\": 391895, \"caption\": \"two\"}",
      "391895@train one/two"},
     {"[{\"Image_Path\": \"x/a.jpg\", \"raw_caption\": \"one\", \"Set\": \"dev\"}]", "x/a.jpg@val one"},
+    {"{\"image\": {\"bytes\": null, \"path\": \"a.jpg\"}, \"text\": \"one\", \"split\": \"val2014\"}", "a.jpg@val one"},
     /* LLaVA: the first answer; a conversation about no picture */
     {"[{\"id\": \"7\", \"image\": \"00/7.jpg\", \"conversations\": [{\"from\": \"human\", \"value\": "
      "\"<image>\\nSay.\"}, {\"from\": \"gpt\", \"value\": \"one\"},"

@@ -207,6 +207,15 @@ static void numpy_ids(void **state) {
     taken(&spec, in_order, N);
     put_text("ids.json", "{\"0\": \"391\", \"1\": \"52\", \"2\": \"7\", \"3\": \"b\", \"4\": \"c\", \"4a\": \"d\"}");
     refused(&spec, "\"4a\" is no row of its own");
+    put_text("ids.csv", "image_path,similarity\n391,0.5\n52,0.5\n7,0.5\nb.x.jpg,0.5\nc.jpg,0.5\nd.png,0.5\n");
+    spec.ids = "ids.csv";
+    taken(&spec, in_order, N);
+    put_text(
+        "ids.jsonl",
+        "{\"image_path\": \"391\"}\n{\"image_path\": \"52\"}\n{\"image_path\": \"7\"}\n{\"image_path\": \"b.x.jpg\"}\n"
+        "{\"image_path\": \"c.jpg\"}\n{\"image_path\": \"d.png\"}\n");
+    spec.ids = "ids.jsonl";
+    taken(&spec, in_order, N);
     put_text("ids.txt", "\xef\xbb\xbf" "391\r\n52\r\n7\r\nb.x.jpg\r\nc.jpg\r\nd.png\r\n");
     spec.ids = "ids.txt";
     taken(&spec, in_order, N);

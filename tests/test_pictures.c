@@ -100,6 +100,8 @@ static void a_folder(void **state) {
     assert_non_null(strstr(listed("f", "class"), "has no {}"));
     assert_non_null(strstr(listed("f/empty", NULL), "f/empty: a folder without pictures"));
     assert_non_null(strstr(listed("nowhere", NULL), "nowhere: No such file"));
+    put("f.txt", "f/3.png\n", 8);
+    assert_non_null(strstr(listed("f.txt", NULL), "f.txt: a list, not pictures; extract.annotations=f.txt"));
     assert_string_equal(listed("f/3.png,f/train/cat/1.png", NULL), "f/3.png@test; f/train/cat/1.png@train");
 }
 

@@ -191,6 +191,10 @@ static void small_vocabularies(void **state) {
     wp = open_small("a\n##b\n##bc\n##\n#\nab\n##abc\n");
     assert_true(wp_hash(wp) == h);
     wp_close(wp);
+    static const char marked[] = "\xef\xbb\xbf" SMALL "a\n##b\n##bc\n##\n#\nab\n##abc\n";
+    assert_int_equal(wp_open_lines(&wp, marked, sizeof marked - 1, "with a byte order mark"), OK);
+    assert_true(wp_hash(wp) == h);
+    wp_close(wp);
     wp = open_small("[DEC]\na");
     assert_int_equal(wp_dec(wp), 4);
     assert_int_equal(wp_size(wp), 6);

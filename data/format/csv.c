@@ -115,7 +115,9 @@ static Status row(Csv *c, bool *more) {
         chars += strlen(c->field[k]) + 1;
     }
     if (chars != c->len) return bad(c, "a NUL byte: this is no text");
-    return utf8_valid(c->text, c->len, NULL) ? OK : bad(c, "the text is not UTF-8");
+    return utf8_valid(c->text, c->len, NULL)
+               ? OK
+               : bad(c, "the text is not UTF-8; iconv -f WINDOWS-1252 -t UTF-8 makes it so, if it is Windows's");
 }
 
 /* One row of Flickr30k's results.csv has "4   A dog runs" in one field, the bar between number and caption is missing.

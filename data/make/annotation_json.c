@@ -130,6 +130,8 @@ static Status object_entry(Annotations *a, const Json *e) {
     bool none = annotation_columns(a)->caption && !strcmp(annotation_columns(a)->caption, "none");
     const Json *image = member(a, ROLE_IMAGE, e, &image_key), *split_value = member(a, ROLE_SPLIT, e, &split_key);
     const Json *caption = none ? NULL : member(a, ROLE_CAPTION, e, &key);
+    if (json_type(image) == J_OBJECT)
+        image = member(a, ROLE_IMAGE, image, &image_key); /* {"path": ..., "bytes": null} */
     bool id_alone = image && annotation_rank(ROLE_OTHER, image_key) != NO_RANK;
     if ((!image || id_alone) && json_get(e, "conversations")) {        /* a conversation about no picture */
         a->imageless++;
@@ -376,7 +378,7 @@ static bool is_entry(const Annotations *a, const Json *v) {
     const char *key;
     const Json *image = member(a, ROLE_IMAGE, v, &key);
     enum JsonType t = json_type(image);
-    return t == J_STR || t == J_INT || is_list(json_get(v, "conversations"));
+    return t == J_STR || t == J_INT || is_list(json_get(v, "conversations")) || json_get(image, "path");
 }
 
 typedef struct { Annotations *a; bool list; } Reading;

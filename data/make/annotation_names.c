@@ -80,7 +80,9 @@ static const char *split_of(const char *word, size_t n) {
 }
 
 const char *annotation_split_word(const char *word) {
-    const char *split = split_of(word, strlen(word));
+    size_t n = strlen(word), digits = 0;
+    while (digits < n && isdigit((unsigned char)word[n - 1 - digits])) digits++;
+    const char *split = split_of(word, digits == 4 ? n - 4 : n);            /* val2014, but not dev2 */
     return split ? split : word;
 }
 

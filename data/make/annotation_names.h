@@ -17,7 +17,7 @@ int annotation_rank(enum AnnotationRole role, const char *name);
 bool annotation_name_equal(const char *a, const char *b);      /* the same letters and digits, in any case */
 bool annotation_is_picture(const char *name);                  /* ends in .jpg, .png, .webp, ... */
 
-/* "Validation", "dev" -> "val"; "Train" -> "train"; others as they are. */
+/* "Validation", "dev", "val2014" -> "val"; "Train" -> "train"; others as they are. */
 const char *annotation_split_word(const char *word);
 
 /* The split that a word within a name says ("captions_val2014.json", "x/train/1.png"); NULL when none does. */

@@ -5,8 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/format/csv.h"
 #include "data/format/json.h"
 #include "data/format/textfile.h"
+#include "data/make/annotation_names.h"
+#include "data/make/annotations.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
@@ -74,18 +77,48 @@ static Status json_ids(Ids *ids, const char *text, size_t n, const char *path) {
     return err_context(st, "%s", path);
 }
 
+/* A table with a column of images, or JSON Lines: as captions have them (annotations.h), an image a row. */
+static Status listed_ids(Ids *ids, const char *text, size_t n, const char *path) {
+    Annotations a = {0};
+    Status st = annotations_add_text(&a, text, n, &(AnnotationFile){.path = path});
+    for (int64_t i = 0; st == OK && i < a.count; i++) st = add_id(ids, a.images[i].image, strlen(a.images[i].image));
+    annotations_free(&a);
+    return st;
+}
+
+/* Whether the first line names columns, one of them the image's. */
+static bool has_header(const char *text, size_t n) {
+    const char *at = text, *line, *end;
+    char field[40], separator = csv_separator(text, n);
+    size_t len, k;
+    if (!textfile_line(&at, text + n, &line, &len)) return false;
+    for (end = line + len; line < end; line += k + 1) {
+        for (k = 0; line + k < end && line[k] != separator; k++) continue;
+        snprintf(field, sizeof field, "%.*s", (int)(k < sizeof field ? k : 0), line);
+        if (annotation_rank(ROLE_IMAGE, field) != NO_RANK) return true;
+    }
+    return false;
+}
+
+static Status line_ids(Ids *ids, const char *text, size_t n, const char *path) {
+    const char *at = text, *line;
+    size_t len;
+    Status st = OK;
+    while (st == OK && textfile_line(&at, text + n, &line, &len)) st = err_context(add_id(ids, line, len), "%s", path);
+    return st;
+}
+
 static Status text_ids(Ids *ids, const char *path) {
     char *text = NULL;
-    const char *line;
-    size_t n = 0, len;
+    size_t n = 0;
+    Json *doc = NULL;
     Status st = textfile_read(&text, &n, path, "a list of names (JSON, or one a line)");
-    const char *at = text, *end = text + n;
-    size_t blank = st == OK ? strspn(text, " \t\r\n") : 0;
-    if (st == OK && (text[blank] == '[' || text[blank] == '{')) {
-        st = json_ids(ids, text, n, path);
-    } else {
-        while (st == OK && textfile_line(&at, end, &line, &len)) st = err_context(add_id(ids, line, len), "%s", path);
-    }
+    if (st != OK) return st;
+    char first = text[strspn(text, " \t\r\n")];
+    if (first == '{' && json_parse(&doc, text, n, path) != OK) st = listed_ids(ids, text, n, path); /* a line each */
+    else if (first == '[' || first == '{') st = json_ids(ids, text, n, path);
+    else st = has_header(text, n) ? listed_ids(ids, text, n, path) : line_ids(ids, text, n, path);
+    json_free(doc);
     free(text);
     return st;
 }

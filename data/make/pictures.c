@@ -52,6 +52,14 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+static bool is_list(const char *name) {
+    static const char *const ends[] = {".txt", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".token"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (n > strlen(ends[i]) && !strcasecmp(name + n - strlen(ends[i]), ends[i])) return true;
+    return false;
+}
+
 static Status open_place(Pictures *p, const char *path) {
     struct stat about;
     Place *at = &p->place[p->places];
@@ -62,6 +70,9 @@ static Status open_place(Pictures *p, const char *path) {
     p->folders += at->folder;
     if (at->folder || annotation_is_picture(path)) return OK;
     const char *base = base_name(path), *dot = strchr(base, '.');
+    if (is_list(base))
+        return err_set(ERR_USAGE, "%s: a list, not pictures; extract.annotations=%s with in=FOLDER says where they lie",
+                       path, path);
     if (!(at->stem = mem_format("%.*s", dot ? (int)(dot - base) : (int)strlen(base), base))) return ERR_MEMORY;
     p->tars++;
     return tar_open(&at->tar, path);

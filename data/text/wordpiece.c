@@ -276,6 +276,7 @@ static Status find_specials(Wordpiece *wp, const char *name) {
 Status wp_open_lines(Wordpiece **out, const char *text, size_t n, const char *name) {
     *out = NULL;
     size_t lines = 2;   /* one may lack its newline; [DEC] */
+    if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;     /* a byte order mark is no part of [PAD] */
     for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
     if (n > VOCAB_BYTES || lines > WP_MAX_VOCAB)
         return err_set(ERR_FORMAT, "%s: %zu bytes in %zu lines; a vocabulary has at most %d bytes in %d lines", name, n,
