@@ -75,7 +75,7 @@ static LmAct act(Config *c, const char *key, const char *name) {
     return LM_RELU;
 }
 
-/* ---- end tokens --------------------------------------------------------------------------------------------------- */
+/* ---- end tokens -------------------------------------------------------------------------------------------------- */
 
 static void add_end(Config *c, LmDims *d, const Json *j) {
     int64_t v = 0;
@@ -96,7 +96,7 @@ static void read_ends(Config *c, LmDims *d) {
     else if (!absent(c, "eos_token_id")) add_end(c, d, j);
 }
 
-/* ---- families ----------------------------------------------------------------------------------------------------- */
+/* ---- families ---------------------------------------------------------------------------------------------------- */
 
 static void heads_divide(Config *c, const LmDims *d) {
     if (c->st == OK && d->C % d->H)
@@ -146,7 +146,8 @@ static void read_t5(Config *c, LmDims *d) {
     bool tied = truth(c, "tie_word_embeddings", true);
     d->head = tied ? LM_HEAD_TIED : LM_HEAD_OWN;
     d->scale_head = tied;
-    if (!absent(c, "scale_decoder_outputs")) {       /* transformers 5 says "tied" of every T5 and keeps the old flag here */
+    /* transformers 5 says "tied" of every T5 and keeps the old flag here */
+    if (!absent(c, "scale_decoder_outputs")) {
         d->scale_head = truth(c, "scale_decoder_outputs", tied);
         d->head = LM_HEAD_ASK;
     }
@@ -215,7 +216,7 @@ static void read_llama(Config *c, LmDims *d, bool qwen, bool mistral) {
     if (d->H % d->K) wrong(c, "num_key_value_heads", "a divisor of num_attention_heads");
 }
 
-/* ---- documents ---------------------------------------------------------------------------------------------------- */
+/* ---- documents --------------------------------------------------------------------------------------------------- */
 
 static void read_family(Config *c, LmDims *d, const char *type) {
     bool mistral = strcmp(type, "mistral") == 0, qwen = strcmp(type, "qwen2") == 0;
@@ -225,7 +226,8 @@ static void read_family(Config *c, LmDims *d, const char *type) {
     if (strcmp(type, "opt") == 0) d->family = LM_OPT, read_opt(c, d);
     else if (strcmp(type, "t5") == 0) d->family = LM_T5, read_t5(c, d);
     else if (strcmp(type, "llama") == 0 || mistral || qwen) d->family = LM_LLAMA, read_llama(c, d, qwen, mistral);
-    else c->st = err_set(ERR_FORMAT, "%s: a language model of type '%.40s' is not known here: opt, t5, llama, mistral and "
+    else c->st = err_set(ERR_FORMAT,
+                         "%s: a language model of type '%.40s' is not known here: opt, t5, llama, mistral and "
                          "qwen2 are", c->path, type);
     if (c->st == OK && (int64_t)d->H * d->D > MOST_WIDTH)
         c->st = err_set(ERR_FORMAT, "%s: %d heads of %d numbers are more than %d", c->path, d->H, d->D, MOST_WIDTH);
@@ -245,6 +247,23 @@ Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, co
     read_ends(&c, d);
     if (c.st == OK && generation) read_ends(&g, d);
     return c.st != OK ? c.st : g.st;
+}
+
+Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const char *path) {
+    Config top = {config, path, OK}, c = {json_get(config, "qformer_config"), path, OK};
+    *d = (Dims){.W = lm->E, .Q = number(&top, "num_query_tokens", 1, 4096, 32)};
+    if (json_type(c.j) != J_OBJECT) return err_set(ERR_FORMAT, "%s: has no qformer_config", path);
+    bool text = truth(&c, "use_qformer_text_input", strcmp(word(&top, "model_type", ""), "instructblip") == 0);
+    d->L = number(&c, "num_hidden_layers", 1, MOST_LAYERS, 12);
+    d->C = number(&c, "hidden_size", 1, MOST_WIDTH, 768);
+    d->H = number(&c, "num_attention_heads", 1, MOST_WIDTH, 12);
+    d->F = number(&c, "intermediate_size", 1, MOST_WIDTH, 3072);
+    d->E = number(&c, "encoder_hidden_size", 1, MOST_WIDTH, 1408);
+    d->X = number(&c, "cross_attention_frequency", 1, MOST_LAYERS, 2);
+    d->V = text ? number(&c, "vocab_size", 1, MOST_WORDS, 30522) : 0;
+    d->N = text ? number(&c, "max_position_embeddings", 1, MOST_POSITIONS, 512) : 0;
+    if (c.st == OK && d->C % d->H) wrong(&c, "num_attention_heads", "a divisor of hidden_size");
+    return top.st != OK ? top.st : c.st;
 }
 
 Status lm_config_read(LmDims *d, const char *path) {

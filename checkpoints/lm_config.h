@@ -1,17 +1,18 @@
 /* lm_config: config.json of a language model, as Hugging Face's folders carry it, into sizes that can be trusted.
  *
  * Called by whoever opens a language model (checkpoints/lm_weights.c) and by `plan`, which needs no weights. Known are
- * model_type opt, t5, llama, mistral and qwen2, by themselves or as text_config of blip-2 and instructblip. Both forms of
- * the rotary settings are read (rope_theta and rope_scaling of the hub; rope_parameters of transformers 5); keys that
- * are absent have transformers' defaults. A sliding window limits the rows of a text (LmDims.N): within it, it has no
- * effect.
+ * model_type opt, t5, llama, mistral and qwen2, by themselves or as text_config of blip-2 and instructblip. Both forms
+ * of the rotary settings are read (rope_theta and rope_scaling of the hub; rope_parameters of transformers 5); keys
+ * that are absent have transformers' defaults. A sliding window limits the rows of a text (LmDims.N): within it, it
+ * has no effect.
  *
  * The file is input: each number has a range, heads must divide, and what would change the arithmetic and is not known
- * here (another activation, rotary scaling, attention of another kind) is refused with its name. Sources: transformers'
- * configuration classes; spec/stage2.md 2a to 3a. */
+ * here (another activation, rotary scaling, attention of another kind) is refused with its name. Sources:
+ * transformers' configuration classes; spec/stage2.md 2a to 3a. */
 #ifndef QF_LM_CONFIG_H
 #define QF_LM_CONFIG_H
 #include "data/format/json.h"
+#include "kernels/model/dims.h"
 #include "kernels/model/lm_dims.h"
 
 /* From a folder's config.json, and generation_config.json for further end tokens where there is one. `path` may name
@@ -20,5 +21,9 @@ Status lm_config_read(LmDims *d, const char *path);
 
 /* The same from documents; generation may be NULL. `path` is for messages. */
 Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, const char *path);
+
+/* Sizes of the Q-Former of a BLIP-2 or InstructBLIP folder's config.json, projection into the language model included
+ * (which `lm` describes); V and N are 0 where no text enters it. P is not in it. */
+Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const char *path);
 
 #endif

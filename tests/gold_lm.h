@@ -51,9 +51,10 @@ Status gold_lm_greedy(GoldLm *g, const GoldTexts *x, const int32_t *prompt, int3
 void gold_lm_check(Case *c, const StFile *f, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *s);
 void gold_lm_same(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *a, const GoldSaid *b);
 
-GoldIs gold_is_causal, gold_is_lavis, gold_is_smollm2;
+GoldIs gold_is_causal, gold_is_lavis, gold_is_smollm2, gold_is_blip2;
 Status gold_causal(Case *c);
 Status gold_lavis(Case *c);
 Status gold_smollm2(Case *c);
+Status gold_blip2(Case *c);
 
 #endif

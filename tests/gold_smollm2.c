@@ -1,6 +1,6 @@
-/* gold_smollm2: a real model, SmolLM2-135M-Instruct: the folder that SMOLLM2=... names (tools/smollm2.py beside the fixtures
- * makes it from a package). Logits behind nine prompts, greedy continuations with cached keys, the loss of a paragraph,
- * losses and gradients behind soft rows. Tolerances as the README gives them, which are those of f32. */
+/* gold_smollm2: a real model, SmolLM2-135M-Instruct: the folder that SMOLLM2=... names (tools/smollm2.py beside the
+ * fixtures makes it from a package). Logits behind nine prompts, greedy continuations with cached keys, the loss of a
+ * paragraph, losses and gradients behind soft rows. Tolerances as the README gives them, which are those of f32. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,7 +116,8 @@ static void check_io(Case *c, const Json *j, const StFile *f, const GoldTexts *x
             json_num(json_at(json_at(nll, r), i), &want);
             gold_check(c, "io nll", s->nll[k++] - want, LOGIT);
         }
-    gold_tensor(c, "io gradient", s->dsoft, (int64_t)x->images * x->Q * x->Cq, st_find(f, "grad.soft.float64"), GRADIENT, 0);
+    gold_tensor(c, "io gradient", s->dsoft, (int64_t)x->images * x->Q * x->Cq, st_find(f, "grad.soft.float64"),
+                GRADIENT, 0);
 }
 
 static Status run_io(Case *c, GoldLm *g, const Json *j) {

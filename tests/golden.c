@@ -40,6 +40,7 @@ static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
     {"answers", gold_is_answers, gold_answers},
     {"vqa", gold_is_vqa, gold_vqa},
     {"smollm2", gold_is_smollm2, gold_smollm2},
+    {"blip2", gold_is_blip2, gold_blip2},
     {"strings", gold_is_strings, gold_strings},
     {"processors", gold_is_processors, gold_processors},
     {"invalid", gold_is_invalid, gold_invalid},

@@ -16,9 +16,10 @@ static Status open_rooms(Stage2 *s) {
     const Dims *d = &s->model->d;
     int64_t n = piece_images(s), texts = n * s->spec.texts, rows = texts * (s->spec.ids + 1) + texts * d->Q;
     size_t lm = lm_wave_bytes(rows, texts, texts) + (size_t)(texts * d->Q) * sizeof(int32_t);
-    Dims queries = *d;
-    if (!queries.V) queries.V = queries.N = 1;               /* lists of words that there are none of */
-    Status st = room_open(&s->room, s->b, s->run, &queries, s->spec.B * d->Q, s->spec.B, s->spec.B);
+    int64_t views = s->spec.asked ? s->spec.micro * texts : s->spec.B;
+    Dims lists = *d;
+    if (!lists.V) lists.V = lists.N = 1;                     /* lists of words that there are none of */
+    Status st = room_open(&s->room, s->b, s->run, &lists, views * (d->Q + s->spec.asked), views, s->spec.B);
     return st == OK ? room_open_bytes(&s->lm_room, s->b, s->run, (size_t)s->spec.micro * lm + 4096, 1) : st;
 }
 
@@ -31,7 +32,7 @@ Status stage2_open(Stage2 *s, const Backend *b, QFormer *model, const Lm *lm, Ar
     size_t texts = (size_t)(n * spec->texts);
     Status st = tape_open(&s->tape, b, step);
     if (st == OK) st = open_rooms(s);
-    s->seg = mem_new((size_t)n, sizeof *s->seg);
+    s->seg = mem_new(texts > (size_t)n ? texts : (size_t)n, sizeof *s->seg);
     s->prefix = mem_new(texts, sizeof *s->prefix);
     s->text = mem_new(texts, sizeof *s->text);
     s->image = mem_new(texts, sizeof *s->image);
@@ -62,14 +63,35 @@ void stage2_close(Stage2 *s) {
 /* ---- a piece ----------------------------------------------------------------------------------------------------- */
 
 /* The waves hold the plans that the walk back reads: they live as long as the piece. */
-typedef struct { int64_t first, n; const LmItem *items; int texts; Wave wave; LmWave said; } Piece;
+typedef struct {
+    int64_t first, n;                   /* images */
+    int view0, views, texts;            /* their views, and what is said of those */
+    const LmItem *items;
+    Wave wave;
+    LmWave said;
+} Piece;
 
-/* The items of images [first, first + n), their images counted from 0. */
-static Piece piece_of(const Stage2Batch *batch, int64_t first, int64_t n) {
-    int lo = 0, hi;
-    while (lo < batch->n && batch->items[lo].image < first) lo++;
-    for (hi = lo; hi < batch->n && batch->items[hi].image < first + n; hi++) {}
-    return (Piece){.first = first, .n = n, .items = batch->items + lo, .texts = hi - lo};
+static int64_t image_of(const Stage2Batch *b, int view) { return b->views ? b->views[view].image : view; }
+
+static Piece piece_of(const Stage2Batch *b, int64_t B, int64_t first, int64_t n) {
+    int views = b->views ? b->nviews : (int)B, lo = 0, hi, from = 0, to;
+    while (lo < views && image_of(b, lo) < first) lo++;
+    for (hi = lo; hi < views && image_of(b, hi) < first + n; hi++) {}
+    while (from < b->n && b->items[from].image < lo) from++;
+    for (to = from; to < b->n && b->items[to].image < hi; to++) {}
+    return (Piece){.first = first, .n = n, .view0 = lo, .views = hi - lo, .items = b->items + from, .texts = to - from};
+}
+
+static Segment segment_of(const Stage2 *s, const Stage2Batch *b, const Piece *c, int view) {
+    int64_t image = image_of(b, view), pair = ((int64_t)dist_rank() * s->spec.B + image) * s->spec.texts;
+    for (int before = view; before > 0 && image_of(b, before - 1) == image; before--) pair++;
+    Segment g = {.nq = s->model->d.Q, .first_id = -1, .sees = -1, .image = (int32_t)(image - c->first),
+                 .pass = PASS_ITC_IMAGE, .pair = (uint32_t)pair};
+    if (!b->views) return g;
+    const Stage2View *v = &b->views[view];
+    BUG_ON(v->n > s->spec.asked, "stage2: %d word pieces beside the queries, at most %d", v->n, s->spec.asked);
+    g.nt = v->n, g.ids = v->ids, g.joint = true;
+    return g;
 }
 
 static const void *features_up(Stage2 *s, const Stage2Batch *batch, const Piece *c, const float **scale) {
@@ -84,31 +106,28 @@ static const void *features_up(Stage2 *s, const Stage2Batch *batch, const Piece 
     return s->features;
 }
 
-/* The Q-Former's queries of the piece's images, projected: (n Q, W). */
+/* The queries of the piece's views, projected: (views Q, W). */
 static Status visual_rows(Stage2 *s, const Stage2Batch *batch, Piece *c, Noise noise, Tensor *soft) {
     Tape *t = &s->tape;
     ImageKV kv;
     const float *scale;
-    int64_t mine = (int64_t)dist_rank() * s->spec.B + c->first;
-    for (int64_t i = 0; i < c->n; i++)
-        s->seg[i] = (Segment){.nq = s->model->d.Q, .first_id = -1, .sees = -1, .image = (int32_t)i,
-                              .pass = PASS_ITC_IMAGE, .pair = (uint32_t)(mine + i)};
-    Status st = wave_build(&c->wave, &s->room, &s->model->d, s->seg, (int)c->n, (int)c->n);
+    for (int i = 0; i < c->views; i++) s->seg[i] = segment_of(s, batch, c, c->view0 + i);
+    Status st = wave_build(&c->wave, &s->room, &s->model->d, s->seg, c->views, (int)c->n);
     if (st != OK) return st;
     room_upload(&s->room);
     const void *features = features_up(s, batch, c, &scale);
     qformer_image(&kv, t, s->model, features, batch->dt, scale, (int)c->n);
-    Tensor x = qformer_forward(t, s->model, &c->wave, &kv, noise);
+    Tensor x = tensor_rows(qformer_forward(t, s->model, &c->wave, &kv, noise), 0, c->wave.NQ);
     *soft = tape_new(t, x.rows, s->model->d.W, t->b->elem);
     op_linear(t, *soft, x, params_get(&s->model->params, P_SPEAK_W, -1), params_get(&s->model->params, P_SPEAK_B, -1));
     return tape_status(t);
 }
 
-/* The visual rows prefix by prefix. Where an image has several prefixes (T5 with several prompts), one gather a prefix,
+/* The visual rows prefix by prefix. Where a view has several prefixes (T5 with several prompts), one gather a prefix,
  * so that none takes a row twice. */
-static Tensor for_prefixes(Stage2 *s, Tensor soft, int np, int64_t images) {
+static Tensor for_prefixes(Stage2 *s, Tensor soft, int np, int views) {
     int32_t Q = s->model->d.Q;
-    bool same = np == images;
+    bool same = np == views;
     for (int i = 0; i < np && same; i++) same = s->image[i] == i;
     if (same) return soft;
     int32_t *rows = room_take(&s->lm_room, (size_t)(np * Q), sizeof *rows);
@@ -127,13 +146,14 @@ static Status speak(Stage2 *s, Piece *c, Tensor soft, float scale) {
     LmWave *w = &c->said;
     for (int i = 0; i < c->texts; i++)
         BUG_ON(c->items[i].n > s->spec.ids, "stage2: a text of %d ids, at most %d", c->items[i].n, s->spec.ids);
-    BUG_ON(c->texts > c->n * s->spec.texts, "stage2: %d texts of %lld images", c->texts, (long long)c->n);
+    BUG_ON(c->texts > c->n * s->spec.texts || c->views > c->n * s->spec.texts, "stage2: %d texts of %lld images",
+           c->texts, (long long)c->n);
     int np = lm_share(&s->lm->d, s->model->d.Q, c->items, c->texts, !s->spec.apart, s->prefix, s->image, s->text);
-    for (int i = 0; i < np; i++) s->image[i] -= (int32_t)c->first;
+    for (int i = 0; i < np; i++) s->image[i] -= c->view0;
     lm_wave_build(w, &s->lm_room, &s->lm->d, s->prefix, np, s->text, c->texts);
     room_upload(&s->lm_room);
     if (!w->T) return OK;
-    Tensor rows = for_prefixes(s, soft, np, c->n), hidden = lm_hidden(t, s->lm, w, rows);
+    Tensor rows = for_prefixes(s, soft, np, c->views), hidden = lm_hidden(t, s->lm, w, rows);
     float *nll = tape_push(t, w->T, sizeof *nll);
     lm_loss(t, s->lm, w, hidden, nll, scale);
     t->b->sum(s->sum, nll, w->T, true);
@@ -178,7 +198,7 @@ Status stage2_run(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scal
     s->b->zero(s->sum, sizeof *s->sum);
     Status st = count_targets(s, batch);
     for (int64_t at = 0; st == OK && at < s->spec.B; at += n) {
-        Piece c = piece_of(batch, at, n);
+        Piece c = piece_of(batch, s->spec.B, at, n);
         Tensor soft;
         tape_reset(&s->tape, grad);
         st = visual_rows(s, batch, &c, noise, &soft);
@@ -215,16 +235,21 @@ Status stage2_losses(Stage2 *s, const Stage2Batch *batch, uint32_t step, float s
 }
 
 Status stage2_worst_batch(Stage2Batch *batch, const Stage2 *s, DType features, void **room) {
-    int64_t n = s->spec.B * s->spec.texts;
-    LmItem *items = mem_new((size_t)n * sizeof *items + (size_t)s->spec.ids * sizeof(int32_t), 1);
+    int64_t n = s->spec.B * s->spec.texts, most = s->spec.ids > s->spec.asked ? s->spec.ids : s->spec.asked;
+    LmItem *items = mem_new((size_t)n * (sizeof *items + sizeof(Stage2View)) + (size_t)most * sizeof(int32_t), 1);
     *room = items;
     if (!items) return ERR_MEMORY;
-    const int32_t *ids = (const int32_t *)(items + n);
+    Stage2View *views = (Stage2View *)(items + n);
+    const int32_t *ids = (const int32_t *)(views + n);
+    bool asked = s->spec.asked > 0;                          /* a view a text then, else one an image */
     /* T5: half a text to the encoder, so that both sides are long; prompts of two lengths in turn share no prefix */
     int32_t target = s->lm->d.family == LM_T5 ? s->spec.ids / 2 : 0;
     for (int64_t i = 0; i < n; i++)
-        items[i] = (LmItem){.image = (int32_t)(i / s->spec.texts), .ids = ids, .n = s->spec.ids,
+        items[i] = (LmItem){.image = (int32_t)(asked ? i : i / s->spec.texts), .ids = ids, .n = s->spec.ids,
                             .target = target - (target > 1 && !s->spec.one_prompt && i % 2)};
-    *batch = (Stage2Batch){.features = ids, .dt = features, .items = items, .n = (int)n};    /* features: never read */
+    for (int64_t i = 0; i < n; i++)
+        views[i] = (Stage2View){.image = (int32_t)(i / s->spec.texts), .ids = ids, .n = s->spec.asked};
+    *batch = (Stage2Batch){.features = ids, .dt = features, .views = asked ? views : NULL, .nviews = (int)n,
+                           .items = items, .n = (int)n};     /* features: never read */
     return OK;
 }

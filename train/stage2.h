@@ -17,6 +17,7 @@ typedef struct {
     int64_t B;                          /* images on this rank */
     int micro;                          /* pieces they run in; B % micro == 0 */
     int32_t texts, ids;                 /* most texts an image has, most ids of a text */
+    int32_t asked;                      /* most word pieces that enter the Q-Former beside the queries; 0: none do */
     float dropout;                      /* of the Q-Former */
     /* all texts of an image have the same prompt: T5's memory is planned for that */
     bool one_prompt;
@@ -25,12 +26,18 @@ typedef struct {
     uint64_t seed;
 } Stage2Spec;
 
-/* One rank's images and what is said of them, on the host: items of one image follow one another, images in order, and
- * LmItem.image counts from 0 to B - 1. */
+/* A pass of the Q-Former over an image: what its queries see beside it (InstructBLIP: the prompt's word pieces). */
+typedef struct { int32_t image; const int32_t *ids; int32_t n; } Stage2View;
+
+/* One rank's images and what is said of them, on the host. views NULL: one an image, queries alone. Views of an image
+ * follow one another, images in order (0 to B - 1), and so do the items of a view; LmItem.image is the number of the
+ * view. */
 typedef struct {
     const void *features;               /* (B,P,E) raw, type dt */
     const float *scale;                 /* (B) or NULL */
     DType dt;
+    const Stage2View *views;
+    int nviews;
     const LmItem *items;
     int n;
 } Stage2Batch;
@@ -53,7 +60,7 @@ typedef struct {
     float *scale;
     float *sum;                         /* device: running sum of the targets' losses */
     float *report;                      /* pinned: where it is read */
-    Segment *seg;                       /* (B / micro) */
+    Segment *seg;                       /* (B / micro texts) */
     LmPrefix *prefix;                   /* (B / micro texts) each */
     LmText *text;
     int32_t *image;

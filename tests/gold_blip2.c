@@ -1,0 +1,311 @@
+/* gold_blip2: whole models of Hugging Face, Blip2ForConditionalGeneration and InstructBlipForConditionalGeneration: a
+ * folder with config.json, weights, io.safetensors and expected.json. Vision features go through Q-Former, projection
+ * and language model as training has them (train/stage2.h); losses and gradients within 1e-5. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoints/lm_config.h"
+#include "checkpoints/params_io.h"
+#include "kernels/base/mem.h"
+#include "tests/gold_lm.h"
+#include "train/stage2.h"
+
+bool gold_is_blip2(const char *dir, const char *name) {
+    static const char *const beside[] = {"config.json", "io.safetensors", "model.safetensors"};
+    char path[1200];
+    if (strcmp(name, "expected.json") != 0) return false;
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, beside[i]);
+        if (access(path, R_OK) != 0) return false;
+    }
+    return true;
+}
+
+typedef struct {
+    Case *c;
+    StFile *io;
+    LmSource src;
+    Dims d;
+    Arena run, step;
+    QFormer model;
+    Lm lm;
+    float *features;                    /* (images, P, E) */
+    int32_t images;
+} Whole;
+
+/* ---- the model --------------------------------------------------------------------------------------------------- */
+
+static Status open_parts(Whole *a, const Backend *b) {
+    Status st = qformer_open(&a->model, &a->d, b, &a->run, &(ParamsSpec){.training = true});
+    if (st == OK) st = lm_open(&a->lm, &a->src.d, b, &a->run, a->src.d.N ? a->src.d.N : 512);
+    b->set_workspace(arena_push(&a->run, b->workspace, 1), b->workspace);
+    return st;
+}
+
+static Status read_sizes(Whole *a) {
+    char path[1200];
+    Json *config = NULL;
+    snprintf(path, sizeof path, "%s/config.json", a->c->dir);
+    Status st = lm_source_open(&a->src, a->c->dir);
+    if (st == OK) st = json_parse_file(&config, path);
+    if (st == OK) st = lm_config_qformer(&a->d, config, &a->src.d, path);
+    json_free(config);
+    return st;
+}
+
+static Status read_features(Whole *a) {
+    StTensor shape = {0};
+    a->features = gold_floats(a->io, "vision_features", &shape);
+    if (!a->features) a->features = gold_floats(a->io, "vision_last_hidden_state", &shape);
+    if (!a->features || shape.ndim != 3) return err_set(ERR_FORMAT, "io.safetensors has no vision features");
+    a->images = (int32_t)shape.shape[0], a->d.P = (int32_t)shape.shape[1];
+    return OK;
+}
+
+static float *norm_part(const Whole *a, const char *tail) {
+    char name[64];
+    snprintf(name, sizeof name, "vision_model.post_layernorm.%s", tail);
+    const StTensor *t = ws_find(a->src.ws, name);
+    float *x = t ? mem_new((size_t)st_elements(t), sizeof *x) : NULL;
+    if (x) dtype_to_f32(x, t->data, t->dtype, (size_t)st_elements(t));
+    return x;
+}
+
+/* Features as ln_vision meets them. A folder's eps is 1e-6 and the program's 1e-5: features sqrt(10) times as large are
+ * normed alike. What is given behind the norm is taken back through its gain and offset. */
+static void prepare_features(Whole *a) {
+    int64_t E = a->d.E, n = (int64_t)a->images * a->d.P * E;
+    bool raw = st_find(a->io, "vision_features") != NULL;
+    float *gain = norm_part(a, "weight"), *offset = norm_part(a, "bias");
+    BUG_ON(!gain || !offset, "no vision_model.post_layernorm");
+    for (int64_t i = 0; i < n; i++)
+        a->features[i] = raw ? a->features[i] * sqrtf(10.0f) : 1e3f * (a->features[i] - offset[i % E]) / gain[i % E];
+    free(gain);
+    free(offset);
+}
+
+static Status load_parts(Whole *a) {
+    WeightSource *ws = NULL;
+    char first[128];
+    int missing = 0;
+    Status st = lm_load(&a->lm, &a->src);
+    if (st == OK) st = ws_open(&ws, a->c->dir, NULL, NULL);
+    if (st == OK) st = load_weights(&a->model.params, ws, false, &missing, first, sizeof first);
+    if (st == OK && missing) st = err_set(ERR_FORMAT, "%s: %d tensors are missing, first %s", a->c->dir, missing,
+                                          first);
+    ws_close(ws);
+    return st;
+}
+
+static Status open_whole(Whole *a) {
+    Backend null = *backend_null(a->c->b->elem);
+    Status st = gold_open(a->c, NULL, "io.safetensors", &a->io);
+    if (st == OK) st = read_sizes(a);
+    if (st == OK) st = read_features(a);
+    if (st != OK) return st;
+    prepare_features(a);
+    null.workspace = a->c->b->workspace;
+    arena_measure(&a->run, "model");
+    st = open_parts(a, &null);
+    size_t bytes = a->run.peak;
+    qformer_close(&a->model);
+    lm_close(&a->lm);
+    if (st == OK) st = arena_open(&a->run, "model's", a->c->b, bytes);
+    if (st == OK) st = open_parts(a, a->c->b);
+    return st == OK ? load_parts(a) : st;
+}
+
+static void close_whole(Whole *a) {
+    qformer_close(&a->model);
+    lm_close(&a->lm);
+    arena_close(&a->run, a->c->b);
+    lm_source_close(&a->src);
+    st_close(a->io);
+    free(a->features);
+}
+
+/* ---- a batch ----------------------------------------------------------------------------------------------------- */
+
+enum { MOST_TEXTS = 64, MOST_IDS = 512 };
+typedef struct {
+    LmItem items[MOST_TEXTS];
+    Stage2View views[MOST_TEXTS];
+    int n, nviews;
+    int32_t ids[MOST_TEXTS][MOST_IDS], asked[MOST_TEXTS][MOST_IDS];
+} Texts;
+
+static int32_t put_ids(int32_t *to, const Json *list) {
+    for (size_t i = 0; i < json_len(list) && i < MOST_IDS / 2; i++) {
+        int64_t v = 0;
+        json_int(json_at(list, i), &v);
+        to[i] = (int32_t)v;
+    }
+    return (int32_t)json_len(list);
+}
+
+static int64_t int_at(const Json *list, size_t i) {
+    int64_t v = 0;
+    json_int(json_at(list, i), &v);
+    return v;
+}
+
+static void add_text(Texts *x, int64_t image, const Json *prompt, const Json *target) {
+    LmItem *it = &x->items[x->n];
+    *it = (LmItem){.image = (int32_t)image, .ids = x->ids[x->n]};
+    it->target = put_ids(x->ids[x->n], prompt);
+    it->n = it->target + put_ids(x->ids[x->n] + it->target, target);
+    x->n++;
+}
+
+/* Cases of items, or of lists beside each other, where every text asks the Q-Former, too. */
+static void texts_of_case(Texts *x, const Json *j) {
+    const Json *items = json_get(j, "items"), *asked = json_get(j, "qformer_ids");
+    x->n = x->nviews = 0;
+    for (size_t i = 0; i < json_len(items) && i < MOST_TEXTS; i++) {
+        const Json *it = json_at(items, i);
+        add_text(x, gold_int(it, "image"), json_get(it, "prompt_ids"), json_get(it, "target_ids"));
+    }
+    for (size_t i = 0; i < json_len(asked) && i < MOST_TEXTS; i++) {
+        x->views[x->nviews] = (Stage2View){.image = (int32_t)int_at(json_get(j, "images"), i), .ids = x->asked[i]};
+        x->views[x->nviews++].n = put_ids(x->asked[i], json_at(asked, i));
+        add_text(x, (int64_t)i, json_at(json_get(j, "prompt_ids"), i), json_at(json_get(j, "target_ids"), i));
+    }
+}
+
+/* From what HF's forward takes: image tokens in front, labels of all rows, or (T5) of the decoder's. */
+static void texts_of_tensors(Texts *x, const Whole *a, const char *labels_name) {
+    const StTensor *in = st_find(a->io, "input_ids"), *mask = st_find(a->io, "attention_mask");
+    const StTensor *labels = st_find(a->io, labels_name);
+    BUG_ON(!in || !mask || !labels || in->ndim != 2 || labels->ndim != 2, "no input_ids, attention_mask, %s",
+           labels_name);
+    int64_t W = in->shape[1], L = labels->shape[1], Q = a->d.Q;
+    const int64_t *id = in->data, *m = mask->data, *l = labels->data;
+    bool t5 = a->src.d.family == LM_T5;
+    x->n = x->nviews = 0;
+    for (int64_t r = 0; r < in->shape[0]; r++) {
+        LmItem *it = &x->items[x->n];
+        int32_t *ids = x->ids[x->n++];
+        *it = (LmItem){.image = (int32_t)r, .ids = ids, .target = -1};
+        for (int64_t i = Q; i < W; i++) {
+            if (!m[r * W + i]) continue;
+            if (!t5 && it->target < 0 && l[r * L + i] >= 0) it->target = it->n;
+            ids[it->n++] = (int32_t)id[r * W + i];
+        }
+        if (t5) it->target = it->n;
+        for (int64_t i = 0; t5 && i < L; i++)
+            if (l[r * L + i] >= 0) ids[it->n++] = (int32_t)l[r * L + i];
+    }
+}
+
+/* ---- a pass ------------------------------------------------------------------------------------------------------ */
+
+static Status open_step(Whole *a, Stage2 *s, const Stage2Spec *spec, Arena *buffers) {
+    Backend null = *backend_null(a->c->b->elem);
+    Arena run, step;
+    Stage2 m;
+    Stage2Batch worst;
+    Stage2Losses l;
+    void *room = NULL;
+    null.unified = a->c->b->unified;
+    arena_measure(&run, "buffers");
+    arena_measure(&step, "step");
+    Status st = stage2_open(&m, &null, &a->model, &a->lm, &run, &step, spec);
+    if (st == OK) st = stage2_worst_batch(&worst, &m, DT_F32, &room);
+    if (st == OK) st = stage2_losses(&m, &worst, 0, 1, true, &l);
+    stage2_close(&m);
+    free(room);
+    if (st == OK) st = arena_open(buffers, "buffers", a->c->b, run.peak);
+    if (st == OK) st = arena_open(&a->step, "step's", a->c->b, step.peak);
+    return st == OK ? stage2_open(s, a->c->b, &a->model, &a->lm, buffers, &a->step, spec) : st;
+}
+
+static Status run_texts(Whole *a, const Texts *x, double *loss, int64_t *targets) {
+    Stage2 s = {0};
+    Arena buffers = {0};
+    Stage2Losses l = {0};
+    Stage2Spec spec = {.B = a->images, .micro = 1, .texts = MOST_TEXTS / 8};
+    for (int i = 0; i < x->n; i++)
+        if (x->items[i].n > spec.ids) spec.ids = x->items[i].n;
+    for (int i = 0; i < x->nviews; i++)
+        if (x->views[i].n > spec.asked) spec.asked = x->views[i].n;
+    a->c->b->zero(a->model.params.g, (size_t)a->model.params.learns * sizeof(float));
+    Status st = open_step(a, &s, &spec, &buffers);
+    Stage2Batch batch = {.features = a->features, .dt = DT_F32, .views = x->nviews ? x->views : NULL,
+                         .nviews = x->nviews, .items = x->items, .n = x->n};
+    if (st == OK) st = stage2_losses(&s, &batch, 0, 1, true, &l);
+    *loss = l.loss;
+    *targets = l.targets;
+    stage2_close(&s);
+    arena_close(&a->step, a->c->b);
+    arena_close(&buffers, a->c->b);
+    return st;
+}
+
+/* Tensors CASE.grad.NAME, NAME being Hugging Face's. */
+static void check_gradients(Whole *a, const char *front) {
+    const Params *p = &a->model.params;
+    size_t n = strlen(front);
+    for (size_t i = 0; i < st_count(a->io); i++) {
+        const StTensor *want = st_at(a->io, i);
+        char name[NAME_ROOM];
+        if (strncmp(want->name, front, n) != 0 || !name_to_lavis(NAMES_HF, want->name + n, name)) continue;
+        const ParamTensor *t = params_find(p, name);
+        float *x = t ? mem_new((size_t)t->n, sizeof *x) : NULL;
+        if (x) params_read(p, t, p->g, x);
+        gold_tensor(a->c, want->name, x ? x : (const float[]){NAN}, x ? t->n : 1, want, 1e-5, 0);
+        free(x);
+    }
+}
+
+static Status run_one(Whole *a, const Texts *x, const char *name, const char *front, double want, double counted) {
+    double loss = 0;
+    int64_t targets = 0;
+    Status st = run_texts(a, x, &loss, &targets);
+    if (st != OK) return err_context(st, "%s", name);
+    gold_check(a->c, name, loss - want, 1e-5 * fmax(1.0, fabs(want)));
+    if (counted > 0) gold_check(a->c, name, (double)targets - counted, 0.5);
+    check_gradients(a, front);
+    return OK;
+}
+
+static Status run_cases(Whole *a, Texts *x) {
+    const Json *cases = json_get(a->c->json, "cases"), *j;
+    Status st = OK;
+    for (const char *name = json_next(cases, NULL, &j); name && st == OK; name = json_next(cases, name, &j)) {
+        char front[200];
+        snprintf(front, sizeof front, "%s.grad.", name);
+        texts_of_case(x, j);
+        st = run_one(a, x, name, front, gold_num(j, "loss"), gold_num(j, "targets_counted"));
+    }
+    return st;
+}
+
+/* loss: labels; loss_labels_with_bos: labels_with_bos; ... */
+static Status run_tensors(Whole *a, Texts *x) {
+    const Json *v;
+    Status st = OK;
+    for (const char *k = json_next(a->c->json, NULL, &v); k && st == OK; k = json_next(a->c->json, k, &v)) {
+        double want;
+        char front[200];
+        if (strncmp(k, "loss", 4) != 0 || !json_num(v, &want)) continue;
+        bool plain = k[4] == 0;
+        snprintf(front, sizeof front, "%s%sgrad.", plain ? "" : k + 5, plain ? "" : ".");
+        texts_of_tensors(x, a, plain ? "labels" : k + 5);
+        st = run_one(a, x, k, front, want, 0);
+    }
+    return st;
+}
+
+Status gold_blip2(Case *c) {
+    Whole a = {.c = c};
+    if (c->precision != DT_F32) return err_set(ERR_MISSING, "runs in f32; bf16.json holds what bf16 must reach");
+    Texts *x = mem_new(1, sizeof *x);
+    Status st = x ? open_whole(&a) : ERR_MEMORY;
+    if (st == OK) st = json_get(c->json, "cases") ? run_cases(&a, x) : run_tensors(&a, x);
+    close_whole(&a);
+    free(x);
+    return st;
+}
