@@ -89,13 +89,12 @@ static void prepare_features(Whole *a) {
 
 static Status load_parts(Whole *a) {
     WeightSource *ws = NULL;
-    char first[128];
-    int missing = 0;
+    LoadReport r = {0};
     Status st = lm_load(&a->lm, &a->src);
     if (st == OK) st = ws_open(&ws, a->c->dir, NULL, NULL);
-    if (st == OK) st = load_weights(&a->model.params, ws, false, &missing, first, sizeof first);
-    if (st == OK && missing) st = err_set(ERR_FORMAT, "%s: %d tensors are missing, first %s", a->c->dir, missing,
-                                          first);
+    if (st == OK) st = load_weights(&a->model.params, ws, false, &r);
+    if (st == OK && r.missing)
+        st = err_set(ERR_FORMAT, "%s: %d tensors are missing, first %s", a->c->dir, r.missing, r.first);
     ws_close(ws);
     return st;
 }
@@ -132,7 +131,7 @@ static void close_whole(Whole *a) {
 enum { MOST_TEXTS = 64, MOST_IDS = 512 };
 typedef struct {
     LmItem items[MOST_TEXTS];
-    Stage2View views[MOST_TEXTS];
+    ObjectiveView views[MOST_TEXTS];
     int n, nviews;
     int32_t ids[MOST_TEXTS][MOST_IDS], asked[MOST_TEXTS][MOST_IDS];
 } Texts;
@@ -169,7 +168,7 @@ static void texts_of_case(Texts *x, const Json *j) {
         add_text(x, gold_int(it, "image"), json_get(it, "prompt_ids"), json_get(it, "target_ids"));
     }
     for (size_t i = 0; i < json_len(asked) && i < MOST_TEXTS; i++) {
-        x->views[x->nviews] = (Stage2View){.image = (int32_t)int_at(json_get(j, "images"), i), .ids = x->asked[i]};
+        x->views[x->nviews] = (ObjectiveView){.image = (int32_t)int_at(json_get(j, "images"), i), .ids = x->asked[i]};
         x->views[x->nviews++].n = put_ids(x->asked[i], json_at(asked, i));
         add_text(x, (int64_t)i, json_at(json_get(j, "prompt_ids"), i), json_at(json_get(j, "target_ids"), i));
     }
@@ -206,35 +205,35 @@ static Status open_step(Whole *a, Stage2 *s, const Stage2Spec *spec, Arena *buff
     Backend null = *backend_null(a->c->b->elem);
     Arena run, step;
     Stage2 m;
-    Stage2Batch worst;
+    ObjectiveBatch worst;
     Stage2Losses l;
     void *room = NULL;
     null.unified = a->c->b->unified;
     arena_measure(&run, "buffers");
     arena_measure(&step, "step");
-    Status st = stage2_open(&m, &null, &a->model, &a->lm, &run, &step, spec);
+    Status st = stage2_open(&m, &(ObjectiveSite){&null, &a->model, &run, &step, a->images, 1}, spec);
     if (st == OK) st = stage2_worst_batch(&worst, &m, DT_F32, &room);
     if (st == OK) st = stage2_losses(&m, &worst, 0, 1, true, &l);
     stage2_close(&m);
     free(room);
     if (st == OK) st = arena_open(buffers, "buffers", a->c->b, run.peak);
     if (st == OK) st = arena_open(&a->step, "step's", a->c->b, step.peak);
-    return st == OK ? stage2_open(s, a->c->b, &a->model, &a->lm, buffers, &a->step, spec) : st;
+    return st == OK ? stage2_open(s, &(ObjectiveSite){a->c->b, &a->model, buffers, &a->step, a->images, 1}, spec) : st;
 }
 
 static Status run_texts(Whole *a, const Texts *x, double *loss, int64_t *targets) {
     Stage2 s = {0};
     Arena buffers = {0};
     Stage2Losses l = {0};
-    Stage2Spec spec = {.B = a->images, .micro = 1, .texts = MOST_TEXTS / 8};
+    Stage2Spec spec = {.lm = &a->lm, .texts = MOST_TEXTS / 8};
     for (int i = 0; i < x->n; i++)
         if (x->items[i].n > spec.ids) spec.ids = x->items[i].n;
     for (int i = 0; i < x->nviews; i++)
         if (x->views[i].n > spec.asked) spec.asked = x->views[i].n;
     a->c->b->zero(a->model.params.g, (size_t)a->model.params.learns * sizeof(float));
     Status st = open_step(a, &s, &spec, &buffers);
-    Stage2Batch batch = {.features = a->features, .dt = DT_F32, .views = x->nviews ? x->views : NULL,
-                         .nviews = x->nviews, .items = x->items, .n = x->n};
+    ObjectiveBatch batch = {.features = a->features, .dt = DT_F32, .views = x->nviews ? x->views : NULL,
+                         .nviews = x->nviews, .said = x->items, .nsaid = x->n};
     if (st == OK) st = stage2_losses(&s, &batch, 0, 1, true, &l);
     *loss = l.loss;
     *targets = l.targets;

@@ -37,13 +37,15 @@ typedef struct {
     void *scratch;
 } Fixture;
 
-static Status build(Fixture *f, const LmDims *d, const Stage2Spec *spec) {
+static Status build(Fixture *f, const LmDims *d, const Stage2Spec *spec, int micro) {
     Dims q = {.L = 2, .C = 16, .H = 2, .F = 20, .Q = Q, .E = E, .P = P, .X = 2, .W = d->E};
     Status st = qformer_open(&f->model, &q, f->b, &f->run, &(ParamsSpec){.training = true});
     if (st == OK) st = lm_open(&f->lm, d, f->b, &f->run, ROWS);
     f->scratch = arena_push(&f->run, optim_scratch(), 1);
     f->b->set_workspace(arena_push(&f->run, f->b->workspace, 1), f->b->workspace);
-    return st == OK ? stage2_open(&f->s, f->b, &f->model, &f->lm, &f->run, &f->step, spec) : st;
+    Stage2Spec s = *spec;
+    s.lm = &f->lm;
+    return st == OK ? stage2_open(&f->s, &(ObjectiveSite){f->b, &f->model, &f->run, &f->step, B, micro}, &s) : st;
 }
 
 static void shut(Fixture *f) {
@@ -54,17 +56,17 @@ static void shut(Fixture *f) {
 
 /* Memory is measured as the trainer does it: the largest batch on the null backend. */
 static void open_fixture(Fixture *f, const LmDims *d, int micro, bool apart) {
-    Stage2Spec spec = {.B = B, .micro = micro, .texts = TEXTS, .ids = IDS, .apart = apart, .seed = 3};
+    Stage2Spec spec = {.texts = TEXTS, .ids = IDS, .apart = apart, .seed = 3};
     Backend null = *backend_null(DT_F32);
     Fixture m = {.b = &null};
-    Stage2Batch worst;
+    ObjectiveBatch worst;
     Stage2Losses l;
     void *room;
     null.unified = true;
     null.workspace = backend_cpu(DT_F32)->workspace;
     arena_measure(&m.run, "run");
     arena_measure(&m.step, "step");
-    assert_int_equal(build(&m, d, &spec), OK);
+    assert_int_equal(build(&m, d, &spec, micro), OK);
     assert_int_equal(stage2_worst_batch(&worst, &m.s, DT_F32, &room), OK);
     assert_int_equal(stage2_losses(&m.s, &worst, 0, 1, true, &l), OK);
     free(room);
@@ -72,7 +74,7 @@ static void open_fixture(Fixture *f, const LmDims *d, int micro, bool apart) {
     assert_int_equal(arena_open(&f->run, "run's", f->b, m.run.peak), OK);
     assert_int_equal(arena_open(&f->step, "step's", f->b, m.step.peak), OK);
     shut(&m);
-    assert_int_equal(build(f, d, &spec), OK);
+    assert_int_equal(build(f, d, &spec, micro), OK);
     assert_int_equal(params_init(&f->model.params, 5, 0.3f), OK);
     assert_int_equal(params_init(&f->lm.params, 7, 0.3f), OK);
     assert_int_equal(lm_ready(&f->lm), OK);
@@ -87,18 +89,18 @@ static void close_fixture(Fixture *f) {
 
 /* ---- a batch ----------------------------------------------------------------------------------------------------- */
 
-typedef struct { float features[B * P * E]; int32_t ids[B * TEXTS][IDS]; LmItem items[B * TEXTS]; Stage2Batch batch;
+typedef struct { float features[B * P * E]; int32_t ids[B * TEXTS][IDS]; LmItem items[B * TEXTS]; ObjectiveBatch batch;
                 } Data;
 
 /* Images with 3, 1, 2 and no texts; of two prompts. */
 static void make_batch(Data *x) {
     static const int counts[B] = {3, 1, 2, 0};
     uint32_t k = 0;
-    x->batch = (Stage2Batch){.features = x->features, .dt = DT_F32, .items = x->items};
+    x->batch = (ObjectiveBatch){.features = x->features, .dt = DT_F32, .said = x->items};
     for (int i = 0; i < B * P * E; i++) x->features[i] = 2 * rng_unit(philox((uint32_t)i, 1, 2, 3, 4, 5).v[0]) - 1;
     for (int i = 0; i < B; i++)
         for (int t = 0; t < counts[i]; t++) {
-            int n = x->batch.n++;
+            int n = x->batch.nsaid++;
             x->items[n] = (LmItem){.image = i, .ids = x->ids[n], .n = IDS - t, .target = 2 + t % 2};
             for (int j = 0; j < IDS; j++) x->ids[n][j] = j < 2 ? 4 + j : (int32_t)(philox(k++, 7, 7, 7, 7, 7).v[0] % V);
         }
@@ -205,9 +207,9 @@ static void packed_is_one_by_one(void **state) {
         make_batch(&x);
         open_fixture(&f, &families[k], 1, false);
         Stage2Losses l = losses(&f, &x, false);
-        for (int i = 0; i < x.batch.n; i++) {
+        for (int i = 0; i < x.batch.nsaid; i++) {
             Data one = x;
-            one.batch = (Stage2Batch){.features = one.features, .dt = DT_F32, .items = &x.items[i], .n = 1};
+            one.batch = (ObjectiveBatch){.features = one.features, .dt = DT_F32, .said = &x.items[i], .nsaid = 1};
             Stage2Losses m = losses(&f, &one, false);
             sum += m.loss * (double)m.targets;
         }

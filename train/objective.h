@@ -1,8 +1,8 @@
 /* objective: what a trainer trains: the losses of a batch, and their gradient in the parameters.
  *
  * One value of functions stands between the trainer (run, resume, accumulation, ranks, log, report, failures) and what
- * is learned: stage1.h is the first. A state of `size` bytes, zero at first, belongs to the trainer, which passes it as
- * self.
+ * is learned: stage1.h is the first. A state of `size` bytes, zero at first, belongs to the trainer, which passes it
+ * as self.
  *
  *     open      its buffers from the run arena, its tape on the step arena (both may only measure)
  *     measure   the largest batch a plan allows for, on measuring arenas and the null backend: what it needs is counted there
@@ -15,9 +15,15 @@
  * A column of the log is a value by name (log_fields.h has the list). */
 #ifndef QF_OBJECTIVE_H
 #define QF_OBJECTIVE_H
+#include "kernels/model/lm_wave.h"
 #include "kernels/model/qformer.h"
 
-/* One rank's pairs, on the host. Token ids are (B,T), zero padded. */
+/* A pass of the Q-Former over an image: what its queries see beside it (InstructBLIP: the prompt's word pieces). */
+typedef struct { int32_t image; const int32_t *ids; int32_t n; } ObjectiveView;
+
+/* One rank's pairs, on the host. Token ids are (B,T), zero padded. Of stage 2 it is images, and what is said of them:
+ * items of a view, views of an image, images in order. views NULL: one an image, queries alone. LmItem.image is the
+ * number of the view. */
 typedef struct {
     const void *features;               /* (B,P,E) raw, type dt */
     const float *scale;                 /* (B) or NULL */
@@ -25,6 +31,10 @@ typedef struct {
     const int64_t *image_id;            /* (B) or NULL */
     const int32_t *negative_image, *negative_text;           /* (B) global indices: given draws (tests), else NULL */
     DType dt;
+    const ObjectiveView *views;
+    int nviews;
+    const LmItem *said;
+    int nsaid;
 } ObjectiveBatch;
 
 /* loss: a mean over the batch's pairs, which an average over batches makes sense of; else a state as it is now. */

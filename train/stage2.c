@@ -8,7 +8,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
-static int64_t piece_images(const Stage2 *s) { return s->spec.B / s->spec.micro; }
+static int64_t piece_images(const Stage2 *s) { return s->B / s->micro; }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -16,21 +16,24 @@ static Status open_rooms(Stage2 *s) {
     const Dims *d = &s->model->d;
     int64_t n = piece_images(s), texts = n * s->spec.texts, rows = texts * (s->spec.ids + 1) + texts * d->Q;
     size_t lm = lm_wave_bytes(rows, texts, texts) + (size_t)(texts * d->Q) * sizeof(int32_t);
-    int64_t views = s->spec.asked ? s->spec.micro * texts : s->spec.B;
+    int64_t views = s->spec.asked ? s->micro * texts : s->B;
     Dims lists = *d;
     if (!lists.V) lists.V = lists.N = 1;                     /* lists of words that there are none of */
-    Status st = room_open(&s->room, s->b, s->run, &lists, views * (d->Q + s->spec.asked), views, s->spec.B);
-    return st == OK ? room_open_bytes(&s->lm_room, s->b, s->run, (size_t)s->spec.micro * lm + 4096, 1) : st;
+    Status st = room_open(&s->room, s->b, s->run, &lists, views * (d->Q + s->spec.asked), views, s->B);
+    return st == OK ? room_open_bytes(&s->lm_room, s->b, s->run, (size_t)s->micro * lm + 4096, 1) : st;
 }
 
-Status stage2_open(Stage2 *s, const Backend *b, QFormer *model, const Lm *lm, Arena *run, Arena *step,
-                   const Stage2Spec *spec) {
-    *s = (Stage2){.b = b, .model = model, .lm = lm, .spec = *spec, .run = run, .step = step};
-    BUG_ON(spec->B % spec->micro, "stage2: %lld images in %d pieces", (long long)spec->B, spec->micro);
-    BUG_ON(model->d.W != lm->d.E, "stage2: a projection to %d for words of %d", model->d.W, lm->d.E);
+Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec) {
+    const Backend *b = site->b;
+    const QFormer *model = site->model;
+    Arena *run = site->run;
+    *s = (Stage2){.b = b, .model = site->model, .lm = spec->lm, .spec = *spec, .run = run, .step = site->step,
+                  .B = site->B, .micro = site->micro};
+    BUG_ON(s->B % s->micro, "stage2: %lld images in %d pieces", (long long)s->B, s->micro);
+    BUG_ON(model->d.W != s->lm->d.E, "stage2: a projection to %d for words of %d", model->d.W, s->lm->d.E);
     int64_t n = piece_images(s);
     size_t texts = (size_t)(n * spec->texts);
-    Status st = tape_open(&s->tape, b, step);
+    Status st = tape_open(&s->tape, b, site->step);
     if (st == OK) st = open_rooms(s);
     s->seg = mem_new(texts > (size_t)n ? texts : (size_t)n, sizeof *s->seg);
     s->prefix = mem_new(texts, sizeof *s->prefix);
@@ -71,30 +74,30 @@ typedef struct {
     LmWave said;
 } Piece;
 
-static int64_t image_of(const Stage2Batch *b, int view) { return b->views ? b->views[view].image : view; }
+static int64_t image_of(const ObjectiveBatch *b, int view) { return b->views ? b->views[view].image : view; }
 
-static Piece piece_of(const Stage2Batch *b, int64_t B, int64_t first, int64_t n) {
+static Piece piece_of(const ObjectiveBatch *b, int64_t B, int64_t first, int64_t n) {
     int views = b->views ? b->nviews : (int)B, lo = 0, hi, from = 0, to;
     while (lo < views && image_of(b, lo) < first) lo++;
     for (hi = lo; hi < views && image_of(b, hi) < first + n; hi++) {}
-    while (from < b->n && b->items[from].image < lo) from++;
-    for (to = from; to < b->n && b->items[to].image < hi; to++) {}
-    return (Piece){.first = first, .n = n, .view0 = lo, .views = hi - lo, .items = b->items + from, .texts = to - from};
+    while (from < b->nsaid && b->said[from].image < lo) from++;
+    for (to = from; to < b->nsaid && b->said[to].image < hi; to++) {}
+    return (Piece){.first = first, .n = n, .view0 = lo, .views = hi - lo, .items = b->said + from, .texts = to - from};
 }
 
-static Segment segment_of(const Stage2 *s, const Stage2Batch *b, const Piece *c, int view) {
-    int64_t image = image_of(b, view), pair = ((int64_t)dist_rank() * s->spec.B + image) * s->spec.texts;
+static Segment segment_of(const Stage2 *s, const ObjectiveBatch *b, const Piece *c, int view) {
+    int64_t image = image_of(b, view), pair = ((int64_t)dist_rank() * s->B + image) * s->spec.texts;
     for (int before = view; before > 0 && image_of(b, before - 1) == image; before--) pair++;
     Segment g = {.nq = s->model->d.Q, .first_id = -1, .sees = -1, .image = (int32_t)(image - c->first),
                  .pass = PASS_ITC_IMAGE, .pair = (uint32_t)pair};
     if (!b->views) return g;
-    const Stage2View *v = &b->views[view];
+    const ObjectiveView *v = &b->views[view];
     BUG_ON(v->n > s->spec.asked, "stage2: %d word pieces beside the queries, at most %d", v->n, s->spec.asked);
     g.nt = v->n, g.ids = v->ids, g.joint = true;
     return g;
 }
 
-static const void *features_up(Stage2 *s, const Stage2Batch *batch, const Piece *c, const float **scale) {
+static const void *features_up(Stage2 *s, const ObjectiveBatch *batch, const Piece *c, const float **scale) {
     const Dims *d = &s->model->d;
     size_t row = (size_t)(d->P * d->E) * (size_t)dtype_size(batch->dt);
     const char *from = (const char *)batch->features + (size_t)c->first * row;
@@ -107,7 +110,7 @@ static const void *features_up(Stage2 *s, const Stage2Batch *batch, const Piece 
 }
 
 /* The queries of the piece's views, projected: (views Q, W). */
-static Status visual_rows(Stage2 *s, const Stage2Batch *batch, Piece *c, Noise noise, Tensor *soft) {
+static Status visual_rows(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Noise noise, Tensor *soft) {
     Tape *t = &s->tape;
     ImageKV kv;
     const float *scale;
@@ -162,33 +165,23 @@ static Status speak(Stage2 *s, Piece *c, Tensor soft, float scale) {
 
 /* ---- ranks ------------------------------------------------------------------------------------------------------- */
 
-static Status count_targets(Stage2 *s, const Stage2Batch *batch) {
+static Status count_targets(Stage2 *s, const ObjectiveBatch *batch) {
     s->total = 0;
-    for (int i = 0; i < batch->n; i++) s->total += batch->items[i].n - batch->items[i].target;
+    for (int i = 0; i < batch->nsaid; i++) s->total += batch->said[i].n - batch->said[i].target;
     dist_step(s->number);
     return s->step->measuring ? OK : dist_all_reduce_f64(&s->total, 1, "the count of targets");
 }
 
-/* All at once, when the walk back is done. */
-static Status join_gradients(Stage2 *s) {
-    const Params *p = &s->model->params;
-    bool half = s->spec.wire_bf16;
-    if (dist_size() == 1 || s->step->measuring || !p->learns) return OK;
-    if (s->b->all_reduce) {
-        if (p->sharded) s->b->reduce_parts(p->g, 0, p->learns, p->own.n, half);
-        else s->b->all_reduce(p->g, p->learns, half);
-        s->b->all_reduce_wait();
-        return dist_arrived(s->b, "the sum of gradients");
-    }
-    s->b->sync();
-    Status st = dist_reduce_parts(p->g, p->learns, half, "the sum of gradients");
-    if (p->sharded || st != OK) return st;
-    return dist_gather_parts(p->g, p->learns, half, "the gather of gradients");
+/* The walk back has passed a layer of the Q-Former, from the last to the first, and then what is in front of them. */
+static void passed(void *ctx, int place) {
+    Stage2 *s = ctx;
+    bool front = place == QFORMER_EMBEDDED;
+    join_passed(&s->join, front ? (DistPart){0, s->join.lo} : params_block(&s->model->params, P_SELF_Q_W, place));
 }
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
 
-Status stage2_run(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad) {
+Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad) {
     Noise noise = {.p = grad ? s->spec.dropout : 0.0f, .seed = s->spec.seed, .step = step};
     int64_t n = piece_images(s);
     s->number = step;
@@ -196,17 +189,22 @@ Status stage2_run(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scal
     room_reset(&s->lm_room);
     s->report = room_take(&s->room, 1, sizeof *s->report);
     s->b->zero(s->sum, sizeof *s->sum);
+    join_begin(&s->join, &s->model->params, s->spec.wire_bf16, s->step->measuring);
     Status st = count_targets(s, batch);
-    for (int64_t at = 0; st == OK && at < s->spec.B; at += n) {
-        Piece c = piece_of(batch, s->spec.B, at, n);
+    for (int64_t at = 0; st == OK && at < s->B; at += n) {
+        Piece c = piece_of(batch, s->B, at, n);
         Tensor soft;
+        bool last = grad && at + n == s->B && join_beside(&s->join);
         tape_reset(&s->tape, grad);
+        s->tape.passed = last ? passed : NULL;
+        s->tape.passed_ctx = s;
         st = visual_rows(s, batch, &c, noise, &soft);
         if (st == OK) st = speak(s, &c, soft, s->total > 0 ? scale / (float)s->total : 0.0f);
         if (st == OK && grad) tape_backward(&s->tape);
         if (st == OK) st = tape_status(&s->tape);
     }
-    return st == OK && grad ? join_gradients(s) : st;
+    s->tape.passed = NULL;
+    return st == OK && grad ? join_end(&s->join) : st;
 }
 
 static int first_bad(const double *sums) {
@@ -229,17 +227,17 @@ Status stage2_read(Stage2 *s, Stage2Losses *out) {
     return st == OK ? s->b->status() : st;
 }
 
-Status stage2_losses(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out) {
+Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out) {
     Status st = stage2_run(s, batch, step, scale, grad);
     return st == OK ? stage2_read(s, out) : st;
 }
 
-Status stage2_worst_batch(Stage2Batch *batch, const Stage2 *s, DType features, void **room) {
-    int64_t n = s->spec.B * s->spec.texts, most = s->spec.ids > s->spec.asked ? s->spec.ids : s->spec.asked;
-    LmItem *items = mem_new((size_t)n * (sizeof *items + sizeof(Stage2View)) + (size_t)most * sizeof(int32_t), 1);
+Status stage2_worst_batch(ObjectiveBatch *batch, const Stage2 *s, DType features, void **room) {
+    int64_t n = s->B * s->spec.texts, most = s->spec.ids > s->spec.asked ? s->spec.ids : s->spec.asked;
+    LmItem *items = mem_new((size_t)n * (sizeof *items + sizeof(ObjectiveView)) + (size_t)most * sizeof(int32_t), 1);
     *room = items;
     if (!items) return ERR_MEMORY;
-    Stage2View *views = (Stage2View *)(items + n);
+    ObjectiveView *views = (ObjectiveView *)(items + n);
     const int32_t *ids = (const int32_t *)(views + n);
     bool asked = s->spec.asked > 0;                          /* a view a text then, else one an image */
     /* T5: half a text to the encoder, so that both sides are long; prompts of two lengths in turn share no prefix */
@@ -248,8 +246,50 @@ Status stage2_worst_batch(Stage2Batch *batch, const Stage2 *s, DType features, v
         items[i] = (LmItem){.image = (int32_t)(asked ? i : i / s->spec.texts), .ids = ids, .n = s->spec.ids,
                             .target = target - (target > 1 && !s->spec.one_prompt && i % 2)};
     for (int64_t i = 0; i < n; i++)
-        views[i] = (Stage2View){.image = (int32_t)(i / s->spec.texts), .ids = ids, .n = s->spec.asked};
-    *batch = (Stage2Batch){.features = ids, .dt = features, .views = asked ? views : NULL, .nviews = (int)n,
-                           .items = items, .n = (int)n};     /* features: never read */
+        views[i] = (ObjectiveView){.image = (int32_t)(i / s->spec.texts), .ids = ids, .n = s->spec.asked};
+    *batch = (ObjectiveBatch){.features = ids, .dt = features, .views = asked ? views : NULL, .nviews = (int)n,
+                           .said = items, .nsaid = (int)n};     /* features: never read */
     return OK;
 }
+
+/* ---- as what a trainer trains ------------------------------------------------------------------------------------ */
+
+static Status open_as_objective(void *self, const ObjectiveSite *site, const void *spec) {
+    return stage2_open(self, site, spec);
+}
+
+static void close_as_objective(void *self) { stage2_close(self); }
+
+static Status measure(void *self, int tokens, DType features, bool grad, double flops[2]) {
+    Stage2 *s = self;
+    ObjectiveBatch worst;
+    Stage2Losses l;
+    void *room = NULL;
+    (void)tokens;                                            /* the spec says how long what is said may be */
+    Status st = stage2_worst_batch(&worst, s, features, &room);
+    if (st == OK) st = stage2_losses(s, &worst, 0, 1.0f, grad, &l);
+    flops[0] = s->tape.flops, flops[1] = s->tape.flops_attention;
+    free(room);
+    return st;
+}
+
+static Status run_as_objective(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step,
+                               float scale, bool grad) {
+    (void)next;
+    return stage2_run(self, batch, step, scale, grad);
+}
+
+static Status read_as_objective(void *self, ObjectiveLosses *out) {
+    Stage2Losses l;
+    Status st = stage2_read(self, &l);
+    *out = (ObjectiveLosses){.loss = l.loss, .value = {l.loss, (double)l.targets}, .bad_rank = l.bad_rank};
+    return st;
+}
+
+static double flops_so_far(const void *self) { return ((const Stage2 *)self)->tape.flops; }
+
+const Objective stage2_objective = {
+    .name = "stage2", .values = {{"lm", true}, {"targets", false}}, .nvalues = 2, .size = sizeof(Stage2),
+    .open = open_as_objective, .close = close_as_objective, .measure = measure, .run = run_as_objective,
+    .read = read_as_objective, .flops = flops_so_far,
+};

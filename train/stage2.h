@@ -6,16 +6,16 @@
  * Learned: ln_vision, queries, Q-Former, projection; the walk back goes through the language model and leaves it as it
  * is.
  *
- * With micro > 1 the batch's images run in pieces: that changes memory, not mathematics. As step.h: stage2_run
+ * With micro > 1 the batch's images run in pieces: that changes memory, not mathematics. stage2_run
  * enqueues and sums gradients over ranks, stage2_read waits. */
 #ifndef QF_STAGE2_H
 #define QF_STAGE2_H
 #include "kernels/model/lm_model.h"
-#include "kernels/model/qformer.h"
+#include "train/join.h"
+#include "train/objective.h"
 
 typedef struct {
-    int64_t B;                          /* images on this rank */
-    int micro;                          /* pieces they run in; B % micro == 0 */
+    const Lm *lm;                       /* frozen, loaded */
     int32_t texts, ids;                 /* most texts an image has, most ids of a text */
     int32_t asked;                      /* most word pieces that enter the Q-Former beside the queries; 0: none do */
     float dropout;                      /* of the Q-Former */
@@ -25,22 +25,6 @@ typedef struct {
     bool wire_bf16;                     /* gradients travel as bf16 */
     uint64_t seed;
 } Stage2Spec;
-
-/* A pass of the Q-Former over an image: what its queries see beside it (InstructBLIP: the prompt's word pieces). */
-typedef struct { int32_t image; const int32_t *ids; int32_t n; } Stage2View;
-
-/* One rank's images and what is said of them, on the host. views NULL: one an image, queries alone. Views of an image
- * follow one another, images in order (0 to B - 1), and so do the items of a view; LmItem.image is the number of the
- * view. */
-typedef struct {
-    const void *features;               /* (B,P,E) raw, type dt */
-    const float *scale;                 /* (B) or NULL */
-    DType dt;
-    const Stage2View *views;
-    int nviews;
-    const LmItem *items;
-    int n;
-} Stage2Batch;
 
 typedef struct {
     double loss;                        /* mean over the targets of the global batch */
@@ -54,6 +38,9 @@ typedef struct {
     const Lm *lm;
     Stage2Spec spec;
     Arena *run, *step;
+    int64_t B;                          /* images on this rank */
+    int micro;                          /* pieces they run in */
+    Join join;
     Tape tape;
     WaveRoom room, lm_room;
     void *features;                     /* device room for a piece (unified: unused) */
@@ -68,19 +55,20 @@ typedef struct {
     uint32_t number;
 } Stage2;
 
-Status stage2_open(Stage2 *s, const Backend *b, QFormer *model, const Lm *lm, Arena *run, Arena *step,
-                   const Stage2Spec *spec);
+extern const Objective stage2_objective;                     /* its spec is a Stage2Spec */
+
+Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec);
 void stage2_close(Stage2 *s);
 
 /* Enqueues the losses of a batch; with `grad` their gradient times `scale` is added to the parameters' and the whole
  * summed over ranks. `step` is where random bits come from. The batch's memory must stay until stage2_read; both is
  * stage2_losses. */
-Status stage2_run(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad);
+Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad);
 Status stage2_read(Stage2 *s, Stage2Losses *out);
-Status stage2_losses(Stage2 *s, const Stage2Batch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out);
+Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out);
 
 /* The largest batch that the spec allows: every image with all its texts, every text as long as may be. To be measured
  * with stage2_losses on measuring arenas and the null backend. Free *room. */
-Status stage2_worst_batch(Stage2Batch *batch, const Stage2 *s, DType features, void **room);
+Status stage2_worst_batch(ObjectiveBatch *batch, const Stage2 *s, DType features, void **room);
 
 #endif
