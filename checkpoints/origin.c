@@ -184,7 +184,7 @@ Status origin_write(const OriginSpec *s, JsonWriter *w) {
     if (st != OK) return st;
     jw_int(w, "heads", s->heads);
     jw_str(w, "vocab", s->o->model.vocab);
-    put_hash(w, "vocab_hash", tokenizer_hash(s->tok));
+    if (s->tok) put_hash(w, "vocab_hash", tokenizer_hash(s->tok));
     jw_object(w, "features");
     jw_str(w, "name", e->name);
     jw_str(w, "weights_sha256", e->weights_sha256);

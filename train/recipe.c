@@ -14,6 +14,13 @@ void recipe_stage1(Stage1Spec *s, const Options *o) {
                       .wire_bf16 = is(o->dist.wire, "bf16"), .seed = (uint64_t)o->run.seed};
 }
 
+void recipe_stage2(Stage2Spec *s, const Options *o, const Lm *lm, int32_t ids) {
+    bool all = is(o->data.sample, "images");
+    *s = (Stage2Spec){.lm = lm, .texts = all ? (int32_t)o->stage2.texts : 1, .ids = ids, .one_prompt = true,
+                      .asked = o->stage2.instruct ? (int32_t)o->data.max_tokens : 0, .dropout = (float)o->model.dropout,
+                      .wire_bf16 = is(o->dist.wire, "bf16"), .seed = (uint64_t)o->run.seed};
+}
+
 void recipe_params(ParamsSpec *s, const Options *o) {
     *s = (ParamsSpec){.training = true, .ema = o->optim.ema > 0, .sharded = o->dist.zero,
                       .rule = is(o->optim.decay_rule, "paper") ? DECAY_PAPER : DECAY_LAVIS, .freeze = o->optim.freeze};

@@ -40,7 +40,7 @@ static void loader_spec(const Run *r, LoaderSpec *s) {
                       .B = o->train.batch, .rank = dist_rank(), .ranks = dist_size(),
                       .seed = (uint64_t)o->run.seed, .start_step = r->step,
                       .threads = (int)o->data.threads, .queue = (int)o->data.queue,
-                      .verify_crc = o->data.verify_crc, .tok = r->tok, .max_tokens = r->d.T,
+                      .verify_crc = o->data.verify_crc, .tok = run_words(r), .max_tokens = r->d.T,
                       .max_words = (int)o->data.max_words, .prompt = o->data.prompt};
     if (r->b->unified) return;                               /* ordinary memory */
     s->alloc = pinned_alloc;
@@ -48,12 +48,29 @@ static void loader_spec(const Run *r, LoaderSpec *s) {
     s->ctx = (void *)(uintptr_t)r->b;
 }
 
+/* Which words the Q-Former reads, and which language model it speaks to. */
+static Status open_words(Run *r) {
+    const Options *o = r->o;
+    bool speaks = o->run.stage == 2, reads = !speaks || o->stage2.instruct;
+    Status st = reads ? options_require(o, "model.vocab") : OK;
+    if (st == OK && reads) st = tokenizer_open(&r->tok, o->model.vocab);
+    if (st == OK && speaks) st = options_require(o, "stage2.lm");
+    SpeakerSpec spec = {o->stage2.instruct, (int32_t)o->stage2.max_prompt, (int32_t)o->stage2.max_target,
+                        (int32_t)o->model.queries};
+    return st == OK && speaks ? speaker_open(&r->speaker, r->b, o->stage2.lm, &spec) : st;
+}
+
+/* Of stage 2's Q-Former: no heads, no text unless it reads prompts, and a projection. */
+static void stage2_dims(Dims *d, const Run *r) {
+    d->Z = 0, d->W = r->speaker.src.d.E;
+    if (!r->tok) d->V = d->N = 0;
+}
+
 static Status open_data(Run *r) {
     const Options *o = r->o;
     const char *val = o->data.val;
     Status st = options_require(o, "data.train");
-    if (st == OK) st = options_require(o, "model.vocab");
-    if (st == OK) st = tokenizer_open(&r->tok, o->model.vocab);
+    if (st == OK) st = open_words(r);
     if (st == OK)
         st = o->data.local_shards
                  ? set_open_part(&r->train, o->data.train, dist_rank(), dist_size(), true)
@@ -68,7 +85,31 @@ static Status open_data(Run *r) {
                        (long long)set_E(r->train));
     for (int64_t i = 0; dist_rank() == 0 && set_warning(r->train, i); i++)
         status_say("warning: %s", set_warning(r->train, i));
-    return setup_dims(&r->d, o, r->tok, set_P(r->train), set_E(r->train));
+    st = setup_dims(&r->d, o, r->tok, set_P(r->train), set_E(r->train));
+    if (st == OK && o->run.stage == 2) stage2_dims(&r->d, r);
+    return st;
+}
+
+static void open_feed(Run *r, Feed *f, const Set *set) {
+    const Options *o = r->o;
+    feed_open(f, &(FeedSpec){.speech = &r->speaker.speech, .set = set, .prompt = o->stage2.prompt,
+                             .asked = o->stage2.instruct ? r->tok : NULL, .max_asked = (int32_t)o->data.max_tokens,
+                             .all = strcmp(o->data.sample.name, "images") == 0, .texts = (int)r->stage2.texts,
+                             .max_words = (int)o->data.max_words});
+}
+
+static Status choose_objective(Run *r) {
+    const Options *o = r->o;
+    if (o->run.stage == 1) {
+        recipe_stage1(&r->stage1, o);
+        r->spec.objective = &stage1_objective, r->spec.spec = &r->stage1;
+        return OK;
+    }
+    recipe_stage2(&r->stage2, o, &r->speaker.lm, speaker_ids(&r->speaker));
+    r->spec.objective = &stage2_objective, r->spec.spec = &r->stage2;
+    open_feed(r, &r->feed, r->train);
+    open_feed(r, &r->val_feed, r->val);
+    return o->run.dry_run ? speaker_measure(&r->speaker) : speaker_load(&r->speaker);
 }
 
 static Status open_sizes(Run *r) {
@@ -81,17 +122,25 @@ static Status open_sizes(Run *r) {
     if (o->train.steps_per_epoch) r->steps_per_epoch = o->train.steps_per_epoch;
     r->steps = o->train.steps ? o->train.steps : o->train.epochs * r->steps_per_epoch;
     r->spec = (TrainerSpec){.d = r->d, .tokens = r->d.T, .features = set_dtype(r->train), .B = o->train.batch,
-                            .micro = (int)o->optim.accum, .objective = &stage1_objective, .spec = &r->stage1};
-    recipe_stage1(&r->stage1, o);
+                            .micro = (int)o->optim.accum};
     recipe_params(&r->spec.params, o);
     recipe_adam(&r->adam, o);
     recipe_schedule(&r->schedule, o, r->steps, r->steps_per_epoch);
     if (r->spec.B % r->spec.micro)
         return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.micro,
                        (long long)r->spec.B);
-    if (r->spec.B * dist_size() < 2)
+    if (o->run.stage == 1 && r->spec.B * dist_size() < 2)
         return err_set(ERR_USAGE,
                        "train.batch=1 on one rank leaves nothing to tell apart: the smallest global batch is 2");
+    return choose_objective(r);
+}
+
+const Tokenizer *run_words(const Run *r) { return r->tok ? r->tok : r->speaker.tok; }
+
+Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out) {
+    if (r->o->run.stage == 2) return feed_batch(feed, b, out);
+    *out = (ObjectiveBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len,
+                            .image_id = b->image, .dt = b->dtype};
     return OK;
 }
 
@@ -102,6 +151,10 @@ static Status open_validation(Run *r) {
     if (set_parts(r->val) > 1) {
         if (dist_rank() == 0)
             status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
+        return OK;
+    }
+    if (o->run.stage == 2) {                                 /* the loss alone */
+        r->validates = true;
         return OK;
     }
     Status st = evalset_open(&r->evalset, r->val, o->data.val_split, o->train.eval_images, &text);
@@ -162,6 +215,9 @@ void run_close(Run *r) {
     encoder_close(&r->encoder);
     evalset_close(&r->evalset);
     trainer_close(&r->t);
+    feed_close(&r->feed);
+    feed_close(&r->val_feed);
+    speaker_close(&r->speaker);
     if (r->val != r->train) set_close(r->val);
     set_close(r->train);
     tokenizer_close(r->tok);
@@ -180,6 +236,10 @@ void run_describe(const Run *r, FILE *f) {
             (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->X);
     fprintf(f, "images    %lld tokens of %d (%s, %s)\n", (long long)d->P, d->E, set_encoder(r->train)->name,
             dtype_name(set_dtype(r->train)));
+    if (r->o->run.stage == 2)
+        fprintf(f, "speaks    to %s: %s, %.1f M numbers, frozen, %.2f GiB; texts of up to %d ids\n", r->speaker.folder,
+                lm_family_name(r->speaker.lm.d.family), (double)r->speaker.lm.params.count / 1e6, gib(r->speaker.bytes),
+                speaker_ids(&r->speaker));
     fprintf(f, "device    %s in %s, %.0f GFLOP/s measured; %d rank%s\n", r->b->name, dtype_name(r->b->elem),
             r->peak / 1e9, dist_size(), dist_size() > 1 ? "s" : "");
     fprintf(f, "memory    %.2f GiB: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions %.2f\n",
@@ -233,11 +293,17 @@ static Status one_step(Run *r) {
     Status st = loader_next(r->loader, &b, &s.wait_s);
     if (st != OK) return st;
     const Batch *ready = r->b->unified ? NULL : loader_peek(r->loader);
-    ObjectiveBatch sb = run_batch(b), next = ready ? run_batch(ready) : sb;
+    ObjectiveBatch sb, next;
+    /* its words are not ready, and its features go up with it */
+    if (r->o->run.stage == 2) ready = NULL;
+    st = run_batch(r, &r->feed, b, &sb);
+    if (st == OK && ready) st = run_batch(r, &r->feed, ready, &next);
     ObjectiveLosses l;
     const ParamTensor *bad = NULL;
     double flops = trainer_flops(&r->t), lr = schedule_lr(&r->schedule, r->step);
-    st = trainer_step(&r->t, &sb, ready ? &next : NULL, (uint32_t)r->step, &r->adam, lr, r->updates + 1, &l, &bad);
+    if (st == OK)
+        st = trainer_step(&r->t, &sb, ready ? &next : NULL, (uint32_t)r->step, &r->adam, lr, r->updates + 1, &l,
+                          &bad);
     bool skip = st == OK && !(isfinite(*r->t.norm) && isfinite(l.loss));
     if (st == OK) {
         r->updates += isfinite(*r->t.norm);

@@ -12,7 +12,9 @@
 #include "eval/evalset.h"
 #include "eval/recall.h"
 #include "eval/setup.h"
+#include "eval/speaker.h"
 #include "kernels/base/lockfile.h"
+#include "train/feed.h"
 #include "train/log.h"
 #include "train/recipe.h"
 
@@ -20,14 +22,17 @@ typedef struct {
     const Options *o;
     LockFile *lock;                     /* rank 0 has `out` for itself */
     const Backend *b;
-    Tokenizer *tok;
+    Tokenizer *tok;                     /* the Q-Former's words; NULL when it reads none (stage 2) */
+    Speaker speaker;                    /* stage 2: the language model */
     Set *train, *val;                   /* val may be the same set */
     Loader *loader, *val_loader;
     Log *log;
     Trainer t;
     Dims d;
     TrainerSpec spec;
-    Stage1Spec stage1;                  /* what spec.spec is */
+    Stage1Spec stage1;                  /* what spec.spec is: one of the two */
+    Stage2Spec stage2;
+    Feed feed, val_feed;                /* stage 2: what is said of the pictures of a batch */
     AdamSpec adam;
     Schedule schedule;
     EvalSet evalset;
@@ -63,10 +68,7 @@ Status run_look(const Run *r);
 Status start_sizes(Options *o, const char *weights);
 
 /* The loader's batch as a step wants it. */
-static inline ObjectiveBatch run_batch(const Batch *b) {
-    return (ObjectiveBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len,
-                            .image_id = b->image,
-                       .dt = b->dtype};
-}
+Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out);
+const Tokenizer *run_words(const Run *r);                    /* what the loader turns captions into ids with */
 
 #endif

@@ -73,7 +73,8 @@ Status start_sizes(Options *o, const char *path) {
 /* What a resumed run may not change: sizes, and whatever decides which numbers are drawn. */
 static const char *const fixed[] = {"model.layers", "model.hidden",      "model.heads",     "model.ffn",
                                     "model.queries",
-                                    "model.proj",   "model.cross_every", "model.positions", "seed"};
+                                    "model.proj",   "model.cross_every", "model.positions", "seed", "stage",
+                                        "stage2.instruct"};
 /* What changes no number, or is compared by what it holds and not by its name. */
 static const char *const indifferent[] = {
     "out", "in", "threads", "train.resume", "train.init", "train.log_every", "train.save_every", "train.keep",
@@ -131,7 +132,7 @@ static Status same_init(const Run *r, const Origin *g, const Ckpt *c) {
 static Status check_old(const Run *r, const Origin *g, const Ckpt *c) {
     Changes changes = {.dir = ckpt_dir(c), .old = g->trained, .now = r->o};
     const char *prepared = NULL;
-    if (g->vocab_hash && g->vocab_hash != tokenizer_hash(r->tok))
+    if (r->tok && g->vocab_hash && g->vocab_hash != tokenizer_hash(r->tok))
         return err_set(ERR_USAGE,
                        "%s was made with another vocabulary (%s) than model.vocab=%s: its rows stand for other "
                        "words", ckpt_dir(c), g->vocab, r->o->model.vocab);
@@ -201,7 +202,7 @@ static Status check_init(const Run *r, const WeightSource *ws) {
         st = err_set(ERR_USAGE,
                      "train.init=%s has %lld heads, model.heads=%d: with others the same weights are another "
                      "function", r->o->train.init, (long long)g.heads, r->d.H);
-    if (st == OK && g.vocab_hash && g.vocab_hash != tokenizer_hash(r->tok))
+    if (st == OK && r->tok && g.vocab_hash && g.vocab_hash != tokenizer_hash(r->tok))
         st = err_set(ERR_USAGE, "train.init=%s was trained with another vocabulary (%s) than model.vocab=%s: its rows "
                      "stand for other words", r->o->train.init, g.vocab, r->o->model.vocab);
     if (st == OK && origin_features(&g, r->train, &prepared) != OK) {
@@ -271,7 +272,8 @@ Status run_start(Run *r) {
     if (st == OK && found && c) st = compare_old(r, c);
     if (st == OK && found) st = resume(r, c);
     else if (st == OK) st = begin(r);
-    if (st == OK && first) st = origin_keep_vocab(r->o->run.out, r->o->model.vocab, r->tok, r->o->run.overwrite);
+    if (st == OK && first && r->tok)
+        st = origin_keep_vocab(r->o->run.out, r->o->model.vocab, r->tok, r->o->run.overwrite);
     ckpt_close(c);
     return dist_agree_at(st, "the end of reading start values");
 }

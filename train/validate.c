@@ -15,7 +15,7 @@ static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
     LoaderSpec spec = {.split = r->o->data.val_split, .shuffle = true, .drop_last = true,
                        .B = r->spec.B, .rank = dist_rank(), .ranks = dist_size(), .seed = 1,
                        .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2,
-                       .verify_crc = r->o->data.verify_crc, .tok = r->tok, .max_tokens = r->d.T,
+                       .verify_crc = r->o->data.verify_crc, .tok = run_words(r), .max_tokens = r->d.T,
                        .max_words = (int)r->o->data.max_words, .prompt = r->o->data.prompt};
     int64_t samples, steps;
     if (loader_count(r->val, &spec, &samples, &steps) != OK) {   /* fewer pairs than a batch: recall alone */
@@ -30,8 +30,9 @@ static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
         ObjectiveLosses one;
         st = loader_next(l, &b, NULL);
         if (st != OK || !b) break;
-        ObjectiveBatch sb = run_batch(b);
-        st = trainer_losses(&r->t, &sb, (uint32_t)b->step, 1.0f, false, &one);
+        ObjectiveBatch sb;
+        st = run_batch(r, &r->val_feed, b, &sb);
+        if (st == OK) st = trainer_losses(&r->t, &sb, (uint32_t)b->step, 1.0f, false, &one);
         mean->loss += one.loss;
         for (int i = 0; i < OBJECTIVE_VALUES; i++) mean->value[i] += one.value[i];
         ++*batches;
@@ -44,29 +45,36 @@ static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
     return st;
 }
 
+static Status validation_recall(Run *r, Recall *c) {
+    float *I = NULL, *T = NULL;
+    Status st = evalset_encode(&r->evalset, &r->encoder, &I, &T, NULL, NULL);
+    if (st == OK)
+        st = recall_from_features(r->b, I, r->evalset.NI, T, r->evalset.NT, r->d.Q, r->d.Z, r->evalset.owner, c, NULL,
+                                  NULL);
+    free(I);
+    free(T);
+    return st;
+}
+
 Status run_validate(Run *r, bool *better) {
     *better = false;
     if (!r->validates) return OK;
     ObjectiveLosses l;
-    Recall c;
-    float *I = NULL, *T = NULL;
+    Recall c = {0};
     int batches;
+    bool recall = r->o->run.stage == 1;                      /* stage 2 has no features to compare */
     Status st = validation_loss(r, &l, &batches);
-    if (st == OK) st = evalset_encode(&r->evalset, &r->encoder, &I, &T, NULL, NULL);
-    if (st == OK)
-        st = recall_from_features(r->b, I, r->evalset.NI, T, r->evalset.NT, r->d.Q, r->d.Z, r->evalset.owner, &c, NULL,
-                                  NULL);
-    free(I);
-    free(T);
+    if (st == OK && recall) st = validation_recall(r, &c);
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
+    if (!recall && !batches) return OK;
     LogValue v[7 + OBJECTIVE_VALUES] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10},
                                         {"img_r1", c.img_r1}, {"img_r5", c.img_r5}, {"img_r10", c.img_r10}};
-    int n = 6;
+    int n = recall ? 6 : 0;
     if (batches) v[n++] = (LogValue){"loss", l.loss};
     for (int i = 0; batches && i < r->t.objective->nvalues; i++)
         if (r->t.objective->values[i].loss) v[n++] = (LogValue){r->t.objective->values[i].name, l.value[i]};
     double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10); /* recall@10 decides between equals */
-    if (batches && strcmp(r->o->train.watch.name, "loss") == 0)
+    if (!recall || (batches && strcmp(r->o->train.watch.name, "loss") == 0))
         result = 1.0 / (1.0 + l.loss); /* more is better */
     *better = result > r->best;
     if (*better) r->best = result, r->best_step = r->step, r->evals_since_best = 0;

@@ -9,6 +9,8 @@
     X( itc,        "loss/itc",              MEAN,   "itc %.3f",      "itc %.2f"    ) \
     X( itm,        "loss/itm",              MEAN,   "itm %.3f",      "itm %.2f"    ) \
     X( itg,        "loss/itg",              MEAN,   "itg %.3f",      "itg %.2f"    ) \
+    X( lm,         "loss/lm",               MEAN,   NULL,            NULL          ) \
+    X( targets,    "data/targets",          MEAN,   NULL,            NULL          ) \
     X( temp,       "model/temperature",     LAST,   NULL,            NULL          ) \
     X( lr,         "optim/lr",              LAST,   "lr %.2e",       NULL          ) \
     X( grad_norm,  "optim/grad_norm",       MEAN,   "norm %.2f",     NULL          ) \

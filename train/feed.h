@@ -1,0 +1,39 @@
+/* feed: from a loader's batch of pictures to what is said of them: ids for the language model.
+ *
+ * pairs     each row of the batch has its one caption images    each row has up to `texts` of its picture's captions,
+ * from the drawn one on, around: the picture's visual rows and
+ *           features serve all of them
+ *
+ * A caption goes through LAVIS's clean-up (data/text/caption.h) and then through speech.h, behind the prompt. */
+#ifndef QF_FEED_H
+#define QF_FEED_H
+#include "data/loader.h"
+#include "eval/speaker.h"
+#include "train/objective.h"
+
+typedef struct {
+    const Speech *speech;
+    const Set *set;
+    const char *prompt;
+    const Tokenizer *asked;             /* the Q-Former's, when the prompt enters it too (InstructBLIP); else NULL */
+    int32_t max_asked;                  /* most word pieces of it */
+    bool all;                           /* more than the drawn caption of a picture */
+    int texts, max_words;
+} FeedSpec;
+
+typedef struct {
+    FeedSpec spec;
+    TokenIds ids, asked;
+    LmItem *items;
+    ObjectiveView *views;
+    size_t *at;                         /* first id of each item */
+    int64_t room;                       /* items that fit */
+} Feed;
+
+void feed_open(Feed *f, const FeedSpec *spec);
+void feed_close(Feed *f);
+
+/* What it gives is valid until the next call. ERR_MEMORY. */
+Status feed_batch(Feed *f, const Batch *b, ObjectiveBatch *out);
+
+#endif
