@@ -258,6 +258,7 @@ void dims_known(Dims *d, const WeightSource *ws) {
                 .V = (int32_t)side(ws, "Qformer.bert.embeddings.word_embeddings.weight", 2),
                 .N = (int32_t)side(ws, "Qformer.bert.embeddings.position_embeddings.weight", 2),
                 .E = (int32_t)side(ws, "ln_vision.weight", 1), .Z = (int32_t)side(ws, "vision_proj.weight", 2),
+                .W = (int32_t)side(ws, "language_projection.weight", 2),
                 .F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight", 2)};
     if (!d->C) d->C = (int32_t)side(ws, "query_tokens", 1);
     if (!d->F) d->F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate.dense.weight", 2);
@@ -273,10 +274,12 @@ void dims_known(Dims *d, const WeightSource *ws) {
 Status dims_of_weights(Dims *d, const WeightSource *ws) {
     dims_known(d, ws);
     if (!d->X) d->X = d->L > 0 ? d->L : 1;
-    if (!d->L || !d->C || !d->Q || !d->E || !d->Z || !d->V || !d->N || !d->F)
+    bool whole = d->L && d->C && d->Q && d->E && d->F;
+    if (whole && d->W) return OK;                            /* stage 2: heads and, but for prompts, words are gone */
+    if (!whole || !d->Z || !d->V || !d->N)
         return err_set(ERR_FORMAT,
-                       "%s: not a stage-1 Q-Former: query_tokens, word embeddings, ln_vision, vision_proj or layers "
-                       "are missing",
+                       "%s: not a Q-Former of stage 1 or 2: query_tokens, word embeddings, ln_vision, vision_proj or "
+                       "layers are missing",
                        ws_path(ws));
     return OK;
 }

@@ -36,9 +36,9 @@ Status use_heads(const Origin *g, const Options *o, int C, int32_t *H) {
 
 static Status find_sizes(Use *u, const WeightSource *ws, const Origin *g) {
     const Options *old = g->trained;
-    Status st = dims_of_weights(&u->d, ws);
-    if (st == OK) st = use_heads(g, u->o, u->d.C, &u->d.H);
-    if (st != OK) return st;
+    Status st = use_heads(g, u->o, u->d.C, &u->d.H);
+    if (st != OK || !u->d.V) return st;
+    if (!u->tok) return options_require(u->o, "model.vocab");
     u->d.T = (int32_t)WHOSE(u->o, old, data.max_tokens);
     if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws),
                                         u->d.N);
@@ -46,6 +46,21 @@ static Status find_sizes(Use *u, const WeightSource *ws, const Origin *g) {
         return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another "
                        "vocabulary (model.vocab)", u->vocab, tokenizer_size(u->tok), u->d.V);
     return setup_tokens(&u->d, u->tok);
+}
+
+/* The language model: as the user says, as the run was made with, or what lies in the same folder of Hugging Face's. */
+static Status open_speaker(Use *u, const Origin *g) {
+    const Options *o = u->o, *old = g->trained;
+    const char *folder = WHOSE(o, old, stage2.lm);
+    SpeakerSpec spec = {.instruct = u->d.V > 0, .max_prompt = (int32_t)WHOSE(o, old, stage2.max_prompt),
+                        .max_target = (int32_t)WHOSE(o, old, stage2.max_target), .Q = u->d.Q};
+    if (!u->d.W) return OK;
+    Status st = speaker_open(&u->speaker, u->b, *folder ? folder : o->run.in, &spec);
+    if (st == OK && u->speaker.src.d.E != u->d.W)
+        st = err_set(ERR_USAGE, "%s speaks to words of %d numbers, those of %s have %d: it is another language model "
+                     "(stage2.lm)", u->path, u->d.W, u->speaker.folder, u->speaker.src.d.E);
+    if (st == OK) u->speaker.lm.rows += (int32_t)o->stage2.max_new;
+    return st == OK ? speaker_load(&u->speaker) : st;
 }
 
 static Status open_set(Use *u, const Origin *g, UseData data) {
@@ -110,8 +125,10 @@ Status use_open(Use *u, const Options *o, UseData data) {
     if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
     if (st == OK) st = setup_backend(&u->b, o);
     if (st == OK && !(u->prompt = mem_strdup(WHOSE(o, old, data.prompt)))) st = ERR_MEMORY;
-    if (st == OK) st = origin_vocab(&g, o->model.vocab, &u->tok, &u->vocab);
+    if (st == OK) st = dims_of_weights(&u->d, ws);
+    if (st == OK && u->d.V) st = origin_vocab(&g, o->model.vocab, &u->tok, &u->vocab);
     if (st == OK) st = find_sizes(u, ws, &g);
+    if (st == OK) st = open_speaker(u, &g);
     if (st == OK) st = open_set(u, &g, data);
     if (st == OK) st = open_params(u, ws);
     u->text = (TextSpec){u->tok, u->d.T, (int)WHOSE(o, old, data.max_words), u->prompt};
@@ -128,6 +145,7 @@ void use_close(Use *u) {
         backend_close(u->b);
     }
     set_close(u->set);
+    speaker_close(&u->speaker);
     tokenizer_close(u->tok);
     free(u->vocab);
     free(u->prompt);

@@ -8,6 +8,7 @@
 #include "checkpoints/origin.h"
 #include "configs/options.h"
 #include "eval/evalset.h"
+#include "eval/speaker.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -16,7 +17,8 @@ typedef struct {
     Arena mem;
     QFormer model;                      /* weights only; the running average when the checkpoint has one and use_ema */
     Dims d;
-    Tokenizer *tok;
+    Tokenizer *tok;                     /* the Q-Former's words; NULL when it reads none (stage 2) */
+    Speaker speaker;                    /* stage 2 (d.W > 0): the language model it speaks to, loaded */
     Set *set;                           /* data.test, else the data the model was trained on; NULL when not wanted */
     const char *split;
     TextSpec text;
