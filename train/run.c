@@ -135,15 +135,6 @@ static Status open_sizes(Run *r) {
     return choose_objective(r);
 }
 
-const Tokenizer *run_words(const Run *r) { return r->tok ? r->tok : r->speaker.tok; }
-
-Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out) {
-    if (r->o->run.stage == 2) return feed_batch(feed, b, out);
-    *out = (ObjectiveBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len,
-                            .image_id = b->image, .dt = b->dtype};
-    return OK;
-}
-
 static Status open_validation(Run *r) {
     const Options *o = r->o;
     TextSpec text = {r->tok, r->d.T, (int)o->data.max_words, o->data.prompt};
