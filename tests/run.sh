@@ -85,6 +85,7 @@ if [ $# = 0 ]; then
     if [ -n "$gpu" ]; then
         for n in "$dir"/tests/test_cuda*; do [ -x "$n" ] && [[ $n != *.d ]] && run "$(basename "$n") ($(basename $gpu))" $gpu "$n"; done
         run "test_ops device=cuda" env QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
+        run "test_tape device=cuda" env QFORMER_DEVICE=cuda $gpu "$dir/tests/test_tape"
         # Races between threads, reads of what nobody wrote, another order of threads: what a GPU would not tell.
         [ "$gpu" = env ] || run "test_ops, strict" env VGPU_RACE=1 VGPU_INIT=1 VGPU_SEED=7 QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
         lines "golden device=cuda" $gpu "$dir/golden" "$fixtures" device=cuda
