@@ -27,7 +27,7 @@ JPEG     := $(shell printf '$(H)include <stdio.h>\n$(H)include <jpeglib.h>\nint 
 PNG      := $(call try,-lpng,png.h)
 CMOCKA   := $(shell printf '$(H)include <stdarg.h>\n$(H)include <stddef.h>\n$(H)include <setjmp.h>\n$(H)include <stdint.h>\n$(H)include <cmocka.h>\nint main(void){return 0;}\n' | \
                $(CC) -x c - -o /dev/null -lcmocka >/dev/null 2>&1 && echo yes)
-WEBP     ?= $(call try,-lwebp,webp/decode.h)
+WEBP     ?= $(call try,-lwebp -lwebpdemux,webp/demux.h)
 DNNL     ?= $(call try,-ldnnl,dnnl.h)
 CBLAS    ?= $(call try,-lopenblas,cblas.h)
 MPI_C    := $(shell mpicc --showme:compile 2>/dev/null || pkg-config --cflags ompi-c 2>/dev/null)
@@ -55,7 +55,7 @@ LDLIBS   += -lopenblas
 endif
 ifneq ($(call on,$(WEBP)),)
 WEBP_DEF := -DHAVE_WEBP
-LDLIBS   += -lwebp
+LDLIBS   += -lwebpdemux -lwebp
 endif
 ifneq ($(call on,$(MPI)),)
 CFLAGS   += -DHAVE_MPI

@@ -55,6 +55,7 @@ static Status tower_open(Case *c, Tower *t, const Batch *b) {
     t->images = p->ndim == 4 ? (int)p->shape[0] : 1;
     Status st = arena_open(&t->run, "run", c->b, RUN_BYTES);
     if (st == OK) st = arena_open(&t->step, "step", c->b, STEP_BYTES);
+    if (st == OK) c->b->set_workspace(arena_push(&t->run, c->b->workspace, 1), c->b->workspace);
     if (st == OK) st = tape_open(&t->tape, c->b, &t->step);
     if (st == OK) st = vit_open(&t->v, &t->e.d, H, W, t->images, c->b, &t->run);
     if (st == OK) st = vision_load(&t->e, &t->v);

@@ -5,6 +5,7 @@
 
 #ifdef HAVE_WEBP
 #include <webp/decode.h>
+#include <webp/demux.h>
 #endif
 
 bool webp_looks_like(const void *bytes, size_t n) {
@@ -19,14 +20,36 @@ Status webp_size(const void *bytes, size_t n, const char *name, int *w, int *h) 
     VP8StatusCode code = WebPGetFeatures(bytes, n, &f);
     if (code == VP8_STATUS_NOT_ENOUGH_DATA) return err_set(ERR_FORMAT, "%s: broken WebP: it ends early", name);
     if (code != VP8_STATUS_OK) return err_set(ERR_FORMAT, "%s: broken WebP: its header is damaged", name);
-    if (f.has_animation) return err_set(ERR_FORMAT, "%s: an animated WebP; a single picture is wanted", name);
     *w = f.width;
     *h = f.height;
     return OK;
 }
 
+/* The first frame on its canvas, which is black where that is smaller: what Pillow shows. */
+static bool first_frame(uint8_t *rgb, int w, int h, const void *bytes, size_t n) {
+    WebPAnimDecoderOptions how;
+    uint8_t *rgba = NULL;
+    int at;
+    if (!WebPAnimDecoderOptionsInit(&how)) return false;
+    how.color_mode = MODE_RGBA;
+    WebPAnimDecoder *d = WebPAnimDecoderNew(&(WebPData){bytes, n}, &how);
+    WebPAnimInfo info;
+    bool ok = d && WebPAnimDecoderGetInfo(d, &info) && info.canvas_width == (uint32_t)w &&
+              info.canvas_height == (uint32_t)h && WebPAnimDecoderGetNext(d, &rgba, &at);
+    for (size_t i = 0; ok && i < (size_t)w * (size_t)h; i++) memcpy(rgb + 3 * i, rgba + 4 * i, 3);
+    if (d) WebPAnimDecoderDelete(d);
+    return ok;
+}
+
+static bool is_animation(const void *bytes, size_t n) {
+    WebPBitstreamFeatures f;
+    return WebPGetFeatures(bytes, n, &f) == VP8_STATUS_OK && f.has_animation;
+}
+
 Status webp_decode(uint8_t *rgb, int w, int h, const void *bytes, size_t n, const char *name) {
-    if (WebPDecodeRGBInto(bytes, n, rgb, (size_t)w * (size_t)h * 3, 3 * w)) return OK;
+    if (is_animation(bytes, n) ? first_frame(rgb, w, h, bytes, n)
+                               : WebPDecodeRGBInto(bytes, n, rgb, (size_t)w * (size_t)h * 3, 3 * w) != NULL)
+        return OK;
     return err_set(ERR_FORMAT, "%s: broken WebP: its data are damaged or end early", name);
 }
 
