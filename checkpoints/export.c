@@ -99,9 +99,36 @@ static Status write_config(const char *path, const HfDims *d, DType dtype) {
     return st;
 }
 
-Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, size_t *left_out) {
+static Status put_tower(StWriter *w, const HfTower *t) {
+    Status st = OK;
+    for (size_t i = 0; st == OK && i < t->n; i++) {
+        size_t n = (size_t)st_elements(&t->tensors[i]);
+        float *x = mem_new(n, sizeof *x);
+        st = x ? t->make(t->ctx, i, x) : ERR_MEMORY;
+        if (st == OK) st = st_put(w, x, n * sizeof *x);
+        free(x);
+    }
+    return st;
+}
+
+/* out: the first `kept` with data, room for the tower's behind them. */
+static Status write_weights(const char *path, StTensor *out, size_t kept, const HfTower *tower) {
     static const StMeta meta[] = {{"format", "pt"}};                 /* transformers refuses a file without it */
-    StTensor *out = mem_new(n, sizeof *out);
+    StWriter *w = NULL;
+    size_t more = tower ? tower->n : 0;
+    for (size_t i = 0; i < more; i++) out[kept + i] = tower->tensors[i];
+    Status st = st_create(&w, path, out, kept + more, meta, 1);
+    for (size_t i = 0; st == OK && i < kept; i++)
+        st = st_put(w, out[i].data, (size_t)st_elements(&out[i]) * (size_t)dtype_size(out[i].dtype));
+    if (st == OK && tower) st = put_tower(w, tower);
+    if (st == OK) return st_commit(w);
+    st_abandon(w);
+    return st;
+}
+
+Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, const HfTower *tower,
+                 size_t *left_out) {
+    StTensor *out = mem_new(n + (tower ? tower->n : 0), sizeof *out);
     char (*names)[NAME_ROOM] = mem_new(n, sizeof *names);
     char *weights = mem_format("%s/model.safetensors", dir), *config = mem_format("%s/config.json", dir);
     size_t kept = 0;
@@ -118,7 +145,7 @@ Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size
         st = err_set(ERR_FORMAT, "%s: none of the %zu tensors has a Hugging Face name", dir, n);
         goto done;
     }
-    if ((st = st_write(weights, out, kept, meta, 1)) != OK) goto done;
+    if ((st = write_weights(weights, out, kept, tower)) != OK) goto done;
     st = write_config(config, d, out[0].dtype);
 done:
     free(config);

@@ -1,11 +1,10 @@
 /* export: our weights for other frameworks.
  *
- * hf_export writes a directory that transformers' Blip2ForImageTextRetrieval.from_pretrained takes:
- * model.safetensors with Hugging Face's names and config.json. That class has no LM head and no temperature, so
- * cls.* and temp stay behind, and it has a vision tower that is not ours to write: features come from elsewhere, so
- * transformers will say that vision_model.* was initialised anew (all but post_layernorm, which is our ln_vision).
- * lavis_export writes one .safetensors file with LAVIS names, aliases left out; torch.load is not needed to read
- * it.
+ * hf_export writes a directory that transformers' Blip2ForImageTextRetrieval.from_pretrained takes: model.safetensors
+ * with Hugging Face's names and config.json. That class has no LM head and no temperature, so cls.* and temp stay
+ * behind, and it has a vision tower: with one given (vision_hf.h) the directory is complete; without, transformers will
+ * say that vision_model.* was initialised anew (all but post_layernorm, which is our ln_vision). lavis_export writes
+ * one .safetensors file with LAVIS names, aliases left out; torch.load is not needed to read it.
  *
  * Called by the command `export`. Tensors are taken as they are, in any element type. */
 #ifndef QF_EXPORT_H
@@ -25,13 +24,22 @@ typedef struct {
     double dropout;
 } HfDims;
 
+/* A vision tower: tensors by name, type F32 and shape; numbers are made one tensor at a time. */
+typedef struct {
+    const StTensor *tensors;
+    size_t n;
+    Status (*make)(const void *ctx, size_t i, float *dst);
+    const void *ctx;
+} HfTower;
+
 /* Fills the vision fields by the width E: 1408 is BLIP-2's ViT-g (39 layers in use), 1024 its CLIP ViT-L (23); any
  * other gets one layer, as a stand-in that transformers can build. */
 void hf_vision_defaults(HfDims *d);
 
-/* tensors: LAVIS names, with data. `left_out` (may be NULL) becomes how many have no counterpart. The directory is
- * made if absent. ERR_IO, ERR_FORMAT, ERR_MEMORY. */
-Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, size_t *left_out);
+/* tensors: LAVIS names, with data. tower: NULL, or what goes with them. `left_out` (may be NULL) becomes how many have
+ * no counterpart. The directory is made if absent. ERR_IO, ERR_FORMAT, ERR_MEMORY. */
+Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, const HfTower *tower,
+                 size_t *left_out);
 
 Status lavis_export(const char *path, const StTensor *tensors, size_t n);
 

@@ -50,7 +50,7 @@ char *vision_text(const Vision *e, char *buf, size_t n);
 const char *vision_tap_text(const Vision *e, VitTap tap);
 enum { VISION_TEXT = 160 };
 
-/* sha256 of the file, or files one after the other, that hold the weights; hex in buf[65]. */
+/* sha256 of the file that holds the weights, or, of several, of their tensors by name; hex in buf[65]. */
 Status vision_sha256(const Vision *e, char *buf);
 
 /* ---- between vision.c, vision_find.c and vision_load.c ---- */
@@ -58,6 +58,10 @@ Status vision_sha256(const Vision *e, char *buf);
 /* The tensor under one of the spellings of a name of the dialect; layer -1: outside of blocks. suffix: "weight",
  * "bias", NULL for bare parameters. NULL: not there. Marks it as used. */
 const StTensor *vision_find(const Vision *e, const char *name, int layer, const char *suffix);
+
+/* A row of the model's table (vit.h) of that layer, -1 outside of blocks, for a grid of h x w patches: f32 numbers into
+ * dst; NULL: only checks that they are there. */
+Status vision_part(const Vision *e, int row, int layer, int h, int w, float *dst);
 
 /* Checks every tensor of the used blocks, without a device. */
 Status vision_check(const Vision *e);

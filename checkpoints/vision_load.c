@@ -149,7 +149,7 @@ static void rotary(const Vision *e, int h, int w, float *cosine, float *sine) {
 
 /* ---- a row of the table ------------------------------------------------------------------------------------------ */
 
-static Status part(const Vision *e, int row, int l, int h, int w, float *dst) {
+Status vision_part(const Vision *e, int row, int l, int h, int w, float *dst) {
     const VisionNames *n = e->names;
     const VitDims *d = &e->d;
     int64_t E = d->E, F = d->F;
@@ -207,7 +207,7 @@ Status vision_check(const Vision *e) {
     for (int row = 0; st == OK && row < VIT_ROWS; row++) {
         bool block = row >= VIT_NORM1_W && row < VIT_POST_W;
         for (int l = block ? 0 : -1; st == OK && wants(&e->d, row) && l < (block ? e->d.L : 0); l++)
-            st = part(e, row, l, e->grid, e->grid, NULL);
+            st = vision_part(e, row, l, e->grid, e->grid, NULL);
     }
     return st;
 }
@@ -233,7 +233,7 @@ Status vision_load(const Vision *e, Vit *v) {
     for (int i = 0; st == OK && i < v->params.n; i++) {
         const ParamTensor *t = &v->params.tensor[i];
         if (!wants(&e->d, t->row)) continue;
-        st = part(e, t->row, t->layer, v->h, v->w, x);
+        st = vision_part(e, t->row, t->layer, v->h, v->w, x);
         if (st == OK) st = params_put(&v->params, t, 0, t->n, x, DT_F32);
     }
     free(x);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "checkpoints/vision_encoder.h"
+#include "checkpoints/vision_hf.h"
 #include "data/format/exif.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/sha256.h"
@@ -253,6 +254,45 @@ static void spellings(void **state) {
     same_model(EVA_SPLIT, EVA_BAAI, false);
 }
 
+/* Exported under transformers' names, with the small files beside: the same model, found there by its names. */
+static void to_transformers(void **state) {
+    (void)state;
+    Weights w = {0};
+    Lcg r = {7};
+    Vision e;
+    HfTower tower;
+    HfDims d = {.Q = 2, .C = 8, .H = 2, .F = 8, .L = 1, .X = 1, .E = 8, .Z = 4, .V = 30, .N = 16};
+    float pixels[48], *a, *b, ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    int P, Q;
+    char folder[64];
+    const StTensor norm[] = {{.name = "ln_vision.weight", .dtype = DT_F32, .ndim = 1, .shape = {8}, .data = ones},
+                             {.name = "ln_vision.bias", .dtype = DT_F32, .ndim = 1, .shape = {8}, .data = ones}};
+    draw_model(&w, &r, false);
+    weights_save(&w, path_of("lavis.safetensors"));
+    weights_fill(pixels, 48, "pixels", 6);
+    snprintf(folder, sizeof folder, "%s", path_of("hf"));
+    assert_int_equal(vision_open(&e, path_of("lavis.safetensors"), 2), OK);
+    assert_int_equal(vision_hf(&tower, &d, &e, 0), OK);
+    assert_int_equal(hf_export(folder, &d, norm, 2, &tower, NULL), OK);
+    assert_int_equal(vision_hf_files(folder, &e.custom.pre, 30), OK);
+    vision_hf_free(&tower);
+    vision_close(&e);
+    a = rows_of(path_of("lavis.safetensors"), pixels, 4, -1, false, 2, &P);
+    b = rows_of(folder, pixels, 4, -1, false, 0, &Q);
+    assert_int_equal(P, Q);
+    assert_memory_equal(a, b, (size_t)P * 8 * sizeof *a);
+    free(a);
+    free(b);
+    assert_int_equal(vision_open(&e, folder, 0), OK);
+    assert_true(e.print->family == FAMILY_EVA_G && e.d.post && e.custom.pre.size == 4 && e.custom.pre.squash);
+    vision_close(&e);
+    weights_text(path_of("a.safetensors"), AIM_HF);
+    assert_int_equal(vision_open(&e, path_of("a.safetensors"), 2), OK);
+    assert_int_equal(vision_hf(&tower, &d, &e, 0), ERR_USAGE);
+    assert_non_null(strstr(err_message(), "transformers' BLIP-2 has no other vision model than EVA-g"));
+    vision_close(&e);
+}
+
 /* ---- what is refused
  * --------------------------------------------------------------------------------------------------- */
 
@@ -484,7 +524,7 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(worked), cmocka_unit_test(spellings), cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
+        cmocka_unit_test(worked), cmocka_unit_test(spellings), cmocka_unit_test(to_transformers), cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
         cmocka_unit_test(recipes), cmocka_unit_test(middles), cmocka_unit_test(upright), cmocka_unit_test(sha256),
         cmocka_unit_test(rows_that_are_kept),
     };

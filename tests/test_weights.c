@@ -190,7 +190,7 @@ static void reads_and_writes_what_transformers_does(void **state) {
                 .vision_act = "gelu"};
     size_t left;
     snprintf(path, sizeof path, "%s/hf", dir);
-    assert_int_equal(hf_export(path, &d, tensors, n, &left), OK);
+    assert_int_equal(hf_export(path, &d, tensors, n, NULL, &left), OK);
     assert_int_equal(left, 1);
     snprintf(path, sizeof path, "%s/hf/model.safetensors", dir);
     assert_int_equal(st_open(&written, path), OK);

@@ -9,6 +9,7 @@
 
 #include "checkpoints/export.h"
 #include "checkpoints/params_io.h"
+#include "checkpoints/vision_hf.h"
 #include "configs/commands.h"
 #include "data/format/outfile.h"
 #include "data/manifest.h"
@@ -259,9 +260,9 @@ Status cmd_inspect(const Options *o) {
 /* ---- export ------------------------------------------------------------------------------------------------------ */
 
 static Status claim_export(const Options *o, bool hf) {
-    static const char *const files[] = {"model.safetensors", "config.json"};
+    static const char *const files[] = {"model.safetensors", "config.json", "preprocessor_config.json"};
     Status st = hf ? OK : outfile_claim(o->run.out, o->run.overwrite);
-    for (int i = 0; st == OK && hf && i < 2; i++) {
+    for (int i = 0; st == OK && hf && i < 3; i++) {
         char *path = mem_format("%s/%s", o->run.out, files[i]);
         st = path ? outfile_claim(path, o->run.overwrite) : ERR_MEMORY;
         free(path);
@@ -269,7 +270,33 @@ static Status claim_export(const Options *o, bool hf) {
     return st;
 }
 
-static Status write_export(const Options *o, const WeightSource *ws, const Dims *d, int64_t heads) {
+/* The Q-Former's tensors, and with an encoder its own, the recipe of its pixels and the vocabulary: all that
+ * transformers wants. */
+static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTensor *t, size_t n, size_t *left) {
+    Vision e = {0};
+    HfTower tower = {0};
+    Tokenizer *tok = NULL;
+    char *vocab = NULL;
+    if (!options_is_set(o, "extract.encoder")) return hf_export(o->run.out, h, t, n, NULL, left);
+    int size = (int)o->extract.size;
+    Status st = vision_open(&e, o->extract.encoder, (int)o->extract.heads);
+    if (st == OK && e.d.E != h->E)
+        st = err_set(ERR_USAGE, "%s has a width of %d, the features that %s was trained on have %lld", e.path, e.d.E,
+                     g->name, (long long)h->E);
+    if (st == OK) st = vision_hf(&tower, h, &e, size);
+    if (st == OK) st = origin_vocab(g, o->model.vocab, &tok, &vocab);
+    if (st == OK) st = hf_export(o->run.out, h, t, n, &tower, left);
+    if (st == OK && size) preprocess_set_size(&e.custom.pre, size);
+    if (st == OK) st = vision_hf_files(o->run.out, &e.custom.pre, h->V);
+    if (st == OK) st = origin_keep_vocab(o->run.out, vocab, tok, o->run.overwrite);
+    tokenizer_close(tok);
+    free(vocab);
+    vision_hf_free(&tower);
+    vision_close(&e);
+    return st;
+}
+
+static Status write_export(const Options *o, const WeightSource *ws, const Origin *g, const Dims *d, int64_t heads) {
     size_t left = 0, n = ws_count(ws);
     StTensor *t = mem_new(n, sizeof *t);
     if (!t) return ERR_MEMORY;
@@ -279,7 +306,7 @@ static Status write_export(const Options *o, const WeightSource *ws, const Dims 
         HfDims h = {.Q = d->Q, .C = d->C, .H = heads, .F = d->F, .L = d->L, .X = d->X, .E = d->E, .Z = d->Z, .V = d->V,
                     .N = d->N, .dropout = 0.1};
         hf_vision_defaults(&h);
-        st = hf_export(o->run.out, &h, t, n, &left);
+        st = write_hf(o, g, &h, t, n, &left);
     } else if (st == OK) st = lavis_export(o->run.out, t, n);
     if (st == OK) status_say("%s: %zu tensors%s", o->run.out, n - left, left
                              ? " (the LM head and the temperature have no place there)" : "");
@@ -302,7 +329,7 @@ Status cmd_export(const Options *o) {
     if (st == OK && o->run.dry_run) {
         st = options_print(o, stdout);
         status_say("%s: %zu tensors of %s%s", o->run.out, ws_count(ws), ws_path(ws), dry(o));
-    } else if (st == OK) st = write_export(o, ws, &d, heads);
+    } else if (st == OK) st = write_export(o, ws, &g, &d, heads);
     origin_free(&g);
     ws_close(ws);
     return st;
