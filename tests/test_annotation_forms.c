@@ -81,11 +81,11 @@ static const struct { const char *text, *want;
     /* NoCaps and COCO test: images alone; instances_*.json likewise */
     {"{\"images\": [{\"id\": 0, \"file_name\": \"a.jpg\", \"coco_url\": \"http://x/a.jpg\", \"domain\": "
      "\"in-domain\"}], \"info\": {}}",
-     "a.jpg@train"},
-    {"{\"images\": [{\"id\": 0, \"file_name\": \"a.jpg\"}], \"annotations\": []}", "a.jpg@train"},
+     "a.jpg@test"},
+    {"{\"images\": [{\"id\": 0, \"file_name\": \"a.jpg\"}], \"annotations\": []}", "a.jpg@test"},
     {"{\"images\": [{\"id\": 0, \"file_name\": \"a.jpg\"}], \"annotations\": [{\"image_id\": 0, \"category_id\": 3, "
      "\"bbox\": [1, 2, 3, 4]}]}",
-     "a.jpg@train"},
+     "a.jpg@test"},
     /* maps, columns (pandas), lists by split, names, pairs */
     {"{\"a.jpg\": [\"one\", \"two\"], \"b.jpg\": \"three\"}", "a.jpg@train one/two; b.jpg@train three"},
     {"{\"image\": [\"a.jpg\", \"b.jpg\"], \"caption\": [\"one\", \"two\"]}", "a.jpg@train one; b.jpg@train two"},
@@ -94,7 +94,10 @@ static const struct { const char *text, *want;
     {"{\"train\": [{\"image\": \"a.jpg\", \"caption\": \"one\"}], \"validation\": [{\"image\": \"b.jpg\", \"caption\": "
      "\"two\"}]}",
      "a.jpg@train one; b.jpg@val two"},
-    {"[\"a.jpg\", \"./x//b.jpg\"]", "a.jpg@train; x/b.jpg@train"},
+    {"{\"train\": [\"a.jpg\"], \"test\": [\"b.jpg\"]}", "a.jpg@train; b.jpg@test"},
+    {"{\"images\": [\"a.jpg\", \"b.jpg\"]}", "a.jpg@test; b.jpg@test"},
+    {"a.jpg\t0\tone\na.jpg\t1\ttwo\n", "a.jpg@train one/two"},
+    {"[\"a.jpg\", \"./x//b.jpg\"]", "a.jpg@test; x/b.jpg@test"},
     {"[[\"a.jpg\", \"one\"], [\"b.jpg\", [\"two\", \"three\"]]]", "a.jpg@train one; b.jpg@train two/three"},
     /* Flickr: token files, results.csv with its broken row, Karpathy's split as a table */
     {"a.jpg#0\tone .\na.jpg#1\t\"two\" said\nb.jpg#0\tthree\n", "a.jpg@train one ./\"two\" said; b.jpg@train three"},
@@ -113,7 +116,7 @@ static const struct { const char *text, *want;
     {"a.png,one\nb.png,two\n", "a.png@train one; b.png@train two"},
     {"one\ta.png\ntwo\tb.png\n", "a.png@train one; b.png@train two"},
     {"image\ntrain/0.png\n", "train/0.png@train"},
-    {"a b, c.jpg\nd.jpg\n", "a b, c.jpg@train; d.jpg@train"},
+    {"a b, c.jpg\nd.jpg\n", "a b, c.jpg@test; d.jpg@test"},
     {"image,split,width\na.png,train,640\nb.png,dev,640\n", "a.png@train; b.png@val"},
     {"image,caption\r\n.\\win\\a.png,one\r\n", "win/a.png@train one"},
     {"image,caption\n./a.png,one\nx/../a.png,two\n../b.png,three\n", "a.png@train one/two; ../b.png@train three"},
@@ -134,7 +137,7 @@ static void columns_named(void **state) {
     AnnotationFile f = {.path = "x", .columns = &c};
     check(table, strlen(table), f, "a.png@train two");
     c = (AnnotationColumns){.caption = "none"};
-    check(table, strlen(table), f, "a.png@train");
+    check(table, strlen(table), f, "a.png@test");
     c = (AnnotationColumns){.image = "3", .caption = "2", .separator = ':'};
     check(bare, strlen(bare), f, "a.png@train one");
     c = (AnnotationColumns){.image = "pic", .caption = "words"};

@@ -87,7 +87,11 @@ static Status npy_items(ArrayBox *b) {
     Status st = b->npy ? OK : npy_box_open(&b->npy, b->path);
     for (size_t i = 0; st == OK && i < npy_box_count(b->npy); i++) {
         NpyFile *f;
-        if ((st = npy_open_at(&f, b->npy, i)) != OK) break;
+        if ((st = npy_open_at(&f, b->npy, i)) == ERR_FORMAT && strstr(err_message(), "pickled")) {
+            st = add(b, npy_box_name(b->npy, i), (ArrayItem){.pickled = true});
+            continue;
+        }
+        if (st != OK) break;
         const NpyArray *a = npy_array(f);
         ArrayItem item = item_of(a->dtype, a->ndim, a->shape);
         if (a->text) item.number = false, item.label = true;
@@ -435,6 +439,22 @@ Status arrays_read(ArrayBox *b, void *dst, size_t n) { return n ? b->format->rea
 Status arrays_strings(ArrayBox *b, size_t i, char ***strings) {
     if (b->item[i].label && b->format->strings) return b->format->strings(b, i, strings);
     return err_set(ERR_FORMAT, "%s: %s holds neither strings nor whole numbers", b->path, b->item[i].name);
+}
+
+Status arrays_pickled(const ArrayBox *b, size_t i) {
+    const char *name = b->item[i].name, *p = b->path;
+    if (!name[0])
+        return err_set(
+            ERR_FORMAT,
+            "%s: is an array of pickled Python objects (dtype=object), which are not read; python3 -c "
+            "\"import numpy; numpy.save('%s.new.npy', numpy.array(numpy.load('%s', allow_pickle=True).tolist()))\" "
+            "makes numbers or texts of it",
+            p, p, p);
+    return err_set(ERR_FORMAT,
+                   "%s: %s is an array of pickled Python objects (dtype=object), which are not read; python3 -c "
+                   "\"import numpy; d = numpy.load('%s', allow_pickle=True); numpy.savez('%s.new.npz', **{k: "
+                   "numpy.array(d[k].tolist()) for k in d})\" makes numbers or texts of it",
+                   p, name, p, p);
 }
 
 void arrays_list(const ArrayBox *b, char *text, size_t size) {

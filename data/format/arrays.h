@@ -19,6 +19,7 @@ typedef struct {
     char *name;                    /* "features", "/group/features", "391895"; "" in a file of one */
     bool number;                   /* floating point (u16 counts: bf16), of type dtype */
     bool label;                    /* strings or whole numbers */
+    bool pickled;                  /* NumPy, dtype=object: neither can be read */
     DType dtype;
     int ndim;
     int64_t shape[ARRAYS_DIMS], elements;
@@ -38,6 +39,9 @@ Status arrays_begin(ArrayBox *b, size_t i);                /* the stream is at t
 Status arrays_read(ArrayBox *b, void *dst, size_t n);      /* the next n bytes, whole rows of its first dimension */
 
 Status arrays_strings(ArrayBox *b, size_t i, char ***strings);     /* of labels; one block: free(*strings) */
+
+/* ERR_FORMAT: array i is pickled, and what to type. */
+Status arrays_pickled(const ArrayBox *b, size_t i);
 
 /* "a (6, 2, 3), b (6)": as many as fit. */
 void arrays_list(const ArrayBox *b, char *text, size_t size);

@@ -232,6 +232,7 @@ Status h5_open(H5File **out, const char *path) {
     if (list < 0 || (f->id = H5Fopen(path, H5F_ACC_RDONLY, list)) < 0) st = h5_fail(ERR_FORMAT, path, "", "opened");
     h5_drop(list);
     h5_leave(st);
+    if (st != OK && strstr(err_message(), "already open")) h5_settled(path);        /* says it in plain words */
     if (st == OK) *out = f;
     else destroy(f);
     return st;

@@ -261,13 +261,18 @@ static Status karpathy(Annotations *a, const Json *doc) {
     return st;
 }
 
+/* A list of objects, or of names. */
+static bool is_entries(const Json *v) {
+    const char *name = json_str(json_at(v, 0), NULL);
+    return is_list(v) && (json_type(json_at(v, 0)) == J_OBJECT || (name && annotation_is_picture(name)));
+}
+
 /* {"data": [...]}, {"annotations": [...]}: TextCaps, MiniGPT-4, image_info of COCO; the first list of objects. */
 static const Json *list_in(const Json *doc) {
     static const char *const usual[] = {"data",  "annotations", "images",   "samples",
                                         "items", "rows",        "examples", "entries"};
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
-        if (is_list(json_get(doc, usual[i])) && json_type(json_at(json_get(doc, usual[i]), 0)) == J_OBJECT)
-            return json_get(doc, usual[i]);
+        if (is_entries(json_get(doc, usual[i]))) return json_get(doc, usual[i]);
     return NULL;
 }
 
@@ -279,27 +284,19 @@ static bool is_by_split(const Json *doc) {
     const Json *v;
     bool any = false;
     for (const char *k = json_next(doc, NULL, &v); k; k = json_next(doc, k, &v), any = true)
-        if (!annotation_split_in(k) || !is_list(v) || (json_len(v) && json_type(json_at(v, 0)) != J_OBJECT))
-            return false;
+        if (!annotation_split_in(k) || !is_list(v) || (json_len(v) && !is_entries(v))) return false;
     return any;
 }
 
 static Status by_split(Annotations *a, const Json *doc) {
     const Json *v;
     Status st = OK;
-    for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v))
-        for (size_t i = 0; i < json_len(v) && st == OK; i++) {
-            const char *image_key = "", *key = "", *name;
-            char number[KEY];
-            int64_t index;
-            const Json *e = json_at(v, i), *image = member(a, ROLE_IMAGE, e, &image_key);
-            const Json *caption = member(a, ROLE_CAPTION, e, &key);
-            st = !image                                       ? no_image(e)
-                 : (name = name_of(image, image_key, number)) ? annotation_image(a, name, k, &index)
-                                                              : ERR_FORMAT;
-            if (st == OK && caption) st = captions_of(a, index, caption, key);
-            err_context(st, "entry %zu of \"%s\"", i + 1, k);
-        }
+    const char *given = a->store->split;                       /* the caller's word wins */
+    for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v)) {
+        if (!given) a->store->split = annotation_split_in(k);
+        st = err_context(entries(a, v), "\"%.100s\"", k);
+    }
+    a->store->split = given;
     return st;
 }
 

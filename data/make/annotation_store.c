@@ -37,7 +37,6 @@ Status annotation_open(Annotations *a, const AnnotationFile *f) {
     if (f->split && f->split[0] && !(s->split = annotation_keep(a, annotation_split_word(f->split)))) return ERR_MEMORY;
     if (!(s->file = annotation_keep(a, slash ? slash + 1 : f->path))) return ERR_MEMORY;
     s->file_split = annotation_split_in(s->file);
-    if (!s->file_split) s->file_split = "train";
     return OK;
 }
 
@@ -100,6 +99,8 @@ Status annotation_image(Annotations *a, const char *image, const char *split, in
     char name[2 * MAX_NAME + 2], whole[2 * MAX_NAME + 2];
     const char *root = s->current.root ? s->current.root : "";
     split = s->split ? s->split : split && split[0] ? annotation_split_word(split) : s->file_split;
+    bool unsaid = !split;
+    if (unsaid) split = "train";
     if (!image[0]) return err_set(ERR_FORMAT, "the image has no name");
     if (strstr(image, "://"))
         return err_set(ERR_FORMAT,
@@ -112,7 +113,11 @@ Status annotation_image(Annotations *a, const char *image, const char *split, in
     annotation_tidy(name, whole);
     if (!name[0]) return err_set(ERR_FORMAT, "%s is a folder, not an image", image);
     int64_t *known = strmap_get(&s->by_image, name);
-    if (!known) return new_image(a, name, split, index);
+    if (!known) {
+        Status st = new_image(a, name, split, index);
+        if (st == OK) a->images[*index].unsaid = unsaid;
+        return st;
+    }
     const AnnotatedImage *im = &a->images[*known];
     if (strcmp(im->split, split))
         return err_set(ERR_FORMAT, "image %s is in split %s here and in %s in %s", image, split, im->split, im->file);

@@ -17,7 +17,7 @@ struct AnnotationStore {
     const char **sorted;                            /* (ncaptions), by image; after finish */
     /* of the file being read */
     AnnotationFile current;
-    const char *file, *split, *file_split;          /* base name; the caller's split, or NULL; the one the name says */
+    const char *file, *split, *file_split;          /* base name; the caller's split; the one the name says; or NULL */
     int64_t file_texts;                             /* captions, blank ones too */
 };
 

@@ -105,6 +105,13 @@ static bool is_pair(Table *t, size_t n, const char *const *f) {
     return true;
 }
 
+/* "1000092795.jpg<tab>0<tab>Two young guys" */
+static bool is_counted_pair(Table *t, size_t n, const char *const *f) {
+    if (n != 3 || !annotation_is_picture(f[0]) || !f[1][0] || strspn(f[1], "0123456789") != strlen(f[1])) return false;
+    t->caption[t->captions++] = 2;
+    return true;
+}
+
 static bool is_name(Table *t, size_t n, const char *const *f) {
     (void)t;
     return n == 1 && annotation_is_picture(f[0]);
@@ -127,7 +134,8 @@ static bool is_counted(Table *t, size_t n) {
     return true;
 }
 
-static bool (*const headless[])(Table *t, size_t n, const char *const *fields) = {is_token_form, is_pair, is_name};
+static bool (*const headless[])(Table *t, size_t n, const char *const *fields) = {is_token_form, is_pair,
+                                                                                  is_counted_pair, is_name};
 
 /* The first row: a header, or a row already. */
 static Status begin(Table *t, size_t n, const char *const *fields) {

@@ -16,6 +16,15 @@ enum { MAX_FOLDERS = 4096 };
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
+/* What a folder on the way says. */
+static const char *split_of_folders(const char *image, const char *otherwise) {
+    const char *slash = strrchr(image, '/'), *split;
+    char folders[MAX_FOLDERS];
+    snprintf(folders, sizeof folders, "%.*s", slash ? (int)(slash - image) : 0, image);
+    split = annotation_split_in(folders);
+    return split ? split : otherwise;
+}
+
 static Status read_form(Annotations *a, const char *text, size_t n, const char *path) {
     size_t blank = 0;
     int64_t before = a->count;
@@ -24,7 +33,10 @@ static Status read_form(Annotations *a, const char *text, size_t n, const char *
     if (blank == n) return err_set(ERR_FORMAT, "%s: the file is empty", path);
     bool json = text[blank] == '[' || text[blank] == '{';
     Status st = json ? annotation_json(a, text, n, path) : annotation_table(a, text, n, path);
-    for (int64_t i = before; st == OK && !a->store->file_texts && i < a->count; i++) a->images[i].bare = true;
+    for (int64_t i = before; st == OK && !a->store->file_texts && i < a->count; i++) {
+        a->images[i].bare = true;
+        if (a->images[i].unsaid) a->images[i].split = split_of_folders(a->images[i].image, "test");
+    }
     return st;
 }
 
@@ -50,14 +62,10 @@ Status annotations_add_text(Annotations *a, const char *bytes, size_t size, cons
 
 Status annotations_add_image(Annotations *a, const char *image, const char *split, bool captioned, const char *source,
                              int64_t *index) {
-    const char *slash = strrchr(image, '/');
-    char folders[MAX_FOLDERS];
-    snprintf(folders, sizeof folders, "%.*s", slash ? (int)(slash - image) : 0, image);
     Status st =
         !a->store || a->store->current.path != source ? annotation_open(a, &(AnnotationFile){.path = source}) : OK;
     if (st != OK) return st;
-    if (!split) split = annotation_split_in(folders);
-    st = annotation_image(a, image, split ? split : captioned ? "train" : "test", index);
+    st = annotation_image(a, image, split ? split : split_of_folders(image, captioned ? "train" : "test"), index);
     if (st == OK && !captioned) a->images[*index].bare = true;
     return st;
 }

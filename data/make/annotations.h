@@ -22,8 +22,9 @@
  * (textfile.h).
  *
  * An entry's own "split" counts, unless the caller names one for the whole file; without either, a word in the file's
- * name (train, val, test) decides, and then "train". Words mean the same everywhere: Validation, dev and val are "val".
- * An image in two splits is an error: it would leak. Names are compared and kept without "./", "//" and "a/../".
+ * name (train, val, test) decides, and then "train", or for a list of images what a folder on the way says, else
+ * "test". Words mean the same everywhere: Validation, dev and val2014 are "val". An image in two splits is an error: it
+ * would leak. Names are compared and kept without "./", "//" and "a/../".
  *
  * Captions that are empty or blank are dropped and counted, and so are images that end up without any; but a file that
  * has no captions at all is a list of images, which are kept. Errors name the file, and the line or the entry (counted
@@ -41,6 +42,7 @@ typedef struct {
     const char *split;             /* "train", "restval", "val", "test", ... */
     const char *file;              /* base name of the annotation file that mentioned it first */
     bool bare;                     /* of a file without captions: kept without one */
+    bool unsaid;                   /* nothing says its split */
     int64_t ncaptions;
     const char *const *captions;   /* valid after annotations_finish */
 } AnnotatedImage;

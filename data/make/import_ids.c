@@ -140,6 +140,7 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
         if (called(arrays_at(b, i), array)) {
             const ArrayItem *a = arrays_at(b, *at = i);
             if (a->label && a->ndim && a->elements == a->shape[0]) return OK;
+            if (a->pickled) return arrays_pickled(b, i);
             return err_set(ERR_FORMAT, "%s: %s must have one dimension, of strings or whole numbers, to be ids", path,
                            a->name);
         }
@@ -152,6 +153,8 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
                 return OK;
             }
     if (labels == 1 && !(array && array[0])) return OK;
+    for (size_t i = 0; !labels && i < n; i++)
+        if (arrays_at(b, i)->pickled) return arrays_pickled(b, i);
     arrays_list(b, list, sizeof list);
     if (array && array[0])
         return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", path, arrays_what(b), array, list);

@@ -28,11 +28,22 @@ static bool square(int64_t n) {
     return r * r == n;
 }
 
-/* (C, H, W) or (C, H*W) by its looks: a small square at the end, and more before it. */
+/* How wide the tokens of released networks are. */
+static bool usual_width(int64_t n) {
+    static const int widths[] = {192,  256,  320,  384,  512,  640,  768,  1024, 1152, 1280,
+                                 1408, 1536, 1664, 1792, 2048, 2560, 3072, 3200, 4096};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        if (widths[i] == n) return true;
+    return false;
+}
+
+/* (C, H, W) by its looks: a square at the end, or channels that outnumber both sides; (C, H*W): a width that networks
+ * have, then a square (and a class token), as in 768 x 197. */
 static bool looks_like_channels(int ndim, const int64_t *d) {
     if (ndim == 3) return (d[1] == d[2] && d[0] != d[1]) || (d[0] > 4 * d[1] && d[0] > 4 * d[2]);
-    return ndim == 2 && d[0] > d[1] && d[0] % 64 == 0 && d[1] % 8 != 0 && d[1] > 8 &&
-           (square(d[1]) || square(d[1] - 1));
+    bool counts = ndim == 2 && d[1] > 8 && (square(d[1]) || square(d[1] - 1));
+    if (!counts || d[0] <= d[1]) return false;
+    return d[1] % 8 ? d[0] % 64 == 0 : usual_width(d[0]) && !usual_width(d[1]);
 }
 
 static Status ask_layout(const char *path, int ndim, const int64_t *d) {
@@ -188,6 +199,8 @@ static Status choose(Source *s, const char *array) {
         if (pick_named(s, usual[u]) && arrays_at(s->box, f->pick[0])->number) return OK;
     Status st = pick_kind(s);
     if (st != OK || (f->n == 1 && !folder)) return st;
+    for (size_t i = 0; !f->n && i < arrays_count(s->box); i++)
+        if (arrays_at(s->box, i)->pickled) return arrays_pickled(s->box, i);
     if (!f->n) {
         char list[LIST];
         arrays_list(s->box, list, sizeof list);
@@ -211,7 +224,8 @@ Status source_open(Source *s, const char *path, const char *array, SourceLayout 
         s->kind = each ? SOURCE_EACH : SOURCE_ROWS;
         s->dtype = a->dtype;
         s->N = each ? (int64_t)s->file->n : a->ndim ? a->shape[0] : 0;
-        if (!a->number)
+        if (a->pickled) st = arrays_pickled(s->box, s->file->pick[0]);
+        else if (!a->number)
             st = err_set(ERR_FORMAT, "%s: %s holds no floating-point numbers (f16, bf16, f32, f64), which features are",
                          path, a->name[0] ? a->name : "the array");
         else if (s->N < 1) st = err_set(ERR_FORMAT, "%s: the array has no rows", path);
