@@ -43,7 +43,7 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wconversion -Wstrict-prototypes -Wmi
             -Wpointer-arith -Wwrite-strings -Wundef -Wformat=2 -Wvla -Wno-maybe-uninitialized
             # the last: gcc 12 at -O3 sees uses that a status excludes; the sanitizers and clang-tidy watch instead
 OPT      := -O3 -march=$(MARCH) -fno-math-errno -fno-trapping-math
-CFLAGS   := -std=c11 -D_GNU_SOURCE -I. -g $(OPT) $(WARN) -fopenmp -MMD -MP
+CFLAGS   := -std=c11 -D_GNU_SOURCE -I. -g $(OPT) $(OPT_DIST) $(WARN) -fopenmp -MMD -MP
 LDLIBS   := -lm -lpthread -lz $(HDF5_L) -lyaml -ljansson -lutf8proc -ljpeg -lpng
 
 ifneq ($(call on,$(DNNL)),)
@@ -100,7 +100,7 @@ CUDA_DEF  := -DHAVE_CUDA
 # Three architectures take minutes: while working on a kernel, `make SM=90` builds for that one alone.
 GENCODE  := $(if $(SM),-arch=sm_$(SM),-gencode arch=compute_80,code=[sm_80,compute_80] \
             -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100)
-NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti \
+NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -fPIC,-Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti \
             $(GENCODE)
 # .cu is compiled alike for all flavours.
 CU        := build/cuda
@@ -158,6 +158,11 @@ $(BIN): $(B)/qformer.o $(LIB)
 $(LIB): $(OBJ)
 	@echo "  AR   $@"
 	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJ)
+
+# What `make dist` carries once for all its programs.
+$(B)/libqformer.so: $(OBJ)
+	@echo "  LINK $@"
+	$(Q)$(CC) -shared -Wl,-soname,$(@F) $(LDFLAGS) -fopenmp -o $@ $(OBJ) $(LDLIBS)
 
 $(B)/%.o: %.c $(STAMP)
 	@mkdir -p $(@D)
@@ -300,10 +305,13 @@ install: all
 	install -m644 configs/*.yaml $(TO)/share/qformer/configs
 	install -m644 README.md LICENSE $(TO)/share/doc/qformer
 
-# One folder and tarball for any Linux with the glibc of Debian 12 or newer: see tests/dist.sh.
+# One folder and tarball for any Linux with the glibc of Debian 12 or newer: see tests/dist.sh. One process: MPI's libraries
+# only work where they were installed.
+DIST    := B=build/dist-obj BIN=build/dist-obj/qformer LIB=build/dist-obj/libqformer.so MARCH=x86-64-v3 MPI=0 OPT_DIST=-fPIC
 dist:
-	@tests/packages.sh test
-	@tests/dist.sh
+	@tests/packages.sh dist
+	$(AGAIN) $(DIST) build/dist-obj/qformer tests-built build/dist-obj/bench/bench_roofline
+	@tests/dist.sh build/dist-obj $(VERSION)
 
 cuda-report:
 	@tests/bench/cuda_report.sh

@@ -77,7 +77,7 @@ if [ $# = 0 ]; then
 
     fixtures=tests/golden gpu=
     [ -d ../shared/golden/stage1 ] && fixtures=../shared/golden/stage1
-    if [ -e "$dir/kernels/cuda/device.o" ]; then
+    if grep -q HAVE_CUDA "$dir/flags.cuda" 2>/dev/null; then
         if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then gpu=env
         elif [ -x ../shared/vgpu/bin/vgpu-run ]; then gpu=../shared/vgpu/bin/vgpu-run
         fi
