@@ -251,7 +251,7 @@ CLANG     := $(shell printf 'int LLVMFuzzerTestOneInput(const unsigned char *d, 
 fuzz-smoke:
 	$(if $(CLANG),$(AGAIN) -s $(FUZZED) fuzzers,@echo "no clang: the parsers are not fuzzed")
 
-DIR       ?= $(firstword $(wildcard ../shared/golden/stage1) tests/golden)
+DIR       ?= $(firstword $(wildcard ../shared/golden) tests/golden)
 device    ?= cpu
 precision ?= f32
 golden: $(B)/golden

@@ -73,10 +73,10 @@ if [ $# = 0 ]; then
     command -v git >/dev/null && git rev-parse -q --git-dir >/dev/null 2>&1 && lines "house" tests/house.sh "$dir"
     lines "golden (tests/golden)" "$dir/golden" tests/golden
     [ "$dir" = build/release ] && [ -d build/fuzz/bin ] && lines "fuzz, a moment each" tests/fuzz.sh build/fuzz/bin 2
-    [ -d ../shared/golden/stage1 ] && lines "golden (../shared)" "$dir/golden" ../shared/golden/stage1
+    [ -d ../shared/golden ] && lines "golden (../shared)" "$dir/golden" ../shared/golden
 
     fixtures=tests/golden gpu=
-    [ -d ../shared/golden/stage1 ] && fixtures=../shared/golden/stage1
+    [ -d ../shared/golden ] && fixtures=../shared/golden
     if grep -q HAVE_CUDA "$dir/flags.cuda" 2>/dev/null; then
         if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then gpu=env
         elif [ -x ../shared/vgpu/bin/vgpu-run ]; then gpu=../shared/vgpu/bin/vgpu-run
