@@ -36,7 +36,7 @@ static Tensor llama_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, c
     return x;
 }
 
-static void llama_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how) {
+static void llama_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how) {
     lm_self_attention(t, m, x, &(LmAttention){
         .norm = {.w = lm_get(m, NORM1, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l), .q_bias = lm_get(m, Q_B, V_B, l),
         .out = lm_get(m, O_W, O_W, l), .out_bias = lm_get(m, O_B, O_B, l)}, how);
@@ -46,7 +46,7 @@ static void llama_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend
         .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B, l)});
 }
 
-static Tensor llama_finish(Tape *t, const Lm *m, LmStream *x) {
+static Tensor llama_finish(Tape *t, const Lm *m, BlockStream *x) {
     Tensor y = tape_new(t, x->x.rows, m->d.C, t->b->elem);
     lm_norm(t, m, y, x, (LmNorm){.w = lm_get(m, LAST, LAST, -1)});
     return y;

@@ -112,7 +112,7 @@ static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64
 }
 
 /* Rows of the stream as logits on the host. */
-static Status hand_out(LmDecoder *g, LmStream x, const int32_t *rows, int n) {
+static Status hand_out(LmDecoder *g, BlockStream x, const int32_t *rows, int n) {
     Tape *t = &g->tape;
     if (rows) {
         Tensor a = tape_new(t, n, x.x.cols, x.x.dt), b = x.s.data ? tape_new(t, n, x.s.cols, x.s.dt) : x.s;
@@ -129,7 +129,7 @@ static Status hand_out(LmDecoder *g, LmStream x, const int32_t *rows, int n) {
 static Status encode(LmDecoder *g, const LmWave *w, Tensor soft) {
     Tape *t = &g->tape;
     const Lm *m = g->m;
-    LmStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
+    BlockStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
     Tensor encoded = t5_encoded(t, m, &x);
     size_t mark = arena_mark(t->step);
     for (int l = 0; l < m->d.M; l++) {
@@ -159,7 +159,7 @@ static Status prefix_pass(LmDecoder *g, Laid *x, const LmGiven *in, int64_t firs
     if (is_t5(g)) return encode(g, &w, in->soft);
     LmAttend how = lm_attend(m, 0, &w.self, w.pos);
     how.keep = keep, how.ctx = g;
-    LmStream s = lm_stack(&g->tape, m, lm_rows(&g->tape, m, w.N, w.ids, w.pos, in->soft), how);
+    BlockStream s = lm_stack(&g->tape, m, lm_rows(&g->tape, m, w.N, w.ids, w.pos, in->soft), how);
     return hand_out(g, s, room_device(&g->room, x->last), n);
 }
 
@@ -245,7 +245,7 @@ static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const 
     LmAttend how = lm_attend(m, 1, &w.self, w.pos);
     how.keep = keep, how.ctx = g, how.caches = g->cache;
     Tensor x = lm_rows(t, m, n, w.ids, w.pos, (Tensor){0});
-    LmStream s = is_t5(g) ? lm_decoder_stack(t, m, x, how, g->cross, &w.cross) : lm_stack(t, m, x, how);
+    BlockStream s = is_t5(g) ? lm_decoder_stack(t, m, x, how, g->cross, &w.cross) : lm_stack(t, m, x, how);
     *logits = g->logits;
     return hand_out(g, s, NULL, n);
 }

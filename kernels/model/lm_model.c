@@ -15,30 +15,6 @@ Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t row
     return lm_open_table(m, ops_of(d)->table, d, b, run, rows);
 }
 
-/* When nobody walks back: the stream is set aside and what a layer took is given back. */
-typedef struct { Tensor x, s; size_t mark; } Aside;
-
-static Aside aside_open(Tape *t, LmStream x) {
-    Aside a = {0};
-    if (t->recording) return a;
-    a.x = tape_new(t, x.x.rows, x.x.cols, t->b->elem);
-    a.s = tape_new(t, x.x.rows, x.x.cols, t->b->elem);
-    a.mark = arena_mark(t->step);
-    return a;
-}
-
-static void copy_aside(Tape *t, Tensor to, Tensor *from) {
-    t->b->copy(to.data, from->data, (size_t)tensor_count(to) * (size_t)dtype_size(to.dt));
-    *from = to;
-}
-
-static void aside_settle(Tape *t, const Aside *a, LmStream *x) {
-    if (t->recording) return;
-    copy_aside(t, a->x, &x->x);
-    if (x->s.data) copy_aside(t, a->s, &x->s);
-    arena_reset(t->step, a->mark);
-}
-
 Tensor lm_rows(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     return ops_of(&m->d)->embed(t, m, N, ids, pos, soft);
 }
@@ -49,27 +25,20 @@ LmAttend lm_attend(const Lm *m, int side, const AttnPlan *plan, const int32_t *p
                       .scale = t5 ? 1.0f : (float)(1.0 / sqrt((double)m->d.D))};
 }
 
-LmStream lm_stack(Tape *t, const Lm *m, Tensor x0, LmAttend how) {
-    LmStream x = {.x = x0, .bias = NONE};
-    Aside a = aside_open(t, x);
-    for (how.layer = 0; how.layer < m->d.L; how.layer++) {
-        ops_of(&m->d)->layer(t, m, how.layer, &x, &how);
-        aside_settle(t, &a, &x);
-    }
+BlockStream lm_stack(Tape *t, const Lm *m, Tensor x0, LmAttend how) {
+    BlockStream x = block_stream(t, x0);
+    for (how.layer = 0; how.layer < m->d.L; how.layer++) ops_of(&m->d)->layer(t, m, how.layer, &x, &how);
     return x;
 }
 
-LmStream lm_decoder_stack(Tape *t, const Lm *m, Tensor y0, LmAttend how, const Tensor *kv, const AttnPlan *cross) {
-    LmStream y = {.x = y0, .bias = NONE};
-    Aside a = aside_open(t, y);
-    for (how.layer = 0; how.layer < m->d.M; how.layer++) {
+BlockStream lm_decoder_stack(Tape *t, const Lm *m, Tensor y0, LmAttend how, const Tensor *kv, const AttnPlan *cross) {
+    BlockStream y = block_stream(t, y0);
+    for (how.layer = 0; how.layer < m->d.M; how.layer++)
         t5_decoder_layer(t, m, how.layer, &y, &how, kv[how.layer], cross);
-        aside_settle(t, &a, &y);
-    }
     return y;
 }
 
-Tensor lm_finish(Tape *t, const Lm *m, LmStream *x) { return ops_of(&m->d)->finish(t, m, x); }
+Tensor lm_finish(Tape *t, const Lm *m, BlockStream *x) { return ops_of(&m->d)->finish(t, m, x); }
 
 /* The rows that predict, round by round: in one round no row stands twice. */
 static Tensor gather_targets(Tape *t, const LmWave *w, Tensor x) {
@@ -84,7 +53,7 @@ static Tensor gather_targets(Tape *t, const LmWave *w, Tensor x) {
 
 Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft) {
     BUG_ON(w->longest > m->rows, "lm: a text of %d rows, the model was opened for %d", w->longest, m->rows);
-    LmStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
+    BlockStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
     if (m->d.family == LM_T5) {
         Tensor encoded = t5_encoded(t, m, &x), *kv = m->kv;
         for (int l = 0; l < m->d.M; l++) kv[l] = t5_cross_kv(t, m, l, encoded);

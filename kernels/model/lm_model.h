@@ -22,9 +22,9 @@ void lm_loss(Tape *t, const Lm *m, const LmWave *w, Tensor hidden, float *nll, f
  * through the decoder's, kv (M) being the encoder's keys and values. lm_finish: what the head multiplies. */
 Tensor lm_rows(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft);
 LmAttend lm_attend(const Lm *m, int side, const AttnPlan *plan, const int32_t *pos);
-LmStream lm_stack(Tape *t, const Lm *m, Tensor x, LmAttend how);
-LmStream lm_decoder_stack(Tape *t, const Lm *m, Tensor x, LmAttend how, const Tensor *kv, const AttnPlan *cross);
-Tensor lm_finish(Tape *t, const Lm *m, LmStream *x);
+BlockStream lm_stack(Tape *t, const Lm *m, Tensor x, LmAttend how);
+BlockStream lm_decoder_stack(Tape *t, const Lm *m, Tensor x, LmAttend how, const Tensor *kv, const AttnPlan *cross);
+Tensor lm_finish(Tape *t, const Lm *m, BlockStream *x);
 
 /* logits (T, V) f32 of the same rows, whole: for tests and decoding. */
 void lm_logits(Tape *t, const Lm *m, Tensor logits, Tensor hidden);

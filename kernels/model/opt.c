@@ -53,7 +53,7 @@ static Tensor opt_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, con
     return x;
 }
 
-static void opt_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how) {
+static void opt_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how) {
     lm_self_attention(t, m, x, &(LmAttention){
         .norm = {lm_get(m, NORM1_W, NORM1_W, l), lm_get(m, NORM1_B, NORM1_B, l)}, .q = lm_get(m, Q_W, V_W, l),
         .q_bias = lm_get(m, Q_B, V_B, l), .out = lm_get(m, O_W, O_W, l), .out_bias = lm_get(m, O_B, O_B, l)}, how);
@@ -63,7 +63,7 @@ static void opt_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *
                 l)});
 }
 
-static Tensor opt_finish(Tape *t, const Lm *m, LmStream *x) {
+static Tensor opt_finish(Tape *t, const Lm *m, BlockStream *x) {
     Tensor y = x->x;
     if (m->d.last_norm) {
         y = tape_new(t, x->x.rows, m->d.C, t->b->elem);

@@ -2,6 +2,8 @@
  * in every X-th layer, and two feed-forward nets: one for the query slab, one for the text slab (spec/model.md 4). */
 #include "kernels/model/qformer.h"
 
+#include "kernels/model/block.h"
+
 static const float EPS = 1e-12f, EPS_VISION = 1e-5f;
 static const Param NONE = {0};
 static const Tensor NOTHING = {0};
@@ -53,66 +55,63 @@ void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features,
 
 /* ---- one layer --------------------------------------------------------------------------------------------------- */
 
-typedef struct { int in_w, in_b, out_w, out_b, ln_w, ln_b; } Ffn;
-static const Ffn TEXT_FFN = {P_FFN_IN_W, P_FFN_IN_B, P_FFN_OUT_W, P_FFN_OUT_B, P_FFN_LN_W, P_FFN_LN_B};
-static const Ffn QUERY_FFN = {P_QFFN_IN_W, P_QFFN_IN_B, P_QFFN_OUT_W, P_QFFN_OUT_B, P_QFFN_LN_W, P_QFFN_LN_B};
+typedef struct { int in_w, in_b, out_w, out_b, ln_w, ln_b; } Rows;
+static const Rows TEXT_FFN = {P_FFN_IN_W, P_FFN_IN_B, P_FFN_OUT_W, P_FFN_OUT_B, P_FFN_LN_W, P_FFN_LN_B};
+static const Rows QUERY_FFN = {P_QFFN_IN_W, P_QFFN_IN_B, P_QFFN_OUT_W, P_QFFN_OUT_B, P_QFFN_LN_W, P_QFFN_LN_B};
+static const Rows CROSS = {P_CROSS_Q_W, P_CROSS_Q_B, P_CROSS_O_W, P_CROSS_O_B, P_CROSS_LN_W, P_CROSS_LN_B};
+static const Rows SELF = {P_SELF_Q_W, P_SELF_Q_B, P_SELF_O_W, P_SELF_O_B, P_SELF_LN_W, P_SELF_LN_B};
 
 /* y = LN(x + dropout(gelu(x Wi + bi) Wo + bo)) */
-static void feed_forward(Tape *t, const QFormer *m, int l, const Ffn *f, Tensor y, Tensor x, Dropout drop) {
-    DType e = t->b->elem;
-    Tensor u = tape_new(t, x.rows, m->d.F, e), s = tape_new(t, x.rows, m->d.C, e);
-    op_linear(t, u, x, param(m, f->in_w, l), NONE);
-    op_act_linear(t, s, u, GELU, param(m, f->in_b, l), param(m, f->out_w, l));
-    Norm ln = {param(m, f->ln_w, l), param(m, f->ln_b, l), EPS, false};
-    op_add_norm(t, y, s, x, param(m, f->out_b, l), ln, drop);
+static void feed_forward(Tape *t, const QFormer *m, int l, const Rows *f, Tensor y, Tensor x, Dropout drop) {
+    BlockFeedForward w = {.norm = {param(m, f->ln_w, l), param(m, f->ln_b, l), EPS, false}, .behind = true,
+                          .in = param(m, f->in_w, l), .in_bias = param(m, f->in_b, l), .out = param(m, f->out_w, l),
+                          .out_bias = param(m, f->out_b, l), .act = GELU, .drop = drop};
+    block_feed_forward(t, &(BlockStream){.x = x}, &w, y);
 }
 
-typedef struct { int w, b, ln_w, ln_b; } Out;
-static const Out SELF_OUT = {P_SELF_O_W, P_SELF_O_B, P_SELF_LN_W, P_SELF_LN_B};
-static const Out CROSS_OUT = {P_CROSS_O_W, P_CROSS_O_B, P_CROSS_LN_W, P_CROSS_LN_B};
-
-/* LN(x + dropout(ctx Wo + bo)) */
-static Tensor attended(Tape *t, const QFormer *m, int l, const Out *o, Tensor ctx, Tensor x, Dropout drop) {
-    DType e = t->b->elem;
-    Tensor s = tape_new(t, x.rows, m->d.C, e), a = tape_new(t, x.rows, m->d.C, e);
-    op_linear(t, s, ctx, param(m, o->w, l), NONE);
-    Norm ln = {param(m, o->ln_w, l), param(m, o->ln_b, l), EPS, false};
-    op_add_norm(t, a, s, x, param(m, o->b, l), ln, drop);
-    return a;
+/* LN(x + dropout(attend(x Wi + bi) Wo + bo)); prob, out: sites of its dropouts */
+static BlockAttention attention(const QFormer *m, int l, const Rows *a, Noise noise, int prob, int out,
+                                const RowKey *rows) {
+    return (BlockAttention){.norm = {param(m, a->ln_w, l), param(m, a->ln_b, l), EPS, false}, .behind = true,
+                            .in = param(m, a->in_w, l), .in_bias = param(m, a->in_b, l), .out = param(m, a->out_w, l),
+                            .out_bias = param(m, a->out_b, l), .heads = op_heads(m->d.H, m->d.H, m->d.C / m->d.H),
+                            .D = m->d.C / m->d.H, .prob = drop_at(noise, l, prob, rows),
+                            .drop = drop_at(noise, l, out, rows)};
 }
 
-static Heads heads(const QFormer *m) { return op_heads(m->d.H, m->d.H, m->d.C / m->d.H); }
+static BlockAttention self_attention(const QFormer *m, int l, Noise noise, const RowKey *rows) {
+    BlockAttention w = attention(m, l, &SELF, noise, SITE_SELF_PROB, SITE_SELF_OUT, rows);
+    w.in = params_joined(&m->params, P_SELF_Q_W, P_SELF_V_W, l, l);
+    w.in_bias = params_joined(&m->params, P_SELF_Q_B, P_SELF_V_B, l, l);
+    return w;
+}
 
 static Tensor cross_attention(Tape *t, const QFormer *m, int l, Tensor a, const Wave *w, const ImageKV *kv,
                               Noise noise) {
-    DType e = t->b->elem;
-    int64_t C = m->d.C;
-    Tensor q = tape_new(t, a.rows, C, e), ctx = tape_new(t, a.rows, C, e);
-    op_linear(t, q, a, param(m, P_CROSS_Q_W, l), param(m, P_CROSS_Q_B, l));
-    op_attention(t, ctx, q, 0, kv->kv[l], 0, C, heads(m), &w->cross, drop_at(noise, l, SITE_CROSS_PROB, w->rows));
-    return attended(t, m, l, &CROSS_OUT, ctx, a, drop_at(noise, l, SITE_CROSS_OUT, w->rows));
+    BlockAttention c = attention(m, l, &CROSS, noise, SITE_CROSS_PROB, SITE_CROSS_OUT, w->rows);
+    BlockStream x = {.x = a};
+    block_attend(t, &x, &c, block_qkv(t, &x, &c), kv->kv[l], 0, &w->cross, NOTHING);
+    return x.x;
 }
 
 Tensor qformer_qkv(Tape *t, const QFormer *m, int l, Tensor x) {
-    Tensor qkv = tape_new(t, x.rows, 3LL * m->d.C, t->b->elem);
-    op_linear(t, qkv, x, params_joined(&m->params, P_SELF_Q_W, P_SELF_V_W, l, l),
-              params_joined(&m->params, P_SELF_Q_B, P_SELF_V_B, l, l));
-    return qkv;
+    BlockAttention w = self_attention(m, l, (Noise){0}, NULL);
+    return block_qkv(t, &(BlockStream){.x = x}, &w);
 }
 
 void qformer_layer(Tape *t, const QFormer *m, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at,
-                 const Wave *w, const ImageKV *kv, Noise noise) {
-    int64_t C = m->d.C, NQ = w->NQ, NT = w->NT;
-    Tensor ctx = tape_new(t, x.rows, C, t->b->elem);
-    op_attention(t, ctx, qkv, 0, xkv, k_at, k_at + C, heads(m), &w->self, drop_at(noise, l, SITE_SELF_PROB, w->rows));
-    Tensor a = attended(t, m, l, &SELF_OUT, ctx, x, drop_at(noise, l, SITE_SELF_OUT, w->rows));
+                   const Wave *w, const ImageKV *kv, Noise noise) {
+    int64_t NQ = w->NQ, NT = w->NT;
+    BlockAttention self = self_attention(m, l, noise, w->rows);
+    BlockStream a = {.x = x};
+    block_attend(t, &a, &self, qkv, xkv, k_at, &w->self, NOTHING);
     if (NQ) {
-        Tensor aq = tensor_rows(a, 0, NQ);
+        Tensor aq = tensor_rows(a.x, 0, NQ);
         if (dims_is_cross(&m->d, l)) aq = cross_attention(t, m, l, aq, w, kv, noise);
         feed_forward(t, m, l, &QUERY_FFN, tensor_rows(y, 0, NQ), aq, drop_at(noise, l, SITE_FFN_OUT, w->rows));
     }
     if (NT)
-        feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a, NQ, NT),
+        feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a.x, NQ, NT),
                      drop_at(noise, l, SITE_FFN_OUT, w->rows + NQ));
 }
 

@@ -55,14 +55,14 @@ static Tensor t5_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, cons
     return x;
 }
 
-static void t5_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how) {
+static void t5_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how) {
     lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l),
                                               .out = one(m, O_W, l)}, how);
     lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = one(m, NORM2, l)}, .out = one(m, DOWN_W, l),
                                               .in = m->d.gated ? lm_get(m, GATE_W, UP_W, l) : one(m, IN_W, l)});
 }
 
-void t5_decoder_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *how, Tensor kv, const AttnPlan *cross) {
+void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how, Tensor kv, const AttnPlan *cross) {
     lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM1, l)}, .q = lm_get(m, D_Q_W, D_V_W, l),
                                               .out = one(m, D_O_W, l)}, how);
     lm_cross_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM2, l)}, .q = one(m, C_Q_W, l),
@@ -71,14 +71,14 @@ void t5_decoder_layer(Tape *t, const Lm *m, int l, LmStream *x, const LmAttend *
                                               .in = m->d.gated ? lm_get(m, D_GATE_W, D_UP_W, l) : one(m, D_IN_W, l)});
 }
 
-static Tensor normed(Tape *t, const Lm *m, LmStream *x, Param w) {
+static Tensor normed(Tape *t, const Lm *m, BlockStream *x, Param w) {
     Tensor y = tape_new(t, x->x.rows, m->d.C, t->b->elem);
     lm_norm(t, m, y, x, (LmNorm){.w = w});
     return y;
 }
 
-Tensor t5_encoded(Tape *t, const Lm *m, LmStream *x) { return normed(t, m, x, one(m, LAST_ENC, -1)); }
-static Tensor t5_finish(Tape *t, const Lm *m, LmStream *x) { return normed(t, m, x, one(m, LAST_DEC, -1)); }
+Tensor t5_encoded(Tape *t, const Lm *m, BlockStream *x) { return normed(t, m, x, one(m, LAST_ENC, -1)); }
+static Tensor t5_finish(Tape *t, const Lm *m, BlockStream *x) { return normed(t, m, x, one(m, LAST_DEC, -1)); }
 
 Tensor t5_cross_kv(Tape *t, const Lm *m, int l, Tensor encoded) {
     Tensor kv = tape_new(t, encoded.rows, 2LL * m->d.H * m->d.D, t->b->elem);

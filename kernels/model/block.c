@@ -1,0 +1,121 @@
+/* block: see block.h. */
+#include "kernels/model/block.h"
+
+static const Tensor NOTHING = {0};
+static const Param NONE = {.frozen = true};
+
+static bool is_there(Norm n) { return n.g.copy != NULL; }
+static bool takes_turns(const BlockStream *x) { return x->spare[0].data != NULL; }
+static Tensor rows_of(Tape *t, Tensor x, int64_t cols) { return tape_new(t, x.rows, cols, t->b->elem); }
+
+BlockStream block_stream(Tape *t, Tensor x) {
+    BlockStream s = {.x = x, .bias = NONE};
+    for (int i = 0; i < 2 && !t->recording; i++) s.spare[i] = rows_of(t, x, x.cols);
+    s.mark = arena_mark(t->step);
+    return s;
+}
+
+void block_norm(Tape *t, Tensor y, BlockStream *x, Norm n) {
+    if (x->s.data) {
+        op_add_norm(t, y, x->s, x->x, x->bias, n, x->drop);  /* leaves the sum in s, which is the stream from then on */
+        if (takes_turns(x)) x->spare[0] = x->x;
+        x->x = x->s;
+    } else {
+        op_norm(t, y, x->x, n);
+    }
+    x->s = NOTHING;
+    x->bias = NONE;
+    x->drop = (Dropout){0};
+}
+
+/* Memory of the part's result (N, cols of the stream). A stream that takes turns still holds both summands when the
+ * next part begins: its norm frees one, so what reads the stream must come first. */
+static void place_result(Tape *t, BlockStream *x) {
+    if (!x->next.data && !takes_turns(x)) x->next = rows_of(t, x->x, x->x.cols);
+}
+
+/* What a part reads: the stream itself, or normed. */
+static Tensor read_stream(Tape *t, BlockStream *x, Norm n, bool behind, Param in) {
+    if (behind) return x->x;
+    place_result(t, x);
+    Tensor y = takes_turns(x) ? x->spare[1] : in.frozen ? tape_reuse(t, x->next) : rows_of(t, x->x, x->x.cols);
+    block_norm(t, y, x, n);
+    return y;
+}
+
+static Tensor result_of(Tape *t, BlockStream *x) {
+    place_result(t, x);
+    Tensor s = takes_turns(x) ? x->spare[0] : x->next;
+    x->next = NOTHING;
+    return s;
+}
+
+/* What a part gave joins the stream: at once where the norm stands behind. */
+static void join_stream(Tape *t, BlockStream *x, Tensor s, Param bias, Dropout drop, const Norm *behind, Tensor y) {
+    x->s = s;
+    x->bias = bias;
+    x->drop = drop;
+    if (behind) {
+        Tensor was = x->x;
+        if (!y.data) y = takes_turns(x) ? x->spare[1] : rows_of(t, s, s.cols);
+        block_norm(t, y, x, *behind);
+        if (takes_turns(x)) x->spare[0] = s, x->spare[1] = was;
+        x->x = y;
+    }
+    if (takes_turns(x)) arena_reset(t->step, x->mark);
+}
+
+/* ---- attention --------------------------------------------------------------------------------------------------- */
+
+static void norm_heads(Tape *t, Tensor qkv, int64_t at, int64_t width, Norm n) {
+    if (is_there(n)) op_head_norm(t, qkv, at, (int)(width / n.g.cols), (int)n.g.cols, n);
+}
+
+Tensor block_qkv(Tape *t, BlockStream *x, const BlockAttention *w) {
+    int64_t A = (int64_t)w->heads.H * w->D, K = (int64_t)w->heads.KH * w->D;
+    bool keys = w->in.rows > A;
+    Tensor h = read_stream(t, x, w->norm, w->behind, w->in), q = rows_of(t, h, w->in.rows);
+    op_linear(t, q, h, w->in, w->in_bias);
+    norm_heads(t, q, 0, A, w->q_norm);
+    if (keys) norm_heads(t, q, A, K, w->k_norm);
+    Rotary r = w->rotary;
+    r.H = w->heads.H + (keys ? w->heads.KH : 0), r.D = w->D;
+    if (!r.R) r.R = w->D;
+    if (r.cos) op_rotary(t, q, 0, r);
+    return q;
+}
+
+void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Tensor kv, int64_t k_at,
+                  const AttnPlan *plan, Tensor y) {
+    int64_t A = (int64_t)w->heads.H * w->D, K = (int64_t)w->heads.KH * w->D;
+    Tensor o = rows_of(t, q, A), n = o;
+    op_attention(t, o, q, 0, kv, k_at, k_at + K, w->heads, plan, w->prob);
+    if (is_there(w->inner)) {
+        if (t->recording) n = rows_of(t, o, A);
+        op_norm(t, n, o, w->inner);
+    }
+    Tensor s = result_of(t, x);
+    op_linear(t, s, n, w->out, NONE);
+    join_stream(t, x, s, w->out_bias, w->drop, w->behind ? &w->norm : NULL, y);
+}
+
+/* ---- feed-forward ------------------------------------------------------------------------------------------------ */
+
+static void activated(Tape *t, const BlockFeedForward *w, Tensor s, Tensor u) {
+    if (!is_there(w->inner)) {
+        op_act_linear(t, s, u, w->act, w->in_bias, w->out);
+        return;
+    }
+    Tensor h = rows_of(t, u, w->out.cols), n = t->recording ? rows_of(t, u, w->out.cols) : h;
+    op_act(t, h, u, w->act, w->in_bias);
+    op_norm(t, n, h, w->inner);
+    op_linear(t, s, n, w->out, NONE);
+}
+
+void block_feed_forward(Tape *t, BlockStream *x, const BlockFeedForward *w, Tensor y) {
+    Tensor h = read_stream(t, x, w->norm, w->behind, w->in), u = rows_of(t, h, w->in.rows);
+    op_linear(t, u, h, w->in, NONE);
+    Tensor s = result_of(t, x);
+    activated(t, w, s, u);
+    join_stream(t, x, s, w->out_bias, w->drop, w->behind ? &w->norm : NULL, y);
+}
