@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "kernels/base/mem.h"
-#include "kernels/ops.h"
+#include "kernels/model/block.h"
 
 static const Param NONE = {0};
 
@@ -164,61 +164,47 @@ static Tensor stem(Tape *t, const Vit *v, const VitPixels *in, int images) {
     return y;
 }
 
-/* Norms of queries and of keys over the whole width, then patch rows turned. */
-static void prepare(Tape *t, const Vit *v, Tensor qkv, int l) {
+static BlockAttention attention(const Vit *v, int l) {
     const VitDims *d = &v->d;
-    for (int k = 0; d->qk_norm && k < 2; k++)
-        op_head_norm(t, qkv, (int64_t)k * d->E, 1, d->E,
-                     (Norm){.g = get(v, k ? VIT_K_NORM : VIT_Q_NORM, l), .eps = d->eps, .rms = true});
+    BlockAttention a = {.norm = norm_of(v, VIT_NORM1_W, VIT_NORM1_B, l), .in = get(v, VIT_QKV_W, l),
+                        .in_bias = get(v, VIT_QKV_B, l), .out = get(v, VIT_OUT_W, l), .out_bias = get(v, VIT_OUT_B, l),
+                        .heads = op_heads(d->H, d->H, d->D), .D = d->D};
+    if (d->qk_norm) {
+        a.q_norm = (Norm){.g = get(v, VIT_Q_NORM, l), .eps = d->eps, .rms = true};
+        a.k_norm = (Norm){.g = get(v, VIT_K_NORM, l), .eps = d->eps, .rms = true};
+    }
+    if (d->heads_norm) a.inner = norm_of(v, VIT_HEADS_W, VIT_HEADS_B, l);
     if (d->rotary)
-        op_rotary(t, qkv, 0, (Rotary){.H = 2 * d->H, .D = d->D, .R = d->D, .at = v->turn,
-                                      .interleaved = d->rotary != VIT_ROTARY_DINOV3, .cos = get(v, VIT_COSINE, -1).w,
-                                      .sin = get(v, VIT_SINE, -1).w});
+        a.rotary = (Rotary){.at = v->turn, .interleaved = d->rotary != VIT_ROTARY_DINOV3,
+                            .cos = get(v, VIT_COSINE, -1).w, .sin = get(v, VIT_SINE, -1).w};
+    return a;
 }
 
-/* Of h into s, without the bias. */
-static void attention(Tape *t, const Vit *v, Tensor s, Tensor h, const AttnPlan *plan, int l) {
+static BlockFeedForward feed_forward(const Vit *v, int l) {
     const VitDims *d = &v->d;
-    Tensor qkv = rows_of(t, h.rows, 3LL * d->E), heads = rows_of(t, h.rows, d->E);
-    op_linear(t, qkv, h, get(v, VIT_QKV_W, l), get(v, VIT_QKV_B, l));
-    prepare(t, v, qkv, l);
-    op_attention(t, heads, qkv, 0, qkv, d->E, 2LL * d->E, op_heads(d->H, d->H, d->D), plan, (Dropout){0});
-    if (d->heads_norm) op_norm(t, heads, heads, norm_of(v, VIT_HEADS_W, VIT_HEADS_B, l));
-    op_linear(t, s, heads, get(v, VIT_OUT_W, l), NONE);
+    BlockFeedForward f = {.norm = norm_of(v, VIT_NORM2_W, VIT_NORM2_B, l), .in = get(v, VIT_UP_W, l),
+                          .in_bias = get(v, VIT_UP_B, l), .out = get(v, VIT_DOWN_W, l),
+                          .out_bias = get(v, VIT_DOWN_B, l), .act = {.f = d->act, .gated = d->gated}};
+    if (d->mlp_norm) f.inner = norm_of(v, VIT_MLP_W, VIT_MLP_B, l);
+    return f;
 }
 
-static void feed_forward(Tape *t, const Vit *v, Tensor s, Tensor h, int l) {
-    const VitDims *d = &v->d;
-    Tensor u = rows_of(t, h.rows, (d->gated ? 2LL : 1LL) * d->F), a = d->gated ? rows_of(t, h.rows, d->F) : u;
-    op_linear(t, u, h, get(v, VIT_UP_W, l), NONE);
-    op_act(t, a, u, (ActForm){.f = d->act, .gated = d->gated}, get(v, VIT_UP_B, l));
-    if (d->mlp_norm) op_norm(t, a, a, norm_of(v, VIT_MLP_W, VIT_MLP_B, l));
-    op_linear(t, s, a, get(v, VIT_DOWN_W, l), NONE);
-}
-
-/* What is normed behind block l: the next one's input, the result, or nothing that anybody looks at. */
-static Norm norm_after(const Vit *v, int l, int blocks, bool normed) {
-    if (l == blocks - 1 && normed) return norm_of(v, VIT_POST_W, VIT_POST_B, -1);
-    return norm_of(v, VIT_NORM1_W, VIT_NORM1_B, l == blocks - 1 ? 0 : l + 1);
-}
-
-/* Two rows of the stream take turns: a sum is written where the summand lay. */
 Tensor vit_forward(Tape *t, const Vit *v, const VitPixels *in, int images, int blocks, bool normed) {
     BUG_ON(t->recording || images > v->images || blocks > v->d.L || (normed && !v->d.post),
            "vit: %d of %d images, %d of %d blocks%s", images, v->images, blocks, v->d.L,
            t->recording ? ", recording" : "");
-    const Dropout none = {0};
-    Tensor x = stem(t, v, in, images), s = rows_of(t, x.rows, x.cols), h = rows_of(t, x.rows, x.cols);
+    const Tensor nowhere = {0};
+    BlockStream x = block_stream(t, stem(t, v, in, images));
     AttnPlan plan = plan_of(v, images);
-    size_t mark = arena_mark(t->step);
-    op_norm(t, h, x, norm_after(v, -1, blocks, normed));
     for (int l = 0; l < blocks; l++) {
-        arena_reset(t->step, mark);
-        attention(t, v, s, h, &plan, l);
-        op_add_norm(t, h, s, x, get(v, VIT_OUT_B, l), norm_of(v, VIT_NORM2_W, VIT_NORM2_B, l), none);
-        arena_reset(t->step, mark);
-        feed_forward(t, v, x, h, l);
-        op_add_norm(t, h, x, s, get(v, VIT_DOWN_B, l), norm_after(v, l, blocks, normed), none);
+        BlockAttention a = attention(v, l);
+        BlockFeedForward f = feed_forward(v, l);
+        Tensor qkv = block_qkv(t, &x, &a);
+        block_attend(t, &x, &a, qkv, qkv, v->d.E, &plan, nowhere);
+        block_feed_forward(t, &x, &f, nowhere);
     }
-    return normed ? h : x;
+    /* Sums the last part into the stream, too; a result that is not normed takes any norm for that. */
+    Tensor h = rows_of(t, x.x.rows, x.x.cols);
+    block_norm(t, h, &x, normed ? norm_of(v, VIT_POST_W, VIT_POST_B, -1) : norm_of(v, VIT_NORM1_W, VIT_NORM1_B, 0));
+    return normed ? h : x.x;
 }
