@@ -34,6 +34,8 @@ static const GroupSpec plan_long[] = {{{70, 83}, {{70, 1, 0, CAUSAL_A, 0}, {83, 
 static const GroupSpec plan_decode[] = {
     {{40, 17}, {{1, 1, OWN, 0, 40}, {1, 1, 1, 0, 56}, {1, 1, 0, 0, 40}}}, {{3, 9}, {{1, 1, 1, 0, 11}, {1, 0, 1, 0, 4}}},
 };
+/* The same with so many keys that they are cut into stretches. */
+static const GroupSpec plan_cache[] = {{{257, 130}, {{1, 1, OWN, 0, 257}, {1, 1, 1, 0, 386}, {1, 0, 1, CAUSAL_B, 0}}}};
 
 #define GROUPS(plan) plan, (int)COUNT(plan)
 typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, KH, D, pad; float p; bool add,
@@ -59,6 +61,8 @@ static const AttnCase attn_cases[] = {
                                                                     false, true},
     {"decode", GROUPS(plan_decode), 6, 2, 64, 0, 0, false, false}, {"decode", GROUPS(plan_decode), 4, 4, 72, 8, 0,
                                                                     true, true},
+    {"cache", GROUPS(plan_cache), 6, 1, 64, 0, 0, false, true},    {"cache", GROUPS(plan_cache), 2, 2, 88, 8, 0,
+                                                                    false, false},
     {"decode", GROUPS(plan_decode), 5, 1, 128, 0, 0, false, true}, {"decode", GROUPS(plan_decode), 3, 3, 9, 0, 0.3f,
                                                                     false, false},
 };

@@ -1,5 +1,6 @@
 /* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head
- * size; bf16 of head sizes up to 128 that are multiples of 8 goes through the tensor cores in attention_mma.cu.
+ * size; bf16 of head sizes up to 128 that are multiples of 8 goes through the tensor cores in attention_mma.cu, items of
+ * one row each through attention_row.cu.
  *
  *   s_ij = scale <q_i, k_j> + bias,   lse_i = log sum_j exp s_ij,   P = exp(s - lse),   P' = P m / (1 - p)
  *   o_i = sum_j P'_ij v_j
@@ -203,6 +204,7 @@ template <class T> static void attention_(const Attn *a) {
     const AttnPlan *p = a->plan;
     if (!p->nitems || (sizeof(T) == 2 && cuda_attention_by_cudnn(a))) return;
     PlanShape s = attention_shape(p);
+    if (attention_row<T>(a)) return;
     bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) &&
                 aligned8(a->ldq) && aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo);
     if (fast && attention_mma(a, &s)) return;

@@ -1,4 +1,4 @@
-/* attention: what attention.cu asks of attention_mma.cu. */
+/* attention: what attention.cu asks of attention_row.cu and attention_mma.cu. */
 #pragma once
 #include "kernels/cuda/device.cuh"
 
@@ -7,6 +7,9 @@ typedef struct {
     int rows, tiles, keys;
 } PlanShape;
 PlanShape attention_shape(const AttnPlan *p);
+
+/* Forward of a plan whose items have one row each, without dropout; false for another. */
+template <class T> bool attention_row(const Attn *a);
 
 /* bf16 through the tensor cores; false when there is no kernel for this head size. Pointers and strides are multiples
  * of 16 bytes. */
