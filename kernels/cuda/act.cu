@@ -22,7 +22,7 @@
 enum { THREADS = 128, STRIP = 16 };
 
 /* Registers that leave an SM more than half of its warps; sm_100's compiler takes more unless told. */
-enum { FORWARD_BLOCKS = 10, BACKWARD_BLOCKS = 6 };
+enum { FORWARD_BLOCKS = 10, BACKWARD_BLOCKS = 5 };
 
 DEVICE float exp2_fast(float x) {
     float r;
@@ -63,20 +63,14 @@ template <ActKind K> DEVICE float activation(float x, float *slope) {
     return x * cdf;
 }
 
-/* Eight columns of a bias, or zeros. */
-DEVICE void bias8(float b[8], const float *bias, int64_t c) {
-#pragma unroll
-    for (int e = 0; e < 8; e++) b[e] = 0;
-    if (bias) ld8(b, bias + c);
-}
-
 template <class T, ActKind K, bool GATED>
 static __global__ __launch_bounds__(THREADS, FORWARD_BLOCKS) void act_fast(Act a, int64_t per) {
     int64_t c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8, end = min(a.N, ((int64_t)blockIdx.y + 1) * per);
-    if (c >= a.F) return;
+    int64_t first = c - (threadIdx.x & 31) * 8;
     float b[8], vb[8], x[8], v[8], slope;
-    bias8(b, a.bias, c);
-    if (GATED) bias8(vb, a.up_bias, c);
+    vector8(b, a.bias, first, a.F);
+    if (GATED) vector8(vb, a.up_bias, first, a.F);
+    if (c >= a.F) return;
     for (int64_t r = blockIdx.y * per; r < end; r++) {
         ld8(x, (const T *)a.u + r * a.ldu + c);
         if (GATED) ld8(v, (const T *)a.up + r * a.ldu + c);
@@ -103,10 +97,11 @@ template <class T, ActKind K, bool GATED>
 static __global__ __launch_bounds__(THREADS, BACKWARD_BLOCKS) void act_bwd_fast(Act a, ActGrad g, float *partial,
                                                                                 int64_t per) {
     int64_t c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8, end = min(a.N, ((int64_t)blockIdx.y + 1) * per);
-    if (c >= a.F) return;
+    int64_t first = c - (threadIdx.x & 31) * 8;
     float b[8], vb[8], sum[8] = {0}, vsum[8] = {0}, x[8], v[8], d[8], slope;
-    bias8(b, a.bias, c);
-    if (GATED) bias8(vb, a.up_bias, c);
+    vector8(b, a.bias, first, a.F);
+    if (GATED) vector8(vb, a.up_bias, first, a.F);
+    if (c >= a.F) return;
     for (int64_t r = blockIdx.y * per; r < end; r++) {
         ld8(x, (const T *)a.u + r * a.ldu + c);
         if (GATED) ld8(v, (const T *)a.up + r * a.ldu + c);

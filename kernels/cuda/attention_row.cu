@@ -102,12 +102,28 @@ template <class T, int L> DEVICE void take_keys(Sums *x, const float (*q)[8], co
     }
 }
 
+/* L lanes store eight numbers each as one row, 16 bytes of neighbouring lanes side by side. */
+template <int L> DEVICE void store_part(float *p, const float v[8], int lane, int n) {
+    unsigned lanes = L == 32 ? ~0u : (1u << L) - 1;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int from = (i * L + lane) / 2;
+        float x[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float low = __shfl_sync(lanes, v[e], from), high = __shfl_sync(lanes, v[4 + e], from);
+            x[e] = lane & 1 ? high : low;
+        }
+        if ((i * L + lane) * 4 < n) st4(p + (i * L + lane) * 4, x);
+    }
+}
+
 /* What a head of the stretch came to: the result, or a part of it. */
-template <class T>
+template <class T, int L>
 DEVICE void leave(Sums x, const Attn &a, int64_t row, int h, int64_t rows, const Parts &p, int c, int lane) {
     int64_t at = h * rows + row, part = (int64_t)blockIdx.z * a.H * rows + at;
     if (p.parts > 1) {
-        if (c < a.D) st8(p.o + part * a.D + c, x.o);
+        store_part<L>(p.o + part * a.D, x.o, lane, a.D);
         if (lane == 0) p.top[part] = make_float2(x.m, x.l);
         return;
     }
@@ -149,7 +165,7 @@ template <class T, int L> static __global__ __launch_bounds__(WARPS * 32) void r
         if (warp < r.heads && lane < L) { /* a warp a head: those of the warps in order */
             Sums all = room[warp][0][lane];
             for (int k = 1; k < WARPS; k++) join(&all, room[warp][k][lane]);
-            leave<T>(all, a, r.it.q0, r.h0 + warp, rows, p, c, lane);
+            leave<T, L>(all, a, r.it.q0, r.h0 + warp, rows, p, c, lane);
         }
         __syncthreads();
     }

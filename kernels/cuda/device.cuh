@@ -156,6 +156,23 @@ template <int N> DEVICE void block_sums(float (&x)[N], float (*room)[32]) {
     for (int i = 0; i < N; i++) x[i] = warp_sum((threadIdx.x & 31) < blockDim.x >> 5 ? room[i][threadIdx.x & 31] : 0.0f);
 }
 
+/* Eight columns a lane of a vector p of n (whole eights), the warp's first column `first`; zeros beyond, and where p is
+ * NULL. All lanes of the warp call. Read as lanes lie, and handed on: 32 bytes a lane would be half a sector a request. */
+DEVICE void vector8(float v[8], const float *p, int64_t first, int64_t n) {
+    int lane = threadIdx.x & 31;
+    float4 x[2] = {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)};
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (p && first + 128 * i + 4 * lane < n) x[i] = *(const float4 *)(p + first + 128 * i + 4 * lane);
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+        int from = 2 * lane + e / 4; /* float4 number of the 64 */
+        float a[4] = {x[0].x, x[0].y, x[0].z, x[0].w}, b[4] = {x[1].x, x[1].y, x[1].z, x[1].w};
+        float low = __shfl_sync(~0u, a[e & 3], from & 31), high = __shfl_sync(~0u, b[e & 3], from & 31);
+        v[e] = from < 32 ? low : high;
+    }
+}
+
 /* ---- dropout of eight elements (one Philox block) ---- */
 DEVICE void drop8(float v[8], const Dropout &d, RowKey row, uint32_t block) {
     uint32_t threshold = dropout_threshold(d.p);

@@ -6,11 +6,11 @@
  * block of threads. A thread keeps its columns' gamma and beta, and the sums for their gradients, in registers.
  *
  * Bytes (m = N blocks C e): forward 2m (3m when z is kept), backward 3m, and 8 N blocks of statistics; 8C of partial sums a
- * block of threads. Limited by memory. Limits of the fast kernels: C and strides multiples of 8, 16-byte addresses; else
- * a block of threads a block of columns, any C. */
+ * block of threads. Limited by memory. Limits of the fast kernels: C and strides multiples of 8, C <= 8192 (4096 backward
+ * when gamma or beta learn), 16-byte addresses; else a block of threads a block of columns, any C. */
 #include "kernels/cuda/norm.cuh"
 
-enum { THREADS = 128, WIDEST = 8192 };
+enum { THREADS = 128, LEARNING = 4096, WIDEST = 8192 };
 
 /* N sums over a group of L lanes, or (L = 0) the block. */
 template <int L, int N> DEVICE void group_sums(float (&x)[N], WideRoom *w, int *turn) {
@@ -137,7 +137,8 @@ template <int L> DEVICE void leave_group_sums(float *partial, const float (*sum)
 }
 
 template <class T, int L, bool SUMS>
-static __global__ __launch_bounds__(L ? THREADS : WIDEST / 8) void head_norm_bwd_fast(HeadNorm a, T *dx0, float *partial) {
+static __global__ __launch_bounds__(L ? THREADS : (SUMS ? LEARNING : WIDEST) / 8) void head_norm_bwd_fast(
+    HeadNorm a, T *dx0, float *partial) {
     __shared__ WideRoom room;
     Place p = place_of<L>(a);
     int turn = 0;
@@ -188,7 +189,7 @@ template <class T> static __global__ void head_affine_simple(HeadNorm a, const T
 template <class T> static void head_norm_bwd_(const HeadNorm *a, void *dx, float *dgamma, float *dbeta) {
     int64_t items = a->N * a->blocks;
     if (!items) return;
-    bool fast = is_fast(a, dx, a->lddx), sums = dgamma || dbeta;
+    bool sums = dgamma || dbeta, fast = is_fast(a, dx, a->lddx) && !(sums && a->C > LEARNING);
     float *dst[3] = {dgamma, dbeta, NULL};
     int parts = row_parts(items, a->C, 2, 64, cuda.sms * 2); /* never more than the workspace holds */
     float *partial = (float *)cuda_workspace(WS_COMPUTE, "head_norm_bwd");

@@ -7,20 +7,21 @@
  *
  * y is the norm of z as it is stored (rounded to T), so that the backward's x^ is the forward's. C <= 768: one warp a row,
  * the row in registers, eight neighbouring channels a lane and chunk of 256; gamma, beta, bias once a block, in shared
- * memory. C <= 8192: one block a row, eight channels a thread, gamma, beta, bias in its registers. All of a row's loads
- * are under way before anything is stored.
+ * memory. C <= 8192: one block a row, eight channels a thread, gamma, beta, bias in its registers. The forward's
+ * loads of a row are all under way before anything is stored.
  *
  * Bytes (T elements of e bytes): forward reads s, x and writes z, y: 4NC e (2NC without s), plus 8N, plus 12C a block.
  * Backward reads dy, z and writes ds, dx: 4NC e (one NC more when dx is added to, one for z's other gradient), plus 8N,
  * 4C and 12C of partial sums a block (0 when nobody wants the sums of gamma, beta, bias), and those once more. Both
  * limited by memory: at N = 20,000, C = 768, bf16 forward 123 MB, 37 us of an H100.
  *
- * Limits of the fast kernels: C % 8 == 0, C <= 8192, 16-byte addresses; the simple kernels take anything. */
+ * Limits of the fast kernels: C % 8 == 0, C <= 8192 (4096 backward when gamma, beta or bias learn), 16-byte addresses; the
+ * simple kernels take anything. */
 #include "kernels/cuda/norm.cuh"
 
-enum { NARROW = 768, WIDEST = 8192 };
+enum { NARROW = 768, LEARNING = 4096, WIDEST = 8192 };
 
-/* Blocks of the backward an SM must hold: sm_100's compiler needs more registers than that leaves. */
+/* Blocks of the backward an SM must hold: sm_100's compiler needs more registers than three leave. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 enum { BACK_BLOCKS = 2 };
 #else
@@ -89,21 +90,15 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
     }
 }
 
-/* Eight columns of a vector, or zeros where there is none. */
-DEVICE void vector8(float v[8], const float *p, int c, bool there) {
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] = 0;
-    if (p && there) ld8(v, p + c);
-}
-
 template <class T> static __global__ __launch_bounds__(WIDEST / 8) void add_norm_wide(AddNorm a) {
     __shared__ WideRoom room;
     int C = a.C, c = (int)threadIdx.x * 8, turn = 0;
     bool there = c < C;
     float gamma[8], beta[8], bias[8], z[8], mean, rstd;
-    vector8(gamma, a.gamma, c, there);
-    vector8(beta, a.beta, c, there);
-    vector8(bias, a.bias, c, there);
+    int first_column = (int)threadIdx.x / 32 * 256;
+    vector8(gamma, a.gamma, first_column, C);
+    vector8(beta, a.beta, first_column, C);
+    vector8(bias, a.bias, first_column, C);
     for (int64_t r = blockIdx.x; r < a.N; r += gridDim.x) {
         Raw8<T> first, raw;
 #pragma unroll
@@ -168,31 +163,25 @@ EXPORT(add_norm, (const AddNorm *a), (a))
 
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
-/* What a row's gradient leaves at eight columns: v is dz of the norm; becomes ds. `raw`: what the other gradient and the
- * old dx are, where there are such. */
-template <class T> DEVICE void leave8(float v[8], const AddNorm &a, const AddNormGrad &g, const Raw8<T> raw[2], int64_t r,
-                                      int c) {
+/* What a row's gradient leaves at eight columns: v is dz of the norm; becomes ds. */
+template <class T> DEVICE void leave8(float v[8], const AddNorm &a, const AddNormGrad &g, int64_t r, int c) {
+    int64_t at = r * a.C + c;
     float x[8];
     if (g.dz) {
-        unpack8(x, raw[0]);
+        ld8(x, (const T *)g.dz + at);
 #pragma unroll
         for (int e = 0; e < 8; e++) v[e] += x[e];
     }
     if (g.dx) {
 #pragma unroll
         for (int e = 0; e < 8; e++) x[e] = 0;
-        if (g.add_dx) unpack8(x, raw[1]);
+        if (g.add_dx) ld8(x, (const T *)g.dx + at);
 #pragma unroll
         for (int e = 0; e < 8; e++) x[e] += v[e];
-        st8((T *)g.dx + r * a.C + c, x);
+        st8((T *)g.dx + at, x);
     }
     if (a.drop.p > 0) drop8(v, a.drop, a.drop.rows[r], (uint32_t)c >> 3);
-    if (g.ds) st8((T *)g.ds + r * a.C + c, v);
-}
-
-template <class T> DEVICE void others8(Raw8<T> raw[2], const AddNorm &a, const AddNormGrad &g, int64_t r, int c) {
-    if (g.dz) raw8(&raw[0], (const T *)g.dz + r * a.C + c);
-    if (g.dx && g.add_dx) raw8(&raw[1], (const T *)g.dx + r * a.C + c);
+    if (g.ds) st8((T *)g.ds + at, v);
 }
 
 /* Partial sums of a block: dgamma, dbeta, dbias, each a row of C in partial[k gridDim.x + block]. SUMS: wanted. */
@@ -211,20 +200,19 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
     for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.N; r += (int64_t)gridDim.x * WARPS) {
         const T *dy = (const T *)g.dy + r * C, *z = (const T *)(a.s ? a.s : a.x) + r * C;
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r], zz[K][8], gg[K][8];
-        Raw8<T> others[K][2];
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
 #pragma unroll
             for (int e = 0; e < 8; e++) zz[k][e] = mean, gg[k][e] = 0;
-            if (c < C) ld8(zz[k], z + c), ld8(gg[k], dy + c), others8<T>(others[k], a, g, r, c);
+            if (c < C) ld8(zz[k], z + c), ld8(gg[k], dy + c);
         }
         norm_backward<K, SUMS>(gg, zz, sum, gamma, C, lane, mean, rstd, a.rms);
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
-            leave8<T>(gg[k], a, g, others[k], r, c);
+            leave8<T>(gg[k], a, g, r, c);
 #pragma unroll
             for (int e = 0; e < 8; e++) sum[2][k][e] += gg[k][e];
         }
@@ -232,26 +220,25 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
     if (SUMS) leave_sums<K, 3>(partial, room, sum, g.dbias ? 3 : 2, C);
 }
 
-template <class T, bool SUMS> static __global__ __launch_bounds__(WIDEST / 8) void add_norm_bwd_wide(AddNorm a, AddNormGrad g,
-                                                                                                 float *partial) {
+/* Sums take registers that 1,024 threads do not have. */
+template <class T, bool SUMS> static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_norm_bwd_wide(
+    AddNorm a, AddNormGrad g, float *partial) {
     __shared__ WideRoom room;
     int C = a.C, c = (int)threadIdx.x * 8, turn = 0;
     bool there = c < C;
     float gamma[8], sum[3][8] = {{0}}, z[8], d[8];
-    vector8(gamma, a.gamma, c, there);
+    vector8(gamma, a.gamma, (int)threadIdx.x / 32 * 256, C);
     for (int64_t r = blockIdx.x; r < a.N; r += gridDim.x) {
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r];
-        Raw8<T> others[2];
 #pragma unroll
         for (int e = 0; e < 8; e++) z[e] = mean, d[e] = 0;
         if (there) {
             ld8(z, (const T *)(a.s ? a.s : a.x) + r * C + c);
             ld8(d, (const T *)g.dy + r * C + c);
-            others8<T>(others, a, g, r, c);
         }
         wide_backward<SUMS>(d, z, sum, gamma, C, &room, &turn, mean, rstd, a.rms);
         if (!there) continue;
-        leave8<T>(d, a, g, others, r, c);
+        leave8<T>(d, a, g, r, c);
 #pragma unroll
         for (int e = 0; e < 8; e++) sum[2][e] += d[e];
     }
@@ -315,9 +302,10 @@ template <class T, bool SUMS> static void bwd_fast(const AddNorm *a, const AddNo
 
 template <class T> static void add_norm_bwd_(const AddNorm *a, const AddNormGrad *g) {
     if (!a->N) return;
-    bool fast = aligned(a) && aligned16(g->dy) && aligned16(g->ds) && aligned16(g->dx) && aligned16(g->dz);
-    if (!fast) bwd_simple<T>(a, g);
-    else if (g->dgamma || g->dbeta || g->dbias) bwd_fast<T, true>(a, g);
+    bool sums = g->dgamma || g->dbeta || g->dbias, fast = aligned(a) && aligned16(g->dy) && aligned16(g->ds) &&
+                                                          aligned16(g->dx) && aligned16(g->dz);
+    if (!fast || (sums && a->C > LEARNING)) bwd_simple<T>(a, g);
+    else if (sums) bwd_fast<T, true>(a, g);
     else bwd_fast<T, false>(a, g);
 }
 EXPORT(add_norm_bwd, (const AddNorm *a, const AddNormGrad *g), (a, g))

@@ -1,11 +1,12 @@
 /* bench_cuda: every hand-written kernel against its roofline, in bf16 at the shapes of a training step.
  *
- *     bench_cuda [time|bytes] [name]
+ *     bench_cuda [time|bytes] [name] [rows]
  *
  * time (on a GPU): B = 128 pairs, 13 word pieces, ViT-g. A line an op: what promise.h says of it, bytes and FLOPs and
  * the time an H100 SXM needs for them, the time it took here, and the share. On another card the prediction is for that
  * H100 all the same; the measured time is this card's. bytes (under vgpu with VGPU_STATS=1; tests/bench/vgpu_bytes.sh
- * compares): a small batch, each op once, one op a process; prints the bytes promised, counted as vgpu counts. */
+ * compares): a small batch, each op once, one op a process; prints the bytes promised, counted as vgpu counts. Under
+ * VGPU_TIME the same predicts; rows: of the ops without images and texts, when the small batch would not fill a GPU. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,9 +137,58 @@ static void rows(void) {
     bias = numbers(DT_F32, F), dbias = numbers(DT_F32, F);
     act = (Act){.kind = ACT_GELU, .N = N, .F = F, .ldu = F, .ldh = F, .u = u, .bias = bias, .h = h};
     act_grad = (ActGrad){.dh = dh, .du = du, .lddh = F, .lddu = F, .dbias = dbias};
-    report("act", run_act, promise_act(N, F));
-    report("act_bwd", run_act_bwd, promise_act_bwd(N, F, true));
+    report("act", run_act, promise_act(&act));
+    report("act_bwd", run_act_bwd, promise_act_bwd(&act, &act_grad));
     report("colsum", run_colsum, promise_colsum(N, F, F));
+}
+
+/* What language models and encoders ask beside: gated activations, RMS norms of wide rows that nobody learns, positions as
+ * angles, norms of heads, rows by number. */
+enum { WIDE = 4096, GATE = 11008, HEADS = 32, HEAD = 128 };
+static AddNorm wide;
+static AddNormGrad wide_grad;
+static Rotary turn;
+static HeadNorm heads;
+static Lookup look;
+static void run_wide(void) { b->add_norm(&wide); }
+static void run_wide_bwd(void) { b->add_norm_bwd(&wide, &wide_grad); }
+static void run_rotary(void) { b->rotary(&turn); }
+static void run_heads(void) { b->head_norm(&heads); }
+static void run_lookup(void) { b->lookup(&look); }
+
+static void *matrix(int64_t cols) { return numbers(DT_BF16, N * cols); }
+static void *empty(int64_t cols) { return take((size_t)(N * cols) * 2); }
+
+static void language(void) {
+    if (wants("act, gated") || wants("act_bwd, gated")) {
+        bf16 *pair = matrix(2 * GATE), *grads = empty(2 * GATE);
+        act = (Act){.kind = ACT_SILU, .N = N, .F = GATE, .ldu = 2 * GATE, .ldh = GATE, .u = pair, .up = pair + GATE,
+                    .h = empty(GATE)};
+        report("act, gated", run_act, promise_act(&act));
+        act.h = NULL;
+        act_grad = (ActGrad){.dh = matrix(GATE), .du = grads, .dup = grads + GATE, .lddh = GATE, .lddu = 2 * GATE};
+        report("act_bwd, gated", run_act_bwd, promise_act_bwd(&act, &act_grad));
+    }
+    if (wants("norm, wide") || wants("norm_bwd, wide")) {
+        wide = (AddNorm){.N = N, .C = WIDE, .eps = 1e-5f, .rms = true, .s = matrix(WIDE), .x = matrix(WIDE),
+                         .gamma = numbers(DT_F32, WIDE), .y = empty(WIDE), .rstd = take((size_t)N * 4)};
+        report("norm, wide", run_wide, promise_add_norm(&wide));
+        void *dz = matrix(WIDE);
+        wide_grad = (AddNormGrad){.dy = matrix(WIDE), .dz = dz, .ds = dz};
+        if (wants("norm_bwd, wide")) b->add_norm(&wide);
+        report("norm_bwd, wide", run_wide_bwd, promise_add_norm_bwd(&wide, &wide_grad));
+    }
+    if (wants("rotary") || wants("head_norm")) {
+        turn = (Rotary){.N = N, .ld = HEADS * HEAD, .H = HEADS, .D = HEAD, .R = HEAD, .x = matrix(HEADS * HEAD),
+                        .cos = numbers(DT_F32, 64 * HEAD / 2), .sin = numbers(DT_F32, 64 * HEAD / 2), .at = indices(N, 64)};
+        report("rotary", run_rotary, promise_rotary(&turn));
+        heads = (HeadNorm){.N = N, .ld = HEADS * HEAD, .blocks = HEADS, .C = HEAD, .eps = 1e-6f, .rms = true, .x = turn.x,
+                           .gamma = numbers(DT_F32, HEAD)};
+        report("head_norm", run_heads, promise_head_norm(&heads));
+    }
+    look = (Lookup){.N = N, .C = WIDE, .scale = 1, .word = wants("lookup") ? numbers(DT_BF16, 1000 * WIDE) : NULL,
+                     .ids = indices(N, 1000), .y = wants("lookup") ? empty(WIDE) : NULL};
+    report("lookup", run_lookup, promise_lookup(&look));
 }
 
 /* Lists of 64 rows a word, and the same a position. */
@@ -251,6 +301,36 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
     report(back_name, run_attention_bwd, promise_attention_bwd(&attn, &attn_grad));
 }
 
+/* A new row a beam of each of n images: keys of the image's prefix and of the beam's own past, in a cache. */
+static void decoding(int32_t n, int32_t beams, int32_t prefix, int32_t past) {
+    if (!wants("attention, row")) return;
+    int32_t rows = n * beams, H8 = 8, keys = n * (prefix + beams * past);
+    AttnItem *it = calloc((size_t)rows, sizeof *it);
+    AttnGroup *gr = calloc((size_t)n, sizeof *gr);
+    if (!it || !gr) exit(1);
+    static AttnPlan p;
+    p = (AttnPlan){.host_items = it, .host_groups = gr, .ngroups = n, .nitems = rows, .max_nq = 1, .nrows = rows,
+                   .max_nk = prefix + past, .max_group_nk = prefix > beams * past ? prefix : beams * past,
+                   .products = (int64_t)rows * (prefix + past)};
+    for (int32_t g = 0; g < n; g++) {
+        int32_t at = g * (prefix + beams * past), own = at + prefix;
+        gr[g] = (AttnGroup){.item0 = g * beams, .nitems = beams, .k0 = {at, own}, .nk = {prefix, beams * past}};
+        for (int32_t k = 0; k < beams; k++)
+            it[g * beams + k] = (AttnItem){.q0 = g * beams + k, .nq = 1, .a0 = at, .na = prefix, .b0 = own + k * past,
+                                           .nb = past, .group = g, .pos = prefix + past - 1};
+    }
+    AttnItem *dit = take((size_t)rows * sizeof *dit);
+    b->upload(dit, it, (size_t)rows * sizeof *dit);
+    b->sync();
+    p.items = dit;
+    bf16 *cache = numbers(DT_BF16, (int64_t)keys * 2 * H8 * HEAD);
+    attn = (Attn){.plan = &p, .q = numbers(DT_BF16, (int64_t)rows * HEADS * HEAD), .k = cache, .v = cache + H8 * HEAD,
+                  .o = take((size_t)rows * HEADS * HEAD * 2), .lse = take((size_t)rows * HEADS * 4), .ldq = HEADS * HEAD,
+                  .ldk = 2 * H8 * HEAD, .ldv = 2 * H8 * HEAD, .ldo = HEADS * HEAD, .H = HEADS, .KH = H8, .D = HEAD,
+                  .scale = 0.088f};
+    report("attention, row", run_attention, promise_attention(&attn));
+}
+
 /* cuDNN's attention beside ours: the same plan without dropout, which cuDNN cannot draw as we do. */
 static void beside_cudnn(void) {
     if (!timing) return;
@@ -314,6 +394,14 @@ static void rest(void) {
                   .dt = DT_BF16};
     report("xent", run_xent, promise_xent(&xent));
 
+    if (wants("xent, long")) {
+        enum { LONG = 152064 };
+        int64_t rows_n = timing ? 110 : 4;
+        xent.rows = rows_n, xent.n = xent.ld = xent.ldd = LONG, xent.logits = numbers(DT_F32, rows_n * LONG);
+        xent.target = indices(rows_n, LONG), xent.dlogits = take((size_t)(rows_n * LONG) * 2);
+        report("xent, long", run_xent, promise_xent(&xent));
+    }
+
     int64_t params = timing ? 186705470 : 1000000;
     adam = (AdamW){.p = numbers(DT_F32, params),
                    .g = numbers(DT_F32, params),
@@ -345,11 +433,13 @@ int main(int argc, char **argv) {
     void *workspace = take(b->workspace);
     b->set_workspace(workspace, b->workspace);
     B = timing ? 128 : 4;
-    NQ = B * 2 * Q, NT = B * 3 * T, N = timing ? NQ + NT : 300;
+    NQ = B * 2 * Q, NT = B * 3 * T, N = argc > 3 ? atoi(argv[3]) : timing ? NQ + NT : 300;
     rows();
+    language();
     embedding();
     attention("attention, cross", "attention_bwd, cross", (int32_t)B, 2, Q, P, 0);
     beside_cudnn();
+    decoding((int32_t)B / 2, 5, 48, 112);
     attention("attention, joint", "attention_bwd, joint", (int32_t)(B * 3), 1, Q, Q, T);
     rest();
     return 0;

@@ -84,8 +84,8 @@ static void prefetch(void *dst, const void *src, size_t bytes) { sum.prefetched 
 static void colsum(float *db, const void *dy, int64_t N, int64_t C, int64_t ld) {
     count("colsum", promise_colsum(N, C, ld));
 }
-static void act(const Act *a) { count("act", promise_act(a->N, a->F)); }
-static void act_bwd(const Act *a, const ActGrad *g) { count("act_bwd", promise_act_bwd(a->N, a->F, a->h != NULL)); }
+static void act(const Act *a) { count("act", promise_act(a)); }
+static void act_bwd(const Act *a, const ActGrad *g) { count("act_bwd", promise_act_bwd(a, g)); }
 static void add_norm(const AddNorm *a) { count("add_norm", promise_add_norm(a)); }
 static void add_norm_bwd(const AddNorm *a, const AddNormGrad *g) { count("add_norm_bwd", promise_add_norm_bwd(a, g)); }
 static void embed(const Embed *e) { count("embed", promise_embed(e)); }

@@ -71,30 +71,63 @@ static inline Promise promise_colsum(int64_t N, int64_t C, int64_t ld) {
     return promise_partials(2 * n * c, fmin(promise_times(n, 64), promise_times(4 * H100_SMS, columns)), 1, c);
 }
 
-static inline Promise promise_act(int64_t N, int64_t F) {
-    double n = (double)N, f = (double)F;
-    return promise_launch(4 * n * f + 4 * f * promise_times(n, 16), 0, 1);
+static inline Promise promise_act(const Act *a) {
+    double n = (double)a->N, f = (double)a->F, biases = (a->bias ? 1 : 0) + (a->up_bias ? 1 : 0);
+    return promise_launch(2 * n * f * (a->up ? 3 : 2) + 4 * f * biases * promise_times(n, 16), 0, 1);
 }
 
-static inline Promise promise_act_bwd(int64_t N, int64_t F, bool h) {
-    double n = (double)N, f = (double)F,
+static inline Promise promise_act_bwd(const Act *a, const ActGrad *g) {
+    double n = (double)a->N, f = (double)a->F, biases = (a->bias ? 1 : 0) + (a->up_bias ? 1 : 0),
            strips = fmin(promise_times(n, 16), promise_times(16 * H100_SMS, promise_times(f, 1024)));
-    return promise_partials((h ? 8 : 6) * n * f + 4 * f * strips, strips, 1, f);
+    int sums = (g->dbias ? 1 : 0) + (g->dup_bias ? 1 : 0), matrices = (a->up ? 5 : 3) + (a->h ? 1 : 0);
+    double bytes = 2 * n * f * matrices + 4 * f * biases * strips;
+    return sums ? promise_partials(bytes, strips, sums, f) : promise_launch(bytes, 0, 1);
 }
+
+/* Blocks of a norm: four rows each up to 768 columns, else a row of eight columns a thread; `most` of the former an SM. */
+static inline double promise_norm_blocks(double n, int C, int most) {
+    double threads = 32 * promise_times(C, 256);
+    return C <= 768 ? fmin(promise_times(n, 4), most * H100_SMS) : fmin(n, floor(1024 / threads) * H100_SMS);
+}
+static inline double promise_statistics(double n, bool rms) { return (rms ? 4 : 8) * n; }
 
 static inline Promise promise_add_norm(const AddNorm *a) {
-    double n = (double)a->N, c = a->C, blocks = fmin(promise_times(n, 4), 6 * H100_SMS);
-    Promise p = promise_launch(2 * n * c * (a->x ? 4 : 3) + 8 * n + promise_keys(a->drop, n) +
-                                   blocks * (a->bias ? 12 : 8) * c, 0, 1);
+    double n = (double)a->N, c = a->C, vectors = 1 + (a->beta ? 1 : 0) + (a->bias ? 1 : 0);
+    Promise p = promise_launch(2 * n * c * (!a->s ? 2 : a->x ? 4 : 3) + promise_statistics(n, a->rms) +
+                                   promise_keys(a->drop, n) + promise_norm_blocks(n, a->C, 6) * 4 * vectors * c, 0, 1);
     return promise_again(p, promise_keys_again(a->drop, n, a->C));
 }
 
 static inline Promise promise_add_norm_bwd(const AddNorm *a, const AddNormGrad *g) {
-    double n = (double)a->N, c = a->C, blocks = fmin(promise_times(n, 4), 3 * H100_SMS);
-    int matrices = 3 + (g->dx ? 1 : 0) + (g->dx && g->add_dx ? 1 : 0);
-    Promise p = promise_partials(2 * n * c * matrices + 8 * n + promise_keys(a->drop, n) + blocks * 4 * c, blocks,
-                                 g->dbias ? 3 : 2, c);
-    return promise_again(p, promise_keys_again(a->drop, n, a->C) + 31 * 8 * n);
+    double n = (double)a->N, c = a->C, blocks = promise_norm_blocks(n, a->C, 3), stats = promise_statistics(n, a->rms);
+    int matrices = 2 + (g->ds ? 1 : 0) + (g->dz ? 1 : 0) + (g->dx ? 1 : 0) + (g->dx && g->add_dx ? 1 : 0);
+    double bytes = 2 * n * c * matrices + stats + promise_keys(a->drop, n) + blocks * 4 * c;
+    bool sums = g->dgamma || g->dbeta || g->dbias;
+    Promise p = sums ? promise_partials(bytes, blocks, g->dbias ? 3 : 2, c) : promise_launch(bytes, 0, 1);
+    double readers = a->C <= 768 ? 32 : 32 * promise_times(c, 256);
+    return promise_again(p, promise_keys_again(a->drop, n, a->C) + (readers - 1) * stats);
+}
+
+/* Lanes of a block of columns, and how many blocks of columns the threads have at once. */
+static inline double promise_head_lanes(int C) { return C <= 64 ? 8 : C <= 128 ? 16 : C <= 256 ? 32 : 32 * promise_times(C, 256); }
+
+static inline Promise promise_head_norm(const HeadNorm *a) {
+    double items = (double)a->N * a->blocks, c = a->C, lanes = promise_head_lanes(a->C),
+           groups = fmin(items, H100_SMS * floor(1024 / fmax(128, lanes)) * fmax(1, 128 / lanes));
+    Promise p = promise_launch(2 * items * c * (a->z ? 3 : 2) + (a->rstd ? promise_statistics(items, a->rms) : 0), 0, 1);
+    return promise_again(p, 4 * c * (a->beta ? 2 : 1) * groups);
+}
+
+/* Every thread, of eight pairs (four when neighbours), reads its row's place in the tables, and its part of them. */
+static inline Promise promise_rotary(const Rotary *r) {
+    double n = (double)r->N, tables = 4 * n * r->R, threads = n * r->H * r->R / (r->interleaved ? 8 : 16);
+    Promise p = promise_launch(4 * n * r->H * r->R + tables + (r->at ? 4 * n : 0), 0, 1);
+    return promise_again(p, tables * (r->H - 1) + (r->at ? 4 * (threads - n) : 0));
+}
+
+static inline Promise promise_lookup(const Lookup *a) {
+    double n = (double)a->N, c = a->C, indices = (a->ids ? 8 : 0) + (a->pos_id ? 4 : 0); /* an id twice */
+    return promise_again(promise_launch(2 * n * c * (a->pos ? 3 : 2) + 8 * n, 0, 1), indices * n * promise_times(c, 8));
 }
 
 static inline Promise promise_embed(const Embed *e) {
@@ -162,8 +195,25 @@ static inline void promise_block(const AttnPlan *p, int *warps, int *key_warps) 
     *key_warps = promise_warps(keys, 6);
 }
 
+/* Items of one row: K and V of each item's keys, once for every four heads that share them. */
+static inline Promise promise_attention_row(const Attn *a) {
+    const AttnPlan *p = a->plan;
+    double keys = 0, D = a->D, rounds = promise_times(a->H / a->KH, 4);
+    for (int32_t i = 0; i < p->nitems; i++) keys += p->host_items[i].na + p->host_items[i].nb;
+    double blocks = (double)p->nitems * a->KH,
+           stretches = fmax(1, fmin(promise_times(6 * H100_SMS, blocks), promise_times(p->max_nk, 64))),
+           rows = (double)p->nrows * a->H, parts = stretches > 1 ? rows * stretches * (4 * D + 8) : 0;
+    Promise q = promise_launch(4 * keys * a->KH * D * rounds + 2 * rows * D * (stretches + 1) + 4 * rows + parts,
+                               4 * keys * a->H * D, H100_F32);
+    q = promise_again(q, stretches * (6 * rows * D + 128 * sizeof(AttnItem) * blocks)); /* q a warp, the item a thread */
+    if (stretches < 2) return q;
+    Promise sums = promise_launch(parts + 2 * rows * D, 0, 1);
+    return promise_again(promise_then(q, sums), rows * stretches * 32 * 8 * (3 + promise_times(D, 32)));
+}
+
 static inline Promise promise_attention(const Attn *a) {
     const AttnPlan *p = a->plan;
+    if (p->max_nq == 1 && a->drop.p <= 0) return promise_attention_row(a);
     double D = a->D, row = a->drop.p > 0 ? 12 : 4, bytes = 0;
     int warps, key_warps;
     promise_block(p, &warps, &key_warps);
@@ -242,10 +292,13 @@ static inline Promise promise_negatives(const Negatives *n) {
     return promise_launch((double)n->rows * (double)n->n * 8, 0, 1);
 }
 
+/* Long rows: parts of 33,784 columns, a block each; every thread asks for the target, and for all parts' sums. */
 static inline Promise promise_xent(const Xent *x) {
-    double rows = (double)x->rows, n = (double)x->n;
-    return promise_again(promise_launch(rows * n * (4 + (x->dlogits ? dtype_size(x->dt) : 0)), 0, 1),
-                         n > 1024 ? 768 * 4 * rows : 0);
+    double rows = (double)x->rows, n = (double)x->n, parts = promise_times(n, 33784);
+    Promise p = promise_launch(rows * n * (4 + (x->dlogits ? dtype_size(x->dt) : 0)), 0, 1);
+    p = promise_again(p, n > 1024 ? 768 * 8 * rows * parts : 0);
+    if (parts < 2) return p;
+    return promise_again(promise_then(promise_launch(4 * (rows + 1), 0, 1), p), 768 * 24 * rows * parts * parts);
 }
 
 /* Two launches when the last few of n go one by one. */

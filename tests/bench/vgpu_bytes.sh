@@ -24,6 +24,15 @@ add_norm_bwd: add_norm_bwd_fast add_partials
 act: act_fast
 act_bwd: act_bwd_fast add_partials
 colsum: colsum_fast add_partials
+act, gated: act_fast
+act_bwd, gated: act_bwd_fast
+norm, wide: add_norm_wide
+norm_bwd, wide: add_norm_bwd_wide
+rotary: rotary_fast
+head_norm: head_norm_fast
+lookup: lookup_kernel
+attention, row: row_kernel row_parts_kernel
+xent, long: xent_fast
 embed: embed_fast
 embed_bwd: embed_bwd_fast add_partials sum_rows_fast
 attention, cross: forward_mma
@@ -44,6 +53,7 @@ sumsq: sumsq_pieces sumsq_total'
 least() {
     case $1 in
     "simmax_kernel step") echo 90.9 20 ;;     # texts by images go down the columns of S: a sector for each 4 bytes
+    row_kernel*) echo 90.9 75 ;;              # 8 bytes a head and stretch: largest score and sum
     dq_mma*) echo 90.9 85 ;;                  # vgpu takes requests apart where a kernel has more than 64 accesses
     *) echo 90.9 90.9 ;;
     esac
