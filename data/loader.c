@@ -161,7 +161,7 @@ static Status fill(const Loader *l, Slot *s, int64_t b) {
     Status st = fill_text(l, &c, s->ids + b * l->spec.max_tokens, &s->len[b]);
     if (st != OK) return st;
     return set_read_row(l->set, c.row, l->spec.verify_crc, s->features + (size_t)b * set_row_bytes(l->set),
-                        &s->scale[b]);
+                        s->scale + b * set_scales(l->set));
 }
 
 /* ---- the threads ---- */
@@ -266,7 +266,7 @@ static Status make_slot(const Loader *l, Slot *s) {
         return err_set(ERR_MEMORY,
                        "out of memory for %d batches of %zu rows of %zu bytes: lower data.queue or train.batch",
                        l->spec.queue, B, set_row_bytes(l->set));
-    s->scale = mem_new(B, sizeof *s->scale);
+    s->scale = mem_new(B * (size_t)set_scales(l->set), sizeof *s->scale);
     s->ids = mem_new(B * T, sizeof *s->ids);
     s->len = mem_new(B, sizeof *s->len);
     s->image = mem_new(B, sizeof *s->image);

@@ -52,7 +52,7 @@ typedef struct {
     int T;
     DType dtype;
     const void *features;          /* (B,P,E) raw; value = element * scale of its row */
-    const float *scale;            /* (B), or NULL when the set has none */
+    const float *scale;            /* (B, set_scales), or NULL when the set has none */
     const int32_t *ids, *len;      /* (B,T) zero padded, [CLS] first; (B) */
     const int64_t *image;          /* (B) number of the image in the set: what image-id targets compare */
     const int64_t *caption;        /* (B) which of the image's captions */

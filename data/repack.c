@@ -36,19 +36,40 @@ Status quantise(void *dst, float *scale, DType to, const float *x, size_t n) {
     return OK;
 }
 
-/* The row that work->raw holds, in the new type: *data points to it. */
-typedef struct { void *raw, *out; float *real; } Work;
+static float value_of(const void *q, DType t, int64_t i, float scale) {
+    return scale * (t == DT_I8 ? (float)((const int8_t *)q)[i] : e4m3_to_f32(((const uint8_t *)q)[i]));
+}
 
-static Status convert(const Work *w, DType from, DType to, size_t n, float *scale, const void **data) {
+Status quantise_tokens(void *dst, float *scales, DType to, const float *x, int64_t P, int64_t E, double *square,
+                       double *error) {
+    for (int64_t p = 0; p < P; p++, x += E) {
+        void *q = (char *)dst + p * E;                       /* both types have a byte */
+        Status st = quantise(q, &scales[p], to, x, (size_t)E);
+        if (st != OK) return st;
+        for (int64_t i = 0; square && i < E; i++) {
+            double d = (double)value_of(q, to, i, scales[p]) - (double)x[i];
+            *square += (double)x[i] * (double)x[i];
+            *error += d * d;
+        }
+    }
+    return OK;
+}
+
+/* The row that work->raw holds, in the new type: *data points to it, scales are set_scales of the new set. */
+typedef struct { void *raw, *out; float *real, *scales; double square, error; } Work;
+
+static Status convert(Work *w, const Set *set, DType to, const void **data) {
+    int64_t P = set_P(set), E = set_E(set), S = set_scales(set), n = P * E;
     *data = w->raw;
-    if (from == to) return OK;
-    dtype_to_f32(w->real, w->raw, from, n);
-    for (size_t i = 0; i < n; i++) w->real[i] *= *scale;
-    *scale = 1;
+    if (set_dtype(set) == to) return OK;
+    dtype_to_f32(w->real, w->raw, set_dtype(set), (size_t)n);
+    for (int64_t i = 0; i < n; i++) w->real[i] *= w->scales[i / E * S / P];
+    w->scales[0] = 1;
     *data = w->out;
-    if (to == DT_I8 || to == DT_E4M3) return quantise(w->out, scale, to, w->real, n);
-    dtype_from_f32(w->out, to, w->real, n);
-    if (features_finite(w->out, to, n)) return OK;
+    if (to == DT_I8 || to == DT_E4M3)
+        return quantise_tokens(w->out, w->scales, to, w->real, P, E, &w->square, &w->error);
+    dtype_from_f32(w->out, to, w->real, (size_t)n);
+    if (features_finite(w->out, to, (size_t)n)) return OK;
     return err_set(ERR_FORMAT, "a number is too large for %s", dtype_name(to));
 }
 
@@ -58,7 +79,7 @@ typedef struct {
     const RepackSpec *spec;
     const Set *set;
     DType dtype;
-    bool scale;
+    bool scale, token_scale;
     const int64_t *images;         /* those of the shard */
     int64_t n, captions;
     ShardItem *items;              /* (n) */
@@ -121,27 +142,29 @@ static Status make_tokens(Piece *p) {
     return st;
 }
 
-static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t total) {
+static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t total, RepackReport *r) {
     int64_t V = set_views(p->set);
     size_t n = (size_t)(set_P(p->set) * set_E(p->set));
     Work work = {mem_new(set_row_bytes(p->set), 1), mem_new(n, (size_t)dtype_size(p->dtype)),
-        mem_new(n, sizeof(float))};
-    Status st = work.raw && work.out && work.real ? OK : ERR_MEMORY;
+        mem_new(n, sizeof(float)), mem_new((size_t)set_P(p->set), sizeof(float)), 0, 0};
+    Status st = work.raw && work.out && work.real && work.scales ? OK : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < p->n; i++) {
         for (int64_t v = 0; st == OK && v < V; v++) {
-            float scale;
             const void *data;
             if (shard_has(w, i * V + v)) continue;
-            if ((st = set_read_row(p->set, p->images[i] * V + v, true, work.raw, &scale)) != OK) break;
-            st = convert(&work, set_dtype(p->set), p->dtype, n, &scale, &data);
+            if ((st = set_read_row(p->set, p->images[i] * V + v, true, work.raw, work.scales)) != OK) break;
+            st = convert(&work, p->set, p->dtype, &data);
             if (st != OK) st = err_context(st, "%s: image \"%s\"", set_path(p->set), p->items[i].image_id);
-            else st = shard_write(w, i * V + v, data, scale);
+            else st = shard_write_scaled(w, i * V + v, data, work.scales);
         }
         if (st == OK) st = listener_tell(&p->spec->listener, before + i + 1, total);
     }
+    r->square += work.square;
+    r->error += work.error;
     free(work.raw);
     free(work.out);
     free(work.real);
+    free(work.scales);
     return st;
 }
 
@@ -158,17 +181,17 @@ static Status fingerprint_input(const Set *set, uint64_t *made_from) {
     return st;
 }
 
-static Status write_piece(Piece *p, SetOut *out, int64_t k, int64_t before, int64_t total) {
+static Status write_piece(Piece *p, SetOut *out, int64_t k, int64_t before, int64_t total, RepackReport *r) {
     ShardWriter *w = NULL;
     Status st = list_items(p);
     if (st == OK && p->spec->tok) st = make_tokens(p);
     if (st != OK) return st;
     ShardSpec spec = {.encoder = *set_encoder(p->set), .dtype = p->dtype, .images = p->n, .views = set_views(p->set),
-                      .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .items = p->items,
+                      .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .token_scale = p->token_scale, .items = p->items,
                       .tokens = p->spec->tok ? &p->tokens : NULL, .made_from = p->made_from};
     if ((st = setout_shard(out, k, &spec, &w)) != OK) return st;
     if (!w) return listener_tell(&p->spec->listener, before + p->n, total);
-    if ((st = copy_rows(p, w, before, total)) == OK) return shard_finish(w);
+    if ((st = copy_rows(p, w, before, total, r)) == OK) return shard_finish(w);
     shard_abandon(w);
     return st;
 }
@@ -196,7 +219,7 @@ static Status write_pieces(Piece *p, const int64_t *images, int64_t n, RepackRep
     for (int64_t k = 0; st == OK && k * size < n; k++) {
         p->images = images + k * size;
         p->n = n - k * size < size ? n - k * size : size;
-        st = write_piece(p, &out, k, k * size, n);
+        st = write_piece(p, &out, k, k * size, n, r);
         r->images += p->n;
         r->captions += p->captions;
         r->shards++;
@@ -224,6 +247,7 @@ Status repack(const RepackSpec *spec, RepackReport *r) {
     if (st != OK) return st;
     Piece p = {.spec = spec, .set = set, .dtype = spec->dtype < 0 ? set_dtype(set) : (DType)spec->dtype};
     p.scale = p.dtype == set_dtype(set) ? set_scaled(set) : p.dtype == DT_I8 || p.dtype == DT_E4M3;
+    p.token_scale = p.dtype == set_dtype(set) ? set_scales(set) > 1 : p.scale;
     st = set_select(set, spec->split ? spec->split : "", &images, &n);
     if (st == OK) st = fingerprint_input(set, &p.made_from);
     if (st == OK) st = write_pieces(&p, images, n, r);

@@ -4,7 +4,7 @@
  * Called by the command repack. Reads anything that set_open reads (also compressed or foreign files) and writes
  * shards as data/FORMAT.md has them, then their manifest (setout.h says what becomes of what is there already).
  *
- * e4m3 and i8 get a scale a row, so that its largest number is the largest there is (448, 127). Does not change
+ * e4m3 and i8 get a scale a token, so that its largest number is the largest there is (448, 127). Does not change
  * images or captions, and does not compute features. */
 #ifndef QF_REPACK_H
 #define QF_REPACK_H
@@ -28,7 +28,10 @@ typedef struct {
     Listener listener;             /* told images */
 } RepackSpec;
 
-typedef struct { int64_t images, captions, shards; } RepackReport;
+typedef struct {
+    int64_t images, captions, shards;
+    double square, error;          /* sums over all numbers: of squares, of squares of what the new type loses */
+} RepackReport;
 
 /* ERR_USAGE: nothing to write, or what stands in `out` is something else or the set itself; ERR_FORMAT: a row is
  * damaged (verify finds all), or holds a number that the new type cannot. */
@@ -37,5 +40,9 @@ Status repack(const RepackSpec *spec, RepackReport *r);
 /* n numbers to e4m3 or i8: dst, and the scale with which they become numbers again. ERR_NUMERIC when one is not
  * finite. */
 Status quantise(void *dst, float *scale, DType to, const float *x, size_t n);
+
+/* P tokens of E, each with a scale of its own. error and square (may be NULL) as in RepackReport, added to. */
+Status quantise_tokens(void *dst, float *scales, DType to, const float *x, int64_t P, int64_t E, double *square,
+                       double *error);
 
 #endif

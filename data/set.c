@@ -29,6 +29,7 @@ struct Set {
     const Shard *any;              /* some shard that is open */
     int part, parts;
     bool allow_missing, scaled;
+    int64_t scales;
 };
 
 /* ---- opening ---- */
@@ -52,6 +53,7 @@ static Status open_entry(Set *s, Entry *e) {
     if (st != OK) return st;
     if (!s->any) s->any = e->s;
     s->scaled |= e->s->scale != NULL;
+    if (e->s->scales > s->scales) s->scales = e->s->scales;
     s->captions += e->s->captions;
     e->images = e->s->images;
     return OK;
@@ -151,6 +153,7 @@ int64_t set_P(const Set *s) { return s->any->P; }
 int64_t set_E(const Set *s) { return s->any->E; }
 DType set_dtype(const Set *s) { return s->any->dtype; }
 bool set_scaled(const Set *s) { return s->scaled; }
+int64_t set_scales(const Set *s) { return s->scales > 1 ? s->scales : 1; }
 size_t set_row_bytes(const Set *s) { return s->any->row_bytes; }
 const EncoderInfo *set_encoder(const Set *s) { return &s->any->encoder; }
 int set_part(const Set *s) { return s->part; }
@@ -336,13 +339,14 @@ Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *sc
     if (!e->s)
         return err_set(ERR_USAGE, "%s: is missing here, and holds image %" PRId64 " of the set", e->file->path, image);
     local = (image - e->first) * views + row % views;
-    if (scale) *scale = shard_scale(e->s, local);
+    for (int64_t k = 0, each = e->s->scales > 1; scale && k < set_scales(s); k++)
+        scale[k] = each ? e->s->scale[local * e->s->scales + k] : shard_scale(e->s, local);
     return shard_read(e->s, local, verify, dst);
 }
 
 Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales) {
     Status st = OK;
     for (int64_t i = 0; st == OK && i < n; i++)
-        st = set_read_row(s, rows[i], true, (char *)dst + (size_t)i * s->any->row_bytes, scales ? &scales[i] : NULL);
+        st = set_read_row(s, rows[i], true, (char *)dst + (size_t)i * s->any->row_bytes, scales ? scales + i * set_scales(s) : NULL);
     return st;
 }

@@ -31,7 +31,8 @@ int64_t set_views(const Set *s);                           /* V */
 int64_t set_P(const Set *s);
 int64_t set_E(const Set *s);
 DType set_dtype(const Set *s);
-bool set_scaled(const Set *s);                             /* some shard has a scale a row */
+bool set_scaled(const Set *s);                             /* some shard has scales */
+int64_t set_scales(const Set *s);                          /* of a row: 1, or P where some shard has one a token */
 size_t set_row_bytes(const Set *s);                        /* P * E * size of an element */
 const EncoderInfo *set_encoder(const Set *s);
 /* Tells two sets apart: of all tables of all shards, checksums of rows among them, also those of other parts. */
@@ -68,8 +69,9 @@ bool split_matches(const char *wanted, const char *split);
 typedef struct { int64_t captioned, captions; } SplitCount;
 SplitCount set_count(const Set *s, const char *split, int part);
 
-/* Reading features; safe from any thread. dst: set_row_bytes a row, raw; value = element * scale. */
+/* Reading features; safe from any thread. dst: set_row_bytes a row, raw; value = element * scale. scale: set_scales
+ * numbers a row. */
 Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *scale);
-Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales /* (n) or NULL */);
+Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales /* (n, set_scales) or NULL */);
 
 #endif

@@ -107,8 +107,8 @@ static Status read_header(Shard *s, H5File *f) {
         goto done;
     }
     if ((st = h5_get_int(f, "/", "version", &version)) != OK) goto done;
-    if (version != 1) {
-        st = err_set(ERR_FORMAT, "%s: has version %" PRId64 " of the format, this program reads 1", s->path, version);
+    if (version != 1 && version != 2) {
+        st = err_set(ERR_FORMAT, "%s: has version %" PRId64 " of the format, this program reads 1 and 2", s->path, version);
         goto done;
     }
     const struct { const char *name; const char **field; } text[] = {
@@ -201,17 +201,27 @@ static Status check_rows(const Shard *s, bool unfinished) {
     if (missing && !unfinished)
         return err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are not written (row %" PRId64 " is the first)"
                        ": the command that makes it was not finished", s->path, missing, s->rows, first);
-    for (int64_t i = 0; s->scale && i < s->rows; i++)
-        if (!isfinite(s->scale[i]) && (!s->written || s->written[i]))
-            return err_set(ERR_FORMAT, "%s: /images/scale of row %" PRId64 " is not finite", s->path, i);
+    for (int64_t i = 0; s->scale && i < s->rows * s->scales; i++)
+        if (!isfinite(s->scale[i]) && (!s->written || s->written[i / s->scales]))
+            return err_set(ERR_FORMAT, "%s: /images/scale of row %" PRId64 " is not finite", s->path, i / s->scales);
     if (s->dtype == DT_I8 && !s->scale) return err_set(ERR_FORMAT, "%s: i8 features need /images/scale", s->path);
     return OK;
 }
 
+/* One a row, or, since version 2, one a token. */
+static Status read_scales(Shard *s, H5File *f) {
+    int64_t count = 0;
+    if (!h5_has(f, "/images/scale")) return OK;
+    Status st = table(f, "/images/scale", s->path, H5K_F32, 4, -1, &s->scale, &count, &s->scale_at);
+    if (st != OK) return st;
+    s->scales = count == s->rows || !s->rows ? 1 : s->P;
+    if (count == s->rows * s->scales) return OK;
+    return err_set(ERR_FORMAT, "%s: /images/scale has %" PRId64 " entries, it must have %" PRId64 " (one a row) or %" PRId64
+                   " (one a token)", s->path, count, s->rows, s->rows * s->P);
+}
+
 static Status read_images(Shard *s, H5File *f, bool unfinished) {
-    Status st = OK;
-    if (h5_has(f, "/images/scale"))
-        st = table(f, "/images/scale", s->path, H5K_F32, 4, s->rows, &s->scale, NULL, &s->scale_at);
+    Status st = read_scales(s, f);
     if (st == OK && h5_has(f, "/images/crc32c"))
         st = table(f, "/images/crc32c", s->path, H5K_U32, 4, s->rows, &s->crc, NULL, &s->crc_at);
     if (st == OK && h5_has(f, "/images/written"))
@@ -368,7 +378,7 @@ Status shard_read(const Shard *s, int64_t row, bool verify, void *dst) {
         st = read_plain(s, row, at, verify, dst, &crc);
     }
     if (st != OK || !verify) return st;
-    if (s->scale) crc = crc32c(crc, &s->scale[row], 4);
+    if (s->scale) crc = crc32c(crc, &s->scale[row * s->scales], 4 * (size_t)s->scales);
     if (crc == s->crc[row]) return OK;
     return err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") is damaged: its CRC is %08x, it was written with "
                    "%08x", s->path, row, column_text(&s->image_id, row / s->views), crc, s->crc[row]);

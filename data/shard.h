@@ -34,7 +34,8 @@ typedef struct Shard {
     uint64_t made_from;            /* as in ShardSpec; 0: not recorded */
     int64_t features_at, *row_at;  /* row i is at row_at[i], or at features_at + i * row_bytes; -1: through HDF5 */
 
-    float *scale;                  /* (rows) or NULL */
+    float *scale;                  /* (rows, scales) or NULL */
+    int64_t scales;                /* 1: of a row; P: of each token; 0 without */
     uint32_t *crc;                 /* (rows) or NULL */
     uint8_t *written;              /* (rows) or NULL: all are */
     int64_t scale_at, crc_at, written_at;      /* where these tables lie; -1 when they cannot be written in place */
@@ -57,7 +58,8 @@ void shard_close(Shard *s);                                /* accepts NULL */
 /* Row into dst (row_bytes). verify: compares its CRC, when the shard has them. ERR_IO, or ERR_FORMAT naming file and
  * row. */
 Status shard_read(const Shard *s, int64_t row, bool verify, void *dst);
-static inline float shard_scale(const Shard *s, int64_t row) { return s->scale ? s->scale[row] : 1.0f; }
+/* The scale of a row, or of its first token. */
+static inline float shard_scale(const Shard *s, int64_t row) { return s->scale ? s->scale[row * s->scales] : 1.0f; }
 
 static inline const char *column_text(const TextColumn *c, int64_t i) { return c->text + (size_t)i * c->stride; }
 

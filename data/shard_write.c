@@ -138,7 +138,9 @@ static Status put_captions(H5File *f, const ShardSpec *spec) {
     return st;
 }
 
-/* A number a row, all zero. */
+static int64_t scales_of(const ShardSpec *spec) { return !spec->scale ? 0 : spec->token_scale ? spec->P : 1; }
+
+/* So many numbers, all zero. */
 static Status put_zeros(H5File *f, const char *path, H5Kind kind, size_t size, int64_t rows) {
     void *zeros = mem_new((size_t)rows, size);
     Status st = zeros ? h5_put(f, path, kind, 0, 1, &rows, zeros) : ERR_MEMORY;
@@ -152,7 +154,7 @@ static Status put_images(H5File *f, const ShardSpec *spec) {
     if (st == OK) st = h5_put_int(f, "/images", "views", spec->views);
     if (st == OK) st = h5_put(f, "/images/features", shard_kind(spec->dtype), 0, 3, dim, NULL);
     if (st == OK) st = h5_put_text(f, "/images/features", "dtype", dtype_name(spec->dtype));
-    if (st == OK && spec->scale) st = put_zeros(f, "/images/scale", H5K_F32, 4, dim[0]);
+    if (st == OK && spec->scale) st = put_zeros(f, "/images/scale", H5K_F32, 4, dim[0] * scales_of(spec));
     if (st == OK) st = put_zeros(f, "/images/crc32c", H5K_U32, 4, dim[0]);
     if (st == OK) st = put_zeros(f, "/images/written", H5K_U8, 1, dim[0]);
     if (st == OK) st = put_column(f, "/images/image_id", spec, 0);
@@ -168,7 +170,7 @@ static Status lay_out(const char *path, const ShardSpec *spec) {
     if (st != OK) return st;
     const EncoderInfo *e = &spec->encoder;
     st = h5_put_text(f, "/", "format", "qformer-shard");
-    if (st == OK) st = h5_put_int(f, "/", "version", 1);
+    if (st == OK) st = h5_put_int(f, "/", "version", spec->scale && spec->token_scale ? 2 : 1);
     char from[17];
     snprintf(from, sizeof from, "%016" PRIx64, spec->made_from);
     if (st == OK && spec->made_from) st = h5_put_text(f, "/", "made_from", from);
@@ -221,7 +223,7 @@ const char *shard_difference(const Shard *s, const ShardSpec *spec) {
     const EncoderInfo wanted = {or_empty(e->name), or_empty(e->weights_sha256), or_empty(e->tap),
                                 or_empty(e->preprocessing), e->ln_applied};
     if (encoder_difference(&wanted, &s->encoder)) return "another encoder";
-    if (s->dtype != spec->dtype || !s->scale != !spec->scale) return "another element type";
+    if (s->dtype != spec->dtype || s->scales != scales_of(spec)) return "another element type";
     if (s->images != spec->images || s->views != spec->views) return "another number of images or views";
     if (s->P != spec->P || s->E != spec->E) return "another size of features";
     if (!same_images(s, spec)) return "other images or splits";
@@ -408,14 +410,20 @@ static Status mark(ShardWriter *w, int64_t row, uint8_t value) {
 
 /* The mark comes last, and goes first when a row is written again. */
 Status shard_write(ShardWriter *w, int64_t row, const void *data, float scale) {
+    BUG_ON(w->s->scales > 1, "one scale for a row of %lld", (long long)w->s->scales);
+    return shard_write_scaled(w, row, data, &scale);
+}
+
+Status shard_write_scaled(ShardWriter *w, int64_t row, const void *data, const float *scales) {
     Shard *s = w->s;
     Status st = shard_has(w, row) ? mark(w, row, 0) : OK;
     if (st == OK) st = put(w, data, s->row_bytes, s->features_at + row * (int64_t)s->row_bytes);
     uint32_t crc = crc32c(0, data, s->row_bytes);
     if (s->scale) {
-        crc = crc32c(crc, &scale, 4);
-        s->scale[row] = scale;
-        if (st == OK) st = put(w, &scale, 4, s->scale_at + 4 * row);
+        size_t bytes = 4 * (size_t)s->scales;
+        crc = crc32c(crc, scales, bytes);
+        memcpy(s->scale + row * s->scales, scales, bytes);
+        if (st == OK) st = put(w, scales, bytes, s->scale_at + (int64_t)bytes * row);
     }
     s->crc[row] = crc;
     if (st == OK) st = put(w, &crc, 4, s->crc_at + 4 * row);

@@ -52,6 +52,7 @@ typedef struct {
     DType dtype;                                   /* F16 BF16 F32 E4M3 I8 */
     int64_t images, views, P, E;
     bool scale;                                    /* a f32 a row: value = element * scale. I8 needs it */
+    bool token_scale;                              /* with scale: a f32 a token instead, P a row (version 2) */
     const ShardItem *items;                        /* (images) */
     const TokenCache *tokens;                      /* NULL: none */
     uint64_t made_from;                            /* fingerprint of the files and options that the rows follow from and
@@ -76,6 +77,7 @@ int64_t shard_missing(const ShardWriter *w);                          /* rows st
 
 /* data: P*E elements of spec.dtype, little-endian; scale is used only if spec.scale. A row may be written again. */
 Status shard_write(ShardWriter *w, int64_t row, const void *data, float scale);
+Status shard_write_scaled(ShardWriter *w, int64_t row, const void *data, const float *scales);    /* all of the row's */
 
 /* All rows must be there (ERR_USAGE otherwise). Flushes, marks the file complete, renames it to PATH. Frees w also
  * when it fails; PATH.part then stays. */

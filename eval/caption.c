@@ -55,7 +55,7 @@ static Status make_share(Found *f, const Use *u, const EvalSet *e, const Generat
                          int64_t *rows, EvalProgress *p) {
     Generator g;
     void *features = NULL;
-    float *scales = mem_new((size_t)spec->images, sizeof *scales);
+    float *scales = mem_new((size_t)(spec->images * set_scales(e->set)), sizeof *scales);
     if (!scales) return ERR_MEMORY;
     Status st = generate_open(&g, u->b, &u->model, spec);
     if (st != OK) goto done;

@@ -12,6 +12,10 @@ static size_t feature_bytes(const Encoder *e, int64_t n) {
     return (size_t)n * (size_t)e->model->d.P * (size_t)e->model->d.E * (size_t)dtype_size(e->features);
 }
 
+static size_t scale_bytes(const Encoder *e, int64_t n) {
+    return (size_t)(n * dims_scales(&e->model->d)) * sizeof(float);
+}
+
 /* What the encoder computes for full pieces, on a measuring arena. */
 static Status measure(Encoder *e, size_t *bytes) {
     const Dims *d = &e->model->d;
@@ -44,14 +48,14 @@ Status encoder_open(Encoder *e, const Backend *b, const QFormer *model, int batc
     e->seg = mem_new((size_t)batch, sizeof *e->seg);
     Status st = e->seg ? measure(e, &bytes) : ERR_MEMORY;
     int64_t rows = (int64_t)batch * (d->Q + d->T);
-    if (!b->unified) fixed += feature_bytes(e, batch) + (size_t)batch * sizeof(float) + (size_t)(rows + batch) * 512;
+    if (!b->unified) fixed += feature_bytes(e, batch) + scale_bytes(e, batch) + (size_t)(rows + batch) * 512;
     if (st == OK) st = arena_open(&e->fixed, "encoder's", b, fixed);
     if (st == OK) st = arena_open(&e->mem, "encoder's", b, bytes);
     if (st == OK) st = tape_open(&e->tape, b, &e->mem);
     if (st == OK) st = room_open(&e->room, b, &e->fixed, d, rows, batch, batch);
     if (st == OK && !b->unified) {
         e->device = arena_push(&e->fixed, feature_bytes(e, batch), 1);
-        e->scales = arena_push(&e->fixed, (size_t)batch, sizeof(float));
+        e->scales = arena_push(&e->fixed, scale_bytes(e, batch), 1);
     }
     if (st != OK) {
         err_context(st, "evaluating %d at a time", batch);
@@ -74,7 +78,7 @@ void encoder_close(Encoder *e) {
 static void image_keys(Encoder *e, const void *features, const float *scale, int n) {
     if (!e->b->unified && e->device) {
         e->b->upload(e->device, features, feature_bytes(e, n));
-        if (scale) e->b->upload(e->scales, scale, (size_t)n * sizeof *scale);
+        if (scale) e->b->upload(e->scales, scale, scale_bytes(e, n));
         features = e->device;
         scale = scale ? e->scales : NULL;
     }
@@ -107,7 +111,7 @@ Status encode_images(Encoder *e, const void *features, const float *scale, int64
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += e->batch) {
         int m = (int)(n - at < e->batch ? n - at : e->batch);
-        st = images_piece(e, (const char *)features + feature_bytes(e, at), scale ? scale + at : NULL, m,
+        st = images_piece(e, (const char *)features + feature_bytes(e, at), scale ? scale + at * dims_scales(d) : NULL, m,
                           out + at * d->Q * d->Z);
     }
     return st;

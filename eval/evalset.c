@@ -76,7 +76,7 @@ Status evalprogress(EvalProgress *p, int64_t more) {
 Status evalset_encode_images(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *I, EvalProgress *p) {
     const Dims *d = &enc->model->d;
     void *rows = NULL;
-    float *scales = mem_new((size_t)enc->batch, sizeof *scales);
+    float *scales = mem_new((size_t)(enc->batch * set_scales(e->set)), sizeof *scales);
     Status st = scales ? enc->b->host_alloc(&rows, (size_t)enc->batch * set_row_bytes(e->set)) : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < n; i += enc->batch) {
         int64_t m = n - i < enc->batch ? n - i : enc->batch;

@@ -25,7 +25,7 @@ static Status take_fixed(Generator *g) {
     }
     if (!g->b->unified) {
         g->device = arena_push(&g->fixed, feature_bytes(g, g->spec.images), 1);
-        g->scales = arena_push(&g->fixed, (size_t)g->spec.images, sizeof(float));
+        g->scales = arena_push(&g->fixed, (size_t)(g->spec.images * dims_scales(d)), sizeof(float));
     }
     return room_open(&g->room, g->b, &g->fixed, d, rows, rows, g->spec.images);
 }
@@ -57,7 +57,7 @@ static Status prefix(void *self, const void *input, int64_t first, int n, const 
     Generator *g = self;
     const Given *x = input;
     (void)logits;                        /* [DEC] is fed */
-    return generate_prefix(g, x->features + feature_bytes(g, first), x->scale ? x->scale + first : NULL, n);
+    return generate_prefix(g, x->features + feature_bytes(g, first), x->scale ? x->scale + first * dims_scales(&g->model->d) : NULL, n);
 }
 
 static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies,
@@ -136,7 +136,7 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
     room_upload(&g->room);
     if (!g->b->unified) {
         g->b->upload(g->device, features, feature_bytes(g, n));
-        if (scale) g->b->upload(g->scales, scale, (size_t)n * sizeof *scale);
+        if (scale) g->b->upload(g->scales, scale, (size_t)(n * dims_scales(d)) * sizeof *scale);
         features = g->device;
         scale = scale ? g->scales : NULL;
     }

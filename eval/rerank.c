@@ -105,7 +105,7 @@ static Status room_take_all(Room *r, const Encoder *enc, const EvalSet *e) {
     r->image = mem_new(n, sizeof *r->image);
     r->ids = mem_new(n, (size_t)e->T * sizeof *r->ids);
     r->len = mem_new(n, sizeof *r->len);
-    r->scales = mem_new(n, sizeof *r->scales);
+    r->scales = mem_new(n * (size_t)set_scales(e->set), sizeof *r->scales);
     if (!r->image || !r->ids || !r->len || !r->scales) return ERR_MEMORY;
     return enc->b->host_alloc(&r->rows, n * set_row_bytes(e->set));
 }

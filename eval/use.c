@@ -83,6 +83,7 @@ static Status open_set(Use *u, const Origin *g, UseData data) {
         status_say("warning: images of %s were prepared otherwise (%s) than those %s was trained on (%s)", path,
                    set_encoder(u->set)->preprocessing, g->name, prepared);
     u->d.P = (int32_t)set_P(u->set);
+    u->d.S = (int32_t)set_scales(u->set);
     return OK;
 }
 

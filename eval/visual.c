@@ -20,7 +20,7 @@ static Status take_fixed(Visual *v) {
     v->soft = tape_leaf(arena_push(&v->fixed, (size_t)(n * d->Q * d->W), (size_t)dtype_size(e)), n * d->Q, d->W, e);
     if (!v->b->unified) {
         v->features = arena_push(&v->fixed, feature_bytes(v, n), 1);
-        v->scale = arena_push(&v->fixed, (size_t)n, sizeof(float));
+        v->scale = arena_push(&v->fixed, (size_t)(n * dims_scales(&v->model->d)), sizeof(float));
     }
     return room_open(&v->room, v->b, &v->fixed, &lists, n * (d->Q + v->spec.asked), n, n);
 }
@@ -47,7 +47,7 @@ Status visual_rows(Visual *v, const void *features, const float *scale, int n, c
     room_upload(&v->room);
     if (!v->b->unified) {
         v->b->upload(v->features, features, feature_bytes(v, n));
-        if (scale) v->b->upload(v->scale, scale, (size_t)n * sizeof *scale);
+        if (scale) v->b->upload(v->scale, scale, (size_t)(n * dims_scales(&m->d)) * sizeof *scale);
         features = v->features;
         scale = scale ? v->scale : NULL;
     }

@@ -1,5 +1,6 @@
 /* cmd_data: the commands that make data sets, synth, extract and import, and vocab. The work is in data/; here options
  * become its specs, and its progress and reports become lines. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,9 @@ static void say_extracted(const ExtractSpec *s, const ExtractReport *r, double s
                (long long)r->captions, e->info.name, (long long)r->shards, r->shards > 1 ? "s" : "",
                s->dry_run ? " (dry run, nothing was written)" : "");
     say_storage(s, r);
+    if (r->square > 0)
+        status_say("  %s loses %.2f %% of the features (root of the mean square, relative)", dtype_name(s->dtype),
+                   100 * sqrt(r->error / r->square));
     if (!s->dry_run && seconds > 1)
         status_say("  %.1f images/s, data wait %.0f %%", (double)r->images / seconds, 100 * *s->waited / seconds);
     say_dropped(r->blank, r->uncaptioned, r->imageless);
@@ -114,7 +118,7 @@ static bool listen_to_all(void *m, int64_t done, int64_t total) {
 }
 
 Status cmd_extract(const Options *o) {
-    static const DType types[] = {DT_F16, DT_BF16, DT_F32};       /* ORDER extract.dtype */
+    static const DType types[] = {DT_F16, DT_BF16, DT_F32, DT_E4M3, DT_I8};        /* ORDER extract.dtype */
     signals_ask();
     double waited = 0;
     AnnotationFiles files = {0};

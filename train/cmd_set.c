@@ -1,4 +1,5 @@
 /* cmd_set: the commands that look after data sets: verify and repack. The work is in data/. */
+#include <math.h>
 #include <stdio.h>
 
 #include "configs/commands.h"
@@ -63,6 +64,9 @@ Status cmd_repack(const Options *o) {
     if (st == OK && r.shards)
         status_say("%s: %lld images, %lld captions in %lld file%s%s", s.out, (long long)r.images, (long long)r.captions,
                    (long long)r.shards, r.shards > 1 ? "s" : "", tok ? ", with word pieces" : "");
+    if (st == OK && r.square > 0)
+        status_say("  %s loses %.2f %% of the features (root of the mean square, relative)", o->repack.dtype.name,
+                   100 * sqrt(r.error / r.square));
     tokenizer_close(tok);
     return st;
 }

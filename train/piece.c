@@ -58,14 +58,15 @@ static HostPiece host_piece(const Stage1 *s, const ObjectiveBatch *batch, int64_
     size_t row = (size_t)s->model->d.P * (size_t)s->model->d.E * (size_t)dtype_size(batch->dt);
     if (first >= s->B) first = 0, batch = again ? batch : s->next;
     if (!batch) return (HostPiece){0};
-    return (HostPiece){(const char *)batch->features + (size_t)first * row, batch->scale ? batch->scale + first : NULL};
+    const float *scale = batch->scale ? batch->scale + first * dims_scales(&s->model->d) : NULL;
+    return (HostPiece){(const char *)batch->features + (size_t)first * row, scale};
 }
 
 typedef void CopyFn(void *dst, const void *src, size_t bytes);
 
 static void send(const Stage1 *s, CopyFn *copy, FeatureRoom *to, HostPiece from, int64_t n, DType dt) {
     copy(to->features, from.features, (size_t)(n * s->model->d.P * s->model->d.E) * (size_t)dtype_size(dt));
-    if (from.scale) copy(to->scale, from.scale, (size_t)n * sizeof(float));
+    if (from.scale) copy(to->scale, from.scale, (size_t)(n * dims_scales(&s->model->d)) * sizeof(float));
 }
 
 /* This piece's features on the device, and the next ones on their way there beside this piece's compute: two rooms take

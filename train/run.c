@@ -83,9 +83,13 @@ static Status open_data(Run *r) {
                        "data.val=%s has features %lld x %lld, data.train %lld x %lld: they need the same encoder", val,
                        (long long)set_P(r->val), (long long)set_E(r->val), (long long)set_P(r->train),
                        (long long)set_E(r->train));
+    if (set_scaled(r->val) && set_scaled(r->train) && set_scales(r->val) != set_scales(r->train))
+        return err_set(ERR_USAGE, "data.val=%s and data.train have scales of another kind (one a row, one a token): "
+                       "repack brings them to one", val);
     for (int64_t i = 0; dist_rank() == 0 && set_warning(r->train, i); i++)
         status_say("warning: %s", set_warning(r->train, i));
     st = setup_dims(&r->d, o, r->tok, set_P(r->train), set_E(r->train));
+    r->d.S = (int32_t)(set_scales(r->val) > 1 ? set_scales(r->val) : set_scales(r->train));
     if (st == OK && o->run.stage == 2) stage2_dims(&r->d, r);
     return st;
 }

@@ -34,7 +34,7 @@ Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec)
     }
     for (int i = 0; !b->unified && i < 2; i++) {
         s->ahead[i].features = arena_push(run, (size_t)n * (size_t)d->P * (size_t)d->E, sizeof(float));
-        s->ahead[i].scale = arena_push(run, (size_t)n, sizeof(float));
+        s->ahead[i].scale = arena_push(run, (size_t)(n * dims_scales(d)), sizeof(float));
     }
     s->sums = arena_push(run, SUM_COUNT, sizeof(float));
     if (!run->measuring && !run->full) contrast_fill(&s->contrast);

@@ -46,7 +46,7 @@ Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec)
     }
     if (!b->unified) {
         s->features = arena_push(run, (size_t)(n * model->d.P * model->d.E), sizeof(float));
-        s->scale = arena_push(run, (size_t)n, sizeof(float));
+        s->scale = arena_push(run, (size_t)(n * dims_scales(&model->d)), sizeof(float));
     }
     s->sum = arena_push(run, 1, sizeof(float));
     return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
@@ -101,10 +101,10 @@ static const void *features_up(Stage2 *s, const ObjectiveBatch *batch, const Pie
     const Dims *d = &s->model->d;
     size_t row = (size_t)(d->P * d->E) * (size_t)dtype_size(batch->dt);
     const char *from = (const char *)batch->features + (size_t)c->first * row;
-    *scale = batch->scale ? batch->scale + c->first : NULL;
+    *scale = batch->scale ? batch->scale + c->first * dims_scales(d) : NULL;
     if (s->b->unified) return from;
     s->b->upload(s->features, from, (size_t)c->n * row);
-    if (*scale) s->b->upload(s->scale, *scale, (size_t)c->n * sizeof **scale);
+    if (*scale) s->b->upload(s->scale, *scale, (size_t)(c->n * dims_scales(d)) * sizeof **scale);
     *scale = *scale ? s->scale : NULL;
     return s->features;
 }

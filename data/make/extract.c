@@ -109,7 +109,7 @@ static Status fingerprint_images(const Folder *f, int64_t count, uint64_t *made_
 }
 
 static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *a, const PicturePlace *place,
-                           int64_t from, int64_t count, int64_t k) {
+                           int64_t from, int64_t count, int64_t k, ExtractReport *rep) {
     const ImageEncoder *e = s->encoder;
     Folder folder = {.spec = s, .images = a->images + from, .place = place + from};
     ShardWriter *w = NULL;
@@ -120,11 +120,12 @@ static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *
         items[i] = (ShardItem){.image_id = im->image, .split = im->split, .source = im->file,
                                .ncaptions = im->ncaptions, .captions = im->captions};
     }
-    ShardSpec shard = {.encoder = e->info, .dtype = s->dtype, .images = count, .views = s->views, .P = e->P, .E = e->E,
+    bool scaled = s->dtype == DT_E4M3 || s->dtype == DT_I8;
+    ShardSpec shard = {.encoder = e->info, .dtype = s->dtype, .scale = scaled, .token_scale = scaled, .images = count, .views = s->views, .P = e->P, .E = e->E,
                        .items = items};
     Status st = fingerprint_images(&folder, count, &shard.made_from);
     if (st == OK) st = setout_shard(to, k, &shard, &w);
-    ExtractProgress progress = {&s->listener, from, a->count, s->waited};
+    ExtractProgress progress = {&s->listener, from, a->count, s->waited, &rep->square, &rep->error};
     if (st == OK && w) st = extract_shard(w, &shard, e, draw_file, &folder, &progress);
     else if (st == OK) st = listener_tell(&s->listener, from + count, a->count);
     free(items);
@@ -155,7 +156,7 @@ static Status write_shards(const ExtractSpec *s, const Annotations *a, const Pic
     if (st == OK && rank) st = setout_open(&to, s->out, rep->shards, s->overwrite);
     for (int64_t k = rank; st == OK && k < rep->shards; k += ranks) {
         int64_t from = k * size, count = a->count - from < size ? a->count - from : size;
-        st = folder_shard(s, &to, a, place, from, count, k);
+        st = folder_shard(s, &to, a, place, from, count, k, rep);
     }
     return setout_close(&to, ranks > 1 ? join_ranks(&to, st) : st);
 }

@@ -30,7 +30,7 @@ typedef struct {
     const char *out;                        /* x.h5: one shard; otherwise a folder, made if absent, that gets
                                                set-00000.h5, set-00001.h5, ... and manifest.json */
     const ImageEncoder *encoder;
-    DType dtype;                            /* F16, BF16 or F32 */
+    DType dtype;                            /* F16, BF16, F32; E4M3 and I8 with a scale a token */
     int64_t views;                          /* 1 .. MAX_VIEWS */
     int64_t shard_images;                   /* most images of a shard in a folder; 0: no limit */
     bool overwrite;                         /* shards that were made of something else are replaced (setout.h) */
@@ -46,6 +46,7 @@ typedef struct {
     int64_t blank, uncaptioned, imageless;  /* as in Annotations */
     int64_t skipped;                        /* images left out, */
     char first_skipped[512];                /* and why the first one was */
+    double square, error;                   /* of E4M3 and I8, as in RepackReport: of what was computed now */
 } ExtractReport;
 
 /* Fills report as far as it came. Without skip_bad a missing image is an error before anything is computed, with the
@@ -58,6 +59,7 @@ typedef struct {
     const Listener *listener;
     int64_t before, total;
     double *waited;
+    double *square, *error;                 /* NULL, or what is added to (ExtractReport) */
 } ExtractProgress;
 
 /* The engine, for any source of pixels; finishes w, or abandons it. draw() fills the pixels (views, S, S, 3) of image

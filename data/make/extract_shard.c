@@ -7,6 +7,7 @@
 
 #include "data/features.h"
 #include "data/make/first.h"
+#include "data/repack.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 
@@ -26,7 +27,9 @@ typedef struct {
     size_t pixels, row;            /* bytes of a view, numbers of its features */
     BlockOf block[2];              /* one is drawn while the other is encoded */
     float *features;               /* (capacity, V, P, E) */
-    uint8_t *rows;                 /* the same in the shard's type */
+    uint8_t *rows;                 /* the same in the shard's type, */
+    float *scales;                 /* (capacity, V, P) and what its numbers are multiplied by, where it wants that */
+    double square, error;
     Status drawn;
     char why[1024];                /* of drawn: its thread has a message of its own */
 } Work;
@@ -53,7 +56,8 @@ static Status work_new(Work *k) {
     }
     k->features = mem_new(n, k->row * sizeof(float));
     k->rows = mem_new(n, k->row * (size_t)dtype_size(k->s->dtype));
-    return ok && k->features && k->rows ? OK : ERR_MEMORY;
+    k->scales = mem_new(n * (size_t)k->e->P, sizeof *k->scales);
+    return ok && k->features && k->rows && k->scales ? OK : ERR_MEMORY;
 }
 
 static void work_free(Work *k) {
@@ -63,6 +67,7 @@ static void work_free(Work *k) {
     }
     free(k->features);
     free(k->rows);
+    free(k->scales);
 }
 
 /* ---- a block ----------------------------------------------------------------------------------------------------- */
@@ -98,20 +103,30 @@ static Status encode_block(const Work *k, const BlockOf *b) {
     return first_take(&first);
 }
 
-static Status write_block(const Work *k, const BlockOf *b) {
+/* A row in the shard's type. What rounding costs is told of the first of a block: a sample, at no price. */
+static Status convert(Work *k, int64_t r) {
+    const ShardSpec *s = k->s;
+    const float *x = k->features + (size_t)r * k->row;
+    uint8_t *to = k->rows + (size_t)r * k->row * (size_t)dtype_size(s->dtype);
+    if (s->token_scale)
+        return quantise_tokens(to, k->scales + r * s->P, s->dtype, x, s->P, s->E, r ? NULL : &k->square, &k->error);
+    dtype_from_f32(to, s->dtype, x, k->row);
+    return features_finite(to, s->dtype, k->row) ? OK : err_set(ERR_NUMERIC, "a number is not finite");
+}
+
+static Status write_block(Work *k, const BlockOf *b) {
     int64_t V = k->s->views, n = b->n * V;
     size_t bytes = k->row * (size_t)dtype_size(k->s->dtype);
     First first = {0};
 #pragma omp parallel for
-    for (int64_t r = 0; r < n; r++) {
-        dtype_from_f32(k->rows + (size_t)r * bytes, k->s->dtype, k->features + (size_t)r * k->row, k->row);
-        if (!features_finite(k->rows + (size_t)r * bytes, k->s->dtype, k->row))
+    for (int64_t r = 0; r < n; r++)
+        if (convert(k, r) != OK)
             first_note(&first, err_set(ERR_NUMERIC, "%s: its features are not finite numbers as %s",
                                        k->s->items[b->image[r / V]].image_id, dtype_name(k->s->dtype)), r);
-    }
     Status st = first_take(&first);
     for (int64_t r = 0; r < n && st == OK; r++)
-        st = shard_write(k->w, b->image[r / V] * V + r % V, k->rows + (size_t)r * bytes, 1);
+        st = shard_write_scaled(k->w, b->image[r / V] * V + r % V, k->rows + (size_t)r * bytes,
+                                k->scales + r * k->e->P);
     return st;
 }
 
@@ -156,6 +171,7 @@ Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *
         st = do_block(&k, &k.block[i], &k.block[1 - i], progress->waited);
         if (st == OK) st = listener_tell(progress->listener, progress->before + done, progress->total);
     }
+    if (progress->square) *progress->square += k.square, *progress->error += k.error;
     work_free(&k);
     if (st == OK) return shard_finish(w);
     shard_abandon(w);

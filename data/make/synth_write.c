@@ -213,7 +213,7 @@ static Status write_all(Set *set, const ImageEncoder *e) {
     }
     if (st == OK && s->images != SYNTH_NO_IMAGES) st = write_images(set);
     if (st == OK && s->facts) st = write_facts(set);
-    if (st == OK) st = extract_shard(w, &shard, e, draw, set, &(ExtractProgress){&s->listener, 0, set->total, NULL});
+    if (st == OK) st = extract_shard(w, &shard, e, draw, set, &(ExtractProgress){.listener = &s->listener, .total = set->total});
     else shard_abandon(w);
     return setout_close(&out, st);
 }

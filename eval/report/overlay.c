@@ -35,7 +35,7 @@ static Status forward(Work *w, Wave *wave, const void *features, const float *sc
     if (w->device) {
         w->b->upload(w->device, features, (size_t)d->P * (size_t)d->E * (size_t)dtype_size(dt));
         features = w->device;
-        if (scale) w->b->upload(w->scale, scale, sizeof *scale);
+        if (scale) w->b->upload(w->scale, scale, (size_t)dims_scales(&w->model->d) * sizeof *scale);
         scale = scale ? w->scale : NULL;
     }
     qformer_image(&kv, &w->tape, w->model, features, dt, scale, 1);
@@ -50,7 +50,7 @@ static Status open_memory(Work *w, DType dt) {
     if (st == OK) st = room_open(&w->room, w->b, &w->fixed, d, d->Q, 1, 1);
     if (st == OK && !w->b->unified) {
         w->device = arena_push(&w->fixed, (size_t)d->P * (size_t)d->E, (size_t)dtype_size(dt));
-        w->scale = arena_push(&w->fixed, 1, sizeof(float));
+        w->scale = arena_push(&w->fixed, (size_t)dims_scales(&w->model->d), sizeof(float));
     }
     return st;
 }
@@ -68,15 +68,16 @@ static Status measure(const Work *w, DType dt, size_t *fixed, size_t *mem) {
     null.unified = w->b->unified;
     Work m = {.b = &null, .model = w->model};
     Wave wave;
-    float scale = 1;
+    float *scale = mem_new((size_t)dims_scales(&w->model->d), sizeof *scale);
     void *features = mem_new((size_t)w->model->d.P * (size_t)w->model->d.E, (size_t)dtype_size(dt));
     arena_measure(&m.mem, "attention's");
     arena_measure(&m.fixed, "attention's");
-    Status st = features ? open_memory(&m, dt) : ERR_MEMORY;
-    if (st == OK) st = forward(&m, &wave, features, &scale, dt);
+    Status st = features && scale ? open_memory(&m, dt) : ERR_MEMORY;
+    if (st == OK) st = forward(&m, &wave, features, scale, dt);
     *fixed = m.fixed.peak, *mem = m.mem.peak;
     close_memory(&m);
     free(features);
+    free(scale);
     return st;
 }
 
@@ -146,7 +147,7 @@ Status attention_open(Attention *a, const Backend *b, const QFormer *model, cons
     if (st == OK) st = arena_open(&w.fixed, "attention's", b, fixed);
     if (st == OK) st = open_memory(&w, dt);
     for (int64_t i = 0; st == OK && i < n; i++)
-        st = one_image(a, &w, i, (const char *)features + (size_t)i * image, scale ? scale + i : NULL, dt, row);
+        st = one_image(a, &w, i, (const char *)features + (size_t)i * image, scale ? scale + i * dims_scales(&model->d) : NULL, dt, row);
     close_memory(&w);
     free(row);
     free(w.q);

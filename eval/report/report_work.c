@@ -220,16 +220,18 @@ static Status attend(Report *r, int64_t n) {
     const Use *u = &r->e.use;
     size_t row = set_row_bytes(u->set);
     void *features = NULL;
-    float scales[REPORT_SHOWN] = {0};
-    Status st = u->b->host_alloc(&features, (size_t)n * row);
+    int64_t S = set_scales(u->set);
+    float *scales = mem_new((size_t)(n * S), sizeof *scales);
+    Status st = scales ? u->b->host_alloc(&features, (size_t)n * row) : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < n; i++) {
         r->attended[i] = (2 * i + 1) * r->e.set.NI / (2 * n);        /* at even distances */
-        st = evalset_read(&r->e.set, r->attended[i], 1, (char *)features + (size_t)i * row, &scales[i]);
+        st = evalset_read(&r->e.set, r->attended[i], 1, (char *)features + (size_t)i * row, scales + i * S);
     }
     if (st == OK)
         st = attention_open(&r->attention, u->b, &u->model, features, set_scaled(u->set) ? scales : NULL,
                             set_dtype(u->set), n);
     if (features) u->b->host_release(features);
+    free(scales);
     return st;
 }
 

@@ -43,7 +43,7 @@ void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features,
     int64_t rows = (int64_t)images * d->P, width = 2LL * d->C;
     int last = (dims_cross_layers(d) - 1) * d->X;
     void *xhat = tape_push(t, rows * d->E, dtype_size(e));
-    t->b->normalize(xhat, features, dt, scale, rows, d->E, d->P, EPS_VISION);
+    t->b->normalize(xhat, features, dt, scale, rows, d->E, d->P / dims_scales(d), EPS_VISION);
     Tensor all = tape_new(t, rows, width * dims_cross_layers(d), e);
     op_fold_linear(t, all, tape_leaf(xhat, rows, d->E, e), params_joined(&m->params, P_CROSS_K_W, P_CROSS_V_W, 0, last),
                    params_joined(&m->params, P_CROSS_K_B, P_CROSS_V_B, 0, last), param(m, P_LN_VISION_W, -1),
