@@ -255,7 +255,7 @@ VisionCustom vision_custom(VisionFamily f, VisionDialect d, unsigned has) {
                          .squash = !table[f].edge, .kernel = table[f].kernel, .in_float = f == FAMILY_DINOV3,
                          .half_even = d == DIALECT_TIMM};
     colour(&c.pre, table[f].colours);
-    if (f == FAMILY_CLIP && d == DIALECT_OPENAI) c.act = ACT_GELU_QUICK; /* OpenAI's and LAVIS's; OpenCLIP says it */
+    if (f == FAMILY_CLIP && d != DIALECT_TIMM) c.act = ACT_GELU_QUICK;     /* of OpenAI and LAVIS; others say theirs */
     if (has & HAS_HEADS_NORM) c.pre.squash = false, c.image = 224, preprocess_set_size(&c.pre, 224); /* EVA-02-CLIP */
     if (c.tap == VIT_NORMED && !(has & HAS_POST)) c.tap = VIT_LAST;
     if (has & HAS_GATE) c.act = ACT_SILU;
