@@ -219,7 +219,7 @@ static bool in_dropped_block(const Vision *e, const char *name) {
     snprintf(form, sizeof form, "%.*s%%n", (int)n, e->names->block);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    return sscanf(name, form, &layer, &end) == 1 && end && layer >= e->d.L;
+    return sscanf(name, form, &layer, &end) == 1 && end && layer >= e->d.L && layer < e->d.L + e->dropped;
 #pragma GCC diagnostic pop
 }
 

@@ -323,6 +323,8 @@ static void bad_files(void **state) {
     refused(with(AIM_HF, "=pw:8,3,2,2", "=pw:8,3,2,3"), ERR_FORMAT, "the patch weight");
     refused(with(AIM_HF, "rms_norm.weight=fg:8 ", "rms_norm.weight=fg:8 encoder.layers.0.attention.rotor=x:3 "),
             ERR_USAGE, "1 of its tensors have no place there; the first is encoder.layers.0.attention.rotor");
+    refused(with(DINOV3_TIMM, "norm.bias=fb:8 ", "norm.bias=fb:8 blocks.2.gamma_1=s1:8 "), ERR_USAGE,
+            "the first is blocks.2.gamma_1");              /* a block is missing in between */
     refused(with(EVA_PACKED, "blocks.0.attn.proj.bias=ob:8 ", ""), ERR_FORMAT,
             "looks like EVA-02, but its tensors lack the attention output bias");
     refused(with(DINOV3_HF, "layer.0.norm1.bias=n1b:8 ", ""), ERR_FORMAT, "lack the norm biases");
