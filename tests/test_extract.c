@@ -58,12 +58,12 @@ static void refuses(void **state) {
 /* Twenty runs that are killed after a moment, then one to the end: the bytes of a run that nobody disturbed. */
 static void killed(void **state) {
     (void)state;
-    folder_must(EXTRACT "out=whole.h5 views=8 batch=1");
+    folder_must(EXTRACT "out=whole.h5 views=4 batch=8");
     assert_int_equal(folder_shell("n=0; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do"
-                                  " $Q " EXTRACT "out=killed.h5 views=8 batch=1 >/dev/null 2>&1 & p=$!;"
+                                  " $Q " EXTRACT "out=killed.h5 views=4 batch=8 >/dev/null 2>&1 & p=$!;"
                                   " sleep 0.0$((i * 7 % 10))$((i % 10)); kill -9 $p 2>/dev/null && n=$((n + 1));"
                                   " wait $p 2>/dev/null; done; echo $n killed >&2; true"), 0);
-    folder_must(EXTRACT "out=killed.h5 views=8 batch=1");
+    folder_must(EXTRACT "out=killed.h5 views=4 batch=8");
     assert_int_equal(folder_shell("cmp whole.h5 killed.h5"), 0);
 }
 

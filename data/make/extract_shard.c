@@ -78,9 +78,18 @@ static bool has_image(const ShardWriter *w, int64_t i, int64_t V) {
     return true;
 }
 
+/* The next images of which one is missing. A block is always the same images in the same order: the last bits of a
+ * product may depend on its number of rows, and a run that goes on must end with the bytes of one that was not stopped.
+ * */
 static void choose(Work *k, BlockOf *b) {
-    for (b->n = 0; k->next < k->s->images && b->n < k->capacity; k->next++)
-        if (!has_image(k->w, k->next, k->s->views)) b->image[b->n++] = k->next;
+    bool missing = false;
+    for (b->n = 0; k->next < k->s->images && !missing;) {
+        for (b->n = 0; k->next < k->s->images && b->n < k->capacity; k->next++) {
+            missing |= !has_image(k->w, k->next, k->s->views);
+            b->image[b->n++] = k->next;
+        }
+        if (!missing) b->n = 0;
+    }
 }
 
 static Status draw_block(const Work *k, const BlockOf *b) {
@@ -124,9 +133,11 @@ static Status write_block(Work *k, const BlockOf *b) {
             first_note(&first, err_set(ERR_NUMERIC, "%s: its features are not finite numbers as %s",
                                        k->s->items[b->image[r / V]].image_id, dtype_name(k->s->dtype)), r);
     Status st = first_take(&first);
-    for (int64_t r = 0; r < n && st == OK; r++)
-        st = shard_write_scaled(k->w, b->image[r / V] * V + r % V, k->rows + (size_t)r * bytes,
-                                k->scales + r * k->e->P);
+    for (int64_t r = 0; r < n && st == OK; r++) {
+        int64_t row = b->image[r / V] * V + r % V;
+        if (!shard_has(k->w, row))
+            st = shard_write_scaled(k->w, row, k->rows + (size_t)r * bytes, k->scales + r * k->e->P);
+    }
     return st;
 }
 
