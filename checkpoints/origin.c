@@ -81,6 +81,7 @@ Status origin_of_checkpoint(Origin *g, const Ckpt *c) {
     g->data_hash = hash_of(data, "fingerprint");
     int_of(data, "images", &g->images);
     int_of(data, "captions", &g->captions);
+    int_of(data, "short_text", &g->short_text);
     return OK;
 }
 
@@ -199,6 +200,7 @@ Status origin_write(const OriginSpec *s, JsonWriter *w) {
     put_hash(w, "fingerprint", set_fingerprint(s->train));
     jw_int(w, "images", set_images(s->train));
     jw_int(w, "captions", set_captions(s->train));
+    jw_int(w, "short_text", s->short_text);
     jw_end(w);
     jw_str(w, "config", config);
     free(config);

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -68,13 +69,18 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
     int64_t share = parts > 1 ? spec->B : spec->B * ranks;
     *steps_per_epoch = spec->drop_last ? least / share : (most + share - 1) / share;
     if (*steps_per_epoch > 0) return OK;
+    char there[512] = "";
+    if (*samples == 0) set_name_splits(s, there, sizeof there);
     if (*samples == 0)
-        return err_set(ERR_USAGE, "%s: split \"%s\" has no image with a caption", set_path(s), spec->split);
-    return err_set(ERR_USAGE, "%s: split \"%s\" has %" PRId64 " %s%s, which is less than one batch of %" PRId64 " (%"
-                   PRId64
-                   " on each of %" PRId64 " ranks)", set_path(s), spec->split, parts > 1 ? least : *samples,
-                   spec->images ? "images" : "pairs", parts > 1 ? " on the rank with the fewest" : "", share, spec->B,
-                   ranks);
+        return err_set(ERR_USAGE, "%s: split \"%s\" has no image with a caption; there are %s", set_path(s), spec->split,
+                       there[0] ? there : "none");
+    int64_t have = parts > 1 ? least : *samples, fits = parts > 1 ? have : have / ranks;
+    char on[48] = "", instead[64] = "";
+    if (ranks > 1) snprintf(on, sizeof on, " (%" PRId64 " on each of %" PRId64 " ranks)", spec->B, ranks);
+    if (fits) snprintf(instead, sizeof instead, "; train.batch=%" PRId64 " is the largest that fits", fits);
+    return err_set(ERR_USAGE, "%s: split \"%s\" has %" PRId64 " %s%s, which is less than one batch of %" PRId64 "%s%s",
+                   set_path(s), spec->split, have, spec->images ? "images" : "pairs",
+                   parts > 1 ? " on the rank with the fewest" : "", share, on, instead);
 }
 
 /* The images of the split that have captions, and where their samples start. */

@@ -267,8 +267,7 @@ static Status check_missing(const Set *s, const Entry *e, const char *split) {
     return OK;
 }
 
-/* "train, val, test": the first few there are. */
-static void name_splits(const Set *s, char *text, size_t size) {
+void set_name_splits(const Set *s, char *text, size_t size) {
     size_t used = 0;
     const char *seen[8];
     int n = 0;
@@ -300,7 +299,7 @@ Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n)
     }
     if (st == OK && *n == 0) {
         char there[512];
-        name_splits(s, there, sizeof there);
+        set_name_splits(s, there, sizeof there);
         st = err_set(ERR_USAGE, "%s: has no image of split \"%s\"; there are %s", s->path, split,
                      there[0] ? there : "none");
     }

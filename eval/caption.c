@@ -10,14 +10,22 @@
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
-void caption_search(SearchSpec *s, const Options *o, const Dims *d) {
+/* Ten is COCO's figure; a model of shorter captions would be made to go on after its end. */
+static int32_t least_tokens(const Options *o, const Use *u) {
+    enum { PUBLISHED = 10 };
+    if (o->caption.min_length >= 0) return (int32_t)o->caption.min_length;
+    return u->short_text > 0 && u->short_text < PUBLISHED ? (int32_t)u->short_text : PUBLISHED;
+}
+
+void caption_search(SearchSpec *s, const Options *o, const Use *u) {
+    const Dims *d = &u->d;
     static const SearchMode modes[] = {SEARCH_BEAM, SEARCH_GREEDY, SEARCH_SAMPLE};         /* ORDER caption.mode */
     SearchMode mode = modes[o->caption.mode.i];
     int32_t beams = (int32_t)o->caption.beams;
     if (mode == SEARCH_BEAM && beams == 1) mode = SEARCH_GREEDY;
     *s = (SearchSpec){.mode = mode, .beams = mode == SEARCH_BEAM ? beams : 1,
                       .max_length = (int32_t)o->caption.max_length,
-                      .min_length = (int32_t)o->caption.min_length,
+                      .min_length = least_tokens(o, u),
                       .length_penalty = o->caption.length_penalty,
                       .repetition_penalty = o->caption.repetition_penalty,
                       .early_stopping = o->caption.early_stopping,

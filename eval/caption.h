@@ -8,7 +8,7 @@
 #include "eval/use.h"
 
 /* What caption.* asks for, with the model's start and end tokens. One beam is greedy search, as in transformers. */
-void caption_search(SearchSpec *s, const Options *o, const Dims *d);
+void caption_search(SearchSpec *s, const Options *o, const Use *u);
 
 typedef struct { double score; int32_t len, ended; } CaptionEnd;    /* as in Hypothesis: len counts [DEC] */
 

@@ -44,7 +44,7 @@ static Status open_work(Work *w, const Options *o) {
     if (st != OK) return st;
     const Use *u = &w->use;
     w->batch = o->use.batch ? (int)o->use.batch : u->b->unified ? 32 : 128;
-    caption_search(&w->search, o, &u->d);
+    caption_search(&w->search, o, u);
     st = evalset_open(&w->set, u->set, u->split, o->caption.limit, &u->text);
     for (int64_t i = 0; st == OK && w->speaks && set_warning(u->set, i); i++)
         status_say("warning: %s", set_warning(u->set, i));

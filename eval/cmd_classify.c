@@ -177,6 +177,9 @@ Status cmd_classify(const Options *o) {
                 status_say("top-1 %.1f %%, top-5 %.1f %% of %lld images whose class is known; chance %.1f %%",
                            percent(w.first, w.known), percent(w.five, w.known), (long long)w.known,
                            100.0 / (double)w.c.n);
+            else
+                status_say("no accuracy: no image's class is known; name a file with columns image and label "
+                           "(classify.labels=...), or use captions or folders that are class names");
             st = write_all(&w, o);
         }
     }

@@ -122,6 +122,7 @@ Status use_open(Use *u, const Options *o, UseData data) {
     if (st != OK) return st;
     st = origin_read(&g, ws);
     const Options *old = g.trained;
+    u->short_text = g.short_text;
     snprintf(u->path, sizeof u->path, "%s", ws_path(ws));
     if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
     if (st == OK) st = setup_backend(&u->b, o);

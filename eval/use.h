@@ -24,6 +24,7 @@ typedef struct {
     TextSpec text;
     char *vocab, *prompt, *data;        /* what was found */
     bool text_head;                     /* the weights can write captions */
+    int64_t short_text;                 /* as in Origin */
     int64_t step;                       /* of the checkpoint, -1 for other sources */
     char path[1024];                    /* the weights that were opened */
 } Use;

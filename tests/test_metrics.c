@@ -190,7 +190,7 @@ static void refused_files(void **state) {
         {GT, "[{\"image_id\": 1, \"caption\": \"a\"}, {\"image_id\": 1, \"caption\": \"a\"}]",
          "res: image 1 has two captions, one is wanted"},
         {GT, "[{\"image_id\": 1, \"caption\": \"a\"}]",
-         "res: 1 of the 2 images of gt have no caption, the first of them is image b"},
+         "res: 1 of the 2 images of gt have no caption, the first of them is image b; score.subset=true scores the others"},
         {GT, "[{\"image_id\": 2, \"caption\": \"a\"}]",
          "res: result[0] is of image 2, which is not among the 2 \"images\" of gt"},
         {GT, "[{\"image_id\": 1.5, \"caption\": \"a\"}]",
@@ -203,7 +203,7 @@ static void refused_files(void **state) {
         assert_string_equal(err_message(), rows[i].message);
         assert_null(c.images);
     }
-    assert_int_equal(coco_read(&c, "no/such.json", "res"), ERR_IO);
+    assert_int_equal(coco_read(&c, "no/such.json", "res", false), ERR_IO);
     assert_int_equal(coco_parse(&c, GT, strlen(GT), "gt", RES, strlen(RES), "res"), OK);
     assert_int_equal(c.n, 2);
     assert_true(c.images[0].number && !c.images[1].number);

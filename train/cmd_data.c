@@ -272,9 +272,12 @@ Status cmd_vocab(const Options *o) {
     if (st == OK) st = vocab_train(t, (int)o->vocab.size, o->vocab.min_count, &text, &n, &r);
     if (st == OK && !o->run.dry_run) st = outfile_put(o->run.out, text, n);
     if (st == OK)
-        status_say("%s: %lld pieces from %lld words, %lld of them different; %lld characters, %lld forms without room",
+        status_say("%s: %lld pieces from %lld words, %lld of them different; %lld characters",
                    o->run.out, (long long)r.pieces, (long long)r.words, (long long)r.different,
-                   (long long)r.characters, (long long)r.dropped);
+                   (long long)r.characters);
+    if (st == OK && r.dropped)
+        status_say("  the rarest %lld of the characters (at the start of a word, or inside) have no piece: their words "
+                   "become [UNK]; a larger vocab.size has room for them", (long long)r.dropped);
     free(text);
     vocab_free(t);
     return st;

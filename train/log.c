@@ -333,13 +333,23 @@ void log_pause(Log *log) { log->clock = status_clock(); }
 
 /* ---- now and then ------------------------------------------------------------------------------------------------ */
 
+/* On the console a measure has the name that it has in the tables of retrieval. */
+static const char *measure_name(const char *name) {
+    static const char *const names[][2] = {
+        {"txt_r1", "image to text R@1"}, {"txt_r5", "R@5"}, {"txt_r10", "R@10"},
+        {"img_r1", "text to image R@1"}, {"img_r5", "R@5"}, {"img_r10", "R@10"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i][0]) == 0) return names[i][1];
+    return name;
+}
+
 Status log_eval(Log *log, int64_t step, const LogValue *values, int n) {
     JsonWriter w;
     char text[512];
     double now = wall_time();
     Status st = OK;
     if (!log->setup.speaks) return OK;
-    snprintf(text, sizeof text, "eval at step %lld ", (long long)step);
+    snprintf(text, sizeof text, "eval at step %lld", (long long)step);
     jw_begin(&w, log->f, 0);
     jw_object(&w, NULL);
     jw_int(&w, "step", step);
@@ -348,7 +358,7 @@ Status log_eval(Log *log, int64_t step, const LogValue *values, int n) {
     for (int i = 0; i < n; i++) {
         if (!isfinite(values[i].value)) continue;
         jw_num(&w, values[i].name, values[i].value);
-        append(text, sizeof text, " %s %.4g", values[i].name, values[i].value);
+        append(text, sizeof text, "  %s %.4g", measure_name(values[i].name), values[i].value);
     }
     jw_end(&w);
     jw_end(&w);

@@ -25,7 +25,7 @@ typedef struct {
     Tokenizer *tok;                     /* the Q-Former's words; NULL when it reads none (stage 2) */
     Speaker speaker;                    /* stage 2: the language model */
     Set *train, *val;                   /* val may be the same set */
-    Loader *loader, *val_loader;
+    Loader *loader;
     Log *log;
     Trainer t;
     Dims d;
@@ -39,6 +39,7 @@ typedef struct {
     Encoder encoder;
     double peak;                        /* measured GEMM rate, FLOP/s */
     int64_t steps, steps_per_epoch;
+    int64_t short_text;                 /* as in Origin; run_look finds it */
     bool validates;
 
     /* what a checkpoint's "run" object holds, with the configuration */
@@ -62,7 +63,7 @@ Status run_save(Run *r, bool best);                          /* run_state.c */
 Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; the step stays */
 
 /* texts.c: what captions become under this vocabulary, and whether the warm-up fits into the run: said before it begins. */
-Status run_look(const Run *r);
+Status run_look(Run *r);
 
 /* Sizes, heads and vocabulary of weights become those of `o`, where the user gave none (model.*). */
 Status start_sizes(Options *o, const char *weights);

@@ -20,7 +20,7 @@ static void warn(void *ctx, const char *sentence) {
 static char *describe(const Run *r) {
     char *text = NULL;
     size_t n = 0;
-    OriginSpec origin = {r->o, r->tok, r->train, r->d.H};
+    OriginSpec origin = {r->o, r->tok, r->train, r->d.H, r->short_text};
     FILE *f = open_memstream(&text, &n);
     if (!f) return NULL;
     JsonWriter w;

@@ -10,7 +10,10 @@
 
 enum { MOST_CAPTIONS = 20000 };
 
-typedef struct { int64_t images, captions, looked, pieces, unknown, cut; } Texts;
+typedef struct {
+    int64_t images, captions, looked, pieces, unknown, cut;
+    int64_t *of_length;                 /* (T + 1) captions of so many word pieces */
+} Texts;
 
 static Status look_at(const Run *r, Texts *t, const char *caption, size_t n, int32_t *ids) {
     char *clean = NULL;
@@ -25,6 +28,7 @@ static Status look_at(const Run *r, Texts *t, const char *caption, size_t n, int
     for (int i = 0; i < count; i++) t->unknown += ids[i] == unk;
     t->looked++;
     t->pieces += count;
+    t->of_length[count]++;
     t->cut += full > r->d.T;
     return OK;
 }
@@ -74,13 +78,22 @@ static void say_warmup(const Run *r) {
                    (long long)s->steps_per_epoch);
 }
 
-Status run_look(const Run *r) {
-    Texts t = {0};
+/* [CLS] pieces [SEP] is as long as [DEC] pieces and the end, which does not count. */
+static int64_t short_text(const Run *r, const Texts *t) {
+    int64_t shorter = 0, n = 0;
+    while (n < r->d.T && 20 * (shorter + t->of_length[n]) <= t->looked) shorter += t->of_length[n++];
+    return n > 1 ? n - 1 : 0;
+}
+
+Status run_look(Run *r) {
+    Texts t = {.of_length = mem_new((size_t)r->d.T + 1, sizeof *t.of_length)};
     int64_t *image = NULL;
-    Status st = set_select(r->train, r->o->data.train_split, &image, &t.images);
+    Status st = t.of_length ? set_select(r->train, r->o->data.train_split, &image, &t.images) : ERR_MEMORY;
     if (st == OK) st = look(r, image, &t);
+    if (st == OK) r->short_text = short_text(r, &t);
     if (st == OK) say_texts(r, &t);
     if (st == OK) say_warmup(r);
     free(image);
+    free(t.of_length);
     return st;
 }

@@ -17,6 +17,7 @@ struct CocoStore {
     NumberId *numbers;            /* (images) those ids that are numbers, as strings */
     CocoText *references;         /* (annotations) by image */
     StrMap index;                 /* id to place in images */
+    bool subset;
     const char *gt_name, *res_name;   /* while reading */
 };
 
@@ -55,9 +56,66 @@ static Status read_images(Coco *c, const Json *images) {
             return err_set(ERR_FORMAT, "%s: image %s is listed twice", s->gt_name, im->id);
         }
         if (strmap_put(&s->index, im->id, (int64_t)i)) return ERR_MEMORY;
+        im->domain = json_str(json_get(json_at(images, i), "domain"), NULL);
         c->n++;
     }
     return OK;
+}
+
+/* {"42": ["a cat", ...], ...}: neither COCO's document nor its list of results. */
+static bool is_by_id(const Json *doc) {
+    return json_type(doc) == J_OBJECT && json_len(doc) && !json_get(doc, "images") && !json_get(doc, "annotations");
+}
+
+/* Caption k of an image's value, which is one or a list of them, each a string or {"caption": ...}; NULL: there is none. */
+static const Json *caption_of(const Json *value, size_t k) {
+    const Json *one = json_type(value) == J_ARRAY ? json_at(value, k) : k == 0 ? value : NULL;
+    return json_type(one) == J_OBJECT ? json_get(one, "caption") : one;
+}
+
+static size_t captions_of(const Json *value) { return json_type(value) == J_ARRAY ? json_len(value) : 1; }
+
+static Status take_caption(const char *file, const char *id, const Json *caption, CocoText *text) {
+    text->text = json_str(caption, &text->n);
+    return text->text ? OK : err_set(ERR_FORMAT, "%s: image %.80s: a caption or a list of captions is wanted", file, id);
+}
+
+static Status images_by_id(Coco *c, const Json *doc) {
+    struct CocoStore *s = c->store;
+    size_t at = 0, all = 0;
+    const Json *value;
+    Status st = OK;
+    for (const char *k = json_next(doc, NULL, &value); k; k = json_next(doc, k, &value)) all += captions_of(value);
+    c->images = mem_new(json_len(doc), sizeof *c->images);
+    s->references = mem_new(all, sizeof *s->references);
+    if (!c->images || !s->references) return ERR_MEMORY;
+    for (const char *k = json_next(doc, NULL, &value); k && !st; k = json_next(doc, k, &value)) {
+        CocoImage *im = &c->images[c->n];
+        if (!k[0] || strlen(k) > COCO_ID_MAX)
+            return err_set(ERR_FORMAT, "%s: an image's name has no or more than %d bytes", s->gt_name, COCO_ID_MAX);
+        *im = (CocoImage){.id = k, .number = k[0] != '0' && strlen(k) < 19 && strspn(k, "0123456789") == strlen(k),
+                          .references = s->references + at, .nrefs = captions_of(value)};
+        if (!im->nrefs) return err_set(ERR_FORMAT, "%s: image %s has no caption", s->gt_name, k);
+        for (size_t r = 0; r < im->nrefs && !st; r++)
+            st = take_caption(s->gt_name, k, caption_of(value, r), &s->references[at++]);
+        if (!st) st = strmap_put(&s->index, k, (int64_t)c->n++);
+    }
+    return st || c->n ? st : err_set(ERR_FORMAT, "%s: names no image", s->gt_name);
+}
+
+static Status candidates_by_id(Coco *c, const Json *doc) {
+    struct CocoStore *s = c->store;
+    const Json *value;
+    Status st = OK;
+    for (const char *k = json_next(doc, NULL, &value); k && !st; k = json_next(doc, k, &value)) {
+        const int64_t *at = strmap_get(&s->index, k);
+        if (!at)
+            return err_set(ERR_FORMAT, "%s: image %.80s is not among the %zu images of %s", s->res_name, k, c->n, s->gt_name);
+        if (captions_of(value) != 1)
+            return err_set(ERR_FORMAT, "%s: image %.80s has %zu captions, one is wanted", s->res_name, k, captions_of(value));
+        st = take_caption(s->res_name, k, caption_of(value, 0), &c->images[*at].candidate);
+    }
+    return st;
 }
 
 /* The image and the caption of item i of a list. */
@@ -107,9 +165,9 @@ static Status read_references(Coco *c, const Json *list) {
     return OK;
 }
 
-static Status read_candidates(Coco *c, const Json *list) {
+static Status candidates_of_list(Coco *c, const Json *list) {
     struct CocoStore *s = c->store;
-    size_t n = json_len(list), image, missing = 0, first = 0;
+    size_t n = json_len(list), image;
     CocoText text;
     Status st;
     if (json_type(list) != J_ARRAY) {
@@ -123,14 +181,26 @@ static Status read_candidates(Coco *c, const Json *list) {
         }
         c->images[image].candidate = text;
     }
-    for (size_t i = c->n; i-- > 0;) {
+    return OK;
+}
+
+/* Every image has a caption, or those that have one are all there is (subset). */
+static Status check_whole(Coco *c) {
+    struct CocoStore *s = c->store;
+    size_t n = c->n, missing = 0, first = 0, kept = 0;
+    for (size_t i = n; i-- > 0;) {
         if (c->images[i].candidate.text) continue;
         missing++;
         first = i;
     }
-    if (!missing) return OK;
-    return err_set(ERR_FORMAT, "%s: %zu of the %zu images of %s have no caption, the first of them is image %s",
-                   s->res_name, missing, c->n, s->gt_name, c->images[first].id);
+    if (missing && (!s->subset || missing == n))
+        return err_set(ERR_FORMAT, "%s: %zu of the %zu images of %s have no caption, the first of them is image %s%s",
+                       s->res_name, missing, n, s->gt_name, c->images[first].id,
+                       missing < n ? "; score.subset=true scores the others" : "");
+    for (size_t i = 0; i < n; i++)
+        if (c->images[i].candidate.text) c->images[kept++] = c->images[i];
+    c->n = kept;
+    return OK;
 }
 
 static Status begin(Coco *c, const char *gt_name, const char *res_name) {
@@ -143,15 +213,16 @@ static Status begin(Coco *c, const char *gt_name, const char *res_name) {
 
 static Status read_both(Coco *c) {
     struct CocoStore *s = c->store;
-    Status st;
-    if ((st = read_images(c, json_get(s->gt, "images")))) return st;
-    if ((st = read_references(c, json_get(s->gt, "annotations")))) return st;
-    return read_candidates(c, s->res);
+    Status st = is_by_id(s->gt) ? images_by_id(c, s->gt) : read_images(c, json_get(s->gt, "images"));
+    if (!st && !is_by_id(s->gt)) st = read_references(c, json_get(s->gt, "annotations"));
+    if (!st) st = is_by_id(s->res) ? candidates_by_id(c, s->res) : candidates_of_list(c, s->res);
+    return st ? st : check_whole(c);
 }
 
-Status coco_read(Coco *c, const char *gt_path, const char *res_path) {
+Status coco_read(Coco *c, const char *gt_path, const char *res_path, bool subset) {
     Status st;
     if ((st = begin(c, gt_path, res_path))) return st;
+    c->store->subset = subset;
     if ((st = json_parse_file(&c->store->gt, gt_path))) goto fail;
     if ((st = json_parse_file(&c->store->res, res_path))) goto fail;
     if ((st = read_both(c))) goto fail;

@@ -2,10 +2,12 @@
  *
  *     ground truth  {"images": [{"id": 42}, ...], "annotations": [{"image_id": 42, "id": 1, "caption": "a cat"}, ...]}
  *     result        [{"image_id": 42, "caption": "a dog"}, ...]
+ *     either        {"42": ["a cat", ...], ...}, as pycocoevalcap takes them: a caption, or a list of them, an image
  *
  * An id is a whole number or a string; 42 and "42" are the same image. Each image of the ground truth must have exactly
  * one caption in the result and at least one in the ground truth, and no other image may occur; anything else is an
- * error that names the file and the image. Other members are ignored. Does not tokenize. */
+ * error that names the file and the image. `subset`: images without a caption in the result are left out instead. An
+ * image's "domain" (nocaps) is kept, other members are ignored. Does not tokenize. */
 #ifndef QF_COCO_H
 #define QF_COCO_H
 #include <stdbool.h>
@@ -22,6 +24,7 @@ typedef struct {
     bool number;                  /* the file has a number there */
     CocoText candidate;
     const CocoText *references;   /* (nrefs), in the order of the file */
+    const char *domain;           /* "in-domain", ...; NULL: none is given */
     size_t nrefs;
 } CocoImage;
 
@@ -32,7 +35,7 @@ typedef struct {
 } Coco;
 
 /* ERR_IO, ERR_FORMAT, ERR_MEMORY; *out is empty then. */
-Status coco_read(Coco *out, const char *gt_path, const char *res_path);
+Status coco_read(Coco *out, const char *gt_path, const char *res_path, bool subset);
 
 /* The same from memory; the names are for messages. */
 Status coco_parse(Coco *out, const char *gt, size_t ngt, const char *gt_name, const char *res, size_t nres,

@@ -69,18 +69,37 @@ static void tokens_free(TokenText *t) {
 
 /* ---- scores ---- */
 
-static Status compute_metrics(const TokenText *t, Scores *s) {
+/* Of the images of a domain, NULL: all of them. */
+static Status compute_metrics(const TokenText *t, const Coco *coco, const char *domain, MetricScores *corpus,
+                              MetricScores *images) {
     Metrics *m = NULL;
     Status st = metrics_new(&m);
-    for (size_t i = 0, k = 0; i < s->coco.n && !st; i++) {
-        for (size_t r = 0; r <= s->coco.images[i].nrefs && !st; r++, k++) {
+    for (size_t i = 0, k = 0; i < coco->n && !st; i++) {
+        const CocoImage *im = &coco->images[i];
+        bool counts = !domain || (im->domain && strcmp(im->domain, domain) == 0);
+        for (size_t r = 0; r <= im->nrefs && !st; r++, k++) {
             const char *text = t->bytes + t->at[k];
             size_t n = (k + 1 < t->captions ? t->at[k + 1] : t->n) - t->at[k] - 1;
-            st = r ? metrics_reference(m, text, n) : metrics_image(m, text, n);
+            if (counts) st = r ? metrics_reference(m, text, n) : metrics_image(m, text, n);
         }
     }
-    if (!st) st = metrics_compute(m, &s->corpus, s->images);
+    if (!st) st = metrics_compute(m, corpus, images);
     metrics_free(m);
+    return st;
+}
+
+static Status compute_domains(const TokenText *t, Scores *s) {
+    Status st = OK;
+    for (size_t i = 0; i < s->coco.n; i++) {
+        const char *name = s->coco.images[i].domain;
+        size_t d = 0;
+        while (name && d < s->domains && strcmp(s->domain[d].name, name) != 0) d++;
+        if (!name || d == SCORE_DOMAINS) continue;
+        if (d == s->domains) s->domain[s->domains++] = (DomainScores){.name = name};
+        s->domain[d].n++;
+    }
+    for (size_t d = 0; d < s->domains && !st; d++)
+        st = compute_metrics(t, &s->coco, s->domain[d].name, &s->domain[d].scores, NULL);
     return st;
 }
 
@@ -122,7 +141,8 @@ Status score_coco(Coco *coco, const ScoreOptions *options, Scores *s) {
     if ((st = tokenize(&s->coco, &tokens))) goto done;
     t1 = now();
     s->seconds_tokenize = t1 - t0;
-    if ((st = compute_metrics(&tokens, s))) goto done;
+    if ((st = compute_metrics(&tokens, &s->coco, NULL, &s->corpus, s->images))) goto done;
+    if ((st = compute_domains(&tokens, s))) goto done;
     t0 = now();
     s->seconds_metrics = t0 - t1;
     if (options && (options->meteor_jar || options->spice_jar)) st = run_jars(&tokens, options, s);
@@ -135,7 +155,7 @@ done:
 
 Status score_files(const char *gt_path, const char *res_path, const ScoreOptions *options, Scores *s) {
     Coco coco;
-    Status st = coco_read(&coco, gt_path, res_path);
+    Status st = coco_read(&coco, gt_path, res_path, options && options->subset);
     *s = (Scores){0};
     return st ? st : score_coco(&coco, options, s);
 }
@@ -176,6 +196,32 @@ void score_print(const Scores *s, FILE *f) {
         if (isnan(value[i])) fprintf(f, "  %-8s not computed (needs its jar)\n", name[i]);
         else fprintf(f, "  %-8s %.4f\n", name[i], value[i]);
     }
+    if (s->coco.n == 1)
+        fprintf(f, "  CIDEr of one image is always 0: each of its n-grams is in every image there is, which weighs nothing\n");
+    for (size_t d = 0; d < s->domains; d++) {
+        const MetricScores *m = &s->domain[d].scores;
+        fprintf(f, "  %-12.40s %6zu images   Bleu_4 %.4f   ROUGE_L %.4f   CIDEr %.4f\n", s->domain[d].name, s->domain[d].n,
+                m->bleu[3], m->rouge_l, m->cider);
+    }
+}
+
+static void write_domains(JsonWriter *w, const Scores *s) {
+    if (!s->domains) return;
+    jw_object(w, "domains");
+    for (size_t d = 0; d < s->domains; d++) {
+        const MetricScores *m = &s->domain[d].scores;
+        char key[16];
+        jw_object(w, s->domain[d].name);
+        jw_int(w, "images", (int64_t)s->domain[d].n);
+        for (int i = 0; i < NGRAM_MAX; i++) {
+            snprintf(key, sizeof key, "Bleu_%d", i + 1);
+            jw_num(w, key, m->bleu[i]);
+        }
+        jw_num(w, "ROUGE_L", m->rouge_l);
+        jw_num(w, "CIDEr", m->cider);
+        jw_end(w);
+    }
+    jw_end(w);
 }
 
 static void write_values(JsonWriter *w, const Scores *s, size_t image) {
@@ -200,6 +246,7 @@ Status score_write(const Scores *s, const char *path) {
     jw_object(&w, "corpus");
     write_values(&w, s, SIZE_MAX);
     jw_end(&w);
+    write_domains(&w, s);
     jw_array(&w, "images");
     for (size_t i = 0; i < s->coco.n; i++) {
         const CocoImage *im = &s->coco.images[i];

@@ -24,6 +24,7 @@ typedef struct {
     const char *meteor_jar;       /* meteor-1.5.jar, beside its data/; NULL: no METEOR */
     const char *spice_jar;        /* spice-1.0.jar, beside its lib/; NULL: no SPICE */
     const char *temp_dir;         /* for SPICE's files; NULL: TMPDIR or /tmp */
+    bool subset;                  /* images without a caption in the result do not count */
 } ScoreOptions;
 
 typedef struct {
@@ -32,9 +33,15 @@ typedef struct {
     double *images;               /* (n) NaN: SPICE gave none for that image */
 } JarScores;
 
+/* Images of one "domain" of the ground truth (nocaps), scored by themselves, document frequencies too. */
+typedef struct { const char *name; size_t n; MetricScores scores; } DomainScores;
+enum { SCORE_DOMAINS = 8 };
+
 typedef struct {
     Coco coco;                    /* images and captions, n of them */
     MetricScores corpus;
+    DomainScores domain[SCORE_DOMAINS];
+    size_t domains;
     MetricScores *images;         /* (n) */
     JarScores meteor, spice;
     double seconds_tokenize, seconds_metrics, seconds_jars;
