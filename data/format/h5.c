@@ -1,11 +1,15 @@
 /* h5: see h5.h. */
 #include "data/format/h5.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "data/format/h5_private.h"
 #include "data/format/lzf.h"
@@ -216,6 +220,23 @@ static Status look(const char *path, int64_t *bytes) {
     *bytes = (int64_t)sb.st_size;
     if (!S_ISREG(sb.st_mode)) return err_set(ERR_FORMAT, "%s: is not a file", path);
     if (!whole || memcmp(head, signature, 8) != 0) return err_set(ERR_FORMAT, "%s: is not an HDF5 file", path);
+    return OK;
+}
+
+Status h5_settled(const char *path) {
+    enum { VERSION = 8, FLAGS = 11, WRITING = 1 | 4 };            /* superblock versions 2 and 3: write access, SWMR */
+    unsigned char head[12] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return err_set(ERR_IO, "%s: cannot be opened: %m", path);
+    bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    bool whole = pread(fd, head, sizeof head, 0) == (ssize_t)sizeof head;
+    close(fd);
+    if (held) return err_set(ERR_FORMAT, "%s: another process has it open for writing; wait until it is closed", path);
+    if (whole && head[VERSION] >= 2 && head[VERSION] <= 3 && head[FLAGS] & WRITING)
+        return err_set(ERR_FORMAT,
+                       "%s: is still open for writing, or the program that wrote it did not close it, so rows may "
+                       "be missing; if nobody writes it any more, h5clear -s %s takes the mark away",
+                       path, path);
     return OK;
 }
 

@@ -1,11 +1,7 @@
 /* h5_read: the reading half of h5.h. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include "data/format/h5_private.h"
 #include "kernels/base/mem.h"
@@ -370,21 +366,4 @@ Status h5_list(H5File *f, H5ListFn *fn, void *ctx) {
                     ? h5_fail(ERR_FORMAT, f->path, "", "listed")
                     : OK;
     return h5_leave(st);
-}
-
-Status h5_settled(const char *path) {
-    enum { VERSION = 8, FLAGS = 11, WRITING = 1 | 4 };            /* superblock versions 2 and 3: write access, SWMR */
-    unsigned char head[12] = {0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_set(ERR_IO, "%s: cannot be opened: %m", path);
-    bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    bool whole = pread(fd, head, sizeof head, 0) == (ssize_t)sizeof head;
-    close(fd);
-    if (held) return err_set(ERR_FORMAT, "%s: another process has it open for writing; wait until it is closed", path);
-    if (whole && head[VERSION] >= 2 && head[VERSION] <= 3 && head[FLAGS] & WRITING)
-        return err_set(ERR_FORMAT,
-                       "%s: is still open for writing, or the program that wrote it did not close it, so rows may "
-                       "be missing; if nobody writes it any more, h5clear -s %s takes the mark away",
-                       path, path);
-    return OK;
 }
