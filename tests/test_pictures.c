@@ -90,7 +90,8 @@ static void a_folder(void **state) {
     folders("f f/train f/train/cat f/val f/val/golden_retriever f/.hidden f/empty");
     picture("f/train/cat/1.png", 1), picture("f/val/golden_retriever/2.png", 2), picture("f/3.png", 3),
         picture("f/.hidden/4.png", 4);
-    put("f/notes.md", "x", 1);
+    put("f/notes.md", "x", 1), put("f/README.txt", "x", 1),
+        put("f/train/annotations.json", "{}", 2); /* beside nothing */
     assert_string_equal(listed("f", NULL), "3.png@test; train/cat/1.png@train; val/golden_retriever/2.png@val");
     assert_string_equal(listed("f/train,f/val", ""), "f/train/cat/1.png@train; f/val/golden_retriever/2.png@val");
     assert_string_equal(
@@ -187,6 +188,15 @@ static void webdataset(void **state) {
     assert_string_equal(listed("00000.tar,other.tar", NULL),
                         "00000/000000000.png@train one; 00000/000000001.png@train two"); /* one is without caption */
     assert_non_null(strstr(listed("00000.tar,00000.tar", NULL), "stands twice, here and in 00000.tar"));
+    folders("w");
+    assert_int_equal(rename("00000.tar", "w/00000.tar") | rename("other.tar", "w/00001.tar"), 0);
+    const char *both = "00000/000000000.png@train one; 00000/000000001.png@train two";
+    assert_string_equal(listed("w", NULL), both);
+    assert_string_equal(listed("w/*.tar", NULL), both);
+    assert_string_equal(listed("w/{00000..00001}.tar", NULL), both);
+    assert_non_null(strstr(listed("w/{00000..00002}.tar", NULL), "w/00002.tar: No such file"));
+    assert_non_null(strstr(listed("w/9*.tar", NULL), "w/9*.tar: no file is called so"));
+    assert_int_equal(rename("w/00000.tar", "00000.tar"), 0);
     member_text("x.txt", "alone");
     tar_put("texts.tar");
     assert_non_null(strstr(listed("texts.tar", NULL), "texts.tar: no pictures"));

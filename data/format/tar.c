@@ -22,7 +22,7 @@ typedef struct {
 _Static_assert(sizeof(Header) == BLOCK, "a tar header is one block");
 
 struct Tar {
-    int fd;
+    int fd;                        /* -1: opened anew for each reading, since a set may have thousands of archives */
     char *path;
     int64_t bytes;
     TarMember *member;
@@ -36,9 +36,9 @@ static Status broken(const Tar *t, int64_t at, const char *what) {
     return err_set(ERR_FORMAT, "%s: broken tar archive at byte %lld: %s", t->path, (long long)at, what);
 }
 
-static Status read_at(const Tar *t, int64_t at, void *dst, size_t n) {
+static Status read_from(const Tar *t, int fd, int64_t at, void *dst, size_t n) {
     for (uint8_t *to = dst; n;) {
-        ssize_t got = pread(t->fd, to, n, (off_t)at);
+        ssize_t got = pread(fd, to, n, (off_t)at);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return err_set(ERR_IO, "%s: cannot be read: %s", t->path, strerror(errno));
         if (!got) return broken(t, at, "it has become shorter");
@@ -48,6 +48,8 @@ static Status read_at(const Tar *t, int64_t at, void *dst, size_t n) {
     }
     return OK;
 }
+
+static Status read_at(const Tar *t, int64_t at, void *dst, size_t n) { return read_from(t, t->fd, at, dst, n); }
 
 /* Octal digits, or (first bit set) 63 bits big-endian; -1: neither. */
 static int64_t number(const char *s, size_t n) {
@@ -212,18 +214,24 @@ Status tar_open_fd(Tar **out, int fd, const char *name) {
     return st;
 }
 
+static int open_path(const char *path) { return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+
 Status tar_open(Tar **out, const char *path) {
     *out = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = open_path(path);
     if (fd < 0) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    return tar_open_fd(out, fd, path);
+    Status st = tar_open_fd(out, fd, path);
+    if (st != OK) return st;
+    close((*out)->fd);
+    (*out)->fd = -1;
+    return OK;
 }
 
 void tar_close(Tar *t) {
     if (!t) return;
     for (size_t i = 0; i < t->n; i++) free((char *)(uintptr_t)t->member[i].name);
     free(t->member);
-    close(t->fd);
+    if (t->fd >= 0) close(t->fd);
     free(t->path);
     free(t);
 }
@@ -231,10 +239,24 @@ void tar_close(Tar *t) {
 size_t tar_count(const Tar *t) { return t->n; }
 const TarMember *tar_at(const Tar *t, size_t i) { return &t->member[i]; }
 
+/* The archive as it was when its members were listed. */
+static Status reopen(const Tar *t, int *fd) {
+    struct stat about;
+    *fd = t->fd >= 0 ? dup(t->fd) : open_path(t->path);
+    if (*fd < 0) return err_set(ERR_IO, "%s: %s", t->path, strerror(errno));
+    if (!fstat(*fd, &about) && about.st_size == t->bytes) return OK;
+    close(*fd);
+    return err_set(ERR_IO, "%s: has changed since this command listed it", t->path);
+}
+
 Status tar_read(const Tar *t, const TarMember *m, uint8_t **bytes) {
-    *bytes = mem_new((size_t)m->size + 1, 1);
-    if (!*bytes) return ERR_MEMORY;
-    Status st = read_at(t, m->at, *bytes, (size_t)m->size);
+    int fd;
+    *bytes = NULL;
+    Status st = reopen(t, &fd);
+    if (st != OK) return st;
+    if (!(*bytes = mem_new((size_t)m->size + 1, 1))) st = ERR_MEMORY;
+    if (st == OK) st = read_from(t, fd, m->at, *bytes, (size_t)m->size);
+    close(fd);
     if (st == OK) return OK;
     free(*bytes);
     *bytes = NULL;

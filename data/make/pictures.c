@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,7 @@ enum { BESIDE = sizeof beside / sizeof *beside, BESIDE_JSON = BESIDE - 1 };
 
 /* A folder or an archive. */
 typedef struct {
-    const char *path;
+    char *path;
     Tar *tar;                      /* NULL: a folder */
     bool folder;                   /* else one picture, which is its own name */
     char *stem;                    /* of an archive's name: "00000" of "cc3m/00000.tar" */
@@ -36,9 +37,8 @@ typedef struct {
 typedef struct { char *name; const Place *place; const TarMember *m; } Member;
 
 struct Pictures {
-    char *text;
     Place *place;                  /* (places) */
-    int64_t places, folders, tars;
+    int64_t room, places, folders, tars;
     Member *member;                /* (members) */
     int64_t members;
     bool prefixed;                 /* member names have the archive's name in front */
@@ -62,10 +62,18 @@ static bool is_list(const char *name) {
 
 static Status open_place(Pictures *p, const char *path) {
     struct stat about;
+    if (p->places == p->room) {
+        int64_t room = p->room ? 2 * p->room : 64;
+        Place *more = mem_grow(p->place, (size_t)room, sizeof *more);
+        if (!more) return ERR_MEMORY;
+        p->place = more;
+        p->room = room;
+    }
     Place *at = &p->place[p->places];
-    *at = (Place){.path = path};
-    if (stat(path, &about)) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
+    *at = (Place){.path = mem_strdup(path)};
+    if (!at->path) return ERR_MEMORY;
     p->places++;
+    if (stat(path, &about)) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
     at->folder = S_ISDIR(about.st_mode);
     p->folders += at->folder;
     if (at->folder || annotation_is_picture(path)) return OK;
@@ -76,6 +84,57 @@ static Status open_place(Pictures *p, const char *path) {
     if (!(at->stem = mem_format("%.*s", dot ? (int)(dot - base) : (int)strlen(base), base))) return ERR_MEMORY;
     p->tars++;
     return tar_open(&at->tar, path);
+}
+
+/* A folder of archives stands for them. */
+static Status open_tars(Pictures *p, const char *folder, bool *any) {
+    glob_t found;
+    char *pattern = mem_format("%s/*.tar", folder);
+    int none = pattern ? glob(pattern, 0, NULL, &found) : GLOB_NOSPACE;
+    Status st = pattern && none != GLOB_NOSPACE ? OK : ERR_MEMORY;
+    free(pattern);
+    *any = !none;
+    for (size_t i = 0; !none && i < found.gl_pathc && st == OK; i++) st = open_place(p, found.gl_pathv[i]);
+    if (!none) globfree(&found);
+    return st;
+}
+
+/* "shards/{00000..00031}.tar" as webdataset writes it: every number, as wide as the first. *is false for other texts.
+ */
+static Status open_range(Pictures *p, const char *item, bool *is) {
+    enum { MOST = 1 << 20 };
+    const char *open = strchr(item, '{');
+    long long first = 0, last = -1;
+    int width = 0, end = 0;
+    *is = open && sscanf(open, "{%lld%n..%lld}%n", &first, &width, &last, &end) == 2 && end && first >= 0 &&
+          last >= first && last - first < MOST;
+    Status st = OK;
+    for (long long k = first; *is && k <= last && st == OK; k++) {
+        char *path = mem_format("%.*s%0*lld%s", (int)(open - item), item, width - 1, k, open + end);
+        st = path ? open_place(p, path) : ERR_MEMORY;
+        free(path);
+    }
+    return st;
+}
+
+static Status open_pattern(Pictures *p, const char *item) {
+    glob_t found;
+    if (glob(item, GLOB_BRACE, NULL, &found)) return err_set(ERR_IO, "%s: no file is called so", item);
+    Status st = OK;
+    for (size_t i = 0; i < found.gl_pathc && st == OK; i++) st = open_place(p, found.gl_pathv[i]);
+    globfree(&found);
+    return st;
+}
+
+static Status open_item(Pictures *p, const char *item) {
+    struct stat about;
+    bool done = false;
+    if (stat(item, &about)) {
+        Status st = open_range(p, item, &done);
+        return done || st != OK ? st : strpbrk(item, "*?[{") ? open_pattern(p, item) : open_place(p, item);
+    }
+    Status st = S_ISDIR(about.st_mode) ? open_tars(p, item, &done) : OK;
+    return done || st != OK ? st : open_place(p, item);
 }
 
 static Status enter_members(Pictures *p) {
@@ -121,11 +180,10 @@ Status pictures_open(Pictures **out, const char *in) {
     *out = NULL;
     Pictures *p = mem_new(1, sizeof *p);
     if (!p) return ERR_MEMORY;
-    p->text = mem_strdup(in);
-    p->place = mem_new(pathlist_most(in), sizeof *p->place);
-    Status st = p->text && p->place ? OK : ERR_MEMORY;
-    char *rest = p->text, *path;
-    while (st == OK && (path = pathlist_next(&rest))) st = open_place(p, path);
+    char *list = mem_strdup(in), *rest = list, *item;
+    Status st = list ? OK : ERR_MEMORY;
+    while (st == OK && (item = pathlist_next(&rest))) st = open_item(p, item);
+    free(list);
     if (st == OK) st = list_members(p);
     if (st == OK) *out = p;
     else pictures_close(p);
@@ -139,9 +197,9 @@ void pictures_close(Pictures *p) {
     for (int64_t i = 0; i < p->places; i++) {
         tar_close(p->place[i].tar);
         free(p->place[i].stem);
+        free(p->place[i].path);
     }
     free(p->place);
-    free(p->text);
     free(p);
 }
 
@@ -280,33 +338,35 @@ static Status add_beside(Listing *l, int64_t index, int kind, const char *text, 
                                : annotations_add_lines(l->a, index, text, n);
 }
 
-/* Archives: the key's other members. The first kind that there is counts. */
-static Status member_captions(const Pictures *p, Listing *l, int64_t index, const Member *m) {
+/* Archives: the key's other members; the first kind that there is counts. NULL: none. */
+static const Member *member_beside(const Pictures *p, const Member *m, int *kind) {
     for (int k = 0; k < BESIDE; k++) {
         char *name = mem_format("%.*s%s", (int)key_length(m->name, true), m->name, beside[k]);
         const int64_t *other = name ? strmap_get(&p->by_name, name) : NULL;
-        uint8_t *bytes = NULL;
-        Status st = !name ? ERR_MEMORY : other ? tar_read(m->place->tar, p->member[*other].m, &bytes) : OK;
-        if (st == OK && other) st = add_beside(l, index, k, (char *)bytes, (size_t)p->member[*other].m->size, name);
-        free(bytes);
         free(name);
-        if (st != OK || other) return st;
+        *kind = k;
+        if (other) return &p->member[*other];
     }
-    return OK;
+    return NULL;
 }
 
-static bool has_beside(const char *name) {
-    size_t n = strlen(name);
-    for (int k = 0; k < BESIDE; k++)
-        if (n > strlen(beside[k]) && !strcmp(name + n - strlen(beside[k]), beside[k])) return true;
-    return false;
+static Status member_captions(const Pictures *p, Listing *l, int64_t index, const Member *m) {
+    int kind;
+    uint8_t *bytes = NULL;
+    const Member *other = member_beside(p, m, &kind);
+    if (!other) return OK;
+    Status st = tar_read(other->place->tar, other->m, &bytes);
+    if (st == OK) st = add_beside(l, index, kind, (char *)bytes, (size_t)other->m->size, other->name);
+    free(bytes);
+    return st;
 }
 
 static Status list_archives(const Pictures *p, Listing *l) {
     Status st = OK;
-    bool texts = false;
-    for (int64_t i = 0; i < p->members && !texts; i++) texts = has_beside(p->member[i].name);
-    l->captioned = texts || l->folder_caption;
+    int kind;
+    l->captioned = l->folder_caption != NULL;
+    for (int64_t i = 0; i < p->members && !l->captioned; i++)
+        l->captioned = annotation_is_picture(p->member[i].name) && member_beside(p, &p->member[i], &kind);
     for (int64_t i = 0; i < p->members && st == OK; i++) {
         const Member *m = &p->member[i];
         int64_t index;
@@ -345,7 +405,7 @@ static bool is_metadata(const char *name) {
 }
 
 /* Everything below, but for hidden files; the depth is bounded, as links may lead round. */
-static Status scan(const char *root, const char *below, int depth, Names *pictures, Names *metadata, bool *texts) {
+static Status scan(const char *root, const char *below, int depth, Names *pictures, Names *metadata) {
     struct dirent *e;
     char *path = mem_format("%s/%s", root, below);
     DIR *d = path ? opendir(path) : NULL;
@@ -358,10 +418,9 @@ static Status scan(const char *root, const char *below, int depth, Names *pictur
         bool folder = full && !stat(full, &about) && S_ISDIR(about.st_mode);
         free(full);
         if (!name) st = ERR_MEMORY;
-        else if (folder && depth < MAX_DEPTH) st = scan(root, name, depth + 1, pictures, metadata, texts);
+        else if (folder && depth < MAX_DEPTH) st = scan(root, name, depth + 1, pictures, metadata);
         else if (annotation_is_picture(name)) st = keep(pictures, name), name = NULL;
         else if (is_metadata(name)) st = keep(metadata, name), name = NULL;
-        else *texts |= has_beside(name);
         free(name);
     }
     if (d) closedir(d);
@@ -371,18 +430,38 @@ static Status scan(const char *root, const char *below, int depth, Names *pictur
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-static Status file_captions(Listing *l, int64_t index, const char *root, const char *name) {
+/* The file of captions beside a picture: free it. NULL: there is none. */
+static char *file_beside(const char *root, const char *name, int *kind) {
     for (int k = 0; k < BESIDE; k++) {
-        char *path = mem_format("%s/%.*s%s", root, (int)key_length(name, false), name, beside[k]), *text = NULL;
-        size_t n = 0;
-        bool there = path && !access(path, R_OK);
-        Status st = !path ? ERR_MEMORY : there ? textfile_read(&text, &n, path, "a caption") : OK;
-        if (st == OK && there) st = add_beside(l, index, k, text, n, path);
-        free(text);
+        char *path = mem_format("%s/%.*s%s", root, (int)key_length(name, false), name, beside[k]);
+        *kind = k;
+        if (path && !access(path, R_OK)) return path;
         free(path);
-        if (st != OK || there) return st;
     }
-    return OK;
+    return NULL;
+}
+
+static bool any_beside(const char *root, const Names *pictures) {
+    for (int64_t i = 0; i < pictures->n; i++) {
+        int kind;
+        char *path = file_beside(root, pictures->path[i], &kind);
+        bool there = path != NULL;
+        free(path);
+        if (there) return true;
+    }
+    return false;
+}
+
+static Status file_captions(Listing *l, int64_t index, const char *root, const char *name) {
+    int kind;
+    char *path = file_beside(root, name, &kind), *text = NULL;
+    size_t n = 0;
+    if (!path) return OK;
+    Status st = textfile_read(&text, &n, path, "a caption");
+    if (st == OK) st = add_beside(l, index, kind, text, n, path);
+    free(text);
+    free(path);
+    return st;
 }
 
 /* prefix: in front of names, where there are several folders. */
@@ -413,11 +492,10 @@ static Status add_file(Listing *l, const Place *place, const char *name, const c
 
 static Status list_folder(const Place *place, Listing *l, const char *prefix) {
     Names pictures = {0}, metadata = {0};
-    bool texts = false;
-    Status st = scan(place->path, "", 0, &pictures, &metadata, &texts);
+    Status st = scan(place->path, "", 0, &pictures, &metadata);
     if (pictures.n) qsort(pictures.path, (size_t)pictures.n, sizeof *pictures.path, by_name);
     if (metadata.n) qsort(metadata.path, (size_t)metadata.n, sizeof *metadata.path, by_name);
-    bool listed = metadata.n && !l->folder_caption;
+    bool listed = metadata.n && !l->folder_caption, texts = st == OK && !listed && any_beside(place->path, &pictures);
     for (int64_t i = 0; listed && i < metadata.n && st == OK; i++)
         st = add_metadata(l, place->path, metadata.path[i], prefix);
     for (int64_t i = 0; !listed && i < pictures.n && st == OK; i++)

@@ -1,9 +1,11 @@
 /* pictures: where the pictures of a set lie, and which there are when nobody has listed them.
  *
  * Called by extract (and by whoever wants pictures by name). Pictures lie in folders, in tar archives, or alone,
- * several with commas between; archives are not unpacked (tar.h). The one idea: a picture is a name, and this finds its
- * bytes: in each folder in turn, or among the members of the archives. A name without an ending is also tried with the
- * usual ones, and a number as COCO writes it (391895: 000000391895.jpg), since lists of captions often have just keys.
+ * several with commas between; archives are not unpacked (tar.h). A folder of archives
+ * stands for them, and so do {00000..00031}.tar and other patterns, which no shell has to expand. The one idea: a
+ * picture is a name, and this finds its bytes: in each folder in turn, or among the members of the archives. A name
+ * without an ending is also tried with the usual ones, and a number as COCO writes it (391895: 000000391895.jpg), since
+ * lists of captions often have just keys.
  *
  * Without annotation files all pictures are listed, and their captions come from, in this order,
  *     folder_caption                a text in which {} becomes the name of the picture's folder: classes
