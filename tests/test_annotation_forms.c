@@ -96,6 +96,9 @@ static const struct { const char *text, *want;
      "a.jpg@train one; b.jpg@val two"},
     {"{\"train\": [\"a.jpg\"], \"test\": [\"b.jpg\"]}", "a.jpg@train; b.jpg@test"},
     {"{\"images\": [\"a.jpg\", \"b.jpg\"]}", "a.jpg@test; b.jpg@test"},
+    {"{\"a.jpg\": {\"caption\": \"one\", \"split\": \"dev\"}, \"b.jpg\": {\"captions\": [\"two\"]}}",
+     "a.jpg@val one; b.jpg@train two"},
+    {"sep=;\r\nimage;caption\r\na.png;one, two\r\n", "a.png@train one, two"},
     {"a.jpg\t0\tone\na.jpg\t1\ttwo\n", "a.jpg@train one/two"},
     {"[\"a.jpg\", \"./x//b.jpg\"]", "a.jpg@test; x/b.jpg@test"},
     {"[[\"a.jpg\", \"one\"], [\"b.jpg\", [\"two\", \"three\"]]]", "a.jpg@train one; b.jpg@train two/three"},
@@ -165,6 +168,8 @@ static const struct { const char *text; size_t n; const char *says;
     {"caption,url\none,http://x/1\n", 27, "image (file_name, image_path, ...)"},
     {"{\"count\": 3, \"successes\": 2}", 28, "none of the known forms"},
     {"[{\"url\": \"http://x\", \"caption\": \"one\"}]", 38, "no member names the image's file"},
+    {"image: a.jpg\ncaption: x\n", 24, "but none is called image or caption"},
+    {"image_url,caption\nhttp://x/1,one\n", 33, "image (file_name, image_path, ...): pictures are needed as files"},
     {"image,caption\na.png,one, two\n", 29, "must be quoted"},
 };
 

@@ -331,13 +331,13 @@ static Status columns(Annotations *a, const Json *doc) {
     return st;
 }
 
-/* {"x.jpg": "...", "y.jpg": ["...", "..."]}: keys that are files or numbers */
+/* {"x.jpg": "...", "y.jpg": ["...", "..."], "z.jpg": {"caption": ..., "split": ...}}: keys that are files or numbers */
 static bool is_map(const Json *doc) {
     const Json *v;
     bool any = false;
     for (const char *k = json_next(doc, NULL, &v); k; k = json_next(doc, k, &v), any = true) {
         bool name = annotation_is_picture(k) || strspn(k, "0123456789") == strlen(k);
-        if (!name || (json_type(v) != J_STR && !is_list(v))) return false;
+        if (!name || (json_type(v) != J_STR && json_type(v) != J_OBJECT && !is_list(v))) return false;
     }
     return any;
 }
@@ -347,8 +347,11 @@ static Status map(Annotations *a, const Json *doc) {
     Status st = OK;
     for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v)) {
         int64_t index;
-        st = annotation_image(a, k, NULL, &index);
-        if (st == OK) st = captions_of(a, index, v, "caption");
+        const char *key = "caption", *split_key;
+        bool object = json_type(v) == J_OBJECT;
+        const Json *caption = object ? member(a, ROLE_CAPTION, v, &key) : v;
+        st = annotation_image(a, k, object ? json_str(member(a, ROLE_SPLIT, v, &split_key), NULL) : NULL, &index);
+        if (st == OK && caption) st = captions_of(a, index, caption, key);
         err_context(st, "entry \"%.100s\"", k);
     }
     return st;

@@ -114,7 +114,7 @@ static bool is_counted_pair(Table *t, size_t n, const char *const *f) {
 
 static bool is_name(Table *t, size_t n, const char *const *f) {
     (void)t;
-    return n == 1 && annotation_is_picture(f[0]);
+    return n == 1 && annotation_is_picture(f[0]) && !strstr(f[0], ": ");        /* YAML is no list of names */
 }
 
 /* extract.image_column=2: the user counts columns, so there is no header. */
@@ -179,7 +179,8 @@ static bool is_list_of_names(const char *text, size_t n) {
     char line[1024];
     size_t len = stop ? (size_t)(stop - text) : n;
     while (len && (text[len - 1] == '\r' || text[len - 1] == ' ')) len--;
-    if (len >= sizeof line || memchr(text, '\t', len) || memchr(text, '"', len)) return false;
+    if (len >= sizeof line || memchr(text, '\t', len) || memchr(text, '"', len) || memmem(text, len, ": ", 2))
+        return false;
     memcpy(line, text, len);
     line[len] = 0;
     const char *comma = strpbrk(line, ",;|");
@@ -189,6 +190,10 @@ static bool is_list_of_names(const char *text, size_t n) {
 
 Status annotation_table(Annotations *a, const char *text, size_t n, const char *name) {
     Table t = {.a = a, .separator = annotation_columns(a)->separator};
+    if (n > 5 && !memcmp(text, "sep=", 4) && (text[5] == '\n' || text[5] == '\r')) {      /* Excel's own line */
+        if (!t.separator) t.separator = text[4];
+        text += 5, n -= 5;
+    }
     if (!t.separator) t.separator = is_list_of_names(text, n) ? NO_SEPARATOR : csv_separator(text, n);
     return csv_read(text, n, name, t.separator, table_row, &t);
 }
