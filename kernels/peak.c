@@ -28,7 +28,8 @@ static bool fill(const Backend *b, char *x, size_t bytes) {
 }
 
 double peak_of_product(const Backend *b, int64_t m, int64_t n, int64_t k) {
-    size_t one = (size_t)dtype_size(b->elem), bytes[] = {(size_t)(m * k) * one, (size_t)(n * k) * one, (size_t)(m * n) * one};
+    size_t one = (size_t)dtype_size(b->elem);
+    size_t bytes[] = {(size_t)(m * k) * one, (size_t)(n * k) * one, (size_t)(m * n) * one};
     void *x[3] = {NULL};
     double best = INFINITY;
     bool room = true;

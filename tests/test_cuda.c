@@ -268,8 +268,8 @@ static void test_cudnn(void **state) {
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
-/* What stands in where cuBLASLt has no algorithm (kernels/cuda/cuda.h, which wants CUDA's headers): not there in a build
- * without CUDA. */
+/* What stands in where cuBLASLt has no algorithm (kernels/cuda/cuda.h, which wants CUDA's headers): not there in a
+ * build without CUDA. */
 extern void cuda_product(const Gemm *g, DType elem) __attribute__((weak));
 
 /* Sizes that no tile divides, both ways round, odd strides and addresses: as the CPU's product. */

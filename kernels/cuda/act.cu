@@ -11,10 +11,11 @@
  * Phi as on the CPU (cpu/act.c): its lower tail is exp(-x^2/2) t P(t) with t = 1 / (1 + 0.35 |x|), P of degree 8: one
  * reciprocal, one exponential and 9 multiply-adds instead of erff's 25 instructions, and the exponential serves phi.
  *
- * A thread keeps eight columns, with their bias, and walks down a strip of rows. Bytes (T of e bytes, m = NF e): forward 2m
- * (gated 3m), backward 3m (gated 5m; one more with h) plus F f32 of partial sums a strip and vector that is wanted, once
- * written and once read; each bias once a strip. With h the backward makes again what the next product needs, in u's
- * place: one reading of u serves both. Limited by memory: at N = 20,000, F = 3072, bf16 gelu 246 MB, 73 us of an H100.
+ * A thread keeps eight columns, with their bias, and walks down a strip of rows. Bytes (T of e bytes, m = NF e):
+ * forward 2m (gated 3m), backward 3m (gated 5m; one more with h) plus F f32 of partial sums a strip and vector that is
+ * wanted, once written and once read; each bias once a strip. With h the backward makes again what the next product
+ * needs, in u's place: one reading of u serves both. Limited by memory: at N = 20,000, F = 3072, bf16 gelu 246 MB, 73
+ * us of an H100.
  *
  * Limits of the fast kernels: F and strides multiples of 8, 16-byte addresses; the simple ones take anything. */
 #include "kernels/cuda/device.cuh"

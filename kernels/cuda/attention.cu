@@ -1,6 +1,6 @@
 /* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head
- * size; bf16 of head sizes up to 128 that are multiples of 8 goes through the tensor cores in attention_mma.cu, items of
- * one row each through attention_row.cu.
+ * size; bf16 of head sizes up to 128 that are multiples of 8 goes through the tensor cores in attention_mma.cu, items
+ * of one row each through attention_row.cu.
  *
  *   s_ij = scale <q_i, k_j> + bias,   lse_i = log sum_j exp s_ij,   P = exp(s - lse),   P' = P m / (1 - p)
  *   o_i = sum_j P'_ij v_j

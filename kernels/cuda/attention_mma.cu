@@ -1,10 +1,10 @@
 /* attention_mma: attention forward in bf16 on the tensor cores (mathematics: attention.cu; pieces: attention_mma.cuh).
  *
  * A block is up to four warps, each with one 16-row tile of the items of one group, and one head. It walks once over
- * the keys of the group that its tiles look at, 32 at a time, K and V brought by cp.async one step ahead and used by all
- * its warps: so an image's keys are read once for every 64 query rows that look at it. Softmax on line: running maximum m
- * and sum l of each row in f32, the output rescaled when m grows; scores exist in registers only. Masked-out steps are
- * skipped by a whole warp.
+ * the keys of the group that its tiles look at, 32 at a time, K and V brought by cp.async one step ahead and used by
+ * all its warps: so an image's keys are read once for every 64 query rows that look at it. Softmax on line: running
+ * maximum m and sum l of each row in f32, the output rescaled when m grows; scores exist in registers only. Masked-out
+ * steps are skipped by a whole warp.
  *
  * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD ceil(R / 64), lse 4R, row keys 8R (dropout). FLOPs
  * 4RUD. Cross-attention (R = 64, U = 257, D = 64): 82 KB for 4.2 MFLOP, so bound by memory: 128 images, 12 heads, 126

@@ -102,9 +102,10 @@ template <int D> DEVICE void product_columns(float (*out)[4], const uint32_t a[4
 
 /* ---- who sees what ---- */
 
-/* A warp's tile: rows row0 .. row0 + 15 of an item. Its a is keys 0 .. it.na - 1 of the group, its b keys b .. b + it.nb -
- * 1; key u of b has number u + shift. Of the tile's first row, which sees least: a_least, b_least; of the last: a_most,
- * b_most: ends of what is seen of a and of b. eights: numbers of eight keys 8 i .. are eight numbers of that kind. */
+/* A warp's tile: rows row0 .. row0 + 15 of an item. Its a is keys 0 .. it.na - 1 of the group, its b keys b .. b +
+ * it.nb - 1; key u of b has number u + shift. Of the tile's first row, which sees least: a_least, b_least; of the last:
+ * a_most, b_most: ends of what is seen of a and of b. eights: numbers of eight keys 8 i .. are eight numbers of that
+ * kind. */
 typedef struct {
     AttnItem it;
     int row0, b, shift, a_least, a_most, b_least, b_most;
@@ -175,8 +176,8 @@ DEVICE float score_bias(const Attn &a, const WarpTile &w, int h, int i, int u, f
 }
 
 /* Of 16 rows and 8 N keys from u0 on, lane by lane: adds the bias, and puts -infinity where a key is not seen. */
-template <int N> DEVICE void mask_scores(float (*s)[4], const WarpTile &w, const Seen &seen, const Attn &a, int h, int u0,
-                                         int lane) {
+template <int N>
+DEVICE void mask_scores(float (*s)[4], const WarpTile &w, const Seen &seen, const Attn &a, int h, int u0, int lane) {
     float inv_scale = 1.0f / a.scale;
 #pragma unroll
     for (int n = 0; n < N; n++)
@@ -192,8 +193,8 @@ DEVICE int group_key_row(const AttnGroup &g, int u) {
     return u < g.nk[0] ? g.k0[0] + u : g.k0[1] + (u - g.nk[0]);
 }
 
-/* Each block looks its tiles up once: thread k the k-th warp's, left in shared memory. Which steps of KEYS keys some tile
- * looks at: `in_a` from 0 on, `in_b` from `b` on. Returns after a barrier. */
+/* Each block looks its tiles up once: thread k the k-th warp's, left in shared memory. Which steps of KEYS keys some
+ * tile looks at: `in_a` from 0 on, `in_b` from `b` on. Returns after a barrier. */
 template <int WARPS> struct BlockTiles {
     AttnGroup g;
     WarpTile tile[WARPS];
@@ -247,9 +248,9 @@ template <int DP> DEVICE Carrier carrier_of(const void *a, int64_t lda, const vo
                                             int threads) {
     int at = thread % Tile<DP>::CHUNKS, row = thread / Tile<DP>::CHUNKS, step = threads / Tile<DP>::CHUNKS;
     bool channel = at * 8 < D;
-    Carrier c = {(const char *)a + (channel ? at * 16 : 0), (const char *)b + (channel ? at * 16 : 0),
-                 (int)lda * 2, (int)ldb * 2, row < step ? row : INT32_MAX, step, (row * Tile<DP>::LD + at * 8) * 2, channel};
-    return c;
+    int to = (row * Tile<DP>::LD + at * 8) * 2, from = channel ? at * 16 : 0;
+    if (row >= step) row = INT32_MAX;
+    return Carrier{(const char *)a + from, (const char *)b + from, (int)lda * 2, (int)ldb * 2, row, step, to, channel};
 }
 
 /* `rows` rows to the tiles at shared addresses x and y; row_of(r) gives the row, or a negative number for zeros. */
@@ -277,8 +278,8 @@ template <int DP, class F> DEVICE void load_tile(bf16 *tile, const void *base, i
 
 /* 16 rows of accumulators, rows l/4 times `low` and l/4 + 8 times `high`, to rows of out (or added to what is there),
  * through a tile that the warp has to itself. */
-template <int DP, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], float low, float high, bf16 *out, int64_t ld,
-                                                  int D, bool add, int lane, F row_of) {
+template <int DP, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], float low, float high, bf16 *out,
+                                                  int64_t ld, int D, bool add, int lane, F row_of) {
     constexpr int LD = Tile<DP>::LD, CHUNKS = Tile<DP>::CHUNKS;
     __syncwarp();
     if (add) {
@@ -309,8 +310,8 @@ template <int DP, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], flo
 
 /* ---- forward and dq: the block walks over the keys of its group, KEYS a step ---- */
 
-/* Calls step(K, V, u0) for each step in which the warp's tile sees a key. Two steps have room in kv: while all compute on
- * one, the next one comes; the barrier in front of that says both that the one has arrived and that nobody needs the
+/* Calls step(K, V, u0) for each step in which the warp's tile sees a key. Two steps have room in kv: while all compute
+ * on one, the next one comes; the barrier in front of that says both that the one has arrived and that nobody needs the
  * other any more. All copies have arrived at the end. */
 template <int DP, int WARPS, class F>
 DEVICE void walk_keys(bf16 *kv, const Attn &a, const BlockTiles<WARPS> &tiles, const WarpTile &w, int kh, F step) {
@@ -395,8 +396,8 @@ template <int N> DEVICE void drop_kept(float (*x)[4], uint32_t kept, float scale
 }
 
 /* 16 rows x KEYS keys from u0 on: x = drawn ? x scale : 0. */
-DEVICE void drop_step(float (*x)[4], const Dropout &d, const RowKey key[2], const WarpTile &w, int h, int u0, float scale,
-                      int lane) {
+DEVICE void drop_step(float (*x)[4], const Dropout &d, const RowKey key[2], const WarpTile &w, int h, int u0,
+                      float scale, int lane) {
     if (!w.eights) {
         drop_kept<KEYS / 8>(x, kept_keys<KEYS / 8>(d, key, w, h, u0, lane), scale);
         return;

@@ -18,8 +18,8 @@
  * Cross-attention (R = 64, U = 257, D = 64): 99 + 181 KB for 14.7 MFLOP: bound by memory: 128 images, 12 heads, 430 MB,
  * 130 us of an H100.
  *
- * At D = 64: dq 36 KB of shared memory at four warps: 4 blocks (16 warps) an SM; dk, dv 47 KB at six warps: 2 blocks (12
- * warps). Row keys for dropout: 8R a walk. */
+ * At D = 64: dq 36 KB of shared memory at four warps: 4 blocks (16 warps) an SM; dk, dv 47 KB at six warps: 2 blocks
+ * (12 warps). Row keys for dropout: 8R a walk. */
 #include "kernels/cuda/attention_mma.cuh"
 
 enum { WARPS = 4, KEY_WARPS = 6, ROWS = 32 };
@@ -119,9 +119,9 @@ template <int DP> static size_t dkv_shared(int warps) {
     return (size_t)(warps * 32 + 4 * ROWS) * Tile<DP>::LD * sizeof(bf16) + 2 * NUMBERS * sizeof(float);
 }
 
-/* Where the walk over the rows of a group stands: rows i.. of item t, for head h. Items that see none of the block's keys
- * [first, end) are passed over, and so are rows that come before all of these. One thread walks, two steps ahead of the
- * others, who find the steps in shared memory. */
+/* Where the walk over the rows of a group stands: rows i.. of item t, for head h. Items that see none of the block's
+ * keys [first, end) are passed over, and so are rows that come before all of these. One thread walks, two steps ahead
+ * of the others, who find the steps in shared memory. */
 typedef struct {
     AttnItem it;
     int t, i, h, there;
@@ -145,7 +145,8 @@ DEVICE void walk_to(Walk *p, int t, int h, int h_end, const AttnGroup &g, const 
             if (p->there) return;
         }
 }
-DEVICE void walk_on(Walk *p, const Walk &from, int h_end, const AttnGroup &g, const AttnItem *items, int first, int end) {
+DEVICE void walk_on(Walk *p, const Walk &from, int h_end, const AttnGroup &g, const AttnItem *items, int first,
+                    int end) {
     p->there = false;
     if (!from.there) return;
     *p = from;
@@ -153,7 +154,7 @@ DEVICE void walk_on(Walk *p, const Walk &from, int h_end, const AttnGroup &g, co
     if (p->i >= p->it.nq) walk_to(p, p->t + 1, p->h, h_end, g, items, first, end);
 }
 
-/* Keeps or drops P' and dP of two 8-key blocks: lane c of four draws block c & 1 of row c >> 1, where eights allow it. */
+/* Keeps or drops P' and dP of two 8-key blocks: lane c of four draws block c & 1 of row c >> 1, where eights allow. */
 DEVICE void drop_keys(float (*p)[4], float (*dp)[4], const Dropout &d, const uint32_t *from, const WarpTile &w, int h,
                       int u0, int lane) {
     uint32_t threshold = dropout_threshold(d.p);
@@ -272,8 +273,8 @@ template <int DP> static __global__ __launch_bounds__(KEY_WARPS * 32, DP <= 64 ?
             if (now.i + r >= now.it.nq) break;
             WarpTile w = tile_of(g, now.it, now.i + r);
             if (sees_some(w, u0, 16))
-                dkv_step<DP>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, numbers + buffer * NUMBERS, r, w, a, now.h,
-                             u0, lane);
+                dkv_step<DP>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, numbers + buffer * NUMBERS, r, w, a,
+                             now.h, u0, lane);
         }
     }
     copies_wait<0>();

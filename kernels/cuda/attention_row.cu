@@ -1,10 +1,10 @@
-/* attention_row: items of one row each, forward, without dropout: a new row a beam against the keys of a cache, when text is
- * written word by word (mathematics: attention.cu).
+/* attention_row: items of one row each, forward, without dropout: a new row a beam against the keys of a cache, when
+ * text is written word by word (mathematics: attention.cu).
  *
- * A block has one item, one key head and a stretch of the item's keys; as many stretches as fill the GPU. L lanes hold a
- * key, eight channels each, so a warp has 32 / L keys at a time, and up to four of the query heads that share the key
- * head: K and V are read once for these. Each group of lanes keeps its own running maximum, sum and output; groups, warps
- * and stretches are put together in order at the end, the stretches by a second kernel: the same bits every time.
+ * A block has one item, one key head and a stretch of the item's keys; as many stretches as fill the GPU. L lanes hold
+ * a key, eight channels each, so a warp has 32 / L keys at a time, and up to four of the query heads that share the key
+ * head: K and V are read once for these. Each group of lanes keeps its own running maximum, sum and output; groups,
+ * warps and stretches are put together in order at the end, the stretches by a second kernel: the same bits every time.
  *
  * Bytes an item: K and V of its keys, 2 KH D e a key (once more for each further four heads that share), against 4 D
  * operations a key and head: bound by memory, or, for few rows, by the latency of one stretch, which is why there are
@@ -16,8 +16,8 @@ enum { WARPS = 4, HEADS = WARPS, AT_ONCE = 2, LEAST = 64, WIDEST = 256 }; /* LEA
 
 static constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 
-/* Stretches of `keys` keys; what they leave: o (parts, H, rows, D) not yet divided by the sum, and top (parts, H, rows): the
- * maximum, in powers of two, and the sum. */
+/* Stretches of `keys` keys; what they leave: o (parts, H, rows, D) not yet divided by the sum, and top (parts, H,
+ * rows): the maximum, in powers of two, and the sum. */
 typedef struct {
     float *o;
     float2 *top;
@@ -80,7 +80,8 @@ DEVICE void take_key(Sums *x, const float (*q)[8], const Attn &a, const Row &r, 
 }
 
 /* The warp's keys of the stretch, AT_ONCE a group under way. */
-template <class T, int L> DEVICE void take_keys(Sums *x, const float (*q)[8], const Attn &a, const Row &r, int kh, int c) {
+template <class T, int L>
+DEVICE void take_keys(Sums *x, const float (*q)[8], const Attn &a, const Row &r, int kh, int c) {
     enum { GROUPS = 32 / L };
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     bool channel = c < a.D;

@@ -36,7 +36,10 @@ bool cuda_follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by,
 void cuda_launched(const char *kernel);        /* after every launch: remembers the name, catches a refused launch */
 void *cuda_workspace(size_t bytes,
                      const char *op); /* compute scratch; NULL, and sticks, when it is larger than WS_COMPUTE */
+Status cuda_error(void);              /* OK, or what sticks */
 Status cuda_comm_status(void);        /* comm.c: an error that NCCL found by itself */
+cudaError_t cuda_streams_open(void);  /* the three, and the events between them */
+const char *cuda_about(void);
 
 /* A shared library and its functions: names and places of n function pointers. Returns NULL and sets `why` (borrowed)
  * to a sentence when the library or one of the functions is missing. */
@@ -54,6 +57,7 @@ void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const c
 #ifdef __cplusplus
 extern "C" {
 #endif
+#define MEMORY(type, name, params) type cuda_##name params;
 #define OP(kind, name, params, args) LAUNCHER_##kind(name, params)
 #include "kernels/backend.def"
 void cuda_cast_on(cudaStream_t s, void *dst, DType dt, const void *src, DType st, int64_t n);

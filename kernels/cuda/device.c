@@ -1,4 +1,4 @@
-/* device: the GPU itself: memory, streams, what went wrong, and the two structs of functions.
+/* device: the GPU itself: memory, streams, and what went wrong.
  *
  * Order. Kernels run on the compute stream in the order of the calls. prefetch() copies on a stream of its own, after
  * the compute that was enqueued before the call; compute enqueued after prefetch_wait() sees the data. So the copy of
@@ -97,10 +97,9 @@ void cuda_launched(const char *kernel) {
     if (e != cudaSuccess) cuda_ok(e, kernel);
 }
 
-static Status cuda_status(void) {
+Status cuda_error(void) {
     if (me.st == OK && cuda.compute) cuda_ok(cudaPeekAtLastError(), "an earlier call");
-    if (me.st == OK) return cuda_comm_status();
-    return err_set(me.st, "%s", me.text);
+    return me.st == OK ? OK : err_set(me.st, "%s", me.text);
 }
 
 /* ---- libraries that are loaded when needed --------------------------------------------------------------------- */
@@ -128,11 +127,11 @@ void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const c
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-static Status cuda_alloc(void **p, size_t bytes) {
+Status cuda_alloc(void **p, size_t bytes) {
     *p = NULL;
     cudaError_t e = cudaMalloc(p, bytes ? bytes : 1);
     if (e == cudaSuccess) return OK;
-    if (e != cudaErrorMemoryAllocation) return cuda_ok(e, "cudaMalloc"), cuda_status();
+    if (e != cudaErrorMemoryAllocation) return cuda_ok(e, "cudaMalloc"), cuda_error();
     cudaGetLastError(); /* running out is answered, not remembered */
     size_t left = 0, all = 0;
     cudaMemGetInfo(&left, &all);
@@ -140,25 +139,25 @@ static Status cuda_alloc(void **p, size_t bytes) {
                    cuda.name, (double)bytes / GIB, (double)left / GIB, (double)all / GIB);
 }
 
-static void cuda_release(void *p) {
+void cuda_release(void *p) {
     if (p) cuda_ok(cudaFree(p), "cudaFree");
 }
 
-static Status cuda_host_alloc(void **p, size_t bytes) {
+Status cuda_host_alloc(void **p, size_t bytes) {
     *p = NULL;
     cudaError_t e = cudaHostAlloc(p, bytes ? bytes : 1, cudaHostAllocDefault);
     if (e == cudaSuccess) return OK;
-    if (e != cudaErrorMemoryAllocation) return cuda_ok(e, "cudaHostAlloc"), cuda_status();
+    if (e != cudaErrorMemoryAllocation) return cuda_ok(e, "cudaHostAlloc"), cuda_error();
     cudaGetLastError();
     return err_set(ERR_MEMORY, "%.2f GiB of pinned host memory are wanted and were refused (free memory? ulimit -l?)",
                    (double)bytes / GIB);
 }
 
-static void cuda_host_release(void *p) {
+void cuda_host_release(void *p) {
     if (p) cuda_ok(cudaFreeHost(p), "cudaFreeHost");
 }
 
-static void cuda_set_workspace(void *p, size_t bytes) {
+void cuda_set_workspace(void *p, size_t bytes) {
     BUG_ON(p && bytes < (size_t)WS_COMPUTE + WS_COMM, "cuda: a workspace of %zu bytes, %d are needed", bytes,
            WS_COMPUTE + WS_COMM);
     cuda.workspace = p;
@@ -173,58 +172,58 @@ void *cuda_workspace(size_t bytes, const char *op) {
     return NULL;
 }
 
-static void cuda_zero(void *p, size_t bytes) {
+void cuda_zero(void *p, size_t bytes) {
     if (bytes) cuda_ok(cudaMemsetAsync(p, 0, bytes, cuda.compute), "zero");
 }
 
 static void move(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, const char *what) {
     if (bytes) cuda_ok(cudaMemcpyAsync(dst, src, bytes, kind, cuda.compute), what);
 }
-static void cuda_copy(void *dst, const void *src, size_t bytes) {
+void cuda_copy(void *dst, const void *src, size_t bytes) {
     move(dst, src, bytes, cudaMemcpyDeviceToDevice, "copy");
 }
-static void cuda_upload(void *dst, const void *src, size_t bytes) {
+void cuda_upload(void *dst, const void *src, size_t bytes) {
     move(dst, src, bytes, cudaMemcpyHostToDevice, "upload");
 }
-static void cuda_download(void *dst, const void *src, size_t bytes) {
+void cuda_download(void *dst, const void *src, size_t bytes) {
     if (cuda_failed()) memset(dst, 0, bytes); /* the caller asks status(); no random numbers meanwhile */
     move(dst, src, bytes, cudaMemcpyDeviceToHost, "download");
     cuda_ok(cudaStreamSynchronize(cuda.compute), "download");
 }
 
-static void cuda_fetch(void *dst, const void *src, size_t bytes) {
+void cuda_fetch(void *dst, const void *src, size_t bytes) {
     if (cuda_failed()) memset(dst, 0, bytes);
     move(dst, src, bytes, cudaMemcpyDeviceToHost, "fetch");
     cuda_ok(cudaEventRecord(me.fetched, cuda.compute), "fetch");
 }
-static void cuda_fetch_wait(void) { cuda_ok(cudaEventSynchronize(me.fetched), "the work before a fetch"); }
+void cuda_fetch_wait(void) { cuda_ok(cudaEventSynchronize(me.fetched), "the work before a fetch"); }
 
 bool cuda_follow(cudaStream_t later, cudaStream_t first, cudaEvent_t by, const char *what) {
     return cuda_ok(cudaEventRecord(by, first), what) && cuda_ok(cudaStreamWaitEvent(later, by, 0), what);
 }
 
-static void cuda_prefetch(void *dst, const void *src, size_t bytes) {
+void cuda_prefetch(void *dst, const void *src, size_t bytes) {
     cuda_follow(cuda.copy, cuda.compute, me.compute_at, "prefetch");
     if (bytes) cuda_ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, cuda.copy), "prefetch");
 }
-static void cuda_prefetch_wait(void) { cuda_follow(cuda.compute, cuda.copy, me.copy_at, "prefetch_wait"); }
+void cuda_prefetch_wait(void) { cuda_follow(cuda.compute, cuda.copy, me.copy_at, "prefetch_wait"); }
 
-static void cuda_sync(void) {
+void cuda_sync(void) {
     cuda_ok(cudaStreamSynchronize(cuda.copy), "prefetch");
     cuda_ok(cudaStreamSynchronize(cuda.comm), "a collective");
     cuda_ok(cudaStreamSynchronize(cuda.compute), "sync");
 }
 
-static const char *cuda_about(void) {
+const char *cuda_about(void) {
     static char line[256];
     size_t left = 0, all = 0;
     cudaMemGetInfo(&left, &all);
-    snprintf(line, sizeof line, "%d, %s: compute capability %d.%d, %d SMs, %.1f of %.1f GiB free", cuda.device, cuda.name,
-             cuda.cc / 10, cuda.cc % 10, cuda.sms, (double)left / GIB, (double)all / GIB);
+    snprintf(line, sizeof line, "%d, %s: compute capability %d.%d, %d SMs, %.1f of %.1f GiB free", cuda.device,
+             cuda.name, cuda.cc / 10, cuda.cc % 10, cuda.sms, (double)left / GIB, (double)all / GIB);
     return line;
 }
 
-static void cuda_mark(const char *name) {
+void cuda_mark(const char *name) {
     if (name) {
         if (me.depth < RANGES) me.range[me.depth] = name;
         me.depth++;
@@ -237,110 +236,12 @@ static void cuda_mark(const char *name) {
 #endif
 }
 
-/* ---- the structs ----------------------------------------------------------------------------------------------- */
-
-#define COMMON                                                                                                         \
-    .name = "cuda", .unified = false, .about = cuda_about, .alloc = cuda_alloc, .release = cuda_release, .host_alloc = cuda_host_alloc,     \
-    .host_release = cuda_host_release, .set_workspace = cuda_set_workspace, .workspace = (size_t)WS_COMPUTE + WS_COMM, \
-    .zero = cuda_zero, .copy = cuda_copy, .upload = cuda_upload, .download = cuda_download, .fetch = cuda_fetch,       \
-    .fetch_wait = cuda_fetch_wait, .prefetch = cuda_prefetch, .prefetch_wait = cuda_prefetch_wait, .sync = cuda_sync,  \
-    .status = cuda_status, .mark = cuda_mark, .comm_open = cuda_comm_open, .comm_id = cuda_comm_id,                    \
-    .all_reduce = cuda_all_reduce, .reduce_parts = cuda_reduce_parts, .all_reduce_wait = cuda_all_reduce_wait,         \
-    .all_gather = cuda_all_gather, .comm_close = cuda_comm_close, .use_cudnn = cuda_attention_cudnn
-
-/* A row that has no kernel here says so when it is called, and the run ends with that sentence. */
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#define MISSING_TYPED(name, params)
-#define MISSING_SHARED(name, params)
-#define MISSING_CPU(name, params) \
-    static void cuda_missing_##name params { cuda_fail(ERR_MISSING, "%s has no CUDA kernel: take device=cpu", #name); }
-#define OP(kind, name, params, args) MISSING_##kind(name, params)
-#include "kernels/backend.def"
-
-#define SLOT_TYPED(type, name) .name = cuda_##type##_##name,
-#define SLOT_SHARED(type, name) .name = cuda_##name,
-#define SLOT_CPU(type, name) .name = cuda_missing_##name,
-
-#define OP(kind, name, params, args) SLOT_##kind(f32, name)
-static const Backend backend_cuda_f32 = {.elem = DT_F32, COMMON,
-#include "kernels/backend.def"
-};
-
-#define OP(kind, name, params, args) SLOT_##kind(bf16, name)
-static const Backend backend_cuda_bf16 = {.elem = DT_BF16, COMMON,
-#include "kernels/backend.def"
-};
-
-/* ---- opening --------------------------------------------------------------------------------------------------- */
-
-static Status choose(int local_rank) {
-    int n = 0;
-    cudaError_t e = cudaGetDeviceCount(&n);
-    int driver = 0;
-    if (e == cudaErrorInsufficientDriver && (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0))
-        return err_set(ERR_DEVICE, "no NVIDIA driver is installed here; device=cpu works without");
-    if (e == cudaErrorInsufficientDriver)
-        return err_set(ERR_DEVICE,
-                       "the NVIDIA driver serves CUDA %d.%d, this program was built with %d.%d: update the driver",
-                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
-    if (e == cudaErrorNoDevice || (e == cudaSuccess && n == 0))
-        return err_set(ERR_DEVICE, "no GPU is visible here (nvidia-smi lists them, CUDA_VISIBLE_DEVICES may hide "
-                                   "them); device=cpu works without");
-    if (e != cudaSuccess)
-        return err_set(ERR_DEVICE, "the NVIDIA driver does not answer: %s (%s)", cudaGetErrorString(e),
-                       cudaGetErrorName(e));
-    if (local_rank >= n && n > 1)
-        return err_set(
-            ERR_DEVICE,
-            "process %d of this machine has no GPU of its own: %d are visible; start as many processes as GPUs",
-            local_rank, n);
-    cuda.device = local_rank % n; /* one visible GPU: the launcher chose it for us */
-    return OK;
-}
-
-static Status open_device(int local_rank) {
-    Status st = choose(local_rank);
-    if (st != OK) return st;
-    struct cudaDeviceProp prop;
-    cudaError_t e = cudaGetDeviceProperties(&prop, cuda.device);
-    if (e == cudaSuccess) e = cudaSetDevice(cuda.device);
-    if (e != cudaSuccess)
-        return err_set(ERR_DEVICE, "GPU %d cannot be used: %s (%s)", cuda.device, cudaGetErrorString(e),
-                       cudaGetErrorName(e));
-    snprintf(cuda.name, sizeof cuda.name, "%.100s", prop.name);
-    cuda.sms = prop.multiProcessorCount;
-    cuda.cc = prop.major * 10 + prop.minor;
-    cuda.shared_max = prop.sharedMemPerBlockOptin;
-    if (cuda.cc < 80 || (e = cuda_probe()) == cudaErrorNoKernelImageForDevice)
-        return err_set(ERR_DEVICE, "GPU %d (%s) has compute capability %d.%d; 8.0 (A100) or newer is needed",
-                       cuda.device, cuda.name, prop.major, prop.minor);
-    if (e == cudaErrorUnsupportedPtxVersion)
-        return err_set(
-            ERR_DEVICE,
-            "GPU %d (%s) is newer than this program, and the driver is too old to translate for it: update the driver",
-            cuda.device, cuda.name);
-    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.compute, cudaStreamNonBlocking);
+cudaError_t cuda_streams_open(void) {
+    cudaError_t e = cudaStreamCreateWithFlags(&cuda.compute, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.copy, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.comm, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.compute_at, cudaEventDisableTiming);
     if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.copy_at, cudaEventDisableTiming);
     if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.fetched, cudaEventDisableTiming);
-    if (e != cudaSuccess)
-        return err_set(ERR_DEVICE, "GPU %d (%s) cannot be used: %s (%s)", cuda.device, cuda.name, cudaGetErrorString(e),
-                       cudaGetErrorName(e));
-    return OK;
-}
-
-Status backend_cuda(const Backend **b, DType elem, int local_rank) {
-    *b = NULL;
-    BUG_ON(elem != DT_F32 && elem != DT_BF16, "cuda: no backend of %s", dtype_name(elem));
-    if (!cuda.compute) {
-        Status st = open_device(local_rank);
-        if (st != OK) {
-            cudaGetLastError();
-            return st;
-        }
-    }
-    *b = elem == DT_F32 ? &backend_cuda_f32 : &backend_cuda_bf16;
-    return OK;
+    return e;
 }

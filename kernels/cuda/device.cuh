@@ -143,8 +143,8 @@ DEVICE double block_sum64(double x, double *room) {
     return x;
 }
 
-/* N sums over a block in place, every thread gets them; at most 32 warps. One barrier: `room` is one of two that calls take
- * in turn, so that nobody still reads what the next call writes. */
+/* N sums over a block in place, every thread gets them; at most 32 warps. One barrier: `room` is one of two that calls
+ * take in turn, so that nobody still reads what the next call writes. */
 template <int N> DEVICE void block_sums(float (&x)[N], float (*room)[32]) {
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -153,11 +153,13 @@ template <int N> DEVICE void block_sums(float (&x)[N], float (*room)[32]) {
     }
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < N; i++) x[i] = warp_sum((threadIdx.x & 31) < blockDim.x >> 5 ? room[i][threadIdx.x & 31] : 0.0f);
+    for (int i = 0; i < N; i++)
+        x[i] = warp_sum((threadIdx.x & 31) < blockDim.x >> 5 ? room[i][threadIdx.x & 31] : 0.0f);
 }
 
 /* Eight columns a lane of a vector p of n (whole eights), the warp's first column `first`; zeros beyond, and where p is
- * NULL. All lanes of the warp call. Read as lanes lie, and handed on: 32 bytes a lane would be half a sector a request. */
+ * NULL. All lanes of the warp call. Read as lanes lie, and handed on: 32 bytes a lane would be half a sector a request.
+ * */
 DEVICE void vector8(float v[8], const float *p, int64_t first, int64_t n) {
     int lane = threadIdx.x & 31;
     float4 x[2] = {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)};

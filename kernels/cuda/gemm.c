@@ -15,8 +15,8 @@
  * reduction in the compute type in the workspace (fixed order): the same input gives the same bits. An algorithm that
  * cannot do the exact shape (AlgoCheck) is asked for anew, for this shape alone.
  *
- * What cuBLASLt has no product for goes to the plain kernel of product.cu: f32 operands with a bf16 result, the empty sum
- * (k = 0), a shape without an algorithm, and one that the library refuses when it is called: such a shape is
+ * What cuBLASLt has no product for goes to the plain kernel of product.cu: f32 operands with a bf16 result, the empty
+ * sum (k = 0), a shape without an algorithm, and one that the library refuses when it is called: such a shape is
  * remembered, so it is refused once. None of these is known to occur in training. */
 #include <cublasLt.h>
 #include <stdio.h>

@@ -2,12 +2,12 @@
  *
  *   x = (z - mean) rstd gamma + beta, z kept when asked          dx = the norm's backward of dx, through z
  *
- * C <= 256: a row's block is 8, 16 or 32 lanes of eight columns, so a warp has 4, 2 or 1 of them. C <= 8192: it is a whole
- * block of threads. A thread keeps its columns' gamma and beta, and the sums for their gradients, in registers.
+ * C <= 256: a row's block is 8, 16 or 32 lanes of eight columns, so a warp has 4, 2 or 1 of them. C <= 8192: it is a
+ * whole block of threads. A thread keeps its columns' gamma and beta, and the sums for their gradients, in registers.
  *
- * Bytes (m = N blocks C e): forward 2m (3m when z is kept), backward 3m, and 8 N blocks of statistics; 8C of partial sums a
- * block of threads. Limited by memory. Limits of the fast kernels: C and strides multiples of 8, C <= 8192 (4096 backward
- * when gamma or beta learn), 16-byte addresses; else a block of threads a block of columns, any C. */
+ * Bytes (m = N blocks C e): forward 2m (3m when z is kept), backward 3m, and 8 N blocks of statistics; 8C of partial
+ * sums a block of threads. Limited by memory. Limits of the fast kernels: C and strides multiples of 8, C <= 8192 (4096
+ * backward when gamma or beta learn), 16-byte addresses; else a block of threads a block of columns, any C. */
 #include "kernels/cuda/norm.cuh"
 
 enum { THREADS = 128, LEARNING = 4096, WIDEST = 8192 };
@@ -32,7 +32,8 @@ template <int L> DEVICE Place place_of(const HeadNorm &a) {
     return Place{a.N * a.blocks, (int64_t)gridDim.x * per, per, (int)threadIdx.x / lanes, c, c < a.C};
 }
 
-template <class T, int L> static __global__ __launch_bounds__(L ? THREADS : WIDEST / 8) void head_norm_fast(HeadNorm a) {
+template <class T, int L>
+static __global__ __launch_bounds__(L ? THREADS : WIDEST / 8) void head_norm_fast(HeadNorm a) {
     __shared__ WideRoom room;
     Place p = place_of<L>(a);
     int turn = 0;
@@ -203,7 +204,8 @@ template <class T> static void head_norm_bwd_(const HeadNorm *a, void *dx, float
     } else {
         dim3 grid((unsigned)ceil_div(a->C, THREADS), (unsigned)parts);
         if (sums)
-            head_affine_simple<T><<<grid, THREADS, 0, cuda.compute>>>(*a, (const T *)dx, partial, ceil_div(items, parts));
+            head_affine_simple<T><<<grid, THREADS, 0, cuda.compute>>>(*a, (const T *)dx, partial,
+                                                                      ceil_div(items, parts));
         if (sums) cuda_add_partials(dst, partial, parts, a->C, a->C);
         head_norm_bwd_simple<T><<<(unsigned)items, THREADS, 0, cuda.compute>>>(*a, (T *)dx);
     }

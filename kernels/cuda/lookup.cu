@@ -4,8 +4,8 @@
  *   drows[-1 - ids[i]] = or += dy[i]
  *
  * Bytes: forward reads NC e (2NC e with positions) and writes NC e; backward moves 2 C e a given row, 3 when added to.
- * Patches read every pixel once and write 3 p p numbers a patch. Limited by memory. Lookup: eight columns a thread where C is
- * whole eights, else one; patches: one number a thread, neighbours in a row of the result side by side. */
+ * Patches read every pixel once and write 3 p p numbers a patch. Limited by memory. Lookup: eight columns a thread
+ * where C is whole eights, else one; patches: one number a thread, neighbours in a row of the result side by side. */
 #include "kernels/cuda/device.cuh"
 
 enum { THREADS = 256 };
@@ -88,7 +88,8 @@ template <class P, class T> static __global__ void patches_kernel(Patches a) {
     int col = (int)(at - row * cols), side = a.p;
     int c = a.channels_last ? col % 3 : col / (side * side), rest = a.channels_last ? col / 3 : col % (side * side);
     int64_t image = row / (gy * gx), y = row / gx % gy * p + rest / side, x = row % gx * p + rest % side;
-    int64_t from = a.planar ? ((image * 3 + c) * a.height + y) * a.width + x : ((image * a.height + y) * a.width + x) * 3 + c;
+    int64_t line = (a.planar ? image * 3 + c : image) * a.height + y,
+            from = a.planar ? line * a.width + x : (line * a.width + x) * 3 + c;
     float scale = c == 0 ? a.scale[0] : c == 1 ? a.scale[1] : a.scale[2];
     float shift = c == 0 ? a.shift[0] : c == 1 ? a.shift[1] : a.shift[2];
     st1((T *)a.y + row * a.ldy + col, fmaf((float)((const P *)a.pixels)[from], scale, shift));

@@ -8,10 +8,10 @@
  * xent over a vocabulary is the one that matters: 768 threads hold a row in registers (44 values each), so logits are
  * read once and gradients written once: rows n (4 + e) bytes; at V = 30523 62 + 31 MB for a chunk of 512 rows, 28 us of
  * an H100. Rows beyond 33784 columns are cut into parts, a block each, that exchange their sums (12 bytes a part) while
- * the numbers stay in registers: 5 blocks at V = 152k. A row of odd length starts anywhere: groups of four are cut where
- * addresses are multiples of 16 bytes, in front of the row if need be, and the ends are done one by one. Limits: n >
- * 1024, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases aligned); else one block walks
- * over its row three times. Registers: the 80 that 768 threads leave: one block (24 warps) an SM.
+ * the numbers stay in registers: 5 blocks at V = 152k. A row of odd length starts anywhere: groups of four are cut
+ * where addresses are multiples of 16 bytes, in front of the row if need be, and the ends are done one by one. Limits:
+ * n > 1024, and rows of logits and gradient that start alike (ld - ldd a multiple of 4, bases aligned); else one block
+ * walks over its row three times. Registers: the 80 that 768 threads leave: one block (24 warps) an SM.
  *
  * itc and the draw see B x G scores: one block a row, f64 sums; the draw uses f64 exponentials so that CPU and GPU pick
  * the same columns. */

@@ -5,9 +5,9 @@
  *   backward through the norm with dn = dy (norm.cuh); dz of that, plus z's gradient from elsewhere:
  *   dx = dz,  ds = dz dropped out as s was,  dbias = sum ds                                          (sums over rows)
  *
- * y is the norm of z as it is stored (rounded to T), so that the backward's x^ is the forward's. C <= 768: one warp a row,
- * the row in registers, eight neighbouring channels a lane and chunk of 256; gamma, beta, bias once a block, in shared
- * memory. C <= 8192: one block a row, eight channels a thread, gamma, beta, bias in its registers. The forward's
+ * y is the norm of z as it is stored (rounded to T), so that the backward's x^ is the forward's. C <= 768: one warp a
+ * row, the row in registers, eight neighbouring channels a lane and chunk of 256; gamma, beta, bias once a block, in
+ * shared memory. C <= 8192: one block a row, eight channels a thread, gamma, beta, bias in its registers. The forward's
  * loads of a row are all under way before anything is stored.
  *
  * Bytes (T elements of e bytes): forward reads s, x and writes z, y: 4NC e (2NC without s), plus 8N, plus 12C a block.
@@ -15,8 +15,8 @@
  * 4C and 12C of partial sums a block (0 when nobody wants the sums of gamma, beta, bias), and those once more. Both
  * limited by memory: at N = 20,000, C = 768, bf16 forward 123 MB, 37 us of an H100.
  *
- * Limits of the fast kernels: C % 8 == 0, C <= 8192 (4096 backward when gamma, beta or bias learn), 16-byte addresses; the
- * simple kernels take anything. */
+ * Limits of the fast kernels: C % 8 == 0, C <= 8192 (4096 backward when gamma, beta or bias learn), 16-byte addresses;
+ * the simple kernels take anything. */
 #include "kernels/cuda/norm.cuh"
 
 enum { NARROW = 768, LEARNING = 4096, WIDEST = 8192 };
@@ -29,7 +29,8 @@ enum { BACK_BLOCKS = 3 };
 #endif
 
 /* z of eight columns from c on, in v as s was: bias in b, x in raw. Rounded as stored, and stored over s. */
-template <class T> DEVICE void sum8(float v[8], const AddNorm &a, const float b[8], const Raw8<T> &raw, int64_t r, int c) {
+template <class T>
+DEVICE void sum8(float v[8], const AddNorm &a, const float b[8], const Raw8<T> &raw, int64_t r, int c) {
     float x[8];
     T *s = (T *)a.s;
 #pragma unroll
@@ -221,8 +222,9 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
 }
 
 /* Sums take registers that 1,024 threads do not have. */
-template <class T, bool SUMS> static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_norm_bwd_wide(
-    AddNorm a, AddNormGrad g, float *partial) {
+template <class T, bool SUMS>
+static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_norm_bwd_wide(AddNorm a, AddNormGrad g,
+                                                                                          float *partial) {
     __shared__ WideRoom room;
     int C = a.C, c = (int)threadIdx.x * 8, turn = 0;
     bool there = c < C;

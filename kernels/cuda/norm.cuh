@@ -1,7 +1,8 @@
-/* norm: what every kernel through a LayerNorm (LN), or the same without a mean (RMS), shares (norm.cu, embed.cu, image.cu).
+/* norm: what every kernel through a LayerNorm (LN), or the same without a mean (RMS), shares (norm.cu, embed.cu,
+ * image.cu).
  *
  *   x^ = (z - mean) rstd,  y = x^ gamma + beta                                                          RMS: mean = 0
- *   g = dn gamma,  dz = rstd (g - mean(g) - x^ mean(g x^)),  dgamma = sum dn x^,  dbeta = sum dn   (sums over rows; RMS:
+ * g = dn gamma,  dz = rstd (g - mean(g) - x^ mean(g x^)),  dgamma = sum dn x^,  dbeta = sum dn   (sums over rows; RMS:
  *   without mean(g))
  *
  * Three forms. A warp a row: C <= 256 K columns in registers, lane l has 8 l .. 8 l + 7 of each chunk of 256, lanes

@@ -2,11 +2,11 @@
  *
  *   a' = a cos - b sin      b' = b cos + a sin          (inverse, which is the backward: sin negated)
  *
- * Pairs are (j, j + R/2) or neighbours (2j, 2j+1) of the first R columns of each head. A thread turns eight pairs (four, of
- * neighbours): two (one) eights of columns, with their cosines and sines.
+ * Pairs are (j, j + R/2) or neighbours (2j, 2j+1) of the first R columns of each head. A thread turns eight pairs
+ * (four, of neighbours): two (one) eights of columns, with their cosines and sines.
  *
- * Bytes: 2 N H R e; 4 N R of tables, once a head more from L1. Limited by memory. Limits of the fast kernel: halves (heads,
- * of neighbours) of whole eights, strides multiples of 8, 16-byte addresses; else a pair a thread. */
+ * Bytes: 2 N H R e; 4 N R of tables, once a head more from L1. Limited by memory. Limits of the fast kernel: halves
+ * (heads, of neighbours) of whole eights, strides multiples of 8, 16-byte addresses; else a pair a thread. */
 #include "kernels/cuda/device.cuh"
 
 enum { THREADS = 128 };

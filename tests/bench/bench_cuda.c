@@ -142,8 +142,8 @@ static void rows(void) {
     report("colsum", run_colsum, promise_colsum(N, F, F));
 }
 
-/* What language models and encoders ask beside: gated activations, RMS norms of wide rows that nobody learns, positions as
- * angles, norms of heads, rows by number. */
+/* What language models and encoders ask beside: gated activations, RMS norms of wide rows that nobody learns, positions
+ * as angles, norms of heads, rows by number. */
 enum { WIDE = 4096, GATE = 11008, HEADS = 32, HEAD = 128 };
 static AddNorm wide;
 static AddNormGrad wide_grad;
@@ -180,9 +180,11 @@ static void language(void) {
     }
     if (wants("rotary") || wants("head_norm")) {
         turn = (Rotary){.N = N, .ld = HEADS * HEAD, .H = HEADS, .D = HEAD, .R = HEAD, .x = matrix(HEADS * HEAD),
-                        .cos = numbers(DT_F32, 64 * HEAD / 2), .sin = numbers(DT_F32, 64 * HEAD / 2), .at = indices(N, 64)};
+                        .cos = numbers(DT_F32, 64 * HEAD / 2), .sin = numbers(DT_F32, 64 * HEAD / 2),
+                        .at = indices(N, 64)};
         report("rotary", run_rotary, promise_rotary(&turn));
-        heads = (HeadNorm){.N = N, .ld = HEADS * HEAD, .blocks = HEADS, .C = HEAD, .eps = 1e-6f, .rms = true, .x = turn.x,
+        heads = (HeadNorm){.N = N, .ld = HEADS * HEAD, .blocks = HEADS, .C = HEAD, .eps = 1e-6f, .rms = true,
+                           .x = turn.x,
                            .gamma = numbers(DT_F32, HEAD)};
         report("head_norm", run_heads, promise_head_norm(&heads));
     }
@@ -325,7 +327,8 @@ static void decoding(int32_t n, int32_t beams, int32_t prefix, int32_t past) {
     p.items = dit;
     bf16 *cache = numbers(DT_BF16, (int64_t)keys * 2 * H8 * HEAD);
     attn = (Attn){.plan = &p, .q = numbers(DT_BF16, (int64_t)rows * HEADS * HEAD), .k = cache, .v = cache + H8 * HEAD,
-                  .o = take((size_t)rows * HEADS * HEAD * 2), .lse = take((size_t)rows * HEADS * 4), .ldq = HEADS * HEAD,
+                  .o = take((size_t)rows * HEADS * HEAD * 2), .lse = take((size_t)rows * HEADS * 4),
+                  .ldq = HEADS * HEAD,
                   .ldk = 2 * H8 * HEAD, .ldv = 2 * H8 * HEAD, .ldo = HEADS * HEAD, .H = HEADS, .KH = H8, .D = HEAD,
                   .scale = 0.088f};
     report("attention, row", run_attention, promise_attention(&attn));

@@ -84,7 +84,8 @@ static inline Promise promise_act_bwd(const Act *a, const ActGrad *g) {
     return sums ? promise_partials(bytes, strips, sums, f) : promise_launch(bytes, 0, 1);
 }
 
-/* Blocks of a norm: four rows each up to 768 columns, else a row of eight columns a thread; `most` of the former an SM. */
+/* Blocks of a norm: four rows each up to 768 columns, else a row of eight columns a thread; `most` of the former an
+ * SM. */
 static inline double promise_norm_blocks(double n, int C, int most) {
     double threads = 32 * promise_times(C, 256);
     return C <= 768 ? fmin(promise_times(n, 4), most * H100_SMS) : fmin(n, floor(1024 / threads) * H100_SMS);
@@ -109,12 +110,15 @@ static inline Promise promise_add_norm_bwd(const AddNorm *a, const AddNormGrad *
 }
 
 /* Lanes of a block of columns, and how many blocks of columns the threads have at once. */
-static inline double promise_head_lanes(int C) { return C <= 64 ? 8 : C <= 128 ? 16 : C <= 256 ? 32 : 32 * promise_times(C, 256); }
+static inline double promise_head_lanes(int C) {
+    return C <= 64 ? 8 : C <= 128 ? 16 : C <= 256 ? 32 : 32 * promise_times(C, 256);
+}
 
 static inline Promise promise_head_norm(const HeadNorm *a) {
     double items = (double)a->N * a->blocks, c = a->C, lanes = promise_head_lanes(a->C),
            groups = fmin(items, H100_SMS * floor(1024 / fmax(128, lanes)) * fmax(1, 128 / lanes));
-    Promise p = promise_launch(2 * items * c * (a->z ? 3 : 2) + (a->rstd ? promise_statistics(items, a->rms) : 0), 0, 1);
+    double stats = a->rstd ? promise_statistics(items, a->rms) : 0;
+    Promise p = promise_launch(2 * items * c * (a->z ? 3 : 2) + stats, 0, 1);
     return promise_again(p, 4 * c * (a->beta ? 2 : 1) * groups);
 }
 
@@ -205,7 +209,8 @@ static inline Promise promise_attention_row(const Attn *a) {
            rows = (double)p->nrows * a->H, parts = stretches > 1 ? rows * stretches * (4 * D + 8) : 0;
     Promise q = promise_launch(4 * keys * a->KH * D * rounds + 2 * rows * D * (stretches + 1) + 4 * rows + parts,
                                4 * keys * a->H * D, H100_F32);
-    q = promise_again(q, stretches * (6 * rows * D + 128 * sizeof(AttnItem) * blocks)); /* q a warp, the item a thread */
+    /* q a warp, the item a thread */
+    q = promise_again(q, stretches * (6 * rows * D + 128 * sizeof(AttnItem) * blocks));
     if (stretches < 2) return q;
     Promise sums = promise_launch(parts + 2 * rows * D, 0, 1);
     return promise_again(promise_then(q, sums), rows * stretches * 32 * 8 * (3 + promise_times(D, 32)));
