@@ -1,7 +1,7 @@
 /* attention_mma: attention forward in bf16 on the tensor cores (mathematics: attention.cu; pieces: attention_mma.cuh).
  *
  * A block is up to four warps, each with one 16-row tile of the items of one group, and one head. It walks once over
- * the keys of the group that its tiles look at, 32 at a time, K and V brought by cp.async one step ahead and used by
+ * the keys of the group that its tiles look at, 32 at a time, K and V brought by cp.async one stage ahead and used by
  * all its warps: so an image's keys are read once for every 64 query rows that look at it. Softmax on line: running
  * maximum m and sum l of each row in f32, the output rescaled when m grows; scores exist in registers only. Masked-out
  * steps are skipped by a whole warp.
@@ -10,13 +10,13 @@
  * 4RUD. Cross-attention (R = 64, U = 257, D = 64): 82 KB for 4.2 MFLOP, so bound by memory: 128 images, 12 heads, 126
  * MB, 38 us of an H100.
  *
- * Shared memory 27 KB at four warps and D = 64: 4 blocks (16 warps) an SM; at D = 128 52 KB, 3 blocks. */
+ * Shared memory 45 KB at four warps and D = 64: 4 blocks (16 warps) an SM; at D = 128 52 KB, 3 blocks. */
 #include "kernels/cuda/attention_mma.cuh"
 
 enum { WARPS = 4 };
 
-template <int DP> static size_t forward_shared(int warps) {
-    return (size_t)(warps * 16 + 4 * KEYS) * Tile<DP>::LD * sizeof(bf16);
+template <int DP, int STAGE> static size_t forward_shared(int warps) {
+    return (size_t)(warps * 16 + 4 * STAGE) * Tile<DP>::LD * sizeof(bf16);
 }
 
 /* One step: 16 rows against keys u0 .. u0 + 31, in K and V. */
@@ -50,7 +50,7 @@ template <int DP> DEVICE void forward_step(float (*o)[4], float m[2], float l[2]
     product_step<DP>(o, s, V, lane);
 }
 
-template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 : 3) void forward_mma(
+template <int DP, int STAGE> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 : 3) void forward_mma(
     Attn a, const AttnItem *items, const AttnGroup *groups, int64_t rows) {
     extern __shared__ __align__(16) bf16 room[];
     __shared__ BlockTiles<WARPS> tiles;
@@ -58,7 +58,7 @@ template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 :
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y,
         kh = h / (a.H / a.KH);
     bf16 *Q = room + warp * 16 * LD, *kv = room + warps * 16 * LD;
-    find_tiles<WARPS>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
+    find_tiles<WARPS, STAGE>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
     if (!tiles.tile[0].there) return;
     const WarpTile &w = tiles.tile[warp];
 
@@ -67,7 +67,7 @@ template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 :
     RowKey key[2];
     keys_of_rows(key, a.drop, w, lane);
     float o[2 * Tile<DP>::STEPS][4] = {{0}}, m[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0}, inv[2];
-    walk_keys<DP, WARPS>(kv, a, tiles, w, kh, [&](const bf16 *K, const bf16 *V, int u0) {
+    walk_keys<DP, WARPS, STAGE>(kv, a, tiles, w, kh, [&](const bf16 *K, const bf16 *V, int u0) {
         forward_step<DP>(o, m, l, Q, K, V, w, a, key, h, u0, lane);
     });
     if (!w.there) return;
@@ -82,17 +82,22 @@ template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 :
     write_rows<DP>(Q, o, inv[0], inv[1], (bf16 *)a.o + h * a.D, a.ldo, a.D, false, lane, own_row);
 }
 
-template <int DP> static bool forward(const Attn *a, const PlanShape *s) {
+template <int DP, int STAGE> static bool forward(const Attn *a, const PlanShape *s) {
     int warps = even_warps(s->tiles, WARPS);
-    size_t shared = forward_shared<DP>(warps);
-    if (!allow_shared(forward_mma<DP>, shared)) return false;
+    size_t shared = forward_shared<DP, STAGE>(warps);
+    if (!allow_shared(forward_mma<DP, STAGE>, shared)) return false;
     dim3 grid((unsigned)a->plan->ngroups, (unsigned)a->H, (unsigned)ceil_div(s->tiles, warps));
-    forward_mma<DP><<<grid, warps * 32, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
+    forward_mma<DP, STAGE><<<grid, warps * 32, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
     cuda_launched("attention");
     return true;
 }
 
+/* Two steps come at a time where four blocks an SM have room for it: a barrier for each step costs joint self-attention
+ * a seventh of its time (predicted for an H100). */
 bool attention_mma(const Attn *a, const PlanShape *s) {
     if (!s->tiles) return true;
-    return for_head_size(a->D, [&](auto tile) { return forward<decltype(tile)::DP>(a, s); });
+    return for_head_size(a->D, [&](auto tile) {
+        constexpr int DP = decltype(tile)::DP, LARGE = DP <= 64 ? 2 * KEYS : KEYS;
+        return cuda.shared_max >= 200 << 10 ? forward<DP, LARGE>(a, s) : forward<DP, KEYS>(a, s);
+    });
 }

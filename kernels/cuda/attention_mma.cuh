@@ -193,14 +193,14 @@ DEVICE int group_key_row(const AttnGroup &g, int u) {
     return u < g.nk[0] ? g.k0[0] + u : g.k0[1] + (u - g.nk[0]);
 }
 
-/* Each block looks its tiles up once: thread k the k-th warp's, left in shared memory. Which steps of KEYS keys some
+/* Each block looks its tiles up once: thread k the k-th warp's, left in shared memory. Which stages some
  * tile looks at: `in_a` from 0 on, `in_b` from `b` on. Returns after a barrier. */
 template <int WARPS> struct BlockTiles {
     AttnGroup g;
     WarpTile tile[WARPS];
     int in_a, b, in_b;
 };
-template <int WARPS>
+template <int WARPS, int STAGE>
 DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const AttnItem *items, int first, int warps) {
     if ((int)threadIdx.x < warps) {
         AttnGroup g = groups[blockIdx.x];
@@ -216,9 +216,9 @@ DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const Attn
             a = max(a, w.a_most);
             if (w.it.nb) from = min(from, w.b), to = max(to, w.b_most);
         }
-        b->in_a = (a + KEYS - 1) / KEYS;
-        b->b = max(b->in_a, from / KEYS);
-        b->in_b = max(0, (to + KEYS - 1) / KEYS - b->b);
+        b->in_a = (a + STAGE - 1) / STAGE;
+        b->b = max(b->in_a, from / STAGE);
+        b->in_b = max(0, (to + STAGE - 1) / STAGE - b->b);
     }
     __syncthreads();
 }
@@ -308,24 +308,24 @@ template <int DP, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], flo
     }
 }
 
-/* ---- forward and dq: the block walks over the keys of its group, KEYS a step ---- */
+/* ---- forward and dq: the block walks over the keys of its group, a stage of them and KEYS a step ---- */
 
-/* Calls step(K, V, u0) for each step in which the warp's tile sees a key. Two steps have room in kv: while all compute
- * on one, the next one comes; the barrier in front of that says both that the one has arrived and that nobody needs the
+/* Calls step(K, V, u0) for each step in which the warp's tile sees a key. Two stages have room in kv: while all
+ * compute on one, the next one comes; the barrier in front of that says both that the one has arrived and that nobody needs the
  * other any more. All copies have arrived at the end. */
-template <int DP, int WARPS, class F>
+template <int DP, int WARPS, int STAGE, class F>
 DEVICE void walk_keys(bf16 *kv, const Attn &a, const BlockTiles<WARPS> &tiles, const WarpTile &w, int kh, F step) {
-    constexpr int SIZE = KEYS * Tile<DP>::LD;
+    constexpr int SIZE = STAGE * Tile<DP>::LD;
     Carrier c = carrier_of<DP>((const bf16 *)a.k + kh * a.D, a.ldk, (const bf16 *)a.v + kh * a.D, a.ldv, a.D,
                                (int)threadIdx.x, (int)blockDim.x);
     const AttnGroup &g = tiles.g;
     uint32_t room = shared_address(kv);
     int steps = tiles.in_a + tiles.in_b;
-    auto first_key = [&](int t) { return (t < tiles.in_a ? t : t - tiles.in_a + tiles.b) * KEYS; };
+    auto first_key = [&](int t) { return (t < tiles.in_a ? t : t - tiles.in_a + tiles.b) * STAGE; };
     auto load = [&](int t) {
         int u0 = first_key(t), keys = g.nk[0] + g.nk[1];
         uint32_t at = room + (t & 1) * 4 * SIZE;
-        carry<DP>(c, at, at + 2 * SIZE, KEYS, [&](int r) { return u0 + r < keys ? group_key_row(g, u0 + r) : -1; });
+        carry<DP>(c, at, at + 2 * SIZE, STAGE, [&](int r) { return u0 + r < keys ? group_key_row(g, u0 + r) : -1; });
         copies_end_group();
     };
     if (steps) load(0);
@@ -335,7 +335,9 @@ DEVICE void walk_keys(bf16 *kv, const Attn &a, const BlockTiles<WARPS> &tiles, c
         if (t + 1 < steps) load(t + 1);
         int u0 = first_key(t);
         const bf16 *at = kv + (t & 1) * 2 * SIZE;
-        if (sees_some(w, u0, KEYS)) step(at, at + SIZE, u0);
+#pragma unroll 1
+        for (int k = 0; k < STAGE; k += KEYS)
+            if (sees_some(w, u0 + k, KEYS)) step(at + k * Tile<DP>::LD, at + SIZE + k * Tile<DP>::LD, u0 + k);
     }
     copies_wait<0>();
 }

@@ -78,7 +78,7 @@ template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 :
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)blockDim.x >> 5, h = blockIdx.y,
         kh = h / (a.H / a.KH);
     bf16 *Q = room + warp * 32 * LD, *dO = Q + 16 * LD, *kv = room + warps * 32 * LD;
-    find_tiles<WARPS>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
+    find_tiles<WARPS, KEYS>(&tiles, groups, items, (int)blockIdx.z * warps, warps);
     if (!tiles.tile[0].there) return;
     const WarpTile &w = tiles.tile[warp];
 
@@ -102,7 +102,7 @@ template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 :
     RowKey key[2];
     keys_of_rows(key, a.drop, w, lane);
     float dq[2 * Tile<DP>::STEPS][4] = {{0}};
-    walk_keys<DP, WARPS>(kv, a, tiles, w, kh, [&](const bf16 *K, const bf16 *V, int u0) {
+    walk_keys<DP, WARPS, KEYS>(kv, a, tiles, w, kh, [&](const bf16 *K, const bf16 *V, int u0) {
         dq_step<DP>(dq, Q, dO, K, V, w, a, key, lse, delta, h, u0, lane);
     });
     if (w.there)
