@@ -95,7 +95,7 @@ template <class T, ActKind K, bool GATED> static __global__ void act_simple(Act 
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
 template <class T, ActKind K, bool GATED>
-static __global__ __launch_bounds__(THREADS, BACKWARD_BLOCKS) void act_bwd_fast(Act a, ActGrad g, float *partial,
+static __global__ __launch_bounds__(THREADS, GATED ? 4 : BACKWARD_BLOCKS) void act_bwd_fast(Act a, ActGrad g, float *partial,
                                                                                 int64_t per) {
     int64_t c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8, end = min(a.N, ((int64_t)blockIdx.y + 1) * per);
     int64_t first = c - (threadIdx.x & 31) * 8;
