@@ -95,13 +95,13 @@ int main(int argc, char **argv) {
         return fprintf(stderr, "bench_vit: clip-l, eva-g, so400m or small\n"), 2;
     const Backend *b;
     check(backend_open(&b, argc > 5 ? argv[5] : "cpu", strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
-    int64_t E = models[k].d.E, rows = 2048;
-    double peak = fmax(peak_of_product(b, rows, 4 * E, E), fmax(peak_of_product(b, rows, 3 * E, E),
-                                                                peak_of_product(b, rows, E, 4 * E)));
     double before = resident();
     Model m = {0};
     size_t planned = open_model(&m, b, k, images), side = (size_t)models[k].size;
     size_t bytes = (size_t)images * 3 * side * side;
+    int64_t E = models[k].d.E, rows = 2048;
+    double peak = fmax(peak_of_product(b, rows, 4 * E, E), fmax(peak_of_product(b, rows, 3 * E, E),
+                                                                peak_of_product(b, rows, E, 4 * E)));
     void *pixels = NULL, *host = mem_new(bytes, 1);
     check(b->alloc(&pixels, bytes));
     for (size_t i = 0; host && i < bytes; i++) ((uint8_t *)host)[i] = (uint8_t)(i * 2654435761u >> 24);
