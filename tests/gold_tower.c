@@ -144,6 +144,8 @@ static Status run_batch(Case *c, const Vision *e, const StFile *io, const Batch 
     if (st == OK) st = check_tap(c, &t, io, b, "lavis_output", L - 1, false);
     if (st == OK) st = check_tap(c, &t, io, b, "last", L, false);
     if (st == OK && e->d.post) st = check_tap(c, &t, io, b, "last_hidden_state", L, true);
+    if (st == OK) st = check_tap(c, &t, io, b, "vision_features", L, false);          /* of whole BLIP-2 models */
+    if (st == OK && e->d.post) st = check_tap(c, &t, io, b, "vision_last_hidden_state", L, true);
     tower_close(c, &t);
     return st;
 }
