@@ -54,7 +54,7 @@ static unsigned biases(const Vision *e) {
 
 static Status look(Vision *e) {
     const VisionNames *n = e->names;
-    unsigned packed = is_packed(e->ws, "", "") ? HAS_GATE : 0;
+    unsigned packed = 0;
     const StTensor *up = vision_find(e, n->up, 0, "weight"), *down = vision_find(e, n->down, 0, "weight");
     if (up && down && up->ndim == 2 && down->ndim == 2 && up->shape[0] == 2 * down->shape[1]) packed = HAS_GATE;
     e->has = found(e, HAS_CLS, n->cls, -1, NULL) | found(e, HAS_REGISTERS, n->registers, -1, NULL) |

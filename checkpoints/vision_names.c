@@ -125,7 +125,8 @@ const VisionPrint vision_prints[VISION_PRINTS] = {
     {TIMM_PATCH, "+" B0 "attn.q_bias +" B0 "mlp.w1.weight", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
     {TIMM_PATCH, "+" B0 "attn.q_bias packed", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
     {TIMM_PATCH, "+" B0 "attn.q_bias", FAMILY_EVA_G, DIALECT_TIMM, EVA, HAS_POST},
-    {TIMM_PATCH, "+" B0 "ls1.gamma", FAMILY_DINOV2, DIALECT_TIMM, DINO2 & ~(unsigned)HAS_POST, DINO2_MAY | HAS_POST},
+    {TIMM_PATCH, "+" B0 "ls1.gamma -norm.weight", FAMILY_INTERNVIT, DIALECT_TIMM, INTERN, INTERN_MAY},
+    {TIMM_PATCH, "+" B0 "ls1.gamma", FAMILY_DINOV2, DIALECT_TIMM, DINO2, DINO2_MAY},
     {TIMM_PATCH, "-cls_token", FAMILY_SIGLIP, DIALECT_TIMM, SIGLIP, 0},
     {TIMM_PATCH, "", FAMILY_VIT, DIALECT_TIMM, EVA | HAS_K_BIAS, HAS_POST},
 };

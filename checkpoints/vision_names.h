@@ -1,6 +1,6 @@
 /* vision_names: which family of image encoders a file of weights belongs to, and what its tensors are called.
  *
- * Called by vision_file.c. The one idea: 22 fingerprints, tried in order; each is the name of the patch weight, a few
+ * Called by vision_file.c. The one idea: 27 fingerprints, tried in order; each is the name of the patch weight, a few
  * names that must or must not stand beside it, a family and a dialect. Everything else that differs between files of a
  * family (how many registers, whether q and k have biases, whether the feed-forward is gated) is read off the tensors,
  * inside what the fingerprint allows. Nothing is guessed from a suffix: text towers have the same names as image
@@ -73,7 +73,7 @@ typedef struct {
     VisionDialect dialect;
     unsigned must, may;
 } VisionPrint;
-enum { VISION_PRINTS = 26 };
+enum { VISION_PRINTS = 27 };
 extern const VisionPrint vision_prints[VISION_PRINTS];
 
 /* Whether a tensor called `name` is there (behind the prefix). */

@@ -244,6 +244,28 @@ static void same_model(const char *one, const char *other, bool normed) {
     free(b);
 }
 
+/* A block of layer scale without a norm behind the last is InternViT's, with one DINOv2's. */
+static void told_apart(void **state) {
+    (void)state;
+    static const char text[] =
+        "cls_token=cls:1,1,8 pos_embed=pos:1,5,8 patch_embed.proj.weight=pw:8,3,2,2 patch_embed.proj.bias=pb:8 "
+        NORMS("blocks.0.norm1", "blocks.0.norm2") "blocks.0.attn.qkv.weight=q,k,v:8,8 blocks.0.attn.qkv.bias=qb,kb,vb:8 "
+        "blocks.0.attn.proj.weight=o:8,8 blocks.0.attn.proj.bias=ob:8 blocks.0.ls1.gamma=s1:8 blocks.0.ls2.gamma=s2:8 "
+        "blocks.0.mlp.fc1.weight=uw:12,8 blocks.0.mlp.fc1.bias=ub:12 blocks.0.mlp.fc2.weight=dw:8,12 "
+        "blocks.0.mlp.fc2.bias=db:8 ";
+    char both[2048];
+    Vision e;
+    save_text("i.safetensors", text);
+    assert_int_equal(vision_open(&e, path_of("i.safetensors"), 2), OK);
+    assert_true(e.print->family == FAMILY_INTERNVIT && e.custom.tap == VIT_LAST);
+    vision_close(&e);
+    snprintf(both, sizeof both, "%snorm.weight=fg:8 norm.bias=fb:8 ", text);
+    save_text("j.safetensors", both);
+    assert_int_equal(vision_open(&e, path_of("j.safetensors"), 2), OK);
+    assert_true(e.print->family == FAMILY_DINOV2 && e.custom.tap == VIT_NORMED);
+    vision_close(&e);
+}
+
 static void spellings(void **state) {
     (void)state;
     same_model(DINOV3_HF, DINOV3_META, true);
@@ -526,7 +548,7 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(worked), cmocka_unit_test(spellings), cmocka_unit_test(to_transformers), cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
+        cmocka_unit_test(worked), cmocka_unit_test(spellings), cmocka_unit_test(told_apart), cmocka_unit_test(to_transformers), cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
         cmocka_unit_test(recipes), cmocka_unit_test(middles), cmocka_unit_test(upright), cmocka_unit_test(sha256),
         cmocka_unit_test(rows_that_are_kept),
     };
