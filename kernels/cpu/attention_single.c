@@ -2,78 +2,136 @@
  *
  *   s_k = scale <q, k> + bias,  P = exp(s - max s),  o = sum_k P_k v_k / sum P,  lse = max + log sum P
  *
- * Bound by reading keys and values once, where they lie: 2 n D elements a key head. A task is one (item, key head),
- * which takes each key for all the heads that share it; the sums of a row are one thread's, in the order of the keys.
- * */
+ * Bound by reading keys and values once, where they lie: 2 n KH D elements an item. A task is an item with as many
+ * neighbouring key heads as leave something for every thread: it walks along the rows of keys, which is along memory, and
+ * takes AHEAD of them at a time, each for all heads that share it. (A head at a time jumps a page a key: half as fast.) A
+ * head's sums run in the order of the keys, however heads are dealt out. */
 #include "kernels/cpu/attention.h"
 
-/* The keys of an item, number by number: row of key k. */
-static inline int64_t key_row(const AttnItem *it, int64_t k) { return k < it->na ? it->a0 + k : it->b0 + k - it->na; }
+enum { AHEAD = 4 };
 
-/* s[j n + k] = scale <q_j, k> + bias for the G heads from h0 on, which share their keys. q: (G, Dp) f32. */
-static void row_scores(float *s, const float *q, const Attn *a, const AttnItem *it, int64_t h0, int64_t G) {
-    int64_t n = it->na + it->nb, D = a->D, Dp = padded(D);
-    for (int64_t k = 0; k < n; k++) {
-        const elem *key = (const elem *)a->k + key_row(it, k) * a->ldk + h0 / G * D;
-        for (int64_t j = 0; j < G; j++) {
-            vec sum = vec_set(0.0f);
-            for (int64_t d = 0; d < D; d += LANES) sum = vec_fma(*(const vec *)(q + j * Dp + d), ldv(key + d, D - d),
-                                                                 sum);
-            s[j * n + k] = vec_sum(sum) * a->scale + (a->bias ? bias_at(a, h0 + j, k - it->pos) : 0.0f);
+/* An item, its heads [h0, h0 + H) on key heads [kh0, kh0 + KH), n keys. */
+typedef struct {
+    const Attn *a;
+    const AttnItem *it;
+    int64_t h0, H, kh0, KH, n, Dp;
+    float *q, *o, *s;                   /* (H, Dp) twice, (H, n) */
+} Single;
+
+/* Rows of keys k.. (or values: pass v), at key head kh0; returns how many of AHEAD there are. */
+static int next_rows(const elem *row[AHEAD], const Single *w, const void *base, int64_t ld, int64_t k) {
+    int many = (int)MIN((int64_t)AHEAD, w->n - k);
+    for (int i = 0; i < many; i++) {
+        int64_t at = k + i < w->it->na ? w->it->a0 + k + i : w->it->b0 + k + i - w->it->na;
+        row[i] = (const elem *)base + at * ld + w->kh0 * w->a->D;
+    }
+    return many;
+}
+
+/* to[i] = <q, row i>; many and whole (D is of whole vectors) are constants here. */
+VEC_FN void some_scores(float *to, const float *q, const elem *const *row, int64_t at, int64_t D, const int many,
+                        const bool whole) {
+    vec sum[AHEAD];
+    for (int i = 0; i < many; i++) sum[i] = vec_set(0.0f);
+    for (int64_t d = 0; d < D; d += LANES)
+        for (int i = 0; i < many; i++)
+            sum[i] = vec_fma(*(const vec *)(q + d), ldv(row[i] + at + d, whole ? LANES : D - d), sum[i]);
+    for (int i = 0; i < many; i++) to[i] = vec_sum(sum[i]);
+}
+
+static void scores(const Single *w) {
+    int64_t D = w->a->D, G = w->H / w->KH;
+    for (int64_t k = 0; k < w->n; k += AHEAD) {
+        const elem *row[AHEAD];
+        int many = next_rows(row, w, w->a->k, w->a->ldk, k);
+        for (int64_t h = 0; h < w->H; h++) {
+            float *to = w->s + h * w->n + k;
+            const float *q = w->q + h * w->Dp;
+            if (many < AHEAD) for (int i = 0; i < many; i++) some_scores(to + i, q, row + i, h / G * D, D, 1, false);
+            else if (D % LANES) some_scores(to, q, row, h / G * D, D, AHEAD, false);
+            else some_scores(to, q, row, h / G * D, D, AHEAD, true);
         }
     }
 }
 
-/* s[0..n) becomes exp(s - max); returns the sum, *lse its logarithm with the maximum put back. */
-static float row_softmax(float *s, int64_t n, float *lse) {
-    float max = -INFINITY, top[LANES];
+/* The scores of head h become exp(s - max); returns the sum, *lse its logarithm with the maximum put back. */
+static float softmax(const Single *w, int64_t h, float *lse) {
+    float *s = w->s + h * w->n, max = -INFINITY, top[LANES];
     vec m = vec_set(-INFINITY), total = vec_set(0.0f);
-    for (int64_t k = 0; k < n; k += LANES) m = vec_max(m, vec_pick(vec_first(n - k), ldf(s + k, n - k), m));
+    for (int64_t k = 0; k < w->n; k++)
+        s[k] = s[k] * w->a->scale + (w->a->bias ? bias_at(w->a, w->h0 + h, k - w->it->pos) : 0.0f);
+    for (int64_t k = 0; k < w->n; k += LANES) m = vec_max(m, vec_pick(vec_first(w->n - k), ldf(s + k, w->n - k), m));
     memcpy(top, &m, sizeof top);
     for (int i = 0; i < LANES; i++) max = MAX(max, top[i]);
-    for (int64_t k = 0; k < n; k += LANES) {
-        vec e = vec_where(vec_first(n - k), vec_exp(ldf(s + k, n - k) - max));
+    for (int64_t k = 0; k < w->n; k += LANES) {
+        vec e = vec_where(vec_first(w->n - k), vec_exp(ldf(s + k, w->n - k) - max));
         total += e;
-        stf(s + k, e, n - k);
+        stf(s + k, e, w->n - k);
     }
     float sum = vec_sum(total);
     *lse = max + logf(sum);
     return sum;
 }
 
-/* o = sum of s[k] v_k, times `factor`; four vectors of columns at a time stay in registers. */
-static void row_mixture(elem *o, const float *s, const Attn *a, const AttnItem *it, int64_t kh, float factor) {
-    int64_t n = it->na + it->nb, D = a->D;
-    for (int64_t d0 = 0; d0 < D; d0 += 4 * LANES) {
-        vec sum[4] = {{0.0f}, {0.0f}, {0.0f}, {0.0f}};
-        int64_t nv = MIN((int64_t)4, (D - d0 + LANES - 1) / LANES);
-        for (int64_t k = 0; k < n; k++) {
-            const elem *v = (const elem *)a->v + key_row(it, k) * a->ldv + kh * D + d0;
-            for (int64_t i = 0; i < nv; i++) sum[i] = vec_fma(vec_set(s[k]), ldv(v + i * LANES, D - d0 - i * LANES),
-                                                              sum[i]);
-        }
-        for (int64_t i = 0; i < nv; i++) stv(o + d0 + i * LANES, sum[i] * factor, D - d0 - i * LANES);
+/* o += s[0] row 0 + s[1] row 1 + ...; constants as above */
+VEC_FN void some_values(float *o, const float *s, const elem *const *row, int64_t at, int64_t D, const int many,
+                        const bool whole) {
+    for (int64_t d = 0; d < D; d += LANES) {
+        vec sum = *(const vec *)(o + d);
+        for (int i = 0; i < many; i++) sum = vec_fma(vec_set(s[i]), ldv(row[i] + at + d, whole ? LANES : D - d), sum);
+        *(vec *)(o + d) = sum;
     }
 }
 
-static void single_row(const Attn *a, const AttnItem *it, int64_t kh, float *memory) {
-    int64_t n = it->na + it->nb, D = a->D, Dp = padded(D), G = a->H / a->KH, h0 = kh * G;
-    float *q = memory, *s = memory + G * Dp;
-    pack_rows(q, (const elem *)a->q + it->q0 * a->ldq + h0 * D, D, G, D);
-    row_scores(s, q, a, it, h0, G);
-    for (int64_t j = 0; j < G; j++) {
-        float sum = row_softmax(s + j * n, n, a->lse + (h0 + j) * a->plan->nrows + it->q0);
-        elem *o = (elem *)a->o + it->q0 * a->ldo + (h0 + j) * D;
-        row_mixture(o, s + j * n, a, it, kh, sum > 0.0f ? 1.0f / sum : 0.0f);
+static void mixture(const Single *w) {
+    int64_t D = w->a->D, G = w->H / w->KH;
+    memset(w->o, 0, (size_t)(w->H * w->Dp) * sizeof *w->o);
+    for (int64_t k = 0; k < w->n; k += AHEAD) {
+        const elem *row[AHEAD];
+        int many = next_rows(row, w, w->a->v, w->a->ldv, k);
+        for (int64_t h = 0; h < w->H; h++) {
+            float *o = w->o + h * w->Dp, *s = w->s + h * w->n + k;
+            if (many < AHEAD) for (int i = 0; i < many; i++) some_values(o, s + i, row + i, h / G * D, D, 1, false);
+            else if (D % LANES) some_values(o, s, row, h / G * D, D, AHEAD, false);
+            else some_values(o, s, row, h / G * D, D, AHEAD, true);
+        }
     }
+}
+
+static void single_row(const Single *w) {
+    const Attn *a = w->a;
+    int64_t D = a->D, q0 = w->it->q0;
+    pack_rows(w->q, (const elem *)a->q + q0 * a->ldq + w->h0 * D, D, w->H, D);
+    scores(w);
+    for (int64_t h = 0; h < w->H; h++) {
+        float sum = softmax(w, h, a->lse + (w->h0 + h) * a->plan->nrows + q0), part = sum > 0.0f ? 1.0f / sum : 0.0f;
+        for (int64_t k = 0; k < w->n; k++) w->s[h * w->n + k] *= part;
+    }
+    mixture(w);
+    for (int64_t h = 0; h < w->H; h++) {
+        elem *o = (elem *)a->o + q0 * a->ldo + (w->h0 + h) * D;
+        for (int64_t d = 0; d < D; d += LANES) stv(o + d, *(const vec *)(w->o + h * w->Dp + d), D - d);
+    }
+}
+
+/* Key heads a task: all where there are items enough, else so few that every thread has four tasks. */
+static int64_t heads_a_task(const Attn *a) {
+    int64_t parts = 4 * (int64_t)omp_get_max_threads() / MAX(a->plan->nitems, 1);
+    return MAX((int64_t)1, a->KH / MAX(parts, (int64_t)1));
 }
 
 void FN(attention_single)(const Attn *a) {
     const AttnPlan *p = a->plan;
-    int64_t G = a->H / a->KH, per = G * (padded(a->D) + p->max_nk);
+    int64_t G = a->H / a->KH, Dp = padded(a->D), take = heads_a_task(a), per = take * G * (2 * Dp + p->max_nk);
+    per = (per + 15) / 16 * 16;
     float *memory = cpu_scratch((size_t)omp_get_max_threads() * (size_t)per * sizeof(float));
     if (!memory) return;
-#pragma omp parallel for schedule(static) collapse(2) if (PARALLEL(p->products * a->H * a->D / 4))
+#pragma omp parallel for schedule(dynamic) collapse(2) if (PARALLEL(p->products * a->H * a->D / 4))
     for (int32_t i = 0; i < p->nitems; i++)
-        for (int64_t kh = 0; kh < a->KH; kh++) single_row(a, &p->items[i], kh, memory + omp_get_thread_num() * per);
+        for (int64_t kh = 0; kh < a->KH; kh += take) {
+            Single w = {.a = a, .it = &p->items[i], .kh0 = kh, .KH = MIN(take, a->KH - kh), .h0 = kh * G, .Dp = Dp};
+            w.H = w.KH * G, w.n = w.it->na + w.it->nb;
+            w.q = memory + omp_get_thread_num() * per, w.o = w.q + w.H * Dp, w.s = w.o + w.H * Dp;
+            single_row(&w);
+        }
 }
