@@ -108,7 +108,9 @@ static const struct { int64_t m, n, k, pad; int how; } gemm_cases[] = {
     {70, 512, 128, 3, ADD},        {40, 40, 40, 0, TB | F32IN | F32OUT}, {37, 96, 50, 0, F32IN},
     {90, 768, 768, 0, TB | BIAS},
     {50, 2304, 768, 0, TB | BIAS}, {45, 768, 3072, 0, TB},           {3072, 33, 45, 0, TA | ADD | F32OUT},
-    {16, 3001, 96, 0, TB | BIAS | F32OUT},
+    {16, 3001, 96, 0, TB | BIAS | F32OUT}, {5, 1030, 1100, 3, TB | BIAS}, {12, 2050, 513, 0, TB | ADD},
+    {4, 3001, 400, 1, TB | F32OUT},        {9, 1025, 1024, 0, TB | BIAS | ADD | F32OUT}, {2, 1100, 1000, 0, TB},
+    {1, 1100, 1000, 0, TB | BIAS},
 };
 static Gemm gm;
 static void launch_gemm(void) { K->gemm(&gm); }

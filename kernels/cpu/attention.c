@@ -188,7 +188,8 @@ static inline mask seeing(const Lanes *l, int r, int64_t j) {
     return vec_not(vec_first(hidden));
 }
 
-/* How many of the lanes, from the first on, see one key alone: its score changes nothing, so q and k get no gradient. */
+/* How many of the lanes, from the first on, see one key alone: its score changes nothing, so q and k get no gradient.
+ * */
 static inline int64_t seeing_one(const Lanes *l) {
     const AttnItem *it = l->b->it;
     if (it->na + it->nb == 1) return LANES;

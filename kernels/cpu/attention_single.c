@@ -3,9 +3,9 @@
  *   s_k = scale <q, k> + bias,  P = exp(s - max s),  o = sum_k P_k v_k / sum P,  lse = max + log sum P
  *
  * Bound by reading keys and values once, where they lie: 2 n KH D elements an item. A task is an item with as many
- * neighbouring key heads as leave something for every thread: it walks along the rows of keys, which is along memory, and
- * takes AHEAD of them at a time, each for all heads that share it. (A head at a time jumps a page a key: half as fast.) A
- * head's sums run in the order of the keys, however heads are dealt out. */
+ * neighbouring key heads as leave something for every thread: it walks along the rows of keys, which is along memory,
+ * and takes AHEAD of them at a time, each for all heads that share it. (A head at a time jumps a page a key: half as
+ * fast.) A head's sums run in the order of the keys, however heads are dealt out. */
 #include "kernels/cpu/attention.h"
 
 enum { AHEAD = 4 };

@@ -22,7 +22,7 @@
  *
  * What oneDNN refuses (bf16 on a processor without it, f32 into bf16), and builds without it or any CBLAS, take
  * blocked(). */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/tile.h"
 
 #ifdef HAVE_DNNL
@@ -269,5 +269,6 @@ static bool library_gemm(const Gemm *g) { (void)g; return false; }
 
 void FN(gemm)(const Gemm *g) {
     if (g->m == 0 || g->n == 0) return;
+    if (FN(gemm_thin)(g)) return;
     if (g->k == 0 || !library_gemm(g)) blocked(g);
 }
