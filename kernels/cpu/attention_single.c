@@ -10,11 +10,11 @@
 
 enum { AHEAD = 4 };
 
-/* An item, its heads [h0, h0 + H) on key heads [kh0, kh0 + KH), n keys. */
+/* An item, its heads [h0, h0 + H) on key heads [kh0, kh0 + KH); n keys are seen, the first na of them in range a. */
 typedef struct {
     const Attn *a;
     const AttnItem *it;
-    int64_t h0, H, kh0, KH, n, Dp;
+    int64_t h0, H, kh0, KH, na, n, Dp;
     float *q, *o, *s;                   /* (H, Dp) twice, (H, n) */
 } Single;
 
@@ -22,7 +22,7 @@ typedef struct {
 static int next_rows(const elem *row[AHEAD], const Single *w, const void *base, int64_t ld, int64_t k) {
     int many = (int)MIN((int64_t)AHEAD, w->n - k);
     for (int i = 0; i < many; i++) {
-        int64_t at = k + i < w->it->na ? w->it->a0 + k + i : w->it->b0 + k + i - w->it->na;
+        int64_t at = k + i < w->na ? w->it->a0 + k + i : w->it->b0 + k + i - w->na;
         row[i] = (const elem *)base + at * ld + w->kh0 * w->a->D;
     }
     return many;
@@ -58,8 +58,10 @@ static void scores(const Single *w) {
 static float softmax(const Single *w, int64_t h, float *lse) {
     float *s = w->s + h * w->n, max = -INFINITY, top[LANES];
     vec m = vec_set(-INFINITY), total = vec_set(0.0f);
-    for (int64_t k = 0; k < w->n; k++)
-        s[k] = s[k] * w->a->scale + (w->a->bias ? bias_at(w->a, w->h0 + h, k - w->it->pos) : 0.0f);
+    for (int64_t k = 0; k < w->n; k++) {
+        int64_t number = k < w->na ? k : k - w->na + w->it->na;
+        s[k] = s[k] * w->a->scale + (w->a->bias ? bias_at(w->a, w->h0 + h, number - w->it->pos) : 0.0f);
+    }
     for (int64_t k = 0; k < w->n; k += LANES) m = vec_max(m, vec_pick(vec_first(w->n - k), ldf(s + k, w->n - k), m));
     memcpy(top, &m, sizeof top);
     for (int i = 0; i < LANES; i++) max = MAX(max, top[i]);
@@ -114,6 +116,11 @@ static void single_row(const Single *w) {
     }
 }
 
+/* Of a causal range a single row, which is its item's first, sees one key. */
+static int64_t seen(const AttnItem *it, int32_t range, int64_t n) {
+    return it->causal & range ? MIN(n, (int64_t)1) : n;
+}
+
 /* Key heads a task: all where there are items enough, else so few that every thread has four tasks. */
 static int64_t heads_a_task(const Attn *a) {
     int64_t parts = 4 * (int64_t)omp_get_max_threads() / MAX(a->plan->nitems, 1);
@@ -130,7 +137,7 @@ void FN(attention_single)(const Attn *a) {
     for (int32_t i = 0; i < p->nitems; i++)
         for (int64_t kh = 0; kh < a->KH; kh += take) {
             Single w = {.a = a, .it = &p->items[i], .kh0 = kh, .KH = MIN(take, a->KH - kh), .h0 = kh * G, .Dp = Dp};
-            w.H = w.KH * G, w.n = w.it->na + w.it->nb;
+            w.na = seen(w.it, CAUSAL_A, w.it->na), w.n = w.na + seen(w.it, CAUSAL_B, w.it->nb), w.H = w.KH * G;
             w.q = memory + omp_get_thread_num() * per, w.o = w.q + w.H * Dp, w.s = w.o + w.H * Dp;
             single_row(&w);
         }
