@@ -50,6 +50,15 @@ static void shortest_captions(void **state) {
                                   "> log && grep -q '\"a circle\"' c.json"), 0);
 }
 
+/* A plan is of the data and the weights that the configuration names. */
+static void plans(void **state) {
+    (void)state;
+    folder_says("plan " TINY, "images of 4 tokens of 208");
+    folder_says("plan data.train=s.h5 train.init=run", "L 1, C 16, H 2, F 64, Q 2, Z 8, V 121; images of 4 tokens of 208");
+    folder_says("plan model.layers=1 data.train=absent.h5", "data.train=absent.h5 cannot be opened here: images of 257 tokens");
+    folder_silent("plan model.layers=1", "taken for granted (model");
+}
+
 /* ---- score ------------------------------------------------------------------------------------------------------- */
 
 static void references_by_id(void **state) {
@@ -111,7 +120,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(too_small_for_a_batch), cmocka_unit_test(classes_nobody_knows), cmocka_unit_test(rare_characters),
         cmocka_unit_test(shortest_captions),     cmocka_unit_test(references_by_id),     cmocka_unit_test(a_subset),
-        cmocka_unit_test(domains),
+        cmocka_unit_test(domains),               cmocka_unit_test(plans),
     };
     return cmocka_run_group_tests(tests, setup, folder_teardown);
 }

@@ -240,6 +240,23 @@ static void not_a_number_on_one(void **state) {
     no_process_is_left("nan/out");
 }
 
+/* Every command that works alone says so, once, and nothing else. */
+static void commands_that_work_alone(void **state) {
+    (void)state;
+    need_ranks();
+    static const char *const lines[] = {"verify set.h5", "inspect set.h5", "vocab set.h5 out=v.txt", "embed run out=e.h5",
+                                        "match run", "classify run", "report run", "score res.json gt=gt.json", "plan",
+                                        "export run out=x", "repack set.h5 out=y.h5", "synth out=z.h5"};
+    char line[200], wanted[80];
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        snprintf(line, sizeof line, "$M -np 2 $Q %s > alone 2>&1; [ $? != 0 ]", lines[i]);
+        must(line);
+        snprintf(wanted, sizeof wanted, "%.*s works in one process, here are 2", (int)strcspn(lines[i], " "), lines[i]);
+        snprintf(line, sizeof line, "[ $(grep -c 'works in one process' alone) = 1 ] && grep -q '%s' alone", wanted);
+        must(line);
+    }
+}
+
 static int setup(void **state) {
     (void)state;
     return ranks_setup("model.hidden=32 device=cpu", "true");
@@ -253,6 +270,7 @@ int main(void) {
         cmocka_unit_test(save_with_4_resume_with_1_2_and_8),
         cmocka_unit_test(evaluation_is_shared_out),
         cmocka_unit_test(local_shards),
+        cmocka_unit_test(commands_that_work_alone),
         cmocka_unit_test(terminated_on_one_rank),
         cmocka_unit_test(killed),
         cmocka_unit_test(stopped),

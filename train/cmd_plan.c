@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include "configs/commands.h"
+#include "data/set.h"
 #include "eval/setup.h"
 #include "kernels/base/status.h"
 #include "train/plan.h"
 #include "train/recipe.h"
+#include "train/run.h"
 
 typedef struct {
     const Options *o;
@@ -34,16 +36,32 @@ static Status measure(const Sizes *s, int tokens, float itm, Plan *plan) {
     return trainer_plan(plan, &b, &spec);
 }
 
+/* Of the images that the configuration names, where they are there already; else the published ones, which is said. */
+static void image_sizes(const Options *o, int64_t *P, int64_t *E) {
+    Set *set = NULL;
+    *P = o->model.image_tokens, *E = o->model.image_width;
+    if (*P && *E) return;
+    if (*o->data.train && set_open(&set, o->data.train) == OK) *P = set_P(set), *E = set_E(set);
+    else if (*o->data.train)
+        status_say("data.train=%s cannot be opened here: images of %lld tokens of %lld are taken for granted "
+                   "(model.image_tokens, model.image_width)", o->data.train, (long long)(*P ? *P : 257),
+                   (long long)(*E ? *E : 1408));
+    err_clear();
+    set_close(set);
+    *P = *P ? *P : 257, *E = *E ? *E : 1408;
+}
+
 static Status open_sizes(Sizes *s, const Options *o) {
     *s = (Sizes){.o = o, .rate = o->plan.tflops * 1e12,
                  .wire_bytes = strcmp(o->dist.wire.name, "bf16") == 0 ? 2 : 4};
     const char *vocab = o->model.vocab;
-    int64_t P = o->model.image_tokens, E = o->model.image_width;
+    int64_t P, E;
     int tokens = (int)o->plan.tokens;
     Tokenizer *tok = NULL;
     Plan mean, without, small;
+    image_sizes(o, &P, &E);
     Status st = *vocab && access(vocab, R_OK) == 0 ? tokenizer_open(&tok, vocab) : OK;
-    if (st == OK) st = setup_dims(&s->d, o, tok, P ? P : 257, E ? E : 1408);
+    if (st == OK) st = setup_dims(&s->d, o, tok, P, E);
     tokenizer_close(tok);
     if (st != OK) return st;
     s->spec = (TrainerSpec){.d = s->d, .features = DT_F16, .B = o->train.batch, .micro = (int)o->optim.accum,
@@ -150,7 +168,7 @@ static void print_table(const Sizes *s) {
                s->wire_bytes == 2 ? "bf16" : "f32");
 }
 
-Status cmd_plan(const Options *o) {
+static Status plan(const Options *o) {
     Sizes s;
     Status st = open_sizes(&s, o);
     if (st != OK) return st;
@@ -158,4 +176,14 @@ Status cmd_plan(const Options *o) {
     print_wire(&s, 8);
     print_table(&s);
     return OK;
+}
+
+/* Sizes that the configuration does not give are those of the weights it starts from, where they are there. */
+Status cmd_plan(const Options *asked) {
+    Options *o = NULL;
+    Status st = options_copy(&o, asked);
+    if (st == OK && *o->train.init && access(o->train.init, R_OK) == 0) st = start_sizes(o, o->train.init);
+    if (st == OK) st = plan(o);
+    options_free(o);
+    return st;
 }
