@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -58,6 +59,7 @@ static Status add_contents(uint64_t *h, const char *path, const struct stat *sb)
 
 static int in_order(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
+/* Links are not followed into folders, so that none is walked twice. */
 static Status add_folder(uint64_t *h, const char *path) {
     struct dirent **entry;
     int n = scandir(path, &entry, NULL, in_order);
@@ -65,10 +67,12 @@ static Status add_folder(uint64_t *h, const char *path) {
     Status st = OK;
     for (int i = 0; i < n; i++) {
         struct stat sb;
-        char *file = mem_format("%s/%s", path, entry[i]->d_name);
+        const char *name = entry[i]->d_name;
+        char *file = mem_format("%s/%s", path, name);
         if (!file) st = ERR_MEMORY;
-        if (st == OK && stat(file, &sb) == 0 && S_ISREG(sb.st_mode))
-            *h = add_stat(hash_text(*h, entry[i]->d_name), &sb);
+        bool there = st == OK && name[0] != '.' && lstat(file, &sb) == 0;
+        if (there && S_ISDIR(sb.st_mode)) st = add_folder(h, file);
+        else if (there && stat(file, &sb) == 0 && S_ISREG(sb.st_mode)) *h = add_stat(hash_text(*h, name), &sb);
         free(file);
         free(entry[i]);
     }

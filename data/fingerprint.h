@@ -3,7 +3,7 @@
  * Called by whoever makes data sets: extract, import, repack. Two runs over the same files get the same number; a file
  * that was replaced gives another. Cheap on purpose, since it is taken anew each time a run goes on: small files count
  * with their bytes, large ones with size, time and 64 pieces spread over them. A folder counts with names, sizes and
- * times of the files in it. Never 0, which stands for "not recorded". */
+ * times of all files below it. Never 0, which stands for "not recorded". */
 #ifndef QF_FINGERPRINT_H
 #define QF_FINGERPRINT_H
 #include <stdint.h>
