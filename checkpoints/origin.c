@@ -111,8 +111,16 @@ static Status read_beside(Origin *g, const char *folder) {
 
 Status origin_read(Origin *g, const WeightSource *ws) {
     if (ws_checkpoint(ws)) return origin_of_checkpoint(g, ws_checkpoint(ws));
-    *g = (Origin){.name = mem_strdup(ws_path(ws))};
     char *folder = folder_of(ws_path(ws));
+    Ckpt *c = NULL;
+    if (folder && ckpt_open(&c, folder, false) == OK) {      /* model.safetensors of a step, named by itself */
+        Status st = origin_of_checkpoint(g, c);
+        ckpt_close(c);
+        free(folder);
+        return st;
+    }
+    err_clear();
+    *g = (Origin){.name = mem_strdup(ws_path(ws))};
     Status st = g->name && folder ? OK : ERR_MEMORY;
     bool whole = folder && ws_in_folder(ws);                 /* a lone file says nothing about what lies beside it */
     if (st == OK && whole) st = read_beside(g, folder);

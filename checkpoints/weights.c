@@ -183,7 +183,13 @@ static bool known_by_any(const char *name) {
     return false;
 }
 
+/* Moments of an optimizer have the shapes and the names of weights, and are none. */
+static bool of_optimizer(const char *prefix, size_t n) {
+    return memmem(prefix, n, "exp_avg", 7) || memmem(prefix, n, "optim", 5) || memmem(prefix, n, "moment", 6);
+}
+
 static void note_prefix(Prefix *list, int *count, const char *name, size_t n) {
+    if (of_optimizer(name, n)) return;
     for (int k = 0; k < *count; k++)
         if (list[k].n == n && memcmp(list[k].text, name, n) == 0) return;
     if (*count < MOST_PREFIXES) list[(*count)++] = (Prefix){.text = name, .n = n};

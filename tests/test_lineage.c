@@ -52,6 +52,9 @@ static void own_heads(void **state) {
     folder_refuses("classify run data.test=s.h5 model.heads=1 classify.names=vocab.txt " CPU, "but run has 2 heads");
     folder_refuses("finetune run out=ft train.steps=1 model.heads=4 " TRAIN, "train.init=run has 2 heads, model.heads=4");
     folder_must("match run data.test=s.h5 model.heads=2 " CPU);
+    folder_must("match run/step_000004/model.safetensors data.test=s.h5 " CPU);          /* its state.json is beside it */
+    folder_refuses("match run/step_000004/model.safetensors data.test=s.h5 model.heads=4 " CPU, "but run has 2 heads");
+    folder_fails("match run/step_000004/optimizer.safetensors data.test=s.h5 " CPU, "not a Q-Former");
 }
 
 /* As wide, from another encoder. */

@@ -83,6 +83,10 @@ static Status open_data(Run *r) {
                        "data.val=%s has features %lld x %lld, data.train %lld x %lld: they need the same encoder", val,
                        (long long)set_P(r->val), (long long)set_E(r->val), (long long)set_P(r->train),
                        (long long)set_E(r->train));
+    const char *field = encoder_difference(set_encoder(r->train), set_encoder(r->val));
+    if (field && strcmp(field, "preprocessing") != 0)
+        return err_set(ERR_USAGE, "data.val=%s has features of \"%s\", data.train of \"%s\": another encoder (%s)", val,
+                       set_encoder(r->val)->name, set_encoder(r->train)->name, field);
     if (set_scaled(r->val) && set_scaled(r->train) && set_scales(r->val) != set_scales(r->train))
         return err_set(ERR_USAGE, "data.val=%s and data.train have scales of another kind (one a row, one a token): "
                        "repack brings them to one", val);

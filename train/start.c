@@ -99,7 +99,9 @@ static bool same_ffn(const Changes *c) {
 static void change(void *ctx, const char *key, const char *was, const char *is) {
     Changes *c = ctx;
     bool refused = AMONG(key, fixed) && !(strcmp(key, "model.ffn") == 0 && same_ffn(c));
-    if (c->saying && !AMONG(key, fixed) && !AMONG(key, indifferent)) status_say("  %s was %s, now %s", key, was, is);
+    bool words = !*was || !*is || strchr(was, ' ') || strchr(is, ' ');
+    if (c->saying && !AMONG(key, fixed) && !AMONG(key, indifferent))
+        status_say(words ? "  %s was \"%s\", now \"%s\"" : "  %s was %s, now %s", key, was, is);
     if (!c->saying && refused && c->st == OK)
         c->st = err_set(ERR_USAGE, "%s was made with %s=%s, now it is %s: go on with the old value, or start anew in "
                         "another out=", c->dir, key, was, is);

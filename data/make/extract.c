@@ -101,7 +101,7 @@ static Status check_links(const Annotations *a, const PicturePlace *place) {
 
 /* The files themselves: captions and the encoder are compared with what a shard says of them. */
 static Status fingerprint_images(const Folder *f, int64_t count, uint64_t *made_from) {
-    uint64_t h = hash_text(HASH_START, "extract");
+    uint64_t h = hash_int(hash_text(HASH_START, "extract"), f->spec->upright);
     Status st = OK;
     for (int64_t i = 0; st == OK && i < count; i++) st = pictures_fingerprint(&f->place[i], &h);
     *made_from = fingerprint_end(h);
