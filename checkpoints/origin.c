@@ -33,8 +33,8 @@ static char *folder_of(const char *path) {
     return !slash ? mem_strdup(".") : slash == path ? mem_strdup("/") : mem_format("%.*s", (int)(slash - path), path);
 }
 
-/* The vocabulary of a folder, in the order in which tokenizer_open looks; NULL: it has none. */
-static const char *const vocab_names[] = {"tokenizer.json", "vocab.txt"};
+/* The vocabulary of a folder; NULL: it has none. BERT's folders have both: the plain list is what a Q-Former reads. */
+static const char *const vocab_names[] = {"vocab.txt", "tokenizer.json"};
 static char *vocab_in(const char *folder) {
     for (size_t i = 0; i < sizeof vocab_names / sizeof *vocab_names; i++) {
         char *path = mem_format("%s/%s", folder, vocab_names[i]);
@@ -99,14 +99,17 @@ static void read_published(Origin *g, const char *folder) {
 }
 
 /* A vocabulary beside published weights is theirs: its words are what their rows stand for. */
-static Status read_beside(Origin *g, const char *folder) {
+static void read_beside(Origin *g, const char *folder) {
     Tokenizer *tok = NULL;
     read_published(g, folder);
-    if (!(g->vocab = vocab_in(folder))) return OK;
-    Status st = tokenizer_open(&tok, g->vocab);
-    if (st == OK) g->vocab_hash = tokenizer_hash(tok);
+    if (!(g->vocab = vocab_in(folder))) return;
+    if (tokenizer_open(&tok, g->vocab) == OK) g->vocab_hash = tokenizer_hash(tok);
+    else {                                                   /* of a kind that is not known here: it says nothing */
+        free(g->vocab);
+        g->vocab = NULL;
+        err_clear();
+    }
     tokenizer_close(tok);
-    return st;
 }
 
 Status origin_read(Origin *g, const WeightSource *ws) {
@@ -123,7 +126,7 @@ Status origin_read(Origin *g, const WeightSource *ws) {
     *g = (Origin){.name = mem_strdup(ws_path(ws))};
     Status st = g->name && folder ? OK : ERR_MEMORY;
     bool whole = folder && ws_in_folder(ws);                 /* a lone file says nothing about what lies beside it */
-    if (st == OK && whole) st = read_beside(g, folder);
+    if (st == OK && whole) read_beside(g, folder);
     free(folder);
     return st;
 }
@@ -247,7 +250,7 @@ Status origin_keep_vocab(const char *run, const char *vocab, const Tokenizer *to
     char *from = folder ? vocab_in(vocab) : mem_strdup(vocab);
     if (!from) return OK;                                    /* of another kind: it stays where it is */
     size_t n = strlen(from);
-    char *path = mem_format("%s/%s", run, vocab_names[!(n > 5 && strcmp(from + n - 5, ".json") == 0)]);
+    char *path = mem_format("%s/%s", run, vocab_names[n > 5 && strcmp(from + n - 5, ".json") == 0]);
     Status st = path ? OK : ERR_MEMORY;
     if (st == OK && access(path, F_OK) == 0) st = same_file(from, path, &same);
     if (st == OK && !same) st = outfile_claim(path, overwrite);

@@ -179,6 +179,23 @@ static void words_of_another_vocabulary(void **state) {
     }
 }
 
+/* What lies beside published weights is theirs: their vocabulary, as far as it can be read. */
+static void a_vocabulary_beside_weights(void **state) {
+    (void)state;
+    static const char line[] = "init bert model.image_width=208 out=bb.safetensors overwrite=true " SIZES
+                               "model.heads=2 model.vocab=";
+    char text[400];
+    assert_int_equal(folder_shell("mkdir -p bert && cp plain.safetensors bert/model.safetensors && cp vocab.txt bert/ && "
+                                  "echo '{\"version\": 7}' > bert/tokenizer.json"), 0);
+    snprintf(text, sizeof text, "%svocab.txt", line);
+    folder_says(text, "51 of 51 tensors come from it");
+    snprintf(text, sizeof text, "%sother.txt", line);
+    folder_refuses(text, "bert was trained with another vocabulary (bert/vocab.txt) than model.vocab=other.txt");
+    assert_int_equal(folder_shell("rm bert/vocab.txt"), 0);  /* the other file says nothing that is known */
+    snprintf(text, sizeof text, "%svocab.txt", line);
+    folder_says(text, "51 of 51 tensors come from it");
+}
+
 /* Transformers' retrieval class has no head that writes: what needs none works all the same. */
 static void without_a_text_head(void **state) {
     (void)state;
@@ -281,6 +298,7 @@ int main(void) {
         cmocka_unit_test(own_encoder),
         cmocka_unit_test(prefixes_come_off),
         cmocka_unit_test(words_of_another_vocabulary),
+        cmocka_unit_test(a_vocabulary_beside_weights),
         cmocka_unit_test(without_a_text_head),
         cmocka_unit_test(it_says_where_it_starts),
         cmocka_unit_test(weights_asked_for_are_not_passed_over),
