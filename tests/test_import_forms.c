@@ -261,7 +261,7 @@ static void one_array_an_image(void **state) {
         put_npy(name, "<f4", i ? "(2, 3)" : "(1, 2, 3)", v[i], sizeof v[i]);
     }
     spec = spec_for("each");
-    refused(&spec, "one array an image, but of different shapes or types: 391.npy and 52.npy");
+    refused(&spec, "one array an image, but of different shapes or types: 7.npy and 391.npy");
     put_npy("each/391.npy", "<f4", "(2, 3)", v[0], sizeof v[0]);
     taken(&spec, sorted, N);
     put_npy("each/more/c.npy", "<f4", "(1, 3)", v[0], 12);
@@ -299,12 +299,14 @@ static void parts(void **state) {
     float v[N * ROW];
     fill(v, 0, N);
     assert_int_equal(mkdir("parts", 0700), 0);
-    put_npy("parts/emb_0.npy", "<f4", "(4, 2, 3)", v, 4 * ROW * 4);
-    put_npy("parts/emb_1.npy", "<f4", "(2, 2, 3)", v + 4 * ROW, 2 * ROW * 4);
+    put_npy("parts/emb_2.npy", "<f4", "(4, 2, 3)", v, 4 * ROW * 4);
+    put_npy("parts/emb_10.npy", "<f4", "(2, 2, 3)", v + 4 * ROW, 2 * ROW * 4);          /* after 2, though "1" < "2" */
     put_text("ids.txt", "391\n52\n7\nb.x\nc\nd\n");
     ImportSpec spec = spec_for("parts");
     spec.ids = "ids.txt";
-    taken(&spec, in_order, N);
+    ImportReport r = taken(&spec, in_order, N);
+    assert_int_equal(r.kind, SOURCE_PARTS);
+    assert_int_equal(r.arrays, 2);
 }
 
 /* (N, C, H, W): asked about, turned round, or taken as it is */

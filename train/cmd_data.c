@@ -132,7 +132,8 @@ Status cmd_extract(const Options *o) {
     if (st == OK) st = setup_backend(&b, o);
     if (st == OK) st = setup_encoder(&e, o, b, &bytes);
     if (st != OK) goto done;
-    if (bytes && !dist_rank()) status_say("  %.2f GB of memory for weights and %d images at a time", (double)bytes / 1e9, e->batch);
+    if (bytes && !dist_rank())
+        status_say("  %.2f GB of memory for weights and %d images at a time", (double)bytes / 1e9, e->batch);
     Meter m = meter_start("extract", "images", 0, 0);
     m.waited = &waited;
     ExtractSpec s = {
@@ -204,6 +205,9 @@ Status cmd_import(const Options *o) {
                dtype_name(r.dtype), s.dry_run ? " (dry run, nothing was written)" : "");
     say_dropped(r.blank, r.uncaptioned, r.imageless);
     if (!s.dry_run) say_twins(s.out);
+    if (r.kind == SOURCE_EACH) status_say("  one array an image, named by it");
+    if (r.kind == SOURCE_PARTS)
+        status_say("  the rows of %lld arrays, one after the other in the order of their names", (long long)r.arrays);
     say_matched(&r);
     if (r.zero) status_say("  %lld images left out, their features are all zero", (long long)r.zero);
     if (r.missing)

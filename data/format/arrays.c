@@ -398,8 +398,9 @@ static Status find_format(ArrayBox *b) {
     return OK;
 }
 
+/* Numbers in names count as numbers: img_emb_2 comes before img_emb_10. */
 static int by_name(const void *x, const void *y) {
-    return strcmp(((const ArrayItem *)x)->name, ((const ArrayItem *)y)->name);
+    return strverscmp(((const ArrayItem *)x)->name, ((const ArrayItem *)y)->name);
 }
 
 Status arrays_open(ArrayBox **out, const char *path) {

@@ -31,7 +31,7 @@ typedef struct ArrayBox ArrayBox;
 Status arrays_open(ArrayBox **b, const char *path);
 void arrays_close(ArrayBox *b);                            /* accepts NULL */
 size_t arrays_count(const ArrayBox *b);
-const ArrayItem *arrays_at(const ArrayBox *b, size_t i);   /* sorted by name */
+const ArrayItem *arrays_at(const ArrayBox *b, size_t i);   /* sorted by name, numbers in it as numbers */
 bool arrays_is_folder(const ArrayBox *b);
 const char *arrays_what(const ArrayBox *b);                /* "data sets", "arrays", "tensors", "files" */
 

@@ -315,6 +315,8 @@ static Status images_of_ids(Import *m) {
 
 static void report(const Import *m, ImportReport *rep) {
     rep->rows = m->src.N;
+    rep->arrays = source_arrays(&m->src);
+    rep->kind = m->src.kind;
     rep->images = m->images;
     rep->views = m->views;
     rep->P = m->src.P;

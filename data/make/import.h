@@ -56,6 +56,8 @@ typedef struct {
     int64_t blank, uncaptioned, imageless;  /* as in Annotations */
     int64_t zero;                           /* images left out because their rows are all zero */
     int64_t matched[MATCH_LEVELS];          /* rows, by what they were found */
+    int64_t arrays;                         /* that the rows came from, one after the other; 1: a single one */
+    SourceKind kind;
 } ImportReport;
 
 Status import(const ImportSpec *spec, ImportReport *report);

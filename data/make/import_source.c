@@ -235,6 +235,8 @@ Status source_open(Source *s, const char *path, const char *array, SourceLayout 
     return st;
 }
 
+int64_t source_arrays(const Source *s) { return (int64_t)s->file->n; }
+
 char *source_name(const Source *s, int64_t i) {
     const char *name = bare(arrays_at(s->box, s->file->pick[i])->name), *kind = s->file->leaves ? kind_of(name) : "";
     size_t n = strlen(name);

@@ -32,6 +32,8 @@ Status source_next(Source *s, void *row);                  /* the next of the N 
 Status source_rewind(Source *s);                           /* the next row is the first again */
 void source_close(Source *s);                              /* accepts {0} */
 
+int64_t source_arrays(const Source *s);
+
 /* SOURCE_EACH: the name of array i without what all have in common; free it. */
 char *source_name(const Source *s, int64_t i);
 
