@@ -288,7 +288,7 @@ static void one_array_an_image(void **state) {
     H5Fclose(f);
     spec = spec_for("g.h5");
     spec.allow_missing = true;
-    refused(&spec, "import.array=NAME says which one: /391_boxes (4, 4), /391_grids (2, 3), /52_boxes");
+    refused(&spec, "import.array=NAME says which one: /7_boxes (4, 4), /7_grids (2, 3), /52_boxes");
     spec.array = "grids";
     taken(&spec, sorted, 3);
 }
@@ -475,6 +475,10 @@ static void pytorch(void **state) {
     spec.features = "p.pkl";
     refused(&spec, "p.pkl: is a Python pickle, not features (.npy, .npz, .safetensors, .pt, HDF5); python3 -c \"import "
                    "pickle, numpy;");
+    put_text("t.parquet", "PAR1....PAR1");
+    spec.features = "t.parquet";
+    refused(&spec, "t.parquet: is a Parquet table, not features (.npy, .npz, .safetensors, .pt, HDF5); python3 -c "
+                   "\"import pandas, numpy;");
     put_text("p.txt", "hello, world\n");
     spec.features = "p.txt";
     refused(&spec, "p.txt: is not features");

@@ -369,6 +369,12 @@ enum { NPY, SAFETENSORS, PTH, HDF5, FOLDER };
 
 /* A pickle is a program; who wrote it can turn it into arrays. */
 static Status refuse(const char *path, const uint8_t *bytes, size_t n) {
+    if (n >= 4 && !memcmp(bytes, "PAR1", 4))
+        return err_set(ERR_FORMAT,
+                       "%s: is a Parquet table, not " WANTED "; python3 -c \"import pandas, numpy; t = "
+                       "pandas.read_parquet('%s'); numpy.savez('%s.npz', ids=t['ID'].to_numpy(str), "
+                       "features=numpy.stack(t['FEATURES']))\" makes arrays of its columns ID and FEATURES",
+                       path, path, path);
     if (n < 2 || bytes[0] != 0x80 || bytes[1] < 2 || bytes[1] > 5) return filekind_refuse(path, bytes, n, WANTED);
     return err_set(ERR_FORMAT, "%s: is a Python pickle, not " WANTED "; python3 -c \"import pickle, numpy; "
                    "d = pickle.load(open('%s', 'rb')); numpy.savez('%s.npz', **d) if isinstance(d, dict) else "
