@@ -189,8 +189,8 @@ $(B)/data/format/webp.o $(B)/kernels/base/version.o: EXTRA += $(WEBP_DEF)
 $(B)/data/format/webp.o $(B)/kernels/base/version.o: $(STAMP).cuda
 $(B)/kernels/dist/dist.o: EXTRA += $(MPI_SYS)
 $(B)/kernels/base/version.o: EXTRA += -DQFORMER_VERSION='"$(VERSION)"'
-$(B)/kernels/backend.o $(B)/train/doctor.o: EXTRA += $(CUDA_DEF)
-$(B)/kernels/backend.o $(B)/train/doctor.o: $(STAMP).cuda
+$(B)/kernels/backend.o $(B)/kernels/base/version.o: EXTRA += $(CUDA_DEF)
+$(B)/kernels/backend.o: $(STAMP).cuda
 $(CUDA_OBJ): EXTRA += $(CUDA_DEF) -isystem $(CUDA_HOME)/include
 
 KIT_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/kit/*.c))

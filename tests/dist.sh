@@ -24,7 +24,7 @@ done
 cp -r configs README.md LICENSE "$to/"
 rm -f "$to"/configs/*.[ch] "$to"/configs/*.def
 cp -r tests/golden tests/run.sh "$to/tests/"
-cp tests/bench/gpu.sh tests/bench/vgpu_bytes.sh "$to/tests/bench/"
+cp tests/bench/gpu.sh "$to/tests/bench/"
 "$from/qformer" --man >"$to/share/qformer.1"
 for shell in bash zsh fish; do "$from/qformer" --completion $shell >"$to/share/completion.$shell"; done
 cat >"$to/run-tests.sh" <<'END'

@@ -8,12 +8,13 @@
 #   3  each kernel against its roofline, cuDNN's attention beside ours
 #   4  a full-size training step, beside what bench_roofline predicts of it: pairs a second against the goal of 4,000
 #
-# B: the build's directory; BIN: the program. Also under vgpu-run, for the script's own sake: RUN=".../vgpu-run" FAST=1
+# In the folder that `make dist` made, which has no sources, it takes what is there. B: the build's directory; BIN: the program. Also under vgpu-run, for the script's own sake: RUN=".../vgpu-run" FAST=1
 # runs less of 2, and one op and a tiny step for 3 and 4. Exit code 1 when a test failed.
 set -o pipefail
-out=${1:-gpu-results.txt} B=${B:-build/release} run=${RUN:-} failed=0
-fixtures=${GOLDEN:-../shared/golden}/stage1 sizes=(128 64)
-export QFORMER_BIN=${BIN:-build/qformer}
+out=${1:-gpu-results.txt} run=${RUN:-} failed=0 sizes=(128 64)
+if [ -e Makefile ]; then B=${B:-build/release} BIN=${BIN:-build/qformer} fixtures=${GOLDEN:-../shared/golden}/stage1
+else B=programs BIN=bin/qformer fixtures=tests/golden; fi
+export QFORMER_BIN=$BIN
 steps=$(mktemp) && trap 'rm -f "$steps"' EXIT               # a line a number of pairs: what was measured, as JSON
 say() { printf '\n==== %s\n' "$*"; }
 part() {                                                     # name, command...
@@ -47,9 +48,10 @@ compare() {                                                  # pairs...
         echo "no nvidia-smi"
     git describe --always --dirty 2>/dev/null
     cuda=(test_cuda)
-    if [ -z "$FAST" ]; then cuda=(tests/test_cuda*.c) && cuda=("${cuda[@]##*/}") && cuda=("${cuda[@]%.c}"); fi
+    if [ -z "$FAST" ]; then cuda=(tests/test_cuda*.c); [ -e Makefile ] || cuda=("$B"/tests/test_cuda*); fi
+    cuda=("${cuda[@]##*/}") && cuda=("${cuda[@]%.c}")
     benches=("$B/bench/bench_cuda" "$B/bench/bench_step" "$B/bench/bench_roofline")
-    part "build" make -s B="$B" BIN="$QFORMER_BIN" "$QFORMER_BIN" "$B/tests/test_ops" "${cuda[@]/#/$B/tests/}" \
+    [ ! -e Makefile ] || part "build" make -s B="$B" BIN="$QFORMER_BIN" "$QFORMER_BIN" "$B/tests/test_ops" "${cuda[@]/#/$B/tests/}" \
         "$B/golden" "${benches[@]}"
     part "test_ops" $run "$B/tests/test_ops" device=cuda
     for t in "${cuda[@]}"; do part "$t" $run "$B/tests/$t"; done
