@@ -235,8 +235,7 @@ Status gold_lm_run(GoldLm *g, const GoldTexts *x, GoldSaid *out) {
 
 /* ---- greedy ------------------------------------------------------------------------------------------------------ */
 
-/* The visual rows, in double, on the device. */
-static Tensor soft_rows(GoldLm *g, const GoldTexts *x, void **memory) {
+Tensor gold_lm_soft(GoldLm *g, const GoldTexts *x, void **memory) {
     int64_t rows = (int64_t)x->images * x->Q, E = g->m.d.E;
     float *y = mem_new((size_t)(rows * E), sizeof *y);
     void *raw = mem_new((size_t)(rows * E), sizeof *y);
@@ -301,7 +300,7 @@ Status gold_lm_greedy(GoldLm *g, const GoldTexts *x, const int32_t *prompt, int3
     LmPrefix *p = mem_new((size_t)x->images, sizeof *p);
     BUG_ON(!p, "out of memory");
     for (int i = 0; i < x->images; i++) p[i] = (LmPrefix){.soft = i * x->Q, .nsoft = x->Q, .ids = prompt, .n = np};
-    LmGiven in = {.soft = soft_rows(g, x, &memory), .prefixes = p};
+    LmGiven in = {.soft = gold_lm_soft(g, x, &memory), .prefixes = p};
     Status st = lm_decoder_open(&dec, g->b, &g->m, &spec);
     Decoder k = lm_decoder(&dec);
     if (st == OK) st = greedy(&g->m.d, &k, &in, x->images, most, ids, n);

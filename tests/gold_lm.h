@@ -39,6 +39,9 @@ typedef struct {
 Status gold_lm_run(GoldLm *g, const GoldTexts *x, GoldSaid *out);
 void gold_lm_free(GoldSaid *s);
 
+/* The visual rows, in double, on the device: memory to be released. */
+Tensor gold_lm_soft(GoldLm *g, const GoldTexts *x, void **memory);
+
 /* A tensor of a file as f32, to be freed; NULL when absent. */
 float *gold_floats(const StFile *f, const char *name, StTensor *shape);
 
@@ -51,7 +54,8 @@ Status gold_lm_greedy(GoldLm *g, const GoldTexts *x, const int32_t *prompt, int3
 void gold_lm_check(Case *c, const StFile *f, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *s);
 void gold_lm_same(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *a, const GoldSaid *b);
 
-GoldIs gold_is_causal, gold_is_lavis, gold_is_smollm2, gold_is_blip2;
+GoldIs gold_is_causal, gold_is_lavis, gold_is_smollm2, gold_is_blip2, gold_is_writing;
+Status gold_writing(Case *c);
 Status gold_causal(Case *c);
 Status gold_lavis(Case *c);
 Status gold_smollm2(Case *c);

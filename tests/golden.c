@@ -35,6 +35,7 @@ static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
     {"positions", gold_is_positions, gold_positions},
     {"causal", gold_is_causal, gold_causal},
     {"lavis", gold_is_lavis, gold_lavis},
+    {"writing", gold_is_writing, gold_writing},
     {"captions", gold_is_caption_scores, gold_caption_scores},
     {"ptb", gold_is_ptb, gold_ptb},
     {"answers", gold_is_answers, gold_answers},
@@ -113,12 +114,10 @@ static void run_form(Tally *t, const char *dir, const char *file, size_t form) {
     json_free(doc);
 }
 
+/* A file may be a case of several: of losses, and of texts that are written. */
 static void run_forms(Tally *t, const char *dir, const char *file) {
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
-        if (forms[i].is(dir, file)) {
-            run_form(t, dir, file, i);
-            return;
-        }
+        if (forms[i].is(dir, file)) run_form(t, dir, file, i);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
