@@ -16,6 +16,7 @@
 
 #include "data/order.h"
 #include "data/text/caption.h"
+#include "data/text/settext.h"
 #include "kernels/base/mem.h"
 
 typedef enum { SLOT_FREE, SLOT_FILLING, SLOT_READY, SLOT_HELD } SlotState;
@@ -150,7 +151,7 @@ static Status fill_text(const Loader *l, const Choice *c, int32_t *ids, int32_t 
         size_t bytes;
         char *clean;
         const char *text = set_caption(l->set, c->image, c->caption, &bytes);
-        if ((st = caption_blip(&clean, &bytes, text, bytes, l->key.prompt, (int)l->key.max_words)) != OK) return st;
+        if ((st = settext_blip(&clean, &bytes, text, bytes, l->key.prompt, (int)l->key.max_words)) != OK) return st;
         st = tokenizer_encode(l->spec.tok, clean, bytes, l->spec.max_tokens, ids, &n, NULL);
         free(clean);
     }

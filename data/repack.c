@@ -11,6 +11,7 @@
 #include "data/set.h"
 #include "data/setout.h"
 #include "data/text/caption.h"
+#include "data/text/settext.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
@@ -131,7 +132,7 @@ static Status make_tokens(Piece *p) {
     for (int64_t m = 0; st == OK && m < p->captions; m++) {
         char *clean;
         size_t bytes;
-        if ((st = caption_blip(&clean, &bytes, p->text[m], strlen(p->text[m]), s->prompt, words)) != OK) break;
+        if ((st = settext_blip(&clean, &bytes, p->text[m], strlen(p->text[m]), s->prompt, words)) != OK) break;
         st = tokenizer_encode(s->tok, clean, bytes, s->max_tokens, ids, &n, NULL);
         free(clean);
         for (int i = 0; st == OK && i < n; i++) p->ids[at++] = (uint32_t)ids[i];

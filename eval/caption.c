@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "data/format/json.h"
+#include "data/text/settext.h"
 #include "eval/generate.h"
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
@@ -226,6 +227,16 @@ Status captions_csv(const Captions *c, const EvalSet *e, char **text, size_t *le
     return fclose(f) ? err_set(ERR_MEMORY, "out of memory") : OK;
 }
 
+/* Questions are no references. */
+static bool has_caption(const Set *s, int64_t image) {
+    for (int64_t k = 0; k < set_ncaptions(s, image); k++) {
+        size_t n;
+        const char *text = set_caption(s, image, k, &n);
+        if (settext_of(text, n).kind == TEXT_CAPTION) return true;
+    }
+    return false;
+}
+
 Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
     Text t;
     Status st = text_begin(&t, text, len);
@@ -233,7 +244,7 @@ Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t
     jw_object(&t.w, NULL);
     jw_array(&t.w, "images");
     for (int64_t i = 0; i < e->NI; i++) {
-        if (!set_ncaptions(e->set, e->image[i])) continue;
+        if (!has_caption(e->set, e->image[i])) continue;
         jw_object(&t.w, NULL);
         write_id(&t.w, "id", e, ids, i);
         jw_end(&t.w);
@@ -243,6 +254,7 @@ Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t
     for (int64_t k = 0; k < e->NT; k++) {
         size_t n;
         const char *caption = set_caption(e->set, e->image[e->owner[k]], e->caption[k], &n);
+        if (settext_of(caption, n).kind != TEXT_CAPTION) continue;
         jw_object(&t.w, NULL);
         write_id(&t.w, "image_id", e, ids, e->owner[k]);
         jw_int(&t.w, "id", k + 1);

@@ -14,6 +14,7 @@
 #include "data/make/synth.h"
 #include "data/set.h"
 #include "data/text/caption.h"
+#include "data/text/settext.h"
 #include "data/text/vocab.h"
 #include "data/twins.h"
 #include "eval/setup.h"
@@ -28,7 +29,7 @@
 static Status file_list(AnnotationFiles *l, const Options *o) {
     const char *separator = o->extract.separator;
     AnnotationColumns c = {.image = o->extract.image_column, .caption = o->extract.caption_column,
-                           .split = o->extract.split_column,
+                           .split = o->extract.split_column, .questions = o->extract.questions,
                            .separator = !strcmp(separator, "tab") || !strcmp(separator, "\\t") ? '\t' : separator[0]};
     return annotation_files(l, o->extract.annotations, &c);
 }
@@ -63,7 +64,7 @@ Status cmd_synth(const Options *o) {
     SynthSpec s = {
         .seed = (uint64_t)o->run.seed,
         .count = {o->synth.train, o->synth.val, o->synth.test},
-        .captions = (int)o->synth.captions,
+        .captions = (int)o->synth.captions, .questions = (int)o->synth.questions,
         .size = (int)o->synth.size, .patch = (int)o->synth.patch,
         .out = o->run.out,
         .images = (enum SynthImages)o->synth.images.i, .facts = o->synth.facts,
@@ -224,7 +225,7 @@ done:
 static Status count_caption(VocabTrainer *t, const char *caption, size_t n) {
     char *text = NULL;
     size_t len = 0;
-    Status st = caption_blip(&text, &len, caption, n, NULL, CAPTION_MAX_WORDS);
+    Status st = settext_blip(&text, &len, caption, n, NULL, CAPTION_MAX_WORDS);
     if (st == OK) st = vocab_add(t, text, len);
     free(text);
     return st;

@@ -8,6 +8,7 @@
 
 #include "data/format/json.h"
 #include "data/make/annotation_store.h"
+#include "data/make/questions.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
@@ -129,7 +130,8 @@ static Status object_entry(Annotations *a, const Json *e) {
     int64_t index;
     bool none = annotation_columns(a)->caption && !strcmp(annotation_columns(a)->caption, "none");
     const Json *image = member(a, ROLE_IMAGE, e, &image_key), *split_value = member(a, ROLE_SPLIT, e, &split_key);
-    const Json *caption = none ? NULL : member(a, ROLE_CAPTION, e, &key);
+    bool asks = !none && questions_in(a, e);
+    const Json *caption = none || asks ? NULL : member(a, ROLE_CAPTION, e, &key);
     if (json_type(image) == J_OBJECT)
         image = member(a, ROLE_IMAGE, image, &image_key); /* {"path": ..., "bytes": null} */
     bool id_alone = image && annotation_rank(ROLE_OTHER, image_key) != NO_RANK;
@@ -140,8 +142,9 @@ static Status object_entry(Annotations *a, const Json *e) {
     if (!image) return no_image(e);
     if (!(name = name_of(image, image_key, number))) return ERR_FORMAT;
     if (split_value && !(split = text_of(split_value, "the split"))) return ERR_FORMAT;
-    if (!caption && !none && (found = stranger(e, image_key))) return no_caption(found);
+    if (!caption && !none && !asks && (found = stranger(e, image_key))) return no_caption(found);
     Status st = annotation_image(a, name, split, &index);
+    if (st == OK && asks) return questions_of(a, index, e);
     return st == OK && caption ? captions_of(a, index, caption, key) : st;
 }
 
@@ -358,6 +361,8 @@ static Status map(Annotations *a, const Json *doc) {
 }
 
 static const struct { bool (*is)(const Json *doc); Status (*read)(Annotations *a, const Json *doc); } documents[] = {
+    {questions_is_asked, questions_asked}, {questions_is_answered, questions_answered}, {questions_is_gqa,
+                                                                                         questions_gqa},
     {is_coco, coco}, {is_karpathy, karpathy}, {is_wrapped, wrapped}, {is_by_split, by_split}, {is_map, map},
 };
 

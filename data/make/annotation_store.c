@@ -193,6 +193,8 @@ void annotation_store_free(struct AnnotationStore *s) {
         free(b);
     }
     strmap_free(&s->by_image);
+    strmap_free(&s->by_question);
+    free(s->question);
     free(s->caption);
     free(s->sorted);
     free(s);

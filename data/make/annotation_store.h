@@ -15,6 +15,10 @@ struct AnnotationStore {
     size_t image_cap, caption_cap;
     struct { int64_t image; const char *text; } *caption;   /* (ncaptions), file order */
     const char **sorted;                            /* (ncaptions), by image; after finish */
+    /* questions without answers yet (questions.h): id to index */
+    StrMap by_question;
+    size_t nquestions, question_cap;
+    struct { const char *image, *text; } *question;
     /* of the file being read */
     AnnotationFile current;
     const char *file, *split, *file_split;          /* base name; the caller's split; the one the name says; or NULL */

@@ -5,6 +5,7 @@
 
 #include "data/format/csv.h"
 #include "data/make/annotation_store.h"
+#include "data/make/questions.h"
 
 enum { MOST_CAPTIONS = 32, NO_SEPARATOR = 1 };
 
@@ -13,6 +14,8 @@ typedef struct {
     char separator;
     bool headed, started;
     int image, split;                       /* columns; split -1: none */
+    int question, answer;                   /* columns, where it asks */
+    bool asks;
     int caption[MOST_CAPTIONS], captions;   /* columns */
     bool numbered;                          /* NAME#0: the number is the caption's */
 } Table;
@@ -70,16 +73,27 @@ static bool others_known(const Table *t, size_t n, const char *const *fields) {
     return true;
 }
 
+/* "question" and "answer" (or "answers"). */
+static void question_columns(Table *t, size_t n, const char *const *fields) {
+    t->question = t->answer = -1;
+    for (size_t i = 0; i < n; i++) {
+        if (annotation_name_equal(fields[i], "question")) t->question = (int)i;
+        if (annotation_name_equal(fields[i], "answer") || annotation_name_equal(fields[i], "answers")) t->answer = (int)i;
+    }
+    t->asks = t->question >= 0 && t->answer >= 0;
+}
+
 static Status header(Table *t, size_t n, const char *const *fields) {
     const char *caption = annotation_columns(t->a)->caption;
     bool none = caption && !strcmp(caption, "none");
     t->image = best(t, ROLE_IMAGE, n, fields);
     t->split = best(t, ROLE_SPLIT, n, fields);
-    if (!none) caption_columns(t, n, fields);
+    if (!none) question_columns(t, n, fields);
+    if (!none && !t->asks) caption_columns(t, n, fields);
     if (t->image < 0 && t->captions && best(t, ROLE_OTHER, n, fields) >= 0)
         return unknown_header(t, n, fields, "image (file_name, image_path, ...): pictures are needed as files");
     if (t->image < 0) return unknown_header(t, n, fields, t->captions ? "image" : "image or caption");
-    if (!t->captions && !none && !others_known(t, n, fields)) return unknown_header(t, n, fields, "caption");
+    if (!t->captions && !none && !t->asks && !others_known(t, n, fields)) return unknown_header(t, n, fields, "caption");
     return OK;
 }
 
@@ -169,6 +183,7 @@ static Status table_row(void *ctx, int64_t line, size_t n, const char *const *fi
         image = name;
     }
     Status st = annotation_image(t->a, image, t->split >= 0 ? fields[t->split] : NULL, &index);
+    if (st == OK && t->asks) st = questions_field(t->a, index, fields[t->question], fields[t->answer]);
     for (int k = 0; k < t->captions && st == OK; k++) st = annotation_captions(t->a, index, fields[t->caption[k]]);
     return st;
 }

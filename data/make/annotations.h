@@ -17,6 +17,9 @@
  *   a table with a header, separated by comma, semicolon, tab or bar; columns image, caption and maybe split
  *   a table without one: NAME#0<tab>caption (Flickr8k, Flickr30k), NAME,caption, or NAME alone
  *
+ * Entries that ask something (VQAv2, GQA, OK-VQA, LLaVA, {image, question, answers}, {image, text_input, text_output},
+ * a table with columns question and answer) give texts that settext.h takes apart: questions.h.
+ *
  * Columns and members go by any of the names in annotation_names.c, whatever their case, blanks and underscores; or by
  * those that AnnotationColumns gives. Files may be packed by gzip, begin with a byte order mark, or be UTF-16
  * (textfile.h).
@@ -61,6 +64,7 @@ typedef struct {
 typedef struct {
     const char *image, *caption, *split;
     char separator;                /* of tables; 0: found by looking */
+    bool questions;                /* conversations are questions, turn by turn, not captions */
 } AnnotationColumns;
 
 typedef struct {

@@ -51,6 +51,10 @@ void synth_caption(const Scene *s, int k, char *buf);
 
 bool synth_held_out(const SynthObject *o);
 
+/* Question k = 0, 1, 2, ... about the scene, its answer, and of what sort it is: synth_ask.c has the list. */
+typedef struct { const char *type; char question[SYNTH_CAPTION], answer[SYNTH_CAPTION]; } SynthQuestion;
+void synth_ask(const Scene *s, int k, SynthQuestion *q);
+
 /* What a caption claims of a scene. Any text will do: words are looked for, the rest is counted as foreign. */
 typedef struct {
     int pairs, pairs_true;                 /* coloured shapes named, and how many of them are in the scene */
@@ -71,7 +75,7 @@ enum SynthImages { SYNTH_NO_IMAGES, SYNTH_TEST_IMAGES, SYNTH_ALL_IMAGES };
 typedef struct {
     uint64_t seed;
     int64_t count[SYNTH_SPLITS];           /* scenes of train, val, test: 4000, 200, 200 */
-    int captions;                          /* a scene: 3 */
+    int captions, questions;               /* a scene: 3, 0 */
     int size, patch;                       /* 64, 16: 16 tokens of 784 */
     const char *out;                       /* the shard; images and scenes.json go into the folder that holds it */
     enum SynthImages images;               /* PNG files: train/000000.png, ... */

@@ -14,6 +14,7 @@
 #include "data/format/outfile.h"
 #include "data/make/extract.h"
 #include "data/setout.h"
+#include "data/text/settext.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
@@ -37,8 +38,16 @@ static Status scene_of(const SynthSpec *s, int64_t i, Scene *scene, int *split) 
     return synth_scene(scene, s->seed, *split, i);
 }
 
+/* A question as a text of the set (settext.h), into `to`. */
+static const char *ask(const Scene *s, int k, char *to) {
+    SynthQuestion q;
+    synth_ask(s, k, &q);
+    sprintf(to, "\x1Dq%s\x1D%s\x1D%s", q.type, q.question, q.answer);
+    return to;
+}
+
 static Status plan(Set *set, const SynthSpec *s) {
-    enum { NAME = 40 };
+    enum { NAME = 40, TEXT = 2 * SYNTH_CAPTION };          /* a question has two parts */
     const char *slash = strrchr(s->out, '/');
     *set = (Set){.spec = s};
     for (int k = 0; k < SYNTH_SPLITS; k++) {
@@ -50,7 +59,10 @@ static Status plan(Set *set, const SynthSpec *s) {
     if (s->captions < 1 || s->captions > 64)
         return err_set(ERR_USAGE, "%d captions a scene; 1 to 64 can be made", s->captions);
     if (!(set->folder = mem_format("%.*s", slash ? (int)(slash - s->out) + 1 : 0, s->out))) return ERR_MEMORY;
-    size_t captions = (size_t)s->captions, an_item = NAME + captions * (SYNTH_CAPTION + sizeof(char *));
+    if (s->questions < 0 || s->questions > 64)
+        return err_set(ERR_USAGE, "%d questions a scene; up to 64 can be made", s->questions);
+    size_t captions = (size_t)s->captions, texts = captions + (size_t)s->questions,
+           an_item = NAME + texts * (TEXT + sizeof(char *));
     set->items = mem_new((size_t)set->total, sizeof *set->items);
     set->text = mem_new((size_t)set->total, an_item);
     if (!set->items || !set->text) return ERR_MEMORY;
@@ -59,19 +71,20 @@ static Status plan(Set *set, const SynthSpec *s) {
         int split = 0;
         int64_t index = i;
         Scene scene;
-        char *p = set->text + (size_t)i * an_item, *name = p + captions * sizeof(char *);
+        char *p = set->text + (size_t)i * an_item, *name = p + texts * sizeof(char *);
         const char **list = (const char **)(void *)p;
         Status st = scene_of(s, i, &scene, &split);
         BUG_ON(st != OK, "%s", err_message());
         split_of(s, &index);
         snprintf(name, NAME, "%s/%06lld.png", synth_splits[split], (long long)index);
         for (size_t k = 0; k < captions; k++) {
-            char *caption = name + NAME + k * SYNTH_CAPTION;
+            char *caption = name + NAME + k * TEXT;
             synth_caption(&scene, (int)k, caption);
             list[k] = caption;
         }
+        for (size_t k = captions; k < texts; k++) list[k] = ask(&scene, (int)(k - captions), name + NAME + k * TEXT);
         set->items[i] = (ShardItem){.image_id = name, .split = synth_splits[split], .source = "synth",
-                                    .ncaptions = s->captions, .captions = list};
+                                    .ncaptions = (int64_t)texts, .captions = list};
     }
     return OK;
 }
@@ -133,7 +146,8 @@ static void write_scene(JsonWriter *w, const Scene *s, const ShardItem *item) {
     jw_str(w, "image", item->image_id);
     jw_str(w, "split", item->split);
     jw_array(w, "caption");
-    for (int64_t k = 0; k < item->ncaptions; k++) jw_str(w, NULL, item->captions[k]);
+    for (int64_t k = 0; k < item->ncaptions; k++)
+        if (settext_of(item->captions[k], strlen(item->captions[k])).kind == TEXT_CAPTION) jw_str(w, NULL, item->captions[k]);
     jw_end(w);
     jw_str(w, "ground", synth_grounds[s->ground]);
     jw_array(w, "objects");
