@@ -8,6 +8,7 @@
 #include "data/format/json.h"
 #include "data/text/settext.h"
 #include "eval/generate.h"
+#include "eval/say.h"
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
@@ -19,7 +20,6 @@ static int32_t least_tokens(const Options *o, const Use *u) {
 }
 
 void caption_search(SearchSpec *s, const Options *o, const Use *u) {
-    const Dims *d = &u->d;
     static const SearchMode modes[] = {SEARCH_BEAM, SEARCH_GREEDY, SEARCH_SAMPLE};         /* ORDER caption.mode */
     SearchMode mode = modes[o->caption.mode.i];
     int32_t beams = (int32_t)o->caption.beams;
@@ -32,7 +32,10 @@ void caption_search(SearchSpec *s, const Options *o, const Use *u) {
                       .early_stopping = o->caption.early_stopping,
                       .temperature = o->caption.temperature, .top_p = o->caption.top_p,
                       .top_k = (int32_t)o->caption.top_k, .seed = (uint64_t)o->run.seed,
-                      .start = d->dec, .ends = {d->sep}, .nends = 1};
+                      .start = u->d.dec, .ends = {u->d.sep}, .nends = 1};
+    if (!u->d.W) return;
+    say_rules(s, &u->speaker);
+    s->max_length += u->speaker.src.d.family != LM_OPT;              /* new tokens there */
 }
 
 /* ---- making them ------------------------------------------------------------------------------------------------ */
@@ -59,36 +62,59 @@ static Status found(void *ctx, int64_t i, const Search *s) {
     return OK;
 }
 
+/* A batch of pictures: by stage 1's text head, or by the language model behind its prompt. */
+typedef struct { Generator g; Say say; SayItem *items; bool speaks; } Writer;
+
+static Status writer_open(Writer *w, const Use *u, const GenerateSpec *spec) {
+    *w = (Writer){.speaks = u->d.W > 0};
+    if (!w->speaks) return generate_open(&w->g, u->b, &u->model, spec);
+    w->items = mem_new((size_t)spec->images, sizeof *w->items);
+    for (int i = 0; w->items && i < spec->images; i++) w->items[i] = (SayItem){i, u->lm_prompt};
+    return w->items ? say_open(&w->say, u, &spec->search, spec->images, 1, spec->features) : ERR_MEMORY;
+}
+
+static Status writer_write(Writer *w, const void *features, const float *scale, int64_t n, int64_t first, Found *f) {
+    return w->speaks ? say_texts(&w->say, features, scale, (int)n, w->items, n, first, found, f)
+                     : generate_captions(&w->g, features, scale, n, first, found, f);
+}
+
+static void writer_close(Writer *w, int64_t *rows) {
+    *rows = w->speaks ? w->say.decode.tokens : w->g.decode.tokens;
+    if (w->speaks) say_close(&w->say);
+    else generate_close(&w->g);
+    free(w->items);
+}
+
 /* Images [first, first + n) of the split into f. */
 static Status make_share(Found *f, const Use *u, const EvalSet *e, const GenerateSpec *spec, int64_t first, int64_t n,
                          int64_t *rows, EvalProgress *p) {
-    Generator g;
+    Writer w;
     void *features = NULL;
     float *scales = mem_new((size_t)(spec->images * set_scales(e->set)), sizeof *scales);
     if (!scales) return ERR_MEMORY;
-    Status st = generate_open(&g, u->b, &u->model, spec);
-    if (st != OK) goto done;
-    st = u->b->host_alloc(&features, (size_t)spec->images * set_row_bytes(e->set));
+    Status st = writer_open(&w, u, spec);
+    if (st == OK) st = u->b->host_alloc(&features, (size_t)spec->images * set_row_bytes(e->set));
     for (f->at = 0; st == OK && f->at < n; f->at += spec->images) {
         int64_t m = n - f->at < spec->images ? n - f->at : spec->images;
         st = evalset_read(e, first + f->at, m, features, scales);
         if (st == OK)
-            st = generate_captions(&g, features, set_scaled(e->set) ? scales : NULL, m, first + f->at, found, f);
+            st = writer_write(&w, features, set_scaled(e->set) ? scales : NULL, m, first + f->at, f);
         if (st == OK && p) st = evalprogress(p, m);
     }
-    *rows = g.decode.tokens;
     if (features) u->b->host_release(features);
-    generate_close(&g);
-done:
+    writer_close(&w, rows);
     free(scales);
     return st;
 }
 
-static Status to_text(Captions *c, const Tokenizer *tok) {
+static Status to_text(Captions *c, const Use *u) {
     c->text = mem_new((size_t)c->n, sizeof *c->text);
     Status st = c->text ? OK : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < c->n; i++)
-        st = tokenizer_decode(tok, c->tokens + i * c->max_length + 1, (size_t)c->end[i].len - 1, &c->text[i], NULL);
+        st = u->d.W ? say_text(u, &(Hypothesis){.tokens = c->tokens + i * c->max_length, .len = c->end[i].len},
+                               &c->text[i])
+                    : tokenizer_decode(u->tok, c->tokens + i * c->max_length + 1, (size_t)c->end[i].len - 1,
+                                       &c->text[i], NULL);
     return st;
 }
 
@@ -107,7 +133,7 @@ Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSp
     if (st == OK) st = dist_all_gather(c->end, f.end, per * sizeof *f.end, "the gather of captions");
     if (st == OK) st = dist_all_gather(c->tokens, f.tokens, per * length * sizeof *f.tokens,
                                          "the gather of captions");
-    if (st == OK) st = to_text(c, u->tok);
+    if (st == OK) st = to_text(c, u);
     free(f.end);
     free(f.tokens);
     if (st != OK) captions_free(c);

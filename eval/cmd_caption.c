@@ -40,7 +40,7 @@ static Status open_work(Work *w, const Options *o) {
     Status st = w->speaks ? results_claim(o, captions_name(o), "scores.json") : OK;
     if (st == OK && w->speaks && *o->caption.references) st = outfile_claim(o->caption.references, o->run.overwrite);
     if (st == OK) st = use_open(&w->use, o, USE_DATA);
-    if (st == OK) st = use_text_head(&w->use);
+    if (st == OK && !w->use.d.W) st = use_text_head(&w->use);
     if (st != OK) return st;
     const Use *u = &w->use;
     w->batch = o->use.batch ? (int)o->use.batch : u->b->unified ? 32 : 128;
@@ -72,6 +72,7 @@ static Status describe(Work *w) {
     Generator g;
     GenerateSpec spec = {.search = w->search, .images = w->batch, .features = set_dtype(w->set.set)};
     options_print(w->o, stdout);
+    if (w->use.d.W) return OK;
     Status st = generate_open(&g, w->use.b, &w->use.model, &spec);
     if (st != OK) return st;
     status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step",

@@ -13,6 +13,7 @@ Status text_encode(const TextSpec *t, const char *text, size_t n, int32_t *ids, 
     char *clean = NULL;
     size_t m = 0;
     int count = 0;
+    if (!t->tok) return *len = 0, OK;                      /* nobody reads them as word pieces */
     Status st = settext_blip(&clean, &m, text, n, t->prompt, t->max_words);
     memset(ids, 0, (size_t)t->T * sizeof *ids);
     if (st == OK) st = tokenizer_encode(t->tok, clean, m, t->T, ids, &count, NULL);

@@ -127,6 +127,7 @@ Status use_open(Use *u, const Options *o, UseData data) {
     if (ws_checkpoint(ws)) u->step = ckpt_step(ws_checkpoint(ws));
     if (st == OK) st = setup_backend(&u->b, o);
     if (st == OK && !(u->prompt = mem_strdup(WHOSE(o, old, data.prompt)))) st = ERR_MEMORY;
+    if (st == OK && !(u->lm_prompt = mem_strdup(WHOSE(o, old, stage2.prompt)))) st = ERR_MEMORY;
     if (st == OK) st = dims_of_weights(&u->d, ws);
     if (st == OK && u->d.V) st = origin_vocab(&g, o->model.vocab, &u->tok, &u->vocab);
     if (st == OK) st = find_sizes(u, ws, &g);
@@ -150,6 +151,7 @@ void use_close(Use *u) {
     speaker_close(&u->speaker);
     tokenizer_close(u->tok);
     free(u->vocab);
+    free(u->lm_prompt);
     free(u->prompt);
     free(u->data);
     *u = (Use){0};

@@ -23,6 +23,7 @@ typedef struct {
     const char *split;
     TextSpec text;
     char *vocab, *prompt, *data;        /* what was found */
+    char *lm_prompt;                    /* stage 2: what stands in front of captions */
     bool text_head;                     /* the weights can write captions */
     int64_t short_text;                 /* as in Origin */
     int64_t step;                       /* of the checkpoint, -1 for other sources */

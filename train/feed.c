@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "data/text/caption.h"
+#include "data/text/settext.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
 void feed_open(Feed *f, const FeedSpec *spec) { *f = (Feed){.spec = *spec}; }
@@ -31,17 +33,32 @@ static Status make_room(Feed *f, int64_t items) {
     return OK;
 }
 
-/* One caption of an image, as item n of the batch. */
-static Status add_caption(Feed *f, int64_t image, int64_t caption, int32_t row, int n) {
+/* Prompt and target of a text, new; which template and which answer hangs on step and text alone. */
+static Status say(const Feed *f, const char *text, size_t n, int64_t step, int64_t which, char **prompt,
+                  char **target) {
+    SetText t = settext_of(text, n);
+    uint64_t draw = hash_int(hash_int(hash_int(HASH_START, (int64_t)f->spec.seed), step), which);
+    if (t.kind != TEXT_CAPTION)
+        return settext_say(prompt, target, &t, &(TextTemplates){f->spec.prompt, f->spec.questions}, draw);
+    *prompt = mem_strdup(f->spec.prompt);
+    return *prompt ? caption_blip(target, NULL, text, n, NULL, f->spec.max_words) : ERR_MEMORY;
+}
+
+/* One text of an image, as item n of the batch. */
+static Status add_caption(Feed *f, int64_t step, int64_t image, int64_t caption, int32_t row, int n) {
     size_t bytes = 0, from = f->ids.n;
-    char *clean = NULL;
+    char *prompt = NULL, *clean = NULL;
     const char *text = set_caption(f->spec.set, image, caption, &bytes);
-    Status st = caption_blip(&clean, NULL, text, bytes, NULL, f->spec.max_words);
+    Status st = say(f, text, bytes, step, image * 1000 + caption, &prompt, &clean);
+    if (st == OK && f->spec.asked && settext_of(text, bytes).kind != TEXT_CAPTION)
+        st = err_set(ERR_USAGE, "stage2.instruct learns captions; this set asks questions (image %s)",
+                     set_image_id(f->spec.set, image));
     LmItem *it = &f->items[n];
     *it = (LmItem){.image = row};
-    if (st == OK) st = speech_ids(f->spec.speech, f->spec.prompt, clean, &f->ids, &it->target);
+    if (st == OK) st = speech_ids(f->spec.speech, prompt, clean, &f->ids, &it->target);
     it->n = (int32_t)(f->ids.n - from);
     f->at[n] = from;
+    free(prompt);
     free(clean);
     return st;
 }
@@ -79,7 +96,7 @@ Status feed_batch(Feed *f, const Batch *b, ObjectiveBatch *out) {
     for (int64_t i = 0; i < b->B && st == OK; i++) {
         int64_t all = set_ncaptions(f->spec.set, b->image[i]);
         for (int k = 0, most = captions_of(f, b->image[i]); k < most && st == OK; k++, n++)
-            st = add_caption(f, b->image[i], (b->caption[i] + k) % all, (int32_t)i, n);
+            st = add_caption(f, b->step, b->image[i], (b->caption[i] + k) % all, (int32_t)i, n);
     }
     for (int i = 0; i < n; i++) f->items[i].ids = f->ids.v + f->at[i];       /* they stand still now */
     out->said = f->items;

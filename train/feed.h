@@ -4,7 +4,8 @@
  * from the drawn one on, around: the picture's visual rows and
  *           features serve all of them
  *
- * A caption goes through LAVIS's clean-up (data/text/caption.h) and then through speech.h, behind the prompt. */
+ * A caption goes through LAVIS's clean-up (data/text/caption.h) and then through speech.h, behind the prompt. What is
+ * asked (data/text/settext.h) goes there as it is: question in a template, answer behind. */
 #ifndef QF_FEED_H
 #define QF_FEED_H
 #include "data/loader.h"
@@ -14,7 +15,8 @@
 typedef struct {
     const Speech *speech;
     const Set *set;
-    const char *prompt;
+    const char *prompt, *questions;     /* in front of a caption; templates of questions (settext.h) */
+    uint64_t seed;                      /* draws templates, and one of several answers */
     const Tokenizer *asked;             /* the Q-Former's, when the prompt enters it too (InstructBLIP); else NULL */
     int32_t max_asked;                  /* most word pieces of it */
     bool all;                           /* more than the drawn caption of a picture */

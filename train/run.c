@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "data/format/outfile.h"
+#include "data/text/settext.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
@@ -101,9 +102,21 @@ static Status open_data(Run *r) {
 static void open_feed(Run *r, Feed *f, const Set *set) {
     const Options *o = r->o;
     feed_open(f, &(FeedSpec){.speech = &r->speaker.speech, .set = set, .prompt = o->stage2.prompt,
+                             .questions = o->stage2.questions, .seed = (uint64_t)o->run.seed,
                              .asked = o->stage2.instruct ? r->tok : NULL, .max_asked = (int32_t)o->data.max_tokens,
                              .all = strcmp(o->data.sample.name, "images") == 0, .texts = (int)r->stage2.texts,
                              .max_words = (int)o->data.max_words});
+}
+
+/* Whether some text of a set is a question: then texts of a picture have prompts of their own. */
+static bool asks(const Set *s) {
+    for (int64_t i = 0; i < set_images(s); i++)
+        for (int64_t k = 0; set_has(s, i) && k < set_ncaptions(s, i); k++) {
+            size_t n;
+            const char *text = set_caption(s, i, k, &n);
+            if (settext_of(text, n).kind != TEXT_CAPTION) return true;
+        }
+    return false;
 }
 
 static Status choose_objective(Run *r) {
@@ -114,6 +127,7 @@ static Status choose_objective(Run *r) {
         return OK;
     }
     recipe_stage2(&r->stage2, o, &r->speaker.lm, speaker_ids(&r->speaker));
+    r->stage2.one_prompt = !asks(r->train);
     r->spec.objective = &stage2_objective, r->spec.spec = &r->stage2;
     open_feed(r, &r->feed, r->train);
     open_feed(r, &r->val_feed, r->val);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/text/caption.h"
+#include "data/text/settext.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "train/run.h"
@@ -21,7 +21,7 @@ static Status look_at(const Run *r, Texts *t, const char *caption, size_t n, int
     int count = 0;
     int64_t full = 0;
     int32_t unk = tokenizer_ids(r->tok)->unk;
-    Status st = caption_blip(&clean, &len, caption, n, r->o->data.prompt, (int)r->o->data.max_words);
+    Status st = settext_blip(&clean, &len, caption, n, r->o->data.prompt, (int)r->o->data.max_words);
     if (st == OK) st = tokenizer_encode(r->tok, clean, len, r->d.T, ids, &count, &full);
     free(clean);
     if (st != OK) return st;
@@ -89,9 +89,9 @@ Status run_look(Run *r) {
     Texts t = {.of_length = mem_new((size_t)r->d.T + 1, sizeof *t.of_length)};
     int64_t *image = NULL;
     Status st = t.of_length ? set_select(r->train, r->o->data.train_split, &image, &t.images) : ERR_MEMORY;
-    if (st == OK) st = look(r, image, &t);
-    if (st == OK) r->short_text = short_text(r, &t);
-    if (st == OK) say_texts(r, &t);
+    if (st == OK && r->tok) st = look(r, image, &t);         /* stage 2 reads no word pieces */
+    if (st == OK && r->tok) r->short_text = short_text(r, &t);
+    if (st == OK && r->tok) say_texts(r, &t);
     if (st == OK) say_warmup(r);
     free(image);
     free(t.of_length);

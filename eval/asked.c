@@ -1,0 +1,169 @@
+/* asked: see asked.h. */
+#include "eval/asked.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/format/json.h"
+#include "eval/caption.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/strmap.h"
+
+/* ---- pictures by name -------------------------------------------------------------------------------------------- */
+
+typedef struct { StrMap by_name; const EvalSet *e; Asked *a; } Pictures;
+
+static const char *keep(Asked *a, char *text) {
+    if (text && a->ntexts == a->cap) {
+        char **texts = mem_grow(a->texts, 2 * a->cap + 64, sizeof *texts);
+        if (!texts) free(text);
+        if (!texts) return NULL;
+        a->texts = texts;
+        a->cap = 2 * a->cap + 64;
+    }
+    if (text) a->texts[a->ntexts++] = text;
+    return text;
+}
+
+/* The first picture that a name fits has it. */
+static Status name_picture(Pictures *p, char *name, int64_t i) {
+    const char *own = keep(p->a, name);
+    if (!own) return ERR_MEMORY;
+    return strmap_get(&p->by_name, own) ? OK : strmap_put(&p->by_name, own, i);
+}
+
+static Status list_pictures(Pictures *p) {
+    Status st = OK;
+    for (int pass = 0; pass < 3 && st == OK; pass++)
+        for (int64_t i = 0; i < p->e->NI && st == OK; i++) {
+            const char *id = set_image_id(p->e->set, p->e->image[i]), *base = strrchr(id, '/'), *dot;
+            int64_t number;
+            base = base ? base + 1 : id;
+            dot = strrchr(base, '.');
+            if (pass == 0) st = name_picture(p, mem_strdup(id), i);
+            else if (pass == 1) st = name_picture(p, mem_format("%.*s", (int)(dot ? dot - base : (long)strlen(base)),
+                                                                base), i);
+            else if (caption_id(id, &number)) st = name_picture(p, mem_format("%lld", (long long)number), i);
+        }
+    return st;
+}
+
+static Status find_picture(const Pictures *p, const char *name, int64_t *image) {
+    const char *base = strrchr(name, '/');
+    base = base ? base + 1 : name;
+    const char *dot = strrchr(base, '.');
+    const int64_t *at = strmap_get(&p->by_name, name);
+    char *stem = at ? NULL : mem_format("%.*s", (int)(dot ? dot - base : (long)strlen(base)), base);
+    if (!at && stem) at = strmap_get(&p->by_name, stem);
+    free(stem);
+    if (!at) return err_set(ERR_USAGE, "picture %s is none of the %lld of %s", name, (long long)p->e->NI,
+                            set_path(p->e->set));
+    *image = *at;
+    return OK;
+}
+
+/* ---- a list ------------------------------------------------------------------------------------------------------ */
+
+static Status add(Asked *a, Question q) {
+    if (!(a->n & (a->n + 1))) {                      /* 0, 1, 3, 7 ... */
+        Question *more = mem_grow(a->q, 2 * (size_t)a->n + 1, sizeof *more);
+        if (!more) return ERR_MEMORY;
+        a->q = more;
+    }
+    q.place = a->n;
+    a->q[a->n++] = q;
+    return OK;
+}
+
+static int by_picture(const void *x, const void *y) {
+    const Question *a = x, *b = y;
+    if (a->image != b->image) return a->image < b->image ? -1 : 1;
+    return (a->place > b->place) - (a->place < b->place);
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+static const Json *member(const Json *e, const char *const *names, size_t n) {
+    const Json *v = NULL;
+    for (size_t i = 0; i < n && !v; i++) v = json_get(e, names[i]);
+    return v;
+}
+
+/* A text, or a number as text. */
+static const char *text_of(Asked *a, const Json *v, bool *number) {
+    int64_t n;
+    const char *s = json_str(v, NULL);
+    *number = !s && json_int(v, &n);
+    if (*number) return keep(a, mem_format("%lld", (long long)n));
+    return s ? keep(a, mem_strdup(s)) : NULL;
+}
+
+static Status take(Pictures *p, const char *id, const Json *e) {
+    static const char *const ids[] = {"question_id", "questionId", "id"},
+                      *const images[] = {"image", "image_id", "imageId", "file_name"};
+    Asked *a = p->a;
+    Question q = {0};
+    bool number;
+    const char *image = text_of(a, member(e, images, 4), &number);
+    q.text = text_of(a, json_get(e, "question"), &number);
+    q.id = id ? keep(a, mem_strdup(id)) : text_of(a, member(e, ids, 3), &q.number);
+    if (!q.id) q.id = keep(a, mem_format("%lld", (long long)a->n)), q.number = true;
+    if (!image || !q.text || number)
+        return err_set(ERR_FORMAT, "question %lld: an \"image\" (or \"image_id\") and a \"question\" are wanted",
+                       (long long)a->n);
+    if (!q.id) return ERR_MEMORY;
+    Status st = find_picture(p, image, &q.image);
+    return st == OK ? add(a, q) : st;
+}
+
+static Status take_all(Pictures *p, const Json *doc) {
+    const Json *one = json_len(doc) == 1 ? json_at(doc, 0) : NULL, *list = one ? json_get(one, "questions") : NULL, *v;
+    Status st = OK;
+    if (!list && (!one || json_str(json_get(one, "question"), NULL))) list = doc;
+    for (size_t i = 0; i < json_len(list) && st == OK; i++) st = take(p, NULL, json_at(list, i));
+    if (list) return st;
+    for (const char *id = json_next(one, NULL, &v); id && st == OK; id = json_next(one, id, &v)) st = take(p, id, v);
+    return st;
+}
+
+Status asked_read(Asked *a, const EvalSet *e, const char *path) {
+    Json *doc = NULL;
+    *a = (Asked){0};
+    Pictures p = {.e = e, .a = a};
+    Status st = json_parse_items(&doc, path);
+    if (st == OK) st = list_pictures(&p);
+    if (st == OK) st = err_context(take_all(&p, doc), "%s", path);
+    if (st == OK && !a->n) st = err_set(ERR_FORMAT, "%s: no question in it", path);
+    if (st == OK) qsort(a->q, (size_t)a->n, sizeof *a->q, by_picture);
+    json_free(doc);
+    strmap_free(&p.by_name);
+    if (st != OK) asked_free(a);
+    return st;
+}
+
+/* ---- the set's own ----------------------------------------------------------------------------------------------- */
+
+Status asked_of_set(Asked *a, const EvalSet *e) {
+    Status st = OK;
+    *a = (Asked){.judged = true};
+    for (int64_t i = 0; i < e->NI && st == OK; i++)
+        for (int64_t k = 0; k < set_ncaptions(e->set, e->image[i]) && st == OK; k++) {
+            size_t n;
+            const char *s = set_caption(e->set, e->image[i], k, &n);
+            SetText t = settext_of(s, n);
+            if (t.kind != TEXT_QUESTION) continue;
+            Question q = {.image = i, .human = t, .text = keep(a, mem_format("%.*s", (int)t.prompt.n, t.prompt.s)),
+                          .id = keep(a, mem_format("%lld", (long long)a->n)), .number = true};
+            st = q.text && q.id ? add(a, q) : ERR_MEMORY;
+        }
+    if (st != OK) asked_free(a);
+    return st;
+}
+
+void asked_free(Asked *a) {
+    for (int64_t i = 0; i < a->n; i++) free(a->q[i].answer);
+    for (size_t i = 0; i < a->ntexts; i++) free(a->texts[i]);
+    free(a->texts);
+    free(a->q);
+    *a = (Asked){0};
+}

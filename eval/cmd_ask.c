@@ -1,0 +1,358 @@
+/* cmd_ask: questions about pictures, answered by a stage-2 model: a file of them, those that the set holds itself
+ * (then our answers are judged), or a conversation at the terminal. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "configs/commands.h"
+#include "data/text/chat.h"
+#include "eval/asked.h"
+#include "eval/evaluate.h"
+#include "eval/metrics/vqa.h"
+#include "eval/pictureset.h"
+#include "eval/say.h"
+#include "kernels/base/mem.h"
+#include "kernels/base/signals.h"
+
+enum { USUAL_PROMPT = 256, SHOWN = 8 };
+
+typedef struct {
+    const Options *o;
+    Options own;                        /* with room for longer prompts than training has */
+    Use use;
+    EvalSet set;
+    Asked asked;
+    Say say;
+    const ChatForm *chat;               /* NULL: templates alone */
+    void *features;
+    float *scales;
+} Work;
+
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
+
+/* {} is the question, {answer} what the step before said. */
+static char *filled(const char *form, size_t n, const char *question, const char *answer) {
+    char *text = mem_strdup(""), *more;
+    for (const char *end = form + n; text && form < end; text = more) {
+        bool q = end - form >= 2 && !memcmp(form, "{}", 2), a = end - form >= 8 && !memcmp(form, "{answer}", 8);
+        size_t len = q ? 2 : a ? 8 : 1;
+        more = mem_format("%s%.*s", text, q ? (int)strlen(question) : a ? (int)strlen(answer) : 1, q ? question : a
+                          ? answer : form);
+        free(text);
+        form += len;
+    }
+    return text;
+}
+
+static int steps_of(const Options *o) { return *o->ask.steps ? (int)settext_templates(o->ask.steps) : 1; }
+
+/* A question in the template of a step; "" is the question as it is. */
+static char *asked_in(const Options *o, int step, const char *question, const char *answer) {
+    const char *form = *o->ask.steps ? o->ask.steps : o->ask.template;
+    for (; *o->ask.steps && step > 0; step--) form = strchr(form, '|') + 1;
+    size_t n = *o->ask.steps ? strcspn(form, "|") : strlen(form);
+    return n ? filled(form, n, question, answer) : mem_strdup(question);
+}
+
+static char *prompt_of(const Work *w, int step, const char *question, const char *answer) {
+    char *text = asked_in(w->o, step, question, answer), *whole = text;
+    if (text && w->chat) {
+        whole = chat_prompt(w->chat, *w->o->ask.system ? w->o->ask.system : w->chat->usual, text);
+        free(text);
+    }
+    return whole;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static Status choose_chat(Work *w) {
+    const char *name = w->o->ask.chat.name;
+    if (!strcmp(name, "auto")) name = tokenizer_chat(w->use.speaker.tok);
+    w->chat = chat_find(name);
+    return OK;
+}
+
+static void search_of(const Work *w, SearchSpec *s) {
+    static const SearchMode modes[] = {SEARCH_BEAM, SEARCH_GREEDY, SEARCH_SAMPLE};         /* ORDER ask.mode */
+    const Options *o = w->o;
+    *s = (SearchSpec){.mode = modes[o->ask.mode.i], .beams = (int32_t)o->ask.beams,
+                      .max_length = (int32_t)o->ask.max_new + 1, .min_length = (int32_t)o->ask.min_new + 1,
+                      .length_penalty = o->ask.length_penalty, .repetition_penalty = o->ask.repetition_penalty,
+                      .temperature = o->ask.temperature, .top_p = o->ask.top_p, .top_k = (int32_t)o->ask.top_k,
+                      .seed = (uint64_t)o->run.seed};
+    if (s->mode == SEARCH_BEAM && s->beams == 1) s->mode = SEARCH_GREEDY;
+    if (s->mode != SEARCH_BEAM) s->beams = 1;
+    say_rules(s, &w->use.speaker);
+}
+
+static Status open_say(Work *w, DType features) {
+    SearchSpec s;
+    int images = w->o->use.batch ? (int)w->o->use.batch : w->use.b->unified ? 8 : 32;
+    search_of(w, &s);
+    Status st = say_open(&w->say, &w->use, &s, images, 1, features);
+    if (st == OK) st = w->use.b->host_alloc(&w->features, (size_t)images * set_row_bytes(w->use.set));
+    if (st == OK && !(w->scales = mem_new((size_t)images, sizeof *w->scales))) st = ERR_MEMORY;
+    return st;
+}
+
+static Status open_work(Work *w, const Options *o) {
+    *w = (Work){.o = o, .own = *o};
+    if (!options_is_set(o, "stage2.max_prompt")) w->own.stage2.max_prompt = USUAL_PROMPT;
+    signals_ask();
+    Status st = results_claim(o, "answers.json", NULL);
+    if (st == OK) st = use_open(&w->use, &w->own, USE_DATA);
+    if (st == OK && !w->use.d.W)
+        st = err_set(ERR_USAGE,
+                     "%s is a stage-1 model, which answers nothing; 'pretrain stage=2' teaches one to speak",
+                         w->use.path);
+    if (st == OK) st = choose_chat(w);
+    if (st == OK) st = evalset_open(&w->set, w->use.set, w->use.split, o->ask.limit, &w->use.text);
+    if (st == OK) st = *o->ask.questions ? asked_read(&w->asked, &w->set, o->ask.questions) : asked_of_set(&w->asked,
+        &w->set);
+    return st == OK ? open_say(w, set_dtype(w->use.set)) : st;
+}
+
+static void close_work(Work *w) {
+    say_close(&w->say);
+    if (w->features) w->use.b->host_release(w->features);
+    free(w->scales);
+    asked_free(&w->asked);
+    evalset_close(&w->set);
+    use_close(&w->use);
+}
+
+/* ---- a list of questions ----------------------------------------------------------------------------------------- */
+
+static Status take_answer(void *ctx, int64_t i, const Search *s) {
+    const Work *w = ((void **)ctx)[0];
+    Question *q = ((void **)ctx)[1];
+    free(q[i].answer);
+    q[i].answer = NULL;
+    return say_text(&w->use, &s->closed[0], &q[i].answer);
+}
+
+/* Questions [from, to) are about pictures [first, first + n). */
+static Status answer_piece(Work *w, int step, int64_t first, int n, int64_t from, int64_t to) {
+    SayItem *items = mem_new((size_t)(to - from), sizeof *items);
+    char **prompt = mem_new((size_t)(to - from), sizeof *prompt);
+    Status st = items && prompt ? evalset_read(&w->set, first, n, w->features, w->scales) : ERR_MEMORY;
+    for (int64_t i = from; i < to && st == OK; i++) {
+        const Question *q = &w->asked.q[i];
+        prompt[i - from] = prompt_of(w, step, q->text, q->answer ? q->answer : "");
+        items[i - from] = (SayItem){(int32_t)(q->image - first), prompt[i - from]};
+        if (!prompt[i - from]) st = ERR_MEMORY;
+    }
+    void *ctx[] = {w, w->asked.q + from};
+    if (st == OK)
+        st = say_texts(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, n, items, to - from, from,
+                       take_answer,
+                       ctx);
+    for (int64_t i = 0; prompt && i < to - from; i++) free(prompt[i]);
+    free(prompt);
+    free(items);
+    return st;
+}
+
+static Status answer_all(Work *w) {
+    const Asked *a = &w->asked;
+    Meter m = meter_start("ask", "questions", a->n * steps_of(w->o), 0);
+    Status st = OK;
+    for (int step = 0; step < steps_of(w->o) && st == OK; step++)
+        for (int64_t from = 0, to; from < a->n && st == OK; from = to) {
+            int64_t first = a->q[from].image, last = first;
+            for (to = from; to < a->n && a->q[to].image < first + w->say.images; to++) last = a->q[to].image;
+            st = stop_requested() ? err_set(ERR_INTERRUPTED, "stopped on request")
+                : answer_piece(w, step, first, (int)(last - first + 1), from, to);
+            meter_at(&m, step * a->n + to);
+        }
+    meter_end(&m, a->n * steps_of(w->o));
+    return st;
+}
+
+/* ---- judging and writing ----------------------------------------------------------------------------------------- */
+
+static Status accuracy_of(const Question *q, double *accuracy) {
+    const char *human[64];
+    char *all[64] = {NULL};
+    size_t n = q->human.answers < 64 ? (size_t)q->human.answers : 64;
+    Status st = OK;
+    for (size_t i = 0; i < n && st == OK; i++) {
+        TextSpan s = settext_part(q->human.target, (int64_t)i);
+        human[i] = all[i] = mem_format("%.*s", (int)s.n, s.s);
+        if (!all[i]) st = ERR_MEMORY;
+    }
+    if (st == OK) st = vqa_accuracy(accuracy, n > 1 ? VQA_RULE_VQA : VQA_RULE_EXACT, q->answer, human, n);
+    for (size_t i = 0; i < n; i++) free(all[i]);
+    return st;
+}
+
+typedef struct { char name[40]; int64_t n; double sum; } Sort;
+
+/* Accuracy overall and by sort of question, beside that of the answer that people gave most often to each sort. */
+static Status judge(const Work *w) {
+    Sort sorts[64] = {{{0}, 0, 0}};
+    int n = 0;
+    double sum = 0;
+    Status st = OK;
+    for (int64_t i = 0; i < w->asked.n && st == OK; i++) {
+        const Question *q = &w->asked.q[i];
+        double accuracy = 0;
+        char name[40];
+        int at = 0;
+        st = accuracy_of(q, &accuracy);
+        sum += accuracy;
+        snprintf(name, sizeof name, "%.*s", (int)(q->human.type.n < 39 ? q->human.type.n : 39), q->human.type.s);
+        while (at < n && strcmp(sorts[at].name, name)) at++;
+        if (at == 64) continue;
+        if (at == n) memcpy(sorts[n++].name, name, sizeof name);
+        sorts[at].n++, sorts[at].sum += accuracy;
+    }
+    status_say("accuracy %.2f %% of %lld questions", 100 * sum / (double)w->asked.n, (long long)w->asked.n);
+    for (int k = 0; k < n && (n > 1 || *sorts[0].name); k++)
+        status_say("  %-24s %6.2f %%  of %lld", *sorts[k].name ? sorts[k].name : "(no sort)",
+                   100 * sorts[k].sum / (double)sorts[k].n,
+                   (long long)sorts[k].n);
+    return st;
+}
+
+static Status write_answers(const Work *w) {
+    ResultFile f;
+    char *path = NULL;
+    Status st = result_path(w->o, "answers.json", &path);
+    if (st == OK && path) st = result_open(&f, 1);
+    if (st != OK || !path) return st;
+    jw_array(&f.w, NULL);
+    for (int64_t i = 0; i < w->asked.n; i++) {
+        const Question *q = &w->asked.q[i];
+        jw_object(&f.w, NULL);
+        if (q->number) jw_raw(&f.w, "question_id", q->id);
+        else jw_str(&f.w, "question_id", q->id);
+        jw_str(&f.w, "answer", q->answer);
+        jw_end(&f.w);
+    }
+    jw_end(&f.w);
+    st = result_write(&f, OK, path);
+    if (st == OK) status_say("%s", path);
+    free(path);
+    return st;
+}
+
+static Status ask_list(Work *w) {
+    Status st = answer_all(w);
+    if (st != OK) return st;
+    int64_t shown = w->asked.n < SHOWN ? w->asked.n : SHOWN;
+    for (int64_t k = 0; k < shown; k++) {
+        const Question *q = &w->asked.q[k * w->asked.n / shown];
+        status_say("  %s: %s  %s", set_image_id(w->use.set, w->set.image[q->image]), q->text, q->answer);
+    }
+    if (w->asked.judged) st = judge(w);
+    return st == OK ? write_answers(w) : st;
+}
+
+/* ---- a conversation ---------------------------------------------------------------------------------------------- */
+
+/* Another picture in place of the set's. */
+static Status take_picture(Work *w, const char *path) {
+    WeightSource *ws = NULL;
+    Origin g = {0};
+    Set *set = NULL;
+    if (access(path, R_OK)) return err_set(ERR_IO, "%s cannot be read", path);
+    Status st = ws_open(&ws, w->o->run.in, NULL, NULL);
+    if (st == OK) st = origin_read(&g, ws);
+    if (st == OK) st = pictureset_open(&set, &w->own, &g, w->use.b, path);
+    if (st == OK && (set_E(set) != w->use.d.E || set_P(set) != w->use.d.P || set_dtype(set) != set_dtype(w->use.set)))
+        st = err_set(ERR_USAGE, "%s: its features are not of the form of those of %s", path, set_path(w->use.set));
+    if (st == OK) {
+        evalset_close(&w->set);
+        set_close(w->use.set);
+        w->use.set = set;
+        st = evalset_open(&w->set, set, "all", 1, &w->use.text);
+    } else set_close(set);
+    origin_free(&g);
+    ws_close(ws);
+    return st;
+}
+
+/* BLIP-2's demo: earlier turns in the template with their answers, then the question. */
+static char *turn_prompt(const Work *w, const char *so_far, const char *question) {
+    if (w->chat && *so_far) return chat_turn(w->chat, so_far, question);
+    char *own = prompt_of(w, 0, question, ""), *text = own;
+    if (own && *so_far) {
+        text = mem_format("%s %s", so_far, own);
+        free(own);
+    }
+    return text;
+}
+
+static Status one_answer(void *ctx, int64_t i, const Search *s) {
+    void **to = ctx;
+    (void)i;
+    return say_text(to[0], &s->closed[0], to[1]);
+}
+
+/* One turn; *so_far grows by it. */
+static Status turn(Work *w, char **so_far, const char *question) {
+    char *prompt = turn_prompt(w, *so_far, question), *answer = NULL;
+    void *ctx[] = {&w->use, &answer};
+    Status st = prompt ? evalset_read(&w->set, 0, 1, w->features, w->scales) : ERR_MEMORY;
+    if (st == OK)
+        st = say_texts(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, 1, &(SayItem){0, prompt}, 1, 0,
+                       one_answer, ctx);
+    if (st == OK) {
+        printf("%s\n", answer);
+        fflush(stdout);
+        free(*so_far);
+        *so_far = mem_format("%s %s%s", prompt, answer, w->chat ? "" : ".");
+        if (!*so_far) st = ERR_MEMORY;
+    }
+    free(prompt);
+    free(answer);
+    return st;
+}
+
+static void say_help(void) {
+    puts("a question, or /image FILE for another picture, /reset to forget the turns so far, /quit");
+}
+
+/* A line that begins with a stroke; false ends the conversation. */
+static bool command(Work *w, char **so_far, const char *line) {
+    Status st = OK;
+    if (!strcmp(line, "/quit") || !strcmp(line, "/exit")) return false;
+    if (!strncmp(line, "/image ", 7)) st = take_picture(w, line + 7);
+    else if (strcmp(line, "/reset")) say_help();
+    if (st != OK) fprintf(stderr, "%s\n", err_message());
+    if (strcmp(line, "/help")) **so_far = 0;
+    return true;
+}
+
+static Status converse(Work *w) {
+    char *line = NULL, *so_far = mem_strdup("");
+    size_t room = 0;
+    ssize_t n;
+    bool terminal = isatty(STDIN_FILENO);
+    Status st = so_far ? OK : ERR_MEMORY;
+    if (st == OK && terminal) printf("%s\n", set_image_id(w->use.set, w->set.image[0])), say_help();
+    while (st == OK && !stop_requested()) {
+        if (terminal) fputs("> ", stdout), fflush(stdout);
+        if ((n = getline(&line, &room, stdin)) < 0) break;
+        while (n && strchr(" \r\n\t", line[n - 1])) line[--n] = 0;
+        if (!n) continue;
+        if (line[0] == '/') {
+            if (!command(w, &so_far, line)) break;
+        } else st = turn(w, &so_far, line);
+    }
+    free(line);
+    free(so_far);
+    return st;
+}
+
+Status cmd_ask(const Options *o) {
+    Work w;
+    Status st = open_work(&w, o);
+    if (st == OK && o->run.dry_run) st = options_print(o, stdout);
+    else if (st == OK) st = w.asked.n ? ask_list(&w) : converse(&w);
+    status_end();
+    close_work(&w);
+    return st;
+}
