@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/format/json.h"
+#include "data/format/textfile.h"
 #include "eval/caption.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
@@ -98,6 +99,21 @@ static const char *text_of(Asked *a, const Json *v, bool *number) {
     return s ? keep(a, mem_strdup(s)) : NULL;
 }
 
+/* Multiple choice. The list is one block: pointers, then nothing; the texts are kept like all others. */
+static Status take_choices(Asked *a, const Json *list, Question *q) {
+    size_t n = json_len(list);
+    bool number;
+    if (!n) return OK;
+    const char **choice = mem_new(n, sizeof *choice);
+    if (!choice || !keep(a, (char *)(void *)choice)) return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++)
+        if (!(choice[i] = text_of(a, json_at(list, i), &number)))
+            return err_set(ERR_FORMAT, "question %lld: choice %zu is no text", (long long)a->n, i + 1);
+    q->choices = choice;
+    q->nchoices = (int)n;
+    return OK;
+}
+
 static Status take(Pictures *p, const char *id, const Json *e) {
     static const char *const ids[] = {"question_id", "questionId", "id"},
                       *const images[] = {"image", "image_id", "imageId", "file_name"};
@@ -113,6 +129,7 @@ static Status take(Pictures *p, const char *id, const Json *e) {
                        (long long)a->n);
     if (!q.id) return ERR_MEMORY;
     Status st = find_picture(p, image, &q.image);
+    if (st == OK) st = take_choices(a, json_get(e, "choices"), &q);
     return st == OK ? add(a, q) : st;
 }
 
@@ -142,6 +159,24 @@ Status asked_read(Asked *a, const EvalSet *e, const char *path) {
 }
 
 /* ---- the set's own ----------------------------------------------------------------------------------------------- */
+
+Status asked_choices(Asked *a, const char *path) {
+    char *text = NULL;
+    size_t n = 0, count = 0;
+    Status st = textfile_read(&text, &n, path, "possible answers, one a line");
+    if (st != OK) return st;
+    const char *at = text, *line;
+    size_t len;
+    const char **all = mem_new(n + 1, sizeof *all);
+    st = all && keep(a, (char *)(void *)all) ? OK : ERR_MEMORY;
+    while (st == OK && textfile_line(&at, text + n, &line, &len))
+        if (len && !(all[count++] = keep(a, mem_format("%.*s", (int)len, line)))) st = ERR_MEMORY;
+    if (st == OK && !count) st = err_set(ERR_FORMAT, "%s: no answer in it", path);
+    for (int64_t i = 0; st == OK && i < a->n; i++)
+        if (!a->q[i].nchoices) a->q[i].choices = all, a->q[i].nchoices = (int)count;
+    free(text);
+    return st;
+}
 
 Status asked_of_set(Asked *a, const EvalSet *e) {
     Status st = OK;

@@ -15,11 +15,12 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 
-enum { USUAL_PROMPT = 256, SHOWN = 8 };
+#define USUAL_PROMPT "256"              /* ids: several turns of a conversation */
+enum { SHOWN = 8 };
 
 typedef struct {
     const Options *o;
-    Options own;                        /* with room for longer prompts than training has */
+    Options *own;                       /* with room for longer prompts than training has */
     Use use;
     EvalSet set;
     Asked asked;
@@ -96,12 +97,23 @@ static Status open_say(Work *w, DType features) {
     return st;
 }
 
+static Status all_or_none(const Asked *a) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < a->n; i++) n += a->q[i].nchoices > 0;
+    if (!n || n == a->n) return OK;
+    return err_set(ERR_USAGE, "%lld of %lld questions have choices, the others none; ask.choices gives them some",
+                   (long long)n,
+                   (long long)a->n);
+}
+
 static Status open_work(Work *w, const Options *o) {
-    *w = (Work){.o = o, .own = *o};
-    if (!options_is_set(o, "stage2.max_prompt")) w->own.stage2.max_prompt = USUAL_PROMPT;
+    *w = (Work){.o = o};
     signals_ask();
     Status st = results_claim(o, "answers.json", NULL);
-    if (st == OK) st = use_open(&w->use, &w->own, USE_DATA);
+    if (st == OK) st = options_copy(&w->own, o);
+    if (st == OK && !options_is_set(o, "stage2.max_prompt"))
+        st = options_set(w->own, "stage2.max_prompt", USUAL_PROMPT, "ask");
+    if (st == OK) st = use_open(&w->use, w->own, USE_DATA);
     if (st == OK && !w->use.d.W)
         st = err_set(ERR_USAGE,
                      "%s is a stage-1 model, which answers nothing; 'pretrain stage=2' teaches one to speak",
@@ -110,6 +122,8 @@ static Status open_work(Work *w, const Options *o) {
     if (st == OK) st = evalset_open(&w->set, w->use.set, w->use.split, o->ask.limit, &w->use.text);
     if (st == OK) st = *o->ask.questions ? asked_read(&w->asked, &w->set, o->ask.questions) : asked_of_set(&w->asked,
         &w->set);
+    if (st == OK && *o->ask.choices) st = asked_choices(&w->asked, o->ask.choices);
+    if (st == OK) st = all_or_none(&w->asked);
     return st == OK ? open_say(w, set_dtype(w->use.set)) : st;
 }
 
@@ -120,6 +134,7 @@ static void close_work(Work *w) {
     asked_free(&w->asked);
     evalset_close(&w->set);
     use_close(&w->use);
+    options_free(w->own);
 }
 
 /* ---- a list of questions ----------------------------------------------------------------------------------------- */
@@ -130,6 +145,24 @@ static Status take_answer(void *ctx, int64_t i, const Search *s) {
     free(q[i].answer);
     q[i].answer = NULL;
     return say_text(&w->use, &s->closed[0], &q[i].answer);
+}
+
+/* The likeliest of the choices. */
+static Status choose(Work *w, const SayItem *item, Question *q) {
+    double *score = mem_new((size_t)q->nchoices, sizeof *score);
+    Status st = score ? say_rank(&w->say, item, q->choices, q->nchoices, score) : ERR_MEMORY;
+    int best = 0;
+    for (int k = 1; st == OK && k < q->nchoices; k++) best = score[k] > score[best] ? k : best;
+    free(score);
+    free(q->answer);
+    q->answer = st == OK ? mem_strdup(q->choices[best]) : NULL;
+    return st == OK && !q->answer ? ERR_MEMORY : st;
+}
+
+static Status choose_answers(Work *w, int n, const SayItem *items, int64_t from, int64_t to) {
+    Status st = say_look(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, n);
+    for (int64_t i = from; i < to && st == OK; i++) st = choose(w, &items[i - from], &w->asked.q[i]);
+    return st;
 }
 
 /* Questions [from, to) are about pictures [first, first + n). */
@@ -144,7 +177,9 @@ static Status answer_piece(Work *w, int step, int64_t first, int n, int64_t from
         if (!prompt[i - from]) st = ERR_MEMORY;
     }
     void *ctx[] = {w, w->asked.q + from};
-    if (st == OK)
+    bool last = step + 1 == steps_of(w->o);          /* steps before are said freely */
+    if (st == OK && last && w->asked.q[from].nchoices) st = choose_answers(w, n, items, from, to);
+    else if (st == OK)
         st = say_texts(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, n, items, to - from, from,
                        take_answer,
                        ctx);
@@ -260,7 +295,7 @@ static Status take_picture(Work *w, const char *path) {
     if (access(path, R_OK)) return err_set(ERR_IO, "%s cannot be read", path);
     Status st = ws_open(&ws, w->o->run.in, NULL, NULL);
     if (st == OK) st = origin_read(&g, ws);
-    if (st == OK) st = pictureset_open(&set, &w->own, &g, w->use.b, path);
+    if (st == OK) st = pictureset_open(&set, w->own, &g, w->use.b, path);
     if (st == OK && (set_E(set) != w->use.d.E || set_P(set) != w->use.d.P || set_dtype(set) != set_dtype(w->use.set)))
         st = err_set(ERR_USAGE, "%s: its features are not of the form of those of %s", path, set_path(w->use.set));
     if (st == OK) {

@@ -1,6 +1,7 @@
 /* say: see say.h. */
 #include "eval/say.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,6 +156,106 @@ Status say_texts(Say *x, const void *features, const float *scale, int n, const 
     if (x->u->speaker.speech.instruct) return say_instruct(x, features, scale, items, nitems, first, found, ctx);
     Status st = visual_rows(&x->visual, features, scale, n, NULL, &soft);
     return st == OK ? write_behind(x, soft, items, nitems, false, first, found, ctx) : st;
+}
+
+/* ---- ranking ----------------------------------------------------------------------------------------------------- */
+
+Status say_look(Say *x, const void *features, const float *scale, int n) {
+    x->features = features;
+    x->scales = scale;
+    if (x->u->speaker.speech.instruct) return OK;    /* the prompt has a say: say_rank looks */
+    return visual_rows(&x->visual, features, scale, n, NULL, &x->soft);
+}
+
+/* A choice as ids behind the prompt, and how likely they are so far. */
+typedef struct { const int32_t *ids; int32_t n; double sum; } Choice;
+
+static double log_probability(const float *logits, int32_t V, int32_t id) {
+    float max = logits[0];
+    double sum = 0;
+    for (int32_t v = 1; v < V; v++) max = logits[v] > max ? logits[v] : max;
+    for (int32_t v = 0; v < V; v++) sum += (double)expf(logits[v] - max);
+    return (double)(logits[id] - max) - log(sum);
+}
+
+/* A slot a choice; a step feeds the token at its position of those that have more behind it. first: logits of the
+ * prefix, NULL where a start token is fed. */
+static Status rank_piece(Say *x, Choice *c, int n, const float *first) {
+    const Decoder *d = &x->decoder;
+    int32_t *who = mem_new((size_t)n, sizeof *who);
+    DecoderRow *rows = x->decode.rows;
+    Status st = who ? OK : ERR_MEMORY;
+    for (int i = 0; first && st == OK && i < n; i++) c[i].sum += log_probability(first, d->V, c[i].ids[0]);
+    for (int32_t at = 0, k = 1; st == OK && k; at++) {
+        int32_t said = at + (first != NULL);         /* ids whose probability is known before this step's */
+        const float *logits;
+        k = 0;
+        for (int i = 0; i < n; i++) {
+            if (said >= c[i].n) continue;
+            int32_t token = said ? c[i].ids[said - 1] : x->search.start;
+            who[k] = i;
+            rows[k++] = (DecoderRow){0, i, token};
+        }
+        if (k) st = d->step(d->self, at, rows, k, NULL, 0, &logits);
+        for (int32_t r = 0; st == OK && r < k; r++)
+            c[who[r]].sum += log_probability(logits + (int64_t)r * d->V, d->V, c[who[r]].ids[said]);
+    }
+    free(who);
+    return st;
+}
+
+static Status rank_all(Say *x, Tensor soft, const LmPrefix *p, Choice *c, int n) {
+    const Decoder *d = &x->decoder;
+    const float *logits = NULL;
+    float *first = d->starts ? NULL : mem_new((size_t)d->V, sizeof *first);
+    Status st = d->starts || first ? OK : ERR_MEMORY;
+    for (int at = 0; at < n && st == OK; at += d->slots) {
+        st = d->prefix(d->self, &(LmGiven){.soft = soft, .prefixes = p}, 0, 1, &logits);
+        if (st == OK && first) memcpy(first, logits, (size_t)d->V * sizeof *first);
+        if (st == OK) st = rank_piece(x, c + at, n - at < d->slots ? n - at : d->slots, first);
+    }
+    free(first);
+    return st;
+}
+
+/* Ids of prompt and each choice: what stands before the target is the same for all. */
+static Status choice_ids(const Say *x, const char *prompt, const char *const *choices, int n, TokenIds *ids,
+                         size_t *start,
+                         int32_t *target) {
+    Status st = OK;
+    for (int i = 0; i < n && st == OK; i++) {
+        start[i] = ids->n;
+        st = speech_ids(&x->u->speaker.speech, prompt, choices[i], ids, target);
+        start[i + 1] = ids->n;
+        int64_t said = (int64_t)(ids->n - start[i]) - *target;
+        if (st == OK && (said < 1 || said > x->decoder.length + !x->decoder.starts))
+            st = err_set(ERR_USAGE, "\"%.40s\" has %lld tokens, and room is made for 1 to %d", choices[i],
+                         (long long)said,
+                         x->decoder.length + !x->decoder.starts);
+    }
+    return st;
+}
+
+Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, double *score) {
+    TokenIds ids = {0};
+    Tensor soft = x->soft;
+    int32_t target = 0, image = item->image;
+    size_t *start = mem_new((size_t)n + 1, sizeof *start);
+    Choice *c = mem_new((size_t)n, sizeof *c);
+    Status st = start && c ? choice_ids(x, item->prompt, choices, n, &ids, start, &target) : ERR_MEMORY;
+    if (st == OK && x->u->speaker.speech.instruct) {
+        st = asked_rows(x, x->features, x->scales, item, 1, &soft);
+        image = 0;
+    }
+    for (int i = 0; i < n && st == OK; i++)
+        c[i] = (Choice){ids.v + start[i] + target, (int32_t)(start[i + 1] - start[i]) - target, 0};
+    LmPrefix p = {.soft = image * x->u->d.Q, .nsoft = x->u->d.Q, .ids = ids.v, .n = target};
+    if (st == OK) st = rank_all(x, soft, &p, c, n);
+    for (int i = 0; i < n && st == OK; i++) score[i] = c[i].sum;
+    free(start);
+    free(c);
+    free(ids.v);
+    return st;
 }
 
 Status say_text(const Use *u, const Hypothesis *h, char **text) {

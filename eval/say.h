@@ -23,6 +23,9 @@ typedef struct {
     Decode decode;
     char *row;                          /* InstructBLIP: features and scales, a picture a prompt */
     float *scale;
+    const void *features;               /* say_look: what is looked at */
+    const float *scales;
+    Tensor soft;
 } Say;
 
 /* Counting, start and end tokens as the family's reference has them: LAVIS for OPT and T5, transformers 5 for Llama's
@@ -38,6 +41,12 @@ void say_close(Say *x);                 /* accepts one that is zero */
  * the number of the first item in the whole list, which decides draws. found as in decode.h, an item at a time. */
 Status say_texts(Say *x, const void *features, const float *scale, int n, const SayItem *items, int64_t nitems,
                  int64_t first, DecodeFound *found, void *ctx);
+
+/* How likely each of `choices` is to be said behind one prompt about picture `image` of those given last to say_look:
+ * the sum of its ids' log-probabilities, its end included. score (n). ERR_USAGE when one is longer than max_length
+ * allows. */
+Status say_look(Say *x, const void *features, const float *scale, int n);
+Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, double *score);
 
 /* What was written, without blanks at its ends: new (free). */
 Status say_text(const Use *u, const Hypothesis *h, char **text);

@@ -48,6 +48,14 @@ static Status find_sizes(Use *u, const WeightSource *ws, const Origin *g) {
     return setup_tokens(&u->d, u->tok);
 }
 
+/* Room for what is said; prompts are no longer than the positions that are left. */
+static void fit_prompts(Use *u, int32_t max_new) {
+    Speaker *s = &u->speaker;
+    int32_t left = s->src.d.N - u->d.Q - max_new - 1;
+    if (s->src.d.N && s->speech.max_prompt > left) s->speech.max_prompt = left > 1 ? left : 1;
+    s->lm.rows = u->d.Q + speaker_ids(s) + 1 + max_new;
+}
+
 /* The language model: as the user says, as the run was made with, or what lies in the same folder of Hugging Face's. */
 static Status open_speaker(Use *u, const Origin *g) {
     const Options *o = u->o, *old = g->trained;
@@ -59,7 +67,7 @@ static Status open_speaker(Use *u, const Origin *g) {
     if (st == OK && u->speaker.src.d.E != u->d.W)
         st = err_set(ERR_USAGE, "%s speaks to words of %d numbers, those of %s have %d: it is another language model "
                      "(stage2.lm)", u->path, u->d.W, u->speaker.folder, u->speaker.src.d.E);
-    if (st == OK) u->speaker.lm.rows += (int32_t)o->stage2.max_new;
+    if (st == OK) fit_prompts(u, (int32_t)o->stage2.max_new);
     return st == OK ? speaker_load(&u->speaker) : st;
 }
 

@@ -55,6 +55,25 @@ static void a_file(void **state) {
     folder_refuses(ASK "data.test=s.h5 ask.max_new=500", "stage2.max_new=500");
 }
 
+/* The likeliest of a list, whatever its order and however many slots it takes. */
+static void choices(void **state) {
+    (void)state;
+    folder_write("few.txt", "red\nblue\nyes\nno\n");
+    folder_write("turned.txt", "no\nyes\nblue\nred\n");
+    folder_must(ASK "data.test=s.h5 ask.choices=few.txt out=few.json");
+    folder_must(ASK "data.test=s.h5 ask.choices=turned.txt out=turned.json use.batch=1 ask.mode=greedy");
+    assert_int_equal(folder_shell("cmp few.json turned.json"), 0);
+    assert_int_equal(folder_shell("test $(grep -cE '\"answer\": \"(red|blue|yes|no)\"' few.json) = 12"), 0);
+    folder_write("own.jsonl", "{\"image\": \"000001\", \"question\": \"who?\", \"choices\": [\"a dog\", \"a cat\"]}\n"
+                              "{\"image\": \"000001\", \"question\": \"where?\"}\n");
+    folder_refuses(ASK "data.test=s.h5 ask.questions=own.jsonl", "1 of 2 questions have choices");
+    folder_must(ASK "data.test=s.h5 ask.questions=own.jsonl ask.choices=few.txt out=own.json");
+    assert_int_equal(folder_shell("grep -qE 'a (dog|cat)' own.json"), 0);
+    folder_write("long.txt",
+                 "a very long answer that has far more words in it than anybody would ever give to a question\n");
+    folder_refuses(ASK "data.test=s.h5 ask.choices=long.txt", "tokens, and room is made for");
+}
+
 /* Forgotten turns give the first answer again; a picture is a set of one. */
 static void a_conversation(void **state) {
     (void)state;
@@ -72,7 +91,8 @@ static void captions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(own_questions), cmocka_unit_test(a_file), cmocka_unit_test(a_conversation),
+        cmocka_unit_test(own_questions), cmocka_unit_test(a_file), cmocka_unit_test(choices),
+        cmocka_unit_test(a_conversation),
             cmocka_unit_test(captions),
     };
     return cmocka_run_group_tests(tests, prepare, folder_teardown);
