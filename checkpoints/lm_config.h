@@ -19,6 +19,11 @@
  * the config.json itself. ERR_IO, ERR_FORMAT, ERR_MEMORY. */
 Status lm_config_read(LmDims *d, const char *path);
 
+/* Published models by name ("opt-2.7b", "flan-t5-xl", "vicuna-7b"), for plans before anybody has their files. False when
+ * the name is not known; lm_config_names lists those that are. */
+bool lm_config_known(LmDims *d, const char *name);
+const char *lm_config_names(void);
+
 /* The same from documents; generation may be NULL. `path` is for messages. */
 Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, const char *path);
 

@@ -15,6 +15,8 @@
 #include "checkpoints/lm_config.h"
 #include "checkpoints/shards.h"
 #include "checkpoints/weights.h"
+#include "kernels/model/lm_model.h"
+#include "kernels/model/qformer.h"
 
 static char dir[64];
 
@@ -128,6 +130,38 @@ static void refuses(void **state) {
     }
 }
 
+/* Numbers of published models, as their makers count them; and what stage 2 learns beside them (the paper's and LAVIS's
+ * files: ln_vision, queries, Q-Former without text, projection). */
+static void counts(void **state) {
+    (void)state;
+    static const struct { const char *name; int64_t count; } models[] = {
+        {"opt-125m", 125239296}, {"opt-2.7b", 2651596800}, {"flan-t5-xl", 2849757184}, {"vicuna-7b", 6738415616},
+        {"smollm2-135m", 134515008}, {"tinyllama-1.1b", 1100048384}};
+    static const struct { int32_t W, E; int64_t count; } learned[] = {
+        {2560, 1408, 107133696}, {4096, 1408, 108314880}, {2048, 1408, 106739968}, {2560, 1024, 103593984},
+        {4096, 1024, 104775168}, {2048, 1024, 103200256}};
+    const Backend *b = backend_null(DT_BF16);
+    Arena a;
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        LmDims d;
+        Lm m;
+        arena_measure(&a, "model");
+        assert_true(lm_config_known(&d, models[i].name));
+        assert_int_equal(lm_open(&m, &d, b, &a, 64), OK);
+        assert_int_equal(m.params.count, models[i].count);
+        lm_close(&m);
+    }
+    for (size_t i = 0; i < sizeof learned / sizeof *learned; i++) {
+        QFormer q;
+        Dims d = {.L = 12, .C = 768, .H = 12, .F = 3072, .Q = 32, .E = learned[i].E, .P = 257, .X = 2,
+                  .W = learned[i].W};
+        arena_measure(&a, "model");
+        assert_int_equal(qformer_open(&q, &d, b, &a, &(ParamsSpec){0}), OK);
+        assert_int_equal(q.params.count, learned[i].count);
+        qformer_close(&q);
+    }
+}
+
 /* ---- shards ------------------------------------------------------------------------------------------------------- */
 
 static void put_text(const char *name, const char *text) {
@@ -180,6 +214,6 @@ static void shards(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opt), cmocka_unit_test(t5), cmocka_unit_test(llama), cmocka_unit_test(qwen2_and_mistral),
-        cmocka_unit_test(refuses), cmocka_unit_test_setup_teardown(shards, make_dir, remove_dir)};
+        cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, make_dir, remove_dir)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

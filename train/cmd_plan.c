@@ -10,6 +10,7 @@
 #include "eval/setup.h"
 #include "kernels/base/status.h"
 #include "train/plan.h"
+#include "train/plan_stage2.h"
 #include "train/recipe.h"
 #include "train/run.h"
 
@@ -170,6 +171,7 @@ static void print_table(const Sizes *s) {
 
 static Status plan(const Options *o) {
     Sizes s;
+    if (o->run.stage == 2) return plan_stage2(o);
     Status st = open_sizes(&s, o);
     if (st != OK) return st;
     print_sizes(&s);
