@@ -20,6 +20,10 @@ Status speaker_open(Speaker *s, const Backend *b, const char *folder, const Spea
     if (spec->max_prompt) s->speech.max_prompt = spec->max_prompt;
     if (spec->max_target) s->speech.max_target = spec->max_target;
     s->lm.rows = spec->Q + speaker_ids(s) + 1;
+    if (s->src.d.N && s->lm.rows > s->src.d.N)
+        return err_set(ERR_USAGE, "stage2.lm=%s has %d positions, not the %d of texts of up to %d ids behind %d visual "
+                       "rows: stage2.max_prompt and stage2.max_target make them shorter", folder, s->src.d.N,
+                       s->lm.rows, speaker_ids(s), spec->Q);
     return OK;
 }
 
@@ -33,7 +37,7 @@ Status speaker_measure(Speaker *s) {
     Status st = lm_open(&s->lm, &s->src.d, &s->null, &a, rows);
     s->lm.rows = rows;
     s->bytes = a.peak;
-    return err_context(st, "stage2.lm=%s", s->folder);
+    return st;
 }
 
 Status speaker_load(Speaker *s) {
