@@ -359,3 +359,63 @@ void gold_lm_same(Case *c, const char *name, const GoldTexts *x, int64_t E, cons
     check_floats(c, what, a->dsoft, b->dsoft, (int64_t)x->images * x->Q * E, 1e-5);
     check_floats(c, what, a->dw, b->dw, E * x->Cq, 1e-5);
 }
+
+/* ---- bf16 -------------------------------------------------------------------------------------------------------- */
+
+static Status open_bf16(const Case *c, Json **doc, StFile **f) {
+    char path[1200];
+    snprintf(path, sizeof path, "%s/bf16.json", c->dir);
+    Status st = json_parse_file(doc, path);
+    snprintf(path, sizeof path, "%s/bf16.safetensors", c->dir);
+    return st == OK && f ? st_open(f, path) : st;
+}
+
+bool gold_lm_has_bf16(const Case *c, const char *name) {
+    Json *doc = NULL;
+    bool has = open_bf16(c, &doc, NULL) == OK && json_get(json_get(doc, "cases"), name);
+    json_free(doc);
+    return has;
+}
+
+/* The largest error of the plain forms: of NAME.relative_error, or of the number itself. */
+static double plain_error(const Json *forms, const char *key) {
+    const Json *form;
+    double most = 0, v;
+    for (const char *k = json_next(forms, NULL, &form); k; k = json_next(forms, k, &form)) {
+        const Json *j = json_get(form, key);
+        if (json_num(json_type(j) == J_OBJECT ? json_get(j, "relative_error") : j, &v)) most = fmax(most, v);
+    }
+    return most;
+}
+
+static double relative(const float *x, const float *y, int64_t n, bool rms) {
+    double d = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) d += pow((double)x[i] - y[i], 2), norm += pow(y[i], 2);
+    return rms ? sqrt(d / (double)n) : sqrt(d / norm);
+}
+
+Status gold_lm_check_bf16(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *s) {
+    const struct { const char *tail, *key; const float *got; int64_t n; bool rms; } all[] = {
+        {"nll", "nll_rms_error", s->nll, s->T, true},
+        {"grad.soft", "grad.soft", s->dsoft, (int64_t)x->images * x->Q * E, false},
+        {"grad.query_output", "grad.query_output", s->dquery, (int64_t)x->images * x->Q * x->Cq, false},
+        {"grad.proj.weight", "grad.proj.weight", s->dw, E * x->Cq, false},
+        {"grad.proj.bias", "grad.proj.bias", s->dbias, E, false}};
+    Json *doc = NULL;
+    StFile *f = NULL;
+    Status st = open_bf16(c, &doc, &f);
+    const Json *forms = json_get(json_get(doc, "cases"), name);
+    for (size_t i = 0; st == OK && i < sizeof all / sizeof *all; i++) {
+        char full[200];
+        StTensor shape = {0};
+        snprintf(full, sizeof full, "%s.float64.%s", name, all[i].tail);
+        float *want = gold_floats(f, full, &shape);
+        bool fits = want && st_elements(&shape) == all[i].n;
+        gold_check(c, full, fits ? relative(all[i].got, want, all[i].n, all[i].rms) : NAN, 2 * plain_error(forms, all[i].key));
+        free(want);
+    }
+    if (st == OK) gold_check(c, name, s->loss - gold_num(forms, "loss"), 2 * plain_error(forms, "nll_rms_error"));
+    st_close(f);
+    json_free(doc);
+    return st;
+}

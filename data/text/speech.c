@@ -80,7 +80,7 @@ static Status two_texts(const Speech *s, const char *prompt, const char *target,
     if (st == OK && target) st = put_pieces(s, target, ids);
     if (target && t5) cut(ids, begun, (size_t)s->max_target - 1);
     if (st == OK && target) st = put(ids, s->end);
-    if (target) cut(ids, begun, (size_t)s->max_target);
+    if (target) cut(ids, begun, (size_t)(s->max_target - (t5 ? 0 : k->nbegin)));     /* LAVIS counts its begin, too */
     return st;
 }
 
