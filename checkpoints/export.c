@@ -31,19 +31,19 @@ void hf_vision_defaults(HfDims *d) {
     }
 }
 
-static void config_qformer(JsonWriter *w, const HfDims *d) {
+void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type) {
     jw_object(w, "qformer_config");
-    jw_str(w, "model_type", "blip_2_qformer");
+    jw_str(w, "model_type", type);
     jw_int(w, "hidden_size", d->C);
     jw_int(w, "num_attention_heads", d->H);
     jw_int(w, "intermediate_size", d->F);
     jw_int(w, "num_hidden_layers", d->L);
     jw_int(w, "cross_attention_frequency", d->X);
     jw_int(w, "encoder_hidden_size", d->E);
-    jw_int(w, "vocab_size", d->V);
-    jw_int(w, "max_position_embeddings", d->N);
+    if (d->V) jw_int(w, "vocab_size", d->V);
+    if (d->N) jw_int(w, "max_position_embeddings", d->N);
     jw_int(w, "pad_token_id", 0);
-    jw_bool(w, "use_qformer_text_input", true);
+    jw_bool(w, "use_qformer_text_input", d->V > 0);
     jw_str(w, "hidden_act", "gelu");
     jw_num(w, "layer_norm_eps", 1e-12);
     jw_num(w, "hidden_dropout_prob", d->dropout);
@@ -52,9 +52,9 @@ static void config_qformer(JsonWriter *w, const HfDims *d) {
     jw_end(w);
 }
 
-static void config_vision(JsonWriter *w, const HfDims *d) {
+void hf_put_vision(JsonWriter *w, const HfDims *d, const char *type) {
     jw_object(w, "vision_config");
-    jw_str(w, "model_type", "blip_2_vision_model");
+    jw_str(w, "model_type", type);
     jw_int(w, "hidden_size", d->E);
     jw_int(w, "num_attention_heads", d->vision_heads);
     jw_int(w, "intermediate_size", d->vision_mlp);
@@ -89,8 +89,8 @@ static Status write_config(const char *path, const HfDims *d, DType dtype) {
     jw_int(&w, "image_text_hidden_size", d->Z);
     jw_num(&w, "initializer_range", 0.02);
     jw_bool(&w, "use_decoder_only_language_model", true);
-    config_qformer(&w, d);
-    config_vision(&w, d);
+    hf_put_qformer(&w, d, "blip_2_qformer");
+    hf_put_vision(&w, d, "blip_2_vision_model");
     jw_end(&w);
     Status st = jw_done(&w);
     if (fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
@@ -111,8 +111,7 @@ static Status put_tower(StWriter *w, const HfTower *t) {
     return st;
 }
 
-/* out: the first `kept` with data, room for the tower's behind them. */
-static Status write_weights(const char *path, StTensor *out, size_t kept, const HfTower *tower) {
+Status hf_write_weights(const char *path, StTensor *out, size_t kept, const HfTower *tower) {
     static const StMeta meta[] = {{"format", "pt"}};                 /* transformers refuses a file without it */
     StWriter *w = NULL;
     size_t more = tower ? tower->n : 0;
@@ -145,7 +144,7 @@ Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size
         st = err_set(ERR_FORMAT, "%s: none of the %zu tensors has a Hugging Face name", dir, n);
         goto done;
     }
-    if ((st = write_weights(weights, out, kept, tower)) != OK) goto done;
+    if ((st = hf_write_weights(weights, out, kept, tower)) != OK) goto done;
     st = write_config(config, d, out[0].dtype);
 done:
     free(config);

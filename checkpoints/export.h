@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/format/json.h"
 #include "data/format/safetensors.h"
 #include "kernels/base/err.h"
 
@@ -40,6 +41,12 @@ void hf_vision_defaults(HfDims *d);
  * no counterpart. The directory is made if absent. ERR_IO, ERR_FORMAT, ERR_MEMORY. */
 Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, const HfTower *tower,
                  size_t *left_out);
+
+/* The parts of it. Tensors in one file: the first `kept` of out with data, room for the tower's behind them. Parts of
+ * config.json, of that model_type. */
+Status hf_write_weights(const char *path, StTensor *out, size_t kept, const HfTower *tower);
+void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type);
+void hf_put_vision(JsonWriter *w, const HfDims *d, const char *type);
 
 Status lavis_export(const char *path, const StTensor *tensors, size_t n);
 

@@ -111,7 +111,7 @@ static void triple(JsonWriter *w, const char *key, const float x[3]) {
     jw_end(w);
 }
 
-static Status write_pixels(const char *folder, const Preprocess *p) {
+Status vision_hf_pixels(const char *folder, const Preprocess *p) {
     Page g;
     Status st = page_begin(&g);
     if (st != OK) return st;
@@ -166,7 +166,7 @@ Status vision_hf_files(const char *folder, const Preprocess *p, int64_t V) {
     Page g;
     if (!p->squash || p->edge != p->size)
         return err_set(ERR_USAGE, "pictures are squashed by transformers' BLIP-2, and by this encoder's recipe not");
-    Status st = write_pixels(folder, p);
+    Status st = vision_hf_pixels(folder, p);
     if (st == OK) st = write_tokenizer(folder, V);
     if (st != OK || (st = page_begin(&g)) != OK) return st;
     jw_str(&g.w, "processor_class", "Blip2Processor");

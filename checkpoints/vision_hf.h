@@ -13,6 +13,7 @@ void vision_hf_free(HfTower *t);
 
 /* preprocessor_config.json, processor_config.json, tokenizer_config.json, special_tokens_map.json in the folder, for
  * pixels made as p says and a BERT vocabulary with [DEC] behind its words, of V in all. */
+Status vision_hf_pixels(const char *folder, const Preprocess *p);           /* the first of them alone */
 Status vision_hf_files(const char *folder, const Preprocess *p, int64_t V);
 
 #endif

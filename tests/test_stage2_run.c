@@ -142,6 +142,19 @@ static void begins_from_stage_1(void **state) {
     folder_must("finetune out=further train.init=two train.steps=2" STAGE2);
 }
 
+/* A whole folder of transformers' is a start and a language model like those it was made of: a step from either gives
+ * the same bytes. */
+static void exports_a_whole_model(void **state) {
+    (void)state;
+    makes_a_set();
+    folder_must("pretrain out=source train.steps=2" STAGE2);
+    folder_says("export in=source out=hf model.heads=2", "a whole Blip2ForConditionalGeneration");
+    folder_must("pretrain out=near train.init=source train.steps=1" STAGE2);
+    folder_must("pretrain out=far train.init=hf train.steps=1 stage=2 stage2.lm=hf data.train=set.h5 data.sample=images "
+                "train.batch=4" SIZES);
+    same_bytes("near/step_000001", "far/step_000001");
+}
+
 static void refuses(void **state) {
     (void)state;
     makes_a_set();
@@ -160,6 +173,7 @@ static void refuses(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resumes_to_the_same_bytes), cmocka_unit_test(says_what_it_speaks_to),
-        cmocka_unit_test(begins_from_stage_1), cmocka_unit_test(refuses)};
+        cmocka_unit_test(begins_from_stage_1), cmocka_unit_test(exports_a_whole_model),
+        cmocka_unit_test(refuses)};
     return cmocka_run_group_tests(tests, setup, folder_teardown);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "checkpoints/export.h"
+#include "checkpoints/export_whole.h"
 #include "checkpoints/params_io.h"
 #include "checkpoints/vision_hf.h"
 #include "configs/commands.h"
@@ -79,7 +80,8 @@ static Status make_weights(const Options *o) {
     if (st == OK && !o->run.dry_run) st = save_weights(&m.params, m.params.w, o->run.out);
     if (st == OK && o->run.dry_run) st = options_print(o, stdout);
     if (st == OK)
-        status_say("%s: %.1f M parameters in %d tensors%s", o->run.out, (double)m.params.count / 1e6, m.params.n, dry(o));
+        status_say("%s: %.1f M parameters in %d tensors%s", o->run.out, (double)m.params.count / 1e6, m.params.n,
+                   dry(o));
     qformer_close(&m);
     arena_close(&mem, b);
     tokenizer_close(tok);
@@ -247,7 +249,8 @@ static bool is_set(const char *path) {
     struct stat sb;
     bool there = stat(path, &sb) == 0;
     if (there && S_ISDIR(sb.st_mode)) return is_folder_of_shards(path);
-    return ends_with(path, ".h5") || ends_with(path, ".hdf5") || ends_with(path, ".h5.part") || ends_with(path, ".json") ||
+    return ends_with(path, ".h5") || ends_with(path, ".hdf5") || ends_with(path, ".h5.part")
+        || ends_with(path, ".json") ||
            (!there && strchr(path, ','));
 }
 
@@ -270,6 +273,16 @@ static Status claim_export(const Options *o, bool hf) {
     return st;
 }
 
+/* The encoder whose features the model was trained on, as a tower. */
+static Status open_tower(const Options *o, const Origin *g, HfDims *h, Vision *e, HfTower *tower) {
+    int size = (int)o->extract.size;
+    Status st = vision_open(e, o->extract.encoder, (int)o->extract.heads);
+    if (st == OK && e->d.E != h->E)
+        st = err_set(ERR_USAGE, "%s has a width of %d, the features that %s was trained on have %lld", e->path, e->d.E,
+                     g->name, (long long)h->E);
+    return st == OK ? vision_hf(tower, h, e, size) : st;
+}
+
 /* The Q-Former's tensors, and with an encoder its own, the recipe of its pixels and the vocabulary: all that
  * transformers wants. */
 static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTensor *t, size_t n, size_t *left) {
@@ -279,11 +292,7 @@ static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTen
     char *vocab = NULL;
     if (!options_is_set(o, "extract.encoder")) return hf_export(o->run.out, h, t, n, NULL, left);
     int size = (int)o->extract.size;
-    Status st = vision_open(&e, o->extract.encoder, (int)o->extract.heads);
-    if (st == OK && e.d.E != h->E)
-        st = err_set(ERR_USAGE, "%s has a width of %d, the features that %s was trained on have %lld", e.path, e.d.E,
-                     g->name, (long long)h->E);
-    if (st == OK) st = vision_hf(&tower, h, &e, size);
+    Status st = open_tower(o, g, h, &e, &tower);
     if (st == OK) st = origin_vocab(g, o->model.vocab, &tok, &vocab);
     if (st == OK) st = hf_export(o->run.out, h, t, n, &tower, left);
     if (st == OK && size) preprocess_set_size(&e.custom.pre, size);
@@ -293,6 +302,34 @@ static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTen
     free(vocab);
     vision_hf_free(&tower);
     vision_close(&e);
+    return st;
+}
+
+/* A stage-2 model with its language model, and the tower when an encoder is given. */
+static Status export_whole(const Options *o, HfDims *h, const Origin *g, const StTensor *t, size_t n) {
+    const Options *old = g->trained;
+    const char *folder = *o->stage2.lm || !old ? o->stage2.lm : old->stage2.lm;
+    bool seen = options_is_set(o, "extract.encoder");
+    Speaker s = {0};
+    Vision e = {0};
+    HfTower tower = {0};
+    SpeakerSpec spec = {.instruct = h->V > 0, .max_prompt = 1, .max_target = 1};
+    size_t count = 0;
+    if (!*folder) return options_require(o, "stage2.lm");
+    Status st = speaker_open(&s, backend_null(DT_F32), folder, &spec);
+    HfWhole x = {.lm = folder, .image_token = -1, .decoder_only = s.src.d.family != LM_T5,
+                 .act = s.src.d.family == LM_T5 && s.src.d.act == LM_GELU ? "gelu" : NULL};
+    if (st == OK && tokenizer_size(s.tok) < s.src.d.V) x.image_token = tokenizer_size(s.tok);
+    if (st == OK && seen) st = open_tower(o, g, h, &e, &tower);
+    if (st == OK) st = hf_export_whole(o->run.out, h, &x, t, n, seen ? &tower : NULL, &count);
+    if (st == OK && seen) st = vision_hf_pixels(o->run.out, &e.custom.pre);
+    if (st == OK)
+        status_say("%s: %zu tensors: a whole %s%s", o->run.out, count,
+                   h->V ? "InstructBlipForConditionalGeneration" : "Blip2ForConditionalGeneration",
+                   seen ? "" : " but for the vision tower (encoder= names the folder that the features are from)");
+    vision_hf_free(&tower);
+    vision_close(&e);
+    speaker_close(&s);
     return st;
 }
 
@@ -306,6 +343,11 @@ static Status write_export(const Options *o, const WeightSource *ws, const Origi
         HfDims h = {.Q = d->Q, .C = d->C, .H = heads, .F = d->F, .L = d->L, .X = d->X, .E = d->E, .Z = d->Z, .V = d->V,
                     .N = d->N, .dropout = 0.1};
         hf_vision_defaults(&h);
+        if (d->W) {
+            st = export_whole(o, &h, g, t, n);
+            free(t);
+            return st;
+        }
         st = write_hf(o, g, &h, t, n, &left);
     } else if (st == OK) st = lavis_export(o->run.out, t, n);
     if (st == OK) status_say("%s: %zu tensors%s", o->run.out, n - left, left

@@ -62,7 +62,8 @@ static void say_texts(const Run *r, const Texts *t) {
         status_say("warning: %.3g %% of the words are [UNK], unknown to %s: another language, or a vocabulary of other "
                    "texts; 'qformer vocab' makes one of these", unknown, r->o->model.vocab);
     if (cut > 10)
-        status_say("warning: %.3g %% of the captions are longer than data.max_tokens=%d and lose their end", cut, r->d.T);
+        status_say("warning: %.3g %% of the captions are longer than data.max_tokens=%d and lose their end", cut,
+                   r->d.T);
 }
 
 static void say_warmup(const Run *r) {

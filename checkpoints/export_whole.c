@@ -1,0 +1,228 @@
+/* export_whole: see export_whole.h. */
+#include "checkpoints/export_whole.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoints/weights.h"
+#include "data/format/json.h"
+#include "data/format/outfile.h"
+#include "kernels/base/mem.h"
+
+#define LM "language_model."
+
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+
+typedef struct { StTensor *t; size_t n, room; } List;
+
+static Status add(List *l, const StTensor *t, const char *front, const char *name) {
+    if (l->n == l->room) {
+        size_t room = l->room ? 2 * l->room : 256;
+        StTensor *grown = mem_grow(l->t, room, sizeof *grown);
+        if (!grown) return ERR_MEMORY;
+        l->t = grown;
+        l->room = room;
+    }
+    l->t[l->n] = *t;
+    if (!(l->t[l->n].name = mem_format("%s%s", front, name))) return ERR_MEMORY;
+    l->n++;
+    return OK;
+}
+
+static void list_free(List *l) {
+    for (size_t i = 0; i < l->n; i++) free((char *)(uintptr_t)l->t[i].name);
+    free(l->t);
+}
+
+static const char *behind(const char *s, const char *front) {
+    size_t n = strlen(front);
+    return strncmp(s, front, n) == 0 ? s + n : NULL;
+}
+
+/* InstructBLIP keeps the Q-Former's embeddings, and its first norm among them. */
+static Status add_ours(List *l, const HfDims *d, const StTensor *tensors, size_t n) {
+    char name[NAME_ROOM];
+    Status st = OK;
+    for (size_t i = 0; i < n && st == OK; i++) {
+        if (!name_from_lavis(NAMES_HF, tensors[i].name, name)) continue;
+        const char *norm = behind(name, "qformer.layernorm."), *words = behind(name, "embeddings.");
+        if (d->V && norm) st = add(l, &tensors[i], "qformer.embeddings.layernorm.", norm);
+        else if (words) st = add(l, &tensors[i], "qformer.embeddings.", words);
+        else st = add(l, &tensors[i], "", name);
+    }
+    return st;
+}
+
+/* All of a language model's folder, or what a BLIP-2 folder holds of one. */
+static Status add_lm(List *l, const WeightSource *ws) {
+    bool inside = false;
+    Status st = OK;
+    for (size_t i = 0; i < ws_count(ws); i++) inside |= behind(ws_at(ws, i)->name, LM) != NULL;
+    for (size_t i = 0; i < ws_count(ws) && st == OK; i++) {
+        const StTensor *t = ws_at(ws, i);
+        if (inside && behind(t->name, LM)) st = add(l, t, "", t->name);
+        else if (!inside) st = add(l, t, LM, t->name);
+    }
+    return st;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const StTensor *)a)->name, ((const StTensor *)b)->name);
+}
+
+/* ---- config.json ------------------------------------------------------------------------------------------------- */
+
+static void copy_value(JsonWriter *w, const char *key, const Json *j, int left) {
+    const Json *value;
+    int64_t i = 0;
+    double x = 0;
+    bool b = false;
+    size_t n = 0;
+    switch (left > 0 ? json_type(j) : J_NULL) {
+    case J_OBJECT:
+        jw_object(w, key);
+        for (const char *k = json_next(j, NULL, &value); k; k = json_next(j, k, &value))
+            copy_value(w, k, value, left - 1);
+        jw_end(w);
+        break;
+    case J_ARRAY:
+        jw_array(w, key);
+        for (size_t k = 0; k < json_len(j); k++) copy_value(w, NULL, json_at(j, k), left - 1);
+        jw_end(w);
+        break;
+    case J_STR: {
+        const char *text = json_str(j, &n);
+        jw_strn(w, key, text, n);
+        break;
+    }
+    case J_INT: json_int(j, &i); jw_int(w, key, i); break;
+    case J_NUM: json_num(j, &x); jw_num(w, key, x); break;
+    case J_BOOL: json_bool(j, &b); jw_bool(w, key, b); break;
+    default: jw_null(w, key);
+    }
+}
+
+static Status read_config(Json **doc, const char *folder) {
+    char *path = mem_format("%s/config.json", folder);
+    Status st = path ? json_parse_file(doc, path) : ERR_MEMORY;
+    free(path);
+    return st;
+}
+
+enum { NESTED = 32 };
+
+/* As the folder has it, but for the activation that T5 was used with. */
+static void put_text_config(JsonWriter *w, const Json *config, const char *act) {
+    const Json *inner = json_get(config, "text_config"), *value;
+    if (json_type(inner) == J_OBJECT) config = inner;
+    jw_object(w, "text_config");
+    for (const char *k = json_next(config, NULL, &value); k; k = json_next(config, k, &value))
+        if (!(act && strcmp(k, "dense_act_fn") == 0)) copy_value(w, k, value, NESTED);
+    if (act) jw_str(w, "dense_act_fn", act);
+    jw_end(w);
+}
+
+static void put_config(JsonWriter *w, const HfDims *d, const HfWhole *x, const Json *lm) {
+    bool instruct = d->V > 0;
+    jw_object(w, NULL);
+    jw_array(w, "architectures");
+    jw_str(w, NULL, instruct ? "InstructBlipForConditionalGeneration" : "Blip2ForConditionalGeneration");
+    jw_end(w);
+    jw_str(w, "model_type", instruct ? "instructblip" : "blip-2");
+    jw_int(w, "num_query_tokens", d->Q);
+    jw_num(w, "initializer_range", 0.02);
+    jw_bool(w, "use_decoder_only_language_model", x->decoder_only);
+    if (x->image_token >= 0) jw_int(w, "image_token_index", x->image_token);
+    hf_put_qformer(w, d, instruct ? "instructblip_qformer" : "blip_2_qformer");
+    hf_put_vision(w, d, instruct ? "instructblip_vision_model" : "blip_2_vision_model");
+    put_text_config(w, lm, x->act);
+    jw_end(w);
+}
+
+static Status write_config(const char *path, const HfDims *d, const HfWhole *x) {
+    Json *lm = NULL;
+    char *text = NULL;
+    size_t n = 0;
+    Status st = read_config(&lm, x->lm);
+    FILE *f = st == OK ? open_memstream(&text, &n) : NULL;
+    if (st == OK && !f) st = err_set(ERR_MEMORY, "out of memory");
+    if (f) {
+        JsonWriter w;
+        jw_begin(&w, f, 2);
+        put_config(&w, d, x, lm);
+        st = jw_done(&w);
+        fclose(f);
+    }
+    if (st == OK) st = outfile_put(path, text, n);
+    free(text);
+    json_free(lm);
+    return st;
+}
+
+/* ---- files beside ------------------------------------------------------------------------------------------------ */
+
+static Status copy_file(const char *from, const char *to) {
+    FILE *f = fopen(from, "rb");
+    char *bytes = NULL;
+    long n = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
+    if (n >= 0) bytes = mem_new((size_t)n + 1, 1);
+    bool whole = bytes && fseek(f, 0, SEEK_SET) == 0 && fread(bytes, 1, (size_t)n, f) == (size_t)n;
+    if (f) fclose(f);
+    Status st = whole ? outfile_put(to, bytes, (size_t)n) : err_set(ERR_IO, "%s: cannot be read", from);
+    free(bytes);
+    return st;
+}
+
+static Status copy_beside(const char *from, const char *dir) {
+    static const char *const files[] = {
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "merges.txt", "spiece.model", "tokenizer.model", "generation_config.json"};
+    Status st = OK;
+    for (size_t i = 0; i < sizeof files / sizeof *files && st == OK; i++) {
+        char *a = mem_format("%s/%s", from, files[i]), *b = mem_format("%s/%s", dir, files[i]);
+        if (!a || !b) st = ERR_MEMORY;
+        else if (access(a, R_OK) == 0) st = copy_file(a, b);
+        free(a);
+        free(b);
+    }
+    return st;
+}
+
+/* ---- together ---------------------------------------------------------------------------------------------------- */
+
+/* Room for the tower's behind the others. */
+static Status gather(List *l, const HfDims *d, const StTensor *tensors, size_t n, const WeightSource *lm,
+                     size_t tower) {
+    Status st = add_ours(l, d, tensors, n);
+    if (st == OK) st = add_lm(l, lm);
+    if (st != OK) return st;
+    qsort(l->t, l->n, sizeof *l->t, by_name);
+    for (size_t i = 1; i < l->n; i++)
+        if (by_name(&l->t[i - 1], &l->t[i]) == 0)
+            return err_set(ERR_FORMAT, "two tensors would be called %s", l->t[i].name);
+    StTensor *grown = mem_grow(l->t, l->n + tower, sizeof *grown);
+    if (!grown) return ERR_MEMORY;
+    l->t = grown;
+    return OK;
+}
+
+Status hf_export_whole(const char *dir, const HfDims *d, const HfWhole *x, const StTensor *tensors, size_t n,
+                       const HfTower *tower, size_t *count) {
+    WeightSource *lm = NULL;
+    List l = {0};
+    char *weights = mem_format("%s/model.safetensors", dir), *config = mem_format("%s/config.json", dir);
+    Status st = weights && config ? outfile_mkdir(dir) : ERR_MEMORY;
+    if (st == OK) st = ws_open_raw(&lm, x->lm);
+    if (st == OK) st = gather(&l, d, tensors, n, lm, tower ? tower->n : 0);
+    if (st == OK) st = hf_write_weights(weights, l.t, l.n, tower);
+    if (st == OK) st = write_config(config, d, x);
+    if (st == OK) st = copy_beside(x->lm, dir);
+    *count = l.n + (tower ? tower->n : 0);
+    list_free(&l);
+    ws_close(lm);
+    free(config);
+    free(weights);
+    return st;
+}
