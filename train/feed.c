@@ -6,7 +6,7 @@
 
 #include "data/text/caption.h"
 #include "data/text/settext.h"
-#include "kernels/base/hash.h"
+#include "kernels/base/rng.h"
 #include "kernels/base/mem.h"
 
 void feed_open(Feed *f, const FeedSpec *spec) { *f = (Feed){.spec = *spec}; }
@@ -17,6 +17,8 @@ void feed_close(Feed *f) {
     free(f->items);
     free(f->views);
     free(f->at);
+    free(f->view_at);
+    free(f->last);
     *f = (Feed){0};
 }
 
@@ -28,38 +30,83 @@ static Status make_room(Feed *f, int64_t items) {
     if (at) f->at = at;
     ObjectiveView *v = mem_grow(f->views, (size_t)items, sizeof *v);
     if (v) f->views = v;
-    if (!x || !at || !v) return ERR_MEMORY;
+    size_t *view_at = mem_grow(f->view_at, (size_t)items, sizeof *view_at);
+    if (view_at) f->view_at = view_at;
+    if (!x || !at || !v || !view_at) return ERR_MEMORY;
     f->room = items;
     return OK;
 }
 
-/* Prompt and target of a text, new; which template and which answer hangs on step and text alone. */
-static Status say(const Feed *f, const char *text, size_t n, int64_t step, int64_t which, char **prompt,
-                  char **target) {
+static uint64_t draw_of(const Feed *f, const Batch *b, int64_t image, int64_t caption) {
+    Philox x = philox((uint32_t)image, (uint32_t)caption, (uint32_t)b->step, SITE_DATA, rng_key0(f->spec.seed),
+                      (uint32_t)(b->step >> 32));
+    return (uint64_t)x.v[0] << 32 | x.v[1];
+}
+
+/* Cuts a caption at a blank that is drawn: its first words join the prompt. Takes *target, gives two new strings. */
+static Status split_caption(uint64_t draw, char **prompt, char **target) {
+    int blanks = 0;
+    char *text = *target, *rest = text, *front = *prompt;
+    for (const char *c = text; *c; c++) blanks += *c == ' ';
+    if (!blanks) return OK;
+    for (int at = (int)((draw >> 32) % (uint64_t)blanks); at >= 0; at--) rest = strchr(rest, ' ') + 1;
+    rest[-1] = 0;
+    bool apart = *front && front[strlen(front) - 1] != ' ';
+    *prompt = mem_format("%s%s%s", front, apart ? " " : "", text);
+    *target = mem_strdup(rest);
+    free(front);
+    free(text);
+    return *prompt && *target ? OK : ERR_MEMORY;
+}
+
+/* What is asked and what is to be said: new strings. */
+static Status texts_of(const Feed *f, const Batch *b, int64_t image, int64_t caption, char **prompt, char **target) {
+    size_t n = 0;
+    const char *text = set_caption(f->spec.set, image, caption, &n);
     SetText t = settext_of(text, n);
-    uint64_t draw = hash_int(hash_int(hash_int(HASH_START, (int64_t)f->spec.seed), step), which);
-    if (t.kind != TEXT_CAPTION)
-        return settext_say(prompt, target, &t, &(TextTemplates){f->spec.prompt, f->spec.questions}, draw);
-    *prompt = mem_strdup(f->spec.prompt);
-    return *prompt ? caption_blip(target, NULL, text, n, NULL, f->spec.max_words) : ERR_MEMORY;
+    uint64_t draw = draw_of(f, b, image, caption);
+    TextTemplates with = {f->spec.prompt, f->spec.questions};
+    *prompt = *target = NULL;
+    if (t.kind != TEXT_CAPTION) return settext_say(prompt, target, &t, &with, draw);
+    Status st = caption_blip(target, NULL, text, n, NULL, f->spec.max_words);
+    if (st == OK && !(*prompt = mem_strdup(f->spec.prompt))) st = ERR_MEMORY;
+    return st == OK && f->spec.split ? split_caption(draw, prompt, target) : st;
+}
+
+/* The view of a text: the picture's, or, when prompts enter the Q-Former, that of the same prompt just before. */
+static Status find_view(Feed *f, int32_t row, const char *prompt, int32_t *view) {
+    int n = 0;
+    size_t most = (size_t)f->spec.max_asked;
+    *view = row;
+    if (!f->spec.asked) return OK;
+    bool same = f->nviews && f->views[f->nviews - 1].image == row && f->last && strcmp(f->last, prompt) == 0;
+    *view = f->nviews - same;
+    if (same) return OK;
+    while (f->asked.cap < f->asked.n + most)
+        if (ids_push(&f->asked, 0) != OK) return ERR_MEMORY;
+    f->asked.n = f->nviews ? f->view_at[f->nviews - 1] + (size_t)f->views[f->nviews - 1].n : 0;
+    Status st = tokenizer_encode(f->spec.asked, prompt, strlen(prompt), f->spec.max_asked, f->asked.v + f->asked.n, &n, NULL);
+    free(f->last);
+    if (st == OK && !(f->last = mem_strdup(prompt))) st = ERR_MEMORY;
+    f->view_at[f->nviews] = f->asked.n;
+    f->views[f->nviews++] = (ObjectiveView){.image = row, .n = (int32_t)n};
+    f->asked.n += (size_t)n;
+    return st;
 }
 
 /* One text of an image, as item n of the batch. */
-static Status add_caption(Feed *f, int64_t step, int64_t image, int64_t caption, int32_t row, int n) {
-    size_t bytes = 0, from = f->ids.n;
-    char *prompt = NULL, *clean = NULL;
-    const char *text = set_caption(f->spec.set, image, caption, &bytes);
-    Status st = say(f, text, bytes, step, image * 1000 + caption, &prompt, &clean);
-    if (st == OK && f->spec.asked && settext_of(text, bytes).kind != TEXT_CAPTION)
-        st = err_set(ERR_USAGE, "stage2.instruct learns captions; this set asks questions (image %s)",
-                     set_image_id(f->spec.set, image));
+static Status add_text(Feed *f, const Batch *b, int64_t image, int64_t caption, int32_t row, int n) {
+    size_t from = f->ids.n;
+    char *prompt = NULL, *target = NULL;
     LmItem *it = &f->items[n];
-    *it = (LmItem){.image = row};
-    if (st == OK) st = speech_ids(f->spec.speech, prompt, clean, &f->ids, &it->target);
+    *it = (LmItem){0};
+    Status st = texts_of(f, b, image, caption, &prompt, &target);
+    if (st == OK) st = find_view(f, row, prompt, &it->image);
+    if (st == OK) st = speech_ids(f->spec.speech, prompt, target, &f->ids, &it->target);
     it->n = (int32_t)(f->ids.n - from);
     f->at[n] = from;
     free(prompt);
-    free(clean);
+    free(target);
     return st;
 }
 
@@ -68,38 +115,21 @@ static int captions_of(const Feed *f, int64_t image) {
     return (int)(n < f->spec.texts ? n : f->spec.texts);
 }
 
-/* The same prompt enters the Q-Former for all texts: one view a picture. */
-static Status ask(Feed *f, const Batch *b, ObjectiveBatch *out) {
-    int n = 0;
-    if (!f->spec.asked) return OK;
-    if (!f->asked.v) {
-        int32_t *v = mem_new((size_t)f->spec.max_asked, sizeof *v);
-        if (!v) return ERR_MEMORY;
-        f->asked = (TokenIds){.v = v, .cap = (size_t)f->spec.max_asked};
-        Status st = tokenizer_encode(f->spec.asked, f->spec.prompt, strlen(f->spec.prompt), f->spec.max_asked, v, &n,
-                                     NULL);
-        if (st != OK) return st;
-        f->asked.n = (size_t)n;
-    }
-    for (int64_t i = 0; i < b->B; i++)
-        f->views[i] = (ObjectiveView){.image = (int32_t)i, .ids = f->asked.v, .n = (int32_t)f->asked.n};
-    out->views = f->views;
-    out->nviews = (int)b->B;
-    return OK;
-}
-
 Status feed_batch(Feed *f, const Batch *b, ObjectiveBatch *out) {
     int n = 0;
     Status st = make_room(f, b->B * (f->spec.texts > 1 ? f->spec.texts : 1));
-    f->ids.n = 0;
+    f->ids.n = f->asked.n = 0;
+    f->nviews = 0;
     *out = (ObjectiveBatch){.features = b->features, .scale = b->scale, .dt = b->dtype};
     for (int64_t i = 0; i < b->B && st == OK; i++) {
         int64_t all = set_ncaptions(f->spec.set, b->image[i]);
         for (int k = 0, most = captions_of(f, b->image[i]); k < most && st == OK; k++, n++)
-            st = add_caption(f, b->step, b->image[i], (b->caption[i] + k) % all, (int32_t)i, n);
+            st = add_text(f, b, b->image[i], (b->caption[i] + k) % all, (int32_t)i, n);
     }
     for (int i = 0; i < n; i++) f->items[i].ids = f->ids.v + f->at[i];       /* they stand still now */
+    for (int i = 0; i < f->nviews; i++) f->views[i].ids = f->asked.v + f->view_at[i];
     out->said = f->items;
     out->nsaid = n;
-    return st == OK ? ask(f, b, out) : st;
+    if (f->spec.asked) out->views = f->views, out->nviews = f->nviews;
+    return st;
 }

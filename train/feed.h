@@ -1,11 +1,17 @@
 /* feed: from a loader's batch of pictures to what is said of them: ids for the language model.
  *
- * pairs     each row of the batch has its one caption images    each row has up to `texts` of its picture's captions,
- * from the drawn one on, around: the picture's visual rows and
- *           features serve all of them
+ *     pairs     each row of the batch has its one caption
+ *     images    each row has up to `texts` of its picture's captions, from the drawn one on, around: the picture's visual
+ *               rows and features serve all of them
+ *
+ * split: prefix language modelling, the paper's way of training T5 on plain captions: the first words, some number of
+ * them that is drawn anew at each visit (at least one, at least one stays), join the prompt, the others are what is to
+ * be said.
  *
  * A caption goes through LAVIS's clean-up (data/text/caption.h) and then through speech.h, behind the prompt. What is
- * asked (data/text/settext.h) goes there as it is: question in a template, answer behind. */
+ * asked (data/text/settext.h) goes there as it is: a question in one of the templates, with one of its answers behind,
+ * both drawn anew at each visit. With InstructBLIP each prompt enters the Q-Former, so that texts of a picture share its
+ * visual rows where their prompts are the same. */
 #ifndef QF_FEED_H
 #define QF_FEED_H
 #include "data/loader.h"
@@ -16,11 +22,12 @@ typedef struct {
     const Speech *speech;
     const Set *set;
     const char *prompt, *questions;     /* in front of a caption; templates of questions (settext.h) */
-    uint64_t seed;                      /* draws templates, and one of several answers */
     const Tokenizer *asked;             /* the Q-Former's, when the prompt enters it too (InstructBLIP); else NULL */
     int32_t max_asked;                  /* most word pieces of it */
     bool all;                           /* more than the drawn caption of a picture */
     int texts, max_words;
+    bool split;
+    uint64_t seed;
 } FeedSpec;
 
 typedef struct {
@@ -28,7 +35,9 @@ typedef struct {
     TokenIds ids, asked;
     LmItem *items;
     ObjectiveView *views;
-    size_t *at;                         /* first id of each item */
+    size_t *at, *view_at;               /* first id of each item, of each view */
+    int nviews;
+    char *last;                         /* the prompt of the last view */
     int64_t room;                       /* items that fit */
 } Feed;
 

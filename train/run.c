@@ -105,7 +105,7 @@ static void open_feed(Run *r, Feed *f, const Set *set) {
                              .questions = o->stage2.questions, .seed = (uint64_t)o->run.seed,
                              .asked = o->stage2.instruct ? r->tok : NULL, .max_asked = (int32_t)o->data.max_tokens,
                              .all = strcmp(o->data.sample.name, "images") == 0, .texts = (int)r->stage2.texts,
-                             .max_words = (int)o->data.max_words});
+                             .max_words = (int)o->data.max_words, .split = o->stage2.split});
 }
 
 /* Whether some text of a set is a question: then texts of a picture have prompts of their own. */
@@ -127,7 +127,7 @@ static Status choose_objective(Run *r) {
         return OK;
     }
     recipe_stage2(&r->stage2, o, &r->speaker.lm, speaker_ids(&r->speaker));
-    r->stage2.one_prompt = !asks(r->train);
+    r->stage2.one_prompt = r->stage2.one_prompt && !asks(r->train) && !asks(r->val);
     r->spec.objective = &stage2_objective, r->spec.spec = &r->stage2;
     open_feed(r, &r->feed, r->train);
     open_feed(r, &r->val_feed, r->val);
