@@ -139,6 +139,10 @@ static void begins_from_stage_1(void **state) {
     folder_says("pretrain out=two train.init=one train.steps=2" STAGE2, "language_projection");
     folder_must("pretrain out=asks train.init=one model.vocab=words.txt stage2.instruct=true stage2.prompt=what train.steps=2 "
                 "stage2.max_prompt=20 stage2.max_target=20" STAGE2);
+    folder_must("synth out=qa/set.h5 synth.train=16 synth.val=4 synth.test=4 synth.captions=1 synth.questions=3 synth.size=16 "
+                "synth.patch=8");
+    folder_must("pretrain out=asked train.init=one model.vocab=words.txt stage2.instruct=true data.train=qa/set.h5 train.steps=2 "
+                "stage2.max_prompt=20 stage2.max_target=20 stage=2 stage2.lm=lm data.sample=images train.batch=4" SIZES);
     folder_must("finetune out=further train.init=two train.steps=2" STAGE2);
 }
 

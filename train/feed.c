@@ -85,7 +85,8 @@ static Status find_view(Feed *f, int32_t row, const char *prompt, int32_t *view)
     while (f->asked.cap < f->asked.n + most)
         if (ids_push(&f->asked, 0) != OK) return ERR_MEMORY;
     f->asked.n = f->nviews ? f->view_at[f->nviews - 1] + (size_t)f->views[f->nviews - 1].n : 0;
-    Status st = tokenizer_encode(f->spec.asked, prompt, strlen(prompt), f->spec.max_asked, f->asked.v + f->asked.n, &n, NULL);
+    Status st = tokenizer_encode(f->spec.asked, prompt, strlen(prompt), f->spec.max_asked, f->asked.v + f->asked.n, &n,
+                                 NULL);
     free(f->last);
     if (st == OK && !(f->last = mem_strdup(prompt))) st = ERR_MEMORY;
     f->view_at[f->nviews] = f->asked.n;

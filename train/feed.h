@@ -10,8 +10,8 @@
  *
  * A caption goes through LAVIS's clean-up (data/text/caption.h) and then through speech.h, behind the prompt. What is
  * asked (data/text/settext.h) goes there as it is: a question in one of the templates, with one of its answers behind,
- * both drawn anew at each visit. With InstructBLIP each prompt enters the Q-Former, so that texts of a picture share its
- * visual rows where their prompts are the same. */
+ * both drawn anew at each visit. With InstructBLIP each prompt enters the Q-Former, so that texts of a picture share
+ * its visual rows where their prompts are the same. */
 #ifndef QF_FEED_H
 #define QF_FEED_H
 #include "data/loader.h"
