@@ -34,7 +34,7 @@ static Status open_parts(Say *x, int copies, DType features) {
     x->decoder = lm_decoder(&x->lm);
     if (instruct) {
         x->row = mem_new((size_t)x->images, row_bytes(x));
-        x->scale = mem_new((size_t)x->images, sizeof *x->scale);
+        x->scale = mem_new((size_t)(x->images * dims_scales(&x->u->d)), sizeof *x->scale);
         if (!x->row || !x->scale) return ERR_MEMORY;
     }
     return decode_open(&x->decode, &x->decoder, &x->search, copies);
@@ -111,13 +111,14 @@ static Status ask_ids(const Tokenizer *t, const char *prompt, TokenIds *ids) {
 
 /* As many prompts as pictures at a time: each is a picture of its own to the Q-Former. */
 static Status asked_rows(Say *x, const char *features, const float *scale, const SayItem *items, int n, Tensor *soft) {
+    int64_t S = dims_scales(&x->u->d);
     TokenIds ids = {0};
     VisualAsk *asks = mem_new((size_t)n, sizeof *asks);
     size_t *start = mem_new((size_t)n + 1, sizeof *start);
     Status st = asks && start ? OK : ERR_MEMORY;
     for (int i = 0; i < n && st == OK; i++) {
         memcpy(x->row + (size_t)i * row_bytes(x), features + (size_t)items[i].image * row_bytes(x), row_bytes(x));
-        x->scale[i] = scale ? scale[items[i].image] : 1;
+        if (scale) memcpy(x->scale + i * S, scale + items[i].image * S, (size_t)S * sizeof *scale);
         st = ask_ids(x->u->tok, items[i].prompt, &ids);
         start[i + 1] = ids.n;
     }
