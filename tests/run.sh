@@ -90,6 +90,7 @@ if [ $# = 0 ]; then
         [ "$gpu" = env ] || run "test_ops, strict" env VGPU_RACE=1 VGPU_INIT=1 VGPU_SEED=7 QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
         lines "golden device=cuda" $gpu "$dir/golden" "$fixtures" device=cuda
         [ "$gpu" = env ] || lines "vgpu_bytes" tests/bench/vgpu_bytes.sh "$gpu" "$dir"
+        [ "$gpu" = env ] || lines "vgpu_time" tests/bench/vgpu_time.sh "$gpu" "$dir"
     else
         echo "CUDA tests                   skipped: no GPU, no ../shared/vgpu, or a build without CUDA"
         skipped=$((skipped + 1))

@@ -15,7 +15,7 @@
  * forward 2m (gated 3m), backward 3m (gated 5m; one more with h) plus F f32 of partial sums a strip and vector that is
  * wanted, once written and once read; each bias once a strip. With h the backward makes again what the next product
  * needs, in u's place: one reading of u serves both. Limited by memory: at N = 20,000, F = 3072, bf16 gelu 246 MB, 73
- * us of an H100.
+ * us of an H100; predicted within 5 % of that (23 warp instructions for 32 elements forward, 32 backward).
  *
  * Limits of the fast kernels: F and strides multiples of 8, 16-byte addresses; the simple ones take anything. */
 #include "kernels/cuda/device.cuh"
@@ -95,8 +95,9 @@ template <class T, ActKind K, bool GATED> static __global__ void act_simple(Act 
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
 template <class T, ActKind K, bool GATED>
-static __global__ __launch_bounds__(THREADS, GATED ? 4 : BACKWARD_BLOCKS) void act_bwd_fast(Act a, ActGrad g, float *partial,
-                                                                                int64_t per) {
+static __global__ __launch_bounds__(THREADS, GATED ? 4 : BACKWARD_BLOCKS) void act_bwd_fast(Act a, ActGrad g,
+                                                                                            float *partial,
+                                                                                            int64_t per) {
     int64_t c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8, end = min(a.N, ((int64_t)blockIdx.y + 1) * per);
     int64_t first = c - (threadIdx.x & 31) * 8;
     float b[8], vb[8], sum[8] = {0}, vsum[8] = {0}, x[8], v[8], d[8], slope;

@@ -311,8 +311,8 @@ template <int DP, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], flo
 /* ---- forward and dq: the block walks over the keys of its group, a stage of them and KEYS a step ---- */
 
 /* Calls step(K, V, u0) for each step in which the warp's tile sees a key. Two stages have room in kv: while all
- * compute on one, the next one comes; the barrier in front of that says both that the one has arrived and that nobody needs the
- * other any more. All copies have arrived at the end. */
+ * compute on one, the next one comes; the barrier in front of that says both that the one has arrived and that nobody
+ * needs the other any more. All copies have arrived at the end. */
 template <int DP, int WARPS, int STAGE, class F>
 DEVICE void walk_keys(bf16 *kv, const Attn &a, const BlockTiles<WARPS> &tiles, const WarpTile &w, int kh, F step) {
     constexpr int SIZE = STAGE * Tile<DP>::LD;

@@ -1,0 +1,63 @@
+#!/bin/bash
+# Whether the kernels keep to the instructions that bind them, as vgpu predicts a launch on an H100 (VGPU_TIME):
+#
+#     tests/bench/vgpu_time.sh [VGPU-RUN] [BUILD]
+#
+#   instructions   warp instructions of a launch for each HMMA, or for each 32 elements: at most 5 % over what they were
+#                  when this was written (they change with the compiler, not with the machine)
+#   time           predicted microseconds of a launch: at most 15 % over
+#
+# Shapes: bench_cuda's, as if for 128 pairs; rows of norms and activations 8,192. A line for each check that fails (V=1:
+# for each), a count at the end; exit code 1 when one failed. Nothing is checked where vgpu finds no nvdisasm.
+run=${1:-../shared/vgpu/bin/vgpu-run} build=${2:-build/release}
+passed=0 failed=0
+[ -x "$build/bench/bench_cuda" ] || { echo "vgpu_time: no $build/bench/bench_cuda: make it first"; exit 1; }
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+# op | kernel | rows (0: 128 pairs) | elements in a launch (0: for each HMMA) | instructions | microseconds
+table='attention, cross|forward_mma|0|0|22.5|80.0
+attention_bwd, cross|dq_mma|0|0|15.9|88.8
+attention_bwd, cross|dkv_mma|0|0|24.0|170.9
+attention, joint|forward_mma|0|0|37.7|64.3
+attention_bwd, joint|dq_mma|0|0|27.8|84.9
+attention_bwd, joint|dkv_mma|0|0|31.1|85.2
+add_norm|add_norm_fast|8192|6291456|41.3|22.1
+add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
+act|act_fast|8192|25165824|23.3|34.4
+act_bwd|act_bwd_fast|8192|25165824|31.7|69.5'
+
+field() { sed -n "s/.*\"$2\":\([0-9.]*\).*/\1/p" "$1" | head -1; }
+
+check() {                                     # WHAT FOUND LIMIT
+    if awk -v x="$2" -v y="$3" 'BEGIN { exit !(x > 0 && x <= y) }'; then
+        passed=$((passed + 1))
+        [ -z "$V" ] || echo "ok    $1: $2 of at most $3"
+    else
+        failed=$((failed + 1))
+        echo "FAIL  $1: ${2:-nothing} of at most $3"
+    fi
+}
+
+while IFS='|' read -r op kernel rows elements most us; do
+    json=$tmp/${op// /_}.$rows scale=32
+    [ "$rows" = 0 ] || scale=1
+    if [ ! -e "$json" ]; then
+        VGPU_TIME=h100 VGPU_TIME_SCALE=$scale VGPU_TIME_JSON=$json "$run" "$build/bench/bench_cuda" bytes "$op" \
+            $([ "$rows" = 0 ] || echo "$rows") >"$tmp/log" 2>&1
+    fi
+    grep "\"kernel\":\"$kernel<" "$json" 2>/dev/null >"$tmp/line"
+    if ! grep -q '"warp_instructions"' "$tmp/line"; then
+        echo "-     nothing is predicted here: $(tail -1 "$tmp/log")"
+        echo "vgpu_time: 0 passed, 0 failed, 1 not supported"
+        exit 0
+    fi
+    unit=$(field "$tmp/line" hmma) name="$op, $kernel, warp instructions for each HMMA"
+    [ "$elements" = 0 ] || { unit=$((elements / 32)) name="$op, $kernel, warp instructions for 32 elements"; }
+    each=$(awk -v n="$(field "$tmp/line" warp_instructions)" -v u="$unit" 'BEGIN { printf "%.2f", n / u }')
+    check "$name" "$each" "$(awk -v m="$most" 'BEGIN { printf "%.2f", m * 1.05 }')"
+    check "$op, $kernel, microseconds predicted" "$(field "$tmp/line" us)" \
+          "$(awk -v m="$us" 'BEGIN { printf "%.1f", m * 1.15 }')"
+done <<<"$table"
+echo "vgpu_time: $passed passed, $failed failed"
+[ $failed = 0 ]
