@@ -117,8 +117,7 @@ static void free_encoder(ImageEncoder *self) {
 
 /* The same on arenas that only count: what opening and a forward pass will take. */
 static Status measure(VisionEncoder *k, size_t *run_bytes, size_t *step_bytes) {
-    Backend null = *backend_null(k->b->elem);
-    null.unified = k->b->unified;
+    Backend null = backend_measuring(k->b);
     VisionEncoder m = *k;
     m.b = &null;
     arena_measure(&m.run, "weights'");

@@ -19,8 +19,7 @@ static size_t scale_bytes(const Encoder *e, int64_t n) {
 /* What the encoder computes for full pieces, on a measuring arena. */
 static Status measure(Encoder *e, size_t *bytes) {
     const Dims *d = &e->model->d;
-    Backend null = *backend_null(e->b->elem);
-    null.unified = e->b->unified;
+    Backend null = backend_measuring(e->b);
     Encoder m = *e;
     m.b = &null;
     arena_measure(&m.mem, "encoder");

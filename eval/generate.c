@@ -32,8 +32,7 @@ static Status take_fixed(Generator *g) {
 
 /* The largest pass and the largest step on measuring arenas. */
 static Status measure(Generator *g, size_t *fixed, size_t *mem) {
-    Backend null = *backend_null(g->b->elem);
-    null.unified = g->b->unified;
+    Backend null = backend_measuring(g->b);
     Generator m = *g;
     m.b = &null;
     arena_measure(&m.fixed, "generator");

@@ -96,17 +96,9 @@ static Status open_set(Use *u, const Origin *g, UseData data) {
 }
 
 static Status open_params(Use *u, const WeightSource *ws) {
-    ParamsSpec spec = {0};
-    Arena measure;
-    Backend null = *backend_null(u->b->elem);
     LoadReport r;
-    arena_measure(&measure, "weights");
-    Status st = qformer_open(&u->model, &u->d, &null, &measure, &spec);
-    qformer_close(&u->model);
-    if (st == OK) st = arena_open(&u->mem, "weights'", u->b, measure.peak + u->b->workspace + 256);
-    if (st == OK) st = qformer_open(&u->model, &u->d, u->b, &u->mem, &spec);
+    Status st = qformer_open_alone(&u->model, &u->mem, &u->d, u->b, &(ParamsSpec){0});
     if (st != OK) return st;
-    u->b->set_workspace(arena_push(&u->mem, u->b->workspace, 1), u->b->workspace);
     st = load_weights(&u->model.params, ws, u->o->use.ema, &r);
     u->text_head = r.text_head;
     if (st == OK && r.needed)

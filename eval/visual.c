@@ -61,11 +61,10 @@ Status visual_rows(Visual *v, const void *features, const float *scale, int n, c
 
 /* The largest pass on measuring arenas. */
 static Status measure(const Visual *v, size_t *fixed, size_t *mem) {
-    Backend null = *backend_null(v->b->elem);
+    Backend null = backend_measuring(v->b);
     Visual m = *v;
     int n = v->spec.images;
     Tensor soft;
-    null.unified = v->b->unified;
     m.b = &null;
     arena_measure(&m.fixed, "visual rows");
     arena_measure(&m.mem, "visual rows");

@@ -91,3 +91,10 @@ static const Backend null_bf16 = {NULL_SLOTS, .elem = DT_BF16,
 };
 
 const Backend *backend_null(DType elem) { return elem == DT_BF16 ? &null_bf16 : &null_f32; }
+
+Backend backend_measuring(const Backend *b) {
+    Backend null = *backend_null(b->elem);
+    null.unified = b->unified;
+    null.workspace = b->workspace;
+    return null;
+}

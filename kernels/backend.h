@@ -283,6 +283,7 @@ void backend_close(const Backend *b);
  * run on it to be measured (memory, arithmetic) without being executed. */
 const Backend *backend_cpu(DType elem);
 const Backend *backend_null(DType elem);
+Backend backend_measuring(const Backend *b);     /* null in the place of b: asks for the memory that b asks for */
 Status backend_cuda(const Backend **b, DType elem, int local_rank);
 
 /* Whether this CPU multiplies bf16 faster than f32 (AVX512-BF16 or AMX): what `precision: auto` asks. */

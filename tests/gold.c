@@ -197,16 +197,8 @@ Status gold_trainer(Case *c, Trainer *t, Stage1Spec step) {
 
 Status gold_empty(Case *c, Trainer *t) {
     Dims d = dims_of(json_get(c->json, "dims"));
-    ParamsSpec spec = {.training = true};
-    Backend null = *backend_null(c->b->elem);
-    Arena measure;
     *t = (Trainer){.b = c->b};
-    arena_measure(&measure, "weights");
-    Status st = qformer_open(&t->model, &d, &null, &measure, &spec);
-    qformer_close(&t->model);
-    if (st == OK) st = arena_open(&t->run, "weights'", c->b, measure.peak + c->b->workspace + 256);
-    if (st == OK) st = qformer_open(&t->model, &d, c->b, &t->run, &spec);
-    if (st == OK) c->b->set_workspace(arena_push(&t->run, c->b->workspace, 1), c->b->workspace);
+    Status st = qformer_open_alone(&t->model, &t->run, &d, c->b, &(ParamsSpec){.training = true});
     if (st != OK) trainer_close(t);
     return st;
 }

@@ -90,7 +90,8 @@ static void open_net(Net *n, const Form *f, int layers, bool frozen) {
     ParamSizes s = {{0}};
     *n = (Net){.f = f, .layers = layers};
     s.of['L'] = layers, s.of['C'] = C, s.of['D'] = D, s.of['F'] = F, s.of['A'] = C + 2 * f->KH * D;
-    s.of['U'] = f->gated ? 2 * F : F, s.of['b'] = f->bias, s.of['o'] = !f->rms, s.of['h'] = f->head_norm, s.of['i'] = f->inner;
+    s.of['U'] = f->gated ? 2 * F : F, s.of['b'] = f->bias, s.of['o'] = !f->rms, s.of['h'] = f->head_norm;
+    s.of['i'] = f->inner;
     must(arena_open(&n->run, "weights", b, 4 << 20));
     must(arena_open(&n->step, "step", b, 8 << 20));
     must(params_open(&n->p, (ParamTable){rows, ROWS}, &s, b, &n->run,
@@ -130,8 +131,8 @@ static BlockFeedForward feed_forward(const Net *n, int l) {
 /* The gradient of what enters, before the walk back gives its memory away. */
 static void entered_back(Tape *t, const Node *n) { memcpy(n->saved[0], tape_grad_of(t, n->y), N * C * sizeof(float)); }
 
-/* y (N,C): all layers, and a last norm; loss = sum weight y. Recording: walked back, din (N,C) being the gradient of what
- * enters. y and din may be NULL. */
+/* y (N,C): all layers, and a last norm; loss = sum weight y. Recording: walked back, din (N,C) being the gradient of
+ * what enters. y and din may be NULL. */
 static double forward(Net *n, bool recording, float *y, float *din) {
     Tape *t = &n->t;
     tape_reset(t, recording);

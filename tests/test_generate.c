@@ -24,16 +24,8 @@ static const Dims DIMS = {.L = 3, .C = 32, .H = 4, .F = 48, .Q = 5, .E = 18, .P 
 typedef struct { const Backend *b; Dims d; Arena mem; QFormer model; float *features; } Model;
 
 static void model_open(Model *m, const Dims *d, DType elem) {
-    Arena count;
-    Backend null = *backend_null(elem);
-    ParamsSpec spec = {0};
     *m = (Model){.b = backend_cpu(elem), .d = *d};
-    arena_measure(&count, "weights");
-    assert_int_equal(qformer_open(&m->model, d, &null, &count, &spec), OK);
-    qformer_close(&m->model);
-    assert_int_equal(arena_open(&m->mem, "weights'", m->b, count.peak + m->b->workspace + 256), OK);
-    assert_int_equal(qformer_open(&m->model, d, m->b, &m->mem, &spec), OK);
-    m->b->set_workspace(arena_push(&m->mem, m->b->workspace, 1), m->b->workspace);
+    assert_int_equal(qformer_open_alone(&m->model, &m->mem, d, m->b, &(ParamsSpec){0}), OK);
     assert_int_equal(params_init(&m->model.params, 3, 0.5f), OK);       /* large: captions then differ from image to image */
     const ParamTensor *bias = params_find(&m->model.params, "Qformer.cls.predictions.bias");
     float *x = mem_new((size_t)bias->n, sizeof *x);

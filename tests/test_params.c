@@ -201,7 +201,8 @@ static float *gradients(Trainer *t, DType elem, const char *freeze, Stage1Losses
     for (uint32_t i = 0; i < B * 7 * 28; i++) features[i] = 4 * rng_unit(philox(i, 1, 0, 0, 7, 7).v[0]) - 2;
     for (int i = 0; i < B; i++) {
         len[i] = 4 + i % 4;
-        for (int k = 0; k < len[i]; k++) ids[i * TEXT + k] = k == 0 ? 1 : k + 1 == len[i] ? 2 : 3 + (i * 7 + k * 11) % 50;
+        for (int k = 0; k < len[i]; k++)
+            ids[i * TEXT + k] = k == 0 ? 1 : k + 1 == len[i] ? 2 : 3 + (i * 7 + k * 11) % 50;
     }
     Stage1Spec losses = {.itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = 0.1f, .seed = 5};
     TrainerSpec s = {.d = DIMS, .tokens = TEXT, .features = DT_F32, .params = {.training = true, .freeze = freeze},

@@ -57,13 +57,11 @@ static void shut(Fixture *f) {
 /* Memory is measured as the trainer does it: the largest batch on the null backend. */
 static void open_fixture(Fixture *f, const LmDims *d, int micro, bool apart) {
     Stage2Spec spec = {.texts = TEXTS, .ids = IDS, .apart = apart, .seed = 3};
-    Backend null = *backend_null(DT_F32);
+    Backend null = backend_measuring(backend_cpu(DT_F32));
     Fixture m = {.b = &null};
     ObjectiveBatch worst;
     Stage2Losses l;
     void *room;
-    null.unified = true;
-    null.workspace = backend_cpu(DT_F32)->workspace;
     arena_measure(&m.run, "run");
     arena_measure(&m.step, "step");
     assert_int_equal(build(&m, d, &spec, micro), OK);

@@ -58,9 +58,8 @@ static Status make_weights(const Options *o) {
     const Backend *b = backend_cpu(DT_F32);
     Tokenizer *tok = NULL;
     QFormer m = {0};
-    Arena mem = {0}, measure;
+    Arena mem = {0};
     Dims d;
-    ParamsSpec spec = {0};
     int64_t P = o->model.image_tokens, E = o->model.image_width;
     Status st = options_require(o, "model.vocab");
     if (st == OK && !E)
@@ -68,13 +67,7 @@ static Status make_weights(const Options *o) {
                      "features");
     if (st == OK) st = tokenizer_open(&tok, o->model.vocab);
     if (st == OK) st = setup_dims(&d, o, tok, P ? P : 257, E);
-    if (st == OK) {
-        arena_measure(&measure, "weights");
-        st = qformer_open(&m, &d, backend_null(DT_F32), &measure, &spec);
-        qformer_close(&m);
-    }
-    if (st == OK) st = arena_open(&mem, "weights'", b, measure.peak);
-    if (st == OK) st = qformer_open(&m, &d, b, &mem, &spec);
+    if (st == OK) st = qformer_open_alone(&m, &mem, &d, b, &(ParamsSpec){0});
     if (st == OK) st = fill(&m, o, tok);
     if (st == OK && !o->run.dry_run) st = outfile_parents(o->run.out);
     if (st == OK && !o->run.dry_run) st = save_weights(&m.params, m.params.w, o->run.out);

@@ -1,8 +1,8 @@
 /* join: gradients summed over ranks, layer by layer beside the walk back where the device can, else at its end.
  *
  *     join_begin     before a walk back
- *     join_passed    (from the tape's places, back to front) gradients of part r are finished, and all behind it; an empty
- *                    part is a frozen layer
+ *     join_passed    (from the tape's places, back to front) gradients of part r are finished, and all behind it; an
+ *                    empty part is a frozen layer
  *     join_end       when all are; waits, or lets compute wait
  *
  * Means were taken over the global batch already. Sharded parameters: the optimizer wants no more than its part. */

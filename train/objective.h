@@ -5,11 +5,12 @@
  * as self.
  *
  *     open      its buffers from the run arena, its tape on the step arena (both may only measure)
- *     measure   the largest batch a plan allows for, on measuring arenas and the null backend: what it needs is counted there
- *     run       enqueues the losses of a batch; with `grad` their gradient times `scale` is added to the parameters' and the
- *               whole summed over ranks (so with several ranks one call an update). `step` is where random bits come
- *               from. The batch's memory must stay until read. next: the batch of the coming step, in pinned memory and
- *               left alone until then, or NULL: its features travel meanwhile
+ *     measure   the largest batch a plan allows for, on measuring arenas and the null backend: what it needs is counted
+ *               there
+ *     run       enqueues the losses of a batch; with `grad` their gradient times `scale` is added to the parameters'
+ *               and the whole summed over ranks (so with several ranks one call an update). `step` is where random bits
+ *               come from. The batch's memory must stay until read. next: the batch of the coming step, in pinned memory
+ *               and left alone until then, or NULL: its features travel meanwhile
  *     read      waits, and says what came of it
  *
  * A column of the log is a value by name (log_fields.h has the list). */

@@ -32,9 +32,7 @@ static void end_objective(Trainer *t) {
 }
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
-    Backend null = *backend_null(b->elem);                   /* does nothing, but asks for the memory that b asks for */
-    null.unified = b->unified;
-    null.workspace = b->workspace;
+    Backend null = backend_measuring(b);
     Trainer t = {.b = &null};
     arena_measure(&t.run, "run");
     arena_measure(&t.stepmem, "step");

@@ -64,8 +64,7 @@ static void close_memory(Work *w) {
 
 /* Bytes of both arenas, by a pass on the null backend. */
 static Status measure(const Work *w, DType dt, size_t *fixed, size_t *mem) {
-    Backend null = *backend_null(w->b->elem);
-    null.unified = w->b->unified;
+    Backend null = backend_measuring(w->b);
     Work m = {.b = &null, .model = w->model};
     Wave wave;
     float *scale = mem_new((size_t)dims_scales(&w->model->d), sizeof *scale);

@@ -1,7 +1,7 @@
 /* block: the two parts that a transformer's layers are made of, attention and feed-forward, with a residual around
  * each. The Q-Former's, a ViT's and the language models' layers are uses of it; what differs is in the values below.
  *
- *     norm before   z = x + dropout(part(norm(x)) + bias)       OPT, T5, Llama, ViT: z is summed when the next norm reads it
+ *     norm before   z = x + dropout(part(norm(x)) + bias)       OPT, T5, Llama, ViT: summed when the next norm reads it
  *     norm behind   y = norm(x + dropout(part(x) + bias))       BERT, so the Q-Former; OPT-350m
  *     attention     part(h) = inner(attend(rotary(qk_norm(h Wi^T + bi)))) Wo^T
  *     feed-forward  part(h) = inner(act(h Wi^T + bi)) Wo^T      plain or gated (ActForm)
@@ -38,7 +38,7 @@ typedef struct {
     Param out, out_bias;
     Heads heads;
     int D;
-    Norm q_norm, k_norm;                /* of queries and keys, over blocks as wide as the gain: a head, or all of them */
+    Norm q_norm, k_norm;                /* of queries and keys, over blocks as wide as the gain: a head, or all */
     Rotary rotary;                      /* cos NULL: none; heads, and R 0 (all of a head), are filled in */
     Norm inner;
     Dropout prob, drop;                 /* of probabilities; of what joins the stream */

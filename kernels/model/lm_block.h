@@ -1,5 +1,6 @@
-/* lm_block: the layers of the three families as uses of block.h. All is frozen: what the backward needs is kept, nothing
- * else. A norm without offset is RMS; with LmDims.pre_norm it stands in front of what it serves, else (OPT-350m) behind. */
+/* lm_block: the layers of the three families as uses of block.h. All is frozen: what the backward needs is kept,
+ * nothing else. A norm without offset is RMS; with LmDims.pre_norm it stands in front of what it serves, else
+ * (OPT-350m) behind. */
 #ifndef QF_LM_BLOCK_H
 #define QF_LM_BLOCK_H
 #include "kernels/model/block.h"

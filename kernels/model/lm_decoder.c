@@ -273,10 +273,9 @@ static Status measure_passes(LmDecoder *m, float *nowhere) {
 }
 
 static Status measure(const LmDecoder *g, size_t *fixed, size_t *mem) {
-    Backend null = *backend_null(g->b->elem);
+    Backend null = backend_measuring(g->b);
     LmDecoder m = *g;
     float nowhere = 0;
-    null.unified = g->b->unified;
     m.b = &null;
     arena_measure(&m.fixed, "decoder");
     arena_measure(&m.mem, "decoder");

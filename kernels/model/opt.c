@@ -5,7 +5,7 @@
 #define ALL "model.decoder."
 #define LAYER "model.decoder.layers.%d."
 
-/*    id          name                                             shape where  block join, ... (lm.c has the letters) */
+/*    id          name                                             shape where  block join ... (letters: lm.c) */
 #define OPT_ROWS(X) \
     X(WORD,       ALL "embed_tokens.weight",                       "VE", "",     0, 0, .also = "lm_head.weight") \
     X(POSITION,   ALL "embed_positions.weight",                    "PC", "",     0, 0) \

@@ -28,8 +28,8 @@ enum { PARAM_GROWS = 1, PARAM_KEEP_F32 = 2, PARAM_OPTIONAL = 4 };
 typedef struct {
     const char *name;       /* as published; %d is the layer, where the row repeats */
     const char *shape;      /* a letter a side, a digit is itself: "CC", "1QC", "C3pp"; "" is one number */
-    const char *where;      /* "": once. "L": in each of size L layers. "L/X": in those whose number X divides. Behind it
-                             * "?B": only when size B is not 0 */
+    const char *where;      /* "": once. "L": in each of size L layers. "L/X": in those whose number X divides. Behind
+                             * it "?B": only when size B is not 0 */
     int block;              /* rows of one block stand together layer by layer, so all of a layer is one range, whose
                              * gradient is finished at one moment; blocks stand in a row in the table */
     bool join;              /* starts right behind the row before it (else at a multiple of 64 elements) */

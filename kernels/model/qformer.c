@@ -16,7 +16,8 @@ static const ActForm GELU = {.f = ACT_GELU};
 Status qformer_open(QFormer *m, const Dims *d, const Backend *b, Arena *run, const ParamsSpec *spec) {
     static const ParamRow rows[P_COUNT] = {
 #define X(id, name_, shape_, where_, block_, join_, start_, ...)                                                       \
-    {.name = name_, .shape = shape_, .where = where_, .block = block_, .join = join_, .start = START_##start_, __VA_ARGS__},
+    {.name = name_, .shape = shape_, .where = where_, .block = block_, .join = join_, .start = START_##start_,         \
+     __VA_ARGS__},
         QFORMER_TABLE(X)
 #undef X
     };
@@ -28,6 +29,18 @@ Status qformer_open(QFormer *m, const Dims *d, const Backend *b, Arena *run, con
 }
 
 void qformer_close(QFormer *m) { params_close(&m->params); }
+
+Status qformer_open_alone(QFormer *m, Arena *mem, const Dims *d, const Backend *b, const ParamsSpec *spec) {
+    Backend null = backend_measuring(b);
+    Arena measure;
+    arena_measure(&measure, "weights");
+    Status st = qformer_open(m, d, &null, &measure, spec);
+    qformer_close(m);
+    if (st == OK) st = arena_open(mem, "weights'", b, measure.peak + b->workspace + 256);
+    if (st == OK) st = qformer_open(m, d, b, mem, spec);
+    if (st == OK) b->set_workspace(arena_push(mem, b->workspace, 1), b->workspace);
+    return st;
+}
 
 static Param param(const QFormer *m, int row, int layer) { return params_get(&m->params, row, layer); }
 

@@ -12,6 +12,9 @@ typedef struct { Params params; Dims d; } QFormer;
 Status qformer_open(QFormer *m, const Dims *d, const Backend *b, Arena *run, const ParamsSpec *spec);
 void qformer_close(QFormer *m);
 
+/* The same in an arena of its own, which is measured first and holds the kernels' scratch, too: a model to be used. */
+Status qformer_open_alone(QFormer *m, Arena *mem, const Dims *d, const Backend *b, const ParamsSpec *spec);
+
 /* Where and when dropout draws: p = 0 in evaluation. */
 typedef struct { float p; uint64_t seed; uint32_t step; } Noise;
 

@@ -13,9 +13,10 @@
 /*    id             name                                            shape  where  block join start ... */
 #define QFORMER_TABLE(X) \
     X(QUERY,         "query_tokens",                                 "1QC", "",    0, 0, NORMAL) \
-    X(WORD,          EMBED "word_embeddings.weight",                 "VC",  "?V",    0, 0, NORMAL, .flags = PARAM_GROWS, \
-      .also = HEAD "decoder.weight") \
-    X(POSITION,      EMBED "position_embeddings.weight",             "NC",  "?V",    0, 0, NORMAL, .flags = PARAM_GROWS) \
+    X(WORD,          EMBED "word_embeddings.weight",                 "VC",  "?V",    0, 0, NORMAL, \
+      .flags = PARAM_GROWS, .also = HEAD "decoder.weight") \
+    X(POSITION,      EMBED "position_embeddings.weight",             "NC",  "?V",    0, 0, NORMAL, \
+      .flags = PARAM_GROWS) \
     X(EMB_LN_W,      EMBED "LayerNorm.weight",                       "C",   "",    0, 0, ONES) \
     X(EMB_LN_B,      EMBED "LayerNorm.bias",                         "C",   "",    0, 0, ZEROS) \
     X(SELF_Q_W,      LAYER "attention.self.query.weight",            "CC",  "L",   1, 0, NORMAL) \
@@ -46,8 +47,10 @@
     X(CROSS_O_B,     LAYER "crossattention.output.dense.bias",       "C",   "L/X", 1, 0, ZEROS) \
     X(CROSS_LN_W,    LAYER "crossattention.output.LayerNorm.weight", "C",   "L/X", 1, 0, ONES) \
     X(CROSS_LN_B,    LAYER "crossattention.output.LayerNorm.bias",   "C",   "L/X", 1, 0, ZEROS) \
-    X(CROSS_K_W,     LAYER "crossattention.self.key.weight",         "CE",  "L/X", 3, 1, NORMAL, .flags = PARAM_KEEP_F32) \
-    X(CROSS_V_W,     LAYER "crossattention.self.value.weight",       "CE",  "L/X", 3, 1, NORMAL, .flags = PARAM_KEEP_F32) \
+    X(CROSS_K_W,     LAYER "crossattention.self.key.weight",         "CE",  "L/X", 3, 1, NORMAL, \
+      .flags = PARAM_KEEP_F32) \
+    X(CROSS_V_W,     LAYER "crossattention.self.value.weight",       "CE",  "L/X", 3, 1, NORMAL, \
+      .flags = PARAM_KEEP_F32) \
     X(CROSS_K_B,     LAYER "crossattention.self.key.bias",           "C",   "L/X", 4, 1, ZEROS) \
     X(CROSS_V_B,     LAYER "crossattention.self.value.bias",         "C",   "L/X", 4, 1, ZEROS) \
     X(LM_DENSE_W,    HEAD "transform.dense.weight",                  "CC",  "?Z",    5, 0, NORMAL) \
@@ -60,8 +63,8 @@
     X(LM_DENSE_B,    HEAD "transform.dense.bias",                    "C",   "?Z",    5, 0, ZEROS) \
     X(LM_LN_W,       HEAD "transform.LayerNorm.weight",              "C",   "?Z",    5, 0, ONES) \
     X(LM_LN_B,       HEAD "transform.LayerNorm.bias",                "C",   "?Z",    5, 0, ZEROS) \
-    X(LM_BIAS,       HEAD "bias",                                    "V",   "?Z",    5, 0, ZEROS, .flags = PARAM_GROWS, \
-      .also = HEAD "decoder.bias") \
+    X(LM_BIAS,       HEAD "bias",                                    "V",   "?Z",    5, 0, ZEROS, \
+      .flags = PARAM_GROWS, .also = HEAD "decoder.bias") \
     X(LN_VISION_W,   "ln_vision.weight",                             "E",   "",    5, 0, ONES) \
     X(LN_VISION_B,   "ln_vision.bias",                               "E",   "",    5, 0, ZEROS) \
     X(VISION_PROJ_B, "vision_proj.bias",                             "Z",   "?Z",    5, 0, LINEAR, .arg = 'C') \

@@ -8,7 +8,7 @@
 #define BIAS "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 #define FFN "DenseReluDense."
 
-/*    id          name                                             shape where  block join, ... (lm.c has the letters) */
+/*    id          name                                             shape where  block join ... (letters: lm.c) */
 #define T5_ROWS(X) \
     X(WORD,       "shared.weight",                                 "VC", "",     0, 0, \
       .also = "encoder.embed_tokens.weight") \
@@ -62,7 +62,8 @@ static void t5_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend
                                               .in = m->d.gated ? lm_get(m, GATE_W, UP_W, l) : one(m, IN_W, l)});
 }
 
-void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how, Tensor kv, const AttnPlan *cross) {
+void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how, Tensor kv,
+                      const AttnPlan *cross) {
     lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM1, l)}, .q = lm_get(m, D_Q_W, D_V_W, l),
                                               .out = one(m, D_O_W, l)}, how);
     lm_cross_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM2, l)}, .q = one(m, C_Q_W, l),

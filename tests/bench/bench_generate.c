@@ -36,15 +36,7 @@ static void must(Status st) {
 }
 
 static void open_weights(QFormer *p, Arena *a, const Dims *d, const Backend *b) {
-    Arena count;
-    Backend null = *backend_null(b->elem);
-    ParamsSpec spec = {0};
-    arena_measure(&count, "weights");
-    must(qformer_open(p, d, &null, &count, &spec));
-    qformer_close(p);
-    must(arena_open(a, "weights'", b, count.peak + b->workspace + 256));
-    must(qformer_open(p, d, b, a, &spec));
-    b->set_workspace(arena_push(a, b->workspace, 1), b->workspace);
+    must(qformer_open_alone(p, a, d, b, &(ParamsSpec){0}));
     must(params_init(&p->params, 1, 0.05f));
 }
 

@@ -63,15 +63,7 @@ static void fill(Input *in, const Dims *d, int64_t images, int64_t pairs, int to
 }
 
 static void open_model(QFormer *p, Arena *mem, const Backend *b, const Dims *d) {
-    Backend null = *backend_null(b->elem);
-    Arena measure;
-    ParamsSpec spec = {0};
-    arena_measure(&measure, "weights");
-    check(qformer_open(p, d, &null, &measure, &spec));
-    qformer_close(p);
-    check(arena_open(mem, "weights'", b, measure.peak + b->workspace + 256));
-    check(qformer_open(p, d, b, mem, &spec));
-    b->set_workspace(arena_push(mem, b->workspace, 1), b->workspace);
+    check(qformer_open_alone(p, mem, d, b, &(ParamsSpec){0}));
     check(params_init(&p->params, 1, 0.02f));
 }
 

@@ -50,22 +50,14 @@ Status model_write_set(ModelFixture *f, const char *path, int64_t E) {
 
 static Status model_open(ModelFixture *f) {
     Dims d = {.L = 2, .C = 16, .H = 2, .F = 32, .Q = 3, .E = FIX_E, .P = FIX_P, .Z = 8, .N = 24, .X = 1, .T = FIX_T};
-    Backend null = *backend_null(DT_F32);
-    Arena measure;
-    ParamsSpec spec = {0};
     snprintf(f->dir, sizeof f->dir, "/tmp/qformer-test-XXXXXX");
     if (!mkdtemp(f->dir) || model_write_text(model_path(f, "vocab.txt"), fix_vocab)) return ERR_IO;
     Status st = tokenizer_open(&f->tok, model_path(f, "vocab.txt"));
     if (st == OK) st = setup_tokens(&d, f->tok);
     if (st != OK) return st;
-    arena_measure(&measure, "weights");
     f->b = backend_cpu(DT_F32);
-    st = qformer_open(&f->model, &d, &null, &measure, &spec);
-    qformer_close(&f->model);
-    if (st == OK) st = arena_open(&f->mem, "weights'", f->b, measure.peak + f->b->workspace + 256);
-    if (st == OK) st = qformer_open(&f->model, &d, f->b, &f->mem, &spec);
+    st = qformer_open_alone(&f->model, &f->mem, &d, f->b, &(ParamsSpec){0});
     if (st != OK) return st;
-    f->b->set_workspace(arena_push(&f->mem, f->b->workspace, 1), f->b->workspace);
     st = params_init(&f->model.params, 3, 0.3f);
     if (st == OK) st = save_weights(&f->model.params, f->model.params.w, model_path(f, "model.safetensors"));
     if (st == OK) st = model_write_set(f, model_path(f, "set.h5"), FIX_E);
