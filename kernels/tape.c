@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 
 Status tape_open(Tape *t, const Backend *b, Arena *step) {
     *t = (Tape){.b = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16};
@@ -21,7 +22,7 @@ Status tape_open(Tape *t, const Backend *b, Arena *step) {
 static void forget(Tape *t) {
     while (t->nextra) t->b->release(t->extra[--t->nextra]);
     for (int i = 0; i < t->ngrads; i++) free(t->grads[i]);
-    t->ngrads = t->nnodes = 0;
+    t->ngrads = t->nnodes = t->watched = 0;
 }
 
 void tape_close(Tape *t) {
@@ -37,6 +38,7 @@ void tape_reset(Tape *t, bool recording) {
     arena_reset(t->step, 0);
     t->recording = recording;
     t->walking = false;
+    t->watch_at = t->watch ? status_clock() : 0;
 }
 
 void tape_fail(Tape *t, Status st) {
@@ -121,8 +123,23 @@ Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n) {
     return y;
 }
 
+/* A node is made when its op has run, and filled in behind that: so it is told of when the next one comes. */
+static void tell_watch(Tape *t) {
+    if (t->watched < t->nnodes) t->watch(t->watch_ctx, t, &t->nodes[t->nnodes - 1], t->watch_took, false);
+    t->watched = t->nnodes;
+}
+
+static void watch_op(Tape *t) {
+    t->b->sync();
+    double took = status_clock() - t->watch_at;
+    tell_watch(t);
+    t->watch_took = took;
+    t->watch_at = status_clock();
+}
+
 Node *tape_node(Tape *t, const char *name, BackFn back) {
     if (!t->recording) return NULL;
+    if (t->watch) watch_op(t);
     void *list = t->nodes;
     if (t->nnodes == t->cap_nodes && !grow(t, &list, &t->cap_nodes, sizeof *t->nodes)) return NULL;
     t->nodes = list;
@@ -291,18 +308,21 @@ void tape_seed(Tape *t, Tensor x, const void *grad) {
 }
 
 void tape_backward(Tape *t) {
+    if (t->watch) tell_watch(t);
     start_walk(t);
     for (int i = t->nnodes - 1; i >= 0; i--) {
+        t->watch_at = t->watch ? status_clock() : 0;
         t->b->mark(t->nodes[i].name);
         t->nodes[i].back(t, &t->nodes[i]);
         t->b->mark(NULL);
+        if (t->watch) t->b->sync(), t->watch(t->watch_ctx, t, &t->nodes[i], status_clock() - t->watch_at, true);
         while (t->ngrads && t->grads[t->ngrads - 1]->born >= i) {
             Grad *g = t->grads[--t->ngrads];
             if (!g->parent) block_give(t, g->data);
             free(g);
         }
     }
-    t->nnodes = 0;
+    t->nnodes = t->watched = 0;
 }
 
 void *tape_scratch(Tape *t, int64_t count, int size) {

@@ -14,6 +14,7 @@ typedef struct Tape Tape;
 typedef struct Node Node;
 typedef void (*BackFn)(Tape *, const Node *);
 typedef void PassedFn(void *ctx, int place);
+typedef void WatchFn(void *ctx, Tape *t, const Node *n, double seconds, bool back);
 
 struct Node {
     const char *name;
@@ -47,6 +48,12 @@ struct Tape {
     int ngrads, cap_grads;
     double flops, flops_attention;       /* counted arithmetic, forward and backward; attention's is part of it */
     Status st;                           /* first failure; from then on nothing is executed */
+    /* when set: called for each op, once its result stands and once its gradients do; the device then stands still. For
+     * looking at numbers and times, not for training */
+    WatchFn *watch;
+    void *watch_ctx;
+    double watch_at, watch_took;         /* when the op before had ended; how long the last one took */
+    int watched;                         /* nodes that were told of */
     PassedFn *passed;                    /* when set while recording: called when the walk back comes by a tape_place */
     void *passed_ctx;
 };

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 
 #include "kernels/base/mem.h"
 #include "eval/encode.h"
+#include "kernels/watch.h"
 #include "train/stage1.h"
 #include "train/trainer.h"
 
@@ -347,6 +349,42 @@ static void encoder_agrees_with_the_step(void **state) {
     trainer_close(&t);
 }
 
+/* What -vv shows: every op once on the way there and once on the way back, and who made the first number that is none. */
+static struct { int forward, back, first_bad; char bad[256], last[256]; } seen;
+static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void note(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(seen.last, sizeof seen.last, fmt, ap);
+    va_end(ap);
+    bool bad = strstr(seen.last, "not finite") != NULL;
+    if (bad && !seen.first_bad++) snprintf(seen.bad, sizeof seen.bad, "%s", seen.last);
+    seen.forward += !bad && strncmp(seen.last, "forward ", 8) == 0;
+    seen.back += !bad && strncmp(seen.last, "back ", 5) == 0;
+}
+
+static void watched_ops_are_told(void **state) {
+    (void)state;
+    Data d;
+    Stage1Losses l;
+    make(&d);
+    for (int broken = 0; broken < 2; broken++) {
+        Trainer t;
+        Watch w = {.say = note};
+        Spec s = spec_of(1, 0);
+        memset(&seen, 0, sizeof seen);
+        open_trainer(&t, &s, DT_F32);
+        if (broken) params_get(&t.model.params, P_ITM_W, -1).w[1] = INFINITY;
+        watch_tape(&w, t.objective->tape(t.self));
+        assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
+        if (seen.back != seen.forward || seen.forward < 50)
+            fail_msg("%d forward, %d back", seen.forward, seen.back);
+        assert_int_equal(seen.first_bad, broken);
+        if (broken) assert_non_null(strstr(seen.bad, "forward linear: its result is the first number"));
+        trainer_close(&t);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_equal_the_whole),    cmocka_unit_test(repeated_is_the_same_bits),
@@ -354,7 +392,8 @@ int main(void) {
         cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(too_much_is_a_sentence),
         cmocka_unit_test(frozen_stays),              cmocka_unit_test(a_bad_gradient_is_named),
         cmocka_unit_test(holes_cost_memory_not_the_run),
-        cmocka_unit_test(it_learns_in_both_types),   cmocka_unit_test(encoder_agrees_with_the_step),
+        cmocka_unit_test(it_learns_in_both_types),   cmocka_unit_test(watched_ops_are_told),
+        cmocka_unit_test(encoder_agrees_with_the_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

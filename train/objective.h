@@ -63,7 +63,7 @@ typedef struct {
     Status (*run)(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
                   bool grad);
     Status (*read)(void *self, ObjectiveLosses *out);
-    double (*flops)(const void *self);  /* counted so far */
+    Tape *(*tape)(void *self);          /* what it computes on: counts arithmetic, can be watched */
 } Objective;
 
 #endif

@@ -204,6 +204,10 @@ Status run_open(Run *r, const Options *o) {
     if (st == OK) st = measure_peak(r);
     if (st == OK && o->run.dry_run) return trainer_plan(&r->t.plan, r->b, &r->spec);
     if (st == OK) st = trainer_open(&r->t, r->b, &r->spec);
+    if (st == OK && o->run.verbose >= 2 && dist_rank() == 0) {
+        r->watch.say = status_say;
+        watch_tape(&r->watch, r->t.objective->tape(r->t.self));
+    }
     if (st == OK) st = run_start(r);
     if (st == OK) st = open_validation(r);
     if (st == OK) {

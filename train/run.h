@@ -12,6 +12,7 @@
 #include "eval/evalset.h"
 #include "eval/recall.h"
 #include "eval/setup.h"
+#include "kernels/watch.h"
 #include "eval/speaker.h"
 #include "kernels/base/lockfile.h"
 #include "train/feed.h"
@@ -37,6 +38,7 @@ typedef struct {
     Schedule schedule;
     EvalSet evalset;
     Encoder encoder;
+    Watch watch;                        /* -vv */
     double peak;                        /* measured GEMM rate, FLOP/s */
     int64_t steps, steps_per_epoch;
     int64_t short_text;                 /* as in Origin; run_look finds it */

@@ -85,10 +85,10 @@ static Status read(void *self, ObjectiveLosses *out) {
     return st;
 }
 
-static double flops(const void *self) { return ((const Stage1 *)self)->tape.flops; }
+static Tape *tape(void *self) { return &((Stage1 *)self)->tape; }
 
 const Objective stage1_objective = {
     .name = "stage1", .values = {{"itc", true}, {"itm", true}, {"itg", true}, {"temp", false}}, .nvalues = 4,
     .size = sizeof(Stage1), .open = open_as_objective, .close = close_as_objective, .measure = measure, .run = run,
-    .read = read, .flops = flops,
+    .read = read, .tape = tape,
 };

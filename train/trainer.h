@@ -52,7 +52,8 @@ Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatc
 /* The update alone, of gradients that several stage1_losses have added up. */
 Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad);
 
-static inline double trainer_flops(const Trainer *t) { return t->objective->flops(t->self); }   /* counted so far */
+/* counted so far */
+static inline double trainer_flops(const Trainer *t) { return t->objective->tape(t->self)->flops; }
 static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }
 
 #endif
