@@ -52,10 +52,7 @@ Status encoder_open(Encoder *e, const Backend *b, const QFormer *model, int batc
     if (st == OK) st = arena_open(&e->mem, "encoder's", b, bytes);
     if (st == OK) st = tape_open(&e->tape, b, &e->mem);
     if (st == OK) st = room_open(&e->room, b, &e->fixed, d, rows, batch, batch);
-    if (st == OK && !b->unified) {
-        e->device = arena_push(&e->fixed, feature_bytes(e, batch), 1);
-        e->scales = arena_push(&e->fixed, scale_bytes(e, batch), 1);
-    }
+    if (st == OK) features_open(&e->up, b, &e->fixed, d, batch, features, false);
     if (st != OK) {
         err_context(st, "evaluating %d at a time", batch);
         encoder_close(e);
@@ -75,13 +72,8 @@ void encoder_close(Encoder *e) {
 }
 
 static void image_keys(Encoder *e, const void *features, const float *scale, int n) {
-    if (!e->b->unified && e->device) {
-        e->b->upload(e->device, features, feature_bytes(e, n));
-        if (scale) e->b->upload(e->scales, scale, scale_bytes(e, n));
-        features = e->device;
-        scale = scale ? e->scales : NULL;
-    }
-    qformer_image(&e->kv, &e->tape, e->model, features, e->features, scale, n);
+    FeatureRows up = features_up(&e->up, (FeatureRows){features, scale}, n, e->features, (FeatureRows){0});
+    qformer_image(&e->kv, &e->tape, e->model, up.data, e->features, up.scale, n);
 }
 
 static Status build(Encoder *e, Wave *w, int n, int images) {

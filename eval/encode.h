@@ -4,6 +4,7 @@
  * every evaluation. Takes its own arena, measured first. Does not know files or metrics. */
 #ifndef QF_ENCODE_H
 #define QF_ENCODE_H
+#include "kernels/model/features.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -15,8 +16,7 @@ typedef struct {
     Segment *seg;
     int batch;                          /* images, texts, or pairs at a time */
     DType features;
-    void *device;                       /* features on the device (not unified) */
-    float *scales;
+    Features up;
     ImageKV kv; /* of the images encode_image_keys was given last; they lie at the start of mem */
     size_t after_kv;
 } Encoder;

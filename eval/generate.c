@@ -8,10 +8,6 @@
 
 static const Noise QUIET = {0};
 
-static size_t feature_bytes(const Generator *g, int64_t n) {
-    return (size_t)n * (size_t)g->model->d.P * (size_t)g->model->d.E * (size_t)dtype_size(g->spec.features);
-}
-
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 /* Everything that lives as long as the generator and not on the host. */
@@ -23,10 +19,7 @@ static Status take_fixed(Generator *g) {
         void *at = arena_push(&g->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(g->b->elem));
         g->cache[l] = tape_leaf(at, n, 2LL * d->C, g->b->elem);
     }
-    if (!g->b->unified) {
-        g->device = arena_push(&g->fixed, feature_bytes(g, g->spec.images), 1);
-        g->scales = arena_push(&g->fixed, (size_t)(g->spec.images * dims_scales(d)), sizeof(float));
-    }
+    features_open(&g->up, g->b, &g->fixed, d, g->spec.images, g->spec.features, false);
     return room_open(&g->room, g->b, &g->fixed, d, rows, rows, g->spec.images);
 }
 
@@ -50,13 +43,12 @@ static Status measure(Generator *g, size_t *fixed, size_t *mem) {
     return st;
 }
 
-typedef struct { const char *features; const float *scale; } Given;
-
 static Status prefix(void *self, const void *input, int64_t first, int n, const float **logits) {
     Generator *g = self;
-    const Given *x = input;
+    const FeatureRows *x = input;
     (void)logits;                        /* [DEC] is fed */
-    return generate_prefix(g, x->features + feature_bytes(g, first), x->scale ? x->scale + first * dims_scales(&g->model->d) : NULL, n);
+    FeatureRows from = features_from(&g->model->d, *x, first, g->spec.features);
+    return generate_prefix(g, from.data, from.scale, n);
 }
 
 static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies,
@@ -133,13 +125,8 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
     Status st = wave_build(&w, &g->room, d, g->seg, n, n);
     if (st != OK) return st;
     room_upload(&g->room);
-    if (!g->b->unified) {
-        g->b->upload(g->device, features, feature_bytes(g, n));
-        if (scale) g->b->upload(g->scales, scale, (size_t)(n * dims_scales(d)) * sizeof *scale);
-        features = g->device;
-        scale = scale ? g->scales : NULL;
-    }
-    qformer_image(&kv, t, g->model, features, g->spec.features, scale, n);
+    FeatureRows up = features_up(&g->up, (FeatureRows){features, scale}, n, g->spec.features, (FeatureRows){0});
+    qformer_image(&kv, t, g->model, up.data, g->spec.features, up.scale, n);
     Tensor x = tape_new(t, w.NQ, d->C, g->b->elem), y = tape_new(t, w.NQ, d->C, g->b->elem);
     qformer_embed(t, g->model, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
@@ -231,5 +218,5 @@ Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, co
 
 Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first,
                          DecodeFound *found, void *ctx) {
-    return decode_texts(&g->decode, &(Given){features, scale}, n, first, found, ctx);
+    return decode_texts(&g->decode, &(FeatureRows){features, scale}, n, first, found, ctx);
 }

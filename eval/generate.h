@@ -13,6 +13,7 @@
 #ifndef QF_GENERATE_H
 #define QF_GENERATE_H
 #include "eval/decode.h"
+#include "kernels/model/features.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -30,8 +31,7 @@ typedef struct {
     Tape tape;
     WaveRoom room;
     Tensor cache[MAX_LAYERS];
-    void *device;                       /* features on the device (not unified) */
-    float *scales;
+    Features up;
     Segment *seg;                       /* (images) */
     float *logits;                      /* (slots, V), host */
     Decoder decoder;                    /* this generator as decode.h sees it */

@@ -7,10 +7,6 @@
 
 static const Noise QUIET = {0};
 
-static size_t feature_bytes(const Visual *v, int64_t n) {
-    return (size_t)(n * v->model->d.P * v->model->d.E) * (size_t)dtype_size(v->spec.features);
-}
-
 static Status take_fixed(Visual *v) {
     const Dims *d = &v->model->d;
     int64_t n = v->spec.images;
@@ -18,10 +14,7 @@ static Status take_fixed(Visual *v) {
     Dims lists = *d;
     if (!lists.V) lists.V = lists.N = 1;
     v->soft = tape_leaf(arena_push(&v->fixed, (size_t)(n * d->Q * d->W), (size_t)dtype_size(e)), n * d->Q, d->W, e);
-    if (!v->b->unified) {
-        v->features = arena_push(&v->fixed, feature_bytes(v, n), 1);
-        v->scale = arena_push(&v->fixed, (size_t)(n * dims_scales(&v->model->d)), sizeof(float));
-    }
+    features_open(&v->up, v->b, &v->fixed, d, n, v->spec.features, false);
     return room_open(&v->room, v->b, &v->fixed, &lists, n * (d->Q + v->spec.asked), n, n);
 }
 
@@ -45,13 +38,8 @@ Status visual_rows(Visual *v, const void *features, const float *scale, int n, c
     Status st = wave_build(&w, &v->room, &m->d, v->seg, n, n);
     if (st != OK) return st;
     room_upload(&v->room);
-    if (!v->b->unified) {
-        v->b->upload(v->features, features, feature_bytes(v, n));
-        if (scale) v->b->upload(v->scale, scale, (size_t)(n * dims_scales(&m->d)) * sizeof *scale);
-        features = v->features;
-        scale = scale ? v->scale : NULL;
-    }
-    qformer_image(&kv, t, m, features, v->spec.features, scale, n);
+    FeatureRows up = features_up(&v->up, (FeatureRows){features, scale}, n, v->spec.features, (FeatureRows){0});
+    qformer_image(&kv, t, m, up.data, v->spec.features, up.scale, n);
     Tensor x = tensor_rows(qformer_forward(t, m, &w, &kv, QUIET), 0, w.NQ);
     *soft = tensor_rows(v->soft, 0, (int64_t)n * m->d.Q);
     op_linear(t, *soft, x, params_get(&m->params, P_SPEAK_W, -1), params_get(&m->params, P_SPEAK_B, -1));

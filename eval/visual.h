@@ -4,6 +4,7 @@
  * Called by whatever lets a stage-2 model speak (caption, ask, ranking of answers). */
 #ifndef QF_VISUAL_H
 #define QF_VISUAL_H
+#include "kernels/model/features.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -22,8 +23,7 @@ typedef struct {
     Tape tape;
     WaveRoom room;
     Segment *seg;
-    void *features;                     /* device room (unified: unused) */
-    float *scale;
+    Features up;
     Tensor soft;                        /* (images Q, W) */
 } Visual;
 

@@ -51,46 +51,12 @@ static void list_targets(Piece *c, Stage1 *s) {
     c->lm_target = room_device(&s->room, target);
 }
 
-typedef struct { const char *features; const float *scale; } HostPiece;
-
-/* Pairs [first, first + n) of a batch; past its end the first piece of what comes after it, if anything is known to. */
-static HostPiece host_piece(const Stage1 *s, const ObjectiveBatch *batch, int64_t first, bool again) {
-    size_t row = (size_t)s->model->d.P * (size_t)s->model->d.E * (size_t)dtype_size(batch->dt);
+/* Pairs [first, first + n) of a batch; past its end the first piece of what comes after it, if anything is known to:
+ * `again`: the whole batch, once more after this pass over it. */
+static FeatureRows rows_at(const Stage1 *s, const ObjectiveBatch *batch, int64_t first, bool again) {
     if (first >= s->B) first = 0, batch = again ? batch : s->next;
-    if (!batch) return (HostPiece){0};
-    const float *scale = batch->scale ? batch->scale + first * dims_scales(&s->model->d) : NULL;
-    return (HostPiece){(const char *)batch->features + (size_t)first * row, scale};
-}
-
-typedef void CopyFn(void *dst, const void *src, size_t bytes);
-
-static void send(const Stage1 *s, CopyFn *copy, FeatureRoom *to, HostPiece from, int64_t n, DType dt) {
-    copy(to->features, from.features, (size_t)(n * s->model->d.P * s->model->d.E) * (size_t)dtype_size(dt));
-    if (from.scale) copy(to->scale, from.scale, (size_t)(n * dims_scales(&s->model->d)) * sizeof(float));
-}
-
-/* This piece's features on the device, and the next ones on their way there beside this piece's compute: two rooms take
- * turns. `again`: the whole batch comes once more after this pass over it. */
-static const void *features_up(Stage1 *s, const ObjectiveBatch *batch, int64_t first, int64_t n, bool again,
-                               const float **scale) {
-    HostPiece here = host_piece(s, batch, first, false), next = host_piece(s, batch, first + n, again);
-    *scale = here.scale;
-    if (s->b->unified) return here.features;
-    FeatureRoom *other = &s->ahead[!s->turn];
-    if (other->holds == here.features) {
-        s->b->prefetch_wait();
-        s->turn = !s->turn;
-        other->holds = NULL;
-    } else {
-        send(s, s->b->upload, &s->ahead[s->turn], here, n, batch->dt);
-    }
-    if (next.features) {
-        other = &s->ahead[!s->turn];
-        send(s, s->b->prefetch, other, next, n, batch->dt);
-        other->holds = next.features;
-    }
-    *scale = here.scale ? s->ahead[s->turn].scale : NULL;
-    return s->ahead[s->turn].features;
+    if (!batch) return (FeatureRows){0};
+    return features_from(&s->model->d, (FeatureRows){batch->features, batch->scale}, first, batch->dt);
 }
 
 Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t first, int64_t n, Noise noise,
@@ -108,9 +74,9 @@ Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t f
     if (c->itg0 >= 0) list_targets(c, s);
     room_upload(&s->room);
 
-    const float *scale;
-    const void *features = features_up(s, batch, first, n, !all, &scale);
-    qformer_image(&c->kv, t, s->model, features, batch->dt, scale, (int)n);
+    FeatureRows up = features_up(&s->features, rows_at(s, batch, first, false), n, batch->dt,
+                                 rows_at(s, batch, first + n, !all));
+    qformer_image(&c->kv, t, s->model, up.data, batch->dt, up.scale, (int)n);
     c->x = qformer_forward(t, s->model, &c->wave, &c->kv, noise);
     Tensor text = tensor_rows(c->x, c->wave.NQ, c->wave.NT), first_rows = tape_new(t, n, d->C, s->b->elem);
     op_gather(t, first_rows, text, room_device(&s->room, cls));

@@ -18,6 +18,7 @@
  * piece), contrast.c, join.c, optim.c. */
 #ifndef QF_STAGE1_H
 #define QF_STAGE1_H
+#include "kernels/model/features.h"
 #include "train/contrast.h"
 #include "train/join.h"
 #include "train/objective.h"
@@ -45,9 +46,6 @@ enum { SUM_ITC, SUM_ITM, SUM_ITG, SUM_COUNT };
 /* What stage1_read reads, in pinned memory. */
 typedef struct { float sums[SUM_COUNT], temp; } Stage1Report;
 
-/* Device room for one piece's features and scales (unified: unused). holds: the host's features on their way here. */
-typedef struct { void *features; float *scale; const void *holds; } FeatureRoom;
-
 typedef struct Stage1 {
     const Backend *b;
     QFormer *model;
@@ -64,8 +62,7 @@ typedef struct Stage1 {
     /* the texts of all ranks, and who was drawn for whom: host, by global index */
     int32_t *ids, *len, *negative_image, *negative_text;
     int64_t *image_id;
-    FeatureRoom ahead[2];
-    int turn;                           /* which of them holds this piece's */
+    Features features;
     const ObjectiveBatch *next;              /* what comes after this batch, when that is known */
     float *sums;                        /* device: SUM_COUNT running sums of row losses */
     /* of the step under way, until it is read */

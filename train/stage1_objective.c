@@ -32,10 +32,7 @@ Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec)
         stage1_close(s);
         return st;
     }
-    for (int i = 0; !b->unified && i < 2; i++) {
-        s->ahead[i].features = arena_push(run, (size_t)n * (size_t)d->P * (size_t)d->E, sizeof(float));
-        s->ahead[i].scale = arena_push(run, (size_t)(n * dims_scales(d)), sizeof(float));
-    }
+    features_open(&s->features, b, run, d, n, DT_F32, true);
     s->sums = arena_push(run, SUM_COUNT, sizeof(float));
     if (!run->measuring && !run->full) contrast_fill(&s->contrast);
     return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;

@@ -44,10 +44,7 @@ Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec)
         stage2_close(s);
         return st;
     }
-    if (!b->unified) {
-        s->features = arena_push(run, (size_t)(n * model->d.P * model->d.E), sizeof(float));
-        s->scale = arena_push(run, (size_t)(n * dims_scales(&model->d)), sizeof(float));
-    }
+    features_open(&s->features, b, run, &model->d, n, DT_F32, false);
     s->sum = arena_push(run, 1, sizeof(float));
     return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
 }
@@ -97,29 +94,17 @@ static Segment segment_of(const Stage2 *s, const ObjectiveBatch *b, const Piece 
     return g;
 }
 
-static const void *features_up(Stage2 *s, const ObjectiveBatch *batch, const Piece *c, const float **scale) {
-    const Dims *d = &s->model->d;
-    size_t row = (size_t)(d->P * d->E) * (size_t)dtype_size(batch->dt);
-    const char *from = (const char *)batch->features + (size_t)c->first * row;
-    *scale = batch->scale ? batch->scale + c->first * dims_scales(d) : NULL;
-    if (s->b->unified) return from;
-    s->b->upload(s->features, from, (size_t)c->n * row);
-    if (*scale) s->b->upload(s->scale, *scale, (size_t)(c->n * dims_scales(d)) * sizeof **scale);
-    *scale = *scale ? s->scale : NULL;
-    return s->features;
-}
-
 /* The queries of the piece's views, projected: (views Q, W). */
 static Status visual_rows(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Noise noise, Tensor *soft) {
     Tape *t = &s->tape;
     ImageKV kv;
-    const float *scale;
     for (int i = 0; i < c->views; i++) s->seg[i] = segment_of(s, batch, c, c->view0 + i);
     Status st = wave_build(&c->wave, &s->room, &s->model->d, s->seg, c->views, (int)c->n);
     if (st != OK) return st;
     room_upload(&s->room);
-    const void *features = features_up(s, batch, c, &scale);
-    qformer_image(&kv, t, s->model, features, batch->dt, scale, (int)c->n);
+    FeatureRows here = features_from(&s->model->d, (FeatureRows){batch->features, batch->scale}, c->first, batch->dt);
+    FeatureRows up = features_up(&s->features, here, c->n, batch->dt, (FeatureRows){0});
+    qformer_image(&kv, t, s->model, up.data, batch->dt, up.scale, (int)c->n);
     Tensor x = tensor_rows(qformer_forward(t, s->model, &c->wave, &kv, noise), 0, c->wave.NQ);
     *soft = tape_new(t, x.rows, s->model->d.W, t->b->elem);
     op_linear(t, *soft, x, params_get(&s->model->params, P_SPEAK_W, -1), params_get(&s->model->params, P_SPEAK_B, -1));

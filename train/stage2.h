@@ -10,6 +10,7 @@
  * enqueues and sums gradients over ranks, stage2_read waits. */
 #ifndef QF_STAGE2_H
 #define QF_STAGE2_H
+#include "kernels/model/features.h"
 #include "kernels/model/lm_model.h"
 #include "train/join.h"
 #include "train/objective.h"
@@ -43,8 +44,7 @@ typedef struct {
     Join join;
     Tape tape;
     WaveRoom room, lm_room;
-    void *features;                     /* device room for a piece (unified: unused) */
-    float *scale;
+    Features features;
     float *sum;                         /* device: running sum of the targets' losses */
     float *report;                      /* pinned: where it is read */
     Segment *seg;                       /* (B / micro texts) */

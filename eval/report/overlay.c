@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/base/mem.h"
+#include "kernels/model/features.h"
 
 static const Noise QUIET = {0};
 
@@ -15,8 +16,7 @@ typedef struct {
     Arena mem, fixed;
     Tape tape;
     WaveRoom room;
-    void *device;                       /* one image's features, and its scale; not unified */
-    float *scale;
+    Features up;                        /* one image's */
     float *q, *k;                       /* host: (Q,C), (P,C) */
     void *raw;                          /* host: what comes down before it is f32 */
 } Work;
@@ -32,13 +32,8 @@ static Status forward(Work *w, Wave *wave, const void *features, const float *sc
     Status st = wave_build(wave, &w->room, d, &seg, 1, 1);
     if (st != OK) return st;
     room_upload(&w->room);
-    if (w->device) {
-        w->b->upload(w->device, features, (size_t)d->P * (size_t)d->E * (size_t)dtype_size(dt));
-        features = w->device;
-        if (scale) w->b->upload(w->scale, scale, (size_t)dims_scales(&w->model->d) * sizeof *scale);
-        scale = scale ? w->scale : NULL;
-    }
-    qformer_image(&kv, &w->tape, w->model, features, dt, scale, 1);
+    FeatureRows up = features_up(&w->up, (FeatureRows){features, scale}, 1, dt, (FeatureRows){0});
+    qformer_image(&kv, &w->tape, w->model, up.data, dt, up.scale, 1);
     qformer_forward(&w->tape, w->model, wave, &kv, QUIET);
     return tape_status(&w->tape);
 }
@@ -48,10 +43,7 @@ static Status open_memory(Work *w, DType dt) {
     const Dims *d = &w->model->d;
     Status st = tape_open(&w->tape, w->b, &w->mem);
     if (st == OK) st = room_open(&w->room, w->b, &w->fixed, d, d->Q, 1, 1);
-    if (st == OK && !w->b->unified) {
-        w->device = arena_push(&w->fixed, (size_t)d->P * (size_t)d->E, (size_t)dtype_size(dt));
-        w->scale = arena_push(&w->fixed, (size_t)dims_scales(&w->model->d), sizeof(float));
-    }
+    if (st == OK) features_open(&w->up, w->b, &w->fixed, d, 1, dt, false);
     return st;
 }
 
