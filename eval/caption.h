@@ -7,8 +7,8 @@
 #include "eval/beam.h"
 #include "eval/use.h"
 
-/* What caption.* asks for, with the model's start and end tokens; of a stage-2 model, those of its language model and the
- * lengths as LAVIS counts them. One beam is greedy search, as in transformers. */
+/* What caption.* asks for, with the model's start and end tokens; of a stage-2 model, those of its language model
+ * and the lengths as LAVIS counts them. One beam is greedy search, as in transformers. */
 void caption_search(SearchSpec *s, const Options *o, const Use *u);
 
 typedef struct { double score; int32_t len, ended; } CaptionEnd;    /* as in Hypothesis: len counts [DEC] */

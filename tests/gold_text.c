@@ -1,7 +1,8 @@
 /* gold_text: fixtures of text: tokenizers and caption processors (and, in gold_metrics.c, metrics).
  *
  *     strings.jsonl        {"text", "ids"[, "ids32", "ids35", "decoded"]} beside a tokenizer's files: exactly, from
- *                          each of the forms that lie there (tokenizer.json; vocab.json and merges.txt; a SentencePiece model)
+ *                          each of the forms that lie there (tokenizer.json; vocab.json and merges.txt; a SentencePiece
+ *                          model)
  *     KIND_strings.jsonl   the same of a folder KIND_lm beside it, decoded with blanks cleaned up; bpe means opt,
  *                          unigram t5
  *     processors.jsonl     {"text", "caption", "caption_prompt", "question"}

@@ -77,7 +77,8 @@ static void choices(void **state) {
 /* Forgotten turns give the first answer again; a picture is a set of one. */
 static void a_conversation(void **state) {
     (void)state;
-    assert_int_equal(folder_shell("printf 'what?\\nwhere?\\n/reset\\nwhat?\\n/image test/000003.png\\nwhat?\\n/quit\\n' | "
+    assert_int_equal(folder_shell("printf 'what?\\nwhere?\\n/reset\\nwhat?\\n/image "
+                                  "test/000003.png\\nwhat?\\n/quit\\n' | "
                                   "$Q " ASK "data.test=test/000001.png >talk 2>/dev/null"), 0);
     assert_int_equal(folder_shell("test $(wc -l <talk) = 4 && test \"$(sed -n 1p talk)\" = \"$(sed -n 3p talk)\""), 0);
 }

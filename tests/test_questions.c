@@ -2,6 +2,7 @@
  * and the questions about drawn scenes, each answered anew from the scene. */
 #include "tests/kit/check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,14 +114,19 @@ static void forms(void **state) {
         "\"question_id\": 420}, {\"image_id\": 42, \"question\": \"how many?\", \"question_id\": 421}]}");
     add("v2_annotations_train.json",
         "{\"data_subtype\": \"train2014\", \"annotations\": [{\"question_id\": 421, \"image_id\": 42,"
-        "\"answer_type\": \"number\", \"answers\": [{\"answer\": \"2\", \"answer_id\": 1}, {\"answer\": \"two\", \"answer_id\": 2}]}]}");
+        "\"answer_type\": \"number\", \"answers\": [{\"answer\": \"2\", \"answer_id\": 1}, {\"answer\": "
+        "\"two\", \"answer_id\": 2}]}]}");
     add("gqa.json",
-        "{\"07\": {\"imageId\": \"n1\", \"question\": \"is it?\", \"answer\": \"yes\", \"types\": {\"semantic\": \"obj\"}}}");
+        "{\"07\": {\"imageId\": \"n1\", \"question\": \"is it?\", \"answer\": \"yes\", \"types\": "
+        "{\"semantic\": \"obj\"}}}");
     add("llava.json",
-        "[{\"id\": \"1\", \"image\": \"l.jpg\", \"conversations\": [{\"from\": \"human\", \"value\": \"<image>\\nWhat?\"},"
-        "{\"from\": \"gpt\", \"value\": \"A cat.\"}, {\"from\": \"human\", \"value\": \"Where?\"}, {\"from\": \"gpt\", \"value\": \"Here.\"}]}]");
+        "[{\"id\": \"1\", \"image\": \"l.jpg\", \"conversations\": [{\"from\": \"human\", \"value\": "
+        "\"<image>\\nWhat?\"},"
+        "{\"from\": \"gpt\", \"value\": \"A cat.\"}, {\"from\": \"human\", \"value\": \"Where?\"}, {\"from\": "
+        "\"gpt\", \"value\": \"Here.\"}]}]");
     add("own.jsonl", "{\"image\": \"o.jpg\", \"question\": \"who?\", \"answers\": [\"me\", \"you\", \"me\"]}\n"
-        "{\"image\": \"o.jpg\", \"text_input\": \"Say it.\", \"text_output\": \"It.\"}\n{\"image\": \"o.jpg\", \"caption\": \"a photo\"}\n");
+        "{\"image\": \"o.jpg\", \"text_input\": \"Say it.\", \"text_output\": \"It.\"}\n{\"image\": \"o.jpg\", "
+        "\"caption\": \"a photo\"}\n");
     add("t.csv", "image,question,answer\nt.jpg,\"which, then?\",\"[\"\"a\"\", \"\"b\"\"]\"\nt.jpg,why?,so\n");
     assert_int_equal(annotations_finish(&a), OK);
     is_question("COCO_train2014_000000000042.jpg", 0, "number", "how many?", "2", 2);
@@ -141,7 +147,8 @@ static void refused(void **state) {
     (void)state;
     static const struct { const char *text, *sentence; } rows[] = {
         {"{\"annotations\": [{\"question_id\": 1, \"answers\": [{\"answer\": \"x\"}]}]}", "before that of answers"},
-        {"{\"questions\": [{\"question_id\": 1, \"image_id\": 2, \"question\": \"x\"}, {\"question_id\": 1, \"image_id\": 2, \"question\": \"x\"}]}", "asked twice"},
+        {"{\"questions\": [{\"question_id\": 1, \"image_id\": 2, \"question\": \"x\"}, {\"question_id\": 1, "
+         "\"image_id\": 2, \"question\": \"x\"}]}", "asked twice"},
         {"[{\"image\": \"x.jpg\", \"question\": \"who?\"}]", "has no answer"},
         {"[{\"image\": \"x.jpg\", \"conversations\": [{\"from\": \"gpt\", \"value\": \"me\"}]}]", "take turns"},
     };
@@ -176,31 +183,32 @@ static int count(const Scene *s, int colour, int shape, const SynthObject **one)
     return n;
 }
 
+/* Left of: each pair of words names one object. */
+static void check_relation(const Scene *s, const SynthQuestion *q) {
+    const SynthObject *one = NULL, *two = NULL;
+    const char *second = strstr(q->question, "left of");
+    char head[SYNTH_CAPTION];
+    assert_non_null(second);
+    snprintf(head, sizeof head, "%.*s", (int)(second - q->question), q->question);
+    assert_int_equal(count(s, find(synth_colours, SYNTH_COLOURS, head), find(synth_shapes, SYNTH_SHAPES, head), &one), 1);
+    int colour = find(synth_colours, SYNTH_COLOURS, second), shape = find(synth_shapes, SYNTH_SHAPES, second);
+    assert_int_equal(count(s, colour, shape, &two), 1);
+    assert_string_equal(q->answer, one->col < two->col ? "yes" : "no");
+}
+
 /* The answer anew, from the words of the question. */
 static void check(const Scene *s, const SynthQuestion *q) {
-    const SynthObject *o = NULL, *p = NULL;
-    const char *text = q->question, *second = strstr(text, "left of");
-    int shape = find(synth_shapes, SYNTH_SHAPES, text), colour = find(synth_colours, SYNTH_COLOURS, text);
-    char head[SYNTH_CAPTION];
-    if (!strcmp(q->type, "colour")) assert_int_equal(count(s, -1, shape, &o), 1), assert_string_equal(q->answer,
-        synth_colours[o->colour]);
-    else if (!strcmp(q->type, "shape")) assert_int_equal(count(s, colour, -1, &o), 1), assert_string_equal(q->answer,
-        synth_shapes[o->shape]);
-    else if (!strcmp(q->type, "texture")) assert_int_equal(count(s, -1, shape, &o), 1), assert_string_equal(q->answer,
-        synth_textures[o->texture]);
-    else if (!strcmp(q->type, "count")) assert_int_equal(atoi(q->answer), s->n);
-    else if (!strcmp(q->type, "exists")) assert_string_equal(q->answer, count(s, colour, shape, &o) ? "yes" : "no");
-    else if (!strcmp(q->type, "background")) assert_string_equal(q->answer, synth_grounds[s->ground]);
-    else {
-        assert_non_null(second);
-        memcpy(head, text, (size_t)(second - text));
-        head[second - text] = 0;
-        assert_int_equal(count(s, find(synth_colours, SYNTH_COLOURS, head), find(synth_shapes, SYNTH_SHAPES, head),
-                               &o), 1);
-        assert_int_equal(count(s, find(synth_colours, SYNTH_COLOURS, second), find(synth_shapes, SYNTH_SHAPES, second),
-                               &p), 1);
-        assert_string_equal(q->answer, o->col < p->col ? "yes" : "no");
-    }
+    const SynthObject *o = NULL;
+    int shape = find(synth_shapes, SYNTH_SHAPES, q->question), colour = find(synth_colours, SYNTH_COLOURS, q->question);
+    bool by_shape = !strcmp(q->type, "colour") || !strcmp(q->type, "texture"), by_colour = !strcmp(q->type, "shape");
+    if (by_shape || by_colour) assert_int_equal(count(s, by_colour ? colour : -1, by_shape ? shape : -1, &o), 1);
+    if (!strcmp(q->type, "colour")) assert_string_equal(q->answer, synth_colours[o->colour]);
+    if (by_colour) assert_string_equal(q->answer, synth_shapes[o->shape]);
+    if (!strcmp(q->type, "texture")) assert_string_equal(q->answer, synth_textures[o->texture]);
+    if (!strcmp(q->type, "count")) assert_int_equal(atoi(q->answer), s->n);
+    if (!strcmp(q->type, "exists")) assert_string_equal(q->answer, count(s, colour, shape, &o) ? "yes" : "no");
+    if (!strcmp(q->type, "background")) assert_string_equal(q->answer, synth_grounds[s->ground]);
+    if (!strcmp(q->type, "relation")) check_relation(s, q);
 }
 
 static void drawn(void **state) {

@@ -61,10 +61,13 @@ static void forms(void **state) {
     (void)state;
     VqaScores s;
     const char *gqa = file("gqa.json",
-                           "{\"01\": {\"answer\": \"yes\", \"types\": {\"semantic\": \"obj\", \"structural\": \"verify\"}},"
-                                       " \"02\": {\"answer\": \"a cat\", \"types\": {\"semantic\": \"attr\", \"structural\": \"query\"}}}");
+                           "{\"01\": {\"answer\": \"yes\", \"types\": {\"semantic\": \"obj\", \"structural\": "
+                           "\"verify\"}},"
+                                       " \"02\": {\"answer\": \"a cat\", \"types\": {\"semantic\": \"attr\", "
+                                       "\"structural\": \"query\"}}}");
     const char *said = file("said.json",
-                            "[{\"questionId\": \"02\", \"prediction\": \"Cat.\"}, {\"questionId\": \"01\", \"prediction\": \"no\"}]");
+                            "[{\"questionId\": \"02\", \"prediction\": \"Cat.\"}, {\"questionId\": \"01\", "
+                            "\"prediction\": \"no\"}]");
     assert_int_equal(vqa_score(&s, gqa, said, VQA_RULE_FOUND), OK);
     assert_int_equal(s.rule, VQA_RULE_EXACT);
     assert_true(s.accuracy == 0.5 && s.nanswer == 2 && s.question_type[1].accuracy == 1);

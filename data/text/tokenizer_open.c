@@ -165,7 +165,7 @@ static Status open_vocab(Tokenizer *t, const Beside *b, const char *path) {
     bool qwen = !strncmp(class, "Qwen2Tokenizer", 14);
     if (*class && !qwen && strncmp(class, "GPT2Tokenizer", 13))
         return err_set(ERR_FORMAT,
-                       "%s: vocab.json and merges.txt of a %s, whose rules are unknown here; a tokenizer.json is wanted",
+                       "%s: vocab.json and merges.txt of a %s, whose rules are unknown; a tokenizer.json is wanted",
                        b->dir, class);
     t->kind = KIND_BYTES, t->decode = DECODE_BYTES, t->bpe.of_bytes = true;
     t->split = qwen ? SPLIT_QWEN2 : SPLIT_GPT2;
