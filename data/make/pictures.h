@@ -1,18 +1,22 @@
 /* pictures: where the pictures of a set lie, and which there are when nobody has listed them.
  *
- * Called by extract (and by whoever wants pictures by name). Pictures lie in folders, in tar archives, or alone,
- * several with commas between; archives are not unpacked (tar.h). A folder of archives
- * stands for them, and so do {00000..00031}.tar and other patterns, which no shell has to expand. The one idea: a
- * picture is a name, and this finds its bytes: in each folder in turn, or among the members of the archives. A name
- * without an ending is also tried with the usual ones, and a number as COCO writes it (391895: 000000391895.jpg), since
- * lists of captions often have just keys.
+ * Called by extract (and by whoever wants pictures by name). Pictures lie in folders, in tar archives, or alone, several
+ * with commas between; archives are not unpacked (tar.h). A folder of archives stands for them, and so do
+ * {00000..00031}.tar and other patterns, which no shell has to expand. The one idea: a picture is a name, and this finds
+ * its bytes: in each folder in turn, or among the members of the archives. A name without an ending is also tried with
+ * the usual ones, and a number as COCO writes it (391895: 000000391895.jpg), since lists of captions often have just
+ * keys.
  *
  * Without annotation files all pictures are listed, and their captions come from, in this order,
- *     folder_caption                a text in which {} becomes the name of the picture's folder: classes
- *     metadata.jsonl (.json .csv .tsv) in a folder, which then says what belongs to it          Hugging Face's
- * imagefolder NAME.txt, NAME.caption or NAME.json beside NAME.jpg                                       img2dataset,
- * webdataset nowhere: images without captions The split of a picture is what a folder on the way, or the archive's
- * name, says (annotation_split_in). Names of members that several archives have get the archive's name in front. */
+ *
+ *     folder_caption                            a text in which {} becomes the name of the picture's folder: classes
+ *     metadata.jsonl (.json .csv .tsv)          in a folder, which then says what belongs to it: imagefolder's
+ *     NAME.txt, NAME.caption or NAME.json       beside NAME.jpg: img2dataset's, webdataset's
+ *     nowhere                                   images without captions
+ *
+ * The split of a picture is what a folder on the way, or the archive's name, says (annotation_split_in). Names of members
+ * that several archives have get the archive's name in front.
+ */
 #ifndef QF_PICTURES_H
 #define QF_PICTURES_H
 #include <stdint.h>
@@ -27,8 +31,8 @@ Status pictures_open(Pictures **p, const char *in);
 void pictures_close(Pictures *p);                          /* accepts NULL */
 
 int64_t pictures_places(const Pictures *p);                /* folders and archives */
-const char *pictures_root(const Pictures *p,
-                          int64_t i); /* what names of its pictures begin with; NULL for an archive */
+/* what names of its pictures begin with; NULL for an archive */
+const char *pictures_root(const Pictures *p, int64_t i);
 
 /* Enters all pictures. folder_caption NULL or "": captions as above. ERR_FORMAT: there are none. */
 Status pictures_list(Pictures *p, Annotations *a, const char *folder_caption);

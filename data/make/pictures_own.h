@@ -1,0 +1,35 @@
+/* pictures_own: what pictures.c, which finds pictures, and pictures_list.c, which lists them, share. Nobody else includes it. */
+#ifndef QF_PICTURES_OWN_H
+#define QF_PICTURES_OWN_H
+#include <string.h>
+
+#include "data/format/tar.h"
+#include "data/make/pictures.h"
+#include "kernels/base/strmap.h"
+
+/* A folder or an archive. */
+typedef struct {
+    char *path;
+    Tar *tar;                      /* NULL: a folder */
+    bool folder;                   /* else one picture, which is its own name */
+    char *stem;                    /* of an archive's name: "00000" of "cc3m/00000.tar" */
+} PicturesPlace;
+
+/* A member of an archive that is a picture, or lies beside one. */
+typedef struct { char *name; const PicturesPlace *place; const TarMember *m; } PicturesMember;
+
+struct Pictures {
+    PicturesPlace *place;                  /* (places) */
+    int64_t room, places, folders, tars;
+    PicturesMember *member;                /* (members) */
+    int64_t members;
+    bool prefixed;                 /* member names have the archive's name in front */
+    StrMap by_name;                /* of members */
+};
+
+static inline const char *pictures_base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+#endif
