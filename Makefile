@@ -221,7 +221,8 @@ $(B)/bench/%: tests/bench/%.c $(LIB)
 
 # ---- what a person types ---------------------------------------------------------------------------------------------
 # The probes above ran before packages were installed, so what needs them is a second make.
-AGAIN     = +@$(MAKE) --no-print-directory
+AGAIN     = +@$(MAKE) --no-print-directory -j$(JOBS)
+JOBS     ?= $(shell nproc)
 
 # The demo wants CUDA only where it can run: nvcc alone would add minutes to a first look.
 GPU       := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
