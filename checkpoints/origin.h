@@ -3,10 +3,10 @@
  *
  * Called by evaluation and by training that starts from weights. The one idea: tensors fit or do not fit by their
  * shapes, and that is not enough: heads, the words that rows stand for and the encoder behind the features cannot be
- * told from shapes, and wrong ones give figures without a word. So a run writes them down (origin_write), and whoever uses it
- * compares: what the user gives may be missing, but not another.
+ * told from shapes, and wrong ones give figures without a word. So a run writes them down (origin_write), and
+ * whoever uses it compares: what the user gives may be missing, but not another.
  *
- *     state.json, "run":  vocab, vocab_hash     the file as configured, tokenizer_hash of it; its bytes are RUN/vocab.txt
+ *     state.json, "run":  vocab, vocab_hash     the file as configured, its tokenizer_hash; its bytes are RUN/vocab.txt
  *                         heads, config         the resolved configuration, as YAML
  *                         features              {name, weights_sha256, tap, preprocessing, ln_applied, tokens, width}
  *                         data                  {train, fingerprint, images, captions, short_text} */

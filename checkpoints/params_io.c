@@ -232,8 +232,8 @@ Status load_weights(Params *p, const WeightSource *ws, bool use_ema, LoadReport 
         if (t && p->table.row[q->row].shape[0] == 'V') r->dec_fresh |= st_elements(t) < q->n;
     }
     if (st == OK && r->missing == p->n)
-        st = err_set(ERR_FORMAT, "%s: none of its %zu tensors is one of a Q-Former or BERT, whose names are like %s%s%s",
-                     ws_path(ws), ws_count(ws), p->tensor[1].name, ws_count(ws) ? "; its first is " : "",
+        st = err_set(ERR_FORMAT, "%s: none of its %zu tensors is one of a Q-Former or BERT, whose names are like "
+                     "%s%s%s", ws_path(ws), ws_count(ws), p->tensor[1].name, ws_count(ws) ? "; its first is " : "",
                      ws_count(ws) ? ws_at(ws, 0)->name : "");
     params_refresh(p);
     return st == OK ? p->b->status() : st;

@@ -73,8 +73,8 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
     char there[512] = "";
     if (*samples == 0) set_name_splits(s, there, sizeof there);
     if (*samples == 0)
-        return err_set(ERR_USAGE, "%s: split \"%s\" has no image with a caption; there are %s", set_path(s), spec->split,
-                       there[0] ? there : "none");
+        return err_set(ERR_USAGE, "%s: split \"%s\" has no image with a caption; there are %s", set_path(s),
+                       spec->split, there[0] ? there : "none");
     int64_t have = parts > 1 ? least : *samples, fits = parts > 1 ? have : have / ranks;
     char on[48] = "", instead[64] = "";
     if (ranks > 1) snprintf(on, sizeof on, " (%" PRId64 " on each of %" PRId64 " ranks)", spec->B, ranks);

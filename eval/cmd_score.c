@@ -18,8 +18,8 @@
 static const char *given(const char *text) { return *text ? text : NULL; }
 
 static Status score_captions(const Options *o, const char *res) {
-    ScoreOptions how = {.subset = o->score.subset, .java = given(o->score.java), .meteor_jar = given(o->score.meteor_jar),
-                        .spice_jar = given(o->score.spice_jar)};
+    ScoreOptions how = {.subset = o->score.subset, .java = given(o->score.java),
+                        .meteor_jar = given(o->score.meteor_jar), .spice_jar = given(o->score.spice_jar)};
     Scores s;
     char *path = NULL;
     Status st = results_claim(o, "scores.json", NULL);

@@ -242,9 +242,8 @@ static bool is_set(const char *path) {
     struct stat sb;
     bool there = stat(path, &sb) == 0;
     if (there && S_ISDIR(sb.st_mode)) return is_folder_of_shards(path);
-    return ends_with(path, ".h5") || ends_with(path, ".hdf5") || ends_with(path, ".h5.part")
-        || ends_with(path, ".json") ||
-           (!there && strchr(path, ','));
+    return ends_with(path, ".h5") || ends_with(path, ".hdf5") || ends_with(path, ".h5.part") ||
+           ends_with(path, ".json") || (!there && strchr(path, ','));
 }
 
 Status cmd_inspect(const Options *o) {

@@ -64,7 +64,7 @@ Status run_start(Run *r);                                    /* resume, or train
 Status run_save(Run *r, bool best);                          /* run_state.c */
 Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; the step stays */
 
-/* texts.c: what captions become under this vocabulary, and whether the warm-up fits into the run: said before it begins. */
+/* texts.c: what captions become under this vocabulary, and whether the warm-up fits into the run: said at the start. */
 Status run_look(Run *r);
 
 /* Sizes, heads and vocabulary of weights become those of `o`, where the user gave none (model.*). */

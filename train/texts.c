@@ -55,8 +55,8 @@ static void say_texts(const Run *r, const Texts *t) {
     char part[64] = "";
     double unknown = percent(t->unknown, t->pieces - 2 * t->looked), cut = percent(t->cut, t->looked);
     if (t->looked < t->captions) snprintf(part, sizeof part, " (of %lld looked at)", (long long)t->looked);
-    status_say("texts     %lld captions of %lld images: %.1f word pieces, %.3g %% of them [UNK]; %.3g %% of captions cut at "
-               "%d%s", (long long)t->captions, (long long)t->images,
+    status_say("texts     %lld captions of %lld images: %.1f word pieces, %.3g %% of them [UNK]; %.3g %% of captions "
+               "cut at %d%s", (long long)t->captions, (long long)t->images,
                t->looked ? (double)t->pieces / (double)t->looked : 0, unknown, cut, r->d.T, part);
     if (unknown > 5)
         status_say("warning: %.3g %% of the words are [UNK], unknown to %s: another language, or a vocabulary of other "

@@ -4,40 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/format/pickle_names.h"
 #include "kernels/base/mem.h"
-
-/* What a checkpoint may name. The kind says what calling it makes. */
-enum NameKind { MAKES_DICT, MAKES_SIZE, MAKES_OTHER, MAKES_TENSOR, MAKES_PARAMETER, IS_STORAGE };
-
-static const struct { const char *module, *name; uint8_t kind, dtype; } allowed[] = {
-    {"collections",  "OrderedDict",         MAKES_DICT,      0},
-    {"collections",  "defaultdict",         MAKES_DICT,      0},
-    {"torch",        "Size",                MAKES_SIZE,      0},
-    {"torch",        "device",              MAKES_OTHER,     0},
-    {"argparse",     "Namespace",           MAKES_OTHER,     0},
-    {"torch._utils", "_rebuild_tensor",     MAKES_TENSOR,    0},
-    {"torch._utils", "_rebuild_tensor_v2",  MAKES_TENSOR,    0},
-    {"torch._utils", "_rebuild_parameter",  MAKES_PARAMETER, 0},
-    {"torch",        "DoubleStorage",       IS_STORAGE,      DT_F64},
-    {"torch",        "FloatStorage",        IS_STORAGE,      DT_F32},
-    {"torch",        "HalfStorage",         IS_STORAGE,      DT_F16},
-    {"torch",        "BFloat16Storage",     IS_STORAGE,      DT_BF16},
-    {"torch",        "LongStorage",         IS_STORAGE,      DT_I64},
-    {"torch",        "IntStorage",          IS_STORAGE,      DT_I32},
-    {"torch",        "ShortStorage",        IS_STORAGE,      DT_I16},
-    {"torch",        "CharStorage",         IS_STORAGE,      DT_I8},
-    {"torch",        "ByteStorage",         IS_STORAGE,      DT_U8},
-    {"torch",        "BoolStorage",         IS_STORAGE,      DT_BOOL},
-};
-enum { ALLOWED = sizeof allowed / sizeof *allowed, SKIPPED = ALLOWED };
-
-/* Any other name makes something that is not kept: numpy's scalars, dates, paths, configurations. Nothing is called, so
- * none of them can do harm; but who names these wants it, and what rebuilds a tensor in a way that is not known here would
- * lose weights in silence. Both are refused. */
-static const char *const hostile[] = {"os", "posix", "nt", "sys", "subprocess", "socket", "shutil", "importlib", "runpy",
-                                      "pty", "ctypes", "code", "pickle", "marshal", "webbrowser", "commands"};
-static const char *const harmless[] = {"set", "frozenset", "complex", "bytearray", "slice", "range", "object", "list",
-                                       "dict", "tuple", "int", "float", "bool", "str", "bytes", "getattr"};
 
 enum Op {
     MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2', BINFLOAT = 'G', BININT = 'J', BININT1 = 'K',
@@ -228,26 +196,9 @@ static Status memo_get(Vm *vm, int bytes) {
 
 static bool same(const char *s, const char *p, size_t n) { return strlen(s) == n && memcmp(s, p, n) == 0; }
 
-static bool among(const char *const *list, size_t count, const char *p, size_t n) {
-    for (size_t i = 0; i < count; i++)
-        if (same(list[i], p, n)) return true;
-    return false;
-}
-
-/* Whether a name may be skipped. `module` may be os.path: its first part counts. */
-static bool may_skip(const char *module, size_t nm, const char *name, size_t nn) {
-    const char *dot = memchr(module, '.', nm);
-    size_t first = dot ? (size_t)(dot - module) : nm;
-    if (same("builtins", module, nm) || same("__builtin__", module, nm))
-        return among(harmless, sizeof harmless / sizeof *harmless, name, nn);
-    return nm && !among(hostile, sizeof hostile / sizeof *hostile, module, first) && !memmem(name, nn, "rebuild", 7);
-}
-
 static Status push_name(Vm *vm, const char *module, size_t nm, const char *name, size_t nn) {
-    for (uint32_t i = 0; i < ALLOWED; i++)
-        if (same(allowed[i].module, module, nm) && same(allowed[i].name, name, nn))
-            return push_value(vm, (PickleValue){.kind = PK_NAME, .u.index = i});
-    if (may_skip(module, nm, name, nn)) return push_value(vm, (PickleValue){.kind = PK_NAME, .u.index = SKIPPED});
+    const PickleName *known = pickle_name(module, nm, name, nn);
+    if (known) return push_value(vm, (PickleValue){.kind = PK_NAME, .u.name = known});
     char m[64], k[64];
     const char *from[2] = {module, name};
     char *to[2] = {m, k};
@@ -352,8 +303,8 @@ static Status make(Vm *vm) {
     if ((f->kind != PK_NAME && f->kind != PK_OTHER) || v->kind != PK_TUPLE)
         return bad(vm, "a call of something that is no name");
     vm->height -= 2;
-    if (f->kind == PK_OTHER || f->u.index == SKIPPED) return push_kind(vm, PK_OTHER);
-    switch (allowed[f->u.index].kind) {
+    if (f->kind == PK_OTHER) return push_kind(vm, PK_OTHER);
+    switch (f->u.name->kind) {
     case MAKES_TENSOR: return make_tensor(vm, args);
     case MAKES_OTHER: return push_kind(vm, PK_OTHER);
     case MAKES_DICT:
@@ -378,7 +329,7 @@ static Status make_storage(Vm *vm) {
     PickleRef tuple = vm->stack[--vm->height];
     if (!items(vm, tuple, a, 5) || !pickle_is_str(&o->values[a[0]], "storage")) return bad(vm, "an unknown reference");
     const PickleValue *type = &o->values[a[1]], *key = &o->values[a[2]], *n = &o->values[a[4]];
-    if (type->kind != PK_NAME || type->u.index == SKIPPED || allowed[type->u.index].kind != IS_STORAGE || key->kind != PK_STR ||
+    if (type->kind != PK_NAME || type->u.name->kind != IS_STORAGE || key->kind != PK_STR ||
         n->kind != PK_INT || n->u.i < 0)
         return bad(vm, "a storage without type, key or size");
     if (o->values[tuple].count > 5 && items(vm, tuple, a, 6) && o->values[a[5]].kind != PK_NONE)
@@ -386,7 +337,7 @@ static Status make_storage(Vm *vm) {
     Status st = reserve(vm, &o->storages, o->nstorages, &vm->room_storages, sizeof *o->storages, PICKLE_TENSORS);
     if (st != OK) return st;
     o->storages[o->nstorages] =
-        (PickleStorage){key->u.str.p, key->u.str.n, (DType)allowed[type->u.index].dtype, n->u.i};
+        (PickleStorage){key->u.str.p, key->u.str.n, type->u.name->dtype, n->u.i};
     return push_value(vm, (PickleValue){.kind = PK_STORAGE, .u.index = (uint32_t)o->nstorages++});
 }
 

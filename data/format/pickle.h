@@ -1,7 +1,7 @@
 /* pickle: the part of Python's serialisation that a torch checkpoint needs, read without executing anything.
  *
  * A pickle is a program for a stack machine; Python's runs whatever function the file names. This one knows a list of
- * names (`allowed` in pickle.c) and builds plain values for them; what any other would make is not kept (numpy's scalars,
+ * names (pickle_names.c) and builds plain values for them; what any other would make is not kept (numpy's scalars,
  * dates, paths, classes of the writer). Nothing is called. Names that only an attack needs (os, subprocess, eval) and
  * unknown ways to rebuild a tensor are refused.
  *
@@ -44,6 +44,7 @@ typedef struct {
         struct { const char *p; uint32_t n; } str;          /* into the pickle; any bytes, no NUL at the end */
         struct { uint32_t first, last; } items;             /* cells */
         uint32_t index;
+        const struct PickleName *name;                      /* pickle_names.h */
     } u;
 } PickleValue;
 

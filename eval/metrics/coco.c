@@ -67,7 +67,7 @@ static bool is_by_id(const Json *doc) {
     return json_type(doc) == J_OBJECT && json_len(doc) && !json_get(doc, "images") && !json_get(doc, "annotations");
 }
 
-/* Caption k of an image's value, which is one or a list of them, each a string or {"caption": ...}; NULL: there is none. */
+/* Caption k of an image's value, which is one or a list of them, each a string or {"caption": ...}; NULL: none. */
 static const Json *caption_of(const Json *value, size_t k) {
     const Json *one = json_type(value) == J_ARRAY ? json_at(value, k) : k == 0 ? value : NULL;
     return json_type(one) == J_OBJECT ? json_get(one, "caption") : one;
@@ -77,7 +77,8 @@ static size_t captions_of(const Json *value) { return json_type(value) == J_ARRA
 
 static Status take_caption(const char *file, const char *id, const Json *caption, CocoText *text) {
     text->text = json_str(caption, &text->n);
-    return text->text ? OK : err_set(ERR_FORMAT, "%s: image %.80s: a caption or a list of captions is wanted", file, id);
+    if (text->text) return OK;
+    return err_set(ERR_FORMAT, "%s: image %.80s: a caption or a list of captions is wanted", file, id);
 }
 
 static Status images_by_id(Coco *c, const Json *doc) {
@@ -110,9 +111,11 @@ static Status candidates_by_id(Coco *c, const Json *doc) {
     for (const char *k = json_next(doc, NULL, &value); k && !st; k = json_next(doc, k, &value)) {
         const int64_t *at = strmap_get(&s->index, k);
         if (!at)
-            return err_set(ERR_FORMAT, "%s: image %.80s is not among the %zu images of %s", s->res_name, k, c->n, s->gt_name);
+            return err_set(ERR_FORMAT, "%s: image %.80s is not among the %zu images of %s", s->res_name, k, c->n,
+                           s->gt_name);
         if (captions_of(value) != 1)
-            return err_set(ERR_FORMAT, "%s: image %.80s has %zu captions, one is wanted", s->res_name, k, captions_of(value));
+            return err_set(ERR_FORMAT, "%s: image %.80s has %zu captions, one is wanted", s->res_name, k,
+                           captions_of(value));
         st = take_caption(s->res_name, k, caption_of(value, 0), &c->images[*at].candidate);
     }
     return st;
