@@ -37,34 +37,19 @@ static const GroupSpec plan_decode[] = {
 /* The same with so many keys that they are cut into stretches. */
 static const GroupSpec plan_cache[] = {{{257, 130}, {{1, 1, OWN, 0, 257}, {1, 1, 1, 0, 386}, {1, 0, 1, CAUSAL_B, 0}}}};
 
-#define GROUPS(plan) plan, (int)COUNT(plan)
-typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, KH, D, pad; float p; bool add,
-                bias; } AttnCase;
+#define PLAN(name) #name, plan_##name, (int)COUNT(plan_##name)
+enum { ADD_DKV = 1, BIASED = 2 };       /* dk, dv are added to; scores have a bias */
+typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, KH, D, pad; float p; int how; } AttnCase;
 static const AttnCase attn_cases[] = {
-    {"small", GROUPS(plan_small), 2, 2, 5, 0, 0, false, false},    {"small", GROUPS(plan_small), 1, 1, 16, 3, 0.2f,
-                                                                    true, false},
-    {"small", GROUPS(plan_small), 3, 3, 33, 0, 0.1f, false, false}, {"real", GROUPS(plan_real), 2, 2, 64, 8, 0.1f,
-                                                                     true, false},
-    {"real", GROUPS(plan_real), 4, 4, 16, 0, 0, false, false},     {"cross", GROUPS(plan_cross), 1, 1, 64, 0, 0.1f,
-                                                                    false, false},
-    {"cross", GROUPS(plan_cross), 2, 2, 20, 4, 0, true, false},    {"one", GROUPS(plan_one), 2, 2, 80, 0, 0.5f,
-                                                                    false, false},
-    {"small", GROUPS(plan_small), 1, 1, 1, 1, 0, false, false},    {"real", GROUPS(plan_real), 1, 1, 80, 0, 0, false,
-                                                                    false},
-    {"prefix", GROUPS(plan_prefix), 2, 2, 16, 0, 0, false, false}, {"prefix", GROUPS(plan_prefix), 6, 2, 8, 4, 0.2f,
-                                                                    true, false},
-    {"prefix", GROUPS(plan_prefix), 4, 1, 7, 0, 0, false, true},   {"long", GROUPS(plan_long), 2, 1, 16, 0, 0, false,
-                                                                    false},
-    {"long", GROUPS(plan_long), 1, 1, 12, 0, 0.1f, true, true},    {"small", GROUPS(plan_small), 4, 2, 72, 0, 0,
-                                                                    true, true},
-    {"small", GROUPS(plan_small), 3, 1, 88, 8, 0, false, false},   {"small", GROUPS(plan_small), 2, 2, 96, 0, 0,
-                                                                    false, true},
-    {"decode", GROUPS(plan_decode), 6, 2, 64, 0, 0, false, false}, {"decode", GROUPS(plan_decode), 4, 4, 72, 8, 0,
-                                                                    true, true},
-    {"cache", GROUPS(plan_cache), 6, 1, 64, 0, 0, false, true},    {"cache", GROUPS(plan_cache), 2, 2, 88, 8, 0,
-                                                                    false, false},
-    {"decode", GROUPS(plan_decode), 5, 1, 128, 0, 0, false, true}, {"decode", GROUPS(plan_decode), 3, 3, 9, 0, 0.3f,
-                                                                    false, false},
+    {PLAN(small), 2, 2, 5, 0, 0, 0}, {PLAN(small), 1, 1, 16, 3, 0.2f, ADD_DKV}, {PLAN(small), 3, 3, 33, 0, 0.1f, 0},
+    {PLAN(real), 2, 2, 64, 8, 0.1f, ADD_DKV}, {PLAN(real), 4, 4, 16, 0, 0, 0}, {PLAN(cross), 1, 1, 64, 0, 0.1f, 0},
+    {PLAN(cross), 2, 2, 20, 4, 0, ADD_DKV}, {PLAN(one), 2, 2, 80, 0, 0.5f, 0}, {PLAN(small), 1, 1, 1, 1, 0, 0},
+    {PLAN(real), 1, 1, 80, 0, 0, 0}, {PLAN(prefix), 2, 2, 16, 0, 0, 0}, {PLAN(prefix), 6, 2, 8, 4, 0.2f, ADD_DKV},
+    {PLAN(prefix), 4, 1, 7, 0, 0, BIASED}, {PLAN(long), 2, 1, 16, 0, 0, 0},
+    {PLAN(long), 1, 1, 12, 0, 0.1f, ADD_DKV | BIASED}, {PLAN(small), 4, 2, 72, 0, 0, ADD_DKV | BIASED},
+    {PLAN(small), 3, 1, 88, 8, 0, 0}, {PLAN(small), 2, 2, 96, 0, 0, BIASED}, {PLAN(decode), 6, 2, 64, 0, 0, 0},
+    {PLAN(decode), 4, 4, 72, 8, 0, ADD_DKV | BIASED}, {PLAN(cache), 6, 1, 64, 0, 0, BIASED},
+    {PLAN(cache), 2, 2, 88, 8, 0, 0}, {PLAN(decode), 5, 1, 128, 0, 0, BIASED}, {PLAN(decode), 3, 3, 9, 0, 0.3f, 0},
 };
 
 enum { MAX_ITEMS = 24 };
@@ -194,10 +179,10 @@ static void differentiate_strided(Buf *g, bool added, Buf *x, int64_t width, int
 static void attention(void) {
     for (size_t i = 0; i < COUNT(attn_cases); i++) {
         int H = attn_cases[i].H, KH = attn_cases[i].KH, D = attn_cases[i].D, pad = attn_cases[i].pad;
-        bool add = attn_cases[i].add;
+        bool add = attn_cases[i].how & ADD_DKV, biased = attn_cases[i].how & BIASED;
         CASE("%s H %d of %d D %d p %g", attn_cases[i].name, H, KH, D, (double)attn_cases[i].p);
         make_plan(attn_cases[i].groups, attn_cases[i].ngroups);
-        Buf *lse, *o = make_attention(H, KH, D, pad, attn_cases[i].p, attn_cases[i].bias, &lse);
+        Buf *lse, *o = make_attention(H, KH, D, pad, attn_cases[i].p, biased, &lse);
         double *want = doubles(o->n), *plain = doubles(o->n), *wl = doubles(lse->n), *pl = doubles(lse->n);
         exact_attention(want, wl, false);
         exact_attention(plain, pl, true);
@@ -227,7 +212,7 @@ TEST(attention)
 /* Keys and values in another order: the same rows come out. */
 static void attention_permuted(void) {
     CASE("257 keys reversed");
-    make_plan(GROUPS(plan_cross));
+    make_plan(plan_cross, (int)COUNT(plan_cross));
     Buf *lse, *o = make_attention(2, 2, 20, 0, 0, false, &lse);
     double *first = doubles(o->n);
     execute(launch_attention);
@@ -255,7 +240,7 @@ TEST(attention_permuted)
  * plan). */
 static void attention_alone(void) {
     CASE("one group of a plan alone");
-    make_plan(GROUPS(plan_real));
+    make_plan(plan_real, (int)COUNT(plan_real));
     Buf *lse, *o = make_attention(2, 2, 16, 0, 0.1f, false, &lse);
     double *first = doubles(o->n);
     execute(launch_attention);
@@ -287,7 +272,7 @@ static void attention_one_key(void) {
     static const struct { int D; float p; } cases[] = {{64, 0}, {88, 0.3f}, {33, 0}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         CASE("one key, D %d", cases[i].D);
-        make_plan(GROUPS(plan));
+        make_plan(plan, (int)COUNT(plan));
         Buf *lse;
         make_attention(2, 2, cases[i].D, 0, cases[i].p, false, &lse);
         int64_t ld = at.a.ldq, n = at.plan.nrows;

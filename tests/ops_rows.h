@@ -152,14 +152,18 @@ static double exact_patch(const Buf *pixels, int64_t row, int64_t col) {
     if (pa.channels_last) c = col % 3, y = col / 3 / p, x = col / 3 % p;
     else c = col / (p * p), y = col / p % p, x = col % p;
     y += row / gx % gy * p, x += row % gx * p;
-    int64_t at = pa.planar ? ((image * 3 + c) * pa.height + y) * pa.width + x : ((image * pa.height + y) * pa.width + x) * 3 + c
-        ;
+    int64_t planar = ((image * 3 + c) * pa.height + y) * pa.width + x;
+    int64_t at = pa.planar ? planar : ((image * pa.height + y) * pa.width + x) * 3 + c;
     return pixels->x[at] * (double)pa.scale[c] + (double)pa.shift[c];
 }
 
 static void patches(void) {
-    static const struct { int64_t images; int32_t height, width, p; int64_t pad; bool f32, planar, last,
-                         out32; } cases[] = {
+    static const struct {
+        int64_t images;
+        int32_t height, width, p;
+        int64_t pad;
+        bool f32, planar, last, out32;
+    } cases[] = {
         {1, 4, 4, 2, 0, false, false, false, true},   {2, 7, 11, 3, 5, false, false, false, false},
         {3, 28, 28, 14, 0, true, true, false, true},  {2, 12, 8, 4, 0, true, false, true, false},
         {2, 33, 16, 16, 8, false, false, true, true}, {1, 10, 10, 5, 0, false, true, false, true}};

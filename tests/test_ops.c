@@ -293,19 +293,16 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum),
-        cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked),
-        cmocka_unit_test(test_act_everywhere), cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask),
-        cmocka_unit_test(test_head_norm), cmocka_unit_test(test_rotary), cmocka_unit_test(test_rotary_worked),
-        cmocka_unit_test(test_lookup), cmocka_unit_test(test_patches),
-        cmocka_unit_test(test_embed), cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_permuted),
-        cmocka_unit_test(test_attention_alone), cmocka_unit_test(test_attention_one_key), cmocka_unit_test(test_image), cmocka_unit_test(test_features),
-        cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_simmax), cmocka_unit_test(test_simmax_nan), cmocka_unit_test(test_itc), cmocka_unit_test(test_itc_worked),
-        cmocka_unit_test(test_negatives),
+        cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked), cmocka_unit_test(test_act_everywhere),
+        cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask), cmocka_unit_test(test_head_norm),
+        cmocka_unit_test(test_rotary), cmocka_unit_test(test_rotary_worked), cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_patches), cmocka_unit_test(test_embed), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_permuted), cmocka_unit_test(test_attention_alone),
+        cmocka_unit_test(test_attention_one_key), cmocka_unit_test(test_image), cmocka_unit_test(test_features),
+        cmocka_unit_test(test_heads), cmocka_unit_test(test_simmax), cmocka_unit_test(test_simmax_nan),
+        cmocka_unit_test(test_itc), cmocka_unit_test(test_itc_worked), cmocka_unit_test(test_negatives),
         cmocka_unit_test(test_negative_weights), cmocka_unit_test(test_xent), cmocka_unit_test(test_xent_worked),
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_sums), cmocka_unit_test(test_adamw), cmocka_unit_test(test_philox),
-        cmocka_unit_test(test_open),
-        cmocka_unit_test(test_every_op_was_run)};
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_sums), cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_philox), cmocka_unit_test(test_open), cmocka_unit_test(test_every_op_was_run)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -284,9 +284,10 @@ static float *weights_of(const Rows *r, int64_t skip) {
     for (int g = 0; g < r->plan.ngroups; g++)
         for (int i = r->group[g].item0; i < r->group[g].item0 + r->group[g].nitems; i++) {
             const AttnItem *t = &r->item[i];
-            for (int j = 0; j < t->nq * C; j++)
-                w[t->q0 * C + j] = r->at[t->q0 + j / C] < skip ? 0.0f : (float)sin(0.7 * (r->ids[t->q0 + j / C] * C + j))
-                    ;
+            for (int j = 0; j < t->nq * C; j++) {
+                int row = t->q0 + j / C;
+                w[t->q0 * C + j] = r->at[row] < skip ? 0.0f : (float)sin(0.7 * (r->ids[row] * C + j));
+            }
         }
     return w;
 }
