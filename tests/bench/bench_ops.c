@@ -144,6 +144,7 @@ static void product(const char *name, int64_t m, int64_t n, int64_t k, char mode
 static void products(void) {
     int64_t N = S->N, C = S->C, F = S->F;
     product("gemm qkv", N, 3 * C, C, 'y', true, false);
+    product("gemm five rows", 5, F, C, 'y', true, true);
     product("gemm out", N, C, C, 'y', false, false);
     product("gemm ffn in", N, F, C, 'y', false, false);
     product("gemm ffn out", N, C, F, 'y', false, false);
@@ -308,6 +309,13 @@ static void attention(void) {
         for (int64_t i = 0; i < S->images; i++) group((int32_t)S->P, 0), item(S->Q, true, false, false),
             item(S->Q, true, false, false);
         attend("attention cross", drop ? 0.1f : 0);
+        plan = (AttnPlan){0};
+        key_rows = 0;
+        for (int64_t i = 0; !drop && i < S->images; i++) {               /* five beams behind a prefix */
+            group((int32_t)S->P, 0);
+            for (int beam = 0; beam < 5; beam++) item(1, true, false, false);
+        }
+        if (!drop) attend("attention one row", 0);
     }
 }
 
