@@ -43,7 +43,8 @@ static Status parse(LmDims *d, const char *text, const char *more) {
     return st;
 }
 
-#define OPT_350M "{\"model_type\": \"opt\", \"num_hidden_layers\": 24, \"hidden_size\": 1024, \"word_embed_proj_dim\": 512, " \
+#define OPT_350M "{\"model_type\": \"opt\", \"num_hidden_layers\": 24, \"hidden_size\": 1024, " \
+    "\"word_embed_proj_dim\": 512, " \
     "\"ffn_dim\": 4096, \"num_attention_heads\": 16, \"max_position_embeddings\": 2048, \"vocab_size\": 50272, " \
     "\"do_layer_norm_before\": false, \"bos_token_id\": 2, \"eos_token_id\": 2, \"pad_token_id\": 1}"
 
@@ -54,12 +55,14 @@ static void opt(void **state) {
     assert_true(d.family == LM_OPT && d.L == 24 && d.C == 1024 && d.E == 512 && d.F == 4096 && d.H == 16 && d.D == 64);
     assert_true(!d.pre_norm && !d.last_norm && d.qkv_bias && d.ffn_bias && d.head == LM_HEAD_TIED && d.act == LM_RELU);
     assert_true(d.N == 2048 && lm_positions(&d) == 2050 && d.pad == 1 && d.nends == 1 && d.end[0] == 2);
-    assert_int_equal(parse(&d, "{\"model_type\": \"blip-2\", \"vocab_size\": -1, \"text_config\": " OPT_350M "}", NULL), OK);
+    assert_int_equal(parse(&d, "{\"model_type\": \"blip-2\", \"vocab_size\": -1, \"text_config\": "
+        "" OPT_350M "}", NULL), OK);
     assert_int_equal(d.E, 512);
 }
 
 #define T5(more) "{\"model_type\": \"t5\", \"num_layers\": 24, \"d_model\": 2048, \"d_kv\": 64, \"d_ff\": 5120, " \
-    "\"num_heads\": 32, \"vocab_size\": 32128, \"eos_token_id\": 1, \"pad_token_id\": 0, \"feed_forward_proj\": \"gated-gelu\"" \
+    "\"num_heads\": 32, \"vocab_size\": 32128, \"eos_token_id\": 1, \"pad_token_id\": 0, \"feed_forward_proj\": " \
+        "\"gated-gelu\"" \
     more "}"
 
 static void t5(void **state) {
@@ -83,11 +86,14 @@ static void t5(void **state) {
 static void llama(void **state) {
     (void)state;
     LmDims d;
-    assert_int_equal(parse(&d, LLAMA("llama", ", \"rope_theta\": 500000.0, \"tie_word_embeddings\": true, \"rope_scaling\": " SCALING "}"), NULL), OK);
+    assert_int_equal(parse(&d, LLAMA("llama", ", \"rope_theta\": 500000.0, \"tie_word_embeddings\": true, "
+        "\"rope_scaling\": " SCALING "}"), NULL), OK);
     assert_true(d.family == LM_LLAMA && d.K == 8 && d.D == 64 && d.head == LM_HEAD_TIED && !d.qkv_bias && d.gated);
     assert_true(d.rope.kind == LM_ROPE_LLAMA3 && d.rope.theta == 5e5 && d.rope.factor == 32 && d.rope.high == 4);
-    assert_int_equal(parse(&d, LLAMA("llama", ", \"rope_parameters\": " SCALING ", \"rope_theta\": 500000.0}"), NULL), OK);
-    assert_true(d.rope.kind == LM_ROPE_LLAMA3 && d.rope.theta == 5e5 && d.head == LM_HEAD_OWN && d.rope.original == 8192);
+    assert_int_equal(parse(&d, LLAMA("llama", ", \"rope_parameters\": " SCALING ", \"rope_theta\": 500000.0}"),
+        NULL), OK);
+    assert_true(d.rope.kind == LM_ROPE_LLAMA3 && d.rope.theta == 5e5 && d.head == LM_HEAD_OWN);
+    assert_true(d.rope.original == 8192);
     assert_int_equal(parse(&d, LLAMA("llama", ", \"rope_scaling\": null"), NULL), OK);
     assert_true(d.rope.kind == LM_ROPE_PLAIN && d.rope.theta == 10000);
 }
@@ -118,7 +124,8 @@ static void refuses(void **state) {
         {LLAMA("llama", ", \"head_dim\": 100000000"), "head_dim"},
         {LLAMA("llama", ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0}"), "rope_type"},
         {LLAMA("llama", ", \"rope_scaling\": {\"type\": \"linear\"}"), "factor"},
-        {LLAMA("llama", ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 4.0}"), "original_max_position_embeddings"},
+        {LLAMA("llama", ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 4.0}"),
+            "original_max_position_embeddings"},
         {LLAMA("llama", ", \"layer_types\": [\"linear_attention\"]"), "layer_types"},
         {LLAMA("llama", ", \"bos_token_id\": 128256"), "bos_token_id"},
         {LLAMA("qwen2", ", \"tie_word_embeddings\": 1"), "tie_word_embeddings"},
@@ -162,7 +169,7 @@ static void counts(void **state) {
     }
 }
 
-/* ---- shards ------------------------------------------------------------------------------------------------------- */
+/* ---- shards ------------------------------------------------------------------------------------------------------ */
 
 static void put_text(const char *name, const char *text) {
     char path[128];
@@ -175,7 +182,8 @@ static void put_text(const char *name, const char *text) {
 
 static void put_shard(const char *file, const char *tensor, const float *x, size_t n) {
     char path[128];
-    StTensor t = {.name = tensor, .dtype = DT_F32, .ndim = 1, .shape = {(int64_t)n}, .nbytes = n * sizeof *x, .data = x};
+    StTensor t = {.name = tensor, .dtype = DT_F32, .ndim = 1, .shape = {(int64_t)n}, .nbytes = n * sizeof *x,
+        .data = x};
     snprintf(path, sizeof path, "%s/%s", dir, file);
     assert_int_equal(st_write(path, &t, 1, NULL, 0), OK);
 }
@@ -214,6 +222,7 @@ static void shards(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opt), cmocka_unit_test(t5), cmocka_unit_test(llama), cmocka_unit_test(qwen2_and_mistral),
-        cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, make_dir, remove_dir)};
+        cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, make_dir,
+            remove_dir)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

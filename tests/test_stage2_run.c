@@ -30,7 +30,8 @@ static void write_config(const char *name, int32_t V, int32_t width) {
     snprintf(text, sizeof text,
              "{\"model_type\": \"llama\", \"vocab_size\": %d, \"hidden_size\": %d, \"num_hidden_layers\": 2, "
              "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"intermediate_size\": 40, "
-             "\"max_position_embeddings\": 96, \"bos_token_id\": 1, \"eos_token_id\": 2, \"tie_word_embeddings\": true}",
+             "\"max_position_embeddings\": 96, \"bos_token_id\": 1, \"eos_token_id\": 2, "
+                 "\"tie_word_embeddings\": true}",
              V, width);
     folder_write(name, text);
 }
@@ -97,7 +98,8 @@ static int setup(void **state) {
 
 static void makes_a_set(void) {
     if (!folder_has("set.h5"))
-        folder_must("synth out=set.h5 synth.train=24 synth.val=8 synth.test=8 synth.captions=3 synth.size=16 synth.patch=8");
+        folder_must("synth out=set.h5 synth.train=24 synth.val=8 synth.test=8 synth.captions=3 synth.size=16 "
+            "synth.patch=8");
 }
 
 /* Exactly: model, moments, everything. */
@@ -137,12 +139,16 @@ static void begins_from_stage_1(void **state) {
     folder_must("vocab in=set.h5 out=words.txt vocab.size=120");
     folder_must("pretrain out=one model.vocab=words.txt data.train=set.h5 train.steps=2 train.batch=4" SIZES);
     folder_says("pretrain out=two train.init=one train.steps=2" STAGE2, "language_projection");
-    folder_must("pretrain out=asks train.init=one model.vocab=words.txt stage2.instruct=true stage2.prompt=what train.steps=2 "
+    folder_must("pretrain out=asks train.init=one model.vocab=words.txt stage2.instruct=true stage2.prompt=what "
+        "train.steps=2 "
                 "stage2.max_prompt=20 stage2.max_target=20" STAGE2);
-    folder_must("synth out=qa/set.h5 synth.train=16 synth.val=4 synth.test=4 synth.captions=1 synth.questions=3 synth.size=16 "
+    folder_must("synth out=qa/set.h5 synth.train=16 synth.val=4 synth.test=4 synth.captions=1 synth.questions=3 "
+        "synth.size=16 "
                 "synth.patch=8");
-    folder_must("pretrain out=asked train.init=one model.vocab=words.txt stage2.instruct=true data.train=qa/set.h5 train.steps=2 "
-                "stage2.max_prompt=20 stage2.max_target=20 stage=2 stage2.lm=lm data.sample=images train.batch=4" SIZES);
+    folder_must("pretrain out=asked train.init=one model.vocab=words.txt stage2.instruct=true "
+        "data.train=qa/set.h5 train.steps=2 "
+                "stage2.max_prompt=20 stage2.max_target=20 stage=2 stage2.lm=lm data.sample=images "
+                    "train.batch=4" SIZES);
     folder_must("finetune out=further train.init=two train.steps=2" STAGE2);
 }
 
@@ -154,7 +160,8 @@ static void exports_a_whole_model(void **state) {
     folder_must("pretrain out=source train.steps=2" STAGE2);
     folder_says("export in=source out=hf model.heads=2", "a whole Blip2ForConditionalGeneration");
     folder_must("pretrain out=near train.init=source train.steps=1" STAGE2);
-    folder_must("pretrain out=far train.init=hf train.steps=1 stage=2 stage2.lm=hf data.train=set.h5 data.sample=images "
+    folder_must("pretrain out=far train.init=hf train.steps=1 stage=2 stage2.lm=hf data.train=set.h5 "
+        "data.sample=images "
                 "train.batch=4" SIZES);
     same_bytes("near/step_000001", "far/step_000001");
 }

@@ -125,10 +125,12 @@ Status plan_stage2(const Options *o) {
         status_say("speaks    to %s: %s, %.1f M numbers, frozen: %.2f GiB in %s", o->stage2.lm,
                    lm_family_name(s.ld.family), (double)s.lm.params.count / 1e6, gib((double)s.lm_bytes),
                    dtype_name(s.b.elem));
-        status_say("learns    %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, projection to %d; images of %d tokens of %d",
+        status_say("learns    %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, projection to %d; images of %d "
+            "tokens of %d",
                    (double)p->params / 1e6, s.d.L, s.d.C, s.d.H, s.d.F, s.d.Q, s.d.W, s.d.P, s.d.E);
         print_step(&s);
-        status_say("memory    %.2f GiB a GPU: language model %.2f, weights %.2f, optimizer %.2f, buffers %.2f, a step of the "
+        status_say("memory    %.2f GiB a GPU: language model %.2f, weights %.2f, optimizer %.2f, buffers %.2f, "
+            "a step of the "
                    "longest texts %.2f", gib(all_bytes(&s)), gib((double)s.lm_bytes), gib((double)p->weights),
                    gib((double)p->state), gib((double)p->buffers), gib((double)p->step));
         s.stage2.ids = longest;
