@@ -1,4 +1,4 @@
-/* bad_launch: a kernel that fails on the GPU, at will. FAULT=act_bwd:28 makes the 28th launch of a kernel of that name
+/* bad_launch: a kernel that fails on the GPU, at will. FAULT=sum_rows:14 makes the 14th launch of a kernel of that name
  * in this process write to an address that nobody has: the error is the GPU's own (or the emulator's).
  *
  * A program that includes this stands in front of the runtime's launch; the real one is the next of that name. */

@@ -332,7 +332,7 @@ static void captions_as_the_cpu(void) {
 static void matches_as_the_cpu(void) {
     on_both("match $U out=$out");
     same_answer("match.jsonl", 1e-4);
-    must("exec $Q match $U device=cuda precision=bf16 out=cuda");
+    must("exec $Q match $U device=cuda precision=bf16 out=cuda overwrite=true");
     same_answer("match.jsonl", 0.05);
 }
 
@@ -421,7 +421,7 @@ static void too_old_is_a_sentence(void) {
 static void a_failing_kernel_is_a_sentence(void) {
     char step[32];
     Curve c;
-    refused("VGPU_ABORT=0 FAULT=act_bwd:28 "
+    refused("VGPU_ABORT=0 FAULT=sum_rows:14 "
             "exec $T pretrain $A out=fault device=cuda precision=bf16 train.save_every=1",
             "qformer pretrain: step ", "illegal memory access", "last enqueued: ", NULL);
     read_curve(&c, "fault");
@@ -433,9 +433,9 @@ static void a_failing_kernel_is_a_sentence(void) {
     must("exec $T pretrain $A out=fault device=cuda precision=bf16 train.steps=%d", FEW);
     assert_null(strstr(text_of("out.txt"), "step 1/"));
     same_bits(bf16_on_gpu(), "fault", FEW);
-    refused("VGPU_ASYNC=0 CUDA_LAUNCH_BLOCKING=1 VGPU_ABORT=0 FAULT=act_bwd:2 "
+    refused("VGPU_ASYNC=0 CUDA_LAUNCH_BLOCKING=1 VGPU_ABORT=0 FAULT=sum_rows:2 "
             "exec $T pretrain $A out=none device=cuda precision=bf16",
-            "step 1: ", "failed in act_bwd of ", NULL);
+            "step 1: ", "failed in embed_bwd (rows) of ", NULL);
 }
 
 /* ---- setting up -------------------------------------------------------------------------------------------------- */
