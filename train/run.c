@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "data/format/outfile.h"
 #include "data/text/settext.h"
@@ -185,6 +186,7 @@ static Status open_validation(Run *r) {
 static Status take_out(Run *r) {
     const char *out = r->o->run.out;
     char *path = mem_format("%s/lock", out), *what = mem_format("out=%s", out);
+    r->made_out = access(out, F_OK) != 0;
     Status st = path && what ? outfile_parents(path) : ERR_MEMORY;
     if (st == OK) st = lockfile_take(&r->lock, path, what);
     free(path);
@@ -239,6 +241,7 @@ void run_close(Run *r) {
     set_close(r->train);
     tokenizer_close(r->tok);
     lockfile_drop(r->lock);
+    if (r->made_out) rmdir(r->o->run.out);                   /* only when nothing was written there */
     *r = (Run){0};
 }
 

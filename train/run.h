@@ -22,6 +22,7 @@
 typedef struct {
     const Options *o;
     LockFile *lock;                     /* rank 0 has `out` for itself */
+    bool made_out;                      /* and made it: a run that is refused leaves no empty folder */
     const Backend *b;
     Tokenizer *tok;                     /* the Q-Former's words; NULL when it reads none (stage 2) */
     Speaker speaker;                    /* stage 2: the language model */
