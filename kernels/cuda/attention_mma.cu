@@ -8,8 +8,8 @@
  *
  * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD ceil(R / 64), lse 4R, row keys 8R (dropout). FLOPs
  * 4RUD. Cross-attention (R = 64, U = 257, D = 64): 82 KB for 4.2 MFLOP; 128 images, 12 heads: 126 MB, 38 us of an H100
- * if memory were all. Predicted are 80 us: 22.5 warp instructions for each HMMA are 44 us of issue, and 16 warps an SM do
- * not cover each other's waits (joint self-attention of 384 pairs: 64 us; tests/bench/vgpu_time.sh).
+ * if memory were all. Predicted are 80 us: 22.5 warp instructions for each HMMA are 44 us of issue, and 16 warps an SM
+ * do not cover each other's waits (joint self-attention of 384 pairs: 64 us; tests/bench/vgpu_time.sh).
  *
  * Shared memory 45 KB at four warps and D = 64: 4 blocks (16 warps) an SM; at D = 128 52 KB, 3 blocks. */
 #include "kernels/cuda/attention_mma.cuh"
