@@ -41,10 +41,10 @@ static const Case cases[] = {
     {"f.safetensors",         "import f.safetensors " IMPORT, GOES_ON | ANY_FORM},
     {"other.h5",              "import other.h5 import.array=images/features import.ids_array=images/image_id "
          "extract.annotations=scenes.json out=o/x.h5", GOES_ON | ANY_FORM | REQUEST},
-    {"ids.json",              "import f.npy " IMPORT, GOES_ON},
+    {"ids.json",              "import f.npy " IMPORT, GOES_ON | REQUEST},
     {"notes.json",            "import f.npy " IMPORT, GOES_ON},
     {"ids.txt",               "import f.npy import.ids=ids.txt extract.annotations=notes.json out=o/x.h5",
-         GOES_ON | LINES},
+         GOES_ON | REQUEST | LINES},
     {"set.h5",                "verify set.h5", 0},
     {"set.h5",                "inspect set.h5", 0},
     {"set.h5",                "repack set.h5 out=o/x.h5", GOES_ON},
@@ -55,7 +55,7 @@ static const Case cases[] = {
     {"many/manifest.json",    TRAIN "data.train=many", OPTIONAL},
     {"many/set-00001.h5",     "retrieval run precision=f32 device=cpu threads=1 data.test=many", REQUEST},
     {"vocab.txt",             "repack set.h5 model.vocab=vocab.txt out=o/x.h5", GOES_ON | LINES},
-    {"vocab.txt",             "retrieval run" USE, REQUEST | LINES},
+    {"run/vocab.txt",         "retrieval run" USE, REQUEST | LINES | FALLS_BACK | OPTIONAL},
     {"w.safetensors",         "init w.safetensors model.vocab=vocab.txt model.image_width=208 out=o/w.safetensors "
          SIZES, 0},
     {"w.safetensors",         TRAIN "data.train=set.h5 train.init=w.safetensors", 0},
@@ -102,7 +102,6 @@ static const Nonsense nonsense[] = {
     {"lavis.json", "null", 1},
     {"lavis.json", "[1e999]", 1},
     {"lavis.json", "[{\"image\": 7, \"caption\": \"a\"}]", 1},
-    {"lavis.json", "[{\"image\": \"train/000000.png\", \"caption\": null}]", 1},
     {"lavis.json", "[{\"image\": \"train/000000.png\", \"caption\": [[\"a\"]]}]", 1},
     {"lavis.json", "[{\"image\": \"train/000000.png\", \"caption\": \"a\\u0000b\"}]", 1},
     {"lavis.json", "[{\"image\": \"train/000000.png\", \"caption\": \"a\", \"split\": \"val\"},{\"image\": "

@@ -3,6 +3,7 @@
  *     strings.jsonl        {"text", "ids"[, "ids32", "ids35", "decoded"]} beside a tokenizer's files: exactly, from
  *                          each of the forms that lie there (tokenizer.json; vocab.json and merges.txt; a SentencePiece
  *                          model)
+ *     cleaned_strings.jsonl    likewise, decoded with blanks cleaned up
  *     KIND_strings.jsonl   the same of a folder KIND_lm beside it, decoded with blanks cleaned up; bpe means opt,
  *                          unigram t5
  *     processors.jsonl     {"text", "caption", "caption_prompt", "question"}
@@ -110,12 +111,12 @@ static Status compare_form(Case *c, const char *dir, const char *file, bool clea
 static bool folder_of(const Case *c, char *dir, size_t n) {
     static const char *const names[][2] = {{"bpe", "opt"}, {"unigram", "t5"}};
     const char *name = strrchr(c->file, '/') + 1, *smollm2 = getenv("SMOLLM2");
-    size_t len = strlen(name) - strlen("strings.jsonl");
+    size_t len = strncmp(name, "cleaned_", 8) ? strlen(name) - strlen("strings.jsonl") : 0;
     snprintf(dir, n, "%s", c->dir);
     if (!len && smollm2 && there(dir, "expected.json") && !there(dir, "tokenizer.json"))
         snprintf(dir, n, "%s", smollm2);
     if (!len) return there(dir, "vocab.txt") || there(dir, "tokenizer.json") || there(dir, "spiece.model") ||
-        there(dir, "tokenizer.model");
+        there(dir, "tokenizer.model") || there(dir, "vocab.json");
     for (size_t k = 0; k < 2; k++)
         if (len == strlen(names[k][0]) + 1 && !strncmp(name, names[k][0], len - 1))
             name = names[k][1], len = strlen(name) + 1;

@@ -56,7 +56,7 @@ static void run(const char *dir, const char *file, bool cleans, int rows) {
     if (tokenizer_open(&t, path) != OK) fail_msg("%s", err_message());
     tokenizer_set_cleans(t, cleans);
     Rows r = {.t = t};
-    snprintf(path, sizeof path, "%s/strings.jsonl", dir);
+    snprintf(path, sizeof path, "%s/%sstrings.jsonl", dir, cleans ? "cleaned_" : "");
     if (json_each(path, compare, &r) != OK) fail_msg("%s", err_message());
     assert_true(r.rows >= rows);
     tokenizer_close(t);

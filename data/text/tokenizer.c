@@ -118,6 +118,7 @@ static Status encode_word(Encoder *e, const char *s, size_t n) {
 static Status encode_cut(Encoder *e, const char *s, size_t n) {
     Status st = OK;
     size_t from = 0;
+    if (!n) return OK;                                       /* a text of no bytes has no address either */
     for (size_t i = MARK_LEN; i + MARK_LEN <= n && st == OK; i++) {
         if (memcmp(s + i, MARK, MARK_LEN)) continue;
         st = encode_word(e, s + from, i - from);
