@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,34 +20,11 @@
 #include "data/format/lzf.h"
 #include "data/make/import.h"
 #include "data/shard.h"
+#include "tests/kit/scratch.h"
 
 enum { N = 6, P = 2, E = 3, ROW = P * E };
 
-static char dir[] = "/tmp/qf-forms-XXXXXX";
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(dir) && chdir(dir) == 0 ? 0 : -1;
-}
-
-static int drop(const char *path, const struct stat *sb, int type, struct FTW *ftw) {
-    (void)sb, (void)type, (void)ftw;
-    return remove(path);
-}
-
-static int teardown(void **state) {
-    (void)state;
-    return chdir("/") || nftw(dir, drop, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-static void put(const char *name, const void *bytes, size_t n) {
-    FILE *f = fopen(name, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    fclose(f);
-}
-
-static void put_text(const char *name, const char *text) { put(name, text, strlen(text)); }
+static void put_text(const char *name, const char *text) { scratch_put(name, text, strlen(text)); }
 
 /* What row r holds; no row is zero. */
 static float value(int r, int k) { return 0.5f * (float)(r * ROW + k) + 1; }
@@ -71,7 +47,7 @@ static size_t npy(uint8_t *to, const char *descr, const char *shape, const void 
 
 static void put_npy(const char *name, const char *descr, const char *shape, const void *data, size_t n) {
     static uint8_t bytes[1 << 16];
-    put(name, bytes, npy(bytes, descr, shape, data, n));
+    scratch_put(name, bytes, npy(bytes, descr, shape, data, n));
 }
 
 /* ---- a zip archive of stored members ---- */
@@ -105,7 +81,7 @@ static void zip_put(const char *file) {
     le(end + 8, (uint32_t)zip_members, 2), le(end + 10, (uint32_t)zip_members, 2);
     le(end + 12, (uint32_t)central_n, 4), le(end + 16, (uint32_t)zip_n, 4);
     memcpy(zip + zip_n, central, central_n), memcpy(zip + zip_n + central_n, end, 22);
-    put(file, zip, zip_n + central_n + 22);
+    scratch_put(file, zip, zip_n + central_n + 22);
     zip_n = central_n = 0, zip_members = 0;
 }
 
@@ -471,7 +447,7 @@ static void pytorch(void **state) {
     put_text("ids.txt", "391\n52\n7\nb.x\nc\nd\n");
     spec.ids = "ids.txt";
     taken(&spec, in_order, N);
-    put("p.pkl", "\x80\4\x95\0\0\0\0\0\0\0\0.", 12);
+    scratch_put("p.pkl", "\x80\4\x95\0\0\0\0\0\0\0\0.", 12);
     spec.features = "p.pkl";
     refused(&spec, "p.pkl: is a Python pickle, not features (.npy, .npz, .safetensors, .pt, HDF5); python3 -c \"import "
                    "pickle, numpy;");
@@ -502,5 +478,5 @@ int main(void) {
         cmocka_unit_test(channels_first), cmocka_unit_test(rows_of_zeros),     cmocka_unit_test(no_captions),
         cmocka_unit_test(hdf5),          cmocka_unit_test(pytorch),            cmocka_unit_test(lzf),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,32 +19,9 @@
 #include "data/make/extract.h"
 #include "data/make/pictures.h"
 #include "data/shard.h"
+#include "tests/kit/scratch.h"
 
 enum { S = 8, BYTES = S * S * 3 };
-
-static char dir[] = "/tmp/qf-pictures-XXXXXX";
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(dir) && chdir(dir) == 0 ? 0 : -1;
-}
-
-static int drop(const char *path, const struct stat *sb, int type, struct FTW *ftw) {
-    (void)sb, (void)type, (void)ftw;
-    return remove(path);
-}
-
-static int teardown(void **state) {
-    (void)state;
-    return chdir("/") || nftw(dir, drop, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-static void put(const char *name, const void *bytes, size_t n) {
-    FILE *f = fopen(name, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    fclose(f);
-}
 
 static void pixels(uint8_t *rgb, int k) {
     for (int i = 0; i < BYTES; i++) rgb[i] = (uint8_t)(i * 5 + k * 31);
@@ -90,8 +66,8 @@ static void a_folder(void **state) {
     folders("f f/train f/train/cat f/val f/val/golden_retriever f/.hidden f/empty");
     picture("f/train/cat/1.png", 1), picture("f/val/golden_retriever/2.png", 2), picture("f/3.png", 3),
         picture("f/.hidden/4.png", 4);
-    put("f/notes.md", "x", 1), put("f/README.txt", "x", 1),
-        put("f/train/annotations.json", "{}", 2); /* beside nothing */
+    scratch_put("f/notes.md", "x", 1), scratch_put("f/README.txt", "x", 1),
+        scratch_put("f/train/annotations.json", "{}", 2); /* beside nothing */
     assert_string_equal(listed("f", NULL), "3.png@test; train/cat/1.png@train; val/golden_retriever/2.png@val");
     assert_string_equal(listed("f/train,f/val", ""), "f/train/cat/1.png@train; f/val/golden_retriever/2.png@val");
     assert_string_equal(
@@ -101,7 +77,7 @@ static void a_folder(void **state) {
     assert_non_null(strstr(listed("f", "class"), "has no {}"));
     assert_non_null(strstr(listed("f/empty", NULL), "f/empty: a folder without pictures"));
     assert_non_null(strstr(listed("nowhere", NULL), "nowhere: No such file"));
-    put("f.txt", "f/3.png\n", 8);
+    scratch_put("f.txt", "f/3.png\n", 8);
     assert_non_null(strstr(listed("f.txt", NULL), "f.txt: a list, not pictures; extract.annotations=f.txt"));
     assert_string_equal(listed("f/3.png,f/train/cat/1.png", NULL), "f/3.png@test; f/train/cat/1.png@train");
 }
@@ -111,17 +87,17 @@ static void captions_beside(void **state) {
     (void)state;
     folders("g h h/train h/validation");
     picture("g/a.b.png", 1), picture("g/c.png", 2), picture("g/d.png", 3), picture("g/e.png", 4);
-    put("g/a.b.txt", "one\n", 4);
+    scratch_put("g/a.b.txt", "one\n", 4);
     static const char object[] = "{\"caption\": \"two\", \"url\": \"http://x\", \"key\": \"c\"}";
-    put("g/c.json", object, sizeof object - 1);
-    put("g/d.caption", "three\r\nfour", 11);
+    scratch_put("g/c.json", object, sizeof object - 1);
+    scratch_put("g/d.caption", "three\r\nfour", 11);
     assert_string_equal(listed("g", NULL), "a.b.png@train one; c.png@train two; d.png@train three/four");
     picture("h/train/a.png", 1), picture("h/validation/b.png", 2), picture("h/validation/unlisted.png", 3);
     static const char one[] = "{\"file_name\": \"a.png\", \"text\": \"one\"}\n", two[] = "file_name,text\nb.png,two\n";
-    put("h/train/metadata.jsonl", one, sizeof one - 1);
-    put("h/validation/metadata.csv", two, sizeof two - 1);
+    scratch_put("h/train/metadata.jsonl", one, sizeof one - 1);
+    scratch_put("h/validation/metadata.csv", two, sizeof two - 1);
     assert_string_equal(listed("h", NULL), "train/a.png@train one; validation/b.png@val two");
-    put("h/metadata.parquet", "PAR1....", 8);
+    scratch_put("h/metadata.parquet", "PAR1....", 8);
     assert_non_null(strstr(listed("h", NULL), "h/metadata.parquet: is a Parquet table"));
 }
 
@@ -165,7 +141,7 @@ static void member_file(const char *name, const char *file) {
 
 static void tar_put(const char *name) {
     memset(tar + tar_n, 0, 1024);
-    put(name, tar, tar_n + 1024);
+    scratch_put(name, tar, tar_n + 1024);
     tar_n = 0;
 }
 
@@ -204,7 +180,7 @@ static void webdataset(void **state) {
     /* through extract: an annotation file that names keys, pixels as in the file */
     static const char notes[] =
         "{\"key\": \"000000001\", \"caption\": \"deux\"}\n{\"key\": \"000010000\", \"caption\": \"trois\"}\n";
-    put("notes.jsonl", notes, sizeof notes - 1);
+    scratch_put("notes.jsonl", notes, sizeof notes - 1);
     AnnotationFile file = {.path = "notes.jsonl", .split = "train"};
     ImageEncoder *e;
     ExtractReport r;
@@ -279,14 +255,14 @@ static void tar_forms(void **state) {
         if (i != 2) tar_n = 0, member("one", '0', "12", 2);
         member_text("two", "3");
         memcpy(tar + breaks[i].at, breaks[i].bytes, breaks[i].n);
-        put("b.tar", tar, breaks[i].keep);
+        scratch_put("b.tar", tar, breaks[i].keep);
         tar_n = 0;
         assert_int_equal(tar_open(&t, "b.tar"), ERR_FORMAT);
         assert_null(t);
         if (!strstr(err_message(), breaks[i].says)) fail_msg("break %zu: %s", i, err_message());
     }
     static const char packed[600] = "\x1f\x8b";
-    put("b.tar", packed, sizeof packed);
+    scratch_put("b.tar", packed, sizeof packed);
     assert_int_equal(tar_open(&t, "b.tar"), ERR_FORMAT);
     assert_non_null(strstr(err_message(), "is compressed by gzip, not a tar archive; gunzip b.tar unpacks it"));
     member("PaxHeader", 'x', "27 GNU.sparse.major=1......\n", 27);
@@ -315,9 +291,9 @@ static void one_file_two_names(void **state) {
     folders("x x/a x/b");
     picture("x/a/000000000042.png", 1), picture("x/b/7.png", 2);
     assert_int_equal(symlink("000000000042.png", "x/a/same.png"), 0);
-    put("train.csv", "image,caption\n000000000042.png,one\n", 35);
-    put("test.csv", "image,caption\nsame.png,two\n", 27);
-    put("ids.json", "[{\"image_id\": 42, \"caption\": \"one\"}]", 36);
+    scratch_put("train.csv", "image,caption\n000000000042.png,one\n", 35);
+    scratch_put("test.csv", "image,caption\nsame.png,two\n", 27);
+    scratch_put("ids.json", "[{\"image_id\": 42, \"caption\": \"one\"}]", 36);
     AnnotationFile files[2] = {{.path = "train.csv"}, {.path = "test.csv"}};
     assert_int_equal(patches_encoder(&e, S, 4), OK);
     ExtractSpec spec = {.images = "x/a",
@@ -329,7 +305,7 @@ static void one_file_two_names(void **state) {
                         .views = 1};
     assert_int_equal(extract(&spec, &r), ERR_FORMAT);
     assert_non_null(strstr(err_message(), "are the same file, which would leak"));
-    put("test.csv", "image,caption\n7,two\n", 20);
+    scratch_put("test.csv", "image,caption\n7,two\n", 20);
     spec.images = "x/a,x/b";
     if (extract(&spec, &r) != OK) fail_msg("%s", err_message());
     assert_int_equal(shard_open(&s, "links.h5", false), OK);
@@ -378,5 +354,5 @@ int main(void) {
         cmocka_unit_test(a_folder),  cmocka_unit_test(captions_beside),    cmocka_unit_test(webdataset),
         cmocka_unit_test(tar_forms), cmocka_unit_test(one_file_two_names), cmocka_unit_test(webp),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
