@@ -51,7 +51,7 @@ rule "against the grain" "$([ -z "$up" ] && echo 1 || echo 0)" "${up:-none}"
 needs() {
     find "$dir"/{kernels,configs,data,checkpoints,eval,train} -name '*.o' ! -name '*.bf16.o' | while read -r o; do
         from=${o#"$dir"/} from=${from%.o}
-        [ -e "${from%.f32}.c" ] || [ -e "$from" ] || continue            # what a former build left of a file that is gone
+        [ -e "${from%.f32}.c" ] || [ -f "$from" ] || continue            # what a former build left of a file that is gone
         nm "$o" | awk -v o="${o#"$dir"/}" '$2 ~ /^[TDBRV]$/ { print "has", $3, o } $1 == "U" { print "wants", $2, o }'
     done | awk '$1 == "has" { home[$2] = $3 } { what[NR] = $0 }
         END { for (i = 1; i <= NR; i++) { split(what[i], w, " ")
