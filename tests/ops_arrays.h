@@ -3,34 +3,36 @@
 
 /* ---- cross-entropy --------------------------------------------------------------------------------------------- */
 
-static struct { Xent x; Buf *logits, *target; double scale; } xe;
-static void launch_xent(void) { K->xent(&xe.x); }
+typedef struct { Xent x; Buf *logits, *target; double scale; } XentCase;
+static void launch_xent(void *xe) { K->xent(&((XentCase *)xe)->x); }
 
-static void exact_xent(double *loss, double *nll, bool plain) {
-    int64_t n = xe.x.n;
-    double *t = doubles(n), e = (double)xe.x.smoothing;
-    for (int64_t i = 0; i < xe.x.rows; i++) {
-        const double *z = xe.logits->x + i * xe.x.ld;
+static void exact_xent(XentCase *xe, double *loss, double *nll, bool plain) {
+    int64_t n = xe->x.n;
+    double *t = doubles(n), e = (double)xe->x.smoothing;
+    for (int64_t i = 0; i < xe->x.rows; i++) {
+        const double *z = xe->logits->x + i * xe->x.ld;
         loss[i] = nll[i] = 0.0;
-        if (xe.target->x[i] < 0.0) continue;                         /* does not count */
-        for (int64_t j = 0; j < n; j++) t[j] = e / (double)n + (j == (int64_t)xe.target->x[i] ? 1.0 - e : 0.0);
+        if (xe->target->x[i] < 0.0) continue;                         /* does not count */
+        for (int64_t j = 0; j < n; j++) t[j] = e / (double)n + (j == (int64_t)xe->target->x[i] ? 1.0 - e : 0.0);
         loss[i] = (plain ? plain_cross_entropy : exact_cross_entropy)(z, t, n);
-        for (int64_t j = 0; j < n; j++) t[j] = j == (int64_t)xe.target->x[i];
+        for (int64_t j = 0; j < n; j++) t[j] = j == (int64_t)xe->target->x[i];
         nll[i] = (plain ? plain_cross_entropy : exact_cross_entropy)(z, t, n);
     }
     free(t);
 }
 
-static double loss_xent(void) {
-    double l = 0.0, *loss = doubles(xe.x.rows), *nll = doubles(xe.x.rows);
-    exact_xent(loss, nll, false);
-    for (int64_t i = 0; i < xe.x.rows; i++) l += loss[i] * xe.scale;
+static double loss_xent(void *context) {
+    XentCase *xe = context;
+    double l = 0.0, *loss = doubles(xe->x.rows), *nll = doubles(xe->x.rows);
+    exact_xent(xe, loss, nll, false);
+    for (int64_t i = 0; i < xe->x.rows; i++) l += loss[i] * xe->scale;
     free(loss);
     free(nll);
     return l;
 }
 
 static void xent(void) {
+    XentCase xe = {0};
     static const struct { int64_t rows, n, pad; float e; bool f32, grad, skip; } cases[] = {
         {1, 1, 0, 0, false, true, false}, {5, 2, 0, 0, true, true, true}, {3, 11, 3, 0.1f, false, true, false},
         {9, 1030, 1, 0.1f, true, true, true}, {2, 30523, 0, 0.1f, false, true, false}, {2, 77, 0, 0.1f, true, false,
@@ -49,9 +51,9 @@ static void xent(void) {
                       .smoothing = cases[c].e, .scale = 0.5f, .loss = loss->p, .nll = nll->p, .dlogits = cases[c].grad
                       ? d->p : NULL, .ldd = ld, .dt = d->t};
         double *wl = doubles(rows), *wn = doubles(rows), *pl = doubles(rows), *pn = doubles(rows);
-        exact_xent(wl, wn, false);
-        exact_xent(pl, pn, true);
-        execute(launch_xent);
+        exact_xent(&xe, wl, wn, false);
+        exact_xent(&xe, pl, pn, true);
+        execute(launch_xent, &xe);
         compare(loss, wl, pl);
         compare(nll, wn, pn);
         for (int64_t i = 0; i < rows * ld; i++) {
@@ -59,7 +61,7 @@ static void xent(void) {
             if (d->y[i] != d->x[i]) WRONG("dlogits written at %lld", (long long)i);
             d->y[i] = 0.0;
         }
-        if (cases[c].grad) differentiate(d, false, xe.logits->x, loss_xent);
+        if (cases[c].grad) differentiate(d, false, xe.logits->x, loss_xent, &xe);
         for (int k = 0; k < 4; k++) free((double *[]){wl, wn, pl, pn}[k]);
         forget();
     }
@@ -68,6 +70,7 @@ TEST(xent)
 
 /* losses.md 8d and 8e. */
 static void xent_worked(void) {
+    XentCase xe = {0};
     CASE("losses.md 8d");
     xe.logits = in("logits", DT_F32, 6, 0, 0), xe.target = in("target", DT_I32, 3, 0, 0);
     Buf *loss = out("loss", DT_F32, 3);
@@ -75,7 +78,7 @@ static void xent_worked(void) {
     set(xe.target, 0, 1);
     xe.x = (Xent){.rows = 3, .n = 2, .ld = 2, .logits = xe.logits->p, .target = xe.target->p, .scale = 1,
                   .loss = loss->p};
-    execute(launch_xent);
+    execute(launch_xent, &xe);
     expect(loss, (const double[]){0.26328247, 0.20141328, 0.85435524}, 2e-7);
     forget();
     CASE("losses.md 8e");
@@ -87,7 +90,7 @@ static void xent_worked(void) {
     set(xe.target, 1, 3);
     xe.x = (Xent){.rows = 2, .n = 5, .ld = 5, .logits = xe.logits->p, .target = xe.target->p, .smoothing = 0.1f,
                   .scale = 1, .loss = loss->p, .nll = nll->p};
-    execute(launch_xent);
+    execute(launch_xent, &xe);
     expect(nll, (const double[]){2.07443794, 5.16445773}, 1e-6);
     expect(loss, (const double[]){0.9 * 2.07443794 + 0.02 * 10.37218970, 0.9 * 5.16445773 + 0.02 * 14.42228867}, 1e-6);
 }
@@ -95,15 +98,42 @@ TEST(xent_worked)
 
 /* ---- rows and plain arrays ------------------------------------------------------------------------------------- */
 
-static struct { const int32_t *di, *si; int64_t n, width, ldd, lds; bool add; DType dt, st; } rw;
-static void launch_copy_rows(void) { K->copy_rows(dst, rw.ldd, rw.di, src, rw.lds, rw.si, rw.n, rw.width, rw.add); }
-static void launch_cast(void) { K->cast(dst, rw.dt, src, rw.st, rw.n); }
-static void launch_axpy(void) { K->axpy(dst, src, 0.3f, rw.n); }
-static void launch_copy(void) { K->copy(dst, src, (size_t)rw.n * 4); }
-static void launch_zero(void) { K->zero(dst, (size_t)rw.n * 4); }
-static void launch_prefetch(void) { K->prefetch(dst, src, (size_t)rw.n * 4); K->prefetch_wait(); }
+typedef struct {
+    void *dst;
+    const void *src;
+    const int32_t *di, *si;
+    int64_t n, width, ldd, lds;
+    bool add;
+    DType dt, st;
+} RowsCase;
+static void launch_copy_rows(void *context) {
+    RowsCase *rw = context;
+    K->copy_rows(rw->dst, rw->ldd, rw->di, rw->src, rw->lds, rw->si, rw->n, rw->width, rw->add);
+}
+static void launch_cast(void *context) {
+    RowsCase *rw = context;
+    K->cast(rw->dst, rw->dt, rw->src, rw->st, rw->n);
+}
+static void launch_axpy(void *context) {
+    RowsCase *rw = context;
+    K->axpy(rw->dst, rw->src, 0.3f, rw->n);
+}
+static void launch_copy(void *context) {
+    RowsCase *rw = context;
+    K->copy(rw->dst, rw->src, (size_t)rw->n * 4);
+}
+static void launch_zero(void *context) {
+    RowsCase *rw = context;
+    K->zero(rw->dst, (size_t)rw->n * 4);
+}
+static void launch_prefetch(void *context) {
+    RowsCase *rw = context;
+    K->prefetch(rw->dst, rw->src, (size_t)rw->n * 4);
+    K->prefetch_wait();
+}
 
 static void rows(void) {
+    RowsCase rw = {0};
     for (int mode = 0; mode < 8; mode++) {
         int64_t n = rw.n = 13, w = rw.width = mode == 7 ? 1030 : 37, total = 29;
         rw.ldd = w + 3, rw.lds = w + 1, rw.add = mode & 4;
@@ -120,8 +150,8 @@ static void rows(void) {
                     + c;
                 want[to] = rounded(E, s->x[from] + (rw.add ? d->x[to] : 0.0));
             }
-        dst = d->p, src = s->p, rw.di = di ? di->p : NULL, rw.si = si ? si->p : NULL;
-        execute(launch_copy_rows);
+        rw.dst = d->p, rw.src = s->p, rw.di = di ? di->p : NULL, rw.si = si ? si->p : NULL;
+        execute(launch_copy_rows, &rw);
         expect(d, want, 0);
         free(want);
         forget();
@@ -136,8 +166,8 @@ static void rows(void) {
             Buf *s = in("src", rw.st, n, -3, 3), *d = out("dst", rw.dt, n);
             double *want = doubles(n);
             for (int64_t j = 0; j < n; j++) want[j] = rounded(rw.dt, s->x[j]);
-            src = s->p, dst = d->p;
-            execute(launch_cast);
+            rw.src = s->p, rw.dst = d->p;
+            execute(launch_cast, &rw);
             expect(d, want, 0);
             free(want);
             forget();
@@ -145,17 +175,17 @@ static void rows(void) {
         CASE("axpy, copy, zero n %lld", (long long)n);
         Buf *s = in("x", DT_F32, n, -1, 1), *d = out("y", DT_F32, n);
         double *want = doubles(n);
-        src = s->p, dst = d->p;
+        rw.src = s->p, rw.dst = d->p;
         for (int64_t j = 0; j < n; j++) want[j] = d->x[j] + (double)0.3f * s->x[j];
-        execute(launch_axpy);
+        execute(launch_axpy, &rw);
         expect(d, want, 3e-7);
-        execute(launch_copy);
+        execute(launch_copy, &rw);
         expect(d, s->x, 0);
-        execute(launch_zero);
+        execute(launch_zero, &rw);
         memset(want, 0, (size_t)n * sizeof *want);
         expect(d, want, 0);
-        src = s->start + GUARD;                                     /* host memory */
-        execute(launch_prefetch);
+        rw.src = s->start + GUARD;                                     /* host memory */
+        execute(launch_prefetch, &rw);
         expect(d, s->x, 0);
         free(want);
         forget();
@@ -163,12 +193,29 @@ static void rows(void) {
 }
 TEST(rows)
 
-static struct { const float *x; float *f; double *d; float *scale, *norm; int64_t n; bool add; float max_norm; } su;
-static void launch_sum(void) { K->sum(su.f, su.x, su.n, su.add); }
-static void launch_sumsq(void) { K->sumsq(su.d, su.x, su.n, su.add); }
-static void launch_scale(void) { K->grad_scale(su.scale, su.norm, su.d, (int)su.n, su.max_norm); }
+typedef struct {
+    const float *x;
+    float *f, *scale, *norm;
+    double *d;
+    int64_t n;
+    bool add;
+    float max_norm;
+} SumsCase;
+static void launch_sum(void *context) {
+    SumsCase *su = context;
+    K->sum(su->f, su->x, su->n, su->add);
+}
+static void launch_sumsq(void *context) {
+    SumsCase *su = context;
+    K->sumsq(su->d, su->x, su->n, su->add);
+}
+static void launch_scale(void *context) {
+    SumsCase *su = context;
+    K->grad_scale(su->scale, su->norm, su->d, (int)su->n, su->max_norm);
+}
 
 static void sums(void) {
+    SumsCase su = {0};
     static const int64_t sizes[] = {1, 7, 1000, 32769, 200003};
     for (size_t i = 0; i < COUNT(sizes); i++) {
         CASE("n %lld", (long long)sizes[i]);
@@ -177,9 +224,9 @@ static void sums(void) {
         double sum = su.add ? s->x[0] : 0.0, sq = su.add ? q->x[0] : 0.0, size = fabs(sum);
         for (int64_t j = 0; j < su.n; j++) sum += x->x[j], sq += x->x[j] * x->x[j], size += fabs(x->x[j]);
         su.x = x->p, su.f = s->p, su.d = q->p;
-        execute(launch_sum);
+        execute(launch_sum, &su);
         expect(s, &sum, 2e-7 * size);
-        execute(launch_sumsq);
+        execute(launch_sumsq, &su);
         expect(q, &sq, 1e-12 * fabs(sq) + 1e-15);
         forget();
     }
@@ -192,7 +239,7 @@ static void sums(void) {
         Buf *q = in("sumsq", DT_F64, su.n, 0, 0), *s = out("scale", DT_F32, 1), *n = out("norm", DT_F32, 1);
         for (int64_t j = 0; j < su.n; j++) set(q, j, cases[i].sumsq * (su.n == 1 ? 1 : j ? 0.25 : 0.5));
         su.d = q->p, su.scale = s->p, su.norm = n->p, su.max_norm = cases[i].max_norm;
-        execute(launch_scale);
+        execute(launch_scale, &su);
         expect(s, &cases[i].scale, 1e-7);
         if (isfinite(cases[i].norm)) expect(n, &cases[i].norm, 1e-6);
         else if (isfinite(n->y[0])) WRONG("norm is %g", n->y[0]);
@@ -203,10 +250,10 @@ TEST(sums)
 
 /* ---- optimizer ------------------------------------------------------------------------------------------------- */
 
-static AdamW ad;
-static void launch_adamw(void) { K->adamw(&ad); }
+static void launch_adamw(void *ad) { K->adamw(ad); }
 
 static void adamw(void) {
+    AdamW ad = {0};
     static const struct { int64_t n; float scale, wd, ema; bool copy, nan; } cases[] = {
         {1, 1, 0.05f, 0, true, false}, {37, 0.3f, 0.05f, 0.99f, true, false}, {1000, 1, 0, 0, false, false},
         {70001, 0.5f, 0.05f, 0.999f, true, false}, {40, 0, 0.05f, 0.9f, true, true}, {41, 0, 0.05f, 0.9f, true, false}};
@@ -229,7 +276,7 @@ static void adamw(void) {
         }
         exact_adamw(w[0], w[1], w[2], w[3], g->x, &ad, (double)cases[i].scale);
         plain_adamw(w[4], w[5], w[6], w[7], g->x, &ad, (double)cases[i].scale);
-        execute(launch_adamw);
+        execute(launch_adamw, &ad);
         compare(p, w[0], w[4]);
         compare(m, w[1], w[5]);
         compare(v, w[2], w[6]);

@@ -53,7 +53,7 @@ static const AttnCase attn_cases[] = {
 };
 
 enum { MAX_ITEMS = 24 };
-static struct {
+typedef struct {
     Attn a;
     AttnGrad g;
     AttnPlan plan;
@@ -61,9 +61,12 @@ static struct {
     AttnGroup groups[MAX_ITEMS];
     Buf *q, *k, *v, *rows, *d_o, *bias;
     int64_t nkeys;
-} at;
-static void launch_attention(void) { K->attention(&at.a); }
-static void launch_attention_bwd(void) { K->attention_bwd(&at.a, &at.g); }
+} AttnRun;
+static void launch_attention(void *at) { K->attention(&((AttnRun *)at)->a); }
+static void launch_attention_bwd(void *context) {
+    AttnRun *at = context;
+    K->attention_bwd(&at->a, &at->g);
+}
 
 /* How many keys of a range row r of an item sees. */
 static int32_t seen(const AttnItem *t, int64_t r, int range) {
@@ -71,12 +74,12 @@ static int32_t seen(const AttnItem *t, int64_t r, int range) {
     return t->causal & (range ? CAUSAL_B : CAUSAL_A) && r + 1 < n ? (int32_t)r + 1 : n;
 }
 
-static void make_plan(const GroupSpec *spec, int ngroups) {
-    AttnPlan *p = &at.plan;
+static void make_plan(AttnRun *at, const GroupSpec *spec, int ngroups) {
+    AttnPlan *p = &at->plan;
     int32_t key = 0, row = 0;
-    *p = (AttnPlan){.ngroups = ngroups, .host_items = at.items, .host_groups = at.groups};
+    *p = (AttnPlan){.ngroups = ngroups, .host_items = at->items, .host_groups = at->groups};
     for (int i = 0; i < ngroups; i++) {
-        AttnGroup *g = &at.groups[i];
+        AttnGroup *g = &at->groups[i];
         *g = (AttnGroup){.item0 = p->nitems, .k0 = {key, key + spec[i].nk[0]}, .nk = {spec[i].nk[0], spec[i].nk[1]}};
         key += spec[i].nk[0] + spec[i].nk[1];
         int own = 0;
@@ -84,7 +87,7 @@ static void make_plan(const GroupSpec *spec, int ngroups) {
             if (g->nk[r] > p->max_group_nk) p->max_group_nk = g->nk[r];
         for (int j = 0; j < 4 && spec[i].item[j].nq; j++) {
             const ItemSpec *s = &spec[i].item[j];
-            AttnItem *t = &at.items[p->nitems++];
+            AttnItem *t = &at->items[p->nitems++];
             *t = (AttnItem){.q0 = row, .nq = s->nq, .a0 = g->k0[0], .na = s->a ? g->nk[0] : 0, .b0 = g->k0[1],
                             .nb = s->b ? g->nk[1] : 0, .causal = s->causal, .group = i, .pos = s->pos};
             if (s->b == OWN) t->b0 += own, t->nb = s->nq, own += s->nq;
@@ -96,67 +99,69 @@ static void make_plan(const GroupSpec *spec, int ngroups) {
         }
     }
     p->nrows = row;
-    at.nkeys = key;
-    p->items = raw("items", at.items, sizeof at.items)->p;
-    p->groups = raw("groups", at.groups, sizeof at.groups)->p;
+    at->nkeys = key;
+    p->items = raw("items", at->items, sizeof at->items)->p;
+    p->groups = raw("groups", at->groups, sizeof at->groups)->p;
 }
 
 enum { MAX_KEYS = 512 };
 typedef struct { const double *k[MAX_KEYS], *v[MAX_KEYS]; double bias[MAX_KEYS], mask[MAX_KEYS]; int64_t n; } Seen;
 
 /* What row r of an item sees with head h. */
-static void look(Seen *s, const AttnItem *t, int64_t r, int64_t h) {
-    int64_t D = at.a.D, kh = h / (at.a.H / at.a.KH);
+static void look(AttnRun *at, Seen *s, const AttnItem *t, int64_t r, int64_t h) {
+    int64_t D = at->a.D, kh = h / (at->a.H / at->a.KH);
     s->n = 0;
     for (int range = 0; range < 2; range++)
         for (int64_t j = 0; j < seen(t, r, range); j++, s->n++) {
             int64_t row = (range ? t->b0 : t->a0) + j, number = (range ? t->na : 0) + j, d = number - t->pos - r;
-            s->k[s->n] = at.k->x + row * at.a.ldk + kh * D;
-            s->v[s->n] = at.v->x + row * at.a.ldv + kh * D;
-            s->mask[s->n] = dropped(&at.a.drop, at.rows, t->q0 + r, (uint32_t)(h << 23) + (uint32_t)number);
+            s->k[s->n] = at->k->x + row * at->a.ldk + kh * D;
+            s->v[s->n] = at->v->x + row * at->a.ldv + kh * D;
+            s->mask[s->n] = dropped(&at->a.drop, at->rows, t->q0 + r, (uint32_t)(h << 23) + (uint32_t)number);
             d = d < -SPAN ? -SPAN : d > SPAN ? SPAN : d;
-            s->bias[s->n] = at.bias ? at.bias->x[h * (2 * SPAN + 1) + d + SPAN] : 0.0;
+            s->bias[s->n] = at->bias ? at->bias->x[h * (2 * SPAN + 1) + d + SPAN] : 0.0;
         }
 }
 
-static void exact_attention(double *o, double *lse, bool plain) {
+static void exact_attention(AttnRun *at, double *o, double *lse, bool plain) {
     static Seen s;
-    int64_t D = at.a.D;
-    for (int32_t i = 0; i < at.plan.nitems; i++) {
-        const AttnItem *t = &at.items[i];
+    int64_t D = at->a.D;
+    for (int32_t i = 0; i < at->plan.nitems; i++) {
+        const AttnItem *t = &at->items[i];
         for (int64_t r = 0; r < t->nq; r++)
-            for (int64_t h = 0; h < at.a.H; h++) {
+            for (int64_t h = 0; h < at->a.H; h++) {
                 int64_t row = t->q0 + r;
-                look(&s, t, r, h);
-                (plain ? plain_attend : exact_attend)(o + row * at.a.ldo + h * D, lse + h * at.plan.nrows + row,
-                                                      at.q->x + row * at.a.ldq + h * D, s.k, s.v, s.bias, s.mask,
+                look(at, &s, t, r, h);
+                (plain ? plain_attend : exact_attend)(o + row * at->a.ldo + h * D, lse + h * at->plan.nrows + row,
+                                                      at->q->x + row * at->a.ldq + h * D, s.k, s.v, s.bias, s.mask,
                                                           s.n, D,
-                                                      (double)at.a.scale);
+                                                      (double)at->a.scale);
             }
     }
 }
 
-static double loss_attention(void) {
-    int64_t n = at.plan.nrows * at.a.ldo;
-    double l = 0.0, *o = doubles(n), *lse = doubles(at.plan.nrows * at.a.H);
-    exact_attention(o, lse, false);
+static double loss_attention(void *context) {
+    AttnRun *at = context;
+    int64_t n = at->plan.nrows * at->a.ldo;
+    double l = 0.0, *o = doubles(n), *lse = doubles(at->plan.nrows * at->a.H);
+    exact_attention(at, o, lse, false);
     for (int64_t i = 0; i < n; i++)
-        if (i % at.a.ldo < at.a.H * at.a.D) l += o[i] * at.d_o->x[i];
+        if (i % at->a.ldo < at->a.H * at->a.D) l += o[i] * at->d_o->x[i];
     free(o);
     free(lse);
     return l;
 }
 
-static Buf *make_attention(int H, int KH, int D, int pad, float p, bool bias, Buf **lse) {
-    int64_t n = at.plan.nrows, ld = H * D + pad, ldk = KH * D + pad;
-    at.q = in("q", E, n * ld, -2, 2), at.k = in("k", E, at.nkeys * ldk, -2, 2), at.v = in("v", E, at.nkeys * ldk, -2,
-            2);
-    at.rows = row_keys(n), at.bias = bias ? in("bias", DT_F32, H * (2 * SPAN + 1), -3, 3) : NULL;
+static Buf *make_attention(AttnRun *at, int H, int KH, int D, int pad, float p, bool bias, Buf **lse) {
+    int64_t n = at->plan.nrows, ld = H * D + pad, ldk = KH * D + pad;
+    at->q = in("q", E, n * ld, -2, 2), at->k = in("k", E, at->nkeys * ldk, -2, 2);
+    at->v = in("v", E, at->nkeys * ldk, -2, 2);
+    at->rows = row_keys(n), at->bias = bias ? in("bias", DT_F32, H * (2 * SPAN + 1), -3, 3) : NULL;
     Buf *o = out("o", E, n * ld);
     *lse = out("lse", DT_F32, n * H);
-    at.a = (Attn){.plan = &at.plan, .q = at.q->p, .k = at.k->p, .v = at.v->p, .o = o->p, .lse = (*lse)->p, .ldq = ld,
-                  .ldk = ldk, .ldv = ldk, .ldo = ld, .H = H, .KH = KH, .D = D, .scale = (float)(1.0 / sqrt(D)),
-                  .bias = at.bias ? at.bias->p : NULL, .span = SPAN, .drop = {p, 21, 99, 4, at.rows->p}};
+    at->a = (Attn){.plan = &at->plan, .q = at->q->p, .k = at->k->p, .v = at->v->p, .o = o->p, .lse = (*lse)->p,
+                   .ldq = ld, .ldk = ldk, .ldv = ldk, .ldo = ld, .H = H, .KH = KH, .D = D,
+                   .scale = (float)(1.0 / sqrt(D)),
+                   .bias = at->bias ? at->bias->p : NULL, .span = SPAN, .drop = {p, 21, 99, 4, at->rows->p}};
     return o;
 }
 
@@ -167,27 +172,28 @@ static void keep_padding(double *want, double *plain, const Buf *b, int64_t widt
 }
 
 /* A gradient of strided rows: padding must be as it was; the rest goes to differentiate(). */
-static void differentiate_strided(Buf *g, bool added, Buf *x, int64_t width, int64_t ld) {
+static void differentiate_strided(AttnRun *at, Buf *g, bool added, Buf *x, int64_t width, int64_t ld) {
     for (int64_t i = 0; i < g->n; i++)
         if (i % ld >= width) {
             if (g->y[i] != g->x[i]) WRONG("%s: written between rows at %lld", g->name, (long long)i);
             g->y[i] = added ? g->x[i] : 0.0;             /* padding of q, k, v has no gradient */
         }
-    differentiate(g, added, x->x, loss_attention);
+    differentiate(g, added, x->x, loss_attention, at);
 }
 
 static void attention(void) {
+    AttnRun at = {0};
     for (size_t i = 0; i < COUNT(attn_cases); i++) {
         int H = attn_cases[i].H, KH = attn_cases[i].KH, D = attn_cases[i].D, pad = attn_cases[i].pad;
         bool add = attn_cases[i].how & ADD_DKV, biased = attn_cases[i].how & BIASED;
         CASE("%s H %d of %d D %d p %g", attn_cases[i].name, H, KH, D, (double)attn_cases[i].p);
-        make_plan(attn_cases[i].groups, attn_cases[i].ngroups);
-        Buf *lse, *o = make_attention(H, KH, D, pad, attn_cases[i].p, biased, &lse);
+        make_plan(&at, attn_cases[i].groups, attn_cases[i].ngroups);
+        Buf *lse, *o = make_attention(&at, H, KH, D, pad, attn_cases[i].p, biased, &lse);
         double *want = doubles(o->n), *plain = doubles(o->n), *wl = doubles(lse->n), *pl = doubles(lse->n);
-        exact_attention(want, wl, false);
-        exact_attention(plain, pl, true);
+        exact_attention(&at, want, wl, false);
+        exact_attention(&at, plain, pl, true);
         keep_padding(want, plain, o, H * D, at.a.ldo);
-        execute(launch_attention);
+        execute(launch_attention, &at);
         compare(o, want, plain);
         compare(lse, wl, pl);
         int64_t ld = at.a.ldq, ldk = at.a.ldk, n = at.plan.nrows;
@@ -199,10 +205,10 @@ static void attention(void) {
         at.a.o = o2->p, at.a.lse = l2->p;
         at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ldk, .lddv = ldk,
                           .add = add};
-        execute(launch_attention_bwd);
-        differentiate_strided(dq, false, at.q, H * D, ld);
-        differentiate_strided(dk, add, at.k, KH * D, ldk);
-        differentiate_strided(dv, add, at.v, KH * D, ldk);
+        execute(launch_attention_bwd, &at);
+        differentiate_strided(&at, dq, false, at.q, H * D, ld);
+        differentiate_strided(&at, dk, add, at.k, KH * D, ldk);
+        differentiate_strided(&at, dv, add, at.v, KH * D, ldk);
         for (int k = 0; k < 4; k++) free((double *[]){want, plain, wl, pl}[k]);
         forget();
     }
@@ -211,11 +217,12 @@ TEST(attention)
 
 /* Keys and values in another order: the same rows come out. */
 static void attention_permuted(void) {
+    AttnRun at = {0};
     CASE("257 keys reversed");
-    make_plan(plan_cross, (int)COUNT(plan_cross));
-    Buf *lse, *o = make_attention(2, 2, 20, 0, 0, false, &lse);
+    make_plan(&at, plan_cross, (int)COUNT(plan_cross));
+    Buf *lse, *o = make_attention(&at, 2, 2, 20, 0, 0, false, &lse);
     double *first = doubles(o->n);
-    execute(launch_attention);
+    execute(launch_attention, &at);
     memcpy(first, o->y, (size_t)o->n * sizeof *first);
     for (int32_t g = 0; g < at.plan.ngroups; g++)
         for (int64_t j = 0; j < at.groups[g].nk[0] / 2; j++)
@@ -228,7 +235,7 @@ static void attention_permuted(void) {
                 set(at.k, y, k);
                 set(at.v, y, v);
             }
-    execute(launch_attention);
+    execute(launch_attention, &at);
     for (int64_t i = 0; i < o->n; i++)
         if (fabs(o->y[i] - first[i]) > 16.0 * unit(E))
             WRONG("o[%lld]: %.9g, with keys reversed %.9g", (long long)i, first[i], o->y[i]);
@@ -239,11 +246,12 @@ TEST(attention_permuted)
 /* Packed with others or alone in the plan: the same bits (dropout included: it depends on the rows' keys, not on the
  * plan). */
 static void attention_alone(void) {
+    AttnRun at = {0};
     CASE("one group of a plan alone");
-    make_plan(plan_real, (int)COUNT(plan_real));
-    Buf *lse, *o = make_attention(2, 2, 16, 0, 0.1f, false, &lse);
+    make_plan(&at, plan_real, (int)COUNT(plan_real));
+    Buf *lse, *o = make_attention(&at, 2, 2, 16, 0, 0.1f, false, &lse);
     double *first = doubles(o->n);
-    execute(launch_attention);
+    execute(launch_attention, &at);
     memcpy(first, o->y, (size_t)o->n * sizeof *first);
     AttnGroup alone = at.groups[2];
     AttnItem its[2] = {at.items[alone.item0], at.items[alone.item0 + 1]};
@@ -253,7 +261,7 @@ static void attention_alone(void) {
     at.plan.items = raw("items", its, sizeof its)->p, at.plan.groups = raw("groups", &alone, sizeof alone)->p;
     at.plan.host_items = its, at.plan.host_groups = &alone;
     at.plan.nitems = 2, at.plan.ngroups = 1;
-    execute(launch_attention);
+    execute(launch_attention, &at);
     for (int64_t i = 0; i < o->n; i++)
         if (o->y[i] != (i >= from && i < to ? first[i] : o->x[i]))
             WRONG("o[%lld]: %.9g alone, %.9g among others", (long long)i, o->y[i], first[i]);
@@ -261,25 +269,27 @@ static void attention_alone(void) {
 }
 TEST(attention_alone)
 
-static void launch_both_ways(void) {
-    K->attention(&at.a);
-    K->attention_bwd(&at.a, &at.g);
+static void launch_both_ways(void *context) {
+    AttnRun *at = context;
+    K->attention(&at->a);
+    K->attention_bwd(&at->a, &at->g);
 }
 
 /* A softmax over one key is 1 whatever the score: q and k have no gradient, not even the rounding of one. */
 static void attention_one_key(void) {
+    AttnRun at = {0};
     static const GroupSpec plan[] = {{{1, 0}, {{5, 1, 0, 0, 0}}}, {{0, 1}, {{2, 0, 1, CAUSAL_B, 0}}}};
     static const struct { int D; float p; } cases[] = {{64, 0}, {88, 0.3f}, {33, 0}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         CASE("one key, D %d", cases[i].D);
-        make_plan(plan, (int)COUNT(plan));
+        make_plan(&at, plan, (int)COUNT(plan));
         Buf *lse;
-        make_attention(2, 2, cases[i].D, 0, cases[i].p, false, &lse);
+        make_attention(&at, 2, 2, cases[i].D, 0, cases[i].p, false, &lse);
         int64_t ld = at.a.ldq, n = at.plan.nrows;
         at.d_o = in("do", E, n * ld, -1, 1);
         Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at.nkeys * ld), *dv = out("dv", E, at.nkeys * ld);
         at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ld, .lddv = ld};
-        execute(launch_both_ways);
+        execute(launch_both_ways, &at);
         double some = 0.0;
         for (int64_t j = 0; j < dq->n; j++)
             if (dq->y[j] != 0.0) WRONG("dq[%lld] is %g", (long long)j, dq->y[j]);

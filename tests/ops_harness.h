@@ -1,4 +1,5 @@
-/* ops_harness: arrays with guards, run an op, compare. Included by test_ops.c alone.
+/* ops_harness: arrays with guards, run an op, compare. Included by test_ops.c alone. What a case is made of goes from its
+ * test to the functions that launch it and that say its loss as their context; no file keeps any.
  *
  * A Buf is an array of the backend under test with a guard zone on both sides, its start values as double, and after
  * execute() its values as double. execute() launches an op twice from the same start (on the CPU the second time with
@@ -158,14 +159,14 @@ static void collect(bool again) {
     }
 }
 
-static void execute(void (*launch)(void)) {
+static void execute(void (*launch)(void *), void *context) {
     int threads = omp_get_max_threads();
     restore();
-    launch();
+    launch(context);
     collect(false);
     restore();
     if (K->unified && !library) omp_set_num_threads(1);
-    launch();
+    launch(context);
     omp_set_num_threads(threads);
     collect(true);
     for (int i = 0; i < nbufs; i++) {
@@ -230,7 +231,7 @@ static void expect(const Buf *b, const double *want, double bound) {
 /* A gradient against central differences of `loss` (in double) with respect to x: all elements, or a sample of a large
  * array. `g` holds the gradient, its start value subtracted where `added`. Bounds: 2e-5 (f32), 2^-6 (bf16) of the
  * largest, and what 1e-13 of the loss, its own rounding, makes of a difference. */
-static void differentiate(const Buf *g, bool added, double *x, double (*loss)(void)) {
+static void differentiate(const Buf *g, bool added, double *x, double (*loss)(void *), void *context) {
     enum { SAMPLE = 48, SMALL = 500 };
     const double h = 1e-5;
     int64_t n = g->n <= SMALL ? g->n : SAMPLE, *at = calloc((size_t)n + 1, sizeof *at);
@@ -240,13 +241,13 @@ static void differentiate(const Buf *g, bool added, double *x, double (*loss)(vo
         int64_t j = at[i] = g->n <= SMALL ? i : below(g->n);
         double keep = x[j];
         x[j] = keep + h;
-        double up = loss();
+        double up = loss(context);
         x[j] = keep - h;
-        fd[i] = (up - loss()) / (2.0 * h);
+        fd[i] = (up - loss(context)) / (2.0 * h);
         x[j] = keep;
         scale = fmax(scale, fabs(fd[i]));
     }
-    double bound = (E == DT_BF16 ? 0x1p-6 : 2e-5) * scale + 1e-13 / h * fmax(1.0, fabs(loss()));
+    double bound = (E == DT_BF16 ? 0x1p-6 : 2e-5) * scale + 1e-13 / h * fmax(1.0, fabs(loss(context)));
     for (int64_t i = 0; i < n; i++) {
         double v = g->y[at[i]] - (added ? g->x[at[i]] : 0.0);
         if (!(fabs(v - fd[i]) <= bound))

@@ -2,22 +2,31 @@
 
 /* ---- image side ------------------------------------------------------------------------------------------------ */
 
-static struct {
+typedef struct {
     Buf *f, *W, *b, *gamma, *beta;
     double *dY;
     DType t;
     const float *scale;
     int64_t N, width, M, P;
     float *G, *s, *dW, *db, *dg, *dbeta;
-    void *Wf, *cf;
-} im;
-static void launch_normalize(void) { K->normalize(dst, src, im.t, im.scale, im.N, im.width, im.P, 1e-5f); }
-static void launch_fold(void) { K->fold(im.Wf, im.cf, im.W->p, im.b->p, im.gamma->p, im.beta->p, im.M, im.width); }
-static void launch_unfold(void) {
-    K->unfold(im.dW, im.db, im.dg, im.dbeta, im.G, im.s, im.W->p, im.gamma->p, im.beta->p, im.M, im.width);
+    void *Wf, *cf, *dst;
+    const void *src;
+} ImageCase;
+static void launch_normalize(void *context) {
+    ImageCase *im = context;
+    K->normalize(im->dst, im->src, im->t, im->scale, im->N, im->width, im->P, 1e-5f);
+}
+static void launch_fold(void *context) {
+    ImageCase *im = context;
+    K->fold(im->Wf, im->cf, im->W->p, im->b->p, im->gamma->p, im->beta->p, im->M, im->width);
+}
+static void launch_unfold(void *context) {
+    ImageCase *im = context;
+    K->unfold(im->dW, im->db, im->dg, im->dbeta, im->G, im->s, im->W->p, im->gamma->p, im->beta->p, im->M, im->width);
 }
 
 static void image(void) {
+    ImageCase im = {0};
     static const struct { DType t; int64_t N, width, P; bool scale; double range; } cases[] = {
         {DT_F32, 5, 7, 5, false, 3},   {DT_F16, 33, 64, 11, false, 3},      {DT_BF16, 12, 33, 4, true, 3},
         {DT_E4M3, 14, 96, 7, true, 100}, {DT_I8, 10, 1408, 5, true, 127}, {DT_F16, 9, 1408, 3, true, 1e-6},
@@ -31,8 +40,8 @@ static void image(void) {
         double *want = doubles(N * w), *plain = doubles(N * w);
         exact_normalize(want, f->x, scale ? scale->x : NULL, N, w, P, 1e-5);
         plain_normalize(plain, f->x, scale ? scale->x : NULL, N, w, P, 1e-5);
-        src = f->p, dst = y->p, im.scale = scale ? scale->p : NULL;
-        execute(launch_normalize);
+        im.src = f->p, im.dst = y->p, im.scale = scale ? scale->p : NULL;
+        execute(launch_normalize, &im);
         compare(y, want, plain);
         free(want);
         free(plain);
@@ -42,19 +51,21 @@ static void image(void) {
 TEST(image)
 
 /* fold and unfold: the loss is that of a linear layer behind an affine norm, written out. */
-static double loss_fold(void) {
+static double loss_fold(void *context) {
+    ImageCase *im = context;
     double l = 0.0;
-    for (int64_t r = 0; r < im.N; r++)
-        for (int64_t m = 0; m < im.M; m++) {
-            double y = im.b->x[m];
-            for (int64_t c = 0; c < im.width; c++)
-                y += (im.f->x[r * im.width + c] * im.gamma->x[c] + im.beta->x[c]) * im.W->x[m * im.width + c];
-            l += y * im.dY[r * im.M + m];
+    for (int64_t r = 0; r < im->N; r++)
+        for (int64_t m = 0; m < im->M; m++) {
+            double y = im->b->x[m];
+            for (int64_t c = 0; c < im->width; c++)
+                y += (im->f->x[r * im->width + c] * im->gamma->x[c] + im->beta->x[c]) * im->W->x[m * im->width + c];
+            l += y * im->dY[r * im->M + m];
         }
     return l;
 }
 
 static void features(void) {
+    ImageCase im = {0};
     static const struct { int64_t N, M, width; } cases[] = {{3, 5, 7}, {4, 70, 33}, {2, 24, 130}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         int64_t N = im.N = cases[i].N, M = im.M = cases[i].M, w = im.width = cases[i].width;
@@ -75,7 +86,7 @@ static void features(void) {
             pc[m] = rounded(E, (double)((float)im.b->x[m] + dot));
         }
         im.Wf = Wf->p, im.cf = cf->p;
-        execute(launch_fold);
+        execute(launch_fold, &im);
         compare(Wf, wW, pW);
         compare(cf, wc, pc);
         im.dY = doubles(N * M);
@@ -94,11 +105,11 @@ static void features(void) {
         Buf *dW = out("dW", DT_F32, M * w), *db = out("db", DT_F32, M), *dg = out("dgamma", DT_F32, w),
             *dbeta = out("dbeta", DT_F32, w);
         im.G = G->p, im.s = s->p, im.dW = dW->p, im.db = db->p, im.dg = dg->p, im.dbeta = dbeta->p;
-        execute(launch_unfold);
-        differentiate(dW, true, im.W->x, loss_fold);
-        differentiate(db, true, im.b->x, loss_fold);
-        differentiate(dg, true, im.gamma->x, loss_fold);
-        differentiate(dbeta, true, im.beta->x, loss_fold);
+        execute(launch_unfold, &im);
+        differentiate(dW, true, im.W->x, loss_fold, &im);
+        differentiate(db, true, im.b->x, loss_fold, &im);
+        differentiate(dg, true, im.gamma->x, loss_fold, &im);
+        differentiate(dbeta, true, im.beta->x, loss_fold, &im);
         for (int k = 0; k < 5; k++) free((double *[]){wW, pW, wc, pc, im.dY}[k]);
         forget();
     }
@@ -107,34 +118,48 @@ TEST(features)
 
 /* ---- heads ----------------------------------------------------------------------------------------------------- */
 
-static struct { Buf *x, *dy; float *y, *norm; int64_t n, Q, C; bool add; } hd;
-static void launch_l2norm(void) { K->l2norm(hd.y, hd.norm, src, hd.n, hd.C); }
-static void launch_l2norm_bwd(void) { K->l2norm_bwd(dst, hd.dy->p, hd.y, hd.norm, hd.n, hd.C); }
-static void launch_mean(void) { K->segment_mean(dst, src, hd.n, hd.Q, hd.C); }
-static void launch_mean_bwd(void) { K->segment_mean_bwd(dst, src, hd.n, hd.Q, hd.C, hd.add); }
+typedef struct { Buf *x, *dy; float *y, *norm; const void *src; void *dst; int64_t n, Q, C; bool add; } HeadsCase;
+static void launch_l2norm(void *context) {
+    HeadsCase *hd = context;
+    K->l2norm(hd->y, hd->norm, hd->src, hd->n, hd->C);
+}
+static void launch_l2norm_bwd(void *context) {
+    HeadsCase *hd = context;
+    K->l2norm_bwd(hd->dst, hd->dy->p, hd->y, hd->norm, hd->n, hd->C);
+}
+static void launch_mean(void *context) {
+    HeadsCase *hd = context;
+    K->segment_mean(hd->dst, hd->src, hd->n, hd->Q, hd->C);
+}
+static void launch_mean_bwd(void *context) {
+    HeadsCase *hd = context;
+    K->segment_mean_bwd(hd->dst, hd->src, hd->n, hd->Q, hd->C, hd->add);
+}
 
-static void exact_l2norm(double *y, double *norm, bool plain) {
-    for (int64_t r = 0; r < hd.n; r++) {
+static void exact_l2norm(HeadsCase *hd, double *y, double *norm, bool plain) {
+    for (int64_t r = 0; r < hd->n; r++) {
         double s = 0.0;
-        for (int64_t c = 0; c < hd.C; c++) {
-            s += hd.x->x[r * hd.C + c] * hd.x->x[r * hd.C + c];
+        for (int64_t c = 0; c < hd->C; c++) {
+            s += hd->x->x[r * hd->C + c] * hd->x->x[r * hd->C + c];
             if (plain) s = (double)(float)s;
         }
         norm[r] = fmax(sqrt(s), 1e-12);
-        for (int64_t c = 0; c < hd.C; c++) y[r * hd.C + c] = hd.x->x[r * hd.C + c] / norm[r];
+        for (int64_t c = 0; c < hd->C; c++) y[r * hd->C + c] = hd->x->x[r * hd->C + c] / norm[r];
     }
 }
 
-static double loss_l2norm(void) {
-    double l = 0.0, *y = doubles(hd.n * hd.C), *norm = doubles(hd.n);
-    exact_l2norm(y, norm, false);
-    for (int64_t i = 0; i < hd.n * hd.C; i++) l += y[i] * hd.dy->x[i];
+static double loss_l2norm(void *context) {
+    HeadsCase *hd = context;
+    double l = 0.0, *y = doubles(hd->n * hd->C), *norm = doubles(hd->n);
+    exact_l2norm(hd, y, norm, false);
+    for (int64_t i = 0; i < hd->n * hd->C; i++) l += y[i] * hd->dy->x[i];
     free(y);
     free(norm);
     return l;
 }
 
 static void heads(void) {
+    HeadsCase hd = {0};
     static const struct { int64_t n, Q, C; } cases[] = {{1, 1, 1}, {3, 5, 7}, {4, 32, 64}, {2, 32, 768}, {7, 3, 130}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         int64_t n = hd.n = cases[i].n, C = hd.C = cases[i].C, Q = hd.Q = cases[i].Q;
@@ -145,10 +170,10 @@ static void heads(void) {
             for (int64_t c = 0; c < C; c++) set(hd.x, c, 0.0);
         Buf *y = out("y", DT_F32, n * C), *norm = out("norm", DT_F32, n);
         double *wy = doubles(n * C), *wn = doubles(n), *py = doubles(n * C), *pn = doubles(n);
-        exact_l2norm(wy, wn, false);
-        exact_l2norm(py, pn, true);
-        src = hd.x->p, hd.y = y->p, hd.norm = norm->p;
-        execute(launch_l2norm);
+        exact_l2norm(&hd, wy, wn, false);
+        exact_l2norm(&hd, py, pn, true);
+        hd.src = hd.x->p, hd.y = y->p, hd.norm = norm->p;
+        execute(launch_l2norm, &hd);
         compare(y, wy, py);
         compare(norm, wn, pn);
         if (n <= 2) {
@@ -156,9 +181,9 @@ static void heads(void) {
             hd.dy = in("dy", DT_F32, n * C, -1, 1);
             for (int64_t j = 0; j < n * C; j++) set(y2, j, wy[j]);
             for (int64_t j = 0; j < n; j++) set(n2, j, wn[j]);
-            hd.y = y2->p, hd.norm = n2->p, dst = dx->p;
-            execute(launch_l2norm_bwd);
-            differentiate(dx, false, hd.x->x, loss_l2norm);
+            hd.y = y2->p, hd.norm = n2->p, hd.dst = dx->p;
+            execute(launch_l2norm_bwd, &hd);
+            differentiate(dx, false, hd.x->x, loss_l2norm, &hd);
         }
         for (int k = 0; k < 4; k++) free((double *[]){wy, wn, py, pn}[k]);
         forget();
@@ -169,8 +194,8 @@ static void heads(void) {
             for (int64_t q = 0; q < Q; q++) want[j] += x->x[(j / C * Q + q) * C + j % C] / (double)Q;
             plain[j] = rounded(E, want[j]);
         }
-        src = x->p, dst = m->p;
-        execute(launch_mean);
+        hd.src = x->p, hd.dst = m->p;
+        execute(launch_mean, &hd);
         compare(m, want, plain);
         Buf *dy = in("dy", E, n * C, -1, 1), *dx = out("dx", E, n * Q * C);
         hd.add = i % 2;
@@ -178,8 +203,8 @@ static void heads(void) {
             want[j] = (hd.add ? dx->x[j] : 0.0) + dy->x[j / (Q * C) * C + j % C] / (double)Q;
             plain[j] = rounded(E, want[j]);
         }
-        src = dy->p, dst = dx->p;
-        execute(launch_mean_bwd);
+        hd.src = dy->p, hd.dst = dx->p;
+        execute(launch_mean_bwd, &hd);
         compare(dx, want, plain);
         free(want);
         free(plain);
@@ -188,13 +213,15 @@ static void heads(void) {
 }
 TEST(heads)
 
-static struct { Buf *S, *arg, *I, *T, *dS, *dI, *dT; int64_t ni, nt, Q, Z, si, sj; } sm;
-static void launch_simmax(void) {
-    K->simmax(sm.S->p, sm.arg->p, sm.I->p, sm.T->p, sm.ni, sm.nt, sm.Q, sm.Z, sm.si, sm.sj);
+typedef struct { Buf *S, *arg, *I, *T, *dS, *dI, *dT; int64_t ni, nt, Q, Z, si, sj; } SimmaxCase;
+static void launch_simmax(void *context) {
+    SimmaxCase *sm = context;
+    K->simmax(sm->S->p, sm->arg->p, sm->I->p, sm->T->p, sm->ni, sm->nt, sm->Q, sm->Z, sm->si, sm->sj);
 }
-static void launch_simmax_bwd(void) {
-    K->simmax_bwd_image(sm.dI->p, sm.dS->p, sm.arg->p, sm.T->p, sm.ni, sm.nt, sm.Q, sm.Z, sm.si, sm.sj);
-    K->simmax_bwd_text(sm.dT->p, sm.dS->p, sm.arg->p, sm.I->p, sm.ni, sm.nt, sm.Q, sm.Z, sm.si, sm.sj);
+static void launch_simmax_bwd(void *context) {
+    SimmaxCase *sm = context;
+    K->simmax_bwd_image(sm->dI->p, sm->dS->p, sm->arg->p, sm->T->p, sm->ni, sm->nt, sm->Q, sm->Z, sm->si, sm->sj);
+    K->simmax_bwd_text(sm->dT->p, sm->dS->p, sm->arg->p, sm->I->p, sm->ni, sm->nt, sm->Q, sm->Z, sm->si, sm->sj);
 }
 
 static double dot(const double *a, const double *b, int64_t n) {
@@ -203,19 +230,21 @@ static double dot(const double *a, const double *b, int64_t n) {
     return s;
 }
 
-static double loss_simmax(void) {
+static double loss_simmax(void *context) {
+    SimmaxCase *sm = context;
     double l = 0.0;
-    for (int64_t i = 0; i < sm.ni; i++)
-        for (int64_t j = 0; j < sm.nt; j++) {
+    for (int64_t i = 0; i < sm->ni; i++)
+        for (int64_t j = 0; j < sm->nt; j++) {
             double best = -1e30;
-            for (int64_t q = 0; q < sm.Q; q++)
-                best = fmax(best, dot(sm.I->x + (i * sm.Q + q) * sm.Z, sm.T->x + j * sm.Z, sm.Z));
-            l += best * sm.dS->x[i * sm.si + j * sm.sj];
+            for (int64_t q = 0; q < sm->Q; q++)
+                best = fmax(best, dot(sm->I->x + (i * sm->Q + q) * sm->Z, sm->T->x + j * sm->Z, sm->Z));
+            l += best * sm->dS->x[i * sm->si + j * sm->sj];
         }
     return l;
 }
 
 static void simmax(void) {
+    SimmaxCase sm = {0};
     static const struct { int64_t ni, nt, Q, Z; bool turned; } cases[] = {
         {1, 1, 1, 1, false}, {3, 5, 4, 7, true}, {9, 6, 32, 33, false}, {12, 40, 3, 64, true},
         {10, 1100, 32, 16, false}};
@@ -230,7 +259,7 @@ static void simmax(void) {
         sm.S = out("S", DT_F32, cells), sm.arg = out("arg", DT_I32, cells);
         /* a tie of queries 1 and 2 */
         if (Q > 2) for (int64_t z = 0; z < Z; z++) set(sm.I, 2 * Z + z, sm.I->x[Z + z]);
-        execute(launch_simmax);
+        execute(launch_simmax, &sm);
         for (int64_t i = 0; i < ni; i++)
             for (int64_t j = 0; j < nt; j++) {
                 int64_t cell = i * sm.si + j * sm.sj, arg = (int64_t)sm.arg->y[cell];
@@ -248,7 +277,7 @@ static void simmax(void) {
         for (int64_t i = 0; i < cells; i++) set(arg, i, sm.arg->y[i]);
         sm.arg = arg, sm.dS = in("dS", DT_F32, cells, -1, 1), sm.dI = out("dI", DT_F32, ni * Q * Z),
             sm.dT = out("dT", DT_F32, nt * Z);
-        execute(launch_simmax_bwd);
+        execute(launch_simmax_bwd, &sm);
         /* the tie is a kink: queries 1 and 2 of image 0 move together, so their gradients are left out */
         if (Q > 2)
             for (int64_t z = 0; z < Z; z++) set(sm.I, 2 * Z + z, -50.0), sm.dI->y[2 * Z + z] = sm.dI->x[2 * Z + z];
@@ -259,8 +288,8 @@ static void simmax(void) {
                 if (q == Q - 1 && b == 2) clean = false;
             }
         if (clean || Q <= 2) {
-            differentiate(sm.dI, true, sm.I->x, loss_simmax);
-            differentiate(sm.dT, true, sm.T->x, loss_simmax);
+            differentiate(sm.dI, true, sm.I->x, loss_simmax, &sm);
+            differentiate(sm.dT, true, sm.T->x, loss_simmax, &sm);
         }
         forget();
     }
@@ -269,6 +298,7 @@ TEST(simmax)
 
 /* A query that is not a number is the maximum, wherever it stands: nothing broken vanishes. */
 static void simmax_nan(void) {
+    SimmaxCase sm = {0};
     if (E != DT_F32) return;
     library = true;
     for (int64_t q = 0; q < 40; q += 13) {
@@ -277,7 +307,7 @@ static void simmax_nan(void) {
         sm.I = in("I", DT_F32, 2 * 40 * 8, -1, 1), sm.T = in("T", DT_F32, 3 * 8, -1, 1);
         sm.S = out("S", DT_F32, 6), sm.arg = out("arg", DT_I32, 6);
         set(sm.I, (40 + q) * 8, NAN);
-        execute(launch_simmax);
+        execute(launch_simmax, &sm);
         for (int64_t j = 0; j < 3; j++) {
             if (isnan(sm.S->y[j])) WRONG("the other image's S[%lld] is NaN", (long long)j);
             if (!isnan(sm.S->y[3 + j]) || (int64_t)sm.arg->y[3 + j] != q)
@@ -290,37 +320,39 @@ TEST(simmax_nan)
 
 /* ---- contrastive loss ------------------------------------------------------------------------------------------ */
 
-static struct { ItcLoss l; Buf *S, *temp, *target, *row_id, *col_id; double scale; } it;
-static void launch_itc(void) { K->itc_loss(&it.l); }
+typedef struct { ItcLoss l; Buf *S, *temp, *target, *row_id, *col_id; double scale; } ItcCase;
+static void launch_itc(void *it) { K->itc_loss(&((ItcCase *)it)->l); }
 
-static bool is_own(int64_t i, int64_t j) {
-    return it.row_id ? it.row_id->x[i] == it.col_id->x[j] : (int64_t)it.target->x[i] == j;
+static bool is_own(ItcCase *it, int64_t i, int64_t j) {
+    return it->row_id ? it->row_id->x[i] == it->col_id->x[j] : (int64_t)it->target->x[i] == j;
 }
 
-static void exact_itc(double *loss, bool plain) {
-    double *z = doubles(it.l.n), *t = doubles(it.l.n), e = (double)it.l.smoothing;
-    for (int64_t i = 0; i < it.l.rows; i++) {
+static void exact_itc(ItcCase *it, double *loss, bool plain) {
+    double *z = doubles(it->l.n), *t = doubles(it->l.n), e = (double)it->l.smoothing;
+    for (int64_t i = 0; i < it->l.rows; i++) {
         double pos = 0.0;
-        for (int64_t j = 0; j < it.l.n; j++) pos += is_own(i, j);
-        for (int64_t j = 0; j < it.l.n; j++) {
-            z[j] = it.S->x[i * it.l.si + j * it.l.sj] / it.temp->x[0];
-            t[j] = (is_own(i, j) ? (1.0 - e) / pos : 0.0) + e / (double)it.l.n;
+        for (int64_t j = 0; j < it->l.n; j++) pos += is_own(it, i, j);
+        for (int64_t j = 0; j < it->l.n; j++) {
+            z[j] = it->S->x[i * it->l.si + j * it->l.sj] / it->temp->x[0];
+            t[j] = (is_own(it, i, j) ? (1.0 - e) / pos : 0.0) + e / (double)it->l.n;
         }
-        loss[i] = (plain ? plain_cross_entropy : exact_cross_entropy)(z, t, it.l.n);
+        loss[i] = (plain ? plain_cross_entropy : exact_cross_entropy)(z, t, it->l.n);
     }
     free(z);
     free(t);
 }
 
-static double loss_itc(void) {
-    double l = 0.0, *loss = doubles(it.l.rows);
-    exact_itc(loss, false);
-    for (int64_t i = 0; i < it.l.rows; i++) l += loss[i] * it.scale;
+static double loss_itc(void *context) {
+    ItcCase *it = context;
+    double l = 0.0, *loss = doubles(it->l.rows);
+    exact_itc(it, loss, false);
+    for (int64_t i = 0; i < it->l.rows; i++) l += loss[i] * it->scale;
     free(loss);
     return l;
 }
 
 static void itc(void) {
+    ItcCase it = {0};
     static const struct { int64_t rows, n; bool turned, ids; float e; } cases[] = {
         {1, 1, false, false, 0.1f}, {2, 5, false, false, 0.1f}, {7, 7, true, true, 0.1f}, {5, 33, true, false, 0},
         {12, 48, false, true, 0.2f}, {3, 1680, false, false, 0.1f}};
@@ -346,19 +378,19 @@ static void itc(void) {
             it.l.dtemp = dtemp->p;
         it.l.row_id = cases[c].ids ? it.row_id->p : NULL, it.l.col_id = cases[c].ids ? it.col_id->p : NULL;
         double *want = doubles(rows), *plain = doubles(rows);
-        exact_itc(want, false);
-        exact_itc(plain, true);
-        execute(launch_itc);
+        exact_itc(&it, want, false);
+        exact_itc(&it, plain, true);
+        execute(launch_itc, &it);
         compare(loss, want, plain);
         for (int64_t i = 0; i < cells; i++)                     /* cells between rows are nobody's */
             if (!cases[c].turned && i % it.l.si >= n) {
                 if (dS->y[i] != dS->x[i]) WRONG("dS written between rows at %lld", (long long)i);
                 dS->y[i] = 0.0;
             }
-        differentiate(dS, false, it.S->x, loss_itc);
+        differentiate(dS, false, it.S->x, loss_itc, &it);
         Buf total = {.name = "dtemp", .t = DT_F32, .n = 1, .x = (double[1]){0.0}, .y = (double[1]){0.0}};
         for (int64_t i = 0; i < rows; i++) total.y[0] += dtemp->y[i];
-        differentiate(&total, false, it.temp->x, loss_itc);
+        differentiate(&total, false, it.temp->x, loss_itc, &it);
         free(want);
         free(plain);
         forget();
@@ -368,6 +400,8 @@ TEST(itc)
 
 /* spec/losses.md 8a and 8b. */
 static void itc_worked(void) {
+    ItcCase it = {0};
+    SimmaxCase sm = {0};
     if (E != DT_F32) return;
     CASE("losses.md 8a");
     static const double I[] = {1, 0, 0.6, 0.8, 0, 1, -0.70710678118654752, 0.70710678118654752};
@@ -377,7 +411,7 @@ static void itc_worked(void) {
         sm.arg = out("arg", DT_I32, 4);
     for (int i = 0; i < 8; i++) set(sm.I, i, I[i]);
     for (int i = 0; i < 4; i++) set(sm.T, i, T[i]);
-    execute(launch_simmax);
+    execute(launch_simmax, &sm);
     expect(sm.S, (const double[]){0.98994949, 0.8, 0.70710678, 1.0}, 2e-7);
     it.S = in("S", DT_F32, 4, 0, 0), it.temp = in("temp", DT_F32, 1, 0.07, 0.07),
         it.target = in("target", DT_I32, 2, 0, 0);
@@ -386,10 +420,10 @@ static void itc_worked(void) {
     Buf *loss = out("loss", DT_F32, 2);
     it.l = (ItcLoss){.rows = 2, .n = 2, .si = 2, .sj = 1, .S = it.S->p, .temp = it.temp->p, .target = it.target->p,
                      .smoothing = 0.1f, .loss = loss->p};
-    execute(launch_itc);
+    execute(launch_itc, &it);
     expect(loss, (const double[]){0.19987300, 0.22432912}, 3e-6);
     it.l.si = 1, it.l.sj = 2;
-    execute(launch_itc);
+    execute(launch_itc, &it);
     expect(loss, (const double[]){0.21946439, 0.19870106}, 3e-6);
     forget();
     CASE("losses.md 8b");
@@ -401,18 +435,18 @@ static void itc_worked(void) {
         set(it.target, i, i);
     it.l = (ItcLoss){.rows = 3, .n = 3, .si = 3, .sj = 1, .S = it.S->p, .temp = it.temp->p, .target = it.target->p,
                      .row_id = it.row_id->p, .col_id = it.col_id->p, .smoothing = 0.1f, .loss = loss->p};
-    execute(launch_itc);
+    execute(launch_itc, &it);
     expect(loss, (const double[]){0.95760596, 1.25488526, 0.42609483}, 1e-6);
 }
 TEST(itc_worked)
 
 /* ---- negatives ------------------------------------------------------------------------------------------------- */
 
-static Negatives ng;
-static void launch_negatives(void) { K->negatives(&ng); }
+static void launch_negatives(void *ng) { K->negatives(ng); }
 
 /* losses.md 8c; then no weight left, and the hardest. */
 static void negative_weights(void) {
+    Negatives ng = {0};
     if (E != DT_F32) return;
     Buf *S = in("S", DT_F32, 8, 0, 0), *temp = in("temp", DT_F32, 1, 1, 1), *target = in("target", DT_I32, 2, 0, 0);
     Buf *pair = in("row_pair", DT_I32, 2, 0, 0), *o = out("out", DT_I32, 2), *w = out("weights", DT_F32, 8);
@@ -423,22 +457,22 @@ static void negative_weights(void) {
                      .row_pair = pair->p, .site = SITE_NEGATIVE_TEXT, .step = 1, .seed = 1, .out = o->p,
                      .weights = w->p};
     CASE("losses.md 8c");
-    execute(launch_negatives);
+    execute(launch_negatives, &ng);
     w->n = 4;
     expect(w, (const double[]){0, 0.93623955, 0.04661262, 0.01714783}, 1e-7);
     CASE("losses.md 8c, older rule");
     ng.rule = NEG_SAMPLE_ALL;
-    execute(launch_negatives);
+    execute(launch_negatives, &ng);
     expect(w, (const double[]){0, 0.26420418, 0.01324897, 0.00493724}, 1e-7);
     CASE("hardest");
     ng.rule = NEG_HARDEST;
     ng.weights = NULL;
-    execute(launch_negatives);
+    execute(launch_negatives, &ng);
     expect(o, (const double[]){1, 3}, 0);
     CASE("all columns own");
     Buf *ri = in("row_id", DT_I64, 2, 5, 5), *ci = in("col_id", DT_I64, 4, 5, 5);
     ng.row_id = ri->p, ng.col_id = ci->p, ng.rule = NEG_SAMPLE;
-    execute(launch_negatives);
+    execute(launch_negatives, &ng);
     expect(o, (const double[]){0, 2}, 0);
 }
 TEST(negative_weights)
@@ -455,9 +489,9 @@ static void negatives(void) {
     Buf *pair = in("row_pair", DT_I32, ROWS, 0, 0), *o = out("out", DT_I32, ROWS);
     for (int64_t i = 0; i < ROWS * N; i++) set(S, i, z[i % N]);
     for (int64_t i = 0; i < ROWS; i++) set(pair, i, (double)(i < ROWS / 2 ? i : ROWS + ROWS / 2 - 1 - i));
-    ng = (Negatives){.rows = ROWS, .n = N, .si = N, .sj = 1, .S = S->p, .temp = temp->p, .target = target->p,
+    Negatives ng = (Negatives){.rows = ROWS, .n = N, .si = N, .sj = 1, .S = S->p, .temp = temp->p, .target = target->p,
                      .row_pair = pair->p, .site = SITE_NEGATIVE_IMAGE, .step = 12, .seed = 99, .out = o->p};
-    execute(launch_negatives);
+    execute(launch_negatives, &ng);
     for (int j = 0; j < N; j++) total += j == 2 ? 0.0 : exp(z[j] / 0.5);
     for (int64_t i = 0; i < ROWS; i++) {
         if (o->y[i] < 0 || o->y[i] >= N) WRONG("row %lld drew column %g", (long long)i, o->y[i]);

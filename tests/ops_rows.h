@@ -3,20 +3,21 @@
 
 /* ---- rotary ---------------------------------------------------------------------------------------------------- */
 
-static Rotary ro;
-static void launch_rotary(void) { K->rotary(&ro); }
+static void launch_rotary(void *ro) { K->rotary(ro); }
 
 /* Turns the row x (in place) by the definition: pair j of a head by the angle at row `at` of the table. */
-static void exact_turn(double *x, const double *c, const double *s) {
-    for (int h = 0; h < ro.H; h++)
-        for (int j = 0; j < ro.R / 2; j++) {
-            double *a = x + h * ro.D + (ro.interleaved ? 2 * j : j), *b = a + (ro.interleaved ? 1 : ro.R / 2), a0 = *a;
+static void exact_turn(Rotary *ro, double *x, const double *c, const double *s) {
+    for (int h = 0; h < ro->H; h++)
+        for (int j = 0; j < ro->R / 2; j++) {
+            double *a = x + h * ro->D + (ro->interleaved ? 2 * j : j), a0 = *a;
+            double *b = a + (ro->interleaved ? 1 : ro->R / 2);
             *a = a0 * c[j] - *b * s[j];
             *b = *b * c[j] + a0 * s[j];
         }
 }
 
 static void rotary(void) {
+    Rotary ro = {0};
     static const struct { int64_t N; int32_t H, D, R; int64_t pad; bool interleaved, at; } cases[] = {
         {1, 1, 2, 2, 0, false, false},  {7, 3, 12, 12, 5, false, true},  {7, 3, 12, 12, 0, true, true},
         {33, 2, 64, 64, 64, false, false}, {12, 4, 80, 32, 0, false, true}, {12, 1, 72, 72, 3, true, false},
@@ -42,14 +43,14 @@ static void rotary(void) {
         memcpy(want, x->x, (size_t)(N * ld) * sizeof *want);
         for (int64_t r = 0; r < N; r++) {
             int64_t p = at ? (int64_t)at->x[r] : r % PERIOD;
-            if (p >= 0) exact_turn(want + r * ld, c->x + p * half, s->x + p * half);
+            if (p >= 0) exact_turn(&ro, want + r * ld, c->x + p * half, s->x + p * half);
         }
-        execute(launch_rotary);
+        execute(launch_rotary, &ro);
         expect(x, want, 2.0 * unit(E));                          /* of values up to 2 sqrt 2 */
         memcpy(want, x->x, (size_t)(N * ld) * sizeof *want);
         for (int64_t j = 0; j < N * ld; j++) set(x, j, x->y[j]);
         ro.inverse = true;                                       /* the transposed, which is the backward: x again */
-        execute(launch_rotary);
+        execute(launch_rotary, &ro);
         expect(x, want, 3.0 * unit(E));
         free(want);
         forget();
@@ -59,13 +60,14 @@ TEST(rotary)
 
 /* spec/stage2.md 2b and spec/vit.md 7b.3: half-split by positions of words, neighbours by positions of patches. */
 static void rotary_worked(void) {
+    Rotary ro;
     static const double words[] = {-1.413352521, 1.879118067, -2.828857482, 4.058191135};
     CASE("h 4, theta 10000, p 3");
     Buf *x = out("x", E, 4), *c = in("cos", DT_F32, 2, 0, 0), *s = in("sin", DT_F32, 2, 0, 0);
     for (int j = 0; j < 4; j++) set(x, j, j + 1);
     for (int j = 0; j < 2; j++) set(c, j, cos(j ? 0.03 : 3)), set(s, j, sin(j ? 0.03 : 3));
     ro = (Rotary){.N = 1, .ld = 4, .H = 1, .D = 4, .R = 4, .period = 1, .x = x->p, .cos = c->p, .sin = s->p};
-    execute(launch_rotary);
+    execute(launch_rotary, &ro);
     expect(x, words, 8.0 * unit(E));
     forget();
     static const double patch[] = {-0.318058128, -0.459716246, 0.719667025, 1.022046659, -1.884129686, 0.512401529,
@@ -77,34 +79,38 @@ static void rotary_worked(void) {
     for (int j = 0; j < 4; j++) set(c, j, cos((j < 2 ? 3 : 2) * (j % 2 ? 0.01 : 1))), set(s, j, sines[j]);
     ro = (Rotary){.N = 1, .ld = 8, .H = 1, .D = 8, .R = 8, .period = 1, .interleaved = true, .x = x->p, .cos = c->p,
                   .sin = s->p};
-    execute(launch_rotary);
+    execute(launch_rotary, &ro);
     expect(x, patch, 4.0 * unit(E));
 }
 TEST(rotary_worked)
 
 /* ---- lookup ---------------------------------------------------------------------------------------------------- */
 
-static struct { Lookup a; void *drows; const void *dy; bool add; } lo;
-static void launch_lookup(void) { K->lookup(&lo.a); }
-static void launch_lookup_bwd(void) { K->lookup_bwd(&lo.a, lo.drows, lo.dy, lo.add); }
+typedef struct { Lookup a; void *drows; const void *dy; bool add; } LookupCase;
+static void launch_lookup(void *lo) { K->lookup(&((LookupCase *)lo)->a); }
+static void launch_lookup_bwd(void *context) {
+    LookupCase *lo = context;
+    K->lookup_bwd(&lo->a, lo->drows, lo->dy, lo->add);
+}
 
-static void check_lookup_bwd(const Buf *ids, int64_t ngiven) {
-    int64_t N = lo.a.N, C = lo.a.C;
+static void check_lookup_bwd(LookupCase *lo, const Buf *ids, int64_t ngiven) {
+    int64_t N = lo->a.N, C = lo->a.C;
     Buf *dy = in("dy", E, N * C, -1, 1), *d = out("drows", E, ngiven * C);
     double *want = doubles(d->n);
     memcpy(want, d->x, (size_t)d->n * sizeof *want);
     for (int64_t i = 0; i < N; i++) {
         int64_t from = ids ? -1 - (int64_t)ids->x[i] : i;
         for (int64_t c = 0; from >= 0 && c < C; c++)
-            want[from * C + c] = rounded(E, dy->x[i * C + c] + (lo.add ? d->x[from * C + c] : 0.0));
+            want[from * C + c] = rounded(E, dy->x[i * C + c] + (lo->add ? d->x[from * C + c] : 0.0));
     }
-    lo.drows = d->p, lo.dy = dy->p;
-    execute(launch_lookup_bwd);
+    lo->drows = d->p, lo->dy = dy->p;
+    execute(launch_lookup_bwd, lo);
     expect(d, want, 0);
     free(want);
 }
 
 static void lookup(void) {
+    LookupCase lo = {0};
     static const struct { int64_t N, C, given; bool words, pos, add; float scale; } cases[] = {
         {1, 8, 0, true, false, false, 1},    {9, 7, 4, true, true, true, 1},    {40, 33, 11, true, true, false, 4},
         {12, 16, 12, false, true, true, 1},  {30, 1030, 8, true, false, false, 1}, {6, 24, 6, false, false, false, 1}};
@@ -130,10 +136,10 @@ static void lookup(void) {
                 want[r * C + c] = rounded(E, v + (p >= 0 ? pos->x[p * C + c] : 0.0));
             }
         }
-        execute(launch_lookup);
+        execute(launch_lookup, &lo);
         expect(y, want, 0);
         lo.add = cases[i].add;
-        check_lookup_bwd(ids, n);
+        check_lookup_bwd(&lo, ids, n);
         free(want);
         forget();
     }
@@ -142,22 +148,22 @@ TEST(lookup)
 
 /* ---- patches --------------------------------------------------------------------------------------------------- */
 
-static Patches pa;
-static void launch_patches(void) { K->patches(&pa); }
+static void launch_patches(void *pa) { K->patches(pa); }
 
 /* Element (row, column) of the result, from the pixels. */
-static double exact_patch(const Buf *pixels, int64_t row, int64_t col) {
-    int64_t p = pa.p, gx = pa.width / p, gy = pa.height / p;
+static double exact_patch(Patches *pa, const Buf *pixels, int64_t row, int64_t col) {
+    int64_t p = pa->p, gx = pa->width / p, gy = pa->height / p;
     int64_t image = row / (gx * gy), c, y, x;
-    if (pa.channels_last) c = col % 3, y = col / 3 / p, x = col / 3 % p;
+    if (pa->channels_last) c = col % 3, y = col / 3 / p, x = col / 3 % p;
     else c = col / (p * p), y = col / p % p, x = col % p;
     y += row / gx % gy * p, x += row % gx * p;
-    int64_t planar = ((image * 3 + c) * pa.height + y) * pa.width + x;
-    int64_t at = pa.planar ? planar : ((image * pa.height + y) * pa.width + x) * 3 + c;
-    return pixels->x[at] * (double)pa.scale[c] + (double)pa.shift[c];
+    int64_t planar = ((image * 3 + c) * pa->height + y) * pa->width + x;
+    int64_t at = pa->planar ? planar : ((image * pa->height + y) * pa->width + x) * 3 + c;
+    return pixels->x[at] * (double)pa->scale[c] + (double)pa->shift[c];
 }
 
 static void patches(void) {
+    Patches pa = {0};
     static const struct {
         int64_t images;
         int32_t height, width, p;
@@ -183,9 +189,9 @@ static void patches(void) {
             for (int c = 0; c < 3; c++) pa.scale[c] /= 64.0f;
         double *want = doubles(N * ld);
         for (int64_t r = 0; r < N; r++)
-            for (int64_t c = 0; c < ld; c++) want[r * ld + c] = c < cols ? rounded(ty, exact_patch(pixels, r,
+            for (int64_t c = 0; c < ld; c++) want[r * ld + c] = c < cols ? rounded(ty, exact_patch(&pa, pixels, r,
                     c)) : y->x[r * ld + c];
-        execute(launch_patches);
+        execute(launch_patches, &pa);
         expect(y, want, unit(ty) * size);
         free(want);
         forget();

@@ -112,10 +112,10 @@ static const struct { int64_t m, n, k, pad; int how; } gemm_cases[] = {
     {4, 3001, 400, 1, TB | F32OUT},        {9, 1025, 1024, 0, TB | BIAS | ADD | F32OUT}, {2, 1100, 1000, 0, TB},
     {1, 1100, 1000, 0, TB | BIAS},
 };
-static Gemm gm;
-static void launch_gemm(void) { K->gemm(&gm); }
+static void launch_gemm(void *gm) { K->gemm(gm); }
 
 static void gemm(void) {
+    Gemm gm = {0};
     library = true;
     for (size_t i = 0; i < COUNT(gemm_cases); i++) {
         int64_t m = gemm_cases[i].m, n = gemm_cases[i].n, k = gemm_cases[i].k, pad = gemm_cases[i].pad;
@@ -132,7 +132,7 @@ static void gemm(void) {
         memcpy(plain, c->x, (size_t)c->n * sizeof *want);
         exact_gemm(want, &gm, a->x, b->x, bias ? bias->x : NULL);
         plain_gemm(plain, &gm, a->x, b->x, bias ? bias->x : NULL);
-        execute(launch_gemm);
+        execute(launch_gemm, &gm);
         compare(c, want, plain);
         free(want);
         free(plain);
@@ -144,28 +144,29 @@ TEST(gemm)
 /* ---- column sums ----------------------------------------------------------------------------------------------- */
 
 static const struct { int64_t N, C; } matrices[] = {{1, 1}, {5, 7}, {33, 64}, {130, 96}, {1029, 33}, {77, 3072}};
-static const void *src;
-static void *dst;
-static float *bias_grad;
-static int64_t rows_, cols_, ld_;
-static void launch_colsum(void) { K->colsum(bias_grad, src, rows_, cols_, ld_); }
+typedef struct { float *db; const void *dy; int64_t N, C, ld; } ColsumCase;
+static void launch_colsum(void *context) {
+    ColsumCase *cs = context;
+    K->colsum(cs->db, cs->dy, cs->N, cs->C, cs->ld);
+}
 
 static void colsum(void) {
+    ColsumCase cs = {0};
     for (size_t i = 0; i < COUNT(matrices); i++) {
-        rows_ = matrices[i].N, cols_ = matrices[i].C, ld_ = cols_ + (int64_t)(i % 2) * 5;
-        CASE("N %lld C %lld", (long long)rows_, (long long)cols_);
-        Buf *dy = in("dy", E, rows_ * ld_, -1, 1), *db = out("db", DT_F32, cols_);
-        double *want = doubles(cols_), *plain = doubles(cols_);
-        if (i == 2) cols_ -= 3; /* rows of whole eights, columns left over; the last three of db stay */
+        cs.N = matrices[i].N, cs.C = matrices[i].C, cs.ld = cs.C + (int64_t)(i % 2) * 5;
+        CASE("N %lld C %lld", (long long)cs.N, (long long)cs.C);
+        Buf *dy = in("dy", E, cs.N * cs.ld, -1, 1), *db = out("db", DT_F32, cs.C);
+        double *want = doubles(cs.C), *plain = doubles(cs.C);
+        if (i == 2) cs.C -= 3; /* rows of whole eights, columns left over; the last three of db stay */
         for (int64_t c = 0; c < db->n; c++) {
             float s = (float)db->x[c];
             want[c] = db->x[c];
-            for (int64_t r = 0; c < cols_ && r < rows_; r++)
-                want[c] += dy->x[r * ld_ + c], s += (float)dy->x[r * ld_ + c];
+            for (int64_t r = 0; c < cs.C && r < cs.N; r++)
+                want[c] += dy->x[r * cs.ld + c], s += (float)dy->x[r * cs.ld + c];
             plain[c] = (double)s;
         }
-        src = dy->p, bias_grad = db->p;
-        execute(launch_colsum);
+        cs.dy = dy->p, cs.db = db->p;
+        execute(launch_colsum, &cs);
         compare(db, want, plain);
         free(want);
         free(plain);
@@ -183,33 +184,37 @@ static const struct { int64_t images, nt; int32_t Q, C, V; float p; } embed_case
     {2, 9, 3, 8, 11, 0}, {3, 0, 4, 33, 5, 0.1f}, {0, 20, 4, 7, 4, 0.2f}, {5, 61, 32, 64, 40, 0.1f},
     {1, 30, 3, 768, 100, 0.1f}, {2, 5, 1, 1030, 9, 0.3f},
 };
-static struct { Embed e; EmbedGrad g; Buf *query, *word, *pos, *gamma, *beta, *rows, *dy, *ids, *pos_id; } em;
-static void launch_embed(void) { K->embed(&em.e); }
-static void launch_embed_bwd(void) { K->embed_bwd(&em.e, &em.g); }
+typedef struct { Embed e; EmbedGrad g; Buf *query, *word, *pos, *gamma, *beta, *rows, *dy, *ids, *pos_id; } EmbedCase;
+static void launch_embed(void *em) { K->embed(&((EmbedCase *)em)->e); }
+static void launch_embed_bwd(void *context) {
+    EmbedCase *em = context;
+    K->embed_bwd(&em->e, &em->g);
+}
 
-static void exact_embed(double *y, double *mean, double *rstd, bool plain) {
-    int64_t C = em.e.C;
+static void exact_embed(EmbedCase *em, double *y, double *mean, double *rstd, bool plain) {
+    int64_t C = em->e.C;
     double *u = doubles(C);
-    for (int64_t r = 0; r < em.e.nq + em.e.nt; r++) {
+    for (int64_t r = 0; r < em->e.nq + em->e.nt; r++) {
         for (int64_t c = 0; c < C; c++)
-            u[c] = r < em.e.nq ? em.query->x[r % em.e.Q * C + c]
-                               : em.word->x[(int64_t)em.ids->x[r - em.e.nq] * C + c] +
-                                 em.pos->x[(int64_t)em.pos_id->x[r - em.e.nq] * C + c];
-        (plain ? plain_norm : exact_norm)(y + r * C, mean + r, rstd + r, u, em.gamma->x, em.beta->x, C,
-                                          (double)em.e.eps);
+            u[c] = r < em->e.nq ? em->query->x[r % em->e.Q * C + c]
+                               : em->word->x[(int64_t)em->ids->x[r - em->e.nq] * C + c] +
+                                 em->pos->x[(int64_t)em->pos_id->x[r - em->e.nq] * C + c];
+        (plain ? plain_norm : exact_norm)(y + r * C, mean + r, rstd + r, u, em->gamma->x, em->beta->x, C,
+                                          (double)em->e.eps);
         for (int64_t c = 0; c < C; c++) {
-            y[r * C + c] *= dropped(&em.e.drop, em.rows, r, (uint32_t)c);
+            y[r * C + c] *= dropped(&em->e.drop, em->rows, r, (uint32_t)c);
             if (plain) y[r * C + c] = plain_stored(E, (float)y[r * C + c]);
         }
     }
     free(u);
 }
 
-static double loss_embed(void) {
-    int64_t N = em.e.nq + em.e.nt, n = N * em.e.C;
+static double loss_embed(void *context) {
+    EmbedCase *em = context;
+    int64_t N = em->e.nq + em->e.nt, n = N * em->e.C;
     double l = 0.0, *y = doubles(n), *mean = doubles(N), *rstd = doubles(N);
-    exact_embed(y, mean, rstd, false);
-    for (int64_t i = 0; i < n; i++) l += y[i] * em.dy->x[i];
+    exact_embed(em, y, mean, rstd, false);
+    for (int64_t i = 0; i < n; i++) l += y[i] * em->dy->x[i];
     free(y);
     free(mean);
     free(rstd);
@@ -233,6 +238,7 @@ static int32_t sorted_rows(const Buf *ids, int32_t values, Buf **id, Buf **ptr, 
 }
 
 static void embed(void) {
+    EmbedCase em = {0};
     for (size_t i = 0; i < COUNT(embed_cases); i++) {
         int32_t Q = embed_cases[i].Q, C = embed_cases[i].C, V = embed_cases[i].V, positions = 12;
         int64_t nq = embed_cases[i].images * Q, nt = embed_cases[i].nt, N = nq + nt, n = N * C;
@@ -253,9 +259,9 @@ static void embed(void) {
                        .drop = {embed_cases[i].p, SITE_EMBED, 5, 1, em.rows->p}};
         double *wy = doubles(n), *wm = doubles(N), *wr = doubles(N), *py = doubles(n), *pm = doubles(N),
             *prs = doubles(N);
-        exact_embed(wy, wm, wr, false);
-        exact_embed(py, pm, prs, true);
-        execute(launch_embed);
+        exact_embed(&em, wy, wm, wr, false);
+        exact_embed(&em, py, pm, prs, true);
+        execute(launch_embed, &em);
         compare(y, wy, py);
         compare(mean, wm, pm);
         compare(rstd, wr, prs);
@@ -267,12 +273,12 @@ static void embed(void) {
         Buf *dp = out("dpos", DT_F32, positions * C), *dg = out("dgamma", DT_F32, C), *db = out("dbeta", DT_F32, C);
         em.g = (EmbedGrad){.dy = em.dy->p, .dsum = dsum->p, .dquery = dq->p, .dword = dw->p, .dpos = dp->p,
                            .dgamma = dg->p, .dbeta = db->p};
-        execute(launch_embed_bwd);
-        differentiate(dq, true, em.query->x, loss_embed);
-        differentiate(dw, true, em.word->x, loss_embed);
-        differentiate(dp, true, em.pos->x, loss_embed);
-        differentiate(dg, true, em.gamma->x, loss_embed);
-        differentiate(db, true, em.beta->x, loss_embed);
+        execute(launch_embed_bwd, &em);
+        differentiate(dq, true, em.query->x, loss_embed, &em);
+        differentiate(dw, true, em.word->x, loss_embed, &em);
+        differentiate(dp, true, em.pos->x, loss_embed, &em);
+        differentiate(dg, true, em.gamma->x, loss_embed, &em);
+        differentiate(db, true, em.beta->x, loss_embed, &em);
         for (int k = 0; k < 6; k++) free((double *[]){wy, wm, wr, py, pm, prs}[k]);
         forget();
     }
