@@ -13,7 +13,7 @@
 static int prepare(void **state) {
     if (folder_setup(state)) return 1;
     if (!program_path()) return 0;
-    lmfolder_make("lm");
+    lmfolder_make("lm", DT_F32);
     folder_must("synth out=s.h5 synth.train=24 synth.val=4 synth.test=6 synth.questions=2 synth.images=test");
     folder_must("pretrain stage=2 stage2.lm=lm data.train=s.h5 data.val=s.h5 out=run data.sample=images train.batch=4 "
                 "train.steps=3" SHAPE);

@@ -17,21 +17,7 @@
 #include "checkpoints/weights.h"
 #include "kernels/model/lm_model.h"
 #include "kernels/model/qformer.h"
-
-static char dir[64];
-
-static int make_dir(void **state) {
-    (void)state;
-    strcpy(dir, "/tmp/qf_lm_config_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    char cmd[128];
-    snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
-    return system(cmd);
-}
+#include "tests/kit/scratch.h"
 
 static Status parse(LmDims *d, const char *text, const char *more) {
     Json *doc = NULL, *generation = NULL;
@@ -171,27 +157,16 @@ static void counts(void **state) {
 
 /* ---- shards ------------------------------------------------------------------------------------------------------ */
 
-static void put_text(const char *name, const char *text) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
 static void put_shard(const char *file, const char *tensor, const float *x, size_t n) {
-    char path[128];
     StTensor t = {.name = tensor, .dtype = DT_F32, .ndim = 1, .shape = {(int64_t)n}, .nbytes = n * sizeof *x,
         .data = x};
-    snprintf(path, sizeof path, "%s/%s", dir, file);
-    assert_int_equal(st_write(path, &t, 1, NULL, 0), OK);
+    assert_int_equal(st_write(scratch_path(file), &t, 1, NULL, 0), OK);
 }
 
 static void opens(const char *index, const char *refusal) {
     WeightSource *ws;
-    put_text("model.safetensors.index.json", index);
-    Status st = ws_open(&ws, dir, NULL, NULL);
+    scratch_write("model.safetensors.index.json", index);
+    Status st = ws_open(&ws, scratch_dir(), NULL, NULL);
     if (!refusal) {
         float x[2];
         assert_int_equal(st, OK);
@@ -222,7 +197,7 @@ static void shards(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opt), cmocka_unit_test(t5), cmocka_unit_test(llama), cmocka_unit_test(qwen2_and_mistral),
-        cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, make_dir,
-            remove_dir)};
+        cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, scratch_open,
+            scratch_teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,18 +13,7 @@
 
 #include "configs/options.h"
 #include "configs/options_table.h"
-
-static char dir[] = "/tmp/qformer-options-XXXXXX";
-
-static int make_dir(void **state) { (void)state; return mkdtemp(dir) ? 0 : -1; }
-
-static int remove_dir(void **state) {
-    (void)state;
-    char path[64];
-    snprintf(path, sizeof path, "%s/c.yaml", dir);
-    unlink(path);
-    return rmdir(dir);
-}
+#include "tests/kit/scratch.h"
 
 /* Parses the words after the command, up to NULL. */
 static Status parse(Options **o, const char *command, ...) {
@@ -38,13 +27,8 @@ static Status parse(Options **o, const char *command, ...) {
 }
 
 static const char *write_config(const char *text) {
-    static char path[64];
-    snprintf(path, sizeof path, "%s/c.yaml", dir);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-    return path;
+    scratch_write("c.yaml", text);
+    return scratch_path("c.yaml");
 }
 
 /* ---- what is taken ----------------------------------------------------------------------------------------------- */
@@ -363,5 +347,5 @@ int main(void) {
         cmocka_unit_test(reference_is_fresh),
         cmocka_unit_test(nearest_words),
     };
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);
 }

@@ -17,27 +17,7 @@
 #include "data/format/outfile.h"
 #include "data/format/safetensors.h"
 #include "kernels/base/mem.h"
-
-static char dir[64];
-
-static int make_dir(void **state) {
-    (void)state;
-    strcpy(dir, "/tmp/qf_st_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    char cmd[128];
-    snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
-    return system(cmd);
-}
-
-static char *at(const char *name) {
-    static char path[128];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
+#include "tests/kit/scratch.h"
 
 /* A file of this header and data in memory. */
 static unsigned char *image(const char *header, const void *data, size_t ndata, size_t *n) {
@@ -169,9 +149,9 @@ static void writes_the_bytes_of_the_format(void **state) {
     StTensor t[] = {{.name = "w\"", .dtype = DT_F32, .ndim = 2, .shape = {1, 2}, .data = w},
                     {.name = "h", .dtype = DT_F16, .ndim = 0, .data = h}};
     StMeta meta[] = {{"format", "pt"}};
-    assert_int_equal(st_write(at("a.safetensors"), t, 2, meta, 1), OK);
+    assert_int_equal(st_write(scratch_path("a.safetensors"), t, 2, meta, 1), OK);
     unsigned char got[512];
-    FILE *f = fopen(at("a.safetensors"), "rb");
+    FILE *f = fopen(scratch_path("a.safetensors"), "rb");
     size_t n = fread(got, 1, sizeof got, f);
     fclose(f);
     const char *header =
@@ -186,19 +166,19 @@ static void writes_the_bytes_of_the_format(void **state) {
     assert_memory_equal(got + data + 8, h, 2);
 
     StFile *s;
-    assert_int_equal(st_open(&s, at("a.safetensors")), OK);
+    assert_int_equal(st_open(&s, scratch_path("a.safetensors")), OK);
     assert_memory_equal(st_find(s, "w\"")->data, w, 8);
     assert_string_equal(st_meta(s, "format"), "pt");
     st_close(s);
     t[1].name = t[0].name;
-    assert_int_equal(st_write(at("b.safetensors"), t, 2, NULL, 0), ERR_FORMAT);
-    assert_int_equal(st_write(at("empty.safetensors"), t, 0, NULL, 0), OK);
-    assert_int_equal(st_open(&s, at("empty.safetensors")), OK);
+    assert_int_equal(st_write(scratch_path("b.safetensors"), t, 2, NULL, 0), ERR_FORMAT);
+    assert_int_equal(st_write(scratch_path("empty.safetensors"), t, 0, NULL, 0), OK);
+    assert_int_equal(st_open(&s, scratch_path("empty.safetensors")), OK);
     assert_int_equal(st_count(s), 0);
     assert_null(st_find(s, "w"));
     st_close(s);
-    assert_int_equal(st_open(&s, at("absent.safetensors")), ERR_IO);
-    assert_int_equal(st_open(&s, dir), ERR_IO);
+    assert_int_equal(st_open(&s, scratch_path("absent.safetensors")), ERR_IO);
+    assert_int_equal(st_open(&s, scratch_dir()), ERR_IO);
 }
 
 /* ---- the disk fails ---- */
@@ -220,20 +200,20 @@ static void old_file_survives_every_failure(void **state) {
     for (int n = 0;; n++) {
         outfile_set_hook(NULL);
         t[0].data = old, t[1].data = old + 2;
-        assert_int_equal(st_write(at("w"), t, 2, NULL, 0), OK);
+        assert_int_equal(st_write(scratch_path("w"), t, 2, NULL, 0), OK);
         t[0].data = new, t[1].data = new + 2;
         countdown = n;
         outfile_set_hook(fail_at_zero);
-        Status st = st_write(at("w"), t, 2, NULL, 0);
+        Status st = st_write(scratch_path("w"), t, 2, NULL, 0);
         outfile_set_hook(NULL);
         StFile *f;
-        assert_int_equal(st_open(&f, at("w")), OK);
+        assert_int_equal(st_open(&f, scratch_path("w")), OK);
         /* The last step, flushing the folder, comes after the rename: then the new one stands there. */
         bool is_new = memcmp(st_find(f, "b")->data, new + 2, 8) == 0;
         assert_true(is_new || memcmp(st_find(f, "b")->data, old + 2, 8) == 0);
         st_close(f);
         glob_t left;
-        assert_int_equal(glob(at("*.tmp-*"), 0, NULL, &left), GLOB_NOMATCH);
+        assert_int_equal(glob(scratch_path("*.tmp-*"), 0, NULL, &left), GLOB_NOMATCH);
         if (st == OK) {
             assert_true(is_new);
             break;
@@ -251,9 +231,9 @@ static void a_really_full_disk_is_a_sentence(void **state) {
     OutFile *f;
     /* /dev/full answers ENOSPC to every write: reach it through the temporary name. */
     char link[160];
-    snprintf(link, sizeof link, "%s/full.tmp-%ld", dir, (long)getpid());
+    snprintf(link, sizeof link, "%s/full.tmp-%ld", scratch_dir(), (long)getpid());
     assert_int_equal(symlink("/dev/full", link), 0);
-    assert_int_equal(outfile_create(&f, at("full")), OK);
+    assert_int_equal(outfile_create(&f, scratch_path("full")), OK);
     assert_int_equal(outfile_write(f, "x", 1), ERR_IO);
     assert_non_null(strstr(err_message(), strerror(ENOSPC)));
     outfile_abandon(f);
@@ -283,5 +263,5 @@ int main(void) {
         cmocka_unit_test(a_really_full_disk_is_a_sentence),
         cmocka_unit_test(reads_the_reference_librarys_files),
     };
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);
 }

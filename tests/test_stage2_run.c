@@ -4,86 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/format/safetensors.h"
-#include "data/text/tokenizer.h"
-#include "kernels/base/mem.h"
-#include "checkpoints/lm_config.h"
-#include "kernels/model/lm_model.h"
 #include "tests/kit/folder.h"
-
-#define PIECES "tests/golden/tokenizers/llama2/tokenizer.json"
-
-/* ---- a language model's folder ----------------------------------------------------------------------------------- */
-
-static void copy_pieces(const char *name) {
-    char bytes[1 << 17];
-    FILE *f = fopen(PIECES, "rb");
-    assert_non_null(f);
-    size_t n = fread(bytes, 1, sizeof bytes, f);
-    fclose(f);
-    assert_true(n > 0 && n < sizeof bytes);
-    folder_put(name, bytes, n);
-}
-
-static void write_config(const char *name, int32_t V, int32_t width) {
-    char text[600];
-    snprintf(text, sizeof text,
-             "{\"model_type\": \"llama\", \"vocab_size\": %d, \"hidden_size\": %d, \"num_hidden_layers\": 2, "
-             "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"intermediate_size\": 40, "
-             "\"max_position_embeddings\": 96, \"bos_token_id\": 1, \"eos_token_id\": 2, "
-                 "\"tie_word_embeddings\": true}",
-             V, width);
-    folder_write(name, text);
-}
-
-/* Random weights in bf16, as hubs have them, under the published names. */
-static void write_weights(const char *config, const char *name) {
-    const Backend *b = backend_cpu(DT_F32);
-    LmDims d;
-    Lm m, sizes;
-    Arena measure, run;
-    assert_int_equal(lm_config_read(&d, folder_path(config)), OK);
-    arena_measure(&measure, "model");
-    assert_int_equal(lm_open(&sizes, &d, backend_null(DT_F32), &measure, 8), OK);
-    lm_close(&sizes);
-    assert_int_equal(arena_open(&run, "model", b, measure.peak), OK);
-    assert_int_equal(lm_open(&m, &d, b, &run, 8), OK);
-    assert_int_equal(params_init(&m.params, 11, 0.1f), OK);
-    StTensor *t = mem_new((size_t)m.params.n, sizeof *t);
-    for (int i = 0; i < m.params.n; i++) {
-        const ParamTensor *q = &m.params.tensor[i];
-        float *x = mem_new((size_t)q->n, sizeof *x);
-        bf16 *y = mem_new((size_t)q->n, sizeof *y);
-        assert_int_equal(params_values(&m.params, q, x), OK);
-        for (int64_t k = 0; k < q->n && q->ndim == 1; k++) x[k] += 1;        /* norms */
-        dtype_from_f32(y, DT_BF16, x, (size_t)q->n);
-        t[i] = (StTensor){.name = q->name, .dtype = DT_BF16, .ndim = q->ndim, .shape = {q->shape[0], q->shape[1]},
-                          .nbytes = (size_t)q->n * sizeof *y, .data = y};
-        free(x);
-    }
-    assert_int_equal(st_write(folder_path(name), t, (size_t)m.params.n, NULL, 0), OK);
-    for (int i = 0; i < m.params.n; i++) free((void *)(uintptr_t)t[i].data);
-    free(t);
-    lm_close(&m);
-    arena_close(&run, b);
-}
-
-static int32_t pieces(void) {
-    Tokenizer *t;
-    assert_int_equal(tokenizer_open(&t, PIECES), OK);
-    int32_t n = tokenizer_size(t);
-    tokenizer_close(t);
-    return n;
-}
+#include "tests/kit/lmfolder.h"
 
 static int setup(void **state) {
     if (folder_setup(state)) return 1;
-    folder_shell("mkdir lm half wide");
-    write_config("lm/config.json", pieces(), 24);
-    write_weights("lm/config.json", "lm/model.safetensors");
-    copy_pieces("lm/tokenizer.json");
-    write_config("wide/config.json", pieces(), 48);          /* whose weights are those of another */
-    folder_shell("cp lm/model.safetensors lm/tokenizer.json wide");
+    lmfolder_make("lm", DT_BF16);
+    folder_shell("mkdir half wide && cp lm/model.safetensors lm/tokenizer.json wide");
+    folder_shell("sed 's/_size\\\": 24/_size\\\": 48/' lm/config.json >wide/config.json");     /* weights of another */
     folder_shell("cp lm/config.json lm/tokenizer.json half"); /* one of two files is missing */
     folder_write("half/model.safetensors.index.json",
                  "{\"weight_map\": {\"model.norm.weight\": \"model-00002-of-00002.safetensors\"}}");
@@ -177,8 +105,8 @@ static void refuses(void **state) {
     folder_fails("pretrain out=no train.steps=1 stage2.lm=nowhere stage=2 data.train=set.h5 train.batch=4" SIZES,
                  "nowhere");
     folder_refuses("plan stage=2 stage2.lm=opt-99b", "opt-2.7b");
-    folder_refuses("pretrain out=no train.steps=1 stage2.max_prompt=400 stage=2 stage2.lm=lm data.train=set.h5" SIZES,
-                   "96 positions");
+    folder_refuses("pretrain out=no train.steps=1 stage2.max_prompt=600 stage=2 stage2.lm=lm data.train=set.h5" SIZES,
+                   LMFOLDER_POSITIONS " positions");
 }
 
 int main(void) {

@@ -16,21 +16,7 @@
 #include "checkpoints/weights.h"
 #include "data/format/json.h"
 #include "kernels/base/mem.h"
-
-static char dir[64];
-
-static int make_dir(void **state) {
-    (void)state;
-    strcpy(dir, "/tmp/qf_weights_XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    char cmd[128];
-    snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
-    return system(cmd);
-}
+#include "tests/kit/scratch.h"
 
 /* ---- names ---- */
 
@@ -103,14 +89,13 @@ static void write_file(const char *path, const char *const *names, size_t n) {
 static void weights_of_bert(void **state) {
     (void)state;
     WeightSource *ws;
-    char path[160];
 
     /* A BERT directory; the tied matrix only under its alias; a tensor that is not ours keeps its name. */
     const char *bert[] = {"bert.embeddings.LayerNorm.gamma", "cls.predictions.decoder.weight",
                           "bert.pooler.dense.bias"};
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    const char *path = scratch_path("model.safetensors");
     write_file(path, bert, 3);
-    assert_int_equal(ws_open(&ws, dir, NULL, NULL), OK);
+    assert_int_equal(ws_open(&ws, scratch_dir(), NULL, NULL), OK);
     assert_int_equal(ws_form(ws), NAMES_BERT);
     assert_non_null(ws_find(ws, "Qformer.bert.embeddings.LayerNorm.weight"));
     assert_non_null(ws_find(ws, "Qformer.bert.embeddings.word_embeddings.weight"));
@@ -141,7 +126,6 @@ static void reads_and_writes_what_transformers_does(void **state) {
     WeightSource *ws, *alone;
     StFile *hf, *written;
     const Json *v;
-    char path[160];
     assert_int_equal(json_parse_file(&doc, HF "names.json"), OK);
     assert_int_equal(ws_open(&ws, HF, NULL, NULL), OK);
     assert_int_equal(ws_open(&alone, HF "qformer_only", NULL, NULL), OK);
@@ -189,11 +173,9 @@ static void reads_and_writes_what_transformers_does(void **state) {
                 .vision_eps = 1e-5,
                 .vision_act = "gelu"};
     size_t left;
-    snprintf(path, sizeof path, "%s/hf", dir);
-    assert_int_equal(hf_export(path, &d, tensors, n, NULL, &left), OK);
+    assert_int_equal(hf_export(scratch_path("hf"), &d, tensors, n, NULL, &left), OK);
     assert_int_equal(left, 1);
-    snprintf(path, sizeof path, "%s/hf/model.safetensors", dir);
-    assert_int_equal(st_open(&written, path), OK);
+    assert_int_equal(st_open(&written, scratch_path("hf/model.safetensors")), OK);
     assert_string_equal(st_meta(written, "format"), "pt");
     for (size_t i = 0; i < st_count(hf); i++) {
         const StTensor *want = st_at(hf, i), *got = st_find(written, want->name);
@@ -204,8 +186,7 @@ static void reads_and_writes_what_transformers_does(void **state) {
         if (got) assert_memory_equal(got->data, want->data, want->nbytes);
     }
     assert_int_equal(st_count(written), n - 1);
-    snprintf(path, sizeof path, "%s/hf/config.json", dir);
-    assert_int_equal(json_parse_file(&ours, path), OK);
+    assert_int_equal(json_parse_file(&ours, scratch_path("hf/config.json")), OK);
     assert_int_equal(json_parse_file(&theirs, HF "config.json"), OK);
     static const char *const blocks[] = {"qformer_config", "vision_config"};
     for (int b = 0; b < 3; b++) {
@@ -240,5 +221,5 @@ int main(void) {
         cmocka_unit_test(weights_of_bert),
         cmocka_unit_test(reads_and_writes_what_transformers_does),
     };
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);
 }

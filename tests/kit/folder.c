@@ -1,32 +1,18 @@
 /* folder: see folder.h. */
 #include "tests/kit/folder.h"
 
-#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char dir[64];
+#include "tests/kit/scratch.h"
 
-static int remove_one(const char *path, const struct stat *sb, int type, struct FTW *ftw) {
-    (void)sb, (void)type, (void)ftw;
-    return remove(path);
-}
-
-int folder_setup(void **state) {
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/qformer-folder-XXXXXX");
-    return mkdtemp(dir) ? 0 : 1;
-}
-
-int folder_teardown(void **state) {
-    (void)state;
-    return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
+int folder_setup(void **state) { return scratch_open(state); }
+int folder_teardown(void **state) { return scratch_teardown(state); }
 
 Run *folder_run(const char *line) {
-    Run *r = program_run(dir, line);
+    Run *r = program_run(scratch_dir(), line);
     if (!r) skip();
     return r;
 }
@@ -59,22 +45,9 @@ static void complains(const char *line, int code, const char *sentence) {
 void folder_refuses(const char *line, const char *sentence) { complains(line, 2, sentence); }
 void folder_fails(const char *line, const char *sentence) { complains(line, 1, sentence); }
 
-const char *folder_path(const char *name) {
-    static char path[8][300];
-    static int next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
-
-void folder_put(const char *name, const void *bytes, size_t n) {
-    FILE *f = fopen(folder_path(name), "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-void folder_write(const char *name, const char *text) { folder_put(name, text, strlen(text)); }
+const char *folder_path(const char *name) { return scratch_path(name); }
+void folder_put(const char *name, const void *bytes, size_t n) { scratch_put(name, bytes, n); }
+void folder_write(const char *name, const char *text) { scratch_write(name, text); }
 
 bool folder_has(const char *name) { return access(folder_path(name), F_OK) == 0; }
 
@@ -82,7 +55,7 @@ int folder_shell(const char *command) {
     char line[2000];
     const char *path = program_path();
     if (!path) skip();
-    snprintf(line, sizeof line, "cd %s && export Q=%s && { %s\n}", dir, path, command);
+    snprintf(line, sizeof line, "cd %s && export Q=%s && { %s\n}", scratch_dir(), path, command);
     int status = system(line);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
