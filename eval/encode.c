@@ -12,47 +12,50 @@ static size_t feature_bytes(const Encoder *e, int64_t n) {
     return (size_t)n * (size_t)e->model->d.P * (size_t)e->model->d.E * (size_t)dtype_size(e->features);
 }
 
-static size_t scale_bytes(const Encoder *e, int64_t n) {
-    return (size_t)(n * dims_scales(&e->model->d)) * sizeof(float);
+/* What lives as long as the encoder and not on the host. Pairs have the longest lists, texts one more than a wave. */
+static Status take_fixed(Encoder *e) {
+    const Dims *d = &e->model->d;
+    int64_t n = e->batch;
+    features_open(&e->up, e->b, &e->fixed, d, n, e->features, false);
+    return staging_open(&e->room, e->b, &e->fixed,
+                        wave_bytes(n * d->Q, n * d->T, n, n) + staging_bytes(n, sizeof(int32_t)));
 }
 
-/* What the encoder computes for full pieces, on a measuring arena. */
-static Status measure(Encoder *e, size_t *bytes) {
+/* What the encoder computes for full pieces, on measuring arenas. */
+static Status measure(Encoder *e, size_t *fixed, size_t *bytes) {
     const Dims *d = &e->model->d;
     Backend null = backend_measuring(e->b);
     Encoder m = *e;
     m.b = &null;
+    arena_measure(&m.fixed, "encoder");
     arena_measure(&m.mem, "encoder");
     int32_t *ids = mem_new((size_t)(e->batch * (d->T + 2)), sizeof *ids), *len = ids ? ids + e->batch * d->T : NULL;
     float *out = mem_new((size_t)e->batch * (size_t)(d->Q * d->Z + 2), sizeof *out);
     Status st = ids && out ? tape_open(&m.tape, &null, &m.mem) : ERR_MEMORY;
-    if (st == OK) st = room_open(&m.room, &null, &m.mem, d, (int64_t)e->batch * (d->Q + d->T), e->batch, e->batch);
+    if (st == OK) st = take_fixed(&m);
     for (int i = 0; st == OK && i < e->batch; i++) len[i] = d->T;
     if (st == OK) st = encode_image_keys(&m, ids, NULL, e->batch);
     if (st == OK) st = encode_pairs(&m, len + e->batch, ids, len, e->batch, out);
     if (st == OK) st = encode_images(&m, ids, NULL, e->batch, out);
     if (st == OK) st = encode_texts(&m, ids, len, e->batch, out);
+    *fixed = m.fixed.peak;
     *bytes = m.mem.peak;
     tape_close(&m.tape);
-    room_close(&m.room);
+    staging_close(&m.room);
     free(ids);
     free(out);
     return st;
 }
 
 Status encoder_open(Encoder *e, const Backend *b, const QFormer *model, int batch, DType features) {
-    const Dims *d = &model->d;
     *e = (Encoder){.b = b, .model = model, .batch = batch, .features = features};
-    size_t bytes = 0, fixed = (size_t)4 << 20;
+    size_t bytes = 0, fixed = 0;
     e->seg = mem_new((size_t)batch, sizeof *e->seg);
-    Status st = e->seg ? measure(e, &bytes) : ERR_MEMORY;
-    int64_t rows = (int64_t)batch * (d->Q + d->T);
-    if (!b->unified) fixed += feature_bytes(e, batch) + scale_bytes(e, batch) + (size_t)(rows + batch) * 512;
+    Status st = e->seg ? measure(e, &fixed, &bytes) : ERR_MEMORY;
     if (st == OK) st = arena_open(&e->fixed, "encoder's", b, fixed);
     if (st == OK) st = arena_open(&e->mem, "encoder's", b, bytes);
     if (st == OK) st = tape_open(&e->tape, b, &e->mem);
-    if (st == OK) st = room_open(&e->room, b, &e->fixed, d, rows, batch, batch);
-    if (st == OK) features_open(&e->up, b, &e->fixed, d, batch, features, false);
+    if (st == OK) st = take_fixed(e);
     if (st != OK) {
         err_context(st, "evaluating %d at a time", batch);
         encoder_close(e);
@@ -62,7 +65,7 @@ Status encoder_open(Encoder *e, const Backend *b, const QFormer *model, int batc
 
 void encoder_close(Encoder *e) {
     tape_close(&e->tape);
-    room_close(&e->room);
+    staging_close(&e->room);
     if (e->b) {
         arena_close(&e->mem, e->b);
         arena_close(&e->fixed, e->b);
@@ -77,9 +80,9 @@ static void image_keys(Encoder *e, const void *features, const float *scale, int
 }
 
 static Status build(Encoder *e, Wave *w, int n, int images) {
-    room_reset(&e->room);
+    staging_reset(&e->room);
     Status st = wave_build(w, &e->room, &e->model->d, e->seg, n, images);
-    if (st == OK) room_upload(&e->room);
+    if (st == OK) staging_upload(&e->room);
     return st;
 }
 
@@ -114,14 +117,14 @@ static Status texts_piece(Encoder *e, const int32_t *ids, const int32_t *len, in
     tape_reset(&e->tape, false);
     for (int i = 0; i < n; i++)
         e->seg[i] = (Segment){.nt = len[i], .ids = ids + (int64_t)i * d->T, .first_id = -1, .sees = -1, .image = -1};
-    room_reset(&e->room);
+    staging_reset(&e->room);
     Status st = wave_build(&w, &e->room, d, e->seg, n, 0);
     if (st != OK) return st;
-    int32_t *cls = room_take(&e->room, (size_t)n, sizeof *cls);
+    int32_t *cls = staging_take(&e->room, (size_t)n, sizeof *cls);
     for (int i = 0; i < n; i++) cls[i] = e->seg[i].t0;
-    room_upload(&e->room);
+    staging_upload(&e->room);
     Tensor x = qformer_forward(&e->tape, e->model, &w, NULL, QUIET), first = tape_new(&e->tape, n, d->C, e->b->elem);
-    op_gather(&e->tape, first, x, room_device(&e->room, cls));
+    op_gather(&e->tape, first, x, staging_device(&e->room, cls));
     Tensor y = qformer_features(&e->tape, e->model, first, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
     e->b->download(out, y.data, (size_t)tensor_count(y) * sizeof *out);
     return tape_status(&e->tape);

@@ -12,7 +12,7 @@ typedef struct {
     const QFormer *model;
     Arena mem, fixed;
     Tape tape;
-    WaveRoom room;
+    Staging room;
     Segment *seg;
     int batch;                          /* images, texts, or pairs at a time */
     DType features;

@@ -10,17 +10,24 @@ static const Noise QUIET = {0};
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
+/* Lists of a step of n rows: what step_wave and generate_step take. */
+static size_t step_bytes(int64_t n) {
+    return 5 * staging_bytes(n, sizeof(int32_t)) + staging_bytes(n, sizeof(RowKey)) +
+           staging_bytes(n, sizeof(AttnItem)) + staging_bytes(n, sizeof(AttnGroup));
+}
+
 /* Everything that lives as long as the generator and not on the host. */
 static Status take_fixed(Generator *g) {
     const Dims *d = &g->model->d;
-    int64_t queries = (int64_t)g->spec.images * d->Q, rows = queries > g->slots ? queries : g->slots;
+    int64_t queries = (int64_t)g->spec.images * d->Q;
     for (int l = 0; l < d->L; l++) {
         int64_t n = queries + (int64_t)g->slots * g->T;
         void *at = arena_push(&g->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(g->b->elem));
         g->cache[l] = tape_leaf(at, n, 2LL * d->C, g->b->elem);
     }
     features_open(&g->up, g->b, &g->fixed, d, g->spec.images, g->spec.features, false);
-    return room_open(&g->room, g->b, &g->fixed, d, rows, rows, g->spec.images);
+    size_t prefix = wave_bytes(queries, 0, g->spec.images, g->spec.images), step = step_bytes(g->slots);
+    return staging_open(&g->room, g->b, &g->fixed, prefix > step ? prefix : step);
 }
 
 /* The largest pass and the largest step on measuring arenas. */
@@ -39,7 +46,7 @@ static Status measure(Generator *g, size_t *fixed, size_t *mem) {
     *fixed = m.fixed.peak;
     *mem = m.mem.peak;
     tape_close(&m.tape);
-    room_close(&m.room);
+    staging_close(&m.room);
     return st;
 }
 
@@ -94,7 +101,7 @@ Status generate_open(Generator *g, const Backend *b, const QFormer *model, const
 void generate_close(Generator *g) {
     decode_close(&g->decode);
     tape_close(&g->tape);
-    room_close(&g->room);
+    staging_close(&g->room);
     if (g->b) {
         arena_close(&g->mem, g->b);
         arena_close(&g->fixed, g->b);
@@ -120,11 +127,11 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
     ImageKV kv;
     BUG_ON(n < 1 || n > g->spec.images, "generate: %d images, at most %d at a time", n, g->spec.images);
     tape_reset(t, false);
-    room_reset(&g->room);
+    staging_reset(&g->room);
     for (int i = 0; i < n; i++) g->seg[i] = (Segment){.nq = d->Q, .first_id = -1, .sees = -1, .image = i};
     Status st = wave_build(&w, &g->room, d, g->seg, n, n);
     if (st != OK) return st;
-    room_upload(&g->room);
+    staging_upload(&g->room);
     FeatureRows up = features_up(&g->up, (FeatureRows){features, scale}, n, g->spec.features, (FeatureRows){0});
     qformer_image(&kv, t, g->model, up.data, g->spec.features, up.scale, n);
     Tensor x = tape_new(t, w.NQ, d->C, g->b->elem), y = tape_new(t, w.NQ, d->C, g->b->elem);
@@ -146,10 +153,11 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
 /* A wave of n text rows at position `at`; an item's keys are its image's queries and its slot. */
 static void step_wave(Wave *w, Generator *g, int32_t at, const DecoderRow *rows, int n) {
     const Dims *d = &g->model->d;
-    int32_t *ids = room_take(&g->room, (size_t)n, sizeof *ids), *pos = room_take(&g->room, (size_t)n, sizeof *pos);
-    RowKey *key = room_take(&g->room, (size_t)n, sizeof *key);
-    AttnItem *items = room_take(&g->room, (size_t)n, sizeof *items);
-    AttnGroup *groups = room_take(&g->room, (size_t)n, sizeof *groups);
+    int32_t *ids = staging_take(&g->room, (size_t)n, sizeof *ids);
+    int32_t *pos = staging_take(&g->room, (size_t)n, sizeof *pos);
+    RowKey *key = staging_take(&g->room, (size_t)n, sizeof *key);
+    AttnItem *items = staging_take(&g->room, (size_t)n, sizeof *items);
+    AttnGroup *groups = staging_take(&g->room, (size_t)n, sizeof *groups);
     int32_t queries = g->spec.images * d->Q;
     for (int32_t i = 0; i < n; i++) {
         int32_t a0 = rows[i].prefix * d->Q, b0 = queries + rows[i].slot * g->T;
@@ -159,11 +167,11 @@ static void step_wave(Wave *w, Generator *g, int32_t at, const DecoderRow *rows,
         items[i] = (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = d->Q, .b0 = b0, .nb = at + 1, .group = i};
         groups[i] = (AttnGroup){.item0 = i, .nitems = 1, .k0 = {a0, b0}, .nk = {d->Q, at + 1}};
     }
-    *w = (Wave){.NT = n, .rows = room_device(&g->room, key)};
+    *w = (Wave){.NT = n, .rows = staging_device(&g->room, key)};
     w->embed = (Embed){.nt = n, .Q = d->Q, .C = d->C};
-    w->embed.ids = room_device(&g->room, ids);
-    w->embed.pos_id = room_device(&g->room, pos);
-    w->self = (AttnPlan){.items = room_device(&g->room, items), .groups = room_device(&g->room, groups),
+    w->embed.ids = staging_device(&g->room, ids);
+    w->embed.pos_id = staging_device(&g->room, pos);
+    w->self = (AttnPlan){.items = staging_device(&g->room, items), .groups = staging_device(&g->room, groups),
                          .host_items = items, .host_groups = groups, .nitems = n, .ngroups = n, .max_nq = 1,
                          .max_nk = d->Q + at + 1, .max_group_nk = d->Q > at + 1 ? d->Q : at + 1, .nrows = n,
                          .products = (int64_t)n * (d->Q + at + 1)};
@@ -185,25 +193,25 @@ Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, co
     Wave w;
     BUG_ON(at < 0 || at >= g->T || n < 1 || n > g->slots || ncopies > g->slots, "generate: %d rows at %d", n, at);
     tape_reset(t, false);
-    room_reset(&g->room);
+    staging_reset(&g->room);
     step_wave(&w, g, at, rows, n);
-    int32_t *dst = room_take(&g->room, (size_t)n, sizeof *dst);
-    int32_t *from = room_take(&g->room, (size_t)ncopies, sizeof *from);
-    int32_t *to = room_take(&g->room, (size_t)ncopies, sizeof *to);
+    int32_t *dst = staging_take(&g->room, (size_t)n, sizeof *dst);
+    int32_t *from = staging_take(&g->room, (size_t)ncopies, sizeof *from);
+    int32_t *to = staging_take(&g->room, (size_t)ncopies, sizeof *to);
     for (int i = 0; i < n; i++) {
         BUG_ON(rows[i].token < 0 || rows[i].token >= d->V, "generate: word piece %d of %d", rows[i].token, d->V);
         dst[i] = g->spec.images * d->Q + rows[i].slot * g->T + at;
     }
     for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
-    room_upload(&g->room);
-    copy_slots(g, at, room_device(&g->room, from), room_device(&g->room, to), ncopies);
+    staging_upload(&g->room);
+    copy_slots(g, at, staging_device(&g->room, from), staging_device(&g->room, to), ncopies);
 
     Tensor x = tape_new(t, n, d->C, g->b->elem), y = tape_new(t, n, d->C, g->b->elem);
     qformer_embed(t, g->model, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
         size_t mark = arena_mark(&g->mem);
         Tensor qkv = qformer_qkv(t, g->model, l, x);
-        keep(g, l, qkv, room_device(&g->room, dst));
+        keep(g, l, qkv, staging_device(&g->room, dst));
         qformer_layer(t, g->model, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
         arena_reset(&g->mem, mark);
         Tensor done = x;

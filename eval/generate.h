@@ -29,7 +29,7 @@ typedef struct {
     int32_t slots, T;                   /* images * beams; rows of a slot */
     Arena fixed, mem;                   /* caches and features; one step's activations */
     Tape tape;
-    WaveRoom room;
+    Staging room;
     Tensor cache[MAX_LAYERS];
     Features up;
     Segment *seg;                       /* (images) */

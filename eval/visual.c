@@ -11,11 +11,9 @@ static Status take_fixed(Visual *v) {
     const Dims *d = &v->model->d;
     int64_t n = v->spec.images;
     DType e = v->b->elem;
-    Dims lists = *d;
-    if (!lists.V) lists.V = lists.N = 1;
     v->soft = tape_leaf(arena_push(&v->fixed, (size_t)(n * d->Q * d->W), (size_t)dtype_size(e)), n * d->Q, d->W, e);
     features_open(&v->up, v->b, &v->fixed, d, n, v->spec.features, false);
-    return room_open(&v->room, v->b, &v->fixed, &lists, n * (d->Q + v->spec.asked), n, n);
+    return staging_open(&v->room, v->b, &v->fixed, wave_bytes(n * d->Q, n * v->spec.asked, n, n));
 }
 
 static Segment segment_of(const Visual *v, int i, const VisualAsk *asks) {
@@ -33,11 +31,11 @@ Status visual_rows(Visual *v, const void *features, const float *scale, int n, c
     ImageKV kv;
     BUG_ON(n < 1 || n > v->spec.images, "visual: %d pictures, at most %d", n, v->spec.images);
     tape_reset(t, false);
-    room_reset(&v->room);
+    staging_reset(&v->room);
     for (int i = 0; i < n; i++) v->seg[i] = segment_of(v, i, asks);
     Status st = wave_build(&w, &v->room, &m->d, v->seg, n, n);
     if (st != OK) return st;
-    room_upload(&v->room);
+    staging_upload(&v->room);
     FeatureRows up = features_up(&v->up, (FeatureRows){features, scale}, n, v->spec.features, (FeatureRows){0});
     qformer_image(&kv, t, m, up.data, v->spec.features, up.scale, n);
     Tensor x = tensor_rows(qformer_forward(t, m, &w, &kv, QUIET), 0, w.NQ);
@@ -65,7 +63,7 @@ static Status measure(const Visual *v, size_t *fixed, size_t *mem) {
     *fixed = m.fixed.peak;
     *mem = m.mem.peak;
     tape_close(&m.tape);
-    room_close(&m.room);
+    staging_close(&m.room);
     free(ids);
     free(asks);
     return st;
@@ -89,7 +87,7 @@ Status visual_open(Visual *v, const Backend *b, const QFormer *model, const Visu
 
 void visual_close(Visual *v) {
     tape_close(&v->tape);
-    room_close(&v->room);
+    staging_close(&v->room);
     if (v->b) {
         arena_close(&v->mem, v->b);
         arena_close(&v->fixed, v->b);

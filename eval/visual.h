@@ -21,7 +21,7 @@ typedef struct {
     VisualSpec spec;
     Arena fixed, mem;
     Tape tape;
-    WaveRoom room;
+    Staging room;
     Segment *seg;
     Features up;
     Tensor soft;                        /* (images Q, W) */

@@ -85,9 +85,9 @@ static void lay(GoldLm *g, const GoldTexts *x, Laid *l) {
         if (l->turn[i] >= l->turns) l->turns = l->turn[i] + 1;
     }
     lm_wave_build(&l->w, &g->room, &g->m.d, l->p, l->np, l->s, x->n);
-    l->rows = room_take(&g->room, (size_t)(l->np * x->Q), sizeof *l->rows);
+    l->rows = staging_take(&g->room, (size_t)(l->np * x->Q), sizeof *l->rows);
     for (int i = 0; i < l->np * x->Q; i++) l->rows[i] = l->image[i / x->Q] * x->Q + i % x->Q;
-    room_upload(&g->room);
+    staging_upload(&g->room);
 }
 
 static void lay_free(Laid *l) {
@@ -101,7 +101,8 @@ static void lay_free(Laid *l) {
 static Tensor spread(Tape *t, const GoldLm *g, const Laid *l, Tensor soft, int32_t Q) {
     Tensor y = tape_new(t, (int64_t)l->np * Q, soft.cols, soft.dt);
     for (int i = 0; i < l->np; i++)
-        op_gather(t, tensor_rows(y, (int64_t)i * Q, Q), soft, (const int32_t *)room_device(&g->room, l->rows) + i * Q);
+        op_gather(t, tensor_rows(y, (int64_t)i * Q, Q), soft,
+                  (const int32_t *)staging_device(&g->room, l->rows) + i * Q);
     return y;
 }
 
@@ -206,9 +207,10 @@ Status gold_lm_run(GoldLm *g, const GoldTexts *x, GoldSaid *out) {
     for (int i = 0; i < x->n; i++) ids += x->items[i].n + 1;
     BUG_ON(!out->dquery || !out->dsoft, "out of memory");
     Arena device;
-    size_t bytes = lm_wave_bytes(ids + (int64_t)x->n * x->Q, x->n, x->n) + (size_t)(x->n * x->Q) * 4 + 4096;
+    size_t bytes = lm_wave_bytes(ids + (int64_t)x->n * x->Q, x->n, x->n) +
+                   staging_bytes((int64_t)x->n * x->Q, sizeof *l.rows);
     Status st = arena_open(&device, "lists", g->b, bytes + 4096);
-    if (st == OK) st = room_open_bytes(&g->room, g->b, &device, bytes, 1);
+    if (st == OK) st = staging_open(&g->room, g->b, &device, bytes);
     if (st != OK) return st;
     lay(g, x, &l);
     st = room_for(g, x, &l);
@@ -228,7 +230,7 @@ Status gold_lm_run(GoldLm *g, const GoldTexts *x, GoldSaid *out) {
     lay_free(&l);
     tape_close(&g->tape);
     arena_close(&g->step, g->b);
-    room_close(&g->room);
+    staging_close(&g->room);
     arena_close(&device, g->b);
     return st;
 }

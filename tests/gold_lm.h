@@ -12,7 +12,7 @@ typedef struct {
     Lm m;
     Arena run, step;
     Tape tape;
-    WaveRoom room;
+    Staging room;
 } GoldLm;
 
 /* act: "gelu" or "gelu_new" replaces the configuration's, NULL leaves it. rows: of the longest text. */

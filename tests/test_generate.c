@@ -91,18 +91,18 @@ static void assert_same(const Captions *a, const Captions *b, double tolerance) 
 
 /* ---- without a cache -------------------------------------------------------------------------------------------- */
 
-typedef struct { Arena fixed, mem; Tape tape; WaveRoom room; } Whole;
+typedef struct { Arena fixed, mem; Tape tape; Staging room; } Whole;
 
 static void whole_open(Whole *w, const Model *m) {
     assert_int_equal(arena_open(&w->fixed, "test", m->b, 1 << 20), OK);
     assert_int_equal(arena_open(&w->mem, "test", m->b, 32 << 20), OK);
     assert_int_equal(tape_open(&w->tape, m->b, &w->mem), OK);
-    assert_int_equal(room_open(&w->room, m->b, &w->fixed, &m->d, 16 * (m->d.Q + LONGEST), 32, 1), OK);
+    assert_int_equal(staging_open(&w->room, m->b, &w->fixed, wave_bytes(16 * m->d.Q, 16 * LONGEST, 32, 1)), OK);
 }
 
 static void whole_close(Whole *w, const Model *m) {
     tape_close(&w->tape);
-    room_close(&w->room);
+    staging_close(&w->room);
     arena_close(&w->mem, m->b);
     arena_close(&w->fixed, m->b);
 }
@@ -115,14 +115,14 @@ static void whole_logits(Whole *w, const Model *m, int image, const int32_t *tok
     ImageKV kv;
     Tape *t = &w->tape;
     tape_reset(t, false);
-    room_reset(&w->room);
+    staging_reset(&w->room);
     for (int32_t r = 0; r < rows; r++) {
         seg[r] = (Segment){.nq = m->d.Q, .first_id = -1, .sees = -1, .image = 0, .pass = PASS_ITC_IMAGE};
         seg[rows + r] = (Segment){.nt = len, .ids = tokens + r * ld, .first_id = -1, .sees = r, .causal = true,
                                   .image = -1, .pass = PASS_ITG};
     }
     assert_int_equal(wave_build(&wave, &w->room, &m->d, seg, 2 * rows, 1), OK);
-    room_upload(&w->room);
+    staging_upload(&w->room);
     qformer_image(&kv, t, &m->model, m->features + (int64_t)image * m->d.P * m->d.E, DT_F32, NULL, 1);
     Tensor x = qformer_forward(t, &m->model, &wave, &kv, (Noise){0});
     Tensor h = qformer_lm_transform(t, &m->model, tensor_rows(x, wave.NQ, wave.NT)), y = tape_new(t, wave.NT, m->d.V, DT_F32);

@@ -249,9 +249,9 @@ static void whole_pass(Fixture *f, LmPrefix p, const int32_t *ids, int32_t n, Te
     LmText s = {.ids = ids, .n = n};
     LmWave w;
     tape_reset(&f->s.tape, false);
-    room_reset(&f->s.lm_room);
+    staging_reset(&f->s.lm_room);
     lm_wave_build(&w, &f->s.lm_room, &f->lm.d, &p, 1, &s, 1);
-    room_upload(&f->s.lm_room);
+    staging_upload(&f->s.lm_room);
     Tensor h = lm_hidden(&f->s.tape, &f->lm, &w, soft), out = tape_new(&f->s.tape, w.T, V, DT_F32);
     lm_logits(&f->s.tape, &f->lm, out, h);
     for (int32_t i = 0; i < n; i++)

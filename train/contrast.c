@@ -31,20 +31,19 @@ Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, i
     c->row_loss = TAKE(2 * B, float);
     c->dtemp = TAKE(2 * B, float);
     c->target = TAKE(B, int32_t);
-    c->pair = TAKE(B, uint32_t);
     c->negative = TAKE(2 * B, int32_t);
     c->weights = weights ? TAKE(2 * B * G, float) : NULL;
     return run->full ? ERR_MEMORY : OK;
 }
 
-void contrast_fill(Contrast *c) {
-    for (int32_t i = 0; i < c->B; i++) {
-        int32_t t = (int32_t)c->first + i;
-        uint32_t p = (uint32_t)t;
-        c->b->upload(c->target + i, &t, sizeof t);
-        c->b->upload(c->pair + i, &p, sizeof p);
-        c->b->sync();
-    }
+Status contrast_fill(Contrast *c) {
+    int32_t *own = mem_new((size_t)c->B, sizeof *own);
+    if (!own) return ERR_MEMORY;
+    for (int32_t i = 0; i < c->B; i++) own[i] = (int32_t)c->first + i;
+    c->b->upload(c->target, own, (size_t)c->B * sizeof *own);
+    c->b->sync();                        /* `own` goes away */
+    free(own);
+    return OK;
 }
 
 /* Device memory by the backend's own collective when it has one, else through the host. */
@@ -123,8 +122,8 @@ Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *
 
 void contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step) {
     Negatives n = {.rows = c->B, .n = c->G, .si = c->G, .sj = 1, .temp = temp, .target = c->target,
-                   .row_id = row_ids(c), .col_id = c->col_id, .row_pair = c->pair, .rule = c->spec.rule, .seed = seed,
-                   .step = step};
+                   .row_id = row_ids(c), .col_id = c->col_id, .row_pair = (const uint32_t *)c->target,
+                   .rule = c->spec.rule, .seed = seed, .step = step};
     n.S = c->S_t2i, n.site = SITE_NEGATIVE_IMAGE, n.out = c->negative, n.weights = c->weights;
     c->b->negatives(&n);
     n.S = c->S_i2t, n.site = SITE_NEGATIVE_TEXT, n.out = c->negative + c->B;

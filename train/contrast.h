@@ -26,8 +26,7 @@ typedef struct {
     float *S_i2t, *S_t2i;               /* (B,G) similarities, not divided by temp */
     int32_t *arg_i2t, *arg_t2i;         /* (B,G) the query that gave it */
     float *dS_i2t, *dS_t2i, *row_loss, *dtemp;               /* (B,G) twice, (2B), (2B) */
-    int32_t *target;                    /* (B): first + i */
-    uint32_t *pair;                     /* (B): the same, as the place of random bits */
+    int32_t *target;                    /* (B): first + i, the own column; as bits, the place of a row's random bits */
     const int64_t *col_id;              /* (G): image ids on the device, NULL unless image-id targets are used */
     int32_t *negative;                  /* (2,B) device: images drawn for texts, texts drawn for images */
     float *weights;                     /* (2,B,G) when the caller asked for them (tests), else NULL */
@@ -35,7 +34,7 @@ typedef struct {
 
 Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, int64_t B, const ContrastSpec *spec,
                      bool weights);
-void contrast_fill(Contrast *c);        /* the constant arrays; once, on real memory */
+Status contrast_fill(Contrast *c);      /* the constant array; once, on real memory */
 
 /* Gathers features, fills similarities, losses, dI, dT, and adds to dtemp_grad. *loss += the sum of row losses of both
  * directions over the local rows. ids: of the global batch's images, (G) on the device, or NULL. `grad` false: losses

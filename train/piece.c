@@ -36,8 +36,8 @@ static void list_segments(Piece *c, const Stage1 *s, bool all) {
 
 static void list_targets(Piece *c, Stage1 *s) {
     int64_t most = pairs_targets(s, s->contrast.first + c->first, c->n), k = 0;
-    int32_t *rows = room_take(&s->room, (size_t)most, sizeof *rows),
-        *target = room_take(&s->room, (size_t)most, sizeof *target);
+    int32_t *rows = staging_take(&s->room, (size_t)most, sizeof *rows),
+        *target = staging_take(&s->room, (size_t)most, sizeof *target);
     for (int64_t i = 0; i < c->n; i++) {
         int64_t g = s->contrast.first + c->first + i;
         for (int32_t t = 1; t < s->len[g]; t++) {
@@ -47,8 +47,8 @@ static void list_targets(Piece *c, Stage1 *s) {
         }
     }
     c->nlm = most;
-    c->lm_rows = room_device(&s->room, rows);
-    c->lm_target = room_device(&s->room, target);
+    c->lm_rows = staging_device(&s->room, rows);
+    c->lm_target = staging_device(&s->room, target);
 }
 
 /* Pairs [first, first + n) of a batch; past its end the first piece of what comes after it, if anything is known to:
@@ -69,17 +69,17 @@ Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t f
     int count = (int)(n * (2 + (c->itg0 >= 0) + (c->itm0 >= 0)));
     Status st = wave_build(&c->wave, &s->room, d, c->seg, count, (int)n);
     if (st != OK) return st;
-    int32_t *cls = room_take(&s->room, (size_t)n, sizeof *cls);
+    int32_t *cls = staging_take(&s->room, (size_t)n, sizeof *cls);
     for (int64_t i = 0; i < n; i++) cls[i] = c->seg[n + i].t0;
     if (c->itg0 >= 0) list_targets(c, s);
-    room_upload(&s->room);
+    staging_upload(&s->room);
 
     FeatureRows up = features_up(&s->features, rows_at(s, batch, first, false), n, batch->dt,
                                  rows_at(s, batch, first + n, !all));
     qformer_image(&c->kv, t, s->model, up.data, batch->dt, up.scale, (int)n);
     c->x = qformer_forward(t, s->model, &c->wave, &c->kv, noise);
     Tensor text = tensor_rows(c->x, c->wave.NQ, c->wave.NT), first_rows = tape_new(t, n, d->C, s->b->elem);
-    op_gather(t, first_rows, text, room_device(&s->room, cls));
+    op_gather(t, first_rows, text, staging_device(&s->room, cls));
     c->I = qformer_features(t, s->model, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
     c->T = qformer_features(t, s->model, first_rows, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
     return tape_status(t);
@@ -91,10 +91,10 @@ static void matching_loss(Stage1 *s, Tensor rows, int32_t label, float scale) {
     Tape *t = &s->tape;
     Tensor logits = qformer_itm(t, s->model, rows);
     float *loss = tape_push(t, logits.rows, sizeof *loss);
-    int32_t *target = room_take(&s->room, (size_t)logits.rows, sizeof *target);
+    int32_t *target = staging_take(&s->room, (size_t)logits.rows, sizeof *target);
     for (int64_t i = 0; i < logits.rows; i++) target[i] = label;
-    room_upload(&s->room);
-    op_xent(t, loss, NULL, logits, room_device(&s->room, target), 0.0f, scale);
+    staging_upload(&s->room);
+    op_xent(t, loss, NULL, logits, staging_device(&s->room, target), 0.0f, scale);
     t->b->sum(s->sums + SUM_ITM, loss, logits.rows, true);
 }
 
@@ -134,7 +134,7 @@ static Status negative_pairs(Piece *c, Stage1 *s, Noise noise, float scale) {
                      "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
                                  "(lower optim.accum, or raise train.batch)", (long long)s->itm_cap);
     else if (n > 0 && (st = wave_build(w, &s->room, &s->model->d, seg, n, (int)c->n)) == OK) {
-        room_upload(&s->room);
+        staging_upload(&s->room);
         Tensor x = qformer_forward(&s->tape, s->model, w, &c->kv, noise);
         matching_loss(s, tensor_rows(x, 0, w->NQ), 0, scale);
     }

@@ -43,9 +43,9 @@ static Status features(Stage1 *s, Piece *c, const ObjectiveBatch *batch, Noise n
 
 static const int64_t *image_ids(Stage1 *s) {
     if (!s->spec.image_ids) return NULL;
-    int64_t *ids = room_take(&s->room, (size_t)s->G, sizeof *ids);
+    int64_t *ids = staging_take(&s->room, (size_t)s->G, sizeof *ids);
     memcpy(ids, s->image_id, (size_t)s->G * sizeof *ids);
-    return room_device(&s->room, ids);
+    return staging_device(&s->room, ids);
 }
 
 static Status contrastive(Stage1 *s, const int64_t *ids, float scale, bool grad) {
@@ -86,9 +86,9 @@ Status stage1_run(Stage1 *s, const ObjectiveBatch *batch, const ObjectiveBatch *
     if (!c.seg) return ERR_MEMORY;
     s->next = next, s->number = step;
     join_begin(&s->join, &s->model->params, s->spec.wire_bf16, s->step->measuring);
-    room_reset(&s->room);
-    s->drawn = room_take(&s->room, (size_t)(2 * s->B), sizeof *s->drawn);
-    s->report = room_take(&s->room, 1, sizeof *s->report);
+    staging_reset(&s->room);
+    s->drawn = staging_take(&s->room, (size_t)(2 * s->B), sizeof *s->drawn);
+    s->report = staging_take(&s->room, 1, sizeof *s->report);
     s->b->zero(s->sums, SUM_COUNT * sizeof *s->sums);
     Status st = pairs_gather(s, batch, step);
     const int64_t *ids = image_ids(s);

@@ -55,7 +55,7 @@ typedef struct Stage1 {
     int micro;
     Tape tape;
     Join join;
-    WaveRoom room;
+    Staging room;
     Contrast contrast;
     int64_t G, itm_cap;                 /* global pairs; most negative pairs of one piece */
     bool crowd;                         /* measuring: as many negative pairs fall to the first piece as may */

@@ -5,6 +5,19 @@
 #include "kernels/dist/dist.h"
 #include "train/pairs.h"
 
+/* Lists of a whole step, n pairs a piece: nothing is written again before the device has read it. A piece is two waves
+ * and their targets; with several pieces the features of each went before, by a wave of their own. */
+static size_t lists_bytes(const Stage1 *s, int64_t n) {
+    int64_t Q = s->model->d.Q, T = s->model->d.T, cap = s->itm_cap;
+    size_t cls = staging_bytes(n, sizeof(int32_t)), features = wave_bytes(n * Q, n * T, 2 * n, n) + cls;
+    size_t first = wave_bytes(2 * n * Q, 3 * n * T, 4 * n, n) + cls + 2 * staging_bytes(n * T, sizeof(int32_t));
+    size_t second = wave_bytes(cap * Q, cap * T, cap, n) + staging_bytes(n, sizeof(int32_t)) +
+                    staging_bytes(cap, sizeof(int32_t));
+    size_t step = staging_bytes(2 * s->B, sizeof *s->drawn) + staging_bytes(1, sizeof *s->report) +
+                  staging_bytes(s->G, sizeof(int64_t));
+    return step + (size_t)s->micro * (first + second + (s->micro > 1 ? features : 0));
+}
+
 Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec) {
     const Backend *b = site->b;
     const Dims *d = &site->model->d;
@@ -19,9 +32,7 @@ Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec)
                        .rule = spec->negatives};
     Status st = tape_open(&s->tape, b, site->step);
     if (st == OK) st = contrast_open(&s->contrast, b, run, d, B, &cs, spec->keep_weights);
-    /* A whole step's waves: nothing there is written again before the device has read it. */
-    int64_t segments = site->micro * (4 * n + s->itm_cap) + (site->micro > 1 ? 2 * B : 0);
-    if (st == OK) st = room_open(&s->room, b, run, d, segments * (d->Q + d->T) + 4 * G, segments, 4 * B);
+    if (st == OK) st = staging_open(&s->room, b, run, lists_bytes(s, n));
     s->ids = mem_new((size_t)(G * d->T), sizeof *s->ids);
     s->len = mem_new((size_t)G, sizeof *s->len);
     s->negative_image = mem_new((size_t)G, sizeof *s->negative_image);
@@ -34,13 +45,13 @@ Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec)
     }
     features_open(&s->features, b, run, d, n, DT_F32, true);
     s->sums = arena_push(run, SUM_COUNT, sizeof(float));
-    if (!run->measuring && !run->full) contrast_fill(&s->contrast);
-    return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
+    if (run->full) return err_set(ERR_MEMORY, "the step's buffers need more memory than was planned");
+    return run->measuring ? OK : contrast_fill(&s->contrast);
 }
 
 void stage1_close(Stage1 *s) {
     tape_close(&s->tape);
-    room_close(&s->room);
+    staging_close(&s->room);
     free(s->ids);
     free(s->len);
     free(s->negative_image);

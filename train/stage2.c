@@ -13,14 +13,12 @@ static int64_t piece_images(const Stage2 *s) { return s->B / s->micro; }
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static Status open_rooms(Stage2 *s) {
-    const Dims *d = &s->model->d;
-    int64_t n = piece_images(s), texts = n * s->spec.texts, rows = texts * (s->spec.ids + 1) + texts * d->Q;
-    size_t lm = lm_wave_bytes(rows, texts, texts) + (size_t)(texts * d->Q) * sizeof(int32_t);
-    int64_t views = s->spec.asked ? s->micro * texts : s->B;
-    Dims lists = *d;
-    if (!lists.V) lists.V = lists.N = 1;                     /* lists of words that there are none of */
-    Status st = room_open(&s->room, s->b, s->run, &lists, views * (d->Q + s->spec.asked), views, s->B);
-    return st == OK ? room_open_bytes(&s->lm_room, s->b, s->run, (size_t)s->micro * lm + 4096, 1) : st;
+    int64_t Q = s->model->d.Q, n = piece_images(s), texts = n * s->spec.texts, views = s->spec.asked ? texts : n;
+    size_t wave = wave_bytes(views * Q, views * s->spec.asked, views, n), report = staging_bytes(1, sizeof *s->report);
+    size_t lm = lm_wave_bytes(texts * (s->spec.ids + 1) + texts * Q, texts, texts) +
+                staging_bytes(texts * Q, sizeof(int32_t));
+    Status st = staging_open(&s->room, s->b, s->run, (size_t)s->micro * wave + report);
+    return st == OK ? staging_open(&s->lm_room, s->b, s->run, (size_t)s->micro * lm) : st;
 }
 
 Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec) {
@@ -51,8 +49,8 @@ Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec)
 
 void stage2_close(Stage2 *s) {
     tape_close(&s->tape);
-    room_close(&s->room);
-    room_close(&s->lm_room);
+    staging_close(&s->room);
+    staging_close(&s->lm_room);
     free(s->seg);
     free(s->prefix);
     free(s->text);
@@ -101,7 +99,7 @@ static Status visual_rows(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Nois
     for (int i = 0; i < c->views; i++) s->seg[i] = segment_of(s, batch, c, c->view0 + i);
     Status st = wave_build(&c->wave, &s->room, &s->model->d, s->seg, c->views, (int)c->n);
     if (st != OK) return st;
-    room_upload(&s->room);
+    staging_upload(&s->room);
     FeatureRows here = features_from(&s->model->d, (FeatureRows){batch->features, batch->scale}, c->first, batch->dt);
     FeatureRows up = features_up(&s->features, here, c->n, batch->dt, (FeatureRows){0});
     qformer_image(&kv, t, s->model, up.data, batch->dt, up.scale, (int)c->n);
@@ -118,11 +116,11 @@ static Tensor for_prefixes(Stage2 *s, Tensor soft, int np, int views) {
     bool same = np == views;
     for (int i = 0; i < np && same; i++) same = s->image[i] == i;
     if (same) return soft;
-    int32_t *rows = room_take(&s->lm_room, (size_t)(np * Q), sizeof *rows);
+    int32_t *rows = staging_take(&s->lm_room, (size_t)(np * Q), sizeof *rows);
     for (int i = 0; i < np * Q; i++) rows[i] = s->image[i / Q] * Q + i % Q;
-    room_upload(&s->lm_room);
+    staging_upload(&s->lm_room);
     Tensor y = tape_new(&s->tape, (int64_t)np * Q, soft.cols, soft.dt);
-    const int32_t *device = room_device(&s->lm_room, rows);
+    const int32_t *device = staging_device(&s->lm_room, rows);
     for (int i = 0; i < np; i++)
         op_gather(&s->tape, tensor_rows(y, (int64_t)i * Q, Q), soft, device + (int64_t)i * Q);
     return y;
@@ -139,7 +137,7 @@ static Status speak(Stage2 *s, Piece *c, Tensor soft, float scale) {
     int np = lm_share(&s->lm->d, s->model->d.Q, c->items, c->texts, !s->spec.apart, s->prefix, s->image, s->text);
     for (int i = 0; i < np; i++) s->image[i] -= c->view0;
     lm_wave_build(w, &s->lm_room, &s->lm->d, s->prefix, np, s->text, c->texts);
-    room_upload(&s->lm_room);
+    staging_upload(&s->lm_room);
     if (!w->T) return OK;
     Tensor rows = for_prefixes(s, soft, np, c->views), hidden = lm_hidden(t, s->lm, w, rows);
     float *nll = tape_push(t, w->T, sizeof *nll);
@@ -170,9 +168,9 @@ Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float s
     Noise noise = {.p = grad ? s->spec.dropout : 0.0f, .seed = s->spec.seed, .step = step};
     int64_t n = piece_images(s);
     s->number = step;
-    room_reset(&s->room);
-    room_reset(&s->lm_room);
-    s->report = room_take(&s->room, 1, sizeof *s->report);
+    staging_reset(&s->room);
+    staging_reset(&s->lm_room);
+    s->report = staging_take(&s->room, 1, sizeof *s->report);
     s->b->zero(s->sum, sizeof *s->sum);
     join_begin(&s->join, &s->model->params, s->spec.wire_bf16, s->step->measuring);
     Status st = count_targets(s, batch);

@@ -43,7 +43,7 @@ typedef struct {
     int micro;                          /* pieces they run in */
     Join join;
     Tape tape;
-    WaveRoom room, lm_room;
+    Staging room, lm_room;
     Features features;
     float *sum;                         /* device: running sum of the targets' losses */
     float *report;                      /* pinned: where it is read */

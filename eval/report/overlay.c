@@ -15,7 +15,7 @@ typedef struct {
     const QFormer *model;
     Arena mem, fixed;
     Tape tape;
-    WaveRoom room;
+    Staging room;
     Features up;                        /* one image's */
     float *q, *k;                       /* host: (Q,C), (P,C) */
     void *raw;                          /* host: what comes down before it is f32 */
@@ -28,10 +28,10 @@ static Status forward(Work *w, Wave *wave, const void *features, const float *sc
     Segment seg = {.nq = d->Q, .first_id = -1, .sees = -1, .image = 0};
     ImageKV kv;
     tape_reset(&w->tape, true);
-    room_reset(&w->room);
+    staging_reset(&w->room);
     Status st = wave_build(wave, &w->room, d, &seg, 1, 1);
     if (st != OK) return st;
-    room_upload(&w->room);
+    staging_upload(&w->room);
     FeatureRows up = features_up(&w->up, (FeatureRows){features, scale}, 1, dt, (FeatureRows){0});
     qformer_image(&kv, &w->tape, w->model, up.data, dt, up.scale, 1);
     qformer_forward(&w->tape, w->model, wave, &kv, QUIET);
@@ -42,14 +42,14 @@ static Status forward(Work *w, Wave *wave, const void *features, const float *sc
 static Status open_memory(Work *w, DType dt) {
     const Dims *d = &w->model->d;
     Status st = tape_open(&w->tape, w->b, &w->mem);
-    if (st == OK) st = room_open(&w->room, w->b, &w->fixed, d, d->Q, 1, 1);
+    if (st == OK) st = staging_open(&w->room, w->b, &w->fixed, wave_bytes(d->Q, 0, 1, 1));
     if (st == OK) features_open(&w->up, w->b, &w->fixed, d, 1, dt, false);
     return st;
 }
 
 static void close_memory(Work *w) {
     tape_close(&w->tape);
-    room_close(&w->room);
+    staging_close(&w->room);
     arena_close(&w->mem, w->b);
     arena_close(&w->fixed, w->b);
 }

@@ -19,6 +19,20 @@ static Tensor take_rows(LmDecoder *g, int64_t rows, int64_t cols) {
     return tape_leaf(arena_push(&g->fixed, (size_t)(rows * cols), (size_t)dtype_size(e)), rows, cols, e);
 }
 
+/* Lists of a pass over all prefixes: the wave, and what list_rows takes. */
+static size_t prefix_bytes(const LmDecoder *g) {
+    int64_t n = g->spec.prefixes;
+    return lm_wave_bytes(prefix_rows(g), n, n) + staging_bytes(prefix_rows(g), sizeof(int32_t)) +
+           staging_bytes(n, sizeof(int32_t));
+}
+
+/* Lists of a step of all slots: what step_wave and step take. */
+static size_t step_bytes(const LmDecoder *g) {
+    int64_t n = g->spec.slots;
+    size_t plan = staging_bytes(n, sizeof(AttnItem)) + staging_bytes(n, sizeof(AttnGroup));
+    return 5 * staging_bytes(n, sizeof(int32_t)) + (is_t5(g) ? 2 : 1) * plan;
+}
+
 /* Everything that lives as long as the decoder and not on the host. */
 static Status take_fixed(LmDecoder *g) {
     const LmDims *d = &g->m->d;
@@ -27,9 +41,8 @@ static Status take_fixed(LmDecoder *g) {
         g->cache[l] = take_rows(g, slots + (is_t5(g) ? 0 : prefix_rows(g)), 2 * B);
         if (is_t5(g)) g->cross[l] = take_rows(g, prefix_rows(g), 2 * B);
     }
-    int64_t rows = prefix_rows(g) > g->spec.slots ? prefix_rows(g) : g->spec.slots;
-    int64_t texts = g->spec.prefixes > g->spec.slots ? g->spec.prefixes : g->spec.slots;
-    return room_open_bytes(&g->room, g->b, &g->fixed, 2 * lm_wave_bytes(rows + texts, texts, texts), 1);
+    size_t prefixes = prefix_bytes(g), step = step_bytes(g);
+    return staging_open(&g->room, g->b, &g->fixed, prefixes > step ? prefixes : step);
 }
 
 static Status take_host(LmDecoder *g) {
@@ -90,8 +103,8 @@ static void share(Laid *x, const LmPrefix *given, int n) {
 /* Where in the pass each prefix's rows stand, in the order in which the cache has them; and each one's last row. */
 static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64_t N) {
     int64_t most = (int64_t)n * g->spec.rows;
-    int32_t *from = room_take(&g->room, (size_t)(most > N ? most : N), sizeof *from), at = 0;
-    x->last = room_take(&g->room, (size_t)n, sizeof *x->last);
+    int32_t *from = staging_take(&g->room, (size_t)(most > N ? most : N), sizeof *from), at = 0;
+    x->last = staging_take(&g->room, (size_t)n, sizeof *x->last);
     for (int i = 0, p = 0, s = 0; i < n; i++) {
         bool text = s < x->ns && x->s[s].prefix == p;
         const LmPrefix *a = &x->p[p];
@@ -107,7 +120,7 @@ static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64
         if (!(s < x->ns && x->s[s].prefix == p)) p++;
     }
     g->keep_to = NULL;
-    g->keep_from = room_device(&g->room, from);
+    g->keep_from = staging_device(&g->room, from);
     g->kept = at;
 }
 
@@ -145,7 +158,7 @@ static Status prefix_pass(LmDecoder *g, Laid *x, const LmGiven *in, int64_t firs
     const Lm *m = g->m;
     LmWave w;
     const LmPrefix *given = in->prefixes + first;
-    room_reset(&g->room);
+    staging_reset(&g->room);
     tape_reset(&g->tape, false);
     if (is_t5(g)) {
         memcpy(x->p, given, (size_t)n * sizeof *given);
@@ -155,12 +168,12 @@ static Status prefix_pass(LmDecoder *g, Laid *x, const LmGiven *in, int64_t firs
     }
     lm_wave_build(&w, &g->room, &m->d, x->p, x->np, x->s, x->ns);
     list_rows(g, x, given, n, w.N);
-    room_upload(&g->room);
+    staging_upload(&g->room);
     if (is_t5(g)) return encode(g, &w, in->soft);
     LmAttend how = lm_attend(m, 0, &w.self, w.pos);
     how.keep = keep, how.ctx = g;
     BlockStream s = lm_stack(&g->tape, m, lm_rows(&g->tape, m, w.N, w.ids, w.pos, in->soft), how);
-    return hand_out(g, s, room_device(&g->room, x->last), n);
+    return hand_out(g, s, staging_device(&g->room, x->last), n);
 }
 
 static Status prefix(void *self, const void *input, int64_t first, int n, const float **logits) {
@@ -189,16 +202,17 @@ static void one_key_range(AttnPlan *p, int i, AttnItem it) {
 }
 
 static AttnPlan plan_of(LmDecoder *g, int n) {
-    AttnItem *items = room_take(&g->room, (size_t)n, sizeof *items);
-    AttnGroup *groups = room_take(&g->room, (size_t)n, sizeof *groups);
-    return (AttnPlan){.host_items = items, .host_groups = groups, .items = room_device(&g->room, items),
-                      .groups = room_device(&g->room, groups), .nitems = n, .ngroups = n, .max_nq = 1, .nrows = n};
+    AttnItem *items = staging_take(&g->room, (size_t)n, sizeof *items);
+    AttnGroup *groups = staging_take(&g->room, (size_t)n, sizeof *groups);
+    return (AttnPlan){.host_items = items, .host_groups = groups, .items = staging_device(&g->room, items),
+                      .groups = staging_device(&g->room, groups), .nitems = n, .ngroups = n, .max_nq = 1, .nrows = n};
 }
 
 static void step_wave(StepWave *w, LmDecoder *g, int32_t at, const DecoderRow *rows, int n) {
-    int32_t *ids = room_take(&g->room, (size_t)n, sizeof *ids), *pos = room_take(&g->room, (size_t)n, sizeof *pos);
-    int32_t *to = room_take(&g->room, (size_t)n, sizeof *to);
-    *w = (StepWave){.ids = room_device(&g->room, ids), .pos = room_device(&g->room, pos), .self = plan_of(g, n)};
+    int32_t *ids = staging_take(&g->room, (size_t)n, sizeof *ids);
+    int32_t *pos = staging_take(&g->room, (size_t)n, sizeof *pos);
+    int32_t *to = staging_take(&g->room, (size_t)n, sizeof *to);
+    *w = (StepWave){.ids = staging_device(&g->room, ids), .pos = staging_device(&g->room, pos), .self = plan_of(g, n)};
     if (is_t5(g)) w->cross = plan_of(g, n);
     for (int32_t i = 0; i < n; i++) {
         int32_t a0 = g->row0[rows[i].prefix], na = g->nrows[rows[i].prefix], b0 = (int32_t)slot_row(g, rows[i].slot);
@@ -211,7 +225,7 @@ static void step_wave(StepWave *w, LmDecoder *g, int32_t at, const DecoderRow *r
                                               .nb = at + 1, .group = i, .pos = pos[i]});
         if (t5) one_key_range(&w->cross, i, (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = na, .b0 = a0, .group = i});
     }
-    g->keep_to = room_device(&g->room, to);
+    g->keep_to = staging_device(&g->room, to);
     g->keep_from = NULL;
     g->kept = n;
 }
@@ -234,14 +248,14 @@ static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const 
     StepWave w;
     BUG_ON(at < 0 || at >= g->spec.length || n < 1 || n > g->spec.slots || ncopies > g->spec.slots,
            "lm_decoder: %d rows at %d", n, at);
-    room_reset(&g->room);
+    staging_reset(&g->room);
     tape_reset(t, false);
     step_wave(&w, g, at, rows, n);
-    int32_t *from = room_take(&g->room, (size_t)ncopies, sizeof *from);
-    int32_t *to = room_take(&g->room, (size_t)ncopies, sizeof *to);
+    int32_t *from = staging_take(&g->room, (size_t)ncopies, sizeof *from);
+    int32_t *to = staging_take(&g->room, (size_t)ncopies, sizeof *to);
     for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
-    room_upload(&g->room);
-    copy_slots(g, at, room_device(&g->room, from), room_device(&g->room, to), ncopies);
+    staging_upload(&g->room);
+    copy_slots(g, at, staging_device(&g->room, from), staging_device(&g->room, to), ncopies);
     LmAttend how = lm_attend(m, 1, &w.self, w.pos);
     how.keep = keep, how.ctx = g, how.caches = g->cache;
     Tensor x = lm_rows(t, m, n, w.ids, w.pos, (Tensor){0});
@@ -285,7 +299,7 @@ static Status measure(const LmDecoder *g, size_t *fixed, size_t *mem) {
     *fixed = m.fixed.peak;
     *mem = m.mem.peak;
     tape_close(&m.tape);
-    room_close(&m.room);
+    staging_close(&m.room);
     return st;
 }
 
@@ -326,7 +340,7 @@ Status lm_decoder_open(LmDecoder *g, const Backend *b, const Lm *m, const LmDeco
 
 void lm_decoder_close(LmDecoder *g) {
     tape_close(&g->tape);
-    room_close(&g->room);
+    staging_close(&g->room);
     if (g->b) {
         arena_close(&g->mem, g->b);
         arena_close(&g->fixed, g->b);

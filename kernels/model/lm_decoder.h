@@ -21,7 +21,7 @@ typedef struct {
     LmDecoderSpec spec;
     Arena fixed, mem;
     Tape tape;
-    WaveRoom room;
+    Staging room;
     /* a layer: (prefix rows + slots length, 2 B); T5: (slots length, 2 B) and (prefix rows, 2 A) */
     Tensor *cache, *cross;
     int32_t *row0, *nrows;              /* of each prefix, in the cache */

@@ -3,10 +3,13 @@
 
 #include <string.h>
 
+/* What is taken below, list by list. A text that follows its prefix at once has a target more than rows. */
 size_t lm_wave_bytes(int64_t rows, int64_t prefixes, int64_t texts) {
-    enum { LISTS = 8, LIST_ROUND = 64, PLANS = 3 };
-    size_t items = (size_t)(prefixes + texts) * PLANS * (sizeof(AttnItem) + sizeof(AttnGroup));
-    return (size_t)(rows + texts) * LISTS * sizeof(int32_t) + items + 64 * LIST_ROUND;
+    size_t word = sizeof(int32_t), lists = 3 * staging_bytes(rows, word) + 3 * staging_bytes(rows + texts, word);
+    size_t self = staging_bytes(prefixes + texts, sizeof(AttnItem)) + staging_bytes(prefixes, sizeof(AttnGroup));
+    size_t decoder = 2 * staging_bytes(texts, sizeof(AttnItem)) + staging_bytes(texts, sizeof(AttnGroup)) +
+                     staging_bytes(prefixes, sizeof(AttnGroup));
+    return lists + staging_bytes(texts + 2, word) + self + decoder;
 }
 
 /* ---- sharing ----------------------------------------------------------------------------------------------------- */
@@ -82,10 +85,10 @@ static void put_ids(int32_t *to, const LmDims *d, const int32_t *ids, int32_t n)
     if (n > 0) memcpy(to, ids, (size_t)n * sizeof *ids);
 }
 
-static void fill_rows(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
+static void fill_rows(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
     bool two = d->family == LM_T5;
-    int32_t *ids = room_take(r, (size_t)w->N, sizeof *ids), *pos = room_take(r, (size_t)w->N, sizeof *pos);
-    int32_t *yids = room_take(r, (size_t)w->M, sizeof *yids);
+    int32_t *ids = staging_take(r, (size_t)w->N, sizeof *ids), *pos = staging_take(r, (size_t)w->N, sizeof *pos);
+    int32_t *yids = staging_take(r, (size_t)w->M, sizeof *yids);
     for (int i = 0; i < np; i++) {
         for (int32_t j = 0; j < p[i].nsoft; j++) ids[p[i].row0 + j] = -1 - (p[i].soft + j);
         put_ids(ids + p[i].row0 + p[i].nsoft, d, p[i].ids, p[i].n);
@@ -97,9 +100,9 @@ static void fill_rows(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p
         put_ids(two ? yids + s[k].row0 + 1 : ids + s[k].row0, d, s[k].ids, two ? n - 1 : n);
         for (int32_t j = 0; j < n && !two; j++) pos[s[k].row0 + j] = before + j;
     }
-    w->ids = room_device(r, ids);
-    w->pos = room_device(r, pos);
-    w->yids = room_device(r, yids);
+    w->ids = staging_device(r, ids);
+    w->pos = staging_device(r, pos);
+    w->yids = staging_device(r, yids);
 }
 
 /* ---- targets ----------------------------------------------------------------------------------------------------- */
@@ -114,11 +117,12 @@ static void add_target(Targets *t, const LmText *s, int32_t i, int32_t row) {
 
 /* The first round: what a text's own rows predict, and the first id of a prefix's first text. Then a round for the
  * first ids of the second texts, and so on. */
-static void fill_targets(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, const LmText *s, int ns) {
+static void fill_targets(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p, const LmText *s, int ns) {
     bool two = d->family == LM_T5;
     size_t T = (size_t)w->T;
-    Targets t = {room_take(r, T, sizeof *t.row), room_take(r, T, sizeof *t.id), room_take(r, T, sizeof *t.order), 0};
-    w->round = room_take(r, (size_t)ns + 2, sizeof *w->round);
+    Targets t = {staging_take(r, T, sizeof *t.row), staging_take(r, T, sizeof *t.id),
+                 staging_take(r, T, sizeof *t.order), 0};
+    w->round = staging_take(r, (size_t)ns + 2, sizeof *w->round);
     w->nrounds = 0;
     for (int32_t more = 1, round = 0; more; round++) {
         more = 0;
@@ -136,17 +140,18 @@ static void fill_targets(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix
     w->round[w->nrounds] = t.n;
     BUG_ON(t.n != w->T, "lm_wave: %d targets of %lld", t.n, (long long)w->T);
     w->order = t.order;
-    w->row = room_device(r, t.row);
-    w->target = room_device(r, t.id);
+    w->row = staging_device(r, t.row);
+    w->target = staging_device(r, t.id);
 }
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
-typedef struct { AttnPlan *p; AttnItem *items; AttnGroup *groups; const WaveRoom *r; } Plan;
+typedef struct { AttnPlan *p; AttnItem *items; AttnGroup *groups; const Staging *r; } Plan;
 
-static Plan plan_begin(AttnPlan *p, WaveRoom *r, int items, int groups) {
+static Plan plan_begin(AttnPlan *p, Staging *r, int items, int groups) {
     *p = (AttnPlan){0};
-    return (Plan){p, room_take(r, (size_t)items, sizeof(AttnItem)), room_take(r, (size_t)groups, sizeof(AttnGroup)), r};
+    return (Plan){p, staging_take(r, (size_t)items, sizeof(AttnItem)),
+                  staging_take(r, (size_t)groups, sizeof(AttnGroup)), r};
 }
 
 static void plan_group(Plan *a, int32_t a0, int32_t na, int32_t b0, int32_t nb) {
@@ -173,12 +178,12 @@ static void plan_item(Plan *a, AttnItem it) {
 static void plan_end(const Plan *a) {
     a->p->host_items = a->items;
     a->p->host_groups = a->groups;
-    a->p->items = room_device(a->r, a->items);
-    a->p->groups = room_device(a->r, a->groups);
+    a->p->items = staging_device(a->r, a->items);
+    a->p->groups = staging_device(a->r, a->groups);
 }
 
 /* A group a prefix; with OPT and Llama its texts are in it. */
-static void plan_self(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
+static void plan_self(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
     bool two = d->family == LM_T5;
     Plan a = plan_begin(&w->self, r, two ? np : np + ns, np);
     for (int i = 0, k = 0; i < np; i++) {
@@ -197,7 +202,7 @@ static void plan_self(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p
 }
 
 /* T5's decoder: a text on itself; the texts of a prefix on it. */
-static void plan_decoder(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
+static void plan_decoder(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
     Plan a = plan_begin(&w->yself, r, ns, ns), c = plan_begin(&w->cross, r, ns, np);
     for (int i = 0, k = 0; i < np; i++) {
         int32_t n = p[i].nsoft + p[i].n;
@@ -214,7 +219,7 @@ static void plan_decoder(LmWave *w, WaveRoom *r, const LmDims *d, const LmPrefix
     plan_end(&c);
 }
 
-void lm_wave_build(LmWave *w, WaveRoom *r, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns) {
+void lm_wave_build(LmWave *w, Staging *r, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns) {
     *w = (LmWave){0};
     place_rows(w, d, p, np, s, ns);
     fill_rows(w, r, d, p, np, s, ns);

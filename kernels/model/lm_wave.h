@@ -55,11 +55,11 @@ typedef struct { int32_t image; const int32_t *ids; int32_t n, target; } LmItem;
 int lm_share(const LmDims *d, int32_t Q, const LmItem *items, int n, bool shared, LmPrefix *p, int32_t *image,
              LmText *s);
 
-/* Bytes that a wave takes in a room: for room_open_bytes. */
+/* Bytes that a wave takes of the staging: of at most so many rows in all, prefixes' and texts'. */
 size_t lm_wave_bytes(int64_t rows, int64_t prefixes, int64_t texts);
 
 /* Fills row0, target0 and *w; BUG_ON what the caller must not ask: ids beyond the vocabulary, texts out of order, a
- * text without a row in front of its first target. room_upload afterwards. */
-void lm_wave_build(LmWave *w, WaveRoom *r, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns);
+ * text without a row in front of its first target. staging_upload afterwards. */
+void lm_wave_build(LmWave *w, Staging *r, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns);
 
 #endif

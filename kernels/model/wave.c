@@ -6,75 +6,35 @@
 
 #include "kernels/base/mem.h"
 
-enum { ALIGN = 64 };
-
-static size_t rounded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
-
-Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments,
-                 int64_t images) {
-    /* a row: key, id, position, and two sorted lists with their (at most as many) heads; a segment: two items, two
-     * groups */
-    size_t bytes = (size_t)rows * (sizeof(RowKey) + 10 * sizeof(int32_t)) +
-                   (size_t)segments * 2 * (sizeof(AttnItem) + sizeof(AttnGroup)) + (size_t)images * sizeof(AttnGroup) + 64 * ALIGN;
-    return room_open_bytes(r, b, run, bytes * 2, (d->V > d->N ? d->V : d->N) + 1);
+/* What is taken below, list by list. */
+size_t wave_bytes(int64_t nq, int64_t nt, int64_t segments, int64_t images) {
+    size_t word = sizeof(int32_t), sorted = 2 * staging_bytes(nt, word) + staging_bytes(nt + 1, word);
+    size_t rows = staging_bytes(nq + nt, sizeof(RowKey)) + 2 * staging_bytes(nt, word) + 2 * sorted;
+    size_t self = staging_bytes(2 * segments, sizeof(AttnItem)) + staging_bytes(segments, sizeof(AttnGroup));
+    size_t cross = staging_bytes(segments, sizeof(AttnItem)) + staging_bytes(images, sizeof(AttnGroup));
+    return rows + self + cross + staging_bytes(images + 1, word) + staging_bytes(segments, word);
 }
 
-Status room_open_bytes(WaveRoom *r, const Backend *b, Arena *run, size_t bytes, int32_t counts) {
-    *r = (WaveRoom){.b = b, .size = rounded(bytes), .counts = counts};
-    r->count = mem_new((size_t)r->counts, sizeof *r->count);
-    if (!r->count) return ERR_MEMORY;
-    void *host = NULL;
-    r->plain = run->measuring; /* the null backend has no memory, and the lists are real */
-    Status st = r->plain ? ((host = mem_new(r->size, 1)) ? OK : ERR_MEMORY) : b->host_alloc(&host, r->size);
-    if (st != OK) return st;
-    r->host = host;
-    r->device = b->unified ? r->host : arena_push(run, r->size, 1);
-    return OK;
-}
-
-void room_close(WaveRoom *r) {
-    free(r->count);
-    if (r->plain) free(r->host);
-    else if (r->host) r->b->host_release(r->host);
-    *r = (WaveRoom){0};
-}
-
-void room_reset(WaveRoom *r) { r->used = r->sent = 0; }
-
-void *room_take(WaveRoom *r, size_t count, size_t size) {
-    size_t bytes = rounded(count * size);
-    BUG_ON(r->used + bytes > r->size, "wave: %zu bytes of %zu are taken, %zu more wanted", r->used, r->size, bytes);
-    void *p = r->host + r->used;
-    r->used += bytes;
-    return p;
-}
-
-void *room_device(const WaveRoom *r, const void *host) { return r->device + ((const char *)host - r->host); }
-
-void room_upload(WaveRoom *r) {
-    if (!r->b->unified && r->used > r->sent) r->b->upload(r->device + r->sent, r->host + r->sent, r->used - r->sent);
-    r->sent = r->used;
-}
-
-/* Rows by the value of key[0..n): distinct values, where each one's rows begin, the rows. Counting sort, stable. */
-static int32_t sort_rows(WaveRoom *r, const int32_t *key, int64_t n, const int32_t **id, const int32_t **ptr,
-                         const int32_t **row) {
-    int32_t *ids = room_take(r, (size_t)n, sizeof *ids), *ptrs = room_take(r, (size_t)n + 1, sizeof *ptrs);
-    int32_t *rows = room_take(r, (size_t)n, sizeof *rows), distinct = 0, at = 0;
-    memset(r->count, 0, (size_t)r->counts * sizeof *r->count);
-    for (int64_t i = 0; i < n; i++) r->count[key[i]]++;
-    for (int32_t v = 0; v < r->counts; v++) {
-        if (!r->count[v]) continue;
+/* Rows by the value of key[0..n), below `values`: distinct values, where each one's rows begin, the rows. Counting
+ * sort, stable. */
+static int32_t sort_rows(Staging *r, int32_t *count, int32_t values, const int32_t *key, int64_t n, const int32_t **id,
+                         const int32_t **ptr, const int32_t **row) {
+    int32_t *ids = staging_take(r, (size_t)n, sizeof *ids), *ptrs = staging_take(r, (size_t)n + 1, sizeof *ptrs);
+    int32_t *rows = staging_take(r, (size_t)n, sizeof *rows), distinct = 0, at = 0;
+    memset(count, 0, (size_t)values * sizeof *count);
+    for (int64_t i = 0; i < n; i++) count[key[i]]++;
+    for (int32_t v = 0; v < values; v++) {
+        if (!count[v]) continue;
         ids[distinct] = v;
         ptrs[distinct++] = at;
-        at += r->count[v];
-        r->count[v] = at - r->count[v];
+        at += count[v];
+        count[v] = at - count[v];
     }
     ptrs[distinct] = at;
-    for (int64_t i = 0; i < n; i++) rows[r->count[key[i]]++] = (int32_t)i;
-    *id = room_device(r, ids);
-    *ptr = room_device(r, ptrs);
-    *row = room_device(r, rows);
+    for (int64_t i = 0; i < n; i++) rows[count[key[i]]++] = (int32_t)i;
+    *id = staging_device(r, ids);
+    *ptr = staging_device(r, ptrs);
+    *row = staging_device(r, rows);
     return distinct;
 }
 
@@ -88,9 +48,9 @@ static void place_rows(Wave *w, Segment *s, int n) {
     }
 }
 
-static void fill_embedding(Wave *w, WaveRoom *r, const Dims *d, const Segment *s, int n) {
-    RowKey *key = room_take(r, (size_t)(w->NQ + w->NT), sizeof *key);
-    int32_t *ids = room_take(r, (size_t)w->NT, sizeof *ids), *pos = room_take(r, (size_t)w->NT, sizeof *pos);
+static Status fill_embedding(Wave *w, Staging *r, const Dims *d, const Segment *s, int n) {
+    RowKey *key = staging_take(r, (size_t)(w->NQ + w->NT), sizeof *key);
+    int32_t *ids = staging_take(r, (size_t)w->NT, sizeof *ids), *pos = staging_take(r, (size_t)w->NT, sizeof *pos);
     for (int i = 0; i < n; i++) {
         uint32_t pass = (uint32_t)s[i].pass << 16;
         for (int32_t q = 0; q < s[i].nq; q++) key[s[i].q0 + q] = (RowKey){s[i].pair, pass | (uint32_t)q};
@@ -103,11 +63,15 @@ static void fill_embedding(Wave *w, WaveRoom *r, const Dims *d, const Segment *s
         }
     }
     Embed *e = &w->embed;
-    *e = (Embed){.nq = w->NQ, .nt = w->NT, .Q = d->Q, .C = d->C, .ids = room_device(r, ids),
-                 .pos_id = room_device(r, pos)};
-    e->ntok = sort_rows(r, ids, w->NT, &e->tok_id, &e->tok_ptr, &e->tok_row);
-    e->nposn = sort_rows(r, pos, w->NT, &e->posn_id, &e->posn_ptr, &e->posn_row);
-    w->rows = room_device(r, key);
+    *e = (Embed){.nq = w->NQ, .nt = w->NT, .Q = d->Q, .C = d->C, .ids = staging_device(r, ids),
+                 .pos_id = staging_device(r, pos)};
+    w->rows = staging_device(r, key);
+    int32_t values = d->V > d->N ? d->V : d->N, *count = mem_new((size_t)values, sizeof *count);
+    if (!count) return ERR_MEMORY;
+    e->ntok = sort_rows(r, count, d->V, ids, w->NT, &e->tok_id, &e->tok_ptr, &e->tok_row);
+    e->nposn = sort_rows(r, count, d->N, pos, w->NT, &e->posn_id, &e->posn_ptr, &e->posn_row);
+    free(count);
+    return OK;
 }
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
@@ -122,20 +86,20 @@ static void plan_add(AttnPlan *p, AttnItem *items, AttnItem it) {
     p->products += it.causal ? (int64_t)it.nq * it.na + (int64_t)it.nq * (it.nq + 1) / 2 : (int64_t)it.nq * nk;
 }
 
-static void plan_finish(AttnPlan *p, const WaveRoom *r, const AttnItem *items, const AttnGroup *groups) {
+static void plan_finish(AttnPlan *p, const Staging *r, const AttnItem *items, const AttnGroup *groups) {
     for (int32_t i = 0; i < p->ngroups; i++)
         for (int k = 0; k < 2; k++)
             if (groups[i].nk[k] > p->max_group_nk) p->max_group_nk = groups[i].nk[k];
     p->host_items = items;
     p->host_groups = groups;
-    p->items = room_device(r, items);
-    p->groups = room_device(r, groups);
+    p->items = staging_device(r, items);
+    p->groups = staging_device(r, groups);
 }
 
 /* One group a segment, but a text that sees another segment's queries joins that one's. */
-static Status plan_self(Wave *w, WaveRoom *r, const Segment *s, int n) {
-    AttnItem *items = room_take(r, (size_t)n * 2, sizeof *items);
-    AttnGroup *groups = room_take(r, (size_t)n, sizeof *groups);
+static Status plan_self(Wave *w, Staging *r, const Segment *s, int n) {
+    AttnItem *items = staging_take(r, (size_t)n * 2, sizeof *items);
+    AttnGroup *groups = staging_take(r, (size_t)n, sizeof *groups);
     int32_t *seen_by = mem_new((size_t)n, sizeof *seen_by);
     if (!seen_by) return ERR_MEMORY;
     for (int i = 0; i < n; i++)
@@ -164,10 +128,11 @@ static Status plan_self(Wave *w, WaveRoom *r, const Segment *s, int n) {
 }
 
 /* One group an image: all its users in the order of the segments. */
-static void plan_cross(Wave *w, WaveRoom *r, const Dims *d, const Segment *s, int n, int images) {
-    AttnItem *items = room_take(r, (size_t)n, sizeof *items);
-    AttnGroup *groups = room_take(r, (size_t)images, sizeof *groups);
-    int32_t *head = room_take(r, (size_t)images + 1, sizeof *head), *order = room_take(r, (size_t)n, sizeof *order);
+static void plan_cross(Wave *w, Staging *r, const Dims *d, const Segment *s, int n, int images) {
+    AttnItem *items = staging_take(r, (size_t)n, sizeof *items);
+    AttnGroup *groups = staging_take(r, (size_t)images, sizeof *groups);
+    int32_t *head = staging_take(r, (size_t)images + 1, sizeof *head);
+    int32_t *order = staging_take(r, (size_t)n, sizeof *order);
     memset(head, 0, ((size_t)images + 1) * sizeof *head);
     for (int i = 0; i < n; i++)
         if (s[i].image >= 0) head[s[i].image + 1]++;
@@ -187,11 +152,11 @@ static void plan_cross(Wave *w, WaveRoom *r, const Dims *d, const Segment *s, in
     plan_finish(p, r, items, groups);
 }
 
-Status wave_build(Wave *w, WaveRoom *r, const Dims *d, Segment *s, int n, int images) {
+Status wave_build(Wave *w, Staging *r, const Dims *d, Segment *s, int n, int images) {
     *w = (Wave){0};
     place_rows(w, s, n);
-    fill_embedding(w, r, d, s, n);
-    Status st = plan_self(w, r, s, n);
+    Status st = fill_embedding(w, r, d, s, n);
+    if (st == OK) st = plan_self(w, r, s, n);
     if (st == OK) plan_cross(w, r, d, s, n, images);
     return st;
 }

@@ -10,6 +10,7 @@
 #ifndef QF_WAVE_H
 #define QF_WAVE_H
 #include "kernels/model/dims.h"
+#include "kernels/model/staging.h"
 #include "kernels/ops.h"
 
 /* Which pass a row belongs to: part of where its random bits come from. */
@@ -35,29 +36,11 @@ typedef struct {
     AttnPlan self, cross;
 } Wave;
 
-/* Host and device room for what a wave describes, reused step after step. */
-typedef struct {
-    const Backend *b;
-    char *host, *device;                /* the same when the backend is unified */
-    size_t size, used, sent;            /* sent: what the device has already */
-    bool plain;                         /* host memory from malloc: when measuring */
-    int32_t *count;                     /* (most distinct + 1) counting sort */
-    int32_t counts;
-} WaveRoom;
-
-/* Room for waves of at most `rows` rows, `segments` segments and `images` images in all. */
-Status room_open(WaveRoom *r, const Backend *b, Arena *run, const Dims *d, int64_t rows, int64_t segments,
-                 int64_t images);
-/* what any wave takes */
-Status room_open_bytes(WaveRoom *r, const Backend *b, Arena *run, size_t bytes, int32_t counts);
-void room_close(WaveRoom *r);
-void room_reset(WaveRoom *r);
-void *room_take(WaveRoom *r, size_t count, size_t size); /* host memory; fill, then room_device it */
-void *room_device(const WaveRoom *r, const void *host);                      /* the same place on the device */
-void room_upload(WaveRoom *r); /* what was taken since the last time; memory stays until room_reset */
+/* Bytes that a wave takes of the staging, of at most so many query rows and text rows in all. */
+size_t wave_bytes(int64_t nq, int64_t nt, int64_t segments, int64_t images);
 
 /* Fills q0 and t0 of the n segments and *w. Keys of image i are rows [i P, (i+1) P) of the image side, `images` in all.
- * At most one text may see a segment's queries. room_upload afterwards, once for all waves built since room_reset. */
-Status wave_build(Wave *w, WaveRoom *r, const Dims *d, Segment *s, int n, int images);
+ * At most one text may see a segment's queries. staging_upload afterwards, once for all waves since staging_reset. */
+Status wave_build(Wave *w, Staging *r, const Dims *d, Segment *s, int n, int images);
 
 #endif
