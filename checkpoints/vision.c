@@ -52,12 +52,18 @@ static unsigned biases(const Vision *e) {
            found(e, HAS_K_BIAS, n->k, 0, "bias");
 }
 
+/* transformers' DINOv3 without any writes a table of no rows. */
+static unsigned registers_there(const Vision *e) {
+    const StTensor *t = e->names->registers ? vision_find(e, e->names->registers, -1, NULL) : NULL;
+    return t && st_elements(t) > 0 ? HAS_REGISTERS : 0;
+}
+
 static Status look(Vision *e) {
     const VisionNames *n = e->names;
     unsigned packed = 0;
     const StTensor *up = vision_find(e, n->up, 0, "weight"), *down = vision_find(e, n->down, 0, "weight");
     if (up && down && up->ndim == 2 && down->ndim == 2 && up->shape[0] == 2 * down->shape[1]) packed = HAS_GATE;
-    e->has = found(e, HAS_CLS, n->cls, -1, NULL) | found(e, HAS_REGISTERS, n->registers, -1, NULL) |
+    e->has = found(e, HAS_CLS, n->cls, -1, NULL) | registers_there(e) |
              found(e, HAS_POSITION, n->position, -1, NULL) | found(e, HAS_PATCH_BIAS, n->patch, -1, "bias") |
              found(e, HAS_PRE, n->pre, -1, "weight") | found(e, HAS_POST, n->post, -1, "weight") |
              found(e, HAS_SCALE, n->scale1, 0, NULL) | found(e, HAS_QK_NORM, n->q_norm, 0, "weight") |
@@ -123,7 +129,7 @@ static Status blocks(Vision *e) {
     if (!down || down->ndim != 2 || down->shape[1] < 1 || down->shape[1] > 4 * MOST_WIDTH)
         return odd(e, "second weight of the first feed-forward", down);
     e->d.F = (int32_t)down->shape[1];
-    if (e->print->family == FAMILY_EVA_G && e->print->dialect == DIALECT_TIMM && e->has & HAS_POST) {
+    if (e->print->family == FAMILY_EVA_G && e->print->dialect == DIALECT_TIMM && e->has & HAS_POST && !e->config.timm) {
         e->dropped = 1;
         e->has &= ~(unsigned)HAS_POST;                       /* the norm behind a block that is not used */
     }
@@ -175,17 +181,38 @@ static VitRotary rotary_of(VisionFamily f) {
          : f == FAMILY_PE ? VIT_ROTARY_PE : VIT_ROTARY_NONE;
 }
 
-/* Published files of EVA-g say 1e-5 and were computed with 1e-6; timm's SigLIP classes say another GELU than the models
- * were trained with: there the family is right. */
+static bool called(const Vision *e, const char *part) { return strstr(e->config.name, part) != NULL; }
+
+/* Published files of EVA-g say 1e-5 and were computed with 1e-6 (BLIP's, under the same names, mean what they say). */
+static float eps_of(const Vision *e, float custom) {
+    const VisionConfig *c = &e->config;
+    if (c->timm && e->print->family == FAMILY_CLIP && !called(e, "clip")) custom = 1e-6f;   /* a ViT, normed in front */
+    return c->eps > 0 && (e->print->family != FAMILY_EVA_G || called(e, "blip_vision")) ? (float)c->eps : custom;
+}
+
+/* The classes of transformers that take any gate say which; DINOv2's is SiLU whatever its config says. timm's SigLIP
+ * classes say another GELU than the models were trained with: there the family is right. */
+static ActKind act_of(const Vision *e, ActKind custom) {
+    const VisionConfig *c = &e->config;
+    VisionFamily f = e->print->family;
+    bool gate = e->has & HAS_GATE, any_gate = f == FAMILY_DINOV3 || f == FAMILY_AIMV2;
+    if (c->act >= 0 && (!gate || any_gate)) return (ActKind)c->act;
+    bool timms = c->timm && (f == FAMILY_CLIP || (f == FAMILY_SIGLIP && !called(e, "siglip")));
+    return timms ? ACT_GELU : custom;
+}
+
 static void settle(Vision *e) {
     VisionFamily f = e->print->family;
     const VisionConfig *c = &e->config;
     VisionCustom *u = &e->custom;
     *u = vision_custom(f, e->print->dialect, e->has);
-    if (c->eps > 0 && f != FAMILY_EVA_G) u->eps = (float)c->eps;
-    if (c->act >= 0 && !(e->has & HAS_GATE)) u->act = (ActKind)c->act;
-    if (c->timm && f == FAMILY_CLIP && c->act < 0) u->act = ACT_GELU;
-    e->resize = vision_resize(f, e->print->dialect, e->has);
+    u->eps = eps_of(e, u->eps);
+    u->act = act_of(e, u->act);
+    e->resize = vision_resize(f, e->print->dialect, e->has | found(e, HAS_REGISTERS, e->names->registers, -1, NULL));
+    if (f == FAMILY_EVA_G && c->timm) {                      /* all blocks are there: BLIP-2's tap is before the last */
+        e->resize = VIT_RESIZE_CUBIC_ANTIALIAS;
+        if (e->has & HAS_POST) u->tap = VIT_SECOND_LAST;
+    }
     if (c->openclip && e->resize == VIT_RESIZE_CUBIC_CORNERS) e->resize = VIT_RESIZE_CUBIC_ANTIALIAS;
     if (f == FAMILY_DINOV2 && e->print->dialect == DIALECT_TIMM && !c->timm && !(e->has & HAS_REGISTERS))
         e->resize = VIT_RESIZE_CUBIC;                        /* Meta's code under the same names */
@@ -267,7 +294,7 @@ static Status open_all(Vision *e, int asked_heads) {
     if (st == OK) st = patch_size(e);
     if (st == OK) st = blocks(e);
     if (st != OK) return st;
-    if (e->print->family == FAMILY_EVA_G && e->d.E == 1792)
+    if (e->print->family == FAMILY_EVA_G && (e->d.E == 1792 || called(e, "eva02_enormous")))
         return err_set(ERR_USAGE, "%s: EVA-02-CLIP-E has its norms behind its blocks; that is not supported", e->path);
     switches(e);
     if ((st = registers(e)) == OK) st = position_size(e);
@@ -300,8 +327,8 @@ void vision_close(Vision *e) {
 
 static const char *dialect_text(const Vision *e) {
     static const char *const text[DIALECT_COUNT] = {"OpenAI's", "transformers'", "OpenGVLab's", "transformers'",
-                                                    "transformers'", "transformers'", "transformers'", "Apple's",
-                                                    "timm's"};
+                                                    "transformers'", "transformers'", "transformers'",
+                                                    "transformers'", "Apple's", "timm's"};
     return text[e->print->dialect];
 }
 

@@ -99,7 +99,7 @@ Status vision_config_json(VisionConfig *c, const Json *doc, const char *name) {
     const char *architecture = json_str(json_get(doc, "architecture"), NULL);
     const char *type = json_str(json_get(vision ? vision : doc, "model_type"), NULL);
     if (type && !c->name[0]) snprintf(c->name, sizeof c->name, "%s", type);
-    c->timm = architecture != NULL;
+    c->timm |= architecture != NULL;
     if (architecture) named(c, architecture);
     Status st = sizes(c, vision ? vision : doc, name);
     return st == OK && args ? sizes(c, args, name) : st;
@@ -114,7 +114,7 @@ Status vision_config_openclip(VisionConfig *c, const Json *doc, const char *name
     json_bool(json_get(model, "quick_gelu"), &quick);
     c->act = quick ? ACT_GELU_QUICK : ACT_GELU;
     const char *trunk = json_str(json_get(vision, "timm_model_name"), NULL);
-    if (trunk) c->act = -1;
+    if (trunk) c->act = -1, c->timm = true;
     named(c, trunk);
     Status st = whole(&c->image, vision, "image_size", PREPROCESS_MAX_SIZE, name);
     return st == OK && !trunk ? whole(&c->head_width, vision, "head_width", 4096, name) : st;

@@ -16,7 +16,7 @@ typedef struct {
     int reference;             /* grid that EVA-02's and timm's PE's coordinates are scaled to; 0: not said */
     double eps, theta;         /* 0: not said */
     int act;                   /* an ActKind; -1: not said */
-    bool timm, openclip;       /* config.json is timm's; open_clip_config.json is there */
+    bool timm, openclip;       /* its class is timm's; open_clip_config.json is there */
     char name[96];             /* the architecture, or the model's type */
 } VisionConfig;
 

@@ -8,6 +8,10 @@
 
 #define HF_LAYERS .block = "encoder.layers.%d."
 #define MLP .up = "mlp.fc1", .down = "mlp.fc2"
+/* As files have it, and as transformers 5 has it in memory. */
+#define HF_OLD_ATTENTION \
+    .q = "attention.attention.query|attention.q_proj", .k = "attention.attention.key|attention.k_proj", \
+    .v = "attention.attention.value|attention.v_proj", .out = "attention.output.dense|attention.o_proj"
 
 const VisionNames vision_names[DIALECT_COUNT] = {
     [DIALECT_OPENAI] = {
@@ -29,16 +33,21 @@ const VisionNames vision_names[DIALECT_COUNT] = {
     [DIALECT_HF_DINOV2] = {
         .cls = "embeddings.cls_token", .registers = "embeddings.register_tokens",
         .position = "embeddings.position_embeddings", .patch = "embeddings.patch_embeddings.projection",
-        .post = "layernorm", .block = "encoder.layer.%d.", .norm1 = "norm1", .q = "attention.attention.query",
-        .k = "attention.attention.key", .v = "attention.attention.value", .out = "attention.output.dense",
-        .scale1 = "layer_scale1.lambda1", .norm2 = "norm2", .up = "mlp.fc1|mlp.weights_in",
-        .down = "mlp.fc2|mlp.weights_out", .scale2 = "layer_scale2.lambda1"},
+        .post = "layernorm", .block = "encoder.layer.%d.", .norm1 = "norm1", HF_OLD_ATTENTION,
+        .scale1 = "layer_scale1.lambda1", .norm2 = "norm2", .gate = "mlp.gate_proj",
+        .up = "mlp.fc1|mlp.weights_in|mlp.up_proj", .down = "mlp.fc2|mlp.weights_out|mlp.down_proj",
+        .scale2 = "layer_scale2.lambda1"},
     [DIALECT_HF_INTERNVIT] = {
         .cls = "embeddings.cls_token", .position = "embeddings.position_embeddings",
-        .patch = "embeddings.patch_embeddings.projection", .block = "encoder.layer.%d.", .norm1 = "layernorm_before",
-        .q = "attention.q_proj", .k = "attention.k_proj", .v = "attention.v_proj", .q_norm = "attention.q_norm",
-        .k_norm = "attention.k_norm", .out = "attention.projection_layer", .scale1 = "lambda_1",
-        .norm2 = "layernorm_after", MLP, .scale2 = "lambda_2"},
+        .patch = "embeddings.patch_embeddings.projection", .post = "layernorm", .block = "encoder.layer.%d.",
+        .norm1 = "layernorm_before", .q = "attention.q_proj", .k = "attention.k_proj", .v = "attention.v_proj",
+        .q_norm = "attention.q_norm", .k_norm = "attention.k_norm", .out = "attention.projection_layer",
+        .scale1 = "lambda_1", .norm2 = "layernorm_after", MLP, .scale2 = "lambda_2"},
+    [DIALECT_HF_VIT] = {
+        .cls = "embeddings.cls_token", .position = "embeddings.position_embeddings",
+        .patch = "embeddings.patch_embeddings.projection", .post = "layernorm", .block = "encoder.layer.%d.|layers.%d.",
+        .norm1 = "layernorm_before", HF_OLD_ATTENTION, .norm2 = "layernorm_after",
+        .up = "intermediate.dense|mlp.fc1", .down = "output.dense|mlp.fc2"},
     [DIALECT_HF_DINOV3] = {
         .cls = "embeddings.cls_token", .registers = "embeddings.register_tokens",
         .patch = "embeddings.patch_embeddings", .post = "norm", .block = "layer.%d.|model.layer.%d.", .norm1 = "norm1",
@@ -80,44 +89,54 @@ const char *vision_has_text(unsigned bit) {
 #define LN_BLOCK (HAS_NORM_BIAS | HAS_OUT_BIAS | HAS_MLP_BIAS)
 #define QKV_BIAS (HAS_QV_BIAS | HAS_K_BIAS)
 #define CLIP (HAS_CLS | HAS_POSITION | HAS_PRE | LN_BLOCK | QKV_BIAS)
+#define OPENCLIP (CLIP & ~HAS_PRE)
+#define OPENCLIP_MAY (HAS_PRE | HAS_POST | HAS_SCALE)
+#define EVA_MAY (HAS_QV_BIAS | HAS_K_BIAS | HAS_POST)
 #define EVA (HAS_CLS | HAS_POSITION | HAS_PATCH_BIAS | LN_BLOCK | HAS_QV_BIAS)
 #define SIGLIP (HAS_POSITION | HAS_PATCH_BIAS | HAS_POST | LN_BLOCK | QKV_BIAS)
-#define INTERN (HAS_CLS | HAS_POSITION | HAS_PATCH_BIAS | HAS_SCALE | HAS_OUT_BIAS | HAS_MLP_BIAS)
-#define INTERN_MAY (HAS_NORM_BIAS | QKV_BIAS | HAS_QK_NORM)
-#define DINO2 (HAS_CLS | HAS_POSITION | HAS_PATCH_BIAS | HAS_SCALE | HAS_POST | LN_BLOCK | QKV_BIAS)
-#define DINO2_MAY (HAS_REGISTERS | HAS_GATE)
-#define DINO3 (HAS_CLS | HAS_REGISTERS | HAS_PATCH_BIAS | HAS_SCALE | HAS_POST | LN_BLOCK)
-#define DINO3_MAY (HAS_QV_BIAS | HAS_GATE)
+#define INTERN (HAS_CLS | HAS_PATCH_BIAS | HAS_SCALE | HAS_OUT_BIAS | HAS_MLP_BIAS)
+#define INTERN_MAY (HAS_POSITION | HAS_NORM_BIAS | QKV_BIAS | HAS_QK_NORM | HAS_POST)
+#define DINO2 (HAS_CLS | HAS_POSITION | HAS_PATCH_BIAS | HAS_SCALE | HAS_POST | LN_BLOCK)
+#define DINO2_MAY (QKV_BIAS | HAS_REGISTERS | HAS_GATE)
+#define DINO3 (HAS_CLS | HAS_PATCH_BIAS | HAS_SCALE | HAS_POST | HAS_NORM_BIAS)
+#define DINO3_MAY (QKV_BIAS | HAS_OUT_BIAS | HAS_MLP_BIAS | HAS_REGISTERS | HAS_GATE)
 #define AIM (HAS_PATCH_BIAS | HAS_PRE | HAS_POST | HAS_GATE)
+#define AIM_MAY (HAS_POSITION | QKV_BIAS | HAS_OUT_BIAS | HAS_MLP_BIAS)
 #define PE (HAS_POSITION | HAS_PRE | LN_BLOCK | QKV_BIAS)
 #define PE_MAY (HAS_CLS | HAS_SCALE | HAS_POST)
 #define EVA2 (EVA | HAS_GATE)
 #define EVA2_MAY (HAS_POST | HAS_HEADS_NORM | HAS_MLP_NORM)
+#define PLAIN (HAS_POSITION | HAS_PATCH_BIAS | LN_BLOCK)
+#define PLAIN_MAY (HAS_CLS | HAS_REGISTERS | HAS_SCALE | HAS_GATE | QKV_BIAS | HAS_POST)
 
 static const char HF_PATCH[] = "embeddings.patch_embedding.weight", TIMM_PATCH[] = "patch_embed.proj.weight";
 static const char HF_PATCHES[] = "embeddings.patch_embeddings.projection.weight";
 #define B0 "blocks.0."
 
 const VisionPrint vision_prints[VISION_PRINTS] = {
-    {"conv1.weight", "+ln_post.weight -attn_pool.probe", FAMILY_CLIP, DIALECT_OPENAI, CLIP, HAS_POST},
+    {"conv1.weight", "+ln_post.weight -attn_pool.probe", FAMILY_CLIP, DIALECT_OPENAI, OPENCLIP,
+     OPENCLIP_MAY},
     {"conv1.weight", "", FAMILY_PE, DIALECT_OPENAI, PE, PE_MAY},
     {HF_PATCH, "+pre_layrnorm.weight", FAMILY_CLIP, DIALECT_HF_CLIP, CLIP, HAS_POST},
-    {HF_PATCH, "+encoder.layers.0.self_attn.qkv.weight", FAMILY_EVA_G, DIALECT_HF_CLIP, EVA, HAS_K_BIAS | HAS_POST},
+    {HF_PATCH, "+encoder.layers.0.self_attn.qkv.weight", FAMILY_EVA_G, DIALECT_HF_CLIP,
+     EVA & ~HAS_QV_BIAS, EVA_MAY},
     {HF_PATCH, "+encoder.layers.0.attn.qkv.weight +encoder.layers.0.ls1", FAMILY_INTERNVIT, DIALECT_OPENGVLAB, INTERN,
      INTERN_MAY},
     {HF_PATCH, "2d -embeddings.class_embedding", FAMILY_NAFLEX, DIALECT_HF_CLIP, SIGLIP, 0},
     {HF_PATCH, "-embeddings.class_embedding", FAMILY_SIGLIP, DIALECT_HF_CLIP, SIGLIP, 0},
     {HF_PATCHES, "+encoder.layer.0.layer_scale1.lambda1", FAMILY_DINOV2, DIALECT_HF_DINOV2, DINO2, DINO2_MAY},
     {HF_PATCHES, "+encoder.layer.0.lambda_1", FAMILY_INTERNVIT, DIALECT_HF_INTERNVIT, INTERN, INTERN_MAY},
+    {HF_PATCHES, "+encoder.layer.0.intermediate.dense.weight", FAMILY_VIT, DIALECT_HF_VIT, PLAIN, PLAIN_MAY},
+    {HF_PATCHES, "+layers.0.layernorm_before.weight", FAMILY_VIT, DIALECT_HF_VIT, PLAIN, PLAIN_MAY},
     {"embeddings.patch_embeddings.weight", "+layer.0.norm1.weight", FAMILY_DINOV3, DIALECT_HF_DINOV3, DINO3, DINO3_MAY},
     {"embeddings.patch_embeddings.weight", "+model.layer.0.norm1.weight", FAMILY_DINOV3, DIALECT_HF_DINOV3, DINO3,
      DINO3_MAY},
-    {"embeddings.patch_embed.weight", "+embeddings.rms_norm.weight", FAMILY_AIMV2, DIALECT_HF_AIMV2, AIM, HAS_POSITION},
+    {"embeddings.patch_embed.weight", "+embeddings.rms_norm.weight", FAMILY_AIMV2, DIALECT_HF_AIMV2, AIM, AIM_MAY},
     {"preprocessor.patchifier.proj.weight", "+trunk.blocks.0.norm_1.weight", FAMILY_AIMV2, DIALECT_APPLE, AIM,
-     HAS_POSITION},
+     AIM_MAY},
     {TIMM_PATCH, "+storage_tokens", FAMILY_DINOV3, DIALECT_TIMM, DINO3, DINO3_MAY},
     {TIMM_PATCH, "+reg_token -pos_embed", FAMILY_DINOV3, DIALECT_TIMM, DINO3, DINO3_MAY},
-    {TIMM_PATCH, "+" B0 "norm1.weight -" B0 "norm1.bias", FAMILY_AIMV2, DIALECT_TIMM, AIM, HAS_POSITION},
+    {TIMM_PATCH, "+" B0 "norm1.weight -" B0 "norm1.bias", FAMILY_AIMV2, DIALECT_TIMM, AIM, AIM_MAY},
     {TIMM_PATCH, "+norm_pre.weight +attn_pool.latent", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
     {TIMM_PATCH, "+norm_pre.weight -norm.weight", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
     {TIMM_PATCH, "+norm_pre.weight", FAMILY_CLIP, DIALECT_TIMM, CLIP, HAS_POST},
@@ -125,17 +144,18 @@ const VisionPrint vision_prints[VISION_PRINTS] = {
     {TIMM_PATCH, "+" B0 "attn.q_bias +" B0 "mlp.w1.weight", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
     {TIMM_PATCH, "+" B0 "attn.q_bias packed", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
     {TIMM_PATCH, "+" B0 "attn.q_bias", FAMILY_EVA_G, DIALECT_TIMM, EVA, HAS_POST},
-    {TIMM_PATCH, "+" B0 "ls1.gamma -norm.weight", FAMILY_INTERNVIT, DIALECT_TIMM, INTERN, INTERN_MAY},
-    {TIMM_PATCH, "+" B0 "ls1.gamma", FAMILY_DINOV2, DIALECT_TIMM, DINO2, DINO2_MAY},
-    {TIMM_PATCH, "-cls_token", FAMILY_SIGLIP, DIALECT_TIMM, SIGLIP, 0},
-    {TIMM_PATCH, "", FAMILY_VIT, DIALECT_TIMM, EVA | HAS_K_BIAS, HAS_POST},
+    {TIMM_PATCH, "+reg_token -cls_token", FAMILY_VIT, DIALECT_TIMM, PLAIN, PLAIN_MAY},
+    {TIMM_PATCH, "+cls_token +" B0 "ls1.gamma -norm.weight", FAMILY_INTERNVIT, DIALECT_TIMM, INTERN, INTERN_MAY},
+    {TIMM_PATCH, "+cls_token +" B0 "ls1.gamma", FAMILY_DINOV2, DIALECT_TIMM, DINO2, DINO2_MAY},
+    {TIMM_PATCH, "-cls_token +norm.weight -" B0 "ls1.gamma", FAMILY_SIGLIP, DIALECT_TIMM, SIGLIP, 0},
+    {TIMM_PATCH, "", FAMILY_VIT, DIALECT_TIMM, PLAIN, PLAIN_MAY},
 };
 
 /* Longest first where one ends another. */
 static const char *const prefixes[] = {
     "model.vision_tower.vision_model.", "vision_tower.vision_model.", "model.vision_tower.", "vision_tower.",
     "model.vision_model.", "vision_model.", "visual.trunk.", "visual.", "visual_encoder.", "image_encoder.",
-    "dinov2.", "",
+    "vision_tower.timm_model.", "timm_model.", "dinov2_with_registers.", "dinov2.", "vit.", "",
 };
 
 typedef struct { const VisionLook *look; const char *prefix; } At;

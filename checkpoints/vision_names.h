@@ -1,6 +1,6 @@
 /* vision_names: which family of image encoders a file of weights belongs to, and what its tensors are called.
  *
- * Called by vision_file.c. The one idea: 27 fingerprints, tried in order; each is the name of the patch weight, a few
+ * Called by vision_file.c. The one idea: 30 fingerprints, tried in order; each is the name of the patch weight, a few
  * names that must or must not stand beside it, a family and a dialect. Everything else that differs between files of a
  * family (how many registers, whether q and k have biases, whether the feed-forward is gated) is read off the tensors,
  * inside what the fingerprint allows. Nothing is guessed from a suffix: text towers have the same names as image
@@ -39,7 +39,8 @@ typedef enum {
 
 /* Who wrote the file: decides names, and with the family how positions are resized. */
 typedef enum { DIALECT_OPENAI, DIALECT_HF_CLIP, DIALECT_OPENGVLAB, DIALECT_HF_DINOV2, DIALECT_HF_INTERNVIT,
-               DIALECT_HF_DINOV3, DIALECT_HF_AIMV2, DIALECT_APPLE, DIALECT_TIMM, DIALECT_COUNT } VisionDialect;
+               DIALECT_HF_VIT, DIALECT_HF_DINOV3, DIALECT_HF_AIMV2, DIALECT_APPLE, DIALECT_TIMM,
+               DIALECT_COUNT } VisionDialect;
 
 /* What may be there or not. A fingerprint says what must be, and what may. */
 enum {
@@ -73,7 +74,7 @@ typedef struct {
     VisionDialect dialect;
     unsigned must, may;
 } VisionPrint;
-enum { VISION_PRINTS = 27 };
+enum { VISION_PRINTS = 30 };
 extern const VisionPrint vision_prints[VISION_PRINTS];
 
 /* Whether a tensor called `name` is there (behind the prefix). */

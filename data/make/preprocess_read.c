@@ -90,15 +90,25 @@ static Status read_geometry(Preprocess *p, const Json *doc, const char *name) {
     return st == OK ? check_cut(p, name) : st;
 }
 
-Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *name) {
+/* Another factor than 1/255 goes into mean and deviation, of values that are divided by 255 here. */
+static Status read_rescale(Preprocess *p, const Json *doc, const char *name) {
+    const Json *v = json_get(doc, "rescale_factor");
     double factor = 1.0 / 255;
+    if (v && json_type(v) != J_NULL && (!json_num(v, &factor) || !(factor > 1e-6 && factor < 1e6)))
+        return err_set(ERR_FORMAT, "%s: \"rescale_factor\" is not a number between 1e-6 and 1e6", name);
+    if (is_false(json_get(doc, "do_rescale"))) factor = 1;
+    if (fabs(factor * 255 - 1) < 1e-6) return OK;
+    for (int c = 0; c < 3; c++) {
+        p->mean[c] = (float)((double)p->mean[c] / (255 * factor));
+        p->std[c] = (float)((double)p->std[c] / (255 * factor));
+    }
+    return OK;
+}
+
+Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *name) {
     if (json_type(doc) != J_OBJECT) return err_set(ERR_FORMAT, "%s: not an object", name);
-    if (is_false(json_get(doc, "do_resize")) || is_false(json_get(doc, "do_rescale")))
-        return err_set(ERR_USAGE, "%s: pictures are not resized, or not divided by 255, by this recipe; both is done "
-                       "here", name);
-    if (json_get(doc, "rescale_factor") &&
-        (!json_num(json_get(doc, "rescale_factor"), &factor) || fabs(factor * 255 - 1) > 1e-4))
-        return err_set(ERR_USAGE, "%s: \"rescale_factor\" is not 1/255", name);
+    if (is_false(json_get(doc, "do_resize")))
+        return err_set(ERR_USAGE, "%s: pictures are not resized by this recipe; here they are", name);
     const Json *resample = json_get(doc, "resample");
     const char *type = json_str(json_get(doc, "image_processor_type"), NULL);
     if (type) p->in_float = strncmp(type, "DINOv3ViT", 9) == 0;
@@ -108,7 +118,7 @@ Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *
     if (st == OK)
         st = read_colours(p, json_get(doc, "image_mean"), "image_mean", json_get(doc, "image_std"), "image_std", name);
     for (int c = 0; st == OK && is_false(json_get(doc, "do_normalize")) && c < 3; c++) p->mean[c] = 0, p->std[c] = 1;
-    return st;
+    return st == OK ? read_rescale(p, doc, name) : st;
 }
 
 /* ---- OpenCLIP and timm ------------------------------------------------------------------------------------------- */
