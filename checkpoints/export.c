@@ -44,8 +44,8 @@ void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type) {
     if (d->N) jw_int(w, "max_position_embeddings", d->N);
     jw_int(w, "pad_token_id", 0);
     jw_bool(w, "use_qformer_text_input", d->V > 0);
-    jw_str(w, "hidden_act", "gelu");
-    jw_num(w, "layer_norm_eps", 1e-12);
+    jw_str(w, "hidden_act", d->act);
+    jw_num(w, "layer_norm_eps", d->eps);
     jw_num(w, "hidden_dropout_prob", d->dropout);
     jw_num(w, "attention_probs_dropout_prob", d->dropout);
     jw_num(w, "initializer_range", 0.02);

@@ -22,6 +22,8 @@ typedef struct {
     int64_t vision_layers, vision_heads, vision_mlp, image_size, patch_size;
     const char *vision_act;
     double vision_eps;                           /* also that of post_layernorm = ln_vision in transformers */
+    double eps;
+    const char *act;
     double dropout;
 } HfDims;
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoints/act_names.h"
 #include "kernels/base/mem.h"
 
 /* A config being read; the first thing wrong stays. */
@@ -65,14 +66,10 @@ enum { MOST_LAYERS = 1024, MOST_WIDTH = 1 << 17, MOST_WORDS = 1 << 22, MOST_POSI
 static int32_t width(Config *c, const char *key) { return number(c, key, 1, MOST_WIDTH, MUST); }
 static int32_t id(Config *c, const char *key, const LmDims *d) { return number(c, key, -1, d->V - 1, -1); }
 
-static LmAct act(Config *c, const char *key, const char *name) {
-    static const struct { const char *name; LmAct act; } known[] = {
-        {"relu", LM_RELU}, {"gelu", LM_GELU}, {"gelu_new", LM_GELU_TANH}, {"gelu_pytorch_tanh", LM_GELU_TANH},
-        {"silu", LM_SILU}, {"swish", LM_SILU}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(known[i].name, name) == 0) return known[i].act;
-    wrong(c, key, "relu, gelu, gelu_new, gelu_pytorch_tanh, silu or swish");
-    return LM_RELU;
+static ActKind act(Config *c, const char *key, const char *name) {
+    ActKind kind = ACT_GELU;
+    if (!act_named(&kind, name)) wrong(c, key, "relu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu or silu");
+    return kind;
 }
 
 /* ---- end tokens -------------------------------------------------------------------------------------------------- */
@@ -249,6 +246,24 @@ Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, co
     return c.st != OK ? c.st : g.st;
 }
 
+/* What shapes do not tell: how norms and feed-forward nets of the Q-Former compute. transformers' one vision eps is also
+ * that of post_layernorm, which is LAVIS's ln_vision. */
+static void read_habits(Config *c, const Json *config, Dims *d) {
+    Config vision = {json_get(config, "vision_config"), c->path, OK};
+    d->eps = (float)real(c, "layer_norm_eps", 1e-30, 0.1, 1e-12);
+    d->act = (int32_t)act(c, "hidden_act", word(c, "hidden_act", "gelu"));
+    if (strcmp(word(c, "position_embedding_type", "absolute"), "absolute") != 0)
+        wrong(c, "position_embedding_type", "absolute");
+    if (json_type(vision.j) == J_OBJECT) d->eps_vision = (float)real(&vision, "layer_norm_eps", 1e-12, 0.1, 1e-6);
+    if (c->st == OK) c->st = vision.st;
+}
+
+Status lm_config_habits(Dims *d, const Json *config, const char *path) {
+    Config c = {json_get(config, "qformer_config"), path, OK};
+    read_habits(&c, config, d);
+    return c.st;
+}
+
 Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const char *path) {
     Config top = {config, path, OK}, c = {json_get(config, "qformer_config"), path, OK};
     *d = (Dims){.W = lm->E, .Q = number(&top, "num_query_tokens", 1, 4096, 32)};
@@ -262,6 +277,7 @@ Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const ch
     d->X = number(&c, "cross_attention_frequency", 1, MOST_LAYERS, 2);
     d->V = text ? number(&c, "vocab_size", 1, MOST_WORDS, 30522) : 0;
     d->N = text ? number(&c, "max_position_embeddings", 1, MOST_POSITIONS, 512) : 0;
+    read_habits(&c, config, d);
     if (c.st == OK && d->C % d->H) wrong(&c, "num_attention_heads", "a divisor of hidden_size");
     return top.st != OK ? top.st : c.st;
 }

@@ -28,7 +28,9 @@ const char *lm_config_names(void);
 Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, const char *path);
 
 /* Sizes of the Q-Former of a BLIP-2 or InstructBLIP folder's config.json, projection into the language model included
- * (which `lm` describes); V and N are 0 where no text enters it. P is not in it. */
+ * (which `lm` describes); V and N are 0 where no text enters it. P is not in it. lm_config_habits: eps, eps_vision and act
+ * alone, of any folder with a qformer_config; the other members of d stay. */
 Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const char *path);
+Status lm_config_habits(Dims *d, const Json *config, const char *path);
 
 #endif

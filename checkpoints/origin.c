@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoints/lm_config.h"
 #include "data/format/mapfile.h"
 #include "data/format/outfile.h"
 #include "kernels/base/mem.h"
@@ -33,9 +34,14 @@ static char *folder_of(const char *path) {
     return !slash ? mem_strdup(".") : slash == path ? mem_strdup("/") : mem_format("%.*s", (int)(slash - path), path);
 }
 
-/* The vocabulary of a folder; NULL: it has none. BERT's folders have both: the plain list is what a Q-Former reads. */
+/* The vocabulary of a folder; NULL: it has none. BERT's folders have both: the plain list is what a Q-Former reads. In
+ * InstructBLIP's it has a folder of its own, beside the language model's tokenizer. */
 static const char *const vocab_names[] = {"vocab.txt", "tokenizer.json"};
 static char *vocab_in(const char *folder) {
+    char *own = mem_format("%s/qformer_tokenizer", folder), *found = NULL;
+    if (own && access(own, F_OK) == 0) found = vocab_in(own);
+    free(own);
+    if (found) return found;
     for (size_t i = 0; i < sizeof vocab_names / sizeof *vocab_names; i++) {
         char *path = mem_format("%s/%s", folder, vocab_names[i]);
         if (path && access(path, R_OK) == 0) return path;
@@ -62,6 +68,19 @@ static void read_features(Origin *g, const Json *run) {
     int_of(f, "tokens", &g->P);
 }
 
+static void take_habits(Dims *d, const Options *o) {
+    d->eps = (float)o->model.eps, d->eps_vision = (float)o->model.eps_vision;
+    d->act = o->model.act.i;                                 /* ORDER model.act: an ActKind */
+}
+
+void origin_habits(const Origin *g, const Options *o, Dims *d) {
+    Dims asked;
+    take_habits(&asked, o);
+    d->eps = options_is_set(o, "model.eps") ? asked.eps : g->habits.eps;
+    d->eps_vision = options_is_set(o, "model.eps_vision") ? asked.eps_vision : g->habits.eps_vision;
+    d->act = options_is_set(o, "model.act") ? asked.act : g->habits.act;
+}
+
 Status origin_of_checkpoint(Origin *g, const Ckpt *c) {
     *g = (Origin){0};
     const Json *run = ckpt_run(c), *data = json_get(run, "data");
@@ -73,6 +92,7 @@ Status origin_of_checkpoint(Origin *g, const Ckpt *c) {
     if (!g->name) return ERR_MEMORY;
     int_of(run, "heads", &g->heads);
     if (!g->heads && g->trained) g->heads = g->trained->model.heads;
+    if (g->trained) take_habits(&g->habits, g->trained);
     g->vocab = vocab_in(g->name);
     if (!g->vocab) g->vocab = text_of(run, "vocab");
     g->vocab_hash = hash_of(run, "vocab_hash");
@@ -85,24 +105,29 @@ Status origin_of_checkpoint(Origin *g, const Ckpt *c) {
     return OK;
 }
 
-/* config.json of a Q-Former (inside BLIP-2's or alone) or a BERT. */
-static void read_published(Origin *g, const char *folder) {
+/* config.json of a Q-Former (inside BLIP-2's or alone) or a BERT. ERR_FORMAT: it computes in a way that is not known
+ * here, and the weights would be another function. */
+static Status read_published(Origin *g, const char *folder) {
     char *path = mem_format("%s/config.json", folder);
     Json *doc = NULL;
+    Status st = OK;
     if (path && access(path, R_OK) == 0 && json_parse_file(&doc, path) == OK) {
         const Json *q = json_get(doc, "qformer_config");
         int_of(q ? q : doc, "num_attention_heads", &g->heads);
+        if (q) st = lm_config_habits(&g->habits, doc, path);
+    } else {
+        err_clear();
     }
-    err_clear();
     json_free(doc);
     free(path);
+    return st;
 }
 
 /* A vocabulary beside published weights is theirs: its words are what their rows stand for. */
-static void read_beside(Origin *g, const char *folder) {
+static Status read_beside(Origin *g, const char *folder) {
     Tokenizer *tok = NULL;
-    read_published(g, folder);
-    if (!(g->vocab = vocab_in(folder))) return;
+    Status st = read_published(g, folder);
+    if (st != OK || !(g->vocab = vocab_in(folder))) return st;
     if (tokenizer_open(&tok, g->vocab) == OK) g->vocab_hash = tokenizer_hash(tok);
     else {                                                   /* of a kind that is not known here: it says nothing */
         free(g->vocab);
@@ -110,6 +135,11 @@ static void read_beside(Origin *g, const char *folder) {
         err_clear();
     }
     tokenizer_close(tok);
+    return OK;
+}
+
+static bool has_tower(const WeightSource *ws) {
+    return ws_find(ws, "vision_model.embeddings.patch_embedding.weight") != NULL;
 }
 
 Status origin_read(Origin *g, const WeightSource *ws) {
@@ -126,7 +156,8 @@ Status origin_read(Origin *g, const WeightSource *ws) {
     *g = (Origin){.name = mem_strdup(ws_path(ws))};
     Status st = g->name && folder ? OK : ERR_MEMORY;
     bool whole = folder && ws_in_folder(ws);                 /* a lone file says nothing about what lies beside it */
-    if (st == OK && whole) read_beside(g, folder);
+    g->tower = whole && has_tower(ws);
+    if (st == OK && whole) st = read_beside(g, folder);
     free(folder);
     return st;
 }

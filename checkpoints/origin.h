@@ -17,12 +17,15 @@
 #include "checkpoints/weights.h"
 #include "configs/options.h"
 #include "data/set.h"
+#include "kernels/model/dims.h"
 #include "data/text/tokenizer.h"
 
 typedef struct {
     char *name;                    /* for sentences: the run's folder, or the weights */
     Options *trained;              /* configuration of one of our runs, else NULL */
     int64_t heads;                 /* 0: not said */
+    bool tower;                    /* published weights with an image encoder among them */
+    Dims habits;                   /* eps, eps_vision and act: what shapes do not tell either */
     char *vocab;                   /* the vocabulary to take when the user names none; NULL: not said */
     uint64_t vocab_hash;           /* 0: not said */
     EncoderInfo features;          /* name NULL: not said; the others "" then */
@@ -37,6 +40,9 @@ typedef struct {
  * number of heads, for one, is written nowhere else. Free it also then. */
 Status origin_read(Origin *g, const WeightSource *ws);
 Status origin_of_checkpoint(Origin *g, const Ckpt *c);
+
+/* eps, eps_vision and act of d: as the user says, else as the weights do. */
+void origin_habits(const Origin *g, const Options *o, Dims *d);
 void origin_free(Origin *g);
 
 /* Opens `asked`, or what the weights name when it is "". ERR_USAGE names both when `asked` is another vocabulary than

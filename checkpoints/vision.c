@@ -183,11 +183,12 @@ static VitRotary rotary_of(VisionFamily f) {
 
 static bool called(const Vision *e, const char *part) { return strstr(e->config.name, part) != NULL; }
 
-/* Published files of EVA-g say 1e-5 and were computed with 1e-6 (BLIP's, under the same names, mean what they say). */
+/* Published files of EVA-g that say 1e-5 were computed with 1e-6 (BLIP's, under the same names, mean what they say). */
 static float eps_of(const Vision *e, float custom) {
     const VisionConfig *c = &e->config;
     if (c->timm && e->print->family == FAMILY_CLIP && !called(e, "clip")) custom = 1e-6f;   /* a ViT, normed in front */
-    return c->eps > 0 && (e->print->family != FAMILY_EVA_G || called(e, "blip_vision")) ? (float)c->eps : custom;
+    bool wrong = e->print->family == FAMILY_EVA_G && c->eps == 1e-5 && !called(e, "blip_vision");
+    return c->eps > 0 && !wrong ? (float)c->eps : custom;
 }
 
 /* The classes of transformers that take any gate say which; DINOv2's is SiLU whatever its config says. timm's SigLIP

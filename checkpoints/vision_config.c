@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checkpoints/act_names.h"
 #include "kernels/base/mem.h"
 
 void vision_config_none(VisionConfig *c) { *c = (VisionConfig){.act = -1}; }
@@ -58,16 +59,12 @@ static Status real(double *to, const Json *o, const char *keys, double lo, doubl
 }
 
 static Status activation(int *to, const Json *v, const char *name) {
-    static const struct { const char *word; ActKind act; } words[] = {
-        {"quick_gelu", ACT_GELU_QUICK}, {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_new", ACT_GELU_TANH},
-        {"gelu_fast", ACT_GELU_TANH}, {"gelu (erf)", ACT_GELU}, {"gelu", ACT_GELU}, {"silu", ACT_SILU},
-        {"swish", ACT_SILU}, {"relu", ACT_RELU}};
     const char *s = json_str(v, NULL);
-    for (size_t i = 0; s && i < sizeof words / sizeof *words; i++)
-        if (strcmp(s, words[i].word) == 0) {
-            *to = (int)words[i].act;
-            return OK;
-        }
+    ActKind act;
+    if (act_named(&act, s)) {
+        *to = (int)act;
+        return OK;
+    }
     return v ? err_set(ERR_FORMAT, "%s: an activation \"%.40s\" is not known here", name, s ? s : "?") : OK;
 }
 

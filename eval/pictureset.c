@@ -53,6 +53,16 @@ bool pictureset_is(const char *path) {
 
 /* ---- which encoder ----------------------------------------------------------------------------------------------- */
 
+/* A whole BLIP-2 of Hugging Face's has its own. */
+static Status own_encoder(ImageEncoder **e, const Options *o, const Backend *b) {
+    Options *own = NULL;
+    Status st = options_copy(&own, o);
+    if (st == OK) st = options_set(own, "extract.encoder", o->run.in, NULL);
+    if (st == OK) st = setup_encoder(e, own, b, NULL);
+    options_free(own);
+    return st;
+}
+
 /* A run on patches says in their name all that it takes to make them: "patches8-64". */
 static Status encoder_of(ImageEncoder **e, const Options *o, const Origin *g, const Backend *b) {
     int patch = 0, size = 0, end = 0;
@@ -61,6 +71,7 @@ static Status encoder_of(ImageEncoder **e, const Options *o, const Origin *g, co
     if (options_is_set(o, "extract.encoder") && (!patches || strcmp(o->extract.encoder, "patches")))
         return setup_encoder(e, o, b, NULL);
     if (patches) return patches_encoder(e, size, patch);
+    if (g->tower) return own_encoder(e, o, b);
     return err_set(ERR_USAGE, "%s are pictures, and the model was trained on features of %s; extract.encoder=FOLDER says "
                    "where that is", o->data.test, name[0] ? name : "an encoder that it does not name");
 }

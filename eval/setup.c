@@ -38,6 +38,8 @@ Status setup_dims(Dims *d, const Options *o, const Tokenizer *tok, int64_t P, in
     *d = (Dims){.L = (int32_t)o->model.layers, .C = (int32_t)o->model.hidden, .H = (int32_t)o->model.heads,
                 .F = (int32_t)o->model.ffn, .Q = (int32_t)o->model.queries, .Z = (int32_t)o->model.proj,
                 .X = (int32_t)o->model.cross_every, .N = (int32_t)o->model.positions, .T = (int32_t)o->data.max_tokens,
+                .eps = (float)o->model.eps, .eps_vision = (float)o->model.eps_vision,
+                .act = o->model.act.i,                       /* ORDER model.act: an ActKind */
                 .V = 30523, .pad = 0, .cls = 101, .sep = 102, .dec = 30522};
     if (!d->F) d->F = 4 * d->C;
     Status st = tok ? setup_tokens(d, tok) : OK;

@@ -15,7 +15,7 @@ Status speaker_open(Speaker *s, const Backend *b, const char *folder, const Spea
     *s = (Speaker){.b = b};
     Status st = (s->folder = mem_strdup(folder)) ? lm_source_open(&s->src, folder) : ERR_MEMORY;
     /* LAVIS and the published BLIP-2 give Flan-T5 the exact GELU where it was trained with the tanh form */
-    if (s->src.d.family == LM_T5 && s->src.d.act == LM_GELU_TANH) s->src.d.act = LM_GELU;
+    if (s->src.d.family == LM_T5 && s->src.d.act == ACT_GELU_TANH) s->src.d.act = ACT_GELU;
     if (st == OK) st = tokenizer_open(&s->tok, folder);
     if (st == OK) st = speech_open(&s->speech, &s->src.d, s->tok, spec->instruct);
     if (st != OK) return err_context(st, "stage2.lm=%s", folder);

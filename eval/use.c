@@ -37,6 +37,7 @@ Status use_heads(const Origin *g, const Options *o, int C, int32_t *H) {
 static Status find_sizes(Use *u, const WeightSource *ws, const Origin *g) {
     const Options *old = g->trained;
     Status st = use_heads(g, u->o, u->d.C, &u->d.H);
+    origin_habits(g, u->o, &u->d);
     if (st != OK || !u->d.V) return st;
     if (!u->tok) return options_require(u->o, "model.vocab");
     u->d.T = (int32_t)WHOSE(u->o, old, data.max_tokens);

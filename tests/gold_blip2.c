@@ -10,14 +10,14 @@
 #include "checkpoints/lm_config.h"
 #include "checkpoints/params_io.h"
 #include "kernels/base/mem.h"
-#include "tests/gold_lm.h"
+#include "tests/gold_speak.h"
 #include "train/stage2.h"
 
 bool gold_is_blip2(const char *dir, const char *name) {
-    static const char *const beside[] = {"config.json", "io.safetensors", "model.safetensors"};
+    static const char *const beside[] = {"config.json", "io.safetensors"};
     char path[1200];
     if (strcmp(name, "expected.json") != 0) return false;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, beside[i]);
         if (access(path, R_OK) != 0) return false;
     }
@@ -74,17 +74,28 @@ static float *norm_part(const Whole *a, const char *tail) {
     return x;
 }
 
-/* Features as ln_vision meets them. A folder's eps is 1e-6 and the program's 1e-5: features sqrt(10) times as large are
- * normed alike. What is given behind the norm is taken back through its gain and offset. */
-static void prepare_features(Whole *a) {
-    int64_t E = a->d.E, n = (int64_t)a->images * a->d.P * E;
-    bool raw = st_find(a->io, "vision_features") != NULL;
+/* Features as ln_vision meets them: what is given behind the norm goes back through gain, offset and eps. A row y of
+ * variance v came of s y with (s y) / sqrt(s^2 v + eps) = y. */
+static void undo_norm(float *x, const double *y, int64_t E, const float *gain, const float *offset, double eps) {
+    double mean = 0, v = 0;
+    for (int64_t e = 0; e < E; e++) mean += (y[e] - offset[e]) / gain[e] / (double)E;
+    for (int64_t e = 0; e < E; e++) v += pow((y[e] - offset[e]) / gain[e] - mean, 2) / (double)E;
+    double s = sqrt(eps / fmax(1 - v, 1e-14));
+    for (int64_t e = 0; e < E; e++) x[e] = (float)(s * (y[e] - offset[e]) / gain[e]);
+}
+
+static Status prepare_features(Whole *a) {
+    int64_t E = a->d.E, rows = (int64_t)a->images * a->d.P;
+    if (st_find(a->io, "vision_features")) return OK;
+    const StTensor *y = st_find(a->io, "vision_last_hidden_state");
     float *gain = norm_part(a, "weight"), *offset = norm_part(a, "bias");
-    BUG_ON(!gain || !offset, "no vision_model.post_layernorm");
-    for (int64_t i = 0; i < n; i++)
-        a->features[i] = raw ? a->features[i] * sqrtf(10.0f) : 1e3f * (a->features[i] - offset[i % E]) / gain[i % E];
+    bool given = gain && offset && y->dtype == DT_F64;
+    for (int64_t r = 0; r < rows && given; r++)
+        undo_norm(a->features + r * E, (const double *)y->data + r * E, E, gain, offset, dims_eps_vision(&a->d));
     free(gain);
     free(offset);
+    return given ? OK : err_set(ERR_FORMAT, "%s: no vision_model.post_layernorm, or features behind it in no float64",
+                                a->c->dir);
 }
 
 static Status load_parts(Whole *a) {
@@ -105,7 +116,8 @@ static Status open_whole(Whole *a) {
     if (st == OK) st = read_sizes(a);
     if (st == OK) st = read_features(a);
     if (st != OK) return st;
-    prepare_features(a);
+    st = prepare_features(a);
+    if (st != OK) return st;
     null.workspace = a->c->b->workspace;
     arena_measure(&a->run, "model");
     st = open_parts(a, &null);
@@ -298,12 +310,31 @@ static Status run_tensors(Whole *a, Texts *x) {
     return st;
 }
 
+/* Prompts as texts need the tokenizers that lie beside. */
+static Status run_generate(Whole *a) {
+    GoldSpeak g = {.c = a->c, .model = &a->model, .lm = &a->lm, .features = a->features, .images = a->images};
+    Tokenizer *t = NULL, *words = NULL;
+    Speech speech;
+    char path[1200];
+    bool texts = json_get(json_get(a->c->json, "generate"), "prompts") != NULL;
+    snprintf(path, sizeof path, "%s/qformer_tokenizer", a->c->dir);
+    Status st = texts ? tokenizer_open(&t, a->c->dir) : OK;
+    if (st == OK && texts && a->d.V) st = tokenizer_open(&words, path);
+    if (st == OK && texts) st = speech_open(&speech, &a->src.d, t, a->d.V > 0);
+    if (st == OK && texts) g.speech = &speech, g.words = words;
+    if (st == OK) st = gold_speak(&g, json_get(a->c->json, "generate"));
+    tokenizer_close(t);
+    tokenizer_close(words);
+    return st;
+}
+
 Status gold_blip2(Case *c) {
     Whole a = {.c = c};
     if (c->precision != DT_F32) return err_set(ERR_MISSING, "runs in f32; bf16.json holds what bf16 must reach");
     Texts *x = mem_new(1, sizeof *x);
     Status st = x ? open_whole(&a) : ERR_MEMORY;
     if (st == OK) st = json_get(c->json, "cases") ? run_cases(&a, x) : run_tensors(&a, x);
+    if (st == OK) st = run_generate(&a);
     close_whole(&a);
     free(x);
     return st;

@@ -161,7 +161,7 @@ static Status run_case(File *a, const char *name, const Json *j) {
     bool half = a->c->precision == DT_BF16;
     if (half && !gold_lm_has_bf16(a->c, name)) return OK;
     const char *act = json_str(json_get(j, "dense_act_fn"), NULL);
-    if (a->g.m.d.family == LM_T5) a->g.m.d.act = act && strcmp(act, "gelu_new") == 0 ? LM_GELU_TANH : LM_GELU;
+    if (a->g.m.d.family == LM_T5) a->g.m.d.act = act && strcmp(act, "gelu_new") == 0 ? ACT_GELU_TANH : ACT_GELU;
     Status st = items_of(a, j, &items);
     a->x.items = items.items, a->x.n = items.n;
     a->x.shared = true;

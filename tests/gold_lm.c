@@ -46,7 +46,7 @@ Status gold_lm_open(GoldLm *g, const Backend *b, const char *folder, const char 
     size_t bytes = 0;
     *g = (GoldLm){.b = b};
     Status st = lm_source_open(&g->src, folder);
-    if (st == OK && act) g->src.d.act = strcmp(act, "gelu") == 0 ? LM_GELU : LM_GELU_TANH;
+    if (st == OK && act) g->src.d.act = strcmp(act, "gelu") == 0 ? ACT_GELU : ACT_GELU_TANH;
     if (st == OK && g->src.d.N && rows > g->src.d.N) rows = g->src.d.N;
     if (st == OK) st = measure(&g->src.d, b, rows, &bytes);
     if (st == OK) st = arena_open(&g->run, "language model's", b, bytes);

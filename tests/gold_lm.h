@@ -59,11 +59,12 @@ void gold_lm_same(Case *c, const char *name, const GoldTexts *x, int64_t E, cons
 bool gold_lm_has_bf16(const Case *c, const char *name);
 Status gold_lm_check_bf16(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *s);
 
-GoldIs gold_is_causal, gold_is_lavis, gold_is_smollm2, gold_is_blip2, gold_is_writing;
+GoldIs gold_is_causal, gold_is_lavis, gold_is_smollm2, gold_is_blip2, gold_is_whole, gold_is_writing;
 Status gold_writing(Case *c);
 Status gold_causal(Case *c);
 Status gold_lavis(Case *c);
 Status gold_smollm2(Case *c);
 Status gold_blip2(Case *c);
+Status gold_whole(Case *c);
 
 #endif

@@ -42,6 +42,7 @@ static const struct { const char *kind; GoldIs *is; GoldFn *run; } forms[] = {
     {"vqa", gold_is_vqa, gold_vqa},
     {"smollm2", gold_is_smollm2, gold_smollm2},
     {"blip2", gold_is_blip2, gold_blip2},
+    {"whole", gold_is_whole, gold_whole},
     {"strings", gold_is_strings, gold_strings},
     {"processors", gold_is_processors, gold_processors},
     {"invalid", gold_is_invalid, gold_invalid},

@@ -39,7 +39,7 @@ static void opt(void **state) {
     LmDims d;
     assert_int_equal(parse(&d, OPT_350M, NULL), OK);
     assert_true(d.family == LM_OPT && d.L == 24 && d.C == 1024 && d.E == 512 && d.F == 4096 && d.H == 16 && d.D == 64);
-    assert_true(!d.pre_norm && !d.last_norm && d.qkv_bias && d.ffn_bias && d.head == LM_HEAD_TIED && d.act == LM_RELU);
+    assert_true(!d.pre_norm && !d.last_norm && d.qkv_bias && d.ffn_bias && d.head == LM_HEAD_TIED && d.act == ACT_RELU);
     assert_true(d.N == 2048 && lm_positions(&d) == 2050 && d.pad == 1 && d.nends == 1 && d.end[0] == 2);
     assert_int_equal(parse(&d, "{\"model_type\": \"blip-2\", \"vocab_size\": -1, \"text_config\": "
         "" OPT_350M "}", NULL), OK);
@@ -55,10 +55,10 @@ static void t5(void **state) {
     (void)state;
     LmDims d;
     assert_int_equal(parse(&d, T5(", \"tie_word_embeddings\": false"), NULL), OK);
-    assert_true(d.family == LM_T5 && d.L == 24 && d.M == 24 && d.D == 64 && d.gated && d.act == LM_GELU_TANH);
+    assert_true(d.family == LM_T5 && d.L == 24 && d.M == 24 && d.D == 64 && d.gated && d.act == ACT_GELU_TANH);
     assert_true(d.head == LM_HEAD_OWN && !d.scale_head && d.buckets == 32 && d.distance == 128 && d.start == 0);
     assert_int_equal(parse(&d, T5(", \"dense_act_fn\": \"gelu\""), NULL), OK);
-    assert_true(d.act == LM_GELU && d.head == LM_HEAD_TIED && d.scale_head);
+    assert_true(d.act == ACT_GELU && d.head == LM_HEAD_TIED && d.scale_head);
     assert_int_equal(parse(&d, T5(", \"tie_word_embeddings\": true, \"scale_decoder_outputs\": false"), NULL), OK);
     assert_true(d.head == LM_HEAD_ASK && !d.scale_head);
 }
@@ -194,10 +194,32 @@ static void shards(void **state) {
     opens("{\"metadata\": {}}", "weight_map");
 }
 
+/* How the Q-Former computes, which no shape tells: from the folder, with transformers' defaults for absent keys. */
+static void habits(void **state) {
+    (void)state;
+    static const struct { const char *config; Status st; float eps, vision; int act; } cases[] = {
+        {"{\"qformer_config\": {\"layer_norm_eps\": 1e-6, \"hidden_act\": \"relu\"}, "
+         "\"vision_config\": {\"layer_norm_eps\": 1e-4}}", OK, 1e-6f, 1e-4f, ACT_RELU},
+        {"{\"qformer_config\": {}, \"vision_config\": {}}", OK, 1e-12f, 1e-6f, ACT_GELU},
+        {"{\"qformer_config\": {\"hidden_act\": \"gelu_new\"}}", OK, 1e-12f, 1e-5f, ACT_GELU_TANH},
+        {"{\"qformer_config\": {\"hidden_act\": \"mish\"}}", ERR_FORMAT, 0, 0, 0},
+        {"{\"qformer_config\": {\"layer_norm_eps\": -1}}", ERR_FORMAT, 0, 0, 0},
+        {"{\"qformer_config\": {\"position_embedding_type\": \"relative_key\"}}", ERR_FORMAT, 0, 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Json *doc = NULL;
+        Dims d = {0};
+        assert_int_equal(json_parse(&doc, cases[i].config, strlen(cases[i].config), "text"), OK);
+        assert_int_equal(lm_config_habits(&d, doc, "config.json"), cases[i].st);
+        if (cases[i].st == OK)
+            assert_true(dims_eps(&d) == cases[i].eps && dims_eps_vision(&d) == cases[i].vision && d.act == cases[i].act);
+        json_free(doc);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opt), cmocka_unit_test(t5), cmocka_unit_test(llama), cmocka_unit_test(qwen2_and_mistral),
-        cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, scratch_open,
+        cmocka_unit_test(habits), cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, scratch_open,
             scratch_teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,14 +16,14 @@ enum { B = 4, P = 5, E = 12, Q = 3, TEXTS = 3, IDS = 9, V = 31, ROWS = 40 };
 
 static const LmDims families[] = {
     {.family = LM_OPT, .L = 2, .C = 16, .E = 16, .H = 4, .K = 4, .D = 4, .F = 24, .V = V, .N = 48, .eps = 1e-5,
-     .act = LM_RELU, .pre_norm = true, .last_norm = true, .qkv_bias = true, .out_bias = true, .ffn_bias = true},
+     .act = ACT_RELU, .pre_norm = true, .last_norm = true, .qkv_bias = true, .out_bias = true, .ffn_bias = true},
     {.family = LM_OPT, .L = 2, .C = 16, .E = 12, .H = 2, .K = 2, .D = 8, .F = 24, .V = V, .N = 48, .eps = 1e-5,
-     .act = LM_GELU, .qkv_bias = true, .out_bias = true, .ffn_bias = true},
+     .act = ACT_GELU, .qkv_bias = true, .out_bias = true, .ffn_bias = true},
     {.family = LM_LLAMA, .L = 2, .C = 16, .E = 16, .H = 4, .K = 2, .D = 6, .F = 24, .V = V, .N = 48, .eps = 1e-6,
-     .act = LM_SILU, .gated = true, .pre_norm = true, .last_norm = true, .qkv_bias = true, .head = LM_HEAD_OWN,
+     .act = ACT_SILU, .gated = true, .pre_norm = true, .last_norm = true, .qkv_bias = true, .head = LM_HEAD_OWN,
      .rope = {.theta = 100.0}},
     {.family = LM_T5, .L = 2, .M = 2, .C = 16, .E = 16, .H = 2, .K = 2, .D = 6, .F = 24, .V = V, .eps = 1e-6,
-     .act = LM_GELU_TANH, .gated = true, .pre_norm = true, .last_norm = true, .head = LM_HEAD_OWN, .buckets = 8,
+     .act = ACT_GELU_TANH, .gated = true, .pre_norm = true, .last_norm = true, .head = LM_HEAD_OWN, .buckets = 8,
      .distance = 20},
 };
 enum { FAMILIES = sizeof families / sizeof *families };

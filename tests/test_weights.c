@@ -171,7 +171,9 @@ static void reads_and_writes_what_transformers_does(void **state) {
                 .image_size = 42,
                 .patch_size = 14,
                 .vision_eps = 1e-5,
-                .vision_act = "gelu"};
+                .vision_act = "gelu",
+                .eps = 1e-12,
+                .act = "gelu"};
     size_t left;
     assert_int_equal(hf_export(scratch_path("hf"), &d, tensors, n, NULL, &left), OK);
     assert_int_equal(left, 1);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoints/act_names.h"
 #include "checkpoints/export.h"
 #include "checkpoints/export_whole.h"
 #include "checkpoints/params_io.h"
@@ -310,7 +311,7 @@ static Status export_whole(const Options *o, HfDims *h, const Origin *g, const S
     if (!*folder) return options_require(o, "stage2.lm");
     Status st = speaker_open(&s, backend_null(DT_F32), folder, &spec);
     HfWhole x = {.lm = folder, .image_token = -1, .decoder_only = s.src.d.family != LM_T5,
-                 .act = s.src.d.family == LM_T5 && s.src.d.act == LM_GELU ? "gelu" : NULL};
+                 .act = s.src.d.family == LM_T5 && s.src.d.act == ACT_GELU ? "gelu" : NULL};
     if (st == OK && tokenizer_size(s.tok) < s.src.d.V) x.image_token = tokenizer_size(s.tok);
     if (st == OK && seen) st = open_tower(o, g, h, &e, &tower);
     if (st == OK) st = hf_export_whole(o->run.out, h, &x, t, n, seen ? &tower : NULL, &count);
@@ -333,8 +334,9 @@ static Status write_export(const Options *o, const WeightSource *ws, const Origi
     Status st = outfile_parents(o->run.out);
     if (st == OK && strcmp(o->export.form.name, "hf") == 0) {
         HfDims h = {.Q = d->Q, .C = d->C, .H = heads, .F = d->F, .L = d->L, .X = d->X, .E = d->E, .Z = d->Z, .V = d->V,
-                    .N = d->N, .dropout = 0.1};
+                    .N = d->N, .dropout = 0.1, .eps = dims_eps(d), .act = act_name((ActKind)d->act)};
         hf_vision_defaults(&h);
+        h.vision_eps = dims_eps_vision(d);
         if (d->W) {
             st = export_whole(o, &h, g, t, n);
             free(t);
@@ -360,6 +362,7 @@ Status cmd_export(const Options *o) {
     if (st == OK) st = dims_of_weights(&d, ws);
     if (st == OK) st = origin_read(&g, ws);
     if (st == OK) st = use_heads(&g, o, d.C, &heads);
+    if (st == OK) origin_habits(&g, o, &d);
     if (st == OK && o->run.dry_run) {
         st = options_print(o, stdout);
         status_say("%s: %zu tensors of %s%s", o->run.out, ws_count(ws), ws_path(ws), dry(o));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoints/act_names.h"
 #include "checkpoints/origin.h"
 #include "checkpoints/params_io.h"
 #include "eval/use.h"
@@ -22,7 +23,8 @@ static void warn(void *ctx, const char *sentence) {
 /* A text of the old run, which keeps its own. */
 static Status take_from_run(Options *o, const Origin *g) {
     static const char *const keys[] = {"model.layers", "model.hidden",      "model.ffn",       "model.queries",
-                                       "model.proj",   "model.cross_every", "model.positions", "data.max_tokens"};
+                                       "model.proj",   "model.cross_every", "model.positions", "model.eps",
+                                       "model.eps_vision", "model.act", "data.max_tokens"};
     Status st = OK;
     for (size_t i = 0; st == OK && i < sizeof keys / sizeof *keys; i++) {
         char buf[64];
@@ -44,6 +46,20 @@ static Status take_from_tensors(Options *o, const Origin *g, const Dims *d) {
     return st;
 }
 
+/* How published weights compute, as their config.json says it. */
+static Status take_habits(Options *o, const Origin *g) {
+    static const char *const keys[] = {"model.eps", "model.eps_vision", "model.act"};
+    char text[3][32];
+    Status st = OK;
+    if (!(g->habits.eps > 0)) return OK;
+    snprintf(text[0], sizeof text[0], "%.9g", (double)g->habits.eps);
+    snprintf(text[1], sizeof text[1], "%.9g", (double)dims_eps_vision(&g->habits));
+    snprintf(text[2], sizeof text[2], "%s", act_name((ActKind)g->habits.act));
+    for (int i = 0; i < 3 && st == OK; i++)
+        if (!options_is_set(o, keys[i])) st = options_set(o, keys[i], text[i], g->name);
+    return st;
+}
+
 Status start_sizes(Options *o, const char *path) {
     WeightSource *ws = NULL;
     Origin g = {0};
@@ -54,6 +70,7 @@ Status start_sizes(Options *o, const char *path) {
     if (st == OK) st = origin_read(&g, ws);
     if (st == OK) dims_known(&d, ws);
     if (st == OK) st = g.trained ? take_from_run(o, &g) : take_from_tensors(o, &g, &d);
+    if (st == OK && !g.trained) st = take_habits(o, &g);
     if (st == OK && d.C && !options_is_set(o, "model.heads") && (st = use_heads(&g, o, d.C, &heads)) == OK) {
         snprintf(text, sizeof text, "%d", heads);
         st = options_set(o, "model.heads", text, g.name);
@@ -74,7 +91,7 @@ Status start_sizes(Options *o, const char *path) {
 static const char *const fixed[] = {"model.layers", "model.hidden",      "model.heads",     "model.ffn",
                                     "model.queries",
                                     "model.proj",   "model.cross_every", "model.positions", "seed", "stage",
-                                        "stage2.instruct"};
+                                    "model.eps", "model.eps_vision", "model.act", "stage2.instruct"};
 /* What changes no number, or is compared by what it holds and not by its name. */
 static const char *const indifferent[] = {
     "out", "in", "threads", "train.resume", "train.init", "train.log_every", "train.save_every", "train.keep",

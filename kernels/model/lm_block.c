@@ -30,13 +30,9 @@ void lm_cross_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention 
     block_attend(t, x, &a, block_qkv(t, x, &a), kv, 0, plan, (Tensor){0});
 }
 
-static ActKind act_kind(LmAct a) {
-    return a == LM_RELU ? ACT_RELU : a == LM_GELU ? ACT_GELU : a == LM_GELU_TANH ? ACT_GELU_TANH : ACT_SILU;
-}
-
 void lm_feed_forward(Tape *t, const Lm *m, BlockStream *x, const LmFeedForward *w) {
     BlockFeedForward f = {.norm = norm_of(m, w->norm), .behind = !m->d.pre_norm, .in = w->in, .in_bias = w->in_bias,
                           .out = w->out, .out_bias = w->out_bias,
-                          .act = {.f = act_kind(m->d.act), .gated = m->d.gated}};
+                          .act = {.f = m->d.act, .gated = m->d.gated}};
     block_feed_forward(t, x, &f, (Tensor){0});
 }

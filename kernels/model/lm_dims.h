@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/backend.h"
+
 #define LM_FAMILIES(X) X(OPT, "opt") X(T5, "t5") X(LLAMA, "llama")
 
 typedef enum {
@@ -16,8 +18,6 @@ typedef enum {
 #undef X
     LM_FAMILY_COUNT
 } LmFamily;
-
-typedef enum { LM_RELU, LM_GELU, LM_GELU_TANH, LM_SILU } LmAct;
 
 /* LM_HEAD_ASK: the head is lm_head.weight if the file has it, else the word vectors. */
 typedef enum { LM_HEAD_TIED, LM_HEAD_OWN, LM_HEAD_ASK } LmHead;
@@ -35,7 +35,7 @@ typedef struct {
     int32_t F, V;
     int32_t N;                          /* rows a text may have, prefix included; 0: no limit (T5) */
     double eps;
-    LmAct act;
+    ActKind act;
     bool gated;                         /* feed-forward: act(x Wg) * (x Wu), else act(x W) */
     bool pre_norm, last_norm;           /* norm in front of what it serves; a norm behind the last layer */
     bool qkv_bias, out_bias, ffn_bias;

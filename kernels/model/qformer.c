@@ -4,10 +4,8 @@
 
 #include "kernels/model/block.h"
 
-static const float EPS = 1e-12f, EPS_VISION = 1e-5f;
 static const Param NONE = {0};
 static const Tensor NOTHING = {0};
-static const ActForm GELU = {.f = ACT_GELU};
 
 #define EMBED "Qformer.bert.embeddings."
 #define LAYER "Qformer.bert.encoder.layer.%d."
@@ -43,6 +41,7 @@ Status qformer_open_alone(QFormer *m, Arena *mem, const Dims *d, const Backend *
 }
 
 static Param param(const QFormer *m, int row, int layer) { return params_get(&m->params, row, layer); }
+static ActForm act_of(const QFormer *m) { return (ActForm){.f = (ActKind)m->d.act}; }
 
 static Dropout drop_at(Noise n, int layer, int site, const RowKey *rows) {
     uint32_t where = (uint32_t)(layer < 0 ? site : SITE_LAYER + layer * SITE_PER_LAYER + site);
@@ -56,7 +55,7 @@ void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features,
     int64_t rows = (int64_t)images * d->P, width = 2LL * d->C;
     int last = (dims_cross_layers(d) - 1) * d->X;
     void *xhat = tape_push(t, rows * d->E, dtype_size(e));
-    t->b->normalize(xhat, features, dt, scale, rows, d->E, d->P / dims_scales(d), EPS_VISION);
+    t->b->normalize(xhat, features, dt, scale, rows, d->E, d->P / dims_scales(d), dims_eps_vision(d));
     Tensor all = tape_new(t, rows, width * dims_cross_layers(d), e);
     op_fold_linear(t, all, tape_leaf(xhat, rows, d->E, e), params_joined(&m->params, P_CROSS_K_W, P_CROSS_V_W, 0, last),
                    params_joined(&m->params, P_CROSS_K_B, P_CROSS_V_B, 0, last), param(m, P_LN_VISION_W, -1),
@@ -76,16 +75,16 @@ static const Rows SELF = {P_SELF_Q_W, P_SELF_Q_B, P_SELF_O_W, P_SELF_O_B, P_SELF
 
 /* y = LN(x + dropout(gelu(x Wi + bi) Wo + bo)) */
 static void feed_forward(Tape *t, const QFormer *m, int l, const Rows *f, Tensor y, Tensor x, Dropout drop) {
-    BlockFeedForward w = {.norm = {param(m, f->ln_w, l), param(m, f->ln_b, l), EPS, false}, .behind = true,
+    BlockFeedForward w = {.norm = {param(m, f->ln_w, l), param(m, f->ln_b, l), dims_eps(&m->d), false}, .behind = true,
                           .in = param(m, f->in_w, l), .in_bias = param(m, f->in_b, l), .out = param(m, f->out_w, l),
-                          .out_bias = param(m, f->out_b, l), .act = GELU, .drop = drop};
+                          .out_bias = param(m, f->out_b, l), .act = act_of(m), .drop = drop};
     block_feed_forward(t, &(BlockStream){.x = x}, &w, y);
 }
 
 /* LN(x + dropout(attend(x Wi + bi) Wo + bo)); prob, out: sites of its dropouts */
 static BlockAttention attention(const QFormer *m, int l, const Rows *a, Noise noise, int prob, int out,
                                 const RowKey *rows) {
-    return (BlockAttention){.norm = {param(m, a->ln_w, l), param(m, a->ln_b, l), EPS, false}, .behind = true,
+    return (BlockAttention){.norm = {param(m, a->ln_w, l), param(m, a->ln_b, l), dims_eps(&m->d), false}, .behind = true,
                             .in = param(m, a->in_w, l), .in_bias = param(m, a->in_b, l), .out = param(m, a->out_w, l),
                             .out_bias = param(m, a->out_b, l), .heads = op_heads(m->d.H, m->d.H, m->d.C / m->d.H),
                             .D = m->d.C / m->d.H, .prob = drop_at(noise, l, prob, rows),
@@ -130,7 +129,7 @@ void qformer_layer(Tape *t, const QFormer *m, int l, Tensor y, Tensor x, Tensor 
 
 void qformer_embed(Tape *t, const QFormer *m, Tensor x, const Wave *w, Noise noise) {
     Embed e = w->embed;
-    e.eps = EPS;
+    e.eps = dims_eps(&m->d);
     e.drop = drop_at(noise, -1, SITE_EMBED, w->rows);
     bool text = m->d.V > 0;
     op_embed(t, x, e, param(m, P_QUERY, -1), text ? param(m, P_WORD, -1) : NONE, text ? param(m, P_POSITION, -1) : NONE,
@@ -170,8 +169,8 @@ Tensor qformer_lm_transform(Tape *t, const QFormer *m, Tensor rows) {
     int64_t n = rows.rows, C = m->d.C;
     Tensor u = tape_new(t, n, C, e), s = tape_new(t, n, C, e), y = tape_new(t, n, C, e);
     op_linear(t, u, rows, param(m, P_LM_DENSE_W, -1), NONE);
-    op_act(t, s, u, GELU, param(m, P_LM_DENSE_B, -1));
-    Norm ln = {param(m, P_LM_LN_W, -1), param(m, P_LM_LN_B, -1), EPS, false};
+    op_act(t, s, u, act_of(m), param(m, P_LM_DENSE_B, -1));
+    Norm ln = {param(m, P_LM_LN_W, -1), param(m, P_LM_LN_B, -1), dims_eps(&m->d), false};
     op_add_norm(t, y, s, NOTHING, NONE, ln, (Dropout){0});
     return y;
 }
