@@ -58,6 +58,23 @@ static void reads_what_torch_wrote(void **state) {
     check_file(HERE "fp16.pth", HERE "fp16.safetensors");
 }
 
+/* A traced module, as OpenAI published CLIP: parameters and buffers by name, its code neither read nor run. */
+static void reads_torchscript(void **state) {
+    (void)state;
+    PthFile *f;
+    StFile *want;
+    const StTensor *t;
+    if (pth_open(&f, HERE "script.pth") != OK || st_open(&want, HERE "script.safetensors") != OK)
+        fail_msg("%s", err_message());
+    assert_int_equal(pth_count(f), st_count(want));
+    for (size_t i = 0; i < st_count(want); i++) {
+        assert_int_equal(pth_find(f, st_at(want, i)->name, &t), OK);
+        check_same(t, st_at(want, i));
+    }
+    st_close(want);
+    pth_close(f);
+}
+
 static void reads_all_containers(void **state) {
     (void)state;
     static const char *const files[] = {"zip.pth", "zip_torch1.pth", "legacy.pth"};
@@ -305,7 +322,7 @@ static void deep_and_circular_values_are_harmless(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_what_torch_wrote),
+        cmocka_unit_test(reads_what_torch_wrote), cmocka_unit_test(reads_torchscript),
         cmocka_unit_test(reads_all_containers),
         cmocka_unit_test(refuses_bad_files),
         cmocka_unit_test(what_lies_beside_weights_is_skipped),

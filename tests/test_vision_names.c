@@ -132,6 +132,25 @@ static void same_model(const char *one, const char *other, bool normed) {
     free(b);
 }
 
+/* OpenAI's own file is a TorchScript archive: the same encoder as from its state dict, in halves as it is. */
+static void torchscript(void **state) {
+    (void)state;
+    static const char pth[] = "tests/golden/pth/script.pth", st[] = "tests/golden/pth/script.safetensors";
+    float pixels[48], *a, *b;
+    int P, Q;
+    Vision e;
+    weights_fill(pixels, 48, "pixels", 6);
+    a = tower_rows(pth, pixels, 4, -1, false, 2, &P);
+    b = tower_rows(st, pixels, 4, -1, false, 2, &Q);
+    assert_true(P == 5 && Q == 5);
+    assert_memory_equal(a, b, 5 * 8 * sizeof *a);
+    free(a);
+    free(b);
+    assert_int_equal(vision_open(&e, pth, 2), OK);
+    assert_true(e.print->family == FAMILY_CLIP && e.d.act == ACT_GELU_QUICK && e.custom.image == 4);
+    vision_close(&e);
+}
+
 /* A block of layer scale without a norm behind the last is InternViT's, with one DINOv2's. */
 static void told_apart(void **state) {
     (void)state;
@@ -270,7 +289,7 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(spellings), cmocka_unit_test(told_apart), cmocka_unit_test(options),
+        cmocka_unit_test(spellings), cmocka_unit_test(torchscript), cmocka_unit_test(told_apart), cmocka_unit_test(options),
         cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -307,6 +307,7 @@ static Status make(Vm *vm) {
     switch (f->u.name->kind) {
     case MAKES_TENSOR: return make_tensor(vm, args);
     case MAKES_OTHER: return push_kind(vm, PK_OTHER);
+    case MAKES_MODULE: return push_kind(vm, PK_MODULE);
     case MAKES_DICT:
         return v->count == 0 || (items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_NAME)
                    ? push_kind(vm, PK_DICT)                   /* a defaultdict has the name of what it makes */
@@ -349,10 +350,16 @@ static Status pop(Vm *vm, size_t n) {
     return OK;
 }
 
-/* BUILD sets attributes (the _metadata of a state dict, fields of a Namespace); none of them is of use here. */
-static Status drop_state(Vm *vm) {
+/* BUILD sets attributes (the _metadata of a state dict, fields of a Namespace); of use here are those of TorchScript's
+ * modules alone: parameters and modules by name. A module becomes the dict that its attributes stand in. */
+static Status set_state(Vm *vm) {
     if (available(vm) < 2) return bad(vm, "the stack is empty");
     enum PickleKind k = top(vm, 1)->kind;
+    if (k == PK_MODULE) {
+        if (top(vm, 0)->kind == PK_DICT) *top(vm, 1) = *top(vm, 0);
+        vm->height--;
+        return OK;
+    }
     if (k != PK_DICT && k != PK_OTHER) return bad(vm, "attributes of something that has none");
     vm->height--;
     return OK;
@@ -419,7 +426,7 @@ static Status step(Vm *vm, uint8_t op) {
     case EMPTY_SET: return push_kind(vm, PK_OTHER);
     case ADDITEMS: return (st = pop_mark(vm, &n)) != OK ? st : extend(vm, PK_OTHER, n);
     case FROZENSET: return (st = pop_mark(vm, &n)) != OK || (st = pop(vm, n)) != OK ? st : push_kind(vm, PK_OTHER);
-    case BUILD: return drop_state(vm);
+    case BUILD: return set_state(vm);
     case BINPERSID: return make_storage(vm);
     default: return bad(vm, "an opcode that no checkpoint needs");
     }

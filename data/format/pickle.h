@@ -29,6 +29,7 @@ enum PickleKind {
     PK_OTHER,                   /* something whose content is not kept: bytes, a long number, a device, a date */
     PK_NAME,                    /* a name of the list of allowed ones; pickle.c's business */
     PK_TUPLE, PK_LIST, PK_DICT, /* items: chain of cells; in a dict, keys and values take turns */
+    PK_MODULE,                  /* an object of TorchScript that has no attributes; with them it is their dict */
     PK_STORAGE, PK_TENSOR       /* index into storages, tensors */
 };
 

@@ -24,7 +24,7 @@ static const PickleName known[] = {
     {"torch",        "ByteStorage",         IS_STORAGE,      DT_U8},
     {"torch",        "BoolStorage",         IS_STORAGE,      DT_BOOL},
 };
-static const PickleName other = {"", "", MAKES_OTHER, DT_F32};
+static const PickleName other = {"", "", MAKES_OTHER, DT_F32}, script_module = {"", "", MAKES_MODULE, DT_F32};
 
 /* Nothing is called, so no other name can do harm; but who names these wants it, and what rebuilds a tensor in an unknown
  * way would lose weights in silence: both are refused. */
@@ -51,5 +51,6 @@ static bool may_skip(const char *module, size_t nm, const char *name, size_t nn)
 const PickleName *pickle_name(const char *module, size_t nm, const char *name, size_t nn) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (same(known[i].module, module, nm) && same(known[i].name, name, nn)) return &known[i];
+    if (nm >= 9 && memcmp(module, "__torch__", 9) == 0 && (nm == 9 || module[9] == '.')) return &script_module;
     return may_skip(module, nm, name, nn) ? &other : NULL;
 }

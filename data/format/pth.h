@@ -7,7 +7,8 @@
  *
  * Names: tensors of the state dict keep theirs. The state dict is the member "model" (LAVIS), else "state_dict",
  * else the whole. Tensors elsewhere are reached by the keys on the way, joined by dots:
- * "optimizer.state.7.exp_avg". A file that is one tensor has it under the name "".
+ * "optimizer.state.7.exp_avg"; those of a TorchScript archive (OpenAI's CLIP) in the same way by its modules' names.
+ * A file that is one tensor has it under the name "".
  *
  * Every count, offset and stride is checked, so an open file holds only tensors that lie inside of it. Refused:
  * names not on the list of pickle.c, big-endian files, compressed archives, more than ST_DIMS dimensions, files
