@@ -14,6 +14,7 @@
 #include "configs/commands.h"
 #include "configs/manual.h"
 #include "configs/options.h"
+#include "kernels/base/patience.h"
 #include "kernels/base/signals.h"
 #include "kernels/base/status.h"
 #include "kernels/base/version.h"
@@ -171,6 +172,7 @@ static int answer(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    patience_set(argv);
     hold_streams();
     return all_said(answer(argc, argv));
 }

@@ -161,6 +161,26 @@ static void doctor_looks_around(void **state) {
     says(r->out, "\nGPU ");
 }
 
+/* Threads of one core's time slice must not spin it away; whoever has set how they wait is heard. */
+static void threads_wait_a_moment(void **state) {
+    (void)state;
+    const char *spins = getenv("GOMP_SPINCOUNT"), *policy = getenv("OMP_WAIT_POLICY");
+    char was[2][64];
+    snprintf(was[0], sizeof was[0], "%s", spins ? spins : "");
+    snprintf(was[1], sizeof was[1], "%s", policy ? policy : "");
+    unsetenv("GOMP_SPINCOUNT");
+    unsetenv("OMP_WAIT_POLICY");
+    says(run("doctor dry_run=true")->out, "sleeps after this many spins: 1000\n");
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    says(run("doctor dry_run=true")->out, "sleeps as OMP_WAIT_POLICY says: passive\n");
+    setenv("GOMP_SPINCOUNT", "7", 1);
+    says(run("doctor dry_run=true")->out, "sleeps after this many spins: 7\n");
+    if (!spins) unsetenv("GOMP_SPINCOUNT");
+    else setenv("GOMP_SPINCOUNT", was[0], 1);
+    if (!policy) unsetenv("OMP_WAIT_POLICY");
+    else setenv("OMP_WAIT_POLICY", was[1], 1);
+}
+
 static void options_are_the_reference(void **state) {
     (void)state;
     Run *r = run("--options");
@@ -234,7 +254,7 @@ int main(void) {
         cmocka_unit_test(every_command_has_help),
         cmocka_unit_test(mistakes_are_2),
         cmocka_unit_test(mistake_in_a_file_has_its_line),
-        cmocka_unit_test(doctor_looks_around),
+        cmocka_unit_test(doctor_looks_around), cmocka_unit_test(threads_wait_a_moment),
         cmocka_unit_test(options_are_the_reference),
         cmocka_unit_test(ended_by_a_signal),
         cmocka_unit_test(manual_is_whole), cmocka_unit_test(bash_completes),
