@@ -250,7 +250,7 @@ tests-built: found $(BIN) $(TESTS) $(B)/golden $(if $(CUDA_OBJ),$(B)/bench/bench
 CLANG     := $(shell printf 'int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n){return d[0]==(unsigned char)n;}\n' | \
                clang -x c - -fsanitize=fuzzer,address,undefined -o /dev/null >/dev/null 2>&1 && echo yes)
 fuzz-smoke:
-	$(if $(CLANG),+@$(MAKE) --no-print-directory -s $(FUZZED) fuzzers,@echo "no clang: the parsers are not fuzzed")
+	$(if $(CLANG),+@$(MAKE) --no-print-directory -j$(JOBS) -s $(FUZZED) fuzzers,@echo "no clang: the parsers are not fuzzed")
 
 DIR       ?= $(firstword $(wildcard ../shared/golden) tests/golden)
 device    ?= cpu

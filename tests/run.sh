@@ -72,7 +72,7 @@ done
 if [ $# = 0 ]; then
     command -v git >/dev/null && git rev-parse -q --git-dir >/dev/null 2>&1 && lines "house" tests/house.sh "$dir"
     lines "golden (tests/golden)" "$dir/golden" tests/golden
-    [ "$dir" = build/release ] && [ -d build/fuzz/bin ] && lines "fuzz, a moment each" tests/fuzz.sh build/fuzz/bin 2
+    [ "$dir" = build/release ] && [ -d build/fuzz/bin ] && lines "fuzz, a moment each" tests/fuzz.sh build/fuzz/bin smoke
     [ -d ../shared/golden ] && lines "golden (../shared)" "$dir/golden" ../shared/golden
 
     fixtures=tests/golden gpu=
