@@ -34,20 +34,23 @@ static void list_segments(Piece *c, const Stage1 *s, bool all) {
     }
 }
 
-static void list_targets(Piece *c, Stage1 *s) {
-    int64_t most = pairs_targets(s, s->contrast.first + c->first, c->n), k = 0;
-    int32_t *rows = staging_take(&s->room, (size_t)most, sizeof *rows),
+/* The text rows that are read behind the last layer: [CLS] of the n contrastive texts, then those that predict, whose
+ * targets are listed beside. */
+static void list_read(Piece *c, Stage1 *s) {
+    int64_t n = c->n, most = c->itg0 < 0 ? 0 : pairs_targets(s, s->contrast.first + c->first, n), k = 0;
+    int32_t *rows = staging_take(&s->room, (size_t)(n + most), sizeof *rows),
         *target = staging_take(&s->room, (size_t)most, sizeof *target);
-    for (int64_t i = 0; i < c->n; i++) {
+    for (int64_t i = 0; i < n; i++) rows[i] = c->seg[n + i].t0;
+    for (int64_t i = 0; i < n && most; i++) {
         int64_t g = s->contrast.first + c->first + i;
         for (int32_t t = 1; t < s->len[g]; t++) {
             if (!pairs_is_target(s, g, t)) continue;
-            rows[k] = c->seg[c->itg0 + i].t0 + t - 1;
+            rows[n + k] = c->seg[c->itg0 + i].t0 + t - 1;
             target[k++] = pairs_text(s, g)[t];
         }
     }
+    wave_pick(&c->wave, &s->room, rows, n + most);
     c->nlm = most;
-    c->lm_rows = staging_device(&s->room, rows);
     c->lm_target = staging_device(&s->room, target);
 }
 
@@ -69,19 +72,15 @@ Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t f
     int count = (int)(n * (2 + (c->itg0 >= 0) + (c->itm0 >= 0)));
     Status st = wave_build(&c->wave, &s->room, d, c->seg, count, (int)n);
     if (st != OK) return st;
-    int32_t *cls = staging_take(&s->room, (size_t)n, sizeof *cls);
-    for (int64_t i = 0; i < n; i++) cls[i] = c->seg[n + i].t0;
-    if (c->itg0 >= 0) list_targets(c, s);
+    list_read(c, s);
     staging_upload(&s->room);
 
     FeatureRows up = features_up(&s->features, rows_at(s, batch, first, false), n, batch->dt,
                                  rows_at(s, batch, first + n, !all));
     qformer_image(&c->kv, t, s->model, up.data, batch->dt, up.scale, (int)n);
     c->x = qformer_forward(t, s->model, &c->wave, &c->kv, noise);
-    Tensor text = tensor_rows(c->x, c->wave.NQ, c->wave.NT), first_rows = tape_new(t, n, d->C, s->b->elem);
-    op_gather(t, first_rows, text, staging_device(&s->room, cls));
     c->I = qformer_features(t, s->model, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
-    c->T = qformer_features(t, s->model, first_rows, P_TEXT_PROJ_W, P_TEXT_PROJ_B);
+    c->T = qformer_features(t, s->model, tensor_rows(c->x, c->wave.NQ, n), P_TEXT_PROJ_W, P_TEXT_PROJ_B);
     return tape_status(t);
 }
 
@@ -134,6 +133,7 @@ static Status negative_pairs(Piece *c, Stage1 *s, Noise noise, float scale) {
                      "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
                                  "(lower optim.accum, or raise train.batch)", (long long)s->itm_cap);
     else if (n > 0 && (st = wave_build(w, &s->room, &s->model->d, seg, n, (int)c->n)) == OK) {
+        wave_pick(w, &s->room, staging_take(&s->room, 0, sizeof(int32_t)), 0);
         staging_upload(&s->room);
         Tensor x = qformer_forward(&s->tape, s->model, w, &c->kv, noise);
         matching_loss(s, tensor_rows(x, 0, w->NQ), 0, scale);
@@ -154,9 +154,7 @@ Status piece_matching(Piece *c, Stage1 *s, Noise noise, float scale, int64_t pai
 void piece_generation(Piece *c, Stage1 *s, float scale, double tokens) {
     Tape *t = &s->tape;
     if (c->itg0 < 0 || !c->nlm) return;
-    Tensor rows = tape_new(t, c->nlm, s->model->d.C, s->b->elem);
-    op_gather(t, rows, tensor_rows(c->x, c->wave.NQ, c->wave.NT), c->lm_rows);
-    Tensor h = qformer_lm_transform(t, s->model, rows);
+    Tensor h = qformer_lm_transform(t, s->model, tensor_rows(c->x, c->wave.NQ + c->n, c->nlm));
     float *loss = tape_push(t, c->nlm, sizeof *loss);
     op_lm_loss(t, loss, NULL, h, params_get(&s->model->params, P_WORD, -1),
                params_get(&s->model->params, P_LM_BIAS, -1), c->lm_target,

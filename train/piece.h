@@ -7,10 +7,10 @@ typedef struct {
     int64_t first, n;                   /* local pairs [first, first + n) */
     ImageKV kv;
     Wave wave, wave2;                   /* the tape refers to their plans until the walk back is over */
-    Tensor x, I, T;                     /* hidden states of wave 1; features (n Q, Z), (n, Z) */
+    Tensor x, I, T;                     /* hidden states of wave 1, those that are read; features (n Q, Z), (n, Z) */
     Segment *seg;                       /* wave 1: n ITC images, n ITC texts, then n ITG, then n ITM, as wanted */
     int itg0, itm0;                     /* where those begin, -1 when not wanted */
-    const int32_t *lm_rows, *lm_target; /* device: text rows that predict, and what */
+    const int32_t *lm_target;           /* device: what the nlm rows behind those of [CLS] are to say */
     int64_t nlm;
 } Piece;
 

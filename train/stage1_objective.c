@@ -9,10 +9,10 @@
  * and their targets; with several pieces the features of each went before, by a wave of their own. */
 static size_t lists_bytes(const Stage1 *s, int64_t n) {
     int64_t Q = s->model->d.Q, T = s->model->d.T, cap = s->itm_cap;
-    size_t cls = staging_bytes(n, sizeof(int32_t)), features = wave_bytes(n * Q, n * T, 2 * n, n) + cls;
-    size_t first = wave_bytes(2 * n * Q, 3 * n * T, 4 * n, n) + cls + 2 * staging_bytes(n * T, sizeof(int32_t));
-    size_t second = wave_bytes(cap * Q, cap * T, cap, n) + staging_bytes(n, sizeof(int32_t)) +
-                    staging_bytes(cap, sizeof(int32_t));
+    size_t word = sizeof(int32_t), read = staging_bytes(n + n * T, word) + staging_bytes(n + n * T, sizeof(RowKey)),
+           features = wave_bytes(n * Q, n * T, 2 * n, n) + read;
+    size_t first = wave_bytes(2 * n * Q, 3 * n * T, 4 * n, n) + read + staging_bytes(n * T, word);
+    size_t second = wave_bytes(cap * Q, cap * T, cap, n) + staging_bytes(n, word) + staging_bytes(cap, word);
     size_t step = staging_bytes(2 * s->B, sizeof *s->drawn) + staging_bytes(1, sizeof *s->report) +
                   staging_bytes(s->G, sizeof(int64_t));
     return step + (size_t)s->micro * (first + second + (s->micro > 1 ? features : 0));

@@ -85,18 +85,25 @@ Tensor block_qkv(Tape *t, BlockStream *x, const BlockAttention *w) {
     return q;
 }
 
-void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Tensor kv, int64_t k_at,
-                  const AttnPlan *plan, Tensor y) {
+Tensor block_look(Tape *t, const BlockAttention *w, Tensor q, Tensor kv, int64_t k_at, const AttnPlan *plan) {
     int64_t A = (int64_t)w->heads.H * w->D, K = (int64_t)w->heads.KH * w->D;
     Tensor o = rows_of(t, q, A), n = o;
     op_attention(t, o, q, 0, kv, k_at, k_at + K, w->heads, plan, w->prob);
-    if (is_there(w->inner)) {
-        if (t->recording) n = rows_of(t, o, A);
-        op_norm(t, n, o, w->inner);
-    }
+    if (!is_there(w->inner)) return o;
+    if (t->recording) n = rows_of(t, o, A);
+    op_norm(t, n, o, w->inner);
+    return n;
+}
+
+void block_project(Tape *t, BlockStream *x, const BlockAttention *w, Tensor seen, Tensor y) {
     Tensor s = result_of(t, x);
-    op_linear(t, s, n, w->out, NONE);
+    op_linear(t, s, seen, w->out, NONE);
     join_stream(t, x, s, w->out_bias, w->drop, w->behind ? &w->norm : NULL, y);
+}
+
+void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Tensor kv, int64_t k_at,
+                  const AttnPlan *plan, Tensor y) {
+    block_project(t, x, w, block_look(t, w, q, kv, k_at, plan), y);
 }
 
 /* ---- feed-forward ------------------------------------------------------------------------------------------------ */

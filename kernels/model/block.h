@@ -48,8 +48,11 @@ typedef struct {
 Tensor block_qkv(Tape *t, BlockStream *x, const BlockAttention *w);
 
 /* The second: queries from column 0 of q attend, in a plan, to keys from column k_at of kv on and values behind them (q
- * itself, keys of other rows, a cache); the result joins the stream. With a norm behind, y (y.data NULL: taken here)
- * gets what comes out of it. */
+ * itself, keys of other rows, a cache); the third: what they saw (or some rows of it, with those of the stream) is
+ * projected and joins the stream. With a norm behind, y (y.data NULL: taken here) gets what comes out of it.
+ * block_attend is both. */
+Tensor block_look(Tape *t, const BlockAttention *w, Tensor q, Tensor kv, int64_t k_at, const AttnPlan *plan);
+void block_project(Tape *t, BlockStream *x, const BlockAttention *w, Tensor seen, Tensor y);
 void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Tensor kv, int64_t k_at,
                   const AttnPlan *plan, Tensor y);
 

@@ -111,20 +111,48 @@ Tensor qformer_qkv(Tape *t, const QFormer *m, int l, Tensor x) {
     return block_qkv(t, &(BlockStream){.x = x}, &w);
 }
 
+/* ---- behind self-attention: query rows and text rows part -------------------------------------------------------- */
+
+static void project_all(Tape *t, const BlockAttention *self, Tensor a[2], Tensor x, Tensor seen, const Wave *w) {
+    BlockStream s = {.x = x};
+    block_project(t, &s, self, seen, NOTHING);
+    a[0] = tensor_rows(s.x, 0, w->NQ), a[1] = tensor_rows(s.x, w->NQ, w->NT);
+}
+
+static bool picks_in(const QFormer *m, int l, const Wave *w) { return w->picks && l + 1 == m->d.L; }
+
+static Tensor picked(Tape *t, Tensor x, const Wave *w) {
+    Tensor y = tape_new(t, w->npicked, x.cols, t->b->elem);
+    op_gather(t, y, tensor_rows(x, w->NQ, w->NT), w->picked);
+    return y;
+}
+
+/* In the last layer: all text rows were keys, and only those that are read go on. */
+static void project_picked(Tape *t, const QFormer *m, int l, Tensor a[2], Tensor x, Tensor seen, const Wave *w,
+                           Noise noise) {
+    for (int text = 0; text < 2; text++) {
+        a[text] = NOTHING;
+        if (!(text ? w->npicked : w->NQ)) continue;
+        BlockAttention self = self_attention(m, l, noise, text ? w->picked_rows : w->rows);
+        BlockStream s = {.x = text ? picked(t, x, w) : tensor_rows(x, 0, w->NQ)};
+        block_project(t, &s, &self, text ? picked(t, seen, w) : tensor_rows(seen, 0, w->NQ), NOTHING);
+        a[text] = s.x;
+    }
+}
+
 void qformer_layer(Tape *t, const QFormer *m, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at,
                    const Wave *w, const ImageKV *kv, Noise noise) {
-    int64_t NQ = w->NQ, NT = w->NT;
+    bool picks = picks_in(m, l, w);
     BlockAttention self = self_attention(m, l, noise, w->rows);
-    BlockStream a = {.x = x};
-    block_attend(t, &a, &self, qkv, xkv, k_at, &w->self, NOTHING);
-    if (NQ) {
-        Tensor aq = tensor_rows(a.x, 0, NQ);
-        if (dims_is_cross(&m->d, l)) aq = cross_attention(t, m, l, aq, w, kv, noise);
-        feed_forward(t, m, l, &QUERY_FFN, tensor_rows(y, 0, NQ), aq, drop_at(noise, l, SITE_FFN_OUT, w->rows));
-    }
+    Tensor seen = block_look(t, &self, qkv, xkv, k_at, &w->self), a[2];
+    if (picks) project_picked(t, m, l, a, x, seen, w, noise);
+    else project_all(t, &self, a, x, seen, w);
+    int64_t NQ = w->NQ, NT = a[1].rows;
+    if (NQ && dims_is_cross(&m->d, l)) a[0] = cross_attention(t, m, l, a[0], w, kv, noise);
+    if (NQ) feed_forward(t, m, l, &QUERY_FFN, tensor_rows(y, 0, NQ), a[0], drop_at(noise, l, SITE_FFN_OUT, w->rows));
     if (NT)
-        feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, NQ, NT), tensor_rows(a.x, NQ, NT),
-                     drop_at(noise, l, SITE_FFN_OUT, w->rows + NQ));
+        feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, NQ, NT), a[1],
+                     drop_at(noise, l, SITE_FFN_OUT, picks ? w->picked_rows : w->rows + NQ));
 }
 
 void qformer_embed(Tape *t, const QFormer *m, Tensor x, const Wave *w, Noise noise) {
@@ -143,7 +171,8 @@ Tensor qformer_forward(Tape *t, const QFormer *m, const Wave *w, const ImageKV *
     qformer_embed(t, m, x, w, noise);
     if (!t->recording) other = tape_new(t, N, C, t->b->elem);
     for (int l = 0; l < m->d.L; l++) {
-        Tensor y = t->recording ? tape_new(t, N, C, t->b->elem) : other;
+        int64_t rows = picks_in(m, l, w) ? w->NQ + w->npicked : N;
+        Tensor y = t->recording ? tape_new(t, rows, C, t->b->elem) : tensor_rows(other, 0, rows);
         size_t mark = arena_mark(t->step);
         tape_place(t, l);
         Tensor qkv = qformer_qkv(t, m, l, x);

@@ -27,9 +27,9 @@ typedef struct { int images; Tensor kv[MAX_LAYERS]; } ImageKV;
 void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features, DType dt, const float *scale,
                    int images);
 
-/* Hidden states (NQ + NT, C) after the last layer. kv may be NULL when no segment has an image. When the tape does not
- * record, only two layers' worth of memory is used. Its tape_places: before layer l, l; before the embedding,
- * QFORMER_EMBEDDED. */
+/* Hidden states (NQ + NT, C) after the last layer; of a wave that picks, (NQ + npicked, C). kv may be NULL when no
+ * segment has an image. When the tape does not record, only two layers' worth of memory is used. Its tape_places:
+ * before layer l, l; before the embedding, QFORMER_EMBEDDED. */
 enum { QFORMER_EMBEDDED = -1 };
 Tensor qformer_forward(Tape *t, const QFormer *m, const Wave *w, const ImageKV *kv, Noise noise);
 

@@ -38,6 +38,10 @@ void *staging_take(Staging *s, size_t count, size_t size) {
 
 void *staging_device(const Staging *s, const void *host) { return s->device + ((const char *)host - s->host); }
 
+void *staging_host(const Staging *s, const void *device) {
+    return s->host + ((const char *)device - s->device);
+}
+
 void staging_upload(Staging *s) {
     if (!s->b->unified && s->used > s->sent) s->b->upload(s->device + s->sent, s->host + s->sent, s->used - s->sent);
     s->sent = s->used;

@@ -20,6 +20,7 @@ void staging_close(Staging *s);
 void staging_reset(Staging *s);
 void *staging_take(Staging *s, size_t count, size_t size);  /* host memory: fill it, send it, name it to a kernel */
 void *staging_device(const Staging *s, const void *host);   /* the same place on the device */
+void *staging_host(const Staging *s, const void *device);   /* and back */
 void staging_upload(Staging *s);        /* what was taken since the last time; memory stays until staging_reset */
 
 #endif

@@ -74,6 +74,14 @@ static Status fill_embedding(Wave *w, Staging *r, const Dims *d, const Segment *
     return OK;
 }
 
+void wave_pick(Wave *w, Staging *r, const int32_t *picked, int64_t n) {
+    RowKey *rows = staging_take(r, (size_t)n, sizeof *rows);
+    const RowKey *text = (const RowKey *)staging_host(r, w->rows) + w->NQ;
+    for (int64_t i = 0; i < n; i++) rows[i] = text[picked[i]];
+    w->picks = true, w->npicked = n;
+    w->picked = staging_device(r, picked), w->picked_rows = staging_device(r, rows);
+}
+
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
 static void plan_add(AttnPlan *p, AttnItem *items, AttnItem it) {

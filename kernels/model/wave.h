@@ -33,11 +33,21 @@ typedef struct {
     int64_t NQ, NT;
     Embed embed;                        /* indices only */
     const RowKey *rows;                 /* (NQ + NT) on the device */
+    /* When `picks`, text rows that something reads behind the last layer, which computes those alone: counted from the
+     * first one, and where their bits come from; on the device. */
+    bool picks;
+    int64_t npicked;
+    const int32_t *picked;
+    const RowKey *picked_rows;
     AttnPlan self, cross;
 } Wave;
 
 /* Bytes that a wave takes of the staging, of at most so many query rows and text rows in all. */
 size_t wave_bytes(int64_t nq, int64_t nt, int64_t segments, int64_t images);
+
+/* Only n text rows of a wave just built are read, none twice: picked[0..n), taken from the same staging. It takes n
+ * RowKeys. */
+void wave_pick(Wave *w, Staging *r, const int32_t *picked, int64_t n);
 
 /* Fills q0 and t0 of the n segments and *w. Keys of image i are rows [i P, (i+1) P) of the image side, `images` in all.
  * At most one text may see a segment's queries. staging_upload afterwards, once for all waves since staging_reset. */
