@@ -15,7 +15,7 @@ passed=0 failed=0
 FLOORS="kernels configs data checkpoints eval train"
 # The plan was 42,000 lines. What people bring (tars, tables, one array a picture, anything an index splits) and the tokenizers of
 # four kinds took twice the room that data/ was given, questions and answers and pictures in place of sets took some of eval/.
-CEILINGS="kernels-without-model:12500 kernels/cuda:6500 model+train:8900 data:18900 checkpoints:4800 eval:13000 configs:1600 all:59500"
+CEILINGS="kernels-without-model:12500 kernels/cuda:6500 model+train:8900 data:18960 checkpoints:4800 eval:13000 configs:1600 all:59500"
 
 sources() { git ls-files "$@" | grep -E '\.(c|h|cu|cuh|def)$' | while read -r f; do [ -f "$f" ] && echo "$f"; done; }
 files=$(sources $FLOORS qformer.c)

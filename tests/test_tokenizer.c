@@ -252,10 +252,44 @@ static void chats(void **state) {
     assert_string_equal(chat_of_template("{{ x }}"), "");
 }
 
+/* BERT's tokenizer.json is its vocab.txt; [DEC] may come behind, as an added token. Other rules than the uncased ones
+ * are refused, not followed half. */
+#define BERT(normalizer, ids) "{\"normalizer\": {\"type\": \"BertNormalizer\"" normalizer "}, " \
+    "\"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, \"added_tokens\": [{\"content\": \"[CLS]\", \"id\": 2}, " \
+    "{\"content\": \"[DEC]\", \"id\": 8}], \"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", " \
+    "\"continuing_subword_prefix\": \"##\", \"vocab\": {\"[PAD]\": 0, \"dog\": 5, \"[CLS]\": 2, \"[SEP]\": 3, " \
+    "\"a\": 4, \"##s\": 6, \"[UNK]\": 1, \",\": " ids "}}}"
+
+static void wordpiece_json(void **state) {
+    (void)state;
+    static const char lines[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\ndog\n##s\n,\n[DEC]\n";
+    static const char text[] = "\xC3\x80 Dogs, cat [DEC]";
+    static const struct { const char *json; Status st; } cases[] = {
+        {BERT("", "7"), OK}, {BERT(", \"lowercase\": true, \"strip_accents\": null", "7"), OK},
+        {BERT(", \"lowercase\": false", "7"), ERR_FORMAT}, {BERT(", \"handle_chinese_chars\": false", "7"), ERR_FORMAT},
+        {BERT("", "6"), ERR_FORMAT}, {BERT("", "9"), ERR_FORMAT}, {BERT("", "-1"), ERR_FORMAT}};
+    Tokenizer *plain, *t;
+    int32_t want[16], got[16];
+    int n, m;
+    assert_int_equal(tokenizer_open_lines(&plain, lines, strlen(lines), "vocab.txt"), OK);
+    assert_int_equal(tokenizer_encode(plain, text, strlen(text), 16, want, &n, NULL), OK);
+    assert_int_equal(n, 8);                                  /* [CLS] a dog ##s , [UNK] [DEC] [SEP] */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(tokenizer_open_json(&t, cases[i].json, strlen(cases[i].json), "made.json"), cases[i].st);
+        if (!t) continue;
+        assert_int_equal(tokenizer_encode(t, text, strlen(text), 16, got, &m, NULL), OK);
+        assert_true(m == n && !memcmp(got, want, (size_t)n * sizeof *got));
+        assert_true(tokenizer_hash(t) == tokenizer_hash(plain) && tokenizer_ids(t)->bos == 8);
+        tokenizer_close(t);
+    }
+    tokenizer_close(plain);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(strings), cmocka_unit_test(shared_strings), cmocka_unit_test(names), cmocka_unit_test(refused),
-        cmocka_unit_test(damaged_model), cmocka_unit_test(texts), cmocka_unit_test(chats),
+        cmocka_unit_test(damaged_model), cmocka_unit_test(wordpiece_json), cmocka_unit_test(texts),
+        cmocka_unit_test(chats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,8 @@
  *
  * Files: tokenizer.json; vocab.json and merges.txt; spiece.model or tokenizer.model; vocab.txt; with
  * tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json beside them for the special
- * tokens. What a tokenizer.json asks for is done as it says or refused in one sentence; nothing is guessed.
+ * tokens. What a tokenizer.json asks for is done as it says or refused in one sentence; nothing is guessed. Of BERT's
+ * the uncased rules are known, as the slow tokenizer has them (characters that Unicode has not assigned are dropped).
  *
  * Called by the loader and importers (captions to ids), and by everything that hands text to a model or takes it
  * from one. Read-only once open: any number of threads. Knows no chat templates (chat.h), does not pad or mask.

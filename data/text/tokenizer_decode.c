@@ -90,13 +90,13 @@ static Status decode_marks(const Tokenizer *t, const int32_t *ids, size_t n, Tex
     }
     if (st == OK) st = put_run(&run, out);
     free(run.v);
-    if (st == OK && out->n && out->v[0] == ' ') memmove(out->v, out->v + 1, --out->n);
+    if (st == OK && !t->keep_front && out->n && out->v[0] == ' ') memmove(out->v, out->v + 1, --out->n);
     return st;
 }
 
 /* Unigram: the first piece loses its mark. */
 static Status decode_words(const Tokenizer *t, const int32_t *ids, size_t n, TextBytes *out) {
-    bool first = true;
+    bool first = !t->keep_front;
     Status st = OK;
     for (size_t i = 0; i < n && st == OK; i++) {
         size_t len;

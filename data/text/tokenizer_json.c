@@ -1,6 +1,7 @@
 /* tokenizer_json: what a tokenizer.json says, for tokenizer.c. Each part is done as it is written there or refused with
  * its name: normalizer, pre_tokenizer, model, post_processor, decoder, added_tokens. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -256,9 +257,6 @@ static Status read_model(Tokenizer *t, const Json *m, const char *name) {
     if (!*type) type = json_type(json_get(m, "vocab")) == J_ARRAY ? "Unigram" : json_get(m, "merges") ? "BPE" : "";
     if (!strcmp(type, "BPE")) return read_bpe(t, m, name);
     if (!strcmp(type, "Unigram")) return read_unigram(t, m, name);
-    if (!strcmp(type, "WordPiece"))
-        return err_set(ERR_FORMAT,
-                       "%s: a WordPiece tokenizer is read from its vocab.txt; give that file or its folder", name);
     return refuse(name, "model", type);
 }
 
@@ -309,10 +307,12 @@ static Status read_decoder(Tokenizer *t, const Json *o, const char *name) {
     static const char *const marks[] = {"Replace", "ByteFallback", "Fuse", "Strip"};
     const char *type = str_of(o, "type");
     const Json *list = json_get(o, "decoders");
+    size_t parts = json_len(list);
+    t->keep_front = parts == 3 || !strcmp(str_of(o, "prepend_scheme"), "never");
     if (!strcmp(type, "ByteLevel") && t->kind == KIND_BYTES) t->decode = DECODE_BYTES;
     else if (!strcmp(type, "Metaspace") && t->kind != KIND_BYTES) t->decode = DECODE_WORDS;
-    else if (!strcmp(type, "Sequence") && t->kind == KIND_MARKS && json_len(list) == 4) {
-        for (size_t i = 0; i < 4; i++)
+    else if (!strcmp(type, "Sequence") && t->kind == KIND_MARKS && (parts == 3 || parts == 4)) {
+        for (size_t i = 0; i < parts; i++)
             if (strcmp(str_of(json_at(list, i), "type"), marks[i]))
                 return refuse(name, "decoder", str_of(json_at(list, i), "type"));
         t->decode = DECODE_MARKS;
@@ -338,9 +338,67 @@ static Status read_added(Tokenizer *t, const Json *list, const char *name) {
     return st;
 }
 
+/* ---- WordPiece: BERT's, as wordpiece.h does it ---- */
+
+static Status check_bert(const Json *doc, const char *name) {
+    const Json *z = json_get(doc, "normalizer"), *m = json_get(doc, "model");
+    bool plain = flag_of(z, "clean_text", true) && flag_of(z, "handle_chinese_chars", true) &&
+                 flag_of(z, "lowercase", true) && flag_of(z, "strip_accents", true);
+    int64_t longest = WP_MAX_WORD;
+    json_int(json_get(m, "max_input_chars_per_word"), &longest);
+    if (strcmp(str_of(z, "type"), "BertNormalizer") || !plain)
+        return refuse(name, "normalizer", "of a WordPiece that is not BERT's uncased one");
+    if (strcmp(str_of(json_get(doc, "pre_tokenizer"), "type"), "BertPreTokenizer"))
+        return refuse(name, "pre_tokenizer", str_of(json_get(doc, "pre_tokenizer"), "type"));
+    if (strcmp(str_of(m, "unk_token"), "[UNK]") || strcmp(str_of(m, "continuing_subword_prefix"), "##") ||
+        longest != WP_MAX_WORD)
+        return refuse(name, "model", "WordPiece of other rules");
+    return OK;
+}
+
+/* The piece goes to its line; none has two. */
+static Status put_line(const char **line, size_t count, const char *piece, const Json *id, const char *name) {
+    int64_t at = -1;
+    bool fits = piece && !strchr(piece, '\n') && json_int(id, &at) && at >= 0 && at < (int64_t)count;
+    if (!fits || (line[at] && strcmp(line[at], piece)))
+        return err_set(ERR_FORMAT, "%s: the id of \"%.40s\" is not one of %zu, each with one piece", name,
+                       piece ? piece : "", count);
+    line[at] = piece;
+    return OK;
+}
+
+/* Its pieces in the order of their ids are the lines of a vocab.txt. */
+static Status read_wordpiece(Tokenizer *t, const Json *doc, const char *name) {
+    const Json *vocab = json_get(json_get(doc, "model"), "vocab"), *added = json_get(doc, "added_tokens"), *v;
+    size_t count = json_len(vocab), n = 0;
+    for (size_t i = 0; i < json_len(added); i++)
+        count += !json_get(vocab, str_of(json_at(added, i), "content"));
+    const char **line = mem_new(count + 1, sizeof *line);
+    char *text = NULL;
+    Status st = line ? check_bert(doc, name) : ERR_MEMORY;
+    for (const char *key = json_next(vocab, NULL, &v); key && st == OK; key = json_next(vocab, key, &v))
+        st = put_line(line, count, key, v, name), n += strlen(key) + 1;
+    for (size_t i = 0; i < json_len(added) && st == OK; i++) {
+        const char *s = str_of(json_at(added, i), "content");
+        st = put_line(line, count, s, json_get(json_at(added, i), "id"), name), n += strlen(s) + 1;
+    }
+    if (st == OK && !(text = mem_new(n + 1, 1))) st = ERR_MEMORY;
+    n = 0;
+    for (size_t i = 0; i < count && st == OK; i++) {
+        if (!line[i]) st = err_set(ERR_FORMAT, "%s: no piece has the id %zu", name, i);
+        else n += (size_t)sprintf(text + n, "%s\n", line[i]);
+    }
+    if (st == OK) st = wp_open_lines(&t->wp, text, n, name);
+    if (st == OK) tokenizer_take_wordpiece(t);
+    free(line);
+    free(text);
+    return st;
+}
+
 Status tokenizer_read_json(Tokenizer *t, const Json *doc, const char *name) {
     if (json_type(json_get(doc, "model")) != J_OBJECT)
         return err_set(ERR_FORMAT, "%s: no \"model\": this is not a tokenizer.json", name);
+    if (!strcmp(str_of(json_get(doc, "model"), "type"), "WordPiece")) return read_wordpiece(t, doc, name);
     Status st = read_normalizer(t, json_get(doc, "normalizer"), name);
     if (st == OK) st = read_splitting(t, json_get(doc, "pre_tokenizer"), name);
     if (st == OK) st = read_model(t, json_get(doc, "model"), name);

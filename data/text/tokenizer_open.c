@@ -273,7 +273,7 @@ static Status open_file(Tokenizer **t, const char *dir, const char *path, OpenFn
     if (st == OK && !alone) st = beside_open(&b, dir);
     if (st == OK) st = open(*t, &b, path);
     st = finish(t, st, path);
-    if (st == OK && !alone) take_names(*t, &b);
+    if (st == OK && !alone && (*t)->kind != KIND_WORDPIECE) take_names(*t, &b);
     beside_close(&b);
     return st;
 }

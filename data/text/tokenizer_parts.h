@@ -33,6 +33,7 @@ struct Tokenizer {
     MarkRule mark;
     bool cut;
     DecodeRule decode;
+    bool keep_front;           /* the blank in front of a decoded text stays */
     Bpe bpe;
     Unigram unigram;
     Wordpiece *wp;
