@@ -157,8 +157,7 @@ typedef struct {
 
 /* y[i] = source + pos[pos_id[i]];  source = ids NULL: rows[i];  ids[i] >= 0: scale word[ids[i]];  ids[i] < 0: rows[-1
  * - ids[i]]. No position where pos_id is NULL or pos_id[i] < 0. Rows of a language model with visual rows among them,
- * or of an encoder ([CLS] and registers as words, patches as rows). The tables are frozen; no row of `rows` is used
- * twice. */
+ * or of an encoder ([CLS] and registers as words, patches as rows). No row of `rows` is used twice. */
 typedef struct {
     int64_t N;
     int32_t C;

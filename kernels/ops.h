@@ -41,7 +41,7 @@ void op_head_norm(Tape *t, Tensor x, int64_t at, int blocks, int C, Norm m);
 void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Param g, Param o);
 
 /* y = words (scaled), given rows or both mixed, plus positions: see Lookup. l: indices and scale; the rest is filled in
- * here. word and pos are frozen; gradient flows to rows. */
+ * here. Gradient flows to rows and word; pos is frozen. */
 void op_lookup(Tape *t, Tensor y, Lookup l, Param word, Tensor rows, Param pos);
 
 /* pixels as rows: see Patches; y elem or f32 */

@@ -29,6 +29,7 @@ void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Pa
 /* Rows that y does not name keep what other uses wrote, or become zero: all of them count as written. */
 static void lookup_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
+    if (dy && param_grad(n->w)) t->b->lookup_words(&n->u.lookup, n->w.g, n->w.rows, dy);
     if (!dy || !n->x.grad) return;
     bool add;
     void *drows = tape_grad_to(t, n->x, &add);
@@ -37,7 +38,7 @@ static void lookup_back(Tape *t, const Node *n) {
 }
 
 void op_lookup(Tape *t, Tensor y, Lookup l, Param word, Tensor rows, Param pos) {
-    BUG_ON(param_grad(word) || param_grad(pos), "lookup: its tables are frozen");
+    BUG_ON(param_grad(pos), "lookup: its positions are frozen");
     BUG_ON((word.copy && word.cols != y.cols) || (rows.data && (rows.cols != y.cols || rows.ld != rows.cols)) ||
                (pos.copy && pos.cols != y.cols) || y.ld != y.cols || (!l.ids && rows.rows < y.rows),
            "lookup: words (%lld,%lld), rows (%lld,%lld), positions (%lld,%lld), y (%lld,%lld)", SHAPE(word),
@@ -46,7 +47,7 @@ void op_lookup(Tape *t, Tensor y, Lookup l, Param word, Tensor rows, Param pos) 
     l.N = y.rows, l.C = (int32_t)y.cols, l.y = y.data, l.word = word.copy, l.rows = rows.data, l.pos = pos.copy;
     t->b->lookup(&l);
     Node *n = tape_node(t, "lookup", lookup_back);
-    if (n) n->y = y, n->x = rows, n->u.lookup = l;
+    if (n) n->y = y, n->x = rows, n->w = word, n->u.lookup = l;
 }
 
 void op_patches(Tape *t, Tensor y, Patches p) {

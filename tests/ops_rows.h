@@ -109,6 +109,26 @@ static void check_lookup_bwd(LookupCase *lo, const Buf *ids, int64_t ngiven) {
     free(want);
 }
 
+typedef struct { const Lookup *a; float *dword; int64_t words; const void *dy; } WordsCase;
+static void launch_lookup_words(void *context) {
+    WordsCase *c = context;
+    K->lookup_words(c->a, c->dword, c->words, c->dy);
+}
+
+/* Each sum has the order of the rows; scaling it at its end or term by term differs by a rounding a row. */
+static void check_lookup_words(const LookupCase *lo, const Buf *ids, int64_t words) {
+    int64_t N = lo->a.N, C = lo->a.C;
+    Buf *dy = in("dy", E, N * C, -1, 1), *d = out("dword", DT_F32, words * C);
+    double *want = doubles(d->n);
+    memcpy(want, d->x, (size_t)d->n * sizeof *want);
+    for (int64_t i = 0; i < N; i++)
+        for (int64_t c = 0; ids->x[i] >= 0 && c < C; c++)
+            want[(int64_t)ids->x[i] * C + c] += dy->x[i * C + c] * (double)lo->a.scale;
+    execute(launch_lookup_words, &(WordsCase){&lo->a, d->p, words, dy->p});
+    expect(d, want, 4e-6);
+    free(want);
+}
+
 static void lookup(void) {
     LookupCase lo = {0};
     static const struct { int64_t N, C, given; bool words, pos, add; float scale; } cases[] = {
@@ -140,6 +160,7 @@ static void lookup(void) {
         expect(y, want, 0);
         lo.add = cases[i].add;
         check_lookup_bwd(&lo, ids, n);
+        if (ids) check_lookup_words(&lo, ids, WORDS);
         free(want);
         forget();
     }

@@ -215,7 +215,7 @@ static void set_on_disk(void **state) {
     char dir[] = "/tmp/qf-synth-XXXXXX", out[64], path[96];
     assert_non_null(mkdtemp(dir));
     snprintf(out, sizeof out, "%s/set.h5", dir);
-    SynthSpec spec = {.seed = 3, .count = {20, 5, 5}, .captions = 2, .size = 64, .patch = 16, .out = out,
+    SynthSpec spec = {.kind = {3, SYNTH_OBJECTS, false}, .count = {20, 5, 5}, .captions = 2, .size = 64, .patch = 16, .out = out,
                       .images = SYNTH_TEST_IMAGES, .facts = true};
     if (synth_write(&spec) != OK) fail_msg("%s", err_message());
     Shard *sh;

@@ -10,6 +10,7 @@
 #include "checkpoints/act_names.h"
 #include "checkpoints/export.h"
 #include "checkpoints/export_whole.h"
+#include "checkpoints/lm_write.h"
 #include "checkpoints/params_io.h"
 #include "checkpoints/vision_hf.h"
 #include "configs/commands.h"
@@ -326,6 +327,27 @@ static Status export_whole(const Options *o, HfDims *h, const Origin *g, const S
     return st;
 }
 
+/* A run of objective=lm as a folder that stage2.lm= takes. */
+static Status export_lm(const Options *o, const WeightSource *ws, const Origin *g) {
+    LmDims d;
+    Tokenizer *tok = NULL;
+    char *vocab = NULL;
+    size_t n = ws_count(ws);
+    StTensor *t = mem_new(n, sizeof *t);
+    for (size_t i = 0; t && i < n; i++) t[i] = *ws_at(ws, i);
+    Status st = t ? origin_vocab(g, o->model.vocab, &tok, &vocab) : ERR_MEMORY;
+    if (st == OK) st = recipe_lm(&d, g->trained, tok);
+    if (st == OK && !o->run.dry_run) st = lm_write(o->run.out, &d, t, n, tok, vocab, o->run.overwrite);
+    if (st == OK)
+        status_say("%s: %zu tensors: a LlamaForCausalLM of %d words%s", o->run.out, n, d.V, dry(o));
+    tokenizer_close(tok);
+    free(vocab);
+    free(t);
+    return st;
+}
+
+static bool is_lm(const Origin *g) { return g->trained && recipe_learns(g->trained) == LEARNS_LM; }
+
 static Status write_export(const Options *o, const WeightSource *ws, const Origin *g, const Dims *d, int64_t heads) {
     size_t left = 0, n = ws_count(ws);
     StTensor *t = mem_new(n, sizeof *t);
@@ -359,8 +381,14 @@ Status cmd_export(const Options *o) {
     if (st == OK) st = options_require(o, "out");
     if (st == OK) st = claim_export(o, strcmp(o->export.form.name, "hf") == 0);
     if (st == OK) st = ws_open(&ws, o->run.in, warn, NULL);
-    if (st == OK) st = dims_of_weights(&d, ws);
     if (st == OK) st = origin_read(&g, ws);
+    if (st == OK && is_lm(&g)) {
+        st = export_lm(o, ws, &g);
+        origin_free(&g);
+        ws_close(ws);
+        return st;
+    }
+    if (st == OK) st = dims_of_weights(&d, ws);
     if (st == OK) st = use_heads(&g, o, d.C, &heads);
     if (st == OK) origin_habits(&g, o, &d);
     if (st == OK && o->run.dry_run) {

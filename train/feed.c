@@ -95,6 +95,39 @@ static Status find_view(Feed *f, int32_t row, const char *prompt, int32_t *view)
     return st;
 }
 
+/* Which of an image's texts stands in front of the others: a caption; -1: none. */
+static int64_t draw_front(const Feed *f, const Batch *b, int64_t image) {
+    int64_t all = set_ncaptions(f->spec.set, image), captions = 0, at = -1;
+    size_t n = 0;
+    for (int pass = 0; f->spec.front && all > 1 && pass < 2; pass++) {
+        int64_t left = captions ? (int64_t)(draw_of(f, b, image, all) % (uint64_t)captions) : -1;
+        for (int64_t k = 0; k < all && at < 0; k++) {
+            const char *text = set_caption(f->spec.set, image, k, &n);
+            if (settext_of(text, n).kind != TEXT_CAPTION) continue;
+            if (pass && left-- == 0) at = k;
+            captions += !pass;
+        }
+    }
+    return at;
+}
+
+/* The view of a row: that text's pieces, or no rows at all. */
+static Status put_front(Feed *f, int64_t image, int64_t caption, int32_t row) {
+    size_t n = 0, from = f->asked.n;
+    char *clean = NULL;
+    Status st = OK;
+    if (caption >= 0) {
+        const char *text = set_caption(f->spec.set, image, caption, &n);
+        st = caption_blip(&clean, &n, text, n, NULL, f->spec.max_words);
+        if (st == OK) st = tokenizer_pieces(f->spec.front, clean, n, &f->asked);
+        if (f->asked.n > from + (size_t)f->spec.max_asked) f->asked.n = from + (size_t)f->spec.max_asked;
+    }
+    f->view_at[f->nviews] = from;
+    f->views[f->nviews++] = (ObjectiveView){.image = row, .n = (int32_t)(f->asked.n - from)};
+    free(clean);
+    return st;
+}
+
 /* One text of an image, as item n of the batch. */
 static Status add_text(Feed *f, const Batch *b, int64_t image, int64_t caption, int32_t row, int n) {
     size_t from = f->ids.n;
@@ -111,9 +144,18 @@ static Status add_text(Feed *f, const Batch *b, int64_t image, int64_t caption, 
     return st;
 }
 
-static int captions_of(const Feed *f, int64_t image) {
-    int64_t n = f->spec.all ? set_ncaptions(f->spec.set, image) : 1;
-    return (int)(n < f->spec.texts ? n : f->spec.texts);
+/* The texts of a row, from the drawn one on, around; the one in front of them is not said. */
+static Status add_texts(Feed *f, const Batch *b, int64_t i, int *n) {
+    int64_t image = b->image[i], all = set_ncaptions(f->spec.set, image), front = draw_front(f, b, image);
+    int64_t most = f->spec.all ? all : 1, said = 0;
+    Status st = f->spec.front ? put_front(f, image, front, (int32_t)i) : OK;
+    for (int64_t k = 0; k < most && said < f->spec.texts && st == OK; k++) {
+        int64_t caption = (b->caption[i] + k) % all;
+        if (caption == front) continue;
+        st = add_text(f, b, image, caption, (int32_t)i, *n);
+        said++, ++*n;
+    }
+    return st;
 }
 
 Status feed_batch(Feed *f, const Batch *b, ObjectiveBatch *out) {
@@ -122,15 +164,11 @@ Status feed_batch(Feed *f, const Batch *b, ObjectiveBatch *out) {
     f->ids.n = f->asked.n = 0;
     f->nviews = 0;
     *out = (ObjectiveBatch){.features = b->features, .scale = b->scale, .dt = b->dtype};
-    for (int64_t i = 0; i < b->B && st == OK; i++) {
-        int64_t all = set_ncaptions(f->spec.set, b->image[i]);
-        for (int k = 0, most = captions_of(f, b->image[i]); k < most && st == OK; k++, n++)
-            st = add_text(f, b, b->image[i], (b->caption[i] + k) % all, (int32_t)i, n);
-    }
+    for (int64_t i = 0; i < b->B && st == OK; i++) st = add_texts(f, b, i, &n);
     for (int i = 0; i < n; i++) f->items[i].ids = f->ids.v + f->at[i];       /* they stand still now */
     for (int i = 0; i < f->nviews; i++) f->views[i].ids = f->asked.v + f->view_at[i];
     out->said = f->items;
     out->nsaid = n;
-    if (f->spec.asked) out->views = f->views, out->nviews = f->nviews;
+    if (f->nviews) out->views = f->views, out->nviews = f->nviews;
     return st;
 }

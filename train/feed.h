@@ -11,7 +11,11 @@
  * A caption goes through LAVIS's clean-up (data/text/caption.h) and then through speech.h, behind the prompt. What is
  * asked (data/text/settext.h) goes there as it is: a question in one of the templates, with one of its answers behind,
  * both drawn anew at each visit. With InstructBLIP each prompt enters the Q-Former, so that texts of a picture share
- * its visual rows where their prompts are the same. */
+ * its visual rows where their prompts are the same.
+ *
+ * A language model that learns to read (train/reader.h) has words where stage 2 has visual rows: one of the picture's
+ * captions, drawn anew at each visit, is its view, and the others are said behind it. A picture's only text stands
+ * alone. */
 #ifndef QF_FEED_H
 #define QF_FEED_H
 #include "data/loader.h"
@@ -23,7 +27,8 @@ typedef struct {
     const Set *set;
     const char *prompt, *questions;     /* in front of a caption; templates of questions (settext.h) */
     const Tokenizer *asked;             /* the Q-Former's, when the prompt enters it too (InstructBLIP); else NULL */
-    int32_t max_asked;                  /* most word pieces of it */
+    const Tokenizer *front;             /* a caption's pieces are the view of its picture; else NULL */
+    int32_t max_asked;                  /* most pieces of a view */
     bool all;                           /* more than the drawn caption of a picture */
     int texts, max_words;
     bool split;

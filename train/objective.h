@@ -4,6 +4,7 @@
  * is learned: stage1.h is the first. A state of `size` bytes, zero at first, belongs to the trainer, which passes it
  * as self.
  *
+ *     learner   the model that learns, laid out in the run arena, when that is not the Q-Former; else NULL
  *     open      its buffers from the run arena, its tape on the step arena (both may only measure)
  *     measure   the largest batch a plan allows for, on measuring arenas and the null backend: what it needs is counted
  *               there
@@ -56,6 +57,7 @@ typedef struct {
     ObjectiveValue values[OBJECTIVE_VALUES];
     int nvalues;
     size_t size;
+    Status (*learner)(void *self, const ObjectiveSite *site, const void *spec, const ParamsSpec *how, Params **params);
     Status (*open)(void *self, const ObjectiveSite *site, const void *spec);
     void (*close)(void *self);
     /* tokens: of the longest text. flops: counted arithmetic of a step, forward and backward; attention's part of it */

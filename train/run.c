@@ -35,10 +35,15 @@ static void *pinned_alloc(void *ctx, size_t bytes) {
 }
 static void pinned_release(void *ctx, void *p) { ((const Backend *)ctx)->host_release(p); }
 
+/* All texts of a picture at once: a language model always learns to say some behind another. */
+static bool whole_pictures(const Run *r) {
+    return r->learns == LEARNS_LM || strcmp(r->o->data.sample.name, "images") == 0;
+}
+
 static void loader_spec(const Run *r, LoaderSpec *s) {
     const Options *o = r->o;
     *s = (LoaderSpec){.split = o->data.train_split,
-                      .images = strcmp(o->data.sample.name, "images") == 0, .shuffle = true, .drop_last = true,
+                      .images = whole_pictures(r), .shuffle = true, .drop_last = true,
                       .B = o->train.batch, .rank = dist_rank(), .ranks = dist_size(),
                       .seed = (uint64_t)o->run.seed, .start_step = r->step,
                       .threads = (int)o->data.threads, .queue = (int)o->data.queue,
@@ -53,13 +58,21 @@ static void loader_spec(const Run *r, LoaderSpec *s) {
 /* Which words the Q-Former reads, and which language model it speaks to. */
 static Status open_words(Run *r) {
     const Options *o = r->o;
-    bool speaks = o->run.stage == 2, reads = !speaks || o->stage2.instruct;
+    bool speaks = r->learns == LEARNS_STAGE2, reads = !speaks || o->stage2.instruct;
     Status st = reads ? options_require(o, "model.vocab") : OK;
     if (st == OK && reads) st = tokenizer_open(&r->tok, o->model.vocab);
     if (st == OK && speaks) st = options_require(o, "stage2.lm");
     SpeakerSpec spec = {o->stage2.instruct, (int32_t)o->stage2.max_prompt, (int32_t)o->stage2.max_target,
                         (int32_t)o->model.queries};
     return st == OK && speaks ? speaker_open(&r->speaker, r->b, o->stage2.lm, &spec) : st;
+}
+
+/* Of a language model: what a run's folder says of any model, and the lengths of texts. */
+static Status lm_sizes(Run *r) {
+    Status st = recipe_lm(&r->reader.d, r->o, r->tok);
+    r->d = (Dims){.C = r->reader.d.C, .H = r->reader.d.H, .L = r->reader.d.L, .V = r->reader.d.V,
+                  .T = (int32_t)r->o->data.max_tokens};
+    return st == OK ? speech_open(&r->speech, &r->reader.d, r->tok, false) : st;
 }
 
 /* Of stage 2's Q-Former: no heads, no text unless it reads prompts, and a projection. */
@@ -94,18 +107,20 @@ static Status open_data(Run *r) {
                        "repack brings them to one", val);
     for (int64_t i = 0; dist_rank() == 0 && set_warning(r->train, i); i++)
         status_say("warning: %s", set_warning(r->train, i));
-    st = setup_dims(&r->d, o, r->tok, set_P(r->train), set_E(r->train));
+    st = r->learns == LEARNS_LM ? lm_sizes(r) : setup_dims(&r->d, o, r->tok, set_P(r->train), set_E(r->train));
     r->d.S = (int32_t)(set_scales(r->val) > 1 ? set_scales(r->val) : set_scales(r->train));
-    if (st == OK && o->run.stage == 2) stage2_dims(&r->d, r);
+    if (st == OK && r->learns == LEARNS_STAGE2) stage2_dims(&r->d, r);
     return st;
 }
 
 static void open_feed(Run *r, Feed *f, const Set *set) {
     const Options *o = r->o;
-    feed_open(f, &(FeedSpec){.speech = &r->speaker.speech, .set = set, .prompt = o->stage2.prompt,
+    bool lm = r->learns == LEARNS_LM;
+    feed_open(f, &(FeedSpec){.speech = lm ? &r->speech : &r->speaker.speech, .set = set, .prompt = o->stage2.prompt,
                              .questions = o->stage2.questions, .seed = (uint64_t)o->run.seed,
-                             .asked = o->stage2.instruct ? r->tok : NULL, .max_asked = (int32_t)o->data.max_tokens,
-                             .all = strcmp(o->data.sample.name, "images") == 0, .texts = (int)r->stage2.texts,
+                             .asked = !lm && o->stage2.instruct ? r->tok : NULL, .front = lm ? r->tok : NULL,
+                             .max_asked = (int32_t)o->data.max_tokens, .all = whole_pictures(r),
+                             .texts = (int)(lm ? r->reader.texts : r->stage2.texts),
                              .max_words = (int)o->data.max_words, .split = o->stage2.split});
 }
 
@@ -120,19 +135,34 @@ static bool asks(const Set *s) {
     return false;
 }
 
-static Status choose_objective(Run *r) {
+static Status choose_reader(Run *r) {
     const Options *o = r->o;
-    if (o->run.stage == 1) {
-        recipe_stage1(&r->stage1, o);
+    if (o->stage2.max_prompt) r->speech.max_prompt = (int32_t)o->stage2.max_prompt;
+    recipe_reader(&r->reader, o, r->speech.max_prompt);
+    r->spec.objective = &reader_objective, r->spec.spec = &r->reader;
+    if (r->reader.front + r->reader.ids > r->reader.d.N)
+        return err_set(ERR_USAGE, "texts of up to %d ids behind up to %d (data.max_tokens) are more than "
+                       "lm.positions=%d", r->reader.ids, r->reader.front, r->reader.d.N);
+    return OK;
+}
+
+static Status choose_stage2(Run *r) {
+    recipe_stage2(&r->stage2, r->o, &r->speaker.lm, speaker_ids(&r->speaker));
+    r->stage2.one_prompt = r->stage2.one_prompt && !asks(r->train) && !asks(r->val);
+    r->spec.objective = &stage2_objective, r->spec.spec = &r->stage2;
+    return r->o->run.dry_run ? speaker_measure(&r->speaker) : speaker_load(&r->speaker);
+}
+
+static Status choose_objective(Run *r) {
+    if (r->learns == LEARNS_STAGE1) {
+        recipe_stage1(&r->stage1, r->o);
         r->spec.objective = &stage1_objective, r->spec.spec = &r->stage1;
         return OK;
     }
-    recipe_stage2(&r->stage2, o, &r->speaker.lm, speaker_ids(&r->speaker));
-    r->stage2.one_prompt = r->stage2.one_prompt && !asks(r->train) && !asks(r->val);
-    r->spec.objective = &stage2_objective, r->spec.spec = &r->stage2;
+    Status st = r->learns == LEARNS_LM ? choose_reader(r) : choose_stage2(r);
     open_feed(r, &r->feed, r->train);
     open_feed(r, &r->val_feed, r->val);
-    return o->run.dry_run ? speaker_measure(&r->speaker) : speaker_load(&r->speaker);
+    return st;
 }
 
 static Status open_sizes(Run *r) {
@@ -152,7 +182,7 @@ static Status open_sizes(Run *r) {
     if (r->spec.B % r->spec.micro)
         return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.micro,
                        (long long)r->spec.B);
-    if (o->run.stage == 1 && r->spec.B * dist_size() < 2)
+    if (r->learns == LEARNS_STAGE1 && r->spec.B * dist_size() < 2)
         return err_set(ERR_USAGE,
                        "train.batch=1 on one rank leaves nothing to tell apart: the smallest global batch is 2");
     return choose_objective(r);
@@ -167,7 +197,7 @@ static Status open_validation(Run *r) {
             status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
         return OK;
     }
-    if (o->run.stage == 2) {                                 /* the loss alone */
+    if (r->learns != LEARNS_STAGE1) {                        /* the loss alone */
         r->validates = true;
         return OK;
     }
@@ -195,7 +225,7 @@ static Status take_out(Run *r) {
 }
 
 Status run_open(Run *r, const Options *o) {
-    *r = (Run){.o = o};
+    *r = (Run){.o = o, .learns = recipe_learns(o)};
     Status st = options_require(o, "out");
     if (st == OK && dist_rank() == 0 && !o->run.dry_run) st = take_out(r);
     if (st == OK) st = setup_backend(&r->b, o);
@@ -250,13 +280,20 @@ static double gib(size_t bytes) { return (double)bytes / (double)(1 << 30); }
 void run_describe(const Run *r, FILE *f) {
     const Plan *p = &r->t.plan;
     const Dims *d = &r->d;
-    fprintf(f,
-            "model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d, cross-attention in every %d. "
-            "layer\n",
-            (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->X);
-    fprintf(f, "images    %lld tokens of %d (%s, %s)\n", (long long)d->P, d->E, set_encoder(r->train)->name,
-            dtype_name(set_dtype(r->train)));
-    if (r->o->run.stage == 2)
+    if (r->learns == LEARNS_LM)
+        fprintf(f, "model     %.2f M parameters: a language model of the Llama family, L %d, C %d, H %d, F %d, V %d; "
+                "texts of up to %d ids behind up to %d\n",
+                (double)p->params / 1e6, r->reader.d.L, r->reader.d.C, r->reader.d.H, r->reader.d.F, r->reader.d.V,
+                r->reader.ids, r->reader.front);
+    else
+        fprintf(f,
+                "model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d, cross-attention in every %d. "
+                "layer\n",
+                (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->X);
+    if (r->learns != LEARNS_LM)
+        fprintf(f, "images    %lld tokens of %d (%s, %s)\n", (long long)d->P, d->E, set_encoder(r->train)->name,
+                dtype_name(set_dtype(r->train)));
+    if (r->learns == LEARNS_STAGE2)
         fprintf(f, "speaks    to %s: %s, %.1f M numbers, frozen, %.2f GiB; texts of up to %d ids\n", r->speaker.folder,
                 lm_family_name(r->speaker.lm.d.family), (double)r->speaker.lm.params.count / 1e6, gib(r->speaker.bytes),
                 speaker_ids(&r->speaker));
@@ -315,7 +352,7 @@ static Status one_step(Run *r) {
     const Batch *ready = r->b->unified ? NULL : loader_peek(r->loader);
     ObjectiveBatch sb, next;
     /* its words are not ready, and its features go up with it */
-    if (r->o->run.stage == 2) ready = NULL;
+    if (r->learns != LEARNS_STAGE1) ready = NULL;
     st = run_batch(r, &r->feed, b, &sb);
     if (st == OK && ready) st = run_batch(r, &r->feed, ready, &next);
     ObjectiveLosses l;

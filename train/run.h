@@ -24,16 +24,19 @@ typedef struct {
     LockFile *lock;                     /* rank 0 has `out` for itself */
     bool made_out;                      /* and made it: a run that is refused leaves no empty folder */
     const Backend *b;
-    Tokenizer *tok;                     /* the Q-Former's words; NULL when it reads none (stage 2) */
+    Tokenizer *tok;                     /* words of what learns; NULL when it reads none (stage 2) */
     Speaker speaker;                    /* stage 2: the language model */
+    Speech speech;                      /* of a language model that learns */
     Set *train, *val;                   /* val may be the same set */
     Loader *loader;
     Log *log;
     Trainer t;
     Dims d;
     TrainerSpec spec;
-    Stage1Spec stage1;                  /* what spec.spec is: one of the two */
+    Learns learns;
+    Stage1Spec stage1;                  /* what spec.spec is: one of the three */
     Stage2Spec stage2;
+    ReaderSpec reader;
     Feed feed, val_feed;                /* stage 2: what is said of the pictures of a batch */
     AdamSpec adam;
     Schedule schedule;

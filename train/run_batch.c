@@ -4,7 +4,7 @@
 const Tokenizer *run_words(const Run *r) { return r->tok ? r->tok : r->speaker.tok; }
 
 Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out) {
-    if (r->o->run.stage == 2) return feed_batch(feed, b, out);
+    if (r->learns != LEARNS_STAGE1) return feed_batch(feed, b, out);
     *out = (ObjectiveBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len,
                             .image_id = b->image, .dt = b->dtype};
     return OK;

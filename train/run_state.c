@@ -47,7 +47,7 @@ Status run_save(Run *r, bool best) {
     SaveSpec s = {.out = r->o->run.out, .run = run, .step = r->step, .keep = (int)r->o->train.keep,
                   .best = best, .warn = warn};
     dist_step(r->step - 1);
-    Status st = run ? save_run(&r->t.model.params, &s) : ERR_MEMORY;
+    Status st = run ? save_run(r->t.params, &s) : ERR_MEMORY;
     free(run);
     log_pause(r->log);
     dist_step(r->step - 1);

@@ -1,7 +1,6 @@
 /* stage2: see stage2.h. stage2_run is the whole machine. */
 #include "train/stage2.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +13,7 @@ static int64_t piece_images(const Stage2 *s) { return s->B / s->micro; }
 
 static Status open_rooms(Stage2 *s) {
     int64_t Q = s->model->d.Q, n = piece_images(s), texts = n * s->spec.texts, views = s->spec.asked ? texts : n;
-    size_t wave = wave_bytes(views * Q, views * s->spec.asked, views, n), report = staging_bytes(1, sizeof *s->report);
+    size_t wave = wave_bytes(views * Q, views * s->spec.asked, views, n), report = staging_bytes(1, sizeof *s->targets.report);
     size_t lm = lm_wave_bytes(texts * (s->spec.ids + 1) + texts * Q, texts, texts) +
                 staging_bytes(texts * Q, sizeof(int32_t));
     Status st = staging_open(&s->room, s->b, s->run, (size_t)s->micro * wave + report);
@@ -43,7 +42,7 @@ Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec)
         return st;
     }
     features_open(&s->features, b, run, &model->d, n, DT_F32, false);
-    s->sum = arena_push(run, 1, sizeof(float));
+    s->targets = (Targets){.b = b, .sum = arena_push(run, 1, sizeof(float))};
     return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
 }
 
@@ -142,18 +141,11 @@ static Status speak(Stage2 *s, Piece *c, Tensor soft, float scale) {
     Tensor rows = for_prefixes(s, soft, np, c->views), hidden = lm_hidden(t, s->lm, w, rows);
     float *nll = tape_push(t, w->T, sizeof *nll);
     lm_loss(t, s->lm, w, hidden, nll, scale);
-    t->b->sum(s->sum, nll, w->T, true);
+    t->b->sum(s->targets.sum, nll, w->T, true);
     return tape_status(t);
 }
 
 /* ---- ranks ------------------------------------------------------------------------------------------------------- */
-
-static Status count_targets(Stage2 *s, const ObjectiveBatch *batch) {
-    s->total = 0;
-    for (int i = 0; i < batch->nsaid; i++) s->total += batch->said[i].n - batch->said[i].target;
-    dist_step(s->number);
-    return s->step->measuring ? OK : dist_all_reduce_f64(&s->total, 1, "the count of targets");
-}
 
 /* The walk back has passed a layer of the Q-Former, from the last to the first, and then what is in front of them. */
 static void passed(void *ctx, int place) {
@@ -167,13 +159,13 @@ static void passed(void *ctx, int place) {
 Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad) {
     Noise noise = {.p = grad ? s->spec.dropout : 0.0f, .seed = s->spec.seed, .step = step};
     int64_t n = piece_images(s);
-    s->number = step;
+    s->targets.number = step;
     staging_reset(&s->room);
     staging_reset(&s->lm_room);
-    s->report = staging_take(&s->room, 1, sizeof *s->report);
-    s->b->zero(s->sum, sizeof *s->sum);
+    s->targets.report = staging_take(&s->room, 1, sizeof *s->targets.report);
+    s->b->zero(s->targets.sum, sizeof *s->targets.sum);
     join_begin(&s->join, &s->model->params, s->spec.wire_bf16, s->step->measuring);
-    Status st = count_targets(s, batch);
+    Status st = targets_count(&s->targets, batch, s->step->measuring);
     for (int64_t at = 0; st == OK && at < s->B; at += n) {
         Piece c = piece_of(batch, s->B, at, n);
         Tensor soft;
@@ -182,7 +174,7 @@ Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float s
         s->tape.passed = last ? passed : NULL;
         s->tape.passed_ctx = s;
         st = visual_rows(s, batch, &c, noise, &soft);
-        if (st == OK) st = speak(s, &c, soft, s->total > 0 ? scale / (float)s->total : 0.0f);
+        if (st == OK) st = speak(s, &c, soft, targets_share(&s->targets, scale));
         if (st == OK && grad) tape_backward(&s->tape);
         if (st == OK) st = tape_status(&s->tape);
     }
@@ -190,25 +182,7 @@ Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float s
     return st == OK && grad ? join_end(&s->join) : st;
 }
 
-static int first_bad(const double *sums) {
-    for (int r = 0; r < dist_size(); r++)
-        if (!isfinite(sums[r])) return r;
-    return -1;
-}
-
-Status stage2_read(Stage2 *s, Stage2Losses *out) {
-    s->b->fetch(s->report, s->sum, sizeof *s->sum);
-    s->b->fetch_wait();
-    double mine = *s->report, sum = 0, *all = mem_new((size_t)dist_size(), sizeof *all);
-    if (!all) return ERR_MEMORY;
-    dist_step(s->number);
-    Status st = dist_all_gather(all, &mine, sizeof mine, "the gather of losses");
-    for (int i = 0; st == OK && i < dist_size(); i++) sum += all[i];
-    *out = (Stage2Losses){.loss = s->total > 0 ? sum / s->total : 0, .targets = (int64_t)s->total,
-                          .bad_rank = st == OK ? first_bad(all) : -1};
-    free(all);
-    return st == OK ? s->b->status() : st;
-}
+Status stage2_read(Stage2 *s, Stage2Losses *out) { return targets_read(&s->targets, out); }
 
 Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out) {
     Status st = stage2_run(s, batch, step, scale, grad);

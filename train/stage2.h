@@ -13,7 +13,7 @@
 #include "kernels/model/features.h"
 #include "kernels/model/lm_model.h"
 #include "train/join.h"
-#include "train/objective.h"
+#include "train/targets.h"
 
 typedef struct {
     const Lm *lm;                       /* frozen, loaded */
@@ -27,11 +27,7 @@ typedef struct {
     uint64_t seed;
 } Stage2Spec;
 
-typedef struct {
-    double loss;                        /* mean over the targets of the global batch */
-    int64_t targets;                    /* over all ranks */
-    int bad_rank;                       /* the first whose own loss is not finite; -1: none */
-} Stage2Losses;
+typedef TargetsLoss Stage2Losses;
 
 typedef struct {
     const Backend *b;
@@ -45,14 +41,11 @@ typedef struct {
     Tape tape;
     Staging room, lm_room;
     Features features;
-    float *sum;                         /* device: running sum of the targets' losses */
-    float *report;                      /* pinned: where it is read */
+    Targets targets;
     Segment *seg;                       /* (B / micro texts) */
     LmPrefix *prefix;                   /* (B / micro texts) each */
     LmText *text;
     int32_t *image;
-    double total;                       /* targets of the global batch */
-    uint32_t number;
 } Stage2;
 
 extern const Objective stage2_objective;                     /* its spec is a Stage2Spec */

@@ -24,7 +24,8 @@ static void warn(void *ctx, const char *sentence) {
 static Status take_from_run(Options *o, const Origin *g) {
     static const char *const keys[] = {"model.layers", "model.hidden",      "model.ffn",       "model.queries",
                                        "model.proj",   "model.cross_every", "model.positions", "model.eps",
-                                       "model.eps_vision", "model.act", "data.max_tokens"};
+                                       "model.eps_vision", "model.act", "data.max_tokens",
+                                       "lm.layers",    "lm.hidden",    "lm.heads",        "lm.ffn"};
     Status st = OK;
     for (size_t i = 0; st == OK && i < sizeof keys / sizeof *keys; i++) {
         char buf[64];
@@ -90,8 +91,9 @@ Status start_sizes(Options *o, const char *path) {
 /* What a resumed run may not change: sizes, and whatever decides which numbers are drawn. */
 static const char *const fixed[] = {"model.layers", "model.hidden",      "model.heads",     "model.ffn",
                                     "model.queries",
-                                    "model.proj",   "model.cross_every", "model.positions", "seed", "stage",
-                                    "model.eps", "model.eps_vision", "model.act", "stage2.instruct"};
+                                    "model.proj",   "model.cross_every", "model.positions", "seed", "stage", "objective",
+                                    "model.eps", "model.eps_vision", "model.act", "stage2.instruct",
+                                    "lm.layers", "lm.hidden", "lm.heads", "lm.ffn"};
 /* What changes no number, or is compared by what it holds and not by its name. */
 static const char *const indifferent[] = {
     "out", "in", "threads", "train.resume", "train.init", "train.log_every", "train.save_every", "train.keep",
@@ -197,7 +199,7 @@ static Status compare_old(const Run *r, const Ckpt *c) {
 
 /* Rank 0 reads, the others receive: `out` may lie where only rank 0 sees it. c: NULL but on rank 0. */
 static Status resume(Run *r, const Ckpt *c) {
-    Status st = load_run(&r->t.model.params, c);
+    Status st = load_run(r->t.params, c);
     if (st != OK) return st;
     if (c) read_state(r, ckpt_run(c)), r->step = ckpt_step(c);
     struct {
@@ -238,7 +240,7 @@ static Status from_weights(Run *r, const char *path) {
     bool speaks = dist_rank() == 0;
     Status st = ws_open(&ws, path, speaks ? warn : NULL, NULL);
     if (st == OK) st = check_init(r, ws);
-    if (st == OK) st = load_weights(&r->t.model.params, ws, true, &report);
+    if (st == OK) st = load_weights(r->t.params, ws, true, &report);
     char *what = st == OK ? load_describe(&report) : NULL;
     if (what && speaks && *ws_prefix(ws)) status_say("%s: '%s' comes off its names", path, ws_prefix(ws));
     if (what && speaks) status_say("begins    with the weights of %s: %s", path, what);
@@ -266,7 +268,7 @@ static Status claim_out(const Run *r) {
 static Status begin(Run *r) {
     Status st = dist_rank() == 0 ? claim_out(r) : OK;
     st = dist_agree_at(st, "the look into out");
-    if (st == OK) st = params_init(&r->t.model.params, (uint64_t)r->o->run.seed, recipe_init_std(r->o, &r->d));
+    if (st == OK) st = params_init(r->t.params, (uint64_t)r->o->run.seed, recipe_init_std(r->o, &r->d));
     if (st == OK && *r->o->train.init) return from_weights(r, r->o->train.init);
     if (st == OK && dist_rank() == 0) status_say("begins    with fresh weights, seed %lld", (long long)r->o->run.seed);
     return st;

@@ -6,23 +6,29 @@
 
 #include "kernels/base/mem.h"
 
+/* What learns: the Q-Former, or what the objective brings. */
+static Status open_learner(Trainer *t, const TrainerSpec *spec, const ObjectiveSite *site) {
+    t->params = &t->model.params;
+    if (!t->objective->learner) return qformer_open(&t->model, &spec->d, t->b, &t->run, &spec->params);
+    return t->objective->learner(t->self, site, spec->spec, &spec->params, &t->params);
+}
+
 /* Everything a training step takes from the run arena, in order; `t` has its backend and arenas. */
 static Status build(Trainer *t, const TrainerSpec *spec) {
-    Status st = qformer_open(&t->model, &spec->d, t->b, &t->run, &spec->params);
+    ObjectiveSite site = {.b = t->b, .model = &t->model, .run = &t->run, .step = &t->stepmem, .B = spec->B,
+                          .micro = spec->micro};
+    t->objective = spec->objective;
+    t->self = mem_new(1, t->objective->size);
+    Status st = t->self ? open_learner(t, spec, &site) : ERR_MEMORY;
     if (st != OK) return st;
-    t->plan.params = t->model.params.count;
-    const Params *p = &t->model.params;
+    const Params *p = t->params;
+    t->plan.params = p->count;
     bool one = p->copy == (void *)p->w;
     t->plan.weights = (size_t)p->total * (sizeof(float) + (one ? 0 : (size_t)dtype_size(t->b->elem)));
     t->plan.state = t->run.used - t->plan.weights;
     t->scratch = arena_push(&t->run, optim_scratch(), 1);
     t->b->set_workspace(arena_push(&t->run, t->b->workspace, 1), t->b->workspace);
-    t->objective = spec->objective;
-    t->self = mem_new(1, t->objective->size);
-    if (!t->self) return ERR_MEMORY;
-    return t->objective->open(t->self, &(ObjectiveSite){.b = t->b, .model = &t->model, .run = &t->run,
-                                                        .step = &t->stepmem,
-                                                       .B = spec->B, .micro = spec->micro}, spec->spec);
+    return t->objective->open(t->self, &site, spec->spec);
 }
 
 static void end_objective(Trainer *t) {
@@ -82,18 +88,18 @@ Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatc
                     const AdamSpec *a, double lr, int64_t number, ObjectiveLosses *l, const ParamTensor **bad) {
     *bad = NULL;
     Status st = t->objective->run(t->self, batch, next, step, 1.0f, true);
-    if (st == OK) st = optim_norm(&t->model.params, t->scratch, a->clip, t->norm);
-    if (st == OK) st = optim_update(&t->model.params, t->scratch, a, lr, number);
+    if (st == OK) st = optim_norm(t->params, t->scratch, a->clip, t->norm);
+    if (st == OK) st = optim_update(t->params, t->scratch, a, lr, number);
     if (st == OK) st = t->objective->read(t->self, l);
-    if (st == OK) optim_end(&t->model.params, isfinite(*t->norm), bad);
+    if (st == OK) optim_end(t->params, isfinite(*t->norm), bad);
     return st;
 }
 
 Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad) {
-    Status st = optim_norm(&t->model.params, t->scratch, a->clip, t->norm);
-    if (st == OK) st = optim_update(&t->model.params, t->scratch, a, lr, number);
+    Status st = optim_norm(t->params, t->scratch, a->clip, t->norm);
+    if (st == OK) st = optim_update(t->params, t->scratch, a, lr, number);
     t->b->fetch_wait();
-    optim_end(&t->model.params, isfinite(*t->norm), bad);
+    optim_end(t->params, isfinite(*t->norm), bad);
     return st == OK ? t->b->status() : st;
 }
 

@@ -29,7 +29,8 @@ typedef struct {
 typedef struct {
     const Backend *b;
     Arena run, stepmem;
-    QFormer model;
+    QFormer model;                      /* what learns, where the objective has no learner of its own */
+    Params *params;                     /* of what learns */
     const Objective *objective;
     void *self;                         /* the objective's state */
     void *scratch;                      /* of optim_norm and optim_update */

@@ -62,7 +62,7 @@ Status run_validate(Run *r, bool *better) {
     ObjectiveLosses l;
     Recall c = {0};
     int batches;
-    bool recall = r->o->run.stage == 1;                      /* stage 2 has no features to compare */
+    bool recall = r->learns == LEARNS_STAGE1;                     /* stage 2 has no features to compare */
     Status st = validation_loss(r, &l, &batches);
     if (st == OK && recall) st = validation_recall(r, &c);
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);

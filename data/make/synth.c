@@ -66,14 +66,25 @@ static void draw_cells(Scene *s, SplitMix *r) {
     }
 }
 
+/* One, two or three objects with probability 0.15, 0.5, 0.35; of fewer the same shares of what is left. */
+static int draw_count(SplitMix *r, int most) {
+    static const double upto[SYNTH_OBJECTS] = {0.15, 0.65, 1};
+    double u = splitmix_unit(r) * upto[most - 1];
+    return u < upto[0] ? 1 : u < upto[1] ? 2 : 3;
+}
+
 Status synth_scene(Scene *s, uint64_t seed, int split, int64_t index) {
+    return synth_draw(s, &(SynthKind){seed, SYNTH_OBJECTS, false}, split, index);
+}
+
+Status synth_draw(Scene *s, const SynthKind *kind, int split, int64_t index) {
+    BUG_ON(kind->most < 1 || kind->most > SYNTH_OBJECTS, "synth: scenes of up to %d objects", kind->most);
     if (split < 0 || split >= SYNTH_SPLITS || index < 0)
         return err_set(ERR_USAGE, "there is no scene %lld of split %d", (long long)index, split);
-    SplitMix r = {seed * 0x9E3779B97F4A7C15u + (uint64_t)split * 0xD1B54A32D192ED03u +
+    SplitMix r = {kind->seed * 0x9E3779B97F4A7C15u + (uint64_t)split * 0xD1B54A32D192ED03u +
                   (uint64_t)index * 0x8CB92BA72F3D8DD7u};
-    *s = (Scene){0};
-    double u = splitmix_unit(&r);
-    s->n = u < 0.15 ? 1 : u < 0.65 ? 2 : 3;
+    *s = (Scene){.whole = kind->whole};
+    s->n = draw_count(&r, kind->most);
     draw_kinds(s, &r, split);
     draw_cells(s, &r);
     for (int i = 0; i < s->n; i++) {

@@ -39,9 +39,15 @@ typedef struct {
     SynthObject object[SYNTH_OBJECTS];
     uint8_t rgb[3];                        /* of the ground */
     uint64_t captions;                     /* state of the stream after the scene: captions go on from there */
+    bool whole;                            /* its captions leave nothing out */
 } Scene;
 
-/* ERR_USAGE unless split is SYNTH_TRAIN, _VAL or _TEST and index >= 0. */
+/* What scenes are drawn: of one to `most` objects; whole: every caption says size, texture and place of each, and the
+ * ground. The usual: {seed, SYNTH_OBJECTS, false}. */
+typedef struct { uint64_t seed; int most; bool whole; } SynthKind;
+
+/* ERR_USAGE unless split is SYNTH_TRAIN, _VAL or _TEST and index >= 0. synth_scene: of the usual kind. */
+Status synth_draw(Scene *s, const SynthKind *kind, int split, int64_t index);
 Status synth_scene(Scene *s, uint64_t seed, int split, int64_t index);
 
 void synth_render(const Scene *s, int size, uint8_t *rgb /* (size, size, 3) */);
@@ -73,7 +79,7 @@ void synth_check_caption(const Scene *s, const char *caption, SynthClaims *claim
 enum SynthImages { SYNTH_NO_IMAGES, SYNTH_TEST_IMAGES, SYNTH_ALL_IMAGES };
 
 typedef struct {
-    uint64_t seed;
+    SynthKind kind;
     int64_t count[SYNTH_SPLITS];           /* scenes of train, val, test: 4000, 200, 200 */
     int captions, questions;               /* a scene: 3, 0 */
     int size, patch;                       /* 64, 16: 16 tokens of 784 */

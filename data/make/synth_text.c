@@ -6,6 +6,8 @@
  *   two           [there is | a picture of] a [is] relation b   or   a and b
  *   three         a relation b, and c | there is a relation b and also c | [a picture of] a, b and c
  *   all           [on a ground background]                      with probability 0.3
+ *   whole         [there is | a picture of] a place and b place, or a place, b place and c place; of one object as above;
+ *                 size, texture (also plain) and ground are always said
  *
  * A relation follows the longer axis between the two cells, ties count as left or right. */
 #include "data/make/synth.h"
@@ -50,8 +52,8 @@ static void add(char *buf, const char *fmt, ...) {
     BUG_ON(more < 0 || (size_t)more >= SYNTH_CAPTION - n, "a caption of more than %d bytes", SYNTH_CAPTION);
 }
 
-static void add_object(char *buf, SplitMix *r, const SynthObject *o) {
-    bool say_size = splitmix_unit(r) < 0.6, say_texture = splitmix_unit(r) < 0.85 && o->texture;
+static void add_object(char *buf, SplitMix *r, const SynthObject *o, bool whole) {
+    bool say_size = splitmix_unit(r) < 0.6 || whole, say_texture = (splitmix_unit(r) < 0.85 && o->texture) || whole;
     const char *first = say_size ? synth_sizes[o->size] : synth_colours[o->colour];
     add(buf, "%s ", strchr("aeiou", first[0]) ? "an" : "a");
     if (say_size) add(buf, "%s ", synth_sizes[o->size]);
@@ -60,12 +62,14 @@ static void add_object(char *buf, SplitMix *r, const SynthObject *o) {
     add(buf, "%s", synth_shapes[o->shape]);
 }
 
-/* Forms a caption by a pattern: A B C are the objects, R the relation of A to B, P the place of A, the rest is text. */
-static void add_pattern(char *buf, SplitMix *r, const char *pattern, const SynthObject *const *o) {
+/* Forms a caption by a pattern: A B C are the objects, R the relation of A to B, P the place of the object before it,
+ * the rest is text. */
+static void add_pattern(char *buf, SplitMix *r, const char *pattern, const SynthObject *const *o, bool whole) {
+    const SynthObject *last = o[0];
     for (; *pattern; pattern++) {
-        if (*pattern >= 'A' && *pattern <= 'C') add_object(buf, r, o[*pattern - 'A']);
+        if (*pattern >= 'A' && *pattern <= 'C') add_object(buf, r, last = o[*pattern - 'A'], whole);
         else if (*pattern == 'R') add(buf, "%s", relation_text[relation(o[0], o[1])]);
-        else if (*pattern == 'P') add(buf, "%s", place_text[place(o[0])]);
+        else if (*pattern == 'P') add(buf, "%s", place_text[place(last)]);
         else add(buf, "%c", *pattern);
     }
 }
@@ -75,7 +79,10 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
     static const char *const two[] = {"A R B", "A is R B", "there is A R B", "a picture of A R B", "A and B"};
     static const char *const three[] = {"A R B, and C", "there is A R B and also C", "A, B and C",
                                         "a picture of A, B and C"};
-    static const struct { const char *const *pattern; uint32_t n; } forms[] = {{one, 4}, {two, 5}, {three, 4}};
+    static const char *const whole2[] = {"A P and B P", "there is A P and B P", "a picture of A P and B P"};
+    static const char *const whole3[] = {"A P, B P and C P", "there is A P, B P and C P", "a picture of A P, B P and C P"};
+    static const struct { const char *const *pattern; uint32_t n; } forms[2][SYNTH_OBJECTS] = {
+        {{one, 4}, {two, 5}, {three, 4}}, {{one, 4}, {whole2, 3}, {whole3, 3}}}, *form;
     const SynthObject *o[SYNTH_OBJECTS];
     for (int i = 0; i < s->n; i++) {                    /* a random order, by insertion */
         int at = (int)splitmix_below(r, (uint32_t)i + 1);
@@ -83,8 +90,9 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
         o[at] = &s->object[i];
     }
     buf[0] = 0;
-    add_pattern(buf, r, forms[s->n - 1].pattern[splitmix_below(r, forms[s->n - 1].n)], o);
-    if (splitmix_unit(r) < 0.3) add(buf, " on a %s background", synth_grounds[s->ground]);
+    form = &forms[s->whole][s->n - 1];
+    add_pattern(buf, r, form->pattern[splitmix_below(r, form->n)], o, s->whole);
+    if (splitmix_unit(r) < 0.3 || s->whole) add(buf, " on a %s background", synth_grounds[s->ground]);
 }
 
 void synth_caption(const Scene *s, int k, char *buf) {

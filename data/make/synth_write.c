@@ -35,7 +35,7 @@ static int split_of(const SynthSpec *s, int64_t *i) {
 
 static Status scene_of(const SynthSpec *s, int64_t i, Scene *scene, int *split) {
     *split = split_of(s, &i);
-    return synth_scene(scene, s->seed, *split, i);
+    return synth_draw(scene, &s->kind, *split, i);
 }
 
 /* A question as a text of the set (settext.h), into `to`. */
@@ -213,7 +213,8 @@ static Status beside_is_free(const Set *set) {
 /* The laid out shard comes first: it says for whom the rest is written, should this be killed. */
 static Status write_all(Set *set, const ImageEncoder *e) {
     const SynthSpec *s = set->spec;
-    uint64_t from = hash_int(hash_int(hash_text(HASH_START, "synth"), (int64_t)s->seed), s->size);
+    uint64_t from = hash_int(hash_int(hash_text(HASH_START, "synth"), (int64_t)s->kind.seed), s->size);
+    from = hash_int(hash_int(from, s->kind.most), s->kind.whole);
     ShardSpec shard = {.encoder = e->info, .dtype = DT_F16, .images = set->total, .views = 1, .P = e->P, .E = e->E,
                        .items = set->items, .made_from = fingerprint_end(from)};
     SetOut out = {0};

@@ -48,12 +48,16 @@ static bool captions_agree(const Set *set, int64_t image, const Scene *scene) {
     return n > 0;
 }
 
+enum { KINDS = 2 * SYNTH_OBJECTS };     /* of scenes to a seed: synth.objects, synth.whole */
+
 static bool from_seed(Scenes *s, int64_t image, Scene *scene) {
     int split;
     int64_t index;
     if (!scene_number(s->set, image, &split, &index)) return false;
-    for (int i = 0; i < s->nseeds; i++)
-        if (synth_scene(scene, s->seed[i], split, index) == OK && captions_agree(s->set, image, scene)) return true;
+    for (int i = 0; i < s->nseeds * KINDS; i++) {
+        SynthKind kind = {s->seed[i / KINDS], SYNTH_OBJECTS - i % KINDS / 2, i % 2};
+        if (synth_draw(scene, &kind, split, index) == OK && captions_agree(s->set, image, scene)) return true;
+    }
     err_clear();
     return false;
 }

@@ -2,8 +2,10 @@
  *
  *   y[i] = source_i + pos[pos_id[i]],  source_i = scale word[ids[i]], or rows[-1 - ids[i]]
  *   drows[-1 - ids[i]] = or += dy[i]
+ *   dword[ids[i]] += scale dy[i]
  *
- * Bound by memory: forward reads 2NC at most and writes NC elements; backward moves 2 or 3 C elements a given row. A
+ * Bound by memory: forward reads 2NC at most and writes NC elements; backward moves 2 or 3 C elements a given row, 3 C a
+ * word. The words' gradient goes through all rows for a strip of columns, so that each sum has the order of the rows. A
  * patch row is p runs of p pixels of each channel: reads the pixels once, writes 3 p p numbers. */
 #include "kernels/cpu/vec.h"
 
@@ -43,6 +45,21 @@ void FN(lookup_bwd)(const Lookup *a, void *drows, const void *dy, bool add) {
             stv(d + c, v, C - c);
         }
     }
+}
+
+void FN(lookup_words)(const Lookup *a, float *dword, int64_t words, const void *dy) {
+    enum { STRIP = 32 };
+    int64_t C = a->C;
+    (void)words;
+#pragma omp parallel for schedule(static) if (PARALLEL(a->N * C))
+    for (int64_t c0 = 0; c0 < C; c0 += STRIP)
+        for (int64_t i = 0; i < a->N; i++) {
+            if (given_row(a, i) >= 0) continue;
+            float *d = dword + a->ids[i] * C;
+            const elem *g = (const elem *)dy + i * C;
+            for (int64_t c = c0; c < MIN(C, c0 + STRIP); c += LANES)
+                stf(d + c, ldv(g + c, C - c) * a->scale + ldf(d + c, C - c), C - c);
+        }
 }
 
 /* ---- patches ----------------------------------------------------------------------------------------------------- */

@@ -2,8 +2,12 @@
  *
  *   y[i] = source_i + pos[pos_id[i]],  source_i = scale word[ids[i]], or rows[-1 - ids[i]]
  *   drows[-1 - ids[i]] = or += dy[i]
+ *   dword[ids[i]] += scale dy[i]
  *
  * Bytes: forward reads NC e (2NC e with positions) and writes NC e; backward moves 2 C e a given row, 3 when added to.
+ * The words' gradient: a warp a word and 256 columns (32 where C is not whole eights) looks through all ids, 32 at a
+ * time, and adds up the rows that are its word in their order, without atomics: reads 4N bytes of ids a warp (from L2),
+ * dy once, and moves 8C a word that occurs. 32,000 words and 16,000 rows are 2 GB from L2, about 1 ms (predicted).
  * Patches read every pixel once and write 3 p p numbers a patch. Limited by memory. Lookup: eight columns a thread
  * where C is whole eights, else one; patches: one number a thread, neighbours in a row of the result side by side. */
 #include "kernels/cuda/device.cuh"
@@ -78,6 +82,36 @@ template <class T> static void lookup_bwd_(const Lookup *a, void *drows, const v
     cuda_launched("lookup_bwd");
 }
 EXPORT(lookup_bwd, (const Lookup *a, void *drows, const void *dy, bool add), (a, drows, dy, add))
+
+template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, float *dword, int64_t words, const T *dy) {
+    int lane = threadIdx.x & 31;
+    int64_t word = (int64_t)blockIdx.x * (THREADS / 32) + (threadIdx.x >> 5), c = ((int64_t)blockIdx.y * 32 + lane) * W;
+    bool here = c < a.C, found = false;
+    float sum[W] = {0};
+    if (word >= words) return;
+    for (int64_t i0 = 0; i0 < a.N; i0 += 32) {
+        unsigned rows = __ballot_sync(~0u, i0 + lane < a.N && a.ids[i0 + lane] == word);
+        for (found = found || rows; rows; rows &= rows - 1) {
+            float v[W];
+            if (here) get<T, W>(v, dy + (i0 + __ffs((int)rows) - 1) * a.C + c);
+#pragma unroll
+            for (int e = 0; e < W && here; e++) sum[e] += v[e];
+        }
+    }
+    if (!here || !found) return;
+#pragma unroll
+    for (int e = 0; e < W; e++) dword[word * a.C + c + e] += a.scale * sum[e];
+}
+
+template <class T> static void lookup_words_(const Lookup *a, float *dword, int64_t words, const void *dy) {
+    if (!a->N || !a->C || !a->ids) return;
+    bool fast = a->C % 8 == 0 && aligned16(dy);
+    dim3 grid((unsigned)ceil_div(words, THREADS / 32), (unsigned)ceil_div(a->C, fast ? 256 : 32));
+    auto *kernel = fast ? lookup_words_kernel<T, 8> : lookup_words_kernel<T, 1>;
+    kernel<<<grid, THREADS, 0, cuda.compute>>>(*a, dword, words, (const T *)dy);
+    cuda_launched("lookup_words");
+}
+EXPORT(lookup_words, (const Lookup *a, float *dword, int64_t words, const void *dy), (a, dword, words, dy))
 
 /* ---- patches ----------------------------------------------------------------------------------------------------- */
 

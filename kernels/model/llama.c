@@ -8,7 +8,7 @@
 #define LLAMA_ROWS(X) \
     X(WORD,       "model.embed_tokens.weight",                     "VC", "",     0, 0, .also = "lm_head.weight") \
     X(HEAD,       "lm_head.weight",                                "VC", "?h",   0, 0) \
-    X(LAST,       "model.norm.weight",                             "C",  "",     0, 0) \
+    X(LAST,       "model.norm.weight",                             "C",  "",     0, 0, .start = START_ONES) \
     X(Q_W,        LAYER "self_attn.q_proj.weight",                 "AC", "L",    1, 0) \
     X(K_W,        LAYER "self_attn.k_proj.weight",                 "BC", "L",    1, 1) \
     X(V_W,        LAYER "self_attn.v_proj.weight",                 "BC", "L",    1, 1) \
@@ -23,8 +23,8 @@
     X(GATE_B,     LAYER "mlp.gate_proj.bias",                      "F",  "L?f",  1, 0) \
     X(UP_B,       LAYER "mlp.up_proj.bias",                        "F",  "L?f",  1, 1) \
     X(DOWN_B,     LAYER "mlp.down_proj.bias",                      "C",  "L?f",  1, 0) \
-    X(NORM1,      LAYER "input_layernorm.weight",                  "C",  "L",    1, 0) \
-    X(NORM2,      LAYER "post_attention_layernorm.weight",         "C",  "L",    1, 0)
+    X(NORM1,      LAYER "input_layernorm.weight",                  "C",  "L",    1, 0, .start = START_ONES) \
+    X(NORM2,      LAYER "post_attention_layernorm.weight",         "C",  "L",    1, 0, .start = START_ONES)
 
 LM_TABLE(LLAMA_ROWS)
 static const LmTable table = {{rows, ROW_COUNT}, {-1, -1}};

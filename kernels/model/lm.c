@@ -39,7 +39,8 @@ static void take_memory(Lm *m, Arena *run) {
         m->bias[i] = arena_push(run, (size_t)d->H * (2 * (size_t)d->distance + 1), sizeof(float));
 }
 
-Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend *b, Arena *run, int32_t rows) {
+Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend *b, Arena *run, int32_t rows,
+                     const ParamsSpec *spec) {
     *m = (Lm){.d = *d, .b = b, .table = table, .rows = rows};
     BUG_ON(d->head == LM_HEAD_ASK, "lm: whether the head is tied is for the loader to find out");
     if (d->N && rows > d->N)
@@ -48,7 +49,7 @@ Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend
                        rows, d->N);
     ParamSizes s = sizes_of(d);
     m->kv = mem_new((size_t)d->M, sizeof *m->kv);
-    Status st = m->kv ? params_open(&m->params, table->params, &s, b, run, &(ParamsSpec){.frozen = true}) : ERR_MEMORY;
+    Status st = m->kv ? params_open(&m->params, table->params, &s, b, run, spec) : ERR_MEMORY;
     if (st == OK) take_memory(m, run);
     if (st == OK && run->full)
         st = err_set(ERR_MEMORY, "the language model needs more than the %.2f GiB taken for it",

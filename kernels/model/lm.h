@@ -1,8 +1,9 @@
-/* lm: a frozen language model: its sizes, its weights, and what is made of them once for all passes.
+/* lm: a language model: its sizes, its weights, and what is made of them once for all passes.
  *
  * The weights are a frozen store (params.h): 2 bytes a number in bf16. The walk back goes through the model into the
  * visual rows and makes no product for weights. checkpoints/lm_weights.c fills the store tensor by tensor; lm_ready
- * then makes what follows from them.
+ * then makes what follows from them. Of the Llama family a model may also learn (train/reader.h): then its store is an
+ * ordinary one, and the same passes leave gradients for all of it.
  *
  * Names of the tables are those of the published files. Mathematics and their sources: opt.c, t5.c, llama.c;
  * spec/stage2.md 2a, 2b, 3a. */
@@ -29,7 +30,8 @@ typedef struct {
 /* lm_open of lm_model.h knows the table of a family. Lays it out and takes memory from `run` (which may only measure).
  * d->head must be settled. rows: most rows that a text will have, prefix included; ERR_USAGE when the model has not so
  * many positions. */
-Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend *b, Arena *run, int32_t rows);
+Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend *b, Arena *run, int32_t rows,
+                     const ParamsSpec *spec);
 void lm_close(Lm *m);
 
 /* When all tensors are there (params_put): what follows from them. */

@@ -12,7 +12,13 @@ static const LmFamilyOps *ops_of(const LmDims *d) {
 }
 
 Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows) {
-    return lm_open_table(m, ops_of(d)->table, d, b, run, rows);
+    return lm_open_table(m, ops_of(d)->table, d, b, run, rows, &(ParamsSpec){.frozen = true});
+}
+
+/* OPT's positions and T5's biases have no gradient. */
+Status lm_open_learner(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows, const ParamsSpec *spec) {
+    BUG_ON(d->family != LM_LLAMA, "lm: %s learns nothing here", lm_family_name(d->family));
+    return lm_open_table(m, ops_of(d)->table, d, b, run, rows, spec);
 }
 
 Tensor lm_rows(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {

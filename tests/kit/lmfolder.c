@@ -1,6 +1,7 @@
 /* lmfolder: see lmfolder.h. */
 #include "tests/kit/lmfolder.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +34,7 @@ static void put_tensor(StTensor *t, const Params *p, const ParamTensor *q, DType
     void *y = mem_new(bytes, 1);
     assert_true(x && y);
     assert_int_equal(params_values(p, q, x), OK);
-    for (int64_t k = 0; k < q->n && q->ndim == 1; k++) x[k] += 1;            /* gains of norms */
+    for (int64_t k = 0; k < q->n && q->ndim == 1; k++) x[k] += 0.3f * sinf((float)k);       /* gains of norms */
     dtype_from_f32(y, stored, x, (size_t)q->n);
     free(x);
     *t = (StTensor){.name = q->name, .dtype = stored, .ndim = q->ndim, .shape = {q->shape[0], q->shape[1]},
