@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "configs/commands.h"
 #include "configs/manual.h"
@@ -57,10 +58,26 @@ static void print_help(const Command *c) {
     options_help(c->name, stdout);
 }
 
+/* The words by which other tools call what is done here. */
+static const char *meant_by(const char *word) {
+    static const char *const words[][2] = {
+        {"train", "pretrain or finetune"},  {"fit", "pretrain or finetune"},   {"eval", "retrieval, caption or classify"},
+        {"evaluate", "retrieval, caption or classify"},  {"test", "retrieval, caption or classify"},
+        {"infer", "caption or ask"},        {"inference", "caption or ask"},   {"generate", "caption or ask"},
+        {"predict", "caption or classify"}, {"vqa", "ask"},                    {"chat", "ask"},
+        {"convert", "export or import"},    {"tokenize", "vocab"},             {"tokenizer", "vocab"},
+        {"features", "extract or embed"},   {"encode", "extract or embed"},    {"zeroshot", "classify"},
+        {"search", "retrieval"},            {"info", "inspect"},               {"version", "--version"},
+    };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcmp(word, words[i][0])) return words[i][1];
+    return NULL;
+}
+
 static int unknown_command(const char *word) {
-    const char *names[COMMANDS];
+    const char *names[COMMANDS], *meant = meant_by(word);
     for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
-    const char *near = options_nearest(word, names, COMMANDS);
+    const char *near = meant ? meant : options_nearest(word, names, COMMANDS);
     if (near) fprintf(stderr, "qformer: there is no command '%s'; the nearest is %s\n", word, near);
     else fprintf(stderr, "qformer: there is no command '%s'; 'qformer --help' lists them\n", word);
     return 2;
@@ -69,7 +86,7 @@ static int unknown_command(const char *word) {
 static bool wants_help(int argc, char **argv) {
     for (int i = 0; i < argc; i++)
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return true;
-    return false;
+    return argc == 1 && !strcmp(argv[0], "help") && access("help", F_OK);      /* unless something is called so */
 }
 
 /* Every rank finds the same mistake in a request: one of them says it. */
@@ -102,6 +119,7 @@ static Status run(const Command *c, int argc, char **argv) {
     Options *o = NULL;
     Status st = check_processes(c);
     if (!st) st = options_parse(&o, c->name, argc, argv);
+    if (!st) st = options_spare_inputs(o);
     if (!st && dist_size() > 1) st = compare_ranks(o);
     if (!st && o->run.threads > 0) omp_set_num_threads((int)o->run.threads);
     if (!st) st = c->run(o);
@@ -158,7 +176,7 @@ static int answer(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     bool asks = is(word, "--help", "-h") || is(word, "help", "help");
     if (!word[0]) { print_commands(stderr); return 2; }
-    if (asks && argc > 2) return help(argv[2]);
+    if (asks && argc > 2 && strcmp(argv[2], "help")) return help(argv[2]);
     if (asks) { print_commands(stdout); return 0; }
     if (is(word, "--version", "-V")) { version_print(stdout); return 0; }
     if (is(word, "--options", "--options")) return options_reference(stdout) ? 1 : 0;

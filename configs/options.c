@@ -2,10 +2,11 @@
 #include "configs/options.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 
 #include "configs/options_table.h"
 #include "configs/yaml.h"
@@ -32,14 +33,13 @@ const Row option_rows[] = {
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
-static int find_row(const char *key) {
+int option_row(const char *key) {
     for (int r = 0; r < OPTION_ROWS; r++)
         if (strcmp(option_rows[r].key, key) == 0) return r;
     return -1;
 }
 
-/* Whether `word` is one of the words of `list`, which `separator` divides; its place in *place. */
-static bool has_word(const char *list, char separator, const char *word, int *place) {
+bool option_has_word(const char *list, char separator, const char *word, int *place) {
     size_t n = strlen(word);
     int at = 0;
     for (const char *p = list; *p; at++) {
@@ -54,81 +54,15 @@ static bool has_word(const char *list, char separator, const char *word, int *pl
 }
 
 bool option_used_by(const Row *row, const char *command) {
-    return has_word(row->commands, ' ', "*", NULL) || has_word(row->commands, ' ', command, NULL);
+    return option_has_word(row->commands, ' ', "*", NULL) || option_has_word(row->commands, ' ', command, NULL);
 }
 
 bool options_used_by(const char *key, const char *command) {
-    int r = find_row(key);
+    int r = option_row(key);
     return r >= 0 && option_used_by(&option_rows[r], command);
 }
 
-/* Letters to add, drop or change to get from a to b; anything longer than a row of the table counts as far. */
-static int edit_distance(const char *a, const char *b) {
-    enum { LONGEST = 63 };
-    int above[LONGEST + 1];
-    int na = (int)strnlen(a, LONGEST + 1), nb = (int)strnlen(b, LONGEST + 1);
-    if (na > LONGEST || nb > LONGEST) return INT_MAX / 2;
-    for (int j = 0; j <= nb; j++) above[j] = j;
-    for (int i = 1; i <= na; i++) {
-        int corner = above[0];
-        above[0] = i;
-        for (int j = 1; j <= nb; j++) {
-            int swap = corner + (a[i - 1] != b[j - 1]);
-            corner = above[j];
-            int one = 1 + (above[j] < above[j - 1] ? above[j] : above[j - 1]);
-            above[j] = swap < one ? swap : one;
-        }
-    }
-    return above[nb];
-}
-
-static int near_enough(const char *word) {
-    int n = (int)strlen(word);
-    return n / 3 > 1 ? n / 3 : 1;
-}
-
-const char *options_nearest(const char *word, const char *const *candidates, size_t n) {
-    const char *best = NULL;
-    int least = near_enough(word) + 1;
-    for (size_t i = 0; i < n; i++) {
-        int d = edit_distance(word, candidates[i]);
-        if (d < least) { least = d; best = candidates[i]; }
-    }
-    return best;
-}
-
-static const char *leaf(const char *key) {
-    const char *dot = strrchr(key, '.');
-    return dot ? dot + 1 : key;
-}
-
-/* The key that was probably meant: a small slip, or the right name with the wrong group or none (lr, train.lr). */
-static const char *nearest_key(const char *word, const char *command) {
-    const char *best = NULL;
-    int least = 2 * near_enough(word) + 2;
-    for (int r = 0; r < OPTION_ROWS; r++) {
-        int whole = edit_distance(word, option_rows[r].key);
-        int last = 1 + edit_distance(leaf(word), leaf(option_rows[r].key));
-        int d = 2 * (whole < last ? whole : last) + !option_used_by(&option_rows[r], command);
-        if (d < least) { least = d; best = option_rows[r].key; }
-    }
-    return best;
-}
-
 /* ---- from text to a value ---------------------------------------------------------------------------------------- */
-
-static bool parse_int(const char *s, int64_t *out) {
-    char *end;
-    if (!strchr("+-0123456789", s[0]) || !s[0]) return false;
-    errno = 0;
-    long long v = strtoll(s, &end, 10), factor = 1;
-    if (errno || end == s) return false;
-    if (*end == 'k') { factor = 1000; end++; }
-    else if (*end == 'M') { factor = 1000000; end++; }
-    if (*end || __builtin_mul_overflow(v, factor, &v)) return false;
-    *out = v;
-    return true;
-}
 
 static bool parse_real(const char *s, double *out) {
     char *end;
@@ -137,10 +71,31 @@ static bool parse_real(const char *s, double *out) {
     return end != s && !*end && isfinite(*out);
 }
 
+/* 250k, 2M, and what a program writes for a whole number: 1e6, 10.0. */
+static bool parse_int(const char *s, int64_t *out) {
+    char *end;
+    double d;
+    if (!strchr("+-0123456789", s[0]) || !s[0]) return false;
+    errno = 0;
+    long long v = strtoll(s, &end, 10), factor = 1;
+    if (errno || end == s) return false;
+    if (*end == 'k') { factor = 1000; end++; }
+    else if (*end == 'M') { factor = 1000000; end++; }
+    else if (*end && parse_real(s, &d) && d == nearbyint(d) && fabs(d) < 0x1p53) { v = (long long)d; end += strlen(end); }
+    if (*end || __builtin_mul_overflow(v, factor, &v)) return false;
+    *out = v;
+    return true;
+}
+
 static bool parse_bool(const char *s, int64_t *out) {
-    static const char yes[] = "true|yes|on", no[] = "false|no|off";
-    *out = has_word(yes, '|', s, NULL);
-    return *out || has_word(no, '|', s, NULL);
+    static const char *const words[2][5] = {{"false", "no", "off", "0"}, {"true", "yes", "on", "1"}};
+    for (int value = 0; value < 2; value++)
+        for (int i = 0; words[value][i]; i++)
+            if (!strcasecmp(s, words[value][i])) {
+                *out = value;
+                return true;
+            }
+    return false;
 }
 
 static bool is_text(const char *s) {
@@ -185,7 +140,7 @@ static bool put_value(Options *o, int r, const char *text) {
         *(bool *)field(o, r) = i != 0;
         return true;
     case KIND_PICK:
-        if (!has_word(row->choices, '|', text, &place)) return false;
+        if (!option_has_word(row->choices, '|', text, &place)) return false;
         *(Pick *)field(o, r) = (Pick){ place, text };
         return true;
     default:
@@ -210,14 +165,14 @@ static Status set_value(Options *o, int r, const char *text, Origin from, int li
 }
 
 static Status unknown_key(const Options *o, const char *key, const char *where) {
-    const char *near = nearest_key(key, o->command);
+    const char *near = option_near_key(key, o->command);
     if (near) return err_set(ERR_USAGE, "%s: there is no option '%.80s'; the nearest is %s", where, key, near);
     return err_set(ERR_USAGE, "%s: there is no option '%.80s'; 'qformer %s --help' lists them", where, key, o->command);
 }
 
 Status options_set(Options *o, const char *key, const char *value, const char *place) {
     const char *where = place ? place : o->command;
-    int r = find_row(key);
+    int r = option_row(key);
     return r < 0 ? unknown_key(o, key, where) : set_value(o, r, value, FROM_PROGRAM, 0, where);
 }
 
@@ -229,7 +184,7 @@ static Status set_from_file(void *context, const char *key, const char *value, i
     FileWalk *w = context;
     char where[512];
     snprintf(where, sizeof where, "%.480s:%d", w->name, line);
-    int r = find_row(key);
+    int r = option_row(key);
     if (r < 0) return unknown_key(w->o, key, where);
     if (w->o->origin[r].from == FROM_FILE)
         return err_set(ERR_USAGE, "%s: %s stands here a second time, after line %d", where, key, w->o->origin[r].line);
@@ -269,12 +224,12 @@ static bool is_config(const char *arg) {
 /* On the command line a command's own options need not name it: `qformer extract views=6` is extract.views=6. */
 static int find_on_line(const Options *o, const char *key) {
     char full[2 * MAX_KEY];
-    int r = find_row(key);
+    int r = option_row(key);
     if (r >= 0) return r;
     snprintf(full, sizeof full, "%s.%s", o->command, key);
-    if ((r = find_row(full)) >= 0) return r;
+    if ((r = option_row(full)) >= 0) return r;
     snprintf(full, sizeof full, "extract.%s", key);          /* of a command that takes pictures, encoder=... is that */
-    r = find_row(full);
+    r = option_row(full);
     return r >= 0 && option_used_by(&option_rows[r], o->command) ? r : -1;
 }
 
@@ -315,7 +270,9 @@ static Status set_option(Options *o, const char *arg, const char *next) {
 }
 
 static Status set_input(Options *o, const char *arg) {
-    int r = find_row("in");
+    int r = option_row("in");
+    if (option_row(arg) >= 0 || !strcmp(arg, "="))
+        return err_set(ERR_USAGE, "%s: '%.80s' stands alone; key=value is wanted, without blanks around the =", LINE, arg);
     if (!option_used_by(&option_rows[r], o->command))
         return err_set(ERR_USAGE, "%s: '%.80s' is neither key=value nor a configuration (*.yaml), and %s takes no input",
                        LINE, arg, o->command);
@@ -422,7 +379,7 @@ Status options_parse_text(Options **out, const char *command, const char *text, 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static int row_of(const char *key) {
-    int r = find_row(key);
+    int r = option_row(key);
     BUG_ON(r < 0, "options.def has no row '%s'", key);
     return r;
 }
@@ -462,6 +419,26 @@ const char *option_value(const Options *o, int r, char buf[64]) {
 }
 
 const char *options_value(const Options *o, const char *key, char buf[64]) { return option_value(o, row_of(key), buf); }
+
+static bool one_file(const char *a, const char *b) {
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+Status options_spare_inputs(const Options *o) {
+    for (int r = 0; r < OPTION_ROWS; r++) {
+        if (option_rows[r].kind != KIND_PATH || !strcmp(option_rows[r].key, "out")) continue;
+        for (const char *p = option_text(o, r), *end; *p; p = *end ? end + 1 : end) {
+            char path[4096];
+            end = strchrnul(p, ',');
+            snprintf(path, sizeof path, "%.*s", (int)(end - p), p);
+            if (one_file(o->run.out, path) || one_file(o->run.out, option_text(o, r)))
+                return err_set(ERR_USAGE, "out=%s is the file that %s names, which would be lost; name another out",
+                               o->run.out, option_rows[r].key);
+        }
+    }
+    return OK;
+}
 
 bool options_is_set(const Options *o, const char *key) { return o->origin[row_of(key)].from != FROM_DEFAULT; }
 

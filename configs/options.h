@@ -62,6 +62,9 @@ const char *options_value(const Options *o, const char *key, char buf[64]);
 /* OK when a text is not empty; else ERR_USAGE: "pretrain needs data.train (its help); write data.train=...". */
 Status options_require(const Options *o, const char *key);
 
+/* ERR_USAGE when `out` is a file that the same command reads: not even overwrite=true may replace that. */
+Status options_spare_inputs(const Options *o);
+
 /* Sets one value from text, with all checks. `place` names the source in messages, NULL: the command. */
 Status options_set(Options *o, const char *key, const char *value, const char *place);
 

@@ -41,6 +41,14 @@ typedef struct OptionOrigin {
 } OptionOrigin;
 
 Options *options_new(const char *command);                     /* all defaults; NULL when memory ran out */
+int option_row(const char *key);                               /* -1: there is none */
+
+/* Whether `word` is one of the words of `list`, which `separator` divides; its place in *place unless that is NULL. */
+bool option_has_word(const char *list, char separator, const char *word, int *place);
+
+/* The key that was probably meant, or that others call so (batch_size: train.batch); NULL when none is near. */
+const char *option_near_key(const char *word, const char *command);
+
 bool option_used_by(const Row *row, const char *command);
 
 const char *option_value(const Options *o, int r, char buf[64]);        /* as options_value */

@@ -71,6 +71,12 @@ static const char *scalar(const Walk *w) {
     return strlen(s) == w->event.data.scalar.length ? s : NULL;
 }
 
+/* What stands for nothing in YAML, unless it is quoted: the option keeps its default. */
+static bool is_null(const Walk *w, const char *s) {
+    return w->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+           (!strcmp(s, "~") || !strcmp(s, "null") || !strcmp(s, "Null") || !strcmp(s, "NULL"));
+}
+
 /* The list whose start is at hand, as one value. */
 static Status walk_list(Walk *w) {
     Status st;
@@ -107,7 +113,7 @@ static Status walk_map(Walk *w, size_t prefix, int depth) {
         switch (w->event.type) {
         case YAML_SCALAR_EVENT:
             if (!(s = scalar(w))) return refuse(w, "a value may hold no zero byte");
-            st = w->visit(w->context, w->key, s, line);
+            st = is_null(w, s) ? OK : w->visit(w->context, w->key, s, line);
             break;
         case YAML_SEQUENCE_START_EVENT: st = walk_list(w); break;
         default: st = walk_map(w, used, depth + 1); break;       /* nothing else can follow a key */
@@ -131,6 +137,7 @@ static Status walk_stream(Walk *w) {
 }
 
 Status yaml_walk(const char *text, size_t n, const char *name, YamlVisit visit, void *context) {
+    if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;          /* libyaml would count it as a column */
     Walk w = { .text = text, .name = name, .visit = visit, .context = context };
     if (!yaml_parser_initialize(&w.parser)) return err_set(ERR_MEMORY, "%s: out of memory", name);
     yaml_parser_set_input_string(&w.parser, (const unsigned char *)text, n);

@@ -97,12 +97,13 @@ static void numbers(void **state) {
     (void)state;
     static const struct { const char *text; int64_t value; } good[] = {
         { "train.steps=0", 0 }, { "train.steps=+7", 7 }, { "train.steps=3M", 3000000 }, { "train.steps=12k", 12000 },
+        { "train.steps=1e3", 1000 }, { "train.steps=7.0", 7 },
     };
     static const char *const bad[] = {
-        "train.steps=", "train.steps= 7", "train.steps=7 ", "train.steps=1e3", "train.steps=7.0", "train.steps=0x10",
+        "train.steps=", "train.steps= 7", "train.steps=7 ", "train.steps=1e-3", "train.steps=7.5", "train.steps=0x10",
         "train.steps=99999999999999999999", "train.steps=9223372036854775807k", "train.steps=-1", "train.steps=k",
         "optim.lr=", "optim.lr=nan", "optim.lr=inf", "optim.lr=1e999", "optim.lr=0x1p3", "optim.lr= 1", "optim.lr=1,5",
-        "optim.lr=--1", "optim.lr=-1e-9", "optim.lr=10.001", "train.resume=1", "train.resume=True", "train.resume=",
+        "optim.lr=--1", "optim.lr=-1e-9", "optim.lr=10.001", "train.resume=2", "train.resume=T", "train.resume=",
         "device=gpu", "device=", "device=cpu|cuda", "loss.negatives=samples",
     };
     Options *o;
@@ -328,6 +329,40 @@ static void nearest_words(void **state) {
     assert_null(options_nearest("", words, 4));
 }
 
+/* Words that other tools have for the same; blanks around the =; and the forms in which programs write values. */
+static void what_others_write(void **state) {
+    (void)state;
+    static const struct { const char *command, *word, *sentence; } slips[] = {
+        {"pretrain", "batch_size=8", "the nearest is train.batch"},
+        {"pretrain", "optim.learning_rate=1e-4", "the nearest is optim.lr"},
+        {"pretrain", "--output-dir=run", "the nearest is out"},
+        {"pretrain", "Num_Workers=2", "the nearest is data.threads"},
+        {"caption", "num_beams=3", "the nearest is caption.beams"},
+        {"ask", "num_beams=3", "the nearest is ask.beams"},
+        {"retrieval", "dataset=s.h5", "the nearest is data.test"},
+        {"pretrain", "TRAIN.STEPS=3", "the nearest is train.steps"},
+        {"pretrain", "data.trian=s.h5", "the nearest is data.train"},
+        {"pretrain", "model.arch=blip2", "lists them"},
+        {"pretrain", "data.train", "'data.train' stands alone; key=value is wanted, without blanks around the ="},
+    };
+    Options *o;
+    for (size_t i = 0; i < sizeof slips / sizeof *slips; i++) {
+        assert_int_equal(parse(&o, slips[i].command, slips[i].word, NULL), ERR_USAGE);
+        if (!strstr(err_message(), slips[i].sentence)) fail_msg("%s: %s", slips[i].word, err_message());
+    }
+    const char *path = write_config("\xef\xbb\xbf" "train:\n  steps: 1e3\n  events: False\n  resume: 'True'\n"
+                                    "data:\n  val: ~\n  prompt: 'null'\n");
+    assert_int_equal(parse(&o, "pretrain", path, "threads=2.0", "overwrite=1", NULL), OK);
+    assert_int_equal(o->train.steps, 1000);
+    assert_false(o->train.events);
+    assert_true(o->train.resume && o->run.overwrite && o->run.threads == 2);
+    assert_string_equal(o->data.val, "");
+    assert_string_equal(o->data.prompt, "null");
+    options_free(o);
+    assert_int_equal(parse(&o, "pretrain", "train.steps=2.5", NULL), ERR_USAGE);
+    assert_int_equal(parse(&o, "pretrain", "train.steps=1e40", NULL), ERR_USAGE);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_is_sound),
@@ -346,6 +381,7 @@ int main(void) {
         cmocka_unit_test(configs_are_right),
         cmocka_unit_test(reference_is_fresh),
         cmocka_unit_test(nearest_words),
+        cmocka_unit_test(what_others_write),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);
 }
