@@ -19,7 +19,9 @@ bool setout_is_file(const char *out) {
 }
 
 static char *path_of(const SetOut *s, const char *name) {
-    return s->folder ? mem_format("%s/%s", s->out, name) : mem_strdup(name);
+    size_t n = strlen(s->out);
+    while (n > 1 && s->out[n - 1] == '/') n--;
+    return s->folder ? mem_format("%.*s/%s", (int)n, s->out, name) : mem_strdup(name);
 }
 
 /* Not a file of the user's own naming: those are left alone, and the manifest does not list them. */
@@ -63,6 +65,7 @@ Status setout_open(SetOut *s, const char *out, int64_t shards, bool overwrite) {
         s->name[s->shards] = s->folder ? mem_format("set-%05" PRId64 ".h5", s->shards) : mem_strdup(out);
         if (!s->name[s->shards]) return ERR_MEMORY;
     }
+    if (outfile_parents(out) != OK) err_clear();         /* what failed fails again, where a sentence says more */
     Status st = s->folder ? outfile_mkdir(out) : OK;
     return st == OK && s->folder ? leftovers(s) : st;
 }

@@ -132,7 +132,8 @@ static void show(const Work *w) {
 /* ---- writing and scoring ---------------------------------------------------------------------------------------- */
 
 static Status put(const char *path, const char *text, size_t n) {
-    Status st = outfile_put(path, text, n);
+    Status st = outfile_parents(path);
+    if (st == OK) st = outfile_put(path, text, n);
     if (st == OK) status_say("%s", path);
     return st;
 }

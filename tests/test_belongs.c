@@ -148,6 +148,26 @@ static void the_rule(void **state) {
     }
 }
 
+/* Nothing may be written over what the same command reads, whatever it is told; nor over a run, nor in a device's place. */
+static void what_is_read_stays(void **state) {
+    (void)state;
+    folder_write("text.csv", "image,caption\na.png,a red circle\nb.png,a blue square\n");
+    folder_refuses("vocab extract.annotations=text.csv out=./text.csv vocab.size=30 overwrite=true",
+                   "out=./text.csv is the file that extract.annotations names, which would be lost; name another out");
+    folder_refuses("embed run data.test=s.h5 out=s.h5 overwrite=true " ON, "out=s.h5 is the file that data.test names");
+    folder_says("verify s.h5", "0 problems");
+    folder_refuses("export run/step_000002 out=run/step_000002 overwrite=true", "is the folder of a run, whose weights");
+    folder_refuses("export run out=run overwrite=true", "out=run is the folder of a run");
+    folder_refuses("pretrain data.train=s.h5 out=text.csv " TINY ON, "out=text.csv is a file, a run is a folder");
+
+    folder_must("vocab extract.annotations=text.csv out=/dev/null vocab.size=30");
+    folder_says("vocab extract.annotations=text.csv out=/dev/stdout vocab.size=30", "[PAD]");
+    assert_int_equal(folder_shell("mkfifo pipe; cat pipe > copy & $Q vocab extract.annotations=text.csv out=pipe vocab.size=30; wait; "
+                                  "test -p pipe -a -s copy"), 0);
+    folder_must("repack s.h5 out=not/yet/r.h5");
+    folder_must("caption run data.test=s.h5 caption.references=nor/this/gt.json " ON);
+}
+
 /* dry_run=true writes nothing, whatever the command. */
 static void dry_runs(void **state) {
     (void)state;
@@ -161,7 +181,8 @@ static void dry_runs(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(extraction), cmocka_unit_test(import_after_a_failure), cmocka_unit_test(skipping_bad_pictures),
-        cmocka_unit_test(drawn_sets), cmocka_unit_test(the_rule),               cmocka_unit_test(dry_runs),
+        cmocka_unit_test(drawn_sets), cmocka_unit_test(the_rule),               cmocka_unit_test(what_is_read_stays),
+        cmocka_unit_test(dry_runs),
     };
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

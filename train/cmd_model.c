@@ -257,11 +257,16 @@ Status cmd_inspect(const Options *o) {
 /* ---- export ------------------------------------------------------------------------------------------------------ */
 
 static Status claim_export(const Options *o, bool hf) {
-    static const char *const files[] = {"model.safetensors", "config.json", "preprocessor_config.json"};
+    static const char *const files[] = {"model.safetensors", "config.json", "preprocessor_config.json",
+                                        "latest", "state.json"};
     Status st = hf ? OK : outfile_claim(o->run.out, o->run.overwrite);
-    for (int i = 0; st == OK && hf && i < 3; i++) {
+    for (int i = 0; st == OK && hf && i < 5; i++) {
         char *path = mem_format("%s/%s", o->run.out, files[i]);
-        st = path ? outfile_claim(path, o->run.overwrite) : ERR_MEMORY;
+        if (!path) st = ERR_MEMORY;
+        else if (i > 2 && !access(path, F_OK))
+            st = err_set(ERR_USAGE, "out=%s is the folder of a run, whose weights are not to be written over; "
+                         "name another out", o->run.out);
+        else if (i < 3) st = outfile_claim(path, o->run.overwrite);
         free(path);
     }
     return st;

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/format/outfile.h"
@@ -216,7 +217,13 @@ static Status open_validation(Run *r) {
 static Status take_out(Run *r) {
     const char *out = r->o->run.out;
     char *path = mem_format("%s/lock", out), *what = mem_format("out=%s", out);
-    r->made_out = access(out, F_OK) != 0;
+    struct stat about;
+    r->made_out = stat(out, &about) != 0;
+    if (!r->made_out && !S_ISDIR(about.st_mode)) {
+        free(path);
+        free(what);
+        return err_set(ERR_USAGE, "out=%s is a file, a run is a folder; name another out", out);
+    }
     Status st = path && what ? outfile_parents(path) : ERR_MEMORY;
     if (st == OK) st = lockfile_take(&r->lock, path, what);
     free(path);

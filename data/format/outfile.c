@@ -13,7 +13,7 @@
 #include "kernels/base/mem.h"
 
 struct OutFile {
-    char *path, *temp;
+    char *path, *temp;             /* temp NULL: a device or a pipe, written to as it is */
     int fd;
     uint64_t bytes;
     uint32_t crc;
@@ -38,9 +38,15 @@ static void destroy(OutFile *f) {
     free(f);
 }
 
-Status outfile_claim(const char *path, bool overwrite) {
+/* /dev/null, /dev/stdout, a named pipe: nothing may take their name, and nothing is lost by writing to them. */
+static bool is_device(const char *path) {
     struct stat sb;
-    if (overwrite || stat(path, &sb) != 0 || !(S_ISREG(sb.st_mode) || S_ISDIR(sb.st_mode))) return OK;
+    if (!strncmp(path, "/dev/std", 8) || !strncmp(path, "/dev/fd/", 8)) return true;    /* maybe a file by now */
+    return stat(path, &sb) == 0 && !S_ISREG(sb.st_mode) && !S_ISDIR(sb.st_mode);
+}
+
+Status outfile_claim(const char *path, bool overwrite) {
+    if (overwrite || is_device(path) || access(path, F_OK)) return OK;
     return err_set(ERR_USAGE, "%s: exists already; overwrite=true replaces it, or name another out", path);
 }
 
@@ -51,11 +57,13 @@ Status outfile_create(OutFile **out, const char *path) {
     if (!f) return ERR_MEMORY;
     f->fd = -1;
     f->path = mem_strdup(path);
-    f->temp = mem_format("%s.tmp-%ld", path, (long)getpid());
-    if (!f->path || !f->temp) { st = ERR_MEMORY; goto done; }
+    bool device = is_device(path);
+    f->temp = device ? NULL : mem_format("%s.tmp-%ld", path, (long)getpid());
+    if (!f->path || (!f->temp && !device)) { st = ERR_MEMORY; goto done; }
 
-    int e = refused("open", path);
-    if (!e && (f->fd = open(f->temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) e = errno;
+    int e = refused("open", path), how = O_WRONLY | O_CLOEXEC | (device ? 0 : O_CREAT | O_TRUNC);
+    bool spoken = !strcmp(path, "/dev/stdout");      /* opened anew it would begin at the front of a file */
+    if (!e && (f->fd = spoken ? dup(STDOUT_FILENO) : open(device ? path : f->temp, how, 0666)) < 0) e = errno;
     if (e) { st = fail("be created", path, e); goto done; }
     *out = f;
     f = NULL;
@@ -94,13 +102,12 @@ uint32_t outfile_crc(const OutFile *f) { return f->crc; }
 Status outfile_commit(OutFile *f) {
     Status st = OK;
     int e = refused("fsync", f->path);
-    if (!e && fsync(f->fd) != 0) e = errno;
+    if (!e && fsync(f->fd) != 0 && f->temp) e = errno;
     if (e) { st = fail("be flushed to the disk", f->path, e); goto done; }
     int closed = close(f->fd);             /* network file systems report a full disk here */
     f->fd = -1;
     if (closed != 0) { st = fail("be closed", f->path, errno); goto done; }
-    if ((st = outfile_rename(f->temp, f->path)) != OK) goto done;
-    st = outfile_sync_parent(f->path);
+    if (f->temp && (st = outfile_rename(f->temp, f->path)) == OK) st = outfile_sync_parent(f->path);
 done:
     if (st == OK) destroy(f);
     else outfile_abandon(f);
@@ -108,7 +115,7 @@ done:
 }
 
 void outfile_abandon(OutFile *f) {
-    if (f) unlink(f->temp);
+    if (f && f->temp) unlink(f->temp);
     destroy(f);
 }
 

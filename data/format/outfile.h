@@ -18,7 +18,8 @@
 typedef struct OutFile OutFile;
 
 /* The one rule for every command: what `out` names already stays, unless the user said overwrite=true. ERR_USAGE with
- * that sentence when something is at `path`; asked before anything is computed. Devices and pipes are always free. */
+ * that sentence when something is at `path`; asked before anything is computed. Devices and pipes are always free, and
+ * are written to as they are: nothing takes their name. */
 Status outfile_claim(const char *path, bool overwrite);
 
 Status outfile_create(OutFile **f, const char *path);              /* ERR_IO: the temporary file cannot be made */
