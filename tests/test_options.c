@@ -342,7 +342,7 @@ static void what_others_write(void **state) {
         {"retrieval", "dataset=s.h5", "the nearest is data.test"},
         {"pretrain", "TRAIN.STEPS=3", "the nearest is train.steps"},
         {"pretrain", "data.trian=s.h5", "the nearest is data.train"},
-        {"pretrain", "model.arch=blip2", "lists them"},
+        {"pretrain", "model.flavour=blip2", "lists them"},
         {"pretrain", "data.train", "'data.train' stands alone; key=value is wanted, without blanks around the ="},
     };
     Options *o;
