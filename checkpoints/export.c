@@ -154,14 +154,13 @@ done:
     return st;
 }
 
-Status lavis_export(const char *path, const StTensor *tensors, size_t n) {
-    static const StMeta meta[] = {{"format", "pt"}};
-    StTensor *out = mem_new(n, sizeof *out);
+Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower) {
+    StTensor *out = mem_new(n + (tower ? tower->n : 0), sizeof *out);
     size_t kept = 0;
     if (!out) return ERR_MEMORY;
     for (size_t i = 0; i < n; i++)
         if (!name_alias(tensors[i].name)) out[kept++] = tensors[i];
-    Status st = st_write(path, out, kept, meta, 1);
+    Status st = hf_write_weights(path, out, kept, tower);
     free(out);
     return st;
 }

@@ -50,6 +50,7 @@ Status hf_write_weights(const char *path, StTensor *out, size_t kept, const HfTo
 void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type);
 void hf_put_vision(JsonWriter *w, const HfDims *d, const char *type);
 
-Status lavis_export(const char *path, const StTensor *tensors, size_t n);
+/* tower: NULL, or visual_encoder.* that goes with them. */
+Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower);
 
 #endif

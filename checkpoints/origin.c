@@ -142,6 +142,11 @@ static bool has_tower(const WeightSource *ws) {
     return ws_find(ws, "vision_model.embeddings.patch_embedding.weight") != NULL;
 }
 
+/* LAVIS's is one file: of models whose encoder was trained too, or as export wrote it. */
+static bool has_lavis_tower(const WeightSource *ws) {
+    return ws_find(ws, "visual_encoder.patch_embed.proj.weight") || ws_find(ws, "visual_encoder.conv1.weight");
+}
+
 Status origin_read(Origin *g, const WeightSource *ws) {
     if (ws_checkpoint(ws)) return origin_of_checkpoint(g, ws_checkpoint(ws));
     char *folder = folder_of(ws_path(ws));
@@ -156,7 +161,7 @@ Status origin_read(Origin *g, const WeightSource *ws) {
     *g = (Origin){.name = mem_strdup(ws_path(ws))};
     Status st = g->name && folder ? OK : ERR_MEMORY;
     bool whole = folder && ws_in_folder(ws);                 /* a lone file says nothing about what lies beside it */
-    g->tower = whole && has_tower(ws);
+    g->tower = (whole && has_tower(ws)) || has_lavis_tower(ws);
     if (st == OK && whole) st = read_beside(g, folder);
     free(folder);
     return st;

@@ -209,6 +209,7 @@ static void settle(Vision *e) {
     *u = vision_custom(f, e->print->dialect, e->has);
     u->eps = eps_of(e, u->eps);
     u->act = act_of(e, u->act);
+    if (f == FAMILY_CLIP && !(e->has & HAS_POST)) u->tap = VIT_LAST;      /* LAVIS's CLIP ends where its tap is */
     e->resize = vision_resize(f, e->print->dialect, e->has | found(e, HAS_REGISTERS, e->names->registers, -1, NULL));
     if (f == FAMILY_EVA_G && c->timm) {                      /* all blocks are there: BLIP-2's tap is before the last */
         e->resize = VIT_RESIZE_CUBIC_ANTIALIAS;

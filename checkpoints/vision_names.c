@@ -114,6 +114,7 @@ static const char HF_PATCHES[] = "embeddings.patch_embeddings.projection.weight"
 #define B0 "blocks.0."
 
 const VisionPrint vision_prints[VISION_PRINTS] = {
+    {"conv1.weight", "lavis", FAMILY_CLIP, DIALECT_OPENAI, CLIP, HAS_POST},
     {"conv1.weight", "+ln_post.weight -attn_pool.probe", FAMILY_CLIP, DIALECT_OPENAI, OPENCLIP,
      OPENCLIP_MAY},
     {"conv1.weight", "", FAMILY_PE, DIALECT_OPENAI, PE, PE_MAY},
@@ -151,10 +152,11 @@ const VisionPrint vision_prints[VISION_PRINTS] = {
     {TIMM_PATCH, "", FAMILY_VIT, DIALECT_TIMM, PLAIN, PLAIN_MAY},
 };
 
+#define LAVIS_PREFIX "visual_encoder."
 /* Longest first where one ends another. */
 static const char *const prefixes[] = {
     "model.vision_tower.vision_model.", "vision_tower.vision_model.", "model.vision_tower.", "vision_tower.",
-    "model.vision_model.", "vision_model.", "visual.trunk.", "visual.", "visual_encoder.", "image_encoder.",
+    "model.vision_model.", "vision_model.", "visual.trunk.", "visual.", LAVIS_PREFIX, "image_encoder.",
     "vision_tower.timm_model.", "timm_model.", "dinov2_with_registers.", "dinov2.", "vit.", "",
 };
 
@@ -184,7 +186,8 @@ static bool fits(const At *at, const VisionPrint *p) {
     for (const char *word = p->when; *word;) {
         size_t n = strcspn(word, " ");
         bool yes = *word == '+' ? has(at, word + 1, n - 1) : *word == '-' ? !has(at, word + 1, n - 1)
-                 : *word == '2' ? two_d(at, p->patch) : packed(at);
+                 : *word == '2' ? two_d(at, p->patch) : *word == 'l' ? strcmp(at->prefix, LAVIS_PREFIX) == 0
+                 : packed(at);
         if (!yes) return false;
         word += n + (word[n] == ' ');
     }

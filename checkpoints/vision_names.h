@@ -1,6 +1,6 @@
 /* vision_names: which family of image encoders a file of weights belongs to, and what its tensors are called.
  *
- * Called by vision_file.c. The one idea: 30 fingerprints, tried in order; each is the name of the patch weight, a few
+ * Called by vision_file.c. The one idea: 31 fingerprints, tried in order; each is the name of the patch weight, a few
  * names that must or must not stand beside it, a family and a dialect. Everything else that differs between files of a
  * family (how many registers, whether q and k have biases, whether the feed-forward is gated) is read off the tensors,
  * inside what the fingerprint allows. Nothing is guessed from a suffix: text towers have the same names as image
@@ -69,12 +69,13 @@ extern const VisionNames vision_names[DIALECT_COUNT];
 typedef struct {
     const char *patch;                                    /* name of the patch weight behind the prefix */
     const char *when;                                     /* "+name": must be there; "-name": must not; "2d": the patch
-                                                             weight has two dimensions; "packed": gate and up are one */
+                                                             weight has two dimensions; "packed": gate and up are one;
+                                                             "lavis": behind the prefix of LAVIS's whole models */
     VisionFamily family;
     VisionDialect dialect;
     unsigned must, may;
 } VisionPrint;
-enum { VISION_PRINTS = 30 };
+enum { VISION_PRINTS = 31 };
 extern const VisionPrint vision_prints[VISION_PRINTS];
 
 /* Whether a tensor called `name` is there (behind the prefix). */

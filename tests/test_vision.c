@@ -176,10 +176,10 @@ static void to_transformers(void **state) {
     weights_fill(pixels, 48, "pixels", 6);
     snprintf(folder, sizeof folder, "%s", path_of("hf"));
     assert_int_equal(vision_open(&e, path_of("lavis.safetensors"), 2), OK);
-    assert_int_equal(vision_hf(&tower, &d, &e, 0), OK);
+    assert_int_equal(vision_hf(&tower, &d, &e, 0, e.custom.tap), OK);
     assert_int_equal(hf_export(folder, &d, norm, 2, &tower, NULL), OK);
     assert_int_equal(vision_hf_files(folder, &e.custom.pre, 30), OK);
-    vision_hf_free(&tower);
+    vision_tower_free(&tower);
     vision_close(&e);
     a = tower_rows(path_of("lavis.safetensors"), pixels, 4, -1, false, 2, &P);
     b = tower_rows(folder, pixels, 4, -1, false, 0, &Q);
@@ -192,7 +192,7 @@ static void to_transformers(void **state) {
     vision_close(&e);
     save_text("a.safetensors", tower_aimv2);
     assert_int_equal(vision_open(&e, path_of("a.safetensors"), 2), OK);
-    assert_int_equal(vision_hf(&tower, &d, &e, 0), ERR_USAGE);
+    assert_int_equal(vision_hf(&tower, &d, &e, 0, e.custom.tap), ERR_USAGE);
     assert_non_null(strstr(err_message(), "transformers' BLIP-2 has no other vision model than EVA-g"));
     vision_close(&e);
 }

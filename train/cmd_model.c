@@ -272,14 +272,43 @@ static Status claim_export(const Options *o, bool hf) {
     return st;
 }
 
+/* Which rows the model was trained on; what a set says of it. Readers of BLIP-2 take all rows of the last block that is
+ * there: how many are written follows from it. */
+static Status tap_of(const Vision *e, const Origin *g, VitTap *tap) {
+    *tap = e->custom.tap;
+    if (!g->features.name || !*g->features.tap) return OK;
+    for (int t = VIT_SECOND_LAST; t <= VIT_NORMED; t++)
+        if (strcmp(g->features.tap, vision_tap_text(e, (VitTap)t)) == 0) {
+            *tap = (VitTap)t;
+            return OK;
+        }
+    return err_set(ERR_USAGE, "%s was trained on the rows \"%s\" of its encoder; BLIP-2 elsewhere takes all rows of a "
+                   "block", g->name, g->features.tap);
+}
+
+static Status same_weights(const Vision *e, const Origin *g) {
+    char sha[65];
+    const char *want = g->features.name && g->features.weights_sha256 ? g->features.weights_sha256 : "";
+    Status st = *want ? vision_sha256(e, sha) : OK;
+    if (st == OK && *want && strcmp(sha, want))
+        status_say("warning: %s was trained on features of %s, of other weights (sha256 %.12s... and not %.12s...)",
+                   g->name, g->features.name, want, sha);
+    return st;
+}
+
 /* The encoder whose features the model was trained on, as a tower. */
 static Status open_tower(const Options *o, const Origin *g, HfDims *h, Vision *e, HfTower *tower) {
     int size = (int)o->extract.size;
+    VitTap tap;
     Status st = vision_open(e, o->extract.encoder, (int)o->extract.heads);
+    if (st == OK) st = tap_of(e, g, &tap);
+    if (st == OK) st = same_weights(e, g);
     if (st == OK && e->d.E != h->E)
         st = err_set(ERR_USAGE, "%s has a width of %d, the features that %s was trained on have %lld", e->path, e->d.E,
                      g->name, (long long)h->E);
-    return st == OK ? vision_hf(tower, h, e, size) : st;
+    if (st == OK && strcmp(o->export.form.name, "lavis") == 0)
+        return vision_tower(tower, e, VISION_TOWER_LAVIS, size, tap);
+    return st == OK ? vision_hf(tower, h, e, size, tap) : st;
 }
 
 /* The Q-Former's tensors, and with an encoder its own, the recipe of its pixels and the vocabulary: all that
@@ -299,7 +328,20 @@ static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTen
     if (st == OK) st = origin_keep_vocab(o->run.out, vocab, tok, o->run.overwrite);
     tokenizer_close(tok);
     free(vocab);
-    vision_hf_free(&tower);
+    vision_tower_free(&tower);
+    vision_close(&e);
+    return st;
+}
+
+/* One file of both; without an encoder as LAVIS writes a model whose encoder is frozen. */
+static Status write_lavis(const Options *o, const Origin *g, HfDims *h, const StTensor *t, size_t *n) {
+    Vision e = {0};
+    HfTower tower = {0};
+    bool seen = options_is_set(o, "extract.encoder");
+    Status st = seen ? open_tower(o, g, h, &e, &tower) : OK;
+    if (st == OK) st = lavis_export(o->run.out, t, *n, seen ? &tower : NULL);
+    *n += tower.n;
+    vision_tower_free(&tower);
     vision_close(&e);
     return st;
 }
@@ -326,7 +368,7 @@ static Status export_whole(const Options *o, HfDims *h, const Origin *g, const S
         status_say("%s: %zu tensors: a whole %s%s", o->run.out, count,
                    h->V ? "InstructBlipForConditionalGeneration" : "Blip2ForConditionalGeneration",
                    seen ? "" : " but for the vision tower (encoder= names the folder that the features are from)");
-    vision_hf_free(&tower);
+    vision_tower_free(&tower);
     vision_close(&e);
     speaker_close(&s);
     return st;
@@ -359,18 +401,19 @@ static Status write_export(const Options *o, const WeightSource *ws, const Origi
     if (!t) return ERR_MEMORY;
     for (size_t i = 0; i < n; i++) t[i] = *ws_at(ws, i);
     Status st = outfile_parents(o->run.out);
-    if (st == OK && strcmp(o->export.form.name, "hf") == 0) {
+    if (st == OK) {
         HfDims h = {.Q = d->Q, .C = d->C, .H = heads, .F = d->F, .L = d->L, .X = d->X, .E = d->E, .Z = d->Z, .V = d->V,
                     .N = d->N, .dropout = 0.1, .eps = dims_eps(d), .act = act_name((ActKind)d->act)};
         hf_vision_defaults(&h);
         h.vision_eps = dims_eps_vision(d);
-        if (d->W) {
+        bool hf = strcmp(o->export.form.name, "hf") == 0;
+        if (hf && d->W) {
             st = export_whole(o, &h, g, t, n);
             free(t);
             return st;
         }
-        st = write_hf(o, g, &h, t, n, &left);
-    } else if (st == OK) st = lavis_export(o->run.out, t, n);
+        st = hf ? write_hf(o, g, &h, t, n, &left) : write_lavis(o, g, &h, t, &n);
+    }
     if (st == OK) status_say("%s: %zu tensors%s", o->run.out, n - left, left
                              ? " (the LM head and the temperature have no place there)" : "");
     free(t);
