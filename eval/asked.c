@@ -7,6 +7,7 @@
 #include "data/format/json.h"
 #include "data/format/textfile.h"
 #include "eval/caption.h"
+#include "eval/metrics/vqa.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
@@ -192,6 +193,21 @@ Status asked_of_set(Asked *a, const EvalSet *e) {
             st = q.text && q.id ? add(a, q) : ERR_MEMORY;
         }
     if (st != OK) asked_free(a);
+    return st;
+}
+
+Status asked_accuracy(const Question *q, double *accuracy) {
+    const char *human[64];
+    char *all[64] = {NULL};
+    size_t n = q->human.answers < 64 ? (size_t)q->human.answers : 64;
+    Status st = OK;
+    for (size_t i = 0; i < n && st == OK; i++) {
+        TextSpan s = settext_part(q->human.target, (int64_t)i);
+        human[i] = all[i] = mem_format("%.*s", (int)s.n, s.s);
+        if (!all[i]) st = ERR_MEMORY;
+    }
+    if (st == OK) st = vqa_accuracy(accuracy, n > 1 ? VQA_RULE_VQA : VQA_RULE_EXACT, q->answer, human, n);
+    for (size_t i = 0; i < n; i++) free(all[i]);
     return st;
 }
 

@@ -41,4 +41,8 @@ Status asked_choices(Asked *a, const char *path);
 Status asked_of_set(Asked *a, const EvalSet *e);
 void asked_free(Asked *a);
 
+/* How right our answer to one of these is, 0 to 1: as VQA counts it where several people answered, else whether it is
+ * the one (metrics/vqa.h). */
+Status asked_accuracy(const Question *q, double *accuracy);
+
 #endif

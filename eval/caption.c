@@ -34,7 +34,7 @@ void caption_search(SearchSpec *s, const Options *o, const Use *u) {
                       .top_k = (int32_t)o->caption.top_k, .seed = (uint64_t)o->run.seed,
                       .start = u->d.dec, .ends = {u->d.sep}, .nends = 1};
     if (!u->d.W) return;
-    say_rules(s, &u->speaker);
+    say_rules(s, &u->speaker.src.d, &u->speaker.speech);
     s->max_length += u->speaker.src.d.family != LM_OPT;              /* new tokens there */
 }
 
@@ -111,7 +111,7 @@ static Status to_text(Captions *c, const Use *u) {
     c->text = mem_new((size_t)c->n, sizeof *c->text);
     Status st = c->text ? OK : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < c->n; i++)
-        st = u->d.W ? say_text(u, &(Hypothesis){.tokens = c->tokens + i * c->max_length, .len = c->end[i].len},
+        st = u->d.W ? say_text(u->speaker.tok, &(Hypothesis){.tokens = c->tokens + i * c->max_length, .len = c->end[i].len},
                                &c->text[i])
                     : tokenizer_decode(u->tok, c->tokens + i * c->max_length + 1, (size_t)c->end[i].len - 1,
                                        &c->text[i], NULL);

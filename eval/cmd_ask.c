@@ -9,7 +9,6 @@
 #include "data/text/chat.h"
 #include "eval/asked.h"
 #include "eval/evaluate.h"
-#include "eval/metrics/vqa.h"
 #include "eval/pictureset.h"
 #include "eval/say.h"
 #include "kernels/base/mem.h"
@@ -84,7 +83,7 @@ static void search_of(const Work *w, SearchSpec *s) {
                       .seed = (uint64_t)o->run.seed};
     if (s->mode == SEARCH_BEAM && s->beams == 1) s->mode = SEARCH_GREEDY;
     if (s->mode != SEARCH_BEAM) s->beams = 1;
-    say_rules(s, &w->use.speaker);
+    say_rules(s, &w->use.speaker.src.d, &w->use.speaker.speech);
 }
 
 static Status open_say(Work *w, DType features) {
@@ -144,7 +143,7 @@ static Status take_answer(void *ctx, int64_t i, const Search *s) {
     Question *q = ((void **)ctx)[1];
     free(q[i].answer);
     q[i].answer = NULL;
-    return say_text(&w->use, &s->closed[0], &q[i].answer);
+    return say_text(w->use.speaker.tok, &s->closed[0], &q[i].answer);
 }
 
 /* The likeliest of the choices. */
@@ -207,21 +206,6 @@ static Status answer_all(Work *w) {
 
 /* ---- judging and writing ----------------------------------------------------------------------------------------- */
 
-static Status accuracy_of(const Question *q, double *accuracy) {
-    const char *human[64];
-    char *all[64] = {NULL};
-    size_t n = q->human.answers < 64 ? (size_t)q->human.answers : 64;
-    Status st = OK;
-    for (size_t i = 0; i < n && st == OK; i++) {
-        TextSpan s = settext_part(q->human.target, (int64_t)i);
-        human[i] = all[i] = mem_format("%.*s", (int)s.n, s.s);
-        if (!all[i]) st = ERR_MEMORY;
-    }
-    if (st == OK) st = vqa_accuracy(accuracy, n > 1 ? VQA_RULE_VQA : VQA_RULE_EXACT, q->answer, human, n);
-    for (size_t i = 0; i < n; i++) free(all[i]);
-    return st;
-}
-
 typedef struct { char name[40]; int64_t n; double sum; } Sort;
 
 /* Accuracy overall and by sort of question, beside that of the answer that people gave most often to each sort. */
@@ -235,7 +219,7 @@ static Status judge(const Work *w) {
         double accuracy = 0;
         char name[40];
         int at = 0;
-        st = accuracy_of(q, &accuracy);
+        st = asked_accuracy(q, &accuracy);
         sum += accuracy;
         snprintf(name, sizeof name, "%.*s", (int)(q->human.type.n < 39 ? q->human.type.n : 39), q->human.type.s);
         while (at < n && strcmp(sorts[at].name, name)) at++;
@@ -329,7 +313,7 @@ static Status one_answer(void *ctx, int64_t i, const Search *s) {
 /* One turn; *so_far grows by it. */
 static Status turn(Work *w, char **so_far, const char *question) {
     char *prompt = turn_prompt(w, *so_far, question), *answer = NULL;
-    void *ctx[] = {&w->use, &answer};
+    void *ctx[] = {w->use.speaker.tok, &answer};
     Status st = prompt ? evalset_read(&w->set, 0, 1, w->features, w->scales) : ERR_MEMORY;
     if (st == OK)
         st = say_texts(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, 1, &(SayItem){0, prompt}, 1, 0,

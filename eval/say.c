@@ -9,13 +9,12 @@
 
 enum { ASKED = 128 };                   /* word pieces of a prompt in the Q-Former, as published */
 
-void say_rules(SearchSpec *s, const Speaker *sp) {
-    const LmDims *d = &sp->src.d;
+void say_rules(SearchSpec *s, const LmDims *d, const Speech *speech) {
     bool opt = d->family == LM_OPT, t5 = d->family == LM_T5;
     s->rule = opt || t5 ? SEARCH_V4 : SEARCH_V5;
-    s->start = opt ? tokenizer_ids(sp->tok)->bos : t5 ? d->start : -1;
+    s->start = opt ? tokenizer_ids(speech->t)->bos : t5 ? d->start : -1;
     s->nends = opt ? 1 : d->nends;
-    for (int i = 0; i < s->nends; i++) s->ends[i] = opt ? sp->speech.end : d->end[i];
+    for (int i = 0; i < s->nends; i++) s->ends[i] = opt ? speech->end : d->end[i];
 }
 
 static size_t row_bytes(const Say *x) {
@@ -259,9 +258,9 @@ Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, 
     return st;
 }
 
-Status say_text(const Use *u, const Hypothesis *h, char **text) {
+Status say_text(const Tokenizer *t, const Hypothesis *h, char **text) {
     size_t n, from = 0;
-    Status st = tokenizer_decode(u->speaker.tok, h->tokens + 1, (size_t)h->len - 1, text, &n);
+    Status st = tokenizer_decode(t, h->tokens + 1, (size_t)h->len - 1, text, &n);
     if (st != OK) return st;
     while (n && strchr(" \t\r\n", (*text)[n - 1])) n--;
     while (from < n && strchr(" \t\r\n", (*text)[from])) from++;

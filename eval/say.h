@@ -30,7 +30,7 @@ typedef struct {
 
 /* Counting, start and end tokens as the family's reference has them: LAVIS for OPT and T5, transformers 5 for Llama's
  * family. max_length and min_length: new tokens and one. */
-void say_rules(SearchSpec *s, const Speaker *sp);
+void say_rules(SearchSpec *s, const LmDims *d, const Speech *speech);
 
 /* `images` pictures at a time, and as many prompts; texts of each: more than 1 when sampling. ERR_USAGE when more new
  * tokens are asked for than stage2.max_new has room for. */
@@ -49,6 +49,6 @@ Status say_look(Say *x, const void *features, const float *scale, int n);
 Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, double *score);
 
 /* What was written, without blanks at its ends: new (free). */
-Status say_text(const Use *u, const Hypothesis *h, char **text);
+Status say_text(const Tokenizer *t, const Hypothesis *h, char **text);
 
 #endif

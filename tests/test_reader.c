@@ -9,6 +9,7 @@
 
 #include "checkpoints/lm_weights.h"
 #include "data/format/json.h"
+#include "eval/quiz.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/rng.h"
 #include "tests/kit/folder.h"
@@ -30,8 +31,8 @@ typedef struct {
     ObjectiveBatch batch;
 } Data;
 
-/* Pictures with 3, 1, 2 and no texts, behind 5, 4, no and 2 words: a word more than once, so that its gradient is a sum.
- * The third's texts stand alone. */
+/* Pictures with 3, 1, 2 and no texts, behind 5, 4, no and 2 words; words come more than once, so that their gradients
+ * are sums. The third's texts stand alone. */
 static void make_batch(Data *x) {
     static const int texts[B] = {3, 1, 2, 0}, front[B] = {5, 4, 0, 2};
     uint32_t k = 0;
@@ -49,8 +50,8 @@ static void make_batch(Data *x) {
 
 static void open_trainer(Trainer *t, int micro) {
     ReaderSpec spec = {.d = DIMS, .texts = TEXTS, .ids = IDS, .front = FRONT};
-    TrainerSpec s = {.params = {.training = true}, .objective = &reader_objective, .spec = &spec, .B = B, .micro = micro,
-                     .tokens = IDS, .features = DT_F32};
+    TrainerSpec s = {.params = {.training = true}, .objective = &reader_objective, .spec = &spec, .B = B,
+                     .micro = micro, .tokens = IDS, .features = DT_F32};
     assert_int_equal(trainer_open(t, backend_cpu(DT_F32), &s), OK);
     assert_int_equal(params_init(t->params, 5, 0.3f), OK);
 }
@@ -130,9 +131,9 @@ static void front_is_seen(void **state) {
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
-#define LM "pretrain objective=lm data.train=set.h5 model.vocab=words.txt stage2.questions={} stage2.texts=4 train.batch=4" \
-    " lm.layers=2 lm.hidden=16 lm.heads=2 optim.warmup_steps=2 optim.lr=1e-2 train.eval_every=0 train.log_every=6" \
-    " precision=f32 threads=1"
+#define LM "pretrain objective=lm data.train=set.h5 model.vocab=words.txt stage2.questions={} stage2.texts=4" \
+    " train.batch=4 lm.layers=2 lm.hidden=16 lm.heads=2 optim.warmup_steps=2 optim.lr=1e-2 train.eval_every=0" \
+    " train.log_every=6 precision=f32 threads=1"
 
 static void makes_a_set(void) {
     if (folder_has("set.h5")) return;
@@ -206,9 +207,83 @@ static void stage_2_speaks_to_it(void **state) {
     uint64_t before = checksum("lm");
     folder_says("pretrain out=two stage=2 stage2.lm=lm data.train=set.h5 stage2.questions={} data.sample=images "
                 "train.steps=3 train.batch=4 model.layers=1 model.hidden=16 model.heads=2 model.queries=4 "
-                "train.eval_every=0 optim.warmup_steps=1 precision=f32 threads=1", "speaks    to lm: llama");
+                "train.eval_every=0 train.log_every=1 optim.warmup_steps=1 precision=f32 threads=1",
+                "speaks    to lm: llama");
     folder_says("ask in=two data.test=set.h5 ask.template={} ask.limit=2 threads=1", "accuracy");
     assert_true(checksum("lm") == before);
+}
+
+/* ---- what is watched --------------------------------------------------------------------------------------------- */
+
+static void question(Quiz *q, int64_t image, const char *text, const char *answer) {
+    Question *x = &q->asked.q[q->asked.n++];
+    *x = (Question){.image = image, .human = settext_of(text, strlen(text))};
+    if (answer) x->answer = mem_strdup(answer);
+}
+
+/* Worked by hand. Two of three colours are right, articles and case aside; a question that nobody has answered yet does
+ * not count; where ten people answered, three of whom say what we say, VQA counts min(1, 2 / 3) for each of the three
+ * and min(1, 3 / 3) for the others: 0.9. */
+static void marks_are_counted(void **state) {
+    (void)state;
+    Quiz q = {.asked = {.q = mem_new(8, sizeof(Question))}};
+    QuizMarks m;
+    question(&q, 0, "\x1Dqcolour\x1Dwhat colour?\x1Dred", "red");
+    question(&q, 0, "\x1Dqcolour\x1Dwhat colour?\x1Dred", "The Red");
+    question(&q, 1, "\x1Dqcount\x1Dhow many?\x1D" "2", "3");
+    question(&q, 1, "\x1Dqcolour\x1Dwhat colour?\x1Dgreen", "blue");
+    question(&q, 2, "\x1Dqshape\x1Dwhat shape?\x1Dring", NULL);
+    question(&q, 2, "\x1Dqmany\x1Dwhat?\x1Dx\x1Ex\x1Ex\x1Ep\x1Eq\x1Er\x1Es\x1Et\x1Eu\x1Ev", "x");
+    assert_int_equal(quiz_mark(&q, 3, &m), OK);
+    assert_int_equal(m.all.asked, 5);
+    assert_true(fabs(m.all.right - 2.9) < 1e-9);
+    assert_int_equal(m.kinds, 4);
+    assert_string_equal(m.kind[0].name, "colour");
+    assert_true(m.kind[0].asked == 3 && fabs(quiz_share(&m.kind[0]) - 200.0 / 3) < 1e-9);
+    assert_true(m.kind[1].asked == 1 && m.kind[1].right == 0 && m.kind[2].asked == 0);
+    assert_true(fabs(m.kind[3].right - 0.9) < 1e-9);
+    assert_int_equal(quiz_mark(&q, 1, &m), OK);              /* of the first picture alone */
+    assert_true(m.all.asked == 2 && m.all.right == 2);
+    asked_free(&q.asked);
+}
+
+/* Captions of the set itself: two are the same, so what is said of the third picture is true by chance at most. */
+static void captions_are_looked_at(void **state) {
+    (void)state;
+    makes_a_set();
+    Set *set;
+    Quiz q = {.caption = mem_new(3, sizeof(char *))};
+    const TextSpec none = {0};
+    const uint64_t seed = 42;
+    QuizMarks m;
+    Scene s[3];
+    char text[SYNTH_CAPTION];
+    assert_int_equal(set_open(&set, folder_path("set.h5")), OK);
+    assert_int_equal(evalset_open(&q.set, set, "val", 3, &none), OK);
+    scenes_open(&q.scenes, set, &seed, 1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(synth_draw(&s[i], &(SynthKind){42, 1, true}, SYNTH_VAL, i), OK);
+        synth_caption(&s[i % 2], 0, text);
+        q.caption[i] = mem_strdup(text);
+    }
+    bool alike = s[0].object[0].shape == s[2].object[0].shape && s[0].object[0].colour == s[2].object[0].colour;
+    assert_int_equal(quiz_mark(&q, 3, &m), OK);
+    assert_true(m.captions == 3 && m.different == 2 && m.shapes == 3 && m.shapes_true == 2 + alike);
+    quiz_close(&q);
+    set_close(set);
+}
+
+/* Each line of the log has them, of stage 2 as of the language model; validation has them by kind. */
+static void log_has_answers(void **state) {
+    (void)state;
+    makes_a_set();
+    folder_must(LM " out=seen train.steps=12 train.eval_every=12 train.watched=3");
+    const char *look = "grep -v eval seen/log.jsonl | grep -c '\"answers\":.*\"different\": *[1-3],' | grep -qx 2";
+    assert_int_equal(folder_shell(look), 0);
+    assert_int_equal(folder_shell("grep -q '\"eval\":.*\"answers\":.*\"colour\":' seen/log.jsonl"), 0);
+    folder_must(LM " out=unseen train.steps=6 train.watched=0");
+    assert_true(folder_shell("grep -q answers unseen/log.jsonl") != 0);
+    assert_int_equal(folder_shell("grep -q '\"answers\":' two/log.jsonl"), 0);
 }
 
 static void goes_on_from_weights(void **state) {
@@ -224,6 +299,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_weights_have_their_gradient), cmocka_unit_test(pieces_are_the_whole),
         cmocka_unit_test(front_is_seen), cmocka_unit_test(resumes_to_the_same_bytes), cmocka_unit_test(loss_falls),
-        cmocka_unit_test(stage_2_speaks_to_it), cmocka_unit_test(goes_on_from_weights)};
+        cmocka_unit_test(stage_2_speaks_to_it), cmocka_unit_test(marks_are_counted),
+        cmocka_unit_test(captions_are_looked_at), cmocka_unit_test(log_has_answers),
+        cmocka_unit_test(goes_on_from_weights)};
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

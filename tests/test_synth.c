@@ -58,6 +58,34 @@ static void scenes_follow_the_rules(void **state) {
     assert_int_equal(synth_scene(&s, 42, 0, -1), ERR_USAGE);
 }
 
+/* Of at most so many objects, in the shares that are left; and captions that leave nothing out say size, texture and
+ * place of each, and the ground, all of it true. */
+static void kinds_of_scenes(void **state) {
+    (void)state;
+    for (int most = 1; most <= SYNTH_OBJECTS; most++) {
+        int single = 0;
+        for (int64_t i = 0; i < 600; i++) {
+            Scene s, usual;
+            SynthKind kind = {42, most, i % 2};
+            assert_int_equal(synth_draw(&s, &kind, SYNTH_TRAIN, i), OK);
+            assert_in_range(s.n, 1, most);
+            single += s.n == 1;
+            synth_scene(&usual, 42, SYNTH_TRAIN, i);
+            if (most == SYNTH_OBJECTS) assert_true(s.n == usual.n && s.captions == usual.captions);
+            for (int k = 0; kind.whole && k < 4; k++) {
+                char caption[SYNTH_CAPTION];
+                SynthClaims c;
+                synth_caption(&s, k, caption);
+                synth_check_caption(&s, caption, &c);
+                assert_true(c.all_true && c.pairs == s.n && c.details == 2 * s.n && c.places == s.n && c.grounds == 1);
+                assert_int_equal(c.foreign, 0);
+            }
+        }
+        const double share[] = {1, 0.15 / 0.65, 0.15};
+        assert_true(fabs(single / 600.0 - share[most - 1]) < 0.05);
+    }
+}
+
 /* 24 of the 192 triples are held out. */
 static void held_out_count(void **state) {
     (void)state;
@@ -272,7 +300,7 @@ static void set_on_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(generator), cmocka_unit_test(scenes_follow_the_rules), cmocka_unit_test(held_out_count),
+        cmocka_unit_test(generator), cmocka_unit_test(scenes_follow_the_rules), cmocka_unit_test(kinds_of_scenes), cmocka_unit_test(held_out_count),
         cmocka_unit_test(deterministic), cmocka_unit_test(areas), cmocka_unit_test(textures), cmocka_unit_test(claims),
         cmocka_unit_test(captions_are_true_and_telling), cmocka_unit_test(set_on_disk),
     };

@@ -37,4 +37,6 @@ typedef struct {
 /* spec: a ReaderSpec, self: a Reader. The batch: items of a view, whose ids stand in front of them; a view a picture. */
 extern const Objective reader_objective;
 
+static inline const Lm *reader_model(const void *self) { return &((const Reader *)self)->lm; }
+
 #endif

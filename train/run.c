@@ -198,7 +198,7 @@ static Status open_validation(Run *r) {
             status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
         return OK;
     }
-    if (r->learns != LEARNS_STAGE1) {                        /* the loss alone */
+    if (r->learns != LEARNS_STAGE1) {                        /* loss and answers */
         r->validates = true;
         return OK;
     }
@@ -249,6 +249,7 @@ Status run_open(Run *r, const Options *o) {
     }
     if (st == OK) st = run_start(r);
     if (st == OK) st = open_validation(r);
+    if (st == OK) st = watched_open(r);
     if (st == OK) {
         LoaderSpec ls;
         loader_spec(r, &ls);
@@ -268,6 +269,7 @@ void run_close(Run *r) {
         r->b->sync();
     }
     loader_close(r->loader);
+    quiz_close(&r->quiz);
     encoder_close(&r->encoder);
     evalset_close(&r->evalset);
     trainer_close(&r->t);
@@ -354,7 +356,8 @@ static Status not_finite(Run *r, const ParamTensor *bad, const ObjectiveLosses *
 static Status one_step(Run *r) {
     const Batch *b;
     LogStep s = log_blank(r->step + 1);
-    Status st = loader_next(r->loader, &b, &s.wait_s);
+    Status st = watched_look(r, &s);
+    if (st == OK) st = loader_next(r->loader, &b, &s.wait_s);
     if (st != OK) return st;
     const Batch *ready = r->b->unified ? NULL : loader_peek(r->loader);
     ObjectiveBatch sb, next;

@@ -10,6 +10,7 @@
 #define QF_RUN_H
 #include "data/loader.h"
 #include "eval/evalset.h"
+#include "eval/quiz.h"
 #include "eval/recall.h"
 #include "eval/setup.h"
 #include "kernels/watch.h"
@@ -42,6 +43,7 @@ typedef struct {
     Schedule schedule;
     EvalSet evalset;
     Encoder encoder;
+    Quiz quiz;                          /* of models that speak: what they say of pictures of data.val; set.NI 0: none */
     Watch watch;                        /* -vv */
     double peak;                        /* measured GEMM rate, FLOP/s */
     int64_t steps, steps_per_epoch;
@@ -60,8 +62,15 @@ void run_close(Run *r);
 Status run_loop(Run *r);
 void run_describe(const Run *r, FILE *f);                    /* sizes, memory by purpose, arithmetic, time */
 
-/* validate.c: losses and retrieval on the held-out split. *better: the best recall so far. */
+/* validate.c: losses and retrieval, or answers, on the held-out split. *better: the best result so far. */
 Status run_validate(Run *r, bool *better);
+
+/* watched.c: what the model says of a few pictures of the held-out split, before a step whose line is due in the log. */
+Status watched_open(Run *r);
+Status watched_look(Run *r, LogStep *s);
+/* Of more pictures: at most WATCHED_VALUES are added to v, whose names are m's. */
+Status watched_validate(Run *r, QuizMarks *m, LogValue *v, int *n);
+enum { WATCHED_VALUES = QUIZ_KINDS + 3 };
 
 /* start.c: start values. The vocabulary is copied into `out`, so that a run is whole and can be moved. */
 Status run_start(Run *r);                                    /* resume, or train.init, or fresh: and says which */

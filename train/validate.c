@@ -61,18 +61,21 @@ Status run_validate(Run *r, bool *better) {
     if (!r->validates) return OK;
     ObjectiveLosses l;
     Recall c = {0};
+    QuizMarks marks = {0};
     int batches;
     bool recall = r->learns == LEARNS_STAGE1;                     /* stage 2 has no features to compare */
     Status st = validation_loss(r, &l, &batches);
     if (st == OK && recall) st = validation_recall(r, &c);
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
     if (!recall && !batches) return OK;
-    LogValue v[7 + OBJECTIVE_VALUES] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10},
+    LogValue v[7 + OBJECTIVE_VALUES + WATCHED_VALUES] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10},
                                         {"img_r1", c.img_r1}, {"img_r5", c.img_r5}, {"img_r10", c.img_r10}};
     int n = recall ? 6 : 0;
     if (batches) v[n++] = (LogValue){"loss", l.loss};
     for (int i = 0; batches && i < r->t.objective->nvalues; i++)
         if (r->t.objective->values[i].loss) v[n++] = (LogValue){r->t.objective->values[i].name, l.value[i]};
+    if (!recall) st = watched_validate(r, &marks, v, &n);
+    if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
     double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10); /* recall@10 decides between equals */
     if (!recall || (batches && strcmp(r->o->train.watch.name, "loss") == 0))
         result = 1.0 / (1.0 + l.loss); /* more is better */

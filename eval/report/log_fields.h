@@ -11,6 +11,9 @@
     X( itg,        "loss/itg",              MEAN,   "itg %.3f",      "itg %.2f"    ) \
     X( lm,         "loss/lm",               MEAN,   NULL,            NULL          ) \
     X( targets,    "data/targets",          MEAN,   NULL,            NULL          ) \
+    X( answers,    "watched/answers_right_percent", LAST, "answers %.0f %%", NULL  ) \
+    X( different,  "watched/captions_different", LAST, NULL,         NULL          ) \
+    X( shapes,     "watched/shapes_true_percent", LAST, "shapes %.0f %%", NULL     ) \
     X( temp,       "model/temperature",     LAST,   NULL,            NULL          ) \
     X( lr,         "optim/lr",              LAST,   "lr %.2e",       NULL          ) \
     X( grad_norm,  "optim/grad_norm",       MEAN,   "norm %.2f",     NULL          ) \

@@ -1,0 +1,73 @@
+/* quiz: what a language model says of the pictures of a split, and how much of it is right: the questions that the set
+ * holds are answered, and a caption is written of each picture, greedily. A falling loss says nothing of that: it falls
+ * by form alone for a long time.
+ *
+ *     QUIZ_PICTURE     behind the picture's visual rows: stage 2
+ *     QUIZ_WORDS       behind the picture's first caption, in words: what a model can read at all (the reading test)
+ *     QUIZ_BLIND       behind nothing: what it knows without the picture
+ *
+ * Called by training, now and then, and by the report. Takes memory of its own, beside what was planned for a step. One
+ * process; does not do InstructBLIP, whose rows a prompt changes. */
+#ifndef QF_QUIZ_H
+#define QF_QUIZ_H
+#include "data/text/speech.h"
+#include "eval/asked.h"
+#include "eval/decode.h"
+#include "eval/report/scenes.h"
+#include "eval/visual.h"
+#include "kernels/model/lm_decoder.h"
+
+typedef enum { QUIZ_PICTURE, QUIZ_WORDS, QUIZ_BLIND } QuizFront;
+
+typedef struct {
+    const Backend *b;
+    const Lm *lm;
+    const Speech *speech;
+    const QFormer *model;               /* NULL: no picture is looked at */
+    const char *prompt, *questions;     /* in front of captions; templates of questions, of which the first is taken */
+    int32_t front;                      /* most pieces of a caption in front; 0: QUIZ_WORDS is not asked for */
+    int32_t max_words, max_new;         /* words of that caption; new tokens of an answer or caption, at most */
+    uint64_t seed;                      /* of drawn scenes, to find out what is there */
+} QuizSpec;
+
+enum { QUIZ_KINDS = 16, QUIZ_NAME = 24 };
+
+/* asked, right: questions, and the sum of how right they are (asked_accuracy). */
+typedef struct { char name[QUIZ_NAME]; int64_t asked; double right; } QuizKind;
+typedef struct {
+    QuizKind all, kind[QUIZ_KINDS];     /* by kind of question, in the order of first mention */
+    int kinds;
+    int64_t captions, different;
+    int64_t shapes, shapes_true;        /* coloured shapes that captions name; of drawn scenes */
+} QuizMarks;
+
+typedef struct {
+    QuizSpec spec;
+    EvalSet set;
+    Asked asked;                        /* with our answers */
+    char **caption;                     /* (set.NI) what we wrote; NULL: nothing yet */
+    Scenes scenes;
+    Visual visual;
+    LmDecoder lm;
+    Decoder decoder;
+    Decode decode;
+    SearchSpec search;
+    void *features;
+    float *scales;
+    Tensor soft;                        /* of the pictures looked at */
+} Quiz;
+
+/* At most `limit` pictures of the split. ERR_USAGE: the split has none; a question is so long that the model has no
+ * room for an answer. */
+Status quiz_open(Quiz *q, const QuizSpec *spec, const Set *set, const char *split, int64_t limit);
+void quiz_close(Quiz *q);               /* accepts one that is zero */
+
+/* Answers and captions of the first n pictures. */
+Status quiz_take(Quiz *q, QuizFront front, int64_t n);
+
+/* Marks of what they became. */
+Status quiz_mark(Quiz *q, int64_t n, QuizMarks *m);
+
+static inline double quiz_share(const QuizKind *k) { return k->asked ? 100 * k->right / (double)k->asked : 0; }
+
+#endif
