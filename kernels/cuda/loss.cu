@@ -68,47 +68,65 @@ DEVICE void keep_best(float *v, int *j, float w, int k) {
     if (k >= 0 && (*j < 0 || w > *v || (w == *v && k < *j))) *v = w, *j = k;
 }
 
-/* weights: (rows, n) scratch or the caller's. Each thread owns the columns [lo, hi): its part of the running sum. */
-static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, float *weights) {
+/* A thread owns the columns [lo, hi) of row i: what it adds up is its part of a running sum, in the columns' order. */
+typedef struct {
+    const float *S;
+    float inv;
+    int64_t i, lo, hi;
+} Part;
+
+typedef struct {
+    float max, any_max; /* of the columns that may be drawn, and of all */
+    int hardest;        /* where max stands, or -1: all columns are the row's own */
+} Largest;
+
+DEVICE Largest largest_of(const Negatives &g, const Part &c) {
     __shared__ float room[33], vs[THREADS];
-    __shared__ double room64[32], part[THREADS + 1];
     __shared__ int js[THREADS];
-    int64_t i = blockIdx.x, n = g.n, per = (n + THREADS - 1) / THREADS, lo = min(n, threadIdx.x * per),
-            hi = min(n, lo + per);
-    const float *S = g.S + i * g.si;
-    float *w = weights + i * n, inv = 1.0f / *g.temp, max = 0, any_max = -INFINITY;
-    int hardest = -1;
-    for (int64_t j = lo; j < hi; j++) {
-        float z = S[j * g.sj] * inv;
-        any_max = fmaxf(any_max, z);
-        if (!own(g.target, g.row_id, g.col_id, i, j)) keep_best(&max, &hardest, z, (int)j);
+    Largest l = {0, -INFINITY, -1};
+    for (int64_t j = c.lo; j < c.hi; j++) {
+        float z = c.S[j * g.sj] * c.inv;
+        l.any_max = fmaxf(l.any_max, z);
+        if (!own(g.target, g.row_id, g.col_id, c.i, j)) keep_best(&l.max, &l.hardest, z, (int)j);
     }
-    any_max = block_max(any_max, room);
-    vs[threadIdx.x] = max, js[threadIdx.x] = hardest;
+    l.any_max = block_max(l.any_max, room);
+    vs[threadIdx.x] = l.max, js[threadIdx.x] = l.hardest;
     __syncthreads();
     if (threadIdx.x == 0) {
-        for (int t = 1; t < THREADS; t++) keep_best(&max, &hardest, vs[t], js[t]);
-        vs[0] = max, js[0] = hardest;
+        for (int t = 1; t < THREADS; t++) keep_best(&l.max, &l.hardest, vs[t], js[t]);
+        vs[0] = l.max, js[0] = l.hardest;
     }
     __syncthreads();
-    max = vs[0], hardest = js[0];
+    l.max = vs[0], l.hardest = js[0];
+    return l;
+}
 
+/* Weights of the thread's columns; returns their sum as they are stored, so that a draw finds what it adds up. */
+DEVICE double weigh(const Negatives &g, const Part &c, const Largest &l, float *w) {
+    __shared__ double room64[32];
     bool old = g.rule == NEG_SAMPLE_ALL;
     double total = 0, least = old ? 1e-4 : 0.0, mine_sum = 0;
-    for (int64_t j = lo; j < hi; j++) {
-        bool mine = own(g.target, g.row_id, g.col_id, i, j);
-        double e = mine && !old ? 0.0 : exp((double)(S[j * g.sj] * inv) - (double)(old ? any_max : max));
+    for (int64_t j = c.lo; j < c.hi; j++) {
+        bool mine = own(g.target, g.row_id, g.col_id, c.i, j);
+        double e = mine && !old ? 0.0 : exp((double)(c.S[j * g.sj] * c.inv) - (double)(old ? l.any_max : l.max));
         total += e;
         w[j] = (float)e;
     }
     total = block_sum64(total, room64);
-    for (int64_t j = lo; j < hi; j++) {
-        bool mine = own(g.target, g.row_id, g.col_id, i, j);
-        double p = mine || hardest < 0 ? 0.0 : (double)w[j] / total + least;
-        if (g.rule == NEG_HARDEST) p = j == hardest ? 1.0 : 0.0;
+    for (int64_t j = c.lo; j < c.hi; j++) {
+        bool mine = own(g.target, g.row_id, g.col_id, c.i, j);
+        double p = mine || l.hardest < 0 ? 0.0 : (double)w[j] / total + least;
+        if (g.rule == NEG_HARDEST) p = j == l.hardest ? 1.0 : 0.0;
         w[j] = (float)p;
         mine_sum += (double)w[j];
     }
+    return mine_sum;
+}
+
+/* The first column where the running sum passes u times the whole; n: rounding left none. Thread 0 has it. */
+DEVICE int draw(const Negatives &g, const Part &c, const float *w, double mine_sum) {
+    __shared__ double part[THREADS + 1];
+    __shared__ int js[THREADS];
     part[threadIdx.x] = mine_sum;
     __syncthreads();
     if (threadIdx.x == 0) { /* what stands before each thread's columns, and all of it */
@@ -120,23 +138,31 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
         }
     }
     __syncthreads();
-    double below = part[threadIdx.x], drawn = part[THREADS];
-    Philox x = philox(0, 0, g.row_pair[i], g.site, rng_key0(g.seed), g.step);
-    double u = (double)rng_unit(x.v[0]) * drawn;
-    int found = (int)n;
-    for (int64_t j = lo; j < hi; j++) {
+    double below = part[threadIdx.x];
+    Philox x = philox(0, 0, g.row_pair[c.i], g.site, rng_key0(g.seed), g.step);
+    double u = (double)rng_unit(x.v[0]) * part[THREADS];
+    int found = (int)g.n;
+    for (int64_t j = c.lo; j < c.hi; j++) {
         below += (double)w[j];
         if (below > u && w[j] > 0.0f) {
             found = (int)j;
             break;
         }
     }
-    __syncthreads();
     js[threadIdx.x] = found;
     __syncthreads();
-    if (threadIdx.x) return;
-    for (int t = 1; t < THREADS; t++) found = min(found, js[t]);
-    g.out[i] = hardest < 0 ? g.target[i] : found < n ? found : hardest;
+    for (int t = 1; t < THREADS && threadIdx.x == 0; t++) found = min(found, js[t]);
+    return found;
+}
+
+/* weights: (rows, n) scratch or the caller's. */
+static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, float *weights) {
+    int64_t i = blockIdx.x, per = (g.n + THREADS - 1) / THREADS, lo = min(g.n, threadIdx.x * per);
+    Part c = {g.S + i * g.si, 1.0f / *g.temp, i, lo, min(g.n, lo + per)};
+    float *w = weights + i * g.n;
+    Largest l = largest_of(g, c);
+    int found = draw(g, c, w, weigh(g, c, l, w));
+    if (threadIdx.x == 0) g.out[i] = l.hardest < 0 ? g.target[i] : found < g.n ? found : l.hardest;
 }
 
 void cuda_negatives(const Negatives *g) {
@@ -192,8 +218,73 @@ DEVICE RowSums meet(const Meeting &m, int64_t i, int p, RowSums mine) {
     return all;
 }
 
-template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fast(Xent x, Meeting m) {
+/* A block's columns of a row, in registers: groups of four of which each thread has every ROW_THREADS-th, and of what
+ * stands before the first aligned group and behind the last an element a thread at most. */
+typedef struct {
+    float v[HELD][4], one;
+    int head, groups, odd; /* odd: which element `one` is, or -1 */
+} HeldRow;
+
+DEVICE void load_row(HeldRow &r, const float *z, int64_t start, int n) {
+    int t = threadIdx.x, tail;
+    r.head = min(n, (int)(-start & 3)), r.groups = (n - r.head) / 4, tail = n - r.head - 4 * r.groups;
+    r.odd = t < r.head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1;
+    r.one = r.odd >= 0 ? z[r.odd] : -INFINITY;
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        int g = t + k * ROW_THREADS;
+        if (g < r.groups) {
+            ld4(r.v[k], z + r.head + 4 * g);
+        } else {
+#pragma unroll
+            for (int e = 0; e < 4; e++) r.v[k][e] = -INFINITY;
+        }
+    }
+}
+
+/* Sums of the block's columns; each element becomes exp(z - max). */
+DEVICE RowSums sums_of(HeldRow &r) {
     __shared__ float room[33];
+    float max = r.one, total = 0, sum_z = 0;
+#pragma unroll
+    for (int k = 0; k < HELD; k++)
+        max = fmaxf(fmaxf(max, fmaxf(r.v[k][0], r.v[k][1])), fmaxf(r.v[k][2], r.v[k][3]));
+#pragma unroll
+    for (int k = 0; k < HELD; k++) { /* leaves at the end: a condition a group costs more registers than there are */
+        if ((int)threadIdx.x + k * ROW_THREADS >= r.groups) break;
+        sum_z += (r.v[k][0] + r.v[k][1]) + (r.v[k][2] + r.v[k][3]);
+    }
+    if (r.odd >= 0) sum_z += r.one;
+    max = block_max(max, room);
+#pragma unroll
+    for (int k = 0; k < HELD; k++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            r.v[k][e] = expf(r.v[k][e] - max);
+            total += r.v[k][e];
+        }
+    r.one = expf(r.one - max);
+    return (RowSums){max, block_sum(total + r.one, room), block_sum(sum_z, room)};
+}
+
+/* dlogits of columns from `first` on: scale (softmax - target), an element times `share` being its softmax. */
+template <class D> DEVICE void store_gradient(HeldRow &r, const Xent &x, int64_t i, int first, float total, float fade) {
+    D *d = (D *)x.dlogits + i * x.ldd + first;
+    int target = x.target[i] - first;
+    float scale = x.target[i] < 0 ? 0.0f : x.scale;
+    float q = scale / total * fade, spread = scale * x.smoothing / (float)x.n, hit = scale * (1.0f - x.smoothing);
+    if (r.odd >= 0) st1(d + r.odd, r.one * q - spread - (r.odd == target ? hit : 0.0f));
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        int g = (int)threadIdx.x + k * ROW_THREADS, at = target - r.head - 4 * g;
+        if (g >= r.groups) break;
+#pragma unroll
+        for (int e = 0; e < 4; e++) r.v[k][e] = r.v[k][e] * q - spread - (at == e ? hit : 0.0f);
+        st4(d + r.head + 4 * g, r.v[k]);
+    }
+}
+
+template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fast(Xent x, Meeting m) {
     __shared__ unsigned drawn;
     unsigned place = blockIdx.x;
     if (m.parts > 1) {
@@ -203,58 +294,13 @@ template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fa
     }
     int64_t i = place / (unsigned)m.parts;
     int p = (int)(place % (unsigned)m.parts), per = ((int)x.n + m.parts - 1) / m.parts + 3 & ~3, first = p * per;
-    const float *z = x.logits + i * x.ld + first;
-    int t = threadIdx.x, n = min(per, (int)x.n - first), head = min(n, (int)(-(i * x.ld) & 3)), groups = (n - head) / 4,
-        tail = n - head - 4 * groups;
-    int odd = t < head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1; /* an element of the ends, or none */
-    float v[HELD][4], one = odd >= 0 ? z[odd] : -INFINITY, max = one, total = 0, sum_z = odd >= 0 ? one : 0.0f;
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
-        int g = t + k * ROW_THREADS;
-        if (g < groups) {
-            ld4(v[k], z + head + 4 * g);
-        } else {
-#pragma unroll
-            for (int e = 0; e < 4; e++) v[k][e] = -INFINITY;
-        }
-    }
-#pragma unroll
-    for (int k = 0; k < HELD; k++) max = fmaxf(fmaxf(max, fmaxf(v[k][0], v[k][1])), fmaxf(v[k][2], v[k][3]));
-#pragma unroll
-    for (int k = 0; k < HELD; k++) { /* leaves at the end: a condition a group costs more registers than there are */
-        if (t + k * ROW_THREADS >= groups) break;
-        sum_z += (v[k][0] + v[k][1]) + (v[k][2] + v[k][3]);
-    }
-    max = block_max(max, room);
-#pragma unroll
-    for (int k = 0; k < HELD; k++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            v[k][e] = expf(v[k][e] - max);
-            total += v[k][e];
-        }
-    one = expf(one - max);
-    RowSums s = {max, block_sum(total + one, room), block_sum(sum_z, room)};
-    float fade = 1.0f;
-    if (m.parts > 1) {
-        s = meet(m, i, p, s);
-        fade = expf(max - s.max);
-    }
-    if (t == 0 && p == 0) xent_losses(x, i, s);
-    if (!x.dlogits) return;
-    D *d = (D *)x.dlogits + i * x.ldd + first;
-    int target = x.target[i] - first;
-    float scale = x.target[i] < 0 ? 0.0f : x.scale;
-    float q = scale / s.total * fade, spread = scale * x.smoothing / (float)x.n, hit = scale * (1.0f - x.smoothing);
-    if (odd >= 0) st1(d + odd, one * q - spread - (odd == target ? hit : 0.0f));
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
-        int g = t + k * ROW_THREADS, at = target - head - 4 * g;
-        if (g >= groups) break;
-#pragma unroll
-        for (int e = 0; e < 4; e++) v[k][e] = v[k][e] * q - spread - (at == e ? hit : 0.0f);
-        st4(d + head + 4 * g, v[k]);
-    }
+    HeldRow r;
+    load_row(r, x.logits + i * x.ld + first, i * x.ld, min(per, (int)x.n - first));
+    RowSums s = sums_of(r);
+    float max = s.max;
+    if (m.parts > 1) s = meet(m, i, p, s);
+    if (threadIdx.x == 0 && p == 0) xent_losses(x, i, s);
+    if (x.dlogits) store_gradient<D>(r, x, i, first, s.total, m.parts > 1 ? expf(max - s.max) : 1.0f);
 }
 
 template <class D> static __global__ void xent_simple(Xent x) {
