@@ -188,7 +188,6 @@ static int newest_first(const void *a, const void *b) {
 }
 
 Status ckpt_list(const char *out, int64_t **steps, size_t *n) {
-    size_t room = 0;
     Status st = OK;
     *steps = NULL;
     *n = 0;
@@ -197,13 +196,7 @@ Status ckpt_list(const char *out, int64_t **steps, size_t *n) {
     for (struct dirent *e; st == OK && (e = readdir(d));) {
         int64_t step = ckpt_step_of(e->d_name);
         if (step < 0) continue;
-        if (*n == room) {
-            room = room ? room * 2 : 16;
-            int64_t *grown = mem_grow(*steps, room, sizeof *grown);
-            if (!grown) { st = ERR_MEMORY; break; }
-            *steps = grown;
-        }
-        (*steps)[(*n)++] = step;
+        if ((st = mem_room(steps, *n, 1, sizeof **steps)) == OK) (*steps)[(*n)++] = step;
     }
     closedir(d);
     if (*n) qsort(*steps, *n, sizeof **steps, newest_first);

@@ -15,16 +15,10 @@
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
-typedef struct { StTensor *t; size_t n, room; } List;
+typedef struct { StTensor *t; size_t n; } List;
 
 static Status add(List *l, const StTensor *t, const char *front, const char *name) {
-    if (l->n == l->room) {
-        size_t room = l->room ? 2 * l->room : 256;
-        StTensor *grown = mem_grow(l->t, room, sizeof *grown);
-        if (!grown) return ERR_MEMORY;
-        l->t = grown;
-        l->room = room;
-    }
+    if (mem_room(&l->t, l->n, 1, sizeof *l->t) != OK) return ERR_MEMORY;
     l->t[l->n] = *t;
     if (!(l->t[l->n].name = mem_format("%s%s", front, name))) return ERR_MEMORY;
     l->n++;
@@ -202,10 +196,7 @@ static Status gather(List *l, const HfDims *d, const StTensor *tensors, size_t n
     for (size_t i = 1; i < l->n; i++)
         if (by_name(&l->t[i - 1], &l->t[i]) == 0)
             return err_set(ERR_FORMAT, "two tensors would be called %s", l->t[i].name);
-    StTensor *grown = mem_grow(l->t, l->n + tower, sizeof *grown);
-    if (!grown) return ERR_MEMORY;
-    l->t = grown;
-    return OK;
+    return mem_room(&l->t, l->n, tower, sizeof *l->t);
 }
 
 Status hf_export_whole(const char *dir, const HfDims *d, const HfWhole *x, const StTensor *tensors, size_t n,

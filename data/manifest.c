@@ -149,10 +149,9 @@ Status manifest_scan(const char *dir, char ***names, int64_t *n) {
     Status st = OK;
     for (struct dirent *e; st == OK && (e = readdir(d));) {
         if (!is_shard(e->d_name)) continue;
-        char **more = mem_grow(*names, (size_t)*n + 1, sizeof **names);
-        if (more) *names = more;
-        if (!more || !(more[*n] = mem_strdup(e->d_name))) st = ERR_MEMORY;
-        else ++*n;
+        st = mem_room(names, (size_t)*n, 1, sizeof **names);
+        if (st == OK && !((*names)[*n] = mem_strdup(e->d_name))) st = ERR_MEMORY;
+        if (st == OK) ++*n;
     }
     closedir(d);
     if (st == OK && *n) qsort(*names, (size_t)*n, sizeof **names, by_name);

@@ -12,12 +12,10 @@
 /* Takes over `path`, also when it fails. */
 static Status add(Source *s, char *path, const ManifestShard *listed, const char *manifest) {
     if (!path) return ERR_MEMORY;
-    SourceFile *more = mem_grow(s->file, (size_t)s->n + 1, sizeof *more);
-    if (!more) {
+    if (mem_room(&s->file, (size_t)s->n, 1, sizeof *s->file) != OK) {
         free(path);
         return ERR_MEMORY;
     }
-    s->file = more;
     s->file[s->n++] = (SourceFile){path, listed, manifest};
     return OK;
 }
@@ -25,9 +23,7 @@ static Status add(Source *s, char *path, const ManifestShard *listed, const char
 static Status add_manifest(Source *s, const char *path) {
     const char *slash = strrchr(path, '/');
     int dir = slash ? (int)(slash - path) + 1 : 0;
-    struct SourceManifest *more = mem_grow(s->manifest, (size_t)s->manifests + 1, sizeof *more);
-    if (!more) return ERR_MEMORY;
-    s->manifest = more;
+    if (mem_room(&s->manifest, (size_t)s->manifests, 1, sizeof *s->manifest) != OK) return ERR_MEMORY;
     Manifest *m;
     Status st = manifest_read(&m, path);
     if (st != OK) return st;

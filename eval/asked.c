@@ -16,12 +16,9 @@
 typedef struct { StrMap by_name; const EvalSet *e; Asked *a; } Pictures;
 
 static const char *keep(Asked *a, char *text) {
-    if (text && a->ntexts == a->cap) {
-        char **texts = mem_grow(a->texts, 2 * a->cap + 64, sizeof *texts);
-        if (!texts) free(text);
-        if (!texts) return NULL;
-        a->texts = texts;
-        a->cap = 2 * a->cap + 64;
+    if (text && mem_room(&a->texts, a->ntexts, 1, sizeof text) != OK) {
+        free(text);
+        return NULL;
     }
     if (text) a->texts[a->ntexts++] = text;
     return text;
@@ -67,11 +64,7 @@ static Status find_picture(const Pictures *p, const char *name, int64_t *image) 
 /* ---- a list ------------------------------------------------------------------------------------------------------ */
 
 static Status add(Asked *a, Question q) {
-    if (!(a->n & (a->n + 1))) {                      /* 0, 1, 3, 7 ... */
-        Question *more = mem_grow(a->q, 2 * (size_t)a->n + 1, sizeof *more);
-        if (!more) return ERR_MEMORY;
-        a->q = more;
-    }
+    if (mem_room(&a->q, (size_t)a->n, 1, sizeof *a->q) != OK) return ERR_MEMORY;
     q.place = a->n;
     a->q[a->n++] = q;
     return OK;

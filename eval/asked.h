@@ -28,7 +28,7 @@ typedef struct {
     int64_t n;
     bool judged;                        /* human answers are there */
     char **texts;                       /* what the above points to */
-    size_t ntexts, cap;
+    size_t ntexts;
 } Asked;
 
 /* ERR_FORMAT names what is wrong; ERR_USAGE a picture that the set does not have. */

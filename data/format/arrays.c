@@ -30,7 +30,7 @@ struct ArrayBox {
     const Format *format;
     char *path;
     ArrayItem *item;                   /* (n) sorted by name */
-    size_t n, room;
+    size_t n;
     NpyBox *npy;
     NpyFile *array;
     StFile *st;
@@ -44,13 +44,7 @@ struct ArrayBox {
 };
 
 static Status add(ArrayBox *b, const char *name, ArrayItem item) {
-    if (b->n == b->room) {
-        size_t room = b->room ? 2 * b->room : 64;
-        ArrayItem *more = mem_grow(b->item, room, sizeof *more);
-        if (!more) return ERR_MEMORY;
-        b->item = more;
-        b->room = room;
-    }
+    if (mem_room(&b->item, b->n, 1, sizeof *b->item) != OK) return ERR_MEMORY;
     if (!(item.name = mem_strdup(name))) return ERR_MEMORY;
     b->item[b->n++] = item;
     return OK;

@@ -25,7 +25,6 @@ typedef struct {
     PickleRef *stack, *memo;
     uint32_t *marks;              /* heights of the stack where MARK stood */
     size_t height, nmarks, nmemo, next_memo;
-    size_t room_values, room_cells, room_storages, room_tensors, room_stack, room_marks, room_memo;
 } Vm;
 
 static Status bad(const Vm *vm, const char *what) {
@@ -33,28 +32,19 @@ static Status bad(const Vm *vm, const char *what) {
 }
 
 /* Room for element number `count` of the array whose pointer stands at `array`; limits what a file can make us hold. */
-static Status reserve(Vm *vm, void *array, size_t count, size_t *room, size_t size, size_t limit) {
-    void *old;
-    if (count < *room) return OK;
-    if (count >= limit) return bad(vm, "it holds more values than a checkpoint does");
-    size_t want = *room ? *room * 2 : 256;
-    memcpy(&old, array, sizeof old);
-    void *grown = mem_grow(old, want, size);
-    if (!grown) return ERR_MEMORY;
-    memcpy(array, &grown, sizeof grown);
-    *room = want;
-    return OK;
+static Status reserve(Vm *vm, void *array, size_t count, size_t size, size_t limit) {
+    return count < limit ? mem_room(array, count, 1, size) : bad(vm, "it holds more values than a checkpoint does");
 }
 
 static Status push(Vm *vm, PickleRef r) {
-    Status st = reserve(vm, &vm->stack, vm->height, &vm->room_stack, sizeof *vm->stack, PICKLE_VALUES);
+    Status st = reserve(vm, &vm->stack, vm->height, sizeof *vm->stack, PICKLE_VALUES);
     if (st == OK) vm->stack[vm->height++] = r;
     return st;
 }
 
 static Status push_value(Vm *vm, PickleValue v) {
     Pickle *o = vm->out;
-    Status st = reserve(vm, &o->values, o->nvalues, &vm->room_values, sizeof *o->values, PICKLE_VALUES);
+    Status st = reserve(vm, &o->values, o->nvalues, sizeof *o->values, PICKLE_VALUES);
     if (st != OK) return st;
     o->values[o->nvalues] = v;
     return push(vm, (PickleRef)o->nvalues++);
@@ -79,7 +69,7 @@ static PickleValue *top(const Vm *vm, size_t depth) { return &vm->out->values[vm
 static Status append(Vm *vm, PickleRef into, size_t n) {
     Pickle *o = vm->out;
     for (size_t k = vm->height - n; k < vm->height; k++) {
-        Status st = reserve(vm, &o->cells, o->ncells, &vm->room_cells, sizeof *o->cells, PICKLE_VALUES);
+        Status st = reserve(vm, &o->cells, o->ncells, sizeof *o->cells, PICKLE_VALUES);
         if (st != OK) return st;
         PickleValue *c = &o->values[into];
         uint32_t cell = (uint32_t)o->ncells++;
@@ -178,7 +168,7 @@ static Status memo_put(Vm *vm, uint64_t slot) {
     if (available(vm) == 0) return bad(vm, "the stack is empty");
     /* Writers number memo entries one after the other, so a slot far beyond those in use is not a pickle. */
     if (slot > vm->next_memo) return bad(vm, "a memo entry out of order");
-    Status st = reserve(vm, &vm->memo, vm->next_memo, &vm->room_memo, sizeof *vm->memo, PICKLE_VALUES);
+    Status st = reserve(vm, &vm->memo, vm->next_memo, sizeof *vm->memo, PICKLE_VALUES);
     if (st != OK) return st;
     vm->memo[slot] = vm->stack[vm->height - 1];
     if (slot == vm->next_memo) vm->next_memo++;
@@ -288,7 +278,7 @@ static Status make_tensor(Vm *vm, PickleRef args) {
     if (!view_fits(&t, s->elements))
         return err_set(ERR_FORMAT, "%s: a tensor reaches beyond the %lld elements of its storage %.*s", vm->path,
                        (long long)s->elements, s->key_len < 40 ? (int)s->key_len : 40, s->key);
-    Status st = reserve(vm, &o->tensors, o->ntensors, &vm->room_tensors, sizeof t, PICKLE_TENSORS);
+    Status st = reserve(vm, &o->tensors, o->ntensors, sizeof t, PICKLE_TENSORS);
     if (st != OK) return st;
     o->tensors[o->ntensors] = t;
     return push_value(vm, (PickleValue){.kind = PK_TENSOR, .u.index = (uint32_t)o->ntensors++});
@@ -335,7 +325,7 @@ static Status make_storage(Vm *vm) {
         return bad(vm, "a storage without type, key or size");
     if (o->values[tuple].count > 5 && items(vm, tuple, a, 6) && o->values[a[5]].kind != PK_NONE)
         return bad(vm, "a view of a storage, as only torch before 0.4 wrote it");
-    Status st = reserve(vm, &o->storages, o->nstorages, &vm->room_storages, sizeof *o->storages, PICKLE_TENSORS);
+    Status st = reserve(vm, &o->storages, o->nstorages, sizeof *o->storages, PICKLE_TENSORS);
     if (st != OK) return st;
     o->storages[o->nstorages] =
         (PickleStorage){key->u.str.p, key->u.str.n, type->u.name->dtype, n->u.i};
@@ -366,7 +356,7 @@ static Status set_state(Vm *vm) {
 }
 
 static Status set_mark(Vm *vm) {
-    Status st = reserve(vm, &vm->marks, vm->nmarks, &vm->room_marks, sizeof *vm->marks, PICKLE_VALUES);
+    Status st = reserve(vm, &vm->marks, vm->nmarks, sizeof *vm->marks, PICKLE_VALUES);
     if (st == OK) vm->marks[vm->nmarks++] = (uint32_t)vm->height;
     return st;
 }

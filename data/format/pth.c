@@ -31,7 +31,7 @@ struct PthFile {
     Pickle pickle;
     const uint8_t **storage;  /* where each of pickle.storages begins */
     Entry *entries;           /* sorted by name */
-    size_t count, room, visits;
+    size_t count, visits;
     struct PthList { char *name; PickleRef list; } *lists;
     size_t nlists;
 };
@@ -189,14 +189,8 @@ done:
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static Status add_entry(PthFile *f, const char *name, uint32_t view, bool in_model) {
-    if (f->count == f->room) {
-        size_t want = f->room ? f->room * 2 : 512;
-        if (want > 2 * (size_t)PICKLE_TENSORS) return err_set(ERR_FORMAT, "%s: holds too many tensors", f->path);
-        Entry *grown = mem_grow(f->entries, want, sizeof *grown);
-        if (!grown) return ERR_MEMORY;
-        f->entries = grown;
-        f->room = want;
-    }
+    if (f->count >= 2 * (size_t)PICKLE_TENSORS) return err_set(ERR_FORMAT, "%s: holds too many tensors", f->path);
+    if (mem_room(&f->entries, f->count, 1, sizeof *f->entries) != OK) return ERR_MEMORY;
     Entry *e = &f->entries[f->count];
     *e = (Entry){.name = mem_strdup(name), .view = view, .order = (uint32_t)f->count, .in_model = in_model};
     if (!e->name) return ERR_MEMORY;

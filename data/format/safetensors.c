@@ -24,10 +24,10 @@ struct StFile {
     MapFile map;              /* empty when the bytes belong to the caller */
     char *text;               /* all unescaped strings of the header */
     Entry *entries;           /* sorted by place in the file */
-    size_t count, room;
+    size_t count;
     Entry **by_name;
     StMeta *meta;
-    size_t nmeta, meta_room;
+    size_t nmeta;
     bool has_meta;
 };
 
@@ -219,15 +219,6 @@ static Status scan_tensor(Scan *s, char *name, Entry *e) {
     return st;
 }
 
-/* Room for one more element of a growing array. */
-static void *one_more(void *array, size_t count, size_t *room, size_t size) {
-    if (count < *room) return array;
-    size_t want = *room ? *room * 2 : 64;
-    void *grown = mem_grow(array, want, size);
-    if (grown) *room = want;
-    return grown;
-}
-
 static Status scan_metadata(Scan *s, StFile *f) {
     if (f->has_meta) return bad(s, "__metadata__ stands here twice");
     f->has_meta = true;
@@ -237,9 +228,7 @@ static Status scan_metadata(Scan *s, StFile *f) {
         char *key, *value;
         if ((st = scan_string(s, &key)) != OK || (st = expect(s, ':')) != OK || (st = scan_string(s, &value)) != OK)
             break;
-        StMeta *grown = one_more(f->meta, f->nmeta, &f->meta_room, sizeof *grown);
-        if (!grown) return ERR_MEMORY;
-        f->meta = grown;
+        if (mem_room(&f->meta, f->nmeta, 1, sizeof *f->meta) != OK) return ERR_MEMORY;
         f->meta[f->nmeta++] = (StMeta){key, value};
         st = next_or_close(s, '}', &more);
     }
@@ -262,9 +251,7 @@ static Status scan_header(Scan *s, StFile *f) {
             st = scan_metadata(s, f);
         } else {
             if (!printable(name)) return bad(s, "a tensor name with a control character");
-            Entry *grown = one_more(f->entries, f->count, &f->room, sizeof *grown);
-            if (!grown) return ERR_MEMORY;
-            f->entries = grown;
+            if (mem_room(&f->entries, f->count, 1, sizeof *f->entries) != OK) return ERR_MEMORY;
             f->entries[f->count] = (Entry){0};
             st = scan_tensor(s, name, &f->entries[f->count++]);
         }

@@ -19,17 +19,12 @@ struct StWriter {
 
 /* ---- the header ------------------------------------------------------------------------------------------------- */
 
-typedef struct { char *bytes; size_t n, room; bool failed; } Text;
+typedef struct { char *bytes; size_t n; bool failed; } Text;
 
 static void add(Text *t, const char *p, size_t n) {
     if (t->failed) return;
-    if (n > t->room - t->n) {
-        size_t want = (t->n + n) * 2 + 256;
-        char *grown = mem_grow(t->bytes, want, 1);
-        if (!grown) { t->failed = true; return; }
-        t->bytes = grown;
-        t->room = want;
-    }
+    t->failed = mem_room(&t->bytes, t->n, n, 1) != OK;
+    if (t->failed) return;
     memcpy(t->bytes + t->n, p, n);
     t->n += n;
 }

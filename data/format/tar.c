@@ -26,7 +26,7 @@ struct Tar {
     char *path;
     int64_t bytes;
     TarMember *member;
-    size_t n, room;
+    size_t n;
 };
 
 /* What headers before a member say of it. */
@@ -80,13 +80,7 @@ static bool sum_fits(const Header *h) {
 }
 
 static Status add(Tar *t, const char *name, int64_t at, int64_t size) {
-    if (t->n == t->room) {
-        size_t room = t->room ? 2 * t->room : 1024;
-        TarMember *more = mem_grow(t->member, room, sizeof *more);
-        if (!more) return ERR_MEMORY;
-        t->member = more;
-        t->room = room;
-    }
+    if (mem_room(&t->member, t->n, 1, sizeof *t->member) != OK) return ERR_MEMORY;
     while (!strncmp(name, "./", 2)) name += 2;
     char *own = mem_strdup(name);
     if (!own) return ERR_MEMORY;

@@ -79,13 +79,7 @@ void annotation_tidy(char *to, const char *name) {
 
 static Status new_image(Annotations *a, const char *name, const char *split, int64_t *index) {
     struct AnnotationStore *s = a->store;
-    if ((size_t)a->count == s->image_cap) {
-        size_t cap = s->image_cap ? 2 * s->image_cap : 256;
-        AnnotatedImage *bigger = mem_grow(a->images, cap, sizeof *bigger);
-        if (!bigger) return ERR_MEMORY;
-        a->images = bigger;
-        s->image_cap = cap;
-    }
+    if (mem_room(&a->images, (size_t)a->count, 1, sizeof *a->images) != OK) return ERR_MEMORY;
     const char *last = a->count ? a->images[a->count - 1].split : "";
     const char *own_split = !strcmp(last, split) ? last : annotation_keep(a, split), *own = annotation_keep(a, name);
     if (!own_split || !own || strmap_put(&s->by_image, own, a->count) != OK) return ERR_MEMORY;
@@ -132,13 +126,7 @@ Status annotation_caption(Annotations *a, int64_t image, const char *text) {
         a->blank++;
         return OK;
     }
-    if ((size_t)a->ncaptions == s->caption_cap) {
-        size_t cap = s->caption_cap ? 2 * s->caption_cap : 1024;
-        void *bigger = mem_grow(s->caption, cap, sizeof *s->caption);
-        if (!bigger) return ERR_MEMORY;
-        s->caption = bigger;
-        s->caption_cap = cap;
-    }
+    if (mem_room(&s->caption, (size_t)a->ncaptions, 1, sizeof *s->caption) != OK) return ERR_MEMORY;
     const char *own = annotation_keep(a, text);
     if (!own) return ERR_MEMORY;
     s->caption[a->ncaptions].image = image;

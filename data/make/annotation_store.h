@@ -12,12 +12,11 @@
 struct AnnotationStore {
     struct AnnotationBlock *blocks;
     StrMap by_image;                                /* name of an image to its index */
-    size_t image_cap, caption_cap;
     struct { int64_t image; const char *text; } *caption;   /* (ncaptions), file order */
     const char **sorted;                            /* (ncaptions), by image; after finish */
     /* questions without answers yet (questions.h): id to index */
     StrMap by_question;
-    size_t nquestions, question_cap;
+    size_t nquestions;
     struct { const char *image, *text; } *question;
     /* of the file being read */
     AnnotationFile current;

@@ -18,13 +18,7 @@ enum { MAX_ID = 4096, LIST = 600 };
 static Status add_id(Ids *ids, const char *id, size_t n) {
     if (!n || n > MAX_ID || memchr(id, 0, n) || !utf8_valid(id, n, NULL))
         return err_set(ERR_FORMAT, "id %lld is empty, too long, or not UTF-8", (long long)ids->n + 1);
-    if (ids->n == ids->room) {
-        int64_t bigger = ids->room ? 2 * ids->room : 1024;
-        char **v = mem_grow(ids->id, (size_t)bigger, sizeof *v);
-        if (!v) return ERR_MEMORY;
-        ids->id = v;
-        ids->room = bigger;
-    }
+    if (mem_room(&ids->id, (size_t)ids->n, 1, sizeof *ids->id) != OK) return ERR_MEMORY;
     char *own = mem_new(n + 1, 1);
     if (!own) return ERR_MEMORY;
     memcpy(own, id, n);

@@ -9,7 +9,7 @@
 
 typedef struct {
     char **id;                 /* (n) */
-    int64_t n, room;
+    int64_t n;
 } Ids;
 
 /* `path` and `array` may be "" or NULL. ERR_FORMAT also when there are not as many as rows. */

@@ -31,13 +31,7 @@ static bool is_list(const char *name) {
 
 static Status open_place(Pictures *p, const char *path) {
     struct stat about;
-    if (p->places == p->room) {
-        int64_t room = p->room ? 2 * p->room : 64;
-        PicturesPlace *more = mem_grow(p->place, (size_t)room, sizeof *more);
-        if (!more) return ERR_MEMORY;
-        p->place = more;
-        p->room = room;
-    }
+    if (mem_room(&p->place, (size_t)p->places, 1, sizeof *p->place) != OK) return ERR_MEMORY;
     PicturesPlace *at = &p->place[p->places];
     *at = (PicturesPlace){.path = mem_strdup(path)};
     if (!at->path) return ERR_MEMORY;

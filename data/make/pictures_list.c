@@ -106,16 +106,13 @@ static Status list_archives(const Pictures *p, Listing *l) {
 
 /* ---- folders ---- */
 
-typedef struct { char **path; int64_t n, room; } Names;
+typedef struct { char **path; int64_t n; } Names;
 
 static Status keep(Names *names, char *path) {
-    if (path && names->n == names->room) {
-        int64_t room = names->room ? 2 * names->room : 256;
-        char **more = mem_grow(names->path, (size_t)room, sizeof *more);
-        if (more) names->path = more, names->room = room;
-        else free(path), path = NULL;
+    if (!path || mem_room(&names->path, (size_t)names->n, 1, sizeof path) != OK) {
+        free(path);
+        return ERR_MEMORY;
     }
-    if (!path) return ERR_MEMORY;
     names->path[names->n++] = path;
     return OK;
 }

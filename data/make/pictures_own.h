@@ -20,7 +20,7 @@ typedef struct { char *name; const PicturesPlace *place; const TarMember *m; } P
 
 struct Pictures {
     PicturesPlace *place;                  /* (places) */
-    int64_t room, places, folders, tars;
+    int64_t places, folders, tars;
     PicturesMember *member;                /* (members) */
     int64_t members;
     bool prefixed;                 /* member names have the archive's name in front */

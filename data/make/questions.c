@@ -78,13 +78,7 @@ static void picture_of(char name[NAME], const Json *doc, const char *id) {
 
 static Status ask(Annotations *a, const char *id, const char *image, const char *question) {
     struct AnnotationStore *s = a->store;
-    if (s->nquestions == s->question_cap) {
-        size_t cap = s->question_cap ? 2 * s->question_cap : 1024;
-        void *bigger = mem_grow(s->question, cap, sizeof *s->question);
-        if (!bigger) return ERR_MEMORY;
-        s->question = bigger;
-        s->question_cap = cap;
-    }
+    if (mem_room(&s->question, s->nquestions, 1, sizeof *s->question) != OK) return ERR_MEMORY;
     if (strmap_get(&s->by_question, id)) return err_set(ERR_FORMAT, "question %s is asked twice", id);
     const char *own = annotation_keep(a, id), *picture = annotation_keep(a, image), *q = annotation_keep(a, question);
     if (!own || !picture || !q) return ERR_MEMORY;

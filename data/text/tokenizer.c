@@ -45,11 +45,7 @@ Status tokenizer_add(Tokenizer *t, const char *s, size_t n, int64_t id, bool spe
                        (int)(n < 40 ? n : 40), s,
                        (long long)a->id, (long long)id);
     }
-    if (!(t->nlist & (t->nlist + 1))) {              /* 0, 1, 3, 7 ...: room for twice as many */
-        AddedToken *list = mem_grow(t->list, 2 * t->nlist + 1, sizeof *list);
-        if (!list) return ERR_MEMORY;
-        t->list = list;
-    }
+    if (mem_room(&t->list, t->nlist, 1, sizeof *t->list) != OK) return ERR_MEMORY;
     char *copy = mem_new(n + 1, 1);
     if (!copy) return ERR_MEMORY;
     memcpy(copy, s, n);

@@ -14,15 +14,6 @@ enum { PIECE_BYTES = WP_MAX_WORD * UTF8_MAX + 3 };
 static const char *const first_lines[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
 enum { FIRST_LINES = sizeof first_lines / sizeof *first_lines };
 
-/* Returns p with room for one item more than n, or NULL; doubles. */
-static void *room(void *p, size_t n, size_t *cap, size_t size) {
-    if (n < *cap) return p;
-    size_t more = *cap ? 2 * *cap : 8;
-    p = mem_grow(p, more, size);
-    if (p) *cap = more;
-    return p;
-}
-
 /* ---- the words ---- */
 
 typedef struct {
@@ -32,7 +23,7 @@ typedef struct {
 
 struct VocabTrainer {
     Word *words;
-    size_t n, cap;
+    size_t n;
     StrMap index;             /* text to place in words */
     int64_t total;
 };
@@ -48,14 +39,12 @@ void vocab_free(VocabTrainer *t) {
 }
 
 static Status new_word(VocabTrainer *t, const char *text) {
-    Word *words = room(t->words, t->n, &t->cap, sizeof *words);
-    if (!words) return ERR_MEMORY;
-    t->words = words;
+    if (mem_room(&t->words, t->n, 1, sizeof *t->words) != OK) return ERR_MEMORY;
     char *copy = mem_strdup(text);
     if (!copy) return ERR_MEMORY;
     Status st = strmap_put(&t->index, copy, (int64_t)t->n);
     if (st != OK) free(copy);
-    else words[t->n++] = (Word){copy, 1};
+    else t->words[t->n++] = (Word){copy, 1};
     return st;
 }
 
@@ -82,7 +71,7 @@ typedef struct {
     uint64_t key;             /* left piece << 32 | right piece */
     int64_t count;            /* occurrences in all captions */
     int32_t *words;           /* where it occurs; may name a word twice, or one that has lost it */
-    size_t n, cap;
+    size_t n;
     int64_t touched;          /* the merge that last added to it */
 } Pair;
 
@@ -91,31 +80,29 @@ typedef struct { int64_t count; uint64_t key; size_t pair; } Candidate;
 typedef struct {
     const VocabTrainer *t;
     char **pieces;
-    size_t npieces, pieces_cap;
+    size_t npieces;
     StrMap ids;               /* piece to id */
     Symbols *words;
     int32_t *symbols;         /* storage of all words */
     Pair *pairs;
-    size_t npairs, pairs_cap;
+    size_t npairs;
     uint32_t *slots;          /* hash table of pairs: index + 1, at most half full */
     size_t nslots;
     Candidate *heap;
-    size_t nheap, heap_cap;
+    size_t nheap;
     size_t *fresh;            /* pairs touched by the merge at work */
-    size_t nfresh, fresh_cap;
+    size_t nfresh;
     int64_t merges;
 } Train;
 
 static Status add_piece(Train *r, const char *text, int32_t *id) {
-    char **pieces = room(r->pieces, r->npieces, &r->pieces_cap, sizeof *pieces);
-    if (!pieces) return ERR_MEMORY;
-    r->pieces = pieces;
+    if (mem_room(&r->pieces, r->npieces, 1, sizeof *r->pieces) != OK) return ERR_MEMORY;
     char *copy = mem_strdup(text);
     if (!copy) return ERR_MEMORY;
     Status st = strmap_put(&r->ids, copy, (int64_t)r->npieces);
     if (st != OK) { free(copy); return st; }
     *id = (int32_t)r->npieces;
-    pieces[r->npieces++] = copy;
+    r->pieces[r->npieces++] = copy;
     return OK;
 }
 
@@ -202,7 +189,7 @@ static Status add_forms(Train *r, Seen *seen, Form *forms, size_t n, size_t most
 
 static Status start_with_characters(Train *r, size_t size, VocabReport *report) {
     Form *forms = NULL;
-    size_t n = 0, cap = 0;
+    size_t n = 0;
     uint32_t last = 0;
     size_t points = count_points(r->t, &last);
     Status st = OK;
@@ -213,9 +200,7 @@ static Status start_with_characters(Train *r, size_t size, VocabReport *report) 
         if (!seen[c].count[0] && !seen[c].count[1]) continue;
         report->characters++;
         for (int inner = 0; inner < (wp_stands_alone(c) ? 1 : 2); inner++) {
-            Form *p = room(forms, n, &cap, sizeof *p);
-            if (!p) { st = ERR_MEMORY; goto done; }
-            forms = p;
+            if ((st = mem_room(&forms, n, 1, sizeof *forms)) != OK) goto done;
             forms[n++] = (Form){c, inner, seen[c].count[inner]};
         }
     }
@@ -252,10 +237,8 @@ static Status pair_of(Train *r, uint64_t key, size_t *at) {
     if (2 * (r->npairs + 1) > r->nslots && more_slots(r) != OK) return ERR_MEMORY;
     uint32_t *slot = pair_slot(r, key);
     if (!*slot) {
-        Pair *pairs = room(r->pairs, r->npairs, &r->pairs_cap, sizeof *pairs);
-        if (!pairs) return ERR_MEMORY;
-        r->pairs = pairs;
-        pairs[r->npairs++] = (Pair){.key = key, .touched = -1};
+        if (mem_room(&r->pairs, r->npairs, 1, sizeof *r->pairs) != OK) return ERR_MEMORY;
+        r->pairs[r->npairs++] = (Pair){.key = key, .touched = -1};
         *slot = (uint32_t)r->npairs;
     }
     *at = *slot - 1;
@@ -266,13 +249,11 @@ static Status pair_of(Train *r, uint64_t key, size_t *at) {
 static bool before(Candidate a, Candidate b) { return a.count != b.count ? a.count > b.count : a.key < b.key; }
 
 static Status heap_push(Train *r, size_t pair) {
-    Candidate *heap = room(r->heap, r->nheap, &r->heap_cap, sizeof *heap);
-    if (!heap) return ERR_MEMORY;
-    r->heap = heap;
+    if (mem_room(&r->heap, r->nheap, 1, sizeof *r->heap) != OK) return ERR_MEMORY;
     Candidate c = {r->pairs[pair].count, r->pairs[pair].key, pair};
     size_t i = r->nheap++;
-    for (; i && before(c, heap[(i - 1) / 2]); i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
-    heap[i] = c;
+    for (; i && before(c, r->heap[(i - 1) / 2]); i = (i - 1) / 2) r->heap[i] = r->heap[(i - 1) / 2];
+    r->heap[i] = c;
     return OK;
 }
 
@@ -299,16 +280,12 @@ static Status add_pairs(Train *r, size_t word, int32_t joined) {
         Pair *p = &r->pairs[at];
         p->count += r->t->words[word].count;
         if (joined >= 0 && w->v[i] != joined && w->v[i + 1] != joined) continue;
-        int32_t *words = room(p->words, p->n, &p->cap, sizeof *words);
-        if (!words) return ERR_MEMORY;
-        p->words = words;
-        if (!p->n || words[p->n - 1] != (int32_t)word) words[p->n++] = (int32_t)word;
+        if (mem_room(&p->words, p->n, 1, sizeof *p->words) != OK) return ERR_MEMORY;
+        if (!p->n || p->words[p->n - 1] != (int32_t)word) p->words[p->n++] = (int32_t)word;
         if (p->touched == r->merges) continue;
         p->touched = r->merges;
-        size_t *fresh = room(r->fresh, r->nfresh, &r->fresh_cap, sizeof *fresh);
-        if (!fresh) return ERR_MEMORY;
-        r->fresh = fresh;
-        fresh[r->nfresh++] = at;
+        if (mem_room(&r->fresh, r->nfresh, 1, sizeof *r->fresh) != OK) return ERR_MEMORY;
+        r->fresh[r->nfresh++] = at;
     }
     return OK;
 }
@@ -363,7 +340,7 @@ static Status join(Train *r, size_t pair) {
     int32_t *words = r->pairs[pair].words;   /* taken over: all of them lose the pair now */
     size_t n = r->pairs[pair].n;
     r->pairs[pair].words = NULL;
-    r->pairs[pair].n = r->pairs[pair].cap = 0;
+    r->pairs[pair].n = 0;
     for (size_t i = 0; i < n && st == OK; i++) {
         size_t word = (size_t)words[i];
         if (!holds(&r->words[word], left, right)) continue;

@@ -27,31 +27,18 @@ struct Metrics {
     Words words;
     Ngrams ngrams;
     uint32_t *ids;                                /* word ids of all captions */
-    size_t nids, cap_ids;
+    size_t nids;
     Caption *captions;
-    size_t ncaptions, cap_captions;
+    size_t ncaptions;
     Image *images;
-    size_t nimages, cap_images;
+    size_t nimages;
 };
-
-/* Room for one more item: doubles. */
-static bool grow(void *array, size_t n, size_t *cap, size_t size) {
-    void *old, *bigger;
-    size_t more = *cap ? *cap * 2 : 1024;
-    if (n < *cap) return true;
-    memcpy(&old, array, sizeof old);   /* `array` is the address of some pointer */
-    bigger = mem_grow(old, more, size);
-    if (!bigger) return false;
-    memcpy(array, &bigger, sizeof bigger);
-    *cap = more;
-    return true;
-}
 
 /* ---- captions to words ---- */
 
 static Status add_word(Metrics *m, const char *s, size_t n) {
     if (m->nids >= UINT32_MAX) return err_set(ERR_MEMORY, "more than %u words in all captions", UINT32_MAX);
-    if (!grow(&m->ids, m->nids, &m->cap_ids, sizeof *m->ids)) return ERR_MEMORY;
+    if (mem_room(&m->ids, m->nids, 1, sizeof *m->ids) != OK) return ERR_MEMORY;
     return words_id(&m->words, s, n, &m->ids[m->nids++]);
 }
 
@@ -95,7 +82,7 @@ static Status add_caption(Metrics *m, const char *s, size_t n) {
     Caption c;
     bool plain;
     Status st;
-    if (!grow(&m->captions, m->ncaptions, &m->cap_captions, sizeof *m->captions)) return ERR_MEMORY;
+    if (mem_room(&m->captions, m->ncaptions, 1, sizeof *m->captions) != OK) return ERR_MEMORY;
     c.split.at = (uint32_t)m->nids;
     if ((st = split_blanks(m, s, n, &plain))) return st;
     c.split.n = (uint32_t)m->nids - c.split.at;
@@ -110,7 +97,7 @@ static Status add_caption(Metrics *m, const char *s, size_t n) {
 }
 
 Status metrics_image(Metrics *m, const char *candidate, size_t n) {
-    if (!grow(&m->images, m->nimages, &m->cap_images, sizeof *m->images)) return ERR_MEMORY;
+    if (mem_room(&m->images, m->nimages, 1, sizeof *m->images) != OK) return ERR_MEMORY;
     m->images[m->nimages] = (Image){(uint32_t)m->ncaptions, 0};
     Status st = add_caption(m, candidate, n);
     if (!st) m->nimages++;

@@ -15,7 +15,7 @@
 /* All captions as tokens, one string after another: an image's candidate, then its references, and so on. */
 typedef struct {
     char *bytes;
-    size_t n, cap;
+    size_t n;
     size_t *at;              /* (captions) */
     size_t captions;
 } TokenText;
@@ -33,13 +33,7 @@ static Status tokenize_one(Ptb *ptb, TokenText *t, CocoText caption, const char 
     size_t n;
     Status st = ptb_tokenize(ptb, caption.text, caption.n, &tokens, &n);
     if (st) return err_context(st, "image %s", id);
-    if (t->n + n + 1 > t->cap) {
-        size_t cap = 2 * (t->n + n + 1);
-        char *grown = mem_grow(t->bytes, cap, 1);
-        if (!grown) return ERR_MEMORY;
-        t->bytes = grown;
-        t->cap = cap;
-    }
+    if (mem_room(&t->bytes, t->n, n + 1, 1) != OK) return ERR_MEMORY;
     t->at[t->captions++] = t->n;
     memcpy(t->bytes + t->n, tokens, n + 1);
     t->n += n + 1;

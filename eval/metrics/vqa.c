@@ -15,9 +15,8 @@ enum { HUMANS = 64 };          /* answers to a question, at most */
 struct VqaStore {
     Json *human, *ours;
     StrMap by_id;              /* question to its index */
-    size_t cap;
     char **texts;              /* ids that the files write as numbers */
-    size_t ntexts, texts_cap;
+    size_t ntexts;
 };
 
 /* ---- one question ---- */
@@ -90,12 +89,9 @@ static const Json *member(const Json *o, const char *const *names, size_t n) {
 
 static const char *keep(VqaScores *s, char *text) {
     struct VqaStore *k = s->store;
-    if (text && k->ntexts == k->texts_cap) {
-        char **texts = mem_grow(k->texts, 2 * k->texts_cap + 64, sizeof *texts);
-        if (!texts) free(text);
-        if (!texts) return NULL;
-        k->texts = texts;
-        k->texts_cap = 2 * k->texts_cap + 64;
+    if (text && mem_room(&k->texts, k->ntexts, 1, sizeof text) != OK) {
+        free(text);
+        return NULL;
     }
     if (text) k->texts[k->ntexts++] = text;
     return text;
@@ -153,13 +149,7 @@ static Status add_human(VqaScores *s, const char *id, const Json *entry, const c
     const char *human[HUMANS];
     if (strmap_get(&s->store->by_id, id)) return err_set(ERR_FORMAT, "%s: question %s stands there twice", path, id);
     if (!human_answers(entry, human)) return err_set(ERR_FORMAT, "%s: question %s has no answer", path, id);
-    if ((size_t)s->n == s->store->cap) {
-        size_t cap = 2 * s->store->cap + 256;
-        struct VqaQuestion *q = mem_grow(s->question, cap, sizeof *q);
-        if (!q) return ERR_MEMORY;
-        s->question = q;
-        s->store->cap = cap;
-    }
+    if (mem_room(&s->question, (size_t)s->n, 1, sizeof *s->question) != OK) return ERR_MEMORY;
     s->question[s->n] = (struct VqaQuestion){id, NULL, 0};
     if (s->rule == VQA_RULE_FOUND)
         s->rule = json_get(entry, "direct_answers") ? VQA_RULE_DIRECT
@@ -184,10 +174,8 @@ static Status count_part(VqaPart **parts, size_t *n, const char *name, double ac
     size_t at = 0;
     while (at < *n && strcmp((*parts)[at].name, name)) at++;
     if (at == *n) {
-        VqaPart *p = mem_grow(*parts, *n + 1, sizeof *p);
-        if (!p) return ERR_MEMORY;
-        *parts = p;
-        p[(*n)++] = (VqaPart){name, 0, 0};
+        if (mem_room(parts, *n, 1, sizeof **parts) != OK) return ERR_MEMORY;
+        (*parts)[(*n)++] = (VqaPart){name, 0, 0};
     }
     (*parts)[at].questions++;
     (*parts)[at].accuracy += accuracy;

@@ -40,13 +40,7 @@ static bool grow_table(Words *w) {
 }
 
 static bool keep_text(Words *w, const char *s, size_t n) {
-    if (w->ntext + n > w->cap_text) {
-        size_t cap = 2 * (w->ntext + n);
-        char *text = mem_grow(w->text, cap, 1);
-        if (!text) return false;
-        w->text = text;
-        w->cap_text = cap;
-    }
+    if (mem_room(&w->text, w->ntext, n, 1) != OK) return false;
     if (n) memcpy(w->text + w->ntext, s, n);
     w->ntext += n;
     return true;

@@ -15,7 +15,7 @@ typedef struct {
     size_t mask;               /* table size - 1 */
     uint32_t n;
     char *text;                /* the bytes of all words */
-    size_t ntext, cap_text;
+    size_t ntext;
 } Words;                       /* starts as {0} */
 
 Status words_id(Words *w, const char *s, size_t n, uint32_t *id);   /* ERR_MEMORY */

@@ -113,14 +113,9 @@ static Status keep_rank(void *ctx, int64_t line, const Json *o) {
     if (kind < 0) return err_set(ERR_FORMAT, "no query of kind image or text");
     if (!json_int(json_get(o, "rank"), &rank) || rank < 0 || rank > NO_RANK) rank = NO_RANK;
     Ranks *k = &r->ranks[kind];
-    if ((k->n & (k->n - 1)) == 0) {
-        size_t room = k->n ? 2 * (size_t)k->n : 1;
-        void *a = mem_grow(k->rank, room, sizeof *k->rank);
-        if (a) k->rank = a;
-        void *b = a ? mem_grow(k->where, room, sizeof *k->where) : NULL;
-        if (!b) return ERR_MEMORY;
-        k->where = b;
-    }
+    Status st = mem_room(&k->rank, (size_t)k->n, 1, sizeof *k->rank);
+    if (st == OK) st = mem_room(&k->where, (size_t)k->n, 1, sizeof *k->where);
+    if (st != OK) return st;
     k->rank[k->n] = (int32_t)rank;
     k->where[k->n++] = line;
     return OK;

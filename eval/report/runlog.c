@@ -22,15 +22,10 @@ static const char *const evals[RE_COLUMNS] = {
 #undef X
 };
 
-/* Room for item number n of an array that doubles; the item is zero. */
+/* Item number n of a list, zero. */
 static void *one_more(void *list, int64_t n, size_t size) {
     void **p = list;
-    if ((n & (n - 1)) == 0) {
-        void *more = mem_grow(*p, n ? 2 * (size_t)n : 1, size);
-        if (!more) return NULL;
-        *p = more;
-    }
-    return memset((char *)*p + (size_t)n * size, 0, size);
+    return mem_room(list, (size_t)n, 1, size) == OK ? memset((char *)*p + (size_t)n * size, 0, size) : NULL;
 }
 
 static char *copy_str(const Json *j) {

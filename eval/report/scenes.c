@@ -101,11 +101,7 @@ static Status keep_scene(void *ctx, int64_t index, const Json *item) {
     (void)index;
     const char *image = json_str(json_get(item, "image"), NULL);
     if (!image || !parse_scene(item, &scene)) return OK;
-    if ((s->facts & (s->facts - 1)) == 0) {
-        void *more = mem_grow(s->fact, s->facts ? 2 * (size_t)s->facts : 1, sizeof *s->fact);
-        if (!more) return ERR_MEMORY;
-        s->fact = more;
-    }
+    if (mem_room(&s->fact, (size_t)s->facts, 1, sizeof *s->fact) != OK) return ERR_MEMORY;
     s->fact[s->facts].scene = scene;
     s->fact[s->facts].image = mem_strdup(image);
     if (!s->fact[s->facts].image) return ERR_MEMORY;

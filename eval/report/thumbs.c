@@ -146,11 +146,7 @@ static void make(Thumbs *t, Thumb *k) {
 const Thumb *thumbs_get(Thumbs *t, int64_t image) {
     for (int64_t i = 0; i < t->n; i++)
         if (t->list[i].image == image) return t->list[i].w ? &t->list[i] : NULL;
-    if ((t->n & (t->n - 1)) == 0) {
-        Thumb *more = mem_grow(t->list, t->n ? 2 * (size_t)t->n : 1, sizeof *more);
-        if (!more) return NULL;
-        t->list = more;
-    }
+    if (mem_room(&t->list, (size_t)t->n, 1, sizeof *t->list) != OK) return NULL;
     Thumb *k = &t->list[t->n++];
     *k = (Thumb){.image = image};
     make(t, k);

@@ -31,6 +31,22 @@ void *mem_grow(void *old, size_t count, size_t size) {
     return p;
 }
 
+static size_t room_of(size_t n) {
+    size_t room = 16;
+    while (room < n && room <= SIZE_MAX / 2) room *= 2;
+    return room < n ? n : room;
+}
+
+Status mem_room(void *array, size_t n, size_t more, size_t size) {
+    size_t want = n + more < n ? SIZE_MAX : room_of(n + more);
+    void *p;
+    if (n && want == room_of(n)) return OK;
+    memcpy(&p, array, sizeof p);         /* a T * is not a void *, whatever their bits */
+    if (!(p = mem_grow(p, want, size))) return ERR_MEMORY;
+    memcpy(array, &p, sizeof p);
+    return OK;
+}
+
 char *mem_strdup(const char *s) {
     size_t n = strlen(s) + 1;
     char *p = mem_new(n, 1);
