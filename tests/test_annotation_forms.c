@@ -122,6 +122,19 @@ static const struct { const char *text, *want;
     {"a b, c.jpg\nd.jpg\n", "a b, c.jpg@test; d.jpg@test"},
     {"image,split,width\na.png,train,640\nb.png,dev,640\n", "a.png@train; b.png@val"},
     {"image,caption\r\n.\\win\\a.png,one\r\n", "win/a.png@train one"},
+    /* chat models: turns as role and content, in parts too, several pictures or none; Visual Genome; numbered members */
+    {"[{\"images\": [\"a.png\"], \"messages\": [{\"role\": \"user\", \"content\": \"<image>Say.\"}, "
+     "{\"role\": \"assistant\", \"content\": [{\"type\": \"text\", \"text\": \"one\"}]}]}, {\"images\": [\"b.png\", \"c.png\"], "
+     "\"messages\": [{\"role\": \"assistant\", \"content\": \"two\"}]}, {\"messages\": [{\"role\": \"assistant\", \"content\": "
+     "\"three\"}]}]",
+     "a.png@train one"},
+    {"[{\"id\": 61512, \"regions\": [{\"region_id\": 1, \"phrase\": \"one\", \"x\": 2}, {\"phrase\": \"two\"}]}]",
+     "61512@train one/two"},
+    {"{\"0\": {\"image\": \"a.jpg\", \"caption\": \"one\", \"split\": \"dev\"}, \"1\": {\"file_name\": \"b.jpg\", \"text\": "
+     "\"two\"}}",
+     "a.jpg@val one; b.jpg@train two"},
+    {"[{\"image\": \"a.jpg\", \"caption_1\": \"one\", \"caption_2\": \"two\", \"caption_3\": null}]", "a.jpg@train one/two"},
+    {"image,caption\nfile:///x/a.png,one\n", "/x/a.png@train one"},
     {"image,caption\n./a.png,one\nx/../a.png,two\n../b.png,three\n", "a.png@train one/two; ../b.png@train three"},
 };
 
@@ -147,6 +160,20 @@ static void columns_named(void **state) {
     check(json, strlen(json), f, "a.png@train one");
     f.columns = NULL;
     refused(json, strlen(json), f, "there are \"pic\", \"words\", \"title\"");
+    static const char tongues[] = "[{\"image\": \"a.png\", \"caption\": {\"en\": \"one\", \"de\": \"eins\"}}]";
+    refused(tongues, strlen(tongues), f, "there are \"en\", \"de\"; extract.caption_column=NAME says which, as en");
+    c = (AnnotationColumns){.caption = "de"};
+    f.columns = &c;
+    check(tongues, strlen(tongues), f, "a.png@train eins");
+    c = (AnnotationColumns){.caption = "fr"};
+    static const char plain[] = "[{\"image\": \"a.png\", \"caption\": \"one\"}]";
+    refused(plain, strlen(plain), f, "there is no \"fr\"; extract.caption_column=caption takes");
+    static const char none[] = "[{\"image\": \"a.png\", \"width\": 3}]";
+    refused(none, strlen(none), f, "x: nothing in it is called fr (extract.caption_column)");
+    refused("{}", 2, f, "it is empty");
+    static const char urls[] = "{\"image_urls\": [\"http://a/1.jpg\"], \"captions\": [\"one\"]}";
+    f.columns = NULL;
+    refused(urls, strlen(urls), f, "is an address, not the name of a file; fetch the pictures first");
     f = (AnnotationFile){.path = "x", .root = "data/./pics/"};
     check(table, strlen(table), f, "data/pics/a.png@train one");
 }
@@ -168,7 +195,7 @@ static const struct { const char *text; size_t n; const char *says;
     {"caption,url\none,http://x/1\n", 27, "image (file_name, image_path, ...)"},
     {"{\"count\": 3, \"successes\": 2}", 28, "none of the known forms"},
     {"[{\"url\": \"http://x\", \"caption\": \"one\"}]", 38, "no member names the image's file"},
-    {"image: a.jpg\ncaption: x\n", 24, "but none is called image or caption"},
+    {"image: a.jpg\ncaption: x\n", 24, "lines of text: the first (image: a.jpg) is no JSON, names no picture"},
     {"image_url,caption\nhttp://x/1,one\n", 33, "image (file_name, image_path, ...): pictures are needed as files"},
     {"image,caption\na.png,one, two\n", 29, "must be quoted"},
 };
@@ -208,6 +235,9 @@ static void encodings(void **state) {
     fclose(in);
     check(buf, n, f, want);
     refused(buf, n - 12, f, "broken gzip");
+    assert_int_equal(truncate(path, (off_t)n - 12), 0);
+    assert_int_equal(annotations_load(&a, &(AnnotationFile){.path = path}, 1), ERR_FORMAT);
+    assert_non_null(strstr(err_message(), "broken gzip: it ends early, the file was cut off"));
     unlink(path);
 }
 

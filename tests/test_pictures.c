@@ -216,6 +216,45 @@ static void webdataset(void **state) {
     encoder_free(e);
 }
 
+/* Members of a key whatever stands between key and ending, in any case and order; what is no sample of its own. */
+static void kin(void **state) {
+    (void)state;
+    picture("p1.png", 1);
+    member_file("s1.input.png", "p1.png"), member_text("s1.output.txt", "one");
+    member_text("s2.TXT", "two"), member_file("s2.PNG", "p1.png");
+    member_text("._s3.png", "junk"), member_file("s3.png", "p1.png"), member_file("s3.seg.png", "p1.png");
+    member_text("__MACOSX/._s3.png", "junk"), member_file("s4.png", "p1.png");
+    member_text("s3.txt", "three"), member_text("s4.txt", "four");                /* as `tar cf x.tar *.png *.txt` has them */
+    tar_put("kin.tar");
+    assert_string_equal(listed("kin.tar", NULL), "s1.input.png@train one; s2.PNG@train two; s3.png@train three; s4.png@train four");
+    member_file("a.png", "p1.png"), member_file("a.png", "p1.png");
+    tar_put("twice.tar");
+    assert_string_equal(listed("twice.tar", NULL), "twice.tar: a.png stands twice in it");
+}
+
+/* Lists carry paths of other machines, of Windows, of browsers: the picture is found, and it is told that it was looked for. */
+static void other_paths(void **state) {
+    (void)state;
+    static const struct { const char *name; bool otherwise; } names[] = {
+        {"sub/b c.png", false}, {"sub/b%20c.png", true}, {"/data/coco/sub/b c.png", true}, {"C:/x/sub/b c.png", true},
+        {"pics/a.png", true}, {"a.PNG", false}, {"/data/100%.png", true},
+    };
+    Pictures *p;
+    PicturePlace at;
+    folders("pics pics/sub");
+    picture("pics/a.png", 1), picture("pics/sub/b c.png", 2), picture("pics/100%.png", 3), picture("outside.png", 4);
+    assert_int_equal(pictures_open(&p, "pics"), OK);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (pictures_find(p, names[i].name, &at) != OK) fail_msg("%s: %s", names[i].name, err_message());
+        assert_int_equal(at.otherwise, names[i].otherwise);
+        assert_int_equal(strncmp(at.path, "pics/", 5), 0);
+        free(at.path);
+    }
+    assert_int_equal(pictures_find(p, "/data/b c.png", &at), ERR_IO);            /* it lies deeper: not guessed */
+    assert_int_equal(pictures_find(p, "x/outside.png", &at), ERR_IO);
+    pictures_close(p);
+}
+
 /* Long names of both kinds, prefixes, links; what is broken, and where */
 static void tar_forms(void **state) {
     (void)state;
@@ -352,7 +391,7 @@ static void webp(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_folder),  cmocka_unit_test(captions_beside),    cmocka_unit_test(webdataset),
-        cmocka_unit_test(tar_forms), cmocka_unit_test(one_file_two_names), cmocka_unit_test(webp),
+        cmocka_unit_test(kin), cmocka_unit_test(other_paths), cmocka_unit_test(tar_forms), cmocka_unit_test(one_file_two_names), cmocka_unit_test(webp),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

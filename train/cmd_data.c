@@ -37,7 +37,7 @@ static Status file_list(AnnotationFiles *l, const Options *o) {
 static void say_dropped(int64_t blank, int64_t uncaptioned, int64_t imageless) {
     if (blank) status_say("  %lld blank captions left out", (long long)blank);
     if (uncaptioned) status_say("  %lld images without a caption left out", (long long)uncaptioned);
-    if (imageless) status_say("  %lld conversations about no image left out", (long long)imageless);
+    if (imageless) status_say("  %lld entries that are not about one image left out", (long long)imageless);
 }
 
 /* One picture under two names, seen by its features. */
@@ -110,6 +110,9 @@ static void say_extracted(const ExtractSpec *s, const ExtractReport *r, double s
         status_say("  %.1f images/s, data wait %.0f %%", (double)r->images / seconds, 100 * *s->waited / seconds);
     say_dropped(r->blank, r->uncaptioned, r->imageless);
     if (!s->dry_run) say_twins(s->out);
+    if (r->otherwise)
+        status_say("  %lld images lie under another path than the list says: the first, %s", (long long)r->otherwise,
+                   r->first_otherwise);
     if (r->skipped) status_say("  %lld images left out; the first: %s", (long long)r->skipped, r->first_skipped);
 }
 

@@ -17,6 +17,7 @@
 #include "data/format/outfile.h"
 #include "data/manifest.h"
 #include "data/set.h"
+#include "data/text/settext.h"
 #include "eval/setup.h"
 #include "eval/use.h"
 #include "kernels/base/mem.h"
@@ -212,7 +213,10 @@ static Status inspect_set(const char *path) {
         if (!set_has(s, i) || !set_ncaptions(s, i)) continue;
         size_t n;
         const char *c = set_caption(s, i, 0, &n);
-        printf("for example  %s: %.*s\n", set_image_id(s, i), (int)(n > 200 ? 200 : n), c);
+        char *plain = NULL;
+        if (settext_plain(&plain, &n, c, n) == OK)
+            printf("for example  %s: %.*s\n", set_image_id(s, i), (int)(n > 200 ? 200 : n), plain);
+        free(plain);
         shown++;
     }
     for (int64_t i = 0; set_warning(s, i); i++) printf("note      %s\n", set_warning(s, i));

@@ -96,7 +96,8 @@ Status textfile_read(char **text, size_t *n, const char *path, const char *wante
     if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno ? errno : ENOMEM));
     gzbuffer(f, 1 << 17);
     Status st = read_all(f, path, &raw, &size);
-    gzclose(f);
+    if (gzclose(f) == Z_BUF_ERROR && st == OK)
+        st = err_set(ERR_FORMAT, "%s: broken gzip: it ends early, the file was cut off", path);
     if (st == OK) return decode(text, n, raw, size, path, wanted);
     free(raw);
     return st;

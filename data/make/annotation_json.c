@@ -30,11 +30,14 @@ static const char *text_of(const Json *v, const char *what) {
 static const char *name_of(const Json *v, const char *member, char buf[KEY]) {
     int64_t number;
     char what[KEY];
+    if (json_type(v) == J_ARRAY && json_len(v) == 1) v = json_at(v, 0);            /* "images": ["a.jpg"] */
     snprintf(what, sizeof what, "\"%.200s\"", member);
     if (!json_int(v, &number) || annotation_rank(ROLE_OTHER, member) == NO_RANK) return text_of(v, what);
     snprintf(buf, KEY, "%lld", (long long)number);
     return buf;
 }
+
+static bool is_list(const Json *v) { return json_type(v) == J_ARRAY; }
 
 /* The member that serves a role best; NULL when none does. */
 static const Json *member(const Annotations *a, enum AnnotationRole role, const Json *object, const char **key) {
@@ -70,16 +73,26 @@ static bool answer_of(const Json *turn, const Json **text) {
     const char *who = json_str(json_get(turn, "from"), NULL);
     *text = json_get(turn, "value");
     if (!who) who = json_str(json_get(turn, "role"), NULL), *text = json_get(turn, "content");
+    const Json *parts = json_type(*text) == J_ARRAY ? *text : NULL;                /* [{"type": "text", "text": ...}] */
+    for (size_t i = 0; i < json_len(parts); i++)
+        if (json_get(json_at(parts, i), "text")) *text = json_get(json_at(parts, i), "text");
     return who && (!strcmp(who, "gpt") || !strcmp(who, "assistant"));
+}
+
+static Status no_caption_in(const Json *v, const char *what) {
+    char list[400];
+    const Json *first;
+    const char *key = json_next(v, NULL, &first);
+    members_of(v, list, sizeof list);
+    return err_set(ERR_FORMAT, "%s has no member that is a caption (raw, caption, text); there are %s%s%.40s", what,
+                   key ? list : "none", key ? "; extract.caption_column=NAME says which, as " : "", key ? key : "");
 }
 
 /* One caption: a string, or an object that has one. */
 static Status one_caption(Annotations *a, int64_t index, const Json *v, const char *what) {
     const char *key = NULL, *text;
-    if (json_type(v) == J_OBJECT) {
-        v = member(a, ROLE_CAPTION, v, &key);
-        if (!v) return err_set(ERR_FORMAT, "%s has no member that is a caption (raw, caption, text)", what);
-    }
+    const Json *all = v;
+    if (json_type(v) == J_OBJECT && !(v = member(a, ROLE_CAPTION, all, &key))) return no_caption_in(all, what);
     return (text = text_of(v, what)) ? annotation_caption(a, index, text) : ERR_FORMAT;
 }
 
@@ -98,6 +111,28 @@ static Status captions_of(Annotations *a, int64_t index, const Json *v, const ch
         }
     }
     return st;
+}
+
+/* The captions of an entry: of the best member, and of its kin (caption_1, caption_2). A name that the user gave may also
+ * be one within it ("caption": {"en": ..., "de": ...}). */
+static Status captions_in(Annotations *a, int64_t index, const Json *e, const Json *first, const char *key) {
+    const Json *v;
+    int rank = annotation_fits(a, ROLE_CAPTION, key);
+    Status st = captions_of(a, index, first, key);
+    for (const char *k = json_next(e, NULL, &v); rank >= 100 && rank < NO_RANK && k && st == OK; k = json_next(e, k, &v))
+        if (v != first && json_type(v) != J_NULL && annotation_fits(a, ROLE_CAPTION, k) == rank)
+            st = captions_of(a, index, v, k);
+    return st;
+}
+
+static const Json *usual_caption(const Json *e, const char **key) {
+    const Json *v, *best = NULL;
+    int rank = NO_RANK;
+    for (const char *k = json_next(e, NULL, &v); k; k = json_next(e, k, &v)) {
+        int r = json_type(v) == J_OBJECT || is_list(v) ? annotation_rank(ROLE_CAPTION, k) : NO_RANK;
+        if (r < rank) rank = r, best = v, *key = k;
+    }
+    return best;
 }
 
 /* A member that might hold captions under a name nobody has told us: any text that is no address. */
@@ -119,9 +154,10 @@ static Status no_image(const Json *e) {
                    "extract.image_column=NAME says which one", list[0] ? list : "none");
 }
 
-static Status no_caption(const char *found) {
-    return err_set(ERR_FORMAT, "there is no \"caption\"; extract.caption_column=%s takes \"%s\" for it, "
-                   "extract.caption_column=none takes the images alone", found, found);
+static Status no_caption(const Annotations *a, const char *found) {
+    const char *given = annotation_columns(a)->caption;
+    return err_set(ERR_FORMAT, "there is no \"%s\"; extract.caption_column=%s takes \"%s\" for it, "
+                   "extract.caption_column=none takes the images alone", given && given[0] ? given : "caption", found, found);
 }
 
 static Status object_entry(Annotations *a, const Json *e) {
@@ -132,20 +168,22 @@ static Status object_entry(Annotations *a, const Json *e) {
     const Json *image = member(a, ROLE_IMAGE, e, &image_key), *split_value = member(a, ROLE_SPLIT, e, &split_key);
     bool asks = !none && questions_in(a, e);
     const Json *caption = none || asks ? NULL : member(a, ROLE_CAPTION, e, &key);
+    if (!caption && !none && !asks) caption = usual_caption(e, &key);
     if (json_type(image) == J_OBJECT)
         image = member(a, ROLE_IMAGE, image, &image_key); /* {"path": ..., "bytes": null} */
     bool id_alone = image && annotation_rank(ROLE_OTHER, image_key) != NO_RANK;
-    if ((!image || id_alone) && json_get(e, "conversations")) {        /* a conversation about no picture */
+    bool said = json_get(e, "conversations") || json_get(e, "messages");
+    if ((said && (!image || id_alone)) || (is_list(image) && json_len(image) != 1)) {        /* about no picture, or many */
         a->imageless++;
         return OK;
     }
     if (!image) return no_image(e);
     if (!(name = name_of(image, image_key, number))) return ERR_FORMAT;
     if (split_value && !(split = text_of(split_value, "the split"))) return ERR_FORMAT;
-    if (!caption && !none && !asks && (found = stranger(e, image_key))) return no_caption(found);
+    if (!caption && !none && !asks && (found = stranger(e, image_key))) return no_caption(a, found);
     Status st = annotation_image(a, name, split, &index);
     if (st == OK && asks) return questions_of(a, index, e);
-    return st == OK && caption ? captions_of(a, index, caption, key) : st;
+    return st == OK && caption ? captions_in(a, index, e, caption, key) : st;
 }
 
 /* An object; the name of an image; or a pair of name and caption(s). */
@@ -173,8 +211,6 @@ static Status entries(Annotations *a, const Json *list) {
 }
 
 /* ---- documents --------------------------------------------------------------------------------------------------- */
-
-static bool is_list(const Json *v) { return json_type(v) == J_ARRAY; }
 
 /* {"images": [...], "annotations": [...]} where the former have ids */
 static bool is_coco(const Json *doc) {
@@ -352,6 +388,11 @@ static Status map(Annotations *a, const Json *doc) {
         int64_t index;
         const char *key = "caption", *split_key;
         bool object = json_type(v) == J_OBJECT;
+        const Json *image = object ? member(a, ROLE_IMAGE, v, &split_key) : NULL;
+        if (image && annotation_rank(ROLE_OTHER, split_key) == NO_RANK) {              /* {"0": {"image": ...}} */
+            st = err_context(object_entry(a, v), "entry \"%.100s\"", k);
+            continue;
+        }
         const Json *caption = object ? member(a, ROLE_CAPTION, v, &key) : v;
         st = annotation_image(a, k, object ? json_str(member(a, ROLE_SPLIT, v, &split_key), NULL) : NULL, &index);
         if (st == OK && caption) st = captions_of(a, index, caption, key);
@@ -374,8 +415,8 @@ static Status document(Annotations *a, const Json *doc) {
     members_of(doc, list, sizeof list);
     return err_set(ERR_FORMAT,
                    "this JSON is none of the known forms: a list of {image, caption}, one such a line, COCO (images, "
-                   "annotations), Karpathy (images with sentences), {name: caption}; it has the members %s",
-                   list);
+                   "annotations), Karpathy (images with sentences), {name: caption}; %s%s",
+                   list[0] ? "it has the members " : "it is empty", list);
 }
 
 /* An entry names an image by a string or a number. */
@@ -383,7 +424,8 @@ static bool is_entry(const Annotations *a, const Json *v) {
     const char *key;
     const Json *image = member(a, ROLE_IMAGE, v, &key);
     enum JsonType t = json_type(image);
-    return t == J_STR || t == J_INT || is_list(json_get(v, "conversations")) || json_get(image, "path");
+    return t == J_STR || t == J_INT || is_list(json_get(v, "conversations")) || is_list(json_get(v, "messages")) ||
+           json_get(image, "path");
 }
 
 typedef struct { Annotations *a; bool list; } Reading;

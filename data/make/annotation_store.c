@@ -96,6 +96,7 @@ Status annotation_image(Annotations *a, const char *image, const char *split, in
     bool unsaid = !split;
     if (unsaid) split = "train";
     if (!image[0]) return err_set(ERR_FORMAT, "the image has no name");
+    if (!strncmp(image, "file:///", 8)) image += 7;
     if (strstr(image, "://"))
         return err_set(ERR_FORMAT,
                        "%.200s is an address, not the name of a file; fetch the pictures first (img2dataset does), "

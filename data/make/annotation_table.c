@@ -48,6 +48,9 @@ static const char *separator_name(char c) {
 
 static Status unknown_header(const Table *t, size_t n, const char *const *fields, const char *wanted) {
     char list[300];
+    if (n == 1 && !t->a->store->current.columns)
+        return err_set(ERR_FORMAT, "lines of text: the first (%s) is no JSON, names no picture and is not the head of a "
+                       "table (as image,caption is)", listed(list, sizeof list, n, fields));
     return err_set(ERR_FORMAT,
                    "a table by its first line, %zu column%s separated by %s (%s), but none is called %s; "
                    "extract.image_column, extract.caption_column and extract.separator say what is which",

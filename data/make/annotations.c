@@ -33,6 +33,9 @@ static Status read_form(Annotations *a, const char *text, size_t n, const char *
     if (blank == n) return err_set(ERR_FORMAT, "%s: the file is empty", path);
     bool json = text[blank] == '[' || text[blank] == '{';
     Status st = json ? annotation_json(a, text, n, path) : annotation_table(a, text, n, path);
+    const char *column = annotation_columns(a)->caption;
+    if (st == OK && column && column[0] && strcmp(column, "none") && !a->store->file_texts)
+        return err_set(ERR_FORMAT, "%s: nothing in it is called %s (extract.caption_column)", path, column);
     for (int64_t i = before; st == OK && !a->store->file_texts && i < a->count; i++) {
         a->images[i].bare = true;
         if (a->images[i].unsaid) a->images[i].split = split_of_folders(a->images[i].image, "test");

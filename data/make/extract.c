@@ -65,6 +65,8 @@ static Status check_images(const ExtractSpec *s, const Pictures *p, Annotations 
     for (int64_t i = 0; i < a->count; i++) {
         PicturePlace here = place[i];
         place[i] = (PicturePlace){0};
+        if (!bad[i] && here.otherwise && !rep->otherwise++)
+            snprintf(rep->first_otherwise, sizeof rep->first_otherwise, "%.240s as %.240s", a->images[i].image, here.path);
         if (bad[i]) free(here.path);
         else a->images[kept] = a->images[i], place[kept++] = here;
     }

@@ -46,6 +46,8 @@ typedef struct {
     int64_t blank, uncaptioned, imageless;  /* as in Annotations */
     int64_t skipped;                        /* images left out, */
     char first_skipped[512];                /* and why the first one was */
+    int64_t otherwise;                      /* images found under another name than theirs (pictures.h), */
+    char first_otherwise[512];              /* "a/b.jpg as IN/b.jpg" */
     double square, error;                   /* of E4M3 and I8, as in RepackReport: of what was computed now */
 } ExtractReport;
 

@@ -1,6 +1,7 @@
 /* pictures: see pictures.h. */
 #include "data/make/pictures.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <glob.h>
@@ -112,8 +113,10 @@ static Status enter_members(Pictures *p) {
             const int64_t *before = strmap_get(&p->by_name, m->name);
             if (before && p->prefixed)
                 return err_set(ERR_FORMAT,
-                               "%s: %s stands twice, here and in %s; give each archive once, under a name of its own",
-                               m->place->path, m->m->name, p->member[*before].place->path);
+                               "%s: %s stands twice%s%s%s", m->place->path, m->m->name,
+                               p->member[*before].place == m->place ? " in it" : ", here and in ",
+                               p->member[*before].place == m->place ? "" : p->member[*before].place->path,
+                               p->member[*before].place == m->place ? "" : "; give each archive once, under a name of its own");
             if (before) return ERR_USAGE;                   /* with prefixes, then */
             if (strmap_put(&p->by_name, m->name, n) != OK) return ERR_MEMORY;
         }
@@ -179,14 +182,20 @@ static char *spelling(const char *name, int k) {
     const char *base = pictures_base_name(name);
     size_t digits = strspn(base, "0123456789");
     if (k == 0) return mem_strdup(name);
+    if (k == 1 && annotation_is_picture(name)) {             /* x.JPG for x.jpg */
+        char *other = mem_strdup(name), *end = other ? strrchr(other, '.') : NULL;
+        for (bool up = end && islower((unsigned char)end[1]); end && *end; end++)
+            *end = (char)(up ? toupper((unsigned char)*end) : tolower((unsigned char)*end));
+        return other;
+    }
     if (annotation_is_picture(name) || k > 2 * ENDINGS) return NULL;
     if (k <= ENDINGS) return mem_format("%s.%s", name, endings[k - 1]);
     if (base[digits] || !digits || digits >= 12) return NULL;
     return mem_format("%.*s%012lld.%s", (int)(base - name), name, strtoll(base, NULL, 10), endings[k - 1 - ENDINGS]);
 }
 
-static bool find_file(const Pictures *p, const char *name, PicturePlace *at) {
-    for (int64_t i = 0; i <= p->places; i++) {
+static bool find_file(const Pictures *p, const char *name, PicturePlace *at, bool whole) {
+    for (int64_t i = 0; i < p->places + whole; i++) {
         bool alone = i == p->places; /* also as it stands: of several folders, names have them */
         if (alone ? name[0] != '/' && p->folders == 1 && p->places == 1 : name[0] == '/' || !p->place[i].folder)
             continue;
@@ -214,14 +223,42 @@ static const char *first_folder(const Pictures *p) {
     return p->place[i].path;
 }
 
-Status pictures_find(const Pictures *p, const char *name, PicturePlace *at) {
+/* Under any spelling; `whole`: also as the name stands, not only below the folders. */
+static bool find_spelled(const Pictures *p, const char *name, PicturePlace *at, bool whole) {
     char *other;
-    *at = (PicturePlace){0};
-    for (int k = 0; (other = spelling(name, k)); k++) {
-        bool found = find_member(p, other, at) || (p->tars < p->places + !p->places && find_file(p, other, at));
+    bool found = false;
+    *at = (PicturePlace){.otherwise = !whole};
+    for (int k = 0; !found && (other = spelling(name, k)); k++) {
+        found = find_member(p, other, at) || (p->tars < p->places + !p->places && find_file(p, other, at, whole));
         free(other);
-        if (found) return OK;
     }
+    at->otherwise = !whole;
+    return found;
+}
+
+/* "%20" as " ". */
+static char *percents_taken(const char *name) {
+    char *to = mem_strdup(name), *p = to;
+    unsigned byte;
+    for (const char *c = name; to && *c; c++) {
+        bool coded = *c == '%' && isxdigit((unsigned char)c[1]) && isxdigit((unsigned char)c[2]) && sscanf(c + 1, "%2x", &byte) == 1;
+        *p++ = coded && byte ? (char)byte : *c;
+        if (coded && byte) c += 2;
+    }
+    if (p) *p = 0;
+    return to;
+}
+
+static bool find_otherwise(const Pictures *p, const char *name, PicturePlace *at) {
+    char *plain = p->places ? percents_taken(name) : NULL;
+    bool found = plain && strcmp(plain, name) && find_spelled(p, plain, at, false);
+    for (const char *tail = plain; !found && tail && (tail = strchr(tail, '/'));) found = find_spelled(p, ++tail, at, false);
+    free(plain);
+    return found;
+}
+
+Status pictures_find(const Pictures *p, const char *name, PicturePlace *at) {
+    if (find_spelled(p, name, at, true) || find_otherwise(p, name, at)) return OK;
     if (p->tars == p->places && p->places)
         return err_set(ERR_IO, "%s: is a member of none of the %lld archives; the first of %s is %s", name,
                        (long long)p->tars, p->place[0].path, p->member[0].name);

@@ -5,7 +5,8 @@
  * {00000..00031}.tar and other patterns, which no shell has to expand. The one idea: a picture is a name, and this finds
  * its bytes: in each folder in turn, or among the members of the archives. A name without an ending is also tried with
  * the usual ones, and a number as COCO writes it (391895: 000000391895.jpg), since lists of captions often have just
- * keys.
+ * keys. A name that is nowhere is tried without what "%20" stands for, and then without its first folders one by one:
+ * lists carry the paths of the machine that made them (/data/coco/train2014/x.jpg).
  *
  * Without annotation files all pictures are listed, and their captions come from, in this order,
  *
@@ -40,6 +41,7 @@ Status pictures_list(Pictures *p, Annotations *a, const char *folder_caption);
 typedef struct {
     char *path;                    /* the file, or the archive. free() it */
     const void *archive, *member;  /* private; NULL: a file */
+    bool otherwise;                /* the name itself is nowhere, the picture lies under one like it */
 } PicturePlace;
 
 /* ERR_IO: "NAME: No such file or directory", or that it lies in none of the archives. By several threads at a time. */

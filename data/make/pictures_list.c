@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -62,7 +63,18 @@ static Status add_beside(Listing *l, int64_t index, int kind, const char *text, 
                                : annotations_add_lines(l->a, index, text, n);
 }
 
-/* Archives: the key's other members; the first kind that there is counts. NULL: none. */
+enum { KIN = 32 };
+
+/* The next member of the same key on one side (step) of `o`, which is m or kin of m; webdataset writes them together. */
+static const PicturesMember *kin(const Pictures *p, const PicturesMember *m, const PicturesMember *o, int step) {
+    size_t key = key_length(m->name, true);
+    o += step;
+    bool in = o >= p->member && o < p->member + p->members && o - m < KIN && m - o < KIN;
+    return in && !strncmp(o->name, m->name, key) && o->name[key] == '.' ? o : NULL;
+}
+
+/* Archives: the key's other members, wherever they stand; the first kind that there is counts. Else kin, whatever stands
+ * between key and ending (0001.input.jpg, 0001.output.txt). NULL: none. */
 static const PicturesMember *member_beside(const Pictures *p, const PicturesMember *m, int *kind) {
     for (int k = 0; k < BESIDE; k++) {
         char *name = mem_format("%.*s%s", (int)key_length(m->name, true), m->name, beside[k]);
@@ -71,7 +83,23 @@ static const PicturesMember *member_beside(const Pictures *p, const PicturesMemb
         *kind = k;
         if (other) return &p->member[*other];
     }
+    for (int step = -1; step <= 1; step += 2)
+        for (const PicturesMember *o = m; (o = kin(p, m, o, step));)
+            for (*kind = 0; *kind < BESIDE; ++*kind)
+                if (!strcasecmp(strrchr(o->name, '.'), beside[*kind])) return o;
     return NULL;
+}
+
+/* What macOS puts beside each file; and a further picture (0001.seg.png) of a key that has one of its own (0001.jpg). */
+static bool is_extra(const Pictures *p, const PicturesMember *m) {
+    const char *base = pictures_base_name(m->name);
+    size_t key = key_length(m->name, true);
+    if (base[0] == '.' || !strncmp(m->name, "__MACOSX/", 9)) return true;
+    if (strrchr(base, '.') == m->name + key) return false;
+    for (int step = -1; step <= 1; step += 2)
+        for (const PicturesMember *o = m; (o = kin(p, m, o, step));)
+            if (strrchr(o->name, '.') == o->name + key && annotation_is_picture(o->name)) return true;
+    return false;
 }
 
 static Status member_captions(const Pictures *p, Listing *l, int64_t index, const PicturesMember *m) {
@@ -90,12 +118,13 @@ static Status list_archives(const Pictures *p, Listing *l) {
     int kind;
     l->captioned = l->folder_caption != NULL;
     for (int64_t i = 0; i < p->members && !l->captioned; i++)
-        l->captioned = annotation_is_picture(p->member[i].name) && member_beside(p, &p->member[i], &kind);
+        l->captioned = annotation_is_picture(p->member[i].name) && !is_extra(p, &p->member[i]) &&
+                       member_beside(p, &p->member[i], &kind);
     for (int64_t i = 0; i < p->members && st == OK; i++) {
         const PicturesMember *m = &p->member[i];
         int64_t index;
         const char *split = folder_split(m->name);
-        if (!annotation_is_picture(m->name)) continue;
+        if (!annotation_is_picture(m->name) || is_extra(p, m)) continue;
         if (!split) split = annotation_split_in(pictures_base_name(m->place->path));
         st = annotations_add_image(l->a, m->name, split, l->captioned, m->place->path, &index);
         if (st == OK && l->folder_caption) st = add_class(l, index, m->name);

@@ -151,9 +151,12 @@ Status questions_gqa(Annotations *a, const Json *doc) {
 
 /* ---- entries ----------------------------------------------------------------------------------------------------- */
 
+/* LLaVA's {from, value}, or what chat models take: {role, content}. */
 static const Json *turns_of(const Json *e) {
-    const Json *list = json_get(e, "conversations");
-    return json_get(json_at(list, 0), "value") ? list : NULL;
+    const Json *list = json_get(e, "conversations"), *first;
+    if (!list) list = json_get(e, "messages");
+    first = json_at(list, 0);
+    return json_get(first, "value") || json_get(first, "content") ? list : NULL;
 }
 
 bool questions_in(const Annotations *a, const Json *e) {
@@ -176,15 +179,17 @@ static char *spoken(const char *value) {
 static Status conversation(Annotations *a, int64_t image, const Json *turns) {
     char *so_far = NULL;
     Status st = OK;
-    for (size_t i = 0; i < json_len(turns) && st == OK; i++) {
+    for (size_t i = 0, system = 0; i < json_len(turns) && st == OK; i++) {
         const char *who = text(json_at(turns, i), "from"), *value = text(json_at(turns, i), "value");
+        if (!who) who = text(json_at(turns, i), "role"), value = text(json_at(turns, i), "content");
+        if (!i && who && !strcmp(who, "system") && ++system) continue;
         char *said = value ? spoken(value) : NULL;
         bool answers = who && (!strcmp(who, "gpt") || !strcmp(who, "assistant"));
         if (!value) st = err_set(ERR_FORMAT, "turn %zu has no \"value\"", i + 1);
         else if (!said) st = ERR_MEMORY;
-        else if (answers != (i % 2 == 1))
-            st = err_set(ERR_FORMAT, "turn %zu is not by %s: question and answer take turns", i + 1, i % 2 ? "gpt"
-                         : "human");
+        else if (answers != ((i - system) % 2 == 1))
+            st = err_set(ERR_FORMAT, "turn %zu is not by %s: question and answer take turns", i + 1,
+                         (i - system) % 2 ? "gpt" : "human");
         if (st == OK && answers) st = put(a, image, TEXT_CONVERSATION, NULL, so_far, said);
         if (st == OK && !(so_far = settext_add(so_far, said))) st = ERR_MEMORY;
         free(said);
