@@ -57,6 +57,8 @@ static void plans(void **state) {
     folder_says("plan data.train=s.h5 train.init=run", "L 1, C 16, H 2, F 64, Q 2, Z 8, V 121; images of 4 tokens of 208");
     folder_says("plan model.layers=1 data.train=absent.h5", "data.train=absent.h5 cannot be opened here: images of 257 tokens");
     folder_silent("plan model.layers=1", "taken for granted (model");
+    /* 257 tokens of 1408 numbers of two bytes */
+    folder_says("plan model.layers=1", "disk      724 kB a picture in f16: ");
 }
 
 /* ---- score ------------------------------------------------------------------------------------------------------- */

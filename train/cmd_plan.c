@@ -103,6 +103,13 @@ static void print_sizes(const Sizes *s) {
                gib(8.0 * (double)p->params));
 }
 
+/* Every pair brings its picture's rows: what has to come from the disk while GPUs compute at that speed. */
+static void print_disk(const Sizes *s) {
+    double row = 2.0 * s->d.P * s->d.E, rate = row * (double)s->spec.B / (s->flops / s->rate);
+    status_say("disk      %.0f kB a picture in f16: %.2f GB/s a GPU, %.1f GB/s a machine of eight; half of it in e4m3 or i8",
+               row / 1e3, rate / 1e9, 8 * rate / 1e9);
+}
+
 static void print_row(const char *what, double ours, double reference) {
     status_say("  %-34s %12.4g MB %12.4g MB", what, ours / 1e6, reference / 1e6);
 }
@@ -175,6 +182,7 @@ static Status plan(const Options *o) {
     Status st = open_sizes(&s, o);
     if (st != OK) return st;
     print_sizes(&s);
+    print_disk(&s);
     print_wire(&s, 8);
     print_table(&s);
     return OK;
