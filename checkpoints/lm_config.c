@@ -112,6 +112,8 @@ static void read_opt(Config *c, LmDims *d) {
     d->pre_norm = truth(c, "do_layer_norm_before", true);
     d->last_norm = d->pre_norm && !truth(c, "_remove_final_layer_norm", false);
     d->qkv_bias = d->out_bias = d->ffn_bias = truth(c, "enable_bias", true);
+    d->dropout = (float)real(c, "dropout", 0, 0.9, 0.1);
+    d->prob_dropout = (float)real(c, "attention_dropout", 0, 0.9, 0);
     d->head = truth(c, "tie_word_embeddings", true) ? LM_HEAD_TIED : LM_HEAD_OWN;
     if (!truth(c, "layer_norm_elementwise_affine", true)) wrong(c, "layer_norm_elementwise_affine", "true");
     heads_divide(c, d);
@@ -136,6 +138,7 @@ static void read_t5(Config *c, LmDims *d) {
     d->D = width(c, "d_kv");
     d->eps = real(c, "layer_norm_epsilon", 1e-12, 0.1, 1e-6);
     d->pre_norm = d->last_norm = true;
+    d->dropout = d->prob_dropout = (float)real(c, "dropout_rate", 0, 0.9, 0.1);
     d->buckets = number(c, "relative_attention_num_buckets", 4, 4096, 32);
     d->distance = number(c, "relative_attention_max_distance", 2, MOST_POSITIONS, 128);
     d->start = number(c, "decoder_start_token_id", 0, d->V - 1, 0);
@@ -201,6 +204,7 @@ static void read_llama(Config *c, LmDims *d, bool qwen, bool mistral) {
     d->eps = real(c, "rms_norm_eps", 1e-12, 0.1, 1e-6);
     d->act = act(c, "hidden_act", word(c, "hidden_act", "silu"));
     d->gated = d->pre_norm = d->last_norm = true;
+    d->prob_dropout = (float)real(c, "attention_dropout", 0, 0.9, 0);
     d->qkv_bias = qwen || truth(c, "attention_bias", false);
     d->out_bias = !qwen && truth(c, "attention_bias", false);
     d->ffn_bias = truth(c, "mlp_bias", false);

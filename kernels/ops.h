@@ -51,6 +51,10 @@ void op_patches(Tape *t, Tensor y, Patches p);
  * r: sizes, tables, whose row is whose; the rest is filled in here. */
 void op_rotary(Tape *t, Tensor x, int64_t at, Rotary r);
 
+/* In place; d.p 0 does nothing. x's producer must not need it in its backward, as none but a product with weights that
+ * learn does. */
+void op_dropout(Tape *t, Tensor x, Dropout d);
+
 /* Query heads, key heads (query head h uses key head h / (H / KH)), the factor of the scores, and the bias by distance
  * (see Attn; NULL: none). op_heads: scale 1 / sqrt D, no bias. */
 typedef struct { int H, KH; float scale; const float *bias; int32_t span; } Heads;

@@ -80,6 +80,18 @@ void op_gather(Tape *t, Tensor y, Tensor x, const int32_t *rows) {
     if (n) n->y = y, n->x = x, n->saved[0] = (void *)(uintptr_t)rows;
 }
 
+static void dropout_back(Tape *t, const Node *n) {
+    void *dx = tape_grad_of(t, n->x);
+    if (dx) t->b->dropout(dx, n->x.rows, n->x.cols, tape_grad_ld(n->x), &n->u.drop);
+}
+
+void op_dropout(Tape *t, Tensor x, Dropout d) {
+    if (d.p <= 0) return;
+    t->b->dropout(x.data, x.rows, x.cols, x.ld, &d);
+    Node *n = tape_node(t, "dropout", dropout_back);
+    if (n) n->x = x, n->u.drop = d;
+}
+
 static void segment_mean_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
     if (!dy) return;

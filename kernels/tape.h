@@ -30,6 +30,7 @@ struct Node {
         Embed embed;
         Lookup lookup;
         Rotary rotary;
+        Dropout drop;
         Attn attn;
         struct { PassedFn *fn; void *ctx; int place; } passed;
     } u;

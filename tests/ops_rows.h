@@ -1,6 +1,39 @@
 /* ops_rows: positions as angles, rows that enter a model, patches of pixels: cases of test_ops.c (included there,
  * once). */
 
+/* ---- dropout --------------------------------------------------------------------------------------------------- */
+
+typedef struct { void *x; int64_t N, C, ld; Dropout d; } Drop;
+
+static void launch_dropout(void *ctx) {
+    const Drop *o = ctx;
+    K->dropout(o->x, o->N, o->C, o->ld, &o->d);
+}
+
+/* Element by element by rng.h; columns behind the last one stay. */
+static void dropout(void) {
+    static const struct { int64_t N, C, pad; float p; } cases[] = {
+        {1, 1, 0, 0.5f}, {7, 24, 0, 0.1f}, {9, 13, 3, 0.1f}, {33, 600, 8, 0.25f}, {2, 8, 1, 0.9f}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        int64_t N = cases[i].N, C = cases[i].C, ld = C + cases[i].pad;
+        CASE("N %lld C %lld ld %lld p %g", (long long)N, (long long)C, (long long)ld, (double)cases[i].p);
+        Buf *x = out("x", E, N * ld), *key = in("rows", DT_I32, 2 * N, 0, 1000);
+        Drop o = {x->p, N, C, ld, {.p = cases[i].p, .seed = 5, .step = 3, .site = 40000, .rows = key->p}};
+        double *want = doubles(N * ld);
+        memcpy(want, x->x, (size_t)(N * ld) * sizeof *want);
+        for (int64_t r = 0; r < N; r++) {
+            RowKey row = {(uint32_t)(int64_t)key->x[2 * r], (uint32_t)(int64_t)key->x[2 * r + 1]};
+            for (int64_t c = 0; c < C; c++)
+                want[r * ld + c] *= dropout_keep(&o.d, row, (uint32_t)c) ? 1 / (1 - (double)o.d.p) : 0;
+        }
+        execute(launch_dropout, &o);
+        expect(x, want, 2.0 * unit(E) / (1 - (double)o.d.p));
+        free(want);
+        forget();
+    }
+}
+TEST(dropout)
+
 /* ---- rotary ---------------------------------------------------------------------------------------------------- */
 
 static void launch_rotary(void *ro) { K->rotary(ro); }

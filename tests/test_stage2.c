@@ -55,8 +55,7 @@ static void shut(Fixture *f) {
 }
 
 /* Memory is measured as the trainer does it: the largest batch on the null backend. */
-static void open_fixture(Fixture *f, const LmDims *d, int micro, bool apart) {
-    Stage2Spec spec = {.texts = TEXTS, .ids = IDS, .apart = apart, .seed = 3};
+static void open_spec(Fixture *f, const LmDims *d, int micro, Stage2Spec spec) {
     Backend null = backend_measuring(backend_cpu(DT_F32));
     Fixture m = {.b = &null};
     ObjectiveBatch worst;
@@ -77,6 +76,10 @@ static void open_fixture(Fixture *f, const LmDims *d, int micro, bool apart) {
     assert_int_equal(params_init(&f->lm.params, 7, 0.3f), OK);
     assert_int_equal(lm_ready(&f->lm), OK);
     f->b->zero(f->model.params.g, (size_t)f->model.params.learns * sizeof(float));
+}
+
+static void open_fixture(Fixture *f, const LmDims *d, int micro, bool apart) {
+    open_spec(f, d, micro, (Stage2Spec){.texts = TEXTS, .ids = IDS, .apart = apart, .seed = 3});
 }
 
 static void close_fixture(Fixture *f) {
@@ -104,11 +107,13 @@ static void make_batch(Data *x) {
         }
 }
 
-static Stage2Losses losses(Fixture *f, const Data *x, bool grad) {
+static Stage2Losses losses_at(Fixture *f, const Data *x, uint32_t step, bool grad) {
     Stage2Losses l;
-    if (stage2_losses(&f->s, &x->batch, 0, 1, grad, &l) != OK) fail_msg("%s", err_message());
+    if (stage2_losses(&f->s, &x->batch, step, 1, grad, &l) != OK) fail_msg("%s", err_message());
     return l;
 }
+
+static Stage2Losses losses(Fixture *f, const Data *x, bool grad) { return losses_at(f, x, 0, grad); }
 
 static float *gradients(Fixture *f) {
     float *g = mem_new((size_t)f->model.params.learns, sizeof *g);
@@ -141,7 +146,7 @@ static void check_direction(Fixture *f, const Data *x, const ParamTensor *t, con
         }
         params_write(&f->model.params, t, f->model.params.w, moved);
         params_refresh(&f->model.params);
-        got[side] = losses(f, x, false).loss;
+        got[side] = losses(f, x, f->s.spec.lm_dropout).loss;     /* nothing is dropped where nothing is learned */
     }
     params_write(&f->model.params, t, f->model.params.w, w);
     params_refresh(&f->model.params);
@@ -167,6 +172,36 @@ static void gradients_are_slopes(void **state) {
         check_direction(&f, &x, params_tensor(&f.model.params, P_SELF_Q_W, 1), g);
         free(g);
         close_fixture(&f);
+    }
+}
+
+/* Inside the language model: the gradient goes by what was dropped; bits hang on the step and the text, not on pieces;
+ * without a gradient nothing is dropped. */
+static void the_language_model_drops(void **state) {
+    (void)state;
+    const Stage2Spec spec = {.texts = TEXTS, .ids = IDS, .lm_dropout = true, .seed = 3};
+    for (int k = 0; k < FAMILIES; k++) {
+        Fixture f, pieces, plain;
+        Data x;
+        LmDims d = families[k];
+        d.dropout = d.family == LM_LLAMA ? 0 : 0.2f, d.prob_dropout = 0.15f;
+        make_batch(&x);
+        open_spec(&f, &d, 1, spec);
+        open_spec(&pieces, &d, 2, spec);
+        open_fixture(&plain, &d, 1, false);
+        double loss = losses(&f, &x, true).loss, quiet = losses(&plain, &x, true).loss;
+        float *g = gradients(&f), *h;
+        check_direction(&f, &x, params_tensor(&f.model.params, P_QUERY, -1), g);
+        check_direction(&f, &x, params_tensor(&f.model.params, P_SPEAK_W, -1), g);
+        assert_true(losses(&f, &x, true).loss == loss && losses_at(&f, &x, 1, true).loss != loss && loss != quiet);
+        assert_true(losses(&f, &x, false).loss == losses(&plain, &x, false).loss);
+        assert_true(fabs(losses(&pieces, &x, true).loss - loss) < 1e-6 * fabs(loss));
+        near(h = gradients(&pieces), g, f.model.params.learns, 1e-5);
+        free(g);
+        free(h);
+        close_fixture(&f);
+        close_fixture(&pieces);
+        close_fixture(&plain);
     }
 }
 
@@ -297,6 +332,7 @@ static void cached_is_uncached(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_slopes), cmocka_unit_test(the_same_by_other_ways),
+        cmocka_unit_test(the_language_model_drops),
         cmocka_unit_test(packed_is_one_by_one), cmocka_unit_test(the_language_model_stays),
         cmocka_unit_test(cached_is_uncached)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,7 +40,8 @@ void recipe_stage2(Stage2Spec *s, const Options *o, const Lm *lm, int32_t ids) {
     bool all = is(o->data.sample, "images");
     *s = (Stage2Spec){.lm = lm, .texts = all ? (int32_t)o->stage2.texts : 1, .ids = ids, .one_prompt = !o->stage2.split,
                       .asked = o->stage2.instruct ? (int32_t)o->data.max_tokens : 0, .dropout = (float)o->model.dropout,
-                      .wire_bf16 = is(o->dist.wire, "bf16"), .seed = (uint64_t)o->run.seed};
+                      .lm_dropout = o->stage2.lm_dropout, .wire_bf16 = is(o->dist.wire, "bf16"),
+                      .seed = (uint64_t)o->run.seed};
 }
 
 void recipe_reader(ReaderSpec *s, const Options *o, int32_t ids) {

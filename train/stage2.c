@@ -79,11 +79,16 @@ static Piece piece_of(const ObjectiveBatch *b, int64_t B, int64_t first, int64_t
     return (Piece){.first = first, .n = n, .view0 = lo, .views = hi - lo, .items = b->said + from, .texts = to - from};
 }
 
+/* Where random bits come from: the image in the global batch, and which of its views, prefixes or texts it is. */
+static uint32_t pair_of(const Stage2 *s, int64_t image, int64_t turn) {
+    return (uint32_t)(((int64_t)dist_rank() * s->B + image) * s->spec.texts + turn);
+}
+
 static Segment segment_of(const Stage2 *s, const ObjectiveBatch *b, const Piece *c, int view) {
-    int64_t image = image_of(b, view), pair = ((int64_t)dist_rank() * s->B + image) * s->spec.texts;
-    for (int before = view; before > 0 && image_of(b, before - 1) == image; before--) pair++;
+    int64_t image = image_of(b, view), turn = 0;
+    for (int before = view; before > 0 && image_of(b, before - 1) == image; before--) turn++;
     Segment g = {.nq = s->model->d.Q, .first_id = -1, .sees = -1, .image = (int32_t)(image - c->first),
-                 .pass = PASS_ITC_IMAGE, .pair = (uint32_t)pair};
+                 .pass = PASS_ITC_IMAGE, .pair = pair_of(s, image, turn)};
     if (!b->views) return g;
     const ObjectiveView *v = &b->views[view];
     BUG_ON(v->n > s->spec.asked, "stage2: %d word pieces beside the queries, at most %d", v->n, s->spec.asked);
@@ -125,8 +130,23 @@ static Tensor for_prefixes(Stage2 *s, Tensor soft, int np, int views) {
     return y;
 }
 
+static void number_rows(Stage2 *s, const ObjectiveBatch *b, const Piece *c, int np) {
+    int64_t before = -1, turn = 0;
+    for (int i = 0; i < np; i++) {
+        int64_t image = image_of(b, s->image[i]);
+        turn = image == before ? turn + 1 : 0;
+        s->prefix[i].pair = pair_of(s, before = image, turn);
+    }
+    before = -1;
+    for (int k = 0; k < c->texts; k++) {
+        int64_t image = image_of(b, c->items[k].image);
+        turn = image == before ? turn + 1 : 0;
+        s->text[k].pair = pair_of(s, before = image, turn);
+    }
+}
+
 /* Losses of what is said of the piece's images, added to the running sum. */
-static Status speak(Stage2 *s, Piece *c, Tensor soft, float scale) {
+static Status speak(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Noise noise, Tensor soft, float scale) {
     Tape *t = &s->tape;
     LmWave *w = &c->said;
     for (int i = 0; i < c->texts; i++)
@@ -134,8 +154,10 @@ static Status speak(Stage2 *s, Piece *c, Tensor soft, float scale) {
     BUG_ON(c->texts > c->n * s->spec.texts || c->views > c->n * s->spec.texts, "stage2: %d texts of %lld images",
            c->texts, (long long)c->n);
     int np = lm_share(&s->lm->d, s->model->d.Q, c->items, c->texts, !s->spec.apart, s->prefix, s->image, s->text);
+    number_rows(s, batch, c, np);
     for (int i = 0; i < np; i++) s->image[i] -= c->view0;
     lm_wave_build(w, &s->lm_room, &s->lm->d, s->prefix, np, s->text, c->texts);
+    w->noise = (LmNoise){.on = s->spec.lm_dropout && t->recording, .seed = noise.seed, .step = noise.step};
     staging_upload(&s->lm_room);
     if (!w->T) return OK;
     Tensor rows = for_prefixes(s, soft, np, c->views), hidden = lm_hidden(t, s->lm, w, rows);
@@ -174,7 +196,7 @@ Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float s
         s->tape.passed = last ? passed : NULL;
         s->tape.passed_ctx = s;
         st = visual_rows(s, batch, &c, noise, &soft);
-        if (st == OK) st = speak(s, &c, soft, targets_share(&s->targets, scale));
+        if (st == OK) st = speak(s, batch, &c, noise, soft, targets_share(&s->targets, scale));
         if (st == OK && grad) tape_backward(&s->tape);
         if (st == OK) st = tape_status(&s->tape);
     }

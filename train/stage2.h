@@ -20,6 +20,7 @@ typedef struct {
     int32_t texts, ids;                 /* most texts an image has, most ids of a text */
     int32_t asked;                      /* most word pieces that enter the Q-Former beside the queries; 0: none do */
     float dropout;                      /* of the Q-Former */
+    bool lm_dropout;                    /* the language model's own (LmDims.dropout) is on */
     /* all texts of an image have the same prompt: T5's memory is planned for that */
     bool one_prompt;
     bool apart;                         /* each text with a prefix of its own, as the reference runs them (tests) */

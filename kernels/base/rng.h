@@ -27,7 +27,10 @@ typedef struct { float p; uint32_t site; uint64_t seed; uint32_t step; const Row
 /* Places that draw. A layer has SITE_PER_LAYER of its own from SITE_LAYER on. */
 enum { SITE_EMBED = 0, SITE_NEGATIVE_IMAGE = 1, SITE_NEGATIVE_TEXT = 2, SITE_INIT = 3, SITE_DATA = 4, SITE_SAMPLE = 5,
        SITE_LAYER = 16, SITE_PER_LAYER = 8,
-       SITE_SELF_PROB = 0, SITE_SELF_OUT = 1, SITE_CROSS_PROB = 2, SITE_CROSS_OUT = 3, SITE_FFN_OUT = 4 };
+       SITE_SELF_PROB = 0, SITE_SELF_OUT = 1, SITE_CROSS_PROB = 2, SITE_CROSS_OUT = 3, SITE_FFN_OUT = 4,
+       SITE_FFN_IN = 5, SITE_ENTER = 6, SITE_LEAVE = 7,
+       /* of a language model: its layers, and behind those of T5's encoder the decoder's */
+       SITE_LM = 1 << 15, SITE_LM_SIDE = 1 << 14 };
 
 RNG_FN Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
     for (int r = 0; r < 10; r++) {

@@ -1,5 +1,6 @@
 /* rows: copying and summing rows and plain arrays. All of it is bound by memory: a copy moves 2n, an addition 3n. */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/vec.h"
 
 /* db(C) += column sums of dy(N,C). Blocks of rows, then the blocks: see cpu.h. */
 void FN(colsum)(float *db, const void *dy0, int64_t N, int64_t C, int64_t ldy) {
@@ -32,6 +33,23 @@ void FN(copy_rows)(void *dst0, int64_t ldd, const int32_t *di, const void *src0,
             for (int64_t c = 0; c < width; c++) d[c] = st(ld(d[c]) + ld(s[c]));
         } else {
             memcpy(d, s, (size_t)width * sizeof(elem));
+        }
+    }
+}
+
+void FN(dropout)(void *x0, int64_t N, int64_t C, int64_t ldx, const Dropout *d) {
+#pragma omp parallel if (PARALLEL(N * C))
+    {
+        Mask m;
+        mask_open(&m, d);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < N; r++) {
+            elem *x = (elem *)x0 + r * ldx;
+            for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
+                int64_t end = MIN(C, c0 + CHUNK);
+                mask_draw(&m, r, c0, end - c0);
+                for (int64_t c = c0; c < end; c += LANES) stv(x + c, masked(&m, ldv(x + c, C - c), c - c0), C - c);
+            }
         }
     }
 }

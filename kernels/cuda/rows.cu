@@ -1,6 +1,7 @@
 /* rows: copying, converting and adding up plain rows and arrays; the second half of every sum over rows.
  *
  *   copy_rows     dst[di[i]] = or += src[si[i]]           2 n width elements (3 when added to)
+ *   dropout       x kept and grown, or dropped            2 N C elements; a Philox call (about 70 instructions) eight
  *   colsum        db[c] += sum over rows of dy[r][c]      NC elements, plus partials of parts x C f32, twice
  *   cast          f32 <-> bf16                            6 n bytes
  *   axpy, sum     y += a x;  out = or += sum x            12 n;  4 n bytes
@@ -143,6 +144,39 @@ EXPORT(copy_rows,
        (void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds, const int32_t *si, int64_t n,
         int64_t width, bool add),
        (dst, ldd, di, src, lds, si, n, width, add))
+
+/* Eight neighbours of a row a thread, which share a Philox call. */
+template <class T, bool FAST> static __global__ void dropout(T *x, int64_t N, int64_t C, int64_t ld, Dropout d) {
+    int64_t per = (C + 7) / 8, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= N * per) return;
+    int64_t row = i / per, block = i - row * per;
+    T *at = x + row * ld + block * 8;
+    float v[8];
+    if (FAST) {
+        ld8(v, at);
+    } else {
+#pragma unroll
+        for (int e = 0; e < 8; e++) v[e] = block * 8 + e < C ? ld1(at + e) : 0.0f;
+    }
+    drop8(v, d, d.rows[row], (uint32_t)block);
+    if (FAST) {
+        st8(at, v);
+    } else {
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            if (block * 8 + e < C) st1(at + e, v[e]);
+    }
+}
+
+template <class T> static void dropout_(void *x, int64_t N, int64_t C, int64_t ld, const Dropout *d) {
+    if (!N || !C || d->p <= 0) return;
+    unsigned grid = (unsigned)ceil_div(N * ((C + 7) / 8), 256);
+    if (C % 8 == 0 && ld % 8 == 0 && aligned16(x))
+        dropout<T, true><<<grid, 256, 0, cuda.compute>>>((T *)x, N, C, ld, *d);
+    else dropout<T, false><<<grid, 256, 0, cuda.compute>>>((T *)x, N, C, ld, *d);
+    cuda_launched("dropout");
+}
+EXPORT(dropout, (void *x, int64_t N, int64_t C, int64_t ld, const Dropout *d), (x, N, C, ld, d))
 
 /* ---- arrays ---------------------------------------------------------------------------------------------------- */
 

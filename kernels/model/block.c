@@ -109,13 +109,15 @@ void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Te
 /* ---- feed-forward ------------------------------------------------------------------------------------------------ */
 
 static void activated(Tape *t, const BlockFeedForward *w, Tensor s, Tensor u) {
-    if (!is_there(w->inner)) {
+    bool normed = is_there(w->inner);
+    if (!normed && !(w->hidden.p > 0)) {
         op_act_linear(t, s, u, w->act, w->in_bias, w->out);
         return;
     }
-    Tensor h = rows_of(t, u, w->out.cols), n = t->recording ? rows_of(t, u, w->out.cols) : h;
+    Tensor h = rows_of(t, u, w->out.cols), n = normed && t->recording ? rows_of(t, u, w->out.cols) : h;
     op_act(t, h, u, w->act, w->in_bias);
-    op_norm(t, n, h, w->inner);
+    if (normed) op_norm(t, n, h, w->inner);
+    op_dropout(t, n, w->hidden);
     op_linear(t, s, n, w->out, NONE);
 }
 

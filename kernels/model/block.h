@@ -62,7 +62,7 @@ typedef struct {
     Param in, in_bias, out, out_bias;
     ActForm act;
     Norm inner;
-    Dropout drop;
+    Dropout hidden, drop;               /* of what is activated (T5); of what joins the stream */
 } BlockFeedForward;
 
 void block_feed_forward(Tape *t, BlockStream *x, const BlockFeedForward *w, Tensor y);

@@ -43,7 +43,7 @@ static void llama_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAtt
     lm_feed_forward(t, m, x, &(LmFeedForward){
         .norm = {.w = lm_get(m, NORM2, NORM2, l)}, .in = lm_get(m, GATE_W, UP_W, l), .in_bias = lm_get(m, GATE_B, UP_B,
                 l),
-        .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B, l)});
+        .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B, l)}, how);
 }
 
 static Tensor llama_finish(Tape *t, const Lm *m, BlockStream *x) {

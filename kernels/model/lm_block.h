@@ -18,8 +18,15 @@ void lm_norm(Tape *t, const Lm *m, Tensor y, BlockStream *x, LmNorm n);
 /* Self-attention of the rows of a stream. keep (when given) sees a layer's qkv, keys from column k_at, before anything
  * attends; with caches, keys and values are then read there: (rows, 2 B) a layer, keys first. */
 typedef void LmKeep(void *ctx, Tape *t, int layer, Tensor qkv, int64_t k_at);
+
+/* What a language model that is trained through drops (LmDims.dropout, as LAVIS leaves it on): on: whether it does. Bits
+ * by the text, the row in it, and the place in the model. */
+typedef struct { bool on; uint64_t seed; uint32_t step; } LmNoise;
 typedef struct {
     const AttnPlan *plan;
+    LmNoise noise;
+    const RowKey *rows;                 /* with noise: whose the rows are */
+    int side;                           /* 1: T5's decoder */
     const int32_t *pos;                 /* for the rotation; NULL: none */
     const float *bias;                  /* T5's, by distance, or NULL */
     float scale;
@@ -31,7 +38,11 @@ typedef struct {
 void lm_self_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention *w, const LmAttend *how);
 
 /* Of a stream on other rows: kv (rows, 2 B), keys first. */
-void lm_cross_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention *w, Tensor kv, const AttnPlan *plan);
-void lm_feed_forward(Tape *t, const Lm *m, BlockStream *x, const LmFeedForward *w);
+void lm_cross_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention *w, Tensor kv, const AttnPlan *plan,
+                        const LmAttend *how);
+void lm_feed_forward(Tape *t, const Lm *m, BlockStream *x, const LmFeedForward *w, const LmAttend *how);
+
+/* A dropout at a site of the layer (or where rows enter and leave) on rows of `how`, with probability p. */
+Dropout lm_drop(const LmAttend *how, int site, float p);
 
 #endif

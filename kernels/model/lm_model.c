@@ -27,7 +27,7 @@ Tensor lm_rows(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_
 
 LmAttend lm_attend(const Lm *m, int side, const AttnPlan *plan, const int32_t *pos) {
     bool llama = m->d.family == LM_LLAMA, t5 = m->d.family == LM_T5;
-    return (LmAttend){.plan = plan, .pos = llama ? pos : NULL, .bias = t5 ? m->bias[side] : NULL,
+    return (LmAttend){.plan = plan, .side = side, .pos = llama ? pos : NULL, .bias = t5 ? m->bias[side] : NULL,
                       .scale = t5 ? 1.0f : (float)(1.0 / sqrt((double)m->d.D))};
 }
 
@@ -57,19 +57,33 @@ static Tensor gather_targets(Tape *t, const LmWave *w, Tensor x) {
     return y;
 }
 
+static LmAttend noisy(const Lm *m, const LmWave *w, int side) {
+    LmAttend how = side ? lm_attend(m, 1, &w->yself, NULL) : lm_attend(m, 0, &w->self, w->pos);
+    how.noise = w->noise, how.rows = side ? w->yrows : w->rows;
+    return how;
+}
+
+/* T5 drops where rows enter a stack and behind its last norm; the others nowhere but in layers. */
+static Tensor dropped(Tape *t, const Lm *m, Tensor x, LmAttend how, int site) {
+    if (m->d.family == LM_T5) op_dropout(t, x, lm_drop(&how, site, m->d.dropout));
+    return x;
+}
+
 Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft) {
     BUG_ON(w->longest > m->rows, "lm: a text of %d rows, the model was opened for %d", w->longest, m->rows);
-    BlockStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
+    LmAttend how = noisy(m, w, 0);
+    BlockStream x = lm_stack(t, m, dropped(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), how, SITE_ENTER), how);
     if (m->d.family == LM_T5) {
-        Tensor encoded = t5_encoded(t, m, &x), *kv = m->kv;
+        Tensor encoded = dropped(t, m, t5_encoded(t, m, &x), how, SITE_LEAVE), *kv = m->kv;
         for (int l = 0; l < m->d.M; l++) kv[l] = t5_cross_kv(t, m, l, encoded);
-        x = lm_decoder_stack(t, m, lm_rows(t, m, w->M, w->yids, NULL, (Tensor){0}), lm_attend(m, 1, &w->yself, NULL),
-                             kv,
-                             &w->cross);
+        how = noisy(m, w, 1);
+        Tensor y = dropped(t, m, lm_rows(t, m, w->M, w->yids, NULL, (Tensor){0}), how, SITE_ENTER);
+        x = lm_decoder_stack(t, m, y, how, kv, &w->cross);
     }
     x.x = gather_targets(t, w, x.x);
     x.s = gather_targets(t, w, x.s);
-    return lm_finish(t, m, &x);
+    how.rows = x.drop.rows = w->trows;
+    return dropped(t, m, lm_finish(t, m, &x), how, SITE_LEAVE);
 }
 
 static Param head_of(const Lm *m) {

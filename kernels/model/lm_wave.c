@@ -9,7 +9,8 @@ size_t lm_wave_bytes(int64_t rows, int64_t prefixes, int64_t texts) {
     size_t self = staging_bytes(prefixes + texts, sizeof(AttnItem)) + staging_bytes(prefixes, sizeof(AttnGroup));
     size_t decoder = 2 * staging_bytes(texts, sizeof(AttnItem)) + staging_bytes(texts, sizeof(AttnGroup)) +
                      staging_bytes(prefixes, sizeof(AttnGroup));
-    return lists + staging_bytes(texts + 2, word) + self + decoder;
+    size_t keys = 2 * staging_bytes(rows, sizeof(RowKey)) + staging_bytes(rows + texts, sizeof(RowKey));
+    return lists + keys + staging_bytes(texts + 2, word) + self + decoder;
 }
 
 /* ---- sharing ----------------------------------------------------------------------------------------------------- */
@@ -105,6 +106,21 @@ static void fill_rows(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p,
     w->yids = staging_device(r, yids);
 }
 
+/* Prefix and text are told apart by a bit that no row's number reaches. */
+enum { KEY_TEXT = 1 << 24 };
+
+static void fill_keys(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
+    RowKey *x = staging_take(r, (size_t)w->N, sizeof *x), *y = staging_take(r, (size_t)w->M, sizeof *y);
+    bool two = d->family == LM_T5;
+    for (int i = 0; i < np; i++)
+        for (int32_t j = 0; j < p[i].nsoft + p[i].n; j++) x[p[i].row0 + j] = (RowKey){p[i].pair, (uint32_t)j};
+    for (int k = 0; k < ns; k++)
+        for (int32_t j = 0; j < text_rows(d, &s[k]); j++)
+            (two ? y : x)[s[k].row0 + j] = (RowKey){s[k].pair, KEY_TEXT | (uint32_t)j};
+    w->rows = staging_device(r, x);
+    w->yrows = staging_device(r, y);
+}
+
 /* ---- targets ----------------------------------------------------------------------------------------------------- */
 
 typedef struct { int32_t *row, *id, *order, n; } Targets;
@@ -139,6 +155,10 @@ static void fill_targets(LmWave *w, Staging *r, const LmDims *d, const LmPrefix 
     }
     w->round[w->nrounds] = t.n;
     BUG_ON(t.n != w->T, "lm_wave: %d targets of %lld", t.n, (long long)w->T);
+    RowKey *key = staging_take(r, T, sizeof *key);
+    const RowKey *of = staging_host(r, two ? w->yrows : w->rows);
+    for (size_t i = 0; i < T; i++) key[i] = of[t.row[i]];
+    w->trows = staging_device(r, key);
     w->order = t.order;
     w->row = staging_device(r, t.row);
     w->target = staging_device(r, t.id);
@@ -223,6 +243,7 @@ void lm_wave_build(LmWave *w, Staging *r, const LmDims *d, LmPrefix *p, int np, 
     *w = (LmWave){0};
     place_rows(w, d, p, np, s, ns);
     fill_rows(w, r, d, p, np, s, ns);
+    fill_keys(w, r, d, p, np, s, ns);
     fill_targets(w, r, d, p, s, ns);
     plan_self(w, r, d, p, np, s, ns);
     if (d->family == LM_T5) plan_decoder(w, r, d, p, np, s, ns);

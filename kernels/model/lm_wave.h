@@ -12,7 +12,7 @@
  * Nothing is padded. Everything is built on the host and goes up in one copy. */
 #ifndef QF_LM_WAVE_H
 #define QF_LM_WAVE_H
-#include "kernels/model/lm.h"
+#include "kernels/model/lm_block.h"
 #include "kernels/model/wave.h"
 
 typedef struct {
@@ -20,6 +20,7 @@ typedef struct {
     int32_t soft, nsoft;
     const int32_t *ids;                 /* n ids behind them */
     int32_t n;
+    uint32_t pair;                      /* its number in the global batch: where random bits come from */
     int32_t row0;                       /* placed by lm_wave_build: first row in x */
 } LmPrefix;
 
@@ -27,6 +28,7 @@ typedef struct {
     int32_t prefix;                     /* whose; texts of one prefix follow one another, prefixes in order */
     const int32_t *ids;                 /* n ids; ids[target..] are targets */
     int32_t n, target;
+    uint32_t pair;                      /* as of a prefix */
     int32_t row0;                       /* placed by lm_wave_build: first row, in x, or in y for T5 */
     int32_t target0;                    /* first target in the order of texts */
 } LmText;
@@ -38,6 +40,8 @@ typedef struct {
     int32_t longest;                    /* rows of the longest prefix and text together; T5: of the longer of the two */
     const int32_t *ids, *pos;           /* (N) device; ids < 0: visual row -1 - id */
     const int32_t *yids;                /* (M) device */
+    LmNoise noise;                      /* nothing unless the caller says so */
+    const RowKey *rows, *yrows, *trows; /* (N), (M), (T) device: whose they are; of targets, of the rows that predict */
     AttnPlan self, yself, cross;        /* of x; of y on itself; of y on x */
     const int32_t *row, *target;        /* (T) device: row of x (T5: of y) that predicts, and the id */
     int32_t *order;                     /* (T) host */

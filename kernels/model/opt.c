@@ -60,7 +60,7 @@ static void opt_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAtten
     lm_feed_forward(t, m, x, &(LmFeedForward){
         .norm = {lm_get(m, NORM2_W, NORM2_W, l), lm_get(m, NORM2_B, NORM2_B, l)}, .in = lm_get(m, IN_W, IN_W, l),
         .in_bias = lm_get(m, IN_B, IN_B, l), .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B,
-                l)});
+                l)}, how);
 }
 
 static Tensor opt_finish(Tape *t, const Lm *m, BlockStream *x) {

@@ -59,7 +59,7 @@ static void t5_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend
     lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l),
                                               .out = one(m, O_W, l)}, how);
     lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = one(m, NORM2, l)}, .out = one(m, DOWN_W, l),
-                                              .in = m->d.gated ? lm_get(m, GATE_W, UP_W, l) : one(m, IN_W, l)});
+                                              .in = m->d.gated ? lm_get(m, GATE_W, UP_W, l) : one(m, IN_W, l)}, how);
 }
 
 void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how, Tensor kv,
@@ -67,9 +67,10 @@ void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAtten
     lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM1, l)}, .q = lm_get(m, D_Q_W, D_V_W, l),
                                               .out = one(m, D_O_W, l)}, how);
     lm_cross_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM2, l)}, .q = one(m, C_Q_W, l),
-                                               .out = one(m, C_O_W, l)}, kv, cross);
+                                               .out = one(m, C_O_W, l)}, kv, cross, how);
     lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = one(m, D_NORM3, l)}, .out = one(m, D_DOWN_W, l),
-                                              .in = m->d.gated ? lm_get(m, D_GATE_W, D_UP_W, l) : one(m, D_IN_W, l)});
+                                              .in = m->d.gated ? lm_get(m, D_GATE_W, D_UP_W, l) : one(m, D_IN_W, l)},
+                    how);
 }
 
 static Tensor normed(Tape *t, const Lm *m, BlockStream *x, Param w) {

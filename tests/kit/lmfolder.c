@@ -15,7 +15,8 @@
 static const char config[] =
     "{\"model_type\": \"llama\", \"vocab_size\": 640, \"hidden_size\": 24, \"num_hidden_layers\": 2, "
     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"intermediate_size\": 40, "
-    "\"max_position_embeddings\": " LMFOLDER_POSITIONS ", \"bos_token_id\": 1, \"eos_token_id\": 2, \"tie_word_embeddings\": true}";
+    "\"attention_dropout\": 0.1, \"max_position_embeddings\": " LMFOLDER_POSITIONS ", \"bos_token_id\": 1, "
+    "\"eos_token_id\": 2, \"tie_word_embeddings\": true}";
 
 static void copy_tokenizer(const char *name) {
     static char bytes[1 << 17];
