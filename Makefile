@@ -115,13 +115,14 @@ BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench
 LIB      := $(B)/libqformer.a
 KIT      := $(B)/libkit.a
 
-.PHONY: install dist fuzz-smoke all count cross demo cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: install dist fuzz-smoke all count cross demo demo-stage2 cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
 
 help:
 	@echo "make            build build/qformer            make demo    install, build, train on drawn scenes, evaluate"
+	@echo "make demo-stage2   a language model that learns to read, then to see, and is asked about scenes"
 	@echo "make test       all tests                      make golden  reference fixtures (DIR=..., device=cuda)"
 	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS_EACH=60"
 	@echo "make asan ubsan tsan cov tidy                  the checking builds"
@@ -237,6 +238,23 @@ demo:
 	@$(BIN) retrieval configs/demo.yaml in=$(RUN) out=$(RUN) overwrite=true
 	@$(BIN) caption configs/demo.yaml in=$(RUN) out=$(RUN)/captions.json overwrite=true
 	@$(BIN) report configs/demo.yaml in=$(RUN) out=$(RUN)/report.html overwrite=true
+
+# Each step goes on where it was stopped; the language model stays once it is there.
+RUN2      := run/demo-stage2
+demo-stage2:
+	@tests/packages.sh build
+	$(AGAIN) $(if $(filter-out 0,$(GPU)),,CUDA=0) all
+	@mkdir -p $(RUN2)
+	@test -e $(RUN2)/scenes.h5 || $(BIN) synth configs/demo-lm.yaml out=$(RUN2)/scenes.h5
+	@test -e $(RUN2)/vocab.txt || $(BIN) vocab configs/demo-lm.yaml in=$(RUN2)/scenes.h5 out=$(RUN2)/vocab.txt
+	@echo; echo "1. A language model learns to read (texts alone)"
+	@$(BIN) pretrain configs/demo-lm.yaml
+	@test -e $(RUN2)/lm/config.json || $(BIN) export in=$(RUN2)/reader out=$(RUN2)/lm
+	@echo; echo "2. Frozen from here on, it is shown pictures"
+	@$(BIN) pretrain configs/demo-stage2.yaml
+	@echo; echo "3. Questions about scenes that neither has seen"
+	@$(BIN) ask configs/demo-stage2.yaml in=$(RUN2) ask.template={} out=$(RUN2)/answers.json overwrite=true
+	@$(BIN) report configs/demo-stage2.yaml in=$(RUN2) out=$(RUN2)/report.html overwrite=true
 
 test:
 	@tests/packages.sh test

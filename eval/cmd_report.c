@@ -67,6 +67,24 @@ static void write_claims(JsonWriter *w, const Judged *j) {
     jw_end(w);
 }
 
+static void write_answers(JsonWriter *w, const Report *r) {
+    static const struct { const char *key; QuizFront of; } passes[] = {
+        {"right", QUIZ_PICTURE}, {"without_picture", QUIZ_BLIND}, {"in_words", QUIZ_WORDS}};
+    jw_object(w, "answers");
+    for (int k = -1; k < r->marks->kinds; k++) {
+        const QuizKind *first = k < 0 ? &r->marks->all : &r->marks->kind[k];
+        jw_object(w, k < 0 ? "all" : first->name);
+        jw_int(w, "asked", first->asked);
+        for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
+            const QuizMarks *m = &r->marks[passes[i].of];
+            jw_num(w, passes[i].key, quiz_share(k < 0 ? &m->all : &m->kind[k]));
+        }
+        if (k >= 0) number(w, "most_frequent", r->floor[k].frequent), number(w, "some_object", r->floor[k].some);
+        jw_end(w);
+    }
+    jw_end(w);
+}
+
 static void write_run(JsonWriter *w, const Report *r) {
     const RunSums *s = &r->sums;
     jw_object(w, "training");
@@ -100,6 +118,7 @@ static Status write_json(const Report *r, const char *path) {
     }
     if (r->log.lines) write_run(w, r);
     write_recall(w, r);
+    if (r->answers) write_answers(w, r);
     jw_int(w, "captions", r->captions);
     if (r->captions && r->scores && !r->score[0].before && strncmp(r->score[0].name, "greedy", 6) == 0) {
         jw_object(w, "scores");
@@ -123,6 +142,15 @@ static void say(const Report *r) {
         status_say("%-33s image to text R@1 %5.1f %%, R@10 %5.1f %%; text to image R@1 %5.1f %%, R@10 %5.1f %%",
                    r->line[i].name, c->txt_r1, c->txt_r10, c->img_r1, c->img_r10);
     }
+    if (r->answers)
+        status_say("%-33s %.1f %% of %lld questions right; without the picture %.1f %%, read in words %.1f %%", "answers",
+                   quiz_share(&r->marks[QUIZ_PICTURE].all), (long long)r->marks[QUIZ_PICTURE].all.asked,
+                   quiz_share(&r->marks[QUIZ_BLIND].all), quiz_share(&r->marks[QUIZ_WORDS].all));
+    for (int k = 0; r->answers && k < r->marks->kinds; k++)
+        status_say("  %-31s %.1f %% of %lld; without the picture %.1f %%, read in words %.1f %%",
+                   r->marks->kind[k].name, quiz_share(&r->marks[QUIZ_PICTURE].kind[k]),
+                   (long long)r->marks[QUIZ_PICTURE].kind[k].asked, quiz_share(&r->marks[QUIZ_BLIND].kind[k]),
+                   quiz_share(&r->marks[QUIZ_WORDS].kind[k]));
     if (j->captions && j->sum.pairs)
         status_say("%-33s %.1f %% of the %d coloured shapes that %lld greedy captions name are really there; %lld "
                    "captions are free of error",

@@ -33,7 +33,11 @@ Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *sp
         const Use *u = &e->use;
         limit_texts(&e->use, spec->tokens);
         if (spec->split && u->set) st = evalset_open(&e->set, u->set, u->split, 0, &u->text);
-        if (st == OK) st = encoder_open(&e->enc, u->b, &u->model, batch_of(u), u->set ? set_dtype(u->set) : DT_F32);
+        if (st == OK && u->d.W && !spec->any)
+            st = err_set(ERR_USAGE, "%s is a stage-2 model, which compares nothing: caption and ask let it speak",
+                         u->path);
+        DType features = u->set ? set_dtype(u->set) : DT_F32;
+        if (st == OK && !u->d.W) st = encoder_open(&e->enc, u->b, &u->model, batch_of(u), features);
         for (int64_t i = 0; st == OK && e->speaks && u->set && set_warning(u->set, i); i++)
             status_say("warning: %s", set_warning(u->set, i));
     }

@@ -17,6 +17,7 @@ typedef struct {
 
 typedef struct {
     UseData data;
+    bool any;                           /* a stage-2 model will do, too; it has no encoder */
     bool split;                         /* data.test_split is laid out as an evaluation set */
     int tokens;                         /* word pieces a text keeps, at most the model's positions; 0: as in training */
     const char *result, *beside;        /* as results_claim */

@@ -286,6 +286,57 @@ static void log_has_answers(void **state) {
     assert_int_equal(folder_shell("grep -q '\"answers\":' two/log.jsonl"), 0);
 }
 
+/* ---- the report -------------------------------------------------------------------------------------------------- */
+
+/* How often the most frequent answer to what is asked about colours is right, counted from the set itself. */
+static double most_frequent_colour(const char *split) {
+    Set *set;
+    int64_t *image, n, count[SYNTH_COLOURS] = {0}, all = 0, most = 0;
+    assert_int_equal(set_open(&set, folder_path("set.h5")), OK);
+    assert_int_equal(set_select(set, split, &image, &n), OK);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < set_ncaptions(set, image[i]); k++) {
+            size_t len;
+            const char *text = set_caption(set, image[i], k, &len);
+            for (int c = 0; c < SYNTH_COLOURS; c++) {
+                char end[SYNTH_CAPTION];
+                int m = snprintf(end, sizeof end, "?\x1D%s", synth_colours[c]);
+                bool asked = memcmp(text, "\x1Dqcolour\x1D", 9) == 0;
+                count[c] += asked && len > (size_t)m && memcmp(text + len - (size_t)m, end, (size_t)m) == 0;
+            }
+        }
+    for (int c = 0; c < SYNTH_COLOURS; c++) all += count[c], most = count[c] > most ? count[c] : most;
+    free(image);
+    set_close(set);
+    return 100.0 * (double)most / (double)all;
+}
+
+static double figure(const Json *doc, const char *kind, const char *key) {
+    double v = NAN;
+    json_num(json_get(json_get(json_get(doc, "answers"), kind), key), &v);
+    return v;
+}
+
+static void report_shows_answers(void **state) {
+    (void)state;
+    makes_a_set();
+    folder_says("report in=two data.test=set.h5 threads=1", "without the picture");
+    Json *doc = NULL;
+    assert_int_equal(json_parse_file(&doc, folder_path("two/report.json")), OK);
+    assert_true(figure(doc, "all", "asked") == 24);          /* 8 scenes with 3 questions */
+    assert_true(fabs(figure(doc, "colour", "most_frequent") - most_frequent_colour("test")) < 1e-9);
+    assert_true(figure(doc, "colour", "some_object") == 100);                /* there is one object */
+    assert_true(isnan(figure(doc, "count", "some_object")));
+    for (int k = 0; k < 3; k++) {
+        double v = figure(doc, "all", k == 0 ? "right" : k == 1 ? "without_picture" : "in_words");
+        assert_true(v >= 0 && v <= 100);
+    }
+    json_free(doc);
+    assert_int_equal(folder_shell("grep -q 'id=\"answers\"' two/report.html"), 0);
+    assert_true(folder_shell("grep -q 'id=\"recall\"' two/report.html") != 0);
+    folder_refuses("retrieval in=two data.test=set.h5", "stage-2 model");
+}
+
 static void goes_on_from_weights(void **state) {
     (void)state;
     makes_a_set();
@@ -301,6 +352,7 @@ int main(void) {
         cmocka_unit_test(front_is_seen), cmocka_unit_test(resumes_to_the_same_bytes), cmocka_unit_test(loss_falls),
         cmocka_unit_test(stage_2_speaks_to_it), cmocka_unit_test(marks_are_counted),
         cmocka_unit_test(captions_are_looked_at), cmocka_unit_test(log_has_answers),
+        cmocka_unit_test(report_shows_answers),
         cmocka_unit_test(goes_on_from_weights)};
     return cmocka_run_group_tests(tests, folder_setup, folder_teardown);
 }

@@ -48,11 +48,20 @@ static void recall_tiles(const Report *r, FILE *f) {
     percent_tile(f, "Right image first", main->r.img_r1, more);
 }
 
+static void answers_tile(const Report *r, FILE *f) {
+    char more[96];
+    if (!r->answers) return;
+    snprintf(more, sizeof more, "without the picture: %.1f %%; read in words: %.1f %%",
+             quiz_share(&r->marks[QUIZ_BLIND].all), quiz_share(&r->marks[QUIZ_WORDS].all));
+    percent_tile(f, "Answers right", quiz_share(&r->marks[QUIZ_PICTURE].all), more);
+}
+
 static void tiles(const Report *r, FILE *f) {
     char v[HTML_NUMBER], more[128], t[HTML_NUMBER];
     const RunSums *s = &r->sums;
     html(f, "<ul class=\"tiles\">\n");
     recall_tiles(r, f);
+    answers_tile(r, f);
     if (r->claimed.sum.pairs) {
         snprintf(more, sizeof more, "of %d that captions name are there", r->claimed.sum.pairs);
         percent_tile(f, "Coloured shapes", 100.0 * r->claimed.sum.pairs_true / r->claimed.sum.pairs, more);
@@ -87,6 +96,21 @@ static void notes(const Report *r, FILE *f) {
     html(f, "</ul>\n");
 }
 
+/* Of stage 2 nothing is retrieved, of stage 1 nothing answered. */
+static void navigation(const Report *r, FILE *f) {
+    enum { BOTH, FIRST, SECOND };
+    static const struct { const char *id, *name; int of; } section[] = {
+        {"training", "Training", BOTH}, {"recall", "Recall", FIRST}, {"gallery", "Examples", FIRST},
+        {"answers", "Answers", SECOND}, {"captions", "Captions", BOTH}, {"attention", "Attention", BOTH},
+        {"batch", "A batch", FIRST}, {"speed", "Speed", BOTH}, {"about", "Settings", BOTH}};
+    bool speaks = r->model && r->e.use.d.W;
+    html(f, "<nav aria-label=\"Sections\"><ul>");
+    for (size_t i = 0; i < sizeof section / sizeof *section; i++)
+        if (section[i].of != (speaks ? FIRST : SECOND))
+            html(f, "<li><a href=\"#%s\">%s</a></li>", section[i].id, section[i].name);
+    html(f, "</ul></nav>\n</header>\n<main>\n");
+}
+
 static void head(const Report *r, FILE *f) {
     html(f,
          "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\n<meta name=\"viewport\" "
@@ -101,7 +125,7 @@ static void head(const Report *r, FILE *f) {
     if (r->model) {
         char a[HTML_NUMBER], b[HTML_NUMBER];
         if (r->e.use.step >= 0) html(f, "Checkpoint of step %s. ", html_count(r->e.use.step, a));
-        html(f, "Looked at with %s images and %s captions of split %s of %s.", html_count(r->e.set.NI, a),
+        html(f, "Looked at with %s images and %s texts of split %s of %s.", html_count(r->e.set.NI, a),
              html_count(r->e.set.NT, b), r->e.use.split, set_path(r->e.use.set));
     } else {
         html(f, "From the files of the run alone.");
@@ -109,12 +133,7 @@ static void head(const Report *r, FILE *f) {
     html(f, "</p>\n");
     tiles(r, f);
     notes(r, f);
-    html(f, "<nav aria-label=\"Sections\"><ul><li><a href=\"#training\">Training</a></li><li><a "
-            "href=\"#recall\">Recall</a></li>"
-            "<li><a href=\"#gallery\">Examples</a></li><li><a href=\"#captions\">Captions</a></li><li><a "
-            "href=\"#attention\">Attention</a></li>"
-            "<li><a href=\"#batch\">A batch</a></li><li><a href=\"#speed\">Speed</a></li><li><a "
-            "href=\"#about\">Settings</a></li></ul></nav>\n</header>\n<main>\n");
+    navigation(r, f);
 }
 
 static void missing(FILE *f, const char *why) { html(f, "<p class=\"missing\">%s</p>\n", why); }
@@ -181,6 +200,11 @@ static void loss_charts(FILE *f, const Columns *now, const Columns *old, bool lo
                  now->n ? now->y[one[i].train][now->n - 1] : NAN);
         svg_chart(f, &c);
     }
+    SvgChart seen = {.title = "Of watched pictures, per cent", .x_name = "step", .format = "%.1f %%", .zero = true,
+                     .level = NAN, .says = "Answers that are right, and coloured shapes of captions that are there"};
+    seen.series[seen.nseries++] = train_series(now, RL_answers, "answers right", 2, false);
+    seen.series[seen.nseries++] = train_series(now, RL_shapes, "coloured shapes true", 3, true);
+    if (!log) svg_chart(f, &seen);
     SvgChart lr = {
         .title = "Learning rate", .x_name = "step", .format = "%.3g", .log = log, .zero = true, .level = NAN};
     lr.series[lr.nseries++] = train_series(now, RL_lr, "this run", 0, false);
@@ -190,6 +214,14 @@ static void loss_charts(FILE *f, const Columns *now, const Columns *old, bool lo
         .title = "Norm of the gradient", .x_name = "step", .format = "%.3g", .log = log, .zero = true, .level = NAN};
     norm.series[norm.nseries++] = train_series(now, RL_grad_norm, "before clipping", 1, false);
     svg_chart(f, &norm);
+}
+
+static void answer_charts(FILE *f, const Columns *c) {
+    SvgChart s = {.title = "Held-out pictures, per cent", .x_name = "step", .format = "%.1f %%", .zero = true,
+                  .level = NAN, .says = "Answers that are right, and coloured shapes of captions that are there"};
+    s.series[s.nseries++] = eval_series(c, RE_answers, "answers right", 2, false);
+    s.series[s.nseries++] = eval_series(c, RE_shapes, "coloured shapes true", 3, true);
+    svg_chart(f, &s);
 }
 
 static void recall_charts(FILE *f, const Columns *c, const Columns *old) {
@@ -236,7 +268,7 @@ static void figures_table(const Report *r, FILE *f) {
 }
 
 static void weights_of_losses(const Report *r, FILE *f) {
-    if (!r->trained) return;
+    if (!r->trained || r->trained->run.stage != 1) return;
     html(f, " The total is %g ITC + %g ITM + %g ITG.", r->trained->loss.itc, r->trained->loss.itm,
          r->trained->loss.itg);
 }
@@ -268,7 +300,12 @@ static void section_training(const Report *r, FILE *f) {
             html(f, "</div></div>\n");
             figures_table(r, f);
             html(f, "<h3 style=\"margin-top:1.4rem\">On held-out pairs</h3>\n");
-            if (!now.en) {
+            if (now.en && r->trained && r->trained->run.stage == 2) {
+                html(f, "<p class=\"says\">Questions answered and captions written, greedily.</p>\n"
+                        "<div class=\"two\">\n");
+                answer_charts(f, &now);
+                html(f, "</div>\n");
+            } else if (!now.en) {
                 missing(f, "The run was not validated, so there is no curve of recall (train.eval_every and a "
                            "validation split make one).");
             } else {
@@ -410,8 +447,11 @@ static void model_facts(const Report *r, FILE *f) {
     fact(f, "Q-Former", s);
     snprintf(s, sizeof s, "%d tokens of %d from %s", d->P, d->E, set_encoder(r->e.use.set)->name);
     fact(f, "images", s);
-    snprintf(s, sizeof s, "%d word pieces of %s", d->V, r->e.use.vocab);
-    fact(f, "vocabulary", s);
+    if (d->V) {
+        snprintf(s, sizeof s, "%d word pieces of %s", d->V, r->e.use.vocab);
+        fact(f, "vocabulary", s);
+    }
+    if (d->W) fact(f, "speaks to", r->e.use.speaker.folder);
     fact(f, "weights", r->e.use.path);
 }
 

@@ -2,6 +2,7 @@
  *
  *     report_open     reads log, results, configuration; opens the model and its test set            (report_gather.c)
  *                     and lets it work: recall, a batch of similarities, captions, attention         (report_work.c)
+ *                     or, of stage 2, answers and captions                                        (report_answers.c)
  *     report_judge    what should worry the reader                                                   (report_notes.c)
  *     report_page     the page: no network, no script, all pictures inside           (report.c, _model.c, _style.c)
  *
@@ -11,6 +12,7 @@
 #define QF_REPORT_H
 #include "eval/evaluate.h"
 #include "eval/metrics/metrics.h"
+#include "eval/quiz.h"
 #include "eval/report/gallery.h"
 #include "eval/report/overlay.h"
 #include "eval/report/runlog.h"
@@ -74,6 +76,13 @@ typedef struct {
     ScoreLine score[4];
     int scores;
 
+    Quiz quiz;                          /* stage 2: the questions of the set */
+    QuizMarks marks[3];                 /* by QuizFront */
+    struct { double frequent, some; } floor[QUIZ_KINDS];     /* of each kind, per cent: report_answers.c; NAN */
+    struct { char *text; double right; } *answered;          /* (answers) as asked, the picture in sight */
+    int64_t answers;
+    char *no_answers;
+
     Attention attention;
     int64_t attended[REPORT_SHOWN];     /* positions in the set */
     int query[REPORT_QUERIES], layer[REPORT_LAYERS], queries, layers;    /* shown; layer: index into attention.layer */
@@ -97,10 +106,12 @@ void report_excuse(char **to);
 Json *report_result(Report *r, const char *folder, const char *name);
 void report_heat(Report *r);
 Status report_captions(Report *r);
+Status report_answers(Report *r);       /* of stage 2; its captions, too */
 Status report_attention(Report *r);
 
 /* The page, whole. ERR_MEMORY, ERR_IO. */
 Status report_page(Report *r, FILE *f);
+void report_section_answers(Report *r, FILE *f);             /* nothing of stage 1 */
 void report_model_parts(Report *r, FILE *f); /* recall tables to attention (report_model.c) */
 
 extern const char report_style[];                                            /* report_style.c */

@@ -154,7 +154,7 @@ static Status gather_recall(Report *r) {
             err_clear();
         }
     }
-    if (st == OK && r->model && r->e.set.NT) st = retrieve(r);
+    if (st == OK && r->model && r->e.set.NT && !r->e.use.d.W) st = retrieve(r);
     if (st == OK && r->retrieved && !r->recall_from) {
         add_recall(r, &r->found.chance, true, false, "chance");
         add_recall(r, &r->found.recall[RANK_ITC], false, false, "ITC (cosine)");
@@ -174,7 +174,7 @@ static Status gather_recall(Report *r) {
 static Status open_model(Report *r) {
     const Options *o = r->o;
     bool named = options_is_set(o, "data.test") && *o->data.test;
-    EvaluationSpec spec = {.data = USE_DATA};
+    EvaluationSpec spec = {.data = USE_DATA, .any = true};
     int64_t *all = NULL;
     Status st = evaluation_open(&r->e, o, &spec);
     bool opened = st == OK;
@@ -213,6 +213,7 @@ Status report_open(Report *r, const Options *o) {
     if ((st = gather_recall(r))) return st;
     gather_before(r);
     report_heat(r);
+    if ((st = report_answers(r))) return st;
     if ((st = report_captions(r))) return st;
     return report_attention(r);
 }
@@ -223,6 +224,10 @@ void report_close(Report *r) {
     for (int i = 0; i < r->notes; i++) free(r->note[i].text);
     for (int64_t i = 0; i < r->captions; i++) free(r->caption[i]);
     free(r->caption);
+    for (int64_t i = 0; i < r->answers; i++) free(r->answered[i].text);
+    free(r->answered);
+    free(r->no_answers);
+    quiz_close(&r->quiz);
     free(r->claims);
     free(r->judged);
     free(r->I);

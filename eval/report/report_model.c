@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/text/settext.h"
 #include "eval/report/html.h"
 #include "eval/report/report.h"
 #include "eval/report/svg.h"
@@ -167,6 +168,7 @@ static void caption_card(Report *r, FILE *f, int64_t i) {
     for (int64_t k = 0; k < n && k < 5; k++) {
         size_t len;
         const char *text = set_caption(set, image, k, &len);
+        if (settext_of(text, len).kind != TEXT_CAPTION) continue;
         html(f, "<li>");
         html_textn(f, text, len);
         html(f, "</li>");
@@ -218,9 +220,9 @@ static void section_captions(Report *r, FILE *f) {
     else if (!r->captions) missing(f, "No captions were asked for (report.captions=0).");
     if (r->captions)
         html(f,
-             "<p class=\"says\">Generated greedily by the ITG head for the first %lld images of the split; under each "
+             "<p class=\"says\">Generated greedily by the %s for the first %lld images of the split; under each "
              "caption the references.%s</p>\n",
-             (long long)r->captions,
+             r->e.use.d.W ? "language model" : "ITG head", (long long)r->captions,
              r->claimed.captions ? " The scenes are drawn, so every claim can be checked." : "");
     if (r->claimed.captions || r->scores) {
         html(f, "<div class=\"two\">\n");
@@ -350,9 +352,11 @@ static void section_batch(const Report *r, FILE *f) {
 }
 
 void report_model_parts(Report *r, FILE *f) {
-    section_recall(r, f);
-    section_gallery(r, f);
+    bool speaks = r->model && r->e.use.d.W;                  /* then nothing is compared */
+    if (!speaks) section_recall(r, f);
+    if (!speaks) section_gallery(r, f);
+    report_section_answers(r, f);
     section_captions(r, f);
     section_attention(r, f);
-    section_batch(r, f);
+    if (!speaks) section_batch(r, f);
 }

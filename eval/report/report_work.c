@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/text/settext.h"
 #include "eval/caption.h"
 #include "eval/metrics/ptb.h"
 #include "eval/report/report.h"
@@ -47,6 +48,7 @@ static Status score_captions(Report *r, ScoreLine *line) {
         if (st == OK) st = metrics_image(m, text, n);
         for (size_t j = 0; st == OK && j < k; j++) {
             const char *own = set_caption(s->set, s->image[i], (int64_t)j, &n);
+            if (settext_of(own, n).kind != TEXT_CAPTION) continue;
             st = ptb_tokenize(ptb, own, n, &text, &n);
             if (st == OK) st = metrics_reference(m, text, n);
         }
@@ -97,6 +99,12 @@ static void judge_captions(Report *r) {
     }
 }
 
+static Status make_judgement(Report *r, int64_t n) {
+    r->claims = mem_new((size_t)n, sizeof *r->claims);
+    r->judged = mem_new((size_t)n, sizeof *r->judged);
+    return r->claims && r->judged ? OK : ERR_MEMORY;
+}
+
 static Status make_captions(Report *r, int64_t n) {
     const Dims *d = &r->e.use.d;
     Captions c = {0};
@@ -115,9 +123,6 @@ static Status make_captions(Report *r, int64_t n) {
     EvalProgress p = evaluation_progress(&r->e, "caption", "images", n);
     Status st = captions_make(&c, &r->e.use, &some, &greedy, r->e.enc.batch, &p);
     if (st == OK) evaluation_progress_end(&r->e, &p);
-    r->claims = mem_new((size_t)n, sizeof *r->claims);
-    r->judged = mem_new((size_t)n, sizeof *r->judged);
-    if (st == OK && !(r->claims && r->judged)) st = ERR_MEMORY;
     if (st == OK) {
         r->caption = c.text;
         r->captions = n;
@@ -131,8 +136,11 @@ Status report_captions(Report *r) {
     int64_t n = r->o->report.captions, have = r->model ? r->e.set.NI : 0;
     Status st = OK;
     n = n < have ? n : have;
-    if (n) st = use_text_head(&r->e.use);
-    if (st == OK && n) st = make_captions(r, n);
+    bool speaks = r->model && r->e.use.d.W;                  /* then they are there (report_answers.c) */
+    if (speaks) n = r->captions;
+    if (n && !speaks) st = use_text_head(&r->e.use);
+    if (st == OK && n && !speaks) st = make_captions(r, n);
+    if (st == OK && n) st = make_judgement(r, n);
     if (st == ERR_INTERRUPTED || st == ERR_MEMORY) return st;
     if (st != OK) report_excuse(&r->no_captions);         /* say, too few positions: the page goes on without */
     if (st == OK && n) {

@@ -21,7 +21,8 @@ typedef enum {
 } RunColumn;
 
 /* What validation reports (train/validate.c). */
-#define RUN_EVALS(X) X(txt_r1) X(txt_r5) X(txt_r10) X(img_r1) X(img_r5) X(img_r10) X(loss) X(itc) X(itm) X(itg)
+#define RUN_EVALS(X) X(txt_r1) X(txt_r5) X(txt_r10) X(img_r1) X(img_r5) X(img_r10) X(loss) X(itc) X(itm) X(itg) \
+    X(answers) X(shapes)
 typedef enum {
 #define X(name) RE_##name,
     RUN_EVALS(X)

@@ -1,0 +1,199 @@
+/* report_answers: a stage-2 model at work for the page: the questions of the set, answered, beside what takes no picture
+ * to know; and captions, which the page judges as stage 1's. See report.h.
+ *
+ *     right              of the questions of a kind, how many per cent
+ *     most frequent      the answer that is right most often among these very questions: whoever knows nothing else
+ *     without picture    the language model behind nothing
+ *     some object        an answer that names a property of an object of the picture, drawn blindly: whoever sees what is
+ *                        there but not what belongs to what. Of drawn scenes, for colours, shapes and textures
+ *     in words           the language model behind the picture's first caption: what it can read at all */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "eval/report/html.h"
+#include "eval/report/report.h"
+#include "kernels/base/mem.h"
+
+enum { FRONT = 48, NEW_TOKENS = 48 };    /* pieces of a caption in front, new tokens: as far as positions are there */
+
+/* ---- floors ------------------------------------------------------------------------------------------------------ */
+
+static bool of_kind(const Question *q, const char *name) {
+    char own[QUIZ_NAME];
+    snprintf(own, sizeof own, "%.*s", (int)(q->human.type.n < QUIZ_NAME - 1 ? q->human.type.n : QUIZ_NAME - 1),
+             q->human.type.n ? q->human.type.s : "");
+    return strcmp(own, name) == 0;
+}
+
+static bool same(TextSpan a, TextSpan b) { return a.n == b.n && memcmp(a.s, b.s, a.n) == 0; }
+static TextSpan right_answer(const Question *q) { return settext_part(q->human.target, 0); }
+
+/* Share of a kind's questions whose answer is the most frequent one. */
+static double most_frequent(const Asked *a, const char *kind) {
+    int64_t best = 0, all = 0;
+    for (int64_t i = 0; i < a->n; i++) {
+        int64_t n = 0;
+        if (!of_kind(&a->q[i], kind)) continue;
+        all++;
+        for (int64_t k = 0; k < a->n; k++)
+            n += of_kind(&a->q[k], kind) && same(right_answer(&a->q[i]), right_answer(&a->q[k]));
+        if (n > best) best = n;
+    }
+    return all ? 100.0 * (double)best / (double)all : NAN;
+}
+
+static bool says(TextSpan s, const char *word) { return s.n == strlen(word) && memcmp(s.s, word, s.n) == 0; }
+
+/* How likely the property of an object drawn blindly is the answer; NAN: it is no property. */
+static double by_chance(const Scene *s, const char *kind, TextSpan answer) {
+    int hits = 0;
+    for (int i = 0; i < s->n; i++) {
+        const SynthObject *o = &s->object[i];
+        if (!strcmp(kind, "colour")) hits += says(answer, synth_colours[o->colour]);
+        else if (!strcmp(kind, "shape")) hits += says(answer, synth_shapes[o->shape]);
+        else if (!strcmp(kind, "texture")) hits += says(answer, synth_textures[o->texture]);
+        else return NAN;
+    }
+    return s->n ? (double)hits / s->n : NAN;
+}
+
+static double some_object(Quiz *q, const char *kind) {
+    double sum = 0;
+    int64_t n = 0;
+    for (int64_t i = 0; i < q->asked.n; i++) {
+        Scene s;
+        bool drawable;
+        const Question *x = &q->asked.q[i];
+        if (!of_kind(x, kind) || !scenes_find(&q->scenes, q->set.image[x->image], &s, &drawable)) continue;
+        sum += by_chance(&s, kind, right_answer(x));
+        n++;
+    }
+    return n ? 100 * sum / (double)n : NAN;
+}
+
+/* ---- gathering --------------------------------------------------------------------------------------------------- */
+
+static Status take(Report *r, QuizFront front, int64_t n, QuizMarks *m) {
+    Status st = quiz_take(&r->quiz, front, n);
+    return st == OK ? quiz_mark(&r->quiz, n, m) : st;
+}
+
+/* The answers and captions that were given with the picture in sight become the page's; others may follow. */
+static Status keep(Report *r, int64_t n) {
+    r->answered = mem_new((size_t)r->quiz.asked.n, sizeof *r->answered);
+    r->caption = mem_new((size_t)n, sizeof *r->caption);
+    if (!r->answered || !r->caption) return ERR_MEMORY;
+    for (int64_t i = 0; i < r->quiz.asked.n; i++) {
+        Question *q = &r->quiz.asked.q[i];
+        Status st = q->answer ? asked_accuracy(q, &r->answered[i].right) : OK;
+        if (st != OK) return st;
+        r->answered[i].text = q->answer;
+        r->answers++;
+        q->answer = NULL;
+    }
+    int64_t shown = r->o->report.captions < n ? r->o->report.captions : n;
+    for (r->captions = 0; r->captions < shown; r->captions++) {
+        r->caption[r->captions] = r->quiz.caption[r->captions];
+        r->quiz.caption[r->captions] = NULL;
+    }
+    return OK;
+}
+
+static Status gather(Report *r) {
+    const Use *u = &r->e.use;
+    const Options *old = r->trained ? r->trained : r->o;
+    QuizSpec spec = {.b = u->b, .lm = &u->speaker.lm, .speech = &u->speaker.speech, .model = &u->model,
+                     .prompt = u->lm_prompt, .questions = old->stage2.questions, .front = FRONT,
+                     .max_words = (int32_t)old->data.max_words, .max_new = NEW_TOKENS,
+                     .seed = (uint64_t)old->run.seed};
+    QuizMarks *m = r->marks;
+    Status st = quiz_open(&r->quiz, &spec, u->set, u->split, r->o->report.limit);
+    int64_t n = r->quiz.set.NI;
+    if (st == OK) st = take(r, QUIZ_PICTURE, n, &m[QUIZ_PICTURE]);
+    if (st == OK) st = keep(r, n);
+    if (st == OK) st = take(r, QUIZ_WORDS, n, &m[QUIZ_WORDS]);
+    if (st == OK) st = take(r, QUIZ_BLIND, n, &m[QUIZ_BLIND]);
+    for (int k = 0; st == OK && k < m->kinds; k++) {
+        r->floor[k].frequent = most_frequent(&r->quiz.asked, m->kind[k].name);
+        r->floor[k].some = some_object(&r->quiz, m->kind[k].name);
+    }
+    return st;
+}
+
+Status report_answers(Report *r) {
+    if (!r->model || !r->e.use.d.W) return OK;
+    if (r->e.use.speaker.speech.instruct) {
+        r->no_answers = mem_strdup("A model whose Q-Former reads prompts is asked by 'qformer ask'.");
+        return OK;
+    }
+    Status st = gather(r);
+    if (st == OK || st == ERR_MEMORY || st == ERR_INTERRUPTED) return st;
+    report_excuse(&r->no_answers);
+    return OK;
+}
+
+/* ---- the section ------------------------------------------------------------------------------------------------- */
+
+static void cell(FILE *f, double v) {
+    if (isfinite(v)) html(f, "<td>%.1f</td>", v);
+    else html(f, "<td></td>");
+}
+
+static void row(FILE *f, Report *r, const char *name, int k) {
+    const QuizMarks *m = r->marks;
+    bool all = k < 0;
+    html(f, "<tr class=\"%s\"><th scope=\"row\">%s</th><td>%lld</td>", all ? "main" : "plain", name,
+         (long long)(all ? m->all.asked : m->kind[k].asked));
+    cell(f, quiz_share(all ? &m[QUIZ_PICTURE].all : &m[QUIZ_PICTURE].kind[k]));
+    cell(f, all ? NAN : r->floor[k].frequent);
+    cell(f, quiz_share(all ? &m[QUIZ_BLIND].all : &m[QUIZ_BLIND].kind[k]));
+    cell(f, all ? NAN : r->floor[k].some);
+    cell(f, quiz_share(all ? &m[QUIZ_WORDS].all : &m[QUIZ_WORDS].kind[k]));
+    html(f, "</tr>\n");
+}
+
+static void table(Report *r, FILE *f) {
+    html(f, "<div class=\"card\"><table><caption>Answers that are right, per cent</caption><thead><tr><th></th>"
+            "<th scope=\"col\">questions</th><th scope=\"col\">right</th><th scope=\"col\">most frequent answer</th>"
+            "<th scope=\"col\">without the picture</th><th scope=\"col\">of some object</th>"
+            "<th scope=\"col\">read in words</th></tr></thead><tbody>\n");
+    row(f, r, "all", -1);
+    for (int k = 0; k < r->marks->kinds; k++) row(f, r, r->marks->kind[k].name, k);
+    html(f, "</tbody></table></div>\n");
+}
+
+static void card(Report *r, FILE *f, int64_t i) {
+    int64_t image = r->e.set.image[i];
+    html(f, "<article class=\"card pair\"><div>");
+    thumbs_show(f, &r->thumbs, image, "thumb", set_image_id(r->e.set.set, image));
+    html(f, "</div><div><ul class=\"refs\">");
+    for (int64_t k = 0; k < r->answers; k++) {
+        const Question *q = &r->quiz.asked.q[k];
+        bool good = r->answered[k].right >= 0.5;
+        if (q->image != i || !r->answered[k].text) continue;
+        html(f, "<li>%s <b class=\"rank %s\">%s</b>", q->text, good ? "good" : "bad", r->answered[k].text);
+        if (!good) html(f, " (%.*s)", (int)right_answer(q).n, right_answer(q).s);
+        html(f, "</li>");
+    }
+    html(f, "</ul></div></article>\n");
+}
+
+void report_section_answers(Report *r, FILE *f) {
+    if (!r->model || !r->e.use.d.W) return;
+    html(f, "<section id=\"answers\"><h2>Answers</h2>\n");
+    if (r->no_answers) html(f, "<p class=\"missing\">Nothing was asked: %s</p>\n", r->no_answers);
+    else if (!r->answers) html(f, "<p class=\"missing\">The set holds no questions.</p>\n");
+    if (r->answers) {
+        html(f, "<p class=\"says\">The questions of %lld pictures of split %s, answered greedily. Beside it what takes no "
+                "picture: the answer that is right most often among these very questions, and the language model "
+                "alone; a property of any object of the picture, blindly drawn; and what the language model reads off "
+                "the picture's first caption.</p>\n", (long long)r->quiz.set.NI, r->e.use.split);
+        table(r, f);
+        html(f, "<div class=\"grid wide\" style=\"margin-top:1rem\">\n");
+        int64_t n = r->quiz.set.NI, shown = n < REPORT_SHOWN ? n : REPORT_SHOWN;
+        for (int64_t k = 0; k < shown; k++) card(r, f, k * n / shown);
+        html(f, "</div>\n");
+    }
+    html(f, "</section>\n");
+}
