@@ -2,6 +2,7 @@
 #include "data/features.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #define SCAN(type, mask)                                   \
     do {                                                   \
@@ -20,4 +21,17 @@ bool features_finite(const void *x, DType t, size_t n) {
     case DT_E4M3: SCAN(uint8_t, 0x7fu);
     default:      return true;
     }
+}
+
+static bool is_zero(const void *element, size_t size) {
+    static const char zero[8];
+    return !memcmp(element, zero, size);
+}
+
+bool features_constant(const void *row, size_t bytes, size_t size) {
+    return bytes > size ? !memcmp(row, (const char *)row + size, bytes - size) : is_zero(row, size);
+}
+
+const char *features_constant_word(const void *row, size_t size) {
+    return is_zero(row, size) ? "all zero" : "all one number";
 }

@@ -75,8 +75,6 @@ static void warn(Verify *v) {
     v->say(v->ctx, err_message());
 }
 
-static bool all_zero(const char *row, size_t n) { return !row[0] && !memcmp(row, row + 1, n - 1); }
-
 /* Maps (N, C, H, W) that were taken for C x H tokens of W numbers: few numbers a token, and a multiple of their square.
  */
 static void check_width(Verify *v, const Shard *s) {
@@ -93,6 +91,8 @@ static Status check_rows(Verify *v, const Shard *s) {
     if (!row) return ERR_MEMORY;
     Status st = OK;
     int64_t zeros = 0, first = 0;
+    size_t size = (size_t)dtype_size(s->dtype);
+    const char *word = "";
     v->known_rows += s->rows;
     check_width(v, s);
     for (int64_t i = 0; st == OK && i < s->rows; i++) {
@@ -102,8 +102,8 @@ static Status check_rows(Verify *v, const Shard *s) {
             err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") holds a number that is not finite", s->path, i,
                     column_text(&s->image_id, i / s->views));
             problem(v);
-        } else if (all_zero(row, s->row_bytes) && !zeros++) {
-            first = i;
+        } else if (features_constant(row, s->row_bytes, size) && !zeros++) {
+            first = i, word = features_constant_word(row, size);
         }
         v->r->rows++;
         st = listener_tell(v->listener, v->r->rows, v->known_rows);
@@ -111,9 +111,9 @@ static Status check_rows(Verify *v, const Shard *s) {
     free(row);
     if (st != OK || !zeros) return st;
     err_set(ERR_FORMAT,
-            "%s: %" PRId64 " of %" PRId64 " rows are all zero, features that nobody computed; the first is row %" PRId64
+            "%s: %" PRId64 " of %" PRId64 " rows are %s, features that nobody computed; the first is row %" PRId64
             " (image \"%s\")",
-            s->path, zeros, s->rows, first, column_text(&s->image_id, first / s->views));
+            s->path, zeros, s->rows, word, first, column_text(&s->image_id, first / s->views));
     warn(v);
     return OK;
 }

@@ -348,6 +348,11 @@ static void rows_of_zeros(void **state) {
     unlink("out.h5");
     assert_int_equal(import(&spec, &r), OK);
     assert_int_equal(r.images, N);
+    fill(v, 0, N);
+    for (int i = 0; i < ROW; i++) v[2 * ROW + i] = -1;                           /* what a file was filled with */
+    put_npy("f.npy", "<f4", "(6, 2, 3)", v, sizeof v);
+    spec.zero_rows = ZERO_REFUSE;
+    refused(&spec, "1 of 6 rows are all one number, features that nobody computed; the first is row 3 (7)");
 }
 
 /* Ids without annotations make images without captions */
@@ -369,6 +374,40 @@ static void no_captions(void **state) {
     assert_string_equal(column_text(&s->split, 2), "val");
     assert_int_equal(s->captions, 0);
     shard_close(s);
+}
+
+/* Names as lists have them; and arrays that may be parts as well as images. */
+static void names_and_parts(void **state) {
+    (void)state;
+    static const char *const lists[] = {
+        "391 \r\n52\r\n7\r\nb.x\r\nc\r\nd\r\n\r\n",
+        "[{\"image\": \"391\"}, {\"image\": \"52\"}, {\"image\": \"7\"}, {\"image\": \"b.x\"}, {\"image\": \"c\"}, {\"image\": \"d\"}]"};
+    float v[N * ROW];
+    fill(v, 0, N);
+    put_npy("f.npy", "<f4", "(6, 2, 3)", v, sizeof v);
+    ImportSpec spec = spec_for("f.npy");
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        put_text("names", lists[i]);
+        spec.ids = "names";
+        taken(&spec, in_order, N);
+    }
+    ImportReport r;
+    assert_int_equal(import(&spec, &r), OK);
+    assert_int_equal(rename("out.h5", "was.h5"), 0);
+    spec = spec_for("was.h5");
+    refused(&spec, "was.h5: is a data set already; repack rewrites one");
+    mkdir("emb", 0700), mkdir("z", 0700);
+    put_npy("emb/img_emb_0.npy", "<f4", "(4, 2, 3)", v, 4 * ROW * sizeof *v);
+    put_npy("emb/img_emb_1.npy", "<f4", "(2, 2, 3)", v + 4 * ROW, 2 * ROW * sizeof *v);
+    spec = spec_for("emb");
+    spec.nannotations = 0;
+    refused(&spec, "emb: holds 2 arrays called like img_emb_0, which may be the parts of one set as well as one an image");
+    spec = spec_for("emb");
+    spec.ids = "names";
+    taken(&spec, in_order, N);
+    put_text("z/.zarray", "{}");
+    spec.features = "z";
+    refused(&spec, "z: is a Zarr array; python3 -c \"import zarr, numpy;");
 }
 
 /* HDF5: big-endian, still open, a filter that is not there, names that are listed */
@@ -447,6 +486,17 @@ static void pytorch(void **state) {
     put_text("ids.txt", "391\n52\n7\nb.x\nc\nd\n");
     spec.ids = "ids.txt";
     taken(&spec, in_order, N);
+    static const char tuple[] = "\x80\2" TENSOR "](" STR("\3", "391") STR("\2", "52") STR("\1", "7") STR("\3", "b.x")
+        STR("\1", "c") STR("\1", "d") "e\x86.", none[] = "\x80\2}.";
+    zip_add("f/data.pkl", tuple, sizeof tuple - 1);                       /* (features, names) */
+    zip_add("f/data/0", v, sizeof v);
+    zip_put("t.pt");
+    spec = spec_for("t.pt");
+    taken(&spec, in_order, N);
+    zip_add("f/data.pkl", none, sizeof none - 1);
+    zip_put("n.pt");
+    spec.features = "n.pt";
+    refused(&spec, "n.pt: holds no tensors where they are looked for");
     scratch_put("p.pkl", "\x80\4\x95\0\0\0\0\0\0\0\0.", 12);
     spec.features = "p.pkl";
     refused(&spec, "p.pkl: is a Python pickle, not features (.npy, .npz, .safetensors, .pt, HDF5); python3 -c \"import "
@@ -476,6 +526,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numpy_ids),     cmocka_unit_test(one_array_an_image), cmocka_unit_test(parts),
         cmocka_unit_test(channels_first), cmocka_unit_test(rows_of_zeros),     cmocka_unit_test(no_captions),
+        cmocka_unit_test(names_and_parts),
         cmocka_unit_test(hdf5),          cmocka_unit_test(pytorch),            cmocka_unit_test(lzf),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "data/format/filekind.h"
 #include "data/format/h5.h"
@@ -324,8 +325,26 @@ static Status scan(ArrayBox *b, const char *below, int depth) {
     return st;
 }
 
+/* Folders that are the files of another library. */
+static Status refuse_folder(const ArrayBox *b) {
+    static const struct { const char *file, *what; } kinds[] = {
+        {".zarray", "a Zarr array; python3 -c \"import zarr, numpy; numpy.save('features.npy', zarr.open('.')[:])\" in it"},
+        {"zarr.json", "a Zarr store; python3 -c \"import zarr, numpy; numpy.save('features.npy', zarr.open('.')[:])\" in it"},
+        {"data.mdb", "an LMDB data base; a script with lmdb and numpy.save"},
+        {"dataset_info.json", "a data set of Hugging Face's datasets; numpy.save of its column"},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char *path = mem_format("%s/%s", b->path, kinds[i].file);
+        bool there = path && !access(path, F_OK);
+        free(path);
+        if (there) return err_set(ERR_FORMAT, "%s: is %s makes an array of it", b->path, kinds[i].what);
+    }
+    return OK;
+}
+
 static Status folder_items(ArrayBox *b) {
     Status st = scan(b, "", 0);
+    if (st == OK && !b->n) st = refuse_folder(b);
     if (st == OK && !b->n)
         st = err_set(ERR_FORMAT, "%s: a folder without arrays in it (.npy, .npz, .pt, .pth, .safetensors, .h5)",
                      b->path);
@@ -460,7 +479,7 @@ Status arrays_pickled(const ArrayBox *b, size_t i) {
 
 void arrays_list(const ArrayBox *b, char *text, size_t size) {
     size_t used = 0;
-    text[0] = 0;
+    snprintf(text, size, "%s", b->n ? "" : "none");
     for (size_t i = 0; i < b->n && used + 24 < size; i++) {
         const ArrayItem *a = &b->item[i];
         int n = snprintf(text + used, size - used, "%s%.60s (", i ? ", " : "", a->name[0] ? a->name : "one array");

@@ -12,6 +12,10 @@
     "python3 -c \"import pandas; pandas." reader                                                                       \
     "('@').to_json('@.jsonl', orient='records', lines=True)\" makes JSON Lines of it"
 
+#define PICKLE                                                                                                         \
+    "python3 -c \"import pandas; pandas.DataFrame(pandas.read_pickle('@'))"                                            \
+    ".to_json('@.jsonl', orient='records', lines=True)\" makes JSON Lines of it"
+
 static const struct { size_t at; const char *magic; size_t n; const char *what, *how; } kinds[] = {
     {0, "PAR1", 4, "a Parquet table", PANDAS("read_parquet")},
     {0, "ARROW1", 6, "an Arrow (Feather) table", PANDAS("read_feather")},
@@ -20,10 +24,10 @@ static const struct { size_t at; const char *magic; size_t n; const char *what, 
     {0, "\x89HDF\r\n\x1a\n", 8, "an HDF5 file", NULL},
     {0, "\x93NUMPY", 6, "a NumPy array", NULL},
     {0, "\x80\x02\x8a\x0al\xfc\x9c" "F\xf9 j\xa8P\x19", 14, "a PyTorch file", NULL},
-    {0, "\x80\x02", 2, "a Python pickle", PANDAS("read_pickle")},
-    {0, "\x80\x03", 2, "a Python pickle", PANDAS("read_pickle")},
-    {0, "\x80\x04", 2, "a Python pickle", PANDAS("read_pickle")},
-    {0, "\x80\x05", 2, "a Python pickle", PANDAS("read_pickle")},
+    {0, "\x80\x02", 2, "a Python pickle", PICKLE},
+    {0, "\x80\x03", 2, "a Python pickle", PICKLE},
+    {0, "\x80\x04", 2, "a Python pickle", PICKLE},
+    {0, "\x80\x05", 2, "a Python pickle", PICKLE},
     {0, "PK\3\4", 4, "a zip archive (or an Excel workbook, or a PyTorch file)",
      "unzip @ unpacks an archive, pandas.read_excel reads a workbook"},
     {0, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 8, "an old Excel workbook", PANDAS("read_excel")},
@@ -52,7 +56,7 @@ static const struct { size_t at; const char *magic; size_t n; const char *what, 
     {4, "ftypmif1", 8, "an HEIF image", "convert it: magick @ out.png"},
     {4, "ftyp", 4, "a film (MP4)", NULL},
     {0, "BM", 2, "a BMP image", "convert it: magick @ out.png"},
-    {257, "ustar", 5, "a tar archive", "extract takes one as its input (in=@)"},
+    {257, "ustar", 5, "a tar archive", "tar -xf @ unpacks it; extract takes one of pictures as it is (in=@)"},
     {0, "<svg", 4, "an SVG drawing", "convert it: rsvg-convert @ -o out.png"},
 };
 

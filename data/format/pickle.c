@@ -322,7 +322,7 @@ static Status make_storage(Vm *vm) {
     const PickleValue *type = &o->values[a[1]], *key = &o->values[a[2]], *n = &o->values[a[4]];
     if (type->kind != PK_NAME || type->u.name->kind != IS_STORAGE || key->kind != PK_STR ||
         n->kind != PK_INT || n->u.i < 0)
-        return bad(vm, "a storage without type, key or size");
+        return bad(vm, "a storage of an unknown type (complex, say), or without key or size");
     if (o->values[tuple].count > 5 && items(vm, tuple, a, 6) && o->values[a[5]].kind != PK_NONE)
         return bad(vm, "a view of a storage, as only torch before 0.4 wrote it");
     Status st = reserve(vm, &o->storages, o->nstorages, sizeof *o->storages, PICKLE_TENSORS);

@@ -31,7 +31,8 @@ static const PickleName other = {"", "", MAKES_OTHER, DT_F32}, script_module = {
 static const char *const hostile[] = {"os", "posix", "nt", "sys", "subprocess", "socket", "shutil", "importlib", "runpy",
                                       "pty", "ctypes", "code", "pickle", "marshal", "webbrowser", NULL};
 static const char *const harmless[] = {"set", "frozenset", "complex", "bytearray", "slice", "range", "object", "list",
-                                       "dict", "tuple", "int", "float", "bool", "str", "bytes", "getattr", NULL};
+                                       "dict", "tuple", "int", "float", "bool", "str", "bytes", "long", "xrange",
+                                       "unicode", "getattr", NULL};
 
 static bool same(const char *s, const char *p, size_t n) { return strlen(s) == n && memcmp(s, p, n) == 0; }
 

@@ -264,21 +264,43 @@ static bool is_text_list(const Pickle *p, const PickleValue *v) {
     return kind == PK_STR || kind == PK_INT;
 }
 
+static Status add_list(PthFile *f, const char *name, PickleRef value) {
+    f->lists[f->nlists].list = value;
+    if (!(f->lists[f->nlists].name = mem_strdup(name))) return ERR_MEMORY;
+    f->nlists++;
+    return OK;
+}
+
 static Status find_lists(PthFile *f) {
     const Pickle *p = &f->pickle;
     const PickleValue *d = &p->values[p->root];
     char name[NAME_LIMIT];
+    Status st = OK;
     if (d->kind != PK_DICT) return OK;
     if (!(f->lists = mem_new(d->count / 2 + 1, sizeof *f->lists))) return ERR_MEMORY;
-    for (uint32_t c = d->u.items.first; c != PICKLE_NIL && f->nlists <= d->count / 2;
+    for (uint32_t c = d->u.items.first; c != PICKLE_NIL && st == OK && f->nlists <= d->count / 2;
          c = p->cells[p->cells[c].next].next) {
         PickleRef value = p->cells[p->cells[c].next].value;
-        if (!is_text_list(p, &p->values[value]) || join(name, 0, &p->values[p->cells[c].value]) == SIZE_MAX) continue;
-        f->lists[f->nlists].list = value;
-        if (!(f->lists[f->nlists].name = mem_strdup(name))) return ERR_MEMORY;
-        f->nlists++;
+        if (is_text_list(p, &p->values[value]) && join(name, 0, &p->values[p->cells[c].value]) != SIZE_MAX)
+            st = add_list(f, name, value);
     }
-    return OK;
+    return st;
+}
+
+/* [tensor, tensor, ...] and (tensor, names): called by their places, which sort as they stand. */
+static Status find_items(PthFile *f) {
+    const Pickle *p = &f->pickle;
+    const PickleValue *d = &p->values[p->root];
+    char name[24];
+    size_t i = 0;
+    Status st = (f->lists = mem_new(d->count + 1, sizeof *f->lists)) ? OK : ERR_MEMORY;
+    for (uint32_t c = d->u.items.first; c != PICKLE_NIL && st == OK && i < d->count; c = p->cells[c].next, i++) {
+        const PickleValue *v = &p->values[p->cells[c].value];
+        snprintf(name, sizeof name, "%09zu", i);
+        if (v->kind == PK_TENSOR) st = add_entry(f, name, v->u.index, true);
+        else if (is_text_list(p, v)) st = add_list(f, name, p->cells[c].value);
+    }
+    return st;
 }
 
 static Status find_tensors(PthFile *f) {
@@ -291,8 +313,11 @@ static Status find_tensors(PthFile *f) {
         p->values[p->root].kind != PK_DICT ? OK : collect(f, p->root, bare ? PICKLE_NIL : model, bare, name, 0, 0);
     if (st == OK && !bare) st = collect(f, model, PICKLE_NIL, true, name, 0, 0);
     if (st == OK && p->values[p->root].kind == PK_TENSOR) st = add_entry(f, "", p->values[p->root].u.index, true);
-    if (st == OK) st = find_lists(f);
-    if (st == OK && f->count == 0) st = err_set(ERR_FORMAT, "%s: holds no tensors; a state dict was expected", f->path);
+    bool items = p->values[p->root].kind == PK_LIST || p->values[p->root].kind == PK_TUPLE;
+    if (st == OK) st = items ? find_items(f) : find_lists(f);
+    if (st == OK && f->count == 0)
+        st = err_set(ERR_FORMAT, "%s: holds no tensors where they are looked for: in a dict (a state dict), or a list of tensors; "
+                     "NumPy arrays and objects beside them are not read", f->path);
     if (st == OK) index_names(f);
     return st;
 }

@@ -1,6 +1,7 @@
 /* import: see import.h. First every row of the array gets its place or none (match), then rows are moved (copy). */
 #include "data/make/import.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,8 @@ typedef struct {
     int64_t *place;            /* (a.count) index of an image among those that are imported, -1: left out */
     bool *empty;               /* (a.count) its rows are all zero and skipped */
     int64_t images, views;
-    int64_t zero, first_zero;  /* rows that are all zero and refused */
+    int64_t zero, first_zero;  /* rows that are all zero (one number) and refused */
+    const char *zero_word;
     ShardItem *items;          /* (images) */
 } Import;
 
@@ -134,8 +136,8 @@ static Status match_rows(Import *m) {
     return st;
 }
 
-static bool all_zero(const void *row, size_t n) {
-    return !*(const char *)row && !memcmp(row, (const char *)row + 1, n - 1);
+static bool is_constant(const Source *s, const void *row) {
+    return features_constant(row, s->row_bytes, (size_t)dtype_size(s->dtype));
 }
 
 /* Rows that nobody computed do not count as there, and their images not as missing. */
@@ -144,7 +146,7 @@ static Status skip_zero_rows(Import *m) {
     Status st = row ? OK : ERR_MEMORY;
     for (int64_t n = 0; n < m->src.N && st == OK; n++) {
         st = source_next(&m->src, row);
-        if (st != OK || m->image[n] < 0 || !all_zero(row, m->src.row_bytes)) continue;
+        if (st != OK || m->image[n] < 0 || !is_constant(&m->src, row)) continue;
         m->empty[m->image[n]] = true;
         m->image[n] = -1;
     }
@@ -251,8 +253,8 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     for (int64_t i = 0; i < s->N && st == OK; i++) {
         if ((st = source_next(s, row)) != OK) break;
         int64_t image = m->image[i] < 0 ? -1 : m->place[m->image[i]], dst = image * m->views + m->view[i];
-        if (image >= 0 && m->spec->zero_rows == ZERO_REFUSE && all_zero(row, s->row_bytes)) {
-            if (!m->zero++) m->first_zero = i;
+        if (image >= 0 && m->spec->zero_rows == ZERO_REFUSE && is_constant(s, row)) {
+            if (!m->zero++) m->first_zero = i, m->zero_word = features_constant_word(row, (size_t)dtype_size(s->dtype));
         } else if (image >= 0 && !shard_has(w, dst)) {
             const void *data = converted(s, to, row, wide, out);
             st = data ? shard_write(w, dst, data, 1)
@@ -267,9 +269,9 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     free(wide);
     if (st != OK || !m->zero) return st;
     return err_set(ERR_FORMAT,
-                   "%s: %lld of %lld rows are all zero, features that nobody computed; the first is row %lld (%s); "
+                   "%s: %lld of %lld rows are %s, features that nobody computed; the first is row %lld (%s); "
                    "import.zero_rows=skip leaves these images out, import.zero_rows=keep takes them",
-                   m->spec->features, (long long)m->zero, (long long)s->N, (long long)m->first_zero + 1,
+                   m->spec->features, (long long)m->zero, (long long)s->N, m->zero_word, (long long)m->first_zero + 1,
                    m->ids.id[m->first_zero]);
 }
 
@@ -300,9 +302,24 @@ static Status copy(Import *m) {
     return setout_close(&out, st);
 }
 
+/* "img_emb_0", "part_00001": pieces of one array as programs number them, from 0. */
+static bool numbered_parts(const Import *m) {
+    for (int64_t n = 0; n < m->ids.n; n++) {
+        const char *id = m->ids.id[n];
+        size_t len = strlen(id), digits = 0;
+        while (digits < len && isdigit((unsigned char)id[len - 1 - digits])) digits++;
+        if (!digits || digits == len || digits > 9 || strtoll(id + len - digits, NULL, 10) >= m->ids.n) return false;
+    }
+    return m->src.P > 1;
+}
+
 /* Without annotations every id is an image. */
 static Status images_of_ids(Import *m) {
     Status st = OK;
+    if (m->src.kind == SOURCE_EACH && !(m->spec->ids && m->spec->ids[0]) && numbered_parts(m))
+        return err_set(ERR_USAGE, "%s: holds %lld array%s called like %s, which may be the parts of one set as well as one an "
+                       "image; import.ids=FILE names the image of each row, extract.annotations=FILE the images",
+                       m->spec->features, (long long)m->ids.n, m->ids.n > 1 ? "s" : "", m->ids.id[0]);
     for (int64_t n = 0, index; n < m->ids.n && st == OK; n++) {
         char *id = mem_strdup(m->ids.id[n]);
         if (!id) return ERR_MEMORY;

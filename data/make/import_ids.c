@@ -59,18 +59,6 @@ static Status json_map(Ids *ids, const Json *doc) {
     return st;
 }
 
-static Status json_ids(Ids *ids, const char *text, size_t n, const char *path) {
-    Json *doc;
-    Status st = json_parse(&doc, text, n, path);
-    if (st != OK) return st;
-    if (json_type(doc) == J_OBJECT) st = json_map(ids, doc);
-    else if (json_type(doc) != J_ARRAY) st = err_set(ERR_FORMAT, "a list of names is wanted");
-    for (size_t i = 0; json_type(doc) == J_ARRAY && i < json_len(doc) && st == OK; i++)
-        st = json_id(ids, json_at(doc, i));
-    json_free(doc);
-    return err_context(st, "%s", path);
-}
-
 /* A table with a column of images, or JSON Lines: as captions have them (annotations.h), an image a row. */
 static Status listed_ids(Ids *ids, const char *text, size_t n, const char *path) {
     Annotations a = {0};
@@ -78,6 +66,20 @@ static Status listed_ids(Ids *ids, const char *text, size_t n, const char *path)
     for (int64_t i = 0; st == OK && i < a.count; i++) st = add_id(ids, a.images[i].image, strlen(a.images[i].image));
     annotations_free(&a);
     return st;
+}
+
+static Status json_ids(Ids *ids, const char *text, size_t n, const char *path) {
+    Json *doc;
+    Status st = json_parse(&doc, text, n, path);
+    if (st != OK) return st;
+    bool entries = json_type(json_at(doc, 0)) == J_OBJECT;
+    if (entries) st = listed_ids(ids, text, n, path);
+    else if (json_type(doc) == J_OBJECT) st = json_map(ids, doc);
+    else if (json_type(doc) != J_ARRAY) st = err_set(ERR_FORMAT, "a list of names is wanted");
+    for (size_t i = 0; !entries && json_type(doc) == J_ARRAY && i < json_len(doc) && st == OK; i++)
+        st = json_id(ids, json_at(doc, i));
+    json_free(doc);
+    return err_context(st, "%s", path);
 }
 
 /* Whether the first line names columns, one of them the image's. */
@@ -98,7 +100,11 @@ static Status line_ids(Ids *ids, const char *text, size_t n, const char *path) {
     const char *at = text, *line;
     size_t len;
     Status st = OK;
-    while (st == OK && textfile_line(&at, text + n, &line, &len)) st = err_context(add_id(ids, line, len), "%s", path);
+    while (n && strchr(" \t\r\n", text[n - 1])) n--;           /* empty lines at the end name nothing */
+    while (st == OK && textfile_line(&at, text + n, &line, &len)) {
+        while (len && strchr(" \t", line[len - 1])) len--;
+        st = err_context(add_id(ids, line, len), "%s", path);
+    }
     return st;
 }
 
@@ -121,6 +127,16 @@ static Status text_ids(Ids *ids, const char *path) {
 
 static bool called(const ArrayItem *a, const char *name) {
     return !strcmp(a->name + (a->name[0] == '/'), name + (name[0] == '/'));
+}
+
+/* What this program wrote itself. */
+static bool b_is_set(const ArrayBox *b) {
+    bool features = false, caption = false;
+    for (size_t i = 0; i < arrays_count(b); i++) {
+        features |= !strcmp(arrays_at(b, i)->name, "/images/features");
+        caption |= !strcmp(arrays_at(b, i)->name, "/captions/first");
+    }
+    return features && caption;
 }
 
 /* The labels that are named so, or usually, or that are the only ones; rows -1: of any number. */
@@ -152,6 +168,7 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
     arrays_list(b, list, sizeof list);
     if (array && array[0])
         return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", path, arrays_what(b), array, list);
+    if (b_is_set(b)) return err_set(ERR_USAGE, "%s: is a data set already; repack rewrites one", path);
     if (labels)
         return err_set(ERR_USAGE,
                        "%s: more than one of its %s could be ids (there are: %s); import.ids_array=NAME says which",
