@@ -28,8 +28,8 @@
  * names; "optimizer" exp_avg.NAME and exp_avg_sq.NAME. */
 typedef struct { const char *name; const StTensor *tensors; size_t n; } CkptPart;
 
-/* Brings the t->nbytes of tensor `t` of a part into host memory at dst, for tensors whose data is NULL (on a
- * device). */
+/* Brings the t->nbytes of tensor `t` of a part into host memory at dst,
+ * for tensors whose data is NULL (on a device). */
 typedef Status CkptFetch(void *ctx, const CkptPart *part, const StTensor *t, void *dst);
 
 /* One sentence about something that was survived. */
@@ -85,8 +85,8 @@ int64_t ckpt_step_of(const char *name);
 
 typedef struct { const char *name; int64_t bytes; uint32_t crc; } CkptFileInfo;
 
-/* The CRC of state.json's text: with its own eight digits, which begin at *digits, taken as zeros. false: it has
- * none. */
+/* The CRC of state.json's text: with its own eight digits, which begin at *digits,
+ * taken as zeros. false: it has none. */
 bool ckpt_state_crc(const char *text, size_t n, uint32_t *crc, size_t *digits);
 
 /* Reads state.json's text; `files` (to be freed) borrows names from doc. */

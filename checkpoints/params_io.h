@@ -6,8 +6,8 @@
 #include "kernels/model/dims.h"
 #include "kernels/model/params.h"
 
-/* One checkpoint of a run: model, optimizer and, when kept, ema; `run` is the JSON object that says where the run
- * stood. */
+/* One checkpoint of a run: model, optimizer and, when kept, ema;
+ * `run` is the JSON object that says where the run stood. */
 typedef struct { const char *out, *run; int64_t step; int keep; bool best; CkptWarn *warn; void *ctx; } SaveSpec;
 Status save_run(const Params *p, const SaveSpec *s);         /* all ranks call it; rank 0 writes */
 

@@ -17,8 +17,7 @@ Status vision_hf(HfTower *t, HfDims *d, const Vision *e, int size, VitTap tap) {
     return OK;
 }
 
-/* ---- small files ---------------------------------------------------------------------------------------------------
- * */
+/* ---- small files ------------------------------------------------------------------------------------------------- */
 
 typedef struct { JsonWriter w; FILE *f; char *text; size_t n; } Page;
 

@@ -6,8 +6,8 @@
  * inside what the fingerprint allows. Nothing is guessed from a suffix: text towers have the same names as image
  * towers.
  *
- * Sources: the published files and code of OpenAI, OpenCLIP, LAVIS, transformers, timm, Meta, BAAI, Apple, OpenGVLab.
- * */
+ * Sources: the published files and code of OpenAI, OpenCLIP, LAVIS, transformers, timm, Meta, BAAI,
+ * Apple, OpenGVLab. */
 #ifndef QF_VISION_NAMES_H
 #define QF_VISION_NAMES_H
 #include <stdbool.h>

@@ -19,8 +19,8 @@
 /* `key` and `value` live until the visit returns. A status other than OK ends the walk and becomes its result. */
 typedef Status (*YamlVisit)(void *context, const char *key, const char *value, int line);
 
-/* Walks `text` (n bytes); `name` stands for the file in messages ("demo.yaml:3: ..."). ERR_USAGE if it is no such
- * map. */
+/* Walks `text` (n bytes); `name` stands for the file in messages ("demo.yaml:3: ...").
+ * ERR_USAGE if it is no such map. */
 Status yaml_walk(const char *text, size_t n, const char *name, YamlVisit visit, void *context);
 
 /* Writes `s` (valid UTF-8) as a double-quoted scalar that any YAML reader turns back into the same bytes. */

@@ -40,8 +40,8 @@ uint64_t set_fingerprint(const Set *s);
 int set_part(const Set *s);
 int set_parts(const Set *s);
 
-/* Sentences for the user about things that work but should not stay so (slow reading, no checksums). NULL after the
- * last. */
+/* Sentences for the user about things that work but should not stay so (slow reading,
+ * no checksums). NULL after the last. */
 const char *set_warning(const Set *s, int64_t i);
 
 int64_t set_shards(const Set *s);

@@ -34,8 +34,8 @@ H5Kind shard_kind(DType t) {
 
 /* ---- tables ---- */
 
-/* A whole table of `want` rows (-1: any number, told in *count) into a new block. at: where it lies, -1 if not
- * plain. */
+/* A whole table of `want` rows (-1: any number, told in *count) into a new block.
+ * at: where it lies, -1 if not plain. */
 static Status table(H5File *f, const char *path, const char *file, H5Kind as, size_t size, int64_t want, void *dst,
                     int64_t *count, int64_t *at) {
     H5Info info;

@@ -50,13 +50,13 @@ typedef struct Shard {
     uint32_t *tokens;
 } Shard;
 
-/* Opens and checks. `unfinished`: rows without the mark "written" are allowed (the writer). Messages name file and
- * place. */
+/* Opens and checks. `unfinished`: rows without the mark "written" are allowed (the writer).
+ * Messages name file and place. */
 Status shard_open(Shard **s, const char *path, bool unfinished);
 void shard_close(Shard *s);                                /* accepts NULL */
 
-/* Row into dst (row_bytes). verify: compares its CRC, when the shard has them. ERR_IO, or ERR_FORMAT naming file and
- * row. */
+/* Row into dst (row_bytes). verify: compares its CRC, when the shard has them. ERR_IO,
+ * or ERR_FORMAT naming file and row. */
 Status shard_read(const Shard *s, int64_t row, bool verify, void *dst);
 /* The scale of a row, or of its first token. */
 static inline float shard_scale(const Shard *s, int64_t row) { return s->scale ? s->scale[row * s->scales] : 1.0f; }

@@ -258,8 +258,8 @@ static Status lock_part(ShardWriter *w, int64_t *bytes) {
     return err_set(ERR_IO, "%s: is being replaced by another process", w->part);
 }
 
-/* All room of the features at once: a disk that is too small says so now. Not every file system can; then it shows
- * later. */
+/* All room of the features at once: a disk that is too small says so now.
+ * Not every file system can; then it shows later. */
 static Status reserve(int fd, const char *path, const Shard *s) {
     int64_t bytes = s->rows * (int64_t)s->row_bytes;
     if (bytes == 0 || fallocate(fd, 0, (off_t)s->features_at, (off_t)bytes) == 0) return OK;
@@ -267,8 +267,8 @@ static Status reserve(int fd, const char *path, const Shard *s) {
     return err_set(ERR_IO, "%s: needs %.1f GB: %s", path, (double)bytes * 1e-9, strerror(errno));
 }
 
-/* Builds the file beside PATH.part and lets it take that name, locked, in one step: PATH.part is either empty or
- * complete. */
+/* Builds the file beside PATH.part and lets it take that name, locked, in one step:
+ * PATH.part is either empty or complete. */
 static Status start(ShardWriter *w, const ShardSpec *spec) {
     int fd = -1;
     char *fresh = mem_format("%s.new", w->part);

@@ -1,8 +1,8 @@
 /* twins: images that stand twice in a set under different names: their features are the same to the last bit.
  *
  * Called by verify, and by extract and import when a set is made. A copy of a training picture in the test split makes
- * every figure of it a lie. Found by the CRCs of rows, which are in memory; only rows whose CRCs agree are read and
- * compared. */
+ * every figure of it a lie. Found by the CRCs of rows, which are in memory;
+ * only rows whose CRCs agree are read and compared. */
 #ifndef QF_TWINS_H
 #define QF_TWINS_H
 #include <stdint.h>

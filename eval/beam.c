@@ -70,8 +70,8 @@ static double log_sum_exp(const float *x, int32_t n) {
     return (double)max + log(sum);
 }
 
-/* score[v] = logit - shift, then the repetition penalty once for each distinct token present, then no end before
- * min_length. */
+/* score[v] = logit - shift, then the repetition penalty once for each distinct token present,
+ * then no end before min_length. */
 static void next_scores(Search *s, const float *logits, double shift, const int32_t *tokens) {
     for (int32_t v = 0; v < s->V; v++) s->score[v] = (double)logits[v] - shift;
     double penalty = s->spec.repetition_penalty;
@@ -100,8 +100,8 @@ static int32_t worst_closed(const Search *s) {
     return at;
 }
 
-/* end -1: cut. The list stays in the order of closing; of more than `beams`, the worst (of equals the oldest) leaves.
- * */
+/* end -1: cut. The list stays in the order of closing; of more than `beams`,
+ * the worst (of equals the oldest) leaves. */
 static void close_hypothesis(Search *s, const int32_t *tokens, int32_t len, double sum, int32_t end) {
     bool cut = end < 0, fewer = cut && s->spec.rule == SEARCH_V5;
     double score = sum / pow(len - fewer, s->spec.length_penalty);

@@ -17,8 +17,8 @@
  * score the one closed last wins, as there. One beam under SEARCH_BEAM is still beam search (a closed text may be
  * beaten by a longer one, unless early_stopping); transformers' num_beams 1 is SEARCH_GREEDY.
  *
- * Random draws depend on (seed, image, copy, length) alone: not on the batch, the device or other images. One thread a
- * search. */
+ * Random draws depend on (seed, image, copy, length) alone: not on the batch,
+ * the device or other images. One thread a search. */
 #ifndef QF_BEAM_H
 #define QF_BEAM_H
 #include <stdbool.h>

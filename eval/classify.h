@@ -13,8 +13,8 @@ typedef struct {
     const char *file;                   /* where they stand, for messages; the caller's */
 } Classes;
 
-/* One name a line; blank lines and blanks at the ends do not count. ERR_FORMAT names the line of a name that stands
- * twice. */
+/* One name a line; blank lines and blanks at the ends do not count.
+ * ERR_FORMAT names the line of a name that stands twice. */
 Status classes_read(Classes *c, const char *path);
 void classes_free(Classes *c);
 int64_t classes_find(const Classes *c, const char *name, size_t n); /* ASCII case does not count; -1 when absent */

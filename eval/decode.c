@@ -64,8 +64,8 @@ static Status step_searches(Decode *x, int searches, const float *logits, bool p
     return err_set(ERR_NUMERIC, "the model's logits for image %u are not finite", x->search[failed].image);
 }
 
-/* Beam b of search i continues parent[b]: the first child of a slot stays in it, the others take slots without
- * children. */
+/* Beam b of search i continues parent[b]: the first child of a slot stays in it,
+ * the others take slots without children. */
 static int reorder(Decode *x, int32_t i, int n) {
     const Search *s = &x->search[i];
     int32_t beams = s->spec.beams, *slot = x->slot + i * beams, next[SEARCH_MAX_BEAMS];

@@ -11,8 +11,8 @@
 #include "data/set.h"
 #include "kernels/backend.h"
 
-/* Whether it names pictures: an existing file or folder (several with commas) that is no shard, manifest, or folder of
- * them. */
+/* Whether it names pictures: an existing file or folder (several with commas) that is no shard,
+ * manifest, or folder of them. */
 bool pictureset_is(const char *path);
 
 /* ERR_USAGE: nobody says which encoder, or several processes ask. */

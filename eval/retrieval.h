@@ -39,8 +39,8 @@ Status retrieval_open(Retrieval *r, RecallSource *rows, void *source, int64_t NI
                       int64_t k, int folds);
 void retrieval_close(Retrieval *r);
 
-/* Orders the candidates by RANK_ITM or RANK_SUM (rerank.h has set their itm), ranks by that order, sets
- * recall[rule]. */
+/* Orders the candidates by RANK_ITM or RANK_SUM (rerank.h has set their itm),
+ * ranks by that order, sets recall[rule]. */
 Status retrieval_rank(Retrieval *r, RankRule rule);
 
 int64_t retrieval_fold_start(const Retrieval *r, int fold); /* first image of a fold; NI after the last */

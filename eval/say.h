@@ -43,8 +43,8 @@ Status say_texts(Say *x, const void *features, const float *scale, int n, const 
                  int64_t first, DecodeFound *found, void *ctx);
 
 /* How likely each of `choices` is to be said behind one prompt about picture `image` of those given last to say_look:
- * the sum of its ids' log-probabilities, its end included. score (n). ERR_USAGE when one is longer than max_length
- * allows. */
+ * the sum of its ids' log-probabilities, its end included. score (n).
+ * ERR_USAGE when one is longer than max_length allows. */
 Status say_look(Say *x, const void *features, const float *scale, int n);
 Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, double *score);
 

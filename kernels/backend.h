@@ -23,8 +23,8 @@
 #include "kernels/base/rng.h"
 
 /* C(m,n) = [add] C + op(A) op(B) + bias(n).   op(A) is (m,k): A is stored (m,k), or (k,m) when ta. op(B) is (k,n): B is
- * stored (k,n), or (n,k) when tb. A, B are of type ab (elem, or f32), C of type ct (elem, or f32), bias of type elem or
- * NULL. */
+ * stored (k,n), or (n,k) when tb. A, B are of type ab (elem, or f32), C of type ct (elem, or f32),
+ * bias of type elem or NULL. */
 typedef struct {
     int64_t m, n, k;
     const void *a, *b, *bias;
@@ -59,8 +59,8 @@ typedef struct {
 } AttnPlan;
 
 /* o = dropout(softmax(scale q k^T + bias)) v, heads side by side: head h is columns [h D, (h+1) D) of q and o, and its
- * keys and values are those of key head h / (H / KH). bias, when given: element (h, d + span), d = key's position -
- * row's, held within -span..span (T5's buckets written out by distance); frozen. */
+ * keys and values are those of key head h / (H / KH). bias, when given: element (h, d + span),
+ * d = key's position - row's, held within -span..span (T5's buckets written out by distance); frozen. */
 typedef struct {
     const AttnPlan *plan;
     const void *q, *k, *v;              /* elem */
@@ -82,8 +82,8 @@ typedef struct {
 } AttnGrad;
 
 /* Between two linear layers: h = f(u + bias), or gated, h = f(u + bias) (up + up_bias), over rows of F. u and up may be
- * the two halves of one matrix, either first. GELU is the exact form x Phi(x); TANH its approximation x (1 +
- * tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2; QUICK x / (1 + exp(-1.702 x)); SILU x / (1 + exp(-x)). */
+ * the two halves of one matrix, either first. GELU is the exact form x Phi(x); TANH its approximation
+ * x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2; QUICK x / (1 + exp(-1.702 x)); SILU x / (1 + exp(-x)). */
 typedef enum { ACT_GELU, ACT_GELU_TANH, ACT_GELU_QUICK, ACT_RELU, ACT_SILU } ActKind;
 
 typedef struct {
@@ -168,8 +168,8 @@ typedef struct {
 } Lookup;
 
 /* Patches of p x p pixels as rows (image, y, x), top to bottom, left to right; pixels beyond the last whole patch are
- * not looked at. Columns (channel, y, x), or (y, x, channel) when channels_last. v = pixel scale[c] + shift[c] when
- * given. */
+ * not looked at. Columns (channel, y, x), or (y, x, channel) when channels_last.
+ * v = pixel scale[c] + shift[c] when given. */
 typedef struct {
     int64_t images, ldy;
     int32_t height, width, p;           /* three channels */
@@ -248,10 +248,10 @@ typedef struct {
     DType dt;
 } Xent;
 
-/* One range of parameters: p, g, m, v (f32, n). g *= *gscale; decoupled weight decay; bias corrections c1 = 1 -
- * beta1^t, c2 likewise. Writes the elem copy of p when given, the running mean of p when given (ema += (1 -
- * ema_decay)(p - ema)), and zero to g. *gscale == 0 (a gradient that was not finite) leaves everything as it is, g too.
- * training.md 1. */
+/* One range of parameters: p, g, m, v (f32, n). g *= *gscale; decoupled weight decay; bias corrections
+ * c1 = 1 - beta1^t, c2 likewise. Writes the elem copy of p when given, the running mean of p when given
+ * (ema += (1 - ema_decay)(p - ema)), and zero to g. *gscale == 0 (a gradient that was not finite) leaves everything as
+ * it is, g too. training.md 1. */
 typedef struct {
     float *p, *g, *m, *v, *ema;
     void *copy;

@@ -12,8 +12,8 @@
 /* A product, counted. */
 void ops_gemm(Tape *t, const Gemm *g);
 
-/* Gradients of f32 results (logits, features) enter products as elem: dy itself, or a copy in *scratch (to be given
- * back). */
+/* Gradients of f32 results (logits, features) enter products as elem: dy itself,
+ * or a copy in *scratch (to be given back). */
 const void *ops_as_elem(Tape *t, const void *dy, DType dt, int64_t n, void **scratch);
 
 /* Element `first` of an array. */

@@ -46,7 +46,7 @@ patchelf --set-rpath "\$ORIGIN/../../lib:$cuda" "$to"/programs/tests/* "$to"/pro
 for l in "$to"/lib/*; do patchelf --set-rpath "\$ORIGIN:$cuda" "$l"; done
 
 env -i "$to/bin/qformer" --version
-tar -C build/dist -c "$name" | xz -T0 -6 >"$to.tar.xz"
-mib=$(($(stat -c %s "$to.tar.xz") / 1048576))
-echo "$to.tar.xz: $mib MiB"
+tar -C build/dist -c "$name" | gzip -9 >"$to.tar.gz"              # what even the smallest Debian unpacks; xz is not in it
+mib=$(($(stat -c %s "$to.tar.gz") / 1048576))
+echo "$to.tar.gz: $mib MiB"
 [ "$mib" -lt 64 ] || { echo "dist.sh: $mib MiB are more than the 64 that a folder may have" >&2; exit 1; }

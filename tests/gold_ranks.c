@@ -2,8 +2,8 @@
  * each rank; gradients as the reference averages them (itg_mean: rank), and as one process with the whole batch has
  * them (global).
  *
- * Met by one process, a case starts its processes itself: this program again, under mpirun, for the case's folder
- * alone. */
+ * Met by one process, a case starts its processes itself: this program again, under mpirun,
+ * for the case's folder alone. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

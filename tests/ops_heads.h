@@ -477,8 +477,8 @@ static void negative_weights(void) {
 }
 TEST(negative_weights)
 
-/* Frequencies of 40,000 draws are the weights; never an own column; the same pair draws the same wherever its row
- * stands. */
+/* Frequencies of 40,000 draws are the weights; never an own column;
+ * the same pair draws the same wherever its row stands. */
 static void negatives(void) {
     enum { ROWS = 40000, N = 6 };
     if (E != DT_F32) return;

@@ -14,7 +14,7 @@ build) want=$build ;;
 test) want=$test ;;
 fuzz) want=$fuzz ;;
 cross) want=$cross ;;
-dist) want="$test patchelf xz-utils" ;;
+dist) want="$test patchelf" ;;
 cross-dev)
     for p in libhdf5-dev libyaml-dev libjansson-dev libutf8proc-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev libcmocka-dev; do echo "$p:arm64"; done
     exit ;;

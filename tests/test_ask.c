@@ -1,6 +1,6 @@
 /* test_ask: questions about pictures, as a user asks them: the set's own, a file, a conversation; the same answers
- * one by one as together; what is refused. The model is random: that it answers, and always alike, is what is looked
- * at. */
+ * one by one as together; what is refused. The model is random: that it answers, and always alike,
+ * is what is looked at. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

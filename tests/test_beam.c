@@ -1,6 +1,6 @@
 /* The searches against enumeration of every sequence of a tiny vocabulary, against worked cases, and against
- * themselves where one must equal another. The "model" is a table: logits follow from a hash of the sequence so
- * far. */
+ * themselves where one must equal another. The "model" is a table:
+ * logits follow from a hash of the sequence so far. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -329,8 +329,8 @@ static void filters_of_a_large_vocabulary(void **state) {
     }
 }
 
-/* Ten thousand first tokens against the distribution, within five deviations; the same bits again for the same
- * image. */
+/* Ten thousand first tokens against the distribution, within five deviations;
+ * the same bits again for the same image. */
 static void draws_follow_the_distribution(void **state) {
     (void)state;
     enum { DRAWS = 10000 };

@@ -345,8 +345,8 @@ static void test_prefetch(void **state) {
 enum { RANKS = 2, COUNT_F = 100000, SKIPPED = 77 };
 static int ranks_ended[RANKS];
 
-/* Sums of f32 and of bf16 between the compute before and the compute after them, and a gather. Every rank gets the
- * same. */
+/* Sums of f32 and of bf16 between the compute before and the compute after them, and a gather.
+ * Every rank gets the same. */
 static int one_rank(int rank, int from, int to) {
     char id[128];
     void *p, *all, *space;

@@ -1,6 +1,6 @@
 /* Searches over a Decoder against the same searches by hand: a model that is a table keeps its slots as a model keeps
- * its caches, so that a slot handed to the wrong beam, a copy left out or a row at the wrong place gives other texts.
- * */
+ * its caches, so that a slot handed to the wrong beam,
+ * a copy left out or a row at the wrong place gives other texts. */
 #include "tests/kit/check.h"
 
 #include <math.h>

@@ -177,8 +177,8 @@ static void patch_layout(void **state) {
     assert_int_equal(e->run(e, 1, rgb, f), OK);
     /* token 1 = top right: green of the lower left pixel stands at c=1, y=1, x=0 */
     assert_true(fabs(f[28 + 4 + 2] - (5 * (3 * (4 + 2) + 1) / 255.0 - 0.4578275) / 0.26130258) < 1e-5);
-    /* its centre is (0.75, 0.25): f = 1: sin 135, cos 135, sin 45, cos 45 degrees; f = 2: sin 270, cos 270, sin 90, cos
-     * 90 */
+    /* its centre is (0.75, 0.25): f = 1: sin 135, cos 135, sin 45, cos 45 degrees;
+     * f = 2: sin 270, cos 270, sin 90, cos 90 */
     static const double want[8] = {2.8284271, -2.8284271, 2.8284271, 2.8284271, -4, 0, 4, 0};
     for (int i = 0; i < 8; i++) assert_true(fabs(f[28 + 12 + i] - want[i]) < 1e-5);
     encoder_free(e);

@@ -175,8 +175,8 @@ static void terminated_saves(void **state) {
     assert_true(same(a, b));
 }
 
-/* A limit on file size stands for a full disk: the save fails with a sentence, and what was saved before still
- * loads. */
+/* A limit on file size stands for a full disk: the save fails with a sentence,
+ * and what was saved before still loads. */
 static void full_disk_keeps_the_last(void **state) {
     (void)state;
     struct rlimit old, small;

@@ -1,6 +1,6 @@
 /* lm_config, shards: what config.json of the hub's language models says, in both forms; what must be refused, with a
- * sentence; weights in several files are those of one. The numbers of the models are those that their makers
- * published. */
+ * sentence; weights in several files are those of one.
+ * The numbers of the models are those that their makers published. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
-/* set and loader: what a folder of shards is, and that batches are a formula of (seed, step), whoever reads them and
- * when. */
+/* set and loader: what a folder of shards is, and that batches are a formula of (seed, step),
+ * whoever reads them and when. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -285,8 +285,8 @@ static void every_pair_once(void **state) {
     set_close(s);
 }
 
-/* The global batch does not depend on the number of ranks, of threads or of batches read ahead, nor on where one
- * starts. */
+/* The global batch does not depend on the number of ranks, of threads or of batches read ahead,
+ * nor on where one starts. */
 static void ranks_and_resume(void **state) {
     (void)state;
     Set *s;

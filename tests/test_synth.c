@@ -211,8 +211,8 @@ static void claims(void **state) {
 }
 
 /* Every caption of every scene is true of it, knows only words of the grammar, and names as many pairs as there are;
- * and a judge who knows the facts finds the scene of a caption among 200 nearly always, as the definition promises (98
- * %). */
+ * and a judge who knows the facts finds the scene of a caption among 200 nearly always,
+ * as the definition promises (98 %). */
 static void captions_are_true_and_telling(void **state) {
     (void)state;
     enum { N = 200, K = 3 };

@@ -17,8 +17,7 @@ enum { H = 4, KH = 2, D = 8, C = 24, F = 20, QKV = (H + 2 * KH) * D, LAYERS = 2,
 static const Param NONE = {0};
 static const Tensor NOTHING = {0};
 
-/* ---- arrays and parameters -----------------------------------------------------------------------------------------
- * */
+/* ---- arrays and parameters --------------------------------------------------------------------------------------- */
 
 enum { MOST = 256 };
 static const Backend *K;
@@ -154,8 +153,7 @@ static void freeze(bool frozen) {
     }
 }
 
-/* ---- who sees what
- * -------------------------------------------------------------------------------------------------- */
+/* ---- who sees what ----------------------------------------------------------------------------------------------- */
 
 enum { MOST_ROWS = 64, MOST_ITEMS = 8 };
 
@@ -205,8 +203,7 @@ static void send(Rows *r) {
     r->dev_at = device(r->at, sizeof r->at), r->dev_ids = device(r->ids, sizeof r->ids);
 }
 
-/* ---- the model
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 static Tensor make(int64_t rows, int64_t cols) { return tape_new(T, rows, cols, E); }
 static Param param(int layer, int which) { return all[layer * A_LAYER + which].p; }
@@ -311,8 +308,7 @@ static bool idle(int i) { return i == NORM_OUT_G || i == NORM_OUT_O; }
 static const int TEXTS[] = {5, 1, 7}, IDS[] = {0, 3, 1};
 enum { PREFIX = 6, NTEXTS = 3 };
 
-/* ---- gradients
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- gradients --------------------------------------------------------------------------------------------------- */
 
 static double loss_at(int which, float step, const Rows *r, Tensor start, const float *weights) {
     walk(which, step);
@@ -375,8 +371,7 @@ static void test_frozen(void **state) {
     }
 }
 
-/* ---- a prefix once, or once for each text
- * --------------------------------------------------------------------------- */
+/* ---- a prefix once, or once for each text ------------------------------------------------------------------------ */
 
 static void compare_rows(const float *got, const float *want, int64_t n, double bound, const char *what) {
     double worst = 0.0, size = 0.0;
@@ -427,8 +422,7 @@ static void test_prefix(void **state) {
     }
 }
 
-/* ---- row by row behind cached keys
- * ---------------------------------------------------------------------------------- */
+/* ---- row by row behind cached keys ------------------------------------------------------------------------------- */
 
 /* One new row at position `at`, behind a prefix and the rows decoded since. */
 static void one_row(Rows *r, int at, int id) {

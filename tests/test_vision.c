@@ -34,8 +34,7 @@ static void write_text(const char *name, const char *text) {
 
 static void save_text(const char *file, const char *text) { weights_text(path_of(file), text); }
 
-/* ---- worked values: patch 2 of 4 x 4 pixels, width 8, 2 heads, 12, 2 blocks
- * ------------------------------------------- */
+/* ---- worked values: patch 2 of 4 x 4 pixels, width 8, 2 heads, 12, 2 blocks -------------------------------------- */
 
 static void drawn(Weights *w, Lcg *r, const char *name, double scale, double about, int ndim, int64_t a, int64_t b) {
     int64_t shape[] = {a, b}, patch[] = {8, 3, 2, 2};
@@ -197,8 +196,7 @@ static void to_transformers(void **state) {
     vision_close(&e);
 }
 
-/* ---- recipes
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- recipes ----------------------------------------------------------------------------------------------------- */
 
 typedef Status Recipe(Preprocess *, const Json *, const char *);
 
@@ -279,8 +277,7 @@ static void middles(void **state) {
     free(a), free(b), free(whole), free(im.rgb);
 }
 
-/* ---- which way up
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- which way up ------------------------------------------------------------------------------------------------ */
 
 static int orientation_of(uint8_t value, bool big) {
     uint8_t j[] = {0xff, 0xd8, 0xff, 0xe0, 0, 4, 1, 2, 0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0,
@@ -322,8 +319,7 @@ static void sha256(void **state) {
     assert_string_equal(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
 }
 
-/* ---- as extraction sees it
- * ------------------------------------------------------------------------------------------------ */
+/* ---- as extraction sees it --------------------------------------------------------------------------------------- */
 
 static void rows_that_are_kept(void **state) {
     (void)state;

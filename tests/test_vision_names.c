@@ -30,8 +30,7 @@ static void write_text(const char *name, const char *text) {
 
 static void save_text(const char *file, const char *text) { weights_text(path_of(file), text); }
 
-/* ---- one model, several spellings
- * ------------------------------------------------------------------------------------ */
+/* ---- one model, several spellings -------------------------------------------------------------------------------- */
 
 #define NORMS(a, b) a ".weight=n1g:8 " a ".bias=n1b:8 " b ".weight=n2g:8 " b ".bias=n2b:8 "
 
@@ -218,8 +217,7 @@ static void options(void **state) {
     unlink(path_of("model.safetensors"));
 }
 
-/* ---- what is refused
- * --------------------------------------------------------------------------------------------------- */
+/* ---- what is refused --------------------------------------------------------------------------------------------- */
 
 static void refused(const char *text, Status status, const char *sentence) {
     Vision e;

@@ -1,5 +1,5 @@
-/* cmd_model: the commands init (start weights into a file), inspect (a checkpoint or a data set in a page of text) and
- * export. */
+/* cmd_model: the commands init (start weights into a file),
+ * inspect (a checkpoint or a data set in a page of text) and export. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

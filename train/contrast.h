@@ -2,8 +2,8 @@
  * 2, 3).
  *
  * Stands between two waves and outside the tape: features of all micro-batches and all ranks come together here,
- * gradients of the local ones go back. All buffers are f32 in the run arena. B local pairs, G = B ranks, first = rank
- * B. */
+ * gradients of the local ones go back. All buffers are f32 in the run arena. B local pairs,
+ * G = B ranks, first = rank B. */
 #ifndef QF_CONTRAST_H
 #define QF_CONTRAST_H
 #include "kernels/arena.h"
@@ -37,12 +37,12 @@ Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, i
 Status contrast_fill(Contrast *c);      /* the constant array; once, on real memory */
 
 /* Gathers features, fills similarities, losses, dI, dT, and adds to dtemp_grad. *loss += the sum of row losses of both
- * directions over the local rows. ids: of the global batch's images, (G) on the device, or NULL. `grad` false: losses
- * only. */
+ * directions over the local rows. ids: of the global batch's images, (G) on the device, or NULL.
+ * `grad` false: losses only. */
 Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *dtemp_grad, float *loss, bool grad);
 
-/* Draws one image for each local text and one text for each local image: global indices, on the device in
- * c->negative. */
+/* Draws one image for each local text and one text for each local image: global indices,
+ * on the device in c->negative. */
 void contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step);
 
 #endif

@@ -14,8 +14,8 @@
  * its visual rows where their prompts are the same.
  *
  * A language model that learns to read (train/reader.h) has words where stage 2 has visual rows: one of the picture's
- * captions, drawn anew at each visit, is its view, and the others are said behind it. A picture's only text stands
- * alone. */
+ * captions, drawn anew at each visit, is its view, and the others are said behind it.
+ * A picture's only text stands alone. */
 #ifndef QF_FEED_H
 #define QF_FEED_H
 #include "data/loader.h"

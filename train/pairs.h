@@ -1,6 +1,6 @@
 /* pairs: whose text stands against whose image in a step, over all ranks: texts and ids of everybody, who was drawn as
- * a negative for whom, how many count, and the worst batch there could be. Small integers, on the host; losses.md 3 to
- * 6. */
+ * a negative for whom, how many count, and the worst batch there could be. Small integers,
+ * on the host; losses.md 3 to 6. */
 #ifndef QF_PAIRS_H
 #define QF_PAIRS_H
 #include "train/stage1.h"

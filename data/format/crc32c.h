@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The CRC of what `crc` was the CRC of (0: nothing), followed by n bytes at p. crc32c(0, "123456789", 9) ==
- * 0xE3069283. */
+/* The CRC of what `crc` was the CRC of (0: nothing), followed by n bytes at p. crc32c(0,
+ * "123456789", 9) == 0xE3069283. */
 uint32_t crc32c(uint32_t crc, const void *p, size_t n);
 
 uint32_t crc32c_soft(uint32_t crc, const void *p, size_t n);   /* the table form, whatever the processor can (tests) */

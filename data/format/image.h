@@ -8,8 +8,8 @@
  * It does not resize (resize.h), and reads no other formats.
  *
  * Files are not trusted: a size is checked before anything is allocated, and a broken file is an ERR_FORMAT sentence
- * that names it. A JPEG or PNG that ends early is broken; libjpeg's other warnings (stray bytes) pass, as they do in
- * Pillow. */
+ * that names it. A JPEG or PNG that ends early is broken;
+ * libjpeg's other warnings (stray bytes) pass, as they do in Pillow. */
 #ifndef QF_IMAGE_H
 #define QF_IMAGE_H
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 /* lzf: unpacks LZF, the compression that h5py calls "lzf" (HDF5 filter 32000). Called by h5 only.
  *
  * Format (liblzf): a control byte below 32 starts a run of as many literal bytes plus one; else its upper three bits
- * are a length (7: a byte more follows), its lower five and the next byte a distance back, and length + 2 bytes are
- * copied. */
+ * are a length (7: a byte more follows), its lower five and the next byte a distance back,
+ * and length + 2 bytes are copied. */
 #ifndef QF_LZF_H
 #define QF_LZF_H
 #include <stddef.h>

@@ -71,8 +71,8 @@ typedef struct {
     PickleRef root;
 } Pickle;
 
-/* Reads one pickle at `bytes`; *used (may be NULL) becomes its length. Values point into bytes. ERR_FORMAT,
- * ERR_MEMORY. */
+/* Reads one pickle at `bytes`; *used (may be NULL) becomes its length.
+ * Values point into bytes. ERR_FORMAT, ERR_MEMORY. */
 Status pickle_read(Pickle *p, const uint8_t *bytes, size_t n, const char *path, size_t *used);
 void pickle_free(Pickle *p);
 

@@ -153,8 +153,8 @@ done:
     return st;
 }
 
-/* Before torch 1.6: pickles of the magic, the protocol 1001, the machine, the object and the keys, then the
- * storages. */
+/* Before torch 1.6: pickles of the magic, the protocol 1001, the machine,
+ * the object and the keys, then the storages. */
 static Status open_legacy(PthFile *f) {
     Pickle part = {0};
     ZipMap found = {0};

@@ -2,8 +2,8 @@
  *
  * Called by whoever reads lists, tables and JSON that people bring. Unpacked when it was compressed by gzip; a byte
  * order mark is left out; UTF-16 (Excel's "Unicode text") becomes UTF-8. What is no text at all (Parquet, a pickle, a
- * zip archive, a web page) is refused by its name (filekind.h). Whether the rest is valid UTF-8 is for the reader to
- * check. */
+ * zip archive, a web page) is refused by its name (filekind.h).
+ * Whether the rest is valid UTF-8 is for the reader to check. */
 #ifndef QF_TEXTFILE_H
 #define QF_TEXTFILE_H
 #include <stdbool.h>

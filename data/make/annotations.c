@@ -1,5 +1,5 @@
-/* annotations: see annotations.h. What was read is kept by annotation_store.c; the forms are in annotation_json.c and
- * annotation_table.c. */
+/* annotations: see annotations.h. What was read is kept by annotation_store.c;
+ * the forms are in annotation_json.c and annotation_table.c. */
 #include "data/make/annotations.h"
 
 #include <stdlib.h>

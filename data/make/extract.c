@@ -83,8 +83,8 @@ static int by_identity(const void *a, const void *b) {
     return c ? c : (x->image > y->image) - (x->image < y->image);
 }
 
-/* One file under two names, by links or by spelling: in two splits it would leak. Copies show by their features
- * (twins.h). */
+/* One file under two names, by links or by spelling: in two splits it would leak.
+ * Copies show by their features (twins.h). */
 static Status check_links(const Annotations *a, const PicturePlace *place) {
     Status st = OK;
     Known *k = mem_new((size_t)a->count, sizeof *k);
@@ -144,8 +144,8 @@ static Status join_ranks(SetOut *to, Status st) {
     return st;
 }
 
-/* Ranks take turns in the list of shards; the first makes room before the others write, and lists what all have
- * written. */
+/* Ranks take turns in the list of shards; the first makes room before the others write,
+ * and lists what all have written. */
 static Status write_shards(const ExtractSpec *s, const Annotations *a, const PicturePlace *place, ExtractReport *rep) {
     int64_t ranks = dist_size(), rank = dist_rank(), size = s->shard_images;
     SetOut to = {.quiet = rank > 0};

@@ -1,5 +1,5 @@
-/* first: the error of the first failing item of a loop that several threads share; threads have messages of their
- * own. */
+/* first: the error of the first failing item of a loop that several threads share;
+ * threads have messages of their own. */
 #ifndef QF_FIRST_H
 #define QF_FIRST_H
 #include <stdint.h>

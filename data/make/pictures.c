@@ -174,8 +174,8 @@ const char *pictures_root(const Pictures *p, int64_t i) { return p->place[i].fol
 
 /* ---- finding one ------------------------------------------------------------------------------------------------- */
 
-/* The spellings under which a picture may lie: as it is, with an ending, as COCO's number with one. NULL after the
- * last. */
+/* The spellings under which a picture may lie: as it is, with an ending,
+ * as COCO's number with one. NULL after the last. */
 static char *spelling(const char *name, int k) {
     static const char *const endings[] = {"jpg", "jpeg", "png", "webp", "JPG", "JPEG", "PNG"};
     enum { ENDINGS = sizeof endings / sizeof *endings };

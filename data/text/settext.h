@@ -52,8 +52,8 @@ Status settext_blip(char **out, size_t *len, const char *s, size_t n, const char
 
 /* What a language model is given and shall say, new texts (free both). Templates of questions, "|" between, with {} for
  * the question, are drawn by `draw`, and so is the answer; "" is the question as it is. A caption's prompt is
- * `caption_prompt`. A conversation is put in the same template, turn by turn: "Question: a Answer: b Question: c
- * Answer:". */
+ * `caption_prompt`. A conversation is put in the same template, turn by turn:
+ * "Question: a Answer: b Question: c Answer:". */
 typedef struct { const char *caption_prompt, *questions; } TextTemplates;
 Status settext_say(char **prompt, char **target, const SetText *t, const TextTemplates *with, uint64_t draw);
 

@@ -74,8 +74,8 @@ static size_t contraction(const char *s, size_t n, bool fold) {
     return fold && n >= 3 && !memcmp(s + 1, "\xC5\xBF", 2) ? 3 : 0;
 }
 
-/* \s+(?!\S)|\s+ : a run of blanks leaves its last character to what follows, unless nothing follows or it is the only
- * one. */
+/* \s+(?!\S)|\s+ : a run of blanks leaves its last character to what follows,
+ * unless nothing follows or it is the only one. */
 static size_t blanks(Scan *k) {
     size_t last = k->at, count = 0;
     for (; k->is == BLANK; count++) {

@@ -71,8 +71,8 @@ Status tokenizer_read_vocab(Tokenizer *t, const Json *vocab, const char *name);
 Status tokenizer_read_merge(Tokenizer *t, const char *left, size_t nleft, const char *right, size_t nright,
                             const char *name);
 
-/* Fills t from a SentencePiece model; not ready yet. Llama's (BPE) and T5's (Unigram) rules, as transformers converts
- * them. */
+/* Fills t from a SentencePiece model; not ready yet. Llama's (BPE) and T5's (Unigram) rules,
+ * as transformers converts them. */
 Status tokenizer_read_spm(Tokenizer *t, const void *bytes, size_t n, const char *name);
 
 #endif

@@ -10,8 +10,8 @@
  * A Wordpiece is read-only after wp_open: any number of threads may encode with it.
  *
  * Does not apply a caption processor (data/text/caption.h), pad, or build masks. Invalid UTF-8 in text becomes U+FFFD,
- * which the cleaning drops. Source of the rules: spec model.md section 9; Unicode tables are those of the utf8proc
- * found. */
+ * which the cleaning drops. Source of the rules: spec model.md section 9;
+ * Unicode tables are those of the utf8proc found. */
 #ifndef QF_WORDPIECE_H
 #define QF_WORDPIECE_H
 #include <stdbool.h>

@@ -36,8 +36,8 @@ Status metrics_image(Metrics *m, const char *candidate, size_t n);
 Status metrics_reference(Metrics *m, const char *text, size_t n);
 size_t metrics_count(const Metrics *m);   /* images so far */
 
-/* images: (metrics_count) in the order of metrics_image, or NULL. ERR_USAGE when there is no image, or one has no
- * reference. */
+/* images: (metrics_count) in the order of metrics_image, or NULL.
+ * ERR_USAGE when there is no image, or one has no reference. */
 Status metrics_compute(Metrics *m, MetricScores *corpus, MetricScores *images);
 
 #endif

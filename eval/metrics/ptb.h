@@ -24,8 +24,8 @@ Status ptb_new(Ptb **out);
 void ptb_free(Ptb *p);
 
 /* The tokens of text[0..n), joined by single spaces, no space at the end. *out ends with NUL, has none before, and is
- * valid until the next call with `p`. ptb_raw keeps the punctuation. ERR_FORMAT when the caption is longer than
- * PTB_MAX_BYTES. */
+ * valid until the next call with `p`. ptb_raw keeps the punctuation.
+ * ERR_FORMAT when the caption is longer than PTB_MAX_BYTES. */
 Status ptb_tokenize(Ptb *p, const char *text, size_t n, const char **out, size_t *len);
 Status ptb_raw(Ptb *p, const char *text, size_t n, const char **out, size_t *len);
 

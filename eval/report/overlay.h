@@ -25,8 +25,8 @@ static inline float *attention_row(const Attention *a, int64_t image, int64_t la
     return a->w + ((image * a->layers + layer) * a->Q + q) * a->P;
 }
 
-/* How P tokens lie on the image: *side squared of them, after *lead leading ones (0, or 1: a class token). False: no
- * square. */
+/* How P tokens lie on the image: *side squared of them, after *lead leading ones (0, or 1:
+ * a class token). False: no square. */
 bool attention_grid(int64_t P, int *side, int *lead);
 
 /* One row's share and spread: exp of the entropy over P, 1: everywhere alike, 1/P: one token. */

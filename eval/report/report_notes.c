@@ -1,5 +1,5 @@
-/* report_notes: what should worry the reader; see report.h. Every note is a full sentence with the figures it rests
- * on. */
+/* report_notes: what should worry the reader; see report.h.
+ * Every note is a full sentence with the figures it rests on. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* report_style: how the page looks; see report.h. Colours are variables: light, dark (as the reader's system says),
- * print. */
+/* report_style: how the page looks; see report.h. Colours are variables: light,
+ * dark (as the reader's system says), print. */
 #include "eval/report/report.h"
 
 const char report_style[] =

@@ -21,8 +21,8 @@ typedef struct {
 void scenes_open(Scenes *s, const Set *set, const uint64_t *seed, int n);
 void scenes_close(Scenes *s);
 
-/* The scene of an image; false when it is none, or nothing says what it shows. *drawable: synth_render gives this
- * picture. */
+/* The scene of an image; false when it is none, or nothing says what it shows. *drawable:
+ * synth_render gives this picture. */
 bool scenes_find(Scenes *s, int64_t image, Scene *scene, bool *drawable);
 
 #endif

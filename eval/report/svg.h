@@ -33,12 +33,12 @@ typedef struct {
 /* A figure with title, legend and chart; false (and nothing written) when there is no point to draw. */
 bool svg_chart(FILE *f, const SvgChart *c);
 
-/* v (rows, cols) as shades: none at 0, full at `most` in one colour, at -most in another; columns to the right, rows
- * downwards. */
+/* v (rows, cols) as shades: none at 0, full at `most` in one colour, at -most in another;
+ * columns to the right, rows downwards. */
 void svg_heat(FILE *f, const float *v, int rows, int cols, float most, const char *says);
 
-/* A grid of g x g cells over an area of w x h, row by row; `opacity` 0..1 of each, in steps of 1/10. For use inside an
- * svg. */
+/* A grid of g x g cells over an area of w x h, row by row; `opacity` 0..1 of each, in steps of 1/10.
+ * For use inside an svg. */
 void svg_cells(FILE *f, const float *opacity, int rows, int cols, double w, double h, const char *class);
 
 /* Round steps: writes up to `most` ticks that lie in [lo, hi]; returns how many. */

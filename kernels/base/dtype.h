@@ -1,7 +1,7 @@
 /* dtype: the element types of files and tensors, and their conversion to and from f32.
  *
- * Rounding is to nearest, ties to even; NaN stays NaN. e4m3 is the "fn" form of fp8 (no infinities, 448 is the
- * largest). */
+ * Rounding is to nearest, ties to even; NaN stays NaN.
+ * e4m3 is the "fn" form of fp8 (no infinities, 448 is the largest). */
 #ifndef QF_DTYPE_H
 #define QF_DTYPE_H
 #include <stdint.h>

@@ -10,8 +10,8 @@ enum { MESSAGE_SIZE = 2048 };
 
 static _Thread_local char message[MESSAGE_SIZE];
 
-/* Names and values in a message may come from a broken file: what could break the line or drive a terminal becomes
- * '?'. */
+/* Names and values in a message may come from a broken file:
+ * what could break the line or drive a terminal becomes '?'. */
 static void make_plain(char *text) {
     for (char *c = text; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';

@@ -23,8 +23,8 @@ static void on_stop(int number) {
 }
 
 /* No handler ever runs on a thread that computes: oneDNN 2.6's generated f32 kernels do not survive a signal frame on
- * their stack (measured: one SIGTERM in forty corrupted the heap; none in this form). All signals wait for this
- * thread. */
+ * their stack (measured: one SIGTERM in forty corrupted the heap; none in this form).
+ * All signals wait for this thread. */
 static void *watch(void *unused) {
     (void)unused;
     for (int number; sigwait(&watched, &number) == 0;) {

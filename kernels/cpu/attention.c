@@ -116,8 +116,7 @@ static void open_bias(Task *t, const Attn *a, int64_t h) {
     for (int64_t i = 0; a->bias && i < 2 * a->span + 2 * LANES; i++) t->bias[i] = bias_at(a, h, a->span + LANES - i);
 }
 
-/* ---- a block of an item's rows, and the lines of keys that it sees ------------------------------------------------
- * */
+/* ---- a block of an item's rows, and the lines of keys that it sees ----------------------------------------------- */
 
 typedef struct {
     const AttnItem *it;
@@ -188,8 +187,8 @@ static inline mask seeing(const Lanes *l, int r, int64_t j) {
     return vec_not(vec_first(hidden));
 }
 
-/* How many of the lanes, from the first on, see one key alone: its score changes nothing, so q and k get no gradient.
- * */
+/* How many of the lanes, from the first on, see one key alone: its score changes nothing,
+ * so q and k get no gradient. */
 static inline int64_t seeing_one(const Lanes *l) {
     const AttnItem *it = l->b->it;
     if (it->na + it->nb == 1) return LANES;
@@ -221,8 +220,8 @@ static void add_bias(const Task *t, const Lanes *l, float *s) {
         }
 }
 
-/* s: <k, q>, becomes exp(scale (s - max)), dropped out; row sums (before dropout) and maxima to the lanes of sum and
- * max. */
+/* s: <k, q>, becomes exp(scale (s - max)), dropped out;
+ * row sums (before dropout) and maxima to the lanes of sum and max. */
 static void softmax(Lanes *l, float *s, float *max, float *sum) {
     const Block *b = l->b;
     int64_t R = b->R;

@@ -1,5 +1,5 @@
-/* common: what the kernels share and no element type enters: scratch, the error that sticks, partial sums, dropout
- * bits. */
+/* common: what the kernels share and no element type enters: scratch, the error that sticks,
+ * partial sums, dropout bits. */
 #include "kernels/cpu/vec.h"
 
 #if !ELEM_BF16      /* once for both element types */

@@ -20,8 +20,8 @@
  * is long enough to pay for it, else the largest m of a coarse grid (8 steps an octave), and the rows that remain take
  * an open one.
  *
- * What oneDNN refuses (bf16 on a processor without it, f32 into bf16), and builds without it or any CBLAS, take
- * blocked(). */
+ * What oneDNN refuses (bf16 on a processor without it, f32 into bf16),
+ * and builds without it or any CBLAS, take blocked(). */
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/tile.h"
 
@@ -36,8 +36,8 @@ static float load(const void *p, DType t, int64_t i) {
 }
 
 /* ---- the plain one: any shape, any types --------------------------------------------------------------------------
- * op(B) is packed in panels of NR columns, op(A) in strips of MR rows, both f32; a tile of C stays in registers
- * (tile.h). */
+ * op(B) is packed in panels of NR columns, op(A) in strips of MR rows, both f32;
+ * a tile of C stays in registers (tile.h). */
 enum { MR = TILE_M, NR = 2 * LANES };
 
 static void store_tile(const Gemm *g, const float acc[MR][NR], int64_t i0, int64_t j0) {

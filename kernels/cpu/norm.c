@@ -78,8 +78,8 @@ typedef struct {
     float *dgamma, *dbeta, *dbias;
 } Row;
 
-/* First pass: mg and mgx, and what the row adds to dgamma and dbeta. Beyond C dy is zero, and so is all that is added
- * up. */
+/* First pass: mg and mgx, and what the row adds to dgamma and dbeta. Beyond C dy is zero,
+ * and so is all that is added up. */
 static void row_means(Row *w, const elem *dy, const elem *z, bool rms) {
     vec sg = vec_set(0.0f), sgx = sg;
     for (int64_t c = 0; c < w->C; c += LANES) {

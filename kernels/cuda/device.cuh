@@ -2,8 +2,8 @@
  * dropout.
  *
  * T is float or bf16 (the bits, as in dtype.h). Eight elements are the unit of everything: 16 bytes of bf16, one Philox
- * call of dropout. Sums run in a fixed order (butterfly in a warp, warps in order), so the same input gives the same
- * bits. */
+ * call of dropout. Sums run in a fixed order (butterfly in a warp, warps in order),
+ * so the same input gives the same bits. */
 #pragma once
 #include <cuda_runtime.h>
 #include <stdbool.h>
@@ -158,8 +158,8 @@ template <int N> DEVICE void block_sums(float (&x)[N], float (*room)[32]) {
 }
 
 /* Eight columns a lane of a vector p of n (whole eights), the warp's first column `first`; zeros beyond, and where p is
- * NULL. All lanes of the warp call. Read as lanes lie, and handed on: 32 bytes a lane would be half a sector a request.
- * */
+ * NULL. All lanes of the warp call. Read as lanes lie, and handed on:
+ * 32 bytes a lane would be half a sector a request. */
 DEVICE void vector8(float v[8], const float *p, int64_t first, int64_t n) {
     int lane = threadIdx.x & 31;
     float4 x[2] = {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)};

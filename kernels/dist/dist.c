@@ -249,8 +249,8 @@ Status dist_open(int *argc, char ***argv) {
     return meet_neighbours();
 }
 
-/* After a failure: a moment for the others to print their sentence too, because the launcher ends them when this rank
- * ends. */
+/* After a failure: a moment for the others to print their sentence too,
+ * because the launcher ends them when this rank ends. */
 void dist_close(void) {
     if (my.started && dist_self.failed) {
         nap(0.4);
@@ -332,8 +332,8 @@ static void to_half(const float *x, int64_t total, int64_t at, int first, int la
                        (size_t)my.count[r]);
 }
 
-/* Everybody's share of the own piece arrives in my.stage, a row a rank; added up in rank order, the own share in its
- * place. */
+/* Everybody's share of the own piece arrives in my.stage, a row a rank; added up in rank order,
+ * the own share in its place. */
 static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at, bool half) {
     MPI_Request q;
     int *in = my.in, *place = my.in + dist_self.size;

@@ -1,6 +1,6 @@
 /* features: the raw features of images on their way to the device, with their scales. Where the host's memory is the
- * device's nothing moves. With `ahead` two rooms take turns: what comes next travels beside the work on what is here.
- * */
+ * device's nothing moves. With `ahead` two rooms take turns:
+ * what comes next travels beside the work on what is here. */
 #ifndef QF_FEATURES_H
 #define QF_FEATURES_H
 #include "kernels/arena.h"

@@ -38,8 +38,8 @@ void lm_close(Lm *m);
 Status lm_ready(Lm *m);
 
 /* The weight of a table's row, rows joined from `first` to `last`, in one layer (-1: LM_ONCE). A tensor that the model
- * does not have gives a Param with NULL pointers. Vectors have w (f32) and copy, matrices copy alone (which is w in
- * f32). */
+ * does not have gives a Param with NULL pointers. Vectors have w (f32) and copy,
+ * matrices copy alone (which is w in f32). */
 Param lm_get(const Lm *m, int first, int last, int layer);
 
 /* T5's bucket of a key that stands d rows behind (d < 0: before) the row that looks at it; spec/stage2.md 3a. */

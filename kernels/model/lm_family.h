@@ -1,5 +1,5 @@
-/* lm_family: what a family gives to lm_model.c: its table, where rows enter, a layer, what stands behind the last
- * one. */
+/* lm_family: what a family gives to lm_model.c: its table, where rows enter, a layer,
+ * what stands behind the last one. */
 #ifndef QF_LM_FAMILY_H
 #define QF_LM_FAMILY_H
 #include "kernels/model/lm_block.h"

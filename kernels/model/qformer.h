@@ -22,8 +22,8 @@ typedef struct { float p; uint64_t seed; uint32_t step; } Noise;
 enum { MAX_LAYERS = 128 };
 typedef struct { int images; Tensor kv[MAX_LAYERS]; } ImageKV;
 
-/* features: `images` rows blocks of (P, E) raw, type dt, scale per image or NULL; on the device. ln_vision is folded
- * in. */
+/* features: `images` rows blocks of (P, E) raw, type dt, scale per image or NULL; on the device.
+ * ln_vision is folded in. */
 void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features, DType dt, const float *scale,
                    int images);
 
@@ -42,8 +42,8 @@ void qformer_layer(Tape *t, const QFormer *m, int layer, Tensor y, Tensor x, Ten
                  const Wave *w, const ImageKV *kv, Noise noise);
 
 /* Heads. features: normalised projection f32 of rows (queries: vision_proj, [CLS] rows: text_proj). LM transform: rows
- * ready for the tied product. ITM: (n, 2) f32 logits, the mean over Q rows taken before the (linear) head, which is the
- * same. */
+ * ready for the tied product. ITM: (n, 2) f32 logits,
+ * the mean over Q rows taken before the (linear) head, which is the same. */
 Tensor qformer_features(Tape *t, const QFormer *m, Tensor rows, int weight, int bias);
 Tensor qformer_lm_transform(Tape *t, const QFormer *m, Tensor rows);
 Tensor qformer_itm(Tape *t, const QFormer *m, Tensor rows);

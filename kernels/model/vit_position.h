@@ -23,8 +23,8 @@ typedef enum {
 /* dst (h*w, E) from src (n*n, E). ERR_MEMORY; with VIT_RESIZE_NONE also ERR_USAGE when the grids differ. */
 Status vit_position_resize(float *dst, int h, int w, const float *src, int n, int E, VitResize rule);
 
-/* dst (h*w, E), E a multiple of 4: sin(x f), cos(x f), sin(y f), cos(y f), each E/4 long, f_j = 10000^(-j/(E/4)) (AIMv2
- * native). */
+/* dst (h*w, E), E a multiple of 4: sin(x f), cos(x f), sin(y f), cos(y f), each E/4 long,
+ * f_j = 10000^(-j/(E/4)) (AIMv2 native). */
 void vit_position_sincos(float *dst, int h, int w, int E);
 
 typedef enum { VIT_ROTARY_NONE, VIT_ROTARY_DINOV3, VIT_ROTARY_EVA02, VIT_ROTARY_PE } VitRotary;

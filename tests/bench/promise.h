@@ -84,8 +84,8 @@ static inline Promise promise_act_bwd(const Act *a, const ActGrad *g) {
     return sums ? promise_partials(bytes, strips, sums, f) : promise_launch(bytes, 0, 1);
 }
 
-/* Blocks of a norm: four rows each up to 768 columns, else a row of eight columns a thread; `most` of the former an
- * SM. */
+/* Blocks of a norm: four rows each up to 768 columns, else a row of eight columns a thread;
+ * `most` of the former an SM. */
 static inline double promise_norm_blocks(double n, int C, int most) {
     double threads = 32 * promise_times(C, 256);
     return C <= 768 ? fmin(promise_times(n, 4), most * H100_SMS) : fmin(n, floor(1024 / threads) * H100_SMS);

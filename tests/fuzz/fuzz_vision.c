@@ -1,8 +1,8 @@
 /* Files of tensors with the names of image encoders, in any selection and of any shape: recognised or refused; what is
  * taken has heads that make up its width.
  *
- * First byte: whose names. Then six bytes a tensor: which, of which block, what stands behind the name, and its sides.
- * */
+ * First byte: whose names. Then six bytes a tensor: which, of which block,
+ * what stands behind the name, and its sides. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -163,8 +163,8 @@ void read_curve(Curve *c, const char *out) {
     }
 }
 
-/* Largest difference in these columns, as a part of the first curve's value when `relative`. An empty one is far from
- * everything. */
+/* Largest difference in these columns, as a part of the first curve's value when `relative`.
+ * An empty one is far from everything. */
 static double distance(const Curve *a, const Curve *b, int from, int to, int first, int last, bool relative) {
     double most = 0;
     for (int s = from; s <= to; s++)

@@ -24,8 +24,8 @@ double now(void);
 void nap(double s);
 
 /* ---- starting and watching processes ----------------------------------------------------------------------------- */
-/* A shell line in the test's folder, output to the file `log`. It may use $M (mpirun), $Q (the program) and $A
- * (options). */
+/* A shell line in the test's folder, output to the file `log`. It may use $M (mpirun),
+ * $Q (the program) and $A (options). */
 pid_t start(const char *log, const char *line);
 
 /* Exit code, or 1000 + signal. */
