@@ -310,6 +310,9 @@ static void test_philox(void **state) {
         const uint32_t *k = known[i];
         Philox x = philox(k[0], k[1], k[2], k[3], k[4], k[5]);
         for (int j = 0; j < 4; j++) assert_int_equal(x.v[j], k[6 + j]);
+        PhiloxKeys keys = philox_keys(k[4], k[5]);
+        x = philox_join(&keys, philox_row(&keys, k[1], k[2]), philox_block(&keys, k[0], k[3]));
+        for (int j = 0; j < 4; j++) assert_int_equal(x.v[j], k[6 + j]);
     }
 }
 

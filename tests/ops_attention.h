@@ -52,7 +52,7 @@ static const AttnCase attn_cases[] = {
     {PLAN(cache), 2, 2, 88, 8, 0, 0}, {PLAN(decode), 5, 1, 128, 0, 0, BIASED}, {PLAN(decode), 3, 3, 9, 0, 0.3f, 0},
 };
 
-enum { MAX_ITEMS = 24 };
+enum { MAX_ITEMS = 256 };
 typedef struct {
     Attn a;
     AttnGrad g;
@@ -268,6 +268,42 @@ static void attention_alone(void) {
     free(first);
 }
 TEST(attention_alone)
+
+/* So many groups that a GPU gives a block several heads: each group has the same queries, keys and origins of dropout,
+ * so all give what the first does, and that what it gives alone. */
+static void attention_many(void) {
+    enum { MANY = 100, H = 12, ROWS = 9, ALL = 12 };
+    static const GroupSpec one = {{5, 7}, {{2, 1, 0, 0, 0}, {7, 1, 1, CAUSAL_B, 0}}};
+    static const struct { int D; float p; } cases[] = {{64, 0.1f}, {40, 0}, {80, 0.2f}};
+    static GroupSpec spec[MANY];
+    static RowKey from[MANY * ROWS];
+    AttnRun at = {0};
+    for (int i = 0; i < MANY; i++) spec[i] = one;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        CASE("%d groups alike, D %d", MANY, cases[i].D);
+        make_plan(&at, spec, MANY);
+        Buf *lse, *o = make_attention(&at, H, H, cases[i].D, 0, cases[i].p, false, &lse);
+        int64_t rows = ROWS * at.a.ldq, keys = ALL * at.a.ldk;
+        for (int64_t j = rows; j < at.q->n; j++) set(at.q, j, at.q->x[j % rows]);
+        for (int64_t j = keys; j < at.k->n; j++) set(at.k, j, at.k->x[j % keys]), set(at.v, j, at.v->x[j % keys]);
+        for (uint32_t j = 0; j < MANY * ROWS; j++) from[j] = (RowKey){7 + j % ROWS, 3 * (j % ROWS)};
+        at.a.drop.rows = raw("origins", from, sizeof from)->p;
+        execute(launch_attention, &at);
+        for (int64_t j = rows; j < o->n; j++)
+            if (o->y[j] != o->y[j % rows])
+                WRONG("o[%lld]: %.9g, in the first group %.9g", (long long)j, o->y[j], o->y[j % rows]);
+        double *first = doubles(rows);
+        memcpy(first, o->y, (size_t)rows * sizeof *first);
+        at.plan.ngroups = 1, at.plan.nitems = 2;
+        execute(launch_attention, &at);
+        for (int64_t j = 0; j < rows; j++)
+            if (o->y[j] != first[j])
+                WRONG("o[%lld]: %.9g among others, %.9g alone", (long long)j, first[j], o->y[j]);
+        free(first);
+        forget();
+    }
+}
+TEST(attention_many)
 
 static void launch_both_ways(void *context) {
     AttnRun *at = context;

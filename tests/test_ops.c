@@ -305,6 +305,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_lookup),
         cmocka_unit_test(test_patches), cmocka_unit_test(test_embed), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_attention_permuted), cmocka_unit_test(test_attention_alone),
+        cmocka_unit_test(test_attention_many),
         cmocka_unit_test(test_attention_one_key), cmocka_unit_test(test_image), cmocka_unit_test(test_features),
         cmocka_unit_test(test_heads), cmocka_unit_test(test_simmax), cmocka_unit_test(test_simmax_nan),
         cmocka_unit_test(test_itc), cmocka_unit_test(test_itc_worked), cmocka_unit_test(test_negatives),

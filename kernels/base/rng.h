@@ -47,6 +47,38 @@ RNG_FN Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_
     return out;
 }
 
+/* The same for many blocks (c0) of many rows (c1, c2), in pieces, so that who draws them all does each piece once: the
+ * keys of the rounds, and what a row alone and a block alone bring to the first two rounds. */
+typedef struct { uint32_t k0[10], k1[10]; } PhiloxKeys;
+typedef struct { uint32_t c0, c2, c3; } PhiloxRow;
+typedef struct { uint32_t c0, c1, c2; } PhiloxBlock;
+
+RNG_FN PhiloxKeys philox_keys(uint32_t k0, uint32_t k1) {
+    PhiloxKeys k;
+    for (uint32_t r = 0; r < 10; r++) k.k0[r] = k0 + r * 0x9E3779B9u, k.k1[r] = k1 + r * 0xBB67AE85u;
+    return k;
+}
+RNG_FN PhiloxRow philox_row(const PhiloxKeys *k, uint32_t c1, uint32_t c2) {
+    uint64_t b = (uint64_t)0xCD9E8D57u * c2, a = (uint64_t)0xD2511F53u * ((uint32_t)(b >> 32) ^ c1 ^ k->k0[0]);
+    PhiloxRow row = {(uint32_t)b ^ k->k0[1], (uint32_t)(a >> 32) ^ k->k1[1], (uint32_t)a};
+    return row;
+}
+RNG_FN PhiloxBlock philox_block(const PhiloxKeys *k, uint32_t c0, uint32_t c3) {
+    uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * ((uint32_t)(a >> 32) ^ c3 ^ k->k1[0]);
+    PhiloxBlock block = {(uint32_t)(b >> 32), (uint32_t)b, (uint32_t)a};
+    return block;
+}
+RNG_FN Philox philox_join(const PhiloxKeys *k, PhiloxRow row, PhiloxBlock block) {
+    uint32_t c0 = block.c0 ^ row.c0, c1 = block.c1, c2 = block.c2 ^ row.c2, c3 = row.c3;
+    for (int r = 2; r < 10; r++) {
+        uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k->k0[r], c2 = (uint32_t)(a >> 32) ^ c3 ^ k->k1[r];
+        c1 = (uint32_t)b, c3 = (uint32_t)a;
+    }
+    Philox out = {{c0, c1, c2, c3}};
+    return out;
+}
+
 RNG_FN uint32_t rng_key0(uint64_t seed) { return (uint32_t)seed ^ ((uint32_t)(seed >> 32) * 0x85EBCA6Bu); }
 
 /* Sixteen random bits an element, eight elements a call. Element e of a row belongs to block e / 8.

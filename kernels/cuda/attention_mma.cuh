@@ -34,18 +34,20 @@ DEVICE void copy4(void *dst, const void *src, bool there) {
 DEVICE void copies_end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-DEVICE void ldmatrix(uint32_t r[4], const bf16 *p) {
+DEVICE void ldmatrix(uint32_t r[4], uint32_t at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p))
+                 : "r"(at)
                  : "memory");
 }
-DEVICE void ldmatrix_t(uint32_t r[4], const bf16 *p) {
+DEVICE void ldmatrix_t(uint32_t r[4], uint32_t at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p))
+                 : "r"(at)
                  : "memory");
 }
+DEVICE void ldmatrix(uint32_t r[4], const bf16 *p) { ldmatrix(r, shared_address(p)); }
+DEVICE void ldmatrix_t(uint32_t r[4], const bf16 *p) { ldmatrix_t(r, shared_address(p)); }
 DEVICE uint32_t transposed(uint32_t x) { /* an 8 x 8 matrix of bf16, two a lane */
     uint32_t r;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(x));
@@ -414,7 +416,7 @@ DEVICE void drop_step(float (*x)[4], const Dropout &d, const RowKey key[2], cons
     }
 }
 
-static constexpr float LOG2E = 1.44269504f;
+static constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 
 /* Blocks with more shared memory than 48 KB, what they declare included, must say so. */
 template <class K> static bool allow_shared(K kernel, size_t bytes) {

@@ -1,12 +1,13 @@
 /* bench_cuda: every hand-written kernel against its roofline, in bf16 at the shapes of a training step.
  *
- *     bench_cuda [time|bytes] [name] [rows]
+ *     bench_cuda [time|bytes] [name] [size]
  *
  * time (on a GPU): B = 128 pairs, 13 word pieces, ViT-g. A line an op: what promise.h says of it, bytes and FLOPs and
  * the time an H100 SXM needs for them, the time it took here, and the share. On another card the prediction is for that
  * H100 all the same; the measured time is this card's. bytes (under vgpu with VGPU_STATS=1; tests/bench/vgpu_bytes.sh
  * compares): a small batch, each op once, one op a process; prints the bytes promised, counted as vgpu counts. Under
- * VGPU_TIME the same predicts; rows: of the ops without images and texts, when the small batch would not fill a GPU. */
+ * VGPU_TIME the same predicts; size: the rows of the ops without images and texts, the pairs of attention, where the
+ * small batch would not fill a GPU. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -436,7 +437,10 @@ int main(int argc, char **argv) {
     void *workspace = take(b->workspace);
     b->set_workspace(workspace, b->workspace);
     B = timing ? 128 : 4;
-    NQ = B * 2 * Q, NT = B * 3 * T, N = argc > 3 ? atoi(argv[3]) : timing ? NQ + NT : 300;
+    int size = argc > 3 ? atoi(argv[3]) : 0;
+    bool pairs = size && strncmp(only, "attention", 9) == 0;
+    if (pairs) B = size;
+    NQ = B * 2 * Q, NT = B * 3 * T, N = size && !pairs ? size : timing ? NQ + NT : 300;
     rows();
     language();
     embedding();
