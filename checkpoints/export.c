@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "checkpoints/names.h"
-#include "data/format/json.h"
+#include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
 #include "kernels/base/mem.h"
 
@@ -73,30 +73,24 @@ static const char *torch_dtype(DType t) {
 }
 
 static Status write_config(const char *path, const HfDims *d, DType dtype) {
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    if (!f) return err_set(ERR_MEMORY, "out of memory");
-    JsonWriter w;
-    jw_begin(&w, f, 2);
-    jw_object(&w, NULL);
-    jw_array(&w, "architectures");
-    jw_str(&w, NULL, "Blip2ForImageTextRetrieval");
-    jw_end(&w);
-    jw_str(&w, "model_type", "blip-2");
-    jw_str(&w, "torch_dtype", torch_dtype(dtype));
-    jw_int(&w, "num_query_tokens", d->Q);
-    jw_int(&w, "image_text_hidden_size", d->Z);
-    jw_num(&w, "initializer_range", 0.02);
-    jw_bool(&w, "use_decoder_only_language_model", true);
-    hf_put_qformer(&w, d, "blip_2_qformer");
-    hf_put_vision(&w, d, "blip_2_vision_model");
-    jw_end(&w);
-    Status st = jw_done(&w);
-    if (fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
-    if (st == OK) st = outfile_put(path, text, n);
-    free(text);
-    return st;
+    JsonFile f;
+    Status st = jsonfile_open(&f, 2);
+    if (st != OK) return st;
+    JsonWriter *w = &f.w;
+    jw_object(w, NULL);
+    jw_array(w, "architectures");
+    jw_str(w, NULL, "Blip2ForImageTextRetrieval");
+    jw_end(w);
+    jw_str(w, "model_type", "blip-2");
+    jw_str(w, "torch_dtype", torch_dtype(dtype));
+    jw_int(w, "num_query_tokens", d->Q);
+    jw_int(w, "image_text_hidden_size", d->Z);
+    jw_num(w, "initializer_range", 0.02);
+    jw_bool(w, "use_decoder_only_language_model", true);
+    hf_put_qformer(w, d, "blip_2_qformer");
+    hf_put_vision(w, d, "blip_2_vision_model");
+    jw_end(w);
+    return jsonfile_write(&f, OK, path);
 }
 
 static Status put_tower(StWriter *w, const HfTower *t) {

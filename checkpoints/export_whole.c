@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "checkpoints/weights.h"
-#include "data/format/json.h"
+#include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
 #include "kernels/base/mem.h"
 
@@ -137,20 +137,13 @@ static void put_config(JsonWriter *w, const HfDims *d, const HfWhole *x, const J
 
 static Status write_config(const char *path, const HfDims *d, const HfWhole *x) {
     Json *lm = NULL;
-    char *text = NULL;
-    size_t n = 0;
+    JsonFile f;
     Status st = read_config(&lm, x->lm);
-    FILE *f = st == OK ? open_memstream(&text, &n) : NULL;
-    if (st == OK && !f) st = err_set(ERR_MEMORY, "out of memory");
-    if (f) {
-        JsonWriter w;
-        jw_begin(&w, f, 2);
-        put_config(&w, d, x, lm);
-        st = jw_done(&w);
-        fclose(f);
+    if (st == OK) st = jsonfile_open(&f, 2);
+    if (st == OK) {
+        put_config(&f.w, d, x, lm);
+        st = jsonfile_write(&f, OK, path);
     }
-    if (st == OK) st = outfile_put(path, text, n);
-    free(text);
     json_free(lm);
     return st;
 }

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "data/format/outfile.h"
+#include "data/format/jsonfile.h"
 #include "kernels/base/mem.h"
 
 Status vision_hf(HfTower *t, HfDims *d, const Vision *e, int size, VitTap tap) {
@@ -19,24 +19,17 @@ Status vision_hf(HfTower *t, HfDims *d, const Vision *e, int size, VitTap tap) {
 
 /* ---- small files ------------------------------------------------------------------------------------------------- */
 
-typedef struct { JsonWriter w; FILE *f; char *text; size_t n; } Page;
-
-static Status page_begin(Page *p) {
-    *p = (Page){0};
-    if (!(p->f = open_memstream(&p->text, &p->n))) return err_set(ERR_MEMORY, "out of memory");
-    jw_begin(&p->w, p->f, 2);
-    jw_object(&p->w, NULL);
-    return OK;
+static Status page_begin(JsonFile *p) {
+    Status st = jsonfile_open(p, 2);
+    if (st == OK) jw_object(&p->w, NULL);
+    return st;
 }
 
-static Status page_end(Page *p, const char *folder, const char *name) {
-    jw_end(&p->w);
-    Status st = jw_done(&p->w);
-    if (fclose(p->f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
+static Status page_end(JsonFile *p, const char *folder, const char *name) {
     char *path = mem_format("%s/%s", folder, name);
-    if (st == OK) st = path ? outfile_put(path, p->text, p->n) : ERR_MEMORY;
+    jw_end(&p->w);
+    Status st = jsonfile_write(p, path ? OK : ERR_MEMORY, path);
     free(path);
-    free(p->text);
     return st;
 }
 
@@ -66,7 +59,7 @@ static void cut(JsonWriter *w, const Preprocess *p) {
 }
 
 Status vision_hf_pixels(const char *folder, const Preprocess *p) {
-    Page g;
+    JsonFile g;
     Status st = page_begin(&g);
     if (st != OK) return st;
     jw_str(&g.w, "image_processor_type", p->squash ? "BlipImageProcessor" : "CLIPImageProcessor");
@@ -91,7 +84,7 @@ static void special_tokens(JsonWriter *w) {
 }
 
 static Status write_tokenizer(const char *folder, int64_t V) {
-    Page g;
+    JsonFile g;
     char id[24];
     Status st = page_begin(&g);
     if (st != OK) return st;
@@ -115,7 +108,7 @@ static Status write_tokenizer(const char *folder, int64_t V) {
 }
 
 Status vision_hf_files(const char *folder, const Preprocess *p, int64_t V) {
-    Page g;
+    JsonFile g;
     if (p->squash && p->edge != p->size)
         return err_set(ERR_USAGE, "pictures are squashed to %d and cut to %d by this encoder's recipe: no class of "
                        "transformers does that", p->edge, p->size);

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "data/format/json.h"
+#include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
 #include "data/shard.h"
 #include "kernels/base/mem.h"
@@ -226,28 +226,18 @@ static Status write_shards(JsonWriter *w, const char *dir, char *const *names, i
 }
 
 static Status write_list(const char *dir, char *const *names, int64_t n) {
-    char *text = NULL, *path = mem_format("%s/manifest.json", dir);
-    size_t bytes = 0;
-    if (!path) return ERR_MEMORY;
-    FILE *f = open_memstream(&text, &bytes);
-    Status st = f ? OK : err_set(ERR_MEMORY, "out of memory for a manifest");
-    if (st != OK) goto done;
-    JsonWriter w;
-    jw_begin(&w, f, 1);
-    jw_object(&w, NULL);
-    jw_str(&w, "format", "qformer-set");
-    jw_int(&w, "version", 1);
-    jw_array(&w, "shards");
-    st = write_shards(&w, dir, names, n);
+    JsonFile f;
+    char *path = mem_format("%s/manifest.json", dir);
+    Status st = path ? jsonfile_open(&f, 1) : ERR_MEMORY;
     if (st == OK) {
-        jw_end(&w);
-        jw_end(&w);
-        st = jw_done(&w);
+        jw_object(&f.w, NULL);
+        jw_str(&f.w, "format", "qformer-set");
+        jw_int(&f.w, "version", 1);
+        jw_array(&f.w, "shards");
+        st = write_shards(&f.w, dir, names, n);
+        if (st == OK) jw_end(&f.w), jw_end(&f.w);
+        st = jsonfile_write(&f, st, path);
     }
-    fclose(f);
-    if (st == OK) st = outfile_put(path, text, bytes);
-done:
-    free(text);
     free(path);
     return st;
 }

@@ -236,10 +236,10 @@ static Status judge(const Work *w) {
 }
 
 static Status write_answers(const Work *w) {
-    ResultFile f;
+    JsonFile f;
     char *path = NULL;
     Status st = result_path(w->o, "answers.json", &path);
-    if (st == OK && path) st = result_open(&f, 1);
+    if (st == OK && path) st = jsonfile_open(&f, 1);
     if (st != OK || !path) return st;
     jw_array(&f.w, NULL);
     for (int64_t i = 0; i < w->asked.n; i++) {
@@ -251,7 +251,7 @@ static Status write_answers(const Work *w) {
         jw_end(&f.w);
     }
     jw_end(&f.w);
-    st = result_write(&f, OK, path);
+    st = jsonfile_write(&f, OK, path);
     if (st == OK) status_say("%s", path);
     free(path);
     return st;

@@ -80,9 +80,9 @@ static void count(Classify *w) {
 static double percent(int64_t n, int64_t of) { return of ? 100.0 * (double)n / (double)of : 0; }
 
 static Status write_images(const Classify *w, const char *path) {
-    ResultFile f;
+    JsonFile f;
     const EvalSet *s = &w->e.set;
-    Status st = result_open(&f, 0);
+    Status st = jsonfile_open(&f, 0);
     if (st != OK) return st;
     for (int64_t i = 0; i < s->NI; i++) {
         jw_object(&f.w, NULL);
@@ -98,12 +98,12 @@ static Status write_images(const Classify *w, const char *path) {
         jw_end(&f.w);
         jw_end(&f.w);
     }
-    return result_write(&f, OK, path);
+    return jsonfile_write(&f, OK, path);
 }
 
 static Status write_summary(const Classify *w, const char *path, const char *templates) {
-    ResultFile f;
-    Status st = result_open(&f, 1);
+    JsonFile f;
+    Status st = jsonfile_open(&f, 1);
     if (st != OK) return st;
     jw_object(&f.w, NULL);
     jw_str(&f.w, "model", w->e.use.path);
@@ -127,7 +127,7 @@ static Status write_summary(const Classify *w, const char *path, const char *tem
     }
     jw_end(&f.w);
     jw_end(&f.w);
-    return result_write(&f, OK, path);
+    return jsonfile_write(&f, OK, path);
 }
 
 static Status write_all(const Classify *w, const Options *o) {

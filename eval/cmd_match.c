@@ -90,10 +90,10 @@ static void print_pairs(const Match *m) {
 
 static Status write_pairs(const Match *m, const char *path) {
     const EvalSet *s = &m->e.set;
-    ResultFile f;
+    JsonFile f;
     double match = 0, cos = 0;
     int64_t fit = 0;
-    Status st = result_open(&f, 0);
+    Status st = jsonfile_open(&f, 0);
     if (st != OK) return st;
     for (int64_t t = 0; t < s->NT; t++) {
         size_t n;
@@ -109,7 +109,7 @@ static Status write_pairs(const Match *m, const char *path) {
         match += p, cos += c, fit += p > 0.5;
     }
     double all = (double)s->NT;
-    if ((st = result_write(&f, OK, path))) return st;
+    if ((st = jsonfile_write(&f, OK, path))) return st;
     status_say("%s: %lld pairs, mean probability of a match %.3f, %.1f %% above one half, mean cosine %.3f", path,
                (long long)s->NT, match / all, 100 * (double)fit / all, cos / all);
     return OK;

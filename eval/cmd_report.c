@@ -102,8 +102,8 @@ static void write_run(JsonWriter *w, const Report *r) {
 
 static Status write_json(const Report *r, const char *path) {
     static const char *const names[] = {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"};
-    ResultFile f;
-    Status st = result_open(&f, 1);
+    JsonFile f;
+    Status st = jsonfile_open(&f, 1);
     if (st != OK) return st;
     JsonWriter *w = &f.w;
     jw_object(w, NULL);
@@ -130,7 +130,7 @@ static Status write_json(const Report *r, const char *path) {
     for (int i = 0; i < r->notes; i++) jw_str(w, NULL, r->note[i].text);
     jw_end(w);
     jw_end(w);
-    return result_write(&f, OK, path);
+    return jsonfile_write(&f, OK, path);
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */

@@ -122,9 +122,9 @@ static void write_rules(JsonWriter *w, const Retrieval *r, RankRule main) {
 }
 
 static Status write_summary(const Work *w, const char *path) {
-    ResultFile f;
+    JsonFile f;
     const EvalSet *s = &w->e.set;
-    Status st = result_open(&f, 1);
+    Status st = jsonfile_open(&f, 1);
     if (st != OK) return st;
     JsonWriter *j = &f.w;
     jw_object(j, NULL);
@@ -153,7 +153,7 @@ static Status write_summary(const Work *w, const char *path) {
         jw_end(j);
     }
     jw_end(j);
-    return result_write(&f, OK, path);
+    return jsonfile_write(&f, OK, path);
 }
 
 static void write_text(JsonWriter *j, const EvalSet *s, int64_t t) {
@@ -192,10 +192,10 @@ static void write_query(JsonWriter *j, const Work *w, const TopK *list, int64_t 
 }
 
 static Status write_lists(const Work *w, const char *path) {
-    ResultFile f;
+    JsonFile f;
     const EvalSet *s = &w->e.set;
     const Retrieval *r = &w->whole;
-    Status st = result_open(&f, 0);
+    Status st = jsonfile_open(&f, 0);
     if (st != OK) return st;
     for (int64_t i = 0; i < s->NI; i++) {
         jw_object(&f.w, NULL);
@@ -210,7 +210,7 @@ static Status write_lists(const Work *w, const char *path) {
         jw_str(&f.w, "image", set_image_id(s->set, s->image[s->owner[t]]));
         write_query(&f.w, w, &r->t2i, t, false, r->img_rank[t], w->itc_img[t], s->owner[t]);
     }
-    return result_write(&f, OK, path);
+    return jsonfile_write(&f, OK, path);
 }
 
 static Status write_all(const Work *w, const Options *o) {

@@ -142,11 +142,11 @@ static Status owners(const char *path, const Matrix *m, int32_t *owner) {
 }
 
 static Status write_recall(const Options *o, const Matrix *m, const Retrieval *r) {
-    ResultFile f;
+    JsonFile f;
     char *path = NULL;
     Status st = result_path(o, "recall.json", &path);
     if (st != OK || !path) return st;
-    if ((st = result_open(&f, 1)) == OK) {
+    if ((st = jsonfile_open(&f, 1)) == OK) {
         jw_object(&f.w, NULL);
         jw_str(&f.w, "similarities", m->path);
         jw_int(&f.w, "images", m->NI);
@@ -156,7 +156,7 @@ static Status write_recall(const Options *o, const Matrix *m, const Retrieval *r
         recall_write(&f.w, &r->chance, false);
         jw_end(&f.w);
         jw_end(&f.w);
-        st = result_write(&f, OK, path);
+        st = jsonfile_write(&f, OK, path);
     }
     if (st == OK) status_say("%s", path);
     free(path);

@@ -155,23 +155,6 @@ Status result_path(const Options *o, const char *name, char **path) {
     return st;
 }
 
-Status result_open(ResultFile *r, int indent) {
-    *r = (ResultFile){0};
-    r->f = open_memstream(&r->text, &r->n);
-    if (!r->f) return err_set(ERR_MEMORY, "out of memory");
-    jw_begin(&r->w, r->f, indent);
-    return OK;
-}
-
-Status result_write(ResultFile *r, Status st, const char *path) {
-    if (r->f && st == OK) st = jw_done(&r->w);
-    if (r->f && fclose(r->f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
-    if (st == OK) st = outfile_put(path, r->text, r->n);
-    free(r->text);
-    *r = (ResultFile){0};
-    return st;
-}
-
 /* ---- recall ------------------------------------------------------------------------------------------------------ */
 
 void recall_print_head(void) {

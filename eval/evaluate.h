@@ -2,7 +2,7 @@
  * computed by all ranks, and results that appear whole. */
 #ifndef QF_EVALUATE_H
 #define QF_EVALUATE_H
-#include "data/format/json.h"
+#include "data/format/jsonfile.h"
 #include "eval/recall.h"
 #include "eval/use.h"
 #include "kernels/base/status.h"
@@ -45,11 +45,6 @@ Status result_path(const Options *o, const char *name, char **path);
  * or the second one, `beside` it: "l" is the same name with an l (JSON Lines), any other the name of a file in the
  * folder `out`. NULL: there is none. */
 Status results_claim(const Options *o, const char *name, const char *beside);
-
-/* JSON into memory, then the file at once. indent as in jw_begin. */
-typedef struct { JsonWriter w; FILE *f; char *text; size_t n; } ResultFile;
-Status result_open(ResultFile *r, int indent);
-Status result_write(ResultFile *r, Status st, const char *path); /* st not OK: nothing is written; frees r */
 
 /* Recall as rows of a table, and as members of a JSON object under the reference's names (txt_r1 ... agg_metrics)
  * with mean and median rank. Chance has no ranks. */

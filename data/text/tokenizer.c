@@ -168,8 +168,7 @@ static Status encode_text(Encoder *e, const char *s, size_t n) {
     return st == OK ? encode_stretch(e, s + from, n - from, from == 0) : st;
 }
 
-/* Each invalid part replaced by U+FFFD. */
-static Status make_valid(const char *s, size_t n, TextBytes *out) {
+Status tokenizer_valid(const char *s, size_t n, TextBytes *out) {
     Status st = OK;
     for (size_t i = 0; i < n && st == OK;) {
         uint32_t c;
@@ -191,7 +190,7 @@ Status tokenizer_pieces(const Tokenizer *t, const char *text, size_t n, TokenIds
     TextBytes valid = {0};
     Status st = OK;
     if (!is_ascii(text, n) && !utf8_valid(text, n, NULL)) {
-        st = make_valid(text, n, &valid);
+        st = tokenizer_valid(text, n, &valid);
         text = valid.v, n = valid.n;
     }
     if (st == OK) st = encode_text(&e, text, n);

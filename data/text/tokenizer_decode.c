@@ -14,17 +14,6 @@ static const char *piece_of(const Tokenizer *t, int32_t id, size_t *n) {
     return s ? s : pieces_get(tokenizer_vocabulary(t), id, n);
 }
 
-static Status put_valid(const char *s, size_t n, TextBytes *out) {
-    Status st = OK;
-    for (size_t i = 0; i < n && st == OK;) {
-        uint32_t c;
-        char utf8[UTF8_MAX];
-        i += utf8_next(s + i, n - i, &c);
-        st = bytes_push(out, utf8, utf8_put(c, utf8));
-    }
-    return st;
-}
-
 /* ---- byte-level BPE: the pieces are the bytes ---- */
 
 static Status decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, TextBytes *out) {
@@ -35,7 +24,7 @@ static Status decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, Tex
         const char *s = piece_of(t, ids[i], &len);
         if (s && !is_special(t, ids[i])) st = bytes_push(&raw, s, len);
     }
-    if (st == OK) st = put_valid(raw.v, raw.n, out);
+    if (st == OK) st = tokenizer_valid(raw.v, raw.n, out);
     free(raw.v);
     return st;
 }

@@ -60,6 +60,8 @@ Status tokenizer_ready(Tokenizer *t, const char *name);
 
 const Pieces *tokenizer_vocabulary(const Tokenizer *t);    /* the model's, without added tokens; NULL for WordPiece */
 
+Status tokenizer_valid(const char *s, size_t n, TextBytes *out);    /* added to out, invalid parts as U+FFFD */
+
 /* Fills t from the document of a tokenizer.json; not ready yet. */
 Status tokenizer_read_json(Tokenizer *t, const Json *doc, const char *name);
 

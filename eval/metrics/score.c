@@ -7,8 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "data/format/json.h"
-#include "data/format/outfile.h"
+#include "data/format/jsonfile.h"
 #include "eval/metrics/ptb.h"
 #include "kernels/base/mem.h"
 
@@ -229,33 +228,26 @@ static void write_values(JsonWriter *w, const Scores *s, size_t image) {
 }
 
 Status score_write(const Scores *s, const char *path) {
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    JsonWriter w;
-    Status st;
-    if (!f) return err_set(ERR_MEMORY, "out of memory");
-    jw_begin(&w, f, 1);
-    jw_object(&w, NULL);
-    jw_object(&w, "corpus");
-    write_values(&w, s, SIZE_MAX);
-    jw_end(&w);
-    write_domains(&w, s);
-    jw_array(&w, "images");
+    JsonFile f;
+    Status st = jsonfile_open(&f, 1);
+    if (st != OK) return st;
+    JsonWriter *w = &f.w;
+    jw_object(w, NULL);
+    jw_object(w, "corpus");
+    write_values(w, s, SIZE_MAX);
+    jw_end(w);
+    write_domains(w, s);
+    jw_array(w, "images");
     for (size_t i = 0; i < s->coco.n; i++) {
         const CocoImage *im = &s->coco.images[i];
-        jw_object(&w, NULL);
-        if (im->number) jw_raw(&w, "image_id", im->id);
-        else jw_str(&w, "image_id", im->id);
-        jw_strn(&w, "caption", im->candidate.text, im->candidate.n);
-        write_values(&w, s, i);
-        jw_end(&w);
+        jw_object(w, NULL);
+        if (im->number) jw_raw(w, "image_id", im->id);
+        else jw_str(w, "image_id", im->id);
+        jw_strn(w, "caption", im->candidate.text, im->candidate.n);
+        write_values(w, s, i);
+        jw_end(w);
     }
-    jw_end(&w);
-    jw_end(&w);
-    st = jw_done(&w);
-    if (fclose(f) && !st) st = err_set(ERR_MEMORY, "out of memory");
-    if (!st) st = outfile_put(path, text, n);
-    free(text);
-    return st;
+    jw_end(w);
+    jw_end(w);
+    return jsonfile_write(&f, OK, path);
 }

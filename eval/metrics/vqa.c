@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/format/json.h"
-#include "data/format/outfile.h"
+#include "data/format/jsonfile.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
@@ -263,37 +262,27 @@ static void write_parts(JsonWriter *w, const char *key, const VqaPart *p, size_t
     jw_end(w);
 }
 
-static Status write_all(const VqaScores *s, FILE *f) {
-    JsonWriter w;
-    jw_begin(&w, f, 1);
-    jw_object(&w, NULL);
-    jw_object(&w, "accuracy");
-    jw_num(&w, "overall", rounded(s->accuracy));
-    write_parts(&w, "perAnswerType", s->answer_type, s->nanswer);
-    write_parts(&w, "perQuestionType", s->question_type, s->nquestion);
-    jw_end(&w);
-    jw_array(&w, "questions");
+Status vqa_write(const VqaScores *s, const char *path) {
+    JsonFile f;
+    Status st = jsonfile_open(&f, 1);
+    if (st != OK) return st;
+    JsonWriter *w = &f.w;
+    jw_object(w, NULL);
+    jw_object(w, "accuracy");
+    jw_num(w, "overall", rounded(s->accuracy));
+    write_parts(w, "perAnswerType", s->answer_type, s->nanswer);
+    write_parts(w, "perQuestionType", s->question_type, s->nquestion);
+    jw_end(w);
+    jw_array(w, "questions");
     for (int64_t i = 0; i < s->n; i++) {
         const struct VqaQuestion *q = &s->question[i];
-        jw_object(&w, NULL);
-        jw_str(&w, "question_id", q->id);
-        jw_str(&w, "answer", q->answer);
-        jw_num(&w, "accuracy", rounded(q->accuracy));
-        jw_end(&w);
+        jw_object(w, NULL);
+        jw_str(w, "question_id", q->id);
+        jw_str(w, "answer", q->answer);
+        jw_num(w, "accuracy", rounded(q->accuracy));
+        jw_end(w);
     }
-    jw_end(&w);
-    jw_end(&w);
-    return jw_done(&w);
-}
-
-Status vqa_write(const VqaScores *s, const char *path) {
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    if (!f) return err_set(ERR_MEMORY, "out of memory");
-    Status st = write_all(s, f);
-    if (fclose(f) && st == OK) st = err_set(ERR_MEMORY, "out of memory");
-    if (st == OK) st = outfile_put(path, text, n);
-    free(text);
-    return st;
+    jw_end(w);
+    jw_end(w);
+    return jsonfile_write(&f, OK, path);
 }
