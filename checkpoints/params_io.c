@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/features.h"
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
@@ -168,7 +169,8 @@ Status load_run(Params *p, const Ckpt *c) {
     if (st == OK) params_refresh(p);
     if (st == OK && p->m) st = load_part(p, c, "optimizer", "exp_avg.", p->m);
     if (st == OK && p->v) st = load_part(p, c, "optimizer", "exp_avg_sq.", p->v);
-    if (st == OK && p->ema) st = load_part(p, c, "ema", "", p->ema);
+    bool fresh = c && !ckpt_part(c, "ema");                  /* optim.ema was switched on now: it begins with the weights */
+    if (st == OK && p->ema) st = load_part(p, c, fresh ? "model" : "ema", "", p->ema);
     return st == OK ? p->b->status() : st;
 }
 
@@ -191,6 +193,9 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
     }
     bool fits = n == q->n || (grows && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
     if (q->rows > 1 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
+    if (t->dtype == DT_I8 || t->dtype == DT_U8)
+        return err_set(ERR_FORMAT, "%s: %s is %s: quantised weights (bitsandbytes, GPTQ), which are not read; take those before "
+                       "quantisation", path, q->name, dtype_name(t->dtype));
     if (!fits || t->dtype == DT_BOOL)
         return err_set(ERR_FORMAT, "%s: %s is %s, the model wants %lld x %lld", path, q->name,
                        st_shape_text(t, shape, sizeof shape), (long long)(q->n / cols), (long long)cols);
@@ -198,9 +203,11 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
     if (!x) return ERR_MEMORY;
     params_read(p, q, p->w, x);
     dtype_to_f32(x, t->data, t->dtype, (size_t)n);
-    params_write(p, q, p->w, x);
+    bool finite = features_finite(x, DT_F32, (size_t)q->n);
+    if (finite) params_write(p, q, p->w, x);
     free(x);
-    return OK;
+    return finite ? OK : err_set(ERR_NUMERIC, "%s: %s holds a number that is not finite: what is computed from these weights is "
+                                 "not either", path, q->name);
 }
 
 /* BERT has one feed-forward net: the query one starts as its copy (training.md 8). */

@@ -83,7 +83,7 @@ static void special_tokens(JsonWriter *w) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) jw_str(w, all[i][0], all[i][1]);
 }
 
-static Status write_tokenizer(const char *folder, int64_t V) {
+Status vision_hf_tokenizer(const char *folder, int64_t V) {
     JsonFile g;
     char id[24];
     Status st = page_begin(&g);
@@ -113,7 +113,7 @@ Status vision_hf_files(const char *folder, const Preprocess *p, int64_t V) {
         return err_set(ERR_USAGE, "pictures are squashed to %d and cut to %d by this encoder's recipe: no class of "
                        "transformers does that", p->edge, p->size);
     Status st = vision_hf_pixels(folder, p);
-    if (st == OK) st = write_tokenizer(folder, V);
+    if (st == OK) st = vision_hf_tokenizer(folder, V);
     if (st != OK || (st = page_begin(&g)) != OK) return st;
     jw_str(&g.w, "processor_class", "Blip2Processor");
     return page_end(&g, folder, "processor_config.json");

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "checkpoints/shards.h"
+#include "data/format/filekind.h"
 #include "data/format/pth.h"
 #include "kernels/base/mem.h"
 
@@ -31,7 +32,7 @@ struct WeightSource {
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static Status open_file(WeightFile *f, const char *path) {
-    char first[16];
+    char first[512];
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     ssize_t n = pread(fd, first, sizeof first, 0);
@@ -41,7 +42,11 @@ static Status open_file(WeightFile *f, const char *path) {
     if (n >= 8 && memcmp(first, "\x89HDF\r\n\x1a\n", 8) == 0)
         return err_set(ERR_FORMAT, "%s: an HDF5 file, so a data set and not weights: those are a run's folder, .safetensors "
                        "or .pth", path);
-    return pth_looks_like(first, (size_t)n) ? pth_open(&f->pth, path) : st_open(&f->st, path);
+    if (pth_looks_like(first, (size_t)n)) return pth_open(&f->pth, path);
+    if (n > 8 && filekind_name(first, (size_t)n) && first[7])          /* a safetensors header is shorter than 2^56 bytes */
+        return err_set(ERR_FORMAT, "%s: is %s, not weights: those are a run's folder, .safetensors or .pth", path,
+                       filekind_name(first, (size_t)n));
+    return st_open(&f->st, path);
 }
 
 static Status open_only(WeightSource *ws, const char *path) {
@@ -106,6 +111,38 @@ static const struct { const char *name; Status (*open)(WeightSource *, const cha
     {"mp_rank_00_model_states.pt", open_in},                 /* DeepSpeed's */
 };
 
+/* What other trainers leave, and what joins it. */
+static Status refuse_directory(const char *dir) {
+    static const struct { const char *file, *what; } others[] = {
+        {"zero_to_fp32.py", "a checkpoint of DeepSpeed in parts; python3 zero_to_fp32.py . joined, in it, makes weights of them"},
+        {".metadata", "a sharded checkpoint of PyTorch (FSDP); python3 -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+                      "THIS weights.pth makes weights of it"},
+        {"trainer_state.json", "a checkpoint of a trainer without its weights"},
+        {"adapter_model.safetensors", "an adapter (LoRA), not a model; peft's merge_and_unload makes one of both"},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (exists(dir, others[i].file)) return err_set(ERR_FORMAT, "%s: is %s", dir, others[i].what);
+    return err_set(ERR_FORMAT, "%s: no weights here: a step_NNNNNN directory, state.json, model.safetensors or "
+                   "pytorch_model.bin (or the .index.json of one in several files) was expected", dir);
+}
+
+/* RUN/best and RUN/latest are files with the name of a step in them. */
+static Status open_pointer(WeightSource *ws, const char *path) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char *dir = slash ? mem_format("%.*s", (int)(slash - path), path) : mem_strdup(".");
+    Status st = dir ? ckpt_find_named(&ws->ckpt, dir, name) : ERR_MEMORY;
+    free(dir);
+    if (st == OK && !ckpt_part(ws->ckpt, "model"))
+        st = err_set(ERR_FORMAT, "%s: a checkpoint without model.safetensors", ckpt_dir(ws->ckpt));
+    ws->in_folder = true;
+    return st != OK ? st : (ws->path = mem_strdup(st_path(ckpt_part(ws->ckpt, "model")))) ? OK : ERR_MEMORY;
+}
+
+static bool is_pointer(const char *path) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    return !strcmp(name, "best") || !strcmp(name, "latest");
+}
+
 static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, void *ctx) {
     Status st;
     if (exists(dir, "state.json")) {
@@ -115,9 +152,7 @@ static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, 
             if (exists(dir, published[i].name)) return published[i].open(ws, dir, published[i].name);
         if ((st = ckpt_find_latest(&ws->ckpt, dir, warn, ctx)) != OK) return st;
     }
-    if (!ws->ckpt)
-        return err_set(ERR_FORMAT, "%s: no weights here: a step_NNNNNN directory, state.json, model.safetensors or "
-                       "pytorch_model.bin (or the .index.json of one in several files) was expected", dir);
+    if (!ws->ckpt) return refuse_directory(dir);
     if (!ckpt_part(ws->ckpt, "model"))
         return err_set(ERR_FORMAT, "%s: a checkpoint without model.safetensors", ckpt_dir(ws->ckpt));
     return (ws->path = mem_strdup(st_path(ckpt_part(ws->ckpt, "model")))) ? OK : ERR_MEMORY;
@@ -277,7 +312,8 @@ static Status open_source(WeightSource **out, const char *path, bool raw, CkptWa
     WeightSource *ws = mem_new(1, sizeof *ws);
     if (!ws) return ERR_MEMORY;
     ws->in_folder = S_ISDIR(info.st_mode);
-    Status st = ws->in_folder ? open_directory(ws, path, warn, ctx) : open_only(ws, path);
+    Status st = ws->in_folder ? open_directory(ws, path, warn, ctx)
+                : is_pointer(path) ? open_pointer(ws, path) : open_only(ws, path);
     if (st == OK) st = list_tensors(ws);
     if (st == OK) st = name_tensors(ws, raw);
     if (st == OK && !raw) st = resolve_aliases(ws);

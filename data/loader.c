@@ -72,6 +72,10 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
     if (*steps_per_epoch > 0) return OK;
     char there[512] = "";
     if (*samples == 0) set_name_splits(s, there, sizeof there);
+    for (int64_t i = 0; *samples == 0 && i < set_images(s); i++)
+        if (set_has(s, i) && split_matches(spec->split, set_split(s, i)))
+            return err_set(ERR_USAGE, "%s: none of the images of split \"%s\" has a caption, and captions are what is learned",
+                           set_path(s), spec->split);
     if (*samples == 0)
         return err_set(ERR_USAGE, "%s: split \"%s\" has no image with a caption; there are %s", set_path(s),
                        spec->split, there[0] ? there : "none");

@@ -41,7 +41,8 @@ static Status score_captions(const Options *o, const char *res) {
 static Status first_entry(void *ctx, int64_t i, const Json *item) {
     bool *answers = ctx;
     (void)i;
-    *answers = json_get(item, "answer") || json_get(item, "prediction") || json_get(item, "direct_answer");
+    bool asked = !json_get(item, "image_id") || json_get(item, "question_id") || json_get(item, "questionId");
+    *answers = json_get(item, "answer") || (asked && json_get(item, "prediction")) || json_get(item, "direct_answer");
     return ERR_INTERRUPTED;              /* ends the walk */
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "checkpoints/params_io.h"
 #include "eval/pictureset.h"
@@ -64,6 +65,10 @@ static Status open_speaker(Use *u, const Origin *g) {
     SpeakerSpec spec = {.instruct = u->d.V > 0, .max_prompt = (int32_t)WHOSE(o, old, stage2.max_prompt),
                         .max_target = (int32_t)WHOSE(o, old, stage2.max_target), .Q = u->d.Q};
     if (!u->d.W) return OK;
+    struct stat about;
+    if (!*folder && (stat(o->run.in, &about) || !S_ISDIR(about.st_mode)))
+        return err_set(ERR_USAGE, "%s is of stage 2 (it projects into words of %d numbers) and does not say of which language model; "
+                       "stage2.lm=FOLDER names it", u->path, u->d.W);
     Status st = speaker_open(&u->speaker, u->b, *folder ? folder : o->run.in, &spec);
     if (st == OK && u->speaker.src.d.E != u->d.W)
         st = err_set(ERR_USAGE, "%s speaks to words of %d numbers, those of %s have %d: it is another language model "

@@ -88,6 +88,43 @@ static void it_says_where_it_starts(void **state) {
     folder_refuses("pretrain out=run train.steps=8 seed=1 " TINY, "was made with seed=42, now it is 1");
 }
 
+/* A run by its best or its newest step; a running average that begins later; weights that are none. */
+static void steps_and_weights(void **state) {
+    (void)state;
+    assert_int_equal(folder_shell("$Q match run data.test=s.h5 out=x1 " CPU "> log && $Q match run/latest data.test=s.h5 out=x2 " CPU
+                                  "> log && cmp x1/match.jsonl x2/match.jsonl"), 0);
+    folder_fails("match run/log.jsonl data.test=s.h5 " CPU, "run/log.jsonl: is a text, not a safetensors file");
+    folder_fails("match run/config.json data.test=s.h5 " CPU, "cannot be opened");
+    assert_int_equal(folder_shell("mkdir fsdp && : > fsdp/.metadata"), 0);
+    folder_fails("match fsdp data.test=s.h5 " CPU, "is a sharded checkpoint of PyTorch (FSDP); python3 -m torch.distributed");
+    folder_must("pretrain out=later train.steps=2 " TINY);
+    folder_says("pretrain out=later train.steps=4 optim.ema=0.9 " TINY, "optim.ema was 0, now 0.9");
+    assert_true(folder_has("later/step_000004/ema.safetensors"));
+
+    StFile *f;
+    float nan[2 * 16] = {__builtin_nanf("")};
+    int8_t whole[2 * 16] = {1};
+    folder_must("init model.image_width=208 out=ok.safetensors " SIZES "model.heads=2 model.vocab=vocab.txt");
+    assert_int_equal(st_open(&f, folder_path("ok.safetensors")), OK);
+    size_t n = st_count(f);
+    StTensor *t = mem_new(n, sizeof *t);
+    assert_non_null(t);
+    for (int kind = 0; kind < 2; kind++) {
+        for (size_t i = 0; i < n; i++) {
+            t[i] = *st_at(f, i);
+            if (strcmp(t[i].name, "query_tokens")) continue;
+            t[i].data = kind ? (void *)whole : (void *)nan;
+            if (kind) t[i].dtype = DT_I8, t[i].nbytes = sizeof whole;
+        }
+        assert_int_equal(st_write(folder_path(kind ? "whole.safetensors" : "nan.safetensors"), t, n, NULL, 0), OK);
+    }
+    free(t);
+    st_close(f);
+#define USE " data.test=s.h5 model.vocab=vocab.txt model.heads=2 " CPU
+    folder_fails("match nan.safetensors" USE, "query_tokens holds a number that is not finite");
+    folder_fails("match whole.safetensors" USE, "query_tokens is i8: quantised weights");
+}
+
 static void weights_asked_for_are_not_passed_over(void **state) {
     (void)state;
     folder_must("init model.image_width=208 seed=9 out=w.safetensors " SIZES "model.heads=2 model.vocab=vocab.txt");
@@ -200,7 +237,8 @@ static void a_vocabulary_beside_weights(void **state) {
 static void without_a_text_head(void **state) {
     (void)state;
     folder_must("export run out=hf");
-    folder_must("retrieval hf data.test=s.h5 out=hfr model.vocab=vocab.txt " CPU);      /* heads: from config.json */
+    folder_must("retrieval hf data.test=s.h5 out=hfr " CPU);      /* heads from config.json, the vocabulary beside it */
+    assert_true(folder_has("hf/tokenizer_config.json"));
     folder_must("match hf data.test=s.h5 model.vocab=vocab.txt " CPU);
     folder_must("embed hf data.test=s.h5 out=e.h5 model.vocab=vocab.txt " CPU);
     folder_write("names", "circle\nsquare\n");
@@ -218,6 +256,23 @@ static void without_a_text_head(void **state) {
 /* Chinese captions under an English vocabulary, captions that are cut. */
 static void captions_are_looked_at(void **state) {
     (void)state;
+    folder_write("same.csv", "image,caption\ntest/000000,a red circle\ntest/000001,a red circle\n"
+                 "test/000002,a red circle\ntest/000003,a blue circle\n");
+    folder_write("one.csv", "image,caption\ntest/000000,a red circle\ntest/000000,a circle\ntest/000000,red\ntest/000000,round\n");
+    folder_must("synth out=few/p.h5 synth.train=1 synth.captions=1 synth.size=16 synth.patch=8 synth.val=1 synth.test=4 threads=1");
+    folder_must("extract in=few extract.annotations=train:same.csv extract.size=16 out=same.h5");
+    folder_must("extract in=few extract.annotations=train:one.csv extract.size=16 out=one.h5");
+    folder_must("extract in=few extract.annotations=val:same.csv extract.size=16 out=sameval.h5");
+#define LITTLE SIZES "model.heads=2 model.vocab=vocab.txt data.threads=1 train.batch=2 train.events=false train.steps=1 " CPU
+    folder_says("pretrain data.train=same.h5 out=t1 train.eval_every=0 " LITTLE, "50 % of the captions are");
+    folder_says("pretrain data.train=one.h5 out=t2 train.eval_every=0 " LITTLE, "all captions are of one image");
+    folder_says("pretrain data.train=same.h5 data.val=sameval.h5 out=t3 train.eval_every=1 " LITTLE,
+                "4 of the 4 images of data.val are trained on as well (test/000000)");
+    folder_says("pretrain data.train=s.h5 out=t4 train.eval_every=0 optim.lr=1e-6 train.patience=2 " LITTLE, "the rate rises");
+    folder_says("pretrain data.train=s.h5 out=t5 train.eval_every=0 train.patience=2 " LITTLE, "counts evaluations, and there are none");
+    folder_must("extract in=few extract.size=16 out=bare.h5");
+    folder_refuses("pretrain data.train=bare.h5 data.train_split=test out=t6 " LITTLE,
+                   "none of the images of split \"test\" has a caption");
     folder_says("pretrain out=l1 train.steps=1 " TINY, "0 % of them [UNK]; 8.33 % of captions cut at 32");
     folder_silent("pretrain out=l2 train.steps=1 " TINY, "warning");
     folder_says("pretrain out=l3 train.steps=1 data.max_tokens=6 " TINY, "lose their end");
@@ -302,6 +357,7 @@ int main(void) {
         cmocka_unit_test(without_a_text_head),
         cmocka_unit_test(it_says_where_it_starts),
         cmocka_unit_test(weights_asked_for_are_not_passed_over),
+        cmocka_unit_test(steps_and_weights),
         cmocka_unit_test(other_data_is_said),
         cmocka_unit_test(captions_are_looked_at),
         cmocka_unit_test(warm_up),

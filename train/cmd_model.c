@@ -315,6 +315,22 @@ static Status open_tower(const Options *o, const Origin *g, HfDims *h, Vision *e
     return st == OK ? vision_hf(tower, h, e, size, tap) : st;
 }
 
+/* The words beside the weights, when they are known: foreign weights do not say. */
+static Status write_words(const Options *o, const Origin *g, int64_t V) {
+    Tokenizer *tok = NULL;
+    char *vocab = NULL;
+    bool asked = o->model.vocab[0], known = false;
+    if (!V || (!asked && !g->vocab)) return OK;
+    Status st = origin_vocab(g, o->model.vocab, &tok, &vocab);
+    known = st == OK;
+    if (!known && !asked) st = OK, err_clear();
+    if (known) st = origin_keep_vocab(o->run.out, vocab, tok, o->run.overwrite);
+    if (known && st == OK) st = vision_hf_tokenizer(o->run.out, V);
+    tokenizer_close(tok);
+    free(vocab);
+    return st;
+}
+
 /* The Q-Former's tensors, and with an encoder its own, the recipe of its pixels and the vocabulary: all that
  * transformers wants. */
 static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTensor *t, size_t n, size_t *left) {
@@ -322,9 +338,13 @@ static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTen
     HfTower tower = {0};
     Tokenizer *tok = NULL;
     char *vocab = NULL;
-    if (!options_is_set(o, "extract.encoder")) return hf_export(o->run.out, h, t, n, NULL, left);
+    Status st = OK;
+    if (!options_is_set(o, "extract.encoder")) {
+        st = hf_export(o->run.out, h, t, n, NULL, left);
+        return st == OK ? write_words(o, g, h->V) : st;
+    }
     int size = (int)o->extract.size;
-    Status st = open_tower(o, g, h, &e, &tower);
+    st = open_tower(o, g, h, &e, &tower);
     if (st == OK) st = origin_vocab(g, o->model.vocab, &tok, &vocab);
     if (st == OK) st = hf_export(o->run.out, h, t, n, &tower, left);
     if (st == OK && size) preprocess_set_size(&e.custom.pre, size);

@@ -6,14 +6,22 @@
 #include "data/text/settext.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
+#include "kernels/base/strmap.h"
 #include "train/run.h"
 
 enum { MOST_CAPTIONS = 20000 };
 
 typedef struct {
-    int64_t images, captions, looked, pieces, unknown, cut;
+    StrMap seen;                        /* captions, as the loader cleans them */
+    int64_t different, images, captions, looked, pieces, unknown, cut;
     int64_t *of_length;                 /* (T + 1) captions of so many word pieces */
 } Texts;
+
+static Status note_different(Texts *t, const char *text) {
+    if (strmap_get(&t->seen, text)) return OK;
+    char *own = mem_strdup(text);
+    return own && strmap_put(&t->seen, own, t->different++) == OK ? OK : ERR_MEMORY;
+}
 
 static Status look_at(const Run *r, Texts *t, const char *caption, size_t n, int32_t *ids) {
     char *clean = NULL;
@@ -22,6 +30,7 @@ static Status look_at(const Run *r, Texts *t, const char *caption, size_t n, int
     int64_t full = 0;
     int32_t unk = tokenizer_ids(r->tok)->unk;
     Status st = settext_blip(&clean, &len, caption, n, r->o->data.prompt, (int)r->o->data.max_words);
+    if (st == OK) st = note_different(t, clean);
     if (st == OK) st = tokenizer_encode(r->tok, clean, len, r->d.T, ids, &count, &full);
     free(clean);
     if (st != OK) return st;
@@ -66,6 +75,43 @@ static void say_texts(const Run *r, const Texts *t) {
                    r->d.T);
 }
 
+/* Whoever learns to tell pairs apart needs pairs that differ. */
+static void say_alike(const Run *r, const Texts *t) {
+    const Options *o = r->o;
+    double alike = percent(t->looked - t->different, t->looked);
+    if (t->images == 1) status_say("warning: all captions are of one image: there is nothing to tell it apart from");
+    else if (alike >= 50 && (o->loss.itc > 0 || o->loss.itm > 0))
+        status_say("warning: %.3g %% of the captions are word for word another one%s: the contrastive and the matching loss take "
+                   "an equal caption of another image for a wrong one", alike, t->different == 1 ? ", all are the same" : "");
+}
+
+static void say_rates(const Run *r) {
+    const Options *o = r->o;
+    if (o->optim.min_lr > o->optim.lr && !strstr(o->optim.schedule.name, "constant"))
+        status_say("warning: optim.min_lr=%g is above optim.lr=%g: the rate rises; optim.min_lr=0 lets it fall", o->optim.min_lr,
+                   o->optim.lr);
+    if (o->train.patience && !o->train.eval_every)
+        status_say("warning: train.patience=%lld counts evaluations, and there are none (train.eval_every=0)",
+                   (long long)o->train.patience);
+}
+
+/* Images that are trained on and watched flatter the curve. */
+static Status say_shared(const Run *r, const int64_t *image, int64_t n) {
+    StrMap watched = {0};
+    int64_t *of = NULL, m = 0, shared = 0, first = -1;
+    if (r->val == r->train || !r->o->train.eval_every) return OK;
+    Status st = set_select(r->val, r->o->data.val_split, &of, &m);
+    for (int64_t i = 0; st == OK && i < m; i++) st = strmap_put(&watched, set_image_id(r->val, of[i]), i);
+    for (int64_t i = 0; st == OK && i < n; i++)
+        if (set_has(r->train, image[i]) && strmap_get(&watched, set_image_id(r->train, image[i])) && !shared++) first = image[i];
+    if (st == OK && shared)
+        status_say("warning: %lld of the %lld images of data.val are trained on as well (%s): its figures will flatter",
+                   (long long)shared, (long long)m, set_image_id(r->train, first));
+    strmap_free(&watched);
+    free(of);
+    return st;
+}
+
 static void say_warmup(const Run *r) {
     const Schedule *s = &r->schedule;
     bool by_epoch = s->kind == SCHED_LAVIS_EPOCH || s->kind == SCHED_LAVIS_STEP;
@@ -86,6 +132,11 @@ static int64_t short_text(const Run *r, const Texts *t) {
     return n > 1 ? n - 1 : 0;
 }
 
+static void free_texts(Texts *t) {
+    for (size_t at = 0; at < t->seen.cap; at++) free((char *)(uintptr_t)t->seen.slot[at].key);
+    strmap_free(&t->seen);
+}
+
 Status run_look(Run *r) {
     Texts t = {.of_length = mem_new((size_t)r->d.T + 1, sizeof *t.of_length)};
     int64_t *image = NULL;
@@ -93,7 +144,10 @@ Status run_look(Run *r) {
     if (st == OK && r->tok) st = look(r, image, &t);         /* stage 2 reads no word pieces */
     if (st == OK && r->tok) r->short_text = short_text(r, &t);
     if (st == OK && r->tok) say_texts(r, &t);
-    if (st == OK) say_warmup(r);
+    if (st == OK && r->tok) say_alike(r, &t);
+    if (st == OK) say_warmup(r), say_rates(r);
+    if (st == OK) st = say_shared(r, image, t.images);
+    free_texts(&t);
     free(image);
     free(t.of_length);
     return st;

@@ -334,7 +334,9 @@ static Status index_names(StFile *f) {
 static Status parse(StFile *f, const unsigned char *bytes, size_t size) {
     uint64_t n = 0;
     if (size < 8) return err_set(ERR_FORMAT, "%s: %zu bytes are no safetensors file", f->path, size);
-    for (int i = 7; i >= 0; i--) n = n << 8 | bytes[i];
+    bool text = true;
+    for (int i = 7; i >= 0; i--) n = n << 8 | bytes[i], text = text && (bytes[i] >= ' ' || bytes[i] == '\n') && bytes[i] < 127;
+    if (text) return err_set(ERR_FORMAT, "%s: is a text, not a safetensors file", f->path);
     if (n > HEADER_LIMIT || n > size - 8)
         return err_set(ERR_FORMAT,
                        "%s: a header of %" PRIu64 " bytes in a file of %zu: not a safetensors file, or cut short",

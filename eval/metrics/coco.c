@@ -128,6 +128,7 @@ static Status read_item(const Coco *c, const char *file, const char *list, const
     bool number;
     const char *id = id_string(json_get(item, "image_id"), &buffer, &number);
     const int64_t *at;
+    if (!json_get(item, "image_id")) return err_set(ERR_FORMAT, "%s: %s[%zu] has no \"image_id\"", file, list, i);
     if (!id) return bad_id(file, list, i, "image_id");
     if (!(at = strmap_get(&c->store->index, id))) {
         return err_set(ERR_FORMAT, "%s: %s[%zu] is of image %s, which is not among the %zu \"images\" of %s", file,
@@ -135,6 +136,7 @@ static Status read_item(const Coco *c, const char *file, const char *list, const
     }
     *image = (size_t)*at;
     caption->text = json_str(json_get(item, "caption"), &caption->n);
+    if (!json_get(item, "caption")) return err_set(ERR_FORMAT, "%s: %s[%zu] has no \"caption\"", file, list, i);
     if (!caption->text) return err_set(ERR_FORMAT, "%s: %s[%zu].caption is not a string", file, list, i);
     return OK;
 }
@@ -214,11 +216,18 @@ static Status begin(Coco *c, const char *gt_name, const char *res_name) {
     return OK;
 }
 
+/* A list, or lines; of one object, a map from ids. */
+static const Json *results(const Json *res) {
+    const Json *only = json_type(res) == J_ARRAY && json_len(res) == 1 ? json_at(res, 0) : NULL;
+    return is_by_id(only) && !json_get(only, "image_id") && !json_get(only, "caption") ? only : res;
+}
+
 static Status read_both(Coco *c) {
     struct CocoStore *s = c->store;
+    const Json *res = results(s->res);
     Status st = is_by_id(s->gt) ? images_by_id(c, s->gt) : read_images(c, json_get(s->gt, "images"));
     if (!st && !is_by_id(s->gt)) st = read_references(c, json_get(s->gt, "annotations"));
-    if (!st) st = is_by_id(s->res) ? candidates_by_id(c, s->res) : candidates_of_list(c, s->res);
+    if (!st) st = is_by_id(res) ? candidates_by_id(c, res) : candidates_of_list(c, res);
     return st ? st : check_whole(c);
 }
 
@@ -227,7 +236,7 @@ Status coco_read(Coco *c, const char *gt_path, const char *res_path, bool subset
     if ((st = begin(c, gt_path, res_path))) return st;
     c->store->subset = subset;
     if ((st = json_parse_file(&c->store->gt, gt_path))) goto fail;
-    if ((st = json_parse_file(&c->store->res, res_path))) goto fail;
+    if ((st = json_parse_items(&c->store->res, res_path))) goto fail;
     if ((st = read_both(c))) goto fail;
     return OK;
 fail:
