@@ -38,12 +38,14 @@ void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_
            "attention: %d heads, %d of keys, of %lld: o (%lld,%lld), q in (%lld,%lld), k and v in (%lld,%lld)", h.H,
                h.KH,
            (long long)D, SHAPE(o), SHAPE(xq), SHAPE(xkv));
-    BUG_ON(plan->nrows != o.rows, "attention: the plan has %d rows, o (%lld,%lld)", plan->nrows, SHAPE(o));
+    int64_t rows = t->pass == TAPE_ALONE ? o.rows : o.grad->rows;
+    BUG_ON(plan->nrows != rows, "attention: the plan has %d rows of %lld, o (%lld,%lld)", plan->nrows, (long long)rows,
+           SHAPE(o));
     DType e = t->b->elem;
     Attn a = {.plan = plan, .q = ops_columns(xq.data, q_at, e), .k = ops_columns(xkv.data, k_at, e),
               .v = ops_columns(xkv.data, v_at, e), .o = o.data, .ldq = xq.ld, .ldk = xkv.ld, .ldv = xkv.ld, .ldo = o.ld,
               .H = h.H, .KH = h.KH, .D = (int32_t)D, .scale = h.scale, .bias = h.bias, .span = h.span, .drop = drop};
-    a.lse = tape_push(t, o.rows * h.H, sizeof(float));
+    a.lse = tape_beside(t, o, 0, h.H);
     count_attention(t, &a, 2.0);
     t->b->attention(&a);
     Node *n = tape_node(t, "attention", attention_back);

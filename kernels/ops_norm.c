@@ -23,8 +23,8 @@ void op_add_norm(Tape *t, Tensor y, Tensor s, Tensor x, Param b, Norm m, Dropout
            SHAPE(m.g));
     AddNorm a = {.N = s.rows, .C = (int32_t)s.cols, .eps = m.eps, .rms = m.rms, .s = s.data, .x = x.data, .bias = b.w,
                  .gamma = m.g.w, .beta = m.o.w, .y = y.data, .drop = drop};
-    a.mean = m.rms ? NULL : tape_push(t, s.rows, sizeof(float));
-    a.rstd = tape_push(t, s.rows, sizeof(float));
+    a.mean = m.rms ? NULL : tape_beside(t, s, 0, 1);
+    a.rstd = tape_beside(t, s, 1, 1);
     t->b->add_norm(&a);
     Node *n = tape_node(t, "add_norm", add_norm_back);
     if (n) n->y = y, n->x = s, n->x2 = x, n->b = b, n->w = m.g, n->b2 = m.o, n->u.norm = a;

@@ -16,8 +16,8 @@ void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Pa
     BUG_ON(y.rows != e.nq + e.nt || y.cols != e.C || y.ld != y.cols, "embed: y (%lld,%lld) for %lld + %lld rows of %d",
            SHAPE(y), (long long)e.nq, (long long)e.nt, e.C);
     e.query = query.copy, e.word = word.copy, e.pos = pos.copy, e.gamma = g.w, e.beta = o.w, e.y = y.data;
-    e.mean = tape_push(t, y.rows, sizeof(float));
-    e.rstd = tape_push(t, y.rows, sizeof(float));
+    e.mean = tape_beside(t, y, 0, 1);
+    e.rstd = tape_beside(t, y, 1, 1);
     t->b->embed(&e);
     Node *n = tape_node(t, "embed", embed_back);
     if (n) n->y = y, n->w2 = query, n->w = word, n->b = pos, n->b2 = g, n->saved[0] = param_grad(o), n->u.embed = e;

@@ -36,6 +36,8 @@ struct Node {
     } u;
 };
 
+typedef enum { TAPE_ALONE, TAPE_FIRST, TAPE_SECOND, TAPE_BOTH } TapePass;
+
 struct Tape {
     const Backend *b;
     Arena *step;                         /* activations, then the pool of gradients, then scratch */
@@ -47,6 +49,12 @@ struct Tape {
     int nextra, cap_extra;
     Grad **grads;                        /* in order of birth */
     int ngrads, cap_grads;
+    TapePass pass;
+    Grad **kept;                         /* tensors of two waves, in the order in which they were taken */
+    int nkept, cap_kept, next_kept;
+    int64_t before, behind, second;      /* rows left free around the first wave; of the second in front of it */
+    struct { int nodes, grads; } at;     /* where the walk over both waves belongs */
+    struct { const Backend *b; double flops, attention; int nodes, grads; } set_aside;
     double flops, flops_attention;       /* counted arithmetic, forward and backward; attention's is part of it */
     Status st;                           /* first failure; from then on nothing is executed */
     /* when set: called for each op, once its result stands and once its gradients do; the device then stands still. For
@@ -70,9 +78,32 @@ Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n); /* a column bl
 /* x's memory for another result, with a gradient of its own; what stood there is no longer read, by any backward
  * either */
 Tensor tape_reuse(Tape *t, Tensor x);
+Tensor tape_like(Tape *t, Tensor x, int64_t cols, DType dt); /* new rows for x's; of two waves where x is */
 void *tape_push(Tape *t, int64_t count, int size);           /* from the step arena, no gradient */
+/* `count` f32 that stand beside each row of x, from x's first row on; `which` of two. Of two waves they are both
+ * waves', and a vector (rows of the whole tensor) for each of the count. */
+float *tape_beside(Tape *t, Tensor x, int which, int64_t count);
 Node *tape_node(Tape *t, const char *name, BackFn back);     /* NULL when not recording */
 void tape_place(Tape *t, int place); /* everything recorded after it has been walked back then */
+
+/* Two waves, one walk back. What a network computes of a first wave of rows, and later of a second one, lies in tensors
+ * that hold both, so that the walk back is that of one pass over all of them: each weight's gradient is one product.
+ *
+ *     rows of a tensor     | before              | first wave           | behind              |
+ *                          |    [ query rows 2   |  query 1 , text 1    |  text 2 ]           |
+ *
+ * tape_first leaves `before` and `behind` rows free around those of the first wave; tape_second says how many rows of
+ * the second wave stand in front, tape_both walks over [ ] together, tape_alone ends each. The network is run in all
+ * three, and must take its tensors in the same order: in the second and in both it gets those of the first, as far as
+ * they are its own. Nothing is recorded in the first and the second, nothing executed in both: what is recorded there
+ * takes its place before what was recorded since the first one ended (heads, losses). Between, the tape is used as
+ * ever. Other ops use tape_new, whose memory is nobody else's. */
+void tape_first(Tape *t, int64_t before, int64_t behind);
+void tape_second(Tape *t, int64_t rows_in_front);
+void tape_both(Tape *t);
+void tape_alone(Tape *t);
+/* A tensor of two waves: with rows free before it, behind it, both or none. As tape_new in a tape that is alone. */
+Tensor tape_kept(Tape *t, int64_t rows, int64_t cols, DType dt, bool before, bool behind);
 
 void tape_seed(Tape *t, Tensor x, const void *grad); /* adds grad (x's type, dense) to x's gradient, before the walk */
 void tape_backward(Tape *t);

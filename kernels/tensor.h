@@ -23,6 +23,11 @@ typedef struct Grad {
     struct Grad *parent;                 /* a column block of that gradient, or NULL */
     int64_t column;
     bool blocks;                         /* written through column blocks that cover it, and no other way */
+    /* of a tensor of two waves (tape_first): its memory, rows before and behind those of the first wave, and what
+     * stands beside its rows (tape_beside) */
+    char *home;
+    int64_t before, behind;
+    void *beside[2];
 } Grad;
 
 typedef struct {

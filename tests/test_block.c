@@ -145,7 +145,7 @@ static double forward(Net *n, bool recording, float *y, float *din) {
     for (int l = 0; l < n->layers; l++) {
         BlockAttention a = attention(n, l);
         BlockFeedForward f = feed_forward(n, l);
-        Tensor qkv = block_qkv(t, &x, &a);
+        Tensor qkv = block_qkv(t, &x, &a, (Tensor){0});
         block_attend(t, &x, &a, qkv, qkv, C, &plan, (Tensor){0});
         block_feed_forward(t, &x, &f, (Tensor){0});
     }

@@ -101,6 +101,30 @@ static void pieces_equal_the_whole(void **state) {
         }
 }
 
+/* The walk back over the rows of both waves at once is the two walks, one after the other; also where some pairs, or
+ * all, have no negatives. */
+static void one_walk_is_two(void **state) {
+    (void)state;
+    Data d;
+    Stage1Losses a, b;
+    for (int same = 0; same < 3; same++) {
+        make(&d);
+        for (int i = 0; i < B; i++) d.image_id[i] = same == 2 ? 4 : same == 1 ? i / 4 : i;
+        Spec s = spec_of(1, 0.1f);
+        s.step.image_ids = true;
+        float *x = grads_of(&s, &d, DT_F32, &a);
+        Trainer t;
+        open_trainer(&t, &s, DT_F32);
+        ((Stage1 *)t.self)->together = false;
+        assert_int_equal(stage1_losses(t.self, &d.batch, 7, 1.0f, true, &b), OK);
+        assert_float_equal(a.loss, b.loss, 1e-6);
+        assert_int_equal(a.itm_pairs, b.itm_pairs);
+        assert_true(distance(x, t.model.params.g, t.model.params.total) < 2e-6);
+        trainer_close(&t);
+        free(x);
+    }
+}
+
 static void repeated_is_the_same_bits(void **state) {
     (void)state;
     Data d;
@@ -201,7 +225,7 @@ static void too_much_is_a_sentence(void **state) {
     Trainer t;
     make(&d);
     Spec s = spec_of(1, 0);
-    s.trainer.tokens = 3;
+    s.trainer.tokens = 2;
     open_trainer(&t, &s, DT_F32);
     assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), ERR_MEMORY);
     assert_non_null(strstr(err_message(), "more text than the plan allowed"));
@@ -387,7 +411,8 @@ static void watched_ops_are_told(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pieces_equal_the_whole),    cmocka_unit_test(repeated_is_the_same_bits),
+        cmocka_unit_test(pieces_equal_the_whole),    cmocka_unit_test(one_walk_is_two),
+            cmocka_unit_test(repeated_is_the_same_bits),
         cmocka_unit_test(image_tokens_have_no_order), cmocka_unit_test(gradient_is_the_slope),
         cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(too_much_is_a_sentence),
         cmocka_unit_test(frozen_stays),              cmocka_unit_test(a_bad_gradient_is_named),

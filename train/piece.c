@@ -62,12 +62,26 @@ static FeatureRows rows_at(const Stage1 *s, const ObjectiveBatch *batch, int64_t
     return features_from(&s->model->d, (FeatureRows){batch->features, batch->scale}, first, batch->dt);
 }
 
+/* For the query rows of the negative pairs to come, and their texts: each of this batch once, and once more whichever
+ * is longest for each of our images. */
+static void leave_room(Piece *c, Stage1 *s) {
+    int64_t longest = 0, all = 0, before = s->itm_cap * s->model->d.Q;
+    for (int64_t g = 0; g < s->G; g++) longest = s->len[g] > longest ? s->len[g] : longest, all += s->len[g];
+    int64_t behind = s->itm_cap * longest, once = all + c->n * longest;
+    behind = once < behind ? once : behind;
+    wave_between(&c->wave, before, behind);
+    tape_first(&s->tape, before, behind);
+}
+
 Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t first, int64_t n, Noise noise,
                      bool all) {
     const Dims *d = &s->model->d;
     Tape *t = &s->tape;
     c->first = first;
     c->n = n;
+    c->noise = noise;
+    c->together = t->recording && all && s->together && !t->watch;   /* who watches wants an op at a time */
+    c->both = (Wave){0};
     list_segments(c, s, all);
     int count = (int)(n * (2 + (c->itg0 >= 0) + (c->itm0 >= 0)));
     Status st = wave_build(&c->wave, &s->room, d, c->seg, count, (int)n);
@@ -78,7 +92,9 @@ Status piece_forward(Piece *c, Stage1 *s, const ObjectiveBatch *batch, int64_t f
     FeatureRows up = features_up(&s->features, rows_at(s, batch, first, false), n, batch->dt,
                                  rows_at(s, batch, first + n, !all));
     qformer_image(&c->kv, t, s->model, up.data, batch->dt, up.scale, (int)n);
+    if (c->together) leave_room(c, s);
     c->x = qformer_forward(t, s->model, &c->wave, &c->kv, noise);
+    tape_alone(t);
     c->I = qformer_features(t, s->model, tensor_rows(c->x, 0, n * d->Q), P_VISION_PROJ_W, P_VISION_PROJ_B);
     c->T = qformer_features(t, s->model, tensor_rows(c->x, c->wave.NQ, n), P_TEXT_PROJ_W, P_TEXT_PROJ_B);
     return tape_status(t);
@@ -122,31 +138,51 @@ static int list_negatives(const Piece *c, const Stage1 *s, Segment *seg) {
     return n;
 }
 
-static Status negative_pairs(Piece *c, Stage1 *s, Noise noise, float scale) {
+/* Wave 2's plans, and those of both waves where they are walked back together. */
+static Status build_second(Piece *c, Stage1 *s, Segment *seg, int n) {
+    Staging *r = &s->room;
+    const Dims *d = &s->model->d;
+    if (!c->together) {
+        Status st = wave_build(&c->wave2, r, d, seg, n, (int)c->n);
+        if (st == OK) wave_pick(&c->wave2, r, staging_take(r, 0, sizeof(int32_t)), 0);
+        return st;
+    }
+    int first = (int)c->n * (2 + (c->itg0 >= 0) + (c->itm0 >= 0));
+    Status st = wave_second(&c->wave2, &c->both, &c->wave, r, d, c->seg, first, seg, n, (int)c->n);
+    if (st == OK) wave_pick(&c->wave2, r, staging_take(r, 0, sizeof(int32_t)), 0);
+    return st;
+}
+
+static void run_second(Piece *c, Stage1 *s, float scale) {
+    Tape *t = &s->tape;
+    if (c->together) tape_second(t, c->wave2.NQ);
+    Tensor x = qformer_forward(t, s->model, &c->wave2, &c->kv, c->noise);
+    tape_alone(t);
+    matching_loss(s, tensor_rows(x, 0, c->wave2.NQ), 0, scale);
+}
+
+static Status negative_pairs(Piece *c, Stage1 *s, float scale) {
     Segment *seg = mem_new((size_t)s->itm_cap, sizeof *seg);
     if (!seg) return ERR_MEMORY;
     Status st = OK;
-    Wave *w = &c->wave2;
     int n = list_negatives(c, s, seg);
     if (n < 0)
         st = err_set(ERR_MEMORY,
                      "more than %lld negative pairs fall to one rank or piece: a few images are drawn for most texts "
                                  "(lower optim.accum, or raise train.batch)", (long long)s->itm_cap);
-    else if (n > 0 && (st = wave_build(w, &s->room, &s->model->d, seg, n, (int)c->n)) == OK) {
-        wave_pick(w, &s->room, staging_take(&s->room, 0, sizeof(int32_t)), 0);
+    else if (n > 0 && (st = build_second(c, s, seg, n)) == OK) {
         staging_upload(&s->room);
-        Tensor x = qformer_forward(&s->tape, s->model, w, &c->kv, noise);
-        matching_loss(s, tensor_rows(x, 0, w->NQ), 0, scale);
+        run_second(c, s, scale);
     }
     free(seg);
     return st;
 }
 
-Status piece_matching(Piece *c, Stage1 *s, Noise noise, float scale, int64_t pairs) {
+Status piece_matching(Piece *c, Stage1 *s, float scale, int64_t pairs) {
     if (c->itm0 < 0 || !pairs) return OK;
     float k = scale * s->spec.itm / (float)pairs;
     matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * s->model->d.Q), 1, k);
-    return negative_pairs(c, s, noise, k);
+    return negative_pairs(c, s, k);
 }
 
 /* ---- generation -------------------------------------------------------------------------------------------------- */
@@ -164,8 +200,24 @@ void piece_generation(Piece *c, Stage1 *s, float scale, double tokens) {
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
+/* What both waves computed, recorded as one pass over the rows of both. Without negative pairs the first is both. */
+static Status record_both(Piece *c, Stage1 *s) {
+    Tape *t = &s->tape;
+    Segment none;
+    Status st = c->both.NQ ? OK : build_second(c, s, &none, 0);
+    if (st != OK) return st;
+    staging_upload(&s->room);
+    t->second = c->wave2.NQ;
+    tape_both(t);
+    qformer_forward(t, s->model, &c->both, &c->kv, c->noise);
+    tape_alone(t);
+    return OK;
+}
+
 Status piece_backward(Piece *c, Stage1 *s, const float *dI, const float *dT) {
     Tape *t = &s->tape;
+    Status st = c->together ? record_both(c, s) : OK;
+    if (st != OK) return st;
     if (t->recording) {
         tape_seed(t, c->I, dI);
         tape_seed(t, c->T, dT);

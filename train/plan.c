@@ -5,10 +5,9 @@
 
 static double others(int64_t W) { return (double)(W - 1) / (double)W; }
 
-/* Walking back is two thirds of a step, and layers finish in wave 1's part of it, which is half at 13 word pieces (824
- * of 1,544 rows at 8 pairs). What is finished last: image keys and values, heads; for the reference the word
- * embedding. */
-static const double BACKWARD = 2.0 / 3, WAVE_1 = 0.53;
+/* Walking back is two thirds of a step, and layer by layer finishes in it. What is finished last: image keys and values,
+ * heads; for the reference the word embedding. */
+static const double BACKWARD = 2.0 / 3;
 static double last_parameters(const Dims *d) {
     return 2.0 * d->C * (d->E + 1) * dims_cross_layers(d) + (double)d->C * (d->C + 2 * d->Z) + d->V;
 }
@@ -17,7 +16,7 @@ Wire wire_ours(const Dims *d, int64_t params, int64_t B, int64_t W, int gradient
     double rest = (double)(B * (W - 1));                     /* pairs of other ranks */
     return (Wire){.features = rest * (double)((d->Q + 1) * d->Z) * 4,
                   .texts = rest * (4.0 * d->T + 4 + 8 + 2 * 4) + 24.0 * (double)(W - 1),
-                  .gradients = 2 * others(W) * (double)params * gradient_bytes, .window = BACKWARD * WAVE_1,
+                  .gradients = 2 * others(W) * (double)params * gradient_bytes, .window = BACKWARD,
                   .tail = last_parameters(d) / (double)params, .device_ops = W > 1 ? 3 + d->L : 0,
                   .host_ops = W > 1 ? 7 : 0};
 }

@@ -17,13 +17,18 @@ static void gradients_passed(void *ctx, int place) {
     join_passed(&s->join, all ? (DistPart){0, s->join.lo} : params_block(&s->model->params, P_SELF_Q_W, place));
 }
 
+/* Whether the walk back over what is recorded from here on tells of gradients that are finished. */
+static void tell_passed(Stage1 *s, bool on) {
+    s->tape.passed = on && join_beside(&s->join) ? gradients_passed : NULL;
+    s->tape.passed_ctx = s;
+}
+
 static Status forward(Stage1 *s, Piece *c, const ObjectiveBatch *batch, int64_t at, Noise noise, bool all, bool grad) {
     int64_t n = s->B / s->micro;
     tape_reset(&s->tape, grad);
-    s->tape.passed = grad && at + n == s->B && join_beside(&s->join) ? gradients_passed : NULL;
-    s->tape.passed_ctx = s;
+    tell_passed(s, grad && at + n == s->B);
     Status st = piece_forward(c, s, batch, at, n, noise, all);
-    s->tape.passed = NULL;                                   /* wave 2 is walked back before wave 1 */
+    tell_passed(s, false);                                   /* wave 2 is walked back before wave 1, or with it */
     return st;
 }
 
@@ -71,9 +76,11 @@ static Status pieces(Stage1 *s, Piece *c, const ObjectiveBatch *batch, Noise noi
         piece_generation(c, s, scale, s->itg_over);
         if (at == 0) st = pairs_draw(s, batch);
         if (at == 0) s->itm_pairs = s->spec.itm != 0 ? pairs_matched(s) : 0;
-        if (st == OK) st = piece_matching(c, s, noise, scale, s->itm_pairs);
+        if (st == OK) st = piece_matching(c, s, scale, s->itm_pairs);
         if (grad && at + n == s->B && join_beside(&s->join)) dist_watch("the sum of gradients");
+        tell_passed(s, grad && at + n == s->B);
         if (st == OK) st = piece_backward(c, s, s->contrast.dI + at * d->Q * d->Z, s->contrast.dT + at * d->Z);
+        tell_passed(s, false);
     }
     return st;
 }

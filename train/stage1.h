@@ -5,6 +5,9 @@
  *     wave 2   ITM of the two groups of negative pairs
  *     losses, one backward sweep, gradients joined over ranks; AdamW is the trainer's
  *
+ * The sweep goes over the rows of both waves at once (tape_first): a weight's gradient is one product instead of two,
+ * an image's keys meet all their users. It costs less than one per cent of memory.
+ *
  * With micro > 1 the batch of B pairs runs in pieces: features of all pieces first (forward only), then each piece
  * again, recording; a negative pair belongs to the piece (or rank) that owns its image. That changes memory, not
  * mathematics.
@@ -53,6 +56,7 @@ typedef struct Stage1 {
     Arena *run, *step;
     int64_t B;                          /* pairs on this rank, in `micro` pieces */
     int micro;
+    bool together;                      /* both waves are walked back as one, where there is a second */
     Tape tape;
     Join join;
     Staging room;

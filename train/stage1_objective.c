@@ -13,6 +13,7 @@ static size_t lists_bytes(const Stage1 *s, int64_t n) {
            features = wave_bytes(n * Q, n * T, 2 * n, n) + read;
     size_t first = wave_bytes(2 * n * Q, 3 * n * T, 4 * n, n) + read + staging_bytes(n * T, word);
     size_t second = wave_bytes(cap * Q, cap * T, cap, n) + staging_bytes(n, word) + staging_bytes(cap, word);
+    if (s->together) first += wave_bytes((2 * n + cap) * Q, (3 * n + cap) * T, 4 * n + cap, n);
     size_t step = staging_bytes(2 * s->B, sizeof *s->drawn) + staging_bytes(1, sizeof *s->report) +
                   staging_bytes(s->G, sizeof(int64_t));
     return step + (size_t)s->micro * (first + second + (s->micro > 1 ? features : 0));
@@ -24,7 +25,7 @@ Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec)
     Arena *run = site->run;
     int64_t B = site->B, G = B * dist_size(), n = B / site->micro;
     *s = (Stage1){.b = b, .model = site->model, .spec = *spec, .run = run, .step = site->step, .B = B,
-                  .micro = site->micro, .G = G};
+                  .micro = site->micro, .G = G, .together = spec->itm != 0};
     BUG_ON(B % site->micro, "step: %lld pairs in %d pieces", (long long)B, site->micro);
     /* One rank in one piece: n of either kind. Otherwise draws may crowd: twice the mean and some. */
     s->itm_cap = G == n ? 2 * n : 3 * n + 64 < G + n ? 3 * n + 64 : G + n;

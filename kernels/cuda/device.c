@@ -7,7 +7,7 @@
  * compute after all_reduce_wait().
  *
  * No CUDA graphs: rows are packed, so sizes, pointers and grids change from batch to batch and a graph would live for
- * one step. The launches of a full-size step of 128 pairs (1,230, 4 us each) hide behind its 30 ms of work.
+ * one step. The launches of a full-size step of 128 pairs (900, 4 us each) hide behind its 40 ms of work.
  *
  * Errors. A refused launch is known at once and by name. A kernel that fails on the GPU is known at the next wait: the
  * message then lists the last kernels enqueued, and CUDA_LAUNCH_BLOCKING=1 makes it name the one. */

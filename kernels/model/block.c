@@ -6,7 +6,7 @@ static const Param NONE = {.frozen = true};
 
 static bool is_there(Norm n) { return n.g.copy != NULL; }
 static bool takes_turns(const BlockStream *x) { return x->spare[0].data != NULL; }
-static Tensor rows_of(Tape *t, Tensor x, int64_t cols) { return tape_new(t, x.rows, cols, t->b->elem); }
+static Tensor rows_of(Tape *t, Tensor x, int64_t cols) { return tape_like(t, x, cols, t->b->elem); }
 
 BlockStream block_stream(Tape *t, Tensor x) {
     BlockStream s = {.x = x, .bias = NONE};
@@ -71,10 +71,11 @@ static void norm_heads(Tape *t, Tensor qkv, int64_t at, int64_t width, Norm n) {
     if (is_there(n)) op_head_norm(t, qkv, at, (int)(width / n.g.cols), (int)n.g.cols, n);
 }
 
-Tensor block_qkv(Tape *t, BlockStream *x, const BlockAttention *w) {
+Tensor block_qkv(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q) {
     int64_t A = (int64_t)w->heads.H * w->D, K = (int64_t)w->heads.KH * w->D;
     bool keys = w->in.rows > A;
-    Tensor h = read_stream(t, x, w->norm, w->behind, w->in), q = rows_of(t, h, w->in.rows);
+    Tensor h = read_stream(t, x, w->norm, w->behind, w->in);
+    if (!q.data) q = rows_of(t, h, w->in.rows);
     op_linear(t, q, h, w->in, w->in_bias);
     norm_heads(t, q, 0, A, w->q_norm);
     if (keys) norm_heads(t, q, A, K, w->k_norm);

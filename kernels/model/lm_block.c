@@ -25,7 +25,7 @@ void lm_self_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention *
     BlockAttention a = attention_of(m, w, how, SITE_SELF_PROB, SITE_SELF_OUT);
     a.heads = (Heads){.H = d->H, .KH = d->K, .scale = how->scale, .bias = how->bias, .span = d->distance};
     if (how->pos) a.rotary = (Rotary){.cos = m->cos, .sin = m->sin, .at = how->pos};
-    Tensor qkv = block_qkv(t, x, &a);
+    Tensor qkv = block_qkv(t, x, &a, (Tensor){0});
     if (how->keep) how->keep(how->ctx, t, how->layer, qkv, A);
     if (how->caches) block_attend(t, x, &a, qkv, how->caches[how->layer], 0, how->plan, (Tensor){0});
     else block_attend(t, x, &a, qkv, qkv, A, how->plan, (Tensor){0});
@@ -35,7 +35,7 @@ void lm_cross_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention 
                         const LmAttend *how) {
     BlockAttention a = attention_of(m, w, how, SITE_CROSS_PROB, SITE_CROSS_OUT);
     a.heads = (Heads){.H = m->d.H, .KH = m->d.H, .scale = 1.0f};
-    block_attend(t, x, &a, block_qkv(t, x, &a), kv, 0, plan, (Tensor){0});
+    block_attend(t, x, &a, block_qkv(t, x, &a, (Tensor){0}), kv, 0, plan, (Tensor){0});
 }
 
 void lm_feed_forward(Tape *t, const Lm *m, BlockStream *x, const LmFeedForward *w, const LmAttend *how) {

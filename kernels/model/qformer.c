@@ -102,80 +102,129 @@ static Tensor cross_attention(Tape *t, const QFormer *m, int l, Tensor a, const 
                               Noise noise) {
     BlockAttention c = attention(m, l, &CROSS, noise, SITE_CROSS_PROB, SITE_CROSS_OUT, w->rows);
     BlockStream x = {.x = a};
-    block_attend(t, &x, &c, block_qkv(t, &x, &c), kv->kv[l], 0, &w->cross, NOTHING);
+    block_attend(t, &x, &c, block_qkv(t, &x, &c, NOTHING), kv->kv[l], 0, &w->cross, NOTHING);
     return x.x;
 }
 
 Tensor qformer_qkv(Tape *t, const QFormer *m, int l, Tensor x) {
     BlockAttention w = self_attention(m, l, (Noise){0}, NULL);
-    return block_qkv(t, &(BlockStream){.x = x}, &w);
+    return block_qkv(t, &(BlockStream){.x = x}, &w, NOTHING);
+}
+
+/* Rows of x that are the wave's: all, or its query rows and its text rows where others' lie between. */
+typedef struct { int n; struct { int64_t at, rows; } part[2]; } Parts;
+static Parts parts_of(const Wave *w) {
+    if (w->text == w->NQ) return (Parts){1, {{0, w->NQ + w->NT}}};
+    return (Parts){2, {{0, w->NQ}, {w->text, w->NT}}};
+}
+
+static Tensor qkv_of_wave(Tape *t, const QFormer *m, int l, Tensor x, const Wave *w) {
+    BlockAttention a = self_attention(m, l, (Noise){0}, NULL);
+    Tensor q = tape_like(t, x, a.in.rows, t->b->elem);
+    Parts p = parts_of(w);
+    for (int i = 0; i < p.n; i++) {
+        int64_t at = p.part[i].at, n = p.part[i].rows;
+        if (n) block_qkv(t, &(BlockStream){.x = tensor_rows(x, at, n)}, &a, tensor_rows(q, at, n));
+    }
+    return q;
 }
 
 /* ---- behind self-attention: query rows and text rows part -------------------------------------------------------- */
 
-static void project_all(Tape *t, const BlockAttention *self, Tensor a[2], Tensor x, Tensor seen, const Wave *w) {
-    BlockStream s = {.x = x};
-    block_project(t, &s, self, seen, NOTHING);
-    a[0] = tensor_rows(s.x, 0, w->NQ), a[1] = tensor_rows(s.x, w->NQ, w->NT);
+static void project_all(Tape *t, const QFormer *m, int l, Tensor a[2], Tensor x, Tensor seen, const Wave *w,
+                        Noise noise) {
+    Tensor s = tape_like(t, x, x.cols, x.dt), y = tape_like(t, x, x.cols, x.dt);
+    Parts p = parts_of(w);
+    for (int i = 0; i < p.n; i++) {
+        int64_t at = p.part[i].at, n = p.part[i].rows;
+        if (!n) continue;
+        BlockAttention self = self_attention(m, l, noise, w->rows + at);
+        BlockStream stream = {.x = tensor_rows(x, at, n), .next = tensor_rows(s, at, n)};
+        block_project(t, &stream, &self, tensor_rows(seen, at, n), tensor_rows(y, at, n));
+    }
+    a[0] = tensor_rows(y, 0, w->NQ), a[1] = tensor_rows(y, w->text, w->NT);
 }
 
 static bool picks_in(const QFormer *m, int l, const Wave *w) { return w->picks && l + 1 == m->d.L; }
 
 static Tensor picked(Tape *t, Tensor x, const Wave *w) {
-    Tensor y = tape_new(t, w->npicked, x.cols, t->b->elem);
-    op_gather(t, y, tensor_rows(x, w->NQ, w->NT), w->picked);
+    Tensor y = tape_kept(t, w->npicked, x.cols, t->b->elem, false, false);
+    op_gather(t, y, tensor_rows(x, w->text, w->NT), w->picked);
     return y;
 }
 
-/* In the last layer: all text rows were keys, and only those that are read go on. */
-static void project_picked(Tape *t, const QFormer *m, int l, Tensor a[2], Tensor x, Tensor seen, const Wave *w,
-                           Noise noise) {
-    for (int text = 0; text < 2; text++) {
-        a[text] = NOTHING;
-        if (!(text ? w->npicked : w->NQ)) continue;
-        BlockAttention self = self_attention(m, l, noise, text ? w->picked_rows : w->rows);
-        BlockStream s = {.x = text ? picked(t, x, w) : tensor_rows(x, 0, w->NQ)};
-        block_project(t, &s, &self, text ? picked(t, seen, w) : tensor_rows(seen, 0, w->NQ), NOTHING);
-        a[text] = s.x;
+/* Query rows from there to the end of the layer. */
+static void query_part(Tape *t, const QFormer *m, int l, Tensor y, Tensor a, const Wave *w, const ImageKV *kv,
+                       Noise noise) {
+    if (!w->NQ) return;
+    if (dims_is_cross(&m->d, l)) a = cross_attention(t, m, l, a, w, kv, noise);
+    feed_forward(t, m, l, &QUERY_FFN, tensor_rows(y, 0, w->NQ), a, drop_at(noise, l, SITE_FFN_OUT, w->rows));
+}
+
+/* The last layer: all text rows were keys, and only those that are read go on. Queries first: a second wave, of which
+ * no text is read, ends with them. */
+static void picked_part(Tape *t, const QFormer *m, int l, Tensor y, Tensor x, Tensor seen, const Wave *w,
+                        const ImageKV *kv, Noise noise) {
+    BlockAttention q = self_attention(m, l, noise, w->rows), k = self_attention(m, l, noise, w->picked_rows);
+    if (w->NQ) {
+        BlockStream s = {.x = tensor_rows(x, 0, w->NQ)};
+        block_project(t, &s, &q, tensor_rows(seen, 0, w->NQ), NOTHING);
+        query_part(t, m, l, y, s.x, w, kv, noise);
     }
+    if (!w->npicked) return;
+    BlockStream s = {.x = picked(t, x, w)};
+    block_project(t, &s, &k, picked(t, seen, w), NOTHING);
+    feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, w->NQ, w->npicked), s.x,
+                 drop_at(noise, l, SITE_FFN_OUT, w->picked_rows));
 }
 
 void qformer_layer(Tape *t, const QFormer *m, int l, Tensor y, Tensor x, Tensor qkv, Tensor xkv, int64_t k_at,
                    const Wave *w, const ImageKV *kv, Noise noise) {
-    bool picks = picks_in(m, l, w);
     BlockAttention self = self_attention(m, l, noise, w->rows);
     Tensor seen = block_look(t, &self, qkv, xkv, k_at, &w->self), a[2];
-    if (picks) project_picked(t, m, l, a, x, seen, w, noise);
-    else project_all(t, &self, a, x, seen, w);
-    int64_t NQ = w->NQ, NT = a[1].rows;
-    if (NQ && dims_is_cross(&m->d, l)) a[0] = cross_attention(t, m, l, a[0], w, kv, noise);
-    if (NQ) feed_forward(t, m, l, &QUERY_FFN, tensor_rows(y, 0, NQ), a[0], drop_at(noise, l, SITE_FFN_OUT, w->rows));
-    if (NT)
-        feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, NQ, NT), a[1],
-                     drop_at(noise, l, SITE_FFN_OUT, picks ? w->picked_rows : w->rows + NQ));
+    if (picks_in(m, l, w)) {
+        picked_part(t, m, l, y, x, seen, w, kv, noise);
+        return;
+    }
+    project_all(t, m, l, a, x, seen, w, noise);
+    query_part(t, m, l, y, a[0], w, kv, noise);
+    if (w->NT)
+        feed_forward(t, m, l, &TEXT_FFN, tensor_rows(y, w->text, w->NT), a[1],
+                     drop_at(noise, l, SITE_FFN_OUT, w->rows + w->text));
 }
 
 void qformer_embed(Tape *t, const QFormer *m, Tensor x, const Wave *w, Noise noise) {
-    Embed e = w->embed;
-    e.eps = dims_eps(&m->d);
-    e.drop = drop_at(noise, -1, SITE_EMBED, w->rows);
-    bool text = m->d.V > 0;
-    op_embed(t, x, e, param(m, P_QUERY, -1), text ? param(m, P_WORD, -1) : NONE, text ? param(m, P_POSITION, -1) : NONE,
-             param(m, P_EMB_LN_W, -1), param(m, P_EMB_LN_B, -1));
+    Param word = m->d.V > 0 ? param(m, P_WORD, -1) : NONE, pos = m->d.V > 0 ? param(m, P_POSITION, -1) : NONE;
+    Parts p = parts_of(w);
+    for (int i = 0; i < p.n; i++) {
+        Embed e = w->embed;
+        e.eps = dims_eps(&m->d);
+        e.drop = drop_at(noise, -1, SITE_EMBED, w->rows + p.part[i].at);
+        if (p.n == 2) *(i ? &e.nq : &e.nt) = 0;
+        if (p.part[i].rows)
+            op_embed(t, tensor_rows(x, p.part[i].at, p.part[i].rows), e, param(m, P_QUERY, -1), word, pos,
+                     param(m, P_EMB_LN_W, -1), param(m, P_EMB_LN_B, -1));
+    }
+}
+
+/* Rows behind the last layer: only of a wave that picks are they fewer, and of text none but those. */
+static Tensor layer_result(Tape *t, const QFormer *m, int l, const Wave *w, Tensor other) {
+    bool picks = picks_in(m, l, w);
+    int64_t rows = picks ? w->NQ + w->npicked : w->text + w->NT;
+    return t->recording ? tape_kept(t, rows, m->d.C, t->b->elem, true, !picks) : tensor_rows(other, 0, rows);
 }
 
 Tensor qformer_forward(Tape *t, const QFormer *m, const Wave *w, const ImageKV *kv, Noise noise) {
-    int64_t N = w->NQ + w->NT, C = m->d.C;
-    Tensor x = tape_new(t, N, C, t->b->elem), other = x;
+    int64_t N = w->text + w->NT, C = m->d.C;
+    Tensor x = tape_kept(t, N, C, t->b->elem, true, true), other = x;
     tape_place(t, QFORMER_EMBEDDED);
     qformer_embed(t, m, x, w, noise);
     if (!t->recording) other = tape_new(t, N, C, t->b->elem);
     for (int l = 0; l < m->d.L; l++) {
-        int64_t rows = picks_in(m, l, w) ? w->NQ + w->npicked : N;
-        Tensor y = t->recording ? tape_new(t, rows, C, t->b->elem) : tensor_rows(other, 0, rows);
+        Tensor y = layer_result(t, m, l, w, other);
         size_t mark = arena_mark(t->step);
         tape_place(t, l);
-        Tensor qkv = qformer_qkv(t, m, l, x);
+        Tensor qkv = qkv_of_wave(t, m, l, x, w);
         qformer_layer(t, m, l, y, x, qkv, qkv, C, w, kv, noise);
         if (!t->recording) arena_reset(t->step, mark);       /* nobody walks back: what lay between is done with */
         other = x;

@@ -199,7 +199,7 @@ Tensor vit_forward(Tape *t, const Vit *v, const VitPixels *in, int images, int b
     for (int l = 0; l < blocks; l++) {
         BlockAttention a = attention(v, l);
         BlockFeedForward f = feed_forward(v, l);
-        Tensor qkv = block_qkv(t, &x, &a);
+        Tensor qkv = block_qkv(t, &x, &a, (Tensor){0});
         block_attend(t, &x, &a, qkv, qkv, v->d.E, &plan, nowhere);
         block_feed_forward(t, &x, &f, nowhere);
     }

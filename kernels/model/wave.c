@@ -46,6 +46,7 @@ static void place_rows(Wave *w, Segment *s, int n) {
         w->NQ += s[i].nq;
         w->NT += s[i].nt;
     }
+    w->text = w->NQ;
 }
 
 static Status fill_embedding(Wave *w, Staging *r, const Dims *d, const Segment *s, int n) {
@@ -121,7 +122,7 @@ static Status plan_self(Wave *w, Staging *r, const Segment *s, int n) {
     for (int i = 0; i < n; i++) {
         if (s[i].sees >= 0) continue;
         const Segment *a = &s[i], *text = a->nt ? a : seen_by[i] ? &s[seen_by[i] - 1] : NULL;
-        int32_t t0 = text ? (int32_t)w->NQ + text->t0 : 0, nt = text ? text->nt : 0, g = p->ngroups++;
+        int32_t t0 = text ? (int32_t)w->text + text->t0 : 0, nt = text ? text->nt : 0, g = p->ngroups++;
         bool text_sees = text != a || a->joint;
         groups[g] = (AttnGroup){.item0 = p->nitems, .k0 = {a->q0, t0}, .nk = {a->nq, nt}};
         plan_add(p, items, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = a->q0, .na = a->nq, .b0 = t0, .nb = a->joint ? nt
@@ -158,6 +159,49 @@ static void plan_cross(Wave *w, Staging *r, const Dims *d, const Segment *s, int
         groups[g].nitems = p->nitems - groups[g].item0;
     }
     plan_finish(p, r, items, groups);
+}
+
+/* ---- a second wave beside a first -------------------------------------------------------------------------------- */
+
+void wave_between(Wave *first, int64_t before, int64_t behind) {
+    first->self.nrows += (int32_t)(before + behind);
+    first->cross.nrows += (int32_t)before;
+}
+
+/* All segments with rows in both waves' places: queries of the second first, text of the first first. */
+static Segment *in_both(const Segment *s1, int n1, const Segment *s2, int n2, const Wave *first, const Wave *second) {
+    Segment *s = mem_new((size_t)(n1 + n2), sizeof *s);
+    if (!s) return NULL;
+    for (int i = 0; i < n2; i++) s[i] = s2[i], s[i].t0 += (int32_t)first->NT;
+    for (int i = 0; i < n1; i++) {
+        s[n2 + i] = s1[i], s[n2 + i].q0 += (int32_t)second->NQ;
+        if (s1[i].sees >= 0) s[n2 + i].sees += n2;
+    }
+    return s;
+}
+
+Status wave_second(Wave *second, Wave *both, const Wave *first, Staging *r, const Dims *d, const Segment *s1, int n1,
+                   Segment *s2, int n2, int images) {
+    *second = *both = (Wave){0};
+    place_rows(second, s2, n2);
+    Segment *s = in_both(s1, n1, s2, n2, first, second);
+    if (!s) return ERR_MEMORY;
+    both->NQ = both->text = second->NQ + first->NQ, both->NT = first->NT + second->NT;
+    Status st = fill_embedding(both, r, d, s, n1 + n2);
+    if (st == OK) st = plan_self(both, r, s, n1 + n2);
+    if (st == OK) plan_cross(both, r, d, s, n1 + n2, images);
+    free(s);
+    second->text = both->text + first->NT;
+    if (st == OK) st = plan_self(second, r, s2, n2);
+    if (st == OK) plan_cross(second, r, d, s2, n2, images);
+    both->self.nrows = second->self.nrows = first->self.nrows;
+    both->cross.nrows = second->cross.nrows = first->cross.nrows;
+    second->rows = both->rows;
+    second->embed = both->embed, second->embed.nq = second->NQ, second->embed.nt = second->NT;
+    second->embed.ids += first->NT, second->embed.pos_id += first->NT;
+    both->picks = first->picks, both->npicked = first->npicked;
+    both->picked = first->picked, both->picked_rows = first->picked_rows;
+    return st;
 }
 
 Status wave_build(Wave *w, Staging *r, const Dims *d, Segment *s, int n, int images) {

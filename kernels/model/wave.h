@@ -31,8 +31,9 @@ typedef struct {
 
 typedef struct {
     int64_t NQ, NT;
+    int64_t text;                       /* first text row: NQ, or behind rows of another wave that lie between */
     Embed embed;                        /* indices only */
-    const RowKey *rows;                 /* (NQ + NT) on the device */
+    const RowKey *rows;                 /* (text + NT) on the device */
     /* When `picks`, text rows that something reads behind the last layer, which computes those alone: counted from the
      * first one, and where their bits come from; on the device. */
     bool picks;
@@ -48,6 +49,13 @@ size_t wave_bytes(int64_t nq, int64_t nt, int64_t segments, int64_t images);
 /* Only n text rows of a wave just built are read, none twice: picked[0..n), taken from the same staging. It takes n
  * RowKeys. */
 void wave_pick(Wave *w, Staging *r, const int32_t *picked, int64_t n);
+
+/* A second wave beside a first one, and both as one (tape_first has the picture). The first was built with free rows
+ * around it (wave_between), in which the second's find place: `first` with its n1 segments s1, then s2, n2 of them (0:
+ * there is none). `both` picks what the first picks. Takes wave_bytes twice: of both, and of the second. */
+void wave_between(Wave *first, int64_t before, int64_t behind);
+Status wave_second(Wave *second, Wave *both, const Wave *first, Staging *r, const Dims *d, const Segment *s1, int n1,
+                   Segment *s2, int n2, int images);
 
 /* Fills q0 and t0 of the n segments and *w. Keys of image i are rows [i P, (i+1) P) of the image side, `images` in all.
  * At most one text may see a segment's queries. staging_upload afterwards, once for all waves since staging_reset. */
