@@ -97,9 +97,11 @@ OBJ      := $(SRC:%.c=$(B)/%.o) $(CPU_SRC:%.c=$(B)/%.f32.o) $(CPU_SRC:%.c=$(B)/%
 ifneq ($(and $(call on,$(CUDA)),$(wildcard kernels/cuda/device.c)),)
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
 CUDA_DEF  := -DHAVE_CUDA
-# Three architectures take minutes: while working on a kernel, `make SM=90` builds for that one alone.
-GENCODE  := $(if $(SM),-arch=sm_$(SM),-gencode arch=compute_80,code=[sm_80,compute_80] \
-            -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100)
+# A100; RTX 4090 and L4; H100; B200. They take minutes: while working on a kernel, `make SM=90` builds for that one alone.
+# The first one leaves PTX too, which the driver translates for GPUs that are not listed.
+SM       ?= 80 89 90 100
+GENCODE  := $(if $(filter 1,$(words $(SM))),-arch=sm_$(SM),$(foreach s,$(SM),-gencode arch=compute_$(s),code=sm_$(s)) \
+            -gencode arch=compute_$(firstword $(SM)),code=compute_$(firstword $(SM)))
 NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -fPIC,-Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti \
             $(GENCODE)
 # .cu is compiled alike for all flavours.
