@@ -95,7 +95,7 @@ void op_act(Tape *t, Tensor h, Tensor u, ActForm f, Param b) {
     if (n) n->y = h, n->x = u, n->b = b, n->u.act = a;
 }
 
-/* h was not kept: where the weights learn it is made again, over u's half, by the same pass that makes u's gradient.
+/* Where the weights learn and h was not kept, it is made again, over u's half, by the same pass that makes u's gradient.
  * Without a gate the product's gradient needs no memory of its own. */
 static void act_linear_back(Tape *t, const Node *n) {
     const Backend *b = t->b;
@@ -115,11 +115,12 @@ static void act_linear_back(Tape *t, const Node *n) {
     int64_t lddh = a->up ? a->F : tape_grad_ld(u);
     ops_gemm(t, &(Gemm){.m = y.rows, .n = a->F, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = a->F, .c = dh,
                         .ldc = lddh, .ab = b->elem, .ct = b->elem});
-    if (param_grad(n->w)) a->h = (void *)(uintptr_t)a->u, a->ldh = u.ld;
+    const void *kept = n->saved[0], *h = kept ? kept : a->u;
+    if (param_grad(n->w) && !kept) a->h = (void *)(uintptr_t)a->u, a->ldh = u.ld;
     act_bwd(t, &made, dh, lddh, du);
-    if (a->h)
-        ops_gemm(t, &(Gemm){.m = y.cols, .n = a->F, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = a->h,
-                            .ldb = u.ld, .c = n->w.g, .ldc = a->F, .ab = b->elem, .ct = DT_F32, .add = true});
+    if (param_grad(n->w))
+        ops_gemm(t, &(Gemm){.m = y.cols, .n = a->F, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h,
+                            .ldb = kept ? a->F : u.ld, .c = n->w.g, .ldc = a->F, .ab = b->elem, .ct = DT_F32, .add = true});
     if (a->up) tape_scratch_free(t, dh);
     if (scratch) tape_scratch_free(t, scratch);
 }
@@ -129,14 +130,17 @@ void op_act_linear(Tape *t, Tensor y, Tensor u, ActForm f, Param b, Param w) {
     Act a = act_of(t, u, f, b);
     BUG_ON(w.cols != a.F || w.rows != y.cols, "act_linear: u (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(u),
            SHAPE(w), SHAPE(y));
-    a.h = tape_scratch(t, u.rows * a.F, dtype_size(t->b->elem)), a.ldh = a.F;
+    bool keep = t->roomy && t->recording && param_grad(w);
+    a.h = keep ? tape_like(t, u, a.F, t->b->elem).data : tape_scratch(t, u.rows * a.F, dtype_size(t->b->elem));
+    a.ldh = a.F;
     t->b->act(&a);
     ops_gemm(t, &(Gemm){.m = u.rows, .n = w.rows, .k = a.F, .a = a.h, .lda = a.F, .b = w.copy, .ldb = a.F, .tb = true,
                         .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
-    tape_scratch_free(t, a.h);
+    void *kept = keep ? a.h : NULL;
+    if (!keep) tape_scratch_free(t, a.h);
     a.h = NULL;
     Node *n = tape_node(t, "act_linear", act_linear_back);
-    if (n) n->y = y, n->x = u, n->b = b, n->w = w, n->u.act = a;
+    if (n) n->y = y, n->x = u, n->b = b, n->w = w, n->u.act = a, n->saved[0] = kept;
 }
 
 /* ---- linear with the norm in front folded in --------------------------------------------------------------------- */

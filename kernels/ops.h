@@ -19,8 +19,8 @@ void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b);
 typedef struct { ActKind f; bool gated, up_first; } ActForm;
 void op_act(Tape *t, Tensor h, Tensor u, ActForm f, Param b);
 
-/* y(N,C) = h w(C,F)^T with h as above, which is not kept but computed again in the backward, and only where w learns.
- * */
+/* y(N,C) = h w(C,F)^T with h as above, which a roomy tape keeps; else it is computed again in the backward. Either way
+ * only where w learns, and with the same bits. */
 void op_act_linear(Tape *t, Tensor y, Tensor u, ActForm f, Param b, Param w);
 
 /* LN with gain g and offset o, or RMS. */

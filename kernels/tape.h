@@ -43,6 +43,7 @@ struct Tape {
     Arena *step;                         /* activations, then the pool of gradients, then scratch */
     Pool pool;
     bool recording, walking;
+    bool roomy;                          /* keeps what a walk back could make again, for fewer bytes to move */
     Node *nodes;
     int nnodes, cap_nodes;
     void **extra;                        /* blocks that the pool had no room for, until the tape is reset */

@@ -125,6 +125,22 @@ static void one_walk_is_two(void **state) {
     }
 }
 
+/* What is kept for the walk back is what would be made again. */
+static void room_changes_no_bit(void **state) {
+    (void)state;
+    Data d;
+    Stage1Losses a, b;
+    make(&d);
+    for (int k = 0; k < 2; k++) {
+        Spec s = spec_of(1, 0.1f), roomy = s;
+        roomy.trainer.roomy = true;
+        float *x = grads_of(&s, &d, k ? DT_BF16 : DT_F32, &a), *y = grads_of(&roomy, &d, k ? DT_BF16 : DT_F32, &b);
+        assert_memory_equal(x, y, (size_t)total_of(&s) * sizeof *x);
+        free(x);
+        free(y);
+    }
+}
+
 static void repeated_is_the_same_bits(void **state) {
     (void)state;
     Data d;
@@ -412,6 +428,7 @@ static void watched_ops_are_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_equal_the_whole),    cmocka_unit_test(one_walk_is_two),
+        cmocka_unit_test(room_changes_no_bit),
             cmocka_unit_test(repeated_is_the_same_bits),
         cmocka_unit_test(image_tokens_have_no_order), cmocka_unit_test(gradient_is_the_slope),
         cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(too_much_is_a_sentence),

@@ -19,18 +19,19 @@ typedef struct {
     Dims d;
     TrainerSpec spec;
     Stage1Spec stage1;
-    Plan plan;                          /* of the longest captions */
+    Plan plan, roomy;                   /* of the longest captions; keeping what could be made again */
     double flops, share;                /* of a step of mean captions; part of it that B negatives of one kind take */
     double negatives;                   /* bytes that B negatives of one kind take, in the longest captions */
     double rate;                        /* FLOP/s that a GPU is taken to keep up */
     int wire_bytes;
 } Sizes;
 
-static Status measure(const Sizes *s, int tokens, float itm, Plan *plan) {
+static Status measure(const Sizes *s, int tokens, float itm, bool roomy, Plan *plan) {
     Backend b = *backend_null(strcmp(s->o->run.precision.name, "f32") == 0 ? DT_F32 : DT_BF16);
     TrainerSpec spec = s->spec;
     b.workspace = (size_t)64 << 20;                          /* what the CUDA backend asks for, about */
     spec.tokens = tokens < s->d.T ? tokens : s->d.T;
+    spec.roomy = roomy;
     Stage1Spec stage1 = s->stage1;
     stage1.itm = itm;
     spec.spec = &stage1;
@@ -73,10 +74,11 @@ static Status open_sizes(Sizes *s, const Options *o) {
         return err_set(ERR_USAGE,
                        "train.batch=%lld in optim.accum=%d pieces is no plan: at least 2 pairs, and a multiple",
                        (long long)s->spec.B, s->spec.micro);
-    st = measure(s, s->d.T, s->stage1.itm, &s->plan);
-    if (st == OK) st = measure(s, tokens, s->stage1.itm, &mean);
-    if (st == OK) st = measure(s, tokens, 0, &without);
-    if (st == OK) st = measure(s, s->d.T, 0, &small);
+    st = measure(s, s->d.T, s->stage1.itm, false, &s->plan);
+    if (st == OK) st = measure(s, s->d.T, s->stage1.itm, true, &s->roomy);
+    if (st == OK) st = measure(s, tokens, s->stage1.itm, false, &mean);
+    if (st == OK) st = measure(s, tokens, 0, false, &without);
+    if (st == OK) st = measure(s, s->d.T, 0, false, &small);
     if (st != OK) return st;
     s->negatives = s->stage1.itm > 0 ? (double)(s->plan.step - small.step) / 3 : 0;
     s->flops = mean.flops;
@@ -99,6 +101,8 @@ static void print_sizes(const Sizes *s) {
                "%.2f",
                gib((double)plan_bytes(p)), gib((double)p->weights), gib((double)p->state), gib((double)p->buffers),
                gib((double)p->step));
+    status_say("          with %.2f GiB free, %.2f of them are taken to keep the feed-forward nets' middle rows",
+               1.25 * gib((double)plan_bytes(&s->roomy)), gib((double)(s->roomy.step - p->step)));
     status_say("          with dist.zero=true the %.2f of moments are shared out among the GPUs",
                gib(8.0 * (double)p->params));
 }
@@ -108,6 +112,34 @@ static void print_disk(const Sizes *s) {
     double row = 2.0 * s->d.P * s->d.E, rate = row * (double)s->spec.B / (s->flops / s->rate);
     status_say("disk      %.0f kB a picture in f16: %.2f GB/s a GPU, %.1f GB/s a machine of eight; half of it in e4m3 or i8",
                row / 1e3, rate / 1e9, 8 * rate / 1e9);
+}
+
+/* The largest batch, a multiple of 8, that so many bytes hold in one piece; 0: none. */
+static Status largest_batch(const Sizes *s, double bytes, int64_t *batch) {
+    Sizes at = *s;
+    Plan plan;
+    at.spec.micro = 1;
+    *batch = 0;
+    for (int64_t step = 1024; step >= 8; step /= 2) {
+        at.spec.B = *batch + step;
+        Status st = measure(&at, s->d.T, s->stage1.itm, false, &plan);
+        if (st != OK) return st;
+        if ((double)plan_bytes(&plan) <= bytes) *batch = at.spec.B;
+    }
+    return OK;
+}
+
+/* A twentieth of a card is the driver's and the libraries'. */
+static Status print_cards(const Sizes *s) {
+    static const int cards[] = {24, 48, 80};
+    int64_t most[3];
+    Status st = OK;
+    for (int i = 0; st == OK && i < 3; i++) st = largest_batch(s, cards[i] * 0.95e9, &most[i]);
+    if (st == OK)
+        status_say("          in one piece (predicted): %lld pairs on a card of %d GB, %lld of %d, %lld of %d; in "
+                   "optim.accum pieces more", (long long)most[0], cards[0], (long long)most[1], cards[1],
+                   (long long)most[2], cards[2]);
+    return st;
 }
 
 static void print_row(const char *what, double ours, double reference) {
@@ -169,8 +201,8 @@ static void print_table(const Sizes *s) {
     status_say("Taken for granted: %g TFLOP/s a GPU (plan.tflops), collectives of %g GB/s a GPU over NVLink, %g over "
                "PCIe, and between machines",
                s->rate / 1e12, LINKS[0].node / 1e9, LINKS[2].node / 1e9);
-    status_say("%g, %g and %.1f; gradients move beside a third of the step (LAVIS: two thirds), but for the %.0f %% that "
-               "are finished last;",
+    status_say("%g, %g and %.1f; gradients move beside the two thirds of a step that walk back, but for the %.0f %% "
+               "that are finished last;",
                LINKS[0].net / 1e9, LINKS[1].net / 1e9, LINKS[2].net / 1e9, 100 * a.tail);
     status_say("gradients as %s; 15 us a hop of a device's operation, 8 us of a host's. Paper, not measured.",
                s->wire_bytes == 2 ? "bf16" : "f32");
@@ -182,10 +214,11 @@ static Status plan(const Options *o) {
     Status st = open_sizes(&s, o);
     if (st != OK) return st;
     print_sizes(&s);
+    st = print_cards(&s);
     print_disk(&s);
     print_wire(&s, 8);
     print_table(&s);
-    return OK;
+    return st;
 }
 
 /* Sizes that the configuration does not give are those of the weights it starts from, where they are there. */

@@ -5,8 +5,8 @@
 
 static double others(int64_t W) { return (double)(W - 1) / (double)W; }
 
-/* Walking back is two thirds of a step, and layer by layer finishes in it. What is finished last: image keys and values,
- * heads; for the reference the word embedding. */
+/* Walking back is two thirds of a step, and layer by layer finishes in it. What is finished last: image keys and
+ * values, heads; for the reference the word embedding. */
 static const double BACKWARD = 2.0 / 3;
 static double last_parameters(const Dims *d) {
     return 2.0 * d->C * (d->E + 1) * dims_cross_layers(d) + (double)d->C * (d->C + 2 * d->Z) + d->V;

@@ -28,7 +28,9 @@ static Status build(Trainer *t, const TrainerSpec *spec) {
     t->plan.state = t->run.used - t->plan.weights;
     t->scratch = arena_push(&t->run, optim_scratch(), 1);
     t->b->set_workspace(arena_push(&t->run, t->b->workspace, 1), t->b->workspace);
-    return t->objective->open(t->self, &site, spec->spec);
+    st = t->objective->open(t->self, &site, spec->spec);
+    if (st == OK) t->objective->tape(t->self)->roomy = spec->roomy;
+    return st;
 }
 
 static void end_objective(Trainer *t) {
@@ -39,7 +41,7 @@ static void end_objective(Trainer *t) {
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     Backend null = backend_measuring(b);
-    Trainer t = {.b = &null};
+    Trainer t = {.b = &null, .plan.roomy = spec->roomy};
     arena_measure(&t.run, "run");
     arena_measure(&t.stepmem, "step");
     double flops[2] = {0};
@@ -55,12 +57,37 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     return st;
 }
 
-Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec) {
+/* The arenas; ERR_MEMORY also when less than `spare` is left behind them. */
+static Status take_memory(Trainer *t, const Plan *plan, size_t spare) {
+    void *probe = NULL;
+    Status st = arena_open(&t->run, "run's", t->b, plan->weights + plan->state + plan->buffers);
+    if (st == OK) st = arena_open(&t->stepmem, "step's", t->b, plan->step);
+    if (st == OK && spare) st = t->b->alloc(&probe, spare);
+    if (probe) t->b->release(probe);
+    return st;
+}
+
+/* spec->roomy says what became of it. What else a run does on the GPU (evaluation, libraries) finds a quarter as much
+ * free. */
+static Status take_planned(Trainer *t, Plan *plan, TrainerSpec *spec) {
+    spec->roomy = spec->roomy || !t->b->unified;
+    Status st = trainer_plan(plan, t->b, spec);
+    if (st == OK && spec->roomy) {
+        if (take_memory(t, plan, plan_bytes(plan) / 4) == OK) return OK;
+        err_clear();
+        arena_close(&t->stepmem, t->b);
+        arena_close(&t->run, t->b);
+        spec->roomy = false;
+        st = trainer_plan(plan, t->b, spec);
+    }
+    return st == OK ? take_memory(t, plan, 0) : st;
+}
+
+Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *given) {
     *t = (Trainer){.b = b};
     Plan plan;
-    Status st = trainer_plan(&plan, b, spec);
-    if (st == OK) st = arena_open(&t->run, "run's", b, plan.weights + plan.state + plan.buffers);
-    if (st == OK) st = arena_open(&t->stepmem, "step's", b, plan.step);
+    TrainerSpec taken = *given, *spec = &taken;
+    Status st = take_planned(t, &plan, spec);
     if (st == OK) st = build(t, spec);
     void *pinned = NULL;
     if (st == OK) st = b->host_alloc(&pinned, sizeof *t->norm);

@@ -1,7 +1,8 @@
 /* trainer: a model, its optimizer state and a step, in memory that was measured before it was taken.
  *
  * One step of the largest batch runs on measuring arenas and the null backend: that is the plan. Then the arenas are
- * allocated once. Used by runs, fine-tuning, --dry-run, bench and tests; does not read data or files. */
+ * allocated once: roomy on a GPU (or when asked) where a quarter as much stays free, which changes no number. Used by
+ * runs, fine-tuning, --dry-run, bench and tests; does not read data or files. */
 #ifndef QF_TRAINER_H
 #define QF_TRAINER_H
 #include "train/optim.h"
@@ -16,6 +17,7 @@ typedef struct {
     int micro;                          /* pieces they run in; B % micro == 0 */
     int tokens;                         /* word pieces of the longest caption; at most d.T */
     DType features;                     /* element type of the data's features */
+    bool roomy;                         /* the tape keeps what it could make again (tape.h) */
 } TrainerSpec;
 
 typedef struct {
@@ -24,6 +26,7 @@ typedef struct {
     size_t step;                        /* step arena */
     double flops, flops_attention;      /* arithmetic of a step, forward and backward */
     int64_t params;                     /* learned numbers */
+    bool roomy;
 } Plan;
 
 typedef struct {

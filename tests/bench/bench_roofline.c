@@ -260,7 +260,7 @@ static void open_arenas(Arena *run, Arena *mem, const Dims *d, int64_t B) {
     if (!running) return;
     Stage1Spec spec = {.itc = 1, .itm = 1, .itg = 1, .dropout = 0.1f};
     TrainerSpec all = {.d = *d, .tokens = TOKENS, .features = DT_F16, .params = {.training = true}, .B = B, .micro = 1,
-                       .objective = &stage1_objective, .spec = &spec};
+                       .roomy = true, .objective = &stage1_objective, .spec = &spec};
     Plan plan;
     check(trainer_plan(&plan, real, &all));
     check(arena_open(run, "run's", real, plan.weights + plan.state + plan.buffers));
@@ -304,6 +304,7 @@ static int64_t run_step(int64_t B) {
     void *scratch = arena_push(&run, optim_scratch(), 1);
     if (running) real->set_workspace(arena_push(&run, real->workspace, 1), real->workspace);
     check(stage1_open(&s, &(ObjectiveSite){&b, &model, &run, &mem, B, 1}, &spec));
+    s.tape.roomy = true;                                     /* as a GPU with 24 GB has it at 128 pairs */
     void *room = fill(&batch, B);
     if (running) real->upload(params_get(&model.params, P_TEMP, -1).w, &temp, sizeof temp), real->sync();
     for (int i = 0; i < (running ? 1 : 2); i++) {
