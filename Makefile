@@ -117,7 +117,7 @@ BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench
 LIB      := $(B)/libqformer.a
 KIT      := $(B)/libkit.a
 
-.PHONY: install dist fuzz-smoke all count cross demo demo-stage2 cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: install dist fuzz-smoke v3-smoke all count cross demo demo-stage2 cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -262,6 +262,7 @@ test:
 	@tests/packages.sh test
 	$(AGAIN) tests-built
 	$(AGAIN) fuzz-smoke
+	$(AGAIN) v3-smoke
 	@tests/run.sh $(B)
 
 tests-built: found $(BIN) $(TESTS) $(B)/golden $(if $(CUDA_OBJ),$(B)/bench/bench_cuda $(B)/bench/bench_step)
@@ -271,6 +272,15 @@ CLANG     := $(shell printf 'int LLVMFuzzerTestOneInput(const unsigned char *d, 
                clang -x c - -fsanitize=fuzzer,address,undefined -o /dev/null >/dev/null 2>&1 && echo yes)
 fuzz-smoke:
 	$(if $(CLANG),+@$(MAKE) --no-print-directory -j$(JOBS) -s $(FUZZED) fuzzers,@echo "no clang: the parsers are not fuzzed")
+
+# A CPU with AVX-512 also computes as those without it do: other loops of ours, other products of oneDNN, so other roundings.
+V3_TESTS  := test_ops test_beam test_train
+v3-smoke:
+ifneq ($(shell grep -ow -m1 avx512bw /proc/cpuinfo 2>/dev/null),)
+	+@$(MAKE) --no-print-directory -s FLAVOUR=v3 MARCH=x86-64-v3 CUDA=0 build/v3/golden $(V3_TESTS:%=build/v3/tests/%)
+	@echo "as x86-64-v3:"
+	@ONEDNN_MAX_CPU_ISA=AVX2 tests/run.sh build/v3 $(V3_TESTS) golden
+endif
 
 DIR       ?= $(firstword $(wildcard ../shared/golden) tests/golden)
 device    ?= cpu
