@@ -179,7 +179,8 @@ static SvgSeries eval_series(const Columns *c, EvalColumn k, const char *name, i
     return (SvgSeries){name, c->ex, c->ey[k], c->en, colour, dashed};
 }
 
-static void loss_charts(FILE *f, const Columns *now, const Columns *old, bool log) {
+/* Losses fall fast and then for long: only a logarithmic axis shows both. */
+static void loss_charts(FILE *f, const Columns *now, const Columns *old) {
     static const struct {
         RunColumn train;
         EvalColumn eval;
@@ -192,7 +193,7 @@ static void loss_charts(FILE *f, const Columns *now, const Columns *old, bool lo
     for (size_t i = 0; i < sizeof one / sizeof *one; i++) {
         char says[160];
         SvgChart c = {
-            .title = one[i].title, .x_name = "step", .format = "%.4g", .log = log, .level = NAN, .says = says};
+            .title = one[i].title, .x_name = "step", .format = "%.4g", .log = true, .level = NAN, .says = says};
         c.series[c.nseries++] = train_series(now, one[i].train, "training", one[i].colour, false);
         if (now->en) c.series[c.nseries++] = eval_series(now, one[i].eval, "validation", one[i].colour, true);
         if (old->n) c.series[c.nseries++] = train_series(old, one[i].train, "earlier run", 4, false);
@@ -204,14 +205,12 @@ static void loss_charts(FILE *f, const Columns *now, const Columns *old, bool lo
                      .level = NAN, .says = "Answers that are right, and coloured shapes of captions that are there"};
     seen.series[seen.nseries++] = train_series(now, RL_answers, "answers right", 2, false);
     seen.series[seen.nseries++] = train_series(now, RL_shapes, "coloured shapes true", 3, true);
-    if (!log) svg_chart(f, &seen);
-    SvgChart lr = {
-        .title = "Learning rate", .x_name = "step", .format = "%.3g", .log = log, .zero = true, .level = NAN};
+    svg_chart(f, &seen);
+    SvgChart lr = {.title = "Learning rate", .x_name = "step", .format = "%.3g", .zero = true, .level = NAN};
     lr.series[lr.nseries++] = train_series(now, RL_lr, "this run", 0, false);
     if (old->n) lr.series[lr.nseries++] = train_series(old, RL_lr, "earlier run", 4, false);
     svg_chart(f, &lr);
-    SvgChart norm = {
-        .title = "Norm of the gradient", .x_name = "step", .format = "%.3g", .log = log, .zero = true, .level = NAN};
+    SvgChart norm = {.title = "Norm of the gradient", .x_name = "step", .format = "%.3g", .zero = true, .level = NAN};
     norm.series[norm.nseries++] = train_series(now, RL_grad_norm, "before clipping", 1, false);
     svg_chart(f, &norm);
 }
@@ -289,15 +288,9 @@ static void section_training(const Report *r, FILE *f) {
             weights_of_losses(r, f);
             if (now.en) html(f, " Validation is the held-out split, without dropout.");
             if (now.n > 280) html(f, " Bands reach from the smallest to the largest of neighbouring lines.");
-            html(f, "</p>\n<div class=\"curves\"><input class=\"pick\" type=\"radio\" name=\"scale\" id=\"linear\" "
-                    "checked=\"checked\"/><label for=\"linear\">linear</label>"
-                    "<input class=\"pick\" type=\"radio\" name=\"scale\" id=\"log\"/><label "
-                    "for=\"log\">logarithmic</label>\n");
-            html(f, "<div class=\"two linear\">\n");
-            loss_charts(f, &now, &old, false);
-            html(f, "</div>\n<div class=\"two logarithmic\">\n");
-            loss_charts(f, &now, &old, true);
-            html(f, "</div></div>\n");
+            html(f, " Axes of losses are logarithmic.</p>\n<div class=\"two\">\n");
+            loss_charts(f, &now, &old);
+            html(f, "</div>\n");
             figures_table(r, f);
             html(f, "<h3 style=\"margin-top:1.4rem\">On held-out pairs</h3>\n");
             if (now.en && r->trained && r->trained->run.stage == 2) {
