@@ -17,9 +17,10 @@ typedef struct {
     Tape tape;
     int blocks;
     bool normed;
-    void *pixels;               /* on the device, where that is another memory; and pinned ones on the host */
-    void *staged;
-    float *out, *fetched;       /* (batch, P, E) f32 on the device, and pinned */
+    float *out;                 /* (batch, P, E) where the device's memory is ours; else */
+    struct { void *pixels, *staged, *out; int n; } lane[2];   /* pixels there and pinned here, rows there in its type, */
+    void *fetched;              /* and pinned here */
+    int oldest, under;          /* the lane that is finished next, how many are under way */
     char name[VISION_TEXT], tap[128], preprocessing[PREPROCESS_TEXT + 32], sha256[65];
 } VisionEncoder;
 
@@ -70,35 +71,66 @@ static VitPixels pixels_of(const VisionEncoder *k, const void *pixels) {
     return in;
 }
 
-static Status forward(VisionEncoder *k, const void *pixels, float *out, int n) {
+static Status forward(VisionEncoder *k, const void *pixels, void *out, DType type, int n) {
     VitPixels in = pixels_of(k, pixels);
     tape_reset(&k->tape, false);
     Tensor x = vit_forward(&k->tape, &k->v, &in, n, k->blocks, k->normed);
-    k->v.b->cast(out, DT_F32, x.data, x.dt, tensor_count(x));
+    k->v.b->cast(out, type, x.data, x.dt, tensor_count(x));
     return tape_status(&k->tape);
 }
 
+/* Rows that are kept, of n images, in f32; the one thread that runs an encoder owns what changes in it. */
+static VisionEncoder *mine(const ImageEncoder *self) { return (VisionEncoder *)(uintptr_t)self; }
+static size_t numbers_of(const VisionEncoder *k) { return (size_t)k->v.P * (size_t)k->d.E; }
+
 static Status run(const ImageEncoder *self, int n, const void *pixels, float *features) {
-    VisionEncoder *k = (VisionEncoder *)(uintptr_t)self;     /* the one thread that runs it owns its tape */
-    size_t bytes = (size_t)n * preprocess_bytes(&self->pre), row = (size_t)k->v.P * (size_t)k->d.E;
-    const float *rows = k->out;
+    VisionEncoder *k = mine(self);
     if (!k->b->unified) {
-        memcpy(k->staged, pixels, bytes);
-        k->b->upload(k->pixels, k->staged, bytes);
-        pixels = k->pixels;
+        Status st = self->start(self, n, pixels);
+        return st == OK ? self->finish(self, features) : st;
     }
-    bool direct = k->b->unified && k->wish.tokens == VISION_ALL;
-    Status st = forward(k, pixels, direct ? features : k->out, n);
-    if (st != OK || direct) return st;
-    if (!k->b->unified) {
-        k->b->download(k->fetched, k->out, (size_t)n * row * sizeof(float));
-        rows = k->fetched;
-    }
+    bool direct = k->wish.tokens == VISION_ALL;
+    Status st = forward(k, pixels, direct ? features : k->out, DT_F32, n);
+    for (int i = 0; st == OK && !direct && i < n; i++)
+        keep(k, features + i * self->P * self->E, k->out + (size_t)i * numbers_of(k));
+    return st;
+}
+
+/* The way back is asked for when the pinned room is free, which is when the lane before it has been finished. */
+static void fetch_lane(const VisionEncoder *k) {
+    size_t bytes = (size_t)k->lane[k->oldest].n * numbers_of(k) * (size_t)dtype_size(k->b->elem);
+    k->b->fetch_beside(k->fetched, k->lane[k->oldest].out, bytes);
+}
+
+static Status start(const ImageEncoder *self, int n, const void *pixels) {
+    VisionEncoder *k = mine(self);
+    int i = (k->oldest + k->under) % 2;
+    size_t bytes = (size_t)n * preprocess_bytes(&self->pre);
+    BUG_ON(k->under > 1, "vision_encoder: a third batch is started");
+    memcpy(k->lane[i].staged, pixels, bytes);
+    k->b->upload_beside(k->lane[i].pixels, k->lane[i].staged, bytes);
+    k->b->prefetch_wait();
+    Status st = forward(k, k->lane[i].pixels, k->lane[i].out, k->b->elem, n);
+    k->lane[i].n = n;
+    if (st == OK && k->under++ == 0) fetch_lane(k);
+    return st;
+}
+
+static Status finish(const ImageEncoder *self, float *features) {
+    VisionEncoder *k = mine(self);
+    int n = k->lane[k->oldest].n;
+    size_t row = numbers_of(k), one = (size_t)dtype_size(k->b->elem);
+    const char *rows = k->fetched;
+    k->b->fetch_wait();
+#pragma omp parallel for
     for (int i = 0; i < n; i++) {
-        const float *from = rows + (size_t)i * row;
-        if (k->wish.tokens == VISION_ALL) memcpy(features + (size_t)i * row, from, row * sizeof *from);
-        else keep(k, features + i * self->P * self->E, from);
+        bool all = k->wish.tokens == VISION_ALL;
+        float *wide = all ? features + (size_t)i * row : k->out + (size_t)i * row;
+        dtype_to_f32(wide, rows + (size_t)i * row * one, k->b->elem, row);
+        if (!all) keep(k, features + i * self->P * self->E, wide);
     }
+    k->oldest = 1 - k->oldest;
+    if (--k->under) fetch_lane(k);
     return k->b->status();
 }
 
@@ -108,8 +140,10 @@ static void free_encoder(ImageEncoder *self) {
     VisionEncoder *k = (VisionEncoder *)self;
     tape_close(&k->tape);
     vit_close(&k->v);
-    if (k->staged) k->b->host_release(k->staged);
+    for (int i = 0; i < 2; i++)
+        if (k->lane[i].staged) k->b->host_release(k->lane[i].staged);
     if (k->fetched) k->b->host_release(k->fetched);
+    if (!k->b->unified) free(k->out);
     arena_close(&k->run, k->b);
     arena_close(&k->step, k->b);
     free(k);
@@ -125,7 +159,7 @@ static Status measure(VisionEncoder *k, size_t *run_bytes, size_t *step_bytes) {
     int S = k->base.pre.size;
     Status st = vit_open(&m.v, &k->d, S, S, k->base.batch, &null, &m.run);
     if (st == OK) st = tape_open(&m.tape, &null, &m.step);
-    if (st == OK) st = forward(&m, NULL, NULL, k->base.batch);
+    if (st == OK) st = forward(&m, NULL, NULL, DT_F32, k->base.batch);
     *run_bytes = m.run.peak;
     *step_bytes = m.step.peak;
     tape_close(&m.tape);
@@ -133,26 +167,38 @@ static Status measure(VisionEncoder *k, size_t *run_bytes, size_t *step_bytes) {
     return st;
 }
 
-static Status buffers(VisionEncoder *k, size_t pixels, size_t out) {
-    k->out = arena_push(&k->run, out, 1);
-    if (k->b->unified) return OK;
-    k->pixels = arena_push(&k->run, pixels, 1);
-    Status st = k->b->host_alloc(&k->staged, pixels);
-    return st == OK ? k->b->host_alloc((void **)&k->fetched, out) : st;
+/* On another memory two lanes; rows go there in its own type, half the way in bf16. */
+static Status buffers(VisionEncoder *k, size_t pixels, size_t numbers) {
+    size_t rows = numbers * (size_t)dtype_size(k->b->elem);
+    if (k->b->unified) {
+        k->out = arena_push(&k->run, numbers * sizeof(float), 1);
+        return OK;
+    }
+    Status st = k->b->host_alloc(&k->fetched, rows);
+    for (int i = 0; st == OK && i < 2; i++) {
+        k->lane[i].pixels = arena_push(&k->run, pixels, 1);
+        k->lane[i].out = arena_push(&k->run, rows, 1);
+        st = k->b->host_alloc(&k->lane[i].staged, pixels);
+    }
+    if (st == OK && !(k->out = mem_new(numbers, sizeof(float)))) st = ERR_MEMORY;
+    k->base.start = start;
+    k->base.finish = finish;
+    return st;
 }
 
 static Status take_memory(VisionEncoder *k, size_t *taken) {
     size_t run_bytes = 0, step_bytes = 0, n = (size_t)k->base.batch;
     Status st = measure(k, &run_bytes, &step_bytes);
-    size_t pixels = n * preprocess_bytes(&k->base.pre), out = n * (size_t)k->v.P * (size_t)k->d.E * sizeof(float);
-    run_bytes += k->b->workspace + out + (k->b->unified ? 0 : pixels) + 4096;
+    size_t pixels = n * preprocess_bytes(&k->base.pre), numbers = n * numbers_of(k);
+    size_t lanes = 2 * (pixels + numbers * (size_t)dtype_size(k->b->elem));
+    run_bytes += k->b->workspace + (k->b->unified ? numbers * sizeof(float) : lanes) + 4096;
     int S = k->base.pre.size;
     if (st == OK) st = arena_open(&k->run, "weights'", k->b, run_bytes);
     if (st == OK) k->b->set_workspace(arena_push(&k->run, k->b->workspace, 1), k->b->workspace);
     if (st == OK) st = arena_open(&k->step, "encoder's", k->b, step_bytes);
     if (st == OK) st = vit_open(&k->v, &k->d, S, S, k->base.batch, k->b, &k->run);
     if (st == OK) st = tape_open(&k->tape, k->b, &k->step);
-    if (st == OK) st = buffers(k, pixels, out);
+    if (st == OK) st = buffers(k, pixels, numbers);
     if (taken) *taken = run_bytes + step_bytes;
     return st == OK ? OK : err_context(st, "encoding %d images at a time", k->base.batch);
 }

@@ -97,8 +97,8 @@ static Status check(const Vision *e, VisionTowerKind kind, VitTap tap) {
                        vision_family_text(e->print->family), lavis ? "LAVIS has" : "transformers' BLIP-2 has",
                        lavis ? ", and CLIP with QuickGELU" : "");
     if (tap == VIT_NORMED)
-        return err_set(ERR_USAGE, "%s: the features are normed by the encoder; BLIP-2 has only the norm that it learned",
-                       e->path);
+        return err_set(ERR_USAGE, "%s: the features are normed by the encoder; BLIP-2 knows only the norm that it "
+                       "learned", e->path);
     return OK;
 }
 

@@ -4,10 +4,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "checkpoints/vision_encoder.h"
 #include "kernels/base/mem.h"
 #include "kernels/model/vit.h"
 #include "tests/kit/check.h"
+#include "tests/kit/tower.h"
+#include "tests/kit/weights.h"
 
 /* CLIP; EVA-02-CLIP: gated, norms everywhere, turned pairs; DINOv3: registers, no table, turned halves; AIMv2: RMS, no
  * cls; InternViT-6B: norms of queries and keys. */
@@ -105,7 +109,41 @@ static void towers(void **state) {
     }
 }
 
+/* Two batches under way give what they give one after the other, and what the CPU gives. */
+static void lanes(void **state) {
+    (void)state;
+    enum { S = 8, N = 2, P = 3 + 16, ROWS = N * P * 8 };
+    static float pixels[3][N * S * S * 3], alone[3][ROWS], beside[3][ROWS], want[ROWS];
+    const Backend *on[2] = {backend_cpu(DT_F32), NULL};
+    ImageEncoder *e[2];
+    char path[] = "/tmp/qf-cuda-vit-XXXXXX";
+    if (backend_cuda(&on[1], DT_F32, 0) != OK) skip();
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    weights_text(path, tower_dinov3);
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < N * S * S * 3; i++) pixels[k][i] = number((uint32_t)i, (uint32_t)k);
+    for (int i = 0; i < 2; i++) {
+        VisionWish w = {.b = on[i], .size = S, .batch = N, .heads = 2, .tap = -1, .quiet = true};
+        if (vision_encoder(&e[i], path, &w, NULL) != OK) fail_msg("%s", err_message());
+        assert_int_equal(e[i]->P, P);
+    }
+    for (int k = 0; k < 3; k++) assert_int_equal(e[1]->run(e[1], N, pixels[k], alone[k]), OK);
+    assert_int_equal(e[1]->start(e[1], N, pixels[0]), OK);
+    for (int k = 0; k < 3; k++) {
+        if (k < 2) assert_int_equal(e[1]->start(e[1], N, pixels[k + 1]), OK);
+        assert_int_equal(e[1]->finish(e[1], beside[k]), OK);
+        assert_memory_equal(alone[k], beside[k], sizeof alone[k]);
+        assert_int_equal(e[0]->run(e[0], N, pixels[k], want), OK);
+        assert_true(distance(beside[k], want, ROWS) < 1e-5);
+    }
+    for (int i = 0; i < 2; i++) encoder_free(e[i]);
+    backend_close(on[1]);
+    unlink(path);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(towers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(towers), cmocka_unit_test(lanes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

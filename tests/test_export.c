@@ -13,8 +13,9 @@
 #define NORM(name, key) name ".weight=" key "g:8 " name ".bias=" key "b:8 "
 #define EVA_BLOCK(b, k) \
     NORM(b "norm1", k "1") NORM(b "norm2", k "2") b "attn.qkv.weight=" k "q," k "k," k "v:8,8 " \
-    b "attn.q_bias=" k "qb:8 " b "attn.v_bias=" k "vb:8 " b "attn.proj.weight=" k "o:8,8 " b "attn.proj.bias=" k "ob:8 " \
-    b "mlp.fc1.weight=" k "u:12,8 " b "mlp.fc1.bias=" k "ub:12 " b "mlp.fc2.weight=" k "d:8,12 " b "mlp.fc2.bias=" k "db:8 "
+    b "attn.q_bias=" k "qb:8 " b "attn.v_bias=" k "vb:8 " b "attn.proj.weight=" k "o:8,8 " \
+    b "attn.proj.bias=" k "ob:8 " b "mlp.fc1.weight=" k "u:12,8 " b "mlp.fc1.bias=" k "ub:12 " \
+    b "mlp.fc2.weight=" k "d:8,12 " b "mlp.fc2.bias=" k "db:8 "
 #define CLIP_BLOCK(b, k) \
     NORM(b "ln_1", k "1") NORM(b "ln_2", k "2") b "attn.in_proj_weight=" k "q," k "k," k "v:8,8 " \
     b "attn.in_proj_bias=" k "qb," k "kb," k "vb:8 " b "attn.out_proj.weight=" k "o:8,8 " \
@@ -62,7 +63,8 @@ static void model_for(const char *encoder) {
     snprintf(line, sizeof line, "vocab in=%s.h5 out=words.txt vocab.size=60 vocab.min_count=1 overwrite=true", encoder);
     folder_must(line);
     snprintf(line, sizeof line, "init out=%s-q.safetensors model.vocab=words.txt model.image_width=8 "
-             "model.image_tokens=5 model.layers=2 model.hidden=16 model.heads=2 model.queries=4 model.cross_every=1", encoder);
+             "model.image_tokens=5 model.layers=2 model.hidden=16 model.heads=2 model.queries=4 "
+             "model.cross_every=1", encoder);
     folder_must(line);
     snprintf(line, sizeof line, "match %s-q.safetensors encoder=%s.safetensors out=%s-apart" LOOK, encoder, encoder,
              encoder);

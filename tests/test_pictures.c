@@ -322,6 +322,53 @@ static void tar_forms(void **state) {
 }
 
 /* One file under two names in two splits; a folder an annotation file; names without ending and COCO's numbers */
+/* An encoder that answers late, as one on a GPU: two batches are under way, the older is finished first. */
+typedef struct { ImageEncoder base; ImageEncoder *inner; int n[2], oldest, under, most; uint8_t *pixels[2]; } Late;
+
+static Status late_start(const ImageEncoder *self, int n, const void *pixels) {
+    Late *l = (Late *)(uintptr_t)self;
+    int i = (l->oldest + l->under++) % 2;
+    assert_true(l->under <= 2 && n <= self->batch);
+    if (l->under > l->most) l->most = l->under;
+    l->n[i] = n;
+    memcpy(l->pixels[i], pixels, (size_t)n * preprocess_bytes(&self->pre));
+    return OK;
+}
+
+static Status late_finish(const ImageEncoder *self, float *features) {
+    Late *l = (Late *)(uintptr_t)self;
+    int i = l->oldest;
+    assert_true(l->under-- > 0);
+    l->oldest = 1 - i;
+    return l->inner->run(l->inner, l->n[i], l->pixels[i], features);
+}
+
+/* The set is the same, whichever way its encoder answers; also where a run goes on that had come half way. */
+static void lanes(void **state) {
+    (void)state;
+    Late late = {0};
+    ExtractReport r;
+    char name[32];
+    folders("many");
+    for (int k = 0; k < 7; k++) {
+        snprintf(name, sizeof name, "many/%d.png", k);
+        picture(name, 3 * k);
+    }
+    assert_int_equal(patches_encoder(&late.inner, S, 4), OK);
+    late.inner->batch = 4, late.inner->threads = false;
+    late.base = *late.inner;
+    late.base.start = late_start, late.base.finish = late_finish;
+    for (int i = 0; i < 2; i++) assert_non_null(late.pixels[i] = malloc(4 * preprocess_bytes(&late.base.pre)));
+    ExtractSpec spec = {.images = "many", .out = "plain.h5", .encoder = late.inner, .dtype = DT_F16, .views = 2};
+    if (extract(&spec, &r) != OK) fail_msg("%s", err_message());
+    spec.encoder = &late.base, spec.out = "lanes.h5";
+    if (extract(&spec, &r) != OK) fail_msg("%s", err_message());
+    assert_true(late.most == 2 && late.under == 0);
+    assert_int_equal(system("cmp plain.h5 lanes.h5"), 0);
+    for (int i = 0; i < 2; i++) free(late.pixels[i]);
+    encoder_free(late.inner);
+}
+
 static void one_file_two_names(void **state) {
     (void)state;
     ImageEncoder *e;
@@ -391,7 +438,8 @@ static void webp(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_folder),  cmocka_unit_test(captions_beside),    cmocka_unit_test(webdataset),
-        cmocka_unit_test(kin), cmocka_unit_test(other_paths), cmocka_unit_test(tar_forms), cmocka_unit_test(one_file_two_names), cmocka_unit_test(webp),
+        cmocka_unit_test(kin), cmocka_unit_test(other_paths), cmocka_unit_test(tar_forms),
+        cmocka_unit_test(one_file_two_names), cmocka_unit_test(webp), cmocka_unit_test(lanes),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -25,7 +25,8 @@ typedef struct {
     ShardWriter *w;
     int64_t capacity, next;        /* images of a block; the first that no block has looked at */
     size_t pixels, row;            /* bytes of a view, numbers of its features */
-    BlockOf block[2];              /* one is drawn while the other is encoded */
+    BlockOf block[3];              /* one is drawn while another is encoded, and of a third the features are stored */
+    bool lanes;                    /* the encoder takes a block before it has given back the one before */
     float *features;               /* (capacity, V, P, E) */
     uint8_t *rows;                 /* the same in the shard's type, */
     float *scales;                 /* (capacity, V, P) and what its numbers are multiplied by, where it wants that */
@@ -48,8 +49,9 @@ static Status work_new(Work *k) {
     k->row = (size_t)(k->e->P * k->e->E);
     k->capacity = capacity_of(k);
     size_t n = (size_t)(k->capacity * k->s->views);
+    k->lanes = k->e->start && k->s->views <= k->e->batch;
     bool ok = true;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         k->block[i].image = mem_new((size_t)k->capacity, sizeof *k->block[i].image);
         k->block[i].pixels = mem_new(n, k->pixels);
         ok = ok && k->block[i].image && k->block[i].pixels;
@@ -61,7 +63,7 @@ static Status work_new(Work *k) {
 }
 
 static void work_free(Work *k) {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         free(k->block[i].image);
         free(k->block[i].pixels);
     }
@@ -152,14 +154,23 @@ static void *draw_ahead(void *p) {
     return NULL;
 }
 
-/* Encodes and writes one block while the next is drawn. */
-static Status do_block(Work *k, const BlockOf *b, BlockOf *next, double *waited) {
+/* With lanes `before` is finished when the encoder has b, or is NULL; without, b is finished here and now. */
+static Status encode_and_write(Work *k, const BlockOf *before, const BlockOf *b) {
+    Status st = OK;
+    if (!k->lanes) st = encode_block(k, b);
+    else if (b->n) st = k->e->start(k->e, (int)(b->n * k->s->views), b->pixels);
+    if (st == OK && k->lanes && before) st = k->e->finish(k->e, k->features);
+    if (st == OK && (before || !k->lanes)) st = write_block(k, k->lanes ? before : b);
+    return st;
+}
+
+/* Encodes one block and writes it, or the one before, while the next is drawn. */
+static Status do_block(Work *k, const BlockOf *before, const BlockOf *b, BlockOf *next, double *waited) {
     pthread_t t;
     Ahead a = {k, next};
     choose(k, next);
     bool apart = next->n && pthread_create(&t, NULL, draw_ahead, &a) == 0;
-    Status st = encode_block(k, b);
-    if (st == OK) st = write_block(k, b);
+    Status st = encode_and_write(k, before, b);
     double since = status_clock();
     if (apart) pthread_join(t, NULL);
     else if (next->n) draw_ahead(&a);                        /* no thread to be had: one after the other */
@@ -177,10 +188,17 @@ Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *
     double since = status_clock();
     if (st == OK && k.block[0].n) st = draw_block(&k, &k.block[0]);
     if (progress->waited) *progress->waited += status_clock() - since;
-    for (int i = 0; st == OK && k.block[i].n; i = 1 - i) {
-        int64_t done = k.next;
-        st = do_block(&k, &k.block[i], &k.block[1 - i], progress->waited);
-        if (st == OK) st = listener_tell(progress->listener, progress->before + done, progress->total);
+    const BlockOf *before = NULL;
+    for (int i = 0; st == OK && k.block[i].n; i = (i + 1) % 3) {
+        int64_t done = before && k.lanes ? before->image[before->n - 1] + 1 : k.next;
+        st = do_block(&k, before, &k.block[i], &k.block[(i + 1) % 3], progress->waited);
+        if (st == OK && (before || !k.lanes))
+            st = listener_tell(progress->listener, progress->before + done, progress->total);
+        before = &k.block[i];
+    }
+    if (st == OK && before && k.lanes) {
+        st = encode_and_write(&k, before, &(BlockOf){0});
+        if (st == OK) st = listener_tell(progress->listener, progress->before + k.next, progress->total);
     }
     if (progress->square) *progress->square += k.square, *progress->error += k.error;
     work_free(&k);

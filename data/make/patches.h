@@ -25,6 +25,10 @@ struct ImageEncoder {
     int batch;                 /* images that run() likes at once; it takes 1..batch */
     bool threads;              /* run() may be called by several threads at a time */
     Status (*run)(const ImageEncoder *self, int n, const void *pixels /* (n,S,S,3) */, float *features /* (n,P,E) */);
+    /* The same in two parts, or NULL: start copies the pixels and does not wait; finish waits for the oldest that was
+     * started. Two may be under way, so that a device works on one while the other's features are stored. */
+    Status (*start)(const ImageEncoder *self, int n, const void *pixels);
+    Status (*finish)(const ImageEncoder *self, float *features);
     void (*free)(ImageEncoder *self);
 };
 

@@ -33,6 +33,7 @@ const Backend FN(backend_cpu) = {
     .alloc = cpu_alloc, .release = cpu_release, .host_alloc = cpu_alloc, .host_release = cpu_release,
     .set_workspace = no_workspace, .workspace = 0,
     .zero = cpu_zero, .copy = cpu_copy, .upload = cpu_copy, .download = cpu_copy, .fetch = cpu_copy,
+    .upload_beside = cpu_copy, .fetch_beside = cpu_copy,
     .fetch_wait = nothing, .prefetch = cpu_copy, .prefetch_wait = nothing, .sync = nothing, .status = cpu_status,
     .mark = no_mark,
 #define OP(kind, name, params, args) .name = FN(name),

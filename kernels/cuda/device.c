@@ -206,6 +206,16 @@ void cuda_prefetch(void *dst, const void *src, size_t bytes) {
     cuda_follow(cuda.copy, cuda.compute, me.compute_at, "prefetch");
     if (bytes) cuda_ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, cuda.copy), "prefetch");
 }
+void cuda_upload_beside(void *dst, const void *src, size_t bytes) {
+    if (bytes) cuda_ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, cuda.copy), "upload_beside");
+}
+/* On the stream of collectives: that of uploads would make the next one wait for the compute that this one follows. */
+void cuda_fetch_beside(void *dst, const void *src, size_t bytes) {
+    if (cuda_failed()) memset(dst, 0, bytes);
+    cuda_follow(cuda.comm, cuda.compute, me.compute_at, "fetch_beside");
+    if (bytes) cuda_ok(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, cuda.comm), "fetch_beside");
+    cuda_ok(cudaEventRecord(me.fetched, cuda.comm), "fetch_beside");
+}
 void cuda_prefetch_wait(void) { cuda_follow(cuda.compute, cuda.copy, me.copy_at, "prefetch_wait"); }
 
 void cuda_sync(void) {
