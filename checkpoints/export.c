@@ -31,6 +31,15 @@ void hf_vision_defaults(HfDims *d) {
     }
 }
 
+void hf_put_real(JsonWriter *w, const char *key, double v) {
+    char text[40];
+    int digits = 1;
+    do snprintf(text, sizeof text, "%.*g", digits, v);
+    while (strtod(text, NULL) != v && digits++ < 17);
+    if (!strpbrk(text, ".en")) strcat(text, ".0");
+    jw_raw(w, key, text);
+}
+
 void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type) {
     jw_object(w, "qformer_config");
     jw_str(w, "model_type", type);
@@ -45,10 +54,10 @@ void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type) {
     jw_int(w, "pad_token_id", 0);
     jw_bool(w, "use_qformer_text_input", d->V > 0);
     jw_str(w, "hidden_act", d->act);
-    jw_num(w, "layer_norm_eps", d->eps);
-    jw_num(w, "hidden_dropout_prob", d->dropout);
-    jw_num(w, "attention_probs_dropout_prob", d->dropout);
-    jw_num(w, "initializer_range", 0.02);
+    hf_put_real(w, "layer_norm_eps", d->eps);
+    hf_put_real(w, "hidden_dropout_prob", d->dropout);
+    hf_put_real(w, "attention_probs_dropout_prob", d->dropout);
+    hf_put_real(w, "initializer_range", 0.02);
     jw_end(w);
 }
 
@@ -62,8 +71,8 @@ void hf_put_vision(JsonWriter *w, const HfDims *d, const char *type) {
     jw_int(w, "image_size", d->image_size);
     jw_int(w, "patch_size", d->patch_size);
     jw_str(w, "hidden_act", d->vision_act);
-    jw_num(w, "layer_norm_eps", d->vision_eps);
-    jw_num(w, "attention_dropout", 0);
+    hf_put_real(w, "layer_norm_eps", d->vision_eps);
+    hf_put_real(w, "attention_dropout", 0);
     jw_bool(w, "qkv_bias", true);
     jw_end(w);
 }
@@ -85,7 +94,7 @@ static Status write_config(const char *path, const HfDims *d, DType dtype) {
     jw_str(w, "torch_dtype", torch_dtype(dtype));
     jw_int(w, "num_query_tokens", d->Q);
     jw_int(w, "image_text_hidden_size", d->Z);
-    jw_num(w, "initializer_range", 0.02);
+    hf_put_real(w, "initializer_range", 0.02);
     jw_bool(w, "use_decoder_only_language_model", true);
     hf_put_qformer(w, d, "blip_2_qformer");
     hf_put_vision(w, d, "blip_2_vision_model");
@@ -148,13 +157,29 @@ done:
     return st;
 }
 
-Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower) {
+/* The projection's name there says which language model it speaks to. */
+static const char *lavis_name(const char *name, const char *speak, char *room) {
+    static const char ours[] = "language_projection.";
+    if (!speak || strncmp(name, ours, strlen(ours))) return name;
+    snprintf(room, NAME_ROOM, "%s.%s", speak, name + strlen(ours));
+    return room;
+}
+
+Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower, const char *speak,
+                    size_t *count) {
     StTensor *out = mem_new(n + (tower ? tower->n : 0), sizeof *out);
+    char (*names)[NAME_ROOM] = mem_new(n, sizeof *names), known[NAME_ROOM];
     size_t kept = 0;
-    if (!out) return ERR_MEMORY;
-    for (size_t i = 0; i < n; i++)
-        if (!name_alias(tensors[i].name)) out[kept++] = tensors[i];
-    Status st = hf_write_weights(path, out, kept, tower);
+    Status st = out && names ? OK : ERR_MEMORY;
+    for (size_t i = 0; i < n && st == OK; i++) {
+        if (name_alias(tensors[i].name) || !name_to_lavis(NAMES_LAVIS, tensors[i].name, known)) continue;
+        out[kept] = tensors[i];
+        out[kept].name = lavis_name(tensors[i].name, speak, names[kept]);
+        kept++;
+    }
+    *count = kept + (tower ? tower->n : 0);
+    if (st == OK) st = hf_write_weights(path, out, kept, tower);
+    free(names);
     free(out);
     return st;
 }

@@ -92,7 +92,7 @@ static void copy_value(JsonWriter *w, const char *key, const Json *j, int left) 
         break;
     }
     case J_INT: json_int(j, &i); jw_int(w, key, i); break;
-    case J_NUM: json_num(j, &x); jw_num(w, key, x); break;
+    case J_NUM: json_num(j, &x); hf_put_real(w, key, x); break;
     case J_BOOL: json_bool(j, &b); jw_bool(w, key, b); break;
     default: jw_null(w, key);
     }
@@ -126,9 +126,11 @@ static void put_config(JsonWriter *w, const HfDims *d, const HfWhole *x, const J
     jw_end(w);
     jw_str(w, "model_type", instruct ? "instructblip" : "blip-2");
     jw_int(w, "num_query_tokens", d->Q);
-    jw_num(w, "initializer_range", 0.02);
+    hf_put_real(w, "initializer_range", 0.02);
     jw_bool(w, "use_decoder_only_language_model", x->decoder_only);
-    if (x->image_token >= 0) jw_int(w, "image_token_index", x->image_token);
+    int64_t image = x->image_token;                          /* a whole folder has named one already */
+    json_int(json_get(lm, "image_token_index"), &image);
+    if (image >= 0) jw_int(w, "image_token_index", image);
     hf_put_qformer(w, d, instruct ? "instructblip_qformer" : "blip_2_qformer");
     hf_put_vision(w, d, instruct ? "instructblip_vision_model" : "blip_2_vision_model");
     put_text_config(w, lm, x->act);

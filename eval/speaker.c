@@ -14,13 +14,20 @@ int32_t speaker_ids(const Speaker *s) {
 Status speaker_open(Speaker *s, const Backend *b, const char *folder, const SpeakerSpec *spec) {
     *s = (Speaker){.b = b};
     Status st = (s->folder = mem_strdup(folder)) ? lm_source_open(&s->src, folder) : ERR_MEMORY;
-    /* LAVIS and the published BLIP-2 give Flan-T5 the exact GELU where it was trained with the tanh form */
-    if (s->src.d.family == LM_T5 && s->src.d.act == ACT_GELU_TANH) s->src.d.act = ACT_GELU;
+    /* LAVIS and the published BLIP-2 give Flan-T5 the exact GELU where it was trained with the tanh form; a whole
+     * BLIP-2 says itself what it has */
+    bool whole = st == OK && ws_find(s->src.ws, "language_model.shared.weight");
+    if (s->src.d.family == LM_T5 && s->src.d.act == ACT_GELU_TANH && !whole) s->src.d.act = ACT_GELU;
     if (st == OK) st = tokenizer_open(&s->tok, folder);
     if (st == OK) st = speech_open(&s->speech, &s->src.d, s->tok, spec->instruct);
     if (st != OK) return err_context(st, "stage2.lm=%s", folder);
     if (spec->max_prompt) s->speech.max_prompt = spec->max_prompt;
     if (spec->max_target) s->speech.max_target = spec->max_target;
+    int32_t room = s->src.d.N - spec->Q - 1;
+    if (spec->fit && s->src.d.N && speaker_ids(s) > room) {
+        if (!spec->max_target && room / 2 < s->speech.max_target) s->speech.max_target = room / 2;
+        if (!spec->max_prompt && room / 2 < s->speech.max_prompt) s->speech.max_prompt = room / 2;
+    }
     s->lm.rows = spec->Q + speaker_ids(s) + 1;
     if (s->src.d.N && s->lm.rows > s->src.d.N)
         return err_set(ERR_USAGE, "stage2.lm=%s has %d positions, not the %d of texts of up to %d ids behind %d visual "

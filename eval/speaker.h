@@ -21,8 +21,9 @@ typedef struct {
     size_t bytes;                       /* that the weights take */
 } Speaker;
 
-/* Lengths of prompts and targets in ids; 0: the usual. rows: of a text, visual ones included, that is possible then. */
-typedef struct { bool instruct; int32_t max_prompt, max_target, Q; } SpeakerSpec;
+/* Lengths of prompts and targets in ids; 0: the usual. rows: of a text, visual ones included, that is possible then.
+ * fit: usual lengths that the model has too few positions for become shorter; else they are refused. */
+typedef struct { bool instruct; int32_t max_prompt, max_target, Q; bool fit; } SpeakerSpec;
 
 Status speaker_open(Speaker *s, const Backend *b, const char *folder, const SpeakerSpec *spec);
 

@@ -55,7 +55,8 @@ static void fit_prompts(Use *u, int32_t max_new) {
     Speaker *s = &u->speaker;
     int32_t left = s->src.d.N - u->d.Q - max_new - 1;
     if (s->src.d.N && s->speech.max_prompt > left) s->speech.max_prompt = left > 1 ? left : 1;
-    s->lm.rows = u->d.Q + speaker_ids(s) + 1 + max_new;
+    int32_t rows = u->d.Q + speaker_ids(s) + 1 + max_new;
+    s->lm.rows = s->src.d.N && rows > s->src.d.N ? s->src.d.N : rows;
 }
 
 /* The language model: as the user says, as the run was made with, or what lies in the same folder of Hugging Face's. */
@@ -63,7 +64,8 @@ static Status open_speaker(Use *u, const Origin *g) {
     const Options *o = u->o, *old = g->trained;
     const char *folder = WHOSE(o, old, stage2.lm);
     SpeakerSpec spec = {.instruct = u->d.V > 0, .max_prompt = (int32_t)WHOSE(o, old, stage2.max_prompt),
-                        .max_target = (int32_t)WHOSE(o, old, stage2.max_target), .Q = u->d.Q};
+                        .max_target = (int32_t)WHOSE(o, old, stage2.max_target), .Q = u->d.Q,
+                        .fit = true};
     if (!u->d.W) return OK;
     struct stat about;
     if (!*folder && (stat(o->run.in, &about) || !S_ISDIR(about.st_mode)))

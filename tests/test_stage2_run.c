@@ -97,6 +97,32 @@ static void exports_a_whole_model(void **state) {
     same_bytes("near/step_000001", "far/step_000001");
 }
 
+/* What LAVIS would have saved of it: names of its own, and the same step from there. */
+static void exports_what_lavis_trains(void **state) {
+    (void)state;
+    makes_a_set();
+    folder_must("pretrain out=taught train.steps=2" STAGE2);
+    folder_must("export in=taught out=lavis.safetensors form=lavis model.heads=2");
+    assert_int_equal(folder_shell("grep -q llm_proj.weight lavis.safetensors"), 0);
+    assert_int_equal(folder_shell("! grep -q language_projection lavis.safetensors"), 0);
+    folder_must("pretrain out=ours train.init=taught train.steps=1" STAGE2);
+    folder_must("pretrain out=theirs train.init=lavis.safetensors train.steps=1" STAGE2);
+    same_bytes("ours/step_000001", "theirs/step_000001");
+}
+
+/* InstructBLIP's words lie where transformers looks for them; numbers that are whole keep their point. */
+static void exports_words(void **state) {
+    (void)state;
+    makes_a_set();
+    folder_must("vocab in=set.h5 out=more.txt vocab.size=120");
+    folder_must("pretrain out=prompted model.vocab=more.txt stage2.instruct=true stage2.prompt=what train.steps=1 "
+                "stage2.max_prompt=20 stage2.max_target=20" STAGE2);
+    folder_says("export in=prompted out=whole_words model.heads=2", "InstructBlipForConditionalGeneration");
+    assert_true(folder_has("whole_words/qformer_tokenizer/vocab.txt"));
+    assert_int_equal(folder_shell("grep -q '\"attention_dropout\": 0.0' whole_words/config.json"), 0);
+    folder_must("caption in=whole_words data.test=set.h5 caption.limit=2 caption.max_length=4 model.heads=2");
+}
+
 static void refuses(void **state) {
     (void)state;
     makes_a_set();
@@ -116,6 +142,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resumes_to_the_same_bytes), cmocka_unit_test(says_what_it_speaks_to),
         cmocka_unit_test(begins_from_stage_1), cmocka_unit_test(exports_a_whole_model),
+        cmocka_unit_test(exports_what_lavis_trains), cmocka_unit_test(exports_words),
         cmocka_unit_test(refuses)};
     return cmocka_run_group_tests(tests, setup, folder_teardown);
 }

@@ -10,6 +10,7 @@
 #include "checkpoints/act_names.h"
 #include "checkpoints/export.h"
 #include "checkpoints/export_whole.h"
+#include "checkpoints/lm_config.h"
 #include "checkpoints/lm_write.h"
 #include "checkpoints/params_io.h"
 #include "checkpoints/vision_hf.h"
@@ -316,7 +317,7 @@ static Status open_tower(const Options *o, const Origin *g, HfDims *h, Vision *e
 }
 
 /* The words beside the weights, when they are known: foreign weights do not say. */
-static Status write_words(const Options *o, const Origin *g, int64_t V) {
+static Status write_words(const Options *o, const Origin *g, const char *folder, int64_t V) {
     Tokenizer *tok = NULL;
     char *vocab = NULL;
     bool asked = o->model.vocab[0], known = false;
@@ -324,8 +325,8 @@ static Status write_words(const Options *o, const Origin *g, int64_t V) {
     Status st = origin_vocab(g, o->model.vocab, &tok, &vocab);
     known = st == OK;
     if (!known && !asked) st = OK, err_clear();
-    if (known) st = origin_keep_vocab(o->run.out, vocab, tok, o->run.overwrite);
-    if (known && st == OK) st = vision_hf_tokenizer(o->run.out, V);
+    if (known) st = origin_keep_vocab(folder, vocab, tok, o->run.overwrite);
+    if (known && st == OK) st = vision_hf_tokenizer(folder, V);
     tokenizer_close(tok);
     free(vocab);
     return st;
@@ -341,7 +342,7 @@ static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTen
     Status st = OK;
     if (!options_is_set(o, "extract.encoder")) {
         st = hf_export(o->run.out, h, t, n, NULL, left);
-        return st == OK ? write_words(o, g, h->V) : st;
+        return st == OK ? write_words(o, g, o->run.out, h->V) : st;
     }
     int size = (int)o->extract.size;
     st = open_tower(o, g, h, &e, &tower);
@@ -357,16 +358,37 @@ static Status write_hf(const Options *o, const Origin *g, HfDims *h, const StTen
     return st;
 }
 
+/* LAVIS's models call the projection by the family it speaks to. */
+static Status projection_name(const char **name, const Options *o, const Origin *g) {
+    static const char *const names[] = {[LM_OPT] = "opt_proj", [LM_T5] = "t5_proj", [LM_LLAMA] = "llm_proj"};
+    const char *folder = *o->stage2.lm || !g->trained ? o->stage2.lm : g->trained->stage2.lm;
+    LmDims d;
+    Status st = lm_config_read(&d, *folder ? folder : o->run.in);
+    if (st == OK) *name = names[d.family];
+    else err_context(st, "stage2.lm says what the projection is called (opt_proj, t5_proj, llm_proj)");
+    return st;
+}
+
 /* One file of both; without an encoder as LAVIS writes a model whose encoder is frozen. */
-static Status write_lavis(const Options *o, const Origin *g, HfDims *h, const StTensor *t, size_t *n) {
+static Status write_lavis(const Options *o, const Origin *g, HfDims *h, const StTensor *t, size_t *n, bool speaks) {
+    const char *speak = NULL;
     Vision e = {0};
     HfTower tower = {0};
     bool seen = options_is_set(o, "extract.encoder");
     Status st = seen ? open_tower(o, g, h, &e, &tower) : OK;
-    if (st == OK) st = lavis_export(o->run.out, t, *n, seen ? &tower : NULL);
-    *n += tower.n;
+    if (st == OK && speaks) st = projection_name(&speak, o, g);
+    if (st == OK) st = lavis_export(o->run.out, t, *n, seen ? &tower : NULL, speak, n);
     vision_tower_free(&tower);
     vision_close(&e);
+    return st;
+}
+
+/* Where transformers looks for the words of InstructBLIP's Q-Former. */
+static Status write_qformer_words(const Options *o, const Origin *g, int64_t V) {
+    char *folder = mem_format("%s/qformer_tokenizer", o->run.out);
+    Status st = folder ? outfile_mkdir(folder) : ERR_MEMORY;
+    if (st == OK) st = write_words(o, g, folder, V);
+    free(folder);
     return st;
 }
 
@@ -388,6 +410,7 @@ static Status export_whole(const Options *o, HfDims *h, const Origin *g, const S
     if (st == OK && seen) st = open_tower(o, g, h, &e, &tower);
     if (st == OK) st = hf_export_whole(o->run.out, h, &x, t, n, seen ? &tower : NULL, &count);
     if (st == OK && seen) st = vision_hf_pixels(o->run.out, &e.custom.pre);
+    if (st == OK && h->V) st = write_qformer_words(o, g, h->V);
     if (st == OK)
         status_say("%s: %zu tensors: a whole %s%s", o->run.out, count,
                    h->V ? "InstructBlipForConditionalGeneration" : "Blip2ForConditionalGeneration",
@@ -436,7 +459,7 @@ static Status write_export(const Options *o, const WeightSource *ws, const Origi
             free(t);
             return st;
         }
-        st = hf ? write_hf(o, g, &h, t, n, &left) : write_lavis(o, g, &h, t, &n);
+        st = hf ? write_hf(o, g, &h, t, n, &left) : write_lavis(o, g, &h, t, &n, d->W > 0);
     }
     if (st == OK) status_say("%s: %zu tensors%s", o->run.out, n - left, left
                              ? " (the LM head and the temperature have no place there)" : "");

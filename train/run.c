@@ -64,7 +64,7 @@ static Status open_words(Run *r) {
     if (st == OK && reads) st = tokenizer_open(&r->tok, o->model.vocab);
     if (st == OK && speaks) st = options_require(o, "stage2.lm");
     SpeakerSpec spec = {o->stage2.instruct, (int32_t)o->stage2.max_prompt, (int32_t)o->stage2.max_target,
-                        (int32_t)o->model.queries};
+                        (int32_t)o->model.queries, false};
     return st == OK && speaks ? speaker_open(&r->speaker, r->b, o->stage2.lm, &spec) : st;
 }
 
