@@ -305,10 +305,24 @@ static Status resolve_aliases(WeightSource *ws) {
 
 /* ---- public ------------------------------------------------------------------------------------------------------ */
 
+/* "openai/clip-vit-base-patch32": one slash, and no such folder. */
+static bool is_hub_name(const char *path) {
+    const char *slash = strchr(path, '/');
+    struct stat info;
+    char *owner = slash && slash > path && path[0] != '.' && !strchr(slash + 1, '/')
+                      ? mem_format("%.*s", (int)(slash - path), path) : NULL;
+    bool hub = owner && stat(owner, &info) != 0;
+    free(owner);
+    return hub;
+}
+
 static Status open_source(WeightSource **out, const char *path, bool raw, CkptWarn *warn, void *ctx) {
     struct stat info;
     *out = NULL;
-    if (stat(path, &info) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    if (stat(path, &info) != 0)
+        return err_set(ERR_IO, "%s: cannot be opened: %s%s", path, strerror(errno),
+                       errno == ENOENT && is_hub_name(path) ? "; nothing is downloaded here: hf download NAME --local-dir FOLDER "
+                       "fetches what the hub calls so" : "");
     WeightSource *ws = mem_new(1, sizeof *ws);
     if (!ws) return ERR_MEMORY;
     ws->in_folder = S_ISDIR(info.st_mode);

@@ -150,8 +150,22 @@ static bool put_value(Options *o, int r, const char *text) {
     }
 }
 
+/* "~/a,~/b" with the user's folder in place of each ~: no shell does that behind key=, nor in a file. */
+static char *at_home(const char *text) {
+    const char *home = getenv("HOME");
+    char *to = NULL;
+    size_t n = 0;
+    FILE *f = home && home[0] ? open_memstream(&to, &n) : NULL;
+    if (!f) return mem_strdup(text);
+    for (const char *c = text; *c; c++)
+        if (*c == '~' && c[1] == '/' && (c == text || c[-1] == ',')) fputs(home, f);
+        else fputc(*c, f);
+    fclose(f);
+    return to;
+}
+
 static Status set_value(Options *o, int r, const char *text, Origin from, int line, const char *where) {
-    char *owned = mem_strdup(text);
+    char *owned = option_rows[r].kind == KIND_PATH ? at_home(text) : mem_strdup(text);
     if (!owned) return ERR_MEMORY;
     if (!put_value(o, r, owned)) {
         char buf[256];

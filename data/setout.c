@@ -65,8 +65,10 @@ Status setout_open(SetOut *s, const char *out, int64_t shards, bool overwrite) {
         s->name[s->shards] = s->folder ? mem_format("set-%05" PRId64 ".h5", s->shards) : mem_strdup(out);
         if (!s->name[s->shards]) return ERR_MEMORY;
     }
+    Status st = s->folder ? outfile_folder(out, ".h5") : OK;
+    if (st != OK) return st;
     if (outfile_parents(out) != OK) err_clear();         /* what failed fails again, where a sentence says more */
-    Status st = s->folder ? outfile_mkdir(out) : OK;
+    st = s->folder ? outfile_mkdir(out) : OK;
     return st == OK && s->folder ? leftovers(s) : st;
 }
 

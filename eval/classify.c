@@ -40,6 +40,9 @@ Status classes_read(Classes *c, const char *path) {
     int64_t lines = 1, line = 0;
     for (const char *p = c->text; st == OK && *p; p++) lines += *p == '\n';
     if (st == OK && !(c->name = mem_new((size_t)lines, sizeof *c->name))) st = ERR_MEMORY;
+    if (st == OK && (c->text[0] == '[' || c->text[0] == '{'))
+        st = err_set(ERR_FORMAT, "%s: is JSON; one name a line is wanted: python3 -c \"import json; d = json.load(open('%s')); "
+                     "print(*(d.values() if isinstance(d, dict) else d), sep='\\n')\" > names.txt", path, path);
     char *rest = c->text;
     for (char *s; st == OK && (s = strsep(&rest, "\n"));) {
         line++;
@@ -126,9 +129,11 @@ typedef struct {
     int64_t found;                      /* rows that concern an image of the set */
 } Labels;
 
-static size_t column(size_t n, const char *const *fields, const char *a, const char *b) {
+/* The first field that is one of the words, which bars divide. */
+static size_t column(size_t n, const char *const *fields, const char *words) {
     for (size_t i = 0; i < n; i++)
-        if (strcasecmp(fields[i], a) == 0 || strcasecmp(fields[i], b) == 0) return i;
+        for (const char *w = words; *w; w += strcspn(w, "|"), w += *w == '|')
+            if (strlen(fields[i]) == strcspn(w, "|") && !strncasecmp(fields[i], w, strlen(fields[i]))) return i;
     return n;
 }
 
@@ -136,7 +141,8 @@ static Status label_row(void *ctx, int64_t line, size_t n, const char *const *fi
     (void)line;
     Labels *l = ctx;
     if (!l->columns) {
-        l->image = column(n, fields, "image", "image_id"), l->label = column(n, fields, "label", "class"),
+        l->image = column(n, fields, "image|image_id|file|file_name|filename|path|filepath|image_path");
+        l->label = column(n, fields, "label|class|class_name|category|target|label_name");
         l->columns = n;
         if (l->image == n || l->label == n) return err_set(ERR_FORMAT, "the header has no columns image and label");
         return OK;

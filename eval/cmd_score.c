@@ -50,6 +50,9 @@ static Status holds_answers(const Options *o, const char *path, bool *answers) {
     struct stat sb;
     *answers = o->score.rule.i != VQA_RULE_FOUND;
     if (*answers || stat(path, &sb) || !S_ISREG(sb.st_mode)) return OK;       /* a pipe can be read once */
+    const char *dot = strrchr(path, '.');
+    if (dot && (!strcmp(dot, ".csv") || !strcmp(dot, ".tsv")))
+        return err_set(ERR_USAGE, "%s: a table; captions are scored from JSON (caption out=x.json writes it)", path);
     Status st = json_each(path, first_entry, answers);
     if (st == ERR_INTERRUPTED) err_clear();
     return st == ERR_INTERRUPTED ? OK : st;

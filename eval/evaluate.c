@@ -133,6 +133,7 @@ Status results_claim(const Options *o, const char *name, const char *beside) {
     bool lines = beside && strcmp(beside, "l") == 0, folder = !ends_like(o->run.out, name);
     char *path = path_of(o, name), *second = NULL;
     Status st = path ? outfile_claim(path, o->run.overwrite) : ERR_MEMORY;
+    if (st == OK && folder) st = outfile_folder(o->run.out, strrchr(name, '.'));
     if (st == OK && beside && (lines || folder) &&
         !(second = lines ? mem_format("%sl", path) : mem_format("%s/%s", o->run.out, beside)))
         st = ERR_MEMORY;

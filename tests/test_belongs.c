@@ -160,6 +160,13 @@ static void what_is_read_stays(void **state) {
     folder_refuses("export run out=run overwrite=true", "out=run is the folder of a run");
     folder_refuses("pretrain data.train=s.h5 out=text.csv " TINY ON, "out=text.csv is a file, a run is a folder");
 
+    folder_refuses("repack s.h5 out=x.hdf5", "out=x.hdf5 would become a folder of that name; name a folder, or a file that ends in .h5");
+    folder_refuses("match run data.test=s.h5 out=m.csv " ON, "or a file that ends in .jsonl");
+    folder_refuses("export run out=hf.safetensors", "out=hf.safetensors would become a folder");
+    folder_refuses("export run export.form=lavis out=l.pth", "what is written is safetensors, no file of torch.save");
+    folder_must("match run data.test=s.h5 out=m.csv/ " ON);                      /* asked for */
+    folder_must("report run data.test=s.h5 out=r/second.html " ON);
+    assert_true(folder_has("r/second.json"));
     folder_must("vocab extract.annotations=text.csv out=/dev/null vocab.size=30");
     folder_says("vocab extract.annotations=text.csv out=/dev/stdout vocab.size=30", "[PAD]");
     assert_int_equal(folder_shell("mkfifo pipe; cat pipe > copy & $Q vocab extract.annotations=text.csv out=pipe vocab.size=30; wait; "

@@ -29,6 +29,14 @@ static void classes_nobody_knows(void **state) {
     (void)state;
     folder_write("names", "circle\nsquare\n");
     folder_says("classify run data.test=s.h5 classify.names=names " CPU, "no accuracy: no image's class is known; name a file");
+    folder_write("names.json", "[\"circle\", \"square\"]");
+    folder_fails("classify run data.test=s.h5 classify.names=names.json " CPU, "names.json: is JSON; one name a line is wanted: python3");
+    folder_fails("retrieval openai/clip-vit-base-patch32 data.test=s.h5 " CPU, "nothing is downloaded here: hf download");
+    folder_refuses("caption run data.test=s.h5 caption.min_length=9 caption.max_length=5 " CPU, "caption.min_length=9 is above");
+    folder_write("gt0.json", "{\"images\": [{\"id\": 1}], \"annotations\": []}");
+    folder_write("table.csv", "image,caption\n1,red\n");
+    folder_refuses("score table.csv gt=gt0.json", "table.csv: a table; captions are scored from JSON");
+    folder_fails("extract in=https://x/y.tar out=o.h5", "addresses are not fetched, img2dataset does that");
 }
 
 static void rare_characters(void **state) {

@@ -359,6 +359,11 @@ static void what_others_write(void **state) {
     assert_string_equal(o->data.val, "");
     assert_string_equal(o->data.prompt, "null");
     options_free(o);
+    assert_int_equal(setenv("HOME", "/home/me", 1), 0);
+    assert_int_equal(parse(&o, "pretrain", "data.train=~/a.h5,~/b~/c.h5", "data.prompt=~/x", NULL), OK);
+    assert_string_equal(o->data.train, "/home/me/a.h5,/home/me/b~/c.h5");
+    assert_string_equal(o->data.prompt, "~/x");
+    options_free(o);
     assert_int_equal(parse(&o, "pretrain", "train.steps=2.5", NULL), ERR_USAGE);
     assert_int_equal(parse(&o, "pretrain", "train.steps=1e40", NULL), ERR_USAGE);
 }

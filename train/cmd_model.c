@@ -85,10 +85,21 @@ static Status make_weights(const Options *o) {
     return st;
 }
 
+/* What torch.load would not read should not be called as if. */
+static Status claim_weights(const Options *o) {
+    static const char *const torch[] = {".pth", ".pt", ".bin", ".ckpt"};
+    const char *dot = strrchr(o->run.out, '.');
+    for (size_t i = 0; dot && i < sizeof torch / sizeof *torch; i++)
+        if (!strcmp(dot, torch[i]))
+            return err_set(ERR_USAGE, "out=%s: what is written is safetensors, no file of torch.save; let it end in .safetensors, "
+                           "which safetensors.torch.load_file reads", o->run.out);
+    return outfile_claim(o->run.out, o->run.overwrite);
+}
+
 Status cmd_init(const Options *asked) {
     Options *o = NULL;
     Status st = options_require(asked, "out");
-    if (st == OK) st = outfile_claim(asked->run.out, asked->run.overwrite);
+    if (st == OK) st = claim_weights(asked);
     if (st == OK) st = options_copy(&o, asked);
     if (st == OK && *asked->run.in) st = start_sizes(o, asked->run.in);
     if (st == OK) st = make_weights(o);
@@ -264,7 +275,7 @@ Status cmd_inspect(const Options *o) {
 static Status claim_export(const Options *o, bool hf) {
     static const char *const files[] = {"model.safetensors", "config.json", "preprocessor_config.json",
                                         "latest", "state.json"};
-    Status st = hf ? OK : outfile_claim(o->run.out, o->run.overwrite);
+    Status st = hf ? outfile_folder(o->run.out, NULL) : claim_weights(o);
     for (int i = 0; st == OK && hf && i < 5; i++) {
         char *path = mem_format("%s/%s", o->run.out, files[i]);
         if (!path) st = ERR_MEMORY;

@@ -224,7 +224,8 @@ static Status take_out(Run *r) {
         free(what);
         return err_set(ERR_USAGE, "out=%s is a file, a run is a folder; name another out", out);
     }
-    Status st = path && what ? outfile_parents(path) : ERR_MEMORY;
+    Status st = path && what ? outfile_folder(out, NULL) : ERR_MEMORY;
+    if (st == OK) st = outfile_parents(path);
     if (st == OK) st = lockfile_take(&r->lock, path, what);
     free(path);
     free(what);

@@ -90,6 +90,8 @@ static void say_rates(const Run *r) {
     if (o->optim.min_lr > o->optim.lr && !strstr(o->optim.schedule.name, "constant"))
         status_say("warning: optim.min_lr=%g is above optim.lr=%g: the rate rises; optim.min_lr=0 lets it fall", o->optim.min_lr,
                    o->optim.lr);
+    if (*o->stage2.lm && o->run.stage == 1)
+        status_say("warning: stage2.lm=%s is not used: this is stage 1; stage=2 learns to speak to it", o->stage2.lm);
     if (o->train.patience && !o->train.eval_every)
         status_say("warning: train.patience=%lld counts evaluations, and there are none (train.eval_every=0)",
                    (long long)o->train.patience);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/format/filekind.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
@@ -80,6 +81,7 @@ Status json_parse_file(Json **out, const char *path) {
     FILE *f = fopen(path, "rb");
     if (!f) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     Status st = read_all(f, path, &text, &n);
+    if (st == OK && filekind_name(text, n)) st = filekind_refuse(path, text, n, "JSON");
     if (st == OK) st = json_parse(out, text, n, path);
     free(text);
     fclose(f);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -48,6 +49,18 @@ static bool is_device(const char *path) {
 Status outfile_claim(const char *path, bool overwrite) {
     if (overwrite || is_device(path) || access(path, F_OK)) return OK;
     return err_set(ERR_USAGE, "%s: exists already; overwrite=true replaces it, or name another out", path);
+}
+
+Status outfile_folder(const char *path, const char *ending) {
+    static const char *const files[] = {"csv", "tsv", "json", "jsonl", "txt", "npy", "npz", "pt", "pth", "bin", "ckpt", "h5",
+                                        "hdf5", "safetensors", "tar", "zip", "pdf", "html", "parquet", "pkl", "yaml"};
+    struct stat sb;
+    const char *dot = strrchr(path, '.');
+    for (size_t i = 0; dot && i < sizeof files / sizeof *files; i++)
+        if (!strcasecmp(dot + 1, files[i]) && stat(path, &sb))
+            return err_set(ERR_USAGE, "out=%s would become a folder of that name; name a folder%s%s", path,
+                           ending ? ", or a file that ends in " : "", ending ? ending : "");
+    return OK;
 }
 
 Status outfile_create(OutFile **out, const char *path) {

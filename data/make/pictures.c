@@ -37,7 +37,9 @@ static Status open_place(Pictures *p, const char *path) {
     *at = (PicturesPlace){.path = mem_strdup(path)};
     if (!at->path) return ERR_MEMORY;
     p->places++;
-    if (stat(path, &about)) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
+    if (stat(path, &about))
+        return err_set(ERR_IO, "%s: %s%s", path, strerror(errno),
+                       strstr(path, "://") ? "; addresses are not fetched, img2dataset does that" : "");
     at->folder = S_ISDIR(about.st_mode);
     p->folders += at->folder;
     if (at->folder || annotation_is_picture(path)) return OK;

@@ -28,11 +28,11 @@ static char *folder_of(const char *in) {
 }
 
 static Status choose_files(Report *r) {
-    Status st = result_path(r->o, "report.html", &r->page);
+    Status st = results_claim(r->o, "report.html", NULL);
+    if (st == OK) st = result_path(r->o, "report.html", &r->page);
     if (st == OK && !r->page && !(r->page = mem_format("%s/report.html", r->run))) st = ERR_MEMORY;
     if (st != OK) return st;
-    const char *slash = strrchr(r->page, '/');
-    r->json = mem_format("%.*sreport.json", slash ? (int)(slash - r->page) + 1 : 0, r->page);
+    r->json = mem_format("%.*s.json", (int)(strrchr(r->page, '.') - r->page), r->page);     /* two pages in one folder */
     if (!r->json) return ERR_MEMORY;
     st = outfile_claim(r->page, r->o->run.overwrite);
     return st == OK ? outfile_claim(r->json, r->o->run.overwrite) : st;
