@@ -143,8 +143,8 @@ static void say(const Report *r) {
                    r->line[i].name, c->txt_r1, c->txt_r10, c->img_r1, c->img_r10);
     }
     if (r->answers)
-        status_say("%-33s %.1f %% of %lld questions right; without the picture %.1f %%, read in words %.1f %%", "answers",
-                   quiz_share(&r->marks[QUIZ_PICTURE].all), (long long)r->marks[QUIZ_PICTURE].all.asked,
+        status_say("%-33s %.1f %% of %lld questions right; without the picture %.1f %%, read in words %.1f %%",
+                   "answers", quiz_share(&r->marks[QUIZ_PICTURE].all), (long long)r->marks[QUIZ_PICTURE].all.asked,
                    quiz_share(&r->marks[QUIZ_BLIND].all), quiz_share(&r->marks[QUIZ_WORDS].all));
     for (int k = 0; r->answers && k < r->marks->kinds; k++)
         status_say("  %-31s %.1f %% of %lld; without the picture %.1f %%, read in words %.1f %%",

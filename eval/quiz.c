@@ -191,6 +191,24 @@ Status quiz_take(Quiz *q, QuizFront front, int64_t n) {
     return st;
 }
 
+Status quiz_gaze(Quiz *q, int64_t question, float *share) {
+    const Question *x = &q->asked.q[question];
+    int32_t Q = q->spec.model->d.Q, target;
+    TokenIds ids = {0};
+    char *prompt = prompt_of(q, x);
+    Status st = prompt ? speech_ids(q->spec.speech, prompt, NULL, &ids, &target) : ERR_MEMORY;
+    float *all = st == OK ? mem_new((size_t)Q + ids.n, sizeof *all) : NULL;
+    if (st == OK && !all) st = ERR_MEMORY;
+    if (st == OK) st = look(q, x->image, 1);
+    LmPrefix p = {.nsoft = Q, .ids = ids.v, .n = (int32_t)ids.n};
+    if (st == OK) st = lm_decoder_gaze(&q->lm, q->soft, &p, all);
+    if (st == OK) memcpy(share, all, (size_t)Q * sizeof *share);
+    free(all);
+    free(ids.v);
+    free(prompt);
+    return st;
+}
+
 /* ---- marks ------------------------------------------------------------------------------------------------------- */
 
 static QuizKind *kind_of(QuizMarks *m, TextSpan type) {

@@ -65,6 +65,10 @@ void quiz_close(Quiz *q);               /* accepts one that is zero */
 /* Answers and captions of the first n pictures. */
 Status quiz_take(Quiz *q, QuizFront front, int64_t n);
 
+/* How much the row that says the first word of an answer looks at each of the picture's visual rows: share (Q) of its
+ * attention, the mean over layers and heads. Not of T5. */
+Status quiz_gaze(Quiz *q, int64_t question, float *share);
+
 /* Marks of what they became. */
 Status quiz_mark(Quiz *q, int64_t n, QuizMarks *m);
 

@@ -329,11 +329,50 @@ static void cached_is_uncached(void **state) {
     }
 }
 
+/* Weights and biases of the queries become zero in all layers: whoever asks nothing looks at all alike. */
+static void ask_nothing(Params *p) {
+    float *zero = mem_new(1 << 12, sizeof *zero);
+    for (int i = 0; i < p->n; i++)
+        if (strstr(p->tensor[i].name, "q_proj"))
+            assert_int_equal(params_put(p, &p->tensor[i], 0, p->tensor[i].n, zero, DT_F32), OK);
+    free(zero);
+}
+
+/* Shares of attention add up to one; of a model that asks nothing they are equal; a row alone looks at itself. */
+static void gaze_is_attention(void **state) {
+    (void)state;
+    static const int32_t prompt[3] = {5, 9, 2};
+    for (int k = 0; k < FAMILIES; k++) {
+        Fixture f;
+        LmDecoder g;
+        float rows[Q * 16], share[Q + 3], sum = 0;
+        if (families[k].family == LM_T5) continue;
+        open_fixture(&f, &families[k], 1, false);
+        for (int i = 0; i < Q * 16; i++) rows[i] = 2 * rng_unit(philox((uint32_t)i, 5, 2, 3, 4, 5).v[0]) - 1;
+        Tensor soft = tape_leaf(rows, Q, families[k].E, DT_F32);
+        LmPrefix p = {.nsoft = Q, .ids = prompt, .n = 3}, alone = {.ids = prompt, .n = 1};
+        assert_int_equal(lm_decoder_open(&g, f.b, &f.lm, &(LmDecoderSpec){1, 1, 2, Q + 3}), OK);
+        assert_int_equal(lm_decoder_gaze(&g, soft, &p, share), OK);
+        for (int i = 0; i < Q + 3; i++) {
+            sum += share[i];
+            assert_true(share[i] > 0 && fabsf(share[i] - 1.0f / (Q + 3)) > 1e-6f);
+        }
+        assert_true(fabsf(sum - 1) < 1e-5f);
+        ask_nothing(&f.lm.params);
+        assert_int_equal(lm_decoder_gaze(&g, soft, &p, share), OK);
+        for (int i = 0; i < Q + 3; i++) assert_true(fabsf(share[i] - 1.0f / (Q + 3)) < 1e-6f);
+        assert_int_equal(lm_decoder_gaze(&g, (Tensor){0}, &alone, share), OK);
+        assert_true(fabsf(share[0] - 1) < 1e-6f);
+        lm_decoder_close(&g);
+        close_fixture(&f);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_slopes), cmocka_unit_test(the_same_by_other_ways),
         cmocka_unit_test(the_language_model_drops),
         cmocka_unit_test(packed_is_one_by_one), cmocka_unit_test(the_language_model_stays),
-        cmocka_unit_test(cached_is_uncached)};
+        cmocka_unit_test(cached_is_uncached), cmocka_unit_test(gaze_is_attention)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

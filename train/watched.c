@@ -1,6 +1,6 @@
-/* watched: what a model that speaks says of pictures it does not learn from, while it learns (run.h): a few at each line
- * of the log, more at a validation. The loss falls by form alone for a long time; this shows whether the picture is in
- * it. Rank 0 alone asks: all ranks have the same model. */
+/* watched: what a model that speaks says of pictures it does not learn from, while it learns (run.h): a few at each
+ * line of the log, more at a validation. The loss falls by form alone for a long time; this shows whether the picture
+ * is in it. Rank 0 alone asks: all ranks have the same model. */
 #include <math.h>
 
 #include "kernels/base/status.h"

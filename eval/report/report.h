@@ -79,7 +79,8 @@ typedef struct {
     Quiz quiz;                          /* stage 2: the questions of the set */
     QuizMarks marks[3];                 /* by QuizFront */
     struct { double frequent, some; } floor[QUIZ_KINDS];     /* of each kind, per cent: report_answers.c; NAN */
-    struct { char *text; double right; } *answered;          /* (answers) as asked, the picture in sight */
+    /* (answers) as asked, the picture in sight; gaze (Q): quiz_gaze, of pictures that are shown, else NULL */
+    struct { char *text; double right; float *gaze; } *answered;
     int64_t answers;
     char *no_answers;
 

@@ -1,11 +1,11 @@
-/* report_answers: a stage-2 model at work for the page: the questions of the set, answered, beside what takes no picture
- * to know; and captions, which the page judges as stage 1's. See report.h.
+/* report_answers: a stage-2 model at work for the page: the questions of the set, answered, beside what takes no
+ * picture to know; and captions, which the page judges as stage 1's. See report.h.
  *
  *     right              of the questions of a kind, how many per cent
  *     most frequent      the answer that is right most often among these very questions: whoever knows nothing else
  *     without picture    the language model behind nothing
- *     some object        an answer that names a property of an object of the picture, drawn blindly: whoever sees what is
- *                        there but not what belongs to what. Of drawn scenes, for colours, shapes and textures
+ *     some object        an answer that names a property of an object of the picture, drawn blindly: whoever sees what
+ *                        is there but not what belongs to what. Of drawn scenes, for colours, shapes and textures
  *     in words           the language model behind the picture's first caption: what it can read at all */
 #include <math.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 
 #include "eval/report/html.h"
 #include "eval/report/report.h"
+#include "eval/report/svg.h"
 #include "kernels/base/mem.h"
 
 enum { FRONT = 48, NEW_TOKENS = 48 };    /* pieces of a caption in front, new tokens: as far as positions are there */
@@ -92,12 +93,29 @@ static Status keep(Report *r, int64_t n) {
         r->answers++;
         q->answer = NULL;
     }
-    int64_t shown = r->o->report.captions < n ? r->o->report.captions : n;
-    for (r->captions = 0; r->captions < shown; r->captions++) {
+    int64_t wanted = r->o->report.captions < n ? r->o->report.captions : n;
+    for (r->captions = 0; r->captions < wanted; r->captions++) {
         r->caption[r->captions] = r->quiz.caption[r->captions];
         r->quiz.caption[r->captions] = NULL;
     }
     return OK;
+}
+
+/* The pictures whose answers are shown, at even distances. */
+static int64_t shown(const Report *r) { return r->quiz.set.NI < REPORT_SHOWN ? r->quiz.set.NI : REPORT_SHOWN; }
+static int64_t shown_at(const Report *r, int64_t k) { return k * r->quiz.set.NI / shown(r); }
+
+static Status gaze(Report *r) {
+    Status st = OK;
+    size_t Q = (size_t)r->e.use.d.Q;
+    if (r->e.use.speaker.src.d.family == LM_T5) return OK;
+    for (int64_t k = 0, i = 0; k < shown(r) && st == OK; k++)
+        for (; i < r->answers && r->quiz.asked.q[i].image <= shown_at(r, k) && st == OK; i++) {
+            if (r->quiz.asked.q[i].image < shown_at(r, k)) continue;
+            float *share = r->answered[i].gaze = mem_new(Q, sizeof *share);
+            st = share ? quiz_gaze(&r->quiz, i, share) : ERR_MEMORY;
+        }
+    return st;
 }
 
 static Status gather(Report *r) {
@@ -112,6 +130,7 @@ static Status gather(Report *r) {
     int64_t n = r->quiz.set.NI;
     if (st == OK) st = take(r, QUIZ_PICTURE, n, &m[QUIZ_PICTURE]);
     if (st == OK) st = keep(r, n);
+    if (st == OK) st = gaze(r);
     if (st == OK) st = take(r, QUIZ_WORDS, n, &m[QUIZ_WORDS]);
     if (st == OK) st = take(r, QUIZ_BLIND, n, &m[QUIZ_BLIND]);
     for (int k = 0; st == OK && k < m->kinds; k++) {
@@ -163,6 +182,23 @@ static void table(Report *r, FILE *f) {
     html(f, "</tbody></table></div>\n");
 }
 
+/* A cell a query, the one that is looked at most the darkest. */
+static void gaze_strip(FILE *f, const float *share, int Q) {
+    float most = 0, all = 0, *o = mem_new((size_t)Q, sizeof *o);
+    int best = 0;
+    if (!o) return;
+    for (int i = 0; i < Q; i++) {
+        all += share[i];
+        if (share[i] > most) most = share[i], best = i;
+    }
+    for (int i = 0; i < Q; i++) o[i] = most > 0 ? share[i] / most : 0;
+    html(f, " <svg viewBox=\"0 0 %d 1\" width=\"%d\" height=\"9\" role=\"img\"><title>%.0f %% of the attention is on "
+            "the picture, most of it on query %d</title>", Q, 9 * Q, 100 * (double)all, best);
+    svg_cells(f, o, 1, Q, Q, 1, "shade");
+    html(f, "</svg>");
+    free(o);
+}
+
 static void card(Report *r, FILE *f, int64_t i) {
     int64_t image = r->e.set.image[i];
     html(f, "<article class=\"card pair\"><div>");
@@ -174,6 +210,7 @@ static void card(Report *r, FILE *f, int64_t i) {
         if (q->image != i || !r->answered[k].text) continue;
         html(f, "<li>%s <b class=\"rank %s\">%s</b>", q->text, good ? "good" : "bad", r->answered[k].text);
         if (!good) html(f, " (%.*s)", (int)right_answer(q).n, right_answer(q).s);
+        if (r->answered[k].gaze) gaze_strip(f, r->answered[k].gaze, r->e.use.d.Q);
         html(f, "</li>");
     }
     html(f, "</ul></div></article>\n");
@@ -185,14 +222,15 @@ void report_section_answers(Report *r, FILE *f) {
     if (r->no_answers) html(f, "<p class=\"missing\">Nothing was asked: %s</p>\n", r->no_answers);
     else if (!r->answers) html(f, "<p class=\"missing\">The set holds no questions.</p>\n");
     if (r->answers) {
-        html(f, "<p class=\"says\">The questions of %lld pictures of split %s, answered greedily. Beside it what takes no "
-                "picture: the answer that is right most often among these very questions, and the language model "
+        html(f, "<p class=\"says\">The questions of %lld pictures of split %s, answered greedily. Beside it what takes "
+                "no picture: the answer that is right most often among these very questions, and the language model "
                 "alone; a property of any object of the picture, blindly drawn; and what the language model reads off "
-                "the picture's first caption.</p>\n", (long long)r->quiz.set.NI, r->e.use.split);
+                "the picture's first caption. The cells behind an answer are the queries: dark is where the row that "
+                "says its first word looks, over all layers and heads.</p>\n",
+                (long long)r->quiz.set.NI, r->e.use.split);
         table(r, f);
         html(f, "<div class=\"grid wide\" style=\"margin-top:1rem\">\n");
-        int64_t n = r->quiz.set.NI, shown = n < REPORT_SHOWN ? n : REPORT_SHOWN;
-        for (int64_t k = 0; k < shown; k++) card(r, f, k * n / shown);
+        for (int64_t k = 0; k < shown(r); k++) card(r, f, shown_at(r, k));
         html(f, "</div>\n");
     }
     html(f, "</section>\n");

@@ -224,7 +224,7 @@ void report_close(Report *r) {
     for (int i = 0; i < r->notes; i++) free(r->note[i].text);
     for (int64_t i = 0; i < r->captions; i++) free(r->caption[i]);
     free(r->caption);
-    for (int64_t i = 0; i < r->answers; i++) free(r->answered[i].text);
+    for (int64_t i = 0; i < r->answers; i++) free(r->answered[i].text), free(r->answered[i].gaze);
     free(r->answered);
     free(r->no_answers);
     quiz_close(&r->quiz);

@@ -1,6 +1,7 @@
 /* lm_decoder: see lm_decoder.h. */
 #include "kernels/model/lm_decoder.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -185,6 +186,62 @@ static Status prefix(void *self, const void *input, int64_t first, int n, const 
     free(x.s);
     if (!is_t5(g)) *logits = g->logits;
     return st;
+}
+
+/* ---- where a row looks ------------------------------------------------------------------------------------------- */
+
+typedef struct { const Lm *m; float *share, *row, *x; int64_t N; Status st; } Gaze;
+
+/* Softmax of the last row's scores, added up. */
+static void add_head(Gaze *z, const float *q, const float *k, int64_t ld, float scale) {
+    float most = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < z->N; j++) {
+        float s = 0;
+        for (int32_t c = 0; c < z->m->d.D; c++) s += q[c] * k[j * ld + c];
+        z->row[j] = s * scale;
+        most = z->row[j] > most ? z->row[j] : most;
+    }
+    for (int64_t j = 0; j < z->N; j++) sum += z->row[j] = expf(z->row[j] - most);
+    for (int64_t j = 0; j < z->N; j++) z->share[j] += z->row[j] / (sum * (float)(z->m->d.H * z->m->d.L));
+}
+
+/* Queries and keys of a layer, as they go into its attention. */
+static void gaze(void *ctx, Tape *t, int layer, Tensor qkv, int64_t k_at) {
+    Gaze *z = ctx;
+    const LmDims *d = &z->m->d;
+    size_t n = (size_t)(qkv.rows * qkv.ld);
+    void *elems = mem_new(n, (size_t)dtype_size(qkv.dt));
+    (void)layer;
+    if (!elems) z->st = ERR_MEMORY;
+    if (!elems) return;
+    t->b->download(elems, qkv.data, n * (size_t)dtype_size(qkv.dt));
+    dtype_to_f32(z->x, elems, qkv.dt, n);
+    for (int32_t h = 0; h < d->H; h++)
+        add_head(z, z->x + (z->N - 1) * qkv.ld + h * d->D, z->x + k_at + h / (d->H / d->K) * d->D, qkv.ld,
+                 1.0f / sqrtf((float)d->D));
+    free(elems);
+}
+
+Status lm_decoder_gaze(LmDecoder *g, Tensor soft, const LmPrefix *p, float *share) {
+    const LmDims *d = &g->m->d;
+    LmPrefix one = *p;
+    LmWave w;
+    int64_t N = p->nsoft + p->n;
+    BUG_ON(is_t5(g) || N < 1 || N > g->spec.rows, "lm_decoder: looking at %lld rows of %d", (long long)N, g->spec.rows);
+    Gaze z = {.m = g->m, .share = share, .N = N, .row = mem_new((size_t)N, sizeof *z.row),
+              .x = mem_new((size_t)N, (size_t)(d->H + 2 * d->K) * (size_t)d->D * sizeof *z.x)};
+    z.st = z.row && z.x ? OK : ERR_MEMORY;
+    memset(share, 0, (size_t)N * sizeof *share);
+    staging_reset(&g->room);
+    tape_reset(&g->tape, false);
+    lm_wave_build(&w, &g->room, d, &one, 1, NULL, 0);
+    staging_upload(&g->room);
+    LmAttend how = lm_attend(g->m, 0, &w.self, w.pos);
+    how.keep = gaze, how.ctx = &z;
+    if (z.st == OK) lm_stack(&g->tape, g->m, lm_rows(&g->tape, g->m, w.N, w.ids, w.pos, soft), how);
+    free(z.row);
+    free(z.x);
+    return z.st == OK ? tape_status(&g->tape) : z.st;
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */

@@ -39,6 +39,11 @@ Status lm_decoder_open(LmDecoder *g, const Backend *b, const Lm *m, const LmDeco
 void lm_decoder_close(LmDecoder *g);
 Decoder lm_decoder(LmDecoder *g);
 
+/* Where the last row of a prefix looks, which is the row that says the first new token: share (nsoft + n) of its
+ * attention that each row of the prefix has, its own the last; the mean over all layers and heads. For looking at a
+ * model, not for decoding. Not of T5. */
+Status lm_decoder_gaze(LmDecoder *g, Tensor soft, const LmPrefix *p, float *share);
+
 /* The bytes it takes, without taking them. */
 Status lm_decoder_measure(const Backend *b, const Lm *m, const LmDecoderSpec *spec, size_t *bytes);
 
