@@ -47,6 +47,9 @@ up=$(awk -v floors="$FLOORS" '
         if (from[1] in level && (!(t in level) || level[t] > level[from[1]])) print FILENAME " -> " $2
     }' $files)
 rule "against the grain" "$([ -z "$up" ] && echo 1 || echo 0)" "${up:-none}"
+gone=$(grep -ohE '\b(kernels|configs|data|checkpoints|eval|train|tests)/[A-Za-z0-9_./*-]*[A-Za-z0-9_*/]|\b[a-z0-9_*]+\.(c|h|cu|cuh|def)\b' README.md |
+    sort -u | while read -r f; do [ -n "$(git ls-files "$f" "*/$f" | head -1)" ] || echo "$f"; done | tr '\n' ' ')
+rule "README names what is" "$([ -z "$gone" ] && echo 1 || echo 0)" "${gone:-and nothing else}"
 # Who defines what another object file needs; element types are one file compiled twice, so one of them speaks for both.
 needs() {
     find "$dir"/{kernels,configs,data,checkpoints,eval,train} -name '*.o' ! -name '*.bf16.o' | while read -r o; do
