@@ -120,8 +120,8 @@ static void read_opt(Config *c, LmDims *d) {
     d->D = d->C / d->H;
 }
 
-/* "gated-gelu" means the tanh form; dense_act_fn, where a file has it, is the last word (BLIP-2 writes the erf form
- * there). */
+/* "gated-gelu" means the tanh form; dense_act_fn, where a file has it,
+ * is the last word (BLIP-2 writes the erf form there). */
 static void t5_feed_forward(Config *c, LmDims *d) {
     const char *proj = word(c, "feed_forward_proj", "relu"), *name = proj;
     d->gated = strncmp(proj, "gated-", 6) == 0;
@@ -250,8 +250,8 @@ Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, co
     return c.st != OK ? c.st : g.st;
 }
 
-/* What shapes do not tell: how norms and feed-forward nets of the Q-Former compute. transformers' one vision eps is also
- * that of post_layernorm, which is LAVIS's ln_vision. */
+/* What shapes do not tell: how norms and feed-forward nets of the Q-Former compute. transformers' one vision eps is
+ * also that of post_layernorm, which is LAVIS's ln_vision. */
 static void read_habits(Config *c, const Json *config, Dims *d) {
     Config vision = {json_get(config, "vision_config"), c->path, OK};
     d->eps = (float)real(c, "layer_norm_eps", 1e-30, 0.1, 1e-12);

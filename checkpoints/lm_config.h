@@ -19,8 +19,8 @@
  * the config.json itself. ERR_IO, ERR_FORMAT, ERR_MEMORY. */
 Status lm_config_read(LmDims *d, const char *path);
 
-/* Published models by name ("opt-2.7b", "flan-t5-xl", "vicuna-7b"), for plans before anybody has their files. False when
- * the name is not known; lm_config_names lists those that are. */
+/* Published models by name ("opt-2.7b", "flan-t5-xl", "vicuna-7b"), for plans before anybody has their files. False
+ * when the name is not known; lm_config_names lists those that are. */
 bool lm_config_known(LmDims *d, const char *name);
 const char *lm_config_names(void);
 
@@ -28,8 +28,8 @@ const char *lm_config_names(void);
 Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, const char *path);
 
 /* Sizes of the Q-Former of a BLIP-2 or InstructBLIP folder's config.json, projection into the language model included
- * (which `lm` describes); V and N are 0 where no text enters it. P is not in it. lm_config_habits: eps, eps_vision and act
- * alone, of any folder with a qformer_config; the other members of d stay. */
+ * (which `lm` describes); V and N are 0 where no text enters it. P is not in it. lm_config_habits: eps, eps_vision and
+ * act alone, of any folder with a qformer_config; the other members of d stay. */
 Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const char *path);
 Status lm_config_habits(Dims *d, const Json *config, const char *path);
 

@@ -1,5 +1,5 @@
-/* manual: the man page and the completions of shells, written from the tables of commands and options. Called by qformer.c
- * (--man, --completion SHELL); `make install` puts them where man and shells look. */
+/* manual: the man page and the completions of shells, written from the tables of commands and options. Called by
+ * qformer.c (--man, --completion SHELL); `make install` puts them where man and shells look. */
 #ifndef QF_MANUAL_H
 #define QF_MANUAL_H
 #include <stdio.h>

@@ -83,7 +83,8 @@ static const char *meant_by(const char *word, const char *command) {
         if (!option_has_word(others_say[i].words, '|', low, NULL)) continue;
         for (const char *k = others_say[i].keys; *k; k += strcspn(k, "|"), k += *k == '|') {
             snprintf(key, sizeof key, "%.*s", (int)strcspn(k, "|"), k);
-            if (options_used_by(key, command)) return option_rows[option_row(key)].key;
+            int r = option_row(key);
+            if (r >= 0 && option_used_by(&option_rows[r], command)) return option_rows[r].key;
         }
     }
     return NULL;

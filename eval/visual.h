@@ -1,7 +1,7 @@
 /* visual: pictures as the language model meets them: features through Q-Former and projection into visual rows.
  *
- * A given number of pictures at a time, forward only; what the prompt's word pieces (InstructBLIP) change is given with each.
- * Called by whatever lets a stage-2 model speak (caption, ask, ranking of answers). */
+ * A given number of pictures at a time, forward only; what the prompt's word pieces (InstructBLIP) change is given
+ * with each. Called by whatever lets a stage-2 model speak (caption, ask, ranking of answers). */
 #ifndef QF_VISUAL_H
 #define QF_VISUAL_H
 #include "kernels/model/features.h"
@@ -30,8 +30,8 @@ typedef struct {
 Status visual_open(Visual *v, const Backend *b, const QFormer *model, const VisualSpec *spec);
 void visual_close(Visual *v);
 
-/* n pictures' features (n,P,E) raw, scales or NULL, on the host; asks: n, or NULL. *soft (n Q, W) is valid until the next
- * call. */
+/* n pictures' features (n,P,E) raw, scales or NULL, on the host; asks: n, or NULL. *soft (n Q, W) is valid until the
+ * next call. */
 Status visual_rows(Visual *v, const void *features, const float *scale, int n, const VisualAsk *asks, Tensor *soft);
 
 #endif

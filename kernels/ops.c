@@ -95,8 +95,8 @@ void op_act(Tape *t, Tensor h, Tensor u, ActForm f, Param b) {
     if (n) n->y = h, n->x = u, n->b = b, n->u.act = a;
 }
 
-/* Where the weights learn and h was not kept, it is made again, over u's half, by the same pass that makes u's gradient.
- * Without a gate the product's gradient needs no memory of its own. */
+/* Where the weights learn and h was not kept, it is made again, over u's half, by the same pass that makes u's
+ * gradient. Without a gate the product's gradient needs no memory of its own. */
 static void act_linear_back(Tape *t, const Node *n) {
     const Backend *b = t->b;
     void *dy0 = tape_grad_of(t, n->y);

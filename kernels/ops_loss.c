@@ -13,8 +13,9 @@ void op_xent(Tape *t, float *loss, float *nll, Tensor logits, const int32_t *tar
     if (n) n->x = logits, n->saved[0] = x.dlogits;
 }
 
-/* f32 logits of a chunk: 2,198 rows at V = 30523, those of 183 pairs of 13 word pieces. The scratch is given back before
- * the walk back wants as much for gradients of image keys; half as many rows cost a GPU 0.3 ms more, predicted. */
+/* f32 logits of a chunk: 2,198 rows at V = 30523, those of 183 pairs of 13 word pieces. The scratch is given back
+ * before the walk back wants as much for gradients of image keys;
+ * half as many rows cost a GPU 0.3 ms more, predicted. */
 enum { LM_CHUNK_BYTES = 256 << 20 };
 
 void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, const int32_t *target, float smoothing,

@@ -23,8 +23,7 @@ void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Pa
     if (n) n->y = y, n->w2 = query, n->w = word, n->b = pos, n->b2 = g, n->saved[0] = param_grad(o), n->u.embed = e;
 }
 
-/* ---- words, given rows, positions ---------------------------------------------------------------------------------
- * */
+/* ---- words, given rows, positions -------------------------------------------------------------------------------- */
 
 /* Rows that y does not name keep what other uses wrote, or become zero: all of them count as written. */
 static void lookup_back(Tape *t, const Node *n) {

@@ -10,8 +10,8 @@
 #include "kernels/backend.h"
 
 /* The gradient of one allocated tensor, made when the backward walk first needs it. Which rows have been written is
- * kept as intervals: the first writer of a row overwrites, later ones add, rows nobody wrote are zero (the first-write
- * rule). */
+ * kept as intervals: the first writer of a row overwrites, later ones add,
+ * rows nobody wrote are zero (the first-write rule). */
 enum { GRAD_SPANS = 8 };
 typedef struct Grad {
     void *data;                          /* NULL until needed */

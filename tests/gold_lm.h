@@ -54,8 +54,8 @@ Status gold_lm_greedy(GoldLm *g, const GoldTexts *x, const int32_t *prompt, int3
 void gold_lm_check(Case *c, const StFile *f, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *s);
 void gold_lm_same(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *a, const GoldSaid *b);
 
-/* In bf16 a case is one that bf16.json beside the file has: errors against float64 at most twice the largest of those that
- * plain implementations make there (spec/stage2.md 13). gold_lm_has_bf16: whether it is. */
+/* In bf16 a case is one that bf16.json beside the file has: errors against float64 at most twice the largest of those
+ * that plain implementations make there (spec/stage2.md 13). gold_lm_has_bf16: whether it is. */
 bool gold_lm_has_bf16(const Case *c, const char *name);
 Status gold_lm_check_bf16(Case *c, const char *name, const GoldTexts *x, int64_t E, const GoldSaid *s);
 

@@ -1,5 +1,5 @@
-/* ops_harness: arrays with guards, run an op, compare. Included by test_ops.c alone. What a case is made of goes from its
- * test to the functions that launch it and that say its loss as their context; no file keeps any.
+/* ops_harness: arrays with guards, run an op, compare. Included by test_ops.c alone. What a case is made of goes from
+ * its test to the functions that launch it and that say its loss as their context; no file keeps any.
  *
  * A Buf is an array of the backend under test with a guard zone on both sides, its start values as double, and after
  * execute() its values as double. execute() launches an op twice from the same start (on the CPU the second time with

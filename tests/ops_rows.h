@@ -1,5 +1,5 @@
-/* ops_rows: positions as angles, rows that enter a model, patches of pixels: cases of test_ops.c (included there,
- * once). */
+/* ops_rows: positions as angles, rows that enter a model, patches of pixels:
+ * cases of test_ops.c (included there, once). */
 
 /* ---- dropout --------------------------------------------------------------------------------------------------- */
 

@@ -122,7 +122,8 @@ static const struct { const char *text, *want;
     {"a b, c.jpg\nd.jpg\n", "a b, c.jpg@test; d.jpg@test"},
     {"image,split,width\na.png,train,640\nb.png,dev,640\n", "a.png@train; b.png@val"},
     {"image,caption\r\n.\\win\\a.png,one\r\n", "win/a.png@train one"},
-    /* chat models: turns as role and content, in parts too, several pictures or none; Visual Genome; numbered members */
+    /* chat models: turns as role and content, in parts too, several pictures or none; Visual Genome;
+     * numbered members */
     {"[{\"images\": [\"a.png\"], \"messages\": [{\"role\": \"user\", \"content\": \"<image>Say.\"}, "
      "{\"role\": \"assistant\", \"content\": [{\"type\": \"text\", \"text\": \"one\"}]}]}, {\"images\": [\"b.png\", \"c.png\"], "
      "\"messages\": [{\"role\": \"assistant\", \"content\": \"two\"}]}, {\"messages\": [{\"role\": \"assistant\", \"content\": "

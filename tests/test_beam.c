@@ -104,8 +104,8 @@ static int best_first(const void *a, const void *b) {
     return (x->score < y->score) - (x->score > y->score);
 }
 
-/* What the search's float32 may cost a score: two units of a log-probability (expf, and its sum, 2^-22 near 4) for each of four
- * tokens, half as much again under the penalty of repetition, times the length under the penalty -1. */
+/* What the search's float32 may cost a score: two units of a log-probability (expf, and its sum, 2^-22 near 4) for
+ * each of four tokens, half as much again under the penalty of repetition, times the length under the penalty -1. */
 static const double ROUNDING = 4 * 0x1p-22 * 1.5 * 4;
 
 /* 64 beams hold all 27 captions that are cut at 4 tokens and the 13 that end before: nothing can get lost. */

@@ -1,5 +1,5 @@
-/* test_belongs: data sets and results know what they were made from: old output is never taken for new, and nothing that
- * is there is written over unasked. The program is $QFORMER_BIN, else build/qformer; without it all is skipped. */
+/* test_belongs: data sets and results know what they were made from: old output is never taken for new, and nothing
+ * that is there is written over unasked. The program is $QFORMER_BIN, else build/qformer; without it all is skipped. */
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -148,7 +148,8 @@ static void the_rule(void **state) {
     }
 }
 
-/* Nothing may be written over what the same command reads, whatever it is told; nor over a run, nor in a device's place. */
+/* Nothing may be written over what the same command reads, whatever it is told; nor over a run,
+ * nor in a device's place. */
 static void what_is_read_stays(void **state) {
     (void)state;
     folder_write("text.csv", "image,caption\na.png,a red circle\nb.png,a blue square\n");

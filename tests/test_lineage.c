@@ -1,5 +1,5 @@
-/* test_lineage: a run knows what it belongs to: its vocabulary, data, encoder and sizes; it says where it starts, what is
- * another than before, and refuses what cannot be. Two runs in one folder know of each other. */
+/* test_lineage: a run knows what it belongs to: its vocabulary, data, encoder and sizes; it says where it starts, what
+ * is another than before, and refuses what cannot be. Two runs in one folder know of each other. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -207,8 +207,8 @@ static void unfinished(void **state) {
     assert_message("exists already");
 }
 
-/* What a part was begun for is never mixed with anything else: not even when all that it says of itself is the same, and
- * only the files that the features come from are others. */
+/* What a part was begun for is never mixed with anything else: not even when all that it says of itself is the same,
+ * and only the files that the features come from are others. */
 static void another_spec(void **state) {
     (void)state;
     Fixture f, g;

@@ -389,7 +389,8 @@ static void encoder_agrees_with_the_step(void **state) {
     trainer_close(&t);
 }
 
-/* What -vv shows: every op once on the way there and once on the way back, and who made the first number that is none. */
+/* What -vv shows: every op once on the way there and once on the way back,
+ * and who made the first number that is none. */
 static struct { int forward, back, first_bad; char bad[256], last[256]; } seen;
 static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void note(const char *fmt, ...) {

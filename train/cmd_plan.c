@@ -1,6 +1,6 @@
 /* cmd_plan: the command plan: what a run of these sizes takes, on 1 to 512 GPUs, before there is any data: memory,
- * arithmetic, bytes between ranks beside the reference's, and the time they cost. Nothing is computed or read but a
- * vocabulary. */
+ * arithmetic, bytes between ranks beside the reference's, and the time they cost.
+ * Nothing is computed or read but a vocabulary. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

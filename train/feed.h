@@ -1,8 +1,8 @@
 /* feed: from a loader's batch of pictures to what is said of them: ids for the language model.
  *
  *     pairs     each row of the batch has its one caption
- *     images    each row has up to `texts` of its picture's captions, from the drawn one on, around: the picture's visual
- *               rows and features serve all of them
+ *     images    each row has up to `texts` of its picture's captions, from the drawn one on, around: the picture's
+ *               visual rows and features serve all of them
  *
  * split: prefix language modelling, the paper's way of training T5 on plain captions: the first words, some number of
  * them that is drawn anew at each visit (at least one, at least one stays), join the prompt, the others are what is to

@@ -10,8 +10,8 @@
  *               there
  *     run       enqueues the losses of a batch; with `grad` their gradient times `scale` is added to the parameters'
  *               and the whole summed over ranks (so with several ranks one call an update). `step` is where random bits
- *               come from. The batch's memory must stay until read. next: the batch of the coming step, in pinned memory
- *               and left alone until then, or NULL: its features travel meanwhile
+ *               come from. The batch's memory must stay until read. next: the batch of the coming step, in pinned
+ *               memory and left alone until then, or NULL: its features travel meanwhile
  *     read      waits, and says what came of it
  *
  * A column of the log is a value by name (log_fields.h has the list). */

@@ -6,7 +6,8 @@
  *
  * So it learns to read off a description what is asked about it. A picture with one text has nothing in front: that is
  * plain language modelling. What stands in front stands once for all texts behind it (lm_wave.h); the loss is the mean
- * over all targets of the global batch. checkpoints/lm_write.h makes a folder of it that stage 2 and transformers open. */
+ * over all targets of the global batch. checkpoints/lm_write.h makes a folder of
+ * it that stage 2 and transformers open. */
 #ifndef QF_READER_H
 #define QF_READER_H
 #include "kernels/model/lm_model.h"
@@ -34,7 +35,8 @@ typedef struct {
     LmText *text;                       /* (B / micro texts) */
 } Reader;
 
-/* spec: a ReaderSpec, self: a Reader. The batch: items of a view, whose ids stand in front of them; a view a picture. */
+/* spec: a ReaderSpec, self: a Reader. The batch: items of a view, whose ids stand in front of them;
+ * a view a picture. */
 extern const Objective reader_objective;
 
 static inline const Lm *reader_model(const void *self) { return &((const Reader *)self)->lm; }

@@ -65,7 +65,8 @@ void run_describe(const Run *r, FILE *f);                    /* sizes, memory by
 /* validate.c: losses and retrieval, or answers, on the held-out split. *better: the best result so far. */
 Status run_validate(Run *r, bool *better);
 
-/* watched.c: what the model says of a few pictures of the held-out split, before a step whose line is due in the log. */
+/* watched.c: what the model says of a few pictures of the held-out split,
+ * before a step whose line is due in the log. */
 Status watched_open(Run *r);
 Status watched_look(Run *r, LogStep *s);
 /* Of more pictures: at most WATCHED_VALUES are added to v, whose names are m's. */

@@ -64,8 +64,8 @@ static Status contrastive(Stage1 *s, const int64_t *ids, float scale, bool grad)
     return OK;
 }
 
-/* Losses and gradients of all pieces. Draws are waited for when the first piece has enqueued what does not need
- * them. */
+/* Losses and gradients of all pieces. Draws are waited for when the first piece
+ * has enqueued what does not need them. */
 static Status pieces(Stage1 *s, Piece *c, const ObjectiveBatch *batch, Noise noise, float scale, bool grad) {
     const Dims *d = &s->model->d;
     int64_t n = s->B / s->micro;

@@ -55,8 +55,8 @@ Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec)
 void stage2_close(Stage2 *s);
 
 /* Enqueues the losses of a batch; with `grad` their gradient times `scale` is added to the parameters' and the whole
- * summed over ranks. `step` is where random bits come from. The batch's memory must stay until stage2_read; both is
- * stage2_losses. */
+ * summed over ranks. `step` is where random bits come from.
+ * The batch's memory must stay until stage2_read; both is stage2_losses. */
 Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad);
 Status stage2_read(Stage2 *s, Stage2Losses *out);
 Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out);

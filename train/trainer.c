@@ -67,8 +67,8 @@ static Status take_memory(Trainer *t, const Plan *plan, size_t spare) {
     return st;
 }
 
-/* spec->roomy says what became of it. What else a run does on the GPU (evaluation, libraries) finds a quarter as much
- * free. */
+/* spec->roomy says what became of it. What else a run does on the GPU (evaluation,
+ * libraries) finds a quarter as much free. */
 static Status take_planned(Trainer *t, Plan *plan, TrainerSpec *spec) {
     spec->roomy = spec->roomy || !t->b->unified;
     Status st = trainer_plan(plan, t->b, spec);

@@ -1,4 +1,5 @@
-/* jsonfile: a file of JSON, written into memory and then put where it belongs at once: readers find all of it or nothing. */
+/* jsonfile: a file of JSON, written into memory and then put where it belongs at once:
+ * readers find all of it or nothing. */
 #ifndef QF_JSONFILE_H
 #define QF_JSONFILE_H
 #include "data/format/json.h"

@@ -26,8 +26,8 @@ static const PickleName known[] = {
 };
 static const PickleName other = {"", "", MAKES_OTHER, DT_F32}, script_module = {"", "", MAKES_MODULE, DT_F32};
 
-/* Nothing is called, so no other name can do harm; but who names these wants it, and what rebuilds a tensor in an unknown
- * way would lose weights in silence: both are refused. */
+/* Nothing is called, so no other name can do harm; but who names these wants it, and what rebuilds a tensor in an
+ * unknown way would lose weights in silence: both are refused. */
 static const char *const hostile[] = {"os", "posix", "nt", "sys", "subprocess", "socket", "shutil", "importlib", "runpy",
                                       "pty", "ctypes", "code", "pickle", "marshal", "webbrowser", NULL};
 static const char *const harmless[] = {"set", "frozenset", "complex", "bytearray", "slice", "range", "object", "list",

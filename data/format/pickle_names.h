@@ -9,8 +9,8 @@ enum NameKind { MAKES_DICT, MAKES_SIZE, MAKES_OTHER, MAKES_TENSOR, MAKES_PARAMET
 
 typedef struct PickleName { const char *module, *name; enum NameKind kind; DType dtype; } PickleName;
 
-/* NULL: the name is refused. Classes of a TorchScript archive (__torch__.*) make modules; another name that is not known
- * makes something that is not kept (MAKES_OTHER). */
+/* NULL: the name is refused. Classes of a TorchScript archive (__torch__.*) make modules; another name that is not
+ * known makes something that is not kept (MAKES_OTHER). */
 const PickleName *pickle_name(const char *module, size_t nm, const char *name, size_t nn);
 
 #endif

@@ -1,6 +1,6 @@
-/* webp: WebP to 8-bit RGB; the only file that sees webp/decode.h and webp/demux.h. Called by image. A build may be without libwebp: then
- * such a picture is refused with a sentence that says so. Alpha is dropped, as Pillow's convert("RGB") does; of
- * an animation the first frame is taken. */
+/* webp: WebP to 8-bit RGB; the only file that sees webp/decode.h and webp/demux.h. Called by image. A build may be
+ * without libwebp: then such a picture is refused with a sentence that says so. Alpha is dropped, as Pillow's
+ * convert("RGB") does; of an animation the first frame is taken. */
 #ifndef QF_WEBP_H
 #define QF_WEBP_H
 #include <stdbool.h>

@@ -113,8 +113,8 @@ static Status captions_of(Annotations *a, int64_t index, const Json *v, const ch
     return st;
 }
 
-/* The captions of an entry: of the best member, and of its kin (caption_1, caption_2). A name that the user gave may also
- * be one within it ("caption": {"en": ..., "de": ...}). */
+/* The captions of an entry: of the best member, and of its kin (caption_1, caption_2). A name that the user gave may
+ * also be one within it ("caption": {"en": ..., "de": ...}). */
 static Status captions_in(Annotations *a, int64_t index, const Json *e, const Json *first, const char *key) {
     const Json *v;
     int rank = annotation_fits(a, ROLE_CAPTION, key);

@@ -65,7 +65,8 @@ static Status add_beside(Listing *l, int64_t index, int kind, const char *text, 
 
 enum { KIN = 32 };
 
-/* The next member of the same key on one side (step) of `o`, which is m or kin of m; webdataset writes them together. */
+/* The next member of the same key on one side (step) of `o`, which is m or kin of m;
+ * webdataset writes them together. */
 static const PicturesMember *kin(const Pictures *p, const PicturesMember *m, const PicturesMember *o, int step) {
     size_t key = key_length(m->name, true);
     o += step;
@@ -73,8 +74,8 @@ static const PicturesMember *kin(const Pictures *p, const PicturesMember *m, con
     return in && !strncmp(o->name, m->name, key) && o->name[key] == '.' ? o : NULL;
 }
 
-/* Archives: the key's other members, wherever they stand; the first kind that there is counts. Else kin, whatever stands
- * between key and ending (0001.input.jpg, 0001.output.txt). NULL: none. */
+/* Archives: the key's other members, wherever they stand; the first kind that there is counts. Else kin, whatever
+ * stands between key and ending (0001.input.jpg, 0001.output.txt). NULL: none. */
 static const PicturesMember *member_beside(const Pictures *p, const PicturesMember *m, int *kind) {
     for (int k = 0; k < BESIDE; k++) {
         char *name = mem_format("%.*s%s", (int)key_length(m->name, true), m->name, beside[k]);
@@ -90,7 +91,8 @@ static const PicturesMember *member_beside(const Pictures *p, const PicturesMemb
     return NULL;
 }
 
-/* What macOS puts beside each file; and a further picture (0001.seg.png) of a key that has one of its own (0001.jpg). */
+/* What macOS puts beside each file; and a further picture (0001.seg.png) of a key that
+ * has one of its own (0001.jpg). */
 static bool is_extra(const Pictures *p, const PicturesMember *m) {
     const char *base = pictures_base_name(m->name);
     size_t key = key_length(m->name, true);

@@ -1,4 +1,5 @@
-/* pictures_own: what pictures.c, which finds pictures, and pictures_list.c, which lists them, share. Nobody else includes it. */
+/* pictures_own: what pictures.c, which finds pictures, and pictures_list.c, which lists them, share.
+ * Nobody else includes it. */
 #ifndef QF_PICTURES_OWN_H
 #define QF_PICTURES_OWN_H
 #include <string.h>

@@ -6,8 +6,8 @@
  *   two           [there is | a picture of] a [is] relation b   or   a and b
  *   three         a relation b, and c | there is a relation b and also c | [a picture of] a, b and c
  *   all           [on a ground background]                      with probability 0.3
- *   whole         [there is | a picture of] a place and b place, or a place, b place and c place; of one object as above;
- *                 size, texture (also plain) and ground are always said
+ *   whole         [there is | a picture of] a place and b place, or a place, b place and c place; of one object as
+ *                 above; size, texture (also plain) and ground are always said
  *
  * A relation follows the longer axis between the two cells, ties count as left or right. */
 #include "data/make/synth.h"

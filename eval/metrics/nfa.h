@@ -1,8 +1,8 @@
 /* nfa: finds the longest match of a table of patterns. Called by ptb.c.
  *
- * The patterns become one nondeterministic automaton (Thompson). A text moves a set of its states from symbol to symbol,
- * so no alternative is ever tried and taken back: the cost is that of the patterns that still may match, which after the
- * first symbol are few; what each first symbol leads to is laid down beforehand. All memory is taken in nfa_new.
+ * The patterns become one nondeterministic automaton (Thompson). A text moves a set of its states from symbol to
+ * symbol, so no alternative is ever tried and taken back: the cost is that of the patterns that still may match, which
+ * after the first symbol are few; what each first symbol leads to is laid down beforehand. All memory is taken in nfa_new.
  *
  * The alphabet is 256 symbols. Symbols below 128 are ASCII; what the others stand for is the caller's business: a
  * pattern names them with \A .. \Z (NfaEscape) or as characters beyond ASCII (NfaSymbolFn).

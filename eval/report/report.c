@@ -1,6 +1,6 @@
 /* report: the page; see report.h. Sections in the order of what a reader wants to know: what came out, what should
- * worry him, how it got there, how fast, and with what settings. Parts that show the model at work are in
- * report_model.c. */
+ * worry him, how it got there, how fast, and with what settings.
+ * Parts that show the model at work are in report_model.c. */
 #include "eval/report/report.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
-/* report_model: the parts of the page that show the model at work: recall, examples, captions, attention, a batch; see
- * report.h. */
+/* report_model: the parts of the page that show the model at work: recall, examples, captions,
+ * attention, a batch; see report.h. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,8 +239,8 @@ static void section_captions(Report *r, FILE *f) {
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-/* One map over the picture: what is not looked at lies in the dark. w: P shares of which the first `lead` are no
- * patches. */
+/* One map over the picture: what is not looked at lies in the dark. w:
+ * P shares of which the first `lead` are no patches. */
 static void one_map(FILE *f, const Thumb *k, const float *w, int side, int lead, const char *says) {
     int n = side * side;
     float most = 0, *o = malloc((size_t)n * sizeof *o);

@@ -1,5 +1,5 @@
-/* report_work: the model at work for the page: a batch of similarities, captions and what they claim, attention; see
- * report.h. */
+/* report_work: the model at work for the page: a batch of similarities,
+ * captions and what they claim, attention; see report.h. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* runlog: a run's log.jsonl (train/log.h), read back. Called by the report.
  *
- * Columns are log_fields.h's list, so a column added there is here. A file that a killed run left may end in half a line,
- * and may hold anything else if somebody edited it: lines that are no JSON object with a step are counted and passed
- * over, never an error. Strings are copied. Does not judge (report_notes.c does). */
+ * Columns are log_fields.h's list, so a column added there is here. A file that a killed run left may end in half a
+ * line, and may hold anything else if somebody edited it: lines that are no JSON object with a step are counted and
+ * passed over, never an error. Strings are copied. Does not judge (report_notes.c does). */
 #ifndef QF_RUNLOG_H
 #define QF_RUNLOG_H
 #include <stdbool.h>

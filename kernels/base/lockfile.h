@@ -1,6 +1,6 @@
 /* lockfile: one process at a time. A file that is locked while its owner lives, and says who that is; the lock goes
- * with the process, however it ends, so nothing has to be cleaned up by hand. Works between machines where the file system
- * locks over the network (NFS does); where it cannot lock at all, an owner on this machine is still seen. */
+ * with the process, however it ends, so nothing has to be cleaned up by hand. Works between machines where the file
+ * system locks over the network (NFS does); where it cannot lock at all, an owner on this machine is still seen. */
 #ifndef QF_LOCKFILE_H
 #define QF_LOCKFILE_H
 #include "kernels/base/err.h"

@@ -10,8 +10,8 @@
 bool mem_mul(size_t a, size_t b, size_t *out);       /* false on overflow */
 void *mem_new(size_t count, size_t size);            /* zeroed; count 0 gives a pointer that free() takes */
 void *mem_grow(void *old, size_t count, size_t size);/* realloc; on failure `old` stays valid */
-/* Room for `more` elements behind the n that *(T **)array holds and that came there by this function alone: the next power
- * of two is allocated, so a list needs no count of its room, and n pushes cost what n assignments do. */
+/* Room for `more` elements behind the n that *(T **)array holds and that came there by this function alone: the next
+ * power of two is allocated, so a list needs no count of its room, and n pushes cost what n assignments do. */
 Status mem_room(void *array, size_t n, size_t more, size_t size);
 char *mem_strdup(const char *s);
 char *mem_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* a new string */

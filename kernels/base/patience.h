@@ -1,11 +1,13 @@
 /* patience: how long a thread of a team spins while it waits for the others.
  *
- * libgomp lets it spin for some milliseconds: as long as the scheduler's time slice. Where another process wants the core,
- * the thread that is waited for sleeps meanwhile, at every barrier: a step of the demo beside seven busy processes on two
- * cores trained 4 pairs/s, and 285 with a thousand spins (some 20 us), after which a thread sleeps too. Alone on the
- * machine: 490 by default, 720 with a thousand, 665 with 300, 495 with none (f32, AVX2, two Zen 4 cores). */
+ * libgomp lets it spin for some milliseconds: as long as the scheduler's time slice. Where another process wants the
+ * core, the thread that is waited for sleeps meanwhile, at every barrier: a step of the demo beside seven busy
+ * processes on two cores trained 4 pairs/s, and 285 with a thousand spins (some 20 us), after which a thread sleeps
+ * too. Alone on the machine: 490 by default, 720 with a thousand, 665 with 300, 495 with none (f32, AVX2,
+ * two Zen 4 cores). */
 #pragma once
 
-/* Begins the program anew with GOMP_SPINCOUNT in its environment, which libgomp reads before main. Does nothing where the
- * user set that or OMP_WAIT_POLICY, and where the program cannot be begun anew. To be called before anything was done. */
+/* Begins the program anew with GOMP_SPINCOUNT in its environment, which libgomp reads before main. Does nothing where
+ * the user set that or OMP_WAIT_POLICY, and where the program cannot be begun anew.
+ * To be called before anything was done. */
 void patience_set(char **argv);

@@ -16,12 +16,12 @@
 
 typedef struct { uint32_t v[4]; } Philox;
 
-/* Where a row of activations comes from: the pair's index in the global batch; token = index in its segment | pass <<
- * 16. */
+/* Where a row of activations comes from: the pair's index in the global batch;
+ * token = index in its segment | pass << 16. */
 typedef struct { uint32_t pair, token; } RowKey;
 
-/* One dropout: p in [0, 1), the run's seed, the step, the place in the model. p = 0 switches it off (rows may be
- * NULL). */
+/* One dropout: p in [0, 1), the run's seed, the step, the place in the model.
+ * p = 0 switches it off (rows may be NULL). */
 typedef struct { float p; uint32_t site; uint64_t seed; uint32_t step; const RowKey *rows; } Dropout;
 
 /* Places that draw. A layer has SITE_PER_LAYER of its own from SITE_LAYER on. */
@@ -82,8 +82,8 @@ RNG_FN Philox philox_join(const PhiloxKeys *k, PhiloxRow row, PhiloxBlock block)
 RNG_FN uint32_t rng_key0(uint64_t seed) { return (uint32_t)seed ^ ((uint32_t)(seed >> 32) * 0x85EBCA6Bu); }
 
 /* Sixteen random bits an element, eight elements a call. Element e of a row belongs to block e / 8.
- * Activations: e = channel. Attention probabilities: block = (head << 20) + key / 8, key counted in the item's key
- * list. */
+ * Activations: e = channel. Attention probabilities: block = (head << 20) + key / 8,
+ * key counted in the item's key list. */
 RNG_FN Philox dropout_block(const Dropout *d, RowKey row, uint32_t block) {
     return philox(block, row.token, row.pair, d->site, rng_key0(d->seed), d->step);
 }

@@ -1,5 +1,6 @@
 /* splitmix: a small stream of random numbers for data that must be the same on every machine: scenes and crops.
- * Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014). Training uses kernels/base/rng.h. */
+ * Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
+ * Training uses kernels/base/rng.h. */
 #ifndef QF_SPLITMIX_H
 #define QF_SPLITMIX_H
 #include <stdint.h>

@@ -4,9 +4,9 @@
  *   drows[-1 - ids[i]] = or += dy[i]
  *   dword[ids[i]] += scale dy[i]
  *
- * Bound by memory: forward reads 2NC at most and writes NC elements; backward moves 2 or 3 C elements a given row, 3 C a
- * word. The words' gradient goes through all rows for a strip of columns, so that each sum has the order of the rows. A
- * patch row is p runs of p pixels of each channel: reads the pixels once, writes 3 p p numbers. */
+ * Bound by memory: forward reads 2NC at most and writes NC elements; backward moves 2 or 3 C elements a given row, 3 C
+ * a word. The words' gradient goes through all rows for a strip of columns, so that each sum has the order of the
+ * rows. A patch row is p runs of p pixels of each channel: reads the pixels once, writes 3 p p numbers. */
 #include "kernels/cpu/vec.h"
 
 /* Which row of `rows` y's row i is made of; -1: none, it is a word. */

@@ -14,8 +14,8 @@
  * each HMMA (29 us of issue); joint self-attention of 384 pairs, 107 MB: 39 us and 31.6 (tests/bench/vgpu_time.sh).
  * Both are bound by memory.
  *
- * Shared memory 55 KB at four warps and D = 64: 4 blocks (16 warps) an SM, less where keys are few; at D = 128 70 KB, 3
- * blocks. */
+ * Shared memory 55 KB at four warps and D = 64: 4 blocks (16 warps) an SM, less where keys are few;
+ * at D = 128 70 KB, 3 blocks. */
 #include "kernels/cuda/attention_step.cuh"
 
 enum { WARPS = 4 };

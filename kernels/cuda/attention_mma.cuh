@@ -106,8 +106,8 @@ template <int D> DEVICE void product_columns(float (*out)[4], const uint32_t a[4
 
 /* A warp's tile: rows row0 .. row0 + 15 of an item. Its a is keys 0 .. it.na - 1 of the group, its b keys b .. b +
  * it.nb - 1; key u of b has number u + shift. Of the tile's first row, which sees least: a_least, b_least; of the last:
- * a_most, b_most: ends of what is seen of a and of b. eights: numbers of eight keys 8 i .. are eight numbers of that
- * kind. */
+ * a_most, b_most: ends of what is seen of a and of b. eights: numbers of eight keys 8 i ..
+ * are eight numbers of that kind. */
 typedef struct {
     AttnItem it;
     int row0, b, shift, a_least, a_most, b_least, b_most;

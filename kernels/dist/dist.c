@@ -82,8 +82,8 @@ static void read_tokens(char *cause) {
 /* ---- failing ----------------------------------------------------------------------------------------------------- */
 
 /* Everybody says that it failed and hears it of everybody who still can: after that no rank needs MPI any more, and
- * memory that operations under way still point to may be freed. Ranks of other machines may be gone, and a launcher ends
- * this one soon: for them a second must do. */
+ * memory that operations under way still point to may be freed. Ranks of other machines may be gone, and a launcher
+ * ends this one soon: for them a second must do. */
 static void fail(const char *cause) {
     enum { PATIENCE = 10, ELSEWHERE = 1 };
     double start = now(), limit = dist_self.timeout > 0 && dist_self.timeout < PATIENCE ? dist_self.timeout : PATIENCE;
@@ -158,9 +158,9 @@ static Status begin(void) {
     return dist_self.failed ? failed() : OK;
 }
 
-/* Polls until the operation is done. First yielding the core, which keeps operations at their speed (MPI moves data only
- * while it is polled: sleeping between looks made the sum of a full-size gradient three times as slow); then sleeping,
- * because whoever is late may need this core. */
+/* Polls until the operation is done. First yielding the core, which keeps operations at their speed (MPI moves data
+ * only while it is polled: sleeping between looks made the sum of a full-size gradient three times as slow); then
+ * sleeping, because whoever is late may need this core. */
 static Status wait_for(int code, MPI_Request *request, const char *what) {
     const double AWAKE = 0.01, AWAKE_FOR_DATA = 1, LOOK = 0.02;              /* seconds */
     static double before;

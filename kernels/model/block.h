@@ -44,8 +44,8 @@ typedef struct {
     Dropout prob, drop;                 /* of probabilities; of what joins the stream */
 } BlockAttention;
 
-/* The first part: what attends. Queries first, then (when `in` has them) keys and values; in q (q.data NULL: taken
- * here). */
+/* The first part: what attends. Queries first, then (when `in` has them) keys and values;
+ * in q (q.data NULL: taken here). */
 Tensor block_qkv(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q);
 
 /* The second: queries from column 0 of q attend, in a plan, to keys from column k_at of kv on and values behind them (q

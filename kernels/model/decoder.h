@@ -6,8 +6,8 @@
  * rows of its new tokens, `length` at most. So a row of a step attends to its prefix and to the first at + 1 rows of
  * its slot, its own the last.
  *
- *     prefix(self, input, first, n, &logits)      texts first .. first + n - 1 of the caller's list become prefixes 0 .. n - 1
- *     step(self, at, rows, n, copies, ncopies, &logits)      copies first, then row `at` of n slots
+ *     prefix(self, input, first, n, &logits)      texts first .. first + n - 1 of the caller's list become prefixes 0
+ *     .. n - 1 step(self, at, rows, n, copies, ncopies, &logits)      copies first, then row `at` of n slots
  *
  * The first logits: a model that is fed a start token ([DEC], T5's decoder start) has `starts`; the search feeds it at
  * position 0 and prefix leaves *logits alone. Otherwise prefix gives them, those of each prefix's last row, and

@@ -4,7 +4,8 @@
 
 #define LAYER "model.layers.%d."
 
-/*    id          name                                             shape where  block join, ... (lm.c has the letters) */
+/*    id          name                                             shape where  block join, ...
+ *    (lm.c has the letters) */
 #define LLAMA_ROWS(X) \
     X(WORD,       "model.embed_tokens.weight",                     "VC", "",     0, 0, .also = "lm_head.weight") \
     X(HEAD,       "lm_head.weight",                                "VC", "?h",   0, 0) \

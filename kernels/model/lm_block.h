@@ -19,8 +19,8 @@ void lm_norm(Tape *t, const Lm *m, Tensor y, BlockStream *x, LmNorm n);
  * attends; with caches, keys and values are then read there: (rows, 2 B) a layer, keys first. */
 typedef void LmKeep(void *ctx, Tape *t, int layer, Tensor qkv, int64_t k_at);
 
-/* What a language model that is trained through drops (LmDims.dropout, as LAVIS leaves it on): on: whether it does. Bits
- * by the text, the row in it, and the place in the model. */
+/* What a language model that is trained through drops (LmDims.dropout, as LAVIS leaves it on): on: whether it does.
+ * Bits by the text, the row in it, and the place in the model. */
 typedef struct { bool on; uint64_t seed; uint32_t step; } LmNoise;
 typedef struct {
     const AttnPlan *plan;

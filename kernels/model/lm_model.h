@@ -1,5 +1,5 @@
-/* lm_model: forward of a language model over a wave, and its loss. Backward is the tape's, into the visual rows (and the
- * weights of one that learns).
+/* lm_model: forward of a language model over a wave, and its loss. Backward is the tape's, into the visual rows (and
+ * the weights of one that learns).
  *
  *     soft (S, E)      visual rows, elem: their gradient is what stage 2 learns from. No data: texts alone
  *     hidden (T, E)    what the head multiplies, a row a target, in the order of the wave's rounds
@@ -9,7 +9,8 @@
 #include "kernels/model/lm_family.h"
 #include "kernels/model/lm_wave.h"
 
-/* The model of d's family: memory from `run`; see lm.h. lm_open_learner: one whose weights learn, of the Llama family. */
+/* The model of d's family: memory from `run`; see lm.h. lm_open_learner: one whose weights learn,
+ * of the Llama family. */
 Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows);
 Status lm_open_learner(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows, const ParamsSpec *spec);
 

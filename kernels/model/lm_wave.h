@@ -3,8 +3,8 @@
  *     LmPrefix      visual rows [+ common prompt]              stands once
  *     LmText        what continues it: caption, question and answer, ...; any number a prefix
  *
- *     OPT, Llama    x (N, C): prefix, its texts, next prefix, its texts, ...; a text sees all of its prefix and its own past
- *     T5            x (N, C): the prefixes, each of which sees itself both ways (the encoder);
+ *     OPT, Llama    x (N, C): prefix, its texts, next prefix, its texts, ...; a text sees all of its prefix and its
+ *     own past T5            x (N, C): the prefixes, each of which sees itself both ways (the encoder);
  *                   y (M, C): the texts, each of which sees its own past and all of its prefix (the decoder)
  *
  * A target is an id that is predicted: by the row before it (OPT, Llama: the prefix's last row for a text's first id;
@@ -48,8 +48,8 @@ typedef struct {
     int32_t *round, nrounds;            /* (nrounds + 1) host: targets of round i are [round[i], round[i+1]) */
 } LmWave;
 
-/* A text as a data set knows it: ids[0, target) are its prompt (T5: the encoder's input), ids[target, n) what is to be
- * said. */
+/* A text as a data set knows it: ids[0, target) are its prompt (T5: the encoder's input), ids[target,
+ * n) what is to be said. */
 typedef struct { int32_t image; const int32_t *ids; int32_t n, target; } LmItem;
 
 /* What is the same for all texts of an image stands in its prefix, once: the Q visual rows and the ids that all their

@@ -34,8 +34,8 @@
 LM_TABLE(OPT_ROWS)
 static const LmTable table = {{rows, ROW_COUNT}, {-1, -1}};
 
-/* Where rows enter: words and visual rows in E columns, then C, then positions. The table's first two rows are
- * nobody's. */
+/* Where rows enter: words and visual rows in E columns, then C, then positions.
+ * The table's first two rows are nobody's. */
 static Tensor opt_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     int64_t C = m->d.C;
     Param at = lm_get(m, POSITION, POSITION, -1), word = lm_get(m, WORD, WORD, -1), none = {.frozen = true};

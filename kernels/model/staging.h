@@ -1,6 +1,6 @@
-/* staging: lists that are made on the host and read by the device: taken piece by piece, filled, sent in one copy. Where
- * the host's memory is the device's nothing moves. Reused step after step; who opens it says how many bytes will be
- * taken, by staging_bytes: memory is known before anything runs, so one list more than was said is a bug. */
+/* staging: lists that are made on the host and read by the device: taken piece by piece, filled, sent in one copy.
+ * Where the host's memory is the device's nothing moves. Reused step after step; who opens it says how many bytes will
+ * be taken, by staging_bytes: memory is known before anything runs, so one list more than was said is a bug. */
 #ifndef QF_STAGING_H
 #define QF_STAGING_H
 #include "kernels/arena.h"

@@ -1,6 +1,6 @@
 /* t5: T5's table and layers (spec/stage2.md 3a): T5, its version 1.1, Flan-T5. RMS norm, no bias anywhere, scores not
- * scaled but given a bias by distance, which the first layer of each stack holds for all; a decoder that looks at the
- * encoder. */
+ * scaled but given a bias by distance, which the first layer of each stack holds for all;
+ * a decoder that looks at the encoder. */
 #include "kernels/model/lm_family.h"
 
 #define ENC "encoder.block.%d.layer."

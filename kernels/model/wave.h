@@ -46,8 +46,8 @@ typedef struct {
 /* Bytes that a wave takes of the staging, of at most so many query rows and text rows in all. */
 size_t wave_bytes(int64_t nq, int64_t nt, int64_t segments, int64_t images);
 
-/* Only n text rows of a wave just built are read, none twice: picked[0..n), taken from the same staging. It takes n
- * RowKeys. */
+/* Only n text rows of a wave just built are read, none twice: picked[0..n),
+ * taken from the same staging. It takes n RowKeys. */
 void wave_pick(Wave *w, Staging *r, const int32_t *picked, int64_t n);
 
 /* A second wave beside a first one, and both as one (tape_first has the picture). The first was built with free rows

@@ -4,8 +4,8 @@
  *     bench_metrics [images] [references]
  *
  * Captions are drawn: words of a made-up vocabulary of 12,000 with Zipf's frequencies, half of them from the image's
- * own ten words, so that references share n-grams as people's captions do; a capital first, a full stop last, and now and
- * then a comma, a hyphen, an apostrophe, brackets or an é. A pair is a candidate and one of its references. */
+ * own ten words, so that references share n-grams as people's captions do; a capital first, a full stop last, and now
+ * and then a comma, a hyphen, an apostrophe, brackets or an é. A pair is a candidate and one of its references. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* Ground truth and result in COCO's format, and scores of what is accepted. Input: the ground truth, a NUL, the result. */
+/* Ground truth and result in COCO's format, and scores of what is accepted. Input:
+ * the ground truth, a NUL, the result. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>

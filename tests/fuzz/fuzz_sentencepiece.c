@@ -1,5 +1,5 @@
-/* A hostile SentencePiece model: refused in a sentence, or a tokenizer that takes any text. Its character map is read by the
- * same file. Input: the model; its last 64 bytes are the text as well. */
+/* A hostile SentencePiece model: refused in a sentence, or a tokenizer that takes any text. Its character map is read
+ * by the same file. Input: the model; its last 64 bytes are the text as well. */
 #include <stdint.h>
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
-/* Hostile answers: normalising them gives UTF-8, and an accuracy between 0 and 1. Input: answers, 0xFF between; the first
- * is ours. */
+/* Hostile answers: normalising them gives UTF-8, and an accuracy between 0 and 1. Input: answers, 0xFF between; the
+ * first is ours. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* folder: the program, run as a user runs it, in a temporary folder that goes away: what it refuses, what it says, what it
- * leaves there.
+/* folder: the program, run as a user runs it, in a temporary folder that goes away: what it refuses, what it says,
+ * what it leaves there.
  *
  * Used by the tests of whole commands. Words of a line are divided by blanks. Without a program the test is skipped. */
 #ifndef QF_FOLDER_H

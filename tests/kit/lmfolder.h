@@ -1,6 +1,6 @@
 /* lmfolder: a tiny language model's folder, as Hugging Face publishes them, with random weights: for tests of what
- * speaks to one. In the folder of folder.h; its tokenizer is the small one like Llama-2's of tests/golden, it is 24 wide
- * and has LMFOLDER_POSITIONS positions. */
+ * speaks to one. In the folder of folder.h; its tokenizer is the small one like Llama-2's of tests/golden, it is 24
+ * wide and has LMFOLDER_POSITIONS positions. */
 #ifndef QF_TEST_LMFOLDER_H
 #define QF_TEST_LMFOLDER_H
 #include "kernels/base/dtype.h"

@@ -24,8 +24,8 @@ static bool same_hit(const Json *a, const Json *b) {
     return true;
 }
 
-/* Best first: place for place the scores are the same, and whoever stands elsewhere, or not at all, in the other list ties
- * with who stands in its place: another rounding may turn them round. */
+/* Best first: place for place the scores are the same, and whoever stands elsewhere, or not at all, in the other list
+ * ties with who stands in its place: another rounding may turn them round. */
 static void same_ranking(const Json *a, const Json *b, const char *at, double limit) {
     size_t n = json_len(a);
     for (size_t i = 0; i < n; i++) {

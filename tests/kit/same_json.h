@@ -8,7 +8,8 @@
 
 #include "data/format/json.h"
 
-/* Two values of one shape: numbers within `limit`, all else equal. How fast it went, and what it took, is nobody's answer. */
+/* Two values of one shape: numbers within `limit`, all else equal. How fast it went, and what it took,
+ * is nobody's answer. */
 void same_json(const Json *a, const Json *b, const char *at, double limit);
 
 /* The texts of two files `name`, which are cut up: one value each, or (.jsonl) a value a line. */
