@@ -362,10 +362,8 @@ static Status one_step(Run *r) {
     if (st != OK) return st;
     const Batch *ready = r->b->unified ? NULL : loader_peek(r->loader);
     ObjectiveBatch sb, next;
-    /* its words are not ready, and its features go up with it */
-    if (r->learns != LEARNS_STAGE1) ready = NULL;
     st = run_batch(r, &r->feed, b, &sb);
-    if (st == OK && ready) st = run_batch(r, &r->feed, ready, &next);
+    if (ready) next = run_features(ready);
     ObjectiveLosses l;
     const ParamTensor *bad = NULL;
     double flops = trainer_flops(&r->t), lr = schedule_lr(&r->schedule, r->step);

@@ -41,7 +41,7 @@ Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec)
         stage2_close(s);
         return st;
     }
-    features_open(&s->features, b, run, &model->d, n, DT_F32, false);
+    features_open(&s->features, b, run, &model->d, n, DT_F32, true);
     s->targets = (Targets){.b = b, .sum = arena_push(run, 1, sizeof(float))};
     return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
 }
@@ -96,6 +96,14 @@ static Segment segment_of(const Stage2 *s, const ObjectiveBatch *b, const Piece 
     return g;
 }
 
+/* What travels while the piece is worked on: the batch's next piece, or the first of the coming batch. */
+static FeatureRows behind(const Stage2 *s, const ObjectiveBatch *b, const Piece *c) {
+    bool last = c->first + c->n == s->B;
+    const ObjectiveBatch *from = last ? s->next : b;
+    if (!s->next || from->dt != b->dt) return (FeatureRows){0};
+    return features_from(&s->model->d, (FeatureRows){from->features, from->scale}, last ? 0 : c->first + c->n, b->dt);
+}
+
 /* The queries of the piece's views, projected: (views Q, W). */
 static Status visual_rows(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Noise noise, Tensor *soft) {
     Tape *t = &s->tape;
@@ -105,7 +113,7 @@ static Status visual_rows(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Nois
     if (st != OK) return st;
     staging_upload(&s->room);
     FeatureRows here = features_from(&s->model->d, (FeatureRows){batch->features, batch->scale}, c->first, batch->dt);
-    FeatureRows up = features_up(&s->features, here, c->n, batch->dt, (FeatureRows){0});
+    FeatureRows up = features_up(&s->features, here, c->n, batch->dt, behind(s, batch, c));
     qformer_image(&kv, t, s->model, up.data, batch->dt, up.scale, (int)c->n);
     Tensor x = tensor_rows(qformer_forward(t, s->model, &c->wave, &kv, noise), 0, c->wave.NQ);
     *soft = tape_new(t, x.rows, s->model->d.W, t->b->elem);
@@ -254,8 +262,11 @@ static Status measure(void *self, int tokens, DType features, bool grad, double 
 
 static Status run_as_objective(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step,
                                float scale, bool grad) {
-    (void)next;
-    return stage2_run(self, batch, step, scale, grad);
+    Stage2 *s = self;
+    s->next = next;
+    Status st = stage2_run(s, batch, step, scale, grad);
+    s->next = NULL;
+    return st;
 }
 
 static Status read_as_objective(void *self, ObjectiveLosses *out) {
