@@ -1,4 +1,5 @@
-/* options_table: what options.c and options_print.c share. Nobody else includes this; options.h is for everyone. */
+/* options_table: what options.c, options_near.c, options_print.c and manual.c share. Nobody else includes this;
+ * options.h is for everyone. */
 #ifndef QF_OPTIONS_TABLE_H
 #define QF_OPTIONS_TABLE_H
 #include "configs/options.h"
