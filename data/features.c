@@ -23,15 +23,9 @@ bool features_finite(const void *x, DType t, size_t n) {
     }
 }
 
-static bool is_zero(const void *element, size_t size) {
+RowKind features_kind(const void *row, size_t bytes, size_t size) {
     static const char zero[8];
-    return !memcmp(element, zero, size);
-}
-
-bool features_constant(const void *row, size_t bytes, size_t size) {
-    return bytes > size ? !memcmp(row, (const char *)row + size, bytes - size) : is_zero(row, size);
-}
-
-const char *features_constant_word(const void *row, size_t size) {
-    return is_zero(row, size) ? "all zero" : "all one number";
+    bool flat = bytes == size || !memcmp(row, (const char *)row + size, bytes - size);
+    if (!flat) return ROW_COMPUTED;
+    return !memcmp(row, zero, size) ? ROW_ZERO : bytes > size ? ROW_FLAT : ROW_COMPUTED;
 }

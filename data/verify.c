@@ -102,8 +102,9 @@ static Status check_rows(Verify *v, const Shard *s) {
             err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") holds a number that is not finite", s->path, i,
                     column_text(&s->image_id, i / s->views));
             problem(v);
-        } else if (features_constant(row, s->row_bytes, size) && !zeros++) {
-            first = i, word = features_constant_word(row, size);
+        } else if (features_kind(row, s->row_bytes, size) != ROW_COMPUTED && !zeros++) {
+            first = i;
+            word = features_kind(row, s->row_bytes, size) == ROW_ZERO ? "all zero" : "all one number";
         }
         v->r->rows++;
         st = listener_tell(v->listener, v->r->rows, v->known_rows);

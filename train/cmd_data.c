@@ -213,6 +213,9 @@ Status cmd_import(const Options *o) {
     if (r.kind == SOURCE_PARTS)
         status_say("  the rows of %lld arrays, one after the other in the order of their names", (long long)r.arrays);
     say_matched(&r);
+    if (r.flat)
+        status_say("  warning: %lld rows are one number throughout, as a file is filled before anybody computes; the first is that "
+                   "of %s", (long long)r.flat, r.first_flat);
     if (r.zero) status_say("  %lld images left out, their features are all zero", (long long)r.zero);
     if (r.missing)
         status_say("  %lld annotated images have no features; the first: %s", (long long)r.missing, r.first_missing);

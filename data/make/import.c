@@ -29,8 +29,7 @@ typedef struct {
     int64_t *place;            /* (a.count) index of an image among those that are imported, -1: left out */
     bool *empty;               /* (a.count) its rows are all zero and skipped */
     int64_t images, views;
-    int64_t zero, first_zero;  /* rows that are all zero (one number) and refused */
-    const char *zero_word;
+    int64_t zero, first_zero;  /* rows that are all zero and refused */
     ShardItem *items;          /* (images) */
 } Import;
 
@@ -136,8 +135,8 @@ static Status match_rows(Import *m) {
     return st;
 }
 
-static bool is_constant(const Source *s, const void *row) {
-    return features_constant(row, s->row_bytes, (size_t)dtype_size(s->dtype));
+static RowKind kind_of_row(const Source *s, const void *row) {
+    return features_kind(row, s->row_bytes, (size_t)dtype_size(s->dtype));
 }
 
 /* Rows that nobody computed do not count as there, and their images not as missing. */
@@ -146,7 +145,7 @@ static Status skip_zero_rows(Import *m) {
     Status st = row ? OK : ERR_MEMORY;
     for (int64_t n = 0; n < m->src.N && st == OK; n++) {
         st = source_next(&m->src, row);
-        if (st != OK || m->image[n] < 0 || !is_constant(&m->src, row)) continue;
+        if (st != OK || m->image[n] < 0 || kind_of_row(&m->src, row) != ROW_ZERO) continue;
         m->empty[m->image[n]] = true;
         m->image[n] = -1;
     }
@@ -253,8 +252,11 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     for (int64_t i = 0; i < s->N && st == OK; i++) {
         if ((st = source_next(s, row)) != OK) break;
         int64_t image = m->image[i] < 0 ? -1 : m->place[m->image[i]], dst = image * m->views + m->view[i];
-        if (image >= 0 && m->spec->zero_rows == ZERO_REFUSE && is_constant(s, row)) {
-            if (!m->zero++) m->first_zero = i, m->zero_word = features_constant_word(row, (size_t)dtype_size(s->dtype));
+        RowKind kind = image < 0 ? ROW_COMPUTED : kind_of_row(s, row);
+        if (kind == ROW_FLAT && !m->rep->flat++)
+            snprintf(m->rep->first_flat, sizeof m->rep->first_flat, "%.150s", m->ids.id[i]);
+        if (kind == ROW_ZERO && m->spec->zero_rows == ZERO_REFUSE) {
+            if (!m->zero++) m->first_zero = i;
         } else if (image >= 0 && !shard_has(w, dst)) {
             const void *data = converted(s, to, row, wide, out);
             st = data ? shard_write(w, dst, data, 1)
@@ -269,9 +271,9 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     free(wide);
     if (st != OK || !m->zero) return st;
     return err_set(ERR_FORMAT,
-                   "%s: %lld of %lld rows are %s, features that nobody computed; the first is row %lld (%s); "
+                   "%s: %lld of %lld rows are all zero, features that nobody computed; the first is row %lld (%s); "
                    "import.zero_rows=skip leaves these images out, import.zero_rows=keep takes them",
-                   m->spec->features, (long long)m->zero, (long long)s->N, m->zero_word, (long long)m->first_zero + 1,
+                   m->spec->features, (long long)m->zero, (long long)s->N, (long long)m->first_zero + 1,
                    m->ids.id[m->first_zero]);
 }
 

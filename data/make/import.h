@@ -54,6 +54,8 @@ typedef struct {
     int64_t missing, extra;                 /* annotated images without features; rows without annotation */
     char first_missing[256], first_extra[256];
     int64_t blank, uncaptioned, imageless;  /* as in Annotations */
+    int64_t flat;                           /* rows that are one number throughout, not zero: taken, */
+    char first_flat[160];                   /* and whose the first is */
     int64_t zero;                           /* images left out because their rows are all zero */
     int64_t matched[MATCH_LEVELS];          /* rows, by what they were found */
     int64_t arrays;                         /* that the rows came from, one after the other; 1: a single one */
