@@ -26,6 +26,7 @@ static void warn(const CkptSpec *spec, const char *what, const char *path) {
 /* Removes a file, or a directory of files; directories inside it make it fail, links are not followed. */
 static bool remove_flat(const char *path) {
     struct stat info;
+    /* lstat, O_NOFOLLOW: nothing outside the run is removed, whatever somebody linked into it */
     if (lstat(path, &info) != 0) return errno == ENOENT;
     if (!S_ISDIR(info.st_mode)) return unlink(path) == 0;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -51,9 +52,11 @@ static void remove_step(const CkptSpec *spec, const char *dir) {
 /* NAME.tmp-PID with a PID that is ours or no process's. */
 static bool is_leftover(const char *name) {
     const char *tmp = strstr(name, ".tmp-");
+    /* the last: what is put aside while two trade names has two */
     for (const char *later = tmp; later; later = strstr(later + 1, ".tmp-")) tmp = later;
     if (!tmp || (strncmp(name, "step_", 5) != 0 && strncmp(name, "latest.", 7) != 0 && strncmp(name, "best.", 5) != 0))
         return false;
+    /* a name like ours with anything behind it is somebody else's */
     size_t digits = strspn(tmp + 5, "0123456789");
     if (digits == 0 || digits > 9 || tmp[5 + digits] != 0) return false;
     long pid = strtol(tmp + 5, NULL, 10);
@@ -184,6 +187,7 @@ static Status write_files(const CkptSpec *spec, const char *dir) {
     jw_begin(&state, f, 1);
     jw_object(&state, NULL);
     jw_int(&state, "format", 1);
+    /* room for its own sum, which is that of the text with zeros here */
     jw_str(&state, "crc32c", "00000000");
     jw_int(&state, "step", spec->step);
     jw_object(&state, "files");
@@ -207,6 +211,7 @@ static Status write_files(const CkptSpec *spec, const char *dir) {
 /* Gives the finished directory its name; an older one of that name trades places with it and is removed. */
 static Status publish(const CkptSpec *spec, const char *temp, const char *dir) {
     struct stat info;
+    /* no step of that number yet: the usual way */
     if (lstat(dir, &info) != 0) return outfile_rename(temp, dir);
     Status st = outfile_swap(temp, dir);
     if (st == OK && !remove_flat(temp)) warn(spec, "cannot be removed", temp);
@@ -239,14 +244,18 @@ Status ckpt_save(const CkptSpec *spec) {
     bool named = false;
     if (st == OK) st = outfile_mkdir(spec->out);
     if (st != OK) goto done;
+    /* before writing: the disk may be full of what a killed run left */
     remove_leftovers(spec);
     if ((st = outfile_mkdir(temp)) != OK || (st = write_files(spec, temp)) != OK ||
+        /* data before names: after a crash a name stands for whole files, or is not there */
         (st = outfile_sync_dir(temp)) != OK || (st = publish(spec, temp, dir)) != OK)
         goto done;
     named = true;
     if ((st = outfile_sync_dir(spec->out)) != OK) goto done;
+    /* best before latest: the state of the step that latest names says which one is best */
     if (spec->best && (st = write_pointer(spec, "best")) != OK) goto done;
     if ((st = write_pointer(spec, "latest")) != OK) goto done;
+    /* last: until latest names the new step, the old one may be all there is */
     rotate(spec);
 done:
     if (st != OK && !named && temp) remove_flat(temp);

@@ -30,6 +30,7 @@ static bool good_name(const char *name) {
     size_t n = strlen(name), e = sizeof extension - 1;
     if (n <= e || n > NAME_LIMIT || strcmp(name + n - e, extension) != 0 || name[0] == '.') return false;
     for (size_t i = 0; i < n; i++)
+        /* no / and no control character: the name goes into a path and into messages */
         if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", name[i])) return false;
     return true;
 }
@@ -111,6 +112,7 @@ static Status check_file(const CkptFileInfo *info, const char *path, bool verify
     MapFile map;
     Status st = mapfile_open(&map, path);
     if (st != OK) return st;
+    /* the length first: a file cut short is found without reading it */
     if (map.n != (uint64_t)info->bytes) {
         st = err_set(ERR_FORMAT, "%s: %zu bytes were found, %" PRId64 " were written", path, map.n, info->bytes);
     } else if (verify) {

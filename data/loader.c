@@ -114,6 +114,7 @@ static Choice choose(const Loader *l, int64_t epoch, int64_t at) {
     Choice c;
     uint64_t e = (uint64_t)epoch;
     c.sample = l->spec.shuffle ? order_at(l->seed, e, l->n, at) : at;
+    /* bisection: a table of samples would take eight bytes a caption */
     int64_t low = 0, high = l->nimages;                   /* the last image that starts at or before the sample */
     while (high - low > 1) {
         int64_t mid = low + (high - low) / 2;
@@ -123,6 +124,7 @@ static Choice choose(const Loader *l, int64_t epoch, int64_t at) {
     c.image = l->images[low];
     c.caption = c.sample - l->first[low];
     int64_t view = 0;
+    /* drawn from (seed, epoch, sample), so threads, ranks and resuming change nothing */
     if (l->spec.shuffle) {
         if (l->spec.images) c.caption = order_draw(l->seed, e, c.sample, 1, set_ncaptions(l->set, c.image));
         view = order_draw(l->seed, e, c.sample, 2, set_views(l->set));
@@ -148,6 +150,7 @@ static Status fill_text(const Loader *l, const Choice *c, int32_t *ids, int32_t 
     int n = 0;
     const uint32_t *tokens = set_tokens(l->set, c->image, c->caption, &l->key, &n);
     Status st;
+    /* a slot held another text before: what is behind the end must not depend on it */
     memset(ids, 0, (size_t)l->spec.max_tokens * sizeof *ids);
     if (tokens) {
         st = copy_tokens(l, c, tokens, n, ids);
@@ -228,6 +231,7 @@ static void *reader(void *arg) {
             continue;
         }
         if (s->batch.B > 0) {
+            /* the lock is for the bookkeeping; rows are filled side by side */
             pthread_mutex_unlock(&l->lock);
             Status st = fill(l, s, b);
             pthread_mutex_lock(&l->lock);
@@ -244,6 +248,7 @@ static void *reader(void *arg) {
 static Status start_threads(Loader *l) {
     sigset_t all, before;
     Status st = OK;
+    /* threads inherit the mask, so it is set before they begin */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (st == OK && l->threads < l->spec.threads) {
@@ -309,6 +314,7 @@ static void settle(Loader *l, const Set *set, const LoaderSpec *spec) {
     if (p->ranks == 0) p->ranks = 1;
     if (p->threads <= 0) p->threads = 4;
     if (p->queue <= 0) p->queue = 4;
+    /* one is held by the consumer while the next is read */
     if (p->queue < 2) p->queue = 2;
     if (!p->alloc) {
         p->alloc = plain_alloc;
@@ -317,6 +323,7 @@ static void settle(Loader *l, const Set *set, const LoaderSpec *spec) {
     l->key = (TokenKey){tokenizer_hash(p->tok), p->max_tokens, p->max_words ? p->max_words : CAPTION_MAX_WORDS,
                         p->prompt ? p->prompt : ""};
     bool parts = set_parts(set) > 1;
+    /* a part has its own samples: the same order on each would pair the same places */
     l->seed = p->seed + (parts ? ((uint64_t)p->rank + 1) * UINT64_C(0x9E3779B97F4A7C15) : 0);
     l->stride = parts ? p->B : p->B * p->ranks;
     l->offset = parts ? 0 : p->B * p->rank;
@@ -392,6 +399,7 @@ Status loader_next(Loader *l, const Batch **batch, double *waited) {
     BUG_ON(s->state == SLOT_HELD, "loader_next: all %d batches are held", l->spec.queue);
     if (s->state != SLOT_READY) {
         double start = now();
+        /* a loop: a wait may return although nobody signalled */
         while (s->state != SLOT_READY) pthread_cond_wait(&l->ready, &l->lock);
         if (waited) *waited = now() - start;
     }

@@ -70,6 +70,7 @@ static int64_t task_layout(Task *t, const Attn *a, float *memory, bool backward)
     TAKE(qt, MAX(t->D, (int64_t)1) * R);
     TAKE(o, R * t->Dp);
     TAKE(s, n * R);
+    /* by distance, LANES further on either side: a vector of it may begin anywhere */
     TAKE(bias, a->bias ? 2 * a->span + 2 * LANES : 0);
     if (backward) {
         TAKE(dk, keys * t->Dp);
@@ -131,6 +132,7 @@ static Block open_block(const Attn *a, const AttnItem *it, int64_t h, int64_t ro
     b.R = padded(b.nq);
     if (it->causal & CAUSAL_A) b.n[0] = MIN(b.n[0], row0 + b.nq);
     if (it->causal & CAUSAL_B) b.n[1] = MIN(b.n[1], row0 + b.nq);
+    /* without a bias the scale waits for the exponential: a product a score saved */
     b.scale = a->bias ? 1.0f : a->scale;
     return b;
 }
@@ -231,6 +233,7 @@ static void softmax(Lanes *l, float *s, float *max, float *sum) {
     for (int r = 0; r < 2; r++)
         for (int64_t j = 0; j < b->n[r]; j++) {
             vec x = *(const vec *)(lines(l, s, r) + j * R);
+            /* a hidden key must not raise the maximum: all others could vanish below it */
             if (b->it->causal) x = vec_pick(seeing(l, r, j), x, m);
             m = vec_max(m, x);
         }
@@ -239,6 +242,7 @@ static void softmax(Lanes *l, float *s, float *max, float *sum) {
             float *x = lines(l, s, r) + j * R;
             vec e = vec_exp((*(const vec *)x - m) * scale);
             if (b->it->causal) e = vec_where(seeing(l, r, j), e);
+            /* before dropout: a row's weights sum to 1 in the mean, not always */
             total += e;
             if (drop) e = vec_where(keeping(l, r, j), e * keep);
             *(vec *)x = e;
@@ -263,6 +267,7 @@ static void softmax_bwd(Lanes *l, float *s, float *dp, const float *lse) {
             if (drop) {
                 mask kept = keeping(l, r, j);
                 d = vec_where(kept, d * keep);
+                /* P is needed undropped below; a weight is never negative, so its sign is free */
                 *(vec *)x = vec_pick(kept, P, -P);
             }
             d *= P;
@@ -291,9 +296,11 @@ static void block_forward(const Task *t, const Block *b) {
         softmax(&l, t->s + r0, max, sum);
         for (int64_t i = 0; i < MIN((int64_t)LANES, b->nq - r0); i++) {
             a->lse[b->h * a->plan->nrows + row + r0 + i] = max[i] * b->scale + logf(sum[i]);
+            /* no key seen: sum 0, output 0 */
             t->qt[r0 + i] = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;           /* q has served */
         }
     }
+    /* divided by the sum afterwards: D numbers a row instead of one a key */
     mixture(t->o, t, b, t->s, true);
     for (int64_t i = 0; i < b->nq; i++) {
         elem *o = (elem *)a->o + (row + i) * a->ldo + b->h * D;
@@ -383,6 +390,7 @@ static void store_rows(elem *dst, int64_t ldd, const float *src, int64_t n, int6
 static void group_backward(Task *t, const Attn *a, const AttnGrad *g, const AttnGroup *gr, int64_t kh) {
     int64_t D = a->D, G = a->H / a->KH;
     size_t sums = (size_t)((gr->nk[0] + gr->nk[1]) * t->Dp) * sizeof(float);
+    /* heads of a key head and items of a group add here in their order; nobody else does: the same bits */
     memset(t->dk, 0, sums);
     memset(t->dv, 0, sums);
     if (gr->nitems) open_ranges(t, a, gr, kh);
@@ -416,6 +424,7 @@ void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
 #pragma omp for schedule(dynamic, chunk) collapse(2)
         for (int32_t x = 0; x < p->ngroups; x++)
             for (int64_t h = 0; h < KH; h++)
+                /* keys that nobody looks at have gradient zero, which must be written */
                 if (p->groups[x].nitems || !g->add) group_backward(&t, a, g, &p->groups[x], h);
     }
 }

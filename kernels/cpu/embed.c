@@ -40,6 +40,7 @@ void FN(embed)(const Embed *e) {
             vec sum = vec_set(0.0f), sq = sum;
             for (int64_t c = 0; c < C; c += LANES) sum += table_sum(t, c, C - c);
             float mean = vec_sum(sum) / (float)C;
+            /* two passes: the sum of squares less the square of the sum loses all digits where the mean is large */
             for (int64_t c = 0; c < C; c += LANES) {
                 vec d = vec_where(vec_first(C - c), table_sum(t, c, C - c) - mean);
                 sq = vec_fma(d, d, sq);
@@ -47,6 +48,7 @@ void FN(embed)(const Embed *e) {
             float rstd = 1.0f / sqrtf(vec_sum(sq) / (float)C + e->eps);
             e->mean[r] = mean;
             e->rstd[r] = rstd;
+            /* a chunk at a time: the mask of a row of any width has room on the stack */
             for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
                 int64_t end = MIN(C, c0 + CHUNK);
                 mask_draw(&m, r, c0, end - c0);
@@ -72,6 +74,7 @@ static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
             int64_t end = MIN(C, c0 + CHUNK);
+            /* of a row of one chunk the mask is still there */
             if (pass == 0 || C > CHUNK) mask_draw(m, r, c0, end - c0);
             for (int64_t c = c0; c < end; c += LANES) {
                 int64_t n = C - c;
@@ -95,6 +98,7 @@ static void row_bwd(const Embed *e, const EmbedGrad *g, int64_t r, float *dgamma
 static void gather_rows(float *dst, const elem *rows, const int32_t *id, const int32_t *ptr, const int32_t *row,
                         int64_t n, int64_t C, int64_t nt) {
     (void)nt;                                                /* without OpenMP nobody asks how much work this is */
+/* a word that stands often takes long: whoever is free takes the next eight */
 #pragma omp parallel for schedule(dynamic, 8) if (PARALLEL(nt * C))
     for (int64_t u = 0; u < n; u++) {
         float *d = dst + (int64_t)id[u] * C;
@@ -119,6 +123,7 @@ static void add_queries(float *dst, const elem *rows, int64_t nq, int64_t Q, int
 
 void FN(embed_bwd)(const Embed *e, const EmbedGrad *g) {
     int64_t N = e->nq + e->nt, C = e->C, R = row_block(N), nb = row_blocks(N);
+    /* sums by blocks of rows, added in their order: the same bits with any number of threads */
     float *partial = cpu_scratch((size_t)(nb * 2 * C) * sizeof(float));
     if (!partial) return;
 #pragma omp parallel if (PARALLEL(N * C))

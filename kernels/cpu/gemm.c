@@ -62,6 +62,7 @@ static void blocked(const Gemm *g) {
 #pragma omp parallel if (PARALLEL(m * n * k / 4))
     {
 #pragma omp for schedule(static)
+        /* B whole, once, for all threads; columns beyond n as zeros, so that every tile is a full one */
         for (int64_t q = 0; q < panels; q++)
             for (int64_t p = 0; p < k; p++)
                 for (int64_t j = 0; j < NR; j++) {
@@ -69,6 +70,7 @@ static void blocked(const Gemm *g) {
                     int64_t from = g->tb ? c * g->ldb + p : p * g->ldb + c;
                     pb[(q * k + p) * NR + j] = c < n ? load(g->b, g->ab, from) : 0.0f;
                 }
+        /* a strip of A is read once a tile of its row, so it is packed where its thread's cache has it */
         float *a = pa + omp_get_thread_num() * MR * k;
 #pragma omp for schedule(static)
         for (int64_t s = 0; s < strips; s++) {
@@ -202,6 +204,7 @@ static bool ready(void) {
 static bool matmul(const Gemm *g, bool open) {
     Key key = {.m = g->m, .n = g->n, .k = g->k, .lda = g->lda, .ldb = g->ldb, .ldc = g->ldc, .ab = (int32_t)g->ab,
                .ct = (int32_t)g->ct, .ta = g->ta, .tb = g->tb, .add = g->add, .bias = g->bias != NULL}, exact = key;
+    /* A^T comes with weights' gradients, where the rows are what is summed over */
     if (open && g->ta) key.k = DNNL_RUNTIME_DIM_VAL;
     else if (open) key.m = DNNL_RUNTIME_DIM_VAL;
     dnnl_primitive_t prim = ready() ? find_primitive(&key) : NULL;
@@ -219,6 +222,7 @@ static bool matmul(const Gemm *g, bool open) {
         args[nargs++] = (dnnl_exec_arg_t){arg[i], mem[i]};
     }
     if (dnnl_primitive_execute(prim, stream, nargs, args) != dnnl_success) cpu_fail(ERR_DEVICE, "oneDNN matmul");
+    /* memory objects hold the caller's pointers: they go before anybody frees those */
     dnnl_stream_wait(stream);
     for (int i = 0; i < 4; i++) {
         if (mem[i]) dnnl_memory_destroy(mem[i]);
@@ -231,9 +235,11 @@ static bool matmul(const Gemm *g, bool open) {
 static bool matmul_rows(const Gemm *g) {
     const double PAYS = 4e8;            /* flops; 2 ms in f32, against 0.5 ms for a primitive that many layers share */
     if (2.0 * (double)g->m * (double)g->n * (double)g->k >= PAYS) return matmul(g, false);
+    /* few sizes of head: a fixed primitive is made for each, and packed rows make a new m every batch */
     int64_t step = 8;
     while (step * 16 <= g->m) step *= 2;
     Gemm head = *g, rest = *g;
+    /* fewer rows than that are not worth a primitive of their own */
     head.m = g->m < 64 ? 0 : g->m / step * step;
     rest.m = g->m - head.m;
     rest.a = (const char *)g->a + head.m * g->lda * dtype_size(g->ab);
@@ -254,6 +260,7 @@ static bool library_gemm(const Gemm *g) {
 #elif defined(HAVE_CBLAS)
 static bool library_gemm(const Gemm *g) {
     if (g->ab != DT_F32 || g->ct != DT_F32) return false;
+    /* sgemm knows no bias: C becomes it first, and the product is added */
     for (int64_t i = 0; g->bias && i < g->m; i++) {
         float *c = (float *)g->c + i * g->ldc;
         for (int64_t j = 0; j < g->n; j++) c[j] = (g->add ? c[j] : 0.0f) + ld(((const elem *)g->bias)[j]);

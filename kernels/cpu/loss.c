@@ -56,6 +56,7 @@ void FN(itc_loss)(const ItcLoss *l) {
             z[j] = S[j * l->sj] * inv;
             npos += own(l->target, l->row_id, l->col_id, i, j);
         }
+        /* in double: losses of thousands of columns differ in the digits that float has not */
         double sum_z, max = (double)row_max(z, n), lse = max + log(row_sums(z, n, (float)max, &sum_z));
         double e = (double)l->smoothing, spread = e / (double)n, hit = (1.0 - e) / (double)MAX(npos, (int64_t)1);
         double loss = 0.0, dt = 0.0;
@@ -85,6 +86,7 @@ void FN(negatives)(const Negatives *g) {
             w[j] = S[j * g->sj] * inv;
             old_max = fmaxf(old_max, w[j]);
             if (own(g->target, g->row_id, g->col_id, i, j)) continue;
+            /* the first of equals, as on the device */
             if (hardest < 0 || w[j] > max) max = w[j], hardest = (int32_t)j;
         }
         bool old = g->rule == NEG_SAMPLE_ALL;
@@ -101,14 +103,17 @@ void FN(negatives)(const Negatives *g) {
             double p = mine || hardest < 0 ? 0.0 : (double)w[j] / total + floor_;
             if (g->rule == NEG_HARDEST) p = j == hardest ? 1.0 : 0.0;
             w[j] = (float)p;
+            /* of what is stored, in float: the draw below adds up the same numbers */
             drawn += (double)w[j];
             if (g->weights) g->weights[i * n + j] = w[j];
         }
         Philox x = philox(0, 0, g->row_pair[i], g->site, rng_key0(g->seed), g->step);
         double u = (double)rng_unit(x.v[0]) * drawn;
+        /* no other image in the batch: the own pair, which the caller leaves out; rounding past the end: hardest */
         int32_t pick = hardest < 0 ? g->target[i] : hardest;
         for (int64_t j = 0; hardest >= 0 && j < n; j++) {
             below += (double)w[j];
+            /* an own column has no weight, and must not be drawn when u is where it stands */
             if (below > u && w[j] > 0.0f) {
                 pick = (int32_t)j;
                 break;
@@ -143,6 +148,7 @@ void FN(xent)(const Xent *x) {
         if (x->nll) x->nll[i] = (float)nll;
         if (!x->dlogits) continue;
         float l = (float)lse, scale = x->scale, zt = z[t];
+        /* the target's element by itself, so that the others need no comparison */
         float dt = scale * (exp_f32(zt - l) - spread - hit);
         if (x->dt == DT_F32) {
             float *d = (float *)x->dlogits + i * x->ldd;

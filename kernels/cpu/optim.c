@@ -29,6 +29,7 @@ void FN(grad_scale)(float *scale, float *norm_out, const double *sumsq, int n, f
     norm = sqrt(norm);
     *norm_out = (float)norm;
     bool clip = max_norm > 0.0f && norm > (double)max_norm;
+    /* 0 says: leave everything as it is (adamw) */
     *scale = !isfinite(norm) ? 0.0f : clip ? (float)((double)max_norm / norm) : 1.0f;
 }
 
@@ -37,6 +38,7 @@ void FN(adamw)(const AdamW *a) {
     elem *copy = a->copy;
     float scale = *a->gscale, decay = 1.0f - a->lr * a->weight_decay, step = a->lr / a->c1, inv_c2 = 1.0f / a->c2;
     float b1 = a->beta1, b2 = a->beta2, d1 = 1.0f - b1, d2 = 1.0f - b2, eps = a->eps, e = 1.0f - a->ema_decay;
+    /* a block fits the cache: copy and ema read p there, not from memory again */
     int64_t n = a->n, nb = (n + BLOCK - 1) / BLOCK;
     if (scale == 0.0f) return;
 #pragma omp parallel for schedule(static) if (PARALLEL(4 * n))

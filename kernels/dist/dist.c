@@ -88,6 +88,7 @@ static void fail(const char *cause) {
     enum { PATIENCE = 10, ELSEWHERE = 1 };
     double start = now(), limit = dist_self.timeout > 0 && dist_self.timeout < PATIENCE ? dist_self.timeout : PATIENCE;
     char ignored[CAUSE_SIZE] = "x";
+    /* the first cause stands: what fails after it fails because of it */
     if (dist_self.failed) return;
     snprintf(my.cause, sizeof my.cause, "%s", cause);
     dist_self.failed = true;
@@ -164,6 +165,7 @@ static Status begin(void) {
 static Status wait_for(int code, MPI_Request *request, const char *what) {
     const double AWAKE = 0.01, AWAKE_FOR_DATA = 1, LOOK = 0.02;              /* seconds */
     static double before;
+    /* after much data much data comes: then it is worth a core */
     double start = 0, looked = 0, told = 0, awake = received_ - before > 1e6 ? AWAKE_FOR_DATA : AWAKE;
     before = received_;
     for (int polls = 0;; polls++) {
@@ -175,11 +177,13 @@ static Status wait_for(int code, MPI_Request *request, const char *what) {
         if (!polls) start = looked = told = t;
         if (t - start < awake) sched_yield();
         else nap(1e-4);
+        /* looking costs system calls: fifty times a second is enough for a sentence */
         if (t - looked < LOOK) continue;
         if (t - looked > 1) start += t - looked; /* this process was stopped itself: that time does not count */
         char cause[CAUSE_SIZE] = "";
         looked = t;
         read_tokens(cause);
+        /* a process that is gone explains more than a deadline that passed, so it is asked first */
         if (!*cause) name_gone(cause, what);
         if (!*cause && t - told > period()) send_token(HERE, ""), told = t;
         if (!*cause && dist_self.timeout > 0 && t - start > dist_self.timeout) name_missing(cause, what);
@@ -206,6 +210,7 @@ static Status meet_neighbours(void) {
     struct stat ns;
     MPI_Comm node;
     if (!all) return ERR_MEMORY;
+    /* in containers the same number is another process */
     if (stat("/proc/self/ns/pid", &ns) == 0) mine.space = (int64_t)ns.st_ino;
     int rank = dist_self.rank;
     if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node) == MPI_SUCCESS) {
@@ -227,10 +232,12 @@ Status dist_open(int *argc, char ***argv) {
     if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return err_set(ERR_DIST, "MPI does not start");
     my.started = true;
+    /* else MPI ends the program, without a sentence of ours */
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &dist_self.rank);
     MPI_Comm_size(MPI_COMM_WORLD, &dist_self.size);
     if (dist_self.size == 1) return OK;
+    /* words of the watch must not be taken for data of a collective */
     if (MPI_Comm_dup(MPI_COMM_WORLD, &my.watch) != MPI_SUCCESS)
         return err_set(ERR_DIST, "MPI gives no second communicator");
     size_t n = (size_t)dist_self.size;
@@ -280,6 +287,7 @@ Status dist_all_gather(void *dst, const void *src, size_t bytes, const char *op)
     if (st != OK) return st;
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a gather of %zu bytes a rank is more than MPI takes at once", bytes);
     received_ += (double)bytes * (dist_self.size - 1);
+    /* MPI forbids buffers that overlap */
     const void *from = (const char *)dst + (size_t)dist_self.rank * bytes == src ? MPI_IN_PLACE : src;
     return wait_for(MPI_Iallgather(from, (int)bytes, MPI_BYTE, dst, (int)bytes, MPI_BYTE, MPI_COMM_WORLD, &q), &q,
                     op);
@@ -306,6 +314,7 @@ Status dist_barrier(const char *op) {
 Status dist_all_reduce_f64(double *x, int64_t n, const char *op) {
     if (dist_self.size == 1 || n == 0) return OK;
     double *all = mem_new((size_t)dist_self.size * (size_t)n, sizeof *all);
+    /* the others are in the gather, or will be: they must hear of it */
     if (!all) return dist_agree(ERR_MEMORY);
     Status st = dist_all_gather(all, x, (size_t)n * sizeof *x, op);
     for (int64_t i = 0; st == OK && i < n; i++) {
