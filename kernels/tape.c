@@ -21,7 +21,7 @@ Status tape_open(Tape *t, const Backend *b, Arena *step) {
 }
 
 static void forget(Tape *t) {
-    while (t->nextra) t->b->release(t->extra[--t->nextra]);
+    for (int i = 0; i < t->nextra; i++) t->extra[i].taken = false;
     for (int i = 0; i < t->ngrads; i++) free(t->grads[i]);
     for (int i = 0; i < t->nkept; i++) free(t->kept[i]);
     t->ngrads = t->nkept = t->nnodes = t->watched = 0;
@@ -30,6 +30,7 @@ static void forget(Tape *t) {
 
 void tape_close(Tape *t) {
     forget(t);
+    while (t->nextra) t->b->release(t->extra[--t->nextra].p);
     free(t->nodes);
     free(t->grads);
     free(t->extra);
@@ -277,20 +278,33 @@ float *tape_beside(Tape *t, Tensor x, int which, int64_t count) {
 
 /* ---- memory of the walk back -------------------------------------------------------------------------------------- */
 
-static void *block_take(Tape *t, int64_t count, int size) {
-    void *p = pool_take(&t->pool, (size_t)count, (size_t)size), *list = t->extra;
-    if (p || t->st != OK) return p;
+/* A block from outside: one that an earlier step wanted, or a new one, which is kept. So the device is asked for memory
+ * in the first steps, if at all, and never again. */
+static void *extra_take(Tape *t, size_t bytes) {
+    for (int i = 0; i < t->nextra; i++) {
+        TapeExtra *e = &t->extra[i];
+        if (!e->taken && e->bytes >= bytes) return e->taken = true, e->p;
+    }
+    void *list = t->extra, *p = NULL;
     if (t->nextra == t->cap_extra && !grow(t, &list, &t->cap_extra, sizeof *t->extra)) return NULL;
     t->extra = list;
-    Status st = t->b->alloc(&p, (size_t)count * (size_t)size);
+    Status st = t->b->alloc(&p, bytes);
     if (st != OK) tape_fail(t, err_context(st, "a batch that needs more memory than was measured"));
-    else t->extra[t->nextra++] = p;
+    else t->extra[t->nextra++] = (TapeExtra){p, bytes, true};
     return p;
+}
+
+static void *block_take(Tape *t, int64_t count, int size) {
+    void *p = pool_take(&t->pool, (size_t)count, (size_t)size);
+    return p || t->st != OK ? p : extra_take(t, (size_t)count * (size_t)size);
 }
 
 static void block_give(Tape *t, void *p) {
     for (int i = 0; i < t->nextra; i++)
-        if (t->extra[i] == p) return;
+        if (t->extra[i].p == p) {
+            t->extra[i].taken = false;
+            return;
+        }
     pool_give(&t->pool, p);
 }
 

@@ -36,6 +36,7 @@ struct Node {
     } u;
 };
 
+typedef struct { void *p; size_t bytes; bool taken; } TapeExtra;
 typedef enum { TAPE_ALONE, TAPE_FIRST, TAPE_SECOND, TAPE_BOTH } TapePass;
 
 struct Tape {
@@ -46,7 +47,7 @@ struct Tape {
     bool roomy;                          /* keeps what a walk back could make again, for fewer bytes to move */
     Node *nodes;
     int nnodes, cap_nodes;
-    void **extra;                        /* blocks that the pool had no room for, until the tape is reset */
+    TapeExtra *extra;                    /* blocks that the pool had no room for, kept for steps to come */
     int nextra, cap_extra;
     Grad **grads;                        /* in order of birth */
     int ngrads, cap_grads;
