@@ -272,6 +272,10 @@ typedef struct Backend {
 #include "kernels/backend.def"
     /* attention by cuDNN where it can take a plan, or by our own kernels (NULL: there are only ours) */
     Status (*use_cudnn)(bool on);
+    /* Times what a library offers for n products that will come (their pointers are not used, but for alignment), and
+     * takes the fastest of each from then on; those that `kept` names (NULL: none) without timing. *text: all choices,
+     * to be kept and freed. NULL: nothing to choose. */
+    Status (*choose_products)(const Gemm *g, int n, const char *kept, char **text);
 } Backend;
 
 /* `device`: "cpu", "cuda" or "auto" (the GPU when there is one); elem DT_F32 or DT_BF16. local_rank chooses the GPU. */

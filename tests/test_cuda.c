@@ -301,6 +301,42 @@ static void test_plain_product(void **state) {
     }
 }
 
+static void choices(char **text, const Gemm *g, int n, const char *kept) {
+    assert_int_equal(gpu->choose_products(g, n, kept, text), OK);
+    assert_non_null(*text);
+}
+
+/* Large products are timed once; what was chosen is written, and taken from what was written: of this library and GPU,
+ * and no further than it can be read. The product is the CPU's. */
+static void test_chosen_products(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    enum { M = 1024, N = 1024, K = 512 };
+    Both a = numbers(M * K), b = numbers(N * K), c = both((size_t)(M * N) * sizeof(bf16));
+    Gemm g[2] = {{.m = M, .n = N, .k = K, .tb = true, .a = a.device, .b = b.device, .c = c.device, .lda = K, .ldb = K,
+                  .ldc = N, .ab = DT_BF16, .ct = DT_BF16}};
+    g[1] = g[0], g[1].m = 8;
+    char *first, *second, *third, more[512], wrong[512];
+    choices(&first, g, 2, NULL);
+    const char *line = strchr(first, '\n') + 1;
+    assert_ptr_equal(strchr(line, '\n') + 1, first + strlen(first));        /* the small one is not worth it */
+    assert_int_equal(strncmp(line, "1024 1024 512 512 512 1024 ", 27), 0);
+    snprintf(more, sizeof more, "%s2048 1024 512 512 512 1024 %s4096 1024 512 wrong 1\n", first, line + 27);
+    choices(&second, g, 2, more);
+    assert_int_equal(strncmp(second, first, strlen(first)), 0);
+    assert_non_null(strstr(second, "\n2048 1024 512 "));
+    assert_null(strstr(second, "4096"));
+    snprintf(wrong, sizeof wrong, "another %s8192 1024 512 512 512 1024 %s", first, line + 27);
+    choices(&third, g, 2, wrong);
+    assert_string_equal(third, second);
+    Gemm h = g[0];
+    h.a = a.host, h.b = b.host, h.c = c.host;
+    cpu->gemm(&h), gpu->gemm(g);
+    assert_true(apart(&c, DT_BF16) <= 0x1p-7);
+    free(first), free(second), free(third);
+    both_free(&a), both_free(&b), both_free(&c);
+}
+
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
 /* Two buffers, filled in turn beside compute, each read by the compute after its wait: the numbers of every batch
@@ -477,7 +513,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
-        cmocka_unit_test(test_plain_product),
+        cmocka_unit_test(test_plain_product), cmocka_unit_test(test_chosen_products),
         cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),
         cmocka_unit_test(test_out_of_memory),
     };

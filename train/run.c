@@ -14,6 +14,7 @@
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "kernels/peak.h"
+#include "train/products.h"
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
@@ -260,7 +261,8 @@ Status run_open(Run *r, const Options *o) {
         st = log_open(&r->log, o,
                       &(LogSetup){.resumed_step = r->step, .total_steps = r->steps, .peak_flops = r->peak,
                                   .speaks = dist_rank() == 0});
-    return dist_agree(st);
+    st = dist_agree(st);
+    return st == OK ? products_choose(r->b, &r->spec, o->run.out) : st;
 }
 
 void run_close(Run *r) {

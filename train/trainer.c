@@ -41,6 +41,7 @@ static void end_objective(Trainer *t) {
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     Backend null = backend_measuring(b);
+    if (spec->product) null.gemm = spec->product;
     Trainer t = {.b = &null, .plan.roomy = spec->roomy};
     arena_measure(&t.run, "run");
     arena_measure(&t.stepmem, "step");

@@ -17,6 +17,7 @@ typedef struct {
     int micro;                          /* pieces they run in; B % micro == 0 */
     int tokens;                         /* word pieces of the longest caption; at most d.T */
     DType features;                     /* element type of the data's features */
+    void (*product)(const Gemm *g);     /* trainer_plan tells it of each; or NULL */
     bool roomy;                         /* the tape keeps what it could make again (tape.h) */
 } TrainerSpec;
 

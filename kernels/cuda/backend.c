@@ -32,13 +32,13 @@ Status cuda_status(void) {
 
 #define MEMORY(type, name, params) .name = cuda_##name,
 #define OP(kind, name, params, args) SLOT_##kind(f32, name)
-static const Backend backend_cuda_f32 = {.elem = DT_F32, COMMON,
+static const Backend backend_cuda_f32 = {.elem = DT_F32, COMMON, .choose_products = cuda_f32_choose_products,
 #include "kernels/backend.def"
 };
 
 #define MEMORY(type, name, params) .name = cuda_##name,
 #define OP(kind, name, params, args) SLOT_##kind(bf16, name)
-static const Backend backend_cuda_bf16 = {.elem = DT_BF16, COMMON,
+static const Backend backend_cuda_bf16 = {.elem = DT_BF16, COMMON, .choose_products = cuda_bf16_choose_products,
 #include "kernels/backend.def"
 };
 

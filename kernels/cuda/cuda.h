@@ -77,6 +77,10 @@ cudaError_t cuda_probe(void); /* whether this build has code for the current GPU
 /* cudnn.c: attention forward by cuDNN from now on, for the plans it can take; a sentence when there is no cuDNN. */
 Status cuda_attention_cudnn(bool on);
 
+/* gemm.c: as Backend.choose_products. */
+Status cuda_f32_choose_products(const Gemm *g, int n, const char *kept, char **text);
+Status cuda_bf16_choose_products(const Gemm *g, int n, const char *kept, char **text);
+
 Status cuda_comm_open(const void *id, int rank, int ranks);
 Status cuda_comm_id(void *id, size_t bytes);
 void cuda_all_reduce(float *x, int64_t n, bool bf16_wire);

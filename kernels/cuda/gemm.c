@@ -11,7 +11,9 @@
  * Which algorithm. Packed rows make sizes change from batch to batch. Sizes are rounded up to four significant bits
  * (steps of 6 to 12 %), the heuristic is asked once for each rounded shape and its answer kept: a few hundred questions
  * of about 50 us in a run. It is asked about the ROUNDED shape, so the answer does not depend on which batch came
- * first: a resumed run picks what the first run picked. No timing, for the same reason. Split-k is allowed only with a
+ * first: a resumed run picks what the first run picked. Large products that are known to come can be timed before a run
+ * begins (choose_products): of CANDIDATES answers the fastest is taken, and which one is kept in the run's folder, for
+ * the same reason: a clock never says the same twice. Split-k is allowed only with a
  * reduction in the compute type in the workspace (fixed order): the same input gives the same bits. An algorithm that
  * cannot do the exact shape (AlgoCheck) is asked for anew, for this shape alone.
  *
@@ -19,6 +21,7 @@
  * sum (k = 0), a shape without an algorithm, and one that the library refuses when it is called: such a shape is
  * remembered, so it is refused once. None of these is known to occur in training. */
 #include <cublasLt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +35,7 @@
     X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)                     \
     X(cublasLtMatrixLayoutSetAttribute) X(cublasLtMatmulPreferenceCreate)                                              \
     X(cublasLtMatmulPreferenceSetAttribute) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulAlgoCheck)               \
-    X(cublasLtMatmul) X(cublasLtGetStatusString)
+    X(cublasLtMatmul) X(cublasLtGetStatusString) X(cublasLtGetVersion)
 
 static struct {
 #define X(f) __typeof__(f) *f;
@@ -57,8 +60,13 @@ typedef struct {
     int64_t m, n, k; /* the last exact shape that AlgoCheck agreed to */
 } Plan;
 
-enum { SLOTS = 4096, MOST = 3072 };
+/* Which of the heuristic's answers is taken for a shape. */
+typedef struct { Key key; int answer; } Choice;
+
+enum { SLOTS = 4096, MOST = 3072, CANDIDATES = 8 };
 static struct {
+    Choice *choice;
+    int choices, cap_choices;
     void *library;
     cublasLtHandle_t handle;
     cublasLtMatmulPreference_t preference;
@@ -171,8 +179,9 @@ static bool describe(Plan *p, const Gemm *g, const void *bias) {
            ok(lt.cublasLtMatrixLayoutCreate(&p->c, ct, 1, 1, g->ldc), "layout", g);
 }
 
-/* The heuristic's first answer for a shape. */
-static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
+/* The heuristic's first answers for a shape, at most `most`; how many in *found. */
+static bool candidates(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k, cublasLtMatmulHeuristicResult_t *r,
+                       int most, int *found) {
     const Key *key = &p->key;
     const struct {
         cublasLtMatmulPreferenceAttributes_t which;
@@ -187,13 +196,28 @@ static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
                 "alignment", g))
             return false;
     }
-    cublasLtMatmulHeuristicResult_t r;
-    int n_found = 0;
+    *found = 0;
     if (!size_plan(p, g, m, n, k)) return false;
     cublasStatus_t s =
-        lt.cublasLtMatmulAlgoGetHeuristic(my.handle, p->op, p->b, p->a, p->c, p->c, my.preference, 1, &r, &n_found);
-    p->found = s == CUBLAS_STATUS_SUCCESS && n_found == 1 && r.state == CUBLAS_STATUS_SUCCESS;
-    if (p->found) p->algo = r.algo;
+        lt.cublasLtMatmulAlgoGetHeuristic(my.handle, p->op, p->b, p->a, p->c, p->c, my.preference, most, r, found);
+    *found = s == CUBLAS_STATUS_SUCCESS ? *found : 0;
+    return true;
+}
+
+static int chosen_answer(const Key *key) {
+    for (int i = 0; i < my.choices; i++)
+        if (!memcmp(&my.choice[i].key, key, sizeof *key)) return my.choice[i].answer;
+    return -1;
+}
+
+/* The answer that was chosen for this shape, else the first. */
+static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
+    cublasLtMatmulHeuristicResult_t r[CANDIDATES];
+    int answer = chosen_answer(&p->key), found;
+    if (!candidates(p, g, m, n, k, r, answer < 0 ? 1 : CANDIDATES, &found)) return false;
+    if (answer < 0 || answer >= found) answer = 0;
+    p->found = found > 0 && r[answer].state == CUBLAS_STATUS_SUCCESS;
+    if (p->found) p->algo = r[answer].algo;
     return true;
 }
 
@@ -217,12 +241,18 @@ static Key key_of(const Gemm *g, const void *bias) {
                  .align_c = alignment(g->c), .align_bias = bias ? alignment(bias) : 0};
 }
 
-/* A new answer in p, for the rounded shape, as far as it fits the strides that it is described with. */
-static bool plan_shape(Plan *p, const Gemm *g, const void *bias) {
-    Gemm r = {.m = p->key.m, .n = p->key.n, .k = p->key.k};
+/* The rounded shape, as far as it fits the strides that it is described with. */
+static Gemm rounded(const Key *key, const Gemm *g) {
+    Gemm r = *g;
+    r.m = key->m, r.n = key->n, r.k = key->k;
     if (g->lda < (g->ta ? r.m : r.k)) r.m = g->ta ? g->m : r.m, r.k = g->ta ? r.k : g->k;
     if (g->ldb < (g->tb ? r.k : r.n)) r.k = g->tb ? g->k : r.k, r.n = g->tb ? r.n : g->n;
     if (g->ldc < r.n) r.n = g->n;
+    return r;
+}
+
+static bool plan_shape(Plan *p, const Gemm *g, const void *bias) {
+    Gemm r = rounded(&p->key, g);
     return describe(p, g, bias) && ask(p, g, r.m, r.n, r.k);
 }
 
@@ -280,6 +310,189 @@ static void gemm(const Gemm *g, DType elem) {
     if (!g->m || !g->n) return;
     if (!g->k || (g->ab == DT_F32 && g->ct != DT_F32)) cuda_product(g, elem);
     else multiply(g, elem);
+}
+
+/* ---- the fastest of several answers ------------------------------------------------------------------------------ */
+
+/* Smaller products are launches more than work. */
+static const double WORTH_TIMING = 1e9;                      /* operations */
+
+typedef struct { void *a, *b, *c, *bias; cudaEvent_t from, to; } Trial;
+
+static size_t matrix_bytes(int64_t rows, int64_t ld, DType t) { return (size_t)(rows * ld) * (size_t)dtype_size(t); }
+
+/* bytes of numbers from -1 to 1: a GPU is faster on zeros. */
+static Status numbers(void **p, size_t bytes, DType t) {
+    enum { SOME = 1 << 16 };
+    static float f[SOME];
+    uint32_t state = 1;
+    for (int i = 0; i < SOME; i++) state = state * 1664525u + 1013904223u, f[i] = (float)(int32_t)state / 2147483648.0f;
+    char *host = mem_new(SOME, (size_t)dtype_size(t));
+    if (!host) return ERR_MEMORY;
+    dtype_from_f32(host, t, f, SOME);
+    size_t piece = SOME * (size_t)dtype_size(t);
+    Status st = cuda_alloc(p, bytes);
+    for (size_t at = 0; st == OK && at < bytes; at += piece)
+        cuda_ok(cudaMemcpy((char *)*p + at, host, bytes - at < piece ? bytes - at : piece, cudaMemcpyHostToDevice),
+                "upload");
+    free(host);
+    return st;
+}
+
+/* Room for the largest of n products. */
+static Status open_trial(Trial *t, const Gemm *g, int n, DType elem) {
+    size_t a = 1, b = 1, c = 1, bias = 1;
+    *t = (Trial){0};
+    for (int i = 0; i < n; i++) {
+        Key key = key_of(&g[i], g[i].bias);
+        Gemm r = rounded(&key, &g[i]);
+        size_t x = matrix_bytes(r.ta ? r.k : r.m, r.lda, r.ab), y = matrix_bytes(r.tb ? r.n : r.k, r.ldb, r.ab),
+               z = matrix_bytes(r.m, r.ldc, r.ct), v = (size_t)r.n * sizeof(float);
+        a = x > a ? x : a, b = y > b ? y : b, c = z > c ? z : c, bias = v > bias ? v : bias;
+    }
+    Status st = numbers(&t->a, a, elem);
+    if (st == OK) st = numbers(&t->b, b, elem);
+    if (st == OK) st = cuda_alloc(&t->c, c);
+    if (st == OK) st = numbers(&t->bias, bias, DT_F32);
+    cuda_zero(t->c, st == OK ? c : 0);
+    if (st == OK && !(cuda_ok(cudaEventCreate(&t->from), "event") && cuda_ok(cudaEventCreate(&t->to), "event")))
+        st = cuda_error();
+    return st;
+}
+
+static void close_trial(Trial *t) {
+    cuda_release(t->a), cuda_release(t->b), cuda_release(t->c), cuda_release(t->bias);
+    if (t->from) cudaEventDestroy(t->from);
+    if (t->to) cudaEventDestroy(t->to);
+}
+
+static bool run_once(const Plan *p, const Gemm *g, const Trial *t, const cublasLtMatmulAlgo_t *algo) {
+    float one = 1.0f, beta = g->add ? 1.0f : 0.0f;
+    return lt.cublasLtMatmul(my.handle, p->op, &one, t->b, p->b, t->a, p->a, &beta, t->c, p->c, t->c, p->c, algo,
+                             cuda_workspace(WS_COMPUTE, "gemm"), WS_GEMM, cuda.compute) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* Milliseconds of one of three, after one that nobody counts; infinite where the library refuses. */
+static float time_answer(const Plan *p, const Gemm *g, const Trial *t, const cublasLtMatmulHeuristicResult_t *r) {
+    float ms = INFINITY;
+    if (r->state != CUBLAS_STATUS_SUCCESS || r->workspaceSize > (size_t)WS_GEMM || !run_once(p, g, t, &r->algo))
+        return ms;
+    bool well = cuda_ok(cudaEventRecord(t->from, cuda.compute), "event");
+    for (int i = 0; i < 3; i++) well = well && run_once(p, g, t, &r->algo);
+    well = well && cuda_ok(cudaEventRecord(t->to, cuda.compute), "event") &&
+           cuda_ok(cudaEventSynchronize(t->to), "a product") &&
+           cuda_ok(cudaEventElapsedTime(&ms, t->from, t->to), "event");
+    return well ? ms / 3 : INFINITY;
+}
+
+static Status choose(const Key *key, int answer) {
+    void *list = my.choice;
+    if (my.choices == my.cap_choices) {
+        my.cap_choices = my.cap_choices ? 2 * my.cap_choices : 64;
+        if (!(list = mem_grow(list, (size_t)my.cap_choices, sizeof *my.choice))) return ERR_MEMORY;
+        my.choice = list;
+    }
+    my.choice[my.choices++] = (Choice){*key, answer};
+    return OK;
+}
+
+static Status time_shape(const Gemm *g, const Trial *t) {
+    Key key = key_of(g, g->bias);
+    if (g->bias) key.align_bias = g->ct == g->ab ? key.align_bias : 4;         /* a copy in the workspace */
+    if (chosen_answer(&key) >= 0) return OK;
+    Plan p = {.used = true, .key = key};
+    Gemm r = rounded(&key, g);
+    cublasLtMatmulHeuristicResult_t answer[CANDIDATES];
+    int found = 0, best = 0;
+    float least = INFINITY;
+    if (!describe(&p, g, g->bias ? t->bias : NULL) || !candidates(&p, g, r.m, r.n, r.k, answer, CANDIDATES, &found)) {
+        forget(&p);
+        return cuda_error();
+    }
+    for (int i = 0; i < found; i++) {
+        float ms = time_answer(&p, &r, t, &answer[i]);
+        if (ms < least) least = ms, best = i;
+    }
+    forget(&p);
+    return found ? choose(&key, best) : OK;
+}
+
+/* A line a choice: the key's numbers, and which answer. The first names what the answers are those of. */
+#define KEY_NUMBERS(X) X(m) X(n) X(k) X(lda) X(ldb) X(ldc) X(ab) X(ct) X(ta) X(tb) X(add) X(bias) X(align_a)           \
+    X(align_b) X(align_c) X(align_bias)
+
+static void title(char *line, size_t size) {
+    snprintf(line, size, "cuBLASLt %zu, %s, compute capability %d.%d", lt.cublasLtGetVersion(), cuda.name,
+             cuda.cc / 10, cuda.cc % 10);
+}
+
+static Status read_choices(const char *text) {
+    char first[256];
+    title(first, sizeof first);
+    size_t n = strlen(first);
+    if (strncmp(text, first, n) || text[n] != '\n') return OK;  /* of another library or GPU */
+    for (const char *at = text + n + 1; *at;) {
+        long long v[17];
+        Key key = {0};
+        char *end;
+        for (int i = 0; i < 17; i++, at = end) v[i] = strtoll(at, &end, 10);
+        if (*end != '\n' || v[16] < 0 || v[16] >= CANDIDATES) return OK;
+        int i = 0;
+#define X(field) key.field = (__typeof__(key.field))v[i++];
+        KEY_NUMBERS(X)
+#undef X
+        Status st = chosen_answer(&key) < 0 ? choose(&key, (int)v[16]) : OK;
+        if (st != OK) return st;
+        at = end + 1;
+    }
+    return OK;
+}
+
+static Status write_choices(char **text) {
+    size_t size = 256 + (size_t)my.choices * 17 * 21, at;
+    char *s = *text = mem_new(size, 1);
+    if (!s) return ERR_MEMORY;
+    title(s, size);
+    at = strlen(s);
+    s[at++] = '\n';
+    for (int i = 0; i < my.choices; i++) {
+        const Key *key = &my.choice[i].key;
+#define X(field) at += (size_t)snprintf(s + at, size - at, "%lld ", (long long)key->field);
+        KEY_NUMBERS(X)
+#undef X
+        at += (size_t)snprintf(s + at, size - at, "%d\n", my.choice[i].answer);
+    }
+    return OK;
+}
+
+static bool worth_timing(const Gemm *g, DType elem) {
+    return g->ab == elem && !(g->ab == DT_F32 && g->ct != DT_F32) &&
+           2.0 * (double)g->m * (double)g->n * (double)g->k >= WORTH_TIMING;
+}
+
+static Status choose_products(const Gemm *given, int n, const char *kept, char **text, DType elem) {
+    Trial t = {0};
+    *text = NULL;
+    int some = 0;
+    Gemm *g = mem_new((size_t)n + 1, sizeof *g);
+    if (!g) return ERR_MEMORY;
+    for (int i = 0; i < n; i++) g[some] = given[i], some += worth_timing(&given[i], elem);
+    Status st = !some || load(g) ? OK : cuda_error();
+    if (st == OK && some && kept) st = read_choices(kept);
+    if (st == OK && some) st = open_trial(&t, g, some, elem);
+    for (int i = 0; st == OK && i < some; i++) st = time_shape(&g[i], &t);
+    close_trial(&t);
+    free(g);
+    for (int i = 0; i < SLOTS && my.plan; i++) forget(&my.plan[i]);
+    my.plans = 0;
+    return st == OK && some ? write_choices(text) : st;
+}
+
+Status cuda_f32_choose_products(const Gemm *g, int n, const char *kept, char **text) {
+    return choose_products(g, n, kept, text, DT_F32);
+}
+Status cuda_bf16_choose_products(const Gemm *g, int n, const char *kept, char **text) {
+    return choose_products(g, n, kept, text, DT_BF16);
 }
 
 void cuda_f32_gemm(const Gemm *g) { gemm(g, DT_F32); }

@@ -1,0 +1,84 @@
+/* products: see products.h. */
+#include "train/products.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "data/format/outfile.h"
+#include "data/format/textfile.h"
+#include "kernels/base/mem.h"
+#include "kernels/dist/dist.h"
+
+/* What the measuring backend was asked for; its calls carry no context. */
+static struct { Gemm *g; int n, cap; bool full; } seen;
+
+static bool same(const Gemm *a, const Gemm *b) {
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
+           a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->ct == b->ct && !a->bias == !b->bias;
+}
+
+static void see(const Gemm *g) {
+    for (int i = 0; i < seen.n; i++)
+        if (same(&seen.g[i], g)) return;
+    if (seen.n == seen.cap) {
+        int cap = seen.cap ? 2 * seen.cap : 256;
+        Gemm *more = mem_grow(seen.g, (size_t)cap, sizeof *more);
+        seen.full = !more;
+        if (!more) return;
+        seen.g = more, seen.cap = cap;
+    }
+    seen.g[seen.n++] = *g;
+}
+
+/* The products of steps whose texts are of one length, for up to 16 lengths: sizes between are rounded to theirs. */
+static Status list_products(const Backend *b, const TrainerSpec *spec) {
+    TrainerSpec at = *spec;
+    Plan plan;
+    int step = (spec->tokens + 15) / 16;
+    Status st = OK;
+    memset(&seen, 0, sizeof seen);
+    at.product = see;
+    for (at.tokens = spec->tokens; st == OK && at.tokens >= 2; at.tokens -= step) st = trainer_plan(&plan, b, &at);
+    return seen.full ? ERR_MEMORY : st;
+}
+
+/* Rank 0's text to all; NULL stays NULL. */
+static Status share(char **text) {
+    int64_t n = dist_rank() == 0 && *text ? (int64_t)strlen(*text) : -1;
+    Status st = dist_broadcast(&n, sizeof n, 0, "the choice of products");
+    if (st != OK || n < 0) return st;
+    if (dist_rank() && !(*text = mem_new((size_t)n + 1, 1))) return ERR_MEMORY;
+    return dist_broadcast(*text, (size_t)n, 0, "the choice of products");
+}
+
+static Status choose(const Backend *b, const char *path) {
+    char *kept = NULL, *text = NULL;
+    size_t n;
+    bool first = dist_rank() == 0;
+    Status st = first && access(path, R_OK) == 0 ? textfile_read(&kept, &n, path, "choices of products") : OK;
+    if (st == OK && first) st = b->choose_products(seen.g, seen.n, kept, &text);
+    if (st == OK && first && text && (!kept || strcmp(kept, text))) st = outfile_put(path, text, strlen(text));
+    st = dist_agree(st);
+    if (st == OK) st = share(&text);
+    free(kept);
+    kept = NULL;
+    if (st == OK && !first && text) {
+        char *again = NULL;
+        st = b->choose_products(seen.g, seen.n, text, &again);
+        free(again);
+    }
+    free(text);
+    return st;
+}
+
+Status products_choose(const Backend *b, const TrainerSpec *spec, const char *out) {
+    if (!b->choose_products) return OK;
+    char *path = mem_format("%s/products", out);
+    Status st = path ? list_products(b, spec) : ERR_MEMORY;
+    if (st == OK) st = choose(b, path);
+    free(seen.g);
+    memset(&seen, 0, sizeof seen);
+    free(path);
+    return st;
+}
