@@ -77,9 +77,11 @@ static void next_scores(Search *s, const float *logits, double shift, const int3
     double penalty = s->spec.repetition_penalty;
     for (int32_t i = 0; penalty != 1.0 && i < s->len; i++) {
         int32_t seen = 0;
+        /* a token that came twice is punished once */
         while (tokens[seen] != tokens[i]) seen++;
         if (seen < i || tokens[i] < 0 || tokens[i] >= s->V) continue;
         double *x = &s->score[tokens[i]];
+        /* either way it becomes less likely */
         *x = *x < 0 ? *x * penalty : *x / penalty;
     }
     for (int32_t i = 0; s->len < s->spec.min_length && i < s->spec.nends; i++) s->score[s->spec.ends[i]] = -INFINITY;
@@ -149,6 +151,7 @@ static int32_t best_continuations(Search *s, const float *logits, int64_t ld) {
         next_scores(s, row, log_sum_exp(row, s->V), s->tokens + b * s->spec.max_length);
         for (int32_t v = 0; v < s->V; v++) {
             double score = s->score[v] + s->sum[b];
+            /* of equal scores the lower beam, the lower token stays in front: on every device the same search */
             if (score == -INFINITY || (n == room && score <= s->cand[n - 1].score)) continue;
             int32_t at = n < room ? n++ : n - 1;
             for (; at > 0 && score > s->cand[at - 1].score; at--) s->cand[at] = s->cand[at - 1];
@@ -188,10 +191,12 @@ static void step_beams(Search *s, const float *logits, int64_t ld) {
     for (int32_t rank = 0; rank < n && next < beams; rank++) {
         const Candidate *c = &s->cand[rank];
         if (!is_end(s, c->token)) extend(s, next++, c);
+        /* an end further down is worse than all that go on, and closes nothing */
         else if (rank < beams)
             close_hypothesis(s, s->tokens + c->row * s->spec.max_length, s->len, c->score, c->token);
     }
     BUG_ON(next < beams, "search: %d continuations for %d beams", next, beams);
+    /* before advance: lengths are those that the candidates were scored at */
     bool done = beams_done(s, s->cand[0].score, s->sum[0]);
     advance(s);
     if ((!done || s->spec.rule == SEARCH_V5) && s->len == s->spec.max_length) close_cut(s, n);
@@ -202,6 +207,7 @@ static int32_t draw(Search *s) {
     int32_t n = search_filter(&s->spec, s->score, s->V, s->cand), i = 0;
     Philox r = philox(s->copy, (uint32_t)s->len, s->image, SITE_SAMPLE, rng_key0(s->spec.seed), 0);
     double u = (double)(((uint64_t)r.v[0] << 32 | r.v[1]) >> 11) * 0x1p-53;
+    /* the last takes what rounding leaves over */
     for (; i < n - 1 && u >= s->cand[i].score; i++) u -= s->cand[i].score;
     return s->cand[i].token;
 }
@@ -228,6 +234,7 @@ Status search_step(Search *s, const float *logits, int64_t ld) {
         const float *x = logits + r * ld;
         bool broken = false;
         float max = -INFINITY;
+        /* -inf is a ban and welcome; NaN or +inf is a broken model, and would win every comparison or lose it */
         for (int32_t v = 0; v < s->V; v++) broken |= isnan(x[v]), max = x[v] > max ? x[v] : max;
         if (broken || !isfinite(max))
             return err_set(ERR_NUMERIC, "the model's logits for token %d of image %u are not finite", s->len, s->image);
@@ -273,6 +280,7 @@ int32_t search_filter(const SearchSpec *spec, const double *score, int32_t V, Ca
     BUG_ON(!n, "search: no token can follow");
     qsort(c, (size_t)n, sizeof *c, likeliest_first);
     double max = c[0].score;
+    /* temperature after the cut by k: it changes no order, and sums fewer terms */
     for (int32_t i = 0; i < n; i++) total += c[i].score = exp((c[i].score - max) / spec->temperature);
     for (; kept < n && (kept == 0 || spec->top_p >= 1 || before < spec->top_p * total); kept++) before += c[kept].score;
     for (int32_t i = 0; i < kept; i++) c[i].score /= before;

@@ -140,6 +140,7 @@ Status generate_prefix(Generator *g, const void *features, const float *scale, i
         size_t mark = arena_mark(&g->mem);
         Tensor qkv = qformer_qkv(t, g->model, l, x);
         keep(g, l, qkv, NULL);
+        /* of the last layer only keys and values are wanted */
         if (l + 1 < d->L) qformer_layer(t, g->model, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
         arena_reset(&g->mem, mark);
         Tensor done = x;
@@ -180,6 +181,7 @@ static void step_wave(Wave *w, Generator *g, int32_t at, const DecoderRow *rows,
 /* The past of slot `from` to slot `to`: one run of memory each. No slot is both, so the order does not matter. */
 static void copy_slots(Generator *g, int32_t at, const int32_t *from, const int32_t *to, int n) {
     int64_t width = 2LL * g->model->d.C;
+    /* at 0 there is no past */
     for (int l = 0; n && at && l < g->model->d.L; l++) {
         Tensor slots = tensor_rows(g->cache[l], (int64_t)g->spec.images * g->model->d.Q, (int64_t)g->slots * g->T);
         g->tape.b->copy_rows(slots.data, g->T * width, to, slots.data, g->T * width, from, n, at * width, false);

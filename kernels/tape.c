@@ -148,6 +148,7 @@ static void tell_watch(Tape *t) {
 }
 
 static void watch_op(Tape *t) {
+    /* each op is waited for, so the time is the device's; a step that is watched takes longer */
     t->b->sync();
     double took = status_clock() - t->watch_at;
     tell_watch(t);

@@ -242,13 +242,16 @@ Status run_open(Run *r, const Options *o) {
     if (st == OK) st = dist_open_device(r->b);
     if (st == OK) st = open_data(r);
     if (st == OK) st = open_sizes(r);
+    /* before the memory is taken: the products that are timed need some themselves */
     if (st == OK) st = measure_peak(r);
     if (st == OK && o->run.dry_run) return trainer_plan(&r->t.plan, r->b, &r->spec);
     if (st == OK) st = trainer_open(&r->t, r->b, &r->spec);
     if (st == OK && o->run.verbose >= 2 && dist_rank() == 0) {
+        /* one rank speaks: eight lines of one op would tell nothing more */
         r->watch.say = status_say;
         watch_tape(&r->watch, r->t.objective->tape(r->t.self));
     }
+    /* behind trainer_open: weights are read into what it opened */
     if (st == OK) st = run_start(r);
     if (st == OK) st = open_validation(r);
     if (st == OK) st = watched_open(r);

@@ -57,6 +57,7 @@ static Status quoted(Csv *c, bool *done) {
     for (bool doubled = true; doubled;) {
         const char *quote = memchr(p, '"', (size_t)(c->end - p)), *stop = quote ? quote : c->end;
         for (const char *q = p; q < stop; q++) lines += *q == '\n';
+        /* in tables with tabs or bars a quote is often an inch: a field over lines was none */
         if (!quote || (loose(c) && lines)) {
             c->len = before;
             return loose(c) ? OK : bad(c, "a quote that is not closed");
@@ -114,6 +115,7 @@ static Status row(Csv *c, bool *more) {
         c->field[k] = c->text + c->start[k];
         chars += strlen(c->field[k]) + 1;
     }
+    /* a field would end at the NUL, and the rest go unseen */
     if (chars != c->len) return bad(c, "a NUL byte: this is no text");
     return utf8_valid(c->text, c->len, NULL)
                ? OK
@@ -146,6 +148,7 @@ char csv_separator(const char *text, size_t n) {
 Status csv_read(const char *text, size_t n, const char *name, char separator, CsvRowFn *fn, void *ctx) {
     Csv *c = mem_new(1, sizeof *c);
     if (!c) return ERR_MEMORY;
+    /* Excel's mark would become part of the first column's name */
     if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;
     c->at = text;
     c->end = text + n;
@@ -157,6 +160,7 @@ Status csv_read(const char *text, size_t n, const char *name, char separator, Cs
     Status st;
     while ((st = row(c, &more)) == OK && more) {
         if (c->n == 1 && !c->field[0][0]) continue;
+        /* the header says how many; a row of more was not quoted where it had to be */
         if (!columns) columns = c->n;
         mend(c, columns);
         if (c->n != columns) {

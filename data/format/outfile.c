@@ -74,6 +74,7 @@ Status outfile_create(OutFile **out, const char *path) {
     f->temp = device ? NULL : mem_format("%s.tmp-%ld", path, (long)getpid());
     if (!f->path || (!f->temp && !device)) { st = ERR_MEMORY; goto done; }
 
+    /* beside its place, not in /tmp: a rename does not cross file systems */
     int e = refused("open", path), how = O_WRONLY | O_CLOEXEC | (device ? 0 : O_CREAT | O_TRUNC);
     bool spoken = !strcmp(path, "/dev/stdout");      /* opened anew it would begin at the front of a file */
     if (!e && (f->fd = spoken ? dup(STDOUT_FILENO) : open(device ? path : f->temp, how, 0666)) < 0) e = errno;
@@ -89,6 +90,7 @@ static Status write_all(OutFile *f, const char *p, size_t n) {
     while (n > 0) {
         ssize_t k = write(f->fd, p, n);
         if (k < 0 && errno == EINTR) continue;
+        /* 0 of n bytes is no error to write(), and no progress: a full disk */
         if (k <= 0) return fail("be written", f->path, k < 0 ? errno : ENOSPC);
         p += k;
         n -= (size_t)k;
@@ -115,11 +117,13 @@ uint32_t outfile_crc(const OutFile *f) { return f->crc; }
 Status outfile_commit(OutFile *f) {
     Status st = OK;
     int e = refused("fsync", f->path);
+    /* a pipe has nothing to flush */
     if (!e && fsync(f->fd) != 0 && f->temp) e = errno;
     if (e) { st = fail("be flushed to the disk", f->path, e); goto done; }
     int closed = close(f->fd);             /* network file systems report a full disk here */
     f->fd = -1;
     if (closed != 0) { st = fail("be closed", f->path, errno); goto done; }
+    /* whole on the disk before it has its name; then the name, too, must outlive a crash */
     if (f->temp && (st = outfile_rename(f->temp, f->path)) == OK) st = outfile_sync_parent(f->path);
 done:
     if (st == OK) destroy(f);

@@ -155,10 +155,12 @@ static Status scan_number(Scan *s, uint64_t *out) {
     uint64_t v = 0;
     for (; s->p < s->end && *s->p >= '0' && *s->p <= '9'; s->p++) {
         uint64_t d = (uint64_t)(*s->p - '0');
+        /* asked before it happens: what wraps around would pass the checks of place() */
         if (v > (INT64_MAX - d) / 10) return bad(s, "a number beyond 63 bits");
         v = v * 10 + d;
     }
     if (s->p == first) return bad(s, "a whole number was expected");
+    /* JSON has none; a reader that took it for octal would see another file */
     if (*first == '0' && s->p - first > 1) return bad(s, "a number with a leading 0");
     *out = v;
     return OK;
@@ -278,6 +280,7 @@ static int by_name(const void *a, const void *b) {
 /* Bytes a tensor of this type and shape takes; false when the product does not fit. */
 static bool tensor_bytes(const StTensor *t, size_t *out) {
     size_t n = (size_t)dtype_size(t->dtype);
+    /* a dimension of 0 is legal, and hides no overflow of those before it */
     for (int i = 0; i < t->ndim; i++)
         if (t->shape[i] < 0 || !mem_mul(n, (size_t)t->shape[i], &n) || n > INT64_MAX) return false;
     *out = n;
@@ -300,6 +303,7 @@ static Status place(StFile *f, const unsigned char *data, size_t ndata) {
                            "%s: tensor %s: shape %s of %s takes %zu bytes, data_offsets are [%" PRIu64 ", %" PRIu64 "]",
                            f->path, t->name, st_shape_text(t, shape, sizeof shape), dtype_safetensors(t->dtype),
                            t->nbytes, e->begin, e->end);
+        /* holes would carry what nobody declared, overlaps one tensor's bytes as another's */
         if (e->begin != at)
             return err_set(ERR_FORMAT,
                            "%s: tensor %s begins at byte %" PRIu64 " of the data, the one before ends at %" PRIu64,

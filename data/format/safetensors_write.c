@@ -52,6 +52,7 @@ static void add_string(Text *t, const char *s) {
 static Status make_header(Text *t, const char *path, const StTensor *tensors, size_t n, const StMeta *meta,
                           size_t nmeta, uint64_t *declared) {
     uint64_t at = 0;
+    /* the length of the header, which is known at its end */
     add(t, "\0\0\0\0\0\0\0\0{", 9);
     if (nmeta) add_text(t, "\"__metadata__\":{");
     for (size_t i = 0; i < nmeta; i++) {
@@ -70,6 +71,7 @@ static Status make_header(Text *t, const char *path, const StTensor *tensors, si
         add_text(t, "\",\"shape\":[");
         for (int k = 0; k < tensors[i].ndim; k++) {
             size_t product;
+            /* offsets are signed in other readers */
             if (tensors[i].shape[k] < 0 || !mem_mul(bytes, (size_t)tensors[i].shape[k], &product) ||
                 product > INT64_MAX - at) {
                 char shape[ST_SHAPE_TEXT];
@@ -87,6 +89,7 @@ static Status make_header(Text *t, const char *path, const StTensor *tensors, si
         add_text(t, "]}");
     }
     add_text(t, "}");
+    /* data behind an aligned header can be used where it lies in a mapped file */
     while (!t->failed && t->n % ALIGN != 0) add(t, " ", 1);
     if (t->failed) return ERR_MEMORY;
     for (int i = 0; i < 8; i++) t->bytes[i] = (char)((uint64_t)(t->n - 8) >> 8 * i & 0xff);

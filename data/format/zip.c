@@ -29,6 +29,7 @@ static Status find_directory(Bytes b, uint64_t *at, uint64_t *size, uint64_t *co
     size_t lowest = b.n > END_SIZE + COMMENT_LIMIT ? b.n - END_SIZE - COMMENT_LIMIT : 0, e = 0;
     bool found = false;
     for (size_t i = b.n >= END_SIZE ? b.n - END_SIZE + 1 : 0; i > lowest && !found; i--)
+        /* its comment's length must lead to the end: a comment may hold the magic as well */
         if (little(b.p + i - 1, 4) == END && little(b.p + i - 1 + 20, 2) == b.n - (i - 1) - END_SIZE) {
             e = i - 1;
             found = true;
@@ -50,6 +51,7 @@ static Status find_directory(Bytes b, uint64_t *at, uint64_t *size, uint64_t *co
         *at = little(p + 48, 8);
     }
     if (disk != 0 || start_disk != 0) return bad(b, "it is one part of several");
+    /* the count is a claim: memory for it is asked for later */
     if (!inside(b, *at, *size) || *count > *size / CENTRAL_SIZE) return bad(b, "the directory lies outside the file");
     return OK;
 }
@@ -63,6 +65,7 @@ static bool widen(const uint8_t *extra, size_t n, uint64_t *size, uint64_t *pack
         if (id == 1) {
             const uint8_t *p = extra + 4, *end = p + len;
             for (int i = 0; i < 3; i++) {
+                /* only fields that did not fit are there */
                 if (*fields[i] != 0xffffffffu) continue;
                 if (end - p < 8) return false;
                 *fields[i] = little(p, 8);
