@@ -23,10 +23,11 @@ Status speaker_open(Speaker *s, const Backend *b, const char *folder, const Spea
     if (st != OK) return err_context(st, "stage2.lm=%s", folder);
     if (spec->max_prompt) s->speech.max_prompt = spec->max_prompt;
     if (spec->max_target) s->speech.max_target = spec->max_target;
-    int32_t room = s->src.d.N - spec->Q - 1;
-    if (spec->fit && s->src.d.N && speaker_ids(s) > room) {
-        if (!spec->max_target && room / 2 < s->speech.max_target) s->speech.max_target = room / 2;
-        if (!spec->max_prompt && room / 2 < s->speech.max_prompt) s->speech.max_prompt = room / 2;
+    int32_t room = s->src.d.N - spec->Q - 1, over = speaker_ids(s) - room;
+    if (spec->fit && s->src.d.N && over > 0) {               /* targets first: what is asked counts more */
+        bool two = speaker_ids(s) > s->speech.max_prompt;
+        if (two) s->speech.max_target = s->speech.max_target - over > room / 2 ? s->speech.max_target - over : room / 2;
+        if (speaker_ids(s) > room) s->speech.max_prompt = two ? room - s->speech.max_target : room;
     }
     s->lm.rows = spec->Q + speaker_ids(s) + 1;
     if (s->src.d.N && s->lm.rows > s->src.d.N)

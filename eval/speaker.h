@@ -22,7 +22,7 @@ typedef struct {
 } Speaker;
 
 /* Lengths of prompts and targets in ids; 0: the usual. rows: of a text, visual ones included, that is possible then.
- * fit: usual lengths that the model has too few positions for become shorter; else they are refused. */
+ * fit: lengths that the model has too few positions for become shorter; else they are refused. */
 typedef struct { bool instruct; int32_t max_prompt, max_target, Q; bool fit; } SpeakerSpec;
 
 Status speaker_open(Speaker *s, const Backend *b, const char *folder, const SpeakerSpec *spec);
