@@ -37,6 +37,15 @@ static const GroupSpec plan_decode[] = {
 /* The same with so many keys that they are cut into stretches. */
 static const GroupSpec plan_cache[] = {{{257, 130}, {{1, 1, OWN, 0, 257}, {1, 1, 1, 0, 386}, {1, 0, 1, CAUSAL_B, 0}}}};
 
+/* Many images with more than half of the keys that the CUDA kernel keeps: a block of it takes several heads. */
+#define IMAGES                                                                                                         \
+    {{129, 0}, {{2, 1, 0, 0, 0}}}, {{145, 0}, {{2, 1, 0, 0, 0}}}, {{160, 0}, {{1, 1, 0, 0, 0}}}, {{9}, {{3, 1, 0, 0, 0}}}
+static const GroupSpec plan_images[] = {IMAGES, IMAGES, IMAGES, IMAGES, IMAGES, IMAGES};
+/* Keys beyond sixteen times sixteen, of which rows see all, some, or one. */
+static const GroupSpec plan_beyond[] = {
+    {{200, 72}, {{3, 1, 1, CAUSAL_B, 0}, {72, 1, 1, CAUSAL_B, 200}, {2, 0, 1, 0, 0}}}, {{0, 270}, {{5, 0, 1, 0, 0}}},
+};
+
 #define PLAN(name) #name, plan_##name, (int)COUNT(plan_##name)
 enum { ADD_DKV = 1, BIASED = 2 };       /* dk, dv are added to; scores have a bias */
 typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, KH, D, pad; float p; int how; } AttnCase;
@@ -50,6 +59,9 @@ static const AttnCase attn_cases[] = {
     {PLAN(small), 3, 1, 88, 8, 0, 0}, {PLAN(small), 2, 2, 96, 0, 0, BIASED}, {PLAN(decode), 6, 2, 64, 0, 0, 0},
     {PLAN(decode), 4, 4, 72, 8, 0, ADD_DKV | BIASED}, {PLAN(cache), 6, 1, 64, 0, 0, BIASED},
     {PLAN(cache), 2, 2, 88, 8, 0, 0}, {PLAN(decode), 5, 1, 128, 0, 0, BIASED}, {PLAN(decode), 3, 3, 9, 0, 0.3f, 0},
+    {PLAN(images), 12, 12, 40, 0, 0.1f, ADD_DKV}, {PLAN(beyond), 2, 1, 64, 0, 0.2f, 0},
+    {PLAN(beyond), 1, 1, 56, 8, 0, ADD_DKV}, {PLAN(cross), 2, 2, 40, 8, 0, ADD_DKV}, {PLAN(long), 2, 1, 64, 0, 0.1f, 0},
+    {PLAN(prefix), 6, 2, 40, 8, 0.2f, ADD_DKV | BIASED}, {PLAN(small), 2, 2, 48, 0, 0.1f, 0},
 };
 
 enum { MAX_ITEMS = 256 };
@@ -181,6 +193,42 @@ static void differentiate_strided(AttnRun *at, Buf *g, bool added, Buf *x, int64
     differentiate(g, added, x->x, loss_attention, at);
 }
 
+/* dq, dk, dv by the formulas at the head of attention.cu: all of them, where differentiate() takes samples. */
+static void exact_gradient(AttnRun *at, double *dq, double *dk, double *dv) {
+    static Seen s;
+    int64_t D = at->a.D;
+    double scale = (double)at->a.scale;
+    for (int64_t i = 0; i < at->plan.nitems; i++)
+        for (int64_t r = 0; r < at->items[i].nq; r++)
+            for (int64_t h = 0; h < at->a.H; h++) {
+                int64_t q0 = (at->items[i].q0 + r) * at->a.ldq + h * D;
+                const double *q = at->q->x + q0, *d_o = at->d_o->x + q0;
+                double p[MAX_KEYS], dp[MAX_KEYS], sum = 0.0, delta = 0.0;
+                look(at, &s, &at->items[i], r, h);
+                for (int64_t j = 0; j < s.n; j++) {
+                    double score = 0.0;
+                    dp[j] = 0.0;
+                    for (int64_t d = 0; d < D; d++) score += q[d] * s.k[j][d], dp[j] += d_o[d] * s.v[j][d] * s.mask[j];
+                    sum += p[j] = exp(score * scale + s.bias[j]);
+                }
+                for (int64_t j = 0; j < s.n; j++) delta += (p[j] /= sum) * dp[j];
+                for (int64_t j = 0; j < s.n; j++)
+                    for (int64_t d = 0; d < D; d++) {
+                        double ds = p[j] * (dp[j] - delta) * scale;
+                        dq[q0 + d] += ds * s.k[j][d];
+                        dk[s.k[j] - at->k->x + d] += ds * q[d];
+                        dv[s.v[j] - at->v->x + d] += p[j] * s.mask[j] * d_o[d];
+                    }
+            }
+}
+static void compare_gradient(const Buf *g, bool added, double *want) {
+    double bound = (E == DT_BF16 ? 0x1p-6 : 2e-5) * fmax(largest(want, g->n), added ? largest(g->x, g->n) : 0.0);
+    for (int64_t i = 0; i < g->n; i++)
+        if (!(fabs(g->y[i] - (added ? g->x[i] : 0.0) - want[i]) <= bound))
+            WRONG("%s[%lld]: gradient %.9g, expected %.9g", g->name, (long long)i, g->y[i], want[i]);
+    free(want);
+}
+
 static void attention(void) {
     AttnRun at = {0};
     for (size_t i = 0; i < COUNT(attn_cases); i++) {
@@ -209,6 +257,11 @@ static void attention(void) {
         differentiate_strided(&at, dq, false, at.q, H * D, ld);
         differentiate_strided(&at, dk, add, at.k, KH * D, ldk);
         differentiate_strided(&at, dv, add, at.v, KH * D, ldk);
+        double *wq = doubles(dq->n), *wk = doubles(dk->n), *wv = doubles(dv->n);
+        exact_gradient(&at, wq, wk, wv);
+        compare_gradient(dq, false, wq);
+        compare_gradient(dk, add, wk);
+        compare_gradient(dv, add, wv);
         for (int k = 0; k < 4; k++) free((double *[]){want, plain, wl, pl}[k]);
         forget();
     }
@@ -315,7 +368,7 @@ static void launch_both_ways(void *context) {
 static void attention_one_key(void) {
     AttnRun at = {0};
     static const GroupSpec plan[] = {{{1, 0}, {{5, 1, 0, 0, 0}}}, {{0, 1}, {{2, 0, 1, CAUSAL_B, 0}}}};
-    static const struct { int D; float p; } cases[] = {{64, 0}, {88, 0.3f}, {33, 0}};
+    static const struct { int D; float p; } cases[] = {{64, 0}, {88, 0.3f}, {33, 0}, {56, 0.3f}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         CASE("one key, D %d", cases[i].D);
         make_plan(&at, plan, (int)COUNT(plan));

@@ -1,6 +1,6 @@
 /* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head
- * size; bf16 of head sizes up to 128 that are multiples of 8 goes through the tensor cores in attention_mma.cu, items
- * of one row each through attention_row.cu.
+ * size; bf16 of head sizes up to 128 that are multiples of 8 goes through the tensor cores in attention_mma.cu and
+ * attention_bwd_one.cu, items of one row each through attention_row.cu.
  *
  *   s_ij = scale <q_i, k_j> + bias,   lse_i = log sum_j exp s_ij,   P = exp(s - lse),   P' = P m / (1 - p)
  *   o_i = sum_j P'_ij v_j
@@ -223,6 +223,7 @@ template <class T> static void attention_bwd_(const Attn *a, const AttnGrad *g) 
                 aligned16(g->d_o) && aligned16(g->dq) && aligned16(g->dk) && aligned16(g->dv) && aligned8(a->ldq) &&
                 aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo) && aligned8(g->lddq) && aligned8(g->lddk) &&
                 aligned8(g->lddv);
+    if (fast && attention_bwd_one(a, g, &s)) return;
     if (fast && attention_bwd_mma(a, g, &s, delta)) return;
     if (p->nitems) {
         dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));

@@ -14,4 +14,6 @@ template <class T> bool attention_row(const Attn *a);
 /* bf16 through the tensor cores; false when there is no kernel for this head size. Pointers and strides are multiples
  * of 16 bytes. */
 bool attention_mma(const Attn *a, const PlanShape *s);
+/* Backward: in one kernel, else in two. */
+bool attention_bwd_one(const Attn *a, const AttnGrad *g, const PlanShape *s);
 bool attention_bwd_mma(const Attn *a, const AttnGrad *g, const PlanShape *s, float *delta);

@@ -1,5 +1,6 @@
 /* attention_mma_bwd: attention backward in bf16 on the tensor cores (mathematics: attention.cu; pieces:
- * attention_mma.cuh).
+ * attention_mma.cuh), for what attention_bwd_one.cu does not take: head sizes of at most 32 or above 64, groups of more
+ * keys than fit in shared memory (on sm_89: of more than some 120).
  *
  * Two kernels, scores computed anew in each, nothing added by atomics.
  *

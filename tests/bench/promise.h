@@ -229,16 +229,32 @@ static inline Promise promise_attention(const Attn *a) {
     return promise_launch(bytes * a->H, 4 * (double)p->products * a->H * D, H100_FLOPS);
 }
 
+/* Backward in one kernel: what attention_bwd_one.cu takes (on a device that has the shared memory). */
+static inline bool promise_bwd_is_one(const Attn *a) {
+    int tiles = 0, keys = 0;
+    for (int32_t g = 0; g < a->plan->ngroups; g++) {
+        PromiseGroup s = promise_group(a->plan, g);
+        if (s.tiles > tiles) tiles = s.tiles;
+        if (s.key_tiles > keys) keys = s.key_tiles;
+    }
+    return a->D > 32 && a->D <= 64 && keys <= 17 && tiles <= 32;
+}
+
 static inline Promise promise_attention_bwd(const Attn *a, const AttnGrad *grad) {
     const AttnPlan *p = a->plan;
-    double D = a->D, row = a->drop.p > 0 ? 16 : 8, dq = 0, dkv = 0, pairs = (double)p->products * a->H * D;
+    double D = a->D, pairs = (double)p->products * a->H * D, share = a->H / a->KH, dq = 0, dkv = 0;
+    double numbers = a->drop.p > 0 ? 12 : 4, row = numbers + 4;
     int warps, key_warps;
+    bool one = promise_bwd_is_one(a);
     promise_block(p, &warps, &key_warps);
     for (int32_t g = 0; g < p->ngroups; g++) {
         PromiseGroup s = promise_group(p, g);
-        dq += 8 * s.R * D + 4 * s.U * D * promise_times(s.tiles, warps) + row * s.R;
-        dkv += (grad->add ? 12 : 8) * s.U * D + (4 * s.R * D + row * s.R) * promise_times(s.key_tiles, key_warps);
+        double keys = (grad->add ? 12 : 8) * s.U * D;
+        if (one) dq += 8 * s.R * D + numbers * s.R + keys / share;
+        else dq += 8 * s.R * D + 4 * s.U * D * promise_times(s.tiles, warps) + row * s.R,
+             dkv += keys + (4 * s.R * D + row * s.R) * promise_times(s.key_tiles, key_warps);
     }
+    if (one) return promise_launch(dq * a->H, 10 * pairs, H100_FLOPS);
     return promise_then(promise_launch(dq * a->H, 6 * pairs, H100_FLOPS),
                         promise_launch(dkv * a->H, 8 * pairs, H100_FLOPS));
 }

@@ -36,9 +36,9 @@ xent, long: xent_fast
 embed: embed_fast
 embed_bwd: embed_bwd_fast add_partials sum_rows_fast
 attention, cross: forward_mma
-attention_bwd, cross: dq_mma dkv_mma
+attention_bwd, cross: bwd_one
 attention, joint: forward_mma
-attention_bwd, joint: dq_mma dkv_mma
+attention_bwd, joint: bwd_one
 normalize: normalize_fast
 fold: fold_kernel
 unfold: unfold_kernel add_partials
