@@ -182,8 +182,7 @@ static void columns_named(void **state) {
 static const struct { const char *text; size_t n; const char *says;
 } others[] = {
     {"PAR1\0\0\0\0", 8,
-     "is a Parquet table, not captions (JSON, JSON Lines or a table); python3 -c \"import pandas; "
-     "pandas.read_parquet('x').to_json('x.jsonl', orient='records', lines=True)\" makes JSON Lines of it"},
+     "is a Parquet table, not captions (JSON, JSON Lines or a table); python3 -c \"import pandas, json; open('x.jsonl', 'w')"},
     {"\x80\x04\x95\0\0", 5, "is a Python pickle, not captions"},
     {"PK\3\4....", 8, "is a zip archive"},
     {"<!DOCTYPE html><html>", 21, "is a web page, not captions"},

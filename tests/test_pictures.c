@@ -238,10 +238,12 @@ static void other_paths(void **state) {
     static const struct { const char *name; bool otherwise; } names[] = {
         {"sub/b c.png", false}, {"sub/b%20c.png", true}, {"/data/coco/sub/b c.png", true}, {"C:/x/sub/b c.png", true},
         {"pics/a.png", true}, {"a.PNG", false}, {"/data/100%.png", true},
+        {"7", false}, {"7.jpg", false}, {"COCO_sub_x.png", true},
     };
     Pictures *p;
     PicturePlace at;
     folders("pics pics/sub");
+    picture("pics/COCO_val2014_000000000007.jpg", 5), picture("pics/sub/COCO_sub_x.png", 6);
     picture("pics/a.png", 1), picture("pics/sub/b c.png", 2), picture("pics/100%.png", 3), picture("outside.png", 4);
     assert_int_equal(pictures_open(&p, "pics"), OK);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

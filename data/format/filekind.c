@@ -8,13 +8,12 @@
 
 #include "kernels/base/mem.h"
 
-#define PANDAS(reader)                                                                                                 \
-    "python3 -c \"import pandas; pandas." reader                                                                       \
-    "('@').to_json('@.jsonl', orient='records', lines=True)\" makes JSON Lines of it"
-
-#define PICKLE                                                                                                         \
-    "python3 -c \"import pandas; pandas.DataFrame(pandas.read_pickle('@'))"                                            \
-    ".to_json('@.jsonl', orient='records', lines=True)\" makes JSON Lines of it"
+/* Bytes within (pictures of Hugging Face's data sets) become null, arrays become lists. */
+#define LINES(table)                                                                                                   \
+    "python3 -c \"import pandas, json; open('@.jsonl', 'w').writelines(json.dumps(r, default=lambda x: "               \
+    "x.tolist() if hasattr(x, 'tolist') else None) + chr(10) for r in " table ".to_dict('records'))\" makes JSON Lines of it"
+#define PANDAS(reader) LINES("pandas." reader "('@')")
+#define PICKLE LINES("pandas.DataFrame(pandas.read_pickle('@'))")
 
 static const struct { size_t at; const char *magic; size_t n; const char *what, *how; } kinds[] = {
     {0, "PAR1", 4, "a Parquet table", PANDAS("read_parquet")},

@@ -98,6 +98,8 @@ Status annotations_add_object(Annotations *a, int64_t index, const char *json, s
 
 Status annotations_finish(Annotations *a) {
     struct AnnotationStore *s = a->store;
+    if (s && !a->count && s->by_question.n)
+        return err_set(ERR_FORMAT, "%s: questions without answers; name the file of their answers after it", s->file);
     if (!s || !a->count) return err_set(ERR_FORMAT, "%s: no images in it", s && s->file ? s->file : "annotations");
     if (!(s->sorted = mem_new((size_t)a->ncaptions, sizeof *s->sorted))) return ERR_MEMORY;
     int64_t *at = mem_new((size_t)a->count, sizeof *at), kept = 0;

@@ -176,24 +176,37 @@ const char *pictures_root(const Pictures *p, int64_t i) { return p->place[i].fol
 
 /* ---- finding one ------------------------------------------------------------------------------------------------- */
 
-/* The spellings under which a picture may lie: as it is, with an ending,
- * as COCO's number with one. NULL after the last. */
-static char *spelling(const char *name, int k) {
-    static const char *const endings[] = {"jpg", "jpeg", "png", "webp", "JPG", "JPEG", "PNG"};
+/* Prefixes of COCO's numbers: those of 2017 have none. */
+static const char *const coco[] = {"", "COCO_train2014_", "COCO_val2014_", "COCO_test2014_", "COCO_test2015_"};
+enum { COCO = sizeof coco / sizeof *coco };
+
+/* 391895 or 391895.jpg as COCO writes it; NULL: the name is no such number, or k too large. */
+static char *coco_spelling(const char *name, int k) {
+    static const char *const endings[] = {"jpg", "png", "jpeg", "webp"};
     enum { ENDINGS = sizeof endings / sizeof *endings };
     const char *base = pictures_base_name(name);
     size_t digits = strspn(base, "0123456789");
+    bool number = digits && digits < 12 && (!base[digits] || (base[digits] == '.' && annotation_is_picture(name)));
+    if (!number || k >= COCO * ENDINGS) return NULL;
+    return mem_format("%.*s%s%012lld.%s", (int)(base - name), name, coco[k / ENDINGS], strtoll(base, NULL, 10),
+                      endings[k % ENDINGS]);
+}
+
+/* The spellings under which a picture may lie: as it is, with (another case of) its ending, as COCO's number. NULL after
+ * the last. */
+static char *spelling(const char *name, int k) {
+    static const char *const endings[] = {"jpg", "jpeg", "png", "webp", "JPG", "JPEG", "PNG"};
+    enum { ENDINGS = sizeof endings / sizeof *endings };
+    bool ends = annotation_is_picture(name);
     if (k == 0) return mem_strdup(name);
-    if (k == 1 && annotation_is_picture(name)) {             /* x.JPG for x.jpg */
+    if (ends && k == 1) {                                    /* x.JPG for x.jpg */
         char *other = mem_strdup(name), *end = other ? strrchr(other, '.') : NULL;
         for (bool up = end && islower((unsigned char)end[1]); end && *end; end++)
             *end = (char)(up ? toupper((unsigned char)*end) : tolower((unsigned char)*end));
         return other;
     }
-    if (annotation_is_picture(name) || k > 2 * ENDINGS) return NULL;
-    if (k <= ENDINGS) return mem_format("%s.%s", name, endings[k - 1]);
-    if (base[digits] || !digits || digits >= 12) return NULL;
-    return mem_format("%.*s%012lld.%s", (int)(base - name), name, strtoll(base, NULL, 10), endings[k - 1 - ENDINGS]);
+    if (!ends && k <= ENDINGS) return mem_format("%s.%s", name, endings[k - 1]);
+    return coco_spelling(name, k - 1 - (ends ? 1 : ENDINGS));
 }
 
 static bool find_file(const Pictures *p, const char *name, PicturePlace *at, bool whole) {
@@ -254,6 +267,10 @@ static char *percents_taken(const char *name) {
 static bool find_otherwise(const Pictures *p, const char *name, PicturePlace *at) {
     char *plain = p->places ? percents_taken(name) : NULL;
     bool found = plain && strcmp(plain, name) && find_spelled(p, plain, at, false);
+    const char *base = plain ? pictures_base_name(plain) : "", *end = strncmp(base, "COCO_", 5) ? NULL : strchr(base + 5, '_');
+    char *folder = end ? mem_format("%.*s/%s", (int)(end - base) - 5, base + 5, base) : NULL;    /* train2014/COCO_train2014_... */
+    if (!found && folder) found = find_spelled(p, folder, at, false);
+    free(folder);
     for (const char *tail = plain; !found && tail && (tail = strchr(tail, '/'));) found = find_spelled(p, ++tail, at, false);
     free(plain);
     return found;
