@@ -81,6 +81,15 @@ static void begins_from_stage_1(void **state) {
                 "stage2.max_prompt=20 stage2.max_target=20 stage=2 stage2.lm=lm data.sample=images "
                     "train.batch=4" SIZES);
     folder_must("finetune out=further train.init=two train.steps=2" STAGE2);
+    /* a question's words enter the Q-Former; of given answers one is taken, and the same one again in other company */
+    folder_write("choices.txt", "red\nblue\na square\n");
+    folder_write("turned.txt", "a square\nblue\nred\n");
+    folder_must("ask in=asked data.test=qa/set.h5 out=said.json ask.max_new=3 ask.limit=3 precision=f32");
+    folder_must("ask in=asked data.test=qa/set.h5 out=chosen.json ask.choices=choices.txt ask.limit=3 precision=f32");
+    folder_must("ask in=asked data.test=qa/set.h5 out=again.json ask.choices=turned.txt ask.limit=3 precision=f32 "
+                "use.batch=1");
+    assert_int_equal(folder_shell("grep -q '\"answer\"' said.json && cmp chosen.json again.json"), 0);
+    assert_int_equal(folder_shell("! grep '\"answer\"' chosen.json | grep -qvE '\"(red|blue|a square)\"'"), 0);
 }
 
 /* A whole folder of transformers' is a start and a language model like those it was made of: a step from either gives
