@@ -255,7 +255,7 @@ demo-stage2:
 	@echo; echo "2. Frozen from here on, it is shown pictures"
 	@$(BIN) pretrain configs/demo-stage2.yaml
 	@echo; echo "3. Questions about scenes that neither has seen"
-	@$(BIN) ask configs/demo-stage2.yaml in=$(RUN2) ask.template={} out=$(RUN2)/answers.json overwrite=true
+	@$(BIN) ask configs/demo-stage2.yaml in=$(RUN2) out=$(RUN2)/answers.json overwrite=true
 	@$(BIN) report configs/demo-stage2.yaml in=$(RUN2) out=$(RUN2)/report.html overwrite=true
 
 test:

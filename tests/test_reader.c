@@ -281,8 +281,9 @@ static void log_has_answers(void **state) {
     const char *look = "grep -v eval seen/log.jsonl | grep -c '\"answers\":.*\"different\": *[1-3],' | grep -qx 2";
     assert_int_equal(folder_shell(look), 0);
     assert_int_equal(folder_shell("grep -q '\"eval\":.*\"answers\":.*\"colour\":' seen/log.jsonl"), 0);
-    folder_must(LM " out=unseen train.steps=6 train.watched=0");
+    folder_must(LM " out=unseen train.steps=12 train.watched=0");
     assert_true(folder_shell("grep -q answers unseen/log.jsonl") != 0);
+    assert_true(same("seen/step_000012/model.safetensors", "unseen/step_000012/model.safetensors"));
     assert_int_equal(folder_shell("grep -q '\"answers\":' two/log.jsonl"), 0);
 }
 

@@ -17,7 +17,7 @@ static bool answers(const Run *r) {
     return (eyes || r->learns == LEARNS_LM) && (r->o->train.watched || r->validates) && dist_rank() == 0;
 }
 
-/* A split that has no pictures, or no room for answers, is no reason not to train. */
+/* A split that has no pictures, no room for answers, or no memory for them is no reason not to train. */
 Status watched_open(Run *r) {
     const Options *o = r->o;
     bool lm = r->learns == LEARNS_LM;
@@ -31,7 +31,7 @@ Status watched_open(Run *r) {
                      .front = lm ? r->reader.front : 0, .max_words = (int32_t)o->data.max_words,
                      .max_new = NEW_TOKENS, .seed = (uint64_t)o->run.seed};
     Status st = quiz_open(&r->quiz, &spec, r->val, o->data.val_split, most);
-    if (st != ERR_USAGE) return st;
+    if (st != ERR_USAGE && st != ERR_MEMORY) return st;
     status_say("nothing is watched: %s", err_message());
     err_clear();
     return OK;
