@@ -107,6 +107,7 @@ static Status read_header(Shard *s, H5File *f) {
         goto done;
     }
     if ((st = h5_get_int(f, "/", "version", &version)) != OK) goto done;
+    /* a later version may lay rows out in a way that would be read as wrong numbers */
     if (version != 1 && version != 2) {
         st = err_set(ERR_FORMAT, "%s: has version %" PRId64 " of the format, this program reads 1 and 2", s->path, version);
         goto done;
@@ -180,6 +181,7 @@ static Status read_features(Shard *s, H5File *f) {
     s->rows = info.dim[0];
     s->P = info.dim[1];
     s->E = info.dim[2];
+    /* products of these are sizes everywhere else, and are not checked there again */
     if (s->P < 1 || s->E < 1 || s->P > INT32_MAX || s->E > INT32_MAX || s->P * s->E > INT32_MAX)
         return err_set(ERR_FORMAT, "%s: %" PRId64 " tokens of width %" PRId64 " are impossible", s->path, s->P, s->E);
     if (s->rows % s->views != 0)
@@ -202,6 +204,7 @@ static Status check_rows(const Shard *s, bool unfinished) {
         return err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are not written (row %" PRId64 " is the first)"
                        ": the command that makes it was not finished", s->path, missing, s->rows, first);
     for (int64_t i = 0; s->scale && i < s->rows * s->scales; i++)
+        /* a row that is not written yet has no scale either */
         if (!isfinite(s->scale[i]) && (!s->written || s->written[i / s->scales]))
             return err_set(ERR_FORMAT, "%s: /images/scale of row %" PRId64 " is not finite", s->path, i / s->scales);
     if (s->dtype == DT_I8 && !s->scale) return err_set(ERR_FORMAT, "%s: i8 features need /images/scale", s->path);
@@ -214,6 +217,7 @@ static Status read_scales(Shard *s, H5File *f) {
     if (!h5_has(f, "/images/scale")) return OK;
     Status st = table(f, "/images/scale", s->path, H5K_F32, 4, -1, &s->scale, &count, &s->scale_at);
     if (st != OK) return st;
+    /* told apart by their number: no attribute says which */
     s->scales = count == s->rows || !s->rows ? 1 : s->P;
     if (count == s->rows * s->scales) return OK;
     return err_set(ERR_FORMAT, "%s: /images/scale has %" PRId64 " entries, it must have %" PRId64 " (one a row) or %" PRId64
@@ -272,6 +276,7 @@ static Status read_tokens(Shard *s, H5File *f) {
         st = err_set(ERR_FORMAT, "%s: attribute \"vocab\" of %s must be a hexadecimal number", s->path, path);
     for (int64_t m = 0; st == OK && m < s->captions; m++) {
         uint64_t n = s->token_offset[m + 1] - s->token_offset[m];
+        /* a caption is [CLS] at least, and a slot has room for max_tokens */
         if (n < 1 || n > (uint64_t)s->key.max_tokens)
             st = err_set(ERR_FORMAT, "%s: caption %" PRId64 " has %" PRIu64 " cached tokens, 1 to %" PRId64 " can be",
                          s->path, m, n, s->key.max_tokens);
@@ -287,6 +292,7 @@ Status shard_open(Shard **out, const char *path, bool unfinished) {
     Shard *s = mem_new(1, sizeof *s);
     if (!s) return ERR_MEMORY;
     s->fd = -1;
+    /* 0 is a place in a file; -1 says that there is none */
     s->features_at = s->scale_at = s->crc_at = s->written_at = -1;
     Status st = (s->path = mem_strdup(path)) ? h5_open(&f, path) : ERR_MEMORY;
     if (st == OK) st = read_header(s, f);
@@ -294,6 +300,7 @@ Status shard_open(Shard **out, const char *path, bool unfinished) {
     if (st == OK) st = read_images(s, f, unfinished);
     if (st == OK) st = read_captions(s, f);
     if (st == OK) st = read_tokens(s, f);
+    /* rows are read by pread at their offsets: HDF5 serves one thread at a time */
     if (st == OK && !s->h5 && (s->fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         st = err_set(ERR_IO, "%s: cannot be opened: %s%s", path, strerror(errno),
                      errno == EMFILE ? " (raise 'ulimit -n', or repack into larger shards)" : "");

@@ -69,6 +69,7 @@ static Status put_column(H5File *f, const char *path, const ShardSpec *spec, int
     size_t width = 1;
     for (int64_t i = 0; i < spec->images; i++) {
         size_t n = strlen(item_text(&spec->items[i], which));
+        /* text of one width lies in rows, which can be written and read at once */
         if (n > width) width = n;
     }
     char *text = mem_new((size_t)spec->images, width);
@@ -85,6 +86,7 @@ static Status put_column(H5File *f, const char *path, const ShardSpec *spec, int
 static Status put_ids(H5File *f, const char *path, const uint32_t *ids, int64_t n) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < n; i++) largest = ids[i] > largest ? ids[i] : largest;
+    /* most vocabularies fit two bytes, and captions are what a small set consists of */
     if (largest > UINT16_MAX) return h5_put(f, path, H5K_U32, 0, 1, &n, ids);
     uint16_t *small = mem_new((size_t)n, sizeof *small);
     if (!small) return ERR_MEMORY;

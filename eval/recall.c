@@ -10,6 +10,7 @@ enum { BLOCK_BYTES = 64 << 20 };         /* similarities of a block of images, a
 
 Status recall_rows(const Backend *b, const float *I, int64_t NI, const float *T, int64_t NT, int64_t Q, int64_t Z,
                    RecallRow *row, void *ctx) {
+    /* 8: a similarity and the query that gave it; all of COCO at once would be 500 MB */
     int64_t block = BLOCK_BYTES / ((NT > 0 ? NT : 1) * 8);
     block = block < 1 ? 1 : block > NI ? NI : block;
     void *dT = NULL, *dI = NULL, *dS = NULL, *arg = NULL;
@@ -57,6 +58,7 @@ static void collect_own(void *ctx, int64_t i, const float *s) {
         sum += fabsf(s[t]);
         if (r->owner[t] == i) r->own[t] = s[t];
     }
+    /* one sum finds any NaN of the row, and comparisons with NaN would rank it first or last by chance */
     if (!isfinite(sum) && r->bad < 0) r->bad = i;
     if (r->also) r->also->row(r->also->ctx, i, s);
 }
@@ -69,6 +71,7 @@ static void count_row(void *ctx, int64_t i, const float *s) {
     for (int64_t t = 0; t < r->NT; t++) {
         if (r->owner[t] == i && (best < 0 || s[t] > s[best])) best = t;
         if (r->owner[t] != i && r->fold[t] == fold)
+            /* equal similarities stand in the order of their numbers: a model that says 1 to all gets chance */
             r->img_rank[t] += s[t] > r->own[t] || (s[t] == r->own[t] && i < r->owner[t]);
     }
     for (int64_t t = 0; best >= 0 && t < r->NT; t++)

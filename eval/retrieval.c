@@ -181,6 +181,7 @@ Status retrieval_open(Retrieval *r, RecallSource *rows, void *source, int64_t NI
     if (folds < 1 || folds > NI) return err_set(ERR_USAGE, "%lld images do not make %d folds", (long long)NI, folds);
     for (int64_t t = 0; t < NT; t++)
         BUG_ON(owner[t] < 0 || owner[t] >= NI, "retrieval: text %lld belongs to image %d", (long long)t, owner[t]);
+    /* texts of a fold need not follow one another in the list */
     r->place = mem_new((size_t)NT, sizeof *r->place);
     r->fold_texts = mem_new((size_t)folds, sizeof *r->fold_texts);
     r->txt_rank = mem_new((size_t)NI, sizeof *r->txt_rank);

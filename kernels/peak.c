@@ -34,6 +34,7 @@ double peak_of_product(const Backend *b, int64_t m, int64_t n, int64_t k) {
     double best = INFINITY;
     bool room = true;
     for (int i = 0; i < 3; i++) room = room && b->alloc(&x[i], bytes[i]) == OK;
+    /* random numbers: products of zeros take less power, and a GPU then clocks higher */
     room = room && fill(b, x[0], bytes[0]) && fill(b, x[1], bytes[1]);
     Gemm g = {.m = m, .n = n, .k = k, .a = x[0], .b = x[1], .c = x[2], .lda = k, .ldb = k, .ldc = n, .ab = b->elem,
               .ct = b->elem, .tb = true};
@@ -42,6 +43,7 @@ double peak_of_product(const Backend *b, int64_t m, int64_t n, int64_t k) {
         b->gemm(&g);
         b->sync();
         t = omp_get_wtime() - t;
+        /* the first warms up; the best of the others is the machine undisturbed */
         if (i) best = fmin(best, t);
     }
     for (int i = 0; i < 3; i++)

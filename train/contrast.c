@@ -50,6 +50,7 @@ Status contrast_fill(Contrast *c) {
 static Status gather_features(Contrast *c) {
     const Backend *b = c->b;
     size_t image = (size_t)(c->B * c->Q * c->Z) * sizeof(float), text = (size_t)(c->B * c->Z) * sizeof(float);
+    /* one rank: its features are all there are */
     if (c->I_all == c->I) return OK;
     if (b->all_gather) {
         b->all_gather(c->I_all, c->I, image);
@@ -104,6 +105,7 @@ Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *
     if (st != OK) return st;
     c->col_id = ids;
     b->simmax(c->S_i2t, c->arg_i2t, c->I, c->T_all, B, G, c->Q, c->Z, G, 1);
+    /* rows of S are local texts, so images are its columns: the same kernel, strides the other way */
     b->simmax(c->S_t2i, c->arg_t2i, c->I_all, c->T, G, B, c->Q, c->Z, 1, G);
     ItcLoss l = {.rows = B, .n = G, .si = G, .sj = 1, .temp = temp, .target = c->target, .row_id = row_ids(c),
                  .col_id = ids, .smoothing = c->spec.smoothing, .scale = 0.5f * c->spec.weight / (float)G};
@@ -114,6 +116,7 @@ Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *
         l.dtemp = grad ? c->dtemp + k * B : NULL;
         b->itc_loss(&l);
     }
+    /* by one sum, in a fixed order, whatever the rows finished in */
     b->sum(loss, c->row_loss, 2 * B, true);
     if (!grad) return OK;
     if (dtemp_grad) b->sum(dtemp_grad, c->dtemp, 2 * B, true);
@@ -124,6 +127,7 @@ void contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t 
     Negatives n = {.rows = c->B, .n = c->G, .si = c->G, .sj = 1, .temp = temp, .target = c->target,
                    .row_id = row_ids(c), .col_id = c->col_id, .row_pair = (const uint32_t *)c->target,
                    .rule = c->spec.rule, .seed = seed, .step = step};
+    /* another site, other random bits: the two draws of a pair must not depend on each other */
     n.S = c->S_t2i, n.site = SITE_NEGATIVE_IMAGE, n.out = c->negative, n.weights = c->weights;
     c->b->negatives(&n);
     n.S = c->S_i2t, n.site = SITE_NEGATIVE_TEXT, n.out = c->negative + c->B;

@@ -23,6 +23,7 @@ static void list_segments(Piece *c, const Stage1 *s, bool all) {
         c->seg[n + i] = text;
         if (itg) {
             Segment gen = text;
+            /* [DEC] in place of [CLS]: the same words, but the model is told to write */
             gen.pass = PASS_ITG, gen.first_id = s->model->d.dec, gen.sees = i, gen.causal = true;
             c->seg[c->itg0 + i] = gen;
         }
@@ -45,6 +46,7 @@ static void list_read(Piece *c, Stage1 *s) {
         int64_t g = s->contrast.first + c->first + i;
         for (int32_t t = 1; t < s->len[g]; t++) {
             if (!pairs_is_target(s, g, t)) continue;
+            /* the row before a token predicts it */
             rows[n + k] = c->seg[c->itg0 + i].t0 + t - 1;
             target[k++] = pairs_text(s, g)[t];
         }
@@ -121,6 +123,7 @@ static int list_negatives(const Piece *c, const Stage1 *s, Segment *seg) {
     Segment pair = {.nq = s->model->d.Q, .first_id = -1, .sees = -1, .joint = true};
     for (int64_t g = 0; g < s->G; g++) {
         int64_t image = s->negative_image[g];
+        /* only where the image is: its keys need not travel */
         if (image < lo || image >= hi || !pairs_is_negative(s, g, image)) continue;
         if (n == s->itm_cap) return -1;
         pair.image = (int32_t)(image - lo), pair.pass = PASS_ITM_IMAGE, pair.pair = (uint32_t)g;

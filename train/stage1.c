@@ -40,6 +40,7 @@ static Status features(Stage1 *s, Piece *c, const ObjectiveBatch *batch, Noise n
     for (int64_t at = 0; at < s->B; at += n) {
         Status st = forward(s, c, batch, at, noise, whole, grad && whole);
         if (st != OK) return st;
+        /* out of the step's memory, which the next piece takes again */
         s->b->copy(s->contrast.I + at * d->Q * d->Z, c->I.data, (size_t)(n * d->Q * d->Z) * sizeof(float));
         s->b->copy(s->contrast.T + at * d->Z, c->T.data, (size_t)(n * d->Z) * sizeof(float));
     }
@@ -60,6 +61,7 @@ static Status contrastive(Stage1 *s, const int64_t *ids, float scale, bool grad)
     Status st = contrast_loss(k, ids, temp.w, grad ? temp.g : NULL, s->sums + SUM_ITC, grad);
     if (st != OK) return st;
     contrast_negatives(k, temp.w, s->spec.seed, s->number);
+    /* on its way while the first piece's generation loss is enqueued */
     s->b->fetch(s->drawn, k->negative, (size_t)(2 * s->B) * sizeof *s->drawn);
     return OK;
 }
@@ -71,9 +73,11 @@ static Status pieces(Stage1 *s, Piece *c, const ObjectiveBatch *batch, Noise noi
     int64_t n = s->B / s->micro;
     Status st = OK;
     for (int64_t at = 0; st == OK && at < s->B; at += n) {
+        /* the same random bits as before, so the same features; only now their tape is kept */
         if (s->micro > 1) st = forward(s, c, batch, at, noise, true, grad);
         if (st != OK) return st;
         piece_generation(c, s, scale, s->itg_over);
+        /* all pieces' draws at once: a negative may belong to another piece */
         if (at == 0) st = pairs_draw(s, batch);
         if (at == 0) s->itm_pairs = s->spec.itm != 0 ? pairs_matched(s) : 0;
         if (st == OK) st = piece_matching(c, s, scale, s->itm_pairs);
@@ -94,6 +98,7 @@ Status stage1_run(Stage1 *s, const ObjectiveBatch *batch, const ObjectiveBatch *
     s->next = next, s->number = step;
     join_begin(&s->join, &s->model->params, s->spec.wire_bf16, s->step->measuring);
     staging_reset(&s->room);
+    /* pinned, taken first: they stay where they are whatever follows */
     s->drawn = staging_take(&s->room, (size_t)(2 * s->B), sizeof *s->drawn);
     s->report = staging_take(&s->room, 1, sizeof *s->report);
     s->b->zero(s->sums, SUM_COUNT * sizeof *s->sums);
@@ -127,11 +132,13 @@ Status stage1_read(Stage1 *s, Stage1Losses *out) {
     s->b->fetch(&r->temp, params_get(&s->model->params, P_TEMP, -1).w, sizeof r->temp);
     s->b->fetch(r->sums, s->sums, sizeof r->sums);
     s->b->fetch_wait();
+    /* a batch without any text that predicts: 0 of 0 is 0 */
     double over = s->itg_over > 0 ? s->itg_over : 1;
     double mine[SUM_COUNT] = {r->sums[SUM_ITC], r->sums[SUM_ITM], r->sums[SUM_ITG] / over};
     double sum[SUM_COUNT] = {0}, *all = mem_new((size_t)dist_size(), sizeof mine);
     if (!all) return ERR_MEMORY;
     dist_step(s->number);
+    /* gathered and added in rank order: the log of every rank says the same */
     Status st = dist_all_gather(all, mine, sizeof mine, "the gather of losses");
     for (int i = 0; st == OK && i < dist_size(); i++)
         for (int k = 0; k < SUM_COUNT; k++) sum[k] += all[i * SUM_COUNT + k];

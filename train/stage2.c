@@ -100,6 +100,7 @@ static Segment segment_of(const Stage2 *s, const ObjectiveBatch *b, const Piece 
 static FeatureRows behind(const Stage2 *s, const ObjectiveBatch *b, const Piece *c) {
     bool last = c->first + c->n == s->B;
     const ObjectiveBatch *from = last ? s->next : b;
+    /* a set of another type waits for its turn */
     if (!s->next || from->dt != b->dt) return (FeatureRows){0};
     return features_from(&s->model->d, (FeatureRows){from->features, from->scale}, last ? 0 : c->first + c->n, b->dt);
 }
@@ -127,6 +128,7 @@ static Tensor for_prefixes(Stage2 *s, Tensor soft, int np, int views) {
     int32_t Q = s->model->d.Q;
     bool same = np == views;
     for (int i = 0; i < np && same; i++) same = s->image[i] == i;
+    /* the usual case costs nothing: no copy, no gather */
     if (same) return soft;
     int32_t *rows = staging_take(&s->lm_room, (size_t)(np * Q), sizeof *rows);
     for (int i = 0; i < np * Q; i++) rows[i] = s->image[i / Q] * Q + i % Q;
@@ -167,6 +169,7 @@ static Status speak(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Noise nois
     lm_wave_build(w, &s->lm_room, &s->lm->d, s->prefix, np, s->text, c->texts);
     w->noise = (LmNoise){.on = s->spec.lm_dropout && t->recording, .seed = noise.seed, .step = noise.step};
     staging_upload(&s->lm_room);
+    /* a piece whose pictures have no text says nothing, and must not divide by it */
     if (!w->T) return OK;
     Tensor rows = for_prefixes(s, soft, np, c->views), hidden = lm_hidden(t, s->lm, w, rows);
     float *nll = tape_push(t, w->T, sizeof *nll);

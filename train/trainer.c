@@ -63,6 +63,7 @@ static Status take_memory(Trainer *t, const Plan *plan, size_t spare) {
     void *probe = NULL;
     Status st = arena_open(&t->run, "run's", t->b, plan->weights + plan->state + plan->buffers);
     if (st == OK) st = arena_open(&t->stepmem, "step's", t->b, plan->step);
+    /* asked for and given back: what is free is not what can be had */
     if (st == OK && spare) st = t->b->alloc(&probe, spare);
     if (probe) t->b->release(probe);
     return st;
@@ -75,6 +76,7 @@ static Status take_planned(Trainer *t, Plan *plan, TrainerSpec *spec) {
     Status st = trainer_plan(plan, t->b, spec);
     if (st == OK && spec->roomy) {
         if (take_memory(t, plan, plan_bytes(plan) / 4) == OK) return OK;
+        /* not enough for the roomy plan is no error: the tight one may fit */
         err_clear();
         arena_close(&t->stepmem, t->b);
         arena_close(&t->run, t->b);
@@ -117,6 +119,7 @@ Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatc
     *bad = NULL;
     Status st = t->objective->run(t->self, batch, next, step, 1.0f, true);
     if (st == OK) st = optim_norm(t->params, t->scratch, a->clip, t->norm);
+    /* enqueued before the losses are read: the device works while the host waits for them */
     if (st == OK) st = optim_update(t->params, t->scratch, a, lr, number);
     if (st == OK) st = t->objective->read(t->self, l);
     if (st == OK) optim_end(t->params, isfinite(*t->norm), bad);

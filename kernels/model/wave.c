@@ -57,6 +57,7 @@ static Status fill_embedding(Wave *w, Staging *r, const Dims *d, const Segment *
         for (int32_t q = 0; q < s[i].nq; q++) key[s[i].q0 + q] = (RowKey){s[i].pair, pass | (uint32_t)q};
         for (int32_t t = 0; t < s[i].nt; t++) {
             int32_t id = t == 0 && s[i].first_id >= 0 ? s[i].first_id : s[i].ids[t];
+            /* here once, and no kernel has to ask */
             BUG_ON(id < 0 || id >= d->V, "wave: word piece %d of %d", id, d->V);
             ids[s[i].t0 + t] = id;
             pos[s[i].t0 + t] = t;
@@ -86,6 +87,7 @@ void wave_pick(Wave *w, Staging *r, const int32_t *picked, int64_t n) {
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
 static void plan_add(AttnPlan *p, AttnItem *items, AttnItem it) {
+    /* a text segment has no query rows, and kernels no items of nothing */
     if (!it.nq) return;
     items[p->nitems++] = it;
     int32_t nk = it.na + it.nb;
@@ -142,9 +144,11 @@ static void plan_cross(Wave *w, Staging *r, const Dims *d, const Segment *s, int
     AttnGroup *groups = staging_take(r, (size_t)images, sizeof *groups);
     int32_t *head = staging_take(r, (size_t)images + 1, sizeof *head);
     int32_t *order = staging_take(r, (size_t)n, sizeof *order);
+    /* sorted by image, counted first: one pass over the segments whatever their order */
     memset(head, 0, ((size_t)images + 1) * sizeof *head);
     for (int i = 0; i < n; i++)
         if (s[i].image >= 0) head[s[i].image + 1]++;
+    /* from here head[i] is where image i begins; filling moves it to where it ends */
     for (int i = 0; i < images; i++) head[i + 1] += head[i];
     for (int i = 0; i < n; i++)
         if (s[i].image >= 0) order[head[s[i].image]++] = i;
