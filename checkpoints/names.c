@@ -69,14 +69,6 @@ static const struct { int dialects; const char *theirs, *ours; } parts[] = {
 
 enum { PREFIXES = sizeof prefixes / sizeof *prefixes, PARTS = sizeof parts / sizeof *parts };
 
-static const char *const texts[NAME_FORM_COUNT] = {
-#define X(id, text) text,
-    NAME_FORMS(X)
-#undef X
-};
-
-const char *name_form_text(NameForm form) { return texts[form]; }
-
 /* The part of s behind prefix, NULL when s does not begin with it (or, for a whole name, is longer). */
 static const char *behind(const char *s, const char *prefix) {
     size_t n = strlen(prefix);

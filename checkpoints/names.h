@@ -9,23 +9,16 @@
 #include <stddef.h>
 
 /*   id                what the file holds */
-#define NAME_FORMS(X)                                                                       \
-    X(NAMES_LAVIS,      "LAVIS names")                                                      \
-    X(NAMES_HF,         "names of Hugging Face's Blip2ForImageTextRetrieval")               \
-    X(NAMES_HF_QFORMER, "names of Hugging Face's Blip2QFormerModel")                        \
-    X(NAMES_BERT,       "names of BERT (bert-base-uncased)")                                \
-    X(NAMES_BERT_BARE,  "names of BERT's encoder alone")
-
 typedef enum {
-#define X(id, text) id,
-    NAME_FORMS(X)
-#undef X
+    NAMES_LAVIS,            /* LAVIS names */
+    NAMES_HF,               /* names of Hugging Face's Blip2ForImageTextRetrieval */
+    NAMES_HF_QFORMER,       /* names of Hugging Face's Blip2QFormerModel */
+    NAMES_BERT,             /* names of BERT (bert-base-uncased) */
+    NAMES_BERT_BARE,        /* names of BERT's encoder alone */
     NAME_FORM_COUNT
 } NameForm;
 
 enum { NAME_ROOM = 256 };
-
-const char *name_form_text(NameForm form);
 
 /* The LAVIS name of a foreign tensor, and back, into buf[NAME_ROOM]. False when the tensor has no counterpart (a BERT
  * pooler; the LM head in Hugging Face) or does not fit. Old gamma and beta of LayerNorm become weight and bias; written

@@ -367,7 +367,6 @@ void pth_close(PthFile *f) {
 }
 
 size_t pth_count(const PthFile *f) { return f->count; }
-const char *pth_name(const PthFile *f, size_t i) { return f->entries[i].name; }
 bool pth_in_model(const PthFile *f, size_t i) { return f->entries[i].in_model; }
 
 static bool dense(const PickleTensor *v) {

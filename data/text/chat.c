@@ -30,7 +30,6 @@ const ChatForm *chat_find(const char *name) {
     return NULL;
 }
 
-const char *chat_names(void) { return "chatml, llama3, zephyr, llama2, vicuna, alpaca"; }
 
 const char *chat_of_template(const char *jinja) {
     for (int k = 0; k < FORMS; k++)

@@ -19,7 +19,6 @@ typedef struct {
 } ChatForm;
 
 const ChatForm *chat_find(const char *name);               /* NULL when unknown */
-const char *chat_names(void);                              /* "chatml, llama2, ..." */
 const char *chat_of_template(const char *jinja);           /* the name of the form whose mark is in it, or "" */
 
 /* A new text (free it): the system's text (NULL or "": none) and one question, ready for the answer. */

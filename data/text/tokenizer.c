@@ -233,7 +233,6 @@ int32_t tokenizer_size(const Tokenizer *t) {
 
 const TokenizerIds *tokenizer_ids(const Tokenizer *t) { return &t->ids; }
 uint64_t tokenizer_hash(const Tokenizer *t) { return t->hash; }
-bool tokenizer_cleans(const Tokenizer *t) { return t->cleans; }
 void tokenizer_set_cleans(Tokenizer *t, bool cleans) { t->cleans = cleans; }
 const char *tokenizer_chat(const Tokenizer *t) { return t->chat; }
 

@@ -52,7 +52,7 @@ Status tokenizer_encode(const Tokenizer *t, const char *text, size_t n, int max_
                         int64_t *full);
 
 /* A new text (free it) of *len bytes (may be NULL) and a NUL behind: special tokens left out, ids that are nobody's
- * (a model's vocabulary may be padded) too. If tokenizer_cleans, blanks before punctuation and clitics go, as
+ * (a model's vocabulary may be padded) too. If the folder says so, or nothing, blanks before punctuation and clitics go, as
  * transformers' clean_up_tokenization does ("a dog ' s ball ." -> "a dog's ball."). */
 Status tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, char **text, size_t *len);
 
@@ -62,7 +62,6 @@ const TokenizerIds *tokenizer_ids(const Tokenizer *t);
 /* the id of a piece or added token as its file has it; -1 */
 int32_t tokenizer_find(const Tokenizer *t, const char *piece);
 uint64_t tokenizer_hash(const Tokenizer *t);               /* equal hash, equal ids of equal text */
-bool tokenizer_cleans(const Tokenizer *t);                 /* what the folder says; true where it says nothing */
 void tokenizer_set_cleans(Tokenizer *t, bool cleans);
 
 /* Which chat form the folder's own template is of, chat.h's names; "" when it has none or an unknown one. */

@@ -111,8 +111,8 @@ static Status make_rope(Lm *m) {
     return st;
 }
 
-/* The bucket of a key that stands `d` behind its row (d < 0: before it); spec/stage2.md 3a. */
-int32_t lm_bucket(const LmDims *dims, int32_t d, bool both_sides) {
+/* T5's bucket of a key that stands d rows behind (d < 0: before) the row that looks at it; spec/stage2.md 3a. */
+static int32_t bucket_of(const LmDims *dims, int32_t d, bool both_sides) {
     int32_t n = dims->buckets, far = dims->distance, side = 0;
     if (both_sides) {
         n /= 2;
@@ -138,7 +138,7 @@ static Status make_bias(Lm *m, int side) {
     if (st == OK) st = params_values(&m->params, t, table);
     for (int32_t h = 0; st == OK && h < d->H; h++)
         for (int32_t i = 0; i < wide; i++)
-            out[(int64_t)h * wide + i] = table[lm_bucket(d, i - d->distance, side == 0) * d->H + h];
+            out[(int64_t)h * wide + i] = table[bucket_of(d, i - d->distance, side == 0) * d->H + h];
     if (st == OK) {
         m->b->upload(m->bias[side], out, n * sizeof *out);
         m->b->sync();

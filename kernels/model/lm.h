@@ -42,9 +42,6 @@ Status lm_ready(Lm *m);
  * matrices copy alone (which is w in f32). */
 Param lm_get(const Lm *m, int first, int last, int layer);
 
-/* T5's bucket of a key that stands d rows behind (d < 0: before) the row that looks at it; spec/stage2.md 3a. */
-int32_t lm_bucket(const LmDims *dims, int32_t d, bool both_sides);
-
 /* A sum over all bytes of the store: the same before and after whatever must not change it. ERR_MEMORY, ERR_DEVICE. */
 Status lm_checksum(const Lm *m, uint64_t *sum);
 

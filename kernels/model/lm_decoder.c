@@ -370,16 +370,6 @@ static Status begin(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoder
     return take_host(g);
 }
 
-Status lm_decoder_measure(const Backend *b, const Lm *m, const LmDecoderSpec *spec, size_t *bytes) {
-    LmDecoder g;
-    size_t fixed = 0, mem = 0;
-    Status st = begin(&g, b, m, spec);
-    if (st == OK) st = measure(&g, &fixed, &mem);
-    *bytes = fixed + mem;
-    free_host(&g);
-    return st;
-}
-
 Status lm_decoder_open(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoderSpec *spec) {
     size_t fixed = 0, mem = 0;
     Status st = begin(g, b, m, spec);

@@ -44,7 +44,4 @@ Decoder lm_decoder(LmDecoder *g);
  * model, not for decoding. Not of T5. */
 Status lm_decoder_gaze(LmDecoder *g, Tensor soft, const LmPrefix *p, float *share);
 
-/* The bytes it takes, without taking them. */
-Status lm_decoder_measure(const Backend *b, const Lm *m, const LmDecoderSpec *spec, size_t *bytes);
-
 #endif
