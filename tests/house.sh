@@ -14,8 +14,10 @@ dir=${1:-build/release} verbose=${2:-}
 passed=0 failed=0
 FLOORS="kernels configs data checkpoints eval train"
 # The plan was 42,000 lines. What people bring (tars, tables, one array a picture, anything an index splits) and the tokenizers of
-# four kinds took twice the room that data/ was given, questions and answers and pictures in place of sets took some of eval/.
-CEILINGS="kernels-without-model:12500 kernels/cuda:6500 model+train:8900 data:18960 checkpoints:4800 eval:13000 configs:1600 all:59500"
+# four kinds took twice the room that data/ was given, questions and answers and pictures in place of sets took some of eval/, a
+# language model that learns, one walk back over both waves and the weights of other tools some of the rest. What stands, and a
+# hundredth: who adds more than that looks first for what it replaces.
+CEILINGS="kernels-without-model:13250 kernels/cuda:5950 model+train:9600 data:19250 checkpoints:5120 eval:12950 configs:1570 all:62000"
 
 sources() { git ls-files "$@" | grep -E '\.(c|h|cu|cuh|def)$' | while read -r f; do [ -f "$f" ] && echo "$f"; done; }
 files=$(sources $FLOORS qformer.c)
@@ -79,11 +81,11 @@ count=$(echo "$functions" | wc -l)
 nth() { echo "$functions" | sed -n "$((count * $1 / 100))p" | cut -d' ' -f1; }
 printf '  %-24s %s\n' functions "$count, median $(nth 50) lines, 90 % under $(($(nth 90) + 1)), longest $(echo "$functions" | tail -1)"
 at_most "median of functions" "$(nth 50)" 12
-at_most "functions over 60 lines" "$(echo "$functions" | awk '$1 > 60' | wc -l)" 4
+at_most "functions over 60 lines" "$(echo "$functions" | awk '$1 > 60' | wc -l)" 2
 long=$(for f in $files; do n=$(wc -l <"$f"); [ "$n" -gt 500 ] && echo "$f:$n"; done | tr '\n' ' ')
 at_most "files over 500 lines" "$(echo "$long" | wc -w)" 2 "${long:-none}"
 wide=$(awk 'length > 120 { print FILENAME ":" FNR }' $(echo "$files" | grep -v '\.def$'))
-at_most "lines over 120 columns" "$(printf '%s' "$wide" | grep -c .)" 110
+at_most "lines over 120 columns" "$(printf '%s' "$wide" | grep -c .)" 105
 crowd=$(for f in $files; do dirname "$f"; done | sort | uniq -c | awk '$1 > 50 { print $2 ":" $1 }' | tr '\n' ' ')
 rule "folders over 50 files" "$([ -z "$crowd" ] && echo 1 || echo 0)" "${crowd:-none}"
 share=$(awk '
