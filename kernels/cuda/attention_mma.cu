@@ -10,12 +10,12 @@
  *
  * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD ceil(R / 64), lse 4R; row keys 8R a block
  * (dropout). FLOPs 4RUD. Cross-attention (R = 64, U = 257, D = 64): 82 KB for 4.2 MFLOP; 128 images, 12 heads: 126 MB,
- * 42 us of an H100 at the 91 % of its bandwidth that a kernel reaches. Predicted are 46 us, 15.4 warp instructions for
- * each HMMA (29 us of issue); joint self-attention of 384 pairs, 107 MB: 39 us and 31.6 (tests/bench/vgpu_time.sh).
+ * 42 us of an H100 at the 91 % of its bandwidth that a kernel reaches. Predicted are 46 us, 15.5 warp instructions for
+ * each HMMA (29 us of issue); joint self-attention of 384 pairs, 107 MB: 39 us and 31.8 (tests/bench/vgpu_time.sh).
  * Both are bound by memory.
  *
- * Shared memory 55 KB at four warps and D = 64: 4 blocks (16 warps) an SM, less where keys are few;
- * at D = 128 70 KB, 3 blocks. */
+ * Shared memory 55 KB at four warps and D = 64 (46 with one head a block): 4 blocks (16 warps) an SM, less where keys
+ * are few; at D = 128 70 KB (52), 3 blocks. */
 #include "kernels/cuda/attention_step.cuh"
 
 enum { WARPS = 4 };
@@ -61,9 +61,11 @@ template <int DP, int N> DEVICE void soften(Sums<DP> &x, float (*s)[4], float sc
 
 /* ---- a warp's work ---------------------------------------------------------------------------------------------- */
 
-/* A warp's tile, `own` rows of q from row0 on; room for its Q and O; the block's two stages of `size` bytes of keys and
+/* A warp's tile, `own` rows of q from row0 on; room for its Q and O, which is one when there is no next head whose Q
+ * could be on its way already; the block's two stages of `size` bytes of keys and
  * as many of values, at kv, and where the lane points its ldmatrix in the first. plain_a, plain_b: ends of the keys of
  * a and of b that all its rows see, no bias, numbers in eights. */
+static inline __host__ __device__ int q_room(int heads) { return heads > 1 ? 32 : 16; }
 typedef struct {
     AttnGroup g;
     bf16 *Q, *O;
@@ -73,15 +75,17 @@ typedef struct {
 } Work;
 
 template <int DP, bool DROP>
-DEVICE Work work_of(bf16 *room, int room_keys, const AttnGroup &g, const WarpTile &w, const Attn &a, const Draws &d) {
+DEVICE Work work_of(bf16 *room, int room_keys, int heads, const AttnGroup &g, const WarpTile &w, const Attn &a,
+                    const Draws &d) {
     constexpr int LD = Tile<DP>::LD;
+    const int q_rows = q_room(heads);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)blockDim.x >> 5;
     bool regular = !a.bias && w.eights;
     Work x;
     x.g = g, x.lane = lane;
-    x.Q = room + warp * 32 * LD, x.O = x.Q + 16 * LD;
+    x.Q = room + warp * q_rows * LD, x.O = x.Q + (q_rows - 16) * LD;
     x.size = room_keys * LD * 2;
-    x.kv = shared_address(room + warps * 32 * LD);
+    x.kv = shared_address(room + warps * q_rows * LD);
     x.K = x.kv + 2 * (((lane & 7) + (lane >> 4) * 8) * LD + (lane >> 3 & 1) * 8);
     x.V = x.kv + x.size + 2 * ((lane & 15) * LD + (lane >> 4) * 8);
     x.row0 = w.it.q0 + w.row0, x.own = w.there ? min(16, w.it.nq - w.row0) : 0, x.keys = g.nk[0] + g.nk[1];
@@ -173,9 +177,9 @@ template <int DP> DEVICE void finish(Sums<DP> &s, const Work &x, const Attn &a, 
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------- */
 
-/* Tiles of Q and of O, a warp each, and two stages of `keys` keys and values. */
-template <int DP> static size_t forward_shared(int warps, int keys) {
-    return (size_t)(warps * 32 + 4 * keys) * Tile<DP>::LD * sizeof(bf16);
+/* Tiles of Q and of O, and two stages of `keys` keys and values. */
+template <int DP> static size_t forward_shared(int warps, int keys, int heads) {
+    return (size_t)(warps * q_room(heads) + 4 * keys) * Tile<DP>::LD * sizeof(bf16);
 }
 
 template <int DP, int STAGE, bool DROP>
@@ -187,7 +191,7 @@ static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 : 3) void forward_m
     find_tiles<WARPS, STAGE>(&tiles, groups, items, (int)blockIdx.z * ((int)blockDim.x >> 5), (int)blockDim.x >> 5);
     if (!tiles.tile[0].there) return;
     const WarpTile &w = tiles.tile[warp];
-    Work x = work_of<DP, DROP>(room, room_keys, tiles.g, w, a, draws);
+    Work x = work_of<DP, DROP>(room, room_keys, heads, tiles.g, w, a, draws);
     KeyCarrier c = key_carrier<DP>(a);
     Sums<DP> sums;
     int steps = tiles.in_a + tiles.in_b;
@@ -221,27 +225,39 @@ static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 : 3) void forward_m
 
 /* ---- launcher --------------------------------------------------------------------------------------------------- */
 
-/* Heads a block: few rounds of blocks over the GPU, of which each takes as long as its heads and, for what a block does
- * but once, half a head more. `blocks`: for each head. */
-static int heads_of(int64_t blocks, int H, int64_t at_once) {
+/* Heads a block, of `blocks` for each head: few rounds of blocks over the GPU, of which each takes as long as its heads
+ * and, for what a block does but once, half a head more. Long blocks are good where there is one round of them, or
+ * where a head is short, one stage of keys; the last of several rounds leaves the GPU half empty for as long as they
+ * are. */
+static int heads_of(int64_t blocks, int H, int64_t at_once, bool is_short) {
     int best = 1;
     double least = INFINITY;
     for (int heads = 1; heads <= H; heads++) {
-        double time = (double)ceil_div(blocks * ceil_div(H, heads), at_once) * (heads + 0.5);
-        if (time < least) least = time, best = heads;
+        double rounds = (double)ceil_div(blocks * ceil_div(H, heads), at_once), time = rounds * (heads + 0.5);
+        if (time < least && (heads == 1 || rounds == 1 || is_short)) least = time, best = heads;
     }
     return best;
 }
 
+/* Blocks of so much shared memory that the GPU has at once; 0 when none fits. */
+template <class K> static int64_t at_once(K kernel, int warps, size_t shared) {
+    int resident = 0;
+    if (!allow_shared(kernel, shared)) return 0;
+    cuda_ok(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * 32, shared), "attention");
+    return (int64_t)cuda.sms * resident;
+}
+
+/* Several heads a block where their larger blocks are as many at once, and a block has all rows of a group: others read
+ * its keys from L2. Not for wide heads: 12 warps an SM that work in step wait for the same things. */
 template <int DP, int STAGE, bool DROP> static bool forward(const Attn *a, const PlanShape *s) {
-    int warps = even_warps(s->tiles, WARPS), room_keys = step_rows(min(STAGE, s->keys)), resident = 1;
+    int warps = even_warps(s->tiles, WARPS), room_keys = step_rows(min(STAGE, s->keys));
     auto *kernel = forward_mma<DP, STAGE, DROP>;
-    size_t shared = forward_shared<DP>(warps, room_keys);
-    if (!allow_shared(kernel, shared)) return false;
-    if (!cuda_ok(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, warps * 32, shared), "attention"))
-        return true;
-    int64_t blocks = a->plan->ngroups * ceil_div(s->tiles, warps);
-    int heads = heads_of(blocks, a->H, (int64_t)cuda.sms * (resident > 0 ? resident : 1));
+    int64_t one = at_once(kernel, warps, forward_shared<DP>(warps, room_keys, 1));
+    if (!one) return false;
+    int64_t several = at_once(kernel, warps, forward_shared<DP>(warps, room_keys, 2));
+    bool larger = DP <= 64 && several == one && s->tiles <= WARPS;
+    int heads = larger ? heads_of(a->plan->ngroups, a->H, several, s->keys <= STAGE) : 1;
+    size_t shared = forward_shared<DP>(warps, room_keys, heads);
     dim3 grid((unsigned)a->plan->ngroups, (unsigned)ceil_div(a->H, heads), (unsigned)ceil_div(s->tiles, warps));
     Draws draws = {philox_keys(rng_key0(a->drop.seed), a->drop.step), a->drop.site,
                    (dropout_threshold(a->drop.p) << 16) - 1};

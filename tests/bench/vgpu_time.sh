@@ -17,9 +17,9 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 # op | kernel | rows or pairs (0: as if for 128 pairs) | elements in a launch (0: for each HMMA) | instructions | microseconds
-table='attention, cross|forward_mma|128|0|15.4|46.2
+table='attention, cross|forward_mma|128|0|15.5|46.5
 attention_bwd, cross|bwd_one|128|0|12.1|122.7
-attention, joint|forward_mma|128|0|31.6|39.2
+attention, joint|forward_mma|128|0|31.8|39.3
 attention_bwd, joint|bwd_one|0|0|22.7|72.5
 add_norm|add_norm_fast|8192|6291456|41.3|22.1
 add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
