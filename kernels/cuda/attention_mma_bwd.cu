@@ -215,6 +215,35 @@ template <int DP> DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf1
     product_columns<DP>(dk, st, Q, 0, lane);
 }
 
+/* A step on its way: Q and dO behind each other at `to`, its numbers at n. */
+template <int DP> DEVICE void bring_step(const Attn &a, Carrier c, const Walk &p, const float *delta, int64_t rows,
+                                         uint32_t to, float *n) {
+    int left = p.it.nq - p.i, row0 = p.it.q0 + p.i;
+    c.a += p.h * a.D * 2, c.b += p.h * a.D * 2;
+    carry<DP>(c, to, to + 2 * ROWS * Tile<DP>::LD, ROWS, [&](int r) { return r < left ? row0 + r : -1; });
+    for (int k = (int)threadIdx.x; k < (a.drop.p > 0 ? NUMBERS : 2 * ROWS); k += (int)blockDim.x) {
+        int r = k < 2 * ROWS ? k % ROWS : (k - 2 * ROWS) / 2;
+        int64_t row = r < left ? row0 + r : 0;
+        const void *src = (k < ROWS ? a.lse : delta) + p.h * rows + row;
+        if (k >= 2 * ROWS) src = (const uint32_t *)a.drop.rows + row * 2 + k % 2;
+        copy4(n + k, src, r < left);
+    }
+    copies_end_group();
+}
+
+/* The rows of a step that has arrived, 16 at a time, against the warp's keys. */
+template <int DP> DEVICE void look_at_rows(float (*dk)[4], float (*dv)[4], const bf16 *K, const bf16 *V, const bf16 *at,
+                                           const float *numbers, const Walk &now, const AttnGroup &g, const Attn &a,
+                                           int u0, int lane) {
+    constexpr int LD = Tile<DP>::LD;
+#pragma unroll 1
+    for (int r = 0; r < ROWS && now.i + r < now.it.nq; r += 16) {
+        WarpTile w = tile_of(g, now.it, now.i + r);
+        if (sees_some(w, u0, 16))
+            dkv_step<DP>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, numbers, r, w, a, now.h, u0, lane);
+    }
+}
+
 template <int DP> static __global__ __launch_bounds__(KEY_WARPS * 32, DP <= 64 ? 2 : 1) void dkv_mma(
     Attn a, AttnGrad grad, const AttnItem *items, const AttnGroup *groups, const float *delta, int64_t rows) {
     extern __shared__ __align__(16) bf16 room[];
@@ -238,20 +267,7 @@ template <int DP> static __global__ __launch_bounds__(KEY_WARPS * 32, DP <= 64 ?
     Carrier c = carrier_of<DP>(a.q, a.ldq, grad.d_o, a.ldo, a.D, thread, warps * 32);
     uint32_t room_of_steps = shared_address(steps);
     auto load_step = [&](const Walk &p, int buffer) {
-        uint32_t at = room_of_steps + buffer * 4 * ROWS * LD;
-        float *n = numbers + buffer * NUMBERS;
-        int left = p.it.nq - p.i, row0 = p.it.q0 + p.i;
-        Carrier of_head = c;
-        of_head.a += p.h * a.D * 2, of_head.b += p.h * a.D * 2;
-        carry<DP>(of_head, at, at + 2 * ROWS * LD, ROWS, [&](int r) { return r < left ? row0 + r : -1; });
-        for (int k = thread; k < (a.drop.p > 0 ? NUMBERS : 2 * ROWS); k += warps * 32) {
-            int r = k < 2 * ROWS ? k % ROWS : (k - 2 * ROWS) / 2;
-            int64_t row = r < left ? row0 + r : 0;
-            const void *src = (k < ROWS ? a.lse : delta) + p.h * rows + row;
-            if (k >= 2 * ROWS) src = (const uint32_t *)a.drop.rows + row * 2 + k % 2;
-            copy4(n + k, src, r < left);
-        }
-        copies_end_group();
+        bring_step<DP>(a, c, p, delta, rows, room_of_steps + buffer * 4 * ROWS * LD, numbers + buffer * NUMBERS);
     };
 
     float dk[2 * Tile<DP>::STEPS][4] = {{0}}, dv[2 * Tile<DP>::STEPS][4] = {{0}};
@@ -268,15 +284,7 @@ template <int DP> static __global__ __launch_bounds__(KEY_WARPS * 32, DP <= 64 ?
         __syncthreads();
         if (next.there) load_step(next, buffer ^ 1);
         if (thread == 0) walk_on(&walk[(t + 2) % 3], next, h_end, g, items, first, end);
-        const bf16 *at = steps + buffer * 2 * ROWS * LD;
-#pragma unroll 1
-        for (int r = 0; r < ROWS; r += 16) {
-            if (now.i + r >= now.it.nq) break;
-            WarpTile w = tile_of(g, now.it, now.i + r);
-            if (sees_some(w, u0, 16))
-                dkv_step<DP>(dk, dv, K, V, at + r * LD, at + (ROWS + r) * LD, numbers + buffer * NUMBERS, r, w, a,
-                             now.h, u0, lane);
-        }
+        look_at_rows<DP>(dk, dv, K, V, steps + buffer * 2 * ROWS * LD, numbers + buffer * NUMBERS, now, g, a, u0, lane);
     }
     copies_wait<0>();
     __syncthreads();

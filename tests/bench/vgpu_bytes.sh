@@ -54,7 +54,6 @@ least() {
     case $1 in
     "simmax_kernel step") echo 90.9 20 ;;     # texts by images go down the columns of S: a sector for each 4 bytes
     row_kernel*) echo 90.9 75 ;;              # 8 bytes a head and stretch: largest score and sum
-    dq_mma*) echo 90.9 85 ;;                  # vgpu takes requests apart where a kernel has more than 64 accesses
     *) echo 90.9 90.9 ;;
     esac
 }
