@@ -88,6 +88,7 @@ Status pairs_of_owners(Pairs *p, const EvalSet *e) {
 /* The first image of a rank: shares hold about the same number of pairs. */
 static int64_t share_start(const Pairs *p, int rank) {
     int64_t i = 0, wanted = p->n / dist_size() * rank;
+    /* the division rounds down: the last share takes the rest */
     if (rank >= dist_size()) return p->NI;
     while (i < p->NI && p->start[i] < wanted) i++;
     return i;
@@ -137,6 +138,7 @@ static Status score_share(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress
     int64_t last = share_start(p, dist_rank() + 1);
     for (int64_t i = share_start(p, dist_rank()); st == OK && i < last;) {
         int64_t n = last - i < enc->batch ? last - i : enc->batch;
+        /* images without a candidate here cost a read and the making of keys for nothing */
         if (p->start[i] < p->start[i + n]) {
             st = evalset_read(e, i, n, r.rows, r.scales);
             if (st == OK) st = encode_image_keys(enc, r.rows, set_scaled(e->set) ? r.scales : NULL, (int)n);
@@ -157,6 +159,7 @@ Status pairs_score(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progr
     double before = enc->tape.flops;
     free(p->logit);
     p->logit = mem_new((size_t)p->n, 2 * sizeof *p->logit);
+    /* a rank that failed says so before the others wait in the gather */
     Status st = dist_agree(p->logit ? score_share(p, enc, e, progress) : ERR_MEMORY);
     p->flops = enc->tape.flops - before;
     /* what others computed is zero here */

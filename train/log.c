@@ -313,6 +313,7 @@ Status log_step(Log *log, const LogStep *s) {
     if (!log->setup.speaks) return OK;
     accumulate(log, s);
     bool due = s->step % log->every == 0 || s->step == log->setup.total_steps;
+    /* where the live line shows it already, the same figures would scroll past twice */
     bool lasting = log->verbose > 0 || (due && !status_is_live());
     if (due) {
         collect(log, false, values);
@@ -356,6 +357,7 @@ Status log_eval(Log *log, int64_t step, const LogValue *values, int n) {
     jw_num(&w, "time", now);
     jw_object(&w, "eval");
     for (int i = 0; i < n; i++) {
+        /* JSON has no NaN */
         if (!isfinite(values[i].value)) continue;
         jw_num(&w, values[i].name, values[i].value);
         append(text, sizeof text, "  %s %.4g", measure_name(values[i].name), values[i].value);

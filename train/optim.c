@@ -73,6 +73,7 @@ static Status join_squares(const Params *p, double *sumsq) {
 
 Status optim_norm(const Params *p, void *scratch, float clip, float *norm) {
     Scratch *s = scratch;
+    /* each rank's sum in its place, added in rank order: the same norm, so the same factor, on every rank */
     double *sumsq = s->sumsq + (p->sharded ? dist_rank() : 0);
     Status st = OK;
     p->b->zero(sumsq, sizeof *sumsq);
@@ -108,6 +109,7 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
     const Scratch *s = scratch;
     for (int i = 0; i < p->nranges; i++) {
         ParamRange r = own_part(p, &p->range[i]);
+        /* moments are those of the own part alone, so they begin at 0 */
         int64_t here = r.at - p->own.at;
         if (!r.n) continue;
         char *copy = p->copy == (void *)p->w ? NULL : (char *)p->copy + (size_t)r.at * (size_t)dtype_size(p->b->elem);
@@ -115,6 +117,7 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
                              .ema = p->ema ? p->ema + here : NULL, .copy = copy, .n = r.n, .gscale = &s->scale,
                              .lr = (float)lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps,
                              .weight_decay = r.decay ? a->weight_decay : 0.0f,
+                             /* in double: 1 - beta^t of the first steps is a difference of near equals */
                              .c1 = (float)(1.0 - pow(a->beta1, (double)t)),
                              .c2 = (float)(1.0 - pow(a->beta2, (double)t)), .ema_decay = a->ema});
     }

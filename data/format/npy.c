@@ -160,6 +160,7 @@ static Status parse(NpyFile *f, Text t) {
     a->elements = 1;
     for (int i = 0; i < a->ndim; i++) {
         wide += a->shape[i] != 1;
+        /* by what one element may become as UTF-8: no later product of the count can wrap */
         if (__builtin_mul_overflow(a->elements, a->shape[i], &a->elements) || a->elements > INT64_MAX / (4 * MAX_CHARS))
             return err_set(ERR_FORMAT, "%s: the shape in its header is too large", f->path);
     }
@@ -190,6 +191,7 @@ static Status header(NpyFile *f, uint64_t size) {
     if (st != OK) return st;
     uint64_t has = size - 8 - width - n;       /* they have been read, so this is not negative */
     f->left = (uint64_t)f->array.elements * f->array.size;
+    /* exactly: bytes too few are a cut file, bytes too many a header that lies about what follows */
     if (f->left != has)
         return err_set(ERR_FORMAT, "%s: the header promises %llu bytes of elements, there are %llu", f->path,
                        (unsigned long long)f->left, (unsigned long long)has);
@@ -414,6 +416,7 @@ static char *element_string(const NpyArray *a, const uint8_t *p, char *to) {
             uint32_t c;
             memcpy(&c, p + i, 4);
             if (!c) break;
+            /* NumPy stores what it is given; as UTF-8 it would not be text */
             if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return NULL;
             to += utf8_put(c, to);
         }

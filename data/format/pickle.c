@@ -425,14 +425,17 @@ static Status step(Vm *vm, uint8_t op) {
 Status pickle_read(Pickle *p, const uint8_t *bytes, size_t n, const char *path, size_t *used) {
     *p = (Pickle){.root = PICKLE_NIL};
     Vm vm = {.out = p, .start = bytes, .p = bytes, .end = bytes + n, .path = path};
+    /* a legacy file has its data behind the pickles, so a long rest is no error, but nothing to scan either */
     if (n > PICKLE_BYTES) vm.end = bytes + PICKLE_BYTES;
     Status st = OK;
     while (st == OK) {
         if (vm.p == vm.end) { st = bad(&vm, "it does not end"); break; }
+        /* every case below checks what it takes: nothing of the file is trusted */
         uint8_t op = *vm.p++;
         if (op == STOP) break;
         st = step(&vm, op);
     }
+    /* two roots, or none, would leave open which one is the checkpoint */
     if (st == OK && (vm.nmarks != 0 || vm.height != 1)) st = bad(&vm, "it does not end with one value");
     if (st == OK) p->root = vm.stack[0];
     if (st == OK && used) *used = (size_t)(vm.p - bytes);

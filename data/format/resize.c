@@ -40,6 +40,7 @@ static int32_t *fixed(const Taps *t, int n) {
     int32_t *w = mem_new(count, sizeof *w);
     for (size_t i = 0; w && i < count; i++) {
         double v = t->weight[i] * (1 << FIXED_BITS);
+        /* away from zero, as Pillow rounds its taps: lrint would differ at halves */
         w[i] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
     }
     return w;
@@ -58,6 +59,7 @@ static void along_rows(uint8_t *dst, int out, const uint8_t *src, int h, size_t 
         for (int d = 0; d < out; d++, dst += 3) {
             const int32_t *w = fixed_weight + (size_t)d * (size_t)t->width;
             const uint8_t *p = row + 3 * (size_t)t->first[d];
+            /* half a unit, so that the shift rounds: Pillow's bits */
             int32_t r = 1 << (FIXED_BITS - 1), g = r, b = r;
             for (int k = 0; k < t->count[d]; k++, p += 3) {
                 r += w[k] * p[0];
@@ -94,6 +96,7 @@ Status resize_window(uint8_t *dst, const Resize *r, const uint8_t *src, int w, i
     Status st = plan_make(&p, r, w, h);
     if (st != OK) goto done;
     st = ERR_MEMORY;
+    /* rows that no tap of the window reaches are never read */
     src += (size_t)p.row0 * stride;
     if (r->w != w) {
         uint8_t *to = dst;

@@ -70,6 +70,7 @@ static size_t collect(const Ngrams *g, const NgramAt *at, size_t n, const uint32
                       int word_bits, Item *out) {
     size_t k = 0;
     for (size_t i = 0; i + order < n; i++) {
+        /* an n-gram is shared only if both its halves are: most drop out at two words */
         if (at[i].left <= order || number[i] == NONE || number[i + 1] == NONE) continue;
         out[k++] = (Item){(uint64_t)number[i] << word_bits | g->words[i + order], (uint32_t)i,
                           (uint32_t)at[i].image << 1 | at[i].reference};
@@ -93,6 +94,7 @@ static uint32_t number_runs(const Item *items, size_t n, uint32_t *number, uint3
     for (size_t i = 0, end; i < n; i = end) {
         uint32_t d = 0;
         for (end = i + 1; end < n && items[end].key == items[i].key; end++) {}
+        /* alone in its run: one image at most, and CIDEr wants no count of that */
         if (end - i > 1) d = documents(items + i, end - i);
         if (d < 2) continue;
         for (size_t k = i; k < end; k++) {
@@ -164,6 +166,7 @@ Status ngrams_begin(Ngrams *g, size_t words) {
     if (words >= NONE / NGRAM_MAX) return err_set(ERR_MEMORY, "the captions of one image have %zu words", words);
     if (!reserve_nodes(g, words)) return ERR_MEMORY;
     g->n = g->nwalked = 0;
+    /* a round's number in each place saves clearing the table for every image */
     if (++g->round) return OK;
     memset(g->places, 0, (g->mask + 1) * sizeof *g->places);   /* after 2^32 images */
     g->round = 1;

@@ -54,6 +54,7 @@ static Status sign(int fd, const char *path) {
     char host[HOST], text[HOST + 64];
     this_host(host);
     int n = snprintf(text, sizeof text, "process %ld on %s\n", (long)getpid(), host);
+    /* for people and for file systems without locks; the lock itself is the kernel's */
     if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) == n) return OK;
     return err_set(ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
 }
@@ -71,6 +72,7 @@ static Status try_take(const char *path, const char *what, int *fd, bool *again)
     if (*fd < 0) return err_set(ERR_IO, "%s: cannot be made: %s", path, strerror(errno));
     bool locked = flock(*fd, LOCK_EX | LOCK_NB) == 0;
     if (!locked && (errno == EWOULDBLOCK || owner_lives(*fd))) return in_use(*fd, what);
+    /* locked, but its last owner removed it between our open and our lock: another file has the name now */
     *again = !still_named(*fd, path);
     return *again ? OK : sign(*fd, path);
 }
@@ -80,6 +82,7 @@ Status lockfile_take(LockFile **out, const char *path, const char *what) {
     bool again = true;
     Status st = OK;
     *out = NULL;
+    /* more than a few times in a row is no coincidence */
     for (int attempt = 0; st == OK && again && attempt < 10; attempt++) {
         if (fd >= 0) close(fd);
         st = try_take(path, what, &fd, &again);

@@ -64,6 +64,7 @@ static float softmax(const Single *w, int64_t h, float *lse) {
     }
     for (int64_t k = 0; k < w->n; k += LANES) m = vec_max(m, vec_pick(vec_first(w->n - k), ldf(s + k, w->n - k), m));
     memcpy(top, &m, sizeof top);
+    /* a vector's maximum has no order that matters: the same bits as one by one */
     for (int i = 0; i < LANES; i++) max = MAX(max, top[i]);
     for (int64_t k = 0; k < w->n; k += LANES) {
         vec e = vec_where(vec_first(w->n - k), vec_exp(ldf(s + k, w->n - k) - max));

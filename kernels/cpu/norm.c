@@ -106,6 +106,7 @@ static void row_bwd(const AddNorm *a, const AddNormGrad *g, int64_t r, Row w, Ma
     const elem *later = g->dz ? (const elem *)g->dz + r * C : NULL;
     elem *ds = g->ds ? (elem *)g->ds + r * C : NULL, *dx = g->dx ? (elem *)g->dx + r * C : NULL;
     w.mean = a->rms ? 0.0f : a->mean[r], w.rstd = a->rstd[r];
+    /* two passes over a row that is in the cache; one would have to keep C slopes */
     row_means(&w, dy, z, a->rms);
     for (int64_t c0 = 0; c0 < C; c0 += CHUNK) {
         int64_t end = MIN(C, c0 + CHUNK);
@@ -116,6 +117,7 @@ static void row_bwd(const AddNorm *a, const AddNormGrad *g, int64_t r, Row w, Ma
             if (later) dz += ldv(later + c, n);
             vec t = dz;
             if (dx && g->add_dx) t += ldv(dx + c, n);
+            /* the residual takes dz undropped; only the branch behind it was dropped */
             if (dx) stv(dx + c, t, n);
             dz = masked(m, dz, c - c0);
             if (w.dbias) stf(w.dbias + c, ldf(w.dbias + c, n) + dz, n);
