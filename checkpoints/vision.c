@@ -148,9 +148,16 @@ static Status heads(Vision *e, int asked) {
     if (!D && c->head_width) D = c->head_width;
     if (!D && asked) D = E % asked ? -1 : E / asked;
     if (!D) D = vision_head_size(e->print->family, E);
-    if (D < 1 || E % D || D % 2 || (e->d.rotary && D % 4))
-        return err_set(ERR_USAGE, "%s: %d heads do not divide a width of %d as this family needs; write "
-                       "extract.heads=... if you know how many there are", e->path, c->heads ? c->heads : asked, E);
+    if (D > 0 && E % D == 0 && (D % 2 || (e->d.rotary && D % 4)))
+        return err_set(ERR_USAGE, "%s: has heads of %d numbers; %s is computed here", e->path, D,
+                       e->d.rotary ? "with rotary positions a multiple of 4" : "an even number");
+    int said = c->heads ? c->heads : asked;
+    if ((D < 1 || E % D) && !said)
+        return err_set(ERR_USAGE, "%s: nothing says how many attention heads it has, and heads of %d do not divide a "
+                       "width of %d; write extract.heads=...", e->path, D, E);
+    if (D < 1 || E % D)
+        return err_set(ERR_USAGE, "%s: %d heads do not divide a width of %d; write "
+                       "extract.heads=... if you know how many there are", e->path, said, E);
     e->d.D = D;
     e->d.H = E / D;
     return OK;
@@ -209,7 +216,8 @@ static void settle(Vision *e) {
     *u = vision_custom(f, e->print->dialect, e->has);
     u->eps = eps_of(e, u->eps);
     u->act = act_of(e, u->act);
-    if (f == FAMILY_CLIP && !(e->has & HAS_POST)) u->tap = VIT_LAST;      /* LAVIS's CLIP ends where its tap is */
+    bool lavis = strcmp(e->prefix, "visual_encoder.") == 0;
+    if (f == FAMILY_CLIP && lavis && !(e->has & HAS_POST)) u->tap = VIT_LAST;  /* LAVIS's CLIP ends where its tap is */
     e->resize = vision_resize(f, e->print->dialect, e->has | found(e, HAS_REGISTERS, e->names->registers, -1, NULL));
     if (f == FAMILY_EVA_G && c->timm) {                      /* all blocks are there: BLIP-2's tap is before the last */
         e->resize = VIT_RESIZE_CUBIC_ANTIALIAS;
