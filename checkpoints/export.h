@@ -52,8 +52,8 @@ void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type);
 void hf_put_vision(JsonWriter *w, const HfDims *d, const char *type);
 
 /* tower: NULL, or visual_encoder.* that goes with them. */
-/* What is trained, under LAVIS's names, and the tower; other tensors (a language model's) stay behind. speak: its name of
- * the projection of stage 2, opt_proj, t5_proj or llm_proj; NULL: there is none. *count becomes the tensors written. */
+/* What is trained, under LAVIS's names, and the tower; other tensors (a language model's) stay behind. speak: its name
+ * of the projection of stage 2, opt_proj, t5_proj or llm_proj; NULL: there is none. *count: the tensors written. */
 Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower, const char *speak,
                     size_t *count);
 

@@ -211,7 +211,8 @@ static void habits(void **state) {
         assert_int_equal(json_parse(&doc, cases[i].config, strlen(cases[i].config), "text"), OK);
         assert_int_equal(lm_config_habits(&d, doc, "config.json"), cases[i].st);
         if (cases[i].st == OK)
-            assert_true(dims_eps(&d) == cases[i].eps && dims_eps_vision(&d) == cases[i].vision && d.act == cases[i].act);
+            assert_true(dims_eps(&d) == cases[i].eps && dims_eps_vision(&d) == cases[i].vision &&
+                        d.act == cases[i].act);
         json_free(doc);
     }
 }
@@ -219,7 +220,8 @@ static void habits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opt), cmocka_unit_test(t5), cmocka_unit_test(llama), cmocka_unit_test(qwen2_and_mistral),
-        cmocka_unit_test(habits), cmocka_unit_test(refuses), cmocka_unit_test(counts), cmocka_unit_test_setup_teardown(shards, scratch_open,
+        cmocka_unit_test(habits), cmocka_unit_test(refuses), cmocka_unit_test(counts),
+        cmocka_unit_test_setup_teardown(shards, scratch_open,
             scratch_teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

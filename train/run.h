@@ -86,7 +86,7 @@ Status start_sizes(Options *o, const char *weights);
 
 /* The loader's batch as a step wants it. */
 Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out);
-ObjectiveBatch run_features(const Batch *b);                 /* of the coming one: they travel while this one is worked on */
+ObjectiveBatch run_features(const Batch *b);                 /* of the coming one: they travel meanwhile */
 const Tokenizer *run_words(const Run *r);                    /* what the loader turns captions into ids with */
 
 #endif

@@ -42,7 +42,7 @@ typedef struct {
     Tape tape;
     Staging room, lm_room;
     Features features;
-    const ObjectiveBatch *next;         /* while a step is enqueued: whose features come after this batch's; NULL: unknown */
+    const ObjectiveBatch *next;         /* while a step is enqueued: whose features come next; NULL: unknown */
     Targets targets;
     Segment *seg;                       /* (B / micro texts) */
     LmPrefix *prefix;                   /* (B / micro texts) each */

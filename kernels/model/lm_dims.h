@@ -43,7 +43,8 @@ typedef struct {
     LmHead head;
     LmRope rope;                        /* Llama */
     int32_t buckets, distance;          /* T5 */
-    float dropout, prob_dropout;        /* in training: of what joins the stream (T5: everywhere); of attention's weights */
+    /* in training: of what joins the stream (T5: everywhere); of attention's weights */
+    float dropout, prob_dropout;
     int32_t bos, pad, start;            /* ids; -1: none. start: what T5's decoder begins with */
     int32_t end[LM_ENDS], nends;        /* any of them ends a text; end[0] is the one that is trained on */
 } LmDims;
