@@ -41,6 +41,8 @@ static const GroupSpec plan_cache[] = {{{257, 130}, {{1, 1, OWN, 0, 257}, {1, 1,
 #define IMAGES                                                                                                         \
     {{129, 0}, {{2, 1, 0, 0, 0}}}, {{145, 0}, {{2, 1, 0, 0, 0}}}, {{160, 0}, {{1, 1, 0, 0, 0}}}, {{9}, {{3, 1, 0, 0, 0}}}
 static const GroupSpec plan_images[] = {IMAGES, IMAGES, IMAGES, IMAGES, IMAGES, IMAGES};
+/* More rows than a block's threads have tiles at once. */
+static const GroupSpec plan_rows[] = {{{9, 0}, {{300, 1, 0, 0, 0}, {250, 1, 0, CAUSAL_A, 0}}}};
 /* Keys beyond sixteen times sixteen, of which rows see all, some, or one. */
 static const GroupSpec plan_beyond[] = {
     {{200, 72}, {{3, 1, 1, CAUSAL_B, 0}, {72, 1, 1, CAUSAL_B, 200}, {2, 0, 1, 0, 0}}}, {{0, 270}, {{5, 0, 1, 0, 0}}},
@@ -62,6 +64,7 @@ static const AttnCase attn_cases[] = {
     {PLAN(images), 12, 12, 40, 0, 0.1f, ADD_DKV}, {PLAN(beyond), 2, 1, 64, 0, 0.2f, 0},
     {PLAN(beyond), 1, 1, 56, 8, 0, ADD_DKV}, {PLAN(cross), 2, 2, 40, 8, 0, ADD_DKV}, {PLAN(long), 2, 1, 64, 0, 0.1f, 0},
     {PLAN(prefix), 6, 2, 40, 8, 0.2f, ADD_DKV | BIASED}, {PLAN(small), 2, 2, 48, 0, 0.1f, 0},
+    {PLAN(rows), 1, 1, 40, 0, 0.1f, 0},
 };
 
 enum { MAX_ITEMS = 256 };

@@ -278,7 +278,7 @@ template <bool DROP, int KT> static bool launch(const Attn *a, const AttnGrad *g
 
 bool attention_bwd_one(const Attn *a, const AttnGrad *g, const PlanShape *s) {
     int key_tiles = (s->keys + 15) / 16;
-    if (a->D % 8 || a->D <= 32 || a->D > 64 || !key_tiles || key_tiles > OWN + 1 || s->tiles > MOST_TILES) return false;
+    if (a->D % 8 || a->D <= 32 || a->D > 64 || !key_tiles || key_tiles > OWN + 1) return false;
     if (dropout_threshold(a->drop.p) > 0xffff) return false; /* keeps nothing: half a word cannot say so */
     if (key_tiles > OWN / 2) return a->drop.p > 0 ? launch<true, 2>(a, g, s) : launch<false, 2>(a, g, s);
     return a->drop.p > 0 ? launch<true, 1>(a, g, s) : launch<false, 1>(a, g, s);

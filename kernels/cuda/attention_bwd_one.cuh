@@ -3,8 +3,8 @@
 #pragma once
 #include "kernels/cuda/attention_mma.cuh"
 
-/* TILE: bytes. ROWS a step, in TILES; tiles of keys that warps OWN at most; tiles of rows a group may have. */
-enum { TILE = 16 * 128, ROWS = 64, TILES = ROWS / 16, OWN = 16, MOST_TILES = 32, MOST_HEADS = 6 };
+/* TILE: bytes. ROWS a step, in TILES; tiles of keys that warps OWN at most. */
+enum { TILE = 16 * 128, ROWS = 64, TILES = ROWS / 16, OWN = 16, MOST_HEADS = 6 };
 
 /* ---- what a block knows ---- */
 

@@ -237,7 +237,7 @@ static inline bool promise_bwd_is_one(const Attn *a) {
         if (s.tiles > tiles) tiles = s.tiles;
         if (s.key_tiles > keys) keys = s.key_tiles;
     }
-    return a->D > 32 && a->D <= 64 && keys <= 17 && tiles <= 32;
+    return a->D > 32 && a->D <= 64 && keys <= 17 && tiles <= 480;
 }
 
 static inline Promise promise_attention_bwd(const Attn *a, const AttnGrad *grad) {
