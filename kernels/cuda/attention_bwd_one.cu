@@ -22,8 +22,8 @@
  *
  * Bytes a head, group of R rows and U keys: Q, dO, O, dQ 8RD; K, V, dK, dV 8UD (12UD when added to); lse 4R, row keys
  * 8R (dropout). FLOPs 10RUD. Cross-attention (R = 64, U = 257, D = 64): 165 KB for 10.5 MFLOP: 128 images, 12 heads,
- * 253 MB, 83 us of an H100 if memory were all; predicted are 123 (12.1 warp instructions for each HMMA). Joint self-
- * attention of 384 pairs, 32 + 13 rows and keys: 214 MB, 70 us; predicted 73 (22.8). tests/bench/vgpu_time.sh.
+ * 253 MB, 83 us of an H100 if memory were all; predicted are 122 (12.2 warp instructions for each HMMA). Joint self-
+ * attention of 384 pairs, 32 + 13 rows and keys: 214 MB, 70 us; predicted 71 (22.2). tests/bench/vgpu_time.sh.
  *
  * KT = 2: eight warps with 32 keys each read Q and dO half as often, which binds at 257 keys, and have all registers of
  * an SM; 207 KB of shared memory with two heads, 137 KB with one. KT = 1, up to 128 keys: 128 registers, 37 KB at three
@@ -266,7 +266,8 @@ template <bool DROP, int KT> static bool launch(const Attn *a, const AttnGrad *g
     int key_tiles = (s->keys + 15) / 16, share = a->H / a->KH, groups = a->plan->ngroups,
         warps = ((key_tiles < OWN ? key_tiles : OWN) + KT - 1) / KT;
     Job j = {*a, *g, a->plan->items, a->plan->groups, s->rows, s->tiles, {}, a->scale * LOG2E,
-             DROP ? 1.0f / (1.0f - a->drop.p) : 1.0f, dropout_threshold(a->drop.p) << 16};
+             DROP ? 1.0f / (1.0f - a->drop.p) : 1.0f, dropout_threshold(a->drop.p) << 16,
+             philox_keys(rng_key0(a->drop.seed), a->drop.step)};
     j.room = room_for(places<KT>(key_tiles), s->tiles, KT > 1 ? heads_a_block(groups, a->KH) : 1, share);
     if ((size_t)j.room.size + 1024 > cuda.shared_max) j.room = room_for(places<KT>(key_tiles), s->tiles, 1, share);
     if (!allow_shared(bwd_one<DROP, KT>, (size_t)j.room.size)) return false;

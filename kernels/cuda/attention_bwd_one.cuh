@@ -31,7 +31,8 @@ static Room room_for(int key_tiles, int tiles, int heads, int share) {
 }
 
 /* The kernel's arguments. rows: of lse, a head; tiles: most of a group. scale: of scores, for powers of two; keep: 1 /
- * (1 - p); least: of two random bytes kept, in the high half. */
+ * (1 - p); least: of two random bytes kept, in the high half; keys: of
+ * Philox's rounds. */
 typedef struct {
     Attn a;
     AttnGrad g;
@@ -42,6 +43,7 @@ typedef struct {
     Room room;
     float scale, keep;
     uint32_t least;
+    PhiloxKeys keys;
 } Job;
 
 /* What 16 rows see of the group's keys, a bit for each 16 of them: all rows all, and the keys' numbers are those of the
@@ -259,8 +261,10 @@ DEVICE int mask_keys(float (*s)[4], const WarpTile &w, const Attn &a, int h, int
  * 2 n + x, the word of its two keys. */
 DEVICE int row_number(int y, int lane) { return 8 * (y >> 1) + 2 * (lane & 3) + (y & 1); }
 
-DEVICE void draw_words(uint32_t w[4], const Dropout &d, const RowKey *key, uint32_t block, int lane) {
-    Philox x = dropout_block(&d, key[row_number(lane >> 2 & 3, lane)], block);
+DEVICE void draw_words(uint32_t w[4], const Job &j, const RowKey *key, uint32_t block, int lane) {
+    RowKey of = key[row_number(lane >> 2 & 3, lane)];
+    PhiloxRow row = philox_row(&j.keys, of.token, of.pair);
+    Philox x = philox_join(&j.keys, row, philox_block(&j.keys, block, j.a.drop.site));
     bool odd = lane & 4, high = lane & 8;
     uint32_t t = __shfl_xor_sync(~0u, odd ? x.v[0] : x.v[1], 4), s = __shfl_xor_sync(~0u, odd ? x.v[2] : x.v[3], 4);
     uint32_t v0 = odd ? t : x.v[0], v1 = odd ? x.v[1] : t, v2 = odd ? s : x.v[2], v3 = odd ? x.v[3] : s;
@@ -352,7 +356,7 @@ template <bool DROP, int KT> DEVICE void weigh(uint32_t (*p)[4], uint32_t (*ds)[
     uint32_t word[KT][4], block = ((uint32_t)r.h << 20) + ((uint32_t)u0 >> 3) + (b.lane >> 4);
     if (DROP)
 #pragma unroll
-        for (int i = 0; i < KT; i++) draw_words(word[i], j.a.drop, r.key, block + 2 * i, b.lane);
+        for (int i = 0; i < KT; i++) draw_words(word[i], j, r.key, block + 2 * i, b.lane);
     product_tiles<KT>(s, dp, K + b.rows_at, r.at + b.columns_at);
 #pragma unroll
     for (int i = 0; i < KT; i++) soften<DROP>(p[i], ds[i], s[i], dp[i], r.sums, word[i], j, b.lane);
@@ -367,7 +371,7 @@ template <bool DROP, int KT> DEVICE void weigh_masked(uint32_t (*p)[4], uint32_t
     for (int i = 0; i < KT; i++) {
         int u = u0 + 16 * i, alone = mask_keys(s[i], *r.w, j.a, r.h, u, b.lane);
         if (DROP && __all_sync(~0u, r.w->eights))
-            draw_words(word, j.a.drop, r.key, block_of_key(*r.w, r.h, u + 8 * (b.lane >> 4)), b.lane);
+            draw_words(word, j, r.key, block_of_key(*r.w, r.h, u + 8 * (b.lane >> 4)), b.lane);
         else if (DROP) draw_halves(word, j.a.drop, r.key, *r.w, r.h, u + first_key(b.lane), b.lane);
         soften<DROP>(p[i], ds[i], s[i], dp[i], r.sums, word, j, b.lane);
 #pragma unroll

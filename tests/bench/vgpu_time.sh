@@ -18,9 +18,9 @@ trap 'rm -rf "$tmp"' EXIT
 
 # op | kernel | rows or pairs (0: as if for 128 pairs) | elements in a launch (0: for each HMMA) | instructions | microseconds
 table='attention, cross|forward_mma|128|0|15.5|46.5
-attention_bwd, cross|bwd_one|128|0|12.1|122.7
+attention_bwd, cross|bwd_one|128|0|12.2|122.1
 attention, joint|forward_mma|128|0|31.8|39.3
-attention_bwd, joint|bwd_one|0|0|22.7|72.5
+attention_bwd, joint|bwd_one|0|0|22.2|71.3
 add_norm|add_norm_fast|8192|6291456|41.3|22.1
 add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
 act|act_fast|8192|25165824|23.3|34.4
