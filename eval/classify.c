@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "data/format/csv.h"
+#include "data/format/json.h"
 #include "data/format/textfile.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
@@ -19,6 +20,15 @@ static Status read_text(const char *path, char **text) {
     if (st == OK && strlen(*text) != n)
         st = err_set(ERR_FORMAT, "%s is no text: byte %zu is zero", path, strlen(*text));
     return st;
+}
+
+/* JSON where a list of lines is wanted. A class may be called "[dog]": the whole must be a document. */
+static bool is_json(const char *text, const char *path) {
+    Json *doc = NULL;
+    bool is = (*text == '[' || *text == '{') && json_parse(&doc, text, strlen(text), path) == OK;
+    json_free(doc);
+    err_clear();
+    return is;
 }
 
 static char *trim(char *s) {
@@ -40,7 +50,7 @@ Status classes_read(Classes *c, const char *path) {
     int64_t lines = 1, line = 0;
     for (const char *p = c->text; st == OK && *p; p++) lines += *p == '\n';
     if (st == OK && !(c->name = mem_new((size_t)lines, sizeof *c->name))) st = ERR_MEMORY;
-    if (st == OK && (c->text[0] == '[' || c->text[0] == '{'))
+    if (st == OK && is_json(c->text, path))
         st = err_set(ERR_FORMAT, "%s: is JSON; one name a line is wanted: python3 -c \"import json; d = json.load(open('%s')); "
                      "print(*(d.values() if isinstance(d, dict) else d), sep='\\n')\" > names.txt", path, path);
     char *rest = c->text;
