@@ -2,29 +2,10 @@
 #include "kernels/backend.h"
 
 #include <string.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 
 extern const Backend backend_cpu_f32, backend_cpu_bf16;
 
 const Backend *backend_cpu(DType elem) { return elem == DT_BF16 ? &backend_cpu_bf16 : &backend_cpu_f32; }
-
-/* The bits say what the processor has; that the system saves its registers (XCR0) decides whether it may be used. */
-bool cpu_has_bf16(void) {
-#if defined(__x86_64__)
-    unsigned a, b, c, d, xcr0;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return false;
-    __asm__("xgetbv" : "=a"(xcr0), "=d"(d) : "c"(0));
-    bool zmm = (xcr0 & 0xe6) == 0xe6, tiles = (xcr0 & 0x60000) == 0x60000;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    bool amx = (d & (1u << 22)) != 0;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return amx && tiles;
-    return (amx && tiles) || ((a & (1u << 5)) != 0 && zmm);
-#else
-    return false;
-#endif
-}
 
 #ifndef HAVE_CUDA
 Status backend_cuda(const Backend **b, DType elem, int local_rank) {

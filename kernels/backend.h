@@ -289,7 +289,8 @@ const Backend *backend_null(DType elem);
 Backend backend_measuring(const Backend *b);     /* null in the place of b: asks for the memory that b asks for */
 Status backend_cuda(const Backend **b, DType elem, int local_rank);
 
-/* Whether this CPU multiplies bf16 faster than f32 (AVX512-BF16 or AMX): what `precision: auto` asks. */
+/* Whether bf16 is multiplied faster than f32 here: oneDNN, on a processor with AVX512-BF16 or AMX that it may use
+ * (ONEDNN_MAX_CPU_ISA is heard). What `precision: auto` asks. */
 bool cpu_has_bf16(void);
 
 #endif

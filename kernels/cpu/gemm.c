@@ -31,6 +31,16 @@
 #include <cblas.h>
 #endif
 
+#if !ELEM_BF16      /* once for both element types */
+bool cpu_has_bf16(void) {
+#if defined(HAVE_DNNL) && defined(__x86_64__)
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+#else
+    return false;
+#endif
+}
+#endif
+
 static float load(const void *p, DType t, int64_t i) {
     return t == DT_F32 ? ((const float *)p)[i] : bf16_to_f32(((const bf16 *)p)[i]);
 }
