@@ -15,7 +15,7 @@
 #include "data/format/json.h"
 #include "kernels/base/splitmix.h"
 #include "kernels/base/unicode.h"
-#include "eval/metrics/nfa.h"
+#include "eval/metrics/dfa.h"
 #include "eval/metrics/ptb.h"
 
 static Ptb *ptb;
@@ -188,17 +188,17 @@ static uint8_t no_symbol(uint32_t c) {
     return 255;
 }
 
-static Nfa *make(const char *const *patterns, size_t n) {
-    static const NfaName names[] = {{"ab", "[ab]"}, {"two", "{ab}{2}"}};
-    NfaSpec spec = {patterns, n, names, 2, NULL, 0, no_symbol};
-    Nfa *d = NULL;
-    assert_int_equal(nfa_new(&d, &spec), OK);
+static Dfa *make(const char *const *patterns, size_t n) {
+    static const DfaName names[] = {{"ab", "[ab]"}, {"two", "{ab}{2}"}};
+    DfaSpec spec = {patterns, n, names, 2, NULL, 0, no_symbol};
+    Dfa *d = NULL;
+    assert_int_equal(dfa_new(&d, &spec), OK);
     return d;
 }
 
-static void expect(Nfa *d, const char *text, int rule, size_t len) {
+static void expect(Dfa *d, const char *text, int rule, size_t len) {
     size_t n;
-    assert_int_equal(nfa_match(d, (const uint8_t *)text, strlen(text), &n), rule);
+    assert_int_equal(dfa_match(d, (const uint8_t *)text, strlen(text), &n), rule);
     assert_int_equal(n, len);
 }
 
@@ -206,7 +206,7 @@ static void longest_match(void **state) {
     (void)state;
     const char *const patterns[] = {"if", "[a-z]+", "[0-9]{2,3}", "~(x|yz)!", "( a ( b | c )? d )", "q {two} q",
                                     "[^a-z0-9X-Z]"};
-    Nfa *d = make(patterns, sizeof patterns / sizeof *patterns);
+    Dfa *d = make(patterns, sizeof patterns / sizeof *patterns);
     expect(d, "if x", 0, 2);        /* a tie: the earlier */
     expect(d, "iffy", 1, 4);        /* the longer */
     expect(d, "1", -1, 0);
@@ -219,14 +219,14 @@ static void longest_match(void **state) {
     expect(d, "?", 6, 1);
     expect(d, "\n", -1, 0);
     expect(d, "", -1, 0);
-    nfa_free(d);
+    dfa_free(d);
 }
 
 /* This pattern has 2^14 sets of states: fourteen symbols back matter. */
 static void many_sets_of_states(void **state) {
     (void)state;
     const char *const patterns[] = {"[ab]* a [ab]{13}"};
-    Nfa *d = make(patterns, 1);
+    Dfa *d = make(patterns, 1);
     SplitMix r = {.state = 3};
     for (int i = 0; i < 3000; i++) {
         char text[41] = {0};
@@ -235,10 +235,10 @@ static void many_sets_of_states(void **state) {
             text[k] = splitmix_next(&r) >> 40 & 1 ? 'a' : 'b';
             if (text[k] == 'a' && k + 14 <= n) last = k + 14;
         }
-        assert_int_equal(nfa_match(d, (const uint8_t *)text, n, &got), last ? 0 : -1);
+        assert_int_equal(dfa_match(d, (const uint8_t *)text, n, &got), last ? 0 : -1);
         assert_int_equal(got, last);
     }
-    nfa_free(d);
+    dfa_free(d);
 }
 
 int main(void) {

@@ -12,7 +12,7 @@
 enum { BMP = 0x10000, TAIL = 2 };
 
 struct Ptb {
-    Nfa *nfa;
+    Dfa *dfa;
     uint8_t symbol_of[BMP];      /* code point to symbol */
     uint8_t *symbols;            /* (n + TAIL) the caption */
     uint32_t *at;                /* (n + TAIL) where each symbol's bytes begin */
@@ -39,7 +39,7 @@ static uint8_t lookup(uint32_t c) {
 
 Status ptb_new(Ptb **out) {
     const char *patterns[PTB_NRULES];
-    NfaSpec spec = { patterns, PTB_NRULES, PTB_NAMES, sizeof PTB_NAMES / sizeof *PTB_NAMES,
+    DfaSpec spec = { patterns, PTB_NRULES, PTB_NAMES, sizeof PTB_NAMES / sizeof *PTB_NAMES,
                      PTB_ESCAPES, sizeof PTB_ESCAPES / sizeof *PTB_ESCAPES, lookup };
     Ptb *p = mem_new(1, sizeof *p);
     Status st;
@@ -47,7 +47,7 @@ Status ptb_new(Ptb **out) {
     if (!p) return ERR_MEMORY;
     for (size_t i = 0; i < PTB_NRULES; i++) patterns[i] = PTB_RULES[i].pattern;
     for (uint32_t c = 0; c < BMP; c++) p->symbol_of[c] = lookup(c);
-    if ((st = nfa_new(&p->nfa, &spec))) {
+    if ((st = dfa_new(&p->dfa, &spec))) {
         ptb_free(p);
         return st;
     }
@@ -57,7 +57,7 @@ Status ptb_new(Ptb **out) {
 
 void ptb_free(Ptb *p) {
     if (!p) return;
-    nfa_free(p->nfa);
+    dfa_free(p->dfa);
     free(p->symbols);
     free(p->at);
     free(p->out);
@@ -234,7 +234,7 @@ static Status run(Ptb *p, const char *text, size_t n, bool raw, const char **out
         size_t matched, used, ahead = count + TAIL - i;
         int r;
         if (is_blank(p->symbols[i]) || p->symbols[i] == OTHER) { i++; continue; }
-        r = nfa_match(p->nfa, p->symbols + i, ahead < PTB_MAX_TOKEN ? ahead : PTB_MAX_TOKEN, &matched);
+        r = dfa_match(p->dfa, p->symbols + i, ahead < PTB_MAX_TOKEN ? ahead : PTB_MAX_TOKEN, &matched);
         if (r < 0) { i++; continue; }   /* a character that means something inside a word only */
         rule = &PTB_RULES[r];
         used = take(rule->take, p->symbols + i, matched);

@@ -2,7 +2,7 @@
  *
  * Splits a caption as Stanford CoreNLP 3.4.1's PTBTokenizer does with -preserveLines -lowerCase, which is what
  * pycocoevalcap runs in Java, and then deletes the punctuation tokens that pycocoevalcap deletes. The idea: a table of
- * patterns (ptb_tables.h), the longest match of which is the next token (nfa.h).
+ * patterns (ptb_tables.h), the longest match of which is the next token (dfa.h).
  *
  * A caption is tokenized by itself: line ends inside are blanks, and the next caption is not looked at (the tool does
  * both, see spec/evaluation.md 7a). A token can contain U+00A0 ("1 1/2" is one token). Invalid UTF-8 is read as U+FFFD,

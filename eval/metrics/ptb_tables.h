@@ -2,7 +2,7 @@
  *
  * PTB_RULES are the tokens of CoreNLP 3.4.1's PTBTokenizer, written anew from what the tool prints: for the reference's
  * 9,798 captions (golden/metrics/ptb.jsonl), for each character of the BMP in six places, for some 35,000 words as
- * abbreviations, and for random captions. The longest match wins, the earlier rule on a tie; nfa.h explains patterns.
+ * abbreviations, and for random captions. The longest match wins, the earlier rule on a tie; dfa.h explains patterns.
  *
  * A rule says how much of the match is the token (enum Take), what is printed (enum Form, text), and the pattern. Every
  * caption ends in a line end and one more symbol, so that a rule may ask what follows the last token. */
@@ -10,7 +10,7 @@
 #define QF_PTB_TABLES_H
 #include <stdint.h>
 
-#include "eval/metrics/nfa.h"
+#include "eval/metrics/dfa.h"
 
 /* Symbols beyond ASCII: a group of characters each. */
 enum PtbSymbol {
@@ -40,12 +40,12 @@ enum Form {
 static const uint8_t SYMBOLS_L[] = { LETTER }, SYMBOLS_M[] = { MARK, SHY }, SYMBOLS_N[] = { DIGIT },
                      SYMBOLS_S[] = { SYMBOL, LOW1, LOW2, SLASH, COMMA }, SYMBOLS_B[] = { ' ', '\t', BLANK, NBSP };
 
-static const NfaEscape PTB_ESCAPES[] = {
+static const DfaEscape PTB_ESCAPES[] = {
     { 'L', SYMBOLS_L, sizeof SYMBOLS_L }, { 'M', SYMBOLS_M, sizeof SYMBOLS_M }, { 'N', SYMBOLS_N, sizeof SYMBOLS_N },
     { 'S', SYMBOLS_S, sizeof SYMBOLS_S }, { 'B', SYMBOLS_B, sizeof SYMBOLS_B },
 };
 
-static const NfaName PTB_NAMES[] = {
+static const DfaName PTB_NAMES[] = {
     { "apos",     "['’]" },
     { "anyapos",  "['’`‘]" },
     { "hyphen",   "[-‐]" },

@@ -1,39 +1,49 @@
-/* nfa: see nfa.h. Thompson's construction (Aho, Sethi, Ullman, section 3.7). */
-#include "eval/metrics/nfa.h"
+/* dfa: see dfa.h. Thompson's construction, then subset construction on demand (Aho, Sethi, Ullman, section 3.7). */
+#include "eval/metrics/dfa.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 
-enum { SYMBOLS = 256, DEPTH_MAX = 64 };
+enum { SYMBOLS = 256, STATES_MAX = 4096, POOL_MAX = 1 << 20, DEPTH_MAX = 64 };
+enum { UNKNOWN = 0, DEAD = 1, SPECIAL = 2 };   /* numbers of states with a meaning; 0 so that calloc says unknown */
 
 typedef struct { uint64_t w[4]; } Set;
 enum { SPLIT, SET, ACCEPT };
 typedef struct { int kind; int32_t a, b; } Node;   /* SPLIT a|b; SET set a, next b; ACCEPT a */
+typedef struct { uint32_t at, n; int32_t accept; } State;                  /* nodes pool[at .. at+n) */
 
-/* Nodes that wait for a symbol, and the earliest pattern that ends here, or -1. */
-typedef struct { int32_t *node, n, accept; } States;
-
-struct Nfa {
+struct Dfa {
     Node *nodes;
-    int32_t nnodes, start;
+    int32_t nnodes, capnodes, start;
     Set *sets;
-    int32_t nsets;
+    int32_t nsets, capsets;
     bool failed;                    /* out of memory while building */
 
-    States after[SYMBOLS];          /* each first symbol */
-    States turn[2];                 /* (nnodes) the states now and next */
-    int32_t *stack, *mark;          /* (nnodes) mark[node] == round: it is in the set under construction */
+    uint8_t column[SYMBOLS];        /* symbols that no pattern tells apart share a column */
+    uint8_t symbol_of[SYMBOLS];     /* one symbol of each column */
+    size_t ncolumns;
+
+    State *states;                  /* (STATES_MAX) */
+    uint16_t *next;                 /* (STATES_MAX, ncolumns) */
+    uint16_t *table;                /* (2*STATES_MAX) open addressing by set of nodes; 0 empty */
+    uint32_t nstates, first;        /* first: where a match begins; UNKNOWN until the first match */
+    uint32_t times_forgotten;
+    int32_t *pool;                  /* (POOL_MAX) */
+    uint32_t npool;
+    int32_t *list, *stack, *mark;   /* (nnodes) the set under construction; mark[node] == round: it is in */
+    uint32_t nlist;
     int32_t round;
 };
 
 /* ---- patterns to nodes ---- */
 
 typedef struct {
-    Nfa *d;
-    const NfaSpec *spec;
+    Dfa *d;
+    const DfaSpec *spec;
     const char *p, *whole;
     bool nocase;
     int depth;
@@ -47,25 +57,35 @@ static Piece parse_alternatives(Parser *ps);
 static bool set_has(const Set *s, unsigned c) { return (s->w[c >> 6] >> (c & 63)) & 1; }
 static void set_add(Set *s, unsigned c) { s->w[c >> 6] |= (uint64_t)1 << (c & 63); }
 
-static int32_t new_node(Nfa *d, int kind, int32_t a, int32_t b) {
-    d->failed |= mem_room(&d->nodes, (size_t)d->nnodes, 1, sizeof *d->nodes) != OK;
-    if (d->failed) return 0;
+static int32_t new_node(Dfa *d, int kind, int32_t a, int32_t b) {
+    if (d->nnodes == d->capnodes) {
+        int32_t cap = d->capnodes ? d->capnodes * 2 : 1024;
+        Node *grown = mem_grow(d->nodes, (size_t)cap, sizeof *grown);
+        if (!grown) { d->failed = true; return 0; }
+        d->nodes = grown;
+        d->capnodes = cap;
+    }
     d->nodes[d->nnodes] = (Node){ kind, a, b };
     return d->nnodes++;
 }
 
-static int32_t open_end(Nfa *d) { return new_node(d, SPLIT, -1, -1); }
+static int32_t open_end(Dfa *d) { return new_node(d, SPLIT, -1, -1); }
 
-static void join(Nfa *d, int32_t out, int32_t in) {
+static void join(Dfa *d, int32_t out, int32_t in) {
     if (!d->failed) d->nodes[out].a = in;
 }
 
-static Piece set_piece(Nfa *d, const Set *s) {
+static Piece set_piece(Dfa *d, const Set *s) {
     int32_t at = 0, out;
     while (at < d->nsets && memcmp(&d->sets[at], s, sizeof *s)) at++;
     if (at == d->nsets) {
-        d->failed |= mem_room(&d->sets, (size_t)d->nsets, 1, sizeof *d->sets) != OK;
-        if (d->failed) return (Piece){ 0, 0 };
+        if (d->nsets == d->capsets) {
+            int32_t cap = d->capsets ? d->capsets * 2 : 256;
+            Set *grown = mem_grow(d->sets, (size_t)cap, sizeof *grown);
+            if (!grown) { d->failed = true; return (Piece){ 0, 0 }; }
+            d->sets = grown;
+            d->capsets = cap;
+        }
         d->sets[d->nsets++] = *s;
     }
     out = open_end(d);
@@ -149,7 +169,7 @@ static Piece parse_name(Parser *ps) {
     n = (size_t)(end - ps->p);
     after = end + 1;
     for (size_t i = 0; i < ps->spec->nnames; i++) {
-        const NfaName *name = &ps->spec->names[i];
+        const DfaName *name = &ps->spec->names[i];
         if (strncmp(name->name, ps->p, n) || name->name[n]) continue;
         ps->p = name->pattern;
         BUG_ON(++ps->depth > DEPTH_MAX, "pattern {%s} contains itself", name->name);
@@ -190,7 +210,7 @@ static Piece parse_atom(Parser *ps) {
 }
 
 /* x*, x+, x? from one copy of x. */
-static Piece repeat(Nfa *d, Piece x, char how) {
+static Piece repeat(Dfa *d, Piece x, char how) {
     int32_t out = open_end(d), split;
     if (how == '?') {
         split = new_node(d, SPLIT, x.in, out);
@@ -263,29 +283,47 @@ static Piece parse_alternatives(Parser *ps) {
     return all;
 }
 
-/* ---- sets of states ---- */
+/* ---- nodes to states ---- */
 
-static void begin_set(Nfa *d, States *s) {
-    s->n = 0;
-    s->accept = -1;
-    if (++d->round == INT32_MAX) {       /* marks of two billion sets ago are not to be taken for this one's */
+static void find_columns(Dfa *d) {
+    d->ncolumns = 1;
+    for (int32_t i = 0; i < d->nsets; i++) {
+        int split_to[SYMBOLS];
+        for (int c = 0; c < SYMBOLS; c++) split_to[c] = -1;
+        for (unsigned c = 0; c < SYMBOLS; c++) {   /* a column that lies partly in the set gives its members away */
+            unsigned old = d->column[c];
+            bool outside = false;
+            if (!set_has(&d->sets[i], c)) continue;
+            for (unsigned k = 0; k < SYMBOLS && split_to[old] < 0; k++) {
+                outside |= d->column[k] == old && !set_has(&d->sets[i], k);
+            }
+            if (split_to[old] < 0) split_to[old] = outside ? (int)d->ncolumns++ : (int)old;
+            d->column[c] = (uint8_t)split_to[old];
+        }
+    }
+    for (unsigned c = 0; c < SYMBOLS; c++) d->symbol_of[d->column[c]] = (uint8_t)c;
+}
+
+static void begin_set(Dfa *d) {
+    d->nlist = 0;
+    if (++d->round == INT32_MAX) {
         memset(d->mark, 0, (size_t)d->nnodes * sizeof *d->mark);
         d->round = 1;
     }
 }
 
-/* Adds `node` and all that is reached from it without reading a symbol. */
-static void add_node(Nfa *d, States *s, int32_t node) {
+/* Adds `node` and all that is reached from it without reading a symbol. Only SET and ACCEPT nodes are kept. */
+static void add_node(Dfa *d, int32_t node) {
     size_t top = 0;
     if (d->mark[node] == d->round) return;
     d->mark[node] = d->round;
     d->stack[top++] = node;
     while (top) {
-        const Node *at = &d->nodes[d->stack[--top]];
-        int32_t ways[2] = { at->b, at->a };
-        if (at->kind == SET) s->node[s->n++] = (int32_t)(at - d->nodes);
-        if (at->kind == ACCEPT && (s->accept < 0 || at->a < s->accept)) s->accept = at->a;
-        for (int i = 0; i < 2 && at->kind == SPLIT; i++) {
+        int32_t at = d->stack[--top], ways[2] = { -1, -1 };
+        if (d->nodes[at].kind != SPLIT) { d->list[d->nlist++] = at; continue; }
+        ways[0] = d->nodes[at].b;
+        ways[1] = d->nodes[at].a;
+        for (int i = 0; i < 2; i++) {
             if (ways[i] < 0 || d->mark[ways[i]] == d->round) continue;
             d->mark[ways[i]] = d->round;
             d->stack[top++] = ways[i];
@@ -293,31 +331,67 @@ static void add_node(Nfa *d, States *s, int32_t node) {
     }
 }
 
-static void step(Nfa *d, States *to, const States *from, uint8_t symbol) {
-    begin_set(d, to);
-    for (int32_t i = 0; i < from->n; i++) {
-        const Node *node = &d->nodes[from->node[i]];
-        if (set_has(&d->sets[node->a], symbol)) add_node(d, to, node->b);
-    }
+static void forget_states(Dfa *d) {
+    memset(d->table, 0, 2 * STATES_MAX * sizeof *d->table);
+    memset(d->next, 0, STATES_MAX * d->ncolumns * sizeof *d->next);
+    d->npool = 0;
+    d->nstates = SPECIAL;
+    d->first = UNKNOWN;
+    d->times_forgotten++;
 }
 
-/* Every pattern begins at the start, so that set is large: it is walked here, once a symbol, and never again. */
-static Status find_first(Nfa *d) {
-    States *start = &d->turn[0], *next = &d->turn[1];
-    begin_set(d, start);
-    add_node(d, start, d->start);
-    for (int c = 0; c < SYMBOLS; c++) {
-        step(d, next, start, (uint8_t)c);
-        d->after[c] = (States){ mem_new((size_t)next->n, sizeof *next->node), next->n, next->accept };
-        if (!d->after[c].node) return ERR_MEMORY;
-        memcpy(d->after[c].node, next->node, (size_t)next->n * sizeof *next->node);
+/* The state of the set in d->list; the nodes come in an order that depends only on how it was reached, which may give
+ * one set two states. That costs a little space and nothing else. */
+static uint32_t intern_state(Dfa *d) {
+    uint64_t h = HASH_START;
+    uint32_t slot, at;
+    State *s;
+    if (!d->nlist) return DEAD;
+    for (uint32_t i = 0; i < d->nlist; i++) h = hash_word(h, (uint32_t)d->list[i]);
+    slot = (uint32_t)(h >> 40) & (2 * STATES_MAX - 1);
+    for (; (at = d->table[slot]) != 0; slot = (slot + 1) & (2 * STATES_MAX - 1)) {
+        s = &d->states[at];
+        if (s->n == d->nlist && !memcmp(d->pool + s->at, d->list, s->n * sizeof *d->list)) return at;
     }
-    return OK;
+    if (d->nstates == STATES_MAX || d->nlist > POOL_MAX - d->npool) {
+        forget_states(d);
+        slot = (uint32_t)(h >> 40) & (2 * STATES_MAX - 1);
+    }
+    at = d->nstates++;
+    d->table[slot] = (uint16_t)at;
+    s = &d->states[at];
+    *s = (State){ d->npool, d->nlist, -1 };
+    memcpy(d->pool + d->npool, d->list, d->nlist * sizeof *d->list);
+    d->npool += d->nlist;
+    for (uint32_t i = 0; i < s->n; i++) {
+        const Node *node = &d->nodes[d->list[i]];
+        if (node->kind == ACCEPT && (s->accept < 0 || node->a < s->accept)) s->accept = node->a;
+    }
+    return at;
+}
+
+static uint32_t start_state(Dfa *d) {
+    begin_set(d);
+    add_node(d, d->start);
+    return intern_state(d);
+}
+
+static uint32_t make_step(Dfa *d, uint32_t from, uint8_t column) {
+    const State s = d->states[from];
+    uint32_t to, before = d->times_forgotten;
+    begin_set(d);
+    for (uint32_t i = 0; i < s.n; i++) {
+        const Node *node = &d->nodes[d->pool[s.at + i]];
+        if (node->kind == SET && set_has(&d->sets[node->a], d->symbol_of[column])) add_node(d, node->b);
+    }
+    to = intern_state(d);
+    if (d->times_forgotten == before) d->next[from * d->ncolumns + column] = (uint16_t)to;   /* else `from` is gone */
+    return to;
 }
 
 /* ---- public ---- */
 
-static void parse_all(Nfa *d, const NfaSpec *spec) {
+static void parse_all(Dfa *d, const DfaSpec *spec) {
     d->start = -1;
     for (size_t i = 0; i < spec->npatterns && !d->failed; i++) {
         Parser ps = { d, spec, spec->patterns[i], spec->patterns[i], false, 0 };
@@ -328,43 +402,63 @@ static void parse_all(Nfa *d, const NfaSpec *spec) {
     }
 }
 
-Status nfa_new(Nfa **out, const NfaSpec *spec) {
-    Nfa *d = mem_new(1, sizeof *d);
+Status dfa_new(Dfa **out, const DfaSpec *spec) {
+    Dfa *d = mem_new(1, sizeof *d);
     *out = NULL;
     if (!d) return ERR_MEMORY;
     parse_all(d, spec);
-    size_t n = (size_t)d->nnodes;
-    d->stack = mem_new(n, sizeof *d->stack);
-    d->mark = mem_new(n, sizeof *d->mark);
-    for (int i = 0; i < 2; i++) d->turn[i].node = mem_new(n, sizeof *d->turn[i].node);
-    bool failed = d->failed || !d->stack || !d->mark || !d->turn[0].node || !d->turn[1].node;
-    Status st = failed ? ERR_MEMORY : find_first(d);
-    if (st == OK) *out = d;
-    else nfa_free(d);
-    return st;
+    if (!d->failed) {
+        size_t n = (size_t)d->nnodes;
+        find_columns(d);
+        BUG_ON(d->ncolumns > SYMBOLS - 1, "%zu columns", d->ncolumns);
+        d->states = mem_new(STATES_MAX, sizeof *d->states);
+        d->next = mem_new(STATES_MAX * d->ncolumns, sizeof *d->next);
+        d->table = mem_new(2 * STATES_MAX, sizeof *d->table);
+        d->pool = mem_new(POOL_MAX, sizeof *d->pool);
+        d->list = mem_new(n, sizeof *d->list);
+        d->stack = mem_new(n, sizeof *d->stack);
+        d->mark = mem_new(n, sizeof *d->mark);
+        BUG_ON(n > POOL_MAX / 2, "%zu nodes", n);
+        d->nstates = SPECIAL;
+    }
+    if (d->failed || !d->states || !d->next || !d->table || !d->pool || !d->list || !d->stack || !d->mark) {
+        dfa_free(d);
+        return ERR_MEMORY;
+    }
+    *out = d;
+    return OK;
 }
 
-void nfa_free(Nfa *d) {
+void dfa_free(Dfa *d) {
     if (!d) return;
-    for (int c = 0; c < SYMBOLS; c++) free(d->after[c].node);
-    for (int i = 0; i < 2; i++) free(d->turn[i].node);
     free(d->nodes);
     free(d->sets);
+    free(d->states);
+    free(d->next);
+    free(d->table);
+    free(d->pool);
+    free(d->list);
     free(d->stack);
     free(d->mark);
     free(d);
 }
 
-int nfa_match(Nfa *d, const uint8_t *text, size_t n, size_t *len) {
-    const States *now = n ? &d->after[text[0]] : NULL;
+int dfa_match(Dfa *d, const uint8_t *text, size_t n, size_t *len) {
     int best = -1;
+    uint32_t at;
+    if (d->first == UNKNOWN) d->first = start_state(d);
+    at = d->first;
     *len = 0;
-    for (size_t i = 0; i < n; ) {
-        if (now->accept >= 0) best = now->accept, *len = i + 1;
-        if (!now->n || ++i == n) break;
-        States *next = &d->turn[i % 2];
-        step(d, next, now, text[i]);
-        now = next;
+    for (size_t i = 0; i < n; i++) {
+        uint8_t column = d->column[text[i]];
+        uint32_t to = d->next[at * d->ncolumns + column];
+        if (to == UNKNOWN) to = make_step(d, at, column);
+        if (to == DEAD) break;
+        at = to;
+        if (d->states[at].accept >= 0) {
+            best = d->states[at].accept;
+            *len = i + 1;
+        }
     }
     return best;
 }
