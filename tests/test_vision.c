@@ -12,27 +12,11 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/sha256.h"
 #include "tests/kit/check.h"
+#include "tests/kit/scratch.h"
 #include "tests/kit/tower.h"
 #include "tests/kit/weights.h"
 
-static char dir[] = "/tmp/qf-vision-XXXXXX";
-
-static char *path_of(const char *name) {
-    static char p[4][128];
-    static int k;
-    k = (k + 1) % 4;
-    snprintf(p[k], sizeof p[k], "%s/%s", dir, name);
-    return p[k];
-}
-
-static void write_text(const char *name, const char *text) {
-    FILE *f = fopen(path_of(name), "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static void save_text(const char *file, const char *text) { weights_text(path_of(file), text); }
+static void save_text(const char *file, const char *text) { weights_text(scratch_path(file), text); }
 
 /* ---- worked values: patch 2 of 4 x 4 pixels, width 8, 2 heads, 12, 2 blocks -------------------------------------- */
 
@@ -102,14 +86,14 @@ static void check_worked(const Worked *k) {
         weights_add(&w, "visual.ln_post.weight", 1, (const int64_t[]){8});
         weights_add(&w, "visual.ln_post.bias", 1, (const int64_t[]){8});
     }
-    weights_save(&w, path_of("worked.safetensors"));
+    weights_save(&w, scratch_path("worked.safetensors"));
     for (int i = 0; i < 48; i++) pixels[i] = (float)(2 * lcg_draw(&r));
     assert_int_equal(r.s, k->state);                         /* the numbers are those that were meant */
-    float *x = tower_rows(path_of("worked.safetensors"), pixels, 4, 0, false, 2, &P);
+    float *x = tower_rows(scratch_path("worked.safetensors"), pixels, 4, 0, false, 2, &P);
     assert_int_equal(P, 5);
     near_row(x, k->in[0]), near_row(x + 32, k->in[1]);
     free(x);
-    x = tower_rows(path_of("worked.safetensors"), pixels, 4, 2, false, 2, &P);
+    x = tower_rows(scratch_path("worked.safetensors"), pixels, 4, 2, false, 2, &P);
     near_row(x, k->out[0]), near_row(x + 32, k->out[1]);
     double sum = 0;
     for (int i = 0; i < 40; i++) sum += (double)x[i];
@@ -142,19 +126,19 @@ static void eva_of_timm(void **state) {
     draw_model(&w, &r, false);
     weights_add(&w, "norm.weight", 1, (const int64_t[]){8});
     weights_add(&w, "norm.bias", 1, (const int64_t[]){8});
-    weights_save(&w, path_of("model.safetensors"));
-    assert_int_equal(vision_open(&e, path_of("model.safetensors"), 2), OK);
+    weights_save(&w, scratch_path("model.safetensors"));
+    assert_int_equal(vision_open(&e, scratch_path("model.safetensors"), 2), OK);
     assert_true(e.d.L == 1 && e.dropped == 1 && !e.d.post && e.custom.tap == VIT_LAST);
     vision_close(&e);
-    write_text("config.json", "{\"architecture\": \"eva_giant_patch14_clip_224\", \"model_args\": {\"num_heads\": 2}}");
-    assert_int_equal(vision_open(&e, dir, 0), OK);
+    scratch_write("config.json", "{\"architecture\": \"eva_giant_patch14_clip_224\", \"model_args\": {\"num_heads\": 2}}");
+    assert_int_equal(vision_open(&e, scratch_dir(), 0), OK);
     assert_true(e.d.L == 2 && !e.dropped && e.d.post && e.custom.tap == VIT_SECOND_LAST);
     vision_close(&e);
-    write_text("config.json", "{\"architecture\": \"eva02_enormous_patch14_clip_224\"}");
-    assert_int_equal(vision_open(&e, dir, 2), ERR_USAGE);
+    scratch_write("config.json", "{\"architecture\": \"eva02_enormous_patch14_clip_224\"}");
+    assert_int_equal(vision_open(&e, scratch_dir(), 2), ERR_USAGE);
     assert_non_null(strstr(err_message(), "has its norms behind its blocks"));
-    unlink(path_of("config.json"));
-    unlink(path_of("model.safetensors"));
+    unlink(scratch_path("config.json"));
+    unlink(scratch_path("model.safetensors"));
 }
 
 /* Exported under transformers' names, with the small files beside: the same model, found there by its names. */
@@ -171,16 +155,16 @@ static void to_transformers(void **state) {
     const StTensor norm[] = {{.name = "ln_vision.weight", .dtype = DT_F32, .ndim = 1, .shape = {8}, .data = ones},
                              {.name = "ln_vision.bias", .dtype = DT_F32, .ndim = 1, .shape = {8}, .data = ones}};
     draw_model(&w, &r, false);
-    weights_save(&w, path_of("lavis.safetensors"));
+    weights_save(&w, scratch_path("lavis.safetensors"));
     weights_fill(pixels, 48, "pixels", 6);
-    snprintf(folder, sizeof folder, "%s", path_of("hf"));
-    assert_int_equal(vision_open(&e, path_of("lavis.safetensors"), 2), OK);
+    snprintf(folder, sizeof folder, "%s", scratch_path("hf"));
+    assert_int_equal(vision_open(&e, scratch_path("lavis.safetensors"), 2), OK);
     assert_int_equal(vision_hf(&tower, &d, &e, 0, e.custom.tap), OK);
     assert_int_equal(hf_export(folder, &d, norm, 2, &tower, NULL), OK);
     assert_int_equal(vision_hf_files(folder, &e.custom.pre, 30), OK);
     vision_tower_free(&tower);
     vision_close(&e);
-    a = tower_rows(path_of("lavis.safetensors"), pixels, 4, -1, false, 2, &P);
+    a = tower_rows(scratch_path("lavis.safetensors"), pixels, 4, -1, false, 2, &P);
     b = tower_rows(folder, pixels, 4, -1, false, 0, &Q);
     assert_int_equal(P, Q);
     assert_memory_equal(a, b, (size_t)P * 8 * sizeof *a);
@@ -190,7 +174,7 @@ static void to_transformers(void **state) {
     assert_true(e.print->family == FAMILY_EVA_G && e.d.post && e.custom.pre.size == 4 && e.custom.pre.squash);
     vision_close(&e);
     save_text("a.safetensors", tower_aimv2);
-    assert_int_equal(vision_open(&e, path_of("a.safetensors"), 2), OK);
+    assert_int_equal(vision_open(&e, scratch_path("a.safetensors"), 2), OK);
     assert_int_equal(vision_hf(&tower, &d, &e, 0, e.custom.tap), ERR_USAGE);
     assert_non_null(strstr(err_message(), "transformers' BLIP-2 has no other vision model than EVA-g"));
     vision_close(&e);
@@ -333,7 +317,7 @@ static void rows_that_are_kept(void **state) {
         ImageEncoder *e;
         VisionWish w = {.b = backend_cpu(DT_F32), .size = 8, .batch = 2, .heads = 2, .tap = -1, .quiet = true,
                         .tokens = (VisionTokens)k};
-        assert_int_equal(vision_encoder(&e, path_of("d.safetensors"), &w, NULL), OK);
+        assert_int_equal(vision_encoder(&e, scratch_path("d.safetensors"), &w, NULL), OK);
         assert_int_equal(e->P, P[k]);
         assert_int_equal(e->run(e, 1, pixels, f[k]), OK);
         encoder_free(e);
@@ -346,20 +330,8 @@ static void rows_that_are_kept(void **state) {
     ImageEncoder *e;
     VisionWish w = {.b = backend_cpu(DT_F32), .heads = 2, .tap = VIT_NORMED, .quiet = true};
     save_text("e.safetensors", tower_eva02);
-    assert_int_equal(vision_encoder(&e, path_of("e.safetensors"), &w, NULL), ERR_USAGE);
+    assert_int_equal(vision_encoder(&e, scratch_path("e.safetensors"), &w, NULL), ERR_USAGE);
     assert_non_null(strstr(err_message(), "has no norm behind its last block"));
-}
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
 }
 
 int main(void) {
@@ -368,5 +340,5 @@ int main(void) {
         cmocka_unit_test(recipes), cmocka_unit_test(middles), cmocka_unit_test(upright), cmocka_unit_test(sha256),
         cmocka_unit_test(rows_that_are_kept),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);
 }

@@ -8,27 +8,11 @@
 
 #include "checkpoints/vision.h"
 #include "tests/kit/check.h"
+#include "tests/kit/scratch.h"
 #include "tests/kit/tower.h"
 #include "tests/kit/weights.h"
 
-static char dir[] = "/tmp/qf-vision-names-XXXXXX";
-
-static char *path_of(const char *name) {
-    static char p[4][128];
-    static int k;
-    k = (k + 1) % 4;
-    snprintf(p[k], sizeof p[k], "%s/%s", dir, name);
-    return p[k];
-}
-
-static void write_text(const char *name, const char *text) {
-    FILE *f = fopen(path_of(name), "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static void save_text(const char *file, const char *text) { weights_text(path_of(file), text); }
+static void save_text(const char *file, const char *text) { weights_text(scratch_path(file), text); }
 
 /* ---- one model, several spellings -------------------------------------------------------------------------------- */
 
@@ -122,8 +106,8 @@ static void same_model(const char *one, const char *other, bool normed) {
     weights_fill(pixels, 48, "pixels", 6);
     save_text("a.safetensors", one);
     save_text("b.safetensors", other);
-    a = tower_rows(path_of("a.safetensors"), pixels, 4, -1, normed, 2, &P);
-    b = tower_rows(path_of("b.safetensors"), pixels, 4, -1, normed, 2, &Q);
+    a = tower_rows(scratch_path("a.safetensors"), pixels, 4, -1, normed, 2, &P);
+    b = tower_rows(scratch_path("b.safetensors"), pixels, 4, -1, normed, 2, &Q);
     assert_int_equal(P, Q);
     assert_memory_equal(a, b, (size_t)P * 8 * sizeof *a);
     assert_true(isfinite(a[0]) && a[0] != a[8]);
@@ -162,12 +146,12 @@ static void told_apart(void **state) {
     char both[2048];
     Vision e;
     save_text("i.safetensors", text);
-    assert_int_equal(vision_open(&e, path_of("i.safetensors"), 2), OK);
+    assert_int_equal(vision_open(&e, scratch_path("i.safetensors"), 2), OK);
     assert_true(e.print->family == FAMILY_INTERNVIT && e.custom.tap == VIT_LAST);
     vision_close(&e);
     snprintf(both, sizeof both, "%snorm.weight=fg:8 norm.bias=fb:8 ", text);
     save_text("j.safetensors", both);
-    assert_int_equal(vision_open(&e, path_of("j.safetensors"), 2), OK);
+    assert_int_equal(vision_open(&e, scratch_path("j.safetensors"), 2), OK);
     assert_true(e.print->family == FAMILY_DINOV2 && e.custom.tap == VIT_NORMED);
     vision_close(&e);
 }
@@ -200,21 +184,21 @@ static void options(void **state) {
     static const char config[] = "{\"num_attention_heads\": 2, \"hidden_act\": \"gelu\", \"layer_norm_eps\": 1e-5}";
     Vision e;
     save_text("model.safetensors", with(tower_dinov3, two, none));
-    write_text("config.json", config);
-    assert_int_equal(vision_open(&e, dir, 0), OK);
+    scratch_write("config.json", config);
+    assert_int_equal(vision_open(&e, scratch_dir(), 0), OK);
     assert_true(e.d.registers == 0 && e.d.cls && e.d.act == ACT_GELU);     /* whose gate is what its config says */
     vision_close(&e);
     save_text("model.safetensors", with(tower_dinov3, "layer.0.attention.o_proj.bias=ob:8 ",
                                         "layer.0.attention.k_proj.bias=kb:8 "));
-    assert_int_equal(vision_open(&e, dir, 0), OK);
+    assert_int_equal(vision_open(&e, scratch_dir(), 0), OK);
     assert_true(e.has & HAS_K_BIAS && !(e.has & HAS_OUT_BIAS));
     vision_close(&e);
     save_text("model.safetensors", DINOV2_HF);
-    assert_int_equal(vision_open(&e, dir, 0), OK);
+    assert_int_equal(vision_open(&e, scratch_dir(), 0), OK);
     assert_int_equal(e.d.act, ACT_SILU);                                   /* whose gate is not */
     vision_close(&e);
-    unlink(path_of("config.json"));
-    unlink(path_of("model.safetensors"));
+    unlink(scratch_path("config.json"));
+    unlink(scratch_path("model.safetensors"));
 }
 
 /* ---- what is refused --------------------------------------------------------------------------------------------- */
@@ -222,7 +206,7 @@ static void options(void **state) {
 static void refused(const char *text, Status status, const char *sentence) {
     Vision e;
     save_text("r.safetensors", text);
-    assert_int_equal(vision_open(&e, path_of("r.safetensors"), 2), status);
+    assert_int_equal(vision_open(&e, scratch_path("r.safetensors"), 2), status);
     if (!strstr(err_message(), sentence)) fail_msg("\"%s\" instead of \"%s\"", err_message(), sentence);
 }
 
@@ -256,33 +240,21 @@ static void small_files(void **state) {
     Vision e;
     save_text("model.safetensors", tower_aimv2);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        write_text("config.json", bad[i].config);
-        assert_int_not_equal(vision_open(&e, dir, 0), OK);
+        scratch_write("config.json", bad[i].config);
+        assert_int_not_equal(vision_open(&e, scratch_dir(), 0), OK);
         if (!strstr(err_message(), bad[i].sentence)) fail_msg("\"%s\" for %s", err_message(), bad[i].config);
     }
-    write_text("config.json", "{\"num_attention_heads\": 4, \"rms_norm_eps\": 0.001, \"image_size\": 6}");
-    write_text("preprocessor_config.json", "{\"size\": {\"height\": 12, \"width\": 12}, \"resample\": 2,"
+    scratch_write("config.json", "{\"num_attention_heads\": 4, \"rms_norm_eps\": 0.001, \"image_size\": 6}");
+    scratch_write("preprocessor_config.json", "{\"size\": {\"height\": 12, \"width\": 12}, \"resample\": 2,"
                " \"image_mean\": [0.1, 0.2, 0.3], \"image_std\": 0.5}");
-    assert_int_equal(vision_open(&e, dir, 0), OK);
+    assert_int_equal(vision_open(&e, scratch_dir(), 0), OK);
     assert_int_equal(e.d.H, 4);
     assert_true(e.d.eps == 0.001f && e.custom.image == 6);
     const Preprocess *p = &e.custom.pre;
     assert_true(p->size == 12 && p->squash && p->kernel == TAPS_LINEAR && p->mean[1] == 0.2f && p->std[2] == 0.5f);
     vision_close(&e);
-    unlink(path_of("config.json"));
-    unlink(path_of("preprocessor_config.json"));
-}
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
+    unlink(scratch_path("config.json"));
+    unlink(scratch_path("preprocessor_config.json"));
 }
 
 int main(void) {
@@ -290,5 +262,5 @@ int main(void) {
         cmocka_unit_test(spellings), cmocka_unit_test(torchscript), cmocka_unit_test(told_apart), cmocka_unit_test(options),
         cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);
 }
