@@ -185,12 +185,12 @@ static int answer(int argc, char **argv) {
     const Command *c = find_command(word);
     if (!c) return unknown_command(word);
     if (wants_help(argc - 2, argv + 2)) { print_help(c); return 0; }
+    patience_set(argv);                                      /* only who computes waits: help is there at once */
     signals_open();
     return run_command(c, argc, argv);
 }
 
 int main(int argc, char **argv) {
-    patience_set(argv);
     hold_streams();
     return all_said(answer(argc, argv));
 }

@@ -8,5 +8,5 @@
 
 /* Begins the program anew with GOMP_SPINCOUNT in its environment, which libgomp reads before main. Does nothing where
  * the user set that or OMP_WAIT_POLICY, and where the program cannot be begun anew.
- * To be called before anything was done. */
+ * To be called before there are threads and handlers of signals. */
 void patience_set(char **argv);
