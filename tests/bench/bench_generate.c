@@ -13,6 +13,7 @@
 
 #include "eval/generate.h"
 #include "kernels/base/mem.h"
+#include "tests/bench/seconds.h"
 
 static const struct { const char *name; Dims d; } sizes[] = {
     {"full",
@@ -22,12 +23,6 @@ static const struct { const char *name; Dims d; } sizes[] = {
      {.L = 4, .C = 64, .H = 2, .F = 256, .Q = 8, .E = 784, .P = 16, .Z = 64, .V = 301, .N = 64, .X = 1, .T = 32,
       .sep = 2, .dec = 300}},
 };
-
-static double seconds(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void must(Status st) {
     if (st == OK) return;

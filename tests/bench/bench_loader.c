@@ -21,6 +21,7 @@
 #include "data/loader.h"
 #include "data/order.h"
 #include "kernels/base/mem.h"
+#include "tests/bench/seconds.h"
 
 enum { P = 257, E = 1408, ROW = P * E * 2, TURNS = 9, QUEUE = 4 };
 
@@ -28,13 +29,7 @@ typedef struct { int64_t rows, threads, batch; double seconds; const char *dir; 
 
 static clockid_t measured = CLOCK_MONOTONIC;
 
-static double seconds_of(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static double now(void) { return seconds_of(CLOCK_MONOTONIC); }
+static double now(void) { return seconds(CLOCK_MONOTONIC); }
 
 static void stop_on(Status st) {
     if (st == OK) return;
@@ -92,11 +87,11 @@ static void *plain_reader(void *arg) {
 static double plain_rate(const Args *a, const Shard *s, char *ring) {
     Plain p = {.s = s, .ring = ring, .slots = a->batch * QUEUE};
     pthread_t thread[64];
-    double start = seconds_of(measured);
+    double start = seconds(measured);
     p.end = now() + a->seconds;
     for (int64_t i = 0; i < a->threads; i++) if (pthread_create(&thread[i], NULL, plain_reader, &p)) abort();
     for (int64_t i = 0; i < a->threads; i++) pthread_join(thread[i], NULL);
-    return (double)p.done * ROW / (seconds_of(measured) - start);
+    return (double)p.done * ROW / (seconds(measured) - start);
 }
 
 /* ---- the loader ---- */
@@ -104,13 +99,13 @@ static double plain_rate(const Args *a, const Shard *s, char *ring) {
 static double loader_rate(const Args *a, Loader *l) {
     const Batch *t;
     int64_t rows = 0;
-    double start = seconds_of(measured), end = now() + a->seconds, waited;
+    double start = seconds(measured), end = now() + a->seconds, waited;
     while (now() < end) {
         stop_on(loader_next(l, &t, &waited));
         rows += t->B;
         loader_release(l, t);
     }
-    return (double)rows * ROW / (seconds_of(measured) - start);
+    return (double)rows * ROW / (seconds(measured) - start);
 }
 
 static int compare(const void *a, const void *b) {

@@ -20,6 +20,7 @@
 #include "kernels/peak.h"
 #include "train/stage2.h"
 #include "train/trainer.h"
+#include "tests/bench/seconds.h"
 
 enum { PADDED = 32, WRITTEN = 20 };
 
@@ -32,13 +33,6 @@ typedef struct {
     Lm lm;
     Arena mem;
 } Bench;
-
-/* In wall time, and in processor time, which says more on a busy machine. */
-static double seconds(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void must(Status st) {
     if (st == OK) return;
