@@ -73,9 +73,9 @@ static Status writer_open(Writer *w, const Use *u, const GenerateSpec *spec) {
     return w->items ? say_open(&w->say, u, &spec->search, spec->images, 1, spec->features) : ERR_MEMORY;
 }
 
-static Status writer_write(Writer *w, const void *features, const float *scale, int64_t n, int64_t first, Found *f) {
-    return w->speaks ? say_texts(&w->say, features, scale, (int)n, w->items, n, first, found, f)
-                     : generate_captions(&w->g, features, scale, n, first, found, f);
+static Status writer_write(Writer *w, FeatureRows rows, int64_t n, int64_t first, Found *f) {
+    return w->speaks ? say_texts(&w->say, rows, (int)n, w->items, n, first, found, f)
+                     : generate_captions(&w->g, rows, n, first, found, f);
 }
 
 static void writer_close(Writer *w, int64_t *rows) {
@@ -89,21 +89,17 @@ static void writer_close(Writer *w, int64_t *rows) {
 static Status make_share(Found *f, const Use *u, const EvalSet *e, const GenerateSpec *spec, int64_t first, int64_t n,
                          int64_t *rows, EvalProgress *p) {
     Writer w;
-    void *features = NULL;
-    float *scales = mem_new((size_t)(spec->images * set_scales(e->set)), sizeof *scales);
-    if (!scales) return ERR_MEMORY;
+    EvalRows r = {0};
     Status st = writer_open(&w, u, spec);
-    if (st == OK) st = u->b->host_alloc(&features, (size_t)spec->images * set_row_bytes(e->set));
+    if (st == OK) st = evalrows_open(&r, e, u->b, spec->images);
     for (f->at = 0; st == OK && f->at < n; f->at += spec->images) {
         int64_t m = n - f->at < spec->images ? n - f->at : spec->images;
-        st = evalset_read(e, first + f->at, m, features, scales);
-        if (st == OK)
-            st = writer_write(&w, features, set_scaled(e->set) ? scales : NULL, m, first + f->at, f);
+        st = evalrows_read(&r, first + f->at, m);
+        if (st == OK) st = writer_write(&w, r.rows, m, first + f->at, f);
         if (st == OK && p) st = evalprogress(p, m);
     }
-    if (features) u->b->host_release(features);
+    evalrows_close(&r);
     writer_close(&w, rows);
-    free(scales);
     return st;
 }
 

@@ -100,7 +100,7 @@ static Status one_class(const char *name, char *const *templates, int64_t n, Eva
     Status st = texts ? OK : ERR_MEMORY;
     for (int64_t k = 0; st == OK && k < n; k++)
         if (!(texts[k] = fill_in(templates[k], name))) st = ERR_MEMORY;
-    if (st == OK) st = evaltexts(&s, &e->use.text, (const char *const *)texts, n);
+    if (st == OK) st = evalset_texts(&s, &e->use.text, (const char *const *)texts, n);
     if (st == OK) st = evalset_encode_texts(&s, &e->enc, 0, n, T, p);
     if (st == OK) mean_feature(out, T, n, e->use.d.Z);
     evalset_close(&s);

@@ -25,8 +25,7 @@ typedef struct {
     Asked asked;
     Say say;
     const ChatForm *chat;               /* NULL: templates alone */
-    void *features;
-    float *scales;
+    EvalRows rows;
 } Work;
 
 /* ---- prompts ----------------------------------------------------------------------------------------------------- */
@@ -91,9 +90,7 @@ static Status open_say(Work *w, DType features) {
     int images = w->o->use.batch ? (int)w->o->use.batch : w->use.b->unified ? 8 : 32;
     search_of(w, &s);
     Status st = say_open(&w->say, &w->use, &s, images, 1, features);
-    if (st == OK) st = w->use.b->host_alloc(&w->features, (size_t)images * set_row_bytes(w->use.set));
-    if (st == OK && !(w->scales = mem_new((size_t)images, sizeof *w->scales))) st = ERR_MEMORY;
-    return st;
+    return st == OK ? evalrows_open(&w->rows, &w->set, w->use.b, images) : st;
 }
 
 static Status all_or_none(const Asked *a) {
@@ -128,8 +125,7 @@ static Status open_work(Work *w, const Options *o) {
 
 static void close_work(Work *w) {
     say_close(&w->say);
-    if (w->features) w->use.b->host_release(w->features);
-    free(w->scales);
+    evalrows_close(&w->rows);
     asked_free(&w->asked);
     evalset_close(&w->set);
     use_close(&w->use);
@@ -159,7 +155,7 @@ static Status choose(Work *w, const SayItem *item, Question *q) {
 }
 
 static Status choose_answers(Work *w, int n, const SayItem *items, int64_t from, int64_t to) {
-    Status st = say_look(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, n);
+    Status st = say_look(&w->say, w->rows.rows, n);
     for (int64_t i = from; i < to && st == OK; i++) st = choose(w, &items[i - from], &w->asked.q[i]);
     return st;
 }
@@ -168,7 +164,7 @@ static Status choose_answers(Work *w, int n, const SayItem *items, int64_t from,
 static Status answer_piece(Work *w, int step, int64_t first, int n, int64_t from, int64_t to) {
     SayItem *items = mem_new((size_t)(to - from), sizeof *items);
     char **prompt = mem_new((size_t)(to - from), sizeof *prompt);
-    Status st = items && prompt ? evalset_read(&w->set, first, n, w->features, w->scales) : ERR_MEMORY;
+    Status st = items && prompt ? evalrows_read(&w->rows, first, n) : ERR_MEMORY;
     for (int64_t i = from; i < to && st == OK; i++) {
         const Question *q = &w->asked.q[i];
         prompt[i - from] = prompt_of(w, step, q->text, q->answer ? q->answer : "");
@@ -179,9 +175,7 @@ static Status answer_piece(Work *w, int step, int64_t first, int n, int64_t from
     bool last = step + 1 == steps_of(w->o);          /* steps before are said freely */
     if (st == OK && last && w->asked.q[from].nchoices) st = choose_answers(w, n, items, from, to);
     else if (st == OK)
-        st = say_texts(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, n, items, to - from, from,
-                       take_answer,
-                       ctx);
+        st = say_texts(&w->say, w->rows.rows, n, items, to - from, from, take_answer, ctx);
     for (int64_t i = 0; prompt && i < to - from; i++) free(prompt[i]);
     free(prompt);
     free(items);
@@ -314,10 +308,8 @@ static Status one_answer(void *ctx, int64_t i, const Search *s) {
 static Status turn(Work *w, char **so_far, const char *question) {
     char *prompt = turn_prompt(w, *so_far, question), *answer = NULL;
     void *ctx[] = {w->use.speaker.tok, &answer};
-    Status st = prompt ? evalset_read(&w->set, 0, 1, w->features, w->scales) : ERR_MEMORY;
-    if (st == OK)
-        st = say_texts(&w->say, w->features, set_scaled(w->use.set) ? w->scales : NULL, 1, &(SayItem){0, prompt}, 1, 0,
-                       one_answer, ctx);
+    Status st = prompt ? evalrows_read(&w->rows, 0, 1) : ERR_MEMORY;
+    if (st == OK) st = say_texts(&w->say, w->rows.rows, 1, &(SayItem){0, prompt}, 1, 0, one_answer, ctx);
     if (st == OK) {
         printf("%s\n", answer);
         fflush(stdout);

@@ -79,7 +79,7 @@ static Status describe(Work *w) {
     Status st = generate_open(&g, w->use.b, &w->use.model, &spec);
     if (st != OK) return st;
     status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step",
-               (long long)w->set.NI, w->batch, (double)g.fixed.size / (1 << 20), (double)g.mem.size / (1 << 20));
+               (long long)w->set.NI, w->batch, (double)g.f.fixed.size / (1 << 20), (double)g.f.mem.size / (1 << 20));
     generate_close(&g);
     return OK;
 }

@@ -45,7 +45,7 @@ static Status read_pairs(Match *m, const char *path) {
     st = texts && image ? find_images(m, path, image) : ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < m->a.count; i++)
         for (int64_t k = 0; k < m->a.images[i].ncaptions; k++) texts[t++] = m->a.images[i].captions[k];
-    if (st == OK) st = evaltexts(&m->e.set, &m->e.use.text, texts, t);
+    if (st == OK) st = evalset_texts(&m->e.set, &m->e.use.text, texts, t);
     free(texts);
     if (st != OK) {
         free(image);

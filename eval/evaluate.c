@@ -70,38 +70,9 @@ void evaluation_progress_end(Evaluation *e, const EvalProgress *p) {
 }
 
 Status evaluation_features(Evaluation *e, float **I, float **T) {
-    const Dims *d = &e->enc.model->d;
-    const EvalSet *s = &e->set;
-    int64_t r = dist_rank(), R = dist_size();
-    int64_t i0 = s->NI * r / R, i1 = s->NI * (r + 1) / R, t0 = s->NT * r / R, t1 = s->NT * (r + 1) / R;
-    *I = mem_new((size_t)s->NI, (size_t)(d->Q * d->Z) * sizeof **I);
-    *T = mem_new((size_t)s->NT, (size_t)d->Z * sizeof **T);
-    EvalProgress p = evaluation_progress(e, "encode", "images and texts", i1 - i0 + t1 - t0);
-    Status st = *I && *T ? evalset_encode_images(s, &e->enc, i0, i1 - i0, *I + i0 * d->Q * d->Z, &p) : ERR_MEMORY;
-    if (st == OK) st = evalset_encode_texts(s, &e->enc, t0, t1 - t0, *T + t0 * d->Z, &p);
-    st = dist_agree(st);
+    EvalProgress p = evaluation_progress(e, "encode", "images and texts", evalset_share(&e->set));
+    Status st = evalset_encode(&e->set, &e->enc, I, T, &p);
     if (st == OK) evaluation_progress_end(e, &p);
-    /* the shares of others are zero here */
-    if (st == OK) st = dist_all_reduce_f32(*I, s->NI * d->Q * d->Z, "the gather of features");
-    if (st == OK) st = dist_all_reduce_f32(*T, s->NT * d->Z, "the gather of features");
-    if (st != OK) {
-        free(*I);
-        free(*T);
-        *I = *T = NULL;
-    }
-    return st;
-}
-
-Status evaltexts(EvalSet *e, const TextSpec *text, const char *const *texts, int64_t n) {
-    *e = (EvalSet){.NT = n, .T = text->T};
-    e->owner = mem_new((size_t)n, sizeof *e->owner);
-    e->len = mem_new((size_t)n, sizeof *e->len);
-    e->ids = mem_new((size_t)n, (size_t)text->T * sizeof *e->ids);
-    e->caption = mem_new((size_t)n, sizeof *e->caption);
-    Status st = e->owner && e->len && e->ids && e->caption ? OK : ERR_MEMORY;
-    for (int64_t t = 0; st == OK && t < n; t++)
-        st = text_encode(text, texts[t], strlen(texts[t]), e->ids + t * e->T, &e->len[t]);
-    if (st != OK) evalset_close(e);
     return st;
 }
 

@@ -32,9 +32,6 @@ void evaluation_progress_end(Evaluation *e, const EvalProgress *p);
 /* Features of all images (NI,Q,Z) and texts (NT,Z) of the set, on every rank; each computes its share. Free them. */
 Status evaluation_features(Evaluation *e, float **I, float **T);
 
-/* n texts of the user's as an evaluation set without images; evalset_close frees it. */
-Status evaltexts(EvalSet *e, const TextSpec *text, const char *const *texts, int64_t n);
-
 float cosine_max(const float *I, const float *T, int64_t Q, int64_t Z);       /* max over queries of <I[q], T> */
 
 /* A result file: out=FOLDER gives FOLDER/name, out=FILE with the ending of `name` gives FILE, no out gives NULL.

@@ -16,46 +16,33 @@ static size_t step_bytes(int64_t n) {
            staging_bytes(n, sizeof(AttnItem)) + staging_bytes(n, sizeof(AttnGroup));
 }
 
-/* Everything that lives as long as the generator and not on the host. */
-static Status take_fixed(Generator *g) {
+static Status take(void *self) {
+    Generator *g = self;
+    Forward *f = &g->f;
     const Dims *d = &g->model->d;
-    int64_t queries = (int64_t)g->spec.images * d->Q;
+    int64_t queries = (int64_t)g->spec.images * d->Q, n = queries + (int64_t)g->slots * g->T;
     for (int l = 0; l < d->L; l++) {
-        int64_t n = queries + (int64_t)g->slots * g->T;
-        void *at = arena_push(&g->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(g->b->elem));
-        g->cache[l] = tape_leaf(at, n, 2LL * d->C, g->b->elem);
+        void *at = arena_push(&f->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(f->b->elem));
+        g->cache[l] = tape_leaf(at, n, 2LL * d->C, f->b->elem);
     }
-    features_open(&g->up, g->b, &g->fixed, d, g->spec.images, g->spec.features, false);
+    features_open(&g->up, f->b, &f->fixed, d, g->spec.images, g->spec.features, false);
     size_t prefix = wave_bytes(queries, 0, g->spec.images, g->spec.images), step = step_bytes(g->slots);
-    return staging_open(&g->room, g->b, &g->fixed, prefix > step ? prefix : step);
+    return staging_open(&f->room, f->b, &f->fixed, prefix > step ? prefix : step);
 }
 
-/* The largest pass and the largest step on measuring arenas. */
-static Status measure(Generator *g, size_t *fixed, size_t *mem) {
-    Backend null = backend_measuring(g->b);
-    Generator m = *g;
-    m.b = &null;
-    arena_measure(&m.fixed, "generator");
-    arena_measure(&m.mem, "generator");
-    Status st = tape_open(&m.tape, &null, &m.mem);
-    if (st == OK) st = take_fixed(&m);
+static Status largest(void *self) {
+    Generator *g = self;
     DecoderRow *rows = g->decode.rows;
     for (int32_t i = 0; i < g->slots; i++) rows[i] = (DecoderRow){i / g->spec.search.beams, i, 0};
-    if (st == OK) st = generate_prefix(&m, rows, NULL, g->spec.images);
-    if (st == OK) st = generate_step(&m, g->T - 1, rows, g->slots, NULL, 0);
-    *fixed = m.fixed.peak;
-    *mem = m.mem.peak;
-    tape_close(&m.tape);
-    staging_close(&m.room);
-    return st;
+    Status st = generate_prefix(g, (FeatureRows){rows, NULL}, g->spec.images);
+    return st == OK ? generate_step(g, g->T - 1, rows, g->slots, NULL, 0) : st;
 }
 
 static Status prefix(void *self, const void *input, int64_t first, int n, const float **logits) {
     Generator *g = self;
     const FeatureRows *x = input;
     (void)logits;                        /* [DEC] is fed */
-    FeatureRows from = features_from(&g->model->d, *x, first, g->spec.features);
-    return generate_prefix(g, from.data, from.scale, n);
+    return generate_prefix(g, features_from(&g->model->d, *x, first, g->spec.features), n);
 }
 
 static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies,
@@ -71,42 +58,31 @@ static Status take_host(Generator *g) {
     g->seg = mem_new((size_t)g->spec.images, sizeof *g->seg);
     Status st = g->seg ? decode_open(&g->decode, &g->decoder, &g->spec.search, 1) : ERR_MEMORY;
     void *logits = NULL;
-    if (st == OK) st = g->b->host_alloc(&logits, (size_t)g->slots * (size_t)g->model->d.V * sizeof *g->logits);
+    if (st == OK) st = g->f.b->host_alloc(&logits, (size_t)g->slots * (size_t)g->model->d.V * sizeof *g->logits);
     g->logits = logits;
     return st;
 }
 
 Status generate_open(Generator *g, const Backend *b, const QFormer *model, const GenerateSpec *spec) {
     const Dims *d = &model->d;
-    size_t fixed = 0, mem = 0;
     BUG_ON(spec->images < 1 || d->L > MAX_LAYERS, "generate: %d images at a time, %d layers", spec->images, d->L);
-    *g = (Generator){.b = b, .model = model, .spec = *spec, .slots = spec->images * spec->search.beams};
-    g->T = spec->search.max_length - 1;
+    *g = (Generator){.f = {.b = b}, .model = model, .spec = *spec, .slots = spec->images * spec->search.beams,
+                       .T = spec->search.max_length - 1};
     if (g->T > d->N)
         return err_set(ERR_USAGE, "captions of up to %d tokens need %d text positions; the model has %d",
                        spec->search.max_length, g->T, d->N);
     Status st = take_host(g);
-    if (st == OK) st = measure(g, &fixed, &mem);
-    if (st == OK) st = arena_open(&g->fixed, "generator's", b, fixed);
-    if (st == OK) st = arena_open(&g->mem, "generator's", b, mem);
-    if (st == OK) st = tape_open(&g->tape, b, &g->mem);
-    if (st == OK) st = take_fixed(g);
-    if (st != OK) {
-        err_context(st, "captions of %d images at a time, %d beams each", spec->images, spec->search.beams);
-        generate_close(g);
-    }
+    if (st == OK) st = forward_open(&g->f, b, "generator's", take, largest, g);
+    if (st == OK) return OK;
+    err_context(st, "captions of %d images at a time, %d beams each", spec->images, spec->search.beams);
+    generate_close(g);
     return st;
 }
 
 void generate_close(Generator *g) {
     decode_close(&g->decode);
-    tape_close(&g->tape);
-    staging_close(&g->room);
-    if (g->b) {
-        arena_close(&g->mem, g->b);
-        arena_close(&g->fixed, g->b);
-        if (g->logits) g->b->host_release(g->logits);
-    }
+    if (g->logits) g->f.b->host_release(g->logits);
+    forward_close(&g->f);
     free(g->seg);
     *g = (Generator){0};
 }
@@ -117,48 +93,47 @@ void generate_close(Generator *g) {
 static void keep(Generator *g, int l, Tensor qkv, const int32_t *to) {
     int64_t C = g->model->d.C;
     const char *kv = (const char *)qkv.data + (size_t)C * (size_t)dtype_size(qkv.dt);
-    g->tape.b->copy_rows(g->cache[l].data, 2 * C, to, kv, qkv.ld, NULL, qkv.rows, 2 * C, false);
+    g->f.tape.b->copy_rows(g->cache[l].data, 2 * C, to, kv, qkv.ld, NULL, qkv.rows, 2 * C, false);
 }
 
-Status generate_prefix(Generator *g, const void *features, const float *scale, int n) {
+Status generate_prefix(Generator *g, FeatureRows rows, int n) {
     const Dims *d = &g->model->d;
-    Tape *t = &g->tape;
+    Tape *t = &g->f.tape;
     Wave w;
     ImageKV kv;
     BUG_ON(n < 1 || n > g->spec.images, "generate: %d images, at most %d at a time", n, g->spec.images);
-    tape_reset(t, false);
-    staging_reset(&g->room);
+    forward_begin(&g->f);
     for (int i = 0; i < n; i++) g->seg[i] = (Segment){.nq = d->Q, .first_id = -1, .sees = -1, .image = i};
-    Status st = wave_build(&w, &g->room, d, g->seg, n, n);
+    Status st = wave_build(&w, &g->f.room, d, g->seg, n, n);
     if (st != OK) return st;
-    staging_upload(&g->room);
-    FeatureRows up = features_up(&g->up, (FeatureRows){features, scale}, n, g->spec.features, (FeatureRows){0});
+    staging_upload(&g->f.room);
+    FeatureRows up = features_up(&g->up, rows, n, g->spec.features, (FeatureRows){0});
     qformer_image(&kv, t, g->model, up.data, g->spec.features, up.scale, n);
-    Tensor x = tape_new(t, w.NQ, d->C, g->b->elem), y = tape_new(t, w.NQ, d->C, g->b->elem);
+    Tensor x = tape_new(t, w.NQ, d->C, g->f.b->elem), y = tape_new(t, w.NQ, d->C, g->f.b->elem);
     qformer_embed(t, g->model, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
-        size_t mark = arena_mark(&g->mem);
+        size_t mark = arena_mark(&g->f.mem);
         Tensor qkv = qformer_qkv(t, g->model, l, x);
         keep(g, l, qkv, NULL);
         /* of the last layer only keys and values are wanted */
         if (l + 1 < d->L) qformer_layer(t, g->model, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
-        arena_reset(&g->mem, mark);
+        arena_reset(&g->f.mem, mark);
         Tensor done = x;
         x = y;
         y = done;
     }
-    g->tape.b->sync();                   /* the lists in the room and the features are the caller's again */
+    g->f.tape.b->sync();                   /* the lists in the room and the features are the caller's again */
     return tape_status(t);
 }
 
 /* A wave of n text rows at position `at`; an item's keys are its image's queries and its slot. */
 static void step_wave(Wave *w, Generator *g, int32_t at, const DecoderRow *rows, int n) {
     const Dims *d = &g->model->d;
-    int32_t *ids = staging_take(&g->room, (size_t)n, sizeof *ids);
-    int32_t *pos = staging_take(&g->room, (size_t)n, sizeof *pos);
-    RowKey *key = staging_take(&g->room, (size_t)n, sizeof *key);
-    AttnItem *items = staging_take(&g->room, (size_t)n, sizeof *items);
-    AttnGroup *groups = staging_take(&g->room, (size_t)n, sizeof *groups);
+    int32_t *ids = staging_take(&g->f.room, (size_t)n, sizeof *ids);
+    int32_t *pos = staging_take(&g->f.room, (size_t)n, sizeof *pos);
+    RowKey *key = staging_take(&g->f.room, (size_t)n, sizeof *key);
+    AttnItem *items = staging_take(&g->f.room, (size_t)n, sizeof *items);
+    AttnGroup *groups = staging_take(&g->f.room, (size_t)n, sizeof *groups);
     int32_t queries = g->spec.images * d->Q;
     for (int32_t i = 0; i < n; i++) {
         int32_t a0 = rows[i].prefix * d->Q, b0 = queries + rows[i].slot * g->T;
@@ -168,11 +143,11 @@ static void step_wave(Wave *w, Generator *g, int32_t at, const DecoderRow *rows,
         items[i] = (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = d->Q, .b0 = b0, .nb = at + 1, .group = i};
         groups[i] = (AttnGroup){.item0 = i, .nitems = 1, .k0 = {a0, b0}, .nk = {d->Q, at + 1}};
     }
-    *w = (Wave){.NT = n, .rows = staging_device(&g->room, key)};
+    *w = (Wave){.NT = n, .rows = staging_device(&g->f.room, key)};
     w->embed = (Embed){.nt = n, .Q = d->Q, .C = d->C};
-    w->embed.ids = staging_device(&g->room, ids);
-    w->embed.pos_id = staging_device(&g->room, pos);
-    w->self = (AttnPlan){.items = staging_device(&g->room, items), .groups = staging_device(&g->room, groups),
+    w->embed.ids = staging_device(&g->f.room, ids);
+    w->embed.pos_id = staging_device(&g->f.room, pos);
+    w->self = (AttnPlan){.items = staging_device(&g->f.room, items), .groups = staging_device(&g->f.room, groups),
                          .host_items = items, .host_groups = groups, .nitems = n, .ngroups = n, .max_nq = 1,
                          .max_nk = d->Q + at + 1, .max_group_nk = d->Q > at + 1 ? d->Q : at + 1, .nrows = n,
                          .products = (int64_t)n * (d->Q + at + 1)};
@@ -184,38 +159,37 @@ static void copy_slots(Generator *g, int32_t at, const int32_t *from, const int3
     /* at 0 there is no past */
     for (int l = 0; n && at && l < g->model->d.L; l++) {
         Tensor slots = tensor_rows(g->cache[l], (int64_t)g->spec.images * g->model->d.Q, (int64_t)g->slots * g->T);
-        g->tape.b->copy_rows(slots.data, g->T * width, to, slots.data, g->T * width, from, n, at * width, false);
+        g->f.tape.b->copy_rows(slots.data, g->T * width, to, slots.data, g->T * width, from, n, at * width, false);
     }
 }
 
 Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies,
                      int ncopies) {
     const Dims *d = &g->model->d;
-    Tape *t = &g->tape;
+    Tape *t = &g->f.tape;
     Wave w;
     BUG_ON(at < 0 || at >= g->T || n < 1 || n > g->slots || ncopies > g->slots, "generate: %d rows at %d", n, at);
-    tape_reset(t, false);
-    staging_reset(&g->room);
+    forward_begin(&g->f);
     step_wave(&w, g, at, rows, n);
-    int32_t *dst = staging_take(&g->room, (size_t)n, sizeof *dst);
-    int32_t *from = staging_take(&g->room, (size_t)ncopies, sizeof *from);
-    int32_t *to = staging_take(&g->room, (size_t)ncopies, sizeof *to);
+    int32_t *dst = staging_take(&g->f.room, (size_t)n, sizeof *dst);
+    int32_t *from = staging_take(&g->f.room, (size_t)ncopies, sizeof *from);
+    int32_t *to = staging_take(&g->f.room, (size_t)ncopies, sizeof *to);
     for (int i = 0; i < n; i++) {
         BUG_ON(rows[i].token < 0 || rows[i].token >= d->V, "generate: word piece %d of %d", rows[i].token, d->V);
         dst[i] = g->spec.images * d->Q + rows[i].slot * g->T + at;
     }
     for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
-    staging_upload(&g->room);
-    copy_slots(g, at, staging_device(&g->room, from), staging_device(&g->room, to), ncopies);
+    staging_upload(&g->f.room);
+    copy_slots(g, at, staging_device(&g->f.room, from), staging_device(&g->f.room, to), ncopies);
 
-    Tensor x = tape_new(t, n, d->C, g->b->elem), y = tape_new(t, n, d->C, g->b->elem);
+    Tensor x = tape_new(t, n, d->C, g->f.b->elem), y = tape_new(t, n, d->C, g->f.b->elem);
     qformer_embed(t, g->model, x, &w, QUIET);
     for (int l = 0; l < d->L; l++) {
-        size_t mark = arena_mark(&g->mem);
+        size_t mark = arena_mark(&g->f.mem);
         Tensor qkv = qformer_qkv(t, g->model, l, x);
-        keep(g, l, qkv, staging_device(&g->room, dst));
+        keep(g, l, qkv, staging_device(&g->f.room, dst));
         qformer_layer(t, g->model, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
-        arena_reset(&g->mem, mark);
+        arena_reset(&g->f.mem, mark);
         Tensor done = x;
         x = y;
         y = done;
@@ -226,7 +200,6 @@ Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, co
     return tape_status(t);
 }
 
-Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first,
-                         DecodeFound *found, void *ctx) {
-    return decode_texts(&g->decode, &(FeatureRows){features, scale}, n, first, found, ctx);
+Status generate_captions(Generator *g, FeatureRows rows, int64_t n, int64_t first, DecodeFound *found, void *ctx) {
+    return decode_texts(&g->decode, &rows, n, first, found, ctx);
 }

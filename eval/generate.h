@@ -14,6 +14,7 @@
 #define QF_GENERATE_H
 #include "eval/decode.h"
 #include "kernels/model/features.h"
+#include "kernels/model/forward.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -23,13 +24,10 @@ typedef struct {
 } GenerateSpec;
 
 typedef struct {
-    const Backend *b;
     const QFormer *model;
     GenerateSpec spec;
     int32_t slots, T;                   /* images * beams; rows of a slot */
-    Arena fixed, mem;                   /* caches and features; one step's activations */
-    Tape tape;
-    Staging room;
+    Forward f;                          /* fixed: caches and features */
     Tensor cache[MAX_LAYERS];
     Features up;
     Segment *seg;                       /* (images) */
@@ -42,16 +40,15 @@ typedef struct {
 Status generate_open(Generator *g, const Backend *b, const QFormer *model, const GenerateSpec *spec);
 void generate_close(Generator *g);
 
-/* Captions of n raw feature rows (n,P,E), host, with scales or NULL; any n. `first` is the number of the first
+/* Captions of n raw feature rows (n,P,E), host; any n. `first` is the number of the first
  * image in the whole list: it decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order:
  * s->closed[0] is the caption, and all hypotheses that were kept stand behind it. ERR_NUMERIC names the image whose
  * logits are not finite. */
-Status generate_captions(Generator *g, const void *features, const float *scale, int64_t n, int64_t first,
-                         DecodeFound *found, void *ctx);
+Status generate_captions(Generator *g, FeatureRows rows, int64_t n, int64_t first, DecodeFound *found, void *ctx);
 
 /* Its two halves. prefix: the queries of up to `images` images. step: copies first (the first `at` rows of a slot),
  * then n rows at position `at`; g->logits (n,V) is there when it returns. */
-Status generate_prefix(Generator *g, const void *features, const float *scale, int n);
+Status generate_prefix(Generator *g, FeatureRows rows, int n);
 Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies);
 
 #endif

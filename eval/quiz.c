@@ -58,9 +58,7 @@ static Status open_eyes(Quiz *q) {
     VisualSpec spec = {.images = PICTURES, .features = set_dtype(q->set.set)};
     if (!q->spec.model) return OK;
     Status st = visual_open(&q->visual, q->spec.b, q->spec.model, &spec);
-    q->scales = mem_new((size_t)(PICTURES * set_scales(q->set.set)), sizeof *q->scales);
-    if (st == OK && !q->scales) st = ERR_MEMORY;
-    return st == OK ? q->spec.b->host_alloc(&q->features, PICTURES * set_row_bytes(q->set.set)) : st;
+    return st == OK ? evalrows_open(&q->rows, &q->set, q->spec.b, PICTURES) : st;
 }
 
 Status quiz_open(Quiz *q, const QuizSpec *spec, const Set *set, const char *split, int64_t limit) {
@@ -83,11 +81,10 @@ Status quiz_open(Quiz *q, const QuizSpec *spec, const Set *set, const char *spli
 void quiz_close(Quiz *q) {
     for (int64_t i = 0; q->caption && i < q->set.NI; i++) free(q->caption[i]);
     free(q->caption);
-    if (q->features) q->spec.b->host_release(q->features);
-    free(q->scales);
+    evalrows_close(&q->rows);
     decode_close(&q->decode);
-    if (q->lm.b) lm_decoder_close(&q->lm);
-    if (q->visual.b) visual_close(&q->visual);
+    lm_decoder_close(&q->lm);
+    visual_close(&q->visual);
     scenes_close(&q->scenes);
     asked_free(&q->asked);
     evalset_close(&q->set);
@@ -170,9 +167,8 @@ static Status found(void *ctx, int64_t i, const Search *search) {
 }
 
 static Status look(Quiz *q, int64_t first, int64_t n) {
-    Status st = evalset_read(&q->set, first, n, q->features, q->scales);
-    const float *scales = set_scaled(q->set.set) ? q->scales : NULL;
-    return st == OK ? visual_rows(&q->visual, q->features, scales, (int)n, NULL, &q->soft) : st;
+    Status st = evalrows_read(&q->rows, first, n);
+    return st == OK ? visual_rows(&q->visual, q->rows.rows, (int)n, NULL, &q->soft) : st;
 }
 
 Status quiz_take(Quiz *q, QuizFront front, int64_t n) {

@@ -52,8 +52,7 @@ typedef struct {
     Decoder decoder;
     Decode decode;
     SearchSpec search;
-    void *features;
-    float *scales;
+    EvalRows rows;
     Tensor soft;                        /* of the pictures looked at */
 } Quiz;
 

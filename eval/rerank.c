@@ -98,17 +98,13 @@ int64_t pairs_share(const Pairs *p) {
     return p->start[share_start(p, dist_rank() + 1)] - p->start[share_start(p, dist_rank())];
 }
 
-typedef struct { int32_t *image, *ids, *len; void *rows; float *scales; } Room;
+typedef struct { int32_t *image, *ids, *len; EvalRows rows; } Room;
 
 static Status room_take_all(Room *r, const Encoder *enc, const EvalSet *e) {
     size_t n = (size_t)enc->batch;
-    *r = (Room){.rows = NULL};
-    r->image = mem_new(n, sizeof *r->image);
-    r->ids = mem_new(n, (size_t)e->T * sizeof *r->ids);
-    r->len = mem_new(n, sizeof *r->len);
-    r->scales = mem_new(n * (size_t)set_scales(e->set), sizeof *r->scales);
-    if (!r->image || !r->ids || !r->len || !r->scales) return ERR_MEMORY;
-    return enc->b->host_alloc(&r->rows, n * set_row_bytes(e->set));
+    *r = (Room){.image = mem_new(n, sizeof *r->image), .ids = mem_new(n, (size_t)e->T * sizeof *r->ids),
+                .len = mem_new(n, sizeof *r->len)};
+    return r->image && r->ids && r->len ? evalrows_open(&r->rows, e, enc->f.b, enc->batch) : ERR_MEMORY;
 }
 
 /* All pairs of the images [first, first + n), whose keys are there. */
@@ -140,28 +136,27 @@ static Status score_share(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress
         int64_t n = last - i < enc->batch ? last - i : enc->batch;
         /* images without a candidate here cost a read and the making of keys for nothing */
         if (p->start[i] < p->start[i + n]) {
-            st = evalset_read(e, i, n, r.rows, r.scales);
-            if (st == OK) st = encode_image_keys(enc, r.rows, set_scaled(e->set) ? r.scales : NULL, (int)n);
+            st = evalrows_read(&r.rows, i, n);
+            if (st == OK) st = encode_image_keys(enc, r.rows.rows, (int)n);
             if (st == OK) st = score_group(p, enc, e, &r, i, n, progress);
         }
         i += n;
     }
-    if (r.rows) enc->b->host_release(r.rows);
+    evalrows_close(&r.rows);
     free(r.image);
     free(r.ids);
     free(r.len);
-    free(r.scales);
     return st;
 }
 
 Status pairs_score(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progress) {
     BUG_ON(e->T != enc->model->d.T, "pairs: texts of %d pieces, a model of %d", e->T, enc->model->d.T);
-    double before = enc->tape.flops;
+    double before = enc->f.tape.flops;
     free(p->logit);
     p->logit = mem_new((size_t)p->n, 2 * sizeof *p->logit);
     /* a rank that failed says so before the others wait in the gather */
     Status st = dist_agree(p->logit ? score_share(p, enc, e, progress) : ERR_MEMORY);
-    p->flops = enc->tape.flops - before;
+    p->flops = enc->f.tape.flops - before;
     /* what others computed is zero here */
     return st == OK ? dist_all_reduce_f32(p->logit, 2 * p->n, "the gather of matching scores") : st;
 }

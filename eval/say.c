@@ -17,9 +17,7 @@ void say_rules(SearchSpec *s, const LmDims *d, const Speech *speech) {
     for (int i = 0; i < s->nends; i++) s->ends[i] = opt ? speech->end : d->end[i];
 }
 
-static size_t row_bytes(const Say *x) {
-    return (size_t)x->u->d.P * (size_t)x->u->d.E * (size_t)dtype_size(x->visual.spec.features);
-}
+static size_t row_bytes(const Say *x) { return set_row_bytes(x->u->set); }
 
 static Status open_parts(Say *x, int copies, DType features) {
     const Speaker *sp = &x->u->speaker;
@@ -109,20 +107,21 @@ static Status ask_ids(const Tokenizer *t, const char *prompt, TokenIds *ids) {
 }
 
 /* As many prompts as pictures at a time: each is a picture of its own to the Q-Former. */
-static Status asked_rows(Say *x, const char *features, const float *scale, const SayItem *items, int n, Tensor *soft) {
+static Status asked_rows(Say *x, FeatureRows rows, const SayItem *items, int n, Tensor *soft) {
     int64_t S = dims_scales(&x->u->d);
     TokenIds ids = {0};
     VisualAsk *asks = mem_new((size_t)n, sizeof *asks);
     size_t *start = mem_new((size_t)n + 1, sizeof *start);
     Status st = asks && start ? OK : ERR_MEMORY;
     for (int i = 0; i < n && st == OK; i++) {
-        memcpy(x->row + (size_t)i * row_bytes(x), features + (size_t)items[i].image * row_bytes(x), row_bytes(x));
-        if (scale) memcpy(x->scale + i * S, scale + items[i].image * S, (size_t)S * sizeof *scale);
+        FeatureRows own = features_from(&x->u->d, rows, items[i].image, x->visual.spec.features);
+        memcpy(x->row + (size_t)i * row_bytes(x), own.data, row_bytes(x));
+        if (own.scale) memcpy(x->scale + i * S, own.scale, (size_t)S * sizeof *own.scale);
         st = ask_ids(x->u->tok, items[i].prompt, &ids);
         start[i + 1] = ids.n;
     }
     for (int i = 0; i < n && st == OK; i++) asks[i] = (VisualAsk){ids.v + start[i], (int32_t)(start[i + 1] - start[i])};
-    if (st == OK) st = visual_rows(&x->visual, x->row, scale ? x->scale : NULL, n, asks, soft);
+    if (st == OK) st = visual_rows(&x->visual, (FeatureRows){x->row, rows.scale ? x->scale : NULL}, n, asks, soft);
     free(ids.v);
     free(asks);
     free(start);
@@ -136,35 +135,34 @@ static Status found_at(void *ctx, int64_t i, const Search *s) {
     return k->found(k->ctx, k->at + i, s);
 }
 
-static Status say_instruct(Say *x, const void *features, const float *scale, const SayItem *items, int64_t n,
+static Status say_instruct(Say *x, FeatureRows rows, const SayItem *items, int64_t n,
                            int64_t first, DecodeFound *found, void *ctx) {
     Status st = OK;
     for (int64_t at = 0; at < n && st == OK; at += x->images) {
         int m = (int)(n - at < x->images ? n - at : x->images);
         Tensor soft;
-        st = asked_rows(x, features, scale, items + at, m, &soft);
+        st = asked_rows(x, rows, items + at, m, &soft);
         if (st == OK)
             st = write_behind(x, soft, items + at, m, true, first + at, found_at, &(Shifted){found, ctx, at});
     }
     return st;
 }
 
-Status say_texts(Say *x, const void *features, const float *scale, int n, const SayItem *items, int64_t nitems,
+Status say_texts(Say *x, FeatureRows rows, int n, const SayItem *items, int64_t nitems,
                  int64_t first, DecodeFound *found, void *ctx) {
     Tensor soft;
     BUG_ON(n < 1 || n > x->images, "say: %d pictures, at most %d", n, x->images);
-    if (x->u->speaker.speech.instruct) return say_instruct(x, features, scale, items, nitems, first, found, ctx);
-    Status st = visual_rows(&x->visual, features, scale, n, NULL, &soft);
+    if (x->u->speaker.speech.instruct) return say_instruct(x, rows, items, nitems, first, found, ctx);
+    Status st = visual_rows(&x->visual, rows, n, NULL, &soft);
     return st == OK ? write_behind(x, soft, items, nitems, false, first, found, ctx) : st;
 }
 
 /* ---- ranking ----------------------------------------------------------------------------------------------------- */
 
-Status say_look(Say *x, const void *features, const float *scale, int n) {
-    x->features = features;
-    x->scales = scale;
+Status say_look(Say *x, FeatureRows rows, int n) {
+    x->looked_at = rows;
     if (x->u->speaker.speech.instruct) return OK;    /* the prompt has a say: say_rank looks */
-    return visual_rows(&x->visual, features, scale, n, NULL, &x->soft);
+    return visual_rows(&x->visual, rows, n, NULL, &x->soft);
 }
 
 /* A choice as ids behind the prompt, and how likely they are so far. */
@@ -244,7 +242,7 @@ Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, 
     Choice *c = mem_new((size_t)n, sizeof *c);
     Status st = start && c ? choice_ids(x, item->prompt, choices, n, &ids, start, &target) : ERR_MEMORY;
     if (st == OK && x->u->speaker.speech.instruct) {
-        st = asked_rows(x, x->features, x->scales, item, 1, &soft);
+        st = asked_rows(x, x->looked_at, item, 1, &soft);
         image = 0;
     }
     for (int i = 0; i < n && st == OK; i++)

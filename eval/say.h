@@ -23,8 +23,7 @@ typedef struct {
     Decode decode;
     char *row;                          /* InstructBLIP: features and scales, a picture a prompt */
     float *scale;
-    const void *features;               /* say_look: what is looked at */
-    const float *scales;
+    FeatureRows looked_at;              /* by say_look */
     Tensor soft;
 } Say;
 
@@ -37,15 +36,15 @@ void say_rules(SearchSpec *s, const LmDims *d, const Speech *speech);
 Status say_open(Say *x, const Use *u, const SearchSpec *search, int images, int copies, DType features);
 void say_close(Say *x);                 /* accepts one that is zero */
 
-/* Pictures' features (n,P,E) raw, n at most `images`, scales or NULL; nitems prompts about them, any number. `first`:
+/* Pictures' features (n,P,E) raw, n at most `images`; nitems prompts about them, any number. `first`:
  * the number of the first item in the whole list, which decides draws. found as in decode.h, an item at a time. */
-Status say_texts(Say *x, const void *features, const float *scale, int n, const SayItem *items, int64_t nitems,
+Status say_texts(Say *x, FeatureRows rows, int n, const SayItem *items, int64_t nitems,
                  int64_t first, DecodeFound *found, void *ctx);
 
 /* How likely each of `choices` is to be said behind one prompt about picture `image` of those given last to say_look:
  * the sum of its ids' log-probabilities, its end included. score (n).
  * ERR_USAGE when one is longer than max_length allows. */
-Status say_look(Say *x, const void *features, const float *scale, int n);
+Status say_look(Say *x, FeatureRows rows, int n);
 Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, double *score);
 
 /* What was written, without blanks at its ends: new (free). */

@@ -5,6 +5,7 @@
 #ifndef QF_VISUAL_H
 #define QF_VISUAL_H
 #include "kernels/model/features.h"
+#include "kernels/model/forward.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -16,22 +17,18 @@ typedef struct {
 typedef struct { const int32_t *ids; int32_t n; } VisualAsk;
 
 typedef struct {
-    const Backend *b;
     const QFormer *model;
     VisualSpec spec;
-    Arena fixed, mem;
-    Tape tape;
-    Staging room;
+    Forward f;
     Segment *seg;
     Features up;
     Tensor soft;                        /* (images Q, W) */
 } Visual;
 
 Status visual_open(Visual *v, const Backend *b, const QFormer *model, const VisualSpec *spec);
-void visual_close(Visual *v);
+void visual_close(Visual *v);           /* accepts one that is zero */
 
-/* n pictures' features (n,P,E) raw, scales or NULL, on the host; asks: n, or NULL. *soft (n Q, W) is valid until the
- * next call. */
-Status visual_rows(Visual *v, const void *features, const float *scale, int n, const VisualAsk *asks, Tensor *soft);
+/* n pictures' features (n,P,E) raw, on the host; asks: n, or NULL. *soft (n Q, W) is valid until the next call. */
+Status visual_rows(Visual *v, FeatureRows rows, int n, const VisualAsk *asks, Tensor *soft);
 
 #endif

@@ -168,7 +168,7 @@ static Status search_v5(Captioner *c, const Json *v) {
     spec.search.rule = SEARCH_V5;
     Status st = generate_open(&g, c->c->b, &c->t.model, &spec);
     if (st != OK) return st;
-    st = generate_captions(&g, c->features, NULL, c->B, 0, compare_v5, &k);
+    st = generate_captions(&g, (FeatureRows){c->features, NULL}, c->B, 0, compare_v5, &k);
     generate_close(&g);
     return st;
 }
@@ -183,7 +183,7 @@ static Status search_variant(Captioner *c, const Json *v) {
         GenerateSpec spec = {.search = spec_of(v, &p->d), .images = round ? 2 : c->B, .features = DT_F32};
         st = generate_open(&g, c->c->b, p, &spec);
         if (st != OK) return st;
-        st = generate_captions(&g, c->features, NULL, c->B, 0, compare_caption, &k);
+        st = generate_captions(&g, (FeatureRows){c->features, NULL}, c->B, 0, compare_caption, &k);
         gold_check(c->c, k.name ? k.name : "variant", (double)(k.seen - c->B), 0.5);
         generate_close(&g);
     }
@@ -199,7 +199,7 @@ static Status along(Captioner *c, const char *what, const int64_t *ids, int64_t 
     Generator g;
     Status st = generate_open(&g, c->c->b, p, &spec);
     if (st != OK) return st;
-    st = generate_prefix(&g, c->features, NULL, c->B);
+    st = generate_prefix(&g, (FeatureRows){c->features, NULL}, c->B);
     for (int32_t t = 0; st == OK && t < T; t++) {
         for (int32_t i = 0; i < c->B; i++) g.decode.rows[i] = (DecoderRow){i, i, (int32_t)ids[i * ld + t]};
         st = generate_step(&g, t, g.decode.rows, c->B, NULL, 0);
@@ -218,7 +218,7 @@ static Status processed_scores(Captioner *c, const Json *v, const StTensor *want
     GenerateSpec spec = {.search = spec_of(v, &p->d), .images = c->B, .features = DT_F32};
     Generator g;
     Status st = generate_open(&g, c->c->b, p, &spec);
-    if (st == OK) st = generate_prefix(&g, c->features, NULL, c->B);
+    if (st == OK) st = generate_prefix(&g, (FeatureRows){c->features, NULL}, c->B);
     for (int32_t i = 0; st == OK && i < c->B; i++) {
         Search *s = &g.decode.search[i];
         search_begin(s, (uint32_t)i, 0);
@@ -315,7 +315,7 @@ Status gold_greedy(Case *c) {
     GenerateSpec spec = {.search = greedy_spec(&p->d, (int32_t)T), .images = k.B, .features = DT_F32};
     if (st == OK && c->precision == DT_F32 && (st = generate_open(&g, c->b, p, &spec)) == OK) {
         Compare cmp = {.c = c, .v = v, .name = "greedy", .d = &p->d};
-        st = generate_captions(&g, k.features, NULL, k.B, 0, compare_caption, &cmp);
+        st = generate_captions(&g, (FeatureRows){k.features, NULL}, k.B, 0, compare_caption, &cmp);
         generate_close(&g);
     }
     st_close(f);

@@ -301,7 +301,7 @@ done:
 Status gold_retrieval(Case *c) {
     Gold g;
     Status st = open_case(&g, c);
-    if (st == OK) st = evalset_encode(&g.s, &g.enc, &g.I, &g.T, NULL, NULL);
+    if (st == OK) st = evalset_encode(&g.s, &g.enc, &g.I, &g.T, &(EvalProgress){0});
     if (st == OK) {
         const Dims *d = &g.t.model.d;
         compare(&g, "image_feats", g.I, g.s.NI * d->Q * d->Z, g.feature_tol);

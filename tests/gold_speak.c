@@ -132,7 +132,7 @@ static Status look(const GoldSpeak *g, const Prompts *x, Visual *v, Tensor *soft
     int32_t asked = x && g->model->d.V ? x->longest_asked : 0;
     VisualSpec spec = {.images = g->images, .asked = asked, .features = DT_F32};
     Status st = visual_open(v, g->c->b, g->model, &spec);
-    return st == OK ? visual_rows(v, g->features, NULL, g->images, asked ? x->ask : NULL, soft) : st;
+    return st == OK ? visual_rows(v, (FeatureRows){g->features, NULL}, g->images, asked ? x->ask : NULL, soft) : st;
 }
 
 Status gold_speak_soft(const GoldSpeak *g, float **out) {

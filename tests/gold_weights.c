@@ -182,9 +182,9 @@ static Status compute(Case *c, Trainer *t, const GoldBatch *b, int64_t B, const 
     int32_t *own = mem_new((size_t)B, sizeof *own);
     Status st = I && T && logits && own ? encoder_open(&e, c->b, &t->model, (int)B, DT_F32) : ERR_MEMORY;
     for (int64_t i = 0; own && i < B; i++) own[i] = (int32_t)i;
-    if (st == OK) st = encode_images(&e, b->features, NULL, B, I);
+    if (st == OK) st = encode_images(&e, (FeatureRows){b->features, NULL}, B, I);
     if (st == OK) st = encode_texts(&e, b->ids, b->len, B, T);
-    if (st == OK) st = encode_image_keys(&e, b->features, NULL, (int)B);
+    if (st == OK) st = encode_image_keys(&e, (FeatureRows){b->features, NULL}, (int)B);
     if (st == OK) st = encode_pairs(&e, own, b->ids, b->len, B, logits);
     if (st == OK && !(sim = similarities(I, T, B, d->Q, d->Z))) st = ERR_MEMORY;
     if (st == OK) {

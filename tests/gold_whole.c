@@ -151,10 +151,10 @@ static Status scores(Whole *w, Evaluation *e, const Texts *t, const float *featu
     float *I = mem_new((size_t)(NI * Q * Z), sizeof *I), *T = mem_new((size_t)(t->NT * Z), sizeof *T);
     float *logits = mem_new((size_t)n, 2 * sizeof *logits);
     int32_t *image = mem_new((size_t)t->NT, sizeof *image);
-    Status st = I && T && logits && image ? encode_images(&e->enc, features, NULL, NI, I) : ERR_MEMORY;
+    Status st = I && T && logits && image ? encode_images(&e->enc, (FeatureRows){features, NULL}, NI, I) : ERR_MEMORY;
     if (st == OK) st = encode_texts(&e->enc, t->ids, t->len, t->NT, T);
     if (st == OK) check_itc(w, e, t, I, T);
-    if (st == OK) st = encode_image_keys(&e->enc, features, NULL, (int)NI);
+    if (st == OK) st = encode_image_keys(&e->enc, (FeatureRows){features, NULL}, (int)NI);
     for (int64_t i = 0; i < NI && st == OK; i++) {
         for (int64_t k = 0; k < t->NT; k++) image[k] = (int32_t)i;
         st = encode_pairs(&e->enc, image, t->ids, t->len, t->NT, logits + i * t->NT * 2);

@@ -87,7 +87,7 @@ static char *caption_alone(const ModelFixture *f, int image, SearchMode mode, in
                                     .length_penalty = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 0.9,
                                     .top_k = 50, .seed = 42, .start = d->dec, .ends = {d->sep}, .nends = 1}};
     assert_int_equal(generate_open(&g, f->b, &f->model, &spec), OK);
-    assert_int_equal(generate_captions(&g, f->features[image], NULL, 1, image, take_text, &one), OK);
+    assert_int_equal(generate_captions(&g, (FeatureRows){f->features[image], NULL}, 1, image, take_text, &one), OK);
     generate_close(&g);
     return one.text;
 }

@@ -96,9 +96,9 @@ static Truth truth_of(const ModelFixture *f) {
     Encoder e;
     const Dims *d = &f->model.d;
     assert_int_equal(encoder_open(&e, f->b, &f->model, 1, DT_F32), OK);
-    assert_int_equal(evalset_encode(&f->set, &e, &t.I, &t.T, NULL, NULL), OK);
+    assert_int_equal(evalset_encode(&f->set, &e, &t.I, &t.T, &(EvalProgress){0}), OK);
     for (int64_t i = 0; i < FIX_IMAGES; i++) {
-        assert_int_equal(encode_image_keys(&e, f->features[i], NULL, 1), OK);
+        assert_int_equal(encode_image_keys(&e, (FeatureRows){f->features[i], NULL}, 1), OK);
         for (int64_t k = 0; k < FIX_TEXTS; k++) {
             float best = -2;
             for (int64_t q = 0; q < d->Q; q++) {

@@ -75,7 +75,7 @@ static void captions_with_cache(const Model *m, SearchSpec search, int images, C
     GenerateSpec spec = {.search = search, .images = images, .features = DT_F32};
     *out = (Captions){.n = 0};
     assert_int_equal(generate_open(&g, m->b, &m->model, &spec), OK);
-    assert_int_equal(generate_captions(&g, m->features, NULL, IMAGES, 0, collect, out), OK);
+    assert_int_equal(generate_captions(&g, (FeatureRows){m->features, NULL}, IMAGES, 0, collect, out), OK);
     assert_int_equal(out->n, IMAGES);
     generate_close(&g);
 }
@@ -258,7 +258,7 @@ static void a_model_that_diverged(void **state) {
     m.features[4 * m.d.P * m.d.E] = NAN;
     GenerateSpec spec = {.search = spec_of(&m, SEARCH_BEAM, 2), .images = 3, .features = DT_F32};
     assert_int_equal(generate_open(&g, m.b, &m.model, &spec), OK);
-    assert_int_equal(generate_captions(&g, m.features, NULL, IMAGES, 0, collect, &out), ERR_NUMERIC);
+    assert_int_equal(generate_captions(&g, (FeatureRows){m.features, NULL}, IMAGES, 0, collect, &out), ERR_NUMERIC);
     assert_non_null(strstr(err_message(), "image 4"));
     assert_int_equal(out.n, 3);
     generate_close(&g);
@@ -319,11 +319,11 @@ static void greedy_of_the_reference(void **state) {
     Generator g;
     out = (Captions){.n = 0};
     assert_int_equal(generate_open(&g, m.b, &m.model, &spec), OK);
-    assert_int_equal(generate_captions(&g, m.features, NULL, B, 0, collect, &out), OK);
+    assert_int_equal(generate_captions(&g, (FeatureRows){m.features, NULL}, B, 0, collect, &out), OK);
     for (int32_t i = 0; i < B; i++)
         for (int32_t t = 0; t < out.best[i].len; t++)
             assert_int_equal(out.best[i].tokens[t], ((const int64_t *)ids->data)[i * T + t]);
-    assert_int_equal(generate_prefix(&g, m.features, NULL, B), OK);
+    assert_int_equal(generate_prefix(&g, (FeatureRows){m.features, NULL}, B), OK);
     for (int32_t t = 0; t < T - 1; t++) {
         for (int32_t i = 0; i < B; i++)
             g.decode.rows[i] = (DecoderRow){i, i, (int32_t)((const int64_t *)ids->data)[i * T + t]};

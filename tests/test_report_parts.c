@@ -193,7 +193,7 @@ static const Dims DIMS = {.L = 3,
 enum { IMAGES = 2, TOKENS = IMAGES * 9 * 28 };
 
 static void attention_of(Attention *a, const QFormer *p, const float *features) {
-    must(attention_open(a, backend_cpu(DT_F32), p, features, NULL, DT_F32, IMAGES));
+    must(attention_open(a, backend_cpu(DT_F32), p, (FeatureRows){features, NULL}, DT_F32, IMAGES));
     assert_int_equal(a->layers, 2);
     assert_int_equal(a->layer[1], 2);
 }

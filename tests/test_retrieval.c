@@ -215,7 +215,7 @@ static void pairs_by_image(void **state) {
     const Dims *d = &f->model.d;
     assert_int_equal(encoder_open(&e, f->b, &f->model, 3, DT_F32), OK);
     assert_int_equal(encoder_open(&one, f->b, &f->model, 1, DT_F32), OK);
-    assert_int_equal(evalset_encode(&f->set, &e, &I, &T, NULL, NULL), OK);
+    assert_int_equal(evalset_encode(&f->set, &e, &I, &T, &(EvalProgress){0}), OK);
     RecallFeatures rows = {f->b, I, T, f->set.NI, f->set.NT, d->Q, d->Z};
     assert_int_equal(retrieval_open(&whole, recall_feature_rows, &rows, f->set.NI, f->set.NT, f->set.owner, 4, 1), OK);
     assert_int_equal(retrieval_open(&folds, recall_feature_rows, &rows, f->set.NI, f->set.NT, f->set.owner, 2, 2), OK);
@@ -236,7 +236,7 @@ static void pairs_by_image(void **state) {
     for (int64_t i = 0; i < f->set.NI; i++) {
         float features[FIX_P * FIX_E];
         assert_int_equal(evalset_read(&f->set, i, 1, features, NULL), OK);
-        assert_int_equal(encode_image_keys(&one, features, NULL, 1), OK);
+        assert_int_equal(encode_image_keys(&one, (FeatureRows){features, NULL}, 1), OK);
         for (int64_t j = p.start[i]; j < p.start[i + 1]; j++, n++) {
             int64_t t = p.text[j];
             float logits[2];

@@ -372,13 +372,13 @@ static void encoder_agrees_with_the_step(void **state) {
     assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, false, &l), OK);
     assert_int_equal(encoder_open(&e, cpu(DT_F32), &t.model, 3, DT_F32), OK);
     float I[B * 5 * 20], T[B * 20], logits[2 * B];
-    assert_int_equal(encode_images(&e, d.features, NULL, B, I), OK);
+    assert_int_equal(encode_images(&e, (FeatureRows){d.features, NULL}, B, I), OK);
     assert_int_equal(encode_texts(&e, d.ids, d.len, B, T), OK);
     for (int i = 0; i < B * 100; i++) assert_float_equal(I[i], stage1_of(&t)->contrast.I[i], 2e-6);
     for (int i = 0; i < B * 20; i++) assert_float_equal(T[i], stage1_of(&t)->contrast.T[i], 2e-6);
     int32_t image[B];
     for (int i = 0; i < B; i++) image[i] = i % 3;
-    assert_int_equal(encode_image_keys(&e, d.features, NULL, 3), OK);
+    assert_int_equal(encode_image_keys(&e, (FeatureRows){d.features, NULL}, 3), OK);
     assert_int_equal(encode_pairs(&e, image, d.ids, d.len, B, logits), OK);
     float again[2];
     for (int i = 0; i < B; i++) {                            /* a pair alone gives what it gave among others */

@@ -47,7 +47,7 @@ static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
 
 static Status validation_recall(Run *r, Recall *c) {
     float *I = NULL, *T = NULL;
-    Status st = evalset_encode(&r->evalset, &r->encoder, &I, &T, NULL, NULL);
+    Status st = evalset_encode(&r->evalset, &r->encoder, &I, &T, &(EvalProgress){0});
     if (st == OK)
         st = recall_from_features(r->b, I, r->evalset.NI, T, r->evalset.NT, r->d.Q, r->d.Z, r->evalset.owner, c, NULL,
                                   NULL);

@@ -1,6 +1,6 @@
 /* overlay: where queries look. Cross-attention of a trained model, image by image, for pictures on a page.
  *
- * Called by the report. The one idea: the forward pass is the model's own (model_forward); run on a recording tape it
+ * Called by the report. The one idea: the forward pass is the model's own (qformer_forward); run on a recording tape it
  * leaves a node for each attention, which holds the very q and K that were multiplied. They are brought to the host,
  * and softmax(q k^T / sqrt D) is taken there, in double, head by head, and averaged over heads. So nothing of the
  * model is written twice, and the training path pays nothing.
@@ -8,6 +8,7 @@
  * Takes its own memory, measured first; one image at a time. Does not draw. */
 #ifndef QF_OVERLAY_H
 #define QF_OVERLAY_H
+#include "kernels/model/features.h"
 #include "kernels/model/qformer.h"
 
 typedef struct {
@@ -16,9 +17,8 @@ typedef struct {
     float *w;                           /* (images, layers, Q, P): shares of attention; each row sums to 1 */
 } Attention;
 
-/* Of n raw feature rows (n,P,E), host, of type dt, with scales or NULL. ERR_USAGE when the model has no such layer. */
-Status attention_open(Attention *a, const Backend *b, const QFormer *model, const void *features, const float *scale,
-                      DType dt, int64_t n);
+/* Of n raw feature rows (n,P,E), host, of type dt. ERR_MEMORY. */
+Status attention_open(Attention *a, const Backend *b, const QFormer *model, FeatureRows rows, DType dt, int64_t n);
 void attention_close(Attention *a);
 
 static inline float *attention_row(const Attention *a, int64_t image, int64_t layer, int64_t q) {

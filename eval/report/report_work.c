@@ -226,20 +226,16 @@ static Status choose_rows(Report *r) {
 
 static Status attend(Report *r, int64_t n) {
     const Use *u = &r->e.use;
-    size_t row = set_row_bytes(u->set);
-    void *features = NULL;
-    int64_t S = set_scales(u->set);
-    float *scales = mem_new((size_t)(n * S), sizeof *scales);
-    Status st = scales ? u->b->host_alloc(&features, (size_t)n * row) : ERR_MEMORY;
+    EvalRows rows;
+    Status st = evalrows_open(&rows, &r->e.set, u->b, n);
     for (int64_t i = 0; st == OK && i < n; i++) {
         r->attended[i] = (2 * i + 1) * r->e.set.NI / (2 * n);        /* at even distances */
-        st = evalset_read(&r->e.set, r->attended[i], 1, (char *)features + (size_t)i * row, scales + i * S);
+        st = evalset_read(&r->e.set, r->attended[i], 1, (char *)rows.data + (size_t)i * set_row_bytes(u->set),
+                          rows.scale + i * set_scales(u->set));
     }
-    if (st == OK)
-        st = attention_open(&r->attention, u->b, &u->model, features, set_scaled(u->set) ? scales : NULL,
-                            set_dtype(u->set), n);
-    if (features) u->b->host_release(features);
-    free(scales);
+    FeatureRows all = {rows.data, set_scaled(u->set) ? rows.scale : NULL};
+    if (st == OK) st = attention_open(&r->attention, u->b, &u->model, all, set_dtype(u->set), n);
+    evalrows_close(&rows);
     return st;
 }
 

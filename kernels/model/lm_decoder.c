@@ -16,8 +16,8 @@ static int64_t slot_row(const LmDecoder *g, int32_t slot) {
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static Tensor take_rows(LmDecoder *g, int64_t rows, int64_t cols) {
-    DType e = g->b->elem;
-    return tape_leaf(arena_push(&g->fixed, (size_t)(rows * cols), (size_t)dtype_size(e)), rows, cols, e);
+    DType e = g->f.b->elem;
+    return tape_leaf(arena_push(&g->f.fixed, (size_t)(rows * cols), (size_t)dtype_size(e)), rows, cols, e);
 }
 
 /* Lists of a pass over all prefixes: the wave, and what list_rows takes. */
@@ -35,7 +35,8 @@ static size_t step_bytes(const LmDecoder *g) {
 }
 
 /* Everything that lives as long as the decoder and not on the host. */
-static Status take_fixed(LmDecoder *g) {
+static Status take(void *self) {
+    LmDecoder *g = self;
     const LmDims *d = &g->m->d;
     int64_t B = (int64_t)d->K * d->D, slots = (int64_t)g->spec.slots * g->spec.length;
     for (int l = 0; l < (is_t5(g) ? d->M : d->L); l++) {
@@ -43,7 +44,7 @@ static Status take_fixed(LmDecoder *g) {
         if (is_t5(g)) g->cross[l] = take_rows(g, prefix_rows(g), 2 * B);
     }
     size_t prefixes = prefix_bytes(g), step = step_bytes(g);
-    return staging_open(&g->room, g->b, &g->fixed, prefixes > step ? prefixes : step);
+    return staging_open(&g->f.room, g->f.b, &g->f.fixed, prefixes > step ? prefixes : step);
 }
 
 static Status take_host(LmDecoder *g) {
@@ -56,13 +57,13 @@ static Status take_host(LmDecoder *g) {
     g->row0 = mem_new(prefixes, sizeof *g->row0);
     g->nrows = mem_new(prefixes, sizeof *g->nrows);
     if (!g->cache || !g->cross || !g->row0 || !g->nrows) return ERR_MEMORY;
-    Status st = g->b->host_alloc(&logits, most * (size_t)d->V * sizeof(float));
+    Status st = g->f.b->host_alloc(&logits, most * (size_t)d->V * sizeof(float));
     g->logits = logits;
     return st;
 }
 
 static void free_host(LmDecoder *g) {
-    if (g->logits) g->b->host_release(g->logits);
+    if (g->logits) g->f.b->host_release(g->logits);
     free(g->cache);
     free(g->cross);
     free(g->row0);
@@ -104,8 +105,8 @@ static void share(Laid *x, const LmPrefix *given, int n) {
 /* Where in the pass each prefix's rows stand, in the order in which the cache has them; and each one's last row. */
 static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64_t N) {
     int64_t most = (int64_t)n * g->spec.rows;
-    int32_t *from = staging_take(&g->room, (size_t)(most > N ? most : N), sizeof *from), at = 0;
-    x->last = staging_take(&g->room, (size_t)n, sizeof *x->last);
+    int32_t *from = staging_take(&g->f.room, (size_t)(most > N ? most : N), sizeof *from), at = 0;
+    x->last = staging_take(&g->f.room, (size_t)n, sizeof *x->last);
     for (int i = 0, p = 0, s = 0; i < n; i++) {
         bool text = s < x->ns && x->s[s].prefix == p;
         const LmPrefix *a = &x->p[p];
@@ -121,13 +122,13 @@ static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64
         if (!(s < x->ns && x->s[s].prefix == p)) p++;
     }
     g->keep_to = NULL;
-    g->keep_from = staging_device(&g->room, from);
+    g->keep_from = staging_device(&g->f.room, from);
     g->kept = at;
 }
 
 /* Rows of the stream as logits on the host. */
 static Status hand_out(LmDecoder *g, BlockStream x, const int32_t *rows, int n) {
-    Tape *t = &g->tape;
+    Tape *t = &g->f.tape;
     if (rows) {
         Tensor a = tape_new(t, n, x.x.cols, x.x.dt), b = x.s.data ? tape_new(t, n, x.s.cols, x.s.dt) : x.s;
         op_gather(t, a, x.x, rows);
@@ -141,7 +142,7 @@ static Status hand_out(LmDecoder *g, BlockStream x, const int32_t *rows, int n) 
 }
 
 static Status encode(LmDecoder *g, const LmWave *w, Tensor soft) {
-    Tape *t = &g->tape;
+    Tape *t = &g->f.tape;
     const Lm *m = g->m;
     BlockStream x = lm_stack(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), lm_attend(m, 0, &w->self, w->pos));
     Tensor encoded = t5_encoded(t, m, &x);
@@ -159,22 +160,21 @@ static Status prefix_pass(LmDecoder *g, Laid *x, const LmGiven *in, int64_t firs
     const Lm *m = g->m;
     LmWave w;
     const LmPrefix *given = in->prefixes + first;
-    staging_reset(&g->room);
-    tape_reset(&g->tape, false);
+    forward_begin(&g->f);
     if (is_t5(g)) {
         memcpy(x->p, given, (size_t)n * sizeof *given);
         x->np = n;
     } else {
         share(x, given, n);
     }
-    lm_wave_build(&w, &g->room, &m->d, x->p, x->np, x->s, x->ns);
+    lm_wave_build(&w, &g->f.room, &m->d, x->p, x->np, x->s, x->ns);
     list_rows(g, x, given, n, w.N);
-    staging_upload(&g->room);
+    staging_upload(&g->f.room);
     if (is_t5(g)) return encode(g, &w, in->soft);
     LmAttend how = lm_attend(m, 0, &w.self, w.pos);
     how.keep = keep, how.ctx = g;
-    BlockStream s = lm_stack(&g->tape, m, lm_rows(&g->tape, m, w.N, w.ids, w.pos, in->soft), how);
-    return hand_out(g, s, staging_device(&g->room, x->last), n);
+    BlockStream s = lm_stack(&g->f.tape, m, lm_rows(&g->f.tape, m, w.N, w.ids, w.pos, in->soft), how);
+    return hand_out(g, s, staging_device(&g->f.room, x->last), n);
 }
 
 static Status prefix(void *self, const void *input, int64_t first, int n, const float **logits) {
@@ -232,16 +232,15 @@ Status lm_decoder_gaze(LmDecoder *g, Tensor soft, const LmPrefix *p, float *shar
               .x = mem_new((size_t)N, (size_t)(d->H + 2 * d->K) * (size_t)d->D * sizeof *z.x)};
     z.st = z.row && z.x ? OK : ERR_MEMORY;
     memset(share, 0, (size_t)N * sizeof *share);
-    staging_reset(&g->room);
-    tape_reset(&g->tape, false);
-    lm_wave_build(&w, &g->room, d, &one, 1, NULL, 0);
-    staging_upload(&g->room);
+    forward_begin(&g->f);
+    lm_wave_build(&w, &g->f.room, d, &one, 1, NULL, 0);
+    staging_upload(&g->f.room);
     LmAttend how = lm_attend(g->m, 0, &w.self, w.pos);
     how.keep = gaze, how.ctx = &z;
-    if (z.st == OK) lm_stack(&g->tape, g->m, lm_rows(&g->tape, g->m, w.N, w.ids, w.pos, soft), how);
+    if (z.st == OK) lm_stack(&g->f.tape, g->m, lm_rows(&g->f.tape, g->m, w.N, w.ids, w.pos, soft), how);
     free(z.row);
     free(z.x);
-    return z.st == OK ? tape_status(&g->tape) : z.st;
+    return z.st == OK ? tape_status(&g->f.tape) : z.st;
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */
@@ -259,17 +258,17 @@ static void one_key_range(AttnPlan *p, int i, AttnItem it) {
 }
 
 static AttnPlan plan_of(LmDecoder *g, int n) {
-    AttnItem *items = staging_take(&g->room, (size_t)n, sizeof *items);
-    AttnGroup *groups = staging_take(&g->room, (size_t)n, sizeof *groups);
-    return (AttnPlan){.host_items = items, .host_groups = groups, .items = staging_device(&g->room, items),
-                      .groups = staging_device(&g->room, groups), .nitems = n, .ngroups = n, .max_nq = 1, .nrows = n};
+    AttnItem *items = staging_take(&g->f.room, (size_t)n, sizeof *items);
+    AttnGroup *groups = staging_take(&g->f.room, (size_t)n, sizeof *groups);
+    return (AttnPlan){.host_items = items, .host_groups = groups, .items = staging_device(&g->f.room, items),
+                      .groups = staging_device(&g->f.room, groups), .nitems = n, .ngroups = n, .max_nq = 1, .nrows = n};
 }
 
 static void step_wave(StepWave *w, LmDecoder *g, int32_t at, const DecoderRow *rows, int n) {
-    int32_t *ids = staging_take(&g->room, (size_t)n, sizeof *ids);
-    int32_t *pos = staging_take(&g->room, (size_t)n, sizeof *pos);
-    int32_t *to = staging_take(&g->room, (size_t)n, sizeof *to);
-    *w = (StepWave){.ids = staging_device(&g->room, ids), .pos = staging_device(&g->room, pos), .self = plan_of(g, n)};
+    int32_t *ids = staging_take(&g->f.room, (size_t)n, sizeof *ids);
+    int32_t *pos = staging_take(&g->f.room, (size_t)n, sizeof *pos);
+    int32_t *to = staging_take(&g->f.room, (size_t)n, sizeof *to);
+    *w = (StepWave){.ids = staging_device(&g->f.room, ids), .pos = staging_device(&g->f.room, pos), .self = plan_of(g, n)};
     if (is_t5(g)) w->cross = plan_of(g, n);
     for (int32_t i = 0; i < n; i++) {
         int32_t a0 = g->row0[rows[i].prefix], na = g->nrows[rows[i].prefix], b0 = (int32_t)slot_row(g, rows[i].slot);
@@ -282,7 +281,7 @@ static void step_wave(StepWave *w, LmDecoder *g, int32_t at, const DecoderRow *r
                                               .nb = at + 1, .group = i, .pos = pos[i]});
         if (t5) one_key_range(&w->cross, i, (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = na, .b0 = a0, .group = i});
     }
-    g->keep_to = staging_device(&g->room, to);
+    g->keep_to = staging_device(&g->f.room, to);
     g->keep_from = NULL;
     g->kept = n;
 }
@@ -292,8 +291,8 @@ static void copy_slots(LmDecoder *g, int32_t at, const int32_t *from, const int3
     const LmDims *d = &g->m->d;
     int64_t width = 2LL * d->K * d->D, slot = g->spec.length * width;
     for (int l = 0; n && at && l < (is_t5(g) ? d->M : d->L); l++) {
-        char *slots = (char *)g->cache[l].data + (size_t)(slot_row(g, 0) * width) * (size_t)dtype_size(g->b->elem);
-        g->tape.b->copy_rows(slots, slot, to, slots, slot, from, n, at * width, false);
+        char *slots = (char *)g->cache[l].data + (size_t)(slot_row(g, 0) * width) * (size_t)dtype_size(g->f.b->elem);
+        g->f.tape.b->copy_rows(slots, slot, to, slots, slot, from, n, at * width, false);
     }
 }
 
@@ -301,18 +300,17 @@ static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const 
                    const float **logits) {
     LmDecoder *g = self;
     const Lm *m = g->m;
-    Tape *t = &g->tape;
+    Tape *t = &g->f.tape;
     StepWave w;
     BUG_ON(at < 0 || at >= g->spec.length || n < 1 || n > g->spec.slots || ncopies > g->spec.slots,
            "lm_decoder: %d rows at %d", n, at);
-    staging_reset(&g->room);
-    tape_reset(t, false);
+    forward_begin(&g->f);
     step_wave(&w, g, at, rows, n);
-    int32_t *from = staging_take(&g->room, (size_t)ncopies, sizeof *from);
-    int32_t *to = staging_take(&g->room, (size_t)ncopies, sizeof *to);
+    int32_t *from = staging_take(&g->f.room, (size_t)ncopies, sizeof *from);
+    int32_t *to = staging_take(&g->f.room, (size_t)ncopies, sizeof *to);
     for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
-    staging_upload(&g->room);
-    copy_slots(g, at, staging_device(&g->room, from), staging_device(&g->room, to), ncopies);
+    staging_upload(&g->f.room);
+    copy_slots(g, at, staging_device(&g->f.room, from), staging_device(&g->f.room, to), ncopies);
     LmAttend how = lm_attend(m, 1, &w.self, w.pos);
     how.keep = keep, how.ctx = g, how.caches = g->cache;
     Tensor x = lm_rows(t, m, n, w.ids, w.pos, (Tensor){0});
@@ -323,16 +321,17 @@ static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const 
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-/* The largest pass and the largest step on measuring arenas. */
-static Status measure_passes(LmDecoder *m, float *nowhere) {
+static Status largest(void *self) {
+    LmDecoder *m = self;
     const LmDecoderSpec *spec = &m->spec;
+    float nowhere = 0;
     const float *logits;
     int n = spec->prefixes;
     LmPrefix *p = mem_new((size_t)n, sizeof *p);
     DecoderRow *rows = mem_new((size_t)spec->slots, sizeof *rows);
     DecoderCopy *copies = mem_new((size_t)spec->slots, sizeof *copies);
     Status st = p && rows && copies ? OK : ERR_MEMORY;
-    LmGiven in = {.soft = {.rows = spec->rows, .cols = m->m->d.E, .ld = m->m->d.E, .dt = m->b->elem, .data = nowhere},
+    LmGiven in = {.soft = {.rows = spec->rows, .cols = m->m->d.E, .ld = m->m->d.E, .dt = m->f.b->elem, .data = &nowhere},
                   .prefixes = p};
     for (int i = 0; st == OK && i < n; i++) p[i] = (LmPrefix){.soft = i * spec->rows, .nsoft = spec->rows};
     if (st == OK) st = prefix(m, &in, 0, n, &logits);
@@ -343,25 +342,8 @@ static Status measure_passes(LmDecoder *m, float *nowhere) {
     return st;
 }
 
-static Status measure(const LmDecoder *g, size_t *fixed, size_t *mem) {
-    Backend null = backend_measuring(g->b);
-    LmDecoder m = *g;
-    float nowhere = 0;
-    m.b = &null;
-    arena_measure(&m.fixed, "decoder");
-    arena_measure(&m.mem, "decoder");
-    Status st = tape_open(&m.tape, &null, &m.mem);
-    if (st == OK) st = take_fixed(&m);
-    if (st == OK) st = measure_passes(&m, &nowhere);
-    *fixed = m.fixed.peak;
-    *mem = m.mem.peak;
-    tape_close(&m.tape);
-    staging_close(&m.room);
-    return st;
-}
-
 static Status begin(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoderSpec *spec) {
-    *g = (LmDecoder){.b = b, .m = m, .spec = *spec};
+    *g = (LmDecoder){.f = {.b = b}, .m = m, .spec = *spec};
     BUG_ON(spec->prefixes < 1 || spec->slots < 1 || spec->length < 1 || spec->rows < 1, "lm_decoder: an empty one");
     int32_t longest = m->d.family == LM_T5 ? spec->rows : spec->rows + spec->length;
     if (longest > m->rows)
@@ -371,13 +353,8 @@ static Status begin(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoder
 }
 
 Status lm_decoder_open(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoderSpec *spec) {
-    size_t fixed = 0, mem = 0;
     Status st = begin(g, b, m, spec);
-    if (st == OK) st = measure(g, &fixed, &mem);
-    if (st == OK) st = arena_open(&g->fixed, "decoder's", b, fixed);
-    if (st == OK) st = arena_open(&g->mem, "decoder's", b, mem);
-    if (st == OK) st = tape_open(&g->tape, b, &g->mem);
-    if (st == OK) st = take_fixed(g);
+    if (st == OK) st = forward_open(&g->f, b, "decoder's", take, largest, g);
     if (st == OK) return OK;
     err_context(st, "texts behind %d prefixes at a time, %d slots of %d tokens", spec->prefixes, spec->slots,
                 spec->length);
@@ -386,13 +363,8 @@ Status lm_decoder_open(LmDecoder *g, const Backend *b, const Lm *m, const LmDeco
 }
 
 void lm_decoder_close(LmDecoder *g) {
-    tape_close(&g->tape);
-    staging_close(&g->room);
-    if (g->b) {
-        arena_close(&g->mem, g->b);
-        arena_close(&g->fixed, g->b);
-        free_host(g);
-    }
+    free_host(g);
+    forward_close(&g->f);
     *g = (LmDecoder){0};
 }
 

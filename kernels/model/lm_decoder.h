@@ -10,18 +10,16 @@
 #ifndef QF_LM_DECODER_H
 #define QF_LM_DECODER_H
 #include "kernels/model/decoder.h"
+#include "kernels/model/forward.h"
 #include "kernels/model/lm_model.h"
 
 /* rows: most rows of a prefix. */
 typedef struct { int32_t prefixes, slots, length, rows; } LmDecoderSpec;
 
 typedef struct {
-    const Backend *b;
+    Forward f;
     const Lm *m;
     LmDecoderSpec spec;
-    Arena fixed, mem;
-    Tape tape;
-    Staging room;
     /* a layer: (prefix rows + slots length, 2 B); T5: (slots length, 2 B) and (prefix rows, 2 A) */
     Tensor *cache, *cross;
     int32_t *row0, *nrows;              /* of each prefix, in the cache */
@@ -36,7 +34,7 @@ typedef struct { Tensor soft; const LmPrefix *prefixes; } LmGiven;
 
 /* ERR_USAGE when a text would be longer than the model allows, ERR_MEMORY. */
 Status lm_decoder_open(LmDecoder *g, const Backend *b, const Lm *m, const LmDecoderSpec *spec);
-void lm_decoder_close(LmDecoder *g);
+void lm_decoder_close(LmDecoder *g);     /* accepts one that is zero */
 Decoder lm_decoder(LmDecoder *g);
 
 /* Where the last row of a prefix looks, which is the row that says the first new token: share (nsoft + n) of its

@@ -75,12 +75,12 @@ int main(int argc, char **argv) {
     int64_t rows = 0;
     for (int round = 0; round < (d.C > 256 ? 3 : 20); round++) {
         double w = seconds(CLOCK_MONOTONIC);
-        must(generate_prefix(&g, features, NULL, images));
+        must(generate_prefix(&g, (FeatureRows){features, NULL}, images));
         prefix = fmin(prefix, seconds(CLOCK_MONOTONIC) - w);
         double c = seconds(CLOCK_PROCESS_CPUTIME_ID);
         w = seconds(CLOCK_MONOTONIC);
         rows = g.decode.tokens;
-        must(generate_captions(&g, features, NULL, images, 0, ignore, NULL));
+        must(generate_captions(&g, (FeatureRows){features, NULL}, images, 0, ignore, NULL));
         rows = g.decode.tokens - rows;
         wall = fmin(wall, seconds(CLOCK_MONOTONIC) - w);
         cpu = fmin(cpu, seconds(CLOCK_PROCESS_CPUTIME_ID) - c);

@@ -96,13 +96,13 @@ int main(int argc, char **argv) {
         key_flops = pair_flops = 0;
         for (int64_t i = 0; i < images; i += BATCH) {
             int64_t m = images - i < BATCH ? images - i : BATCH, at = i * pairs;
-            double t = status_clock(), f = e.tape.flops;
-            check(encode_image_keys(&e, in.features + i * d.P * d.E, NULL, (int)m));
+            double t = status_clock(), f = e.f.tape.flops;
+            check(encode_image_keys(&e, (FeatureRows){in.features + i * d.P * d.E, NULL}, (int)m));
             b->sync();
-            keys += status_clock() - t, key_flops += e.tape.flops - f, f = e.tape.flops;
+            keys += status_clock() - t, key_flops += e.f.tape.flops - f, f = e.f.tape.flops;
             for (int64_t j = 0; j < m * pairs; j++) in.image[at + j] = (int32_t)(j / pairs);
             check(encode_pairs(&e, in.image + at, in.ids + at * d.T, in.len + at, m * pairs, in.logits + 2 * at));
-            pair_flops += e.tape.flops - f;
+            pair_flops += e.f.tape.flops - f;
         }
         double took = status_clock() - start;
         if (round && took < best) best = took, best_keys = keys;
