@@ -218,7 +218,7 @@ static Status open_step(Whole *a, Stage2 *s, const Stage2Spec *spec, Arena *buff
     Arena run, step;
     Stage2 m;
     ObjectiveBatch worst;
-    Stage2Losses l;
+    ObjectiveLosses l;
     void *room = NULL;
     null.unified = a->c->b->unified;
     arena_measure(&run, "buffers");
@@ -236,7 +236,7 @@ static Status open_step(Whole *a, Stage2 *s, const Stage2Spec *spec, Arena *buff
 static Status run_texts(Whole *a, const Texts *x, double *loss, int64_t *targets) {
     Stage2 s = {0};
     Arena buffers = {0};
-    Stage2Losses l = {0};
+    ObjectiveLosses l = {0};
     Stage2Spec spec = {.lm = &a->lm, .texts = MOST_TEXTS / 8};
     for (int i = 0; i < x->n; i++)
         if (x->items[i].n > spec.ids) spec.ids = x->items[i].n;
@@ -248,7 +248,7 @@ static Status run_texts(Whole *a, const Texts *x, double *loss, int64_t *targets
                          .nviews = x->nviews, .said = x->items, .nsaid = x->n};
     if (st == OK) st = stage2_losses(&s, &batch, 0, 1, true, &l);
     *loss = l.loss;
-    *targets = l.targets;
+    *targets = (int64_t)l.value[1];
     stage2_close(&s);
     arena_close(&a->step, a->c->b);
     arena_close(&buffers, a->c->b);

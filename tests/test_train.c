@@ -416,7 +416,7 @@ static void watched_ops_are_told(void **state) {
         memset(&seen, 0, sizeof seen);
         open_trainer(&t, &s, DT_F32);
         if (broken) params_get(&t.model.params, P_ITM_W, -1).w[1] = INFINITY;
-        watch_tape(&w, t.objective->tape(t.self));
+        watch_tape(&w, objective_tape(t.objective, t.self));
         assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
         if (seen.back != seen.forward || seen.forward < 50)
             fail_msg("%d forward, %d back", seen.forward, seen.back);

@@ -1,6 +1,8 @@
 /* join: see join.h. */
 #include "train/join.h"
 
+#include "kernels/model/qformer.h"
+
 void join_begin(Join *j, const Params *p, bool half, bool measuring) {
     *j = (Join){.p = p, .half = half, .measuring = measuring};
 }
@@ -17,8 +19,11 @@ static void sum_range(const Join *j, int64_t at, int64_t end) {
     else p->b->all_reduce(p->g + at, end - at, j->half);
 }
 
-void join_passed(Join *j, DistPart r) {
-    if (!r.n) return;
+void join_place(void *join, int place) {
+    Join *j = join;
+    /* in front of the first layer stands what all layers share: its gradients come last, all at once */
+    DistPart r = place == QFORMER_EMBEDDED ? (DistPart){0, j->lo} : params_block(j->p, P_SELF_Q_W, place);
+    if (!r.n) return;                                        /* a frozen layer */
     if (j->hi == 0) j->lo = j->hi = r.at + r.n;
     sum_range(j, r.at, j->lo);
     j->lo = r.at;

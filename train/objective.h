@@ -56,7 +56,7 @@ typedef struct {
     const char *name;
     ObjectiveValue values[OBJECTIVE_VALUES];
     int nvalues;
-    size_t size;
+    size_t size, tape;                  /* of self, and where in it the Tape is that everything runs on */
     Status (*learner)(void *self, const ObjectiveSite *site, const void *spec, const ParamsSpec *how, Params **params);
     Status (*open)(void *self, const ObjectiveSite *site, const void *spec);
     void (*close)(void *self);
@@ -65,7 +65,9 @@ typedef struct {
     Status (*run)(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
                   bool grad);
     Status (*read)(void *self, ObjectiveLosses *out);
-    Tape *(*tape)(void *self);          /* what it computes on: counts arithmetic, can be watched */
 } Objective;
+
+/* What it computes on: counts arithmetic, can be watched. */
+static inline Tape *objective_tape(const Objective *o, void *self) { return (Tape *)(void *)((char *)self + o->tape); }
 
 #endif

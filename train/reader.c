@@ -34,9 +34,8 @@ static Status open_reader(void *self, const ObjectiveSite *site, const void *spe
     s->prefix = mem_new((size_t)n, sizeof *s->prefix);
     s->text = mem_new((size_t)texts, sizeof *s->text);
     Status st = s->prefix && s->text ? tape_open(&s->tape, site->b, site->step) : ERR_MEMORY;
-    size_t wave = lm_wave_bytes(n * x->front + texts * x->ids, n, texts),
-           report = staging_bytes(1, sizeof *s->targets.report);
-    if (st == OK) st = staging_open(&s->room, site->b, site->run, (size_t)s->micro * wave + report);
+    size_t wave = lm_wave_bytes(n * x->front + texts * x->ids, n, texts);
+    if (st == OK) st = staging_open(&s->room, site->b, site->run, (size_t)s->micro * wave + targets_room());
     s->targets = (Targets){.b = site->b, .sum = arena_push(site->run, 1, sizeof(float))};
     if (st == OK && site->run->full)
         st = err_set(ERR_MEMORY, "the step's buffers need more memory than was planned");
@@ -87,22 +86,14 @@ static Status run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch 
     int64_t n = s->B / s->micro;
     (void)next;                                              /* words are few: nothing is sent ahead */
     staging_reset(&s->room);
-    s->targets.number = step;
-    s->targets.report = staging_take(&s->room, 1, sizeof *s->targets.report);
-    s->b->zero(s->targets.sum, sizeof *s->targets.sum);
     join_begin(&s->join, &s->lm.params, s->spec.wire_bf16, s->step->measuring);
-    Status st = targets_count(&s->targets, batch, s->step->measuring);
+    Status st = targets_begin(&s->targets, &s->room, batch, step, s->step->measuring);
     for (int64_t at = 0; st == OK && at < s->B; at += n)
         st = piece(s, batch, at, n, targets_share(&s->targets, scale), grad);
     return st == OK && grad ? join_end(&s->join) : st;
 }
 
-static Status read(void *self, ObjectiveLosses *out) {
-    TargetsLoss l;
-    Status st = targets_read(&((Reader *)self)->targets, &l);
-    *out = (ObjectiveLosses){.loss = l.loss, .value = {l.loss, (double)l.targets}, .bad_rank = l.bad_rank};
-    return st;
-}
+static Status read(void *self, ObjectiveLosses *out) { return targets_read(&((Reader *)self)->targets, out); }
 
 /* The largest batch that the spec allows: all texts of all pictures, as long as may be. */
 static Status measure(void *self, int tokens, DType features, bool grad, double flops[2]) {
@@ -126,10 +117,7 @@ static Status measure(void *self, int tokens, DType features, bool grad, double 
     return st;
 }
 
-static Tape *tape(void *self) { return &((Reader *)self)->tape; }
-
 const Objective reader_objective = {
-    .name = "lm", .values = {{"lm", true}, {"targets", false}}, .nvalues = 2, .size = sizeof(Reader),
+    .name = "lm", TARGETS_VALUES, .size = sizeof(Reader), .tape = offsetof(Reader, tape),
     .learner = learner, .open = open_reader, .close = close_reader, .measure = measure, .run = run, .read = read,
-    .tape = tape,
 };

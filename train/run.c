@@ -249,7 +249,7 @@ Status run_open(Run *r, const Options *o) {
     if (st == OK && o->run.verbose >= 2 && dist_rank() == 0) {
         /* one rank speaks: eight lines of one op would tell nothing more */
         r->watch.say = status_say;
-        watch_tape(&r->watch, r->t.objective->tape(r->t.self));
+        watch_tape(&r->watch, objective_tape(r->t.objective, r->t.self));
     }
     /* behind trainer_open: weights are read into what it opened */
     if (st == OK) st = run_start(r);

@@ -10,17 +10,10 @@
 #include "train/pairs.h"
 #include "train/piece.h"
 
-/* The walk back has passed a layer, from the last to the first, and then what is in front of them. */
-static void gradients_passed(void *ctx, int place) {
-    Stage1 *s = ctx;
-    bool all = place == QFORMER_EMBEDDED;
-    join_passed(&s->join, all ? (DistPart){0, s->join.lo} : params_block(&s->model->params, P_SELF_Q_W, place));
-}
-
 /* Whether the walk back over what is recorded from here on tells of gradients that are finished. */
 static void tell_passed(Stage1 *s, bool on) {
-    s->tape.passed = on && join_beside(&s->join) ? gradients_passed : NULL;
-    s->tape.passed_ctx = s;
+    s->tape.passed = on && join_beside(&s->join) ? join_place : NULL;
+    s->tape.passed_ctx = &s->join;
 }
 
 static Status forward(Stage1 *s, Piece *c, const ObjectiveBatch *batch, int64_t at, Noise noise, bool all, bool grad) {
@@ -89,8 +82,9 @@ static Status pieces(Stage1 *s, Piece *c, const ObjectiveBatch *batch, Noise noi
     return st;
 }
 
-Status stage1_run(Stage1 *s, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
+Status stage1_run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
                   bool grad) {
+    Stage1 *s = self;
     int64_t n = s->B / s->micro;
     Noise noise = {.p = grad ? s->spec.dropout : 0.0f, .seed = s->spec.seed, .step = step};
     Piece c = {.seg = mem_new((size_t)(4 * n), sizeof *c.seg)};

@@ -77,11 +77,10 @@ typedef struct Stage1 {
     uint32_t number;
 } Stage1;
 
-Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec);
-void stage1_close(Stage1 *s);
-
-/* As Objective.run and Objective.read; stage1_losses is both. */
-Status stage1_run(Stage1 *s, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
+/* Members of stage1_objective; stage1_losses is run and read, with counts that the log does not want. */
+Status stage1_open(void *self, const ObjectiveSite *site, const void *spec);
+void stage1_close(void *self);
+Status stage1_run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
                   bool grad);
 Status stage1_read(Stage1 *s, Stage1Losses *out);
 Status stage1_losses(Stage1 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage1Losses *out);

@@ -19,7 +19,21 @@ static size_t lists_bytes(const Stage1 *s, int64_t n) {
     return step + (size_t)s->micro * (first + second + (s->micro > 1 ? features : 0));
 }
 
-Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec) {
+void stage1_close(void *self) {
+    Stage1 *s = self;
+    tape_close(&s->tape);
+    staging_close(&s->room);
+    free(s->ids);
+    free(s->len);
+    free(s->negative_image);
+    free(s->negative_text);
+    free(s->image_id);
+    *s = (Stage1){0};
+}
+
+Status stage1_open(void *self, const ObjectiveSite *site, const void *given) {
+    Stage1 *s = self;
+    const Stage1Spec *spec = given;
     const Backend *b = site->b;
     const Dims *d = &site->model->d;
     Arena *run = site->run;
@@ -50,23 +64,6 @@ Status stage1_open(Stage1 *s, const ObjectiveSite *site, const Stage1Spec *spec)
     return run->measuring ? OK : contrast_fill(&s->contrast);
 }
 
-void stage1_close(Stage1 *s) {
-    tape_close(&s->tape);
-    staging_close(&s->room);
-    free(s->ids);
-    free(s->len);
-    free(s->negative_image);
-    free(s->negative_text);
-    free(s->image_id);
-    *s = (Stage1){0};
-}
-
-static Status open_as_objective(void *self, const ObjectiveSite *site, const void *spec) {
-    return stage1_open(self, site, spec);
-}
-
-static void close_as_objective(void *self) { stage1_close(self); }
-
 /* Arithmetic is that of an even draw; memory also that of draws which crowd on one piece, where that can be. */
 static Status measure(void *self, int tokens, DType features, bool grad, double flops[2]) {
     Stage1 *s = self;
@@ -82,11 +79,6 @@ static Status measure(void *self, int tokens, DType features, bool grad, double 
     return st;
 }
 
-static Status run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
-                  bool grad) {
-    return stage1_run(self, batch, next, step, scale, grad);
-}
-
 static Status read(void *self, ObjectiveLosses *out) {
     Stage1Losses l;
     Status st = stage1_read(self, &l);
@@ -94,10 +86,8 @@ static Status read(void *self, ObjectiveLosses *out) {
     return st;
 }
 
-static Tape *tape(void *self) { return &((Stage1 *)self)->tape; }
-
 const Objective stage1_objective = {
     .name = "stage1", .values = {{"itc", true}, {"itm", true}, {"itg", true}, {"temp", false}}, .nvalues = 4,
-    .size = sizeof(Stage1), .open = open_as_objective, .close = close_as_objective, .measure = measure, .run = run,
-    .read = read, .tape = tape,
+    .size = sizeof(Stage1), .tape = offsetof(Stage1, tape), .open = stage1_open, .close = stage1_close,
+    .measure = measure, .run = stage1_run, .read = read,
 };

@@ -1,4 +1,4 @@
-/* stage2: see stage2.h. stage2_run is the whole machine. */
+/* stage2: see stage2.h. run is the whole machine. */
 #include "train/stage2.h"
 
 #include <stdlib.h>
@@ -13,14 +13,16 @@ static int64_t piece_images(const Stage2 *s) { return s->B / s->micro; }
 
 static Status open_rooms(Stage2 *s) {
     int64_t Q = s->model->d.Q, n = piece_images(s), texts = n * s->spec.texts, views = s->spec.asked ? texts : n;
-    size_t wave = wave_bytes(views * Q, views * s->spec.asked, views, n), report = staging_bytes(1, sizeof *s->targets.report);
+    size_t wave = wave_bytes(views * Q, views * s->spec.asked, views, n);
     size_t lm = lm_wave_bytes(texts * (s->spec.ids + 1) + texts * Q, texts, texts) +
                 staging_bytes(texts * Q, sizeof(int32_t));
-    Status st = staging_open(&s->room, s->b, s->run, (size_t)s->micro * wave + report);
+    Status st = staging_open(&s->room, s->b, s->run, (size_t)s->micro * wave + targets_room());
     return st == OK ? staging_open(&s->lm_room, s->b, s->run, (size_t)s->micro * lm) : st;
 }
 
-Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec) {
+Status stage2_open(void *self, const ObjectiveSite *site, const void *given) {
+    Stage2 *s = self;
+    const Stage2Spec *spec = given;
     const Backend *b = site->b;
     const QFormer *model = site->model;
     Arena *run = site->run;
@@ -46,7 +48,8 @@ Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec)
     return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
 }
 
-void stage2_close(Stage2 *s) {
+void stage2_close(void *self) {
+    Stage2 *s = self;
     tape_close(&s->tape);
     staging_close(&s->room);
     staging_close(&s->lm_room);
@@ -178,48 +181,41 @@ static Status speak(Stage2 *s, const ObjectiveBatch *batch, Piece *c, Noise nois
     return tape_status(t);
 }
 
-/* ---- ranks ------------------------------------------------------------------------------------------------------- */
-
-/* The walk back has passed a layer of the Q-Former, from the last to the first, and then what is in front of them. */
-static void passed(void *ctx, int place) {
-    Stage2 *s = ctx;
-    bool front = place == QFORMER_EMBEDDED;
-    join_passed(&s->join, front ? (DistPart){0, s->join.lo} : params_block(&s->model->params, P_SELF_Q_W, place));
-}
-
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
 
-Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad) {
+static Status run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step, float scale,
+                  bool grad) {
+    Stage2 *s = self;
     Noise noise = {.p = grad ? s->spec.dropout : 0.0f, .seed = s->spec.seed, .step = step};
     int64_t n = piece_images(s);
-    s->targets.number = step;
+    s->next = next;
     staging_reset(&s->room);
     staging_reset(&s->lm_room);
-    s->targets.report = staging_take(&s->room, 1, sizeof *s->targets.report);
-    s->b->zero(s->targets.sum, sizeof *s->targets.sum);
     join_begin(&s->join, &s->model->params, s->spec.wire_bf16, s->step->measuring);
-    Status st = targets_count(&s->targets, batch, s->step->measuring);
+    Status st = targets_begin(&s->targets, &s->room, batch, step, s->step->measuring);
     for (int64_t at = 0; st == OK && at < s->B; at += n) {
         Piece c = piece_of(batch, s->B, at, n);
         Tensor soft;
         bool last = grad && at + n == s->B && join_beside(&s->join);
         tape_reset(&s->tape, grad);
-        s->tape.passed = last ? passed : NULL;
-        s->tape.passed_ctx = s;
+        s->tape.passed = last ? join_place : NULL;
+        s->tape.passed_ctx = &s->join;
         st = visual_rows(s, batch, &c, noise, &soft);
         if (st == OK) st = speak(s, batch, &c, noise, soft, targets_share(&s->targets, scale));
         if (st == OK && grad) tape_backward(&s->tape);
         if (st == OK) st = tape_status(&s->tape);
     }
     s->tape.passed = NULL;
+    s->next = NULL;
     return st == OK && grad ? join_end(&s->join) : st;
 }
 
-Status stage2_read(Stage2 *s, Stage2Losses *out) { return targets_read(&s->targets, out); }
+static Status read(void *self, ObjectiveLosses *out) { return targets_read(&((Stage2 *)self)->targets, out); }
 
-Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out) {
-    Status st = stage2_run(s, batch, step, scale, grad);
-    return st == OK ? stage2_read(s, out) : st;
+Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad,
+                     ObjectiveLosses *out) {
+    Status st = run(s, batch, NULL, step, scale, grad);
+    return st == OK ? read(s, out) : st;
 }
 
 Status stage2_worst_batch(ObjectiveBatch *batch, const Stage2 *s, DType features, void **room) {
@@ -244,16 +240,10 @@ Status stage2_worst_batch(ObjectiveBatch *batch, const Stage2 *s, DType features
 
 /* ---- as what a trainer trains ------------------------------------------------------------------------------------ */
 
-static Status open_as_objective(void *self, const ObjectiveSite *site, const void *spec) {
-    return stage2_open(self, site, spec);
-}
-
-static void close_as_objective(void *self) { stage2_close(self); }
-
 static Status measure(void *self, int tokens, DType features, bool grad, double flops[2]) {
     Stage2 *s = self;
     ObjectiveBatch worst;
-    Stage2Losses l;
+    ObjectiveLosses l;
     void *room = NULL;
     (void)tokens;                                            /* the spec says how long what is said may be */
     Status st = stage2_worst_batch(&worst, s, features, &room);
@@ -263,26 +253,7 @@ static Status measure(void *self, int tokens, DType features, bool grad, double 
     return st;
 }
 
-static Status run_as_objective(void *self, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step,
-                               float scale, bool grad) {
-    Stage2 *s = self;
-    s->next = next;
-    Status st = stage2_run(s, batch, step, scale, grad);
-    s->next = NULL;
-    return st;
-}
-
-static Status read_as_objective(void *self, ObjectiveLosses *out) {
-    Stage2Losses l;
-    Status st = stage2_read(self, &l);
-    *out = (ObjectiveLosses){.loss = l.loss, .value = {l.loss, (double)l.targets}, .bad_rank = l.bad_rank};
-    return st;
-}
-
-static Tape *tape(void *self) { return &((Stage2 *)self)->tape; }
-
 const Objective stage2_objective = {
-    .name = "stage2", .values = {{"lm", true}, {"targets", false}}, .nvalues = 2, .size = sizeof(Stage2),
-    .open = open_as_objective, .close = close_as_objective, .measure = measure, .run = run_as_objective,
-    .read = read_as_objective, .tape = tape,
+    .name = "stage2", TARGETS_VALUES, .size = sizeof(Stage2), .tape = offsetof(Stage2, tape), .open = stage2_open,
+    .close = stage2_close, .measure = measure, .run = run, .read = read,
 };

@@ -6,8 +6,7 @@
  * Learned: ln_vision, queries, Q-Former, projection; the walk back goes through the language model and leaves it as it
  * is.
  *
- * With micro > 1 the batch's images run in pieces: that changes memory, not mathematics. stage2_run
- * enqueues and sums gradients over ranks, stage2_read waits. */
+ * With micro > 1 the batch's images run in pieces: that changes memory, not mathematics. */
 #ifndef QF_STAGE2_H
 #define QF_STAGE2_H
 #include "kernels/model/features.h"
@@ -27,8 +26,6 @@ typedef struct {
     bool wire_bf16;                     /* gradients travel as bf16 */
     uint64_t seed;
 } Stage2Spec;
-
-typedef TargetsLoss Stage2Losses;
 
 typedef struct {
     const Backend *b;
@@ -50,17 +47,13 @@ typedef struct {
     int32_t *image;
 } Stage2;
 
-extern const Objective stage2_objective;                     /* its spec is a Stage2Spec */
+extern const Objective stage2_objective;                     /* spec: a Stage2Spec, self: a Stage2 */
 
-Status stage2_open(Stage2 *s, const ObjectiveSite *site, const Stage2Spec *spec);
-void stage2_close(Stage2 *s);
-
-/* Enqueues the losses of a batch; with `grad` their gradient times `scale` is added to the parameters' and the whole
- * summed over ranks. `step` is where random bits come from.
- * The batch's memory must stay until stage2_read; both is stage2_losses. */
-Status stage2_run(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad);
-Status stage2_read(Stage2 *s, Stage2Losses *out);
-Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage2Losses *out);
+/* Members of it, for tests that have no trainer; stage2_losses is Objective.run and read. */
+Status stage2_open(void *self, const ObjectiveSite *site, const void *spec);
+void stage2_close(void *self);
+Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad,
+                     ObjectiveLosses *out);
 
 /* The largest batch that the spec allows: every image with all its texts, every text as long as may be. To be measured
  * with stage2_losses on measuring arenas and the null backend. Free *room. */

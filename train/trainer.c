@@ -29,7 +29,7 @@ static Status build(Trainer *t, const TrainerSpec *spec) {
     t->scratch = arena_push(&t->run, optim_scratch(), 1);
     t->b->set_workspace(arena_push(&t->run, t->b->workspace, 1), t->b->workspace);
     st = t->objective->open(t->self, &site, spec->spec);
-    if (st == OK) t->objective->tape(t->self)->roomy = spec->roomy;
+    if (st == OK) objective_tape(t->objective, t->self)->roomy = spec->roomy;
     return st;
 }
 

@@ -58,7 +58,7 @@ Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatc
 Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad);
 
 /* counted so far */
-static inline double trainer_flops(const Trainer *t) { return t->objective->tape(t->self)->flops; }
+static inline double trainer_flops(const Trainer *t) { return objective_tape(t->objective, t->self)->flops; }
 static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }
 
 #endif
