@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/format/json.h"
 #include "data/text/settext.h"
 #include "eval/generate.h"
+#include "eval/result.h"
 #include "eval/say.h"
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
@@ -191,43 +191,27 @@ Status caption_ids(const EvalSet *e, int64_t **ids) {
     return st;
 }
 
-typedef struct { JsonWriter w; FILE *f; } Text;
-
-static Status text_begin(Text *t, char **text, size_t *len) {
-    *text = NULL;
-    t->f = open_memstream(text, len);
-    if (!t->f) return err_set(ERR_MEMORY, "out of memory");
-    jw_begin(&t->w, t->f, 1);
-    return OK;
-}
-
-static Status text_end(Text *t, char **text) {
-    Status st = jw_done(&t->w);
-    if (fclose(t->f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
-    if (st == OK) return OK;
-    free(*text);
-    *text = NULL;
-    return st;
-}
-
 static void write_id(JsonWriter *w, const char *key, const EvalSet *e, const int64_t *ids, int64_t i) {
     if (ids) jw_int(w, key, ids[i]);
     else jw_str(w, key, set_image_id(e->set, e->image[i]));
 }
 
-Status captions_json(const Captions *c, const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
-    Text t;
-    Status st = text_begin(&t, text, len);
-    if (st != OK) return st;
-    jw_array(&t.w, NULL);
-    for (int64_t i = 0; i < c->n; i++) {
-        jw_object(&t.w, NULL);
-        write_id(&t.w, "image_id", e, ids, i);
-        jw_str(&t.w, "caption", c->text[i]);
-        jw_end(&t.w);
+typedef struct { const Captions *c; const EvalSet *e; const int64_t *ids; } Written;
+
+static void write_captions(JsonWriter *w, const void *written) {
+    const Written *x = written;
+    jw_array(w, NULL);
+    for (int64_t i = 0; i < x->c->n; i++) {
+        jw_object(w, NULL);
+        write_id(w, "image_id", x->e, x->ids, i);
+        jw_str(w, "caption", x->c->text[i]);
+        jw_end(w);
     }
-    jw_end(&t.w);
-    return text_end(&t, text);
+    jw_end(w);
+}
+
+Status captions_json(const Captions *c, const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
+    return result_text(text, len, 1, write_captions, &(Written){c, e, ids});
 }
 
 static void put_field(FILE *f, const char *s) {
@@ -259,31 +243,33 @@ static bool has_caption(const Set *s, int64_t image) {
     return false;
 }
 
-Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
-    Text t;
-    Status st = text_begin(&t, text, len);
-    if (st != OK) return st;
-    jw_object(&t.w, NULL);
-    jw_array(&t.w, "images");
+static void write_references(JsonWriter *w, const void *written) {
+    const Written *x = written;
+    const EvalSet *e = x->e;
+    jw_object(w, NULL);
+    jw_array(w, "images");
     for (int64_t i = 0; i < e->NI; i++) {
         if (!has_caption(e->set, e->image[i])) continue;
-        jw_object(&t.w, NULL);
-        write_id(&t.w, "id", e, ids, i);
-        jw_end(&t.w);
+        jw_object(w, NULL);
+        write_id(w, "id", e, x->ids, i);
+        jw_end(w);
     }
-    jw_end(&t.w);
-    jw_array(&t.w, "annotations");
+    jw_end(w);
+    jw_array(w, "annotations");
     for (int64_t k = 0; k < e->NT; k++) {
         size_t n;
         const char *caption = set_caption(e->set, e->image[e->owner[k]], e->caption[k], &n);
         if (settext_of(caption, n).kind != TEXT_CAPTION) continue;
-        jw_object(&t.w, NULL);
-        write_id(&t.w, "image_id", e, ids, e->owner[k]);
-        jw_int(&t.w, "id", k + 1);
-        jw_strn(&t.w, "caption", caption, n);
-        jw_end(&t.w);
+        jw_object(w, NULL);
+        write_id(w, "image_id", e, x->ids, e->owner[k]);
+        jw_int(w, "id", k + 1);
+        jw_strn(w, "caption", caption, n);
+        jw_end(w);
     }
-    jw_end(&t.w);
-    jw_end(&t.w);
-    return text_end(&t, text);
+    jw_end(w);
+    jw_end(w);
+}
+
+Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len) {
+    return result_text(text, len, 1, write_references, &(Written){NULL, e, ids});
 }

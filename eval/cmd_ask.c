@@ -8,11 +8,12 @@
 #include "configs/commands.h"
 #include "data/text/chat.h"
 #include "eval/asked.h"
-#include "eval/evaluate.h"
 #include "eval/pictureset.h"
+#include "eval/result.h"
 #include "eval/say.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
+#include "kernels/base/status.h"
 
 #define USUAL_PROMPT "256"              /* ids: several turns of a conversation */
 enum { SHOWN = 8 };
@@ -105,7 +106,7 @@ static Status all_or_none(const Asked *a) {
 static Status open_work(Work *w, const Options *o) {
     *w = (Work){.o = o};
     signals_ask();
-    Status st = results_claim(o, "answers.json", NULL);
+    Status st = result_claim(o, "answers.json", NULL);
     if (st == OK) st = options_copy(&w->own, o);
     if (st == OK && !options_is_set(o, "stage2.max_prompt"))
         st = options_set(w->own, "stage2.max_prompt", USUAL_PROMPT, "ask");
@@ -229,26 +230,17 @@ static Status judge(const Work *w) {
     return st;
 }
 
-static Status write_answers(const Work *w) {
-    JsonFile f;
-    char *path = NULL;
-    Status st = result_path(w->o, "answers.json", &path);
-    if (st == OK && path) st = jsonfile_open(&f, 1);
-    if (st != OK || !path) return st;
-    jw_array(&f.w, NULL);
-    for (int64_t i = 0; i < w->asked.n; i++) {
-        const Question *q = &w->asked.q[i];
-        jw_object(&f.w, NULL);
-        if (q->number) jw_raw(&f.w, "question_id", q->id);
-        else jw_str(&f.w, "question_id", q->id);
-        jw_str(&f.w, "answer", q->answer);
-        jw_end(&f.w);
+static void write_answers(JsonWriter *w, const void *asked) {
+    const Asked *a = asked;
+    jw_array(w, NULL);
+    for (int64_t i = 0; i < a->n; i++) {
+        jw_object(w, NULL);
+        if (a->q[i].number) jw_raw(w, "question_id", a->q[i].id);
+        else jw_str(w, "question_id", a->q[i].id);
+        jw_str(w, "answer", a->q[i].answer);
+        jw_end(w);
     }
-    jw_end(&f.w);
-    st = jsonfile_write(&f, OK, path);
-    if (st == OK) status_say("%s", path);
-    free(path);
-    return st;
+    jw_end(w);
 }
 
 static Status ask_list(Work *w) {
@@ -260,7 +252,7 @@ static Status ask_list(Work *w) {
         status_say("  %s: %s  %s", set_image_id(w->use.set, w->set.image[q->image]), q->text, q->answer);
     }
     if (w->asked.judged) st = judge(w);
-    return st == OK ? write_answers(w) : st;
+    return st == OK ? result_write(w->o, "answers.json", write_answers, &w->asked) : st;
 }
 
 /* ---- a conversation ---------------------------------------------------------------------------------------------- */

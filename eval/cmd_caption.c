@@ -10,6 +10,7 @@
 #include "eval/evaluate.h"
 #include "eval/generate.h"
 #include "eval/metrics/score.h"
+#include "eval/result.h"
 #include "kernels/base/signals.h"
 #include "kernels/dist/dist.h"
 
@@ -30,14 +31,13 @@ typedef struct {
 
 /* A table when out is x.csv, else COCO's form. */
 static const char *captions_name(const Options *o) {
-    size_t n = strlen(o->run.out);
-    return n > 4 && strcmp(o->run.out + n - 4, ".csv") == 0 ? "captions.csv" : "captions.json";
+    return result_ends_like(o->run.out, ".csv") ? "captions.csv" : "captions.json";
 }
 
 static Status open_work(Work *w, const Options *o) {
     *w = (Work){.o = o, .speaks = dist_rank() == 0};
     signals_ask();
-    Status st = w->speaks ? results_claim(o, captions_name(o), "scores.json") : OK;
+    Status st = w->speaks ? result_claim(o, captions_name(o), "scores.json") : OK;
     if (o->caption.min_length > o->caption.max_length)
         return err_set(ERR_USAGE, "caption.min_length=%lld is above caption.max_length=%lld", (long long)o->caption.min_length,
                        (long long)o->caption.max_length);
@@ -141,19 +141,6 @@ static Status put(const char *path, const char *text, size_t n) {
     return st;
 }
 
-/* Beside the captions when out is a folder. */
-static Status write_scores(const Work *w, const Scores *s) {
-    const char *out = w->o->run.out;
-    size_t n = strlen(out);
-    char *path = NULL;
-    if ((n > 5 && strcmp(out + n - 5, ".json") == 0) || strstr(captions_name(w->o), ".csv")) return OK;
-    Status st = result_path(w->o, "scores.json", &path);
-    if (st == OK && path) st = score_write(s, path);
-    if (st == OK && path) status_say("%s", path);
-    free(path);
-    return st;
-}
-
 static Status score(const Work *w, const char *gt, size_t ngt, const char *res, size_t nres) {
     Coco coco;
     Scores s;
@@ -161,7 +148,8 @@ static Status score(const Work *w, const char *gt, size_t ngt, const char *res, 
     if (st == OK) st = score_coco(&coco, NULL, &s);
     if (st != OK) return st;
     score_print(&s, stdout);
-    st = write_scores(w, &s);
+    /* out=FILE named the captions' file: scores lie beside it only in a folder */
+    if (!result_ends_like(w->o->run.out, captions_name(w->o))) st = result_write(w->o, "scores.json", score_json, &s);
     score_free(&s);
     return st;
 }

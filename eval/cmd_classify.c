@@ -7,6 +7,7 @@
 
 #include "configs/commands.h"
 #include "eval/classify.h"
+#include "eval/result.h"
 #include "eval/retrieval.h"
 #include "kernels/base/mem.h"
 
@@ -79,67 +80,49 @@ static void count(Classify *w) {
 
 static double percent(int64_t n, int64_t of) { return of ? 100.0 * (double)n / (double)of : 0; }
 
-static Status write_images(const Classify *w, const char *path) {
-    JsonFile f;
+static void write_images(JsonWriter *j, const void *classify) {
+    const Classify *w = classify;
     const EvalSet *s = &w->e.set;
-    Status st = jsonfile_open(&f, 0);
-    if (st != OK) return st;
     for (int64_t i = 0; i < s->NI; i++) {
-        jw_object(&f.w, NULL);
-        jw_str(&f.w, "image", set_image_id(s->set, s->image[i]));
-        if (w->truth[i] >= 0) jw_str(&f.w, "truth", w->c.name[w->truth[i]]);
-        jw_array(&f.w, "top");
+        jw_object(j, NULL);
+        jw_str(j, "image", set_image_id(s->set, s->image[i]));
+        if (w->truth[i] >= 0) jw_str(j, "truth", w->c.name[w->truth[i]]);
+        jw_array(j, "top");
         for (int64_t k = 0; k < TOP && k < w->c.n; k++) {
-            jw_object(&f.w, NULL);
-            jw_str(&f.w, "class", w->c.name[w->top[i * TOP + k].index]);
-            jw_num(&f.w, "score", w->top[i * TOP + k].itc);
-            jw_end(&f.w);
+            jw_object(j, NULL);
+            jw_str(j, "class", w->c.name[w->top[i * TOP + k].index]);
+            jw_num(j, "score", w->top[i * TOP + k].itc);
+            jw_end(j);
         }
-        jw_end(&f.w);
-        jw_end(&f.w);
+        jw_end(j);
+        jw_end(j);
     }
-    return jsonfile_write(&f, OK, path);
 }
 
-static Status write_summary(const Classify *w, const char *path, const char *templates) {
-    JsonFile f;
-    Status st = jsonfile_open(&f, 1);
-    if (st != OK) return st;
-    jw_object(&f.w, NULL);
-    jw_str(&f.w, "model", w->e.use.path);
-    jw_str(&f.w, "data", set_path(w->e.set.set));
-    jw_str(&f.w, "split", w->e.use.split);
-    jw_str(&f.w, "templates", templates);
-    jw_int(&f.w, "images", w->e.set.NI);
-    jw_int(&f.w, "known", w->known);
+static void write_summary(JsonWriter *j, const void *classify) {
+    const Classify *w = classify;
+    jw_object(j, NULL);
+    jw_str(j, "model", w->e.use.path);
+    jw_str(j, "data", set_path(w->e.set.set));
+    jw_str(j, "split", w->e.use.split);
+    jw_str(j, "templates", w->e.use.o->classify.templates);
+    jw_int(j, "images", w->e.set.NI);
+    jw_int(j, "known", w->known);
     if (w->known) {
-        jw_num(&f.w, "top1", percent(w->first, w->known));
-        jw_num(&f.w, "top5", percent(w->five, w->known));
-        jw_num(&f.w, "chance", 100.0 / (double)w->c.n);
+        jw_num(j, "top1", percent(w->first, w->known));
+        jw_num(j, "top5", percent(w->five, w->known));
+        jw_num(j, "chance", 100.0 / (double)w->c.n);
     }
-    jw_array(&f.w, "classes");
+    jw_array(j, "classes");
     for (int64_t k = 0; k < w->c.n; k++) {
-        jw_object(&f.w, NULL);
-        jw_str(&f.w, "name", w->c.name[k]);
-        jw_int(&f.w, "images", w->of_class[k]);
-        if (w->of_class[k]) jw_num(&f.w, "top1", percent(w->right[k], w->of_class[k]));
-        jw_end(&f.w);
+        jw_object(j, NULL);
+        jw_str(j, "name", w->c.name[k]);
+        jw_int(j, "images", w->of_class[k]);
+        if (w->of_class[k]) jw_num(j, "top1", percent(w->right[k], w->of_class[k]));
+        jw_end(j);
     }
-    jw_end(&f.w);
-    jw_end(&f.w);
-    return jsonfile_write(&f, OK, path);
-}
-
-static Status write_all(const Classify *w, const Options *o) {
-    char *summary = NULL, *images = NULL;
-    Status st = result_path(o, "classify.json", &summary);
-    if (st == OK && summary && !(images = mem_format("%sl", summary))) st = ERR_MEMORY;
-    if (st == OK && summary) st = write_summary(w, summary, o->classify.templates);
-    if (st == OK && summary) st = write_images(w, images);
-    if (st == OK && summary) status_say("%s, and a line an image in %s", summary, images);
-    free(summary);
-    free(images);
-    return st;
+    jw_end(j);
+    jw_end(j);
 }
 
 static Status open_work(Classify *w, const Options *o) {
@@ -180,7 +163,7 @@ Status cmd_classify(const Options *o) {
             else
                 status_say("no accuracy: no image's class is known; name a file with columns image and label "
                            "(classify.labels=...), or use captions or folders that are class names");
-            st = write_all(&w, o);
+            st = result_write_both(o, "classify.json", write_summary, write_images, "an image", &w);
         }
     }
     status_end();

@@ -17,6 +17,7 @@
 #include "data/format/h5.h"
 #include "data/format/outfile.h"
 #include "eval/evaluate.h"
+#include "eval/result.h"
 #include "kernels/base/mem.h"
 
 static Status put_ids(H5File *f, const EvalSet *s) {

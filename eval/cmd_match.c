@@ -10,6 +10,7 @@
 #include "data/make/annotations.h"
 #include "eval/evaluate.h"
 #include "eval/rerank.h"
+#include "eval/result.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
@@ -71,7 +72,7 @@ static double probability(const float *logit) { return 1 / (1 + exp((double)logi
 
 static float cosine(const Match *m, int64_t t) {
     int64_t Q = m->e.use.d.Q, Z = m->e.use.d.Z;
-    return cosine_max(m->I + m->e.set.owner[t] * Q * Z, m->T + t * Z, Q, Z);
+    return recall_cosine(m->I + m->e.set.owner[t] * Q * Z, m->T + t * Z, Q, Z);
 }
 
 /* One text may hold a tab or a line end: it stays on its line. */
@@ -88,31 +89,31 @@ static void print_pairs(const Match *m) {
     }
 }
 
-static Status write_pairs(const Match *m, const char *path) {
+static void write_pairs(JsonWriter *w, const void *match) {
+    const Match *m = match;
     const EvalSet *s = &m->e.set;
-    JsonFile f;
-    double match = 0, cos = 0;
-    int64_t fit = 0;
-    Status st = jsonfile_open(&f, 0);
-    if (st != OK) return st;
     for (int64_t t = 0; t < s->NT; t++) {
         size_t n;
         const char *text = text_of(m, t, &n);
-        double p = probability(m->pairs.logit + 2 * t), c = cosine(m, t);
-        jw_object(&f.w, NULL);
-        jw_str(&f.w, "image", set_image_id(s->set, s->image[s->owner[t]]));
-        jw_strn(&f.w, "caption", text, n);
-        jw_num(&f.w, "match", p);
-        jw_num(&f.w, "cosine", c);
-        jw_num(&f.w, "logit", m->pairs.logit[2 * t + 1]);
-        jw_end(&f.w);
-        match += p, cos += c, fit += p > 0.5;
+        jw_object(w, NULL);
+        jw_str(w, "image", set_image_id(s->set, s->image[s->owner[t]]));
+        jw_strn(w, "caption", text, n);
+        jw_num(w, "match", probability(m->pairs.logit + 2 * t));
+        jw_num(w, "cosine", (double)cosine(m, t));
+        jw_num(w, "logit", m->pairs.logit[2 * t + 1]);
+        jw_end(w);
     }
-    double all = (double)s->NT;
-    if ((st = jsonfile_write(&f, OK, path))) return st;
+}
+
+static void say_means(const Match *m, const char *path) {
+    double match = 0, cos = 0, all = (double)m->e.set.NT;
+    int64_t fit = 0;
+    for (int64_t t = 0; t < m->e.set.NT; t++) {
+        double p = probability(m->pairs.logit + 2 * t);
+        match += p, cos += (double)cosine(m, t), fit += p > 0.5;
+    }
     status_say("%s: %lld pairs, mean probability of a match %.3f, %.1f %% above one half, mean cosine %.3f", path,
-               (long long)s->NT, match / all, 100 * (double)fit / all, cos / all);
-    return OK;
+               (long long)m->e.set.NT, match / all, 100 * (double)fit / all, cos / all);
 }
 
 Status cmd_match(const Options *o) {
@@ -140,8 +141,8 @@ Status cmd_match(const Options *o) {
     EvalProgress p = evaluation_progress(&m.e, "match", "pairs", m.pairs.n);
     if ((st = pairs_score(&m.pairs, &m.e.enc, &m.e.set, &p))) goto done;
     evaluation_progress_end(&m.e, &p);
-    if (path) st = write_pairs(&m, path);
-    else print_pairs(&m);
+    if (!path) print_pairs(&m);
+    else if ((st = result_json(path, 0, write_pairs, &m)) == OK) say_means(&m, path);
 done:
     status_end();
     free(path);

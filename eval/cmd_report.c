@@ -7,6 +7,7 @@
 #include "configs/commands.h"
 #include "data/format/outfile.h"
 #include "eval/report/report.h"
+#include "eval/result.h"
 #include "kernels/base/mem.h"
 
 static Status write_page(Report *r, const char *path) {
@@ -100,12 +101,9 @@ static void write_run(JsonWriter *w, const Report *r) {
     jw_end(w);
 }
 
-static Status write_json(const Report *r, const char *path) {
+static void write_json(JsonWriter *w, const void *report) {
     static const char *const names[] = {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"};
-    JsonFile f;
-    Status st = jsonfile_open(&f, 1);
-    if (st != OK) return st;
-    JsonWriter *w = &f.w;
+    const Report *r = report;
     jw_object(w, NULL);
     jw_str(w, "run", r->run);
     if (r->model) {
@@ -130,7 +128,6 @@ static Status write_json(const Report *r, const char *path) {
     for (int i = 0; i < r->notes; i++) jw_str(w, NULL, r->note[i].text);
     jw_end(w);
     jw_end(w);
-    return jsonfile_write(&f, OK, path);
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
@@ -169,7 +166,7 @@ Status cmd_report(const Options *o) {
     } else if (st == OK) {
         report_judge(&r);
         say(&r);
-        st = write_json(&r, r.json);
+        st = result_json(r.json, 1, write_json, &r);
         if (st == OK) st = write_page(&r, r.page);
     }
     report_close(&r);

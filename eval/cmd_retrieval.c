@@ -7,6 +7,7 @@
 #include "configs/commands.h"
 #include "eval/evaluate.h"
 #include "eval/rerank.h"
+#include "eval/result.h"
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
@@ -121,12 +122,9 @@ static void write_rules(JsonWriter *w, const Retrieval *r, RankRule main) {
     jw_end(w);
 }
 
-static Status write_summary(const Work *w, const char *path) {
-    JsonFile f;
+static void write_summary(JsonWriter *j, const void *work) {
+    const Work *w = work;
     const EvalSet *s = &w->e.set;
-    Status st = jsonfile_open(&f, 1);
-    if (st != OK) return st;
-    JsonWriter *j = &f.w;
     jw_object(j, NULL);
     jw_str(j, "model", w->e.use.path);
     if (w->e.use.step >= 0) jw_int(j, "step", w->e.use.step);
@@ -153,7 +151,6 @@ static Status write_summary(const Work *w, const char *path) {
         jw_end(j);
     }
     jw_end(j);
-    return jsonfile_write(&f, OK, path);
 }
 
 static void write_text(JsonWriter *j, const EvalSet *s, int64_t t) {
@@ -191,39 +188,23 @@ static void write_query(JsonWriter *j, const Work *w, const TopK *list, int64_t 
     jw_end(j);
 }
 
-static Status write_lists(const Work *w, const char *path) {
-    JsonFile f;
+static void write_lists(JsonWriter *j, const void *work) {
+    const Work *w = work;
     const EvalSet *s = &w->e.set;
     const Retrieval *r = &w->whole;
-    Status st = jsonfile_open(&f, 0);
-    if (st != OK) return st;
     for (int64_t i = 0; i < s->NI; i++) {
-        jw_object(&f.w, NULL);
-        jw_str(&f.w, "query", "image");
-        jw_str(&f.w, "image", set_image_id(s->set, s->image[i]));
-        write_query(&f.w, w, &r->i2t, i, true, r->txt_rank[i], w->itc_txt[i], (int32_t)i);
+        jw_object(j, NULL);
+        jw_str(j, "query", "image");
+        jw_str(j, "image", set_image_id(s->set, s->image[i]));
+        write_query(j, w, &r->i2t, i, true, r->txt_rank[i], w->itc_txt[i], (int32_t)i);
     }
     for (int64_t t = 0; t < s->NT; t++) {
-        jw_object(&f.w, NULL);
-        jw_str(&f.w, "query", "text");
-        write_text(&f.w, s, t);
-        jw_str(&f.w, "image", set_image_id(s->set, s->image[s->owner[t]]));
-        write_query(&f.w, w, &r->t2i, t, false, r->img_rank[t], w->itc_img[t], s->owner[t]);
+        jw_object(j, NULL);
+        jw_str(j, "query", "text");
+        write_text(j, s, t);
+        jw_str(j, "image", set_image_id(s->set, s->image[s->owner[t]]));
+        write_query(j, w, &r->t2i, t, false, r->img_rank[t], w->itc_img[t], s->owner[t]);
     }
-    return jsonfile_write(&f, OK, path);
-}
-
-static Status write_all(const Work *w, const Options *o) {
-    char *summary = NULL, *lists = NULL;
-    Status st = result_path(o, "retrieval.json", &summary);
-    if (st == OK && summary) lists = mem_format("%sl", summary);
-    if (st == OK && summary && !lists) st = ERR_MEMORY;
-    if (st == OK && summary) st = write_summary(w, summary);
-    if (st == OK && summary) st = write_lists(w, lists);
-    if (st == OK && summary) status_say("%s, and a line a query in %s", summary, lists);
-    free(summary);
-    free(lists);
-    return st;
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
@@ -260,7 +241,7 @@ Status cmd_retrieval(const Options *o) {
     if (w.main != RANK_ITC && (st = rerank(&w))) goto done;
     if (w.e.speaks) {
         print_all(&w);
-        st = write_all(&w, o);
+        st = result_write_both(o, "retrieval.json", write_summary, write_lists, "a query", &w);
     }
     st = dist_agree(st);
 done:

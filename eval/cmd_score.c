@@ -7,11 +7,12 @@
 
 #include "configs/commands.h"
 #include "data/format/npy.h"
-#include "eval/evaluate.h"
 #include "eval/metrics/score.h"
 #include "eval/metrics/vqa.h"
+#include "eval/result.h"
 #include "eval/retrieval.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 
 /* ---- captions ---------------------------------------------------------------------------------------------------- */
 
@@ -21,16 +22,10 @@ static Status score_captions(const Options *o, const char *res) {
     ScoreOptions how = {.subset = o->score.subset, .java = given(o->score.java),
                         .meteor_jar = given(o->score.meteor_jar), .spice_jar = given(o->score.spice_jar)};
     Scores s;
-    char *path = NULL;
-    Status st = results_claim(o, "scores.json", NULL);
-    if (st == OK && o->run.dry_run) return options_print(o, stdout);
-    if (st == OK) st = score_files(o->run.gt, res, &how, &s);
+    Status st = score_files(o->run.gt, res, &how, &s);
     if (st != OK) return st;
     score_print(&s, stdout);
-    st = result_path(o, "scores.json", &path);
-    if (st == OK && path) st = score_write(&s, path);
-    if (st == OK && path) status_say("%s", path);
-    free(path);
+    st = result_write(o, "scores.json", score_json, &s);
     score_free(&s);
     return st;
 }
@@ -62,16 +57,10 @@ static Status score_answers(const Options *o, const char *res) {
     /* ORDER score.rule */
     static const VqaRule rules[] = {VQA_RULE_FOUND, VQA_RULE_VQA, VQA_RULE_EXACT, VQA_RULE_DIRECT};
     VqaScores s;
-    char *path = NULL;
-    Status st = results_claim(o, "scores.json", NULL);
-    if (st == OK && o->run.dry_run) return options_print(o, stdout);
-    if (st == OK) st = vqa_score(&s, o->run.gt, res, rules[o->score.rule.i]);
+    Status st = vqa_score(&s, o->run.gt, res, rules[o->score.rule.i]);
     if (st != OK) return st;
     vqa_print(&s, stdout);
-    st = result_path(o, "scores.json", &path);
-    if (st == OK && path) st = vqa_write(&s, path);
-    if (st == OK && path) status_say("%s", path);
-    free(path);
+    st = result_write(o, "scores.json", vqa_json, &s);
     vqa_free(&s);
     return st;
 }
@@ -145,37 +134,29 @@ static Status owners(const char *path, const Matrix *m, int32_t *owner) {
     return OK;
 }
 
-static Status write_recall(const Options *o, const Matrix *m, const Retrieval *r) {
-    JsonFile f;
-    char *path = NULL;
-    Status st = result_path(o, "recall.json", &path);
-    if (st != OK || !path) return st;
-    if ((st = jsonfile_open(&f, 1)) == OK) {
-        jw_object(&f.w, NULL);
-        jw_str(&f.w, "similarities", m->path);
-        jw_int(&f.w, "images", m->NI);
-        jw_int(&f.w, "texts", m->NT);
-        recall_write(&f.w, &r->recall[RANK_ITC], true);
-        jw_object(&f.w, "chance");
-        recall_write(&f.w, &r->chance, false);
-        jw_end(&f.w);
-        jw_end(&f.w);
-        st = jsonfile_write(&f, OK, path);
-    }
-    if (st == OK) status_say("%s", path);
-    free(path);
-    return st;
+typedef struct { const Matrix *m; const Retrieval *r; } Ranked;
+
+static void write_recall(JsonWriter *w, const void *ranked) {
+    const Ranked *x = ranked;
+    jw_object(w, NULL);
+    jw_str(w, "similarities", x->m->path);
+    jw_int(w, "images", x->m->NI);
+    jw_int(w, "texts", x->m->NT);
+    recall_write(w, &x->r->recall[RANK_ITC], true);
+    jw_object(w, "chance");
+    recall_write(w, &x->r->chance, false);
+    jw_end(w);
+    jw_end(w);
 }
 
 static Status score_matrix(const Options *o, const char *path) {
     NpyFile *f = NULL;
     Retrieval r = {0};
-    Status st = results_claim(o, "recall.json", NULL);
-    if (st == OK && o->run.dry_run) return options_print(o, stdout);
-    if (st == OK) st = open_matrix(path, &f);
+    Status st = open_matrix(path, &f);
     if (st != OK) return st;
     Matrix m = {path, npy_array(f)->shape[0], npy_array(f)->shape[1]};
     npy_close(f);
+    /* owners and ranks are counted in 32 bits */
     if (m.NI < 1 || m.NT < 1 || m.NI > INT32_MAX || m.NT > INT32_MAX)
         return err_set(ERR_FORMAT, "%s holds %lld images by %lld texts", path, (long long)m.NI, (long long)m.NT);
     int32_t *owner = mem_new((size_t)m.NT, sizeof *owner);
@@ -186,7 +167,7 @@ static Status score_matrix(const Options *o, const char *path) {
         recall_print_head();
         recall_print("chance", &r.chance, false);
         recall_print("similarities", &r.recall[RANK_ITC], true);
-        st = write_recall(o, &m, &r);
+        st = result_write(o, "recall.json", write_recall, &(Ranked){&m, &r});
     }
     retrieval_close(&r);
     free(owner);
@@ -194,13 +175,13 @@ static Status score_matrix(const Options *o, const char *path) {
 }
 
 Status cmd_score(const Options *o) {
-    const char *sim = o->score.sim;
-    if (*sim) return score_matrix(o, sim);
-    if (!*o->run.gt || (!*o->run.res && !*o->run.in))
+    const char *sim = o->score.sim, *res = *o->run.res ? o->run.res : o->run.in;
+    bool answers = false;
+    if (!*sim && (!*o->run.gt || !*res))
         return err_set(ERR_USAGE, "score needs gt=FILE and res=FILE (captions), or score.sim=FILE.npy (similarities)");
-    const char *res = *o->run.res ? o->run.res : o->run.in;
-    bool answers;
-    Status st = holds_answers(o, res, &answers);
+    Status st = *sim ? OK : holds_answers(o, res, &answers);
+    if (st == OK) st = result_claim(o, *sim ? "recall.json" : "scores.json", NULL);
+    if (st == OK && o->run.dry_run) return options_print(o, stdout);
     if (st != OK) return st;
-    return answers ? score_answers(o, res) : score_captions(o, res);
+    return *sim ? score_matrix(o, sim) : answers ? score_answers(o, res) : score_captions(o, res);
 }

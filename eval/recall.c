@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 
 enum { BLOCK_BYTES = 64 << 20 };         /* similarities of a block of images, and which query gave them */
 
@@ -145,4 +146,39 @@ Status recall_from_features(const Backend *b, const float *I, int64_t NI, const 
     free(txt);
     free(img);
     return st;
+}
+
+float recall_cosine(const float *I, const float *T, int64_t Q, int64_t Z) {
+    float best = -2;                     /* below any cosine */
+    for (int64_t q = 0; q < Q; q++) {
+        double dot = 0;
+        for (int64_t z = 0; z < Z; z++) dot += (double)I[q * Z + z] * (double)T[z];
+        if ((float)dot > best) best = (float)dot;
+    }
+    return best;
+}
+
+/* ---- saying it --------------------------------------------------------------------------------------------------- */
+
+void recall_print_head(void) {
+    status_say("%-17s%29s   %29s", "", "image to text", "text to image");
+    status_say("%-17s%7s%7s%7s%8s   %7s%7s%7s%8s", "", "R@1", "R@5", "R@10", "median", "R@1", "R@5", "R@10", "median");
+}
+
+void recall_print(const char *name, const Recall *r, bool ranks) {
+    char txt[24] = "", img[24] = "";
+    if (ranks) snprintf(txt, sizeof txt, "%.4g", r->txt_median);
+    if (ranks) snprintf(img, sizeof img, "%.4g", r->img_median);
+    status_say("%-17s%7.1f%7.1f%7.1f%8s   %7.1f%7.1f%7.1f%8s", name, r->txt_r1, r->txt_r5, r->txt_r10, txt, r->img_r1,
+               r->img_r5, r->img_r10, img);
+}
+
+void recall_write(JsonWriter *w, const Recall *r, bool ranks) {
+    double txt = (r->txt_r1 + r->txt_r5 + r->txt_r10) / 3, img = (r->img_r1 + r->img_r5 + r->img_r10) / 3;
+    const struct { const char *key; double value; } all[] = {
+        {"txt_r1", r->txt_r1}, {"txt_r5", r->txt_r5}, {"txt_r10", r->txt_r10}, {"txt_r_mean", txt},
+        {"img_r1", r->img_r1}, {"img_r5", r->img_r5}, {"img_r10", r->img_r10}, {"img_r_mean", img},
+        {"r_mean", 0.5 * (txt + img)}, {"agg_metrics", txt}, {"txt_median_rank", r->txt_median},
+        {"txt_mean_rank", r->txt_mean}, {"img_median_rank", r->img_median}, {"img_mean_rank", r->img_mean}};
+    for (size_t i = 0; i < sizeof all / sizeof *all - (ranks ? 0 : 4); i++) jw_num(w, all[i].key, all[i].value);
 }

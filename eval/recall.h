@@ -1,6 +1,7 @@
 /* recall: retrieval from features, both ways, without the whole similarity matrix in memory (evaluation.md 2, 4). */
 #ifndef QF_RECALL_H
 #define QF_RECALL_H
+#include "data/format/json.h"
 #include "kernels/backend.h"
 
 typedef struct {
@@ -36,5 +37,14 @@ typedef struct { RecallRow *row; void *ctx; } RecallAlso;
 Status recall_ranks(RecallSource *rows, void *source, int64_t NI, int64_t NT, const int32_t *owner, int folds,
                     const RecallAlso *also, int32_t *txt_rank, int32_t *img_rank);
 static inline int32_t recall_fold(int64_t image, int64_t NI, int folds) { return (int32_t)(image * folds / NI); }
+
+/* max over queries of <I[q], T> */
+float recall_cosine(const float *I, const float *T, int64_t Q, int64_t Z);
+
+/* Rows of a table, and members of a JSON object under the reference's names (txt_r1 ... agg_metrics) with mean and
+ * median rank. Chance has no ranks. */
+void recall_print_head(void);
+void recall_print(const char *name, const Recall *r, bool ranks);
+void recall_write(JsonWriter *w, const Recall *r, bool ranks);
 
 #endif

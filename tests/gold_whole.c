@@ -139,7 +139,7 @@ static void check_itc(Whole *w, const Evaluation *e, const Texts *t, const float
     int64_t NI = e->set.NI, Q = e->use.d.Q, Z = e->use.d.Z;
     float *itc = mem_new((size_t)(NI * t->NT), sizeof *itc);
     BUG_ON(!itc, "out of memory");
-    for (int64_t i = 0; i < NI * t->NT; i++) itc[i] = cosine_max(I + i / t->NT * Q * Z, T + i % t->NT * Z, Q, Z);
+    for (int64_t i = 0; i < NI * t->NT; i++) itc[i] = recall_cosine(I + i / t->NT * Q * Z, T + i % t->NT * Z, Q, Z);
     check(w, "image_embeds", I, NI * Q * Z, 1e-5);
     check(w, "text_embeds", T, t->NT * Z, 1e-5);
     check(w, "itc", itc, NI * t->NT, 1e-5);

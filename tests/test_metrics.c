@@ -17,6 +17,7 @@
 #include "data/format/json.h"
 #include "eval/metrics/metrics.h"
 #include "eval/metrics/score.h"
+#include "eval/result.h"
 #include "kernels/base/mem.h"
 
 static void close_to(double got, double want, double tolerance, const char *what) {
@@ -267,7 +268,7 @@ static void output(void **state) {
     Coco c;
     assert_int_equal(coco_parse(&c, GT, strlen(GT), "gt", RES, strlen(RES), "res"), OK);
     assert_int_equal(score_coco(&c, NULL, &s), OK);
-    assert_int_equal(score_write(&s, path), OK);
+    assert_int_equal(result_json(path, 1, score_json, &s), OK);
     assert_int_equal(json_parse_file(&j, path), OK);
     assert_int_equal(json_type(json_get(json_get(j, "corpus"), "METEOR")), J_NULL);
     assert_true(json_num(json_get(json_get(j, "corpus"), "CIDEr"), &v) && v == s.corpus.cider);

@@ -5,11 +5,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "data/format/jsonfile.h"
 #include "eval/metrics/ptb.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 
 /* All captions as tokens, one string after another: an image's candidate, then its references, and so on. */
 typedef struct {
@@ -18,12 +17,6 @@ typedef struct {
     size_t *at;              /* (captions) */
     size_t captions;
 } TokenText;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- tokens ---- */
 
@@ -126,20 +119,20 @@ done:
 
 Status score_coco(Coco *coco, const ScoreOptions *options, Scores *s) {
     TokenText tokens = {0};
-    double t0 = now(), t1;
+    double t0 = status_clock(), t1;
     Status st;
     *s = (Scores){.coco = *coco};
     *coco = (Coco){0};
     if (!(s->images = mem_new(s->coco.n, sizeof *s->images))) { st = ERR_MEMORY; goto done; }
     if ((st = tokenize(&s->coco, &tokens))) goto done;
-    t1 = now();
+    t1 = status_clock();
     s->seconds_tokenize = t1 - t0;
     if ((st = compute_metrics(&tokens, &s->coco, NULL, &s->corpus, s->images))) goto done;
     if ((st = compute_domains(&tokens, s))) goto done;
-    t0 = now();
+    t0 = status_clock();
     s->seconds_metrics = t0 - t1;
     if (options && (options->meteor_jar || options->spice_jar)) st = run_jars(&tokens, options, s);
-    s->seconds_jars = now() - t0;
+    s->seconds_jars = status_clock() - t0;
 done:
     tokens_free(&tokens);
     if (st) score_free(s);
@@ -227,11 +220,8 @@ static void write_values(JsonWriter *w, const Scores *s, size_t image) {
     }
 }
 
-Status score_write(const Scores *s, const char *path) {
-    JsonFile f;
-    Status st = jsonfile_open(&f, 1);
-    if (st != OK) return st;
-    JsonWriter *w = &f.w;
+void score_json(JsonWriter *w, const void *scores) {
+    const Scores *s = scores;
     jw_object(w, NULL);
     jw_object(w, "corpus");
     write_values(w, s, SIZE_MAX);
@@ -249,5 +239,4 @@ Status score_write(const Scores *s, const char *path) {
     }
     jw_end(w);
     jw_end(w);
-    return jsonfile_write(&f, OK, path);
 }

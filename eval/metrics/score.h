@@ -6,7 +6,7 @@
  *
  *     Scores s;
  *     if ((st = score_files("gt.json", "res.json", NULL, &s))) ...
- *     score_print(&s, stdout);  score_write(&s, "scores.json");  score_free(&s);
+ *     score_print(&s, stdout);  result_write(o, "scores.json", score_json, &s);  score_free(&s);
  *
  * Does not choose captions (one an image is demanded, coco.h) and does not know retrieval. */
 #ifndef QF_SCORE_H
@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "data/format/json.h"
 #include "eval/metrics/coco.h"
 #include "eval/metrics/jars.h"
 #include "eval/metrics/metrics.h"
@@ -55,9 +56,9 @@ Status score_coco(Coco *coco, const ScoreOptions *options, Scores *out);
 
 void score_print(const Scores *s, FILE *f);            /* a table, four decimals */
 
-/* {"corpus": {"Bleu_1": .., "METEOR": null, ..}, "images": [{"image_id": .., "caption": .., "Bleu_1": ..}, ..]}; the
- * file appears whole. Names and order are pycocoevalcap's; null: not computed. */
-Status score_write(const Scores *s, const char *path);
+/* {"corpus": {"Bleu_1": .., "METEOR": null, ..}, "images": [{"image_id": .., "caption": .., "Bleu_1": ..}, ..]},
+ * of Scores. Names and order are pycocoevalcap's; null: not computed. */
+void score_json(JsonWriter *w, const void *scores);
 void score_free(Scores *s);       /* accepts an empty one */
 
 #endif

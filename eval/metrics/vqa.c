@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/format/jsonfile.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/strmap.h"
 
@@ -262,11 +261,8 @@ static void write_parts(JsonWriter *w, const char *key, const VqaPart *p, size_t
     jw_end(w);
 }
 
-Status vqa_write(const VqaScores *s, const char *path) {
-    JsonFile f;
-    Status st = jsonfile_open(&f, 1);
-    if (st != OK) return st;
-    JsonWriter *w = &f.w;
+void vqa_json(JsonWriter *w, const void *scores) {
+    const VqaScores *s = scores;
     jw_object(w, NULL);
     jw_object(w, "accuracy");
     jw_num(w, "overall", rounded(s->accuracy));
@@ -284,5 +280,4 @@ Status vqa_write(const VqaScores *s, const char *path) {
     }
     jw_end(w);
     jw_end(w);
-    return jsonfile_write(&f, OK, path);
 }

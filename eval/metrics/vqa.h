@@ -23,7 +23,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "kernels/base/err.h"
+#include "data/format/json.h"
 
 /* ORDER score.rule; FOUND: by the file */
 typedef enum { VQA_RULE_FOUND, VQA_RULE_VQA, VQA_RULE_EXACT, VQA_RULE_DIRECT } VqaRule;
@@ -57,7 +57,7 @@ void vqa_free(VqaScores *s);            /* accepts an empty one */
 void vqa_print(const VqaScores *s, FILE *f);           /* percent, two decimals */
 
 /* {"accuracy": {"overall", "perAnswerType": {}, "perQuestionType": {}}, "questions": [{question_id, answer,
- * accuracy}]}, percent as the official program rounds it. The file appears whole. */
-Status vqa_write(const VqaScores *s, const char *path);
+ * accuracy}]} of VqaScores, percent as the official program rounds it. */
+void vqa_json(JsonWriter *w, const void *scores);
 
 #endif

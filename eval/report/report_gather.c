@@ -8,6 +8,7 @@
 #include "checkpoints/checkpoint.h"
 #include "data/format/outfile.h"
 #include "eval/report/report.h"
+#include "eval/result.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/signals.h"
 
@@ -28,7 +29,7 @@ static char *folder_of(const char *in) {
 }
 
 static Status choose_files(Report *r) {
-    Status st = results_claim(r->o, "report.html", NULL);
+    Status st = result_claim(r->o, "report.html", NULL);
     if (st == OK) st = result_path(r->o, "report.html", &r->page);
     if (st == OK && !r->page && !(r->page = mem_format("%s/report.html", r->run))) st = ERR_MEMORY;
     if (st != OK) return st;

@@ -21,7 +21,7 @@ void report_heat(Report *r) {
     for (int i = 0; i < n; i++) {
         float own = 0, most = -2;
         for (int j = 0; j < n; j++) {
-            float v = cosine_max(r->I + image[i] * d->Q * d->Z, r->T + text[j] * d->Z, d->Q, d->Z);
+            float v = recall_cosine(r->I + image[i] * d->Q * d->Z, r->T + text[j] * d->Z, d->Q, d->Z);
             r->heat[i * n + j] = v;
             if (j == i) own = v;
             else if (v > most) most = v;
@@ -183,7 +183,7 @@ static void busiest_queries(Report *r) {
         int64_t best = 0;
         float most = -2;
         for (int64_t q = 0; q < Q; q++) {
-            float v = cosine_max(r->I + (s->owner[t] * Q + q) * Z, r->T + t * Z, 1, Z);
+            float v = recall_cosine(r->I + (s->owner[t] * Q + q) * Z, r->T + t * Z, 1, Z);
             if (v > most) most = v, best = q;
         }
         wins[best]++;
