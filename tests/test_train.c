@@ -233,6 +233,21 @@ static void the_plan_is_what_is_taken(void **state) {
         }
 }
 
+/* Sixty-four pieces: draws that crowd on one of them leave the others theirs. And a batch that nobody measures in full
+ * is what it would be, but for where arrays begin. */
+static void the_plan_of_many_pairs(void **state) {
+    (void)state;
+    Plan exact, seen;
+    for (int64_t pairs = 1024; pairs <= 131072; pairs *= 128) {
+        Spec s = spec_of(pairs == 1024 ? 64 : 2, 0.1f);
+        s.trainer.spec = &s.step, s.trainer.B = pairs;
+        assert_int_equal(trainer_plan(&exact, backend_null(DT_BF16), &s.trainer), OK);
+        assert_int_equal(trainer_foresee(&seen, backend_null(DT_BF16), &s.trainer), OK);
+        assert_true(fabs((double)plan_bytes(&seen) / (double)plan_bytes(&exact) - 1) < 1e-6);
+        assert_true(fabs(seen.flops / exact.flops - 1) < 1e-6);
+    }
+}
+
 /* More text than was planned: a sentence, and nothing is written past the end. */
 static void too_much_is_a_sentence(void **state) {
     (void)state;
@@ -432,7 +447,8 @@ int main(void) {
         cmocka_unit_test(room_changes_no_bit),
             cmocka_unit_test(repeated_is_the_same_bits),
         cmocka_unit_test(image_tokens_have_no_order), cmocka_unit_test(gradient_is_the_slope),
-        cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(too_much_is_a_sentence),
+        cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(the_plan_of_many_pairs),
+        cmocka_unit_test(too_much_is_a_sentence),
         cmocka_unit_test(frozen_stays),              cmocka_unit_test(a_bad_gradient_is_named),
         cmocka_unit_test(holes_cost_memory_not_the_run),
         cmocka_unit_test(it_learns_in_both_types),   cmocka_unit_test(watched_ops_are_told),

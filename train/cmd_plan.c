@@ -35,7 +35,7 @@ static Status measure(const Sizes *s, int tokens, float itm, bool roomy, Plan *p
     Stage1Spec stage1 = s->stage1;
     stage1.itm = itm;
     spec.spec = &stage1;
-    return trainer_plan(plan, &b, &spec);
+    return trainer_foresee(plan, &b, &spec);
 }
 
 /* Of the images that the configuration names, where they are there already; else the published ones, which is said. */

@@ -42,13 +42,15 @@ Status pairs_gather(Stage1 *s, const ObjectiveBatch *batch, uint32_t step) {
     return st;
 }
 
-/* The worst case of memory: texts from everywhere draw images of this rank's first piece, up to the cap. */
+/* The worst case of memory: texts from everywhere draw images of this rank's first piece, up to the cap. The others draw
+ * what comes after it in turn, or another piece would hold more than the cap. */
 static void crowd_first_piece(Stage1 *s) {
-    int64_t first = s->contrast.first, n = s->B / s->micro, left = s->itm_cap - n, after = (first + n) % s->G;
-    for (int64_t g = 0; g < s->G; g++) {
-        int64_t inside = first + (g == first && n > 1), outside = g == after ? (after + 1) % s->G : after;
-        bool draw = left > 0 && inside != g;
-        s->negative_image[g] = (int32_t)(draw ? inside : outside);
+    int64_t first = s->contrast.first, n = s->B / s->micro, left = s->itm_cap - n, others = s->G - n;
+    for (int64_t k = 0; k < s->G; k++) {                     /* k, inside, outside: counted from the first of the piece */
+        int64_t inside = k == 0 && n > 1, outside = n + k % others;
+        if (outside == k) outside = (outside + 1) % s->G;
+        bool draw = left > 0 && inside != k;
+        s->negative_image[(first + k) % s->G] = (int32_t)((first + (draw ? inside : outside)) % s->G);
         left -= draw;
     }
 }

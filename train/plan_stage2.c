@@ -54,7 +54,7 @@ static int32_t asked_ids(const Options *o, bool prompt) {
 /* Of T5 a text is a prompt for the encoder and a target; of the others one text. */
 static Status measure(Sizes *s, int32_t ids, Plan *plan) {
     s->stage2.ids = ids;
-    return trainer_plan(plan, &s->b, &s->spec);
+    return trainer_foresee(plan, &s->b, &s->spec);
 }
 
 static Status open_sizes(Sizes *s, const Options *o) {

@@ -58,6 +58,27 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     return st;
 }
 
+/* Arrays grow with the pairs or, those of similarities, with their square. Measured, a million pairs take a minute and
+ * 10 GB for the lists of rows alone. */
+Status trainer_foresee(Plan *plan, const Backend *b, const TrainerSpec *spec) {
+    int64_t unit = (16384 + spec->micro - 1) / spec->micro * spec->micro;
+    Plan p[3];
+    if (spec->B <= 3 * unit) return trainer_plan(plan, b, spec);
+    for (int i = 0; i < 3; i++) {
+        TrainerSpec at = *spec;
+        at.B = (i + 1) * unit;
+        Status st = trainer_plan(&p[i], b, &at);
+        if (st != OK) return st;
+    }
+    double x = (double)spec->B / (double)unit, k[3] = {(x - 2) * (x - 3) / 2, -(x - 1) * (x - 3), (x - 1) * (x - 2) / 2};
+#define CONTINUED(what) (k[0] * (double)p[0].what + k[1] * (double)p[1].what + k[2] * (double)p[2].what)
+    *plan = p[2];
+    plan->buffers = (size_t)CONTINUED(buffers), plan->step = (size_t)CONTINUED(step);
+    plan->flops = CONTINUED(flops), plan->flops_attention = CONTINUED(flops_attention);
+#undef CONTINUED
+    return OK;
+}
+
 /* The arenas; ERR_MEMORY also when less than `spare` is left behind them. */
 static Status take_memory(Trainer *t, const Plan *plan, size_t spare) {
     void *probe = NULL;

@@ -43,6 +43,9 @@ typedef struct {
 } Trainer;
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec);
+/* The same within a second whatever the batch, for who asks and does not train: from some 50,000 pairs on, memory and
+ * arithmetic are what three smaller plans have, continued as polynomials of second degree in the pairs. */
+Status trainer_foresee(Plan *plan, const Backend *b, const TrainerSpec *spec);
 Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *spec);   /* weights are zero: init or load them */
 void trainer_close(Trainer *t);
 
