@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "tests/kit/program.h"
+#include "tests/kit/scratch.h"
 
 /* Runs the program with these words. */
 static Run *run(const char *words) {
@@ -82,10 +83,9 @@ static void lost_output_is_an_error(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *path = program_path();
         if (!path) skip();
-        snprintf(line, sizeof line, "cd /tmp; Q=%s bash -c '%s' 2> /tmp/qformer-cli-said; rc=$?; exit $rc", path,
-                 cases[i].line);
+        snprintf(line, sizeof line, "cd %s; Q=%s bash -c '%s' 2> said; rc=$?; exit $rc", scratch_dir(), path, cases[i].line);
         int status = system(line);
-        FILE *f = fopen("/tmp/qformer-cli-said", "r");
+        FILE *f = fopen(scratch_path("said"), "r");
         assert_non_null(f);
         said[fread(said, 1, sizeof said - 1, f)] = 0;
         fclose(f);
@@ -93,8 +93,6 @@ static void lost_output_is_an_error(void **state) {
         if (cases[i].code) says(said, "qformer: standard output cannot be written: ");
         else assert_string_equal(said, "");
     }
-    unlink("/tmp/qformer-cli-said");
-    unlink("/tmp/out");
 }
 
 /* Whatever the list names has a help of its own, which shows options made from the table. */
@@ -259,5 +257,5 @@ int main(void) {
         cmocka_unit_test(ended_by_a_signal),
         cmocka_unit_test(manual_is_whole), cmocka_unit_test(bash_completes),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);
 }
