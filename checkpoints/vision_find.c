@@ -4,26 +4,21 @@
 
 #include "checkpoints/vision.h"
 
-/* "a|b": calls itself for each spelling. */
+static const char *next_spelling(const char *s) {
+    s += strcspn(s, "|");
+    return *s ? s + 1 : NULL;
+}
+
 const StTensor *vision_find(const Vision *e, const char *name, int layer, const char *suffix) {
-    const char *blocks = layer >= 0 ? e->names->block : "";
-    for (const char *at = name; at && *at;) {
-        size_t n = strcspn(at, "|");
-        for (const char *b = blocks;;) {
-            size_t m = strcspn(b, "|"), d = strcspn(b, "%");
-            char full[512], block[128] = "";
-            if (layer >= 0) snprintf(block, sizeof block, "%.*s%d%.*s", (int)d, b, layer, (int)(m - d - 2), b + d + 2);
-            snprintf(full, sizeof full, "%s%s%.*s%s%s", e->prefix, block, (int)n, at,
-                     suffix && at[n - 1] != '_' ? "." : "", suffix ? suffix : "");
+    char spelt[256], full[512];
+    for (; name && *name; name = next_spelling(name))
+        /* a file keeps to one spelling of its blocks, but which one only a tensor that is there can tell */
+        for (const char *block = layer >= 0 ? e->names->block : ""; block; block = next_spelling(block)) {
+            vision_spell(spelt, sizeof spelt, block, layer, name, suffix);
+            snprintf(full, sizeof full, "%s%s", e->prefix, spelt);
             const StTensor *t = ws_find(e->ws, full);
-            if (t) {
-                if (e->used) e->used[t - ws_at(e->ws, 0)] = true;
-                return t;
-            }
-            if (!b[m]) break;
-            b += m + 1;
+            if (t && e->used) e->used[t - ws_at(e->ws, 0)] = true;
+            if (t) return t;
         }
-        at += n + (at[n] == '|');
-    }
     return NULL;
 }

@@ -149,57 +149,31 @@ static void rotary(const Vision *e, int h, int w, float *cosine, float *sine) {
 
 /* ---- a row of the table ------------------------------------------------------------------------------------------ */
 
+/* What a row of several tensors is joined of, or computed; else it is one tensor of the file. */
 Status vision_part(const Vision *e, int row, int l, int h, int w, float *dst) {
-    const VisionNames *n = e->names;
-    const VitDims *d = &e->d;
-    int64_t E = d->E, F = d->F;
-    bool bias = e->has & HAS_NORM_BIAS;
+    const VisionPart *p = &vision_parts[row];
+    const char *name = vision_part_name(e->names, p->name);
     switch (row) {
     case VIT_PATCH_W: return patch_weight(e, dst);
-    case VIT_PATCH_B: return take_if(e, e->has & HAS_PATCH_BIAS, dst, n->patch, -1, "bias", E);
     case VIT_TOKENS: return tokens(e, dst);
     case VIT_POSITION: return positions(e, h, w, dst);
-    case VIT_PRE_W: return take(e, dst, n->pre, -1, "weight", 1, E);
-    case VIT_PRE_B: return take_if(e, bias, dst, n->pre, -1, "bias", E);
-    case VIT_POST_W: return take(e, dst, n->post, -1, "weight", 1, E);
-    case VIT_POST_B: return take_if(e, bias, dst, n->post, -1, "bias", E);
-    case VIT_NORM1_W: return take(e, dst, n->norm1, l, "weight", 1, E);
-    case VIT_NORM1_B: return take_if(e, bias, dst, n->norm1, l, "bias", E);
     case VIT_QKV_W: return qkv_weight(e, l, dst);
     case VIT_QKV_B: return qkv_bias(e, l, dst);
-    case VIT_Q_NORM: return take(e, dst, n->q_norm, l, "weight", 1, E);
-    case VIT_K_NORM: return take(e, dst, n->k_norm, l, "weight", 1, E);
-    case VIT_HEADS_W: return take(e, dst, n->heads_norm, l, "weight", 1, E);
-    case VIT_HEADS_B: return take_if(e, bias, dst, n->heads_norm, l, "bias", E);
-    case VIT_OUT_W: return scaled(e, take(e, dst, n->out, l, "weight", E, E), n->scale1, l, dst, E);
-    case VIT_OUT_B:
-        return scaled(e, take_if(e, e->has & HAS_OUT_BIAS, dst, n->out, l, "bias", E), n->scale1, l, dst, 1);
-    case VIT_NORM2_W: return take(e, dst, n->norm2, l, "weight", 1, E);
-    case VIT_NORM2_B: return take_if(e, bias, dst, n->norm2, l, "bias", E);
-    case VIT_UP_W: return up_part(e, l, dst, "weight", E);
+    case VIT_UP_W: return up_part(e, l, dst, "weight", e->d.E);
     case VIT_UP_B: return up_bias(e, l, dst);
-    case VIT_MLP_W: return take(e, dst, n->mlp_norm, l, "weight", 1, F);
-    case VIT_MLP_B: return take_if(e, bias, dst, n->mlp_norm, l, "bias", F);
-    case VIT_DOWN_W: return scaled(e, take(e, dst, n->down, l, "weight", E, F), n->scale2, l, dst, F);
-    case VIT_DOWN_B:
-        return scaled(e, take_if(e, e->has & HAS_MLP_BIAS, dst, n->down, l, "bias", E), n->scale2, l, dst, 1);
     }
-    return OK;
+    int64_t cols = p->shape[strlen(p->shape) - 1] == 'F' ? e->d.F : e->d.E, rows = p->shape[1] ? e->d.E : 1;
+    Status st = p->has ? take_if(e, e->has & p->has, dst, name, l, p->suffix, cols)
+                       : take(e, dst, name, l, p->suffix, rows, cols);
+    if (!p->scale) return st;
+    return scaled(e, st, vision_part_name(e->names, p->scale), l, dst, p->shape[1] ? cols : 1);
 }
 
-/* Rows of the table that a model of these switches has; rotary tables are not in a file. */
+/* Rows of the table that a model of these switches has, and that are in a file: rotary tables are not. */
 static bool wants(const VitDims *d, int row) {
-    switch (row) {
-    case VIT_TOKENS: return vit_lead(d) > 0;
-    case VIT_POSITION: return d->position;
-    case VIT_COSINE: case VIT_SINE: return false;
-    case VIT_PRE_W: case VIT_PRE_B: return d->pre;
-    case VIT_POST_W: case VIT_POST_B: return d->post;
-    case VIT_Q_NORM: case VIT_K_NORM: return d->qk_norm;
-    case VIT_HEADS_W: case VIT_HEADS_B: return d->heads_norm;
-    case VIT_MLP_W: case VIT_MLP_B: return d->mlp_norm;
-    default: return true;
-    }
+    const VisionPart *p = &vision_parts[row];
+    if (row == VIT_TOKENS) return vit_lead(d) > 0;
+    return p->shape && (!p->when || *(const bool *)(const void *)((const char *)d + p->when));
 }
 
 Status vision_check(const Vision *e) {

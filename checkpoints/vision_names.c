@@ -74,6 +74,45 @@ const VisionNames vision_names[DIALECT_COUNT] = {
         .mlp_norm = "mlp.norm|mlp.ffn_ln", .down = "mlp.fc2|mlp.w3", .scale2 = "gamma_2|ls2.gamma"},
 };
 
+#define AT(member) offsetof(VisionNames, member)
+#define WHEN(member) .when = offsetof(VitDims, member)
+/* A norm, and a product whose bias and layer scale may be there. */
+#define NORM(row, member, cols, ...) \
+    [VIT_##row##_W] = {AT(member), "weight", cols, __VA_ARGS__}, \
+    [VIT_##row##_B] = {AT(member), "bias", cols, .has = HAS_NORM_BIAS, __VA_ARGS__}
+#define PRODUCT(row, member, sides, bias, ...) \
+    [VIT_##row##_W] = {AT(member), "weight", sides, __VA_ARGS__}, \
+    [VIT_##row##_B] = {AT(member), "bias", "E", .has = bias, __VA_ARGS__}
+const VisionPart vision_parts[VISION_PARTS] = {
+    PRODUCT(PATCH, patch, "E3pp", HAS_PATCH_BIAS, .scale = 0),
+    [VIT_TOKENS] = {AT(cls), NULL, "11E"},
+    [VIT_POSITION] = {AT(position), NULL, "1NE", WHEN(position)},
+    NORM(PRE, pre, "E", WHEN(pre)),
+    NORM(NORM1, norm1, "E", .when = 0),
+    [VIT_QKV_W] = {AT(qkv), "weight", "AE"},
+    [VIT_QKV_B] = {AT(qkv), "bias", "A"},
+    [VISION_Q_BIAS] = {AT(q_bias), NULL, "E"},
+    [VISION_V_BIAS] = {AT(v_bias), NULL, "E"},
+    [VIT_Q_NORM] = {AT(q_norm), "weight", "E", WHEN(qk_norm)},
+    [VIT_K_NORM] = {AT(k_norm), "weight", "E", WHEN(qk_norm)},
+    NORM(HEADS, heads_norm, "E", WHEN(heads_norm)),
+    PRODUCT(OUT, out, "EE", HAS_OUT_BIAS, .scale = AT(scale1)),
+    NORM(NORM2, norm2, "E", .when = 0),
+    [VIT_UP_W] = {AT(up), "weight", "FE"},
+    [VIT_UP_B] = {AT(up), "bias", "F"},
+    NORM(MLP, mlp_norm, "F", WHEN(mlp_norm)),
+    PRODUCT(DOWN, down, "EF", HAS_MLP_BIAS, .scale = AT(scale2)),
+    NORM(POST, post, "E", WHEN(post)),
+};
+
+void vision_spell(char *buf, size_t n, const char *block, int layer, const char *name, const char *suffix) {
+    size_t b = strcspn(block, "|"), d = strcspn(block, "%"), m = strcspn(name, "|");
+    char front[128] = "";
+    /* by hand: a format that comes out of a table is one that the compiler cannot check */
+    if (layer >= 0) snprintf(front, sizeof front, "%.*s%d%.*s", (int)d, block, layer, (int)(b - d - 2), block + d + 2);
+    snprintf(buf, n, "%s%.*s%s%s", front, (int)m, name, suffix && name[m - 1] != '_' ? "." : "", suffix ? suffix : "");
+}
+
 const char *vision_has_text(unsigned bit) {
     static const char *const text[] = {"cls token", "registers", "position table", "patch bias", "norm in front",
                                        "norm behind", "layer scale", "norm of q and k", "norm of the heads", "gate",

@@ -66,6 +66,26 @@ typedef struct {
 } VisionNames;
 extern const VisionNames vision_names[DIALECT_COUNT];
 
+/* Where a row of the model's table (vit.h) stands in a file, for reading it (vision_load.c) and writing it
+ * (vision_tower.c). q and v bias apart, as LAVIS has them, come behind the table's own rows. Rows without a shape are in
+ * no file. */
+enum { VISION_Q_BIAS = VIT_ROWS, VISION_V_BIAS, VISION_PARTS };
+typedef struct {
+    size_t name;                                          /* offset in VisionNames */
+    const char *suffix;                                   /* behind it; NULL: a bare parameter */
+    const char *shape;                                    /* as published, by letter: A = 3E, N = rows of the table */
+    unsigned has;                                         /* zeros where the file has not this; 0: it must be there */
+    size_t when;                                          /* offset of the switch in VitDims; 0: always */
+    size_t scale;                                         /* offset of its layer scale in VisionNames; 0: none */
+} VisionPart;
+extern const VisionPart vision_parts[VISION_PARTS];
+static inline const char *vision_part_name(const VisionNames *n, size_t offset) {
+    return *(const char *const *)(const void *)((const char *)n + offset);
+}
+
+/* A tensor's name without prefix. block, name: what stands up to the first '|' or the end; layer -1: outside of blocks. */
+void vision_spell(char *buf, size_t n, const char *block, int layer, const char *name, const char *suffix);
+
 typedef struct {
     const char *patch;                                    /* name of the patch weight behind the prefix */
     const char *when;                                     /* "+name": must be there; "-name": must not; "2d": the patch
