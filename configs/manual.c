@@ -147,7 +147,7 @@ Status manual_completion(const char *shell, FILE *f) {
     else if (strcmp(shell, "zsh") == 0) {
         fputs("#compdef qformer\nautoload -U +X bashcompinit && bashcompinit\n", f);
         bash(f);
-        fputs("_bash_complete -o filenames -F _qformer\n", f);          /* the first time, when zsh has just read this */
+        fputs("_bash_complete -o filenames -F _qformer\n", f);       /* the first time, when zsh has just read this */
     } else if (strcmp(shell, "fish") == 0) fish(f);
     else return err_set(ERR_USAGE, "completion is written for bash, zsh and fish, not for '%.40s'", shell);
     return flushed(f);

@@ -34,7 +34,7 @@ static bool parse_int(const char *s, int64_t *out) {
     if (errno || end == s) return false;
     if (*end == 'k') { factor = 1000; end++; }
     else if (*end == 'M') { factor = 1000000; end++; }
-    else if (*end && parse_real(s, &d) && d == nearbyint(d) && fabs(d) < 0x1p53) { v = (long long)d; end += strlen(end); }
+    else if (*end && parse_real(s, &d) && d == nearbyint(d) && fabs(d) < 0x1p53) v = (long long)d, end += strlen(end);
     if (*end || __builtin_mul_overflow(v, factor, &v)) return false;
     *out = v;
     return true;
@@ -239,7 +239,8 @@ static Status set_option(Options *o, const char *arg, const char *next) {
 static Status set_input(Options *o, const char *arg) {
     int r = option_row("in");
     if (option_row(arg) >= 0 || !strcmp(arg, "="))
-        return err_set(ERR_USAGE, "%s: '%.80s' stands alone; key=value is wanted, without blanks around the =", LINE, arg);
+        return err_set(ERR_USAGE, "%s: '%.80s' stands alone; key=value is wanted, without blanks around the =", LINE,
+                       arg);
     if (!option_used_by(&option_rows[r], o->command))
         return err_set(ERR_USAGE, "%s: '%.80s' is neither key=value nor a configuration (*.yaml), and %s takes no input",
                        LINE, arg, o->command);

@@ -1,6 +1,6 @@
 /* yaml: the one place that knows libyaml. Configurations are small maps of scalars; this is what is read here.
  *
- * Called by configs/options.c. A document is walked once and every leaf is handed over with its dotted key and its line:
+ * Called by configs/options.c. A document is walked once; every leaf is handed over with its dotted key and its line:
  *
  *     optim:            ->   "optim.lr" "1e-4" line 2
  *       lr: 1e-4

@@ -47,6 +47,12 @@ typedef struct {
     int32_t ends[SEARCH_MAX_ENDS], nends;       /* any of them ends a text */
 } SearchSpec;
 
+/* The likeliest token each time, nothing weighed; start and ends are the model's to add. */
+static inline SearchSpec search_greedy(int32_t max_length, int32_t min_length) {
+    return (SearchSpec){.mode = SEARCH_GREEDY, .beams = 1, .max_length = max_length, .min_length = min_length,
+                        .length_penalty = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 1};
+}
+
 typedef struct {
     int32_t len;                        /* tokens with the start token, without the end token */
     bool ended;                         /* by an end token; else cut at max_length */

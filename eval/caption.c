@@ -106,11 +106,11 @@ static Status make_share(Found *f, const Use *u, const EvalSet *e, const Generat
 static Status to_text(Captions *c, const Use *u) {
     c->text = mem_new((size_t)c->n, sizeof *c->text);
     Status st = c->text ? OK : ERR_MEMORY;
-    for (int64_t i = 0; st == OK && i < c->n; i++)
-        st = u->d.W ? say_text(u->speaker.tok, &(Hypothesis){.tokens = c->tokens + i * c->max_length, .len = c->end[i].len},
-                               &c->text[i])
-                    : tokenizer_decode(u->tok, c->tokens + i * c->max_length + 1, (size_t)c->end[i].len - 1,
-                                       &c->text[i], NULL);
+    for (int64_t i = 0; st == OK && i < c->n; i++) {
+        int32_t *ids = c->tokens + i * c->max_length, len = c->end[i].len;
+        st = u->d.W ? say_text(u->speaker.tok, &(Hypothesis){.tokens = ids, .len = len}, &c->text[i])
+                    : tokenizer_decode(u->tok, ids + 1, (size_t)len - 1, &c->text[i], NULL);
+    }
     return st;
 }
 

@@ -39,8 +39,8 @@ static Status open_work(Work *w, const Options *o) {
     signals_ask();
     Status st = w->speaks ? result_claim(o, captions_name(o), "scores.json") : OK;
     if (o->caption.min_length > o->caption.max_length)
-        return err_set(ERR_USAGE, "caption.min_length=%lld is above caption.max_length=%lld", (long long)o->caption.min_length,
-                       (long long)o->caption.max_length);
+        return err_set(ERR_USAGE, "caption.min_length=%lld is above caption.max_length=%lld",
+                       (long long)o->caption.min_length, (long long)o->caption.max_length);
     if (st == OK && w->speaks && *o->caption.references) st = outfile_claim(o->caption.references, o->run.overwrite);
     if (st == OK) st = use_open(&w->use, o, USE_DATA);
     if (st == OK && !w->use.d.W) st = use_text_head(&w->use);

@@ -90,7 +90,8 @@ static Status images_piece(Encoder *e, const Lists *l, int64_t at, int n) {
     if (st != OK) return st;
     image_keys(e, features_from(d, l->rows, at, e->features), n);
     Tensor x = qformer_forward(&e->f.tape, e->model, &w, &e->kv, QUIET);
-    return fetch(e, l->out + at * d->Q * d->Z, qformer_features(&e->f.tape, e->model, x, P_VISION_PROJ_W, P_VISION_PROJ_B));
+    Tensor y = qformer_features(&e->f.tape, e->model, x, P_VISION_PROJ_W, P_VISION_PROJ_B);
+    return fetch(e, l->out + at * d->Q * d->Z, y);
 }
 
 Status encode_images(Encoder *e, FeatureRows rows, int64_t n, float *out) {

@@ -79,7 +79,8 @@ void evalset_close(EvalSet *e) {
 Status evalset_read(const EvalSet *e, int64_t first, int64_t n, void *features, float *scales) {
     int64_t *rows = mem_new((size_t)n, sizeof *rows);
     if (!rows) return ERR_MEMORY;
-    for (int64_t i = 0; i < n; i++) rows[i] = e->image[first + i] * set_views(e->set);    /* other views are for training */
+    /* the other views are for training */
+    for (int64_t i = 0; i < n; i++) rows[i] = e->image[first + i] * set_views(e->set);
     Status st = set_read_rows(e->set, rows, n, features, scales);
     free(rows);
     return st;
@@ -144,7 +145,7 @@ Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, Eval
     *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);
     Status st = *I && *T ? evalset_encode_images(e, enc, i, part_of(e->NI), *I + i * d->Q * d->Z, p) : ERR_MEMORY;
     if (st == OK) st = evalset_encode_texts(e, enc, t, part_of(e->NT), *T + t * d->Z, p);
-    st = dist_agree_at(st, "the end of encoding");           /* before the gather: the others would wait there for one that failed */
+    st = dist_agree_at(st, "the end of encoding");           /* else the others wait in the gather for one that failed */
     /* a sum gathers: what other ranks computed is zero here */
     if (st == OK) st = dist_all_reduce_f32(*I, e->NI * d->Q * d->Z, "the gather of features");
     if (st == OK) st = dist_all_reduce_f32(*T, e->NT * d->Z, "the gather of features");

@@ -72,8 +72,8 @@ static Status encoder_of(ImageEncoder **e, const Options *o, const Origin *g, co
         return setup_encoder(e, o, b, NULL);
     if (patches) return patches_encoder(e, size, patch);
     if (g->tower) return own_encoder(e, o, b);
-    return err_set(ERR_USAGE, "%s are pictures, and the model was trained on features of %s; extract.encoder=FOLDER says "
-                   "where that is", o->data.test, name[0] ? name : "an encoder that it does not name");
+    return err_set(ERR_USAGE, "%s are pictures, and the model was trained on features of %s; extract.encoder=FOLDER "
+                   "says where that is", o->data.test, name[0] ? name : "an encoder that it does not name");
 }
 
 /* ---- the set ----------------------------------------------------------------------------------------------------- */
@@ -92,7 +92,8 @@ static Status encode(const Options *o, const ImageEncoder *e, const char *pictur
 
 Status pictureset_open(Set **set, const Options *o, const Origin *g, const Backend *b, const char *path) {
     if (dist_size() > 1)
-        return err_set(ERR_USAGE, "%s: pictures are taken by one process; extract makes a set of them for several", path);
+        return err_set(ERR_USAGE, "%s: pictures are taken by one process; extract makes a set of them for several",
+                       path);
     const char *tmp = getenv("TMPDIR");
     char *folder = mem_format("%s/qformer-XXXXXX", tmp && *tmp ? tmp : "/tmp"), *shard = NULL;
     ImageEncoder *e = NULL;

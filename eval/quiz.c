@@ -43,8 +43,7 @@ static Status open_decoder(Quiz *q) {
         st = err_set(ERR_USAGE, "a prompt of %d tokens behind %d leaves no room for an answer in %d "
                      "(stage2.max_prompt)", prompt, front, m->rows);
     if (st != OK) return st;
-    q->search = (SearchSpec){.mode = SEARCH_GREEDY, .beams = 1, .max_length = length + 1, .min_length = 2,
-                             .length_penalty = 1, .repetition_penalty = 1, .temperature = 1, .top_p = 1};
+    q->search = search_greedy(length + 1, 2);                /* an answer says something */
     say_rules(&q->search, &m->d, q->spec.speech);
     LmDecoderSpec spec = {.prefixes = PREFIXES, .slots = decode_slots(&q->search, PREFIXES, 1), .rows = rows,
                           .length = decode_length(&q->search, m->d.family == LM_T5)};

@@ -20,7 +20,7 @@ bool result_ends_like(const char *path, const char *name);
 /* The file's path (free it), its folder made; NULL when nothing is written. */
 Status result_path(const Options *o, const char *name, char **path);
 
-/* JSON of `what`: in memory (free *text); as a file; as the file of `name`, which is then said. indent as in jw_begin. */
+/* JSON of `what`: in memory (free *text); as a file; as the file of `name`, which is then said. indent: jw_begin's. */
 typedef void ResultJson(JsonWriter *w, const void *what);
 Status result_text(char **text, size_t *n, int indent, ResultJson *write, const void *what);
 Status result_json(const char *path, int indent, ResultJson *write, const void *what);

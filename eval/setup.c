@@ -28,7 +28,8 @@ static Status from_data(int64_t asked, const char *key, const char *what, int64_
 Status setup_tokens(Dims *d, const Tokenizer *tok) {
     const TokenizerIds *t = tokenizer_ids(tok);
     if (t->nbegin != 1 || t->nend != 1 || t->bos < 0 || t->pad < 0)
-        return err_set(ERR_USAGE, "model.vocab: a %s tokenizer; the Q-Former reads WordPiece (vocab.txt)", tokenizer_kind(tok));
+        return err_set(ERR_USAGE, "model.vocab: a %s tokenizer; the Q-Former reads WordPiece (vocab.txt)",
+                       tokenizer_kind(tok));
     d->V = tokenizer_size(tok);
     d->pad = t->pad, d->cls = t->begin[0], d->sep = t->end[0], d->dec = t->bos;
     return OK;

@@ -1,8 +1,9 @@
 /* speaker: a frozen language model opened for use: its sizes, its tokenizer, what it is given and shall say
  * (speech.h), and, once there is memory for them, its weights.
  *
- * As LAVIS has it and Hugging Face's BLIP-2 keeps it, a gated T5 gets the exact GELU. Used by stage 2's training and by whatever lets a model speak. Opening reads config.json and tokenizer only, so that
- * plans need no weights; speaker_load takes memory, which was measured, and fills it. */
+ * As LAVIS has it and Hugging Face's BLIP-2 keeps it, a gated T5 gets the exact GELU. Used by stage 2's training and by
+ * whatever lets a model speak. Opening reads config.json and tokenizer only, so that plans need no weights;
+ * speaker_load takes memory, which was measured, and fills it. */
 #ifndef QF_SPEAKER_H
 #define QF_SPEAKER_H
 #include "checkpoints/lm_weights.h"

@@ -69,8 +69,8 @@ static Status open_speaker(Use *u, const Origin *g) {
     if (!u->d.W) return OK;
     struct stat about;
     if (!*folder && (stat(o->run.in, &about) || !S_ISDIR(about.st_mode)))
-        return err_set(ERR_USAGE, "%s is of stage 2 (it projects into words of %d numbers) and does not say of which language model; "
-                       "stage2.lm=FOLDER names it", u->path, u->d.W);
+        return err_set(ERR_USAGE, "%s is of stage 2 (it projects into words of %d numbers) and does not say of which "
+                       "language model; stage2.lm=FOLDER names it", u->path, u->d.W);
     Status st = speaker_open(&u->speaker, u->b, *folder ? folder : o->run.in, &spec);
     if (st == OK && u->speaker.src.d.E != u->d.W)
         st = err_set(ERR_USAGE, "%s speaks to words of %d numbers, those of %s have %d: it is another language model "

@@ -59,15 +59,10 @@ static void ticks_are_round(void **state) {
 static char *chart_of(int64_t n, const double *y, bool log) {
     char *text = NULL;
     size_t len;
-    double *x = malloc((size_t)(n + 1) * sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = (double)i;
-    SvgChart c = {.title = "a<b",
-                  .x_name = "step",
-                  .format = "%.3g",
-                  .level = NAN,
-                  .log = log,
-                  .nseries = 1,
-                  .series = {{"y", x, y, n, 0, false}}};
+    int64_t *x = malloc((size_t)(n + 1) * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = i;
+    SvgChart c = {.title = "a<b", .format = "%.3g", .level = NAN, .log = log, .nseries = 1,
+                  .series = {{"y", x, y, sizeof *y, n, 0, false}}};
     FILE *f = open_memstream(&text, &len);
     bool drawn = svg_chart(f, &c);
     fclose(f);

@@ -12,6 +12,8 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
+const char *const metrics_names[METRICS] = {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"};
+
 static const double TINY = 1e-15, SMALL = 1e-9;   /* of BLEU */
 static const double BETA = 1.2;                   /* of ROUGE-L */
 static const double SIGMA = 6.0;                  /* of CIDEr-D */

@@ -19,11 +19,13 @@
 #include "eval/metrics/ngrams.h"
 #include "kernels/base/err.h"
 
-typedef struct {
-    double bleu[NGRAM_MAX];   /* fractions */
-    double rouge_l;           /* fraction */
-    double cider;             /* 0 .. 10 */
+/* Fractions; CIDEr 0 .. 10. The same as a list, with pycocoevalcap's names. */
+enum { METRICS = NGRAM_MAX + 2 };
+typedef union {
+    struct { double bleu[NGRAM_MAX], rouge_l, cider; };
+    double v[METRICS];
 } MetricScores;
+extern const char *const metrics_names[METRICS];
 
 typedef struct Metrics Metrics;
 

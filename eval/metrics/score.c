@@ -183,7 +183,8 @@ void score_print(const Scores *s, FILE *f) {
         else fprintf(f, "  %-8s %.4f\n", name[i], value[i]);
     }
     if (s->coco.n == 1)
-        fputs("  CIDEr of one image is always 0: each of its n-grams is in every image there is, and weighs nothing\n", f);
+        fputs("  CIDEr of one image is always 0: each of its n-grams is in every image there is, and weighs nothing\n",
+              f);
     for (size_t d = 0; d < s->domains; d++) {
         const MetricScores *m = &s->domain[d].scores;
         fprintf(f, "  %-12.40s %6zu images   Bleu_4 %.4f   ROUGE_L %.4f   CIDEr %.4f\n", s->domain[d].name,

@@ -1,7 +1,6 @@
 /* html: see html.h. */
 #include "eval/report/html.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +87,8 @@ void html(FILE *f, const char *fmt, ...) {
     }
     va_end(ap);
 }
+
+void html_missing(FILE *f, const char *why) { html(f, "<p class=\"missing\">%s</p>\n", why); }
 
 /* ---- bytes and numbers ------------------------------------------------------------------------------------------- */
 

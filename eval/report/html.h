@@ -6,6 +6,7 @@
  * that tags balance (tests/test_report.c does). */
 #ifndef QF_HTML_H
 #define QF_HTML_H
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,6 +18,11 @@ void html(FILE *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
  * than blanks, become U+FFFD. html_textn: n bytes, which may hold anything. */
 void html_text(FILE *f, const char *text);
 void html_textn(FILE *f, const char *text, size_t n);
+
+void html_missing(FILE *f, const char *why);     /* a sentence in the place of what is not there */
+
+/* A cell of a table with a number, empty when it is not finite; fmt: literal, one conversion. */
+#define html_cell(f, fmt, v) (isfinite(v) ? html(f, "<td>" fmt "</td>", v) : html(f, "<td></td>"))
 
 void html_base64(FILE *f, const void *data, size_t n);
 

@@ -1,24 +1,160 @@
-/* report: the page; see report.h. Sections in the order of what a reader wants to know: what came out, what should
- * worry him, how it got there, how fast, and with what settings.
- * Parts that show the model at work are in report_model.c. */
+/* report: see report.h. The run opened, its parts gathered in order, and the page around their sections, which come in
+ * the order of what a reader wants to know: what came out, what should worry him, how it got there, how fast, and with
+ * what settings. */
 #include "eval/report/report.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "checkpoints/checkpoint.h"
+#include "data/format/outfile.h"
 #include "eval/report/html.h"
-#include "eval/report/svg.h"
+#include "eval/result.h"
 #include "kernels/base/mem.h"
-#include "kernels/base/version.h"
+
+/* ---- files of a run ---------------------------------------------------------------------------------------------- */
+
+/* `in` is a run's folder, or a step directory or a file in it. */
+static char *folder_of(const char *in) {
+    struct stat about;
+    size_t n = strlen(in);
+    while (n > 1 && in[n - 1] == '/') n--;
+    bool there = stat(in, &about) == 0;
+    char *path = mem_format("%.*s", (int)n, in);
+    if (!path || !there || (S_ISDIR(about.st_mode) && ckpt_step_of(path) < 0)) return path;
+    char *slash = strrchr(path, '/');
+    if (slash) *(slash == path ? slash + 1 : slash) = 0;
+    else strcpy(path, ".");
+    return path;
+}
+
+static Status choose_files(Report *r) {
+    Status st = result_claim(r->o, "report.html", NULL);
+    if (st == OK) st = result_path(r->o, "report.html", &r->page);
+    if (st == OK && !r->page && !(r->page = mem_format("%s/report.html", r->run.folder))) st = ERR_MEMORY;
+    if (st != OK) return st;
+    /* named after the page: there may be two of them in one folder */
+    r->json = mem_format("%.*s.json", (int)(strrchr(r->page, '.') - r->page), r->page);
+    if (!r->json) return ERR_MEMORY;
+    st = outfile_claim(r->page, r->o->run.overwrite);
+    return st == OK ? outfile_claim(r->json, r->o->run.overwrite) : st;
+}
+
+static Status read_log(RunLog *l, const char *folder) {
+    char *path = mem_format("%s/log.jsonl", folder);
+    Status st = !path ? ERR_MEMORY : access(path, F_OK) ? OK : runlog_read(l, path);
+    free(path);
+    return st;
+}
+
+static Status read_run(Report *r) {
+    ReportRun *x = &r->run;
+    Status st = read_log(&x->log, x->folder);
+    if (st != OK) return st;
+    runlog_sums(&x->log, &x->sums);
+    /* the last session's: a run that was resumed may have been given other options */
+    if (x->log.starts) x->config = mem_strdup(x->log.start[x->log.starts - 1].config);
+    if (x->config &&
+        options_parse_text(&x->trained, "pretrain", x->config, strlen(x->config), "the run's configuration") != OK)
+        report_note_error(r, "the run's configuration cannot be read: ");
+    return OK;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+/* The model and at most report.limit images of the split. What the user named himself must be there. */
+static Status open_model(Report *r) {
+    const Options *o = r->o;
+    bool named = options_is_set(o, "data.test") && *o->data.test;
+    EvaluationSpec spec = {.data = USE_DATA, .any = true};
+    int64_t *all = NULL;
+    Status st = evaluation_open(&r->e, o, &spec);
+    bool opened = st == OK;
+    if (st == OK) st = set_select(r->e.use.set, r->e.use.split, &all, &r->split_images);
+    free(all);
+    if (st == OK)
+        st = evalset_open(&r->e.set, r->e.use.set, r->e.use.split, o->report.limit, &r->e.use.text);
+    r->model = st == OK;
+    r->speaks = r->model && r->e.use.d.W;
+    if (st == OK) {
+        uint64_t seeds[3] = {(uint64_t)o->run.seed, 42, r->run.trained ? (uint64_t)r->run.trained->run.seed : 42};
+        scenes_open(&r->scenes, r->e.use.set, seeds, 3);
+        thumbs_open(&r->thumbs, r->e.use.set, o->report.images, &r->scenes);
+        return OK;
+    }
+    if (named || st == ERR_MEMORY || st == ERR_INTERRUPTED) return st;
+    report_excuse(&r->no_model);
+    if (opened) evaluation_close(&r->e);
+    return OK;
+}
+
+Status report_open(Report *r, const Options *o) {
+    *r = (Report){.o = o};
+    Status st = options_require(o, "in");
+    if (st != OK) return st;
+    r->run.folder = folder_of(o->run.in);
+    if (*o->report.before) r->run.before = folder_of(o->report.before);
+    if (!r->run.folder || (*o->report.before && !r->run.before)) return ERR_MEMORY;
+    if ((st = choose_files(r))) return st;
+    if (r->run.before && access(r->run.before, R_OK))
+        return err_set(ERR_USAGE, "report.before=%s: there is no such folder", r->run.before);
+    if ((st = read_run(r)) || (st = open_model(r))) return st;
+    if (!r->model && !r->run.log.lines && !r->run.log.starts && !report_has(r->run.folder, "retrieval.json"))
+        return err_set(ERR_USAGE, "%s is no run: it has neither log.jsonl nor retrieval.json, and no model: %s",
+                       r->run.folder, r->no_model ? r->no_model : "");
+    if (o->run.dry_run) return OK;
+    if (r->run.before && read_log(&r->run.old, r->run.before) != OK) report_note_error(r, "the earlier run: ");
+    if ((st = report_recall(r))) return st;
+    if ((st = report_answers(r))) return st;
+    if ((st = report_captions(r))) return st;
+    return report_attention(r);
+}
+
+void report_close(Report *r) {
+    for (int i = 0; i < r->recall.lines; i++) free(r->recall.line[i].name);
+    for (int i = 0; i < r->captions.scores; i++) free(r->captions.score[i].name);
+    for (int i = 0; i < r->notes; i++) free(r->note[i].text);
+    for (int64_t i = 0; i < r->captions.n; i++) free(r->captions.text[i]);
+    free(r->captions.text);
+    for (int64_t i = 0; i < r->answers.n; i++) free(r->answers.given[i].text), free(r->answers.given[i].gaze);
+    free(r->answers.given);
+    free(r->answers.none);
+    quiz_close(&r->answers.quiz);
+    free(r->captions.claims);
+    free(r->captions.judged);
+    free(r->recall.I);
+    free(r->recall.T);
+    free(r->run.folder);
+    free(r->run.before);
+    free(r->page);
+    free(r->json);
+    free(r->run.config);
+    free(r->no_model);
+    free(r->captions.none);
+    free(r->attention.none);
+    free(r->recall.from);
+    gallery_close(&r->recall.gallery);
+    retrieval_close(&r->recall.found);
+    attention_close(&r->attention.maps);
+    thumbs_close(&r->thumbs);
+    scenes_close(&r->scenes);
+    runlog_close(&r->run.log);
+    runlog_close(&r->run.old);
+    options_free(r->run.trained);
+    evaluation_close(&r->e);
+    *r = (Report){0};
+}
+
+/* ---- top --------------------------------------------------------------------------------------------------------- */
 
 static const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash && slash[1] ? slash + 1 : path;
 }
-
-/* ---- top --------------------------------------------------------------------------------------------------------- */
 
 static void tile(FILE *f, const char *what, const char *value, const char *unit, const char *more) {
     html(f, "<li><span class=\"what\">%s</span><b>%s", what, value);
@@ -32,56 +168,53 @@ static void percent_tile(FILE *f, const char *what, double v, const char *more) 
     tile(f, what, s, "%", more);
 }
 
-/* The best ranking of this run, and chance. */
 static void recall_tiles(const Report *r, FILE *f) {
-    const RecallLine *main = NULL, *chance = NULL;
+    RecallBest b = report_recall_best(r);
     char more[96] = "";
-    for (int i = 0; i < r->lines; i++) {
-        if (r->line[i].before) continue;
-        if (r->line[i].chance) chance = &r->line[i];
-        else main = &r->line[i];
-    }
-    if (!main) return;
-    if (chance) snprintf(more, sizeof more, "guessing: %.2g %%; first 10: %.1f %%", chance->r.txt_r1, main->r.txt_r10);
-    percent_tile(f, "Right text first", main->r.txt_r1, more);
-    if (chance) snprintf(more, sizeof more, "guessing: %.2g %%; first 10: %.1f %%", chance->r.img_r1, main->r.img_r10);
-    percent_tile(f, "Right image first", main->r.img_r1, more);
+    if (!b.main) return;
+    if (b.chance)
+        snprintf(more, sizeof more, "guessing: %.2g %%; first 10: %.1f %%", b.chance->r.txt_r1, b.main->r.txt_r10);
+    percent_tile(f, "Right text first", b.main->r.txt_r1, more);
+    if (b.chance)
+        snprintf(more, sizeof more, "guessing: %.2g %%; first 10: %.1f %%", b.chance->r.img_r1, b.main->r.img_r10);
+    percent_tile(f, "Right image first", b.main->r.img_r1, more);
 }
 
 static void answers_tile(const Report *r, FILE *f) {
     char more[96];
-    if (!r->answers) return;
+    if (!r->answers.n) return;
     snprintf(more, sizeof more, "without the picture: %.1f %%; read in words: %.1f %%",
-             quiz_share(&r->marks[QUIZ_BLIND].all), quiz_share(&r->marks[QUIZ_WORDS].all));
-    percent_tile(f, "Answers right", quiz_share(&r->marks[QUIZ_PICTURE].all), more);
+             quiz_share(&r->answers.marks[QUIZ_BLIND].all), quiz_share(&r->answers.marks[QUIZ_WORDS].all));
+    percent_tile(f, "Answers right", quiz_share(&r->answers.marks[QUIZ_PICTURE].all), more);
+}
+
+static void run_tiles(const ReportRun *r, FILE *f) {
+    char v[HTML_NUMBER], more[128] = "", t[HTML_NUMBER];
+    double loss = runlog_last(&r->log, RL_loss);
+    for (int64_t i = 0; i < r->log.lines && !*more; i++)
+        if (isfinite(r->log.line[i].v[RL_loss]))
+            snprintf(more, sizeof more, "%.3g at the start", r->log.line[i].v[RL_loss]);
+    snprintf(v, sizeof v, "%.3g", loss);
+    if (isfinite(loss)) tile(f, "Training loss", v, "", more);
+    snprintf(more, sizeof more, "%s pairs seen", html_short(r->sums.pairs, t));
+    tile(f, "Steps", html_count(r->sums.steps, v), "", more);
+    status_time(r->sums.wall_s, t, sizeof t);
+    if (isfinite(r->sums.pairs_per_s))
+        snprintf(more, sizeof more, "%s pairs a second", html_short(round(r->sums.pairs_per_s), v));
+    tile(f, "Wall time", t, "", more);
 }
 
 static void tiles(const Report *r, FILE *f) {
-    char v[HTML_NUMBER], more[128], t[HTML_NUMBER];
-    const RunSums *s = &r->sums;
+    const SynthClaims *c = &r->captions.sum;
+    char more[128];
     html(f, "<ul class=\"tiles\">\n");
     recall_tiles(r, f);
     answers_tile(r, f);
-    if (r->claimed.sum.pairs) {
-        snprintf(more, sizeof more, "of %d that captions name are there", r->claimed.sum.pairs);
-        percent_tile(f, "Coloured shapes", 100.0 * r->claimed.sum.pairs_true / r->claimed.sum.pairs, more);
+    if (c->pairs) {
+        snprintf(more, sizeof more, "of %d that captions name are there", c->pairs);
+        percent_tile(f, "Coloured shapes", 100.0 * c->pairs_true / c->pairs, more);
     }
-    if (r->log.lines) {
-        double loss = runlog_last(&r->log, RL_loss);
-        for (int64_t i = 0; i < r->log.lines; i++)
-            if (isfinite(r->log.line[i].v[RL_loss])) {
-                snprintf(more, sizeof more, "%.3g at the start", r->log.line[i].v[RL_loss]);
-                break;
-            }
-        snprintf(v, sizeof v, "%.3g", loss);
-        if (isfinite(loss)) tile(f, "Training loss", v, "", more);
-        snprintf(more, sizeof more, "%s pairs seen", html_short(s->pairs, t));
-        tile(f, "Steps", html_count(s->steps, v), "", more);
-        status_time(s->wall_s, t, sizeof t);
-        if (isfinite(s->pairs_per_s))
-            snprintf(more, sizeof more, "%s pairs a second", html_short(round(s->pairs_per_s), v));
-        tile(f, "Wall time", t, "", more);
-    }
+    if (r->run.log.lines) run_tiles(&r->run, f);
     html(f, "</ul>\n");
 }
 
@@ -103,10 +236,9 @@ static void navigation(const Report *r, FILE *f) {
         {"training", "Training", BOTH}, {"recall", "Recall", FIRST}, {"gallery", "Examples", FIRST},
         {"answers", "Answers", SECOND}, {"captions", "Captions", BOTH}, {"attention", "Attention", BOTH},
         {"batch", "A batch", FIRST}, {"speed", "Speed", BOTH}, {"about", "Settings", BOTH}};
-    bool speaks = r->model && r->e.use.d.W;
     html(f, "<nav aria-label=\"Sections\"><ul>");
     for (size_t i = 0; i < sizeof section / sizeof *section; i++)
-        if (section[i].of != (speaks ? FIRST : SECOND))
+        if (section[i].of != (r->speaks ? FIRST : SECOND))
             html(f, "<li><a href=\"#%s\">%s</a></li>", section[i].id, section[i].name);
     html(f, "</ul></nav>\n</header>\n<main>\n");
 }
@@ -117,10 +249,10 @@ static void head(const Report *r, FILE *f) {
          "content=\"width=device-width, initial-scale=1\"/>\n"
          "<meta name=\"color-scheme\" content=\"light dark\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>qformer: "
          "%s</title>\n<style>\n",
-         base_name(r->run));
+         base_name(r->run.folder));
     fputs(report_style, f);
     html(f, "</style></head>\n<body>\n<header>\n<p class=\"over\">qformer report</p>\n<h1>%s</h1>\n",
-         base_name(r->run));
+         base_name(r->run.folder));
     html(f, "<p class=\"lead\">");
     if (r->model) {
         char a[HTML_NUMBER], b[HTML_NUMBER];
@@ -136,341 +268,6 @@ static void head(const Report *r, FILE *f) {
     navigation(r, f);
 }
 
-static void missing(FILE *f, const char *why) { html(f, "<p class=\"missing\">%s</p>\n", why); }
-
-/* ---- curves ------------------------------------------------------------------------------------------------------ */
-
-/* Columns of a log as arrays; x is the step. */
-typedef struct { double *x, *y[RL_COLUMNS], *ex, *ey[RE_COLUMNS]; int64_t n, en; } Columns;
-
-static void columns_free(Columns *c) {
-    free(c->x);
-    free(c->ex);
-    for (int i = 0; i < RL_COLUMNS; i++) free(c->y[i]);
-    for (int i = 0; i < RE_COLUMNS; i++) free(c->ey[i]);
-}
-
-static bool columns_of(Columns *c, const RunLog *l) {
-    *c = (Columns){.n = l->lines,
-                   .en = l->evals,
-                   .x = mem_new((size_t)l->lines, sizeof *c->x),
-                   .ex = mem_new((size_t)l->evals, sizeof *c->ex)};
-    bool whole = c->x && c->ex;
-    for (int k = 0; k < RL_COLUMNS; k++) {
-        c->y[k] = mem_new((size_t)l->lines, sizeof *c->x);
-        whole = whole && c->y[k];
-        for (int64_t i = 0; whole && i < l->lines; i++) c->y[k][i] = l->line[i].v[k], c->x[i] = (double)l->line[i].step;
-    }
-    for (int k = 0; k < RE_COLUMNS; k++) {
-        c->ey[k] = mem_new((size_t)l->evals, sizeof *c->x);
-        whole = whole && c->ey[k];
-        for (int64_t i = 0; whole && i < l->evals; i++)
-            c->ey[k][i] = l->eval[i].v[k], c->ex[i] = (double)l->eval[i].step;
-    }
-    if (!whole) columns_free(c);
-    return whole;
-}
-
-static SvgSeries train_series(const Columns *c, RunColumn k, const char *name, int colour, bool dashed) {
-    return (SvgSeries){name, c->x, c->y[k], c->n, colour, dashed};
-}
-
-static SvgSeries eval_series(const Columns *c, EvalColumn k, const char *name, int colour, bool dashed) {
-    return (SvgSeries){name, c->ex, c->ey[k], c->en, colour, dashed};
-}
-
-/* Losses fall fast and then for long: only a logarithmic axis shows both. */
-static void loss_charts(FILE *f, const Columns *now, const Columns *old) {
-    static const struct {
-        RunColumn train;
-        EvalColumn eval;
-        const char *title;
-        int colour;
-    } one[] = {{RL_loss, RE_loss, "Total loss", 0},
-               {RL_itc, RE_itc, "Contrastive loss (ITC)", 1},
-               {RL_itm, RE_itm, "Matching loss (ITM)", 2},
-               {RL_itg, RE_itg, "Generation loss (ITG)", 3}};
-    for (size_t i = 0; i < sizeof one / sizeof *one; i++) {
-        char says[160];
-        SvgChart c = {
-            .title = one[i].title, .x_name = "step", .format = "%.4g", .log = true, .level = NAN, .says = says};
-        c.series[c.nseries++] = train_series(now, one[i].train, "training", one[i].colour, false);
-        if (now->en) c.series[c.nseries++] = eval_series(now, one[i].eval, "validation", one[i].colour, true);
-        if (old->n) c.series[c.nseries++] = train_series(old, one[i].train, "earlier run", 4, false);
-        snprintf(says, sizeof says, "%s over steps, ending at %.4g", one[i].title,
-                 now->n ? now->y[one[i].train][now->n - 1] : NAN);
-        svg_chart(f, &c);
-    }
-    SvgChart seen = {.title = "Of watched pictures, per cent", .x_name = "step", .format = "%.1f %%", .zero = true,
-                     .level = NAN, .says = "Answers that are right, and coloured shapes of captions that are there"};
-    seen.series[seen.nseries++] = train_series(now, RL_answers, "answers right", 2, false);
-    seen.series[seen.nseries++] = train_series(now, RL_shapes, "coloured shapes true", 3, true);
-    svg_chart(f, &seen);
-    SvgChart lr = {.title = "Learning rate", .x_name = "step", .format = "%.3g", .zero = true, .level = NAN};
-    lr.series[lr.nseries++] = train_series(now, RL_lr, "this run", 0, false);
-    if (old->n) lr.series[lr.nseries++] = train_series(old, RL_lr, "earlier run", 4, false);
-    svg_chart(f, &lr);
-    SvgChart norm = {.title = "Norm of the gradient", .x_name = "step", .format = "%.3g", .zero = true, .level = NAN};
-    norm.series[norm.nseries++] = train_series(now, RL_grad_norm, "before clipping", 1, false);
-    svg_chart(f, &norm);
-}
-
-static void answer_charts(FILE *f, const Columns *c) {
-    SvgChart s = {.title = "Held-out pictures, per cent", .x_name = "step", .format = "%.1f %%", .zero = true,
-                  .level = NAN, .says = "Answers that are right, and coloured shapes of captions that are there"};
-    s.series[s.nseries++] = eval_series(c, RE_answers, "answers right", 2, false);
-    s.series[s.nseries++] = eval_series(c, RE_shapes, "coloured shapes true", 3, true);
-    svg_chart(f, &s);
-}
-
-static void recall_charts(FILE *f, const Columns *c, const Columns *old) {
-    static const struct {
-        EvalColumn k;
-        const char *title, *says;
-    } way[] = {{RE_txt_r1, "Validation recall, image to text",
-                "Share of validation images whose own text comes first, or among the first 5 and 10"},
-               {RE_img_r1, "Validation recall, text to image",
-                "Share of validation texts whose own image comes first, or among the first 5 and 10"}};
-    static const char *const names[] = {"R@1", "R@5", "R@10"};
-    for (size_t i = 0; i < 2; i++) {
-        SvgChart s = {.title = way[i].title,
-                      .x_name = "step",
-                      .format = "%.1f %%",
-                      .zero = true,
-                      .level = NAN,
-                      .says = way[i].says};
-        for (int k = 0; k < 3; k++)
-            s.series[s.nseries++] = eval_series(c, way[i].k + (EvalColumn)k, names[k], k, k > 0);
-        if (old->en) s.series[s.nseries++] = eval_series(old, way[i].k, "R@1, earlier run", 4, false);
-        svg_chart(f, &s);
-    }
-}
-
-/* About twenty lines of the log, for those who want figures. */
-static void figures_table(const Report *r, FILE *f) {
-    const RunLog *l = &r->log;
-    char s[HTML_NUMBER];
-    html(f, "<details><summary>The figures</summary><div "
-            "class=\"card\"><table><thead><tr><th>step</th><th>total</th><th>ITC</th><th>ITM</th><th>ITG</th>"
-            "</tr></thead><tbody>\n");
-    int64_t rows = l->lines < 20 ? l->lines : 20;
-    for (int64_t k = 0; k < rows; k++) {
-        const RunLine *n = &l->line[rows > 1 ? k * (l->lines - 1) / (rows - 1) : 0];
-        html(f, "<tr><th>%s</th>", html_count(n->step, s));
-        for (int c = RL_loss; c <= RL_itg; c++) {
-            if (isfinite(n->v[c])) html(f, "<td>%.4g</td>", n->v[c]);
-            else html(f, "<td></td>");
-        }
-        html(f, "</tr>\n");
-    }
-    html(f, "</tbody></table></div></details>\n");
-}
-
-static void weights_of_losses(const Report *r, FILE *f) {
-    if (!r->trained || r->trained->run.stage != 1) return;
-    html(f, " The total is %g ITC + %g ITM + %g ITG.", r->trained->loss.itc, r->trained->loss.itm,
-         r->trained->loss.itg);
-}
-
-static void section_training(const Report *r, FILE *f) {
-    Columns now, old;
-    html(f, "<section id=\"training\"><h2>Training</h2>\n");
-    if (!r->log.lines) {
-        missing(f, r->log.starts ? "The log has no line of a step yet."
-                                 : "There is no log.jsonl in the run, so there are no curves.");
-        html(f, "</section>\n");
-        return;
-    }
-    if (columns_of(&now, &r->log)) {
-        if (columns_of(&old, &r->old_log)) {
-            html(f, "<p class=\"says\">Means over %s%lld steps.", r->log.lines > 1 ? "" : "the first ",
-                 (long long)runlog_span(&r->log, r->log.lines / 2));
-            weights_of_losses(r, f);
-            if (now.en) html(f, " Validation is the held-out split, without dropout.");
-            if (now.n > 280) html(f, " Bands reach from the smallest to the largest of neighbouring lines.");
-            html(f, " Axes of losses are logarithmic.</p>\n<div class=\"two\">\n");
-            loss_charts(f, &now, &old);
-            html(f, "</div>\n");
-            figures_table(r, f);
-            html(f, "<h3 style=\"margin-top:1.4rem\">On held-out pairs</h3>\n");
-            if (now.en && r->trained && r->trained->run.stage == 2) {
-                html(f, "<p class=\"says\">Questions answered and captions written, greedily.</p>\n"
-                        "<div class=\"two\">\n");
-                answer_charts(f, &now);
-                html(f, "</div>\n");
-            } else if (!now.en) {
-                missing(f, "The run was not validated, so there is no curve of recall (train.eval_every and a "
-                           "validation split make one).");
-            } else {
-                html(f, "<p class=\"says\">How often the own partner comes first, or among the first 5 or 10, by "
-                        "cosine alone.</p>\n<div class=\"two\">\n");
-                recall_charts(f, &now, &old);
-                html(f, "</div>\n");
-            }
-            columns_free(&old);
-        }
-        columns_free(&now);
-    }
-    html(f, "</section>\n");
-}
-
-/* ---- speed ------------------------------------------------------------------------------------------------------- */
-
-static void time_bar(const RunSums *s, FILE *f) {
-    double other = s->wall_s > s->step_s ? s->wall_s - s->step_s : 0, all = s->step_s + other,
-           compute = s->step_s - s->wait_s;
-    const struct { const char *name; double seconds; } part[] = {
-        {"computing steps", compute}, {"waiting for data", s->wait_s}, {"validation, checkpoints, other", other}};
-    char t[32];
-    if (!(all > 0)) return;
-    html(f, "<div class=\"card\"><h3>Where the time went</h3><div class=\"bar\" role=\"img\" aria-label=\"Shares of "
-            "the run's time, as listed below\">");
-    for (int i = 0; i < 3; i++)
-        if (part[i].seconds > 0)
-            html(f, "<i class=\"b%d\" style=\"width:%.2f%%\"></i>", i, 100 * part[i].seconds / all);
-    html(f, "</div><table class=\"facts\"><tbody>\n");
-    for (int i = 0; i < 3; i++)
-        html(f, "<tr><th><i class=\"sw b%d\"></i>%s</th><td>%s (%.1f %%)</td></tr>\n", i, part[i].name,
-             status_time(part[i].seconds, t, sizeof t), 100 * part[i].seconds / all);
-    html(f, "</tbody></table></div>\n");
-}
-
-static void section_speed(const Report *r, FILE *f) {
-    Columns c;
-    html(f, "<section id=\"speed\"><h2>Speed</h2>\n");
-    if (!r->log.lines || !columns_of(&c, &r->log)) {
-        missing(f, "There is no log.jsonl in the run, so nothing is known of its speed.");
-        html(f, "</section>\n");
-        return;
-    }
-    html(f, "<p class=\"says\">Training steps alone; validation and checkpoints are not in these rates.");
-    if (isfinite(r->sums.peak_percent))
-        html(f, " On average %.0f %% of the rate that one large matrix product reached when the run began.",
-             r->sums.peak_percent);
-    html(f, "</p>\n<div class=\"two\">\n");
-    SvgChart rate = {.title = "Pairs a second", .x_name = "step", .format = "%.4g", .zero = true, .level = NAN};
-    rate.series[rate.nseries++] = train_series(&c, RL_pairs_per_s, "all ranks", 0, false);
-    svg_chart(f, &rate);
-    SvgChart share = {.title = "Share of peak, and waiting for data",
-                      .x_name = "step",
-                      .format = "%.0f %%",
-                      .zero = true,
-                      .level = NAN};
-    share.series[share.nseries++] = train_series(&c, RL_peak_percent, "of peak arithmetic", 2, false);
-    share.series[share.nseries++] = train_series(&c, RL_wait_percent, "time waiting for data", 1, true);
-    svg_chart(f, &share);
-    SvgChart step = {.title = "Milliseconds a step",
-                     .x_name = "step",
-                     .format = "%.4g",
-                     .zero = true,
-                     .level = r->sums.step_ms_median,
-                     .level_name = "median"};
-    step.series[step.nseries++] = train_series(&c, RL_step_ms, "this run", 3, false);
-    svg_chart(f, &step);
-    time_bar(&r->sums, f);
-    html(f, "</div></section>\n");
-    columns_free(&c);
-}
-
-/* ---- settings ---------------------------------------------------------------------------------------------------- */
-
-static void fact(FILE *f, const char *name, const char *value) {
-    html(f, "<tr><th>%s</th><td>%s</td></tr>\n", name, value);
-}
-
-/* The processor of the machine that makes this page, as Linux names it. */
-static void processor(char *to, size_t n) {
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    char line[256];
-    int cores = 0;
-    snprintf(to, n, "a processor without a name");
-    while (f && fgets(line, sizeof line, f)) {
-        char *colon = strchr(line, ':');
-        if (strncmp(line, "processor", 9) == 0) cores++;
-        if (cores == 1 && colon && strncmp(line, "model name", 10) == 0)
-            snprintf(to, n, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-    }
-    if (f) fclose(f);
-    size_t used = strlen(to);
-    if (cores) snprintf(to + used, n - used, ", %d threads", cores);
-}
-
-static void machine_facts(const Report *r, FILE *f) {
-    char s[400], t[32];
-    const RunStart *first = r->log.starts ? &r->log.start[0] : NULL,
-                   *last = first ? &r->log.start[r->log.starts - 1] : NULL;
-    if (last && last->peak_flops > 0) {
-        snprintf(s, sizeof s, "%.4g GFLOP/s of one large product when the run began", last->peak_flops / 1e9);
-        fact(f, "the run's device", s);
-    }
-    if (r->model) {
-        snprintf(s, sizeof s, "%s in %s", r->e.use.b->name, dtype_name(r->e.use.b->elem));
-        fact(f, "device of this page", s);
-    }
-    processor(s, sizeof s);
-    fact(f, "machine of this page", s);
-    double memory = runlog_last(&r->log, RL_memory);
-    if (isfinite(memory)) {
-        snprintf(s, sizeof s, "%.2f GiB on the device", memory / (1 << 30));
-        fact(f, "memory", s);
-    }
-    if (first && first->time > 0) {
-        time_t when = (time_t)first->time;
-        struct tm tm;
-        if (gmtime_r(&when, &tm) && strftime(s, sizeof s, "%Y-%m-%d %H:%M UTC", &tm)) fact(f, "begun", s);
-        snprintf(s, sizeof s, "%s in %lld session%s", status_time(r->sums.wall_s, t, sizeof t),
-                 (long long)r->log.starts, r->log.starts > 1 ? "s" : "");
-        fact(f, "ran", s);
-    }
-    fact(f, "program", version_string());
-}
-
-static void model_facts(const Report *r, FILE *f) {
-    const Dims *d = &r->e.use.d;
-    char s[400], looks[80];
-    if (!r->model) {
-        fact(f, "model", r->no_model ? r->no_model : "not opened");
-        return;
-    }
-    snprintf(looks, sizeof looks, d->X > 1 ? "layers 0, %d, %d ... look" : "all layers look", d->X, 2 * d->X);
-    snprintf(s, sizeof s, "%.2f M", (double)r->e.use.model.params.count / 1e6);
-    fact(f, "parameters", s);
-    snprintf(s, sizeof s, "%d layers of width %d, %d heads, feed-forward %d; %d queries; %s at the image", d->L, d->C,
-             d->H, d->F, d->Q, looks);
-    fact(f, "Q-Former", s);
-    snprintf(s, sizeof s, "%d tokens of %d from %s", d->P, d->E, set_encoder(r->e.use.set)->name);
-    fact(f, "images", s);
-    if (d->V) {
-        snprintf(s, sizeof s, "%d word pieces of %s", d->V, r->e.use.vocab);
-        fact(f, "vocabulary", s);
-    }
-    if (d->W) fact(f, "speaks to", r->e.use.speaker.folder);
-    fact(f, "weights", r->e.use.path);
-}
-
-static void section_about(const Report *r, FILE *f) {
-    html(f, "<section id=\"about\"><h2>Settings</h2>\n<div class=\"two\"><div class=\"card\"><table "
-            "class=\"facts\"><tbody>\n");
-    model_facts(r, f);
-    html(f, "</tbody></table></div><div class=\"card\"><table class=\"facts\"><tbody>\n");
-    machine_facts(r, f);
-    html(f, "</tbody></table></div></div>\n");
-    if (r->config) {
-        html(f, "<details><summary>The run's whole configuration</summary><pre>");
-        html_text(f, r->config);
-        html(f, "</pre></details>\n");
-    } else {
-        missing(f, "The run's configuration is not known: its log does not begin with one.");
-    }
-    if (r->log.texts) {
-        html(f, "<details><summary>What the run said (%lld)</summary><pre>", (long long)r->log.texts);
-        for (int64_t i = 0; i < r->log.texts; i++)
-            html(f, "step %lld: %s\n", (long long)r->log.text[i].step, r->log.text[i].text);
-        html(f, "</pre></details>\n");
-    }
-    html(f, "</section>\n");
-}
-
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
 Status report_page(Report *r, FILE *f) {
@@ -478,10 +275,14 @@ Status report_page(Report *r, FILE *f) {
     time_t now = time(NULL);
     struct tm tm;
     head(r, f);
-    section_training(r, f);
-    report_model_parts(r, f);
-    section_speed(r, f);
-    section_about(r, f);
+    report_section_training(r, f);
+    report_section_recall(r, f);
+    report_section_answers(r, f);
+    report_section_captions(r, f);
+    report_section_attention(r, f);
+    report_section_batch(r, f);
+    report_section_speed(r, f);
+    report_section_about(r, f);
     if (gmtime_r(&now, &tm)) strftime(when, sizeof when, "%Y-%m-%d %H:%M UTC", &tm);
     html(f,
          "</main>\n<footer>Made by qformer report on %s. Everything is in this file: it fetches nothing and runs no "
@@ -490,4 +291,50 @@ Status report_page(Report *r, FILE *f) {
     thumbs_write(f, &r->thumbs);
     html(f, "</body></html>\n");
     return ferror(f) ? err_set(ERR_IO, "the page could not be written") : OK;
+}
+
+void report_write(JsonWriter *w, const void *report) {
+    const Report *r = report;
+    jw_object(w, NULL);
+    jw_str(w, "run", r->run.folder);
+    if (r->model) {
+        jw_str(w, "model", r->e.use.path);
+        if (r->e.use.step >= 0) jw_int(w, "step", r->e.use.step);
+        jw_str(w, "data", set_path(r->e.use.set));
+        jw_str(w, "split", r->e.use.split);
+        jw_int(w, "images", r->e.set.NI);
+        jw_int(w, "texts", r->e.set.NT);
+    }
+    if (r->run.log.lines) report_write_training(w, r);
+    report_write_recall(w, r);
+    report_write_answers(w, r);
+    report_write_captions(w, r);
+    jw_array(w, "notes");
+    for (int i = 0; i < r->notes; i++) jw_str(w, NULL, r->note[i].text);
+    jw_end(w);
+    jw_end(w);
+}
+
+void report_say(const Report *r) {
+    const ReportCaptions *c = &r->captions;
+    for (int i = 0; i < r->recall.lines; i++) {
+        const Recall *l = &r->recall.line[i].r;
+        status_say("%-33s image to text R@1 %5.1f %%, R@10 %5.1f %%; text to image R@1 %5.1f %%, R@10 %5.1f %%",
+                   r->recall.line[i].name, l->txt_r1, l->txt_r10, l->img_r1, l->img_r10);
+    }
+    const QuizMarks *m = r->answers.marks, *seen = &m[QUIZ_PICTURE], *blind = &m[QUIZ_BLIND], *words = &m[QUIZ_WORDS];
+    if (r->answers.n)
+        status_say("%-33s %.1f %% of %lld questions right; without the picture %.1f %%, read in words %.1f %%",
+                   "answers", quiz_share(&seen->all), (long long)seen->all.asked, quiz_share(&blind->all),
+                   quiz_share(&words->all));
+    for (int k = 0; r->answers.n && k < seen->kinds; k++)
+        status_say("  %-31s %.1f %% of %lld; without the picture %.1f %%, read in words %.1f %%", seen->kind[k].name,
+                   quiz_share(&seen->kind[k]), (long long)seen->kind[k].asked, quiz_share(&blind->kind[k]),
+                   quiz_share(&words->kind[k]));
+    if (c->sum.pairs)
+        status_say("%-33s %.1f %% of the %d coloured shapes that %lld greedy captions name are really there; %lld "
+                   "captions are free of error",
+                   "captions", 100.0 * c->sum.pairs_true / c->sum.pairs, c->sum.pairs, (long long)c->known,
+                   (long long)c->all_true);
+    for (int i = 0; i < r->notes; i++) status_say("%s: %s", r->note[i].grave ? "warning" : "note", r->note[i].text);
 }

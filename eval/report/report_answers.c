@@ -76,99 +76,97 @@ static double some_object(Quiz *q, const char *kind) {
 /* ---- gathering --------------------------------------------------------------------------------------------------- */
 
 static Status take(Report *r, QuizFront front, int64_t n, QuizMarks *m) {
-    Status st = quiz_take(&r->quiz, front, n);
-    return st == OK ? quiz_mark(&r->quiz, n, m) : st;
+    Status st = quiz_take(&r->answers.quiz, front, n);
+    return st == OK ? quiz_mark(&r->answers.quiz, n, m) : st;
 }
 
 /* The answers and captions that were given with the picture in sight become the page's; others may follow. */
 static Status keep(Report *r, int64_t n) {
-    r->answered = mem_new((size_t)r->quiz.asked.n, sizeof *r->answered);
-    r->caption = mem_new((size_t)n, sizeof *r->caption);
-    if (!r->answered || !r->caption) return ERR_MEMORY;
-    for (int64_t i = 0; i < r->quiz.asked.n; i++) {
-        Question *q = &r->quiz.asked.q[i];
-        Status st = q->answer ? asked_accuracy(q, &r->answered[i].right) : OK;
+    r->answers.given = mem_new((size_t)r->answers.quiz.asked.n, sizeof *r->answers.given);
+    r->captions.text = mem_new((size_t)n, sizeof *r->captions.text);
+    if (!r->answers.given || !r->captions.text) return ERR_MEMORY;
+    for (int64_t i = 0; i < r->answers.quiz.asked.n; i++) {
+        Question *q = &r->answers.quiz.asked.q[i];
+        Status st = q->answer ? asked_accuracy(q, &r->answers.given[i].right) : OK;
         if (st != OK) return st;
-        r->answered[i].text = q->answer;
-        r->answers++;
+        r->answers.given[i].text = q->answer;
+        r->answers.n++;
         q->answer = NULL;
     }
     int64_t wanted = r->o->report.captions < n ? r->o->report.captions : n;
-    for (r->captions = 0; r->captions < wanted; r->captions++) {
-        r->caption[r->captions] = r->quiz.caption[r->captions];
-        r->quiz.caption[r->captions] = NULL;
+    for (r->captions.n = 0; r->captions.n < wanted; r->captions.n++) {
+        r->captions.text[r->captions.n] = r->answers.quiz.caption[r->captions.n];
+        r->answers.quiz.caption[r->captions.n] = NULL;
     }
     return OK;
 }
 
 /* The pictures whose answers are shown, at even distances. */
-static int64_t shown(const Report *r) { return r->quiz.set.NI < REPORT_SHOWN ? r->quiz.set.NI : REPORT_SHOWN; }
-static int64_t shown_at(const Report *r, int64_t k) { return k * r->quiz.set.NI / shown(r); }
+static int64_t shown(const Report *r) {
+    return r->answers.quiz.set.NI < REPORT_SHOWN ? r->answers.quiz.set.NI : REPORT_SHOWN;
+}
+
+static int64_t shown_at(const Report *r, int64_t k) { return k * r->answers.quiz.set.NI / shown(r); }
 
 static Status gaze(Report *r) {
     Status st = OK;
     size_t Q = (size_t)r->e.use.d.Q;
     if (r->e.use.speaker.src.d.family == LM_T5) return OK;
     for (int64_t k = 0, i = 0; k < shown(r) && st == OK; k++)
-        for (; i < r->answers && r->quiz.asked.q[i].image <= shown_at(r, k) && st == OK; i++) {
-            if (r->quiz.asked.q[i].image < shown_at(r, k)) continue;
-            float *share = r->answered[i].gaze = mem_new(Q, sizeof *share);
-            st = share ? quiz_gaze(&r->quiz, i, share) : ERR_MEMORY;
+        for (; i < r->answers.n && r->answers.quiz.asked.q[i].image <= shown_at(r, k) && st == OK; i++) {
+            if (r->answers.quiz.asked.q[i].image < shown_at(r, k)) continue;
+            float *share = r->answers.given[i].gaze = mem_new(Q, sizeof *share);
+            st = share ? quiz_gaze(&r->answers.quiz, i, share) : ERR_MEMORY;
         }
     return st;
 }
 
 static Status gather(Report *r) {
     const Use *u = &r->e.use;
-    const Options *old = r->trained ? r->trained : r->o;
+    const Options *old = r->run.trained ? r->run.trained : r->o;
     QuizSpec spec = {.b = u->b, .lm = &u->speaker.lm, .speech = &u->speaker.speech, .model = &u->model,
                      .prompt = u->lm_prompt, .questions = old->stage2.questions, .front = FRONT,
                      .max_words = (int32_t)old->data.max_words, .max_new = NEW_TOKENS,
                      .seed = (uint64_t)old->run.seed};
-    QuizMarks *m = r->marks;
-    Status st = quiz_open(&r->quiz, &spec, u->set, u->split, r->o->report.limit);
-    int64_t n = r->quiz.set.NI;
+    QuizMarks *m = r->answers.marks;
+    Status st = quiz_open(&r->answers.quiz, &spec, u->set, u->split, r->o->report.limit);
+    int64_t n = r->answers.quiz.set.NI;
     if (st == OK) st = take(r, QUIZ_PICTURE, n, &m[QUIZ_PICTURE]);
     if (st == OK) st = keep(r, n);
     if (st == OK) st = gaze(r);
     if (st == OK) st = take(r, QUIZ_WORDS, n, &m[QUIZ_WORDS]);
     if (st == OK) st = take(r, QUIZ_BLIND, n, &m[QUIZ_BLIND]);
     for (int k = 0; st == OK && k < m->kinds; k++) {
-        r->floor[k].frequent = most_frequent(&r->quiz.asked, m->kind[k].name);
-        r->floor[k].some = some_object(&r->quiz, m->kind[k].name);
+        r->answers.floor[k].frequent = most_frequent(&r->answers.quiz.asked, m->kind[k].name);
+        r->answers.floor[k].some = some_object(&r->answers.quiz, m->kind[k].name);
     }
     return st;
 }
 
 Status report_answers(Report *r) {
-    if (!r->model || !r->e.use.d.W) return OK;
+    if (!r->speaks) return OK;
     if (r->e.use.speaker.speech.instruct) {
-        r->no_answers = mem_strdup("A model whose Q-Former reads prompts is asked by 'qformer ask'.");
+        r->answers.none = mem_strdup("A model whose Q-Former reads prompts is asked by 'qformer ask'.");
         return OK;
     }
     Status st = gather(r);
     if (st == OK || st == ERR_MEMORY || st == ERR_INTERRUPTED) return st;
-    report_excuse(&r->no_answers);
+    report_excuse(&r->answers.none);
     return OK;
 }
 
 /* ---- the section ------------------------------------------------------------------------------------------------- */
 
-static void cell(FILE *f, double v) {
-    if (isfinite(v)) html(f, "<td>%.1f</td>", v);
-    else html(f, "<td></td>");
-}
-
 static void row(FILE *f, Report *r, const char *name, int k) {
-    const QuizMarks *m = r->marks;
+    const QuizMarks *m = r->answers.marks;
     bool all = k < 0;
     html(f, "<tr class=\"%s\"><th scope=\"row\">%s</th><td>%lld</td>", all ? "main" : "plain", name,
          (long long)(all ? m->all.asked : m->kind[k].asked));
-    cell(f, quiz_share(all ? &m[QUIZ_PICTURE].all : &m[QUIZ_PICTURE].kind[k]));
-    cell(f, all ? NAN : r->floor[k].frequent);
-    cell(f, quiz_share(all ? &m[QUIZ_BLIND].all : &m[QUIZ_BLIND].kind[k]));
-    cell(f, all ? NAN : r->floor[k].some);
-    cell(f, quiz_share(all ? &m[QUIZ_WORDS].all : &m[QUIZ_WORDS].kind[k]));
+    html_cell(f, "%.1f", quiz_share(all ? &m[QUIZ_PICTURE].all : &m[QUIZ_PICTURE].kind[k]));
+    html_cell(f, "%.1f", all ? NAN : r->answers.floor[k].frequent);
+    html_cell(f, "%.1f", quiz_share(all ? &m[QUIZ_BLIND].all : &m[QUIZ_BLIND].kind[k]));
+    html_cell(f, "%.1f", all ? NAN : r->answers.floor[k].some);
+    html_cell(f, "%.1f", quiz_share(all ? &m[QUIZ_WORDS].all : &m[QUIZ_WORDS].kind[k]));
     html(f, "</tr>\n");
 }
 
@@ -178,7 +176,7 @@ static void table(Report *r, FILE *f) {
             "<th scope=\"col\">without the picture</th><th scope=\"col\">of some object</th>"
             "<th scope=\"col\">read in words</th></tr></thead><tbody>\n");
     row(f, r, "all", -1);
-    for (int k = 0; k < r->marks->kinds; k++) row(f, r, r->marks->kind[k].name, k);
+    for (int k = 0; k < r->answers.marks->kinds; k++) row(f, r, r->answers.marks->kind[k].name, k);
     html(f, "</tbody></table></div>\n");
 }
 
@@ -204,34 +202,56 @@ static void card(Report *r, FILE *f, int64_t i) {
     html(f, "<article class=\"card pair\"><div>");
     thumbs_show(f, &r->thumbs, image, "thumb", set_image_id(r->e.set.set, image));
     html(f, "</div><div><ul class=\"refs\">");
-    for (int64_t k = 0; k < r->answers; k++) {
-        const Question *q = &r->quiz.asked.q[k];
-        bool good = r->answered[k].right >= 0.5;
-        if (q->image != i || !r->answered[k].text) continue;
-        html(f, "<li>%s <b class=\"rank %s\">%s</b>", q->text, good ? "good" : "bad", r->answered[k].text);
+    for (int64_t k = 0; k < r->answers.n; k++) {
+        const Question *q = &r->answers.quiz.asked.q[k];
+        bool good = r->answers.given[k].right >= 0.5;
+        if (q->image != i || !r->answers.given[k].text) continue;
+        html(f, "<li>%s <b class=\"rank %s\">%s</b>", q->text, good ? "good" : "bad", r->answers.given[k].text);
         if (!good) html(f, " (%.*s)", (int)right_answer(q).n, right_answer(q).s);
-        if (r->answered[k].gaze) gaze_strip(f, r->answered[k].gaze, r->e.use.d.Q);
+        if (r->answers.given[k].gaze) gaze_strip(f, r->answers.given[k].gaze, r->e.use.d.Q);
         html(f, "</li>");
     }
     html(f, "</ul></div></article>\n");
 }
 
 void report_section_answers(Report *r, FILE *f) {
-    if (!r->model || !r->e.use.d.W) return;
+    if (!r->speaks) return;
     html(f, "<section id=\"answers\"><h2>Answers</h2>\n");
-    if (r->no_answers) html(f, "<p class=\"missing\">Nothing was asked: %s</p>\n", r->no_answers);
-    else if (!r->answers) html(f, "<p class=\"missing\">The set holds no questions.</p>\n");
-    if (r->answers) {
+    if (r->answers.none) html(f, "<p class=\"missing\">Nothing was asked: %s</p>\n", r->answers.none);
+    else if (!r->answers.n) html(f, "<p class=\"missing\">The set holds no questions.</p>\n");
+    if (r->answers.n) {
         html(f, "<p class=\"says\">The questions of %lld pictures of split %s, answered greedily. Beside it what takes "
                 "no picture: the answer that is right most often among these very questions, and the language model "
                 "alone; a property of any object of the picture, blindly drawn; and what the language model reads off "
                 "the picture's first caption. The cells behind an answer are the queries: dark is where the row that "
                 "says its first word looks, over all layers and heads.</p>\n",
-                (long long)r->quiz.set.NI, r->e.use.split);
+                (long long)r->answers.quiz.set.NI, r->e.use.split);
         table(r, f);
         html(f, "<div class=\"grid wide\" style=\"margin-top:1rem\">\n");
         for (int64_t k = 0; k < shown(r); k++) card(r, f, shown_at(r, k));
         html(f, "</div>\n");
     }
     html(f, "</section>\n");
+}
+
+/* ---- as JSON ----------------------------------------------------------------------------------------------------- */
+
+void report_write_answers(JsonWriter *w, const Report *r) {
+    static const struct { const char *key; QuizFront of; } passes[] = {
+        {"right", QUIZ_PICTURE}, {"without_picture", QUIZ_BLIND}, {"in_words", QUIZ_WORDS}};
+    if (!r->answers.n) return;
+    jw_object(w, "answers");
+    for (int k = -1; k < r->answers.marks->kinds; k++) {
+        const QuizKind *first = k < 0 ? &r->answers.marks->all : &r->answers.marks->kind[k];
+        jw_object(w, k < 0 ? "all" : first->name);
+        jw_int(w, "asked", first->asked);
+        for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
+            const QuizMarks *m = &r->answers.marks[passes[i].of];
+            jw_num(w, passes[i].key, quiz_share(k < 0 ? &m->all : &m->kind[k]));
+        }
+        if (k >= 0) report_number(w, "most_frequent", r->answers.floor[k].frequent);
+        if (k >= 0) report_number(w, "some_object", r->answers.floor[k].some);
+        jw_end(w);
+    }
+    jw_end(w);
 }

@@ -1,50 +1,14 @@
 /* report_notes: what should worry the reader; see report.h.
  * Every note is a full sentence with the figures it rests on. */
 #include <math.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "eval/report/html.h"
 #include "eval/report/report.h"
-#include "kernels/base/mem.h"
-
-void report_note(Report *r, bool grave, const char *fmt, ...) {
-    char text[1200];
-    va_list ap;
-    if (r->notes == REPORT_NOTES) return;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    r->note[r->notes].grave = grave;
-    r->note[r->notes].text = mem_strdup(text);
-    r->notes += r->note[r->notes].text != NULL;
-}
-
-/* The error at hand becomes words on the page. */
-void report_excuse(char **to) {
-    free(*to);
-    *to = mem_strdup(err_message());
-    err_clear();
-}
-
-/* A result file of a run; NULL when it is not there or cannot be read, which then becomes a note. */
-Json *report_result(Report *r, const char *folder, const char *name) {
-    Json *doc = NULL;
-    char *path = mem_format("%s/%s", folder, name);
-    if (path && access(path, R_OK) == 0 && json_parse_file(&doc, path) != OK) {
-        report_note(r, false, "%s", err_message());
-        err_clear();
-    }
-    free(path);
-    return doc;
-}
 
 static void judge_finish(Report *r) {
-    const RunSums *s = &r->sums;
+    const RunSums *s = &r->run.sums;
     char a[HTML_NUMBER], b[HTML_NUMBER];
-    if (s->total_steps > s->steps && r->log.starts)
+    if (s->total_steps > s->steps && r->run.log.starts)
         report_note(r, false, "The run is at step %s of %s; the same command goes on from there.",
                     html_count(s->steps, a), html_count(s->total_steps, b));
     if (s->skipped > 0)
@@ -53,15 +17,16 @@ static void judge_finish(Report *r) {
                     "each (optim.clip or a "
                     "lower optim.lr helps).",
                     html_count((int64_t)s->skipped, a), html_count(s->steps, b));
-    if (r->log.lines && !isfinite(r->log.line[r->log.lines - 1].v[RL_loss]))
+    if (r->run.log.lines && !isfinite(r->run.log.line[r->run.log.lines - 1].v[RL_loss]))
         report_note(r, true, "The last line of the log has no loss: all its steps had a gradient that was not finite.");
-    if (r->log.bad > (r->log.torn ? 1 : 0))
-        report_note(r, false, "%lld lines of log.jsonl could not be read and were passed over.", (long long)r->log.bad);
+    if (r->run.log.bad > (r->run.log.torn ? 1 : 0))
+        report_note(r, false, "%lld lines of log.jsonl could not be read and were passed over.",
+                    (long long)r->run.log.bad);
 }
 
 static void judge_speed(Report *r) {
-    const RunLog *l = &r->log;
-    const RunSums *s = &r->sums;
+    const RunLog *l = &r->run.log;
+    const RunSums *s = &r->run.sums;
     int64_t slow = 0, waiting = 0, worst = -1;
     for (int64_t i = 0; i < l->lines; i++) {
         const double *v = l->line[i].v;
@@ -89,7 +54,7 @@ static void judge_speed(Report *r) {
 }
 
 static void judge_validation(Report *r) {
-    const RunLog *l = &r->log;
+    const RunLog *l = &r->run.log;
     int64_t best = runlog_best(l);
     if (l->lines && !l->evals) {
         report_note(
@@ -109,23 +74,19 @@ static void judge_validation(Report *r) {
 }
 
 static void judge_recall(Report *r) {
-    const RecallLine *chance = NULL, *main = NULL;
-    for (int i = 0; i < r->lines; i++) {
-        if (r->line[i].before) continue;
-        if (r->line[i].chance) chance = &r->line[i];
-        else main = &r->line[i];                             /* the last one is the best ranking */
-    }
+    RecallBest best = report_recall_best(r);
+    const RecallLine *chance = best.chance, *main = best.main;
     if (chance && main && (main->r.txt_r1 < 3 * chance->r.txt_r1 || main->r.img_r1 < 3 * chance->r.img_r1))
         report_note(r, true,
                     "Recall@1 is %.1f %% from image to text and %.1f %% from text to image where guessing gives %.2f "
                     "%% and %.2f %%: the model has hardly "
                     "learned to tell pairs apart.",
                     main->r.txt_r1, main->r.img_r1, chance->r.txt_r1, chance->r.img_r1);
-    if (r->recall_step >= 0 && r->model && r->e.use.step >= 0 && r->recall_step != r->e.use.step)
+    if (r->recall.step >= 0 && r->model && r->e.use.step >= 0 && r->recall.step != r->e.use.step)
         report_note(r, false,
                     "retrieval.json was computed from the checkpoint of step %lld, what else is shown of the model "
                     "from step %lld.",
-                    (long long)r->recall_step, (long long)r->e.use.step);
+                    (long long)r->recall.step, (long long)r->e.use.step);
 }
 
 void report_judge(Report *r) {

@@ -7,7 +7,7 @@
 
 #include "eval/report/html.h"
 
-enum { W = 420, H = 226, LEFT = 46, RIGHT = 12, TOP = 10, BOTTOM = 24, MAX_TICKS = 16, POINTS = 280, DOTS = 40 };
+enum { W = 420, H = 226, LEFT = 46, RIGHT = 12, TOP = 10, BOTTOM = 24, MAX_TICKS = 16, DOTS = 40 };
 
 /* ---- axes -------------------------------------------------------------------------------------------------------- */
 
@@ -50,14 +50,22 @@ static double py(const Frame *a, double y) {
     return TOP + (1 - t) * (H - TOP - BOTTOM);
 }
 
-static bool drawable(const SvgChart *c, double x, double y) { return isfinite(x) && isfinite(y) && (!c->log || y > 0); }
+static double x_of(const SvgSeries *s, int64_t i) {
+    return (double)*(const int64_t *)(const void *)((const char *)s->x + (size_t)i * s->stride);
+}
+
+static double y_of(const SvgSeries *s, int64_t i) {
+    return *(const double *)(const void *)((const char *)s->y + (size_t)i * s->stride);
+}
+
+static bool drawable(const SvgChart *c, double y) { return isfinite(y) && (!c->log || y > 0); }
 
 static bool find_frame(const SvgChart *c, Frame *a) {
     *a = (Frame){INFINITY, -INFINITY, INFINITY, -INFINITY, c->log};
     for (int s = 0; s < c->nseries; s++)
         for (int64_t i = 0; i < c->series[s].n; i++) {
-            double x = c->series[s].x[i], y = c->series[s].y[i];
-            if (!drawable(c, x, y)) continue;
+            double x = x_of(&c->series[s], i), y = y_of(&c->series[s], i);
+            if (!drawable(c, y)) continue;
             a->x0 = fmin(a->x0, x), a->x1 = fmax(a->x1, x);
             a->y0 = fmin(a->y0, y), a->y1 = fmax(a->y1, y);
         }
@@ -74,7 +82,7 @@ static bool find_frame(const SvgChart *c, Frame *a) {
     return a->y1 > a->y0;
 }
 
-static void draw_axes(FILE *f, const SvgChart *c, const Frame *a) {
+static void draw_axes(FILE *f, const Frame *a) {
     double tick[MAX_TICKS];
     char s[HTML_NUMBER];
     int n = svg_ticks(a->y0, a->y1, a->log, tick, MAX_TICKS);
@@ -90,9 +98,9 @@ static void draw_axes(FILE *f, const SvgChart *c, const Frame *a) {
              : px(a, tick[i]) < LEFT + 14    ? "start"
                                              : "middle",
              html_short(tick[i], s));
-    html(f,
-         "<path class=\"axis\" d=\"M%d %dH%d\"/><text class=\"name\" x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n",
-         LEFT, H - BOTTOM, W - RIGHT, LEFT - 6, H - BOTTOM + 17, c->x_name);
+    html(f, "<path class=\"axis\" d=\"M%d %dH%d\"/><text class=\"name\" x=\"%d\" y=\"%d\" text-anchor=\"end\">step"
+            "</text>\n",
+         LEFT, H - BOTTOM, W - RIGHT, LEFT - 6, H - BOTTOM + 17);
 }
 
 /* ---- series ------------------------------------------------------------------------------------------------------ */
@@ -100,18 +108,18 @@ static void draw_axes(FILE *f, const SvgChart *c, const Frame *a) {
 /* Neighbours as one point: where, their mean, smallest, largest. */
 typedef struct { double x, y, lo, hi; } Point;
 
-/* At most POINTS points of a series; returns how many. */
+/* At most SVG_POINTS points of a series; returns how many. */
 static int thin(const SvgChart *c, const SvgSeries *s, Point *p) {
     int64_t good = 0, seen = 0;
     int n = 0;
-    for (int64_t i = 0; i < s->n; i++) good += drawable(c, s->x[i], s->y[i]);
-    double each = good > POINTS ? (double)good / POINTS : 1;
+    for (int64_t i = 0; i < s->n; i++) good += drawable(c, y_of(s, i));
+    double each = good > SVG_POINTS ? (double)good / SVG_POINTS : 1;
     int64_t members = 0;
     for (int64_t i = 0; i < s->n; i++) {
-        double x = s->x[i], y = s->y[i];
-        if (!drawable(c, x, y)) continue;
+        double y = y_of(s, i);
+        if (!drawable(c, y)) continue;
         if (!members) p[n] = (Point){0, 0, y, y};
-        p[n].x += x, p[n].y += y;
+        p[n].x += x_of(s, i), p[n].y += y;
         p[n].lo = fmin(p[n].lo, y), p[n].hi = fmax(p[n].hi, y);
         members++;
         seen++;
@@ -124,11 +132,11 @@ static int thin(const SvgChart *c, const SvgSeries *s, Point *p) {
 }
 
 static void draw_series(FILE *f, const SvgChart *c, const Frame *a, const SvgSeries *s) {
-    Point p[POINTS + 1];
+    Point p[SVG_POINTS + 1];
     int n = thin(c, s, p);
     char xs[HTML_NUMBER], ys[HTML_NUMBER];
     if (!n) return;
-    if (s->n > POINTS) {
+    if (s->n > SVG_POINTS) {
         html(f, "<path class=\"band c%d\" d=\"", s->colour);
         for (int i = 0; i < n; i++) html(f, "%s%.1f %.1f", i ? "L" : "M", px(a, p[i].x), py(a, p[i].hi));
         for (int i = n; i-- > 0;) html(f, "L%.1f %.1f", px(a, p[i].x), py(a, p[i].lo));
@@ -140,14 +148,14 @@ static void draw_series(FILE *f, const SvgChart *c, const Frame *a, const SvgSer
         html(f, "\"/>\n");
     }
     for (int i = 0; i < n && n <= DOTS; i++)
-        html(f, "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"><title>%s, %s %s: %s</title></circle>\n",
-             s->colour, px(a, p[i].x), py(a, p[i].y), s->name, c->x_name, html_short(p[i].x, xs),
+        html(f, "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"><title>%s, step %s: %s</title></circle>\n",
+             s->colour, px(a, p[i].x), py(a, p[i].y), s->name, html_short(p[i].x, xs),
              html_short(p[i].y, ys));
 }
 
 static double last_value(const SvgSeries *s) {
     for (int64_t i = s->n; i-- > 0;)
-        if (isfinite(s->y[i])) return s->y[i];
+        if (isfinite(y_of(s, i))) return y_of(s, i);
     return NAN;
 }
 
@@ -175,7 +183,7 @@ bool svg_chart(FILE *f, const SvgChart *c) {
     html(f, "<figure class=\"chart\"><h3>%s</h3>\n", c->title);
     draw_legend(f, c);
     html(f, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n", W, H, c->says ? c->says : c->title);
-    draw_axes(f, c, &a);
+    draw_axes(f, &a);
     if (isfinite(c->level) && (!c->log || c->level > 0))
         html(f, "<path class=\"level\" d=\"M%d %.1fH%d\"/>\n", LEFT, py(&a, c->level), W - RIGHT);
     for (int i = 0; i < c->nseries; i++) draw_series(f, c, &a, &c->series[i]);

@@ -7,19 +7,22 @@
 #ifndef QF_SVG_H
 #define QF_SVG_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 typedef struct {
     const char *name;
-    const double *x, *y;                /* (n); points that are not finite are left out */
+    const int64_t *x;                   /* (n) steps, `stride` bytes apart: a column of an array of structs */
+    const double *y;                    /* (n) likewise; what is not finite is left out */
+    size_t stride;
     int64_t n;
     int colour;                         /* 0..4 */
     bool dashed;
 } SvgSeries;
 
 typedef struct {
-    const char *title, *x_name;
+    const char *title;
     const char *format;                 /* of a last value in the legend: one %g or %f */
     const char *says;                   /* what one sees, for those who do not: the picture's label */
     SvgSeries series[8];
@@ -29,6 +32,8 @@ typedef struct {
     double level;                       /* a dashed line at this height, named level_name; NAN: none */
     const char *level_name;
 } SvgChart;
+
+enum { SVG_POINTS = 280 };              /* of a series; what is longer is thinned */
 
 /* A figure with title, legend and chart; false (and nothing written) when there is no point to draw. */
 bool svg_chart(FILE *f, const SvgChart *c);

@@ -268,7 +268,8 @@ static void step_wave(StepWave *w, LmDecoder *g, int32_t at, const DecoderRow *r
     int32_t *ids = staging_take(&g->f.room, (size_t)n, sizeof *ids);
     int32_t *pos = staging_take(&g->f.room, (size_t)n, sizeof *pos);
     int32_t *to = staging_take(&g->f.room, (size_t)n, sizeof *to);
-    *w = (StepWave){.ids = staging_device(&g->f.room, ids), .pos = staging_device(&g->f.room, pos), .self = plan_of(g, n)};
+    *w = (StepWave){.ids = staging_device(&g->f.room, ids), .pos = staging_device(&g->f.room, pos),
+                    .self = plan_of(g, n)};
     if (is_t5(g)) w->cross = plan_of(g, n);
     for (int32_t i = 0; i < n; i++) {
         int32_t a0 = g->row0[rows[i].prefix], na = g->nrows[rows[i].prefix], b0 = (int32_t)slot_row(g, rows[i].slot);
@@ -331,8 +332,8 @@ static Status largest(void *self) {
     DecoderRow *rows = mem_new((size_t)spec->slots, sizeof *rows);
     DecoderCopy *copies = mem_new((size_t)spec->slots, sizeof *copies);
     Status st = p && rows && copies ? OK : ERR_MEMORY;
-    LmGiven in = {.soft = {.rows = spec->rows, .cols = m->m->d.E, .ld = m->m->d.E, .dt = m->f.b->elem, .data = &nowhere},
-                  .prefixes = p};
+    int64_t E = m->m->d.E;
+    LmGiven in = {.soft = {.rows = spec->rows, .cols = E, .ld = E, .dt = m->f.b->elem, .data = &nowhere}, .prefixes = p};
     for (int i = 0; st == OK && i < n; i++) p[i] = (LmPrefix){.soft = i * spec->rows, .nsoft = spec->rows};
     if (st == OK) st = prefix(m, &in, 0, n, &logits);
     if (st == OK) st = step(m, spec->length - 1, rows, spec->slots, copies, spec->slots, &logits);
