@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoints/config_write.h"
 #include "checkpoints/names.h"
 #include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
@@ -31,50 +32,28 @@ void hf_vision_defaults(HfDims *d) {
     }
 }
 
-void hf_put_real(JsonWriter *w, const char *key, double v) {
-    char text[40];
-    int digits = 1;
-    do snprintf(text, sizeof text, "%.*g", digits, v);
-    while (strtod(text, NULL) != v && digits++ < 17);
-    if (!strpbrk(text, ".en")) strcat(text, ".0");
-    jw_raw(w, key, text);
+/* ---- config.json ------------------------------------------------------------------------------------------------- */
+
+void export_qformer(JsonWriter *w, const HfDims *d, const char *type) {
+    CONFIG_PUT(w, CONFIG_OBJECT("qformer_config"), CONFIG_TEXT("model_type", type), CONFIG_INT("hidden_size", d->C),
+               CONFIG_INT("num_attention_heads", d->H), CONFIG_INT("intermediate_size", d->F),
+               CONFIG_INT("num_hidden_layers", d->L), CONFIG_INT("cross_attention_frequency", d->X),
+               CONFIG_INT("encoder_hidden_size", d->E),
+               /* a Q-Former that reads no text has neither */
+               CONFIG_ID("vocab_size", d->V ? d->V : -1), CONFIG_ID("max_position_embeddings", d->N ? d->N : -1),
+               CONFIG_INT("pad_token_id", 0), CONFIG_BOOL("use_qformer_text_input", d->V > 0),
+               CONFIG_TEXT("hidden_act", d->act), CONFIG_REAL("layer_norm_eps", d->eps),
+               CONFIG_REAL("hidden_dropout_prob", d->dropout), CONFIG_REAL("attention_probs_dropout_prob", d->dropout),
+               CONFIG_REAL("initializer_range", 0.02), CONFIG_CLOSE);
 }
 
-void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type) {
-    jw_object(w, "qformer_config");
-    jw_str(w, "model_type", type);
-    jw_int(w, "hidden_size", d->C);
-    jw_int(w, "num_attention_heads", d->H);
-    jw_int(w, "intermediate_size", d->F);
-    jw_int(w, "num_hidden_layers", d->L);
-    jw_int(w, "cross_attention_frequency", d->X);
-    jw_int(w, "encoder_hidden_size", d->E);
-    if (d->V) jw_int(w, "vocab_size", d->V);
-    if (d->N) jw_int(w, "max_position_embeddings", d->N);
-    jw_int(w, "pad_token_id", 0);
-    jw_bool(w, "use_qformer_text_input", d->V > 0);
-    jw_str(w, "hidden_act", d->act);
-    hf_put_real(w, "layer_norm_eps", d->eps);
-    hf_put_real(w, "hidden_dropout_prob", d->dropout);
-    hf_put_real(w, "attention_probs_dropout_prob", d->dropout);
-    hf_put_real(w, "initializer_range", 0.02);
-    jw_end(w);
-}
-
-void hf_put_vision(JsonWriter *w, const HfDims *d, const char *type) {
-    jw_object(w, "vision_config");
-    jw_str(w, "model_type", type);
-    jw_int(w, "hidden_size", d->E);
-    jw_int(w, "num_attention_heads", d->vision_heads);
-    jw_int(w, "intermediate_size", d->vision_mlp);
-    jw_int(w, "num_hidden_layers", d->vision_layers);
-    jw_int(w, "image_size", d->image_size);
-    jw_int(w, "patch_size", d->patch_size);
-    jw_str(w, "hidden_act", d->vision_act);
-    hf_put_real(w, "layer_norm_eps", d->vision_eps);
-    hf_put_real(w, "attention_dropout", 0);
-    jw_bool(w, "qkv_bias", true);
-    jw_end(w);
+void export_vision(JsonWriter *w, const HfDims *d, const char *type) {
+    CONFIG_PUT(w, CONFIG_OBJECT("vision_config"), CONFIG_TEXT("model_type", type), CONFIG_INT("hidden_size", d->E),
+               CONFIG_INT("num_attention_heads", d->vision_heads), CONFIG_INT("intermediate_size", d->vision_mlp),
+               CONFIG_INT("num_hidden_layers", d->vision_layers), CONFIG_INT("image_size", d->image_size),
+               CONFIG_INT("patch_size", d->patch_size), CONFIG_TEXT("hidden_act", d->vision_act),
+               CONFIG_REAL("layer_norm_eps", d->vision_eps), CONFIG_REAL("attention_dropout", 0),
+               CONFIG_BOOL("qkv_bias", true), CONFIG_CLOSE);
 }
 
 static const char *torch_dtype(DType t) {
@@ -85,23 +64,33 @@ static Status write_config(const char *path, const HfDims *d, DType dtype) {
     JsonFile f;
     Status st = jsonfile_open(&f, 2);
     if (st != OK) return st;
-    JsonWriter *w = &f.w;
-    jw_object(w, NULL);
-    jw_array(w, "architectures");
-    jw_str(w, NULL, "Blip2ForImageTextRetrieval");
-    jw_end(w);
-    jw_str(w, "model_type", "blip-2");
-    jw_str(w, "torch_dtype", torch_dtype(dtype));
-    jw_int(w, "num_query_tokens", d->Q);
-    jw_int(w, "image_text_hidden_size", d->Z);
-    hf_put_real(w, "initializer_range", 0.02);
-    jw_bool(w, "use_decoder_only_language_model", true);
-    hf_put_qformer(w, d, "blip_2_qformer");
-    hf_put_vision(w, d, "blip_2_vision_model");
-    jw_end(w);
+    jw_object(&f.w, NULL);
+    CONFIG_PUT(&f.w, CONFIG_CLASS("Blip2ForImageTextRetrieval"), CONFIG_TEXT("model_type", "blip-2"),
+               CONFIG_TEXT("torch_dtype", torch_dtype(dtype)), CONFIG_INT("num_query_tokens", d->Q),
+               CONFIG_INT("image_text_hidden_size", d->Z), CONFIG_REAL("initializer_range", 0.02),
+               CONFIG_BOOL("use_decoder_only_language_model", true));
+    export_qformer(&f.w, d, "blip_2_qformer");
+    export_vision(&f.w, d, "blip_2_vision_model");
+    jw_end(&f.w);
     return jsonfile_write(&f, OK, path);
 }
 
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+
+Status export_add(ExportList *l, const StTensor *t, const char *front, const char *name) {
+    if (mem_room(&l->t, l->n, 1, sizeof *l->t) != OK) return ERR_MEMORY;
+    l->t[l->n] = *t;
+    if (!(l->t[l->n].name = mem_format("%s%s", front, name))) return ERR_MEMORY;
+    l->n++;
+    return OK;
+}
+
+void export_free(ExportList *l) {
+    for (size_t i = 0; i < l->n; i++) free((char *)(uintptr_t)l->t[i].name);
+    free(l->t);
+}
+
+/* One at a time: a tower in f32 is gigabytes, and is made of another type. */
 static Status put_tower(StWriter *w, const HfTower *t) {
     Status st = OK;
     for (size_t i = 0; st == OK && i < t->n; i++) {
@@ -114,14 +103,15 @@ static Status put_tower(StWriter *w, const HfTower *t) {
     return st;
 }
 
-Status hf_write_weights(const char *path, StTensor *out, size_t kept, const HfTower *tower) {
+Status export_put(ExportList *l, const HfTower *tower, const char *path) {
     static const StMeta meta[] = {{"format", "pt"}};                 /* transformers refuses a file without it */
     StWriter *w = NULL;
     size_t more = tower ? tower->n : 0;
-    for (size_t i = 0; i < more; i++) out[kept + i] = tower->tensors[i];
-    Status st = st_create(&w, path, out, kept + more, meta, 1);
-    for (size_t i = 0; st == OK && i < kept; i++)
-        st = st_put(w, out[i].data, (size_t)st_elements(&out[i]) * (size_t)dtype_size(out[i].dtype));
+    Status st = mem_room(&l->t, l->n, more, sizeof *l->t);
+    for (size_t i = 0; st == OK && i < more; i++) l->t[l->n + i] = tower->tensors[i];
+    if (st == OK) st = st_create(&w, path, l->t, l->n + more, meta, 1);
+    for (size_t i = 0; st == OK && i < l->n; i++)
+        st = st_put(w, l->t[i].data, (size_t)st_elements(&l->t[i]) * (size_t)dtype_size(l->t[i].dtype));
     if (st == OK && tower) st = put_tower(w, tower);
     if (st == OK) return st_commit(w);
     st_abandon(w);
@@ -130,56 +120,41 @@ Status hf_write_weights(const char *path, StTensor *out, size_t kept, const HfTo
 
 Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, const HfTower *tower,
                  size_t *left_out) {
-    StTensor *out = mem_new(n + (tower ? tower->n : 0), sizeof *out);
-    char (*names)[NAME_ROOM] = mem_new(n, sizeof *names);
+    char name[NAME_ROOM];
+    ExportList l = {0};
     char *weights = mem_format("%s/model.safetensors", dir), *config = mem_format("%s/config.json", dir);
-    size_t kept = 0;
-    Status st = out && names && weights && config ? outfile_mkdir(dir) : ERR_MEMORY;
-    if (st != OK) goto done;
-    for (size_t i = 0; i < n; i++) {
-        if (!name_from_lavis(NAMES_HF, tensors[i].name, names[kept])) continue;
-        out[kept] = tensors[i];
-        out[kept].name = names[kept];
-        kept++;
-    }
-    if (left_out) *left_out = n - kept;
-    if (kept == 0) {
+    Status st = weights && config ? outfile_mkdir(dir) : ERR_MEMORY;
+    for (size_t i = 0; st == OK && i < n; i++)
+        if (name_from_lavis(NAMES_HF, tensors[i].name, name)) st = export_add(&l, &tensors[i], "", name);
+    if (left_out) *left_out = n - l.n;
+    if (st == OK && !l.n)
         st = err_set(ERR_FORMAT, "%s: none of the %zu tensors has a Hugging Face name", dir, n);
-        goto done;
-    }
-    if ((st = hf_write_weights(weights, out, kept, tower)) != OK) goto done;
-    st = write_config(config, d, out[0].dtype);
-done:
+    if (st == OK) st = export_put(&l, tower, weights);
+    if (st == OK) st = write_config(config, d, l.t[0].dtype);
+    export_free(&l);
     free(config);
     free(weights);
-    free(names);
-    free(out);
     return st;
 }
 
 /* The projection's name there says which language model it speaks to. */
-static const char *lavis_name(const char *name, const char *speak, char *room) {
+static Status add_lavis(ExportList *l, const StTensor *t, const char *speak) {
     static const char ours[] = "language_projection.";
-    if (!speak || strncmp(name, ours, strlen(ours))) return name;
-    snprintf(room, NAME_ROOM, "%s.%s", speak, name + strlen(ours));
-    return room;
+    bool speaks = speak && strncmp(t->name, ours, strlen(ours)) == 0;
+    return speaks ? export_add(l, t, speak, t->name + strlen(ours) - 1) : export_add(l, t, "", t->name);
 }
 
 Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower, const char *speak,
                     size_t *count) {
-    StTensor *out = mem_new(n + (tower ? tower->n : 0), sizeof *out);
-    char (*names)[NAME_ROOM] = mem_new(n, sizeof *names), known[NAME_ROOM];
-    size_t kept = 0;
-    Status st = out && names ? OK : ERR_MEMORY;
-    for (size_t i = 0; i < n && st == OK; i++) {
-        if (name_alias(tensors[i].name) || !name_to_lavis(NAMES_LAVIS, tensors[i].name, known)) continue;
-        out[kept] = tensors[i];
-        out[kept].name = lavis_name(tensors[i].name, speak, names[kept]);
-        kept++;
-    }
-    *count = kept + (tower ? tower->n : 0);
-    if (st == OK) st = hf_write_weights(path, out, kept, tower);
-    free(names);
-    free(out);
+    char known[NAME_ROOM];
+    ExportList l = {0};
+    Status st = OK;
+    /* an alias is the same memory under a second name: LAVIS ties it again by itself */
+    for (size_t i = 0; i < n && st == OK; i++)
+        if (!name_alias(tensors[i].name) && name_to_lavis(NAMES_LAVIS, tensors[i].name, known))
+            st = add_lavis(&l, &tensors[i], speak);
+    *count = l.n + (tower ? tower->n : 0);
+    if (st == OK) st = export_put(&l, tower, path);
+    export_free(&l);
     return st;
 }

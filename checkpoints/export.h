@@ -44,15 +44,17 @@ void hf_vision_defaults(HfDims *d);
 Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size_t n, const HfTower *tower,
                  size_t *left_out);
 
-/* The parts of it. Tensors in one file: the first `kept` of out with data, room for the tower's behind them. Parts of
- * config.json, of that model_type. */
-Status hf_write_weights(const char *path, StTensor *out, size_t kept, const HfTower *tower);
-void hf_put_real(JsonWriter *w, const char *key, double v);  /* finite; with a point: transformers takes no 1 for 1.0 */
-void hf_put_qformer(JsonWriter *w, const HfDims *d, const char *type);
-void hf_put_vision(JsonWriter *w, const HfDims *d, const char *type);
+/* The parts of it. Tensors under names of their own (FRONT NAME), whose data stays where it is; one file of them and of
+ * the tower; blocks of config.json, of that model_type. */
+typedef struct { StTensor *t; size_t n; } ExportList;
+Status export_add(ExportList *l, const StTensor *t, const char *front, const char *name);
+Status export_put(ExportList *l, const HfTower *tower, const char *path);
+void export_free(ExportList *l);
+void export_qformer(JsonWriter *w, const HfDims *d, const char *type);
+void export_vision(JsonWriter *w, const HfDims *d, const char *type);
 
-/* tower: NULL, or visual_encoder.* that goes with them. */
-/* What is trained, under LAVIS's names, and the tower; other tensors (a language model's) stay behind. speak: its name
+/* tower: NULL, or visual_encoder.* that goes with them.
+ * What is trained, under LAVIS's names, and the tower; other tensors (a language model's) stay behind. speak: its name
  * of the projection of stage 2, opt_proj, t5_proj or llm_proj; NULL: there is none. *count: the tensors written. */
 Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower, const char *speak,
                     size_t *count);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checkpoints/config_write.h"
 #include "checkpoints/weights.h"
 #include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
@@ -15,49 +16,34 @@
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
-typedef struct { StTensor *t; size_t n; } List;
-
-static Status add(List *l, const StTensor *t, const char *front, const char *name) {
-    if (mem_room(&l->t, l->n, 1, sizeof *l->t) != OK) return ERR_MEMORY;
-    l->t[l->n] = *t;
-    if (!(l->t[l->n].name = mem_format("%s%s", front, name))) return ERR_MEMORY;
-    l->n++;
-    return OK;
-}
-
-static void list_free(List *l) {
-    for (size_t i = 0; i < l->n; i++) free((char *)(uintptr_t)l->t[i].name);
-    free(l->t);
-}
-
 static const char *behind(const char *s, const char *front) {
     size_t n = strlen(front);
     return strncmp(s, front, n) == 0 ? s + n : NULL;
 }
 
 /* InstructBLIP keeps the Q-Former's embeddings, and its first norm among them. */
-static Status add_ours(List *l, const HfDims *d, const StTensor *tensors, size_t n) {
+static Status add_ours(ExportList *l, const HfDims *d, const StTensor *tensors, size_t n) {
     char name[NAME_ROOM];
     Status st = OK;
     for (size_t i = 0; i < n && st == OK; i++) {
         if (!name_from_lavis(NAMES_HF, tensors[i].name, name)) continue;
         const char *norm = behind(name, "qformer.layernorm."), *words = behind(name, "embeddings.");
-        if (d->V && norm) st = add(l, &tensors[i], "qformer.embeddings.layernorm.", norm);
-        else if (words) st = add(l, &tensors[i], "qformer.embeddings.", words);
-        else st = add(l, &tensors[i], "", name);
+        if (d->V && norm) st = export_add(l, &tensors[i], "qformer.embeddings.layernorm.", norm);
+        else if (words) st = export_add(l, &tensors[i], "qformer.embeddings.", words);
+        else st = export_add(l, &tensors[i], "", name);
     }
     return st;
 }
 
 /* All of a language model's folder, or what a BLIP-2 folder holds of one. */
-static Status add_lm(List *l, const WeightSource *ws) {
+static Status add_lm(ExportList *l, const WeightSource *ws) {
     bool inside = false;
     Status st = OK;
     for (size_t i = 0; i < ws_count(ws); i++) inside |= behind(ws_at(ws, i)->name, LM) != NULL;
     for (size_t i = 0; i < ws_count(ws) && st == OK; i++) {
         const StTensor *t = ws_at(ws, i);
-        if (inside && behind(t->name, LM)) st = add(l, t, "", t->name);
-        else if (!inside) st = add(l, t, LM, t->name);
+        if (inside && behind(t->name, LM)) st = export_add(l, t, "", t->name);
+        else if (!inside) st = export_add(l, t, LM, t->name);
     }
     return st;
 }
@@ -92,7 +78,7 @@ static void copy_value(JsonWriter *w, const char *key, const Json *j, int left) 
         break;
     }
     case J_INT: json_int(j, &i); jw_int(w, key, i); break;
-    case J_NUM: json_num(j, &x); hf_put_real(w, key, x); break;
+    case J_NUM: json_num(j, &x); config_put_real(w, key, x); break;
     case J_BOOL: json_bool(j, &b); jw_bool(w, key, b); break;
     default: jw_null(w, key);
     }
@@ -120,19 +106,15 @@ static void put_text_config(JsonWriter *w, const Json *config, const char *act) 
 
 static void put_config(JsonWriter *w, const HfDims *d, const HfWhole *x, const Json *lm) {
     bool instruct = d->V > 0;
-    jw_object(w, NULL);
-    jw_array(w, "architectures");
-    jw_str(w, NULL, instruct ? "InstructBlipForConditionalGeneration" : "Blip2ForConditionalGeneration");
-    jw_end(w);
-    jw_str(w, "model_type", instruct ? "instructblip" : "blip-2");
-    jw_int(w, "num_query_tokens", d->Q);
-    hf_put_real(w, "initializer_range", 0.02);
-    jw_bool(w, "use_decoder_only_language_model", x->decoder_only);
     int64_t image = x->image_token;                          /* a whole folder has named one already */
     json_int(json_get(lm, "image_token_index"), &image);
-    if (image >= 0) jw_int(w, "image_token_index", image);
-    hf_put_qformer(w, d, instruct ? "instructblip_qformer" : "blip_2_qformer");
-    hf_put_vision(w, d, instruct ? "instructblip_vision_model" : "blip_2_vision_model");
+    jw_object(w, NULL);
+    CONFIG_PUT(w, CONFIG_CLASS(instruct ? "InstructBlipForConditionalGeneration" : "Blip2ForConditionalGeneration"),
+               CONFIG_TEXT("model_type", instruct ? "instructblip" : "blip-2"), CONFIG_INT("num_query_tokens", d->Q),
+               CONFIG_REAL("initializer_range", 0.02),
+               CONFIG_BOOL("use_decoder_only_language_model", x->decoder_only), CONFIG_ID("image_token_index", image));
+    export_qformer(w, d, instruct ? "instructblip_qformer" : "blip_2_qformer");
+    export_vision(w, d, instruct ? "instructblip_vision_model" : "blip_2_vision_model");
     put_text_config(w, lm, x->act);
     jw_end(w);
 }
@@ -152,18 +134,6 @@ static Status write_config(const char *path, const HfDims *d, const HfWhole *x) 
 
 /* ---- files beside ------------------------------------------------------------------------------------------------ */
 
-static Status copy_file(const char *from, const char *to) {
-    FILE *f = fopen(from, "rb");
-    char *bytes = NULL;
-    long n = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
-    if (n >= 0) bytes = mem_new((size_t)n + 1, 1);
-    bool whole = bytes && fseek(f, 0, SEEK_SET) == 0 && fread(bytes, 1, (size_t)n, f) == (size_t)n;
-    if (f) fclose(f);
-    Status st = whole ? outfile_put(to, bytes, (size_t)n) : err_set(ERR_IO, "%s: cannot be read", from);
-    free(bytes);
-    return st;
-}
-
 static Status copy_beside(const char *from, const char *dir) {
     static const char *const files[] = {
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -172,7 +142,7 @@ static Status copy_beside(const char *from, const char *dir) {
     for (size_t i = 0; i < sizeof files / sizeof *files && st == OK; i++) {
         char *a = mem_format("%s/%s", from, files[i]), *b = mem_format("%s/%s", dir, files[i]);
         if (!a || !b) st = ERR_MEMORY;
-        else if (access(a, R_OK) == 0) st = copy_file(a, b);
+        else if (access(a, R_OK) == 0) st = outfile_copy(a, b);
         free(a);
         free(b);
     }
@@ -181,32 +151,31 @@ static Status copy_beside(const char *from, const char *dir) {
 
 /* ---- together ---------------------------------------------------------------------------------------------------- */
 
-/* Room for the tower's behind the others. */
-static Status gather(List *l, const HfDims *d, const StTensor *tensors, size_t n, const WeightSource *lm,
-                     size_t tower) {
+static Status gather(ExportList *l, const HfDims *d, const StTensor *tensors, size_t n, const WeightSource *lm) {
     Status st = add_ours(l, d, tensors, n);
     if (st == OK) st = add_lm(l, lm);
     if (st != OK) return st;
     qsort(l->t, l->n, sizeof *l->t, by_name);
+    /* a language model's folder is somebody else's: nothing says that its names are not ours */
     for (size_t i = 1; i < l->n; i++)
         if (by_name(&l->t[i - 1], &l->t[i]) == 0)
             return err_set(ERR_FORMAT, "two tensors would be called %s", l->t[i].name);
-    return mem_room(&l->t, l->n, tower, sizeof *l->t);
+    return OK;
 }
 
 Status hf_export_whole(const char *dir, const HfDims *d, const HfWhole *x, const StTensor *tensors, size_t n,
                        const HfTower *tower, size_t *count) {
     WeightSource *lm = NULL;
-    List l = {0};
+    ExportList l = {0};
     char *weights = mem_format("%s/model.safetensors", dir), *config = mem_format("%s/config.json", dir);
     Status st = weights && config ? outfile_mkdir(dir) : ERR_MEMORY;
     if (st == OK) st = ws_open_raw(&lm, x->lm);
-    if (st == OK) st = gather(&l, d, tensors, n, lm, tower ? tower->n : 0);
-    if (st == OK) st = hf_write_weights(weights, l.t, l.n, tower);
+    if (st == OK) st = gather(&l, d, tensors, n, lm);
+    if (st == OK) st = export_put(&l, tower, weights);
     if (st == OK) st = write_config(config, d, x);
     if (st == OK) st = copy_beside(x->lm, dir);
     *count = l.n + (tower ? tower->n : 0);
-    list_free(&l);
+    export_free(&l);
     ws_close(lm);
     free(config);
     free(weights);

@@ -264,14 +264,6 @@ static Status same_file(const char *a, const char *b, bool *same) {
     return st;
 }
 
-static Status copy_file(const char *from, const char *to) {
-    MapFile m = {NULL, 0};
-    Status st = mapfile_open(&m, from);
-    if (st == OK) st = outfile_put(to, m.bytes, m.n);
-    mapfile_close(&m);
-    return st;
-}
-
 /* What else stood beside it may have counted: a copy that is not the same vocabulary by itself does not stay. */
 static void check_copy(const char *path, uint64_t hash) {
     Tokenizer *tok = NULL;
@@ -290,7 +282,7 @@ Status origin_keep_vocab(const char *run, const char *vocab, const Tokenizer *to
     Status st = path ? OK : ERR_MEMORY;
     if (st == OK && access(path, F_OK) == 0) st = same_file(from, path, &same);
     if (st == OK && !same) st = outfile_claim(path, overwrite);
-    if (st == OK && !same) st = copy_file(from, path);
+    if (st == OK && !same) st = outfile_copy(from, path);
     if (st == OK && !same) check_copy(path, tokenizer_hash(tok));
     free(path);
     free(from);

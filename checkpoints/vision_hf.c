@@ -2,10 +2,8 @@
 #include "checkpoints/vision_hf.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "data/format/jsonfile.h"
-#include "kernels/base/mem.h"
+#include "checkpoints/config_write.h"
 
 Status vision_hf(HfTower *t, HfDims *d, const Vision *e, int size, VitTap tap) {
     Status st = vision_tower(t, e, VISION_TOWER_HF, size, tap);
@@ -19,102 +17,39 @@ Status vision_hf(HfTower *t, HfDims *d, const Vision *e, int size, VitTap tap) {
 
 /* ---- small files ------------------------------------------------------------------------------------------------- */
 
-static Status page_begin(JsonFile *p) {
-    Status st = jsonfile_open(p, 2);
-    if (st == OK) jw_object(&p->w, NULL);
-    return st;
-}
-
-static Status page_end(JsonFile *p, const char *folder, const char *name) {
-    char *path = mem_format("%s/%s", folder, name);
-    jw_end(&p->w);
-    Status st = jsonfile_write(p, path ? OK : ERR_MEMORY, path);
-    free(path);
-    return st;
-}
-
-static void triple(JsonWriter *w, const char *key, const float x[3]) {
-    jw_array(w, key);
-    for (int c = 0; c < 3; c++) {
-        char digits[32];
-        snprintf(digits, sizeof digits, "%.8g", (double)x[c]);
-        jw_raw(w, NULL, digits);
-    }
-    jw_end(w);
-}
-
-static void square(JsonWriter *w, const char *key, int pixels) {
-    jw_object(w, key);
-    jw_int(w, "height", pixels);
-    jw_int(w, "width", pixels);
-    jw_end(w);
-}
-
-static void cut(JsonWriter *w, const Preprocess *p) {
-    jw_object(w, "size");
-    jw_int(w, "shortest_edge", p->edge);
-    jw_end(w);
-    jw_bool(w, "do_center_crop", true);
-    square(w, "crop_size", p->size);
-}
+#define SQUARE(key, pixels) CONFIG_OBJECT(key), CONFIG_INT("height", pixels), CONFIG_INT("width", pixels), CONFIG_CLOSE
+#define PICTURES(class) CONFIG_TEXT("image_processor_type", class), CONFIG_TEXT("processor_class", "Blip2Processor"), \
+    CONFIG_BOOL("do_convert_rgb", true), CONFIG_BOOL("do_resize", true)
+#define NORMED CONFIG_INT("resample", p->kernel == TAPS_CUBIC ? 3 : p->kernel == TAPS_LINEAR ? 2 : 1), \
+    CONFIG_BOOL("do_rescale", true), CONFIG_NUM("rescale_factor", 1.0 / 255), CONFIG_BOOL("do_normalize", true), \
+    CONFIG_COLOURS("image_mean", p->mean), CONFIG_COLOURS("image_std", p->std)
+#define TOKENS CONFIG_TEXT("bos_token", "[DEC]"), CONFIG_TEXT("cls_token", "[CLS]"), \
+    CONFIG_TEXT("mask_token", "[MASK]"), CONFIG_TEXT("pad_token", "[PAD]"), CONFIG_TEXT("sep_token", "[SEP]"), \
+    CONFIG_TEXT("unk_token", "[UNK]")
 
 Status vision_hf_pixels(const char *folder, const Preprocess *p) {
-    JsonFile g;
-    Status st = page_begin(&g);
-    if (st != OK) return st;
-    jw_str(&g.w, "image_processor_type", p->squash ? "BlipImageProcessor" : "CLIPImageProcessor");
-    jw_str(&g.w, "processor_class", "Blip2Processor");
-    jw_bool(&g.w, "do_convert_rgb", true);
-    jw_bool(&g.w, "do_resize", true);
-    if (p->squash) square(&g.w, "size", p->size);
-    else cut(&g.w, p);
-    jw_int(&g.w, "resample", p->kernel == TAPS_CUBIC ? 3 : p->kernel == TAPS_LINEAR ? 2 : 1);
-    jw_bool(&g.w, "do_rescale", true);
-    jw_num(&g.w, "rescale_factor", 1.0 / 255);
-    jw_bool(&g.w, "do_normalize", true);
-    triple(&g.w, "image_mean", p->mean);
-    triple(&g.w, "image_std", p->std);
-    return page_end(&g, folder, "preprocessor_config.json");
-}
-
-static void special_tokens(JsonWriter *w) {
-    static const char *const all[][2] = {{"bos_token", "[DEC]"}, {"cls_token", "[CLS]"}, {"mask_token", "[MASK]"},
-                                         {"pad_token", "[PAD]"}, {"sep_token", "[SEP]"}, {"unk_token", "[UNK]"}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) jw_str(w, all[i][0], all[i][1]);
+    static const char name[] = "preprocessor_config.json";
+    if (p->squash) return CONFIG_FILE(folder, name, PICTURES("BlipImageProcessor"), SQUARE("size", p->size), NORMED);
+    return CONFIG_FILE(folder, name, PICTURES("CLIPImageProcessor"), CONFIG_OBJECT("size"),
+                       CONFIG_INT("shortest_edge", p->edge), CONFIG_CLOSE, CONFIG_BOOL("do_center_crop", true),
+                       SQUARE("crop_size", p->size), NORMED);
 }
 
 Status vision_hf_tokenizer(const char *folder, int64_t V) {
-    JsonFile g;
-    char id[24];
-    Status st = page_begin(&g);
-    if (st != OK) return st;
-    jw_str(&g.w, "tokenizer_class", "BertTokenizer");
-    jw_str(&g.w, "processor_class", "Blip2Processor");
-    jw_bool(&g.w, "do_lower_case", true);
-    jw_int(&g.w, "model_max_length", 512);
-    jw_str(&g.w, "truncation_side", "right");
-    special_tokens(&g.w);
-    jw_object(&g.w, "added_tokens_decoder");
-    snprintf(id, sizeof id, "%lld", (long long)V - 1);
-    jw_object(&g.w, id);
-    jw_str(&g.w, "content", "[DEC]");
-    jw_bool(&g.w, "special", true);
-    jw_end(&g.w);
-    jw_end(&g.w);
-    st = page_end(&g, folder, "tokenizer_config.json");
-    if (st != OK || (st = page_begin(&g)) != OK) return st;
-    special_tokens(&g.w);
-    return page_end(&g, folder, "special_tokens_map.json");
+    char dec[24];
+    snprintf(dec, sizeof dec, "%lld", (long long)V - 1);     /* the last: transformers' BERT has no such word */
+    Status st = CONFIG_FILE(folder, "tokenizer_config.json", CONFIG_TEXT("tokenizer_class", "BertTokenizer"),
+                            CONFIG_TEXT("processor_class", "Blip2Processor"), CONFIG_BOOL("do_lower_case", true),
+                            CONFIG_INT("model_max_length", 512), CONFIG_TEXT("truncation_side", "right"), TOKENS,
+                            CONFIG_OBJECT("added_tokens_decoder"), CONFIG_OBJECT(dec), CONFIG_TEXT("content", "[DEC]"),
+                            CONFIG_BOOL("special", true), CONFIG_CLOSE, CONFIG_CLOSE);
+    return st == OK ? CONFIG_FILE(folder, "special_tokens_map.json", TOKENS) : st;
 }
 
-Status vision_hf_files(const char *folder, const Preprocess *p, int64_t V) {
-    JsonFile g;
+Status vision_hf_files(const char *folder, const Preprocess *p) {
     if (p->squash && p->edge != p->size)
         return err_set(ERR_USAGE, "pictures are squashed to %d and cut to %d by this encoder's recipe: no class of "
                        "transformers does that", p->edge, p->size);
     Status st = vision_hf_pixels(folder, p);
-    if (st == OK) st = vision_hf_tokenizer(folder, V);
-    if (st != OK || (st = page_begin(&g)) != OK) return st;
-    jw_str(&g.w, "processor_class", "Blip2Processor");
-    return page_end(&g, folder, "processor_config.json");
+    return st == OK ? CONFIG_FILE(folder, "processor_config.json", CONFIG_TEXT("processor_class", "Blip2Processor")) : st;
 }

@@ -8,10 +8,10 @@
 /* As vision_tower; fills the vision fields of d. */
 Status vision_hf(HfTower *t, HfDims *d, const Vision *e, int size, VitTap tap);
 
-/* preprocessor_config.json, processor_config.json, tokenizer_config.json, special_tokens_map.json in the folder, for
- * pixels made as p says and a BERT vocabulary with [DEC] behind its words, of V in all. */
-Status vision_hf_pixels(const char *folder, const Preprocess *p);           /* the first of them alone */
-Status vision_hf_tokenizer(const char *folder, int64_t V);                   /* the last two alone */
-Status vision_hf_files(const char *folder, const Preprocess *p, int64_t V);
+/* For pixels made as p says: preprocessor_config.json; with processor_config.json; and for a BERT vocabulary with [DEC]
+ * behind its words, of V in all: tokenizer_config.json, special_tokens_map.json. */
+Status vision_hf_pixels(const char *folder, const Preprocess *p);
+Status vision_hf_files(const char *folder, const Preprocess *p);
+Status vision_hf_tokenizer(const char *folder, int64_t V);
 
 #endif

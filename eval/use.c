@@ -14,11 +14,6 @@
 
 enum { HEAD_SIZE = 64 };               /* of BERT and of every published Q-Former */
 
-static void warn(void *ctx, const char *sentence) {
-    (void)ctx;
-    status_say("warning: %s", sentence);
-}
-
 /* What the user gave, else what the model was trained with, else the default. */
 #define WHOSE(o, old, key) (options_is_set((o), #key) || !(old) ? (o)->key : (old)->key)
 
@@ -126,7 +121,7 @@ Status use_open(Use *u, const Options *o, UseData data) {
     WeightSource *ws = NULL;
     Origin g = {0};
     Status st = options_require(o, "in");
-    if (st == OK) st = ws_open(&ws, o->run.in, warn, NULL);
+    if (st == OK) st = ws_open(&ws, o->run.in, status_warn, NULL);
     if (st != OK) return st;
     st = origin_read(&g, ws);
     const Options *old = g.trained;

@@ -161,7 +161,8 @@ static void to_transformers(void **state) {
     assert_int_equal(vision_open(&e, scratch_path("lavis.safetensors"), 2), OK);
     assert_int_equal(vision_hf(&tower, &d, &e, 0, e.custom.tap), OK);
     assert_int_equal(hf_export(folder, &d, norm, 2, &tower, NULL), OK);
-    assert_int_equal(vision_hf_files(folder, &e.custom.pre, 30), OK);
+    assert_int_equal(vision_hf_files(folder, &e.custom.pre), OK);
+    assert_int_equal(vision_hf_tokenizer(folder, 30), OK);
     vision_tower_free(&tower);
     vision_close(&e);
     a = tower_rows(scratch_path("lavis.safetensors"), pixels, 4, -1, false, 2, &P);

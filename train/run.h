@@ -83,6 +83,8 @@ Status run_look(Run *r);
 
 /* Sizes, heads and vocabulary of weights become those of `o`, where the user gave none (model.*). */
 Status start_sizes(Options *o, const char *weights);
+/* ERR_USAGE: `out` cannot be a file of weights, or is there already (outfile_claim). */
+Status start_claim(const Options *o);
 
 /* The loader's batch as a step wants it. */
 Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out);

@@ -10,11 +10,6 @@
 #include "kernels/dist/dist.h"
 #include "train/run.h"
 
-static void warn(void *ctx, const char *sentence) {
-    (void)ctx;
-    status_say("warning: %s", sentence);
-}
-
 /* ---- saving ------------------------------------------------------------------------------------------------------ */
 
 static char *describe(const Run *r) {
@@ -45,7 +40,7 @@ static char *describe(const Run *r) {
 Status run_save(Run *r, bool best) {
     char *run = describe(r);
     SaveSpec s = {.out = r->o->run.out, .run = run, .step = r->step, .keep = (int)r->o->train.keep,
-                  .best = best, .warn = warn};
+                  .best = best, .warn = status_warn};
     dist_step(r->step - 1);
     Status st = run ? save_run(r->t.params, &s) : ERR_MEMORY;
     free(run);

@@ -7,16 +7,12 @@
 #include "checkpoints/act_names.h"
 #include "checkpoints/origin.h"
 #include "checkpoints/params_io.h"
+#include "data/format/outfile.h"
 #include "eval/use.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "train/run.h"
-
-static void warn(void *ctx, const char *sentence) {
-    (void)ctx;
-    status_say("warning: %s", sentence);
-}
 
 /* ---- sizes of weights -------------------------------------------------------------------------------------------- */
 
@@ -84,6 +80,17 @@ Status start_sizes(Options *o, const char *path) {
     origin_free(&g);
     ws_close(ws);
     return st;
+}
+
+/* What torch.load would not read should not be called as if. */
+Status start_claim(const Options *o) {
+    static const char *const torch[] = {".pth", ".pt", ".bin", ".ckpt"};
+    const char *dot = strrchr(o->run.out, '.');
+    for (size_t i = 0; dot && i < sizeof torch / sizeof *torch; i++)
+        if (!strcmp(dot, torch[i]))
+            return err_set(ERR_USAGE, "out=%s: what is written is safetensors, no file of torch.save; let it end in .safetensors, "
+                           "which safetensors.torch.load_file reads", o->run.out);
+    return outfile_claim(o->run.out, o->run.overwrite);
 }
 
 /* ---- going on ---------------------------------------------------------------------------------------------------- */
@@ -238,7 +245,7 @@ static Status from_weights(Run *r, const char *path) {
     WeightSource *ws = NULL;
     LoadReport report;
     bool speaks = dist_rank() == 0;
-    Status st = ws_open(&ws, path, speaks ? warn : NULL, NULL);
+    Status st = ws_open(&ws, path, speaks ? status_warn : NULL, NULL);
     if (st == OK) st = check_init(r, ws);
     if (st == OK) st = load_weights(r->t.params, ws, true, &report);
     char *what = st == OK ? load_describe(&report) : NULL;
@@ -278,7 +285,7 @@ static Status begin(Run *r) {
 static Status find_latest(const Run *r, Ckpt **c, bool *found) {
     Status st = OK;
     *c = NULL;
-    if (dist_rank() == 0) st = ckpt_find_latest(c, r->o->run.out, warn, NULL);
+    if (dist_rank() == 0) st = ckpt_find_latest(c, r->o->run.out, status_warn, NULL);
     *found = *c != NULL;
     st = dist_agree_at(st, "the search for a checkpoint");
     return st == OK ? dist_broadcast(found, sizeof *found, 0, "the spread of whether there is a checkpoint") : st;

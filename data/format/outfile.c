@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "data/format/crc32c.h"
+#include "data/format/mapfile.h"
 #include "kernels/base/mem.h"
 
 struct OutFile {
@@ -142,6 +143,14 @@ Status outfile_put(const char *path, const void *data, size_t n) {
     if (st != OK) return st;
     if ((st = outfile_write(f, data, n)) == OK) return outfile_commit(f);
     outfile_abandon(f);
+    return st;
+}
+
+Status outfile_copy(const char *from, const char *to) {
+    MapFile m = {NULL, 0};
+    Status st = mapfile_open(&m, from);
+    if (st == OK) st = outfile_put(to, m.bytes, m.n);
+    mapfile_close(&m);
     return st;
 }
 

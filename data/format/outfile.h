@@ -34,6 +34,7 @@ uint64_t outfile_bytes(const OutFile *f);                          /* accepted s
 uint32_t outfile_crc(const OutFile *f);                            /* crc32c of them */
 
 Status outfile_put(const char *path, const void *data, size_t n);  /* create, write, commit */
+Status outfile_copy(const char *from, const char *to);             /* the same with another file's bytes */
 
 Status outfile_parents(const char *path);                          /* makes the folders that path lies in */
 

@@ -64,6 +64,11 @@ void status_say(const char *fmt, ...) {
     if (fflush(stdout) != 0 && !lost) lost = errno;
 }
 
+void status_warn(void *unused, const char *sentence) {
+    (void)unused;
+    status_say("warning: %s", sentence);
+}
+
 int status_lost(void) {
     if (fflush(stdout) != 0 && !lost) lost = errno;
     if (!lost && ferror(stdout)) {                           /* by printf, which does not say why: once more */
