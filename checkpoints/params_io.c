@@ -283,6 +283,9 @@ Status dims_of_weights(Dims *d, const WeightSource *ws) {
     if (!d->X) d->X = d->L > 0 ? d->L : 1;
     bool whole = d->L && d->C && d->Q && d->E && d->F;
     if (whole && d->W) return OK;                            /* stage 2: heads and, but for prompts, words are gone */
+    if (ws_find(ws, "model.embed_tokens.weight") && !d->Q)
+        return err_set(ERR_FORMAT, "%s: a language model without eyes; 'pretrain stage=2 stage2.lm=FOLDER' teaches a "
+                       "Q-Former to show it pictures ('export' makes a FOLDER of a run with objective=lm)", ws_path(ws));
     if (!whole || !d->Z || !d->V || !d->N)
         return err_set(ERR_FORMAT,
                        "%s: not a Q-Former of stage 1 or 2: query_tokens, word embeddings, ln_vision, vision_proj or "

@@ -204,6 +204,7 @@ static void stage_2_speaks_to_it(void **state) {
     makes_a_set();
     folder_says("export in=whole out=lm", "a LlamaForCausalLM of");
     folder_refuses("export in=whole out=lm", "overwrite=true");
+    folder_fails("ask in=whole data.test=set.h5 threads=1", "a language model without eyes");
     uint64_t before = checksum("lm");
     folder_says("pretrain out=two stage=2 stage2.lm=lm data.train=set.h5 stage2.questions={} data.sample=images "
                 "train.steps=3 train.batch=4 model.layers=1 model.hidden=16 model.heads=2 model.queries=4 "
