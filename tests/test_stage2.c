@@ -277,6 +277,29 @@ static void the_language_model_stays(void **state) {
     }
 }
 
+/* The longest texts that were planned for take what was planned, to the byte. */
+static void the_plan_is_what_is_taken(void **state) {
+    (void)state;
+    for (int k = 0; k < FAMILIES; k++)
+        for (int micro = 1; micro <= 2; micro++) {
+            Fixture f;
+            Data x;
+            ObjectiveBatch worst;
+            void *room;
+            make_batch(&x);
+            open_fixture(&f, &families[k], micro, false);
+            losses(&f, &x, true);
+            assert_true(f.step.peak < f.step.size);
+            assert_int_equal(stage2_worst_batch(&worst, &f.s, DT_F32, &room), OK);
+            x.batch = worst, x.batch.features = x.features;
+            losses(&f, &x, true);
+            assert_int_equal(f.step.peak, f.step.size);
+            assert_int_equal(f.run.used, f.run.size);
+            free(room);
+            close_fixture(&f);
+        }
+}
+
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
 /* Logits of all ids behind a prefix, from one pass. */
@@ -373,6 +396,7 @@ int main(void) {
         cmocka_unit_test(gradients_are_slopes), cmocka_unit_test(the_same_by_other_ways),
         cmocka_unit_test(the_language_model_drops),
         cmocka_unit_test(packed_is_one_by_one), cmocka_unit_test(the_language_model_stays),
+        cmocka_unit_test(the_plan_is_what_is_taken),
         cmocka_unit_test(cached_is_uncached), cmocka_unit_test(gaze_is_attention)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
