@@ -136,7 +136,7 @@ static Status open_file(Ckpt *c, size_t i, bool verify) {
 
 Status ckpt_open(Ckpt **out, const char *dir, bool verify) {
     *out = NULL;
-    MapFile state = {NULL, 0};
+    MapFile state = {0};
     char *path = mem_format("%s/state.json", dir);
     Ckpt *c = mem_new(1, sizeof *c);
     Status st = path && c && (c->dir = mem_strdup(dir)) ? OK : ERR_MEMORY;

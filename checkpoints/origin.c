@@ -255,7 +255,7 @@ Status origin_write(const OriginSpec *s, JsonWriter *w) {
 }
 
 static Status same_file(const char *a, const char *b, bool *same) {
-    MapFile x = {NULL, 0}, y = {NULL, 0};
+    MapFile x = {0}, y = {0};
     Status st = mapfile_open(&x, a);
     if (st == OK) st = mapfile_open(&y, b);
     *same = st == OK && x.n == y.n && memcmp(x.bytes, y.bytes, x.n) == 0;

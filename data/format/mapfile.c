@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 Status mapfile_open(MapFile *m, const char *path) {
-    *m = (MapFile){NULL, 0};
+    *m = (MapFile){0};
     Status st = OK;
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     /* not to hang on a pipe before fstat has seen it */
@@ -21,13 +21,13 @@ Status mapfile_open(MapFile *m, const char *path) {
     } else if (info.st_size > 0) {
         void *p = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) st = err_set(ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
-        else *m = (MapFile){p, (size_t)info.st_size};
+        else *m = (MapFile){p, (size_t)info.st_size, true};
     }
     close(fd);
     return st;
 }
 
 void mapfile_close(MapFile *m) {
-    if (m->n) munmap((void *)(uintptr_t)m->bytes, m->n);
-    *m = (MapFile){NULL, 0};
+    if (m->mapped) munmap((void *)(uintptr_t)m->bytes, m->n);
+    *m = (MapFile){0};
 }

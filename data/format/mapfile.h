@@ -2,14 +2,18 @@
  * .pth). The file must not shrink while it is mapped: touching what is gone would kill the process. */
 #ifndef QF_MAPFILE_H
 #define QF_MAPFILE_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/base/err.h"
 
-typedef struct { const uint8_t *bytes; size_t n; } MapFile;
+typedef struct { const uint8_t *bytes; size_t n; bool mapped; } MapFile;
 
 Status mapfile_open(MapFile *m, const char *path);   /* ERR_IO with the path and the cause; n = 0: an empty file */
 void mapfile_close(MapFile *m);                      /* accepts one that is zero */
+
+/* Bytes that stay the caller's, for those who read either; closing does nothing. */
+static inline MapFile mapfile_of(const void *bytes, size_t n) { return (MapFile){.bytes = bytes, .n = n}; }
 
 #endif

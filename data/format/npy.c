@@ -14,9 +14,8 @@
 enum { MAX_HEADER = 1 << 16, BLOCK_BYTES = 64 << 20, MAX_CHARS = 4096 };
 
 struct NpyBox {
-    MapFile map;               /* empty when the bytes belong to the caller */
-    const uint8_t *bytes;
-    size_t n, count;
+    MapFile map;
+    size_t count;
     char *path, **name;        /* (count) */
     size_t *record;            /* (count) index into zip.records */
     ZipMap zip;
@@ -201,7 +200,7 @@ static Status header(NpyFile *f, uint64_t size) {
 /* ---- what a file holds ------------------------------------------------------------------------------------------- */
 
 static Status list_members(NpyBox *b) {
-    Status st = zip_read(&b->zip, b->bytes, b->n, b->path);
+    Status st = zip_read(&b->zip, b->map.bytes, b->map.n, b->path);
     if (st != OK) return st;
     b->name = mem_new(b->zip.count + 1, sizeof *b->name);
     b->record = mem_new(b->zip.count + 1, sizeof *b->record);
@@ -216,19 +215,14 @@ static Status list_members(NpyBox *b) {
     return b->count ? OK : err_set(ERR_FORMAT, "%s: a zip archive with no NumPy arrays (NAME.npy) in it", b->path);
 }
 
-Status npy_box_memory(NpyBox **out, const void *bytes, size_t n, const char *path) {
-    *out = NULL;
+static Status open_map(NpyBox **out, MapFile map, const char *path) {
     NpyBox *b = mem_new(1, sizeof *b);
-    if (!b) return ERR_MEMORY;
-    b->bytes = bytes;
-    b->n = n;
-    b->count = 1;
+    if (!b) return mapfile_close(&map), ERR_MEMORY;
+    b->map = map;
+    b->archive = zip_looks_like(map.bytes, map.n);
+    b->count = !b->archive;
     Status st = (b->path = mem_strdup(path)) ? OK : ERR_MEMORY;
-    if (st == OK && zip_looks_like(bytes, n)) {
-        b->archive = true;
-        b->count = 0;
-        st = list_members(b);
-    }
+    if (st == OK && b->archive) st = list_members(b);
     if (st == OK) *out = b;
     else npy_box_close(b);
     return st;
@@ -238,10 +232,12 @@ Status npy_box_open(NpyBox **out, const char *path) {
     MapFile map;
     *out = NULL;
     Status st = mapfile_open(&map, path);
-    if (st == OK) st = npy_box_memory(out, map.bytes, map.n, path);
-    if (st == OK) (*out)->map = map;
-    else mapfile_close(&map);
-    return st;
+    return st == OK ? open_map(out, map, path) : st;
+}
+
+Status npy_box_memory(NpyBox **out, const void *bytes, size_t n, const char *path) {
+    *out = NULL;
+    return open_map(out, mapfile_of(bytes, n), path);
 }
 
 void npy_box_close(NpyBox *b) {
@@ -284,8 +280,8 @@ Status npy_open_at(NpyFile **out, const NpyBox *b, size_t i) {
     f->path = b->path;
     Status st = OK;
     if (b->archive) st = zip_stream_open(&f->zip, &b->zip.records[b->record[i]], b->path);
-    else f->at = b->bytes;
-    if (st == OK) st = header(f, b->archive ? b->zip.records[b->record[i]].size : b->n);
+    else f->at = b->map.bytes;
+    if (st == OK) st = header(f, b->archive ? b->zip.records[b->record[i]].size : b->map.n);
     if (b->archive) err_context(st, "array %s", b->name[i]);
     if (st == OK) st = prepare_fortran(f);
     if (st == OK) *out = f;

@@ -25,9 +25,8 @@ typedef struct {
 
 struct PthFile {
     char *path;
-    MapFile map;              /* empty when the bytes belong to the caller */
-    const uint8_t *bytes;
-    size_t size, copied;
+    MapFile map;
+    size_t copied;
     Pickle pickle;
     const uint8_t **storage;  /* where each of pickle.storages begins */
     Entry *entries;           /* sorted by name */
@@ -83,7 +82,7 @@ static bool ends_with(const ZipRecord *r, const char *end) {
 /* A zip archive: FOLDER/data.pkl, FOLDER/data/KEY, perhaps FOLDER/byteorder. */
 static Status open_zip(PthFile *f) {
     ZipMap zip;
-    Status st = zip_read(&zip, f->bytes, f->size, f->path);
+    Status st = zip_read(&zip, f->map.bytes, f->map.n, f->path);
     if (st != OK) return st;
     char prefix[NAME_LIMIT];
     const ZipRecord *pkl = NULL;
@@ -135,12 +134,12 @@ static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, Zip
         int64_t n;
         size_t bytes;
         if (!type) { st = err_set(ERR_FORMAT, "%s: a storage that no tensor uses", f->path); goto done; }
-        if (f->size - at < sizeof n) goto cut;
-        memcpy(&n, f->bytes + at, sizeof n);
+        if (f->map.n - at < sizeof n) goto cut;
+        memcpy(&n, f->map.bytes + at, sizeof n);
         at += sizeof n;
-        if (n < 0 || !mem_mul((size_t)n, type->size, &bytes) || bytes > f->size - at) goto cut;
+        if (n < 0 || !mem_mul((size_t)n, type->size, &bytes) || bytes > f->map.n - at) goto cut;
         found->records[found->count++] =
-            (ZipRecord){.name = key->u.str.p, .name_len = key->u.str.n, .data = f->bytes + at, .size = bytes,
+            (ZipRecord){.name = key->u.str.p, .name_len = key->u.str.n, .data = f->map.bytes + at, .size = bytes,
                         .packed = bytes};
         at += bytes;
     }
@@ -159,7 +158,7 @@ static Status open_legacy(PthFile *f) {
     Pickle part = {0};
     ZipMap found = {0};
     size_t at = sizeof legacy_magic, used = 0;
-    Status st = pickle_read(&part, f->bytes + at, f->size - at, f->path, &used);
+    Status st = pickle_read(&part, f->map.bytes + at, f->map.n - at, f->path, &used);
     if (st != OK) return st;
     if (part.values[part.root].kind != PK_INT || part.values[part.root].u.i != 1001) {
         st = err_set(ERR_FORMAT, "%s: an unknown version of the container", f->path);
@@ -167,7 +166,7 @@ static Status open_legacy(PthFile *f) {
     }
     at += used;
     pickle_free(&part);
-    if ((st = pickle_read(&part, f->bytes + at, f->size - at, f->path, &used)) != OK) goto done;
+    if ((st = pickle_read(&part, f->map.bytes + at, f->map.n - at, f->path, &used)) != OK) goto done;
     PickleRef little = pickle_get(&part, part.root, "little_endian");
     if (little == PICKLE_NIL || part.values[little].kind != PK_BOOL || !part.values[little].u.i) {
         st = err_set(ERR_FORMAT, "%s: was written on a big-endian machine", f->path);
@@ -175,9 +174,9 @@ static Status open_legacy(PthFile *f) {
     }
     at += used;
     pickle_free(&part);
-    if ((st = pickle_read(&f->pickle, f->bytes + at, f->size - at, f->path, &used)) != OK) goto done;
+    if ((st = pickle_read(&f->pickle, f->map.bytes + at, f->map.n - at, f->path, &used)) != OK) goto done;
     at += used;
-    if ((st = pickle_read(&part, f->bytes + at, f->size - at, f->path, &used)) != OK) goto done;
+    if ((st = pickle_read(&part, f->map.bytes + at, f->map.n - at, f->path, &used)) != OK) goto done;
     st = read_legacy_records(f, &part, at + used, &found);
     if (st == OK) st = bind_storages(f, &found, "", 0);
 done:
@@ -324,15 +323,13 @@ static Status find_tensors(PthFile *f) {
 
 /* ---- public ------------------------------------------------------------------------------------------------------ */
 
-Status pth_open_memory(PthFile **out, const void *bytes, size_t n, const char *name) {
-    *out = NULL;
+static Status open_map(PthFile **out, MapFile map, const char *name) {
     PthFile *f = mem_new(1, sizeof *f);
-    if (!f) return ERR_MEMORY;
-    f->bytes = bytes;
-    f->size = n;
+    if (!f) return mapfile_close(&map), ERR_MEMORY;
+    f->map = map;
     Status st = (f->path = mem_strdup(name)) ? OK : ERR_MEMORY;
     if (st == OK)
-        st = is_legacy(bytes, n) ? open_legacy(f) : zip_looks_like(bytes, n) ? open_zip(f)
+        st = is_legacy(map.bytes, map.n) ? open_legacy(f) : zip_looks_like(map.bytes, map.n) ? open_zip(f)
            : err_set(ERR_FORMAT, "%s: is no PyTorch checkpoint (neither a zip archive nor the older container)", name);
     if (st == OK) st = find_tensors(f);
     if (st == OK) *out = f;
@@ -341,13 +338,15 @@ Status pth_open_memory(PthFile **out, const void *bytes, size_t n, const char *n
 }
 
 Status pth_open(PthFile **out, const char *path) {
-    *out = NULL;
     MapFile map;
+    *out = NULL;
     Status st = mapfile_open(&map, path);
-    if (st == OK) st = pth_open_memory(out, map.bytes, map.n, path);
-    if (st == OK) (*out)->map = map;
-    else mapfile_close(&map);
-    return st;
+    return st == OK ? open_map(out, map, path) : st;
+}
+
+Status pth_open_memory(PthFile **out, const void *bytes, size_t n, const char *name) {
+    *out = NULL;
+    return open_map(out, mapfile_of(bytes, n), name);
 }
 
 void pth_close(PthFile *f) {
@@ -400,13 +399,13 @@ Status pth_tensor(PthFile *f, size_t i, const StTensor **out) {
     const PickleStorage *s = &f->pickle.storages[v->storage];
     size_t size = (size_t)dtype_size(s->dtype);
     *out = NULL;
-    if (!e->t.data && v->elements == 0) e->t.data = f->bytes;
+    if (!e->t.data && v->elements == 0) e->t.data = f->map.bytes;
     if (!e->t.data) {
         const uint8_t *src = f->storage[v->storage] + (size_t)v->offset * size;
         if (dense(v) && (uintptr_t)src % size == 0) {
             e->t.data = src;
         } else {
-            if (e->t.nbytes > COPY_FACTOR * f->size - f->copied)
+            if (e->t.nbytes > COPY_FACTOR * f->map.n - f->copied)
                 return err_set(ERR_FORMAT,
                                "%s: tensor %s repeats its elements, so that copies would take %d times the file",
                                f->path, e->name, COPY_FACTOR);
