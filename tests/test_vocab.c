@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "data/text/vocab.h"
-#include "data/text/wordpiece.h"
+#include "data/text/tokenizer_parts.h"
 
 static void add(VocabTrainer *t, const char *caption) {
     if (vocab_add(t, caption, strlen(caption)) != OK) fail_msg("%s", err_message());
@@ -95,20 +95,21 @@ static VocabTrainer *trainer(int reversed) {
     return t;
 }
 
-typedef struct { const Wordpiece *wp; int words; } Check;
+typedef struct { const Tokenizer *wp; int words; } Check;
 
 static Status no_unknown(void *ctx, const char *word, size_t n, int points) {
     Check *c = ctx;
     int32_t ids[WP_MAX_WORD + 2];
     int count;
     if (points == 0 || points > WP_MAX_WORD) return OK;
-    assert_int_equal(wp_encode(c->wp, word, n, WP_MAX_WORD + 2, ids, &count, NULL), OK);
+    assert_int_equal(tokenizer_encode(c->wp, word, n, WP_MAX_WORD + 2, ids, &count, NULL), OK);
     char joined[1024] = "";
     for (int i = 1; i + 1 < count; i++) {
-        const char *piece = wp_piece(c->wp, ids[i]);
-        if (ids[i] == wp_unk(c->wp)) fail_msg("%.*s is unknown", (int)n, word);
+        size_t len;
+        const char *piece = pieces_get(tokenizer_vocabulary(c->wp), ids[i], &len);
+        if (ids[i] == tokenizer_ids(c->wp)->unk) fail_msg("%.*s is unknown", (int)n, word);
         assert_true((i > 1) == !strncmp(piece, "##", 2));
-        strcat(joined, piece + (i > 1 ? 2 : 0));
+        strncat(joined, piece + (i > 1 ? 2 : 0), len - (i > 1 ? 2 : 0));
     }
     assert_true(strlen(joined) == n && !memcmp(joined, word, n));
     c->words++;
@@ -122,14 +123,14 @@ static void every_word_is_covered(void **state) {
     int64_t longer = 0;
     for (size_t k = 0; k < 4; k++) {
         VocabReport r;
-        Wordpiece *wp;
+        Tokenizer *wp;
         char *text = train(t, sizes[k], 1, &r), *same = train(back, sizes[k], 1, NULL);
         assert_string_equal(text, same);
         assert_true(r.pieces <= sizes[k] && r.pieces >= longer && r.dropped == 0);
         if (sizes[k] <= 2000) assert_int_equal(r.pieces, sizes[k]);
         longer = r.pieces;
-        if (wp_open_lines(&wp, text, strlen(text), "made") != OK) fail_msg("%s", err_message());
-        assert_int_equal(wp_size(wp), r.pieces + 1);
+        if (tokenizer_open_lines(&wp, text, strlen(text), "made") != OK) fail_msg("%s", err_message());
+        assert_int_equal(tokenizer_size(wp), r.pieces + 1);
         Check c = {wp, 0};
         for (uint32_t i = 0; i < CAPTIONS; i++) {
             char line[1024];
@@ -137,7 +138,7 @@ static void every_word_is_covered(void **state) {
             assert_int_equal(wp_words(line, strlen(line), no_unknown, &c), OK);
         }
         assert_int_equal(c.words, r.words);
-        wp_close(wp);
+        tokenizer_close(wp);
         free(text);
         free(same);
     }

@@ -24,7 +24,7 @@ void tokenizer_close(Tokenizer *t) {
     normalizer_close(&t->norm);
     bpe_close(&t->bpe);
     unigram_close(&t->unigram);
-    wp_close(t->wp);
+    wp_close(&t->wp);
     pieces_close(&t->added);
     free(t->special);
     free(t);
@@ -107,7 +107,7 @@ static Status encode_word(Encoder *e, const char *s, size_t n) {
     const Tokenizer *t = e->t;
     if (!n) return OK;
     return t->kind == KIND_UNIGRAM ? unigram_word(&t->unigram, s, n, e->out)
-        : t->kind == KIND_WORDPIECE ? wp_pieces(t->wp, s, n, e->out) : bpe_word(&t->bpe, s, n, e->out);
+        : t->kind == KIND_WORDPIECE ? wp_pieces(&t->wp, s, n, e->out) : bpe_word(&t->bpe, s, n, e->out);
 }
 
 /* Cuts before each mark. */
@@ -218,7 +218,7 @@ Status tokenizer_encode(const Tokenizer *t, const char *text, size_t n, int max_
 /* ---- what it is ---- */
 
 const Pieces *tokenizer_vocabulary(const Tokenizer *t) {
-    return t->kind == KIND_WORDPIECE ? NULL : t->kind == KIND_UNIGRAM ? &t->unigram.pieces : &t->bpe.pieces;
+    return t->kind == KIND_WORDPIECE ? &t->wp.pieces : t->kind == KIND_UNIGRAM ? &t->unigram.pieces : &t->bpe.pieces;
 }
 
 const char *tokenizer_kind(const Tokenizer *t) {
@@ -227,7 +227,7 @@ const char *tokenizer_kind(const Tokenizer *t) {
 }
 
 int32_t tokenizer_size(const Tokenizer *t) {
-    int32_t size = t->kind == KIND_WORDPIECE ? wp_size(t->wp) : tokenizer_vocabulary(t)->size;
+    int32_t size = tokenizer_vocabulary(t)->size;
     return size > t->added.size ? size : t->added.size;
 }
 
@@ -239,7 +239,6 @@ const char *tokenizer_chat(const Tokenizer *t) { return t->chat; }
 int32_t tokenizer_find(const Tokenizer *t, const char *piece) {
     size_t n = strlen(piece);
     char bytes[PIECE_LONGEST];
-    if (t->kind == KIND_WORDPIECE) return wp_find(t->wp, piece, n);
     int32_t id = t->added.size ? pieces_find(&t->added, piece, n) : -1;
     if (id >= 0 || n > sizeof bytes) return id;
     if (t->kind != KIND_BYTES) return pieces_find(tokenizer_vocabulary(t), piece, n);
@@ -250,15 +249,16 @@ int32_t tokenizer_find(const Tokenizer *t, const char *piece) {
 /* ---- opening ---- */
 
 void tokenizer_take_wordpiece(Tokenizer *t) {
-    const Wordpiece *wp = t->wp;
+    const int32_t *special = t->wp.special;
     t->kind = KIND_WORDPIECE;
-    t->ids = (TokenizerIds){.begin = {wp_cls(wp)}, .nbegin = 1, .end = {wp_sep(wp)}, .nend = 1, .bos = wp_dec(wp),
-                            .eos = wp_sep(wp), .pad = wp_pad(wp), .unk = wp_unk(wp)};
+    t->ids = (TokenizerIds){.begin = {special[WP_CLS]}, .nbegin = 1, .end = {special[WP_SEP]}, .nend = 1,
+                            .bos = special[WP_DEC], .eos = special[WP_SEP], .pad = special[WP_PAD],
+                            .unk = special[WP_UNK]};
 }
 
 /* What decides the ids of a text; how ids become text again does not matter. */
 static uint64_t hash_of(const Tokenizer *t) {
-    if (t->kind == KIND_WORDPIECE) return wp_hash(t->wp);
+    if (t->kind == KIND_WORDPIECE) return t->wp.hash;
     const int32_t rules[] = {(int32_t)t->kind, (int32_t)t->split, (int32_t)t->mark, t->cut, t->ids.nbegin, t->ids.nend};
     uint64_t h = hash_bytes(HASH_START, rules, sizeof rules);
     h = hash_bytes(h, t->ids.begin, (size_t)t->ids.nbegin * sizeof *t->ids.begin);

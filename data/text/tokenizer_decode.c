@@ -123,7 +123,7 @@ static size_t clean_up(char *s, size_t n) {
 }
 
 static Status decode_text(const Tokenizer *t, const int32_t *ids, size_t n, TextBytes *out) {
-    if (t->kind == KIND_WORDPIECE) return wp_join(t->wp, ids, n, out);
+    if (t->kind == KIND_WORDPIECE) return wp_join(&t->wp, ids, n, out);
     return t->decode == DECODE_BYTES ? decode_bytes(t, ids, n, out)
         : t->decode == DECODE_MARKS ? decode_marks(t, ids, n, out) : decode_words(t, ids, n, out);
 }

@@ -36,7 +36,7 @@ struct Tokenizer {
     bool keep_front;           /* the blank in front of a decoded text stays */
     Bpe bpe;
     Unigram unigram;
-    Wordpiece *wp;
+    Wordpiece wp;
     Pieces added;
     bool *special;             /* (added.size) */
     bool starts[256];          /* some added token starts with this byte */
@@ -58,7 +58,7 @@ Status tokenizer_add(Tokenizer *t, const char *s, size_t n, int64_t id, bool spe
 /* Model, rules and added tokens are there: makes what encoding needs, and the hash. */
 Status tokenizer_ready(Tokenizer *t, const char *name);
 
-const Pieces *tokenizer_vocabulary(const Tokenizer *t);    /* the model's, without added tokens; NULL for WordPiece */
+const Pieces *tokenizer_vocabulary(const Tokenizer *t);    /* the model's, without added tokens */
 
 Status tokenizer_valid(const char *s, size_t n, TextBytes *out);    /* added to out, invalid parts as U+FFFD */
 

@@ -4,8 +4,7 @@
  *
  * The idea: almost all text is ASCII, so one pass over bytes with a table of classes cuts and lowers words; a
  * text with any other byte takes the long way through code points (lower, clean, decompose, drop marks). A word is
- * then cut greedily, longest piece first; hashes of all prefixes come from one pass, so a word in the vocabulary
- * costs one probe.
+ * then cut greedily, longest piece first, so a word in the vocabulary costs one probe.
  *
  * A Wordpiece is read-only after wp_open: any number of threads may encode with it.
  *
@@ -19,46 +18,38 @@
 #include <stdint.h>
 
 #include "data/text/grow.h"
+#include "data/text/pieces.h"
 #include "kernels/base/err.h"
 #include "kernels/base/unicode.h"
 
 enum {
     WP_MAX_WORD = 100,         /* code points; a longer word is one [UNK] */
     WP_MAX_PIECE = 1024,       /* bytes of a line of vocab.txt */
-    WP_MAX_VOCAB = 1 << 24,    /* lines */
 };
 
-typedef struct Wordpiece Wordpiece;
+typedef enum { WP_PAD, WP_UNK, WP_CLS, WP_SEP, WP_MASK, WP_DEC, WP_SPECIALS } WpSpecial;
+
+typedef struct {
+    Pieces pieces;             /* as in the file: "##ing" */
+    int32_t special[WP_SPECIALS];          /* [MASK]: -1 when the file has none */
+    uint64_t hash;             /* names the vocabulary: equal hash, equal ids of equal text */
+    int32_t size;              /* lines added so far; pieces.size in the end */
+} Wordpiece;
 
 /* Reads vocab.txt: one piece a line, the id is the line number from 0. ERR_FORMAT names file and line of what is wrong:
  * empty, too long, repeated or not UTF-8 lines, or [PAD] [UNK] [CLS] [SEP] missing. [MASK] may be missing. [DEC] gets
- * the id after the last line unless the file has it. wp_open_lines does the same from text[0..n). */
-Status wp_open(Wordpiece **wp, const char *path);
-Status wp_open_lines(Wordpiece **wp, const char *text, size_t n, const char *name);
+ * the id after the last line unless the file has it. wp_open_lines does the same from text[0..n). After a failure
+ * wp can only be closed. */
+Status wp_open(Wordpiece *wp, const char *path);
+Status wp_open_lines(Wordpiece *wp, const char *text, size_t n, const char *name);
 void wp_close(Wordpiece *wp);
 
-/* [CLS] pieces [SEP] into ids[0..max_len), max_len >= 2: if there are more, the first max_len - 1, then [SEP]. *count
- * ids are written. *full (may be NULL) is the count without the limit; when it is not asked for, the rest of a long
- * text is not looked at. The words [UNK] [SEP] [PAD] [CLS] [MASK] [DEC] in text, in this case, become the special
- * ids. Fails only for want of memory (texts that are not ASCII need some). */
-Status wp_encode(const Wordpiece *wp, const char *text, size_t n, int max_len, int32_t *ids, int *count, int64_t *full);
-
-/* Appends the pieces alone. */
+/* Appends the pieces of a text. The words [UNK] [SEP] [PAD] [CLS] [MASK] [DEC] in it, in this case, become the special
+ * ids. Fails only for want of memory. */
 Status wp_pieces(const Wordpiece *wp, const char *text, size_t n, TokenIds *out);
 
 /* Appends the text of pieces: joined, special tokens and ids out of range left out. */
 Status wp_join(const Wordpiece *wp, const int32_t *ids, size_t n, TextBytes *out);
-
-int wp_size(const Wordpiece *wp);                     /* V, with [DEC] */
-int32_t wp_pad(const Wordpiece *wp);
-int32_t wp_unk(const Wordpiece *wp);
-int32_t wp_cls(const Wordpiece *wp);
-int32_t wp_sep(const Wordpiece *wp);
-int32_t wp_mask(const Wordpiece *wp);                 /* -1 when the file has none */
-int32_t wp_dec(const Wordpiece *wp);
-const char *wp_piece(const Wordpiece *wp, int32_t id);    /* as in the file: "##ing" */
-int32_t wp_find(const Wordpiece *wp, const char *piece, size_t n);   /* the same, backwards; -1 when absent */
-uint64_t wp_hash(const Wordpiece *wp);                /* names the vocabulary: equal hash, equal ids of equal text */
 
 /* The splitting before the pieces: fn gets each word (UTF-8, lowered, without marks; not ended by NUL) and its length
  * in code points; a word of more than WP_MAX_WORD comes cut, with WP_MAX_WORD + 1 points, a special token typed in

@@ -5,25 +5,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/text/tokenizer.h"
 #include "data/text/vocab.h"
 #include "data/text/wordpiece.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static Status known(void *ctx, const char *word, size_t n, int points) {
-    const Wordpiece *wp = ctx;
+    const Tokenizer *wp = ctx;
     int32_t ids[WP_MAX_WORD + 2];
     int count;
     if (points == 0 || points > WP_MAX_WORD) return OK;
-    if (wp_encode(wp, word, n, WP_MAX_WORD + 2, ids, &count, NULL) != OK) return OK;
+    if (tokenizer_encode(wp, word, n, WP_MAX_WORD + 2, ids, &count, NULL) != OK) return OK;
     for (int i = 0; i < count; i++)
-        if (ids[i] == wp_unk(wp)) abort();
+        if (ids[i] == tokenizer_ids(wp)->unk) abort();
     return OK;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     VocabTrainer *t = NULL;
-    Wordpiece *wp = NULL;
+    Tokenizer *wp = NULL;
     VocabReport r;
     char *text = NULL;
     size_t n = 0;
@@ -35,10 +36,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         i = stop + 1;
     }
     if (vocab_train(t, VOCAB_MIN + 4 * data[0], 1 + data[0] % 3, &text, &n, &r) == OK) {
-        if (wp_open_lines(&wp, text, n, "made") != OK || wp_size(wp) != r.pieces + 1) abort();
+        if (tokenizer_open_lines(&wp, text, n, "made") != OK || tokenizer_size(wp) != r.pieces + 1) abort();
         if (!r.dropped) wp_words((const char *)data + 1, size - 1, known, wp);
     }
-    wp_close(wp);
+    tokenizer_close(wp);
     free(text);
     vocab_free(t);
     return 0;
