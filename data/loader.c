@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "data/order.h"
 #include "data/text/caption.h"
 #include "data/text/settext.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 
 typedef enum { SLOT_FREE, SLOT_FILLING, SLOT_READY, SLOT_HELD } SlotState;
 
@@ -383,12 +383,6 @@ void loader_close(Loader *l) {
 
 /* ---- the consumer ---- */
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 Status loader_next(Loader *l, const Batch **batch, double *waited) {
     *batch = NULL;
     if (waited) *waited = 0;
@@ -398,10 +392,10 @@ Status loader_next(Loader *l, const Batch **batch, double *waited) {
     pthread_mutex_lock(&l->lock);
     BUG_ON(s->state == SLOT_HELD, "loader_next: all %d batches are held", l->spec.queue);
     if (s->state != SLOT_READY) {
-        double start = now();
+        double start = status_clock();
         /* a loop: a wait may return although nobody signalled */
         while (s->state != SLOT_READY) pthread_cond_wait(&l->ready, &l->lock);
-        if (waited) *waited = now() - start;
+        if (waited) *waited = status_clock() - start;
     }
     if (s->st != OK) {                                     /* stays ready: asking again gives the same answer */
         st = err_set(s->st, "%s", s->message ? s->message : "out of memory");

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "data/format/path.h"
 #include "kernels/base/mem.h"
 
 /* Takes over `path`, also when it fails. */
@@ -59,22 +60,16 @@ static Status add_folder(Source *s, const char *dir) {
 
 static Status add_one(Source *s, const char *path) {
     struct stat sb;
-    size_t n = strlen(path);
     if (stat(path, &sb) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     if (S_ISDIR(sb.st_mode)) return add_folder(s, path);
-    if (n > 5 && strcmp(path + n - 5, ".json") == 0) return add_manifest(s, path);
+    if (path_ends(path, ".json")) return add_manifest(s, path);
     return add(s, mem_strdup(path), NULL, NULL);
 }
 
-/* A path with commas is several paths, unless there is a file of that name. */
 Status source_list(Source *s, const char *path) {
-    struct stat sb;
-    if (!path[0]) return err_set(ERR_USAGE, "no data set is given");
-    if (!strchr(path, ',') || stat(path, &sb) == 0) return add_one(s, path);
-    Status st = OK;
-    char *list = mem_strdup(path), *rest = NULL;
-    if (!list) return ERR_MEMORY;
-    for (char *p = strtok_r(list, ",", &rest); p && st == OK; p = strtok_r(NULL, ",", &rest)) st = add_one(s, p);
+    char *list = mem_strdup(path), *rest = list, *one;
+    Status st = list ? OK : ERR_MEMORY;
+    while (st == OK && (one = path_next(&rest))) st = add_one(s, one);
     if (st == OK && s->n == 0) st = err_set(ERR_USAGE, "no data set is given");
     free(list);
     return st;

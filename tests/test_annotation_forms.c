@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "data/format/pathlist.h"
+#include "data/format/path.h"
 #include "data/make/annotation_files.h"
 #include "data/make/annotations.h"
 

@@ -1,7 +1,6 @@
 /* arrays: see arrays.h. A format is a row of functions; what it needs open stands in the box. */
 #include "data/format/arrays.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,11 +12,12 @@
 #include "data/format/filekind.h"
 #include "data/format/h5.h"
 #include "data/format/npy.h"
+#include "data/format/path.h"
 #include "data/format/pth.h"
 #include "data/format/safetensors.h"
 #include "kernels/base/mem.h"
 
-enum { MAX_ROW_BYTES = 1 << 30, BUFFER = 16 << 20, MAX_DEPTH = 8 };
+enum { MAX_ROW_BYTES = 1 << 30, BUFFER = 16 << 20 };
 
 typedef struct {
     const char *what;
@@ -265,15 +265,6 @@ static Status h5_labels(ArrayBox *b, size_t i, char ***strings) {
 
 /* ---- a folder ---------------------------------------------------------------------------------------------------- */
 
-static const char *const endings[] = {".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5", ".hdf5", NULL};
-
-static size_t ending(const char *name) {
-    size_t n = strlen(name);
-    for (int i = 0; endings[i]; i++)
-        if (n > strlen(endings[i]) && !strcasecmp(name + n - strlen(endings[i]), endings[i])) return strlen(endings[i]);
-    return 0;
-}
-
 /* The array of features in one of its files: the only one of numbers, or the first with a usual name. */
 static Status file_array(ArrayBox *f, size_t *at) {
     static const char *const usual[] = {"features", "feat", "feats", "x", "image_features", "arr_0", NULL};
@@ -292,35 +283,17 @@ static Status file_array(ArrayBox *f, size_t *at) {
     return err_set(ERR_FORMAT, "%s: a file an image should hold one array; there are %s", f->path, list);
 }
 
-static Status add_file(ArrayBox *b, const char *relative) {
+static Status add_file(void *ctx, const char *relative) {
+    static const char *const endings[] = {".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5", ".hdf5", NULL};
+    ArrayBox *b = ctx;
     ArrayBox *f = NULL;
     size_t at = 0;
+    if (!path_ends_in(relative, endings)) return OK;
     char *path = mem_format("%s/%s", b->path, relative);
     Status st = path ? arrays_open(&f, path) : ERR_MEMORY;
     if (st == OK) st = file_array(f, &at);
     if (st == OK) st = add(b, relative, f->item[at]);
     arrays_close(f);
-    free(path);
-    return st;
-}
-
-static Status scan(ArrayBox *b, const char *below, int depth) {
-    struct dirent *e;
-    char *path = mem_format("%s/%s", b->path, below);
-    DIR *d = path ? opendir(path) : NULL;
-    Status st = d ? OK : err_set(ERR_IO, "%s: %s", path ? path : b->path, strerror(errno));
-    while (st == OK && (e = readdir(d))) {
-        struct stat about;
-        if (e->d_name[0] == '.') continue;
-        char *name = mem_format("%s%s%s", below, below[0] ? "/" : "", e->d_name),
-             *full = mem_format("%s/%s", path, e->d_name);
-        if (!name || !full) st = ERR_MEMORY;
-        else if (!stat(full, &about) && S_ISDIR(about.st_mode)) st = depth < MAX_DEPTH ? scan(b, name, depth + 1) : OK;
-        else if (ending(name)) st = add_file(b, name);
-        free(name);
-        free(full);
-    }
-    if (d) closedir(d);
     free(path);
     return st;
 }
@@ -343,7 +316,7 @@ static Status refuse_folder(const ArrayBox *b) {
 }
 
 static Status folder_items(ArrayBox *b) {
-    Status st = scan(b, "", 0);
+    Status st = path_walk(b->path, add_file, b);
     if (st == OK && !b->n) st = refuse_folder(b);
     if (st == OK && !b->n)
         st = err_set(ERR_FORMAT, "%s: a folder without arrays in it (.npy, .npz, .pt, .pth, .safetensors, .h5)",

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/format/crc32c.h"
 #include "data/format/mapfile.h"
+#include "data/format/path.h"
 #include "kernels/base/mem.h"
 
 struct OutFile {
@@ -53,15 +53,12 @@ Status outfile_claim(const char *path, bool overwrite) {
 }
 
 Status outfile_folder(const char *path, const char *ending) {
-    static const char *const files[] = {"csv", "tsv", "json", "jsonl", "txt", "npy", "npz", "pt", "pth", "bin", "ckpt", "h5",
-                                        "hdf5", "safetensors", "tar", "zip", "pdf", "html", "parquet", "pkl", "yaml"};
-    struct stat sb;
-    const char *dot = strrchr(path, '.');
-    for (size_t i = 0; dot && i < sizeof files / sizeof *files; i++)
-        if (!strcasecmp(dot + 1, files[i]) && stat(path, &sb))
-            return err_set(ERR_USAGE, "out=%s would become a folder of that name; name a folder%s%s", path,
-                           ending ? ", or a file that ends in " : "", ending ? ending : "");
-    return OK;
+    static const char *const files[] = {".csv", ".tsv", ".json", ".jsonl", ".txt", ".npy", ".npz", ".pt", ".pth", ".bin",
+                                        ".ckpt", ".h5", ".hdf5", ".safetensors", ".tar", ".zip", ".pdf", ".html",
+                                        ".parquet", ".pkl", ".yaml", NULL};
+    if (!path_ends_in(path, files) || !access(path, F_OK)) return OK;
+    return err_set(ERR_USAGE, "out=%s would become a folder of that name; name a folder%s%s", path,
+                   ending ? ", or a file that ends in " : "", ending ? ending : "");
 }
 
 Status outfile_create(OutFile **out, const char *path) {
@@ -206,9 +203,7 @@ Status outfile_sync_dir(const char *path) {
 }
 
 Status outfile_sync_parent(const char *path) {
-    const char *slash = strrchr(path, '/');
-    char *dir = !slash ? mem_strdup(".") : slash == path ? mem_strdup("/")
-                       : mem_format("%.*s", (int)(slash - path), path);
+    char *dir = path_folder(path);
     if (!dir) return ERR_MEMORY;
     Status st = outfile_sync_dir(dir);
     free(dir);

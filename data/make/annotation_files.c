@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/format/pathlist.h"
+#include "data/format/path.h"
 #include "kernels/base/mem.h"
 
 /* The length of "split:" at the front; 0: there is none, or a file has it in its name. */
@@ -16,7 +16,7 @@ static size_t split_prefix(const char *p) {
     if (!n || p[n] != ':') return 0;
     char *first = mem_strdup(p);
     if (!first) return 0;
-    char *rest = first, *path = pathlist_next(&rest);
+    char *rest = first, *path = path_next(&rest);
     bool file = path && !access(path, F_OK);
     free(first);
     return file ? 0 : n;
@@ -25,14 +25,14 @@ static size_t split_prefix(const char *p) {
 Status annotation_files(AnnotationFiles *l, const char *list, const AnnotationColumns *columns) {
     *l = (AnnotationFiles){.columns = *columns};
     l->text = mem_strdup(list);
-    l->file = mem_new(pathlist_most(list), sizeof *l->file);
+    l->file = mem_new(path_most(list), sizeof *l->file);
     if (!l->text || !l->file) return ERR_MEMORY;
     for (char *rest = l->text, *path; rest;) {
         rest += strspn(rest, " ,");
         size_t word = split_prefix(rest);
         char *split = word ? rest : NULL;
         if (word) rest[word] = 0, rest += word + 1;
-        if (!(path = pathlist_next(&rest))) break;
+        if (!(path = path_next(&rest))) break;
         l->file[l->n++] = (AnnotationFile){.path = path, .split = split, .columns = &l->columns};
     }
     return OK;

@@ -1,7 +1,7 @@
 /* annotation_files: from what a user writes, "train.json,test:b.csv", to the list of annotation files.
  *
  * Commas between; a word and a colon in front of a file name its split, unless a file of that whole name exists; a path
- * that exists wins over commas in it (pathlist.h). */
+ * that exists wins over commas in it (path.h). */
 #ifndef QF_ANNOTATION_FILES_H
 #define QF_ANNOTATION_FILES_H
 #include "data/make/annotations.h"

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "data/format/path.h"
+
 enum { NAME = 40 };
 
 /* Letters and digits alone, best first. Those of images end with numbers and keys, for which a file is looked for. */
@@ -54,12 +56,9 @@ bool annotation_name_equal(const char *a, const char *b) {
 }
 
 bool annotation_is_picture(const char *name) {
-    static const char *const ends[] = {"jpg", "jpeg", "png",  "webp", "bmp",  "gif",
-                                       "tif", "tiff", "jfif", "jpe",  "heic", "avif"};
-    const char *dot = strrchr(name, '.');
-    for (size_t i = 0; dot && i < sizeof ends / sizeof *ends; i++)
-        if (!strcasecmp(dot + 1, ends[i])) return true;
-    return false;
+    static const char *const ends[] = {".jpg", ".jpeg", ".png",  ".webp", ".bmp",  ".gif",  ".tif",
+                                       ".tiff", ".jfif", ".jpe", ".heic", ".avif", NULL};
+    return path_ends_in(name, ends);
 }
 
 static const struct { const char *word, *split; } words[] = {

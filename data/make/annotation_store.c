@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/format/json.h"
+#include "data/format/path.h"
 #include "kernels/base/mem.h"
 
 enum { BLOCK = 1 << 20, MAX_NAME = 4096 };
@@ -30,12 +31,11 @@ Status annotation_open(Annotations *a, const AnnotationFile *f) {
     if (!a->store && !(a->store = mem_new(1, sizeof *a->store))) return ERR_MEMORY;
     struct AnnotationStore *s = a->store;
     BUG_ON(s->sorted != NULL, "annotations_add after annotations_finish");
-    const char *slash = strrchr(f->path, '/');
     s->current = *f;
     s->split = NULL;
     s->file_texts = 0;
     if (f->split && f->split[0] && !(s->split = annotation_keep(a, annotation_split_word(f->split)))) return ERR_MEMORY;
-    if (!(s->file = annotation_keep(a, slash ? slash + 1 : f->path))) return ERR_MEMORY;
+    if (!(s->file = annotation_keep(a, path_base(f->path)))) return ERR_MEMORY;
     s->file_split = annotation_split_in(s->file);
     return OK;
 }

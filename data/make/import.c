@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "data/features.h"
 #include "data/fingerprint.h"
+#include "data/format/path.h"
 #include "data/make/annotation_names.h"
 #include "data/make/import_ids.h"
 #include "data/setout.h"
@@ -39,11 +39,6 @@ static const char *ids_file(const Import *m) {
 
 /* ---- where each row goes ----------------------------------------------------------------------------------------- */
 
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* Cuts a trailing "#12" off and returns 12; 0 when there is none. -1: too many views to be true. */
 static int cut_view(char *id) {
     char *hash = strrchr(id, '#');
@@ -55,18 +50,16 @@ static int cut_view(char *id) {
 
 /* The length of a base name without an ending that says picture or array. */
 static size_t stem_length(const char *base) {
-    static const char *const arrays[] = {".npy", ".npz", ".pt", ".pth", ".json", ".txt"};
+    static const char *const arrays[] = {".npy", ".npz", ".pt", ".pth", ".json", ".txt", NULL};
     const char *dot = strrchr(base, '.');
-    bool known = dot && dot > base && annotation_is_picture(base);
-    for (size_t i = 0; dot && dot > base && i < sizeof arrays / sizeof *arrays; i++)
-        known |= !strcasecmp(dot, arrays[i]);
+    bool known = dot && dot > base && (annotation_is_picture(base) || path_ends_in(base, arrays));
     return known ? (size_t)(dot - base) : strlen(base);
 }
 
 /* What a name is called at a level; NULL: nothing, or memory ran out. COCO's number: the digits that are all of the
  * stem, or follow its last '_', without leading zeros. */
 static char *key_at(ImportMatch level, const char *name) {
-    const char *base = base_name(name);
+    const char *base = path_base(name);
     size_t n = stem_length(base), digits = 0;
     if (level == MATCH_BASE) return mem_strdup(base);
     if (level == MATCH_STEM) return mem_format("%.*s", (int)n, base);
@@ -105,7 +98,7 @@ static Status find_image(const Import *m, const Level *level, const char *id, in
         free(key);
         if (found && *found == -2)
             return err_set(ERR_FORMAT, "%s: id %s fits several annotated images called %s; full names are needed",
-                           ids_file(m), id, base_name(id));
+                           ids_file(m), id, path_base(id));
         if (found) *image = *found, *by = (ImportMatch)k;
     }
     return OK;

@@ -2,18 +2,16 @@
 #include "data/make/pictures.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/fingerprint.h"
-#include "data/format/pathlist.h"
+#include "data/format/path.h"
 #include "data/format/textfile.h"
 #include "data/make/annotation_names.h"
 #include "data/make/pictures_own.h"
@@ -22,15 +20,8 @@
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-static bool is_list(const char *name) {
-    static const char *const ends[] = {".txt", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".token"};
-    size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (n > strlen(ends[i]) && !strcasecmp(name + n - strlen(ends[i]), ends[i])) return true;
-    return false;
-}
-
 static Status open_place(Pictures *p, const char *path) {
+    static const char *const lists[] = {".txt", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".token", NULL};
     struct stat about;
     if (mem_room(&p->place, (size_t)p->places, 1, sizeof *p->place) != OK) return ERR_MEMORY;
     PicturesPlace *at = &p->place[p->places];
@@ -43,8 +34,8 @@ static Status open_place(Pictures *p, const char *path) {
     at->folder = S_ISDIR(about.st_mode);
     p->folders += at->folder;
     if (at->folder || annotation_is_picture(path)) return OK;
-    const char *base = pictures_base_name(path), *dot = strchr(base, '.');
-    if (is_list(base))
+    const char *base = path_base(path), *dot = strchr(base, '.');
+    if (path_ends_in(base, lists))
         return err_set(ERR_USAGE, "%s: a list, not pictures; extract.annotations=%s with in=FOLDER says where they lie",
                        path, path);
     if (!(at->stem = mem_format("%.*s", dot ? (int)(dot - base) : (int)strlen(base), base))) return ERR_MEMORY;
@@ -150,7 +141,7 @@ Status pictures_open(Pictures **out, const char *in) {
     if (!p) return ERR_MEMORY;
     char *list = mem_strdup(in), *rest = list, *item;
     Status st = list ? OK : ERR_MEMORY;
-    while (st == OK && (item = pathlist_next(&rest))) st = open_item(p, item);
+    while (st == OK && (item = path_next(&rest))) st = open_item(p, item);
     free(list);
     if (st == OK) st = list_members(p);
     if (st == OK) *out = p;
@@ -184,7 +175,7 @@ enum { COCO = sizeof coco / sizeof *coco };
 static char *coco_spelling(const char *name, int k) {
     static const char *const endings[] = {"jpg", "png", "jpeg", "webp"};
     enum { ENDINGS = sizeof endings / sizeof *endings };
-    const char *base = pictures_base_name(name);
+    const char *base = path_base(name);
     size_t digits = strspn(base, "0123456789");
     bool number = digits && digits < 12 && (!base[digits] || (base[digits] == '.' && annotation_is_picture(name)));
     if (!number || k >= COCO * ENDINGS) return NULL;
@@ -267,7 +258,7 @@ static char *percents_taken(const char *name) {
 static bool find_otherwise(const Pictures *p, const char *name, PicturePlace *at) {
     char *plain = p->places ? percents_taken(name) : NULL;
     bool found = plain && strcmp(plain, name) && find_spelled(p, plain, at, false);
-    const char *base = plain ? pictures_base_name(plain) : "", *end = strncmp(base, "COCO_", 5) ? NULL : strchr(base + 5, '_');
+    const char *base = plain ? path_base(plain) : "", *end = strncmp(base, "COCO_", 5) ? NULL : strchr(base + 5, '_');
     char *folder = end ? mem_format("%.*s/%s", (int)(end - base) - 5, base + 5, base) : NULL;    /* train2014/COCO_train2014_... */
     if (!found && folder) found = find_spelled(p, folder, at, false);
     free(folder);

@@ -1,20 +1,16 @@
 /* pictures_list: all pictures that there are, with the captions that lie beside them; see pictures.h. */
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "data/format/path.h"
 #include "data/format/tar.h"
 #include "data/format/textfile.h"
 #include "data/make/annotation_names.h"
 #include "data/make/pictures_own.h"
 #include "kernels/base/mem.h"
-
-enum { MAX_DEPTH = 16 };
 
 static const char *const beside[] = {".txt", ".caption", ".json"};
 enum { BESIDE = sizeof beside / sizeof *beside, BESIDE_JSON = BESIDE - 1 };
@@ -23,7 +19,7 @@ typedef struct { Annotations *a; const char *folder_caption; bool captioned; } L
 
 /* What a folder on the way to a picture says of its split, NULL when none does. */
 static const char *folder_split(const char *name) {
-    char *folders = mem_format("%.*s", (int)(pictures_base_name(name) - name), name);
+    char *folders = mem_format("%.*s", (int)(path_base(name) - name), name);
     const char *split = annotation_split_in(folders ? folders : "");
     free(folders);
     return split;
@@ -31,7 +27,7 @@ static const char *folder_split(const char *name) {
 
 /* NAME without what follows the first dot of its last part (webdataset's key), or (files) the last. */
 static size_t key_length(const char *name, bool member) {
-    const char *base = pictures_base_name(name), *dot = member ? strchr(base, '.') : strrchr(base, '.');
+    const char *base = path_base(name), *dot = member ? strchr(base, '.') : strrchr(base, '.');
     return dot && dot > base ? (size_t)(dot - name) : strlen(name);
 }
 
@@ -94,7 +90,7 @@ static const PicturesMember *member_beside(const Pictures *p, const PicturesMemb
 /* What macOS puts beside each file; and a further picture (0001.seg.png) of a key that
  * has one of its own (0001.jpg). */
 static bool is_extra(const Pictures *p, const PicturesMember *m) {
-    const char *base = pictures_base_name(m->name);
+    const char *base = path_base(m->name);
     size_t key = key_length(m->name, true);
     if (base[0] == '.' || !strncmp(m->name, "__MACOSX/", 9)) return true;
     if (strrchr(base, '.') == m->name + key) return false;
@@ -127,7 +123,7 @@ static Status list_archives(const Pictures *p, Listing *l) {
         int64_t index;
         const char *split = folder_split(m->name);
         if (!annotation_is_picture(m->name) || is_extra(p, m)) continue;
-        if (!split) split = annotation_split_in(pictures_base_name(m->place->path));
+        if (!split) split = annotation_split_in(path_base(m->place->path));
         st = annotations_add_image(l->a, m->name, split, l->captioned, m->place->path, &index);
         if (st == OK && l->folder_caption) st = add_class(l, index, m->name);
         else if (st == OK && l->captioned) st = member_captions(p, l, index, m);
@@ -148,36 +144,16 @@ static Status keep(Names *names, char *path) {
     return OK;
 }
 
-static bool is_metadata(const char *name) {
+typedef struct { Names pictures, metadata; } Found;
+
+static Status found_file(void *ctx, const char *name) {
     static const char *const forms[] = {"metadata.jsonl", "metadata.json", "metadata.csv", "metadata.tsv",
                                         "metadata.parquet"};
+    Found *f = ctx;
+    if (annotation_is_picture(name)) return keep(&f->pictures, mem_strdup(name));
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
-        if (!strcmp(pictures_base_name(name), forms[i])) return true;
-    return false;
-}
-
-/* Everything below, but for hidden files; the depth is bounded, as links may lead round. */
-static Status scan(const char *root, const char *below, int depth, Names *pictures, Names *metadata) {
-    struct dirent *e;
-    char *path = mem_format("%s/%s", root, below);
-    DIR *d = path ? opendir(path) : NULL;
-    Status st = d ? OK : err_set(ERR_IO, "%s: %s", path ? path : root, strerror(errno));
-    while (st == OK && (e = readdir(d))) {
-        struct stat about;
-        if (e->d_name[0] == '.') continue;
-        char *name = mem_format("%s%s%s", below, below[0] ? "/" : "", e->d_name),
-             *full = mem_format("%s/%s", path, e->d_name);
-        bool folder = full && !stat(full, &about) && S_ISDIR(about.st_mode);
-        free(full);
-        if (!name) st = ERR_MEMORY;
-        else if (folder && depth < MAX_DEPTH) st = scan(root, name, depth + 1, pictures, metadata);
-        else if (annotation_is_picture(name)) st = keep(pictures, name), name = NULL;
-        else if (is_metadata(name)) st = keep(metadata, name), name = NULL;
-        free(name);
-    }
-    if (d) closedir(d);
-    free(path);
-    return st;
+        if (!strcmp(path_base(name), forms[i])) return keep(&f->metadata, mem_strdup(name));
+    return OK;
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -219,7 +195,7 @@ static Status file_captions(Listing *l, int64_t index, const char *root, const c
 /* prefix: in front of names, where there are several folders. */
 static Status add_metadata(Listing *l, const char *root, const char *file, const char *prefix) {
     char *path = mem_format("%s/%s", root, file);
-    int folder = (int)(pictures_base_name(file) - file);
+    int folder = (int)(path_base(file) - file);
     char *names = mem_format("%s%s%.*s", prefix, prefix[0] ? "/" : "", folder, file);
     const char *split = folder_split(file);
     Status st = path && names ? annotations_add(l->a, &(AnnotationFile){.path = path, .root = names, .split = split})
@@ -233,7 +209,7 @@ static Status add_file(Listing *l, const PicturesPlace *place, const char *name,
     int64_t index;
     const char *split = folder_split(name);
     char *whole = mem_format("%s%s%s", prefix, prefix[0] ? "/" : "", name);
-    if (!split) split = annotation_split_in(pictures_base_name(place->path));
+    if (!split) split = annotation_split_in(path_base(place->path));
     Status st =
         whole ? annotations_add_image(l->a, whole, split, texts || l->folder_caption, place->path, &index) : ERR_MEMORY;
     if (st == OK && l->folder_caption) st = add_class(l, index, name);
@@ -242,22 +218,29 @@ static Status add_file(Listing *l, const PicturesPlace *place, const char *name,
     return st;
 }
 
+static void sort(Names *names) {
+    if (names->n) qsort(names->path, (size_t)names->n, sizeof *names->path, by_name);
+}
+
+static void forget(Names *names) {
+    for (int64_t i = 0; i < names->n; i++) free(names->path[i]);
+    free(names->path);
+}
+
 static Status list_folder(const PicturesPlace *place, Listing *l, const char *prefix) {
-    Names pictures = {0}, metadata = {0};
-    Status st = scan(place->path, "", 0, &pictures, &metadata);
-    if (pictures.n) qsort(pictures.path, (size_t)pictures.n, sizeof *pictures.path, by_name);
-    if (metadata.n) qsort(metadata.path, (size_t)metadata.n, sizeof *metadata.path, by_name);
-    bool listed = metadata.n && !l->folder_caption, texts = st == OK && !listed && any_beside(place->path, &pictures);
-    for (int64_t i = 0; listed && i < metadata.n && st == OK; i++)
-        st = add_metadata(l, place->path, metadata.path[i], prefix);
-    for (int64_t i = 0; !listed && i < pictures.n && st == OK; i++)
-        st = add_file(l, place, pictures.path[i], prefix, texts);
-    if (st == OK && !pictures.n && !listed)
+    Found f = {0};
+    Status st = path_walk(place->path, found_file, &f);
+    sort(&f.pictures);                               /* a folder's own order is that of its hash table */
+    sort(&f.metadata);
+    bool listed = f.metadata.n && !l->folder_caption, texts = st == OK && !listed && any_beside(place->path, &f.pictures);
+    for (int64_t i = 0; listed && i < f.metadata.n && st == OK; i++)
+        st = add_metadata(l, place->path, f.metadata.path[i], prefix);
+    for (int64_t i = 0; !listed && i < f.pictures.n && st == OK; i++)
+        st = add_file(l, place, f.pictures.path[i], prefix, texts);
+    if (st == OK && !f.pictures.n && !listed)
         st = err_set(ERR_FORMAT, "%s: a folder without pictures (JPEG, PNG, WebP) in it", place->path);
-    for (int64_t i = 0; i < pictures.n; i++) free(pictures.path[i]);
-    for (int64_t i = 0; i < metadata.n; i++) free(metadata.path[i]);
-    free(pictures.path);
-    free(metadata.path);
+    forget(&f.pictures);
+    forget(&f.metadata);
     return st;
 }
 

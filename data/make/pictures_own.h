@@ -2,8 +2,6 @@
  * Nobody else includes it. */
 #ifndef QF_PICTURES_OWN_H
 #define QF_PICTURES_OWN_H
-#include <string.h>
-
 #include "data/format/tar.h"
 #include "data/make/pictures.h"
 #include "kernels/base/strmap.h"
@@ -27,10 +25,5 @@ struct Pictures {
     bool prefixed;                 /* member names have the archive's name in front */
     StrMap by_name;                /* of members */
 };
-
-static inline const char *pictures_base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
 
 #endif

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "data/format/mapfile.h"
+#include "data/format/path.h"
 #include "data/text/chat.h"
 #include "data/text/tokenizer_parts.h"
 
@@ -247,15 +248,10 @@ static Status in_folder(const char *dir, char **path, OpenFn **open) {
     return err_set(ERR_IO, "%s: no tokenizer.json, vocab.json, spiece.model, tokenizer.model or vocab.txt in it", dir);
 }
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && !strcmp(s + n - m, end);
-}
-
 static OpenFn *form_of_file(const char *path) {
     for (int k = 0; k < FORMS; k++)
-        if (ends_with(path, forms[k].file)) return forms[k].open;
-    return ends_with(path, ".model") ? open_spm : ends_with(path, ".json") ? open_json : open_wordpiece;
+        if (path_ends(path, forms[k].file)) return forms[k].open;
+    return path_ends(path, ".model") ? open_spm : path_ends(path, ".json") ? open_json : open_wordpiece;
 }
 
 static Status finish(Tokenizer **t, Status st, const char *name) {
@@ -278,11 +274,6 @@ static Status open_file(Tokenizer **t, const char *dir, const char *path, OpenFn
     return st;
 }
 
-static char *folder_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? mem_format("%.*s", (int)(slash - path), path) : mem_strdup(".");
-}
-
 Status tokenizer_open(Tokenizer **t, const char *path) {
     OpenFn *open = NULL;
     char *file = NULL;
@@ -291,7 +282,7 @@ Status tokenizer_open(Tokenizer **t, const char *path) {
     if (!inside) return ERR_MEMORY;
     bool is_folder = access(inside, F_OK) == 0;
     free(inside);
-    char *dir = is_folder ? mem_strdup(path) : folder_of(path);
+    char *dir = is_folder ? mem_strdup(path) : path_folder(path);
     Status st = dir ? OK : ERR_MEMORY;
     if (st == OK && is_folder) st = in_folder(dir, &file, &open);
     if (st == OK) st = open_file(t, dir, is_folder ? file : path, is_folder ? open : form_of_file(path));
