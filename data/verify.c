@@ -23,9 +23,16 @@ typedef struct {
     int64_t n, known_rows;
 } Verify;
 
-/* The message of this thread is a problem. */
-static void problem(Verify *v) {
+/* Both get what was just said by err_set: it goes on to the caller, and the work goes on. */
+static void problem(Verify *v, Status said) {
+    (void)said;
     v->r->problems++;
+    v->say(v->ctx, err_message());
+}
+
+static void warn(Verify *v, Status said) {
+    (void)said;
+    v->r->warnings++;
     v->say(v->ctx, err_message());
 }
 
@@ -36,16 +43,12 @@ static void check_captions(Verify *v, const Shard *s, int64_t image) {
     for (int64_t k = 0; k < captions; k++) {
         size_t n, bad;
         const char *text = shard_caption(s, image, k, &n), *id = column_text(&s->image_id, image);
-        if (n == 0) {
-            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is empty", s->path, k, image,
-                    id);
-            problem(v);
-        } else if (!utf8_valid(text, n, &bad)) {
-            err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is not UTF-8 at byte %zu",
-                    s->path, k, image,
-                    id, bad);
-            problem(v);
-        }
+        if (n == 0)
+            problem(v, err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64 " (\"%s\") is empty", s->path, k,
+                               image, id));
+        else if (!utf8_valid(text, n, &bad))
+            problem(v, err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image %" PRId64
+                               " (\"%s\") is not UTF-8 at byte %zu", s->path, k, image, id, bad));
     }
 }
 
@@ -53,37 +56,26 @@ static Status check_ids(Verify *v, const Shard *s) {
     for (int64_t i = 0; i < s->images; i++) {
         const char *id = column_text(&s->image_id, i);
         const int64_t *before = strmap_get(&v->ids, id);
-        if (!id[0] || !utf8_valid(id, strlen(id), NULL)) {
-            err_set(ERR_FORMAT, "%s: the id of image %" PRId64 " is %s", s->path, i, id[0] ? "not UTF-8" : "empty");
-            problem(v);
-        } else if (before) {
-            err_set(ERR_FORMAT, "%s: image %" PRId64 " has the id \"%s\", which image %"
-                    PRId64 " of the set has already", s->path, i,
-                    id, *before);
-            problem(v);
-        } else {
-            Status st = strmap_put(&v->ids, id, v->r->images + i);
-            if (st != OK) return st;
-        }
+        if (!id[0] || !utf8_valid(id, strlen(id), NULL))
+            problem(v, err_set(ERR_FORMAT, "%s: the id of image %" PRId64 " is %s", s->path, i,
+                               id[0] ? "not UTF-8" : "empty"));
+        else if (before)
+            problem(v, err_set(ERR_FORMAT, "%s: image %" PRId64 " has the id \"%s\", which image %" PRId64
+                               " of the set has already", s->path, i, id, *before));
+        else if (strmap_put(&v->ids, id, v->r->images + i) != OK) return ERR_MEMORY;
         check_captions(v, s, i);
     }
     return OK;
-}
-
-static void warn(Verify *v) {
-    v->r->warnings++;
-    v->say(v->ctx, err_message());
 }
 
 /* Maps (N, C, H, W) that were taken for C x H tokens of W numbers: few numbers a token, and a multiple of their square.
  */
 static void check_width(Verify *v, const Shard *s) {
     if (s->E < 2 || s->E >= 64 || s->P % s->E || s->P / s->E <= s->E) return;
-    err_set(ERR_FORMAT,
-            "%s: %" PRId64 " tokens of %" PRId64 " numbers look like maps (%" PRId64 ", %" PRId64 ", %" PRId64
-            ") with channels first; import.layout=channels turns such maps round",
-            s->path, s->P, s->E, s->P / s->E, s->E, s->E);
-    warn(v);
+    warn(v, err_set(ERR_FORMAT,
+                    "%s: %" PRId64 " tokens of %" PRId64 " numbers look like maps (%" PRId64 ", %" PRId64 ", %" PRId64
+                    ") with channels first; import.layout=channels turns such maps round",
+                    s->path, s->P, s->E, s->P / s->E, s->E, s->E));
 }
 
 static Status check_rows(Verify *v, const Shard *s) {
@@ -96,12 +88,12 @@ static Status check_rows(Verify *v, const Shard *s) {
     v->known_rows += s->rows;
     check_width(v, s);
     for (int64_t i = 0; st == OK && i < s->rows; i++) {
-        if (shard_read(s, i, true, row) != OK) {
-            problem(v);
+        Status read = shard_read(s, i, true, row);
+        if (read != OK) {
+            problem(v, read);                        /* a damaged row says nothing of the next */
         } else if (!features_finite(row, s->dtype, (size_t)(s->P * s->E))) {
-            err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") holds a number that is not finite", s->path, i,
-                    column_text(&s->image_id, i / s->views));
-            problem(v);
+            problem(v, err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") holds a number that is not finite",
+                               s->path, i, column_text(&s->image_id, i / s->views)));
         } else if (features_kind(row, s->row_bytes, size) != ROW_COMPUTED && !zeros++) {
             first = i;
             word = features_kind(row, s->row_bytes, size) == ROW_ZERO ? "all zero" : "all one number";
@@ -110,13 +102,11 @@ static Status check_rows(Verify *v, const Shard *s) {
         st = listener_tell(v->listener, v->r->rows, v->known_rows);
     }
     free(row);
-    if (st != OK || !zeros) return st;
-    err_set(ERR_FORMAT,
-            "%s: %" PRId64 " of %" PRId64 " rows are %s, features that nobody computed; the first is row %" PRId64
-            " (image \"%s\")",
-            s->path, zeros, s->rows, word, first, column_text(&s->image_id, first / s->views));
-    warn(v);
-    return OK;
+    if (st == OK && zeros)
+        warn(v, err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are %s, features that nobody computed; the first "
+                        "is row %" PRId64 " (image \"%s\")",
+                        s->path, zeros, s->rows, word, first, column_text(&s->image_id, first / s->views)));
+    return st;
 }
 
 static Status check_file(Verify *v, const SourceFile *f) {
@@ -129,12 +119,9 @@ static Status check_file(Verify *v, const SourceFile *f) {
         if (st == OK && v->n > 1) st = shard_same_kind(v->shard[0], s);
     }
     if (st == ERR_MEMORY) return st;
-    if (st != OK) problem(v);
+    if (st != OK) problem(v, st);
     if (!s) return OK;
-    if (s->warning) {
-        err_set(ERR_FORMAT, "%s", s->warning);
-        warn(v);
-    }
+    if (s->warning) warn(v, err_set(ERR_FORMAT, "%s", s->warning));
     if ((st = check_ids(v, s)) != OK) return st;
     v->r->images += s->images;
     return check_rows(v, s);
@@ -150,11 +137,9 @@ static Status check_twins(Verify *v) {
         if (shard_same_kind(v->shard[0], v->shard[i]) == OK) same[n++] = v->shard[i];
     Status st = twins_find(same, n, &t);
     free(same);
-    if (st == OK && t.images + t.leaks) {
-        err_set(ERR_FORMAT, "%" PRId64 " images are another one again, %" PRId64 " of them in another split: %s",
-                t.images + t.leaks, t.leaks, t.first);
-        warn(v);
-    }
+    if (st == OK && t.images + t.leaks)
+        warn(v, err_set(ERR_FORMAT, "%" PRId64 " images are another one again, %" PRId64 " of them in another split: %s",
+                        t.images + t.leaks, t.leaks, t.first));
     return st == ERR_MEMORY ? st : OK;
 }
 

@@ -70,7 +70,7 @@ static Status score_answers(const Options *o, const char *res) {
 typedef struct { const char *path; int64_t NI, NT; } Matrix;
 
 static Status open_matrix(const char *path, NpyFile **f) {
-    Status st = npy_open(f, path, NULL);
+    Status st = npy_open(f, path);
     if (st != OK) return st;
     const NpyArray *a = npy_array(*f);
     if (a->ndim == 2 && (a->dtype == DT_F32 || a->dtype == DT_F64 || a->dtype == DT_F16 || a->dtype == DT_BF16))

@@ -108,18 +108,17 @@ static Status npy_labels(ArrayBox *b, size_t i, char ***strings) {
     NpyFile *f;
     Status st = npy_open_at(&f, b->npy, i);
     if (st != OK) return st;
-    st = npy_strings(f, strings);
+    const NpyArray *a = npy_array(f);
+    void *numbers = a->text ? NULL : mem_new((size_t)a->elements, a->size);
+    if (a->text) st = npy_strings(f, strings);
+    else st = numbers ? npy_read(f, numbers, (size_t)a->elements * a->size) : ERR_MEMORY;
+    if (st == OK && numbers) st = decimal(numbers, a->dtype, (size_t)a->elements, strings);
+    free(numbers);
     npy_close(f);
     return st;
 }
 
 /* ---- safetensors, PyTorch ---------------------------------------------------------------------------------------- */
-
-static Status memory_bytes(ArrayBox *b, void *dst, size_t n) {
-    memcpy(dst, b->at, n);
-    b->at += n;
-    return OK;
-}
 
 static Status st_items(ArrayBox *b) {
     Status st = st_open(&b->st, b->path);
@@ -128,16 +127,6 @@ static Status st_items(ArrayBox *b) {
         st = add(b, t->name, item_of(t->dtype, t->ndim, t->shape));
     }
     return st;
-}
-
-static Status st_begin(ArrayBox *b, size_t i) {
-    b->at = st_find(b->st, b->item[i].name)->data;
-    return OK;
-}
-
-static Status st_labels(ArrayBox *b, size_t i, char ***strings) {
-    const StTensor *t = st_find(b->st, b->item[i].name);
-    return decimal(t->data, t->dtype, (size_t)b->item[i].elements, strings);
 }
 
 static Status pth_items(ArrayBox *b) {
@@ -154,18 +143,30 @@ static Status pth_items(ArrayBox *b) {
     return st;
 }
 
-static Status pth_begin(ArrayBox *b, size_t i) {
+static Status tensor_of(ArrayBox *b, size_t i, const StTensor **t) {
+    if (b->pth) return pth_find(b->pth, b->item[i].name, t);
+    *t = st_find(b->st, b->item[i].name);
+    return OK;
+}
+
+static Status tensor_begin(ArrayBox *b, size_t i) {
     const StTensor *t;
-    Status st = pth_find(b->pth, b->item[i].name, &t);
+    Status st = tensor_of(b, i, &t);
     if (st == OK) b->at = t->data;
     return st;
 }
 
-static Status pth_labels(ArrayBox *b, size_t i, char ***strings) {
+static Status tensor_bytes(ArrayBox *b, void *dst, size_t n) {
+    memcpy(dst, b->at, n);
+    b->at += n;
+    return OK;
+}
+
+static Status tensor_labels(ArrayBox *b, size_t i, char ***strings) {
     const StTensor *t;
-    for (size_t k = 0; k < pth_lists(b->pth); k++)
+    for (size_t k = 0; b->pth && k < pth_lists(b->pth); k++)
         if (!strcmp(pth_list_name(b->pth, k), b->item[i].name)) return pth_list_strings(b->pth, k, strings);
-    Status st = pth_find(b->pth, b->item[i].name, &t);
+    Status st = tensor_of(b, i, &t);
     return st == OK ? decimal(t->data, t->dtype, (size_t)b->item[i].elements, strings) : st;
 }
 
@@ -344,8 +345,8 @@ static Status folder_bytes(ArrayBox *b, void *dst, size_t n) { return arrays_rea
 
 static const Format formats[] = {
     {"arrays", npy_items, npy_begin, npy_bytes, npy_labels},
-    {"tensors", st_items, st_begin, memory_bytes, st_labels},
-    {"tensors", pth_items, pth_begin, memory_bytes, pth_labels},
+    {"tensors", st_items, tensor_begin, tensor_bytes, tensor_labels},
+    {"tensors", pth_items, tensor_begin, tensor_bytes, tensor_labels},
     {"data sets", h5_items, h5_begin, h5_bytes, h5_labels},
     {"files", folder_items, folder_begin, folder_bytes, NULL},
 };

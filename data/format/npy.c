@@ -299,38 +299,30 @@ static void names_of(const NpyBox *b, char *text, size_t size) {
     }
 }
 
-static Status choose_member(const NpyBox *b, const char *member, size_t *at) {
+static Status choose_member(const NpyBox *b, size_t *at) {
     char names[200];
     *at = 0;
-    if (!b->archive) return OK;
-    bool given = member && member[0];
-    if (!given && b->count == 1) return OK;
-    const char *want = given ? member : "features";
-    size_t n = strlen(want);
-    if (n > 4 && !strcmp(want + n - 4, ".npy")) n -= 4;
+    if (b->count == 1) return OK;
     for (; *at < b->count; ++*at)
-        if (strlen(b->name[*at]) == n && !memcmp(b->name[*at], want, n)) return OK;
+        if (!strcmp(b->name[*at], "features")) return OK;
     names_of(b, names, sizeof names);
-    if (given) return err_set(ERR_FORMAT, "%s: no array called %s; there are: %s", b->path, member, names);
     return err_set(ERR_FORMAT, "%s: several arrays, say which one: %s", b->path, names);
 }
 
-Status npy_open(NpyFile **out, const char *path, const char *member) {
+Status npy_open(NpyFile **out, const char *path) {
     NpyBox *b;
     size_t at;
     *out = NULL;
     Status st = npy_box_open(&b, path);
     if (st != OK) return st;
-    st = choose_member(b, member, &at);
+    st = choose_member(b, &at);
     if (st == OK) st = npy_open_at(out, b, at);
-    if (st == OK && (*out)->array.text) {
-        npy_close(*out);
-        *out = NULL;
-        st = err_set(ERR_FORMAT, "%s: an array of texts, where numbers are wanted", path);
-    }
     if (st == OK) (*out)->own = b;
     else npy_box_close(b);
-    return st;
+    if (st != OK || !(*out)->array.text) return st;
+    npy_close(*out);
+    *out = NULL;
+    return err_set(ERR_FORMAT, "%s: an array of texts, where numbers are wanted", path);
 }
 
 const NpyArray *npy_array(const NpyFile *f) { return &f->array; }
@@ -398,35 +390,19 @@ Status npy_read(NpyFile *f, void *dst, size_t n) {
 
 /* ---- texts ------------------------------------------------------------------------------------------------------- */
 
-enum { NUMBER_CHARS = 24 };
-
-/* One element as UTF-8 with a NUL; texts are padded with zeros. Returns where the next may begin, NULL: no character.
- */
-static char *element_string(const NpyArray *a, const uint8_t *p, char *to) {
+/* One text as UTF-8 with a NUL; it is padded with zeros. Returns where the next may begin, NULL: no character. */
+static char *one_text(const NpyArray *a, const uint8_t *p, char *to) {
     if (a->text == 1) {
         size_t n = strnlen((const char *)p, a->size);
         memcpy(to, p, n);
         to += n;
-    } else if (a->text == 4) {
-        for (size_t i = 0; i < a->size; i += 4) {
-            uint32_t c;
-            memcpy(&c, p + i, 4);
-            if (!c) break;
-            /* NumPy stores what it is given; as UTF-8 it would not be text */
-            if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return NULL;
-            to += utf8_put(c, to);
-        }
-    } else {
-        int64_t v = 0;
-        switch (a->dtype) {
-        case DT_I64: memcpy(&v, p, 8); break;
-        case DT_I32: { int32_t x; memcpy(&x, p, 4); v = x; } break;
-        case DT_I16: { int16_t x; memcpy(&x, p, 2); v = x; } break;
-        case DT_U16: { uint16_t x; memcpy(&x, p, 2); v = x; } break;
-        case DT_I8: v = *(const int8_t *)p; break;
-        default: v = *p; break;
-        }
-        to += sprintf(to, "%" PRId64, v);
+    }
+    for (size_t i = 0; a->text == 4 && i < a->size; i += 4) {
+        uint32_t c;
+        memcpy(&c, p + i, 4);
+        if (!c) break;
+        if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return NULL;    /* NumPy stores what it is given */
+        to += utf8_put(c, to);
     }
     *to++ = 0;
     return to;
@@ -436,18 +412,14 @@ Status npy_strings(NpyFile *f, char ***strings) {
     const NpyArray *a = &f->array;
     size_t n = (size_t)a->elements, room;
     *strings = NULL;
-    if (!a->text && a->dtype != DT_I64 && a->dtype != DT_I32 && a->dtype != DT_I16 && a->dtype != DT_U16 &&
-        a->dtype != DT_I8 && a->dtype != DT_U8)
-        return err_set(ERR_FORMAT, "%s: an array of %s, where texts or whole numbers are wanted", f->path,
-                       dtype_name(a->dtype));
-    if (!mem_mul(n, sizeof(char *) + (a->text ? a->size + 1 : NUMBER_CHARS), &room)) return ERR_MEMORY;
+    if (!mem_mul(n, sizeof(char *) + a->size + 1, &room)) return ERR_MEMORY;
     char **all = mem_new(room + 1, 1), *to = (char *)(all + n);
     uint8_t *element = mem_new(a->size, 1);
     Status st = all && element ? OK : ERR_MEMORY;
     for (size_t i = 0; i < n && st == OK; i++) {
         if ((st = npy_read(f, element, a->size)) != OK) break;
         all[i] = to;
-        if (!(to = element_string(a, element, to)))
+        if (!(to = one_text(a, element, to)))
             st = err_set(ERR_FORMAT, "%s: text %zu is not Unicode", f->path, i + 1);
     }
     free(element);

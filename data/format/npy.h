@@ -43,14 +43,13 @@ const char *npy_box_name(const NpyBox *b, size_t i);       /* without ".npy" */
 typedef struct NpyFile NpyFile;
 Status npy_open_at(NpyFile **out, const NpyBox *b, size_t i);
 
-/* `member` names the array of an .npz, with or without ".npy"; NULL or "": its only array, or "features". Numbers only.
- */
-Status npy_open(NpyFile **out, const char *path, const char *member);
+/* The array of an .npy, the only one of an .npz or its "features". Numbers only. */
+Status npy_open(NpyFile **out, const char *path);
 
 const NpyArray *npy_array(const NpyFile *f);
 Status npy_read(NpyFile *f, void *dst, size_t n);          /* exactly the next n bytes; whole elements */
 
-/* All elements as strings: texts as UTF-8, whole numbers in decimal. One block: free(*strings). Call it first. */
+/* All elements of an array of texts as UTF-8. One block: free(*strings). Call it first. */
 Status npy_strings(NpyFile *f, char ***strings);
 void npy_close(NpyFile *f);                                /* accepts NULL */
 

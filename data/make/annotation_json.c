@@ -210,6 +210,14 @@ static Status entries(Annotations *a, const Json *list) {
     return st;
 }
 
+Status annotation_each(Annotations *a, const Json *doc, const char *list, AnnotationEntryFn *fn, void *ctx) {
+    const Json *entries = json_get(doc, list);
+    Status st = OK;
+    for (size_t i = 0; i < json_len(entries) && st == OK; i++)
+        st = err_context(fn(a, json_at(entries, i), ctx), "entry %zu of \"%s\"", i + 1, list);
+    return st;
+}
+
 /* ---- documents --------------------------------------------------------------------------------------------------- */
 
 /* {"images": [...], "annotations": [...]} where the former have ids */
@@ -234,7 +242,7 @@ static Status coco_key(char key[KEY], const Json *object, const char *name) {
 
 static const char *quote(const char *key) { return key[0] == '"' ? "\"" : ""; }
 
-static Status coco_image(Annotations *a, StrMap *ids, const Json *e) {
+static Status coco_image(Annotations *a, const Json *e, void *ids) {
     const char *image_key = "", *split_key = "", *name, *own, *split = NULL;
     char key[KEY], number[KEY];
     int64_t index;
@@ -251,7 +259,7 @@ static Status coco_image(Annotations *a, StrMap *ids, const Json *e) {
 }
 
 /* Boxes and masks have no caption: a file of those lists images. */
-static Status coco_note(Annotations *a, const StrMap *ids, const Json *e) {
+static Status coco_note(Annotations *a, const Json *e, void *ids) {
     const char *key_of = "";
     char key[KEY];
     if (json_type(e) != J_OBJECT) return err_set(ERR_FORMAT, "an object {...} is wanted here");
@@ -265,13 +273,9 @@ static Status coco_note(Annotations *a, const StrMap *ids, const Json *e) {
 }
 
 static Status coco(Annotations *a, const Json *doc) {
-    const Json *images = json_get(doc, "images"), *notes = json_get(doc, "annotations");
     StrMap ids = {0};
-    Status st = OK;
-    for (size_t i = 0; i < json_len(images) && st == OK; i++)
-        st = err_context(coco_image(a, &ids, json_at(images, i)), "entry %zu of \"images\"", i + 1);
-    for (size_t i = 0; i < json_len(notes) && st == OK; i++)
-        st = err_context(coco_note(a, &ids, json_at(notes, i)), "entry %zu of \"annotations\"", i + 1);
+    Status st = annotation_each(a, doc, "images", coco_image, &ids);
+    if (st == OK) st = annotation_each(a, doc, "annotations", coco_note, &ids);
     strmap_free(&ids);
     return st;
 }
@@ -279,7 +283,8 @@ static Status coco(Annotations *a, const Json *doc) {
 /* {"images": [{filename, filepath?, split, sentences: [{raw}]}]} */
 static bool is_karpathy(const Json *doc) { return is_list(json_get(json_at(json_get(doc, "images"), 0), "sentences")); }
 
-static Status karpathy_image(Annotations *a, const Json *e) {
+static Status karpathy_image(Annotations *a, const Json *e, void *ctx) {
+    (void)ctx;
     const char *name = text_of(json_get(e, "filename"), "\"filename\""),
                *folder = json_str(json_get(e, "filepath"), NULL);
     const char *split = json_str(json_get(e, "split"), NULL);
@@ -292,13 +297,7 @@ static Status karpathy_image(Annotations *a, const Json *e) {
     return st;
 }
 
-static Status karpathy(Annotations *a, const Json *doc) {
-    const Json *images = json_get(doc, "images");
-    Status st = OK;
-    for (size_t i = 0; i < json_len(images) && st == OK; i++)
-        st = err_context(karpathy_image(a, json_at(images, i)), "entry %zu of \"images\"", i + 1);
-    return st;
-}
+static Status karpathy(Annotations *a, const Json *doc) { return annotation_each(a, doc, "images", karpathy_image, NULL); }
 
 /* A list of objects, or of names. */
 static bool is_entries(const Json *v) {

@@ -3,6 +3,7 @@
 #define QF_ANNOTATION_STORE_H
 #include <stdio.h>
 
+#include "data/format/json.h"
 #include "data/make/annotation_names.h"
 #include "data/make/annotations.h"
 #include "kernels/base/strmap.h"
@@ -46,10 +47,13 @@ const AnnotationColumns *annotation_columns(const Annotations *a);     /* of the
 /* How well a column called `name` serves the role, by what the user named or by the usual names. */
 int annotation_fits(const Annotations *a, enum AnnotationRole role, const char *name);
 
+/* Calls fn for each entry of a document's list, and says in which one it failed. */
+typedef Status AnnotationEntryFn(Annotations *a, const Json *entry, void *ctx);
+Status annotation_each(Annotations *a, const Json *doc, const char *list, AnnotationEntryFn *fn, void *ctx);
+
 /* The readers. Errors name the file and the place. */
 Status annotation_json(Annotations *a, const char *text, size_t n, const char *name);
 Status annotation_table(Annotations *a, const char *text, size_t n, const char *name);
-
 
 /* The captions of an object that lies beside a picture; none is no error. */
 Status annotation_object(Annotations *a, int64_t index, const char *text, size_t n, const char *name);

@@ -87,25 +87,20 @@ static Status ask(Annotations *a, const char *id, const char *image, const char 
     return strmap_put(&s->by_question, own, (int64_t)s->nquestions++);
 }
 
-Status questions_asked(Annotations *a, const Json *doc) {
-    const Json *list = json_get(doc, "questions");
-    Status st = OK;
-    for (size_t i = 0; i < json_len(list) && st == OK; i++) {
-        const Json *e = json_at(list, i);
-        char id[KEY], image[KEY], name[NAME];
-        const char *question = text(e, "question");
-        st = question ? key_of(id, e, "question_id") : err_set(ERR_FORMAT, "there is no \"question\"");
-        if (st == OK) st = key_of(image, e, "image_id");
-        if (st == OK) {
-            picture_of(name, doc, image);
-            st = ask(a, id, name, question);
-        }
-        err_context(st, "entry %zu of \"questions\"", i + 1);
-    }
-    return st;
+static Status asked(Annotations *a, const Json *e, void *doc) {
+    char id[KEY], image[KEY], name[NAME];
+    const char *question = text(e, "question");
+    Status st = question ? key_of(id, e, "question_id") : err_set(ERR_FORMAT, "there is no \"question\"");
+    if (st == OK) st = key_of(image, e, "image_id");
+    if (st != OK) return st;
+    picture_of(name, *(const Json **)doc, image);
+    return ask(a, id, name, question);
 }
 
-static Status answer(Annotations *a, const Json *e) {
+Status questions_asked(Annotations *a, const Json *doc) { return annotation_each(a, doc, "questions", asked, &doc); }
+
+static Status answer(Annotations *a, const Json *e, void *ctx) {
+    (void)ctx;
     const struct AnnotationStore *s = a->store;
     char id[KEY];
     int64_t index;
@@ -118,13 +113,7 @@ static Status answer(Annotations *a, const Json *e) {
     return st == OK ? put_question(a, index, text(e, "answer_type"), s->question[*at].text, e) : st;
 }
 
-Status questions_answered(Annotations *a, const Json *doc) {
-    const Json *list = json_get(doc, "annotations");
-    Status st = OK;
-    for (size_t i = 0; i < json_len(list) && st == OK; i++)
-        st = err_context(answer(a, json_at(list, i)), "entry %zu of \"annotations\"", i + 1);
-    return st;
-}
+Status questions_answered(Annotations *a, const Json *doc) { return annotation_each(a, doc, "annotations", answer, NULL); }
 
 /* ---- GQA --------------------------------------------------------------------------------------------------------- */
 

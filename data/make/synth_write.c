@@ -1,18 +1,16 @@
 /* synth_write: the synthetic set as files; see synth.h. */
 #include "data/make/synth.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "data/fingerprint.h"
 #include "data/format/image.h"
-#include "data/format/json.h"
+#include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
 #include "data/make/extract.h"
+#include "data/make/first.h"
 #include "data/setout.h"
 #include "data/text/settext.h"
 #include "kernels/base/hash.h"
@@ -99,15 +97,6 @@ static Status draw(void *ctx, int64_t i, uint8_t *rgb) {
     return st;
 }
 
-static Status make_folder(const char *folder, const char *name) {
-    char *path = mem_format("%s%s", folder, name);
-    if (!path) return ERR_MEMORY;
-    Status st = OK;
-    if (mkdir(path, 0777) && errno != EEXIST) st = err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    free(path);
-    return st;
-}
-
 static Status write_image(const Set *set, int64_t i) {
     int size = set->spec->size;
     uint8_t *rgb = mem_new((size_t)size * (size_t)size, 3);
@@ -122,23 +111,16 @@ static Status write_image(const Set *set, int64_t i) {
 static Status write_images(const Set *set) {
     const SynthSpec *s = set->spec;
     int64_t from = s->images == SYNTH_ALL_IMAGES ? 0 : set->total - s->count[SYNTH_TEST];
-    for (int k = s->images == SYNTH_ALL_IMAGES ? 0 : SYNTH_TEST; k < SYNTH_SPLITS; k++) {
-        Status st = s->count[k] ? make_folder(set->folder, synth_splits[k]) : OK;
-        if (st != OK) return st;
+    Status st = OK;
+    for (int k = s->images == SYNTH_ALL_IMAGES ? 0 : SYNTH_TEST; k < SYNTH_SPLITS && st == OK; k++) {
+        char *folder = mem_format("%s%s", set->folder, synth_splits[k]);
+        st = !folder ? ERR_MEMORY : s->count[k] ? outfile_mkdir(folder) : OK;
+        free(folder);
     }
-    Status all = OK;
-    char why[512] = "";
+    First first = {0};
 #pragma omp parallel for schedule(dynamic, 16)
-    for (int64_t i = from; i < set->total; i++) {
-        Status st = write_image(set, i);
-        if (st == OK) continue;
-#pragma omp critical(synth_images)
-        {
-            all = st;
-            snprintf(why, sizeof why, "%.*s", (int)sizeof why - 1, err_message());
-        }
-    }
-    return all == OK ? OK : err_set(all, "%s", why);
+    for (int64_t i = from; i < (st == OK ? set->total : from); i++) first_note(&first, write_image(set, i), i);
+    return st == OK ? first_take(&first) : st;
 }
 
 static void write_scene(JsonWriter *w, const Scene *s, const ShardItem *item) {
@@ -169,27 +151,19 @@ static void write_scene(JsonWriter *w, const Scene *s, const ShardItem *item) {
 
 /* One list, in the order of the set. */
 static Status write_facts(const Set *set) {
+    JsonFile f;
     char *path = mem_format("%sscenes.json", set->folder);
-    if (!path) return ERR_MEMORY;
-    Status st = OK;
-    JsonWriter w;
-    FILE *f = fopen(path, "wb");
-    if (!f) {
-        st = err_set(ERR_IO, "%s: %s", path, strerror(errno));
-        goto done;
+    Status st = path ? jsonfile_open(&f, 0) : ERR_MEMORY;
+    if (st == OK) {
+        jw_array(&f.w, NULL);
+        for (int64_t i = 0; i < set->total && st == OK; i++) {
+            Scene scene;
+            int split;
+            if ((st = scene_of(set->spec, i, &scene, &split)) == OK) write_scene(&f.w, &scene, &set->items[i]);
+        }
+        jw_end(&f.w);
+        st = jsonfile_write(&f, st, path);
     }
-    jw_begin(&w, f, 0);
-    jw_array(&w, NULL);
-    for (int64_t i = 0; i < set->total && st == OK; i++) {
-        Scene scene;
-        int split;
-        if ((st = scene_of(set->spec, i, &scene, &split)) == OK) write_scene(&w, &scene, &set->items[i]);
-    }
-    jw_end(&w);
-    Status written = jw_done(&w);
-    if (fclose(f) && written == OK) written = err_set(ERR_IO, "%s", strerror(errno));
-    if (st == OK) st = err_context(written, "%s", path);
-done:
     free(path);
     return st;
 }

@@ -8,8 +8,6 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
-enum { SHORT_WORD = 128 };     /* symbols whose room is on the stack */
-
 /* ---- GPT-2's letters for bytes ---- */
 
 /* Bytes that print stand for the character of that number; the other 68, in order, for U+0100 and what follows. */
@@ -184,10 +182,11 @@ static Status merge_long(const Bpe *b, const char *s, size_t n, TokenIds *out) {
     return st;
 }
 
-static Status merge_any(const Bpe *b, const char *s, size_t n, TokenIds *out) {
-    Symbol sym[SHORT_WORD];
-    uint64_t heap[3 * SHORT_WORD];
-    return n <= SHORT_WORD ? merge_word(b, s, n, sym, (Heap){heap, 0}, out) : merge_long(b, s, n, out);
+/* Most words are short: their room is on the stack. */
+static Status merge_any(const void *b, const char *s, size_t n, TokenIds *out) {
+    Symbol sym[PIECES_SHORT];
+    uint64_t heap[3 * PIECES_SHORT];
+    return n <= PIECES_SHORT ? merge_word(b, s, n, sym, (Heap){heap, 0}, out) : merge_long(b, s, n, out);
 }
 
 Status bpe_word(const Bpe *b, const char *s, size_t n, TokenIds *out) {
@@ -207,19 +206,7 @@ static void find_bytes(Bpe *b) {
 
 Status bpe_ready(Bpe *b) {
     find_bytes(b);
-    b->whole = mem_new((size_t)b->pieces.size + 1, 1);
-    if (!b->whole) return ERR_MEMORY;
-    Status st = OK;
-    for (int32_t id = 0; id < b->pieces.size && st == OK; id++) {
-        size_t n;
-        const char *s = pieces_get(&b->pieces, id, &n);
-        int32_t one[2];
-        TokenIds out = {.v = one, .cap = 2, .fixed = true};
-        if (!s || n > SHORT_WORD || pieces_find(&b->pieces, s, n) != id) continue;
-        st = merge_any(b, s, n, &out);
-        b->whole[id] = out.n == 1 && one[0] == id;
-    }
-    return st;
+    return pieces_whole(&b->pieces, merge_any, b, &b->whole);
 }
 
 void bpe_close(Bpe *b) {

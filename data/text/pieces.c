@@ -93,3 +93,17 @@ uint64_t pieces_hash(const Pieces *p, uint64_t h) {
     }
     return h;
 }
+
+Status pieces_whole(const Pieces *p, PiecesCut *cut, const void *model, unsigned char **whole) {
+    Status st = (*whole = mem_new((size_t)p->size + 1, 1)) ? OK : ERR_MEMORY;
+    for (int32_t id = 0; id < p->size && st == OK; id++) {
+        size_t n;
+        const char *s = pieces_get(p, id, &n);
+        int32_t one[2];                              /* a second one is enough to know */
+        TokenIds out = {.v = one, .cap = 2, .fixed = true};
+        if (!s || n > PIECES_SHORT || pieces_find(p, s, n) != id) continue;
+        st = cut(model, s, n, &out);
+        (*whole)[id] = out.n == 1 && one[0] == id;
+    }
+    return st;
+}

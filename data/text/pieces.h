@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/text/grow.h"
 #include "kernels/base/err.h"
 #include "kernels/base/hash.h"
 
@@ -34,5 +35,11 @@ Status pieces_set(Pieces *p, int64_t id, const char *s, size_t n, bool find, con
 int32_t pieces_find(const Pieces *p, const char *s, size_t n);                   /* -1 when absent */
 const char *pieces_get(const Pieces *p, int32_t id, size_t *n);                  /* NULL, 0 when nobody's */
 uint64_t pieces_hash(const Pieces *p, uint64_t h);                               /* of all of it, after h */
+
+/* Which pieces (size) a model makes of their own bytes, so that a word that is one costs a probe; those of more than
+ * PIECES_SHORT bytes are not asked about. */
+enum { PIECES_SHORT = 128 };
+typedef Status PiecesCut(const void *model, const char *s, size_t n, TokenIds *out);
+Status pieces_whole(const Pieces *p, PiecesCut *cut, const void *model, unsigned char **whole);
 
 #endif

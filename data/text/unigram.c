@@ -7,7 +7,7 @@
 
 #include "kernels/base/unicode.h"
 
-enum { SHORT_WORD = 128, ROOT = 1 };
+enum { ROOT = 1 };
 
 /* ---- the tree ---- */
 
@@ -95,9 +95,9 @@ static Status best_path(const Unigram *u, const char *s, size_t n, Best *best, T
     return st;
 }
 
-static Status cut_any(const Unigram *u, const char *s, size_t n, TokenIds *out) {
-    Best best[SHORT_WORD + 1];
-    if (n <= SHORT_WORD) return best_path(u, s, n, best, out);
+static Status cut_any(const void *u, const char *s, size_t n, TokenIds *out) {
+    Best best[PIECES_SHORT + 1];
+    if (n <= PIECES_SHORT) return best_path(u, s, n, best, out);
     if (n > INT32_MAX / 4) return err_set(ERR_USAGE, "a text of %zu bytes is too long for a tokenizer", n);
     Best *many = mem_new(n + 1, sizeof *many);
     Status st = many ? best_path(u, s, n, many, out) : ERR_MEMORY;
@@ -127,17 +127,7 @@ static Status find_least(Unigram *u, const char *name) {
 Status unigram_ready(Unigram *u, const char *name) {
     Status st = find_least(u, name);
     if (st == OK) st = make_tree(u, name);
-    if (st == OK && !(u->whole = mem_new((size_t)u->pieces.size + 1, 1))) st = ERR_MEMORY;
-    for (int32_t id = 0; id < u->pieces.size && st == OK; id++) {
-        size_t n;
-        const char *s = pieces_get(&u->pieces, id, &n);
-        int32_t one[2];
-        TokenIds out = {.v = one, .cap = 2, .fixed = true};
-        if (!s || n > SHORT_WORD || pieces_find(&u->pieces, s, n) != id) continue;
-        st = cut_any(u, s, n, &out);
-        u->whole[id] = out.n == 1 && one[0] == id;
-    }
-    return st;
+    return st == OK ? pieces_whole(&u->pieces, cut_any, u, &u->whole) : st;
 }
 
 void unigram_close(Unigram *u) {
