@@ -2,7 +2,7 @@
  * between.
  *
  * Called by the loader, evaluation and verify. Images are numbered through the whole set, [0, images); row i*V+v is
- * view v of image i. Opening reads and checks all tables of all shards (see shard_file.h) and that they come from
+ * view v of image i. Opening reads and checks all tables of all shards (see shard.h) and that they come from
  * one encoder; rows are read afterwards by any number of threads.
  *
  * A part of a set: with parts > 1 only shards k with k % parts == part are opened, so that a machine needs to hold

@@ -1,4 +1,4 @@
-/* shard_file: see shard_file.h. */
+/* shard: see shard.h. */
 #include "data/shard.h"
 
 #include <errno.h>

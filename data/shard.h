@@ -1,4 +1,4 @@
-/* shard_file: one finished (or half written) HDF5 shard, its tables in memory and its rows at known places.
+/* shard: one finished (or half written) HDF5 shard, its tables in memory and its rows at known places.
  *
  * Called by set, verify and the writer. The one idea: everything but the features is small, so it is read at opening
  * and checked completely (shapes, types, ranges, pointers that must rise); afterwards a row of features is one
@@ -6,8 +6,8 @@
  * is slower.
  *
  * A Shard is read-only after shard_open: any number of threads may read rows. Layout: data/FORMAT.md. */
-#ifndef QF_SHARD_FILE_H
-#define QF_SHARD_FILE_H
+#ifndef QF_SHARD_H
+#define QF_SHARD_H
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* shard: see shard.h. */
+/* shard_write: see shard_write.h. */
 #include "data/shard_write.h"
 
 #include <errno.h>

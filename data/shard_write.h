@@ -1,4 +1,4 @@
-/* shard: writing one HDF5 shard (data/FORMAT.md), so that being killed at any moment costs nothing but the row in
+/* shard_write: writing one HDF5 shard (data/FORMAT.md), so that being killed at any moment costs nothing but the row in
  * work.
  *
  * Called by extraction, import, synth and repack. The one idea: HDF5 lays the file out once, with every data set
@@ -9,8 +9,8 @@
  *
  * Rows are images x views: row i*V+v is view v of image i. Rows may come in any order. One thread at a time. Does
  * not compute features, and does not change a finished shard (see verify.h for rewriting). */
-#ifndef QF_SHARD_H
-#define QF_SHARD_H
+#ifndef QF_SHARD_WRITE_H
+#define QF_SHARD_WRITE_H
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -26,7 +26,7 @@ static Status bad(const Csv *c, const char *what) {
 }
 
 static Status put(Csv *c, const char *bytes, size_t n) {
-    if (!n) return OK;
+    if (!n) return OK;                                       /* an empty field may be the first: there is no text yet */
     if (c->cap - c->len < n) {
         size_t cap = c->cap ? c->cap : 4096;
         while (cap - c->len < n) cap *= 2;
@@ -36,7 +36,6 @@ static Status put(Csv *c, const char *bytes, size_t n) {
         c->text = bigger;
         c->cap = cap;
     }
-    if (!n) return OK;                                       /* an empty field may be the first: there is no text yet */
     memcpy(c->text + c->len, bytes, n);
     c->len += n;
     return OK;

@@ -261,22 +261,11 @@ static json_t *unlocked(const Json *j) {
     return u.to;
 }
 
-static const char *member(void *it, const Json **value) {
-    if (!it) return NULL;
-    if (value) *value = out_of(json_object_iter_value(it));
-    return json_object_iter_key(it);
-}
-
-const char *json_key(const Json *object, size_t i, const Json **value) {
-    json_t *o = unlocked(object);
-    void *it = json_object_iter(o);
-    while (it && i--) it = json_object_iter_next(o, it);
-    return member(it, value);
-}
-
 const char *json_next(const Json *object, const char *key, const Json **value) {
     json_t *o = unlocked(object);
-    return member(key ? json_object_iter_next(o, json_object_key_to_iter(key)) : json_object_iter(o), value);
+    void *it = key ? json_object_iter_next(o, json_object_key_to_iter(key)) : json_object_iter(o);
+    if (it && value) *value = out_of(json_object_iter_value(it));
+    return it ? json_object_iter_key(it) : NULL;
 }
 
 /* ---- writing ---- */

@@ -53,9 +53,8 @@ bool json_int(const Json *, int64_t *);                     /* only what is writ
 bool json_num(const Json *, double *);                      /* integers too */
 bool json_bool(const Json *, bool *);
 
-/* Members in the order of the file. json_key takes i steps; for objects of thousands use json_next: the member after
- * `key` (a pointer that json_key or json_next returned; NULL: the first). Both return NULL at the end. */
-const char *json_key(const Json *object, size_t i, const Json **value);
+/* Members in the order of the file: the one after `key` (a pointer that json_next returned; NULL: the first). NULL at
+ * the end. */
 const char *json_next(const Json *object, const char *key, const Json **value);
 
 /* ---- writing ---- */

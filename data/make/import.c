@@ -22,8 +22,8 @@ typedef struct {
     const ImportSpec *spec;
     ImportReport *rep;
     Annotations a;
-    Source src;
-    Ids ids;
+    ImportSource src;
+    ImportIds ids;
     int64_t *image;            /* (N) index into a.images of each row, -1: none */
     int *view;                 /* (N) */
     int64_t *place;            /* (a.count) index of an image among those that are imported, -1: left out */
@@ -128,7 +128,7 @@ static Status match_rows(Import *m) {
     return st;
 }
 
-static RowKind kind_of_row(const Source *s, const void *row) {
+static RowKind kind_of_row(const ImportSource *s, const void *row) {
     return features_kind(row, s->row_bytes, (size_t)dtype_size(s->dtype));
 }
 
@@ -137,13 +137,13 @@ static Status skip_zero_rows(Import *m) {
     void *row = mem_new(m->src.row_bytes, 1);
     Status st = row ? OK : ERR_MEMORY;
     for (int64_t n = 0; n < m->src.N && st == OK; n++) {
-        st = source_next(&m->src, row);
+        st = import_source_next(&m->src, row);
         if (st != OK || m->image[n] < 0 || kind_of_row(&m->src, row) != ROW_ZERO) continue;
         m->empty[m->image[n]] = true;
         m->image[n] = -1;
     }
     free(row);
-    return st == OK ? source_rewind(&m->src) : st;
+    return st == OK ? import_source_rewind(&m->src) : st;
 }
 
 /* Every image needs one row for each view. `seen` (count, views) holds the row of each, or -1. */
@@ -227,7 +227,7 @@ static Status make_items(Import *m) {
 }
 
 /* One row in the shard's type: `row` itself when nothing changes, else `out`, by way of f32. NULL: not finite. */
-static const void *converted(const Source *s, DType to, void *row, float *wide, void *out) {
+static const void *converted(const ImportSource *s, DType to, void *row, float *wide, void *out) {
     size_t n = s->row_bytes / (size_t)dtype_size(s->dtype);
     if (!features_finite(row, s->dtype, n)) return NULL;
     if (s->dtype == to) return row;
@@ -237,13 +237,13 @@ static const void *converted(const Source *s, DType to, void *row, float *wide, 
 }
 
 static Status copy_rows(Import *m, ShardWriter *w, DType to) {
-    Source *s = &m->src;
+    ImportSource *s = &m->src;
     size_t n = s->row_bytes / (size_t)dtype_size(s->dtype);
     void *row = mem_new(s->row_bytes, 1), *out = mem_new(n, (size_t)dtype_size(to));
     float *wide = mem_new(n, sizeof *wide);
     Status st = row && out && wide ? OK : ERR_MEMORY;
     for (int64_t i = 0; i < s->N && st == OK; i++) {
-        if ((st = source_next(s, row)) != OK) break;
+        if ((st = import_source_next(s, row)) != OK) break;
         int64_t image = m->image[i] < 0 ? -1 : m->place[m->image[i]], dst = image * m->views + m->view[i];
         RowKind kind = image < 0 ? ROW_COMPUTED : kind_of_row(s, row);
         if (kind == ROW_FLAT && !m->rep->flat++)
@@ -327,7 +327,7 @@ static Status images_of_ids(Import *m) {
 
 static void report(const Import *m, ImportReport *rep) {
     rep->rows = m->src.N;
-    rep->arrays = source_arrays(&m->src);
+    rep->arrays = import_source_arrays(&m->src);
     rep->kind = m->src.kind;
     rep->images = m->images;
     rep->views = m->views;
@@ -343,8 +343,8 @@ Status import(const ImportSpec *spec, ImportReport *rep) {
     Import m = {.spec = spec, .rep = rep};
     *rep = (ImportReport){0};
     Status st = spec->nannotations ? annotations_load(&m.a, spec->annotations, spec->nannotations) : OK;
-    if (st == OK) st = source_open(&m.src, spec->features, spec->array, spec->layout);
-    if (st == OK) st = ids_read(&m.ids, spec->ids, spec->ids_array, &m.src);
+    if (st == OK) st = import_source_open(&m.src, spec->features, spec->array, spec->layout);
+    if (st == OK) st = import_ids_read(&m.ids, spec->ids, spec->ids_array, &m.src);
     if (st == OK && !spec->nannotations) st = images_of_ids(&m);
     if (st == OK) st = match(&m);
     if (st == OK) {
@@ -356,8 +356,8 @@ Status import(const ImportSpec *spec, ImportReport *rep) {
     free(m.place);
     free(m.empty);
     free(m.items);
-    ids_free(&m.ids);
-    source_close(&m.src);
+    import_ids_free(&m.ids);
+    import_source_close(&m.src);
     annotations_free(&m.a);
     return st;
 }

@@ -15,7 +15,7 @@
 
 enum { MAX_ID = 4096, LIST = 600 };
 
-static Status add_id(Ids *ids, const char *id, size_t n) {
+static Status add_id(ImportIds *ids, const char *id, size_t n) {
     if (!n || n > MAX_ID || memchr(id, 0, n) || !utf8_valid(id, n, NULL))
         return err_set(ERR_FORMAT, "id %lld is empty, too long, or not UTF-8", (long long)ids->n + 1);
     if (mem_room(&ids->id, (size_t)ids->n, 1, sizeof *ids->id) != OK) return ERR_MEMORY;
@@ -28,7 +28,7 @@ static Status add_id(Ids *ids, const char *id, size_t n) {
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
 
-static Status json_id(Ids *ids, const Json *v) {
+static Status json_id(ImportIds *ids, const Json *v) {
     size_t n = 0;
     int64_t number;
     char text[24];
@@ -40,7 +40,7 @@ static Status json_id(Ids *ids, const Json *v) {
 }
 
 /* {"a.jpg": 0, ...} or {"0": "a.jpg", ...}: every row once. */
-static Status json_map(Ids *ids, const Json *doc) {
+static Status json_map(ImportIds *ids, const Json *doc) {
     size_t n = json_len(doc);
     const char **name = mem_new(n, sizeof *name);
     const Json *v;
@@ -60,7 +60,7 @@ static Status json_map(Ids *ids, const Json *doc) {
 }
 
 /* A table with a column of images, or JSON Lines: as captions have them (annotations.h), an image a row. */
-static Status listed_ids(Ids *ids, const char *text, size_t n, const char *path) {
+static Status listed_ids(ImportIds *ids, const char *text, size_t n, const char *path) {
     Annotations a = {0};
     Status st = annotations_add_text(&a, text, n, &(AnnotationFile){.path = path});
     for (int64_t i = 0; st == OK && i < a.count; i++) st = add_id(ids, a.images[i].image, strlen(a.images[i].image));
@@ -68,7 +68,7 @@ static Status listed_ids(Ids *ids, const char *text, size_t n, const char *path)
     return st;
 }
 
-static Status json_ids(Ids *ids, const char *text, size_t n, const char *path) {
+static Status json_ids(ImportIds *ids, const char *text, size_t n, const char *path) {
     Json *doc;
     Status st = json_parse(&doc, text, n, path);
     if (st != OK) return st;
@@ -96,7 +96,7 @@ static bool has_header(const char *text, size_t n) {
     return false;
 }
 
-static Status line_ids(Ids *ids, const char *text, size_t n, const char *path) {
+static Status line_ids(ImportIds *ids, const char *text, size_t n, const char *path) {
     const char *at = text, *line;
     size_t len;
     Status st = OK;
@@ -108,7 +108,7 @@ static Status line_ids(Ids *ids, const char *text, size_t n, const char *path) {
     return st;
 }
 
-static Status text_ids(Ids *ids, const char *path) {
+static Status text_ids(ImportIds *ids, const char *path) {
     char *text = NULL;
     size_t n = 0;
     Json *doc = NULL;
@@ -180,7 +180,7 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
         path, list);
 }
 
-static Status array_ids(Ids *ids, ArrayBox *b, const char *path, const char *array, int64_t rows) {
+static Status array_ids(ImportIds *ids, ArrayBox *b, const char *path, const char *array, int64_t rows) {
     size_t at = 0;
     char **s = NULL;
     Status st = find_labels(b, path, array, rows, &at);
@@ -191,10 +191,10 @@ static Status array_ids(Ids *ids, ArrayBox *b, const char *path, const char *arr
     return st;
 }
 
-static Status own_names(Ids *ids, const Source *s) {
+static Status own_names(ImportIds *ids, const ImportSource *s) {
     Status st = OK;
     for (int64_t i = 0; i < s->N && st == OK; i++) {
-        char *name = source_name(s, i);
+        char *name = import_source_name(s, i);
         st = name ? add_id(ids, name, strlen(name)) : ERR_MEMORY;
         free(name);
     }
@@ -210,10 +210,10 @@ static bool is_arrays(const char *path) {
     return n == 6 && (!memcmp(head, "\x93NUMPY", 6) || !memcmp(head, "\x89HDF", 4) || !memcmp(head, "PK\3\4", 4));
 }
 
-Status ids_read(Ids *ids, const char *path, const char *array, Source *features) {
+Status import_ids_read(ImportIds *ids, const char *path, const char *array, ImportSource *features) {
     ArrayBox *b = NULL;
     bool given = path && path[0];
-    *ids = (Ids){0};
+    *ids = (ImportIds){0};
     Status st = OK;
     if (given && is_arrays(path)) {
         st = arrays_open(&b, path);
@@ -226,15 +226,15 @@ Status ids_read(Ids *ids, const char *path, const char *array, Source *features)
     } else {
         st = array_ids(ids, features->box, features->path, array, features->N);
     }
-    if (st == OK && ids->n != features->N && !source_as_parts(features, ids->n))
+    if (st == OK && ids->n != features->N && !import_source_as_parts(features, ids->n))
         st = err_set(ERR_FORMAT, "%s has %lld rows, but %s %lld ids: one id a row is wanted", features->path,
                      (long long)features->N, given ? path : "it has", (long long)ids->n);
-    if (st != OK) ids_free(ids);
+    if (st != OK) import_ids_free(ids);
     return st;
 }
 
-void ids_free(Ids *ids) {
+void import_ids_free(ImportIds *ids) {
     for (int64_t i = 0; i < ids->n; i++) free(ids->id[i]);
     free(ids->id);
-    *ids = (Ids){0};
+    *ids = (ImportIds){0};
 }

@@ -10,10 +10,10 @@
 typedef struct {
     char **id;                 /* (n) */
     int64_t n;
-} Ids;
+} ImportIds;
 
 /* `path` and `array` may be "" or NULL. ERR_FORMAT also when there are not as many as rows. */
-Status ids_read(Ids *ids, const char *path, const char *array, Source *features);
-void ids_free(Ids *ids);
+Status import_ids_read(ImportIds *ids, const char *path, const char *array, ImportSource *features);
+void import_ids_free(ImportIds *ids);
 
 #endif

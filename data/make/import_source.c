@@ -63,7 +63,7 @@ static Status ask_layout(const char *path, int ndim, const int64_t *d) {
 }
 
 /* d: the dimensions of one row. */
-static Status row_shape(Source *s, int ndim, const int64_t *d, SourceLayout layout) {
+static Status row_shape(ImportSource *s, int ndim, const int64_t *d, SourceLayout layout) {
     size_t bytes = (size_t)dtype_size(s->dtype);
     while (ndim > 1 && d[0] == 1) d++, ndim--;
     if (ndim < 1 || ndim > 3)
@@ -94,14 +94,14 @@ static const char *kind_of(const char *name) {
     return digits > (size_t)(slash == name) && name[digits] == '_' ? name + digits + 1 : "";
 }
 
-static Status none_called(const Source *s, const char *array) {
+static Status none_called(const ImportSource *s, const char *array) {
     char list[LIST];
     arrays_list(s->box, list, sizeof list);
     return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", s->path, arrays_what(s->box), array,
                    list);
 }
 
-static Status say_which(const Source *s) {
+static Status say_which(const ImportSource *s) {
     char list[LIST];
     arrays_list(s->box, list, sizeof list);
     return err_set(ERR_FORMAT,
@@ -111,7 +111,7 @@ static Status say_which(const Source *s) {
 }
 
 /* Floating-point arrays of a kind (NULL: all) into pick. */
-static void pick(Source *s, const char *kind) {
+static void pick(ImportSource *s, const char *kind) {
     struct SourceFile *f = s->file;
     f->n = 0;
     for (size_t i = 0; i < arrays_count(s->box); i++) {
@@ -120,7 +120,7 @@ static void pick(Source *s, const char *kind) {
     }
 }
 
-static bool pick_named(Source *s, const char *array) {
+static bool pick_named(ImportSource *s, const char *array) {
     for (size_t i = 0; i < arrays_count(s->box); i++) {
         const ArrayItem *a = arrays_at(s->box, i);
         size_t n = strlen(bare(array));
@@ -136,7 +136,7 @@ static bool pick_named(Source *s, const char *array) {
 }
 
 /* Few endings on many names say what arrays are; then the usual one counts, or the only one. */
-static Status pick_kind(Source *s) {
+static Status pick_kind(ImportSource *s) {
     const char *kinds[MOST_KINDS + 1];
     struct SourceFile *f = s->file;
     size_t n = 0;
@@ -159,7 +159,7 @@ static Status pick_kind(Source *s) {
 }
 
 /* One array an image: they must be of one shape. */
-static Status check_each(const Source *s) {
+static Status check_each(const ImportSource *s) {
     const struct SourceFile *f = s->file;
     const ArrayItem *first = arrays_at(s->box, f->pick[0]);
     for (size_t k = 1; k < f->n; k++) {
@@ -177,7 +177,7 @@ static Status check_each(const Source *s) {
 }
 
 /* Labels for each row of the first array: then that one is a whole set, and which of several is for the user to say. */
-static bool has_row_labels(const Source *s) {
+static bool has_row_labels(const ImportSource *s) {
     const ArrayItem *first = arrays_at(s->box, s->file->pick[0]);
     for (size_t i = 0; i < arrays_count(s->box); i++) {
         const ArrayItem *a = arrays_at(s->box, i);
@@ -186,7 +186,7 @@ static bool has_row_labels(const Source *s) {
     return false;
 }
 
-static Status choose(Source *s, const char *array) {
+static Status choose(ImportSource *s, const char *array) {
     struct SourceFile *f = s->file;
     bool folder = arrays_is_folder(s->box);
     if (array && array[0] && !folder) {
@@ -212,8 +212,8 @@ static Status choose(Source *s, const char *array) {
     return check_each(s);
 }
 
-Status source_open(Source *s, const char *path, const char *array, SourceLayout layout) {
-    *s = (Source){.path = path};
+Status import_source_open(ImportSource *s, const char *path, const char *array, SourceLayout layout) {
+    *s = (ImportSource){.path = path};
     Status st = arrays_open(&s->box, path);
     if (st == OK && !(s->file = mem_new(1, sizeof *s->file))) st = ERR_MEMORY;
     if (st == OK && !(s->file->pick = mem_new(arrays_count(s->box), sizeof *s->file->pick))) st = ERR_MEMORY;
@@ -231,13 +231,13 @@ Status source_open(Source *s, const char *path, const char *array, SourceLayout 
         else if (s->N < 1) st = err_set(ERR_FORMAT, "%s: the array has no rows", path);
         else st = row_shape(s, a->ndim - !each, a->shape + !each, layout);
     }
-    if (st != OK) source_close(s);
+    if (st != OK) import_source_close(s);
     return st;
 }
 
-int64_t source_arrays(const Source *s) { return (int64_t)s->file->n; }
+int64_t import_source_arrays(const ImportSource *s) { return (int64_t)s->file->n; }
 
-char *source_name(const Source *s, int64_t i) {
+char *import_source_name(const ImportSource *s, int64_t i) {
     const char *name = bare(arrays_at(s->box, s->file->pick[i])->name), *kind = s->file->leaves ? kind_of(name) : "";
     size_t n = strlen(name);
     const char *dot = arrays_is_folder(s->box) ? strrchr(name, '.') : NULL;
@@ -246,7 +246,7 @@ char *source_name(const Source *s, int64_t i) {
     return mem_format("%.*s", (int)n, name);
 }
 
-bool source_as_parts(Source *s, int64_t n) {
+bool import_source_as_parts(ImportSource *s, int64_t n) {
     int64_t rows = 0;
     for (size_t k = 0; k < s->file->n; k++) rows += arrays_at(s->box, s->file->pick[k])->shape[0];
     const ArrayItem *a = arrays_at(s->box, s->file->pick[0]);
@@ -258,7 +258,7 @@ bool source_as_parts(Source *s, int64_t n) {
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-static Status next_array(Source *s) {
+static Status next_array(ImportSource *s) {
     struct SourceFile *f = s->file;
     const ArrayItem *a = arrays_at(s->box, f->pick[f->at]);
     size_t bytes = (size_t)a->elements * (size_t)dtype_size(a->dtype);
@@ -276,7 +276,7 @@ static void turn(uint8_t *dst, const uint8_t *src, int64_t P, int64_t E, size_t 
         for (int64_t e = 0; e < E; e++, dst += size) memcpy(dst, src + (size_t)(e * P + p) * size, size);
 }
 
-Status source_next(Source *s, void *row) {
+Status import_source_next(ImportSource *s, void *row) {
     struct SourceFile *f = s->file;
     Status st = OK;
     while (st == OK && !f->left) st = next_array(s);
@@ -287,18 +287,18 @@ Status source_next(Source *s, void *row) {
     return st;
 }
 
-Status source_rewind(Source *s) {
+Status import_source_rewind(ImportSource *s) {
     s->file->at = 0;
     s->file->left = 0;
     return OK;
 }
 
-void source_close(Source *s) {
+void import_source_close(ImportSource *s) {
     if (s->file) {
         free(s->file->pick);
         free(s->file->row);
         free(s->file);
     }
     arrays_close(s->box);
-    *s = (Source){0};
+    *s = (ImportSource){0};
 }

@@ -25,19 +25,19 @@ typedef struct {
     const char *path;          /* the caller's */
     ArrayBox *box;
     struct SourceFile *file;   /* private */
-} Source;
+} ImportSource;
 
-Status source_open(Source *s, const char *path, const char *array, SourceLayout layout);
-Status source_next(Source *s, void *row);                  /* the next of the N rows */
-Status source_rewind(Source *s);                           /* the next row is the first again */
-void source_close(Source *s);                              /* accepts {0} */
+Status import_source_open(ImportSource *s, const char *path, const char *array, SourceLayout layout);
+Status import_source_next(ImportSource *s, void *row);                  /* the next of the N rows */
+Status import_source_rewind(ImportSource *s);                           /* the next row is the first again */
+void import_source_close(ImportSource *s);                              /* accepts {0} */
 
-int64_t source_arrays(const Source *s);
+int64_t import_source_arrays(const ImportSource *s);
 
 /* SOURCE_EACH: the name of array i without what all have in common; free it. */
-char *source_name(const Source *s, int64_t i);
+char *import_source_name(const ImportSource *s, int64_t i);
 
 /* SOURCE_EACH whose arrays have n rows together: from now on SOURCE_PARTS. False when they do not fit. */
-bool source_as_parts(Source *s, int64_t n);
+bool import_source_as_parts(ImportSource *s, int64_t n);
 
 #endif

@@ -123,35 +123,34 @@ Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *
 
 /* ---- OpenCLIP and timm ------------------------------------------------------------------------------------------- */
 
-Status preprocess_read_openclip(Preprocess *p, const Json *doc, const char *name) {
-    const Json *size = json_get(doc, "size"), *kernel = json_get(doc, "interpolation");
-    const char *mode = json_str(json_get(doc, "resize_mode"), NULL);
-    Status st = OK;
-    if (size) st = read_pixels(&p->size, json_type(size) == J_ARRAY ? json_at(size, 0) : size, name, "size");
-    p->edge = p->size;
+/* What both have in common; keeps: what the mode is called in which a picture keeps its shape. */
+static Status read_rest(Preprocess *p, const Json *doc, const char *mode_key, const char *keeps, const char *name) {
+    const Json *kernel = json_get(doc, "interpolation");
+    const char *mode = json_str(json_get(doc, mode_key), NULL);
     p->half_even = true;
-    if (st == OK && mode && strcmp(mode, "squash") && strcmp(mode, "shortest"))
-        st = err_set(ERR_USAGE, "%s: \"resize_mode\" is %.40s; squash and shortest are known here", name, mode);
+    if (mode && strcmp(mode, "squash") && strcmp(mode, keeps))
+        return err_set(ERR_USAGE, "%s: \"%s\" is %.40s; squash and %s are known here", name, mode_key, mode, keeps);
     if (mode) p->squash = strcmp(mode, "squash") == 0;
-    if (st == OK && kernel) st = read_kernel(&p->kernel, kernel, name, "interpolation");
+    Status st = kernel ? read_kernel(&p->kernel, kernel, name, "interpolation") : OK;
     return st == OK ? read_colours(p, json_get(doc, "mean"), "mean", json_get(doc, "std"), "std", name) : st;
 }
 
+Status preprocess_read_openclip(Preprocess *p, const Json *doc, const char *name) {
+    const Json *size = json_get(doc, "size");
+    if (json_type(size) == J_ARRAY) size = json_at(size, 0);
+    Status st = json_get(doc, "size") ? read_pixels(&p->size, size, name, "size") : OK;
+    p->edge = p->size;
+    return st == OK ? read_rest(p, doc, "resize_mode", "shortest", name) : st;
+}
+
 Status preprocess_read_timm(Preprocess *p, const Json *doc, const char *name) {
-    const Json *size = json_get(doc, "input_size"), *kernel = json_get(doc, "interpolation");
-    const Json *part = json_get(doc, "crop_pct");
-    const char *mode = json_str(json_get(doc, "crop_mode"), NULL);
+    const Json *size = json_get(doc, "input_size"), *part = json_get(doc, "crop_pct");
     double pct = 1;
-    Status st = size ? read_pixels(&p->size, json_at(size, 2), name, "input_size") : OK;
+    Status st = size ? read_pixels(&p->size, json_at(size, 2), name, "input_size") : OK;     /* channels come first */
     if (st != OK) return st;
     if (part && (!json_num(part, &pct) || !(pct > 0.1 && pct <= 1)))
         return err_set(ERR_FORMAT, "%s: \"crop_pct\" is not a number from 0.1 to 1", name);
-    if (mode && strcmp(mode, "center") && strcmp(mode, "squash"))
-        return err_set(ERR_USAGE, "%s: \"crop_mode\" is %.40s; center and squash are known here", name, mode);
     p->edge = (int)floor(p->size / pct);
-    p->half_even = true;
     p->in_float = false;
-    if (mode) p->squash = strcmp(mode, "squash") == 0;
-    if (kernel) st = read_kernel(&p->kernel, kernel, name, "interpolation");
-    return st == OK ? read_colours(p, json_get(doc, "mean"), "mean", json_get(doc, "std"), "std", name) : st;
+    return read_rest(p, doc, "crop_mode", "center", name);
 }

@@ -30,6 +30,14 @@ enum { TEXTURE_PLAIN, TEXTURE_STRIPED, TEXTURE_DOTTED };
 
 bool synth_held_out(const SynthObject *o) { return (o->colour - o->shape + 3 * o->texture + 8) % 8 == 3; }
 
+const SynthObject *synth_find(const Scene *s, int colour, int shape) {
+    for (int i = 0; i < s->n; i++)
+        if (s->object[i].colour == colour && s->object[i].shape == shape) return &s->object[i];
+    return NULL;
+}
+
+const char *synth_article(const char *word) { return strchr("aeiou", word[0]) ? "an" : "a"; }
+
 static uint8_t jittered(SplitMix *r, uint8_t v, double by) {
     int t = v + (int)lround(splitmix_sym(r, by));
     return (uint8_t)(t < 0 ? 0 : t > 255 ? 255 : t);

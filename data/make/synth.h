@@ -56,6 +56,8 @@ void synth_render(const Scene *s, int size, uint8_t *rgb /* (size, size, 3) */);
 void synth_caption(const Scene *s, int k, char *buf);
 
 bool synth_held_out(const SynthObject *o);
+const SynthObject *synth_find(const Scene *s, int colour, int shape);      /* the first of these two; NULL: none */
+const char *synth_article(const char *word);                               /* "a" or "an" */
 
 /* Question k = 0, 1, 2, ... about the scene, its answer, and of what sort it is: synth_ask.c has the list. */
 typedef struct { const char *type; char question[SYNTH_CAPTION], answer[SYNTH_CAPTION]; } SynthQuestion;

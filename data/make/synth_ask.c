@@ -20,45 +20,28 @@
 enum { COLOUR, SHAPE, TEXTURE, COUNT, EXISTS, RELATION, BACKGROUND, SORTS };
 static const char *const sorts[SORTS] = {"colour", "shape", "texture", "count", "exists", "relation", "background"};
 
-static int count_shape(const Scene *s, int shape) {
-    int n = 0;
-    for (int i = 0; i < s->n; i++) n += s->object[i].shape == shape;
-    return n;
-}
-
-static int count_colour(const Scene *s, int colour) {
-    int n = 0;
-    for (int i = 0; i < s->n; i++) n += s->object[i].colour == colour;
-    return n;
-}
-
-static bool has_pair(const Scene *s, int colour, int shape) {
-    for (int i = 0; i < s->n; i++)
-        if (s->object[i].colour == colour && s->object[i].shape == shape) return true;
-    return false;
-}
-
 /* An object, from a random one on, that is alone of its shape (or colour); NULL: none is. */
 static const SynthObject *single(const Scene *s, SplitMix *r, bool by_colour) {
     uint32_t from = splitmix_below(r, (uint32_t)s->n);
     for (int i = 0; i < s->n; i++) {
         const SynthObject *o = &s->object[(from + (uint32_t)i) % (uint32_t)s->n];
-        if ((by_colour ? count_colour(s, o->colour) : count_shape(s, o->shape)) == 1) return o;
+        int alike = 0;
+        for (int k = 0; k < s->n; k++)
+            alike += by_colour ? s->object[k].colour == o->colour : s->object[k].shape == o->shape;
+        if (alike == 1) return o;
     }
     return NULL;
 }
-
-static const char *article(const char *word) { return strchr("aeiou", word[0]) ? "an" : "a"; }
 
 static void ask_exists(const Scene *s, SplitMix *r, SynthQuestion *q) {
     const SynthObject *o = &s->object[splitmix_below(r, (uint32_t)s->n)];
     bool yes = splitmix_below(r, 2), other_colour = splitmix_below(r, 2);
     int colour = o->colour, shape = o->shape;
-    while (!yes && has_pair(s, colour, shape)) {
+    while (!yes && synth_find(s, colour, shape)) {
         if (other_colour) colour = (int)splitmix_below(r, SYNTH_COLOURS);
         else shape = (int)splitmix_below(r, SYNTH_SHAPES);
     }
-    snprintf(q->question, SYNTH_CAPTION, "is there %s %s %s?", article(synth_colours[colour]), synth_colours[colour],
+    snprintf(q->question, SYNTH_CAPTION, "is there %s %s %s?", synth_article(synth_colours[colour]), synth_colours[colour],
              synth_shapes[shape]);
     snprintf(q->answer, SYNTH_CAPTION, "%s", yes ? "yes" : "no");
 }

@@ -55,7 +55,7 @@ static void add(char *buf, const char *fmt, ...) {
 static void add_object(char *buf, SplitMix *r, const SynthObject *o, bool whole) {
     bool say_size = splitmix_unit(r) < 0.6 || whole, say_texture = (splitmix_unit(r) < 0.85 && o->texture) || whole;
     const char *first = say_size ? synth_sizes[o->size] : synth_colours[o->colour];
-    add(buf, "%s ", strchr("aeiou", first[0]) ? "an" : "a");
+    add(buf, "%s ", synth_article(first));
     if (say_size) add(buf, "%s ", synth_sizes[o->size]);
     add(buf, "%s ", synth_colours[o->colour]);
     if (say_texture) add(buf, "%s ", synth_textures[o->texture]);
@@ -136,12 +136,6 @@ static int match_any(const Words *w, int i, const char *const *phrases, int n, i
     return -1;
 }
 
-static const SynthObject *find_pair(const Scene *s, int colour, int shape) {
-    for (int i = 0; i < s->n; i++)
-        if (s->object[i].colour == colour && s->object[i].shape == shape) return &s->object[i];
-    return NULL;
-}
-
 /* What has been read so far and waits for its other half. */
 typedef struct {
     const Scene *s;
@@ -153,7 +147,7 @@ typedef struct {
 } Reading;
 
 static void read_shape(Reading *r, int shape) {
-    const SynthObject *o = r->colour < 0 ? NULL : find_pair(r->s, r->colour, shape);
+    const SynthObject *o = r->colour < 0 ? NULL : synth_find(r->s, r->colour, shape);
     SynthClaims *c = r->c;
     c->pairs++;
     c->pairs_true += o != NULL;

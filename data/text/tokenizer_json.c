@@ -20,6 +20,12 @@ static bool flag_of(const Json *o, const char *key, bool otherwise) {
 
 static bool absent(const Json *v) { return json_type(v) == J_NONE || json_type(v) == J_NULL; }
 
+/* Step i of a "Sequence", whose list is called `list`, or the one step that stands alone; NULL behind the last. */
+static const Json *step_of(const Json *o, const char *list, size_t i) {
+    if (!strcmp(str_of(o, "type"), "Sequence")) return json_at(json_get(o, list), i);
+    return i || absent(o) ? NULL : o;
+}
+
 static Status refuse(const char *name, const char *part, const char *what) {
     return err_set(ERR_FORMAT, "%s: the %s \"%s\" is not one that is known here", name, part, what);
 }
@@ -87,13 +93,11 @@ static Status read_step(Normalizer *z, const Json *o, int *stage, const char *na
 }
 
 static Status read_normalizer(Tokenizer *t, const Json *o, const char *name) {
-    if (absent(o)) return OK;
-    const Json *list = json_get(o, "normalizers");
-    bool many = !strcmp(str_of(o, "type"), "Sequence");
+    const Json *step;
     Status st = OK;
     int last = -1, stage;
-    for (size_t i = 0; i < (many ? json_len(list) : 1) && st == OK; i++) {
-        st = read_step(&t->norm, many ? json_at(list, i) : o, &stage, name);
+    for (size_t i = 0; st == OK && (step = step_of(o, "normalizers", i)); i++) {
+        st = read_step(&t->norm, step, &stage, name);
         if (st == OK && stage <= last) st = refuse(name, "normalizer", "Sequence in an order of its own");
         last = stage;
     }
@@ -135,11 +139,9 @@ static Status read_cut(Tokenizer *t, Steps *s, const Json *o, const char *name) 
 
 static Status read_splitting(Tokenizer *t, const Json *o, const char *name) {
     Steps s = {.split = SPLIT_NONE};
-    const Json *list = json_get(o, "pretokenizers");
-    bool many = !strcmp(str_of(o, "type"), "Sequence");
+    const Json *step;
     Status st = OK;
-    for (size_t i = 0; !absent(o) && i < (many ? json_len(list) : 1) && st == OK; i++)
-        st = read_cut(t, &s, many ? json_at(list, i) : o, name);
+    for (size_t i = 0; st == OK && (step = step_of(o, "pretokenizers", i)); i++) st = read_cut(t, &s, step, name);
     if (st != OK) return st;
     t->kind = s.bytes ? KIND_BYTES : KIND_MARKS;
     bool pattern = s.split != SPLIT_NONE;

@@ -19,7 +19,7 @@ static bool same_hit(const Json *a, const Json *b) {
     int64_t p = -1, q = -1;
     json_int(json_get(a, "text"), &p), json_int(json_get(b, "text"), &q);
     if (p != q) return false;
-    for (size_t i = 0; (key = json_key(a, i, &x)); i++)
+    for (key = json_next(a, NULL, &x); key; key = json_next(a, key, &x))
         if ((s = json_str(x, NULL)) && (!(t = json_str(json_get(b, key), NULL)) || strcmp(s, t))) return false;
     return true;
 }
@@ -59,7 +59,7 @@ void same_json(const Json *a, const Json *b, const char *at, double limit) {
     } else if (json_type(a) == J_ARRAY) {
         for (size_t i = 0; i < json_len(a); i++) same_json(json_at(a, i), json_at(b, i), at, limit);
     } else if (json_type(a) == J_OBJECT) {
-        for (size_t i = 0; (key = json_key(a, i, &x)); i++) {
+        for (key = json_next(a, NULL, &x); key; key = json_next(a, key, &x)) {
             bool skipped = strncmp(key, "pairs_per_s", 11) == 0;
             for (size_t k = 0; k < sizeof times / sizeof *times; k++) skipped |= strcmp(key, times[k]) == 0;
             if (skipped) continue;
