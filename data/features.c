@@ -25,6 +25,7 @@ bool features_finite(const void *x, DType t, size_t n) {
 
 RowKind features_kind(const void *row, size_t bytes, size_t size) {
     static const char zero[8];
+    /* each element equals the next: one memcmp of the row with itself */
     bool flat = bytes == size || !memcmp(row, (const char *)row + size, bytes - size);
     if (!flat) return ROW_COMPUTED;
     return !memcmp(row, zero, size) ? ROW_ZERO : bytes > size ? ROW_FLAT : ROW_COMPUTED;

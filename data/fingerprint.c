@@ -36,7 +36,7 @@ static Status add_piece(uint64_t *h, int fd, const char *path, off_t at, size_t 
         ssize_t k = pread(fd, buf, n < sizeof buf ? n : sizeof buf, at);
         if (k < 0 && errno == EINTR) continue;
         if (k < 0) return cannot(path);
-        if (k == 0) break;
+        if (k == 0) break;                                   /* it has become shorter since */
         *h = hash_bytes(*h, buf, (size_t)k);
         at += k;
         n -= (size_t)k;
@@ -49,6 +49,7 @@ static Status add_contents(uint64_t *h, const char *path, const struct stat *sb)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return cannot(path);
     Status st = OK;
+    /* touching a small file does not make it another */
     *h = sb->st_size > SMALL ? add_stat(*h, sb) : hash_int(*h, (int64_t)sb->st_size);
     if (sb->st_size <= SMALL) st = add_piece(h, fd, path, 0, SMALL);
     for (int i = 0; st == OK && sb->st_size > SMALL && i < PIECES; i++)
@@ -70,7 +71,7 @@ static Status add_folder(uint64_t *h, const char *path) {
         const char *name = entry[i]->d_name;
         char *file = mem_format("%s/%s", path, name);
         if (!file) st = ERR_MEMORY;
-        bool there = st == OK && name[0] != '.' && lstat(file, &sb) == 0;
+        bool there = st == OK && name[0] != '.' && lstat(file, &sb) == 0; /* hidden files come and go by themselves */
         if (there && S_ISDIR(sb.st_mode)) st = add_folder(h, file);
         else if (there && stat(file, &sb) == 0 && S_ISREG(sb.st_mode)) *h = add_stat(hash_text(*h, name), &sb);
         free(file);
@@ -83,6 +84,7 @@ static Status add_folder(uint64_t *h, const char *path) {
 Status fingerprint_file(uint64_t *h, const char *path) {
     struct stat sb;
     if (stat(path, &sb) != 0) return cannot(path);
+    /* its files by name and time: reading all would take as long as importing them */
     if (S_ISDIR(sb.st_mode)) return add_folder(h, path);
     return S_ISREG(sb.st_mode) ? add_contents(h, path, &sb) : OK;
 }

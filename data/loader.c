@@ -67,7 +67,7 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
         if (n < least) least = n;
         if (n > most) most = n;
     }
-    int64_t share = parts > 1 ? spec->B : spec->B * ranks;
+    int64_t share = parts > 1 ? spec->B : spec->B * ranks;   /* a part belongs to its rank alone */
     *steps_per_epoch = spec->drop_last ? least / share : (most + share - 1) / share;
     if (*steps_per_epoch > 0) return OK;
     char there[512] = "";
@@ -96,7 +96,7 @@ static Status list_samples(Loader *l) {
     if (!(l->first = mem_new((size_t)l->nimages + 1, sizeof *l->first))) return ERR_MEMORY;
     for (int64_t i = 0; i < l->nimages; i++) {
         int64_t captions = set_ncaptions(l->set, l->images[i]);
-        if (captions == 0) continue;
+        if (captions == 0) continue;                         /* nothing to learn from */
         l->images[n] = l->images[i];
         l->first[n++] = total;
         total += l->spec.images ? 1 : captions;
@@ -137,7 +137,7 @@ static Choice choose(const Loader *l, int64_t epoch, int64_t at) {
 
 static Status copy_tokens(const Loader *l, const Choice *c, const uint32_t *tokens, int n, int32_t *ids) {
     for (int i = 0; i < n; i++) {
-        if (tokens[i] >= (uint32_t)tokenizer_size(l->spec.tok))
+        if (tokens[i] >= (uint32_t)tokenizer_size(l->spec.tok)) /* it indexes the embedding */
             return err_set(ERR_FORMAT, "%s: the token cache of image \"%s\" holds id %u, the vocabulary has %d",
                            set_path(l->set),
                            set_image_id(l->set, c->image), tokens[i], tokenizer_size(l->spec.tok));
@@ -190,10 +190,10 @@ static void begin(Loader *l, Slot *s) {
     int64_t rest = l->n - (t->step % l->steps) * l->stride, here = rest - l->offset;
     t->B = here < 0 ? 0 : here < p->B ? here : p->B;
     t->G = ranks > 1 ? (rest < p->B * ranks ? rest : p->B * ranks) : t->B * p->ranks;
-    t->first_pair = p->rank * p->B;
+    t->first_pair = p->rank * p->B;                          /* also in a short batch: the ranks before have theirs full */
     s->left = t->B;
     s->st = OK;
-    s->state = t->B ? SLOT_FILLING : SLOT_READY;
+    s->state = t->B ? SLOT_FILLING : SLOT_READY;             /* empty here, and still a step: the other ranks have it */
 }
 
 static void record(Slot *s, int64_t b, Status st) {
@@ -213,7 +213,7 @@ static bool next_row(Loader *l, Slot **s, int64_t *b) {
         begin(l, *s);
     }
     *b = l->fill_row++;
-    if (l->fill_row >= (*s)->batch.B) {
+    if (l->fill_row >= (*s)->batch.B) {                      /* handed out, not done: `left` counts those */
         l->fill_row = 0;
         l->fill_step++;
     }
@@ -236,7 +236,7 @@ static void *reader(void *arg) {
             Status st = fill(l, s, b);
             pthread_mutex_lock(&l->lock);
             if (st != OK) record(s, b, st);
-            if (--s->left == 0) s->state = SLOT_READY;
+            if (--s->left == 0) s->state = SLOT_READY;       /* whoever is last */
         }
         if (s->state == SLOT_READY) pthread_cond_signal(&l->ready);
     }
@@ -312,7 +312,7 @@ static void settle(Loader *l, const Set *set, const LoaderSpec *spec) {
     l->spec = *spec;
     LoaderSpec *p = &l->spec;
     if (p->ranks == 0) p->ranks = 1;
-    if (p->threads <= 0) p->threads = 4;
+    if (p->threads <= 0) p->threads = 4;                     /* a disk wants several requests at once */
     if (p->queue <= 0) p->queue = 4;
     /* one is held by the consumer while the next is read */
     if (p->queue < 2) p->queue = 2;
@@ -369,7 +369,7 @@ void loader_close(Loader *l) {
     l->stop = true;
     pthread_cond_broadcast(&l->room);
     pthread_mutex_unlock(&l->lock);
-    for (int i = 0; i < l->threads; i++) pthread_join(l->thread[i], NULL);
+    for (int i = 0; i < l->threads; i++) pthread_join(l->thread[i], NULL); /* before anything that they use goes */
     for (int i = 0; l->slot && i < l->spec.queue; i++) free_slot(l, &l->slot[i]);
     pthread_cond_destroy(&l->ready);
     pthread_cond_destroy(&l->room);
@@ -390,7 +390,7 @@ Status loader_next(Loader *l, const Batch **batch, double *waited) {
     Slot *s = &l->slot[l->take_step % l->spec.queue];
     Status st = OK;
     pthread_mutex_lock(&l->lock);
-    BUG_ON(s->state == SLOT_HELD, "loader_next: all %d batches are held", l->spec.queue);
+    BUG_ON(s->state == SLOT_HELD, "loader_next: all %d batches are held", l->spec.queue); /* would wait for itself */
     if (s->state != SLOT_READY) {
         double start = status_clock();
         /* a loop: a wait may return although nobody signalled */
@@ -411,6 +411,7 @@ Status loader_next(Loader *l, const Batch **batch, double *waited) {
 const Batch *loader_peek(Loader *l) {
     Slot *s = &l->slot[l->take_step % l->spec.queue];
     pthread_mutex_lock(&l->lock);
+    /* a slot may hold the batch of a step long past */
     bool ready = s->state == SLOT_READY && s->st == OK && s->batch.step == l->take_step;
     pthread_mutex_unlock(&l->lock);
     return ready ? &s->batch : NULL;
@@ -423,7 +424,7 @@ void loader_release(Loader *l, const Batch *batch) {
         pthread_mutex_lock(&l->lock);
         BUG_ON(s->state != SLOT_HELD, "loader_release: batch of step %lld is not held", (long long)batch->step);
         s->state = SLOT_FREE;
-        pthread_cond_broadcast(&l->room);
+        pthread_cond_broadcast(&l->room);                    /* all readers may have waited for this one place */
         pthread_mutex_unlock(&l->lock);
         return;
     }

@@ -20,7 +20,7 @@ enum { MOST_SPLITS = 256 };
 
 /* Nothing above or beside the manifest: no "/x", no "..", no empty name. */
 static bool stays_below(const char *file, size_t n) {
-    if (n == 0 || strlen(file) != n || file[0] == '/') return false;
+    if (n == 0 || strlen(file) != n || file[0] == '/') return false; /* a NUL within would hide the rest */
     for (const char *p = file; p; p = strchr(p, '/')) {
         if (*p == '/') p++;
         if (p[0] == '.' && p[1] == '.' && (p[2] == '/' || p[2] == 0)) return false;
@@ -46,7 +46,7 @@ static Status parse_splits(ManifestShard *s, const Json *splits, const char *nam
         if (!(p->name = mem_strdup(key))) return ERR_MEMORY;
         if (!count_of(v, "images", &p->images) || !count_of(v, "captioned", &p->captioned) ||
             !count_of(v, "captions", &p->captions) || p->captioned > p->images || p->captions < p->captioned ||
-            p->images > s->images - images || p->captions > INT64_C(1) << 48)
+            p->images > s->images - images || p->captions > INT64_C(1) << 48) /* sums of these cannot wrap */
             return err_set(ERR_FORMAT, "%s: shards[%zu]: the counts of split \"%s\" are missing or impossible", name, i,
                            key);
         images += p->images;
@@ -67,6 +67,7 @@ static Status parse_shard(ManifestShard *s, const Json *v, const char *name, siz
     if (!count_of(v, "images", &s->images) || !count_of(v, "bytes", &s->bytes) || s->images > INT64_C(1) << 40)
         return err_set(ERR_FORMAT, "%s: shards[%zu]: \"images\" and \"bytes\" must be counts", name, i);
     s->content = -1;
+    /* older manifests have none */
     if (json_get(v, "content") && (!count_of(v, "content", &s->content) || s->content > UINT32_MAX))
         return err_set(ERR_FORMAT, "%s: shards[%zu]: \"content\" must be a number of 32 bits", name, i);
     const char *from = json_str(json_get(v, "made_from"), &n);
@@ -93,7 +94,7 @@ static Status from_json(Manifest **out, const Json *doc, const char *name) {
     if (!m) return ERR_MEMORY;
     Status st = (m->shard = mem_new(n, sizeof *m->shard)) ? OK : ERR_MEMORY;
     for (size_t i = 0; st == OK && i < n; i++) {
-        m->n = (int64_t)i + 1;
+        m->n = (int64_t)i + 1; /* before it is read: what a failure leaves is freed with the list */
         st = parse_shard(&m->shard[i], json_at(shards, i), name, i);
     }
     if (st == OK) *out = m;
@@ -138,7 +139,7 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 
 static bool is_shard(const char *name) {
     size_t n = strlen(name);
-    return n > 3 && name[0] != '.' && strcmp(name + n - 3, ".h5") == 0;
+    return n > 3 && name[0] != '.' && strcmp(name + n - 3, ".h5") == 0; /* x.h5.part is not done */
 }
 
 Status manifest_scan(const char *dir, char ***names, int64_t *n) {
@@ -154,6 +155,7 @@ Status manifest_scan(const char *dir, char ***names, int64_t *n) {
         if (st == OK) ++*n;
     }
     closedir(d);
+    /* a folder's own order is another on every machine */
     if (st == OK && *n) qsort(*names, (size_t)*n, sizeof **names, by_name);
     if (st == OK) return OK;
     for (int64_t i = 0; i < *n; i++) free((*names)[i]);
@@ -169,7 +171,7 @@ static Status write_splits(JsonWriter *w, const Shard *s) {
     for (int64_t i = 0; i < s->images; i++) {
         char *name = s->split.text + (size_t)i * s->split.stride;
         int k = 0;
-        while (k < n && strcmp(split[k].name, name) != 0) k++;
+        while (k < n && strcmp(split[k].name, name) != 0) k++; /* a handful: no table needed */
         if (k == MOST_SPLITS) return err_set(ERR_FORMAT, "%s: has more than %d splits", s->path, MOST_SPLITS);
         if (k == n) split[n++] = (ManifestSplit){name, 0, 0, 0};
         int64_t captions = shard_captions_of(s, i);
@@ -215,7 +217,7 @@ static Status write_shards(JsonWriter *w, const char *dir, char *const *names, i
         Shard *s = NULL;
         char *path = mem_format("%s/%s", dir, names[i]);
         st = path ? shard_open(&s, path, false) : ERR_MEMORY;
-        if (st == OK && first) st = shard_same_kind(first, s);
+        if (st == OK && first) st = shard_same_kind(first, s); /* said now, not when training begins */
         if (st == OK) st = write_shard(w, names[i], s);
         if (i == 0) first = s;
         else shard_close(s);

@@ -26,13 +26,13 @@ static uint64_t feistel(uint64_t seed, uint32_t epoch, int left, int right, uint
 
 int64_t order_at(uint64_t seed, uint64_t epoch, int64_t n, int64_t i) {
     BUG_ON(i < 0 || i >= n, "order_at: %lld of %lld", (long long)i, (long long)n);
-    if (n == 1) return 0;
+    if (n == 1) return 0;                                    /* no bits to walk */
     int bits = 64 - __builtin_clzll((uint64_t)n - 1);
     if (bits < LEAST_BITS) bits = LEAST_BITS;
     int left = bits / 2, right = bits - left;
     uint64_t x = (uint64_t)i;
     do x = feistel(seed, folded_epoch(epoch), left, right, x);
-    while (x >= (uint64_t)n);
+    while (x >= (uint64_t)n);                                /* it comes back: a permutation's cycles are closed */
     return (int64_t)x;
 }
 
@@ -41,5 +41,6 @@ int64_t order_draw(uint64_t seed, uint64_t epoch, int64_t i, uint32_t what, int6
     Philox p = philox((uint32_t)i, (uint32_t)((uint64_t)i >> 32), folded_epoch(epoch), SITE_DATA | what << 8,
                       rng_key0(seed), 1);
     uint64_t bits = (uint64_t)p.v[1] << 32 | p.v[0];
+    /* the upper half of a product: no bias that a remainder would have */
     return (int64_t)(((unsigned __int128)bits * (uint64_t)n) >> 64);
 }

@@ -23,7 +23,7 @@ Status quantise(void *dst, float *scale, DType to, const float *x, size_t n) {
     BUG_ON(to != DT_I8 && to != DT_E4M3, "quantise to %s", dtype_name(to));
     for (size_t i = 0; i < n; i++) {
         float a = fabsf(x[i]);
-        finite &= a <= 3.4028234e38f;
+        finite &= a <= 3.4028234e38f;                        /* false for NaN, too */
         most = a > most ? a : most;
     }
     if (!finite) return err_set(ERR_NUMERIC, "a number is not finite");
@@ -64,8 +64,9 @@ static Status convert(Work *w, const Set *set, DType to, const void **data) {
     *data = w->raw;
     if (set_dtype(set) == to) return OK;
     dtype_to_f32(w->real, w->raw, set_dtype(set), (size_t)n);
+    /* S is 1 or P: one scale a row, or one a token */
     for (int64_t i = 0; i < n; i++) w->real[i] *= w->scales[i / E * S / P];
-    w->scales[0] = 1;
+    w->scales[0] = 1;                                        /* it is in the numbers now */
     *data = w->out;
     if (to == DT_I8 || to == DT_E4M3)
         return quantise_tokens(w->out, w->scales, to, w->real, P, E, &w->square, &w->error);
@@ -110,7 +111,7 @@ static Status list_items(Piece *p) {
                                   (const char *const *)p->text + m};
         for (int64_t k = 0; k < captions; k++) {
             const char *c = set_caption(p->set, image, k, &n);
-            if (memchr(c, 0, n))
+            if (memchr(c, 0, n))                             /* the writer takes texts that end at a NUL */
                 return err_set(ERR_FORMAT, "%s: caption %" PRId64 " of image \"%s\" holds a NUL", set_path(p->set), k,
                                p->items[i].image_id);
             p->text[m++] = memcpy(p->bytes + at, c, n);
@@ -152,7 +153,8 @@ static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t 
     for (int64_t i = 0; st == OK && i < p->n; i++) {
         for (int64_t v = 0; st == OK && v < V; v++) {
             const void *data;
-            if (shard_has(w, i * V + v)) continue;
+            if (shard_has(w, i * V + v)) continue;           /* from before the run was killed */
+            /* damage must not get a checksum that fits */
             if ((st = set_read_row(p->set, p->images[i] * V + v, true, work.raw, work.scales)) != OK) break;
             st = convert(&work, p->set, p->dtype, &data);
             if (st != OK) st = err_context(st, "%s: image \"%s\"", set_path(p->set), p->items[i].image_id);
@@ -176,7 +178,7 @@ static Status fingerprint_input(const Set *set, uint64_t *made_from) {
     for (int64_t k = 0; st == OK && k < set_shards(set); k++) {
         const Shard *s = set_shard(set, k, NULL);
         h = hash_int(h, shard_content(s));
-        if (!s->crc) st = fingerprint_stat(&h, s->path);
+        if (!s->crc) st = fingerprint_stat(&h, s->path);     /* without checksums the tables say nothing of the rows */
     }
     *made_from = fingerprint_end(h);
     return st;
@@ -231,7 +233,7 @@ static Status write_pieces(Piece *p, const int64_t *images, int64_t n, RepackRep
 
 /* A killed run would leave half of the one and half of the other. */
 static Status not_onto_itself(const RepackSpec *s) {
-    char *in = realpath(s->in, NULL), *out = realpath(s->out, NULL);
+    char *in = realpath(s->in, NULL), *out = realpath(s->out, NULL); /* links may name one folder twice */
     bool same = in && out && strcmp(in, out) == 0;
     free(in);
     free(out);

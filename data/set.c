@@ -37,6 +37,7 @@ struct Set {
 /* Each shard keeps a file open; the usual soft limit is 1024. */
 static void allow_files(int64_t n) {
     struct rlimit r;
+    /* fewer leave room for all else */
     if (n < 500 || getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= r.rlim_max) return;
     r.rlim_cur = r.rlim_max;
     setrlimit(RLIMIT_NOFILE, &r);
@@ -46,12 +47,13 @@ static Status open_entry(Set *s, Entry *e) {
     const SourceFile *f = e->file;
     struct stat sb;
     if (f->listed && stat(f->path, &sb) != 0 && errno == ENOENT)
+        /* asked again when somebody wants what lies there */
         return s->allow_missing ? OK : err_set(ERR_IO, "%s: is missing, %s lists it", f->path, f->manifest);
     Status st = shard_open(&e->s, f->path, false);
     if (st == OK) st = source_check(f, e->s);
     if (st == OK && s->any) st = shard_same_kind(s->any, e->s);
     if (st != OK) return st;
-    if (!s->any) s->any = e->s;
+    if (!s->any) s->any = e->s;                              /* what the others are compared with */
     s->scaled |= e->s->scale != NULL;
     if (e->s->scales > s->scales) s->scales = e->s->scales;
     s->captions += e->s->captions;
@@ -67,7 +69,7 @@ static Status open_entries(Set *s) {
         Entry *e = &s->entry[k];
         *e = (Entry){.file = f, .first = s->images, .images = f->listed ? f->listed->images : 0};
         s->n = k + 1;
-        if (s->parts > 1 && !f->listed)
+        if (s->parts > 1 && !f->listed)                      /* sizes of what others hold are known from it alone */
             return err_set(ERR_USAGE, "%s: a set that is read in parts needs a manifest.json", f->path);
         Status st = k % s->parts == s->part ? open_entry(s, e) : OK;
         if (st != OK) return st;
@@ -82,7 +84,7 @@ static Status open_entries(Set *s) {
 static const char *split_in(const Set *s, int64_t k, const char *id) {
     const Shard *h = s->entry[k].s;
     int64_t i = 0;
-    while (strcmp(column_text(&h->image_id, i), id)) i++;
+    while (strcmp(column_text(&h->image_id, i), id)) i++;    /* it is there: once, for a sentence */
     return column_text(&h->split, i);
 }
 
@@ -164,6 +166,7 @@ uint64_t set_fingerprint(const Set *s) {
         const Entry *e = &s->entry[k];
         const ManifestShard *m = e->file->listed;
         h = hash_int(h, e->images);
+        /* recorded, so that ranks with other shards get the same number */
         h = hash_int(h, m && m->content >= 0 ? m->content : e->s ? (int64_t)shard_content(e->s) : 0);
     }
     return fingerprint_end(h);
@@ -251,6 +254,7 @@ bool split_matches(const char *wanted, const char *split) {
         size_t n = strcspn(p, ",");
         if (n == 3 && memcmp(p, "all", 3) == 0) return true;
         if (n == len && memcmp(p, split, n) == 0) return true;
+        /* Karpathy's rest of val, which everybody trains on */
         if (n == 5 && memcmp(p, "train", 5) == 0 && strcmp(split, "restval") == 0) return true;
         if (!p[n]) return false;
         p += n + 1;
@@ -338,6 +342,7 @@ Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *sc
     if (!e->s)
         return err_set(ERR_USAGE, "%s: is missing here, and holds image %" PRId64 " of the set", e->file->path, image);
     local = (image - e->first) * views + row % views;
+    /* shards of one scale a row may stand beside others of one a token */
     for (int64_t k = 0, each = e->s->scales > 1; scale && k < set_scales(s); k++)
         scale[k] = each ? e->s->scale[local * e->s->scales + k] : shard_scale(e->s, local);
     return shard_read(e->s, local, verify, dst);

@@ -20,7 +20,7 @@ bool setout_is_file(const char *out) {
 
 static char *path_of(const SetOut *s, const char *name) {
     size_t n = strlen(s->out);
-    while (n > 1 && s->out[n - 1] == '/') n--;
+    while (n > 1 && s->out[n - 1] == '/') n--;               /* "out/" as shells complete it */
     return s->folder ? mem_format("%.*s/%s", (int)n, s->out, name) : mem_strdup(name);
 }
 
@@ -45,6 +45,7 @@ static Status leftovers(const SetOut *s) {
     Status st = manifest_scan(s->out, &names, &n);
     if (st != OK) return st;
     for (int64_t i = 0; i < n; i++) {
+        /* a folder without its manifest would be read whole */
         bool extra = is_ours(names[i]) && strtoll(names[i] + 4, NULL, 10) >= s->shards;
         if (st == OK && extra && s->overwrite) st = remove_file(s, names[i]);
         else if (st == OK && extra)
@@ -79,7 +80,7 @@ static Status judge(SetOut *s, const char *path, const ShardSpec *spec, bool *ke
     Status st = shard_open(&there, path, false);
     if (st == OK) why = shard_difference(there, spec);
     shard_close(there);
-    *keep = st == OK && !why;
+    *keep = st == OK && !why; /* made of the same, so computing it again would give the same */
     if (*keep) return OK;
     if (s->overwrite) {
         err_clear();
@@ -99,7 +100,7 @@ Status setout_shard(SetOut *s, int64_t k, ShardSpec *spec, ShardWriter **w) {
     if (st == OK && (spec->replace = access(path, F_OK) == 0)) st = judge(s, path, spec, &keep);
     if (st == OK && keep) s->kept++;
     else if (st == OK) st = shard_create(w, path, spec);
-    if (*w && shard_found(*w)) status_say("%s", shard_found(*w));
+    if (*w && shard_found(*w)) status_say("%s", shard_found(*w)); /* why it takes less, or more, than was thought */
     free(path);
     return st;
 }

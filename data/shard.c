@@ -51,7 +51,7 @@ static Status table(H5File *f, const char *path, const char *file, H5Kind as, si
         free(p);
         return st;
     }
-    memcpy(dst, &p, sizeof p);
+    memcpy(dst, &p, sizeof p);                               /* dst is a pointer to a pointer of some type */
     if (count) *count = info.count;
     if (at) *at = info.kind == as ? info.offset : -1;
     return OK;
@@ -119,7 +119,7 @@ static Status read_header(Shard *s, H5File *f) {
     for (size_t i = 0; i < sizeof text / sizeof text[0]; i++) {
         char *value;
         if ((st = h5_get_text(f, "/encoder", text[i].name, &value)) != OK) goto done;
-        *text[i].field = value;
+        *text[i].field = value;                              /* owned: shard_close frees them */
     }
     if ((st = h5_get_int(f, "/encoder", "ln_applied", &ln)) != OK) goto done;
     s->encoder.ln_applied = ln != 0;
@@ -156,6 +156,7 @@ static Status place_rows(Shard *s, H5File *f, const H5Info *info) {
     s->features_at = info->offset;
     if (info->offset >= 0 || s->rows == 0) return OK;
     bool row_chunks = info->chunk[0] == 1 && info->chunk[1] == info->dim[1] && info->chunk[2] == info->dim[2];
+    /* a row a chunk, as h5py writes them: still one pread a row */
     if (row_chunks && !info->filtered && s->rows <= MOST_CHUNKS) {
         bool all = false;
         s->row_at = mem_new((size_t)s->rows, sizeof *s->row_at);
@@ -195,7 +196,7 @@ static Status read_features(Shard *s, H5File *f) {
 
 static Status check_rows(const Shard *s, bool unfinished) {
     int64_t missing = 0, first = -1;
-    for (int64_t i = 0; s->written && i < s->rows; i++) {
+    for (int64_t i = 0; s->written && i < s->rows; i++) {    /* foreign shards have no marks: all is there */
         if (s->written[i]) continue;
         if (first < 0) first = i;
         missing++;
@@ -207,6 +208,7 @@ static Status check_rows(const Shard *s, bool unfinished) {
         /* a row that is not written yet has no scale either */
         if (!isfinite(s->scale[i]) && (!s->written || s->written[i / s->scales]))
             return err_set(ERR_FORMAT, "%s: /images/scale of row %" PRId64 " is not finite", s->path, i / s->scales);
+    /* without one nobody knows what 127 stands for */
     if (s->dtype == DT_I8 && !s->scale) return err_set(ERR_FORMAT, "%s: i8 features need /images/scale", s->path);
     return OK;
 }
@@ -249,7 +251,7 @@ static Status read_captions(Shard *s, H5File *f) {
     if (st == OK) st = table(f, "/captions/offset", s->path, H5K_U64, 8, -1, &s->offset, &s->captions, NULL);
     if (st == OK) st = table(f, "/captions/bytes", s->path, H5K_U8, 1, -1, &s->bytes, &nbytes, NULL);
     if (st != OK) return st;
-    if (s->captions-- == 0)
+    if (s->captions-- == 0)                                  /* the list of pointers is one longer */
         return err_set(ERR_FORMAT, "%s: /captions/offset is empty, it must have one entry at least", s->path);
     st = check_pointers(s->path, "/captions/first", s->first, s->images, s->captions);
     if (st == OK) st = check_pointers(s->path, "/captions/offset", s->offset, s->captions, nbytes);
@@ -304,7 +306,7 @@ Status shard_open(Shard **out, const char *path, bool unfinished) {
     if (st == OK && !s->h5 && (s->fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         st = err_set(ERR_IO, "%s: cannot be opened: %s%s", path, strerror(errno),
                      errno == EMFILE ? " (raise 'ulimit -n', or repack into larger shards)" : "");
-    if (f != s->h5) h5_close(f);
+    if (f != s->h5) h5_close(f);                             /* kept where rows must come through it */
     if (st == OK) {
         *out = s;
         return OK;
@@ -357,7 +359,7 @@ static Status read_plain(const Shard *s, int64_t row, int64_t at, bool verify, c
         size_t rest = s->row_bytes - done, n = rest < piece ? rest : piece;
         off_t from = (off_t)(at + (int64_t)done);
         ssize_t k = preadv2(s->fd, &(struct iovec){dst + done, n}, 1, from, flags);
-        if (flags && k < (ssize_t)n) {
+        if (flags && k < (ssize_t)n) {                       /* not in the page cache */
             flags = 0;
             posix_fadvise(s->fd, from, (off_t)rest, POSIX_FADV_WILLNEED);
             if (k <= 0) continue;
@@ -385,6 +387,7 @@ Status shard_read(const Shard *s, int64_t row, bool verify, void *dst) {
         st = read_plain(s, row, at, verify, dst, &crc);
     }
     if (st != OK || !verify) return st;
+    /* a wrong scale is a wrong row */
     if (s->scale) crc = crc32c(crc, &s->scale[row * s->scales], 4 * (size_t)s->scales);
     if (crc == s->crc[row]) return OK;
     return err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") is damaged: its CRC is %08x, it was written with "
@@ -398,7 +401,7 @@ int64_t shard_captions_of(const Shard *s, int64_t image) {
 const char *shard_caption(const Shard *s, int64_t image, int64_t k, size_t *n) {
     BUG_ON(image < 0 || image >= s->images || k < 0 || k >= shard_captions_of(s, image), "caption %lld of image %lld",
            (long long)k, (long long)image);
-    uint64_t m = s->first[image] + (uint64_t)k;
+    uint64_t m = s->first[image] + (uint64_t)k;              /* checked when it was opened: no bound here */
     *n = (size_t)(s->offset[m + 1] - s->offset[m]);
     return s->bytes + s->offset[m];
 }

@@ -50,6 +50,7 @@ static Status check_spec(const char *path, const ShardSpec *spec) {
     for (int64_t i = 0; i < spec->images; i++) {
         const ShardItem *it = &spec->items[i];
         if (!it->image_id || !it->image_id[0]) return err_set(ERR_USAGE, "%s: image %" PRId64 " has no id", path, i);
+        /* the longest sets the width of all */
         if (strlen(it->image_id) > MOST_ID_BYTES || strlen(or_empty(it->split)) > MOST_ID_BYTES ||
             strlen(or_empty(it->source)) > MOST_ID_BYTES)
             return err_set(ERR_USAGE, "%s: image %" PRId64 " has an id, split or source of more than %d bytes", path, i,
@@ -124,7 +125,7 @@ static Status put_captions(H5File *f, const ShardSpec *spec) {
         for (int64_t k = 0; k < spec->items[i].ncaptions; k++) {
             size_t n = strlen(spec->items[i].captions[k]);
             memcpy(bytes + at, spec->items[i].captions[k], n);
-            offset[++m] = at += n;
+            offset[++m] = at += n;                           /* its end is the next one's beginning */
         }
         first[i + 1] = m;
     }
@@ -167,6 +168,7 @@ static Status put_images(H5File *f, const ShardSpec *spec) {
 
 static Status lay_out(const char *path, const ShardSpec *spec) {
     H5File *f = NULL;
+    /* check_spec has seen that it fits */
     int64_t bytes = spec->images * spec->views * spec->P * spec->E * dtype_size(spec->dtype);
     Status st = h5_create(&f, path, bytes < 4096 ? (size_t)bytes : 4096);
     if (st != OK) return st;
@@ -184,7 +186,7 @@ static Status lay_out(const char *path, const ShardSpec *spec) {
     if (st == OK) st = h5_put_int(f, "/encoder", "ln_applied", e->ln_applied);
     if (st == OK) st = put_images(f, spec);
     if (st == OK) st = put_captions(f, spec);
-    Status closed = h5_close(f);
+    Status closed = h5_close(f);                             /* what the library still held is written here */
     return st == OK ? closed : st;
 }
 
@@ -265,6 +267,7 @@ static Status lock_part(ShardWriter *w, int64_t *bytes) {
 static Status reserve(int fd, const char *path, const Shard *s) {
     int64_t bytes = s->rows * (int64_t)s->row_bytes;
     if (bytes == 0 || fallocate(fd, 0, (off_t)s->features_at, (off_t)bytes) == 0) return OK;
+    /* the file system cannot reserve: that says nothing of its room */
     if (errno != ENOSPC && errno != EFBIG && errno != EDQUOT) return OK;
     return err_set(ERR_IO, "%s: needs %.1f GB: %s", path, (double)bytes * 1e-9, strerror(errno));
 }
@@ -278,7 +281,7 @@ static Status start(ShardWriter *w, const ShardSpec *spec) {
     Status st = lay_out(fresh, spec);
     if (st == OK && (fd = open(fresh, O_RDWR | O_CLOEXEC)) < 0)
         st = err_set(ERR_IO, "%s: cannot be opened: %s", fresh, strerror(errno));
-    if (st == OK) st = take(fd, fresh);
+    if (st == OK) st = take(fd, fresh);                      /* before it gets the name under which others look */
     if (st == OK) st = shard_open(&w->s, fresh, true);
     if (st == OK) st = reserve(fd, w->path, w->s);
     if (st == OK) st = outfile_rename(fresh, w->part);
@@ -302,7 +305,7 @@ static Status recheck(ShardWriter *w) {
     for (int64_t i = 0; st == OK && i < s->rows; i++) {
         if (!s->written[i]) continue;
         st = shard_read(s, i, true, row);
-        if (st != ERR_FORMAT) continue;
+        if (st != ERR_FORMAT) continue;                      /* a disk that cannot be read is no damaged row */
         s->written[i] = 0;
         st = OK;
     }
@@ -324,6 +327,7 @@ static const char *part_difference(ShardWriter *w, const ShardSpec *spec) {
         return "it cannot be read";
     }
     const Shard *s = w->s;
+    /* rows go in by pwrite, at these places */
     if (s->rows > 0 && (s->features_at < 0 || s->written_at < 0 || s->crc_at < 0 || (s->scale && s->scale_at < 0)))
         return "another layout";
     return shard_difference(s, spec);
@@ -418,7 +422,7 @@ Status shard_write(ShardWriter *w, int64_t row, const void *data, float scale) {
 
 Status shard_write_scaled(ShardWriter *w, int64_t row, const void *data, const float *scales) {
     Shard *s = w->s;
-    Status st = shard_has(w, row) ? mark(w, row, 0) : OK;
+    Status st = shard_has(w, row) ? mark(w, row, 0) : OK;    /* killed in between, the row is half old and half new */
     if (st == OK) st = put(w, data, s->row_bytes, s->features_at + row * (int64_t)s->row_bytes);
     uint32_t crc = crc32c(0, data, s->row_bytes);
     if (s->scale) {
@@ -437,7 +441,7 @@ Status shard_finish(ShardWriter *w) {
     if (w->missing)
         st = err_set(ERR_USAGE, "%s: %" PRId64 " of %" PRId64 " rows have not been written", w->part, w->missing,
                      w->s->rows);
-    else if (fsync(w->fd) != 0)
+    else if (fsync(w->fd) != 0) /* before the name: a renamed file that is not on the disk looks finished */
         st = err_set(ERR_IO, "%s: cannot be flushed to the disk: %s", w->part, strerror(errno));
     if (st == OK) st = outfile_rename(w->part, w->path);
     if (st == OK) st = outfile_sync_parent(w->path);

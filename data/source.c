@@ -32,6 +32,7 @@ static Status add_manifest(Source *s, const char *path) {
     s->manifest[s->manifests++] = (struct SourceManifest){m, name};
     if (!name) return ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < m->n; i++)
+        /* relative to the manifest: a set can be moved */
         st = add(s, mem_format("%.*s%s", dir, path, m->shard[i].file), &m->shard[i], name);
     return st;
 }
@@ -91,7 +92,7 @@ Status source_check(const SourceFile *f, const Shard *shard) {
     struct stat sb;
     if (!m) return OK;
     if (stat(f->path, &sb) != 0) return err_set(ERR_IO, "%s: %s", f->path, strerror(errno));
-    if (sb.st_size != m->bytes)
+    if (sb.st_size != m->bytes)                              /* the cheapest sign of a copy that broke off */
         return err_set(ERR_FORMAT, "%s: has %lld bytes, %s says %" PRId64 ": it was cut short or replaced", f->path,
                        (long long)sb.st_size, f->manifest, m->bytes);
     if (shard->images != m->images)

@@ -13,14 +13,14 @@ typedef struct { uint32_t crc; int64_t shard, image; } Entry;
 static int by_crc(const void *a, const void *b) {
     const Entry *x = a, *y = b;
     if (x->crc != y->crc) return x->crc < y->crc ? -1 : 1;
-    if (x->shard != y->shard) return x->shard < y->shard ? -1 : 1;
+    if (x->shard != y->shard) return x->shard < y->shard ? -1 : 1; /* then by place: the same sentence each time */
     return (x->image > y->image) - (x->image < y->image);
 }
 
 static void note(Twins *t, const Shard *a, int64_t i, const Shard *b, int64_t k) {
     const char *x = column_text(&a->split, i), *y = column_text(&b->split, k);
     bool leak = strcmp(x, y) != 0;
-    if (leak ? !t->leaks : !t->leaks && !t->images)
+    if (leak ? !t->leaks : !t->leaks && !t->images)          /* a leak is what one must see first */
         snprintf(t->first, sizeof t->first, "%.200s (%.40s) and %.200s (%.40s)", column_text(&a->image_id, i), x,
                  column_text(&b->image_id, k), y);
     if (leak) t->leaks++;
@@ -32,6 +32,7 @@ static Status compare(const Shard *const *shard, const Entry *e, int64_t from, i
                       Twins *t) {
     const Shard *s = shard[e[from].shard];
     Status st = shard_read(s, e[from].image * s->views, false, first);
+    /* rows of zeros are all alike, and no picture */
     if (st != OK || (!first[0] && !memcmp(first, first + 1, s->row_bytes - 1))) return st;
     for (int64_t k = from + 1; k < to && st == OK; k++) {
         const Shard *o = shard[e[k].shard];
@@ -51,6 +52,7 @@ Status twins_find(const Shard *const *shard, int64_t n, Twins *t) {
     Status st = e && first && other ? OK : ERR_MEMORY;
     for (int64_t s = 0; s < n && st == OK; s++)
         for (int64_t i = 0; shard[s]->crc && i < shard[s]->images; i++)
+            /* by its first view: the others follow from it */
             e[count++] = (Entry){shard[s]->crc[i * shard[s]->views], s, i};
     if (st == OK) qsort(e, (size_t)count, sizeof *e, by_crc);
     for (int64_t from = 0, to; from < count && st == OK; from = to) {

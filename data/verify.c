@@ -71,6 +71,7 @@ static Status check_ids(Verify *v, const Shard *s) {
 /* Maps (N, C, H, W) that were taken for C x H tokens of W numbers: few numbers a token, and a multiple of their square.
  */
 static void check_width(Verify *v, const Shard *s) {
+    /* no network has tokens of so few numbers */
     if (s->E < 2 || s->E >= 64 || s->P % s->E || s->P / s->E <= s->E) return;
     warn(v, err_set(ERR_FORMAT,
                     "%s: %" PRId64 " tokens of %" PRId64 " numbers look like maps (%" PRId64 ", %" PRId64 ", %" PRId64
@@ -118,7 +119,7 @@ static Status check_file(Verify *v, const SourceFile *f) {
         st = source_check(f, s);
         if (st == OK && v->n > 1) st = shard_same_kind(v->shard[0], s);
     }
-    if (st == ERR_MEMORY) return st;
+    if (st == ERR_MEMORY) return st;                         /* no finding about the set */
     if (st != OK) problem(v, st);
     if (!s) return OK;
     if (s->warning) warn(v, err_set(ERR_FORMAT, "%s", s->warning));

@@ -46,12 +46,13 @@ struct ArrayBox {
 
 static Status add(ArrayBox *b, const char *name, ArrayItem item) {
     if (mem_room(&b->item, b->n, 1, sizeof *b->item) != OK) return ERR_MEMORY;
-    if (!(item.name = mem_strdup(name))) return ERR_MEMORY;
+    if (!(item.name = mem_strdup(name))) return ERR_MEMORY;  /* the reader of a format frees its own names */
     b->item[b->n++] = item;
     return OK;
 }
 
 static ArrayItem item_of(DType t, int ndim, const int64_t *shape) {
+    /* NumPy knows no bf16, so people save its bits as u16 */
     ArrayItem a = {.dtype = t == DT_U16 ? DT_BF16 : t, .ndim = ndim, .elements = 1};
     for (int i = 0; i < ndim; i++) a.elements *= a.shape[i] = shape[i];
     a.number = a.dtype == DT_F64 || a.dtype == DT_F32 || a.dtype == DT_F16 || a.dtype == DT_BF16 || a.dtype == DT_E4M3;
@@ -83,13 +84,14 @@ static Status npy_items(ArrayBox *b) {
     for (size_t i = 0; st == OK && i < npy_box_count(b->npy); i++) {
         NpyFile *f;
         if ((st = npy_open_at(&f, b->npy, i)) == ERR_FORMAT && strstr(err_message(), "pickled")) {
+            /* others beside it may still be readable */
             st = add(b, npy_box_name(b->npy, i), (ArrayItem){.pickled = true});
             continue;
         }
         if (st != OK) break;
         const NpyArray *a = npy_array(f);
         ArrayItem item = item_of(a->dtype, a->ndim, a->shape);
-        if (a->text) item.number = false, item.label = true;
+        if (a->text) item.number = false, item.label = true; /* its dtype says nothing */
         npy_close(f);
         st = add(b, npy_box_name(b->npy, i), item);
     }
@@ -176,6 +178,7 @@ static bool h5_add(void *ctx, const char *path) { return add(ctx, path, (ArrayIt
 
 static ArrayItem h5_item(char *name, const H5Info *info) {
     static const int types[] = {[H5K_F16] = DT_F16, [H5K_F32] = DT_F32, [H5K_F64] = DT_F64, [H5K_U16] = DT_U16};
+    /* the library turns bytes round while it reads */
     H5Kind kind = info->kind == H5K_OTHER ? info->swapped : info->kind;
     bool number = kind == H5K_F16 || kind == H5K_F32 || kind == H5K_F64 || kind == H5K_U16;
     ArrayItem item = item_of(number ? (DType)types[kind] : DT_BOOL, info->ndim, info->dim);
@@ -187,7 +190,7 @@ static ArrayItem h5_item(char *name, const H5Info *info) {
 /* Names first, since the library is locked while it lists; then what each of them is. */
 static Status h5_items(ArrayBox *b) {
     size_t kept = 0, n;
-    Status st = h5_settled(b->path);
+    Status st = h5_settled(b->path);                         /* rows that its writer still holds would read as zeros */
     if (st == OK) st = h5_open(&b->h5, b->path);
     if (st == OK) st = h5_list(b->h5, h5_add, b);
     n = b->n;
@@ -199,6 +202,7 @@ static Status h5_items(ArrayBox *b) {
             b->item[kept++] = h5_item(name, &info);
             continue;
         }
+        /* behind a filter that is missing may be the features themselves */
         bool skip = seen != ERR_MEMORY && n > 1 && !strstr(err_message(), "compressed by");
         if (st == OK && !skip) st = seen; /* else a scalar, or more dimensions than features have */
         free(name);
@@ -215,7 +219,8 @@ static Status h5_begin(ArrayBox *b, size_t i) {
     size_t row = (size_t)(a->shape[0] ? a->elements / a->shape[0] : 0) * (size_t)dtype_size(a->dtype);
     int64_t chunk = info.chunk[0] > 0 ? info.chunk[0] : 1;
     b->capacity = row && row < BUFFER ? (int64_t)(BUFFER / row) : 1;
-    if (b->capacity >= chunk) b->capacity -= b->capacity % chunk;
+    if (b->capacity >= chunk) b->capacity -= b->capacity % chunk; /* a chunk that is cut would be unpacked twice */
+    /* too large a buffer beats unpacking it again for each row */
     else if ((uint64_t)chunk * row <= MAX_ROW_BYTES) b->capacity = chunk;
     if (b->capacity > a->shape[0]) b->capacity = a->shape[0] ? a->shape[0] : 1;
     b->held = b->next = 0;
@@ -327,11 +332,12 @@ static Status folder_items(ArrayBox *b) {
 
 static Status folder_begin(ArrayBox *b, size_t i) {
     size_t at = 0;
-    arrays_close(b->file);
+    arrays_close(b->file);                                   /* one at a time: a folder may have a hundred thousand */
     b->file = NULL;
     char *path = mem_format("%s/%s", b->path, b->item[i].name);
     Status st = path ? arrays_open(&b->file, path) : ERR_MEMORY;
     if (st == OK) st = file_array(b->file, &at);
+    /* rows of another size would shift all that follow */
     if (st == OK && (b->file->item[at].elements != b->item[i].elements || b->file->item[at].dtype != b->item[i].dtype))
         st = err_set(ERR_FORMAT, "%s: has changed since this command looked at it", path);
     if (st == OK) st = arrays_begin(b->file, at);
@@ -381,11 +387,12 @@ static Status find_format(ArrayBox *b) {
     fclose(f);
     if (n >= 8 && !memcmp(head, "\x89HDF\r\n\x1a\n", 8)) b->format = &formats[HDF5];
     else if (n >= 6 && !memcmp(head, "\x93NUMPY", 6)) b->format = &formats[NPY];
-    else if (n >= 9 && head[8] == '{') b->format = &formats[SAFETENSORS];
+    else if (n >= 9 && head[8] == '{') b->format = &formats[SAFETENSORS]; /* it has no magic: a length, then JSON */
     else if (pth_looks_like(head, n)) b->format = &formats[PTH];
     else return refuse(b->path, head, n);
     if (b->format != &formats[PTH] || head[0] != 'P') return OK;
     if (pth_open(&b->pth, b->path) == OK) return OK;            /* a zip archive: of torch, or of NumPy */
+    /* else it is torch's and damaged, as has just been said */
     if (!strstr(err_message(), "without data.pkl") || npy_box_open(&b->npy, b->path) != OK) return ERR_FORMAT;
     b->format = &formats[NPY];
     return OK;
@@ -402,6 +409,7 @@ Status arrays_open(ArrayBox **out, const char *path) {
     if (!b) return ERR_MEMORY;
     Status st = (b->path = mem_strdup(path)) ? find_format(b) : ERR_MEMORY;
     if (st == OK) st = b->format->list(b);
+    /* NumPy's are called by their place in the box */
     if (st == OK && b->n && b->format != &formats[NPY]) qsort(b->item, b->n, sizeof *b->item, by_name);
     if (st == OK) *out = b;
     else arrays_close(b);
@@ -428,6 +436,7 @@ const ArrayItem *arrays_at(const ArrayBox *b, size_t i) { return &b->item[i]; }
 bool arrays_is_folder(const ArrayBox *b) { return b->format == &formats[FOLDER]; }
 const char *arrays_what(const ArrayBox *b) { return b->format->what; }
 Status arrays_begin(ArrayBox *b, size_t i) { return b->format->begin(b, i); }
+/* An empty array may have no address, which memcpy must not see. */
 Status arrays_read(ArrayBox *b, void *dst, size_t n) { return n ? b->format->read(b, dst, n) : OK; }
 
 Status arrays_strings(ArrayBox *b, size_t i, char ***strings) {

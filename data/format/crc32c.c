@@ -104,7 +104,7 @@ static inline __m512i fold_by(int i) {
 
 __attribute__((target("sse4.2,avx512f,avx512vl,vpclmulqdq")))
 static uint32_t avx512(uint32_t c, const unsigned char *p, size_t n) {
-    if (n < 1024) return sse42(c, p, n);
+    if (n < 1024) return sse42(c, p, n);                     /* less does not fill the eight registers twice */
     __m512i a[8], k = fold_by(0);
     for (int j = 0; j < 8; j++) a[j] = _mm512_loadu_si512(p + 64 * j);
     a[0] = _mm512_xor_si512(a[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)c)));
@@ -121,6 +121,7 @@ static uint32_t avx512(uint32_t c, const unsigned char *p, size_t n) {
 
 static void choose(void) {
     if (__builtin_cpu_supports("sse4.2")) best = sse42;
+    /* last: the best that there is wins */
     if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("vpclmulqdq")) best = avx512;
 }
 
@@ -151,7 +152,7 @@ static void prepare(void) {
         for (int b = 0; b < 256; b++) slice[k][b] = slice[k - 1][b] >> 8 ^ slice[0][slice[k - 1][b] & 255];
     fold_constant(fold[0], 512);
     fold_constant(fold[1], 64);
-    best = soft;
+    best = soft;                                             /* for choose() to better */
     choose();
 }
 

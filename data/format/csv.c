@@ -61,7 +61,7 @@ static Status quoted(Csv *c, bool *done) {
             c->len = before;
             return loose(c) ? OK : bad(c, "a quote that is not closed");
         }
-        doubled = quote + 1 < c->end && quote[1] == '"';
+        doubled = quote + 1 < c->end && quote[1] == '"';     /* RFC 4180: two stand for one */
         if ((st = put(c, p, (size_t)(quote - p) + doubled)) != OK) return st;
         p = quote + 1 + doubled;
     }
@@ -111,7 +111,7 @@ static Status row(Csv *c, bool *more) {
     c->line++;
     size_t chars = 0;
     for (size_t k = 0; k < c->n; k++) {
-        c->field[k] = c->text + c->start[k];
+        c->field[k] = c->text + c->start[k];                 /* only now: growing may have moved the text */
         chars += strlen(c->field[k]) + 1;
     }
     /* a field would end at the NUL, and the rest go unseen */
@@ -136,7 +136,7 @@ char csv_separator(const char *text, size_t n) {
     size_t bars = 0, semicolons = 0, commas = 0, i = 0;
     while (i < n && (text[i] == '\n' || text[i] == '\r')) i++;
     for (; i < n && text[i] != '\n' && text[i] != '\r'; i++) {
-        if (text[i] == '\t') return '\t';
+        if (text[i] == '\t') return '\t';                    /* captions have commas and bars, hardly ever tabs */
         bars += text[i] == '|';
         semicolons += text[i] == ';';
         commas += text[i] == ',';
@@ -158,7 +158,7 @@ Status csv_read(const char *text, size_t n, const char *name, char separator, Cs
     size_t columns = 0;
     Status st;
     while ((st = row(c, &more)) == OK && more) {
-        if (c->n == 1 && !c->field[0][0]) continue;
+        if (c->n == 1 && !c->field[0][0]) continue;          /* an empty line */
         /* the header says how many; a row of more was not quoted where it had to be */
         if (!columns) columns = c->n;
         mend(c, columns);

@@ -21,21 +21,22 @@ static int from_tiff(Bytes t) {
     if (t.n < 8 || (memcmp(t.p, "II*\0", 4) && memcmp(t.p, "MM\0*", 4))) return 1;
     bool big = t.p[0] == 'M';
     size_t at = number(t.p + 4, 4, big);
-    if (at > t.n - 2) return 1;
+    if (at > t.n - 2) return 1;                              /* there are 8 at least: nothing wraps */
     size_t count = number(t.p + at, 2, big);
     for (size_t i = 0; i < count && at + 2 + 12 * (i + 1) <= t.n; i++) {
         const uint8_t *e = t.p + at + 2 + 12 * i;
         if (number(e, 2, big) != ORIENTATION || number(e + 2, 2, big) != SHORT) continue;
-        uint32_t v = number(e + 8, 2, big);
+        uint32_t v = number(e + 8, 2, big); /* a SHORT stands in the first bytes of the field, in either order */
         return v >= 1 && v <= 8 ? (int)v : 1;
     }
     return 1;
 }
 
 static int from_jpeg(Bytes b) {
+    /* the scan (0xda) is the end of what describes it */
     for (size_t at = 2; at + 4 <= b.n && b.p[at] == 0xff && b.p[at + 1] != 0xda;) {
         size_t length = number(b.p + at + 2, 2, true);
-        if (length < 2 || at + 2 + length > b.n) return 1;
+        if (length < 2 || at + 2 + length > b.n) return 1;   /* a length counts itself */
         if (b.p[at + 1] == 0xe1 && length > 8 && memcmp(b.p + at + 4, "Exif\0", 6) == 0)
             return from_tiff((Bytes){b.p + at + 10, length - 8});
         at += 2 + length;
@@ -52,6 +53,7 @@ static int from_chunks(Bytes b, bool png) {
         if (length > b.n - at - head) return 1;
         if (memcmp(type, png ? "eXIf" : "EXIF", 4) == 0) {
             Bytes t = {b.p + at + head, length};
+            /* some writers put JPEG's prefix here, too */
             if (t.n > 6 && memcmp(t.p, "Exif\0", 6) == 0) t.p += 6, t.n -= 6;
             return from_tiff(t);
         }

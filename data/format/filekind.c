@@ -79,6 +79,7 @@ static char *with_path(const char *how, const char *path) {
     FILE *f = open_memstream(&text, &n);
     if (!f) return NULL;
     for (; *how; how++)
+        /* a quote in it would end the argument that the user pastes */
         if (*how == '@') fputs(strpbrk(path, "'\"") ? "FILE" : path, f);
         else fputc(*how, f);
     fclose(f);

@@ -173,7 +173,7 @@ static H5File *blank(const char *path) {
 static hid_t access_list(void) {
     hid_t list = H5Pcreate(H5P_FILE_ACCESS);
     if (list < 0) return list;
-    H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
+    H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);            /* an identifier left open would keep the file open */
 #if H5_VERSION_GE(1, 12, 1) || (H5_VERSION_GE(1, 10, 7) && !H5_VERSION_GE(1, 12, 0))
     H5Pset_file_locking(list, 0, 1);
 #endif
@@ -195,6 +195,7 @@ Status h5_create(H5File **out, const char *path, size_t align) {
     Status st = OK;
     hid_t list = access_list(), plain = timeless(H5P_FILE_CREATE);
     if (list < 0 || plain < 0 || H5Pset_libver_bounds(list, H5F_LIBVER_V18, H5F_LIBVER_V18) < 0 ||
+        /* format of 1.8: old h5py on clusters reads it */
         H5Pset_alignment(list, align, 4096) < 0 || (f->id = H5Fcreate(path, H5F_ACC_TRUNC, plain, list)) < 0)
         st = h5_fail(ERR_IO, path, "", "created");
     h5_drop(plain);
@@ -215,6 +216,7 @@ static Status look(const char *path, int64_t *bytes) {
         if (file) fclose(file);
         return err_set(ERR_IO, "%s: cannot be opened: %m", path);
     }
+    /* the library would look for a signature at every power of two */
     bool whole = S_ISREG(sb.st_mode) && fread(head, 1, 8, file) == 8;
     fclose(file);
     *bytes = (int64_t)sb.st_size;
@@ -262,7 +264,7 @@ Status h5_open(H5File **out, const char *path) {
 Status h5_close(H5File *f) {
     if (!f) return OK;
     h5_enter();
-    h5_drop(f->rows_space);
+    h5_drop(f->rows_space);                                  /* before the file: CLOSE_STRONG would take them along */
     h5_drop(f->rows);
     f->rows = f->rows_space = -1;
     Status st = H5Fclose(f->id) < 0 ? h5_fail(ERR_IO, f->path, "", "closed") : OK;
@@ -296,7 +298,7 @@ static Status put_attr(H5File *f, const char *object, const char *name, H5Kind k
 
 Status h5_put_text(H5File *f, const char *object, const char *name, const char *text) {
     size_t n = strlen(text);
-    return put_attr(f, object, name, H5K_TEXT, n ? n : 1, text);
+    return put_attr(f, object, name, H5K_TEXT, n ? n : 1, text); /* HDF5 has no strings of width 0 */
 }
 
 Status h5_put_int(H5File *f, const char *object, const char *name, int64_t value) {
@@ -316,6 +318,7 @@ Status h5_put(H5File *f, const char *path, H5Kind kind, size_t width, int ndim, 
     hid_t type = h5_type_of(kind, width), space = H5Screate_simple(ndim, n, NULL), list = timeless(H5P_DATASET_CREATE),
         ds = -1;
     if (type < 0 || space < 0 || list < 0 || H5Pset_layout(list, H5D_CONTIGUOUS) < 0 ||
+        /* rows are written by pwrite: places first, and no fill that would write all twice */
         H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) < 0 ||
         (ds = H5Dcreate2(f->id, path, type, space, H5P_DEFAULT, list, H5P_DEFAULT)) < 0)
         st = h5_fail(ERR_IO, f->path, path, "created");

@@ -54,7 +54,7 @@ static Status open_attr(H5File *f, const char *object, const char *name, hid_t *
 
 static char *fixed_text(hid_t attr, hid_t type) {
     size_t n = H5Tget_size(type);
-    if (n > H5_MAX_TEXT) return NULL;
+    if (n > H5_MAX_TEXT) return NULL;                        /* an attribute is a name, a recipe, a template */
     char *s = mem_new(n + 1, 1);
     if (s && H5Aread(attr, type, s) >= 0) return s;
     free(s);
@@ -65,7 +65,7 @@ static char *fixed_text(hid_t attr, hid_t type) {
 static char *variable_text(hid_t attr, hid_t type) {
     char *theirs = NULL, *s = NULL;
     if (H5Aread(attr, type, &theirs) < 0 || !theirs) return NULL;
-    if (strnlen(theirs, H5_MAX_TEXT) < H5_MAX_TEXT) s = mem_strdup(theirs);
+    if (strnlen(theirs, H5_MAX_TEXT) < H5_MAX_TEXT) s = mem_strdup(theirs); /* theirs is freed by their allocator */
     H5free_memory(theirs);
     return s;
 }
@@ -118,6 +118,7 @@ static Status shape_of(H5File *f, const char *path, hid_t ds, H5Info *info) {
     if (!simple) return err_set(ERR_FORMAT, "%s: %s must have 1 to %d dimensions", f->path, path, H5_MAX_DIMS);
     size_t count = 1;
     for (int i = 0; i < info->ndim; i++)
+        /* so that count times an element's size fits wherever it is taken */
         if (dim[i] > INT64_MAX || !mem_mul(count, (size_t)dim[i], &count) || count > INT64_MAX / H5_MAX_TEXT)
             return err_set(ERR_FORMAT, "%s: %s has an impossible shape", f->path, path);
         else info->dim[i] = (int64_t)dim[i];
@@ -135,7 +136,7 @@ static Status check_filters(H5File *f, const char *path, hid_t list) {
         size_t n = 0;
         char name[64] = "";
         int id = (int)H5Pget_filter2(list, (unsigned)i, &flags, &n, NULL, sizeof name, name, &config);
-        if (id < 0 || H5Zfilter_avail(id) > 0) continue;
+        if (id < 0 || H5Zfilter_avail(id) > 0) continue;     /* what can be unpacked is no obstacle */
         for (size_t k = 0; k < sizeof known / sizeof *known; k++)
             if (known[k].id == id) snprintf(name, sizeof name, "%s", known[k].name);
         return err_set(ERR_FORMAT,
@@ -154,7 +155,7 @@ static Status layout_of(H5File *f, const char *path, hid_t ds, H5Info *info) {
     info->filtered = list >= 0 && H5Pget_nfilters(list) != 0;
     if (layout == H5D_CONTIGUOUS) {
         haddr_t at = H5Dget_offset(ds);
-        if (H5Pget_external_count(list) != 0)
+        if (H5Pget_external_count(list) != 0)                /* a set must not read the user's other files */
             st = err_set(ERR_FORMAT, "%s: %s lies in another file, which is not allowed", f->path, path);
         else if (at != HADDR_UNDEF) info->offset = (int64_t)at;
     } else if (layout == H5D_CHUNKED) {
@@ -214,12 +215,14 @@ static hid_t memory_type(hid_t ds, const H5Info *info, H5Kind as) {
     if (as != H5K_TEXT) return h5_type_of(as, 0);
     hid_t stored = H5Dget_type(ds), t = H5Tcopy(stored);  /* keeps the character set, which is never converted */
     h5_drop(stored);
+    /* strings of fixed width may have no NUL */
     if (t >= 0 && H5Tset_size(t, info->size + 1) >= 0 && H5Tset_strpad(t, H5T_STR_NULLTERM) >= 0) return t;
     h5_drop(t);
     return -1;
 }
 
 Status h5_get(H5File *f, const char *path, const H5Info *info, H5Kind as, void *dst) {
+    /* integers convert; floats of another size would round in silence */
     bool fits = as == info->kind || (info->integer && as < H5K_F16);
     if (!fits) return err_set(ERR_FORMAT, "%s: %s has elements of the wrong type", f->path, path);
     if (info->count == 0) return OK;
@@ -266,12 +269,14 @@ static Status variable_strings(H5File *f, const char *path, const H5Info *info, 
     if (st == OK) {
         type = H5Dget_type(ds);
         space = H5Dget_space(ds);
+        /* anything else would be read as pointers */
         if (type < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) <= 0)
             st = err_set(ERR_FORMAT, "%s: %s does not hold strings", f->path, path);
         else if (H5Dread(ds, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, theirs) < 0)
             st = h5_fail(ERR_IO, f->path, path, "read");
         else
             st = pack_strings(f->path, (size_t)info->count, theirs, NULL, 0, strings);
+        /* also what a failed read left behind */
         if (type >= 0 && space >= 0) H5Dvlen_reclaim(type, space, H5P_DEFAULT, theirs);
     }
     h5_drop(space);
@@ -337,6 +342,7 @@ Status h5_row_offsets(H5File *f, const char *path, const H5Info *info, int64_t *
         haddr_t where = HADDR_UNDEF;
         hsize_t bytes = 0;
         start[0] = (hsize_t)i;
+        /* as stored: what has another size went through a filter */
         *all = H5Dget_chunk_info_by_coord(ds, start, &mask, &where, &bytes) >= 0 && bytes == row &&
                where != HADDR_UNDEF && where <= (haddr_t)f->bytes && row <= (size_t)f->bytes - (size_t)where;
         at[i] = (int64_t)where;

@@ -79,7 +79,7 @@ static Status jpeg_rows(struct jpeg_decompress_struct *j, Work *k) {
     jpeg_create_decompress(j);          /* clears all but err and client_data */
     k->progress.progress_monitor = jpeg_scans;
     j->progress = &k->progress;
-    j->mem->max_memory_to_use = JPEG_MEMORY;
+    j->mem->max_memory_to_use = JPEG_MEMORY;                 /* a progressive one holds all its coefficients */
     jpeg_mem_src(j, k->bytes, (unsigned long)k->n);
     jpeg_read_header(j, TRUE);
     Status st = take(k, j->image_width, j->image_height);
@@ -132,7 +132,8 @@ static Status png_rows(png_structp png, png_infop info, Work *k) {
     if (setjmp(k->jump)) return err_set(ERR_FORMAT, "%s: broken PNG: %s", k->name, k->why);
     png_set_read_fn(png, k, png_bytes);
     png_set_user_limits(png, 0x7fffffff, 0x7fffffff);   /* the size is judged here, in words */
-    png_set_chunk_malloc_max(png, 8 << 20);
+    png_set_chunk_malloc_max(png, 8 << 20);                  /* a text chunk may unpack to gigabytes */
+    /* profiles are dropped: a bad one must not cost the picture */
     png_set_option(png, PNG_SKIP_sRGB_CHECK_PROFILE, PNG_OPTION_ON);
     png_read_info(png, info);
     uint64_t w = png_get_image_width(png, info), h = png_get_image_height(png, info);
@@ -144,7 +145,7 @@ static Status png_rows(png_structp png, png_infop info, Work *k) {
     if (st != OK) return st;
     png_set_palette_to_rgb(png);
     if (png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY) png_set_expand_gray_1_2_4_to_8(png);
-    png_set_strip_16(png);
+    png_set_strip_16(png);                                   /* the high byte, as Pillow takes it */
     png_set_strip_alpha(png);
     png_set_gray_to_rgb(png);
     png_set_interlace_handling(png);
@@ -209,7 +210,7 @@ Status image_read_turned(Image *out, const char *path, bool upright) {
     *out = (Image){0};
     FILE *f = fopen(path, "rb");
     if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    if (fstat(fileno(f), &about) || !S_ISREG(about.st_mode)) {
+    if (fstat(fileno(f), &about) || !S_ISREG(about.st_mode)) { /* a pipe has no size */
         st = err_set(ERR_IO, "%s: not a regular file", path);
         goto done;
     }

@@ -52,6 +52,7 @@ static Status load(Json **out, const char *text, size_t n, Place at) {
 }
 
 Status json_parse(Json **out, const char *text, size_t n, const char *name) {
+    /* jansson takes a byte order mark for a broken token */
     if (n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) text += 3, n -= 3;
     return load(out, text, n, (Place){name, 1, 1});
 }
@@ -81,6 +82,7 @@ Status json_parse_file(Json **out, const char *path) {
     FILE *f = fopen(path, "rb");
     if (!f) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     Status st = read_all(f, path, &text, &n);
+    /* what is known gets its name, not "unable to decode byte 0x89" */
     if (st == OK && filekind_name(text, n)) st = filekind_refuse(path, text, n, "JSON");
     if (st == OK) st = json_parse(out, text, n, path);
     free(text);
@@ -139,6 +141,7 @@ static Status slice(Slicer *s, int *c) {
         if (st != OK) return st;
         if (quoted) {
             if (*c == '"') quoted = false;
+            /* a quote behind it closes nothing */
             else if (*c == '\\' && (*c = next_char(s)) != EOF && (st = keep(s, *c)) != OK) return st;
         } else if (*c == '"') quoted = true;
         else if (opens) depth++;
@@ -155,7 +158,7 @@ static Status after_array(Slicer *s) {
 
 static Status each_item(Slicer *s, JsonItemFn *fn, void *ctx) {
     int c = skip_blanks(s);
-    if (c == 0xEF && next_char(s) == 0xBB && next_char(s) == 0xBF) c = skip_blanks(s);
+    if (c == 0xEF && next_char(s) == 0xBB && next_char(s) == 0xBF) c = skip_blanks(s); /* a byte order mark */
     bool array = c == '[';
     if (array) c = skip_blanks(s);
     if (array && c == ']') return after_array(s);
@@ -181,6 +184,7 @@ static Status each_item(Slicer *s, JsonItemFn *fn, void *ctx) {
 Status json_each_of(FILE *f, const char *name, JsonItemFn *fn, void *ctx) {
     Slicer s = {.f = f, .at = {name, 1, 1}};
     Status st = each_item(&s, fn, ctx);
+    /* to the parser it looked like the end */
     if (ferror(f)) st = err_set(ERR_IO, "%s: cannot be read: %s", name, strerror(errno));
     free(s.text);
     return st;
@@ -370,11 +374,11 @@ void jw_num(JsonWriter *w, const char *key, double v) {
     char buf[40];
     if (!isfinite(v)) {
         if (w->st == OK) snprintf(w->bad_key, sizeof w->bad_key, "%s", key ? key : "an array");
-        w->st = ERR_NUMERIC;
+        w->st = ERR_NUMERIC; /* JSON has no NaN: null keeps the line readable, the status says what happened */
         jw_null(w, key);
         return;
     }
-    for (int digits = 6; digits <= 17; digits += digits < 15 ? 9 : 1) {
+    for (int digits = 6; digits <= 17; digits += digits < 15 ? 9 : 1) { /* most are short, and 17 always suffice */
         snprintf(buf, sizeof buf, "%.*g", digits, v);
         if (strtod(buf, NULL) == v) break;   /* exact on purpose: the text must give the same double */
     }
@@ -383,6 +387,7 @@ void jw_num(JsonWriter *w, const char *key, double v) {
 
 Status jw_done(JsonWriter *w) {
     BUG_ON(w->depth, "JSON: %d containers left open", w->depth);
+    /* a full disk shows when the buffer goes out */
     if (fflush(w->f) || ferror(w->f)) return err_set(ERR_IO, "JSON cannot be written: %s", strerror(errno));
     return w->st == OK ? OK : err_set(w->st, "the value of \"%s\" is not finite", w->bad_key);
 }

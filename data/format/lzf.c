@@ -26,6 +26,7 @@ size_t lzf_unpack(void *dst, size_t room, const void *src, size_t n) {
         if (in == end) return 0;
         back += (size_t)*in++ + 1;
         length += 2;
+        /* not before the start, not beyond the end: both are the file's word */
         if (back > at || length > room - at) return 0;
         for (; length; length--, at++) out[at] = out[at - back];       /* the two may overlap */
     }

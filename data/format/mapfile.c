@@ -18,7 +18,7 @@ Status mapfile_open(MapFile *m, const char *path) {
         st = err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
     } else if (!S_ISREG(info.st_mode)) {
         st = err_set(ERR_IO, "%s: is not a regular file", path);
-    } else if (info.st_size > 0) {
+    } else if (info.st_size > 0) {                           /* mmap refuses a length of 0 */
         void *p = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) st = err_set(ERR_IO, "%s: cannot be mapped: %s", path, strerror(errno));
         else *m = (MapFile){p, (size_t)info.st_size, true};

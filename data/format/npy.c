@@ -92,6 +92,7 @@ static bool shape(Text *t, NpyArray *a) {
         if (t->p == from || a->ndim == NPY_DIMS) return false;
         if (t->p < t->end && *t->p == 'L') t->p++;
         a->shape[a->ndim++] = v;
+        /* a comma may stand behind the last, and must behind a single one */
         if (!symbol(t, ',')) return symbol(t, ')');
     }
     return true;
@@ -102,7 +103,7 @@ static bool text_type(const char *code, NpyArray *a) {
     if ((code[0] != 'S' && code[0] != 'U') || !code[1] || strspn(code + 1, "0123456789") != strlen(code + 1))
         return false;
     long chars = strtol(code + 1, NULL, 10);
-    if (chars < 1 || chars > MAX_CHARS) return false;
+    if (chars < 1 || chars > MAX_CHARS) return false;        /* a name, not a book: room is made for one element */
     a->text = code[0] == 'S' ? 1 : 4;
     a->size = (size_t)chars * (size_t)a->text;
     return true;
@@ -113,6 +114,7 @@ static Status element_type(const NpyFile *f, const char *descr, NpyArray *a) {
         {"f2", DT_F16}, {"f4", DT_F32}, {"f8", DT_F64}, {"i1", DT_I8},  {"u1", DT_U8},
         {"i2", DT_I16}, {"i4", DT_I32}, {"i8", DT_I64}, {"u2", DT_U16}, {"V2", DT_BF16}};
     char order = descr[0];
+    /* one byte has no order: '|' */
     const char *code = order == '<' || order == '|' || order == '=' || order == '>' ? descr + 1 : descr;
     a->swapped = order == '>';
     if (text_type(code, a)) return OK;
@@ -139,7 +141,8 @@ static Status parse(NpyFile *f, Text t) {
     if (!symbol(&t, '{')) goto bad;
     while (!symbol(&t, '}')) {
         if (!quoted(&t, key, sizeof key) || !symbol(&t, ':')) goto bad;
-        if (!strcmp(key, "descr") && !descr[0]) {
+        if (!strcmp(key, "descr") && !descr[0]) { /* of a key that stands twice nobody knows which one counts */
+            /* names and types of fields */
             if (symbol(&t, '[')) return err_set(ERR_FORMAT, "%s: an array of records is not read", f->path);
             if (!quoted(&t, descr, sizeof descr)) goto bad;
         } else if (!strcmp(key, "fortran_order") && !has_order) {
@@ -152,6 +155,7 @@ static Status parse(NpyFile *f, Text t) {
         } else {
             goto bad;
         }
+        /* Python allows a comma behind the last, and NumPy writes it */
         if (!symbol(&t, ',') && !(blanks(&t), t.p < t.end && *t.p == '}')) goto bad;
     }
     if (!descr[0] || !has_order || !has_shape) goto bad;
@@ -180,9 +184,10 @@ static Status header(NpyFile *f, uint64_t size) {
     if (st == OK && (head[6] < 1 || head[6] > 3))
         st = err_set(ERR_FORMAT, "%s: .npy version %d is not known", f->path, head[6]);
     if (st != OK) return st;
-    size_t width = head[6] == 1 ? 2 : 4;
+    size_t width = head[6] == 1 ? 2 : 4;                     /* version 2 was made for headers of more than 64 KB */
     if ((st = take(f, head + 8, width)) != OK) return st;
     size_t n = head[8] | (size_t)head[9] << 8 | (size_t)head[10] << 16 | (size_t)head[11] << 24;
+    /* a shape is short, and this is about to be allocated */
     if (n > MAX_HEADER) return err_set(ERR_FORMAT, "%s: a header of %zu bytes", f->path, n);
     if (!(text = mem_new(n + 1, 1))) return ERR_MEMORY;
     if ((st = take(f, text, n)) == OK) st = parse(f, (Text){text, text + n});
@@ -208,7 +213,7 @@ static Status list_members(NpyBox *b) {
     for (size_t i = 0; i < b->zip.count; i++) {
         const ZipRecord *r = &b->zip.records[i];
         size_t n = r->name_len;
-        if (n < 4 || memcmp(r->name + n - 4, ".npy", 4)) continue;
+        if (n < 4 || memcmp(r->name + n - 4, ".npy", 4)) continue; /* somebody's notes beside the arrays */
         if (!(b->name[b->count] = mem_format("%.*s", (int)(n - 4 < 4096 ? n - 4 : 4096), r->name))) return ERR_MEMORY;
         b->record[b->count++] = i;
     }
@@ -220,7 +225,7 @@ static Status open_map(NpyBox **out, MapFile map, const char *path) {
     if (!b) return mapfile_close(&map), ERR_MEMORY;
     b->map = map;
     b->archive = zip_looks_like(map.bytes, map.n);
-    b->count = !b->archive;
+    b->count = !b->archive;                                  /* an .npy is one array, without a name */
     Status st = (b->path = mem_strdup(path)) ? OK : ERR_MEMORY;
     if (st == OK && b->archive) st = list_members(b);
     if (st == OK) *out = b;
@@ -261,12 +266,13 @@ static Status prepare_fortran(NpyFile *f) {
     NpyArray *a = &f->array;
     if (!a->fortran || !a->elements) return OK;
     if (f->zip) {
-        if (!(f->whole = mem_new(f->left, 1))) return ERR_MEMORY;
+        if (!(f->whole = mem_new(f->left, 1))) return ERR_MEMORY; /* deflate goes forward only, columns want to jump */
         Status st = take(f, f->whole, f->left);
         if (st != OK) return st;
         f->at = f->whole;
     }
     size_t row = (size_t)(a->elements / a->shape[0]) * a->size;
+    /* as many as fit: each block passes over all of the file */
     f->most = row < BLOCK_BYTES ? (int64_t)(BLOCK_BYTES / row) : 1;
     if (f->most > a->shape[0]) f->most = a->shape[0];
     f->block = mem_new((size_t)f->most, row);
@@ -317,7 +323,7 @@ Status npy_open(NpyFile **out, const char *path) {
     if (st != OK) return st;
     st = choose_member(b, &at);
     if (st == OK) st = npy_open_at(out, b, at);
-    if (st == OK) (*out)->own = b;
+    if (st == OK) (*out)->own = b;                           /* closing the array closes its file */
     else npy_box_close(b);
     if (st != OK || !(*out)->array.text) return st;
     npy_close(*out);
@@ -381,9 +387,9 @@ Status npy_read(NpyFile *f, void *dst, size_t n) {
         take_fortran(f, dst, n);
     } else {
         st = take(f, dst, n);
-        if (f->zip) f->left -= n;
+        if (f->zip) f->left -= n;                            /* take() counts what lies in memory */
     }
-    if (st == OK && f->array.swapped && f->array.text != 1)
+    if (st == OK && f->array.swapped && f->array.text != 1)  /* bytes of a text have no order, its code points do */
         swap_bytes(dst, n, f->array.text ? 4 : f->array.size);
     return st;
 }
@@ -412,7 +418,7 @@ Status npy_strings(NpyFile *f, char ***strings) {
     const NpyArray *a = &f->array;
     size_t n = (size_t)a->elements, room;
     *strings = NULL;
-    if (!mem_mul(n, sizeof(char *) + a->size + 1, &room)) return ERR_MEMORY;
+    if (!mem_mul(n, sizeof(char *) + a->size + 1, &room)) return ERR_MEMORY; /* UTF-8 is never longer than UTF-32 */
     char **all = mem_new(room + 1, 1), *to = (char *)(all + n);
     uint8_t *element = mem_new(a->size, 1);
     Status st = all && element ? OK : ERR_MEMORY;

@@ -66,7 +66,7 @@ Status outfile_create(OutFile **out, const char *path) {
     Status st = OK;
     OutFile *f = mem_new(1, sizeof *f);
     if (!f) return ERR_MEMORY;
-    f->fd = -1;
+    f->fd = -1; /* 0 is somebody's, and destroy closes what is not negative */
     f->path = mem_strdup(path);
     bool device = is_device(path);
     f->temp = device ? NULL : mem_format("%s.tmp-%ld", path, (long)getpid());
@@ -161,7 +161,7 @@ Status outfile_parents(const char *path) {
     char *folder = mem_strdup(path);
     Status st = folder ? OK : ERR_MEMORY;
     for (char *c = folder; st == OK && *c; c++) {
-        if (*c != '/' || c == folder) continue;
+        if (*c != '/' || c == folder) continue;              /* the root is there */
         *c = 0;
         st = outfile_mkdir(folder);
         *c = '/';
@@ -185,7 +185,7 @@ Status outfile_swap(const char *from, const char *to) {
     char *aside = mem_format("%s.tmp-%ld", from, (long)getpid());
     if (!aside) return ERR_MEMORY;
     Status st = outfile_rename(to, aside);
-    if (st == OK && (st = outfile_rename(from, to)) != OK) rename(aside, to);
+    if (st == OK && (st = outfile_rename(from, to)) != OK) rename(aside, to); /* back, so that something has the name */
     else if (st == OK) st = outfile_rename(aside, from);
     free(aside);
     return st;

@@ -49,7 +49,7 @@ char *path_next(char **rest) {
     char *p = *rest;
     if (!p) return NULL;
     p += strspn(p, " ,");
-    if (!*p) return *rest = NULL;
+    if (!*p) return *rest = NULL;                            /* only commas and blanks were left */
     size_t first = strcspn(p, ","), n = strlen(p);
     while (n > first && !exists(p, n))                       /* back to the comma before */
         do n--; while (n > first && p[n] != ',');

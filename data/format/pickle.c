@@ -87,7 +87,7 @@ static Status collect(Vm *vm, enum PickleKind kind, size_t n) {
     if (kind == PK_DICT && n % 2 != 0) return bad(vm, "a key without a value");
     Status st = push_kind(vm, kind);
     if (st != OK) return st;
-    PickleRef made = vm->stack[--vm->height];
+    PickleRef made = vm->stack[--vm->height]; /* made before its items move: it is they that are on top */
     return (st = append(vm, made, n)) == OK ? push(vm, made) : st;
 }
 
@@ -137,6 +137,7 @@ static Status push_text(Vm *vm, int bytes, enum PickleKind kind) {
     if (n > (uint64_t)(vm->end - vm->p)) return bad(vm, "a string longer than the file");
     if ((st = take(vm, (size_t)n, &at)) != OK) return st;
     if (kind == PK_OTHER) return push_kind(vm, kind);
+    /* 32 bits are enough for PICKLE_BYTES */
     return push_value(vm, (PickleValue){.kind = PK_STR, .u.str = {(const char *)at, (uint32_t)n}});
 }
 
@@ -147,8 +148,8 @@ static Status push_long(Vm *vm, int bytes) {
     Status st = take_number(vm, bytes, &n);
     if (st == OK) st = take(vm, (size_t)n, &at);
     if (st != OK) return st;
-    if (n > 8) return push_kind(vm, PK_OTHER);
-    if (n && (at[n - 1] & 0x80)) v = UINT64_MAX;
+    if (n > 8) return push_kind(vm, PK_OTHER);               /* a seed or a hash, nothing that sizes are made of */
+    if (n && (at[n - 1] & 0x80)) v = UINT64_MAX;             /* above its bytes stand copies of the sign */
     for (size_t i = (size_t)n; i-- > 0;) v = v << 8 | at[i];
     return push_int(vm, PK_INT, (int64_t)v);
 }
@@ -218,7 +219,7 @@ static Status push_global(Vm *vm) {
 
 static Status push_stack_global(Vm *vm) {
     if (available(vm) < 2) return bad(vm, "the stack is empty");
-    const PickleValue name = *top(vm, 0), module = *top(vm, 1);
+    const PickleValue name = *top(vm, 0), module = *top(vm, 1); /* copies: pushing may move the pool */
     if (name.kind != PK_STR || module.kind != PK_STR) return bad(vm, "a name that is no string");
     vm->height -= 2;
     return push_name(vm, module.u.str.p, module.u.str.n, name.u.str.p, name.u.str.n);
@@ -252,6 +253,7 @@ static bool view_fits(PickleTensor *t, int64_t available_elements) {
     int64_t last = t->offset, n = 1, step;
     bool empty = false;
     for (int i = 0; i < t->ndim; i++) {
+        /* no element, so no place to check; strides may be anything */
         if (t->shape[i] == 0) { empty = true; continue; }
         if (__builtin_mul_overflow(n, t->shape[i], &n) ||
             __builtin_mul_overflow(t->shape[i] - 1, t->stride[i], &step) || __builtin_add_overflow(last, step, &last))

@@ -63,7 +63,7 @@ static Status bind_storages(PthFile *f, const ZipMap *records, const char *prefi
         memcpy(name + prefix_len, s->key, s->key_len);
         const ZipRecord *r = zip_find(records, name, len);
         if (!r) return err_set(ERR_FORMAT, "%s: storage %.*s is not in the file", f->path, shown, s->key);
-        if (r->method != 0)
+        if (r->method != 0)                                  /* views point into the mapped file */
             return err_set(ERR_FORMAT, "%s: storage %.*s is compressed or encrypted", f->path, shown, s->key);
         if (!mem_mul((size_t)s->elements, (size_t)dtype_size(s->dtype), &bytes) || bytes > r->size)
             return err_set(ERR_FORMAT,
@@ -88,6 +88,7 @@ static Status open_zip(PthFile *f) {
     const ZipRecord *pkl = NULL;
     for (size_t i = 0; i < zip.count; i++) {
         const ZipRecord *r = &zip.records[i];
+        /* elements are used as they lie */
         if (ends_with(r, "/byteorder") && r->method == 0 && r->size == 3 && memcmp(r->data, "big", 3) == 0) {
             st = err_set(ERR_FORMAT, "%s: was written on a big-endian machine", f->path);
             goto done;
@@ -133,9 +134,10 @@ static Status read_legacy_records(PthFile *f, const Pickle *keys, size_t at, Zip
         const ZipRecord *type = key->kind == PK_STR ? zip_find(&types, key->u.str.p, key->u.str.n) : NULL;
         int64_t n;
         size_t bytes;
+        /* without its type nobody knows where it ends */
         if (!type) { st = err_set(ERR_FORMAT, "%s: a storage that no tensor uses", f->path); goto done; }
         if (f->map.n - at < sizeof n) goto cut;
-        memcpy(&n, f->map.bytes + at, sizeof n);
+        memcpy(&n, f->map.bytes + at, sizeof n); /* at no alignment: pickles of any length stand before it */
         at += sizeof n;
         if (n < 0 || !mem_mul((size_t)n, type->size, &bytes) || bytes > f->map.n - at) goto cut;
         found->records[found->count++] =
@@ -188,6 +190,7 @@ done:
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static Status add_entry(PthFile *f, const char *name, uint32_t view, bool in_model) {
+    /* tied weights have several names */
     if (f->count >= 2 * (size_t)PICKLE_TENSORS) return err_set(ERR_FORMAT, "%s: holds too many tensors", f->path);
     if (mem_room(&f->entries, f->count, 1, sizeof *f->entries) != OK) return ERR_MEMORY;
     Entry *e = &f->entries[f->count];
@@ -197,6 +200,7 @@ static Status add_entry(PthFile *f, const char *name, uint32_t view, bool in_mod
     const PickleTensor *v = &f->pickle.tensors[view];
     e->t = (StTensor){.name = e->name, .dtype = f->pickle.storages[v->storage].dtype, .ndim = v->ndim};
     memcpy(e->t.shape, v->shape, sizeof e->t.shape);
+    /* strides of 0 can claim so much: refused when asked for */
     if (!mem_mul((size_t)v->elements, (size_t)dtype_size(e->t.dtype), &e->t.nbytes)) e->t.nbytes = SIZE_MAX;
     return OK;
 }
@@ -209,7 +213,7 @@ static size_t join(char *name, size_t len, const PickleValue *key) {
              : key->kind == PK_INT ? (size_t)snprintf(number, sizeof number, "%" PRId64, key->u.i) : SIZE_MAX;
     if (n > NAME_LIMIT || len + n + 2 > NAME_LIMIT) return SIZE_MAX;
     for (size_t i = 0; i < n; i++)
-        if ((unsigned char)p[i] < 0x20 || p[i] == 0x7f) return SIZE_MAX;
+        if ((unsigned char)p[i] < 0x20 || p[i] == 0x7f) return SIZE_MAX; /* names go into sentences on a terminal */
     if (len) name[len++] = '.';
     memcpy(name + len, p, n);
     name[len + n] = 0;
@@ -307,9 +311,11 @@ static Status find_tensors(PthFile *f) {
     char name[NAME_LIMIT];
     PickleRef model = pickle_get(p, p->root, "model");
     if (model == PICKLE_NIL || p->values[model].kind != PK_DICT) model = pickle_get(p, p->root, "state_dict");
+    /* nothing is called so: all of it is the state dict */
     bool bare = model == PICKLE_NIL || p->values[model].kind != PK_DICT;
     Status st =
         p->values[p->root].kind != PK_DICT ? OK : collect(f, p->root, bare ? PICKLE_NIL : model, bare, name, 0, 0);
+    /* last, so that its names win over others' like them */
     if (st == OK && !bare) st = collect(f, model, PICKLE_NIL, true, name, 0, 0);
     if (st == OK && p->values[p->root].kind == PK_TENSOR) st = add_entry(f, "", p->values[p->root].u.index, true);
     bool items = p->values[p->root].kind == PK_LIST || p->values[p->root].kind == PK_TUPLE;
@@ -371,7 +377,7 @@ bool pth_in_model(const PthFile *f, size_t i) { return f->entries[i].in_model; }
 static bool dense(const PickleTensor *v) {
     int64_t want = 1;
     for (int i = v->ndim - 1; i >= 0; i--) {
-        if (v->shape[i] != 1 && v->stride[i] != want) return false;
+        if (v->shape[i] != 1 && v->stride[i] != want) return false; /* the stride of a single element is never walked */
         want *= v->shape[i];
     }
     return true;
@@ -399,7 +405,7 @@ Status pth_tensor(PthFile *f, size_t i, const StTensor **out) {
     const PickleStorage *s = &f->pickle.storages[v->storage];
     size_t size = (size_t)dtype_size(s->dtype);
     *out = NULL;
-    if (!e->t.data && v->elements == 0) e->t.data = f->map.bytes;
+    if (!e->t.data && v->elements == 0) e->t.data = f->map.bytes; /* any address: NULL stands for not asked yet */
     if (!e->t.data) {
         const uint8_t *src = f->storage[v->storage] + (size_t)v->offset * size;
         if (dense(v) && (uintptr_t)src % size == 0) {

@@ -29,6 +29,7 @@ static Status plan_make(Plan *p, const Resize *r, int w, int h) {
     if (st != OK || r->h == h) return st;
     if ((st = taps_antialiased(&p->ty, r->kernel, h, r->h, r->y, r->ch)) != OK) return st;
     p->row0 = p->ty.first[0];
+    /* taps move down with their row, so first and last say all */
     p->rows = p->ty.first[r->ch - 1] + p->ty.count[r->ch - 1] - p->row0;
     return OK;
 }
@@ -100,6 +101,7 @@ Status resize_window(uint8_t *dst, const Resize *r, const uint8_t *src, int w, i
     src += (size_t)p.row0 * stride;
     if (r->w != w) {
         uint8_t *to = dst;
+        /* one pass alone writes where it should */
         if (r->h != h && !(to = middle = mem_new((size_t)p.rows, n))) goto done;
         if (!(wx = fixed(&p.tx, r->cw))) goto done;
         along_rows(to, r->cw, src, p.rows, stride, &p.tx, wx);

@@ -91,7 +91,7 @@ static int by_place(const void *a, const void *b) {
     const Entry *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
     if (x->end != y->end) return x->end < y->end ? -1 : 1;
-    return strcmp(x->t.name, y->t.name);
+    return strcmp(x->t.name, y->t.name); /* empty tensors may share a place; the order must not be qsort's */
 }
 
 static int by_name(const void *a, const void *b) {

@@ -41,6 +41,7 @@ static void add_string(Text *t, const char *s) {
     for (; *s; s++) {
         char buf[8];
         unsigned char c = (unsigned char)*s;
+        /* the two that JSON cannot hold bare; bytes from 0x80 on are UTF-8 already */
         if (c == '"' || c == '\\') add(t, buf, (size_t)snprintf(buf, sizeof buf, "\\%c", c));
         else if (c < 0x20) add(t, buf, (size_t)snprintf(buf, sizeof buf, "\\u%04x", c));
         else add(t, s, 1);
@@ -104,7 +105,7 @@ static Status refuse_duplicates(const char *path, const StTensor *tensors, size_
     const char **names = mem_new(n, sizeof *names);
     if (!names) return ERR_MEMORY;
     for (size_t i = 0; i < n; i++) names[i] = tensors[i].name;
-    if (n) qsort(names, n, sizeof *names, compare_names);
+    if (n) qsort(names, n, sizeof *names, compare_names);    /* of equal names each reader keeps another one */
     for (size_t i = 1; i < n && st == OK; i++)
         if (strcmp(names[i - 1], names[i]) == 0)
             st = err_set(ERR_FORMAT, "%s: tensor %s would be written twice", path, names[i]);
@@ -144,7 +145,7 @@ Status st_commit(StWriter *w) {
     BUG_ON(w->put != w->declared, "%s: %" PRIu64 " of %" PRIu64 " bytes declared were put", w->path, w->put,
            w->declared);
     OutFile *f = w->file;
-    w->file = NULL;
+    w->file = NULL;                                          /* abandon would remove it */
     st_abandon(w);
     return outfile_commit(f);
 }

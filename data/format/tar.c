@@ -57,7 +57,7 @@ static int64_t number(const char *s, size_t n) {
     size_t i = 0;
     if ((unsigned char)s[0] == 0x80) {
         for (i = 1; i < n; i++) {
-            if (v >> 55) return -1;
+            if (v >> 55) return -1;                          /* the next byte would push bits out */
             v = v << 8 | (unsigned char)s[i];
         }
         return v;
@@ -92,6 +92,7 @@ static Status add(Tar *t, const char *name, int64_t at, int64_t size) {
 static Status pax(const Tar *t, int64_t at, const char *text, size_t n, Ahead *ahead) {
     while (n) {
         char *end;
+        /* pax counts itself, too: the length covers digits, blank and line end */
         size_t digits = strspn(text, "0123456789");
         long long length = digits && digits < 8 ? strtoll(text, &end, 10) : 0;
         if (length < 5 || (size_t)length > n || (size_t)length < digits + 3 || text[digits] != ' ' ||
@@ -122,6 +123,7 @@ static Status look_ahead(const Tar *t, char type, int64_t at, int64_t size, Ahea
     char *text = mem_new((size_t)size + 1, 1);
     if (!text) return ERR_MEMORY;
     Status st = read_at(t, at, text, (size_t)size);
+    /* 'g' and 'K' speak of all members, or of links */
     if (st == OK && type == 'x') st = pax(t, at, text, (size_t)size, ahead);
     if (st == OK && type == 'L') {
         if (strlen(text) >= MAX_NAME) st = broken(t, at, "a name of more than 4,095 bytes");
@@ -133,6 +135,7 @@ static Status look_ahead(const Tar *t, char type, int64_t at, int64_t size, Ahea
 
 static void own_name(char *to, const Header *h) {
     bool prefixed = !memcmp(h->magic, "ustar\0", 6) && h->prefix[0];
+    /* fields that are full end without a NUL */
     snprintf(to, MAX_NAME, "%.155s%s%.100s", prefixed ? h->prefix : "", prefixed ? "/" : "", h->name);
 }
 
@@ -171,6 +174,7 @@ static Status walk(Tar *t) {
             st = broken(t, at, "it ends within a header");
             break;
         }
+        /* an empty block ends the archive */
         if ((st = read_at(t, at, &h, BLOCK)) != OK || !memcmp(&h, &zero, BLOCK)) break;
         if (!sum_fits(&h))
             st = at || !memcmp(h.magic, "ustar", 5) ? broken(t, at, "the checksum of a header")
@@ -208,6 +212,7 @@ Status tar_open_fd(Tar **out, int fd, const char *name) {
     return st;
 }
 
+/* A named pipe must not make us wait for its writer. */
 static int open_path(const char *path) { return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
 
 Status tar_open(Tar **out, const char *path) {
@@ -238,7 +243,7 @@ static Status reopen(const Tar *t, int *fd) {
     struct stat about;
     *fd = t->fd >= 0 ? dup(t->fd) : open_path(t->path);
     if (*fd < 0) return err_set(ERR_IO, "%s: %s", t->path, strerror(errno));
-    if (!fstat(*fd, &about) && about.st_size == t->bytes) return OK;
+    if (!fstat(*fd, &about) && about.st_size == t->bytes) return OK; /* places are those of the file that was walked */
     close(*fd);
     return err_set(ERR_IO, "%s: has changed since this command listed it", t->path);
 }

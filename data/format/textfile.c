@@ -45,7 +45,7 @@ static Status from_utf16(char **out, size_t *n, const uint8_t *p, size_t size, b
     if (!mem_mul(size / 2 + 1, UTF8_MAX, &bytes)) return ERR_MEMORY;
     char *to = *out = mem_new(bytes, 1);
     if (!to) return ERR_MEMORY;
-    for (size_t i = 0; i + 1 < size; i += 2) {
+    for (size_t i = 0; i + 1 < size; i += 2) {               /* an odd last byte is half a unit */
         uint32_t c = unit(p + i, big);
         if (c >= 0xd800 && c < 0xdc00 && i + 3 < size) {
             uint32_t low = unit(p + i + 2, big);
@@ -79,7 +79,7 @@ static Status decode(char **text, size_t *n, char *raw, size_t size, const char 
     }
     size_t mark = size >= 3 && !memcmp(p, "\xef\xbb\xbf", 3) ? 3 : 0;
     memmove(raw, raw + mark, size - mark);
-    raw[*n = size - mark] = 0;
+    raw[*n = size - mark] = 0;                               /* whoever read it left room for one more */
     *text = raw;
     return OK;
 }
@@ -90,13 +90,13 @@ Status textfile_read(char **text, size_t *n, const char *path, const char *wante
     size_t size = 0;
     *text = NULL;
     *n = 0;
-    if (!stat(path, &about) && S_ISDIR(about.st_mode))
+    if (!stat(path, &about) && S_ISDIR(about.st_mode))       /* a folder can be opened, and fails at the first read */
         return err_set(ERR_IO, "%s: is a folder, not %s", path, wanted);
     gzFile f = gzopen(path, "rb");
     if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno ? errno : ENOMEM));
-    gzbuffer(f, 1 << 17);
+    gzbuffer(f, 1 << 17);                                    /* zlib's own 8 KB would be a system call each */
     Status st = read_all(f, path, &raw, &size);
-    if (gzclose(f) == Z_BUF_ERROR && st == OK)
+    if (gzclose(f) == Z_BUF_ERROR && st == OK)               /* only closing tells that the end is missing */
         st = err_set(ERR_FORMAT, "%s: broken gzip: it ends early, the file was cut off", path);
     if (st == OK) return decode(text, n, raw, size, path, wanted);
     free(raw);
@@ -119,7 +119,7 @@ static Status unpack(char **out, size_t *n, const uint8_t *bytes, size_t size, c
         r = inflate(&z, Z_NO_FLUSH);
         size_t before = *n;
         *n = room - z.avail_out;
-        bool stuck = *n == before && z.avail_out;
+        bool stuck = *n == before && z.avail_out;            /* room and nothing came: the rest is not there */
         if ((r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR) || stuck ||
             (*n == room && room == cap && r != Z_STREAM_END))
             st = err_set(ERR_FORMAT, "%s: broken gzip, or it ends early", path);
@@ -149,6 +149,6 @@ bool textfile_line(const char **at, const char *end, const char **line, size_t *
     *line = *at;
     *n = (size_t)((stop ? stop : end) - *at);
     *at = stop ? stop + 1 : end;
-    while (*n && (*line)[*n - 1] == '\r') --*n;
+    while (*n && (*line)[*n - 1] == '\r') --*n;              /* some editors leave two */
     return true;
 }

@@ -31,7 +31,7 @@ static bool first_frame(uint8_t *rgb, int w, int h, const void *bytes, size_t n)
     uint8_t *rgba = NULL;
     int at;
     if (!WebPAnimDecoderOptionsInit(&how)) return false;
-    how.color_mode = MODE_RGBA;
+    how.color_mode = MODE_RGBA;                              /* the animation decoder has no RGB */
     WebPAnimDecoder *d = WebPAnimDecoderNew(&(WebPData){bytes, n}, &how);
     WebPAnimInfo info;
     bool ok = d && WebPAnimDecoderGetInfo(d, &info) && info.canvas_width == (uint32_t)w &&

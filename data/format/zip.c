@@ -26,6 +26,7 @@ bool zip_looks_like(const uint8_t *bytes, size_t n) { return n >= END_SIZE && li
 
 /* The end record is the last thing in the file but for a comment. */
 static Status find_directory(Bytes b, uint64_t *at, uint64_t *size, uint64_t *count) {
+    /* a comment has at most 65,535 bytes, so no need to look further up */
     size_t lowest = b.n > END_SIZE + COMMENT_LIMIT ? b.n - END_SIZE - COMMENT_LIMIT : 0, e = 0;
     bool found = false;
     for (size_t i = b.n >= END_SIZE ? b.n - END_SIZE + 1 : 0; i > lowest && !found; i--)
@@ -50,6 +51,7 @@ static Status find_directory(Bytes b, uint64_t *at, uint64_t *size, uint64_t *co
         *size = little(p + 40, 8);
         *at = little(p + 48, 8);
     }
+    /* offsets would count in another file */
     if (disk != 0 || start_disk != 0) return bad(b, "it is one part of several");
     /* the count is a claim: memory for it is asked for later */
     if (!inside(b, *at, *size) || *count > *size / CENTRAL_SIZE) return bad(b, "the directory lies outside the file");
@@ -76,6 +78,7 @@ static bool widen(const uint8_t *extra, size_t n, uint64_t *size, uint64_t *pack
         extra += 4 + len;
         n -= 4 + len;
     }
+    /* all ones promise a wide field, and there was none */
     return *size != 0xffffffffu && *packed != 0xffffffffu && *offset != 0xffffffffu;
 }
 
@@ -93,6 +96,7 @@ static Status read_entry(Bytes b, uint64_t *at, uint64_t end, ZipRecord *r) {
     if (method == 0 && packed != size) return bad(b, "a stored record with two lengths");
     if (size / 1100 > packed) return bad(b, "a record claims more than its bytes can hold");   /* deflate: 1,032 to 1 */
     if (!inside(b, local, LOCAL_SIZE) || little(b.p + local, 4) != LOCAL) return bad(b, "a record is missing");
+    /* its own extra field may have another length than the directory's */
     uint64_t data = local + LOCAL_SIZE + little(b.p + local + 26, 2) + little(b.p + local + 28, 2);
     if (!inside(b, data, packed)) return bad(b, "a record reaches beyond the end of the file");
     *r = (ZipRecord){(const char *)p + CENTRAL_SIZE, (size_t)name, b.p + data, (size_t)size, (size_t)packed,
@@ -122,7 +126,7 @@ Status zip_read(ZipMap *z, const uint8_t *bytes, size_t n, const char *path) {
     Status st = find_directory(b, &at, &size, &count);
     if (st != OK) return st;
     if (!(z->records = mem_new((size_t)count, sizeof *z->records))) return ERR_MEMORY;
-    for (uint64_t end = at + size; z->count < count && st == OK; z->count++)
+    for (uint64_t end = at + size; z->count < count && st == OK; z->count++) /* no overflow: both lie in the file */
         st = read_entry(b, &at, end, &z->records[z->count]);
     if (st == OK) st = zip_sort(z, path);
     if (st != OK) zip_free(z);
@@ -163,7 +167,7 @@ Status zip_stream_open(ZipStream **out, const ZipRecord *r, const char *path) {
     s->path = path;
     s->left = r->size;
     s->crc = crc32(0, NULL, 0);
-    if (r->method == 8 && inflateInit2(&s->z, -MAX_WBITS) != Z_OK) {
+    if (r->method == 8 && inflateInit2(&s->z, -MAX_WBITS) != Z_OK) { /* negative: raw, without zlib's head */
         free(s);
         return err_set(ERR_MEMORY, "%s: no memory to unpack it", path);
     }

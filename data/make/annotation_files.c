@@ -17,7 +17,7 @@ static size_t split_prefix(const char *p) {
     char *first = mem_strdup(p);
     if (!first) return 0;
     char *rest = first, *path = path_next(&rest);
-    bool file = path && !access(path, F_OK);
+    bool file = path && !access(path, F_OK);                 /* "val:a.json" may be somebody's file */
     free(first);
     return file ? 0 : n;
 }
@@ -25,7 +25,7 @@ static size_t split_prefix(const char *p) {
 Status annotation_files(AnnotationFiles *l, const char *list, const AnnotationColumns *columns) {
     *l = (AnnotationFiles){.columns = *columns};
     l->text = mem_strdup(list);
-    l->file = mem_new(path_most(list), sizeof *l->file);
+    l->file = mem_new(path_most(list), sizeof *l->file);     /* as many as commas allow: none is moved */
     if (!l->text || !l->file) return ERR_MEMORY;
     for (char *rest = l->text, *path; rest;) {
         rest += strspn(rest, " ,");

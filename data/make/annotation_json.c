@@ -45,8 +45,9 @@ static const Json *member(const Annotations *a, enum AnnotationRole role, const 
     int rank = NO_RANK;
     if (json_type(object) != J_OBJECT) return NULL;
     for (const char *k = json_next(object, NULL, &v); k; k = json_next(object, k, &v)) {
+        /* pandas writes null where a table had nothing */
         int r = json_type(v) == J_NULL ? NO_RANK : annotation_fits(a, role, k);
-        if (r >= rank) continue;
+        if (r >= rank) continue;                             /* of equals the first, as the file has them */
         rank = r;
         best = v;
         *key = k;
@@ -105,6 +106,7 @@ static Status captions_of(Annotations *a, int64_t index, const Json *v, const ch
         const Json *item = json_at(v, i), *said;
         snprintf(what, sizeof what, "%.200s %zu", key, i + 1);
         if (json_get(item, "from") || json_get(item, "role")) {
+            /* the first: later ones answer questions nobody sees */
             if (answer_of(item, &said)) return one_caption(a, index, said, what);
         } else {
             st = one_caption(a, index, item, what);
@@ -140,6 +142,7 @@ static const char *stranger(const Json *e, const char *image_key) {
     const Json *v;
     for (const char *k = json_next(e, NULL, &v); k; k = json_next(e, k, &v)) {
         const char *s = json_str(json_type(v) == J_ARRAY ? json_at(v, 0) : v, NULL);
+        /* neither is what somebody wrote about a picture */
         if (!s || !strcmp(k, image_key) || strstr(s, "://") || annotation_is_picture(s)) continue;
         if (annotation_rank(ROLE_OTHER, k) == NO_RANK && annotation_rank(ROLE_SPLIT, k) == NO_RANK &&
             annotation_rank(ROLE_IMAGE, k) == NO_RANK) return k;
@@ -171,14 +174,16 @@ static Status object_entry(Annotations *a, const Json *e) {
     if (!caption && !none && !asks) caption = usual_caption(e, &key);
     if (json_type(image) == J_OBJECT)
         image = member(a, ROLE_IMAGE, image, &image_key); /* {"path": ..., "bytes": null} */
+    /* a number under which no file need lie */
     bool id_alone = image && annotation_rank(ROLE_OTHER, image_key) != NO_RANK;
     bool said = json_get(e, "conversations") || json_get(e, "messages");
     if ((said && (!image || id_alone)) || (is_list(image) && json_len(image) != 1)) {        /* about no picture, or many */
-        a->imageless++;
+        a->imageless++; /* counted, not refused: LLaVA mixes texts without pictures in */
         return OK;
     }
     if (!image) return no_image(e);
     if (!(name = name_of(image, image_key, number))) return ERR_FORMAT;
+    /* an id may be a number, a split never */
     if (split_value && !(split = text_of(split_value, "the split"))) return ERR_FORMAT;
     if (!caption && !none && !asks && (found = stranger(e, image_key))) return no_caption(a, found);
     Status st = annotation_image(a, name, split, &index);
@@ -237,6 +242,7 @@ static Status coco_key(char key[KEY], const Json *object, const char *name) {
     if (!v) return err_set(ERR_FORMAT, "there is no \"%s\"", name);
     if (json_type(v) != J_STR) return err_set(ERR_FORMAT, "\"%s\" is neither a whole number nor a string", name);
     if (!(s = text_of(v, name))) return ERR_FORMAT;
+    /* the quote keeps "1" and 1 apart */
     return (size_t)snprintf(key, KEY, "\"%s", s) >= KEY ? err_set(ERR_FORMAT, "\"%s\" is too long", name) : OK;
 }
 
@@ -250,6 +256,7 @@ static Status coco_image(Annotations *a, const Json *e, void *ids) {
     if (!image || annotation_rank(ROLE_OTHER, image_key) != NO_RANK)
         return err_set(ERR_FORMAT, "there is no \"file_name\"");
     if (!(name = name_of(image, image_key, number))) return ERR_FORMAT;
+    /* NoCaps and others keep objects under that name */
     if (json_type(split_value) == J_STR && !(split = text_of(split_value, "the split"))) return ERR_FORMAT;
     Status st = coco_key(key, e, "id");
     if (st == OK && strmap_get(ids, key)) st = err_set(ERR_FORMAT, "id %s%s occurs twice", key, quote(key));
@@ -264,7 +271,7 @@ static Status coco_note(Annotations *a, const Json *e, void *ids) {
     char key[KEY];
     if (json_type(e) != J_OBJECT) return err_set(ERR_FORMAT, "an object {...} is wanted here");
     const Json *caption = member(a, ROLE_CAPTION, e, &key_of);
-    if (!caption && json_get(e, "category_id")) return OK;
+    if (!caption && json_get(e, "category_id")) return OK;   /* a box */
     if (!caption) return err_set(ERR_FORMAT, "there is no \"caption\"");
     Status st = coco_key(key, e, "image_id");
     int64_t *index = st == OK ? strmap_get(ids, key) : NULL;
@@ -331,7 +338,7 @@ static Status by_split(Annotations *a, const Json *doc) {
     Status st = OK;
     const char *given = a->store->split;                       /* the caller's word wins */
     for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v)) {
-        if (!given) a->store->split = annotation_split_in(k);
+        if (!given) a->store->split = annotation_split_in(k); /* for the entries of this list alone */
         st = err_context(entries(a, v), "\"%.100s\"", k);
     }
     a->store->split = given;
@@ -375,6 +382,7 @@ static bool is_map(const Json *doc) {
     bool any = false;
     for (const char *k = json_next(doc, NULL, &v); k; k = json_next(doc, k, &v), any = true) {
         bool name = annotation_is_picture(k) || strspn(k, "0123456789") == strlen(k);
+        /* a single stranger, and it is no map of pictures */
         if (!name || (json_type(v) != J_STR && json_type(v) != J_OBJECT && !is_list(v))) return false;
     }
     return any;
@@ -408,6 +416,7 @@ static const struct { bool (*is)(const Json *doc); Status (*read)(Annotations *a
 
 static Status document(Annotations *a, const Json *doc) {
     char list[400];
+    /* before the table: only this one depends on what the user called things */
     if (columns_ask(doc, a) == ROLE_CAPTION) return columns(a, doc);
     for (size_t i = 0; i < sizeof documents / sizeof *documents; i++)
         if (documents[i].is(doc)) return documents[i].read(a, doc);
@@ -433,7 +442,7 @@ typedef struct { Annotations *a; bool list; } Reading;
 static Status item(void *ctx, int64_t i, const Json *v) {
     Reading *r = ctx;
     bool object = json_type(v) == J_OBJECT;
-    if (!r->list && i == 0 && object && !is_entry(r->a, v)) {
+    if (!r->list && i == 0 && object && !is_entry(r->a, v)) { /* names no image: maybe all of a document */
         const char *key;
         bool line = member(r->a, ROLE_CAPTION, v, &key) && json_type(member(r->a, ROLE_CAPTION, v, &key)) == J_STR;
         return line ? entry(r->a, 0, v) : document(r->a, v);

@@ -42,8 +42,9 @@ int annotation_rank(enum AnnotationRole role, const char *name) {
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; names[role][i]; i++)
             if (!strcmp(names[role][i], word)) return i + (pass ? 100 : 0);
+        /* pandas leaves its index without a name */
         if (role != ROLE_CAPTION) return role == ROLE_OTHER && !word[0] ? 0 : NO_RANK;
-        while (n && isdigit((unsigned char)word[n - 1])) word[--n] = 0;
+        while (n && isdigit((unsigned char)word[n - 1])) word[--n] = 0; /* caption_1, caption_2: one kind */
     }
     return NO_RANK;
 }
@@ -52,7 +53,7 @@ bool annotation_name_equal(const char *a, const char *b) {
     char x[NAME], y[NAME];
     bare(x, a);
     bare(y, b);
-    return !strcmp(a, b) || (x[0] && !strcmp(x, y));
+    return !strcmp(a, b) || (x[0] && !strcmp(x, y));         /* a name of signs alone is bare of everything */
 }
 
 bool annotation_is_picture(const char *name) {
@@ -84,7 +85,7 @@ const char *annotation_split_in(const char *name) {
         size_t n = 0;
         while (isalpha((unsigned char)name[n])) n++;
         const char *found = split_of(name, n);
-        if (found) split = found;
+        if (found) split = found;                            /* the last: train/val2014/x.jpg is in val */
         name += n ? n : 1;
     }
     return split;

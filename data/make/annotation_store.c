@@ -15,7 +15,7 @@ typedef struct AnnotationBlock { struct AnnotationBlock *next; size_t used, size
 const char *annotation_keep(Annotations *a, const char *s) {
     size_t n = strlen(s) + 1;
     Block *b = a->store->blocks;
-    if (!b || b->size - b->used < n) {
+    if (!b || b->size - b->used < n) {                       /* the rest of a block is given up: names are short */
         size_t size = n > BLOCK ? n : BLOCK;
         if (!(b = mem_new(1, sizeof *b + size))) return NULL;
         *b = (Block){.next = a->store->blocks, .size = size};
@@ -65,7 +65,7 @@ void annotation_tidy(char *to, const char *name) {
         bool up = n == 2 && !memcmp(name, "..", 2);
         if (!n || (n == 1 && name[0] == '.')) continue;
         if (up && depth) {
-            while (to > start && *--to != '/') continue;
+            while (to > start && *--to != '/') continue;     /* back over one part */
             depth--;
             continue;
         }
@@ -80,7 +80,7 @@ void annotation_tidy(char *to, const char *name) {
 static Status new_image(Annotations *a, const char *name, const char *split, int64_t *index) {
     struct AnnotationStore *s = a->store;
     if (mem_room(&a->images, (size_t)a->count, 1, sizeof *a->images) != OK) return ERR_MEMORY;
-    const char *last = a->count ? a->images[a->count - 1].split : "";
+    const char *last = a->count ? a->images[a->count - 1].split : ""; /* mostly the one before: kept once */
     const char *own_split = !strcmp(last, split) ? last : annotation_keep(a, split), *own = annotation_keep(a, name);
     if (!own_split || !own || strmap_put(&s->by_image, own, a->count) != OK) return ERR_MEMORY;
     a->images[a->count] = (AnnotatedImage){.image = own, .split = own_split, .file = s->file};
@@ -96,7 +96,7 @@ Status annotation_image(Annotations *a, const char *image, const char *split, in
     bool unsaid = !split;
     if (unsaid) split = "train";
     if (!image[0]) return err_set(ERR_FORMAT, "the image has no name");
-    if (!strncmp(image, "file:///", 8)) image += 7;
+    if (!strncmp(image, "file:///", 8)) image += 7;          /* an address that is a path */
     if (strstr(image, "://"))
         return err_set(ERR_FORMAT,
                        "%.200s is an address, not the name of a file; fetch the pictures first (img2dataset does), "
@@ -114,7 +114,7 @@ Status annotation_image(Annotations *a, const char *image, const char *split, in
         return st;
     }
     const AnnotatedImage *im = &a->images[*known];
-    if (strcmp(im->split, split))
+    if (strcmp(im->split, split))                            /* the same picture would train and judge */
         return err_set(ERR_FORMAT, "image %s is in split %s here and in %s in %s", image, split, im->split, im->file);
     *index = *known;
     return OK;
@@ -122,7 +122,7 @@ Status annotation_image(Annotations *a, const char *image, const char *split, in
 
 Status annotation_caption(Annotations *a, int64_t image, const char *text) {
     struct AnnotationStore *s = a->store;
-    s->file_texts++;
+    s->file_texts++; /* blank ones, too: the file has captions, only this is none */
     if (!text[strspn(text, " \t\r\n")]) {
         a->blank++;
         return OK;
@@ -165,10 +165,11 @@ static bool json_list(Annotations *a, int64_t index, const char *text, Status *s
 Status annotation_captions(Annotations *a, int64_t index, const char *text) {
     size_t n = strlen(text);
     Status st = OK;
+    /* most fields are no list: parsed as JSON they would only cost */
     if (n < 4 || text[0] != '[' || (text[1] != '"' && text[1] != '\'') || text[n - 1] != ']')
         return annotation_caption(a, index, text);
     if (json_list(a, index, text, &st)) return st;
-    char *copy = mem_strdup(text), *at = copy + 1, *one;
+    char *copy = mem_strdup(text), *at = copy + 1, *one;     /* Python's repr, as csv files of pandas have it */
     if (!copy) return ERR_MEMORY;
     while (st == OK && listed_string(&at, &one)) st = annotation_caption(a, index, one);
     free(copy);

@@ -88,11 +88,11 @@ static void question_columns(Table *t, size_t n, const char *const *fields) {
 
 static Status header(Table *t, size_t n, const char *const *fields) {
     const char *caption = annotation_columns(t->a)->caption;
-    bool none = caption && !strcmp(caption, "none");
+    bool none = caption && !strcmp(caption, "none");         /* extract.caption_column=none: the images alone */
     t->image = best(t, ROLE_IMAGE, n, fields);
     t->split = best(t, ROLE_SPLIT, n, fields);
     if (!none) question_columns(t, n, fields);
-    if (!none && !t->asks) caption_columns(t, n, fields);
+    if (!none && !t->asks) caption_columns(t, n, fields);    /* an answer is no caption */
     if (t->image < 0 && t->captions && best(t, ROLE_OTHER, n, fields) >= 0)
         return unknown_header(t, n, fields, "image (file_name, image_path, ...): pictures are needed as files");
     if (t->image < 0) return unknown_header(t, n, fields, t->captions ? "image" : "image or caption");
@@ -116,6 +116,7 @@ static bool is_token_form(Table *t, size_t n, const char *const *f) {
 }
 
 static bool is_pair(Table *t, size_t n, const char *const *f) {
+    /* two pictures are no pair */
     if (n != 2 || annotation_is_picture(f[0]) == annotation_is_picture(f[1])) return false;
     t->image = annotation_is_picture(f[1]);
     t->caption[t->captions++] = !t->image;
@@ -158,7 +159,7 @@ static bool (*const headless[])(Table *t, size_t n, const char *const *fields) =
 static Status begin(Table *t, size_t n, const char *const *fields) {
     t->started = true;
     t->split = -1;
-    if (is_counted(t, n)) return OK;
+    if (is_counted(t, n)) return OK;                         /* the user's word, before any guess */
     for (size_t i = 0; i < n; i++)
         if (strstr(fields[i], "://"))
             return err_set(ERR_FORMAT,
@@ -212,6 +213,7 @@ Status annotation_table(Annotations *a, const char *text, size_t n, const char *
         if (!t.separator) t.separator = text[4];
         text += 5, n -= 5;
     }
+    /* a comma in a name must not cut it */
     if (!t.separator) t.separator = is_list_of_names(text, n) ? NO_SEPARATOR : csv_separator(text, n);
     return csv_read(text, n, name, t.separator, table_row, &t);
 }

@@ -28,7 +28,6 @@ static const char *split_of_folders(const char *image, const char *otherwise) {
 static Status read_form(Annotations *a, const char *text, size_t n, const char *path) {
     size_t blank = 0;
     int64_t before = a->count;
-    if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;
     while (blank < n && strchr(" \t\r\n", text[blank])) blank++;
     if (blank == n) return err_set(ERR_FORMAT, "%s: the file is empty", path);
     bool json = text[blank] == '[' || text[blank] == '{';
@@ -37,7 +36,7 @@ static Status read_form(Annotations *a, const char *text, size_t n, const char *
     if (st == OK && column && column[0] && strcmp(column, "none") && !a->store->file_texts)
         return err_set(ERR_FORMAT, "%s: nothing in it is called %s (extract.caption_column)", path, column);
     for (int64_t i = before; st == OK && !a->store->file_texts && i < a->count; i++) {
-        a->images[i].bare = true;
+        a->images[i].bare = true; /* a file without a single caption lists what is to be captioned */
         if (a->images[i].unsaid) a->images[i].split = split_of_folders(a->images[i].image, "test");
     }
     return st;
@@ -68,6 +67,7 @@ Status annotations_add_image(Annotations *a, const char *image, const char *spli
     Status st =
         !a->store || a->store->current.path != source ? annotation_open(a, &(AnnotationFile){.path = source}) : OK;
     if (st != OK) return st;
+    /* what nobody captioned is to be captioned: no training data */
     st = annotation_image(a, image, split ? split : split_of_folders(image, captioned ? "train" : "test"), index);
     if (st == OK && !captioned) a->images[*index].bare = true;
     return st;
@@ -104,6 +104,7 @@ Status annotations_finish(Annotations *a) {
     if (!(s->sorted = mem_new((size_t)a->ncaptions, sizeof *s->sorted))) return ERR_MEMORY;
     int64_t *at = mem_new((size_t)a->count, sizeof *at), kept = 0;
     if (!at) return ERR_MEMORY;
+    /* counting sort: file order within an image stays */
     for (int64_t i = 0, sum = 0; i < a->count; sum += a->images[i++].ncaptions) {
         at[i] = sum;
         a->images[i].captions = s->sorted + sum;
@@ -112,10 +113,10 @@ Status annotations_finish(Annotations *a) {
     free(at);
     for (int64_t i = 0; i < a->count; i++)
         if (a->images[i].ncaptions || a->images[i].bare) {
-            *strmap_get(&s->by_image, a->images[i].image) = kept;
+            *strmap_get(&s->by_image, a->images[i].image) = kept; /* names go on pointing to where the image moves */
             a->images[kept++] = a->images[i];
         } else {
-            *strmap_get(&s->by_image, a->images[i].image) = -1;
+            *strmap_get(&s->by_image, a->images[i].image) = -1; /* known, and left out */
         }
     a->uncaptioned = a->count - kept;
     a->count = kept;

@@ -50,8 +50,9 @@ static Status check_images(const ExtractSpec *s, const Pictures *p, Annotations 
     for (int64_t i = 0; i < a->count; i++) {
         Image im = {0};
         Status st = pictures_find(p, a->images[i].image, &place[i]);
+        /* decoding is the only way to know */
         if (st == OK && s->skip_bad) st = pictures_read(&place[i], a->images[i].image, s->upright, &im);
-        first_note(&first, named_in(st, &a->images[i]), i);
+        first_note(&first, named_in(st, &a->images[i]), i);  /* of several the first in the list, however threads ran */
         bad[i] = st != OK;
         count += bad[i];
         image_free(&im);
@@ -90,7 +91,7 @@ static Status check_links(const Annotations *a, const PicturePlace *place) {
     Known *k = mem_new((size_t)a->count, sizeof *k);
     if (!k) return ERR_MEMORY;
     for (int64_t i = 0; i < a->count; i++) k[i] = (Known){pictures_identity(&place[i]), i};
-    qsort(k, (size_t)a->count, sizeof *k, by_identity);
+    qsort(k, (size_t)a->count, sizeof *k, by_identity);      /* one file's names become neighbours */
     for (int64_t i = 1; i < a->count && st == OK; i++) {
         const AnnotatedImage *x = &a->images[k[i - 1].image], *y = &a->images[k[i].image];
         if (!memcmp(&k[i - 1].id, &k[i].id, sizeof k->id) && strcmp(x->split, y->split))
@@ -103,6 +104,7 @@ static Status check_links(const Annotations *a, const PicturePlace *place) {
 
 /* The files themselves: captions and the encoder are compared with what a shard says of them. */
 static Status fingerprint_images(const Folder *f, int64_t count, uint64_t *made_from) {
+    /* features of a turned picture are others */
     uint64_t h = hash_int(hash_text(HASH_START, "extract"), f->spec->upright);
     Status st = OK;
     for (int64_t i = 0; st == OK && i < count; i++) st = pictures_fingerprint(&f->place[i], &h);
@@ -122,7 +124,7 @@ static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *
         items[i] = (ShardItem){.image_id = im->image, .split = im->split, .source = im->file,
                                .ncaptions = im->ncaptions, .captions = im->captions};
     }
-    bool scaled = s->dtype == DT_E4M3 || s->dtype == DT_I8;
+    bool scaled = s->dtype == DT_E4M3 || s->dtype == DT_I8; /* eight bits span too little for all tokens of a picture */
     ShardSpec shard = {.encoder = e->info, .dtype = s->dtype, .scale = scaled, .token_scale = scaled, .images = count, .views = s->views, .P = e->P, .E = e->E,
                        .items = items};
     Status st = fingerprint_images(&folder, count, &shard.made_from);
@@ -149,14 +151,14 @@ static Status join_ranks(SetOut *to, Status st) {
 static Status write_shards(const ExtractSpec *s, const Annotations *a, const PicturePlace *place, ExtractReport *rep) {
     int64_t ranks = dist_size(), rank = dist_rank(), size = s->shard_images;
     SetOut to = {.quiet = rank > 0};
-    if (!size) size = (a->count + ranks - 1) / ranks;
+    if (!size) size = (a->count + ranks - 1) / ranks;        /* one shard a rank */
     rep->shards = (a->count + size - 1) / size;
     for (int64_t i = 0; i < a->count; i++) rep->captions += a->images[i].ncaptions;
     rep->images = a->count;
     if (s->dry_run) return OK;
     Status st = dist_agree_at(rank ? OK : setout_open(&to, s->out, rep->shards, s->overwrite), "opening the data set");
     if (st == OK && rank) st = setout_open(&to, s->out, rep->shards, s->overwrite);
-    for (int64_t k = rank; st == OK && k < rep->shards; k += ranks) {
+    for (int64_t k = rank; st == OK && k < rep->shards; k += ranks) { /* in turns: no rank waits for another's */
         int64_t from = k * size, count = a->count - from < size ? a->count - from : size;
         st = folder_shard(s, &to, a, place, from, count, k, rep);
     }
@@ -165,6 +167,7 @@ static Status write_shards(const ExtractSpec *s, const Annotations *a, const Pic
 
 /* As many folders as annotation files: each file's pictures lie in its own. */
 static Status load_with_roots(const ExtractSpec *s, const Pictures *p, Annotations *a) {
+    /* COCO: train2014 and val2014 each have a file of captions */
     bool own = s->nannotations > 1 && pictures_places(p) == (int64_t)s->nannotations;
     AnnotationFile *files = mem_new(s->nannotations, sizeof *files);
     if (!files) return ERR_MEMORY;
@@ -194,7 +197,7 @@ Status extract(const ExtractSpec *s, ExtractReport *rep) {
     if (setout_is_file(s->out) && s->shard_images)
         return err_set(ERR_USAGE, "%s is one shard; name a folder for shards of %lld images", s->out,
                        (long long)s->shard_images);
-    if (setout_is_file(s->out) && dist_size() > 1)
+    if (setout_is_file(s->out) && dist_size() > 1)           /* HDF5 has one writer */
         return err_set(ERR_USAGE, "%s is one shard; name a folder, in which %d ranks write their own", s->out,
                        dist_size());
     Status st = pictures_open(&p, s->images);

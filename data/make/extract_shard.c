@@ -40,7 +40,7 @@ static int64_t capacity_of(const Work *k) {
     enum { BYTES = 128 << 20, MOST = 256 };
     size_t an_image = (size_t)k->s->views * (k->pixels + k->row * (4 + (size_t)dtype_size(k->s->dtype)));
     int64_t n = (int64_t)(BYTES / an_image);
-    if (!k->e->threads) n = k->e->batch / k->s->views;
+    if (!k->e->threads) n = k->e->batch / k->s->views;       /* such an encoder fills the machine with a batch */
     return n < 1 ? 1 : n > MOST ? MOST : n;
 }
 
@@ -90,7 +90,7 @@ static void choose(Work *k, BlockOf *b) {
             missing |= !has_image(k->w, k->next, k->s->views);
             b->image[b->n++] = k->next;
         }
-        if (!missing) b->n = 0;
+        if (!missing) b->n = 0;                              /* all of it is there: the next block */
     }
 }
 
@@ -131,13 +131,13 @@ static Status write_block(Work *k, const BlockOf *b) {
     First first = {0};
 #pragma omp parallel for
     for (int64_t r = 0; r < n; r++)
-        if (convert(k, r) != OK)
+        if (convert(k, r) != OK)                             /* threads have messages of their own: the first is kept */
             first_note(&first, err_set(ERR_NUMERIC, "%s: its features are not finite numbers as %s",
                                        k->s->items[b->image[r / V]].image_id, dtype_name(k->s->dtype)), r);
     Status st = first_take(&first);
     for (int64_t r = 0; r < n && st == OK; r++) {
         int64_t row = b->image[r / V] * V + r % V;
-        if (!shard_has(k->w, row))
+        if (!shard_has(k->w, row))                           /* there already: the same bytes */
             st = shard_write_scaled(k->w, row, k->rows + (size_t)r * bytes, k->scales + r * k->e->P);
     }
     return st;
@@ -159,7 +159,7 @@ static Status encode_and_write(Work *k, const BlockOf *before, const BlockOf *b)
     Status st = OK;
     if (!k->lanes) st = encode_block(k, b);
     else if (b->n) st = k->e->start(k->e, (int)(b->n * k->s->views), b->pixels);
-    if (st == OK && k->lanes && before) st = k->e->finish(k->e, k->features);
+    if (st == OK && k->lanes && before) st = k->e->finish(k->e, k->features); /* in the order they were started */
     if (st == OK && (before || !k->lanes)) st = write_block(k, k->lanes ? before : b);
     return st;
 }
@@ -175,6 +175,7 @@ static Status do_block(Work *k, const BlockOf *before, const BlockOf *b, BlockOf
     if (apart) pthread_join(t, NULL);
     else if (next->n) draw_ahead(&a);                        /* no thread to be had: one after the other */
     if (waited) *waited += status_clock() - since;
+    /* said again here: its thread and its message are gone */
     return st == OK && next->n && k->drawn != OK ? err_set(k->drawn, "%s", k->why) : st;
 }
 
@@ -187,7 +188,7 @@ Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *
     if (st == OK) choose(&k, &k.block[0]);
     double since = status_clock();
     if (st == OK && k.block[0].n) st = draw_block(&k, &k.block[0]);
-    if (progress->waited) *progress->waited += status_clock() - since;
+    if (progress->waited) *progress->waited += status_clock() - since; /* the first block has nothing to hide behind */
     const BlockOf *before = NULL;
     for (int i = 0; st == OK && k.block[i].n; i = (i + 1) % 3) {
         int64_t done = before && k.lanes ? before->image[before->n - 1] + 1 : k.next;

@@ -45,7 +45,7 @@ static int cut_view(char *id) {
     if (!hash || !hash[1] || strspn(hash + 1, "0123456789") != strlen(hash + 1)) return 0;
     long v = strtol(hash + 1, NULL, 10);
     *hash = 0;
-    return v < MAX_VIEW ? (int)v : -1;
+    return v < MAX_VIEW ? (int)v : -1;                       /* room is made for every view of every image */
 }
 
 /* The length of a base name without an ending that says picture or array. */
@@ -64,6 +64,7 @@ static char *key_at(ImportMatch level, const char *name) {
     if (level == MATCH_BASE) return mem_strdup(base);
     if (level == MATCH_STEM) return mem_format("%.*s", (int)n, base);
     while (digits < n && base[n - 1 - digits] >= '0' && base[n - 1 - digits] <= '9') digits++;
+    /* more would overflow, and is no COCO number */
     if (!digits || digits > 18 || (digits < n && base[n - 1 - digits] != '_')) return NULL;
     return mem_format("%lld", strtoll(base + n - digits, NULL, 10));
 }
@@ -76,7 +77,7 @@ static Status level_open(Level *l, ImportMatch level, const Annotations *a) {
     for (int64_t i = 0; i < a->count; i++) {
         char *key = l->key[l->n++] = key_at(level, a->images[i].image);
         int64_t *known = key ? strmap_get(&l->map, key) : NULL;
-        if (known) *known = -2;
+        if (known) *known = -2;                              /* two images share it, so it finds neither */
         else if (key && strmap_put(&l->map, key, i) != OK) return ERR_MEMORY;
     }
     return OK;
@@ -92,7 +93,7 @@ static void level_close(Level *l) {
 static Status find_image(const Import *m, const Level *level, const char *id, int64_t *image, ImportMatch *by) {
     *by = MATCH_NAME;
     *image = annotations_find(&m->a, id);
-    for (int k = MATCH_BASE; *image < 0 && k < MATCH_LEVELS; k++) {
+    for (int k = MATCH_BASE; *image < 0 && k < MATCH_LEVELS; k++) { /* from sure to guessed */
         char *key = key_at((ImportMatch)k, id);
         const int64_t *found = key ? strmap_get(&level[k].map, key) : NULL;
         free(key);
@@ -139,7 +140,7 @@ static Status skip_zero_rows(Import *m) {
     for (int64_t n = 0; n < m->src.N && st == OK; n++) {
         st = import_source_next(&m->src, row);
         if (st != OK || m->image[n] < 0 || kind_of_row(&m->src, row) != ROW_ZERO) continue;
-        m->empty[m->image[n]] = true;
+        m->empty[m->image[n]] = true;                        /* so that its image counts as left out, not as missing */
         m->image[n] = -1;
     }
     free(row);
@@ -155,7 +156,7 @@ static Status check_views(Import *m) {
     int64_t *seen = mem_new(cells, sizeof *seen);
     if (!seen) return ERR_MEMORY;
     Status st = OK;
-    memset(seen, 0xff, cells * sizeof *seen);
+    memset(seen, 0xff, cells * sizeof *seen);                /* -1: row 0 is a row */
     for (int64_t n = 0; n < m->src.N && st == OK; n++) {
         if (m->image[n] < 0) continue;
         int64_t *cell = &seen[m->image[n] * m->views + m->view[n]];
@@ -167,7 +168,7 @@ static Status check_views(Import *m) {
     for (int64_t i = 0; i < m->a.count && st == OK; i++) {
         int64_t have = 0;
         for (int64_t v = 0; v < m->views; v++) have += seen[i * m->views + v] >= 0;
-        m->place[i] = have == m->views ? m->images++ : -1;
+        m->place[i] = have == m->views ? m->images++ : -1;   /* an image is in with all its views or not at all */
         if (have < m->views && m->empty[i]) m->rep->zero++;
         else if (have == m->views || m->rep->missing++) continue;
         if (m->empty[i]) continue;
@@ -207,6 +208,7 @@ static Status match(Import *m) {
     if (!m->image || !m->view || !m->place || !m->empty) return ERR_MEMORY;
     m->views = 1;
     Status st = match_rows(m);
+    /* another reading of the file, only if asked for */
     if (st == OK && m->spec->zero_rows == ZERO_SKIP) st = skip_zero_rows(m);
     if (st == OK) st = check_views(m);
     return st == OK ? check_match(m) : st;
@@ -233,7 +235,7 @@ static const void *converted(const ImportSource *s, DType to, void *row, float *
     if (s->dtype == to) return row;
     dtype_to_f32(wide, row, s->dtype, n);
     dtype_from_f32(out, to, wide, n);
-    return features_finite(out, to, n) ? out : NULL;
+    return features_finite(out, to, n) ? out : NULL;         /* f16 ends at 65,504 */
 }
 
 static Status copy_rows(Import *m, ShardWriter *w, DType to) {
@@ -245,11 +247,11 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
     for (int64_t i = 0; i < s->N && st == OK; i++) {
         if ((st = import_source_next(s, row)) != OK) break;
         int64_t image = m->image[i] < 0 ? -1 : m->place[m->image[i]], dst = image * m->views + m->view[i];
-        RowKind kind = image < 0 ? ROW_COMPUTED : kind_of_row(s, row);
+        RowKind kind = image < 0 ? ROW_COMPUTED : kind_of_row(s, row); /* what is left out may be anything */
         if (kind == ROW_FLAT && !m->rep->flat++)
             snprintf(m->rep->first_flat, sizeof m->rep->first_flat, "%.150s", m->ids.id[i]);
         if (kind == ROW_ZERO && m->spec->zero_rows == ZERO_REFUSE) {
-            if (!m->zero++) m->first_zero = i;
+            if (!m->zero++) m->first_zero = i; /* all are counted before the sentence: one row or half the file */
         } else if (image >= 0 && !shard_has(w, dst)) {
             const void *data = converted(s, to, row, wide, out);
             st = data ? shard_write(w, dst, data, 1)
@@ -276,6 +278,7 @@ static Status fingerprint_rows(const Import *m, uint64_t *made_from) {
         hash_int(hash_text(hash_text(HASH_START, "import"), m->spec->array ? m->spec->array : ""), m->spec->layout);
     Status st = fingerprint_file(&h, m->spec->features);
     for (int64_t n = 0; n < m->src.N; n++)
+        /* the same files joined in another way are another set */
         h = hash_int(hash_int(h, m->image[n] < 0 ? -1 : m->place[m->image[n]]), m->view[n]);
     *made_from = fingerprint_end(h);
     return st;
@@ -303,6 +306,7 @@ static bool numbered_parts(const Import *m) {
         const char *id = m->ids.id[n];
         size_t len = strlen(id), digits = 0;
         while (digits < len && isdigit((unsigned char)id[len - 1 - digits])) digits++;
+        /* a name of digits alone is COCO's, not a part's */
         if (!digits || digits == len || digits > 9 || strtoll(id + len - digits, NULL, 10) >= m->ids.n) return false;
     }
     return m->src.P > 1;
@@ -318,7 +322,7 @@ static Status images_of_ids(Import *m) {
     for (int64_t n = 0, index; n < m->ids.n && st == OK; n++) {
         char *id = mem_strdup(m->ids.id[n]);
         if (!id) return ERR_MEMORY;
-        cut_view(id);
+        cut_view(id);                                        /* "a#1" is a second view of a, not an image */
         st = annotations_add_image(&m->a, id, NULL, false, m->spec->features, &index);
         free(id);
     }

@@ -42,14 +42,14 @@ static Status json_id(ImportIds *ids, const Json *v) {
 /* {"a.jpg": 0, ...} or {"0": "a.jpg", ...}: every row once. */
 static Status json_map(ImportIds *ids, const Json *doc) {
     size_t n = json_len(doc);
-    const char **name = mem_new(n, sizeof *name);
+    const char **name = mem_new(n, sizeof *name); /* by row: members of JSON have no order that one may rely on */
     const Json *v;
     Status st = name ? OK : ERR_MEMORY;
     for (const char *k = json_next(doc, NULL, &v); k && st == OK; k = json_next(doc, k, &v)) {
         int64_t row = -1;
         char *end = NULL;
         bool by_name = json_int(v, &row);
-        if (!by_name && json_str(v, NULL)) row = strtoll(k, &end, 10);
+        if (!by_name && json_str(v, NULL)) row = strtoll(k, &end, 10); /* keys of JSON are strings, numbers too */
         if (row < 0 || (size_t)row >= n || name[row] || (end && *end))
             st = err_set(ERR_FORMAT, "\"%.100s\" is no row of its own, 0 to %zu", k, n - 1);
         else name[row] = by_name ? k : json_str(v, NULL);
@@ -102,7 +102,7 @@ static Status line_ids(ImportIds *ids, const char *text, size_t n, const char *p
     Status st = OK;
     while (n && strchr(" \t\r\n", text[n - 1])) n--;           /* empty lines at the end name nothing */
     while (st == OK && textfile_line(&at, text + n, &line, &len)) {
-        while (len && strchr(" \t", line[len - 1])) len--;
+        while (len && strchr(" \t", line[len - 1])) len--;   /* nobody names a picture with a blank at its end */
         st = err_context(add_id(ids, line, len), "%s", path);
     }
     return st;
@@ -162,12 +162,14 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
                 *at = i;
                 return OK;
             }
+    /* after the usual names: a file of many arrays has other strings, too */
     if (labels == 1 && !(array && array[0])) return OK;
     for (size_t i = 0; !labels && i < n; i++)
         if (arrays_at(b, i)->pickled) return arrays_pickled(b, i);
     arrays_list(b, list, sizeof list);
     if (array && array[0])
         return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", path, arrays_what(b), array, list);
+    /* what looks like features without ids is our own file */
     if (b_is_set(b)) return err_set(ERR_USAGE, "%s: is a data set already; repack rewrites one", path);
     if (labels)
         return err_set(ERR_USAGE,
@@ -226,6 +228,7 @@ Status import_ids_read(ImportIds *ids, const char *path, const char *array, Impo
     } else {
         st = array_ids(ids, features->box, features->path, array, features->N);
     }
+    /* only the count of ids tells parts of one set from one array an image */
     if (st == OK && ids->n != features->N && !import_source_as_parts(features, ids->n))
         st = err_set(ERR_FORMAT, "%s has %lld rows, but %s %lld ids: one id a row is wanted", features->path,
                      (long long)features->N, given ? path : "it has", (long long)ids->n);

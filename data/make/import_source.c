@@ -41,7 +41,7 @@ static bool usual_width(int64_t n) {
  * have, then a square (and a class token), as in 768 x 197. */
 static bool looks_like_channels(int ndim, const int64_t *d) {
     if (ndim == 3) return (d[1] == d[2] && d[0] != d[1]) || (d[0] > 4 * d[1] && d[0] > 4 * d[2]);
-    bool counts = ndim == 2 && d[1] > 8 && (square(d[1]) || square(d[1] - 1));
+    bool counts = ndim == 2 && d[1] > 8 && (square(d[1]) || square(d[1] - 1)); /* few numbers are no grid */
     if (!counts || d[0] <= d[1]) return false;
     return d[1] % 8 ? d[0] % 64 == 0 : usual_width(d[0]) && !usual_width(d[1]);
 }
@@ -65,7 +65,7 @@ static Status ask_layout(const char *path, int ndim, const int64_t *d) {
 /* d: the dimensions of one row. */
 static Status row_shape(ImportSource *s, int ndim, const int64_t *d, SourceLayout layout) {
     size_t bytes = (size_t)dtype_size(s->dtype);
-    while (ndim > 1 && d[0] == 1) d++, ndim--;
+    while (ndim > 1 && d[0] == 1) d++, ndim--;               /* (1, P, E): a batch of one */
     if (ndim < 1 || ndim > 3)
         return err_set(ERR_FORMAT, "%s: the array has %d dimensions; (N, P, E), (N, E) or (N, h, w, E) is needed",
                        s->path, ndim + (s->kind != SOURCE_EACH));
@@ -73,7 +73,7 @@ static Status row_shape(ImportSource *s, int ndim, const int64_t *d, SourceLayou
         if (d[i] < 1 || !mem_mul(bytes, (size_t)d[i], &bytes) || bytes > MAX_ROW_BYTES)
             return err_set(ERR_FORMAT, "%s: rows of the array are empty or larger than 1 GB", s->path);
     if (layout == LAYOUT_AUTO && looks_like_channels(ndim, d)) return ask_layout(s->path, ndim, d);
-    s->file->turned = layout == LAYOUT_CHANNELS && ndim > 1;
+    s->file->turned = layout == LAYOUT_CHANNELS && ndim > 1; /* a vector has nothing to turn */
     s->E = s->file->turned ? d[0] : d[ndim - 1];
     s->row_bytes = bytes;
     s->P = (int64_t)(bytes / (size_t)dtype_size(s->dtype)) / s->E;
@@ -125,7 +125,7 @@ static bool pick_named(ImportSource *s, const char *array) {
         const ArrayItem *a = arrays_at(s->box, i);
         size_t n = strlen(bare(array));
         if (n > 4 && !strcmp(array + strlen(array) - 4, ".npy")) n -= 4;
-        if (strcmp(bare(a->name), bare(array)) &&
+        if (strcmp(bare(a->name), bare(array)) &&            /* as np.load lists them, or as the archive does */
             (strlen(bare(a->name)) != n || strncmp(bare(a->name), bare(array), n)))
             continue;
         s->file->pick[0] = i;
@@ -147,6 +147,7 @@ static Status pick_kind(ImportSource *s) {
         while (i < n && strcmp(kinds[i], kind)) i++;
         if (i == n) kinds[n++] = kind;
     }
+    /* each kind on two names at least, or it is no kind */
     f->leaves = n && n <= MOST_KINDS && 2 * n <= f->n && kinds[0][0] && !arrays_is_folder(s->box);
     if (!f->leaves || n == 1) return OK;
     for (int u = 0; usual[u]; u++)
@@ -196,6 +197,7 @@ static Status choose(ImportSource *s, const char *array) {
         return f->n ? check_each(s) : none_called(s, array);
     }
     for (int u = 0; usual[u] && !folder; u++)
+        /* the usual names first: who has one means it */
         if (pick_named(s, usual[u]) && arrays_at(s->box, f->pick[0])->number) return OK;
     Status st = pick_kind(s);
     if (st != OK || (f->n == 1 && !folder)) return st;
@@ -208,7 +210,7 @@ static Status choose(ImportSource *s, const char *array) {
                        "%s: none of its %s holds floating-point numbers (f16, bf16, f32, f64); there are: %s", s->path,
                        arrays_what(s->box), list);
     }
-    if (has_row_labels(s)) return say_which(s);
+    if (has_row_labels(s)) return say_which(s);              /* several whole sets: joining them would be a guess */
     return check_each(s);
 }
 
@@ -253,7 +255,7 @@ bool import_source_as_parts(ImportSource *s, int64_t n) {
     if (s->kind != SOURCE_EACH || rows != n || a->ndim < 2 || s->file->turned) return false;
     s->kind = SOURCE_PARTS;
     s->N = n;
-    return row_shape(s, a->ndim - 1, a->shape + 1, LAYOUT_TOKENS) == OK;
+    return row_shape(s, a->ndim - 1, a->shape + 1, LAYOUT_TOKENS) == OK; /* rows are those of the parts now */
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -262,7 +264,7 @@ static Status next_array(ImportSource *s) {
     struct SourceFile *f = s->file;
     const ArrayItem *a = arrays_at(s->box, f->pick[f->at]);
     size_t bytes = (size_t)a->elements * (size_t)dtype_size(a->dtype);
-    if (s->kind == SOURCE_EACH && bytes != s->row_bytes)
+    if (s->kind == SOURCE_EACH && bytes != s->row_bytes)     /* one place in the shard, one size */
         return err_set(ERR_FORMAT, "%s: one array an image, but %s has %" PRId64 " numbers and %s %" PRId64
                        ": one number of tokens is needed", s->path, arrays_at(s->box, f->pick[0])->name,
                        arrays_at(s->box, f->pick[0])->elements, a->name, a->elements);
@@ -279,7 +281,7 @@ static void turn(uint8_t *dst, const uint8_t *src, int64_t P, int64_t E, size_t 
 Status import_source_next(ImportSource *s, void *row) {
     struct SourceFile *f = s->file;
     Status st = OK;
-    while (st == OK && !f->left) st = next_array(s);
+    while (st == OK && !f->left) st = next_array(s);         /* a loop: a part may have no rows */
     if (st != OK) return st;
     f->left--;
     st = arrays_read(s->box, f->turned ? f->row : row, s->row_bytes);

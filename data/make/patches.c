@@ -47,6 +47,7 @@ static void position_code(float *out, int n) {
     for (int row = 0; row < n; row++)
         for (int col = 0; col < n; col++)
             for (int k = 0; k < FREQUENCIES; k++) {
+                /* octaves: the slowest tells halves apart, the fastest neighbours */
                 double fx = (1 << k) * pi * (col + 0.5) / n, fy = (1 << k) * pi * (row + 0.5) / n;
                 *out++ = (float)(AMPLITUDE * sin(fx));
                 *out++ = (float)(AMPLITUDE * cos(fx));
@@ -73,6 +74,7 @@ Status patches_encoder(ImageEncoder **out, int size, int patch) {
     snprintf(k->preprocessing, sizeof k->preprocessing, "bicubic %dx%d, (x/255 - mean) / std, CLIP constants", size,
              size);
     for (int c = 0; c < 3; c++)
+        /* a byte has 256 values: divided once */
         for (int v = 0; v < 256; v++) k->normalised[c][v] = preprocess_normalised(&pre, (float)v, c);
     position_code(k->position, k->n);
     k->base = (ImageEncoder){

@@ -33,8 +33,8 @@ static Status open_place(Pictures *p, const char *path) {
                        strstr(path, "://") ? "; addresses are not fetched, img2dataset does that" : "");
     at->folder = S_ISDIR(about.st_mode);
     p->folders += at->folder;
-    if (at->folder || annotation_is_picture(path)) return OK;
-    const char *base = path_base(path), *dot = strchr(base, '.');
+    if (at->folder || annotation_is_picture(path)) return OK; /* a single picture is its own name */
+    const char *base = path_base(path), *dot = strchr(base, '.'); /* webdataset's key ends at the first dot */
     if (path_ends_in(base, lists))
         return err_set(ERR_USAGE, "%s: a list, not pictures; extract.annotations=%s with in=FOLDER says where they lie",
                        path, path);
@@ -47,6 +47,7 @@ static Status open_place(Pictures *p, const char *path) {
 static Status open_tars(Pictures *p, const char *folder, bool *any) {
     glob_t found;
     char *pattern = mem_format("%s/*.tar", folder);
+    /* glob sorts: the order is not the folder's */
     int none = pattern ? glob(pattern, 0, NULL, &found) : GLOB_NOSPACE;
     Status st = pattern && none != GLOB_NOSPACE ? OK : ERR_MEMORY;
     free(pattern);
@@ -63,6 +64,7 @@ static Status open_range(Pictures *p, const char *item, bool *is) {
     const char *open = strchr(item, '{');
     long long first = 0, last = -1;
     int width = 0, end = 0;
+    /* webdataset's own notation, which glob does not know */
     *is = open && sscanf(open, "{%lld%n..%lld}%n", &first, &width, &last, &end) == 2 && end && first >= 0 &&
           last >= first && last - first < MOST;
     Status st = OK;
@@ -131,7 +133,7 @@ static Status list_members(Pictures *p) {
     Status st = enter_members(p);
     if (st != ERR_USAGE) return st;
     forget_members(p);
-    p->prefixed = true;
+    p->prefixed = true; /* archives may all count from 000000 */
     return enter_members(p);
 }
 
@@ -206,7 +208,7 @@ static bool find_file(const Pictures *p, const char *name, PicturePlace *at, boo
         if (alone ? name[0] != '/' && p->folders == 1 && p->places == 1 : name[0] == '/' || !p->place[i].folder)
             continue;
         char *path = alone ? mem_strdup(name) : mem_format("%s/%s", p->place[i].path, name);
-        if (path && !access(path, R_OK)) {
+        if (path && !access(path, R_OK)) { /* asked of the file system: a list of millions would have to be held */
             *at = (PicturePlace){.path = path};
             return true;
         }
@@ -235,6 +237,7 @@ static bool find_spelled(const Pictures *p, const char *name, PicturePlace *at, 
     bool found = false;
     *at = (PicturePlace){.otherwise = !whole};
     for (int k = 0; !found && (other = spelling(name, k)); k++) {
+        /* archives are in memory, so they are asked first */
         found = find_member(p, other, at) || (p->tars < p->places + !p->places && find_file(p, other, at, whole));
         free(other);
     }
@@ -247,6 +250,7 @@ static char *percents_taken(const char *name) {
     char *to = mem_strdup(name), *p = to;
     unsigned byte;
     for (const char *c = name; to && *c; c++) {
+        /* %00 would end the name */
         bool coded = *c == '%' && isxdigit((unsigned char)c[1]) && isxdigit((unsigned char)c[2]) && sscanf(c + 1, "%2x", &byte) == 1;
         *p++ = coded && byte ? (char)byte : *c;
         if (coded && byte) c += 2;
@@ -262,6 +266,7 @@ static bool find_otherwise(const Pictures *p, const char *name, PicturePlace *at
     char *folder = end ? mem_format("%.*s/%s", (int)(end - base) - 5, base + 5, base) : NULL;    /* train2014/COCO_train2014_... */
     if (!found && folder) found = find_spelled(p, folder, at, false);
     free(folder);
+    /* the longest rest first: a/x.jpg before x.jpg */
     for (const char *tail = plain; !found && tail && (tail = strchr(tail, '/'));) found = find_spelled(p, ++tail, at, false);
     free(plain);
     return found;
@@ -291,7 +296,7 @@ Status pictures_read(const PicturePlace *at, const char *name, bool upright, Ima
 
 Status pictures_fingerprint(const PicturePlace *at, uint64_t *h) {
     const TarMember *m = at->member;
-    if (m) *h = hash_int(hash_int(*h, m->at), m->size);
+    if (m) *h = hash_int(hash_int(*h, m->at), m->size);      /* members move when an archive is written anew */
     return fingerprint_stat(h, at->path);
 }
 

@@ -28,7 +28,7 @@ static const char *folder_split(const char *name) {
 /* NAME without what follows the first dot of its last part (webdataset's key), or (files) the last. */
 static size_t key_length(const char *name, bool member) {
     const char *base = path_base(name), *dot = member ? strchr(base, '.') : strrchr(base, '.');
-    return dot && dot > base ? (size_t)(dot - name) : strlen(name);
+    return dot && dot > base ? (size_t)(dot - name) : strlen(name); /* a name that begins with a dot has no ending */
 }
 
 /* The name of the folder that a picture lies in, "golden_retriever" as "golden retriever", put into the text. */
@@ -39,7 +39,7 @@ static char *class_caption(const char *text, const char *name) {
     if (!end || !hole) return NULL;
     char *caption = mem_format("%.*s%.*s%s", (int)(hole - text), text, (int)(end - start), start, hole + 2);
     for (char *c = caption; c && *c; c++)
-        if (*c == '_') *c = ' ';
+        if (*c == '_') *c = ' '; /* folders cannot have blanks everywhere: golden_retriever */
     return caption;
 }
 
@@ -92,6 +92,7 @@ static const PicturesMember *member_beside(const Pictures *p, const PicturesMemb
 static bool is_extra(const Pictures *p, const PicturesMember *m) {
     const char *base = path_base(m->name);
     size_t key = key_length(m->name, true);
+    /* a resource fork has the picture's name, and no pixels */
     if (base[0] == '.' || !strncmp(m->name, "__MACOSX/", 9)) return true;
     if (strrchr(base, '.') == m->name + key) return false;
     for (int step = -1; step <= 1; step += 2)
@@ -114,7 +115,7 @@ static Status member_captions(const Pictures *p, Listing *l, int64_t index, cons
 static Status list_archives(const Pictures *p, Listing *l) {
     Status st = OK;
     int kind;
-    l->captioned = l->folder_caption != NULL;
+    l->captioned = l->folder_caption != NULL; /* known before the first is added: bare pictures go to another split */
     for (int64_t i = 0; i < p->members && !l->captioned; i++)
         l->captioned = annotation_is_picture(p->member[i].name) && !is_extra(p, &p->member[i]) &&
                        member_beside(p, &p->member[i], &kind);
@@ -123,7 +124,7 @@ static Status list_archives(const Pictures *p, Listing *l) {
         int64_t index;
         const char *split = folder_split(m->name);
         if (!annotation_is_picture(m->name) || is_extra(p, m)) continue;
-        if (!split) split = annotation_split_in(path_base(m->place->path));
+        if (!split) split = annotation_split_in(path_base(m->place->path)); /* imagenet-train-000000.tar */
         st = annotations_add_image(l->a, m->name, split, l->captioned, m->place->path, &index);
         if (st == OK && l->folder_caption) st = add_class(l, index, m->name);
         else if (st == OK && l->captioned) st = member_captions(p, l, index, m);
@@ -163,6 +164,7 @@ static char *file_beside(const char *root, const char *name, int *kind) {
     for (int k = 0; k < BESIDE; k++) {
         char *path = mem_format("%s/%.*s%s", root, (int)key_length(name, false), name, beside[k]);
         *kind = k;
+        /* the first kind that there is: two files would caption it twice */
         if (path && !access(path, R_OK)) return path;
         free(path);
     }

@@ -20,8 +20,8 @@ size_t preprocess_bytes(const Preprocess *p) {
 }
 
 void preprocess_set_size(Preprocess *p, int size) {
-    p->edge = (int)(((int64_t)p->edge * size + p->size / 2) / p->size);
-    if (p->edge < size) p->edge = size;
+    p->edge = (int)(((int64_t)p->edge * size + p->size / 2) / p->size); /* rounded: 256 of 224 is 384 of 336 */
+    if (p->edge < size) p->edge = size;                      /* a cut cannot be larger than what it is cut from */
     p->size = size;
 }
 
@@ -41,12 +41,13 @@ char *preprocess_text(const Preprocess *p, char *buf, size_t n) {
 
 static int64_t middle(int64_t length, int64_t size, bool half_even) {
     int64_t d = length - size;
+    /* a half goes to the even neighbour: Python's round */
     return half_even && d % 4 == 3 ? d / 2 + 1 : d / 2;
 }
 
 static Resize plain(const Preprocess *p, int w, int h) {
     Resize r = {.kernel = p->kernel, .w = p->edge, .h = p->edge, .cw = p->size, .ch = p->size};
-    if (!p->squash && w < h) r.h = (int64_t)p->edge * h / w;
+    if (!p->squash && w < h) r.h = (int64_t)p->edge * h / w; /* in 64 bits: 4096 times a long side */
     if (!p->squash && h < w) r.w = (int64_t)p->edge * w / h;
     r.x = middle(r.w, p->size, p->half_even);
     r.y = middle(r.h, p->size, p->half_even);
@@ -57,7 +58,7 @@ typedef struct { int x, y, w, h; } Box;
 
 static Box crop_box(const char *name, int64_t view, int w, int h) {
     SplitMix r = {hash_bytes(HASH_START, name, strlen(name))};
-    r.state += (uint64_t)view * 0xD1B54A32D192ED03u;
+    r.state += (uint64_t)view * 0xD1B54A32D192ED03u; /* each view its own stream: one can be drawn without the others */
     for (int attempt = 0; attempt < 10; attempt++) {
         double area = (0.5 + 0.5 * splitmix_unit(&r)) * w * h, aspect = exp(splitmix_sym(&r, log(4.0 / 3.0)));
         int cw = (int)lround(sqrt(area * aspect)), ch = (int)lround(sqrt(area / aspect));
@@ -65,7 +66,7 @@ static Box crop_box(const char *name, int64_t view, int w, int h) {
         int x = (int)splitmix_below(&r, (uint32_t)(w - cw + 1)), y = (int)splitmix_below(&r, (uint32_t)(h - ch + 1));
         return (Box){x, y, cw, ch};
     }
-    return (Box){0, 0, w, h};
+    return (Box){0, 0, w, h};                                /* ten misses: the whole picture */
 }
 
 static void mirror(void *pixels, int S, size_t pixel) {

@@ -20,7 +20,7 @@ static Status read_triple(float to[3], const Json *v, double lo, double hi, cons
         double x = 0;
         bool one = json_num(v, &x);
         if (!one && (json_len(v) != 3 || !json_num(json_at(v, c), &x))) x = NAN;
-        if (!(x > lo && x < hi))
+        if (!(x > lo && x < hi))                             /* so put that NaN fails, too */
             return err_set(ERR_FORMAT, "%s: \"%s\" is not three numbers between %g and %g", name, key, lo, hi);
         to[c] = (float)x;
     }
@@ -77,7 +77,7 @@ static Status read_size(int *to, bool *shortest, const Json *v, const char *name
 static Status read_geometry(Preprocess *p, const Json *doc, const char *name) {
     const Json *size = json_get(doc, "size"), *crop = json_get(doc, "crop_size"), *on = json_get(doc, "do_center_crop");
     bool shortest = false, ignored, cut = crop && !is_false(on);
-    if (json_bool(on, &cut) && cut && !crop) crop = size;
+    if (json_bool(on, &cut) && cut && !crop) crop = size;    /* cuts, and does not say how much */
     if (!size) return OK;
     Status st = read_size(&p->edge, &shortest, size, name, "size");
     if (st != OK) return st;
@@ -97,7 +97,7 @@ static Status read_rescale(Preprocess *p, const Json *doc, const char *name) {
     if (v && json_type(v) != J_NULL && (!json_num(v, &factor) || !(factor > 1e-6 && factor < 1e6)))
         return err_set(ERR_FORMAT, "%s: \"rescale_factor\" is not a number between 1e-6 and 1e6", name);
     if (is_false(json_get(doc, "do_rescale"))) factor = 1;
-    if (fabs(factor * 255 - 1) < 1e-6) return OK;
+    if (fabs(factor * 255 - 1) < 1e-6) return OK;            /* 0.00392156862745098, as files write it */
     for (int c = 0; c < 3; c++) {
         p->mean[c] = (float)((double)p->mean[c] / (255 * factor));
         p->std[c] = (float)((double)p->std[c] / (255 * factor));
@@ -113,7 +113,7 @@ Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *
     const char *type = json_str(json_get(doc, "image_processor_type"), NULL);
     if (type) p->in_float = strncmp(type, "DINOv3ViT", 9) == 0;
     Status st = read_geometry(p, doc, name);
-    p->half_even = false;
+    p->half_even = false;                                    /* transformers rounds the offset down */
     if (st == OK && resample) st = read_kernel(&p->kernel, resample, name, "resample");
     if (st == OK)
         st = read_colours(p, json_get(doc, "image_mean"), "image_mean", json_get(doc, "image_std"), "image_std", name);
@@ -127,7 +127,7 @@ Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *
 static Status read_rest(Preprocess *p, const Json *doc, const char *mode_key, const char *keeps, const char *name) {
     const Json *kernel = json_get(doc, "interpolation");
     const char *mode = json_str(json_get(doc, mode_key), NULL);
-    p->half_even = true;
+    p->half_even = true;                                     /* torchvision rounds half to even */
     if (mode && strcmp(mode, "squash") && strcmp(mode, keeps))
         return err_set(ERR_USAGE, "%s: \"%s\" is %.40s; squash and %s are known here", name, mode_key, mode, keeps);
     if (mode) p->squash = strcmp(mode, "squash") == 0;
@@ -150,7 +150,7 @@ Status preprocess_read_timm(Preprocess *p, const Json *doc, const char *name) {
     if (st != OK) return st;
     if (part && (!json_num(part, &pct) || !(pct > 0.1 && pct <= 1)))
         return err_set(ERR_FORMAT, "%s: \"crop_pct\" is not a number from 0.1 to 1", name);
-    p->edge = (int)floor(p->size / pct);
+    p->edge = (int)floor(p->size / pct);                     /* timm's own rounding */
     p->in_float = false;
     return read_rest(p, doc, "crop_mode", "center", name);
 }

@@ -28,7 +28,7 @@ static Status put(Annotations *a, int64_t image, TextKind kind, const char *type
 static char *answers_of(const Json *e) {
     const Json *many = json_get(e, "answers");
     char *list = NULL;
-    if (!many) many = json_get(e, "direct_answers");
+    if (!many) many = json_get(e, "direct_answers");         /* A-OKVQA */
     for (size_t i = 0; i < json_len(many); i++) {
         const char *one = json_str(json_at(many, i), NULL);
         if (!one) one = text(json_at(many, i), "answer");
@@ -71,6 +71,7 @@ static Status key_of(char key[KEY], const Json *e, const char *name) {
 /* Splits of COCO's years: train2014 in COCO_train2014_000000000042.jpg. Other sets name pictures by the id itself. */
 static void picture_of(char name[NAME], const Json *doc, const char *id) {
     const char *subset = text(doc, "data_subtype");
+    /* a year: sets of COCO's pictures say which of its folders */
     bool coco = subset && strstr(subset, "20") && strspn(id, "0123456789") == strlen(id);
     if (coco) snprintf(name, NAME, "COCO_%.80s_%012lld.jpg", subset, strtoll(id, NULL, 10));
     else snprintf(name, NAME, "%.150s.jpg", id);
@@ -79,6 +80,7 @@ static void picture_of(char name[NAME], const Json *doc, const char *id) {
 static Status ask(Annotations *a, const char *id, const char *image, const char *question) {
     struct AnnotationStore *s = a->store;
     if (mem_room(&s->question, s->nquestions, 1, sizeof *s->question) != OK) return ERR_MEMORY;
+    /* its answers could not tell which */
     if (strmap_get(&s->by_question, id)) return err_set(ERR_FORMAT, "question %s is asked twice", id);
     const char *own = annotation_keep(a, id), *picture = annotation_keep(a, image), *q = annotation_keep(a, question);
     if (!own || !picture || !q) return ERR_MEMORY;
@@ -157,6 +159,7 @@ bool questions_in(const Annotations *a, const Json *e) {
 static char *spoken(const char *value) {
     char *s = mem_strdup(value), *mark;
     if (!s) return NULL;
+    /* the picture comes before the text here, wherever it was marked */
     while ((mark = strstr(s, "<image>"))) memmove(mark, mark + 7, strlen(mark + 7) + 1);
     size_t from = strspn(s, " \r\n\t"), n = strlen(s);
     while (n > from && strchr(" \r\n\t", s[n - 1])) n--;
@@ -171,7 +174,7 @@ static Status conversation(Annotations *a, int64_t image, const Json *turns) {
     for (size_t i = 0, system = 0; i < json_len(turns) && st == OK; i++) {
         const char *who = text(json_at(turns, i), "from"), *value = text(json_at(turns, i), "value");
         if (!who) who = text(json_at(turns, i), "role"), value = text(json_at(turns, i), "content");
-        if (!i && who && !strcmp(who, "system") && ++system) continue;
+        if (!i && who && !strcmp(who, "system") && ++system) continue; /* how to behave, not what is seen */
         char *said = value ? spoken(value) : NULL;
         bool answers = who && (!strcmp(who, "gpt") || !strcmp(who, "assistant"));
         if (!value) st = err_set(ERR_FORMAT, "turn %zu has no \"value\"", i + 1);
@@ -179,6 +182,7 @@ static Status conversation(Annotations *a, int64_t image, const Json *turns) {
         else if (answers != ((i - system) % 2 == 1))
             st = err_set(ERR_FORMAT, "turn %zu is not by %s: question and answer take turns", i + 1,
                          (i - system) % 2 ? "gpt" : "human");
+        /* every answer is a target, with what was said before as its prompt */
         if (st == OK && answers) st = put(a, image, TEXT_CONVERSATION, NULL, so_far, said);
         if (st == OK && !(so_far = settext_add(so_far, said))) st = ERR_MEMORY;
         free(said);
@@ -198,6 +202,7 @@ Status questions_of(Annotations *a, int64_t image, const Json *e) {
 Status questions_field(Annotations *a, int64_t image, const char *question, const char *answer_field) {
     Json *doc = NULL;
     char *list = NULL;
+    /* else a text that begins with a bracket */
     if (answer_field[0] == '[' && json_parse(&doc, answer_field, strlen(answer_field), "") == OK)
         for (size_t i = 0; i < json_len(doc); i++)
             if (json_str(json_at(doc, i), NULL)) list = settext_add(list, json_str(json_at(doc, i), NULL));

@@ -55,10 +55,11 @@ static void draw_kinds(Scene *s, SplitMix *r, int split) {
             o->colour = (int)splitmix_below(r, SYNTH_COLOURS);
             o->texture = (int)splitmix_below(r, SYNTH_TEXTURES);
             for (int k = 0; k < i; k++)
+                /* else "the red shape" would be two */
                 if (s->object[k].shape == o->shape || s->object[k].colour == o->colour) good = false;
             held_out += synth_held_out(o);
         }
-        if (split == SYNTH_TEST ? !held_out : held_out) good = false;
+        if (split == SYNTH_TEST ? !held_out : held_out) good = false; /* what is tested was never shown */
     } while (!good);
 }
 
@@ -66,7 +67,7 @@ static void draw_cells(Scene *s, SplitMix *r) {
     bool taken[SYNTH_GRID * SYNTH_GRID] = {false};
     for (int i = 0; i < s->n; i++) {
         int cell;
-        do cell = (int)splitmix_below(r, SYNTH_GRID * SYNTH_GRID);
+        do cell = (int)splitmix_below(r, SYNTH_GRID * SYNTH_GRID); /* three of sixteen: a miss is rare */
         while (taken[cell]);
         taken[cell] = true;
         s->object[i].row = cell / SYNTH_GRID;
@@ -89,6 +90,7 @@ Status synth_draw(Scene *s, const SynthKind *kind, int split, int64_t index) {
     BUG_ON(kind->most < 1 || kind->most > SYNTH_OBJECTS, "synth: scenes of up to %d objects", kind->most);
     if (split < 0 || split >= SYNTH_SPLITS || index < 0)
         return err_set(ERR_USAGE, "there is no scene %lld of split %d", (long long)index, split);
+    /* odd numbers: seeds, splits and places do not collide */
     SplitMix r = {kind->seed * 0x9E3779B97F4A7C15u + (uint64_t)split * 0xD1B54A32D192ED03u +
                   (uint64_t)index * 0x8CB92BA72F3D8DD7u};
     *s = (Scene){.whole = kind->whole};
@@ -104,12 +106,12 @@ Status synth_draw(Scene *s, const SynthKind *kind, int split, int64_t index) {
         o->angle = splitmix_sym(&r, 0.14);
         for (int c = 0; c < 3; c++) {
             o->rgb[c] = jittered(&r, colour_rgb[o->colour][c], 14);
-            o->other[c] = (uint8_t)((o->rgb[c] + 3 * 255 + 2) / 4);
+            o->other[c] = (uint8_t)((o->rgb[c] + 3 * 255 + 2) / 4); /* three parts white: still its colour */
         }
     }
     s->ground = (int)splitmix_below(&r, SYNTH_GROUNDS);
     for (int c = 0; c < 3; c++) s->rgb[c] = jittered(&r, ground_rgb[s->ground][c], 8);
-    s->captions = r.state;
+    s->captions = r.state;                                   /* so captions need not draw the scene again */
     return OK;
 }
 
@@ -167,7 +169,7 @@ void synth_render(const Scene *s, int size, uint8_t *rgb) {
             int n = 0;
             for (int i = 0; i < s->n; i++) {
                 const SynthObject *o = &s->object[i];
-                double r = o->radius * reach + pixel;
+                double r = o->radius * reach + pixel;        /* most pixels are near nothing, and cost no atan2 */
                 if (fabs(x0 - o->x) < r && fabs(y0 - o->y) < r) near[n++] = o;
             }
             unsigned sum[3] = {0};

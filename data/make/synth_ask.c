@@ -35,9 +35,10 @@ static const SynthObject *single(const Scene *s, SplitMix *r, bool by_colour) {
 
 static void ask_exists(const Scene *s, SplitMix *r, SynthQuestion *q) {
     const SynthObject *o = &s->object[splitmix_below(r, (uint32_t)s->n)];
+    /* as often no: always saying yes must not pay */
     bool yes = splitmix_below(r, 2), other_colour = splitmix_below(r, 2);
     int colour = o->colour, shape = o->shape;
-    while (!yes && synth_find(s, colour, shape)) {
+    while (!yes && synth_find(s, colour, shape)) {           /* one of the two is changed: the other is really there */
         if (other_colour) colour = (int)splitmix_below(r, SYNTH_COLOURS);
         else shape = (int)splitmix_below(r, SYNTH_SHAPES);
     }
@@ -56,7 +57,7 @@ static bool ask_relation(const Scene *s, SplitMix *r, SynthQuestion *q) {
         const SynthObject *o = &s->object[m];
         alike += (o->colour == a->colour && o->shape == a->shape) || (o->colour == b->colour && o->shape == b->shape);
     }
-    if (a->col == b->col || alike != 2) return false;
+    if (a->col == b->col || alike != 2) return false; /* neither left nor right, or not told apart by their names */
     snprintf(q->question, SYNTH_CAPTION, "is the %s %s to the left of the %s %s?", synth_colours[a->colour],
              synth_shapes[a->shape], synth_colours[b->colour], synth_shapes[b->shape]);
     snprintf(q->answer, SYNTH_CAPTION, "%s", a->col < b->col ? "yes" : "no");

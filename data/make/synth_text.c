@@ -53,6 +53,7 @@ static void add(char *buf, const char *fmt, ...) {
 }
 
 static void add_object(char *buf, SplitMix *r, const SynthObject *o, bool whole) {
+    /* drawn in either case: the stream goes on the same */
     bool say_size = splitmix_unit(r) < 0.6 || whole, say_texture = (splitmix_unit(r) < 0.85 && o->texture) || whole;
     const char *first = say_size ? synth_sizes[o->size] : synth_colours[o->colour];
     add(buf, "%s ", synth_article(first));
@@ -97,7 +98,7 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
 
 void synth_caption(const Scene *s, int k, char *buf) {
     SplitMix r = {s->captions};
-    for (int i = 0; i <= k; i++) draw_caption(s, &r, buf);
+    for (int i = 0; i <= k; i++) draw_caption(s, &r, buf);   /* how much a caption draws is not known before */
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
@@ -114,7 +115,7 @@ static void split_words(Words *w, const char *text) {
         for (; (*text | 32) >= 'a' && (*text | 32) <= 'z'; text++)
             if (len < WORD - 1) w->word[w->n][len++] = (char)(*text | 32);
         w->word[w->n][len] = 0;
-        if (len) w->n++;
+        if (len) w->n++;                                     /* a sign, a digit, a byte of UTF-8: only separates */
         else text++;
     }
 }
@@ -157,7 +158,7 @@ static void read_shape(Reading *r, int shape) {
         c->relations++, c->relations_true += o && r->last && o != r->last && relation(r->last, o) == r->relation;
     r->last = o;
     r->named++;
-    r->size = r->colour = r->texture = r->relation = -1;
+    r->size = r->colour = r->texture = r->relation = -1;     /* said of this one, not of the next */
 }
 
 /* Reads what stands at word i; returns how many words it took. */

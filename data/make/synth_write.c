@@ -72,7 +72,7 @@ static Status plan(Set *set, const SynthSpec *s) {
         char *p = set->text + (size_t)i * an_item, *name = p + texts * sizeof(char *);
         const char **list = (const char **)(void *)p;
         Status st = scene_of(s, i, &scene, &split);
-        BUG_ON(st != OK, "%s", err_message());
+        BUG_ON(st != OK, "%s", err_message());               /* splits and places are ours */
         split_of(s, &index);
         snprintf(name, NAME, "%s/%06lld.png", synth_splits[split], (long long)index);
         for (size_t k = 0; k < captions; k++) {
@@ -188,7 +188,7 @@ static Status beside_is_free(const Set *set) {
 static Status write_all(Set *set, const ImageEncoder *e) {
     const SynthSpec *s = set->spec;
     uint64_t from = hash_int(hash_int(hash_text(HASH_START, "synth"), (int64_t)s->kind.seed), s->size);
-    from = hash_int(hash_int(from, s->kind.most), s->kind.whole);
+    from = hash_int(hash_int(from, s->kind.most), s->kind.whole); /* counts show in the shard itself */
     ShardSpec shard = {.encoder = e->info, .dtype = DT_F16, .images = set->total, .views = 1, .P = e->P, .E = e->E,
                        .items = set->items, .made_from = fingerprint_end(from)};
     SetOut out = {0};
@@ -197,7 +197,7 @@ static Status write_all(Set *set, const ImageEncoder *e) {
     if (st == OK) st = setout_shard(&out, 0, &shard, &w);
     if (!w) return setout_close(&out, st);
     if (!shard_goes_on(w) && (st = beside_is_free(set)) != OK) {
-        shard_drop(w);
+        shard_drop(w);                                       /* nothing of ours is in it yet */
         return setout_close(&out, st);
     }
     if (st == OK && s->images != SYNTH_NO_IMAGES) st = write_images(set);

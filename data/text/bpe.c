@@ -17,7 +17,7 @@ static int byte_of_letter(uint32_t c) {
     if (c < 0x100) return prints(c) ? (int)c : -1;
     unsigned k = c - 0x100;
     if (k < 33) return (int)k;                       /* 0 .. 32 */
-    return k < 67 ? (int)(127 + k - 33) : k == 67 ? 173 : -1;
+    return k < 67 ? (int)(127 + k - 33) : k == 67 ? 173 : -1; /* 127 to 160, then 173, the soft hyphen */
 }
 
 int64_t bpe_bytes_of_letters(const char *s, size_t n, char *out) {
@@ -38,6 +38,7 @@ static struct BpeMerge *merge_of(const Bpe *b, int32_t left, int32_t right) {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, h = pair * 0x9E3779B97F4A7C15u;
     size_t mask = ((size_t)1 << b->bits) - 1;
     h ^= h >> 32;
+    /* the upper bits of a product are the mixed ones */
     for (size_t i = (size_t)(h * 0xC3A5C85C97CB3127u >> (64 - b->bits));; i = (i + 1) & mask) {
         struct BpeMerge *m = &b->merges[i];
         if (!m->rank || m->pair == pair) return m;
@@ -47,6 +48,7 @@ static struct BpeMerge *merge_of(const Bpe *b, int32_t left, int32_t right) {
 Status bpe_begin_merges(Bpe *b, int64_t most, const char *name) {
     enum { MOST = 1 << 24 };
     if (most > MOST) return err_set(ERR_FORMAT, "%s: %lld merges; at most %d are taken", name, (long long)most, MOST);
+    /* at most half full: a probe must meet an empty place */
     for (b->bits = 4; (int64_t)1 << b->bits < 2 * (most + 1); b->bits++) {}
     b->merges = mem_new((size_t)1 << b->bits, sizeof *b->merges);
     return b->merges ? OK : ERR_MEMORY;
@@ -60,7 +62,7 @@ Status bpe_add_merge(Bpe *b, const char *left, size_t nleft, const char *right, 
         memcpy(made + nleft, right, nright);
         m = pieces_find(&b->pieces, made, nleft + nright);
     }
-    b->nmerges++;
+    b->nmerges++;                                            /* from 1: rank 0 is an empty place */
     if (l < 0 || r < 0 || m < 0)
         return err_set(ERR_FORMAT, "%s: merge %lld joins \"%.*s\" and \"%.*s\", and %s is no piece of the vocabulary",
                        name,
@@ -68,6 +70,7 @@ Status bpe_add_merge(Bpe *b, const char *left, size_t nleft, const char *right, 
                            right,
                        l < 0 ? "the first" : r < 0 ? "the second" : "what comes out");
     struct BpeMerge *at = merge_of(b, l, r);
+    /* of two equal lines the last counts, as in a dictionary */
     *at = (struct BpeMerge){(uint64_t)(uint32_t)l << 32 | (uint32_t)r, (uint32_t)b->nmerges, m};
     return OK;
 }
@@ -116,9 +119,9 @@ static void join(const Bpe *b, Symbol *s, int32_t at, Heap *h) {
     s[at].after = s[gone].after;
     if (s[at].after >= 0) s[s[at].after].before = at;
     s[gone].id = -1;
-    s[gone].rank = 0;
+    s[gone].rank = 0;                                        /* what the heap has of it is stale now */
     find_merge(b, s, at, h);
-    find_merge(b, s, s[at].before, h);
+    find_merge(b, s, s[at].before, h);                       /* its right neighbour is another piece now */
 }
 
 /* Symbols of a word that is not one piece; at most n. Over bytes one without a piece vanishes. */
@@ -164,7 +167,7 @@ static Status merge_word(const Bpe *b, const char *s, size_t n, Symbol *sym, Hea
     while (h.n) {
         uint64_t top = heap_pop(&h);
         int32_t at = (int32_t)(uint32_t)top;
-        if (sym[at].rank == top >> 32) join(b, sym, at, &h);
+        if (sym[at].rank == top >> 32) join(b, sym, at, &h); /* else stale: the symbol has another merge, or is gone */
     }
     Status st = OK;
     for (int32_t i = count ? 0 : -1; i >= 0 && st == OK; i = sym[i].after) st = ids_push(out, sym[i].id);
@@ -173,6 +176,7 @@ static Status merge_word(const Bpe *b, const char *s, size_t n, Symbol *sym, Hea
 
 /* A heap entry is made for each symbol at first and for two at each of the fewer than n merges. */
 static Status merge_long(const Bpe *b, const char *s, size_t n, TokenIds *out) {
+    /* three entries a byte, places in 32 bits */
     if (n > INT32_MAX / 4) return err_set(ERR_USAGE, "a text of %zu bytes is too long for a tokenizer", n);
     Symbol *sym = mem_new(n, sizeof *sym);
     uint64_t *heap = mem_new(3 * n, sizeof *heap);
@@ -221,6 +225,7 @@ uint64_t bpe_hash(const Bpe *b, uint64_t h) {
     uint64_t sum = 0;
     for (size_t i = 0; b->merges && i < (size_t)1 << b->bits; i++) {
         const struct BpeMerge *m = &b->merges[i];
+        /* a sum: places in the table depend on its size */
         if (m->rank) sum += hash_bytes(hash_bytes(HASH_START, &m->pair, sizeof m->pair), &m->rank, sizeof m->rank);
     }
     const int32_t flags[] = {b->of_bytes, b->ignore_merges, b->fallback, b->fuse_unk, b->unk};

@@ -20,7 +20,7 @@ static Status lowered(UniText *t, const char *text, size_t n) {
 static void keep_words(UniText *t, int max_words) {
     int words = 1;
     for (size_t i = 0; i < t->n; i++)
-        if (t->v[i] == ' ' && ++words > max_words) t->n = i;
+        if (t->v[i] == ' ' && ++words > max_words) t->n = i; /* the blank before the first word too many goes with it */
 }
 
 static Status encoded(char **out, size_t *len, const char *prompt, const uint32_t *v, size_t n) {
@@ -54,7 +54,7 @@ Status caption_blip(char **out, size_t *len, const char *text, size_t n, const c
     for (size_t i = 0; i < t.n; i++)
         if (is_dropped(t.v[i])) t.v[i] = ' ';
     join_blanks(&t);
-    while (t.n && t.v[t.n - 1] == '\n') t.n--;
+    while (t.n && t.v[t.n - 1] == '\n') t.n--;               /* rstrip("\n"), then strip(" "), in LAVIS's order */
     while (t.n && t.v[t.n - 1] == ' ') t.n--;
     while (first < t.n && t.v[first] == ' ') first++;
     if (first) memmove(t.v, t.v + first, (t.n -= first) * sizeof *t.v);

@@ -45,7 +45,7 @@ static char *with_system(const ChatForm *f, const char *system) {
 
 char *chat_prompt(const ChatForm *f, const char *system, const char *question) {
     char *head = system && *system ? with_system(f, system) : mem_strdup(""), *text = NULL;
-    bool inside = !strcmp(f->name, "llama2");
+    bool inside = !strcmp(f->name, "llama2"); /* its template has the system's text within the first turn */
     if (head) text = mem_format("%s%s%s%s%s", inside ? "" : head, f->prefix, inside ? head : "", question, f->suffix);
     free(head);
     return text;

@@ -21,10 +21,10 @@ static int32_t lookup(const Charsmap *m, const char *s, size_t n) {
     for (size_t i = 0; i < n; i++) {
         unsigned char byte = (unsigned char)s[i];
         at ^= byte;
-        if (!byte || at >= m->units || label(m->unit[at]) != byte) return -1;
+        if (!byte || at >= m->units || label(m->unit[at]) != byte) return -1; /* label 0 is where leaves hang */
         uint32_t u = m->unit[at];
         at ^= offset(u);
-        if (!has_leaf(u)) continue;
+        if (!has_leaf(u)) continue;                          /* the shortest key counts */
         return at < m->units && value(m->unit[at]) < m->ntext ? (int32_t)value(m->unit[at]) : -1;
     }
     return -1;
@@ -34,6 +34,7 @@ Status charsmap_open(Charsmap *m, const void *bytes, size_t n, const char *name)
     uint32_t size = 0;
     *m = (Charsmap){0};
     if (n >= 4) memcpy(&size, bytes, 4);
+    /* its last byte a NUL: no replacement runs out of the text */
     if (n < 9 || size < 4 || size % 4 || size > n - 5 || ((const char *)bytes)[n - 1])
         return err_set(ERR_FORMAT, "%s: the character map of the normaliser has %zu bytes that do not fit together",
                        name, n);
@@ -44,6 +45,7 @@ Status charsmap_open(Charsmap *m, const void *bytes, size_t n, const char *name)
     if (!m->unit || !m->text) return ERR_MEMORY;
     memcpy(m->unit, (const char *)bytes + 4, size);
     memcpy(m->text, (const char *)bytes + 4 + size, m->ntext);
+    /* most text is ASCII: no walk for it */
     for (int c = 0; c < 128; c++) m->ascii[c] = lookup(m, (char[]){(char)c}, 1);
     return OK;
 }
@@ -55,7 +57,7 @@ static Status put_mapped(const Charsmap *m, int32_t at, const char *s, size_t n,
 /* One cluster. */
 static Status map_cluster(const Charsmap *m, const char *s, size_t n, TextBytes *out) {
     enum { WHOLE = 6 };
-    int32_t at = n < WHOLE ? lookup(m, s, n) : -1;
+    int32_t at = n < WHOLE ? lookup(m, s, n) : -1;           /* the reference's bound, though longer keys exist */
     if (at >= 0) return put_mapped(m, at, s, n, out);
     Status st = OK;
     for (size_t i = 0, len; i < n && st == OK; i += len) {
@@ -146,7 +148,7 @@ static Status collapse_blanks(const char *s, size_t n, const char *to, TextBytes
 }
 
 static Status mark_all(const Normalizer *z, const char *s, size_t n, TextBytes *out) {
-    Status st = z->mark_front && n ? bytes_push(out, MARK, MARK_LEN) : OK;
+    Status st = z->mark_front && n ? bytes_push(out, MARK, MARK_LEN) : OK; /* an empty text stays empty */
     for (size_t i = 0; i < n && st == OK; i++)
         st = z->mark_blanks && s[i] == ' ' ? bytes_push(out, MARK, MARK_LEN) : bytes_push(out, s + i, 1);
     return st;
@@ -165,7 +167,7 @@ static void swap(NormalRoom *r) {
 }
 
 Status normalize(const Normalizer *z, const char *s, size_t n, NormalRoom *r, const char **out, size_t *nout) {
-    *out = s, *nout = n;
+    *out = s, *nout = n;                                     /* the usual case: nothing to do, nothing copied */
     if (leaves_alone(z, s, n)) return OK;
     r->now.n = r->next.n = 0;
     Status st = to_form(z, s, n, &r->now);

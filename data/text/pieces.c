@@ -41,7 +41,7 @@ static uint64_t hash_of(const char *s, size_t n) {
         h ^= h >> 32;
     }
     x = 0;
-    memcpy(&x, s, n);
+    memcpy(&x, s, n);                                        /* the rest, with zeros behind */
     h = (h ^ x) * 0x9AE16A3B2F90404Fu;
     return (h ^ h >> 29) * 0xC3A5C85C97CB3127u;
 }
@@ -52,11 +52,13 @@ static struct PieceSlot *slot_of(const Pieces *p, uint64_t h, const char *s, siz
         struct PieceSlot *slot = &p->slots[i];
         if (!slot->id1) return slot;
         uint32_t id = slot->id1 - 1;
+        /* 32 bits of the hash spare most compares */
         if (slot->check == (uint32_t)h && p->len[id] == n && !memcmp(p->bytes + p->start[id], s, n)) return slot;
     }
 }
 
 int32_t pieces_find(const Pieces *p, const char *s, size_t n) {
+    /* no piece is as long: not even a hash */
     return !n || n > p->longest ? -1 : (int32_t)slot_of(p, hash_of(s, n), s, n)->id1 - 1;
 }
 
@@ -75,7 +77,7 @@ Status pieces_set(Pieces *p, int64_t id, const char *s, size_t n, bool find, con
     p->start[id] = (uint32_t)p->used;
     p->len[id] = (uint32_t)n;
     p->used += n;
-    if (!find) return OK;
+    if (!find) return OK;                                    /* an added token's text must not be found in words */
     *slot = (struct PieceSlot){(uint32_t)h, (uint32_t)id + 1};
     if (n > p->longest) p->longest = n;
     return OK;

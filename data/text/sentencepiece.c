@@ -52,7 +52,7 @@ static bool field(View *v, Field *f) {
     case 1: n = 8; break;
     case 5: n = 4; break;
     case 2: if (varint(v, &n)) break; return false;
-    default: return false;
+    default: return false;                                   /* groups (3, 4): proto2 has given them up */
     }
     if (n > v->n) return false;
     f->bytes = (View){v->s, (size_t)n};
@@ -63,7 +63,7 @@ static bool field(View *v, Field *f) {
 }
 
 static bool read_piece(View v, Piece *p) {
-    *p = (Piece){.type = PIECE_NORMAL};
+    *p = (Piece){.type = PIECE_NORMAL};                      /* its default in the message */
     for (Field f; v.n;) {
         if (!field(&v, &f)) return false;
         uint32_t bits = (uint32_t)f.value;
@@ -95,7 +95,7 @@ static bool count_pieces(View v, size_t *n) {
 static Status read_message(Model *m, View v, const char *name) {
     size_t n = 0;
     bool good = count_pieces(v, &n);
-    *m = (Model){.model = MODEL_UNIGRAM, .prefix = true};
+    *m = (Model){.model = MODEL_UNIGRAM, .prefix = true};    /* the message's defaults: absent fields mean these */
     if (good && !(m->piece = mem_new(n, sizeof *m->piece))) return ERR_MEMORY;
     for (Field f; good && v.n;) {
         good = field(&v, &f);
@@ -158,10 +158,10 @@ static size_t ways_of(const Pieces *p, const Model *m, int32_t id, Way *out) {
 static Status take_merges(Tokenizer *t, const Model *m, const char *name) {
     Bpe *b = &t->bpe;
     size_t n = 0;
-    Way *way = mem_new(b->pieces.used + 1, sizeof *way);
+    Way *way = mem_new(b->pieces.used + 1, sizeof *way); /* a piece of n bytes can be split in fewer than n places */
     if (!way) return ERR_MEMORY;
     for (int32_t id = 0; id < b->pieces.size; id++) n += ways_of(&b->pieces, m, id, way + n);
-    qsort(way, n, sizeof *way, best_first);
+    qsort(way, n, sizeof *way, best_first);                  /* the file has no merges: scores say which came first */
     Status st = bpe_begin_merges(b, (int64_t)n, name);
     for (size_t i = 0; i < n && st == OK; i++) {
         size_t nl, nr;
@@ -177,10 +177,10 @@ static Status take_merges(Tokenizer *t, const Model *m, const char *name) {
 static Status make_bpe(Tokenizer *t, const Model *m, const char *name) {
     t->kind = KIND_MARKS;
     t->decode = DECODE_MARKS;
-    t->norm.mark_front = m->prefix;
+    t->norm.mark_front = m->prefix;                          /* add_dummy_prefix */
     t->norm.mark_blanks = true;
     t->bpe.fallback = m->fallback;
-    t->bpe.fuse_unk = true;
+    t->bpe.fuse_unk = true;                                  /* as the converter of transformers sets it */
     if (m->map.n) return err_set(ERR_FORMAT, "%s: a BPE model with a character map is none that is known here", name);
     Status st = take_pieces(t, m, &t->bpe.pieces, name);
     t->bpe.unk = t->ids.unk;

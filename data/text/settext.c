@@ -16,10 +16,10 @@ static const char kinds[] = {[TEXT_CAPTION] = 0, [TEXT_QUESTION] = 'q', [TEXT_IN
 SetText settext_of(const char *s, size_t n) {
     SetText t = {.kind = TEXT_CAPTION, .target = {s, n}, .answers = 1};
     const char *end = s + n, *first, *second;
-    if (n < 4 || s[0] != PART || !(first = memchr(s + 2, PART, n - 2)) ||
+    if (n < 4 || s[0] != PART || !(first = memchr(s + 2, PART, n - 2)) || /* three marks and a kind at least */
         !(second = memchr(first + 1, PART, (size_t)(end - first - 1)))) return t;
     for (TextKind k = TEXT_QUESTION; k <= TEXT_CONVERSATION; k++)
-        if (s[1] == kinds[k]) t.kind = k;
+        if (s[1] == kinds[k]) t.kind = k;                    /* of another letter it is a caption, which loses nothing */
     if (t.kind == TEXT_CAPTION) return t;
     t.type = (TextSpan){s + 2, (size_t)(first - s - 2)};
     t.prompt = (TextSpan){first + 1, (size_t)(second - first - 1)};
@@ -61,6 +61,7 @@ static char *copy(TextSpan s) { return mem_format("%.*s", (int)s.n, s.s); }
 
 Status settext_plain(char **out, size_t *len, const char *s, size_t n) {
     SetText t = settext_of(s, n);
+    /* the first of a question's answers; other targets are one */
     TextSpan answer = t.kind == TEXT_QUESTION ? settext_part(t.target, 0) : t.target;
     *out = mem_new(t.prompt.n + answer.n + 2, 1);
     if (!*out) return ERR_MEMORY;
@@ -69,7 +70,7 @@ Status settext_plain(char **out, size_t *len, const char *s, size_t n) {
     if (at) (*out)[at++] = ' ';
     memcpy(*out + at, answer.s, answer.n);
     *len = at + answer.n;
-    for (size_t i = 0; i < at; i++)
+    for (size_t i = 0; i < at; i++)                          /* turns of a conversation read on */
         if ((*out)[i] == ITEM) (*out)[i] = ' ';
     return OK;
 }

@@ -11,7 +11,7 @@ Status speech_open(Speech *s, const LmDims *d, const Tokenizer *t, bool instruct
     *s = (Speech){.family = d->family, .instruct = instruct, .t = t, .max_prompt = instruct ? 128 : 32,
                   .max_target = instruct ? 256 : 32, .end = d->nends ? d->end[0] : tokenizer_ids(t)->eos};
     if (d->family == LM_OPT) s->end = tokenizer_find(t, "\xC4\x8A");         /* the byte map's newline */
-    if (tokenizer_size(t) > d->V)
+    if (tokenizer_size(t) > d->V) /* fewer is usual: the embedding is padded to a round number */
         return err_set(ERR_FORMAT, "the tokenizer has %d pieces, the language model %d words: they belong to different "
                        "models", tokenizer_size(t), d->V);
     if (s->end < 0) return err_set(ERR_FORMAT, "neither config.json nor the tokenizer names an end token");
@@ -52,7 +52,7 @@ static Status one_text(const Speech *s, const char *prompt, const char *target, 
     if (st == OK) st = put_pieces(s, prompt, ids);
     *from = (int32_t)(ids->n - first);
     if (opt && ids->n == begun && target) *from = 0;
-    ids->n = begun;
+    ids->n = begun;                                          /* they were only counted: the whole text has them, too */
     if (st == OK) st = put_pieces(s, text, ids);
     if (st == OK && target) st = put(ids, s->end);
     cut(ids, first, (size_t)s->max_prompt);
@@ -69,7 +69,7 @@ static Status two_texts(const Speech *s, const char *prompt, const char *target,
     Status st = t5 ? OK : put_around(ids, k->begin, k->nbegin);
     size_t pieces = ids->n, most = (size_t)s->max_prompt - ends - (pieces - first);
     if (st == OK) st = put_pieces(s, prompt, ids);
-    if (st == OK && s->instruct && ids->n - pieces > most) {
+    if (st == OK && s->instruct && ids->n - pieces > most) { /* the question stands at the end, so the front goes */
         memmove(ids->v + pieces, ids->v + ids->n - most, most * sizeof *ids->v);
         ids->n = pieces + most;
     }

@@ -46,7 +46,7 @@ static void look(Scan *k) {
     unsigned char b = (unsigned char)k->s[k->at];
     if (b < 128) k->len = 1, k->c = b, k->is = (Class)ascii_class[b];
     else k->len = utf8_next(k->s + k->at, k->n - k->at, &k->c), k->is = class_of(k->c);
-    if (k->digits && k->is == NUMBER) k->is = END;
+    if (k->digits && k->is == NUMBER) k->is = END;           /* so its patterns look at one stretch alone */
 }
 
 static void next(Scan *k) {
@@ -71,7 +71,7 @@ static size_t contraction(const char *s, size_t n, bool fold) {
         }
         if (same == len) return 1 + len;
     }
-    return fold && n >= 3 && !memcmp(s + 1, "\xC5\xBF", 2) ? 3 : 0;
+    return fold && n >= 3 && !memcmp(s + 1, "\xC5\xBF", 2) ? 3 : 0; /* (?i) folds the long s to s */
 }
 
 /* \s+(?!\S)|\s+ : a run of blanks leaves its last character to what follows,
@@ -93,7 +93,7 @@ static size_t next_gpt2(const char *s, size_t n, bool digits) {
     if (k.is == END) return k.len;                   /* a digit: by itself */
     Scan before = k;
     if (k.c == ' ') next(&k);
-    if (k.is == END || k.is == BLANK) return blanks(&before);
+    if (k.is == END || k.is == BLANK) return blanks(&before); /* a blank before a blank belongs to the run */
     return run(&k, k.is, n);
 }
 
@@ -118,7 +118,7 @@ static size_t next_llama3(const char *s, size_t n, size_t most_digits) {
     if (k.c == ' ') next(&ahead);
     if (ahead.is == OTHER) {
         run(&ahead, OTHER, n);
-        while (ahead.c == '\r' || ahead.c == '\n') next(&ahead);
+        while (ahead.c == '\r' || ahead.c == '\n') next(&ahead); /* [\r\n]* behind the run */
         return ahead.at;
     }
     ahead = k;

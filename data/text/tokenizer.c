@@ -12,7 +12,7 @@ Status tokenizer_new(Tokenizer **t) {
     if (!*t) return ERR_MEMORY;
     (*t)->ids.bos = (*t)->ids.eos = (*t)->ids.pad = (*t)->ids.unk = -1;
     (*t)->bpe.unk = (*t)->unigram.unk = -1;
-    (*t)->cleans = true;
+    (*t)->cleans = true;                                     /* what transformers does when no file says */
     (*t)->chat = "";
     return OK;
 }
@@ -40,7 +40,7 @@ Status tokenizer_add(Tokenizer *t, const char *s, size_t n, int64_t id, bool spe
     for (size_t i = 0; i < t->nlist; i++) {
         AddedToken *a = &t->list[i];
         if (a->n != n || memcmp(a->text, s, n)) continue;
-        if (a->id == id) return OK;
+        if (a->id == id) return OK;                          /* files beside each other list the same ones */
         return err_set(ERR_FORMAT, "%s: the added token \"%.*s\" has the ids %lld and %lld", name,
                        (int)(n < 40 ? n : 40), s,
                        (long long)a->id, (long long)id);
@@ -59,6 +59,7 @@ static Status add_length(Tokenizer *t, int n, const char *name) {
     if (at < t->nlengths && t->lengths[at] == n) return OK;
     if (t->nlengths == (int)(sizeof t->lengths / sizeof *t->lengths))
         return err_set(ERR_FORMAT, "%s: added tokens of more than %d different lengths", name, t->nlengths);
+    /* longest first, which is how added_at asks */
     memmove(t->lengths + at + 1, t->lengths + at, (size_t)(t->nlengths++ - at) * sizeof *t->lengths);
     t->lengths[at] = n;
     return OK;
@@ -79,7 +80,7 @@ static Status index_added(Tokenizer *t, const char *name) {
         if (st == OK) st = add_length(t, (int)a->n, name);
         if (st != OK) return st;
         t->special[a->id] = a->special;
-        t->starts[(unsigned char)a->text[0]] = true;
+        t->starts[(unsigned char)a->text[0]] = true; /* so most characters cost a look instead of a probe a length */
     }
     return st;
 }
@@ -159,6 +160,7 @@ static Status encode_text(Encoder *e, const char *s, size_t n) {
     Status st = OK;
     size_t from = 0, len;
     for (size_t i = 0; t->nlengths && i < n && st == OK;) {
+        /* before all else: added tokens are found in the raw text */
         int32_t id = t->starts[(unsigned char)s[i]] ? added_at(t, s + i, n - i, &len) : -1;
         if (id < 0) { i++; continue; }
         st = encode_stretch(e, s + from, i - from, from == 0);
@@ -189,7 +191,7 @@ Status tokenizer_pieces(const Tokenizer *t, const char *text, size_t n, TokenIds
     Encoder e = {.t = t, .out = out};
     TextBytes valid = {0};
     Status st = OK;
-    if (!is_ascii(text, n) && !utf8_valid(text, n, NULL)) {
+    if (!is_ascii(text, n) && !utf8_valid(text, n, NULL)) {  /* nearly all text is ASCII, and that is quick to see */
         st = tokenizer_valid(text, n, &valid);
         text = valid.v, n = valid.n;
     }
@@ -206,6 +208,7 @@ Status tokenizer_encode(const Tokenizer *t, const char *text, size_t n, int max_
     const TokenizerIds *s = &t->ids;
     BUG_ON(max_len <= s->nbegin + s->nend, "tokenizer: room for %d ids, %d stand around a text", max_len,
            s->nbegin + s->nend);
+    /* counts on beyond its room: `full` wants to know */
     TokenIds out = {.v = ids, .cap = (size_t)(max_len - s->nend), .fixed = true};
     for (int i = 0; i < s->nbegin; i++) ids[out.n++] = s->begin[i];
     Status st = tokenizer_pieces(t, text, n, &out);
@@ -240,7 +243,7 @@ int32_t tokenizer_find(const Tokenizer *t, const char *piece) {
     size_t n = strlen(piece);
     char bytes[PIECE_LONGEST];
     int32_t id = t->added.size ? pieces_find(&t->added, piece, n) : -1;
-    if (id >= 0 || n > sizeof bytes) return id;
+    if (id >= 0 || n > sizeof bytes) return id;              /* an added token goes before a piece, as in the text */
     if (t->kind != KIND_BYTES) return pieces_find(tokenizer_vocabulary(t), piece, n);
     int64_t count = bpe_bytes_of_letters(piece, n, bytes);
     return count < 0 ? -1 : pieces_find(&t->bpe.pieces, bytes, (size_t)count);

@@ -10,7 +10,7 @@ static bool is_special(const Tokenizer *t, int32_t id) {
 }
 
 static const char *piece_of(const Tokenizer *t, int32_t id, size_t *n) {
-    const char *s = pieces_get(&t->added, id, n);
+    const char *s = pieces_get(&t->added, id, n);            /* first: an added token may have a piece's id */
     return s ? s : pieces_get(tokenizer_vocabulary(t), id, n);
 }
 
@@ -24,7 +24,7 @@ static Status decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, Tex
         const char *s = piece_of(t, ids[i], &len);
         if (s && !is_special(t, ids[i])) st = bytes_push(&raw, s, len);
     }
-    if (st == OK) st = tokenizer_valid(raw.v, raw.n, out);
+    if (st == OK) st = tokenizer_valid(raw.v, raw.n, out);   /* a model may stop in the middle of a character */
     free(raw.v);
     return st;
 }
@@ -69,7 +69,7 @@ static Status decode_marks(const Tokenizer *t, const int32_t *ids, size_t n, Tex
         size_t len;
         const char *s = piece_of(t, ids[i], &len);
         if (!s || is_special(t, ids[i])) continue;
-        int byte = byte_piece(s, len);
+        int byte = byte_piece(s, len);                       /* bytes of one character come as several pieces */
         if (byte >= 0) {
             st = bytes_push(&run, (char[]){(char)byte}, 1);
             continue;
@@ -79,6 +79,7 @@ static Status decode_marks(const Tokenizer *t, const int32_t *ids, size_t n, Tex
     }
     if (st == OK) st = put_run(&run, out);
     free(run.v);
+    /* the mark that encoding put in front */
     if (st == OK && !t->keep_front && out->n && out->v[0] == ' ') memmove(out->v, out->v + 1, --out->n);
     return st;
 }
@@ -134,7 +135,7 @@ Status tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, char *
     Status st = decode_text(t, ids, n, &out);
     if (st == OK && t->cleans) out.n = clean_up(out.v, out.n);
     if (len) *len = out.n;
-    if (st == OK) st = bytes_push(&out, "", 1);
+    if (st == OK) st = bytes_push(&out, "", 1);              /* the NUL; n is told without it */
     if (st == OK) *text = out.v;
     else free(out.v);
     return st;

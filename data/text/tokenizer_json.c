@@ -42,7 +42,7 @@ static int64_t base64(const char *s, size_t n, unsigned char *out) {
     uint32_t bits = 0;
     int have = 0;
     int64_t count = 0;
-    while (n && s[n - 1] == '=') n--;
+    while (n && s[n - 1] == '=') n--;                        /* padding says nothing that the length does not */
     for (size_t i = 0; i < n; i++) {
         int d = digit64((unsigned char)s[i]);
         if (d < 0) return -1;
@@ -98,6 +98,7 @@ static Status read_normalizer(Tokenizer *t, const Json *o, const char *name) {
     int last = -1, stage;
     for (size_t i = 0; st == OK && (step = step_of(o, "normalizers", i)); i++) {
         st = read_step(&t->norm, step, &stage, name);
+        /* what is done here has one order */
         if (st == OK && stage <= last) st = refuse(name, "normalizer", "Sequence in an order of its own");
         last = stage;
     }
@@ -121,6 +122,7 @@ typedef struct { bool digits, bytes, gpt2, white; SplitRule split; } Steps;
 
 static Status read_cut(Tokenizer *t, Steps *s, const Json *o, const char *name) {
     const char *type = str_of(o, "type"), *regex = str_of(json_get(o, "pattern"), "Regex");
+    /* both work on what splitting left: nothing can follow */
     if (s->bytes || t->mark != MARK_OFF) return refuse(name, "pre_tokenizer", "Sequence in an order of its own");
     if (!strcmp(type, "ByteLevel") && !flag_of(o, "add_prefix_space", true)) {
         s->bytes = true;
@@ -216,6 +218,7 @@ static Status read_bpe(Tokenizer *t, const Json *m, const char *name) {
     double dropout = 0;
     Bpe *b = &t->bpe;
     json_num(json_get(m, "dropout"), &dropout);
+    /* each would give other ids than the file's author saw */
     if (dropout != 0 || *str_of(m, "continuing_subword_prefix") || *str_of(m, "end_of_word_suffix"))
         return refuse(name, "model", "BPE with dropout, or a prefix or suffix of its pieces");
     b->of_bytes = t->kind == KIND_BYTES;
@@ -240,6 +243,7 @@ static Status read_unigram(Tokenizer *t, const Json *m, const char *name) {
     t->kind = KIND_UNIGRAM;
     if (!json_int(json_get(m, "unk_id"), &unk) || unk < 0 || unk >= (int64_t)count)
         return err_set(ERR_FORMAT, "%s: unk_id names none of its %zu pieces", name, count);
+    /* room first, in one block */
     for (size_t i = 0; i < count; i++) bytes += json_str(json_at(json_at(vocab, i), 0), &n) ? n : 0;
     Status st = pieces_open(&u->pieces, (int64_t)count, (int64_t)count, bytes, name);
     if (st == OK && !(u->score = mem_new(count + 1, sizeof *u->score))) st = ERR_MEMORY;
@@ -310,6 +314,7 @@ static Status read_decoder(Tokenizer *t, const Json *o, const char *name) {
     const char *type = str_of(o, "type");
     const Json *list = json_get(o, "decoders");
     size_t parts = json_len(list);
+    /* the fourth part, Strip, takes the blank in front */
     t->keep_front = parts == 3 || !strcmp(str_of(o, "prepend_scheme"), "never");
     if (!strcmp(type, "ByteLevel") && t->kind == KIND_BYTES) t->decode = DECODE_BYTES;
     else if (!strcmp(type, "Metaspace") && t->kind != KIND_BYTES) t->decode = DECODE_WORDS;
@@ -330,7 +335,7 @@ static Status read_added(Tokenizer *t, const Json *list, const char *name) {
         size_t n = 0;
         int64_t id = -1;
         const char *s = json_str(json_get(a, "content"), &n);
-        bool normalized = flag_of(a, "normalized", false) && normalizes;
+        bool normalized = flag_of(a, "normalized", false) && normalizes; /* without a normalizer the two are the same */
         if (flag_of(a, "single_word", false) || flag_of(a, "lstrip", false) || flag_of(a, "rstrip", false) ||
             normalized)
             return refuse(name, "kind of added token", s ? s : "");
@@ -361,6 +366,7 @@ static Status check_bert(const Json *doc, const char *name) {
 /* The piece goes to its line; none has two. */
 static Status put_line(const char **line, size_t count, const char *piece, const Json *id, const char *name) {
     int64_t at = -1;
+    /* it is to be a line */
     bool fits = piece && !strchr(piece, '\n') && json_int(id, &at) && at >= 0 && at < (int64_t)count;
     if (!fits || (line[at] && strcmp(line[at], piece)))
         return err_set(ERR_FORMAT, "%s: the id of \"%.40s\" is not one of %zu, each with one piece", name,
@@ -374,6 +380,7 @@ static Status read_wordpiece(Tokenizer *t, const Json *doc, const char *name) {
     const Json *vocab = json_get(json_get(doc, "model"), "vocab"), *added = json_get(doc, "added_tokens"), *v;
     size_t count = json_len(vocab), n = 0;
     for (size_t i = 0; i < json_len(added); i++)
+        /* most of BERT's added tokens are pieces already */
         count += !json_get(vocab, str_of(json_at(added, i), "content"));
     const char **line = mem_new(count + 1, sizeof *line);
     char *text = NULL;

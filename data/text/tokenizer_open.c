@@ -18,7 +18,7 @@ typedef struct {
 static Status read_beside(const char *dir, const char *file, Json **doc) {
     char *path = mem_format("%s/%s", dir, file);
     if (!path) return ERR_MEMORY;
-    Status st = access(path, R_OK) ? OK : json_parse_file(doc, path);
+    Status st = access(path, R_OK) ? OK : json_parse_file(doc, path); /* all four are optional */
     free(path);
     return st;
 }
@@ -54,7 +54,7 @@ static const char *token_of(const Json *v) {
 }
 
 static const char *special_of(const Beside *b, const char *which) {
-    const char *s = token_of(json_get(b->config, which));
+    const char *s = token_of(json_get(b->config, which));    /* newer than special_tokens_map.json, so it goes first */
     return s ? s : token_of(json_get(b->map, which));
 }
 
@@ -144,13 +144,14 @@ static Status read_merges(Tokenizer *t, const char *path) {
     Status st = mapfile_open(&m, path);
     if (st != OK) return st;
     const char *s = (const char *)m.bytes;
-    int64_t lines = 1, line = 0;
+    int64_t lines = 1, line = 0;                             /* the last may lack its end */
     for (size_t i = 0; i < m.n; i++) lines += s[i] == '\n';
     st = bpe_begin_merges(&t->bpe, lines, path);
     for (size_t i = 0, n; i < m.n && st == OK; i += n + 1) {
         const char *end = memchr(s + i, '\n', m.n - i);
         n = end ? (size_t)(end - (s + i)) : m.n - i;
         size_t len = n && s[i + n - 1] == '\r' ? n - 1 : n;
+        /* only there: # is a piece like any other */
         bool comment = ++line == 1 && len >= 8 && !memcmp(s + i, "#version", 8);
         if (len && !comment) st = add_merge_line(t, s + i, len, line, path);
     }
@@ -164,6 +165,7 @@ static Status open_vocab(Tokenizer *t, const Beside *b, const char *path) {
     Json *vocab = NULL;
     const char *class = class_of(b);
     bool qwen = !strncmp(class, "Qwen2Tokenizer", 14);
+    /* CLIP has such files, too, and cuts words in another way */
     if (*class && !qwen && strncmp(class, "GPT2Tokenizer", 13))
         return err_set(ERR_FORMAT,
                        "%s: vocab.json and merges.txt of a %s, whose rules are unknown; a tokenizer.json is wanted",
@@ -210,7 +212,7 @@ static Status open_spm(Tokenizer *t, const Beside *b, const char *path) {
     json_bool(json_get(b->config, "add_eos_token"), &eos);
     if (t->kind != KIND_MARKS) return st;
     name_special(t, b, "bos_token", &t->ids.bos);
-    t->ids.nbegin = bos && t->ids.bos >= 0;
+    t->ids.nbegin = bos && t->ids.bos >= 0;                  /* over what the model file said: the configuration wins */
     t->ids.begin[0] = t->ids.bos;
     if (eos && t->ids.eos >= 0) t->ids.end[t->ids.nend++] = t->ids.eos;
     return st;
@@ -278,7 +280,7 @@ Status tokenizer_open(Tokenizer **t, const char *path) {
     OpenFn *open = NULL;
     char *file = NULL;
     *t = NULL;
-    char *inside = mem_format("%s/.", path);
+    char *inside = mem_format("%s/.", path);                 /* a folder, or a link to one */
     if (!inside) return ERR_MEMORY;
     bool is_folder = access(inside, F_OK) == 0;
     free(inside);

@@ -35,7 +35,7 @@ static void add_piece(Unigram *u, int32_t id, const char *s, size_t n) {
 
 static Status make_tree(Unigram *u, const char *name) {
     size_t bytes = u->pieces.used;
-    if (bytes > (1u << 24) - 2)
+    if (bytes > (1u << 24) - 2)                              /* node and byte are one number of 32 bits */
         return err_set(ERR_FORMAT, "%s: %zu bytes of pieces; a unigram vocabulary has at most %u", name, bytes,
                        (1u << 24) - 2);
     for (u->bits = 4; (size_t)1 << u->bits < 2 * bytes; u->bits++) {}
@@ -47,6 +47,7 @@ static Status make_tree(Unigram *u, const char *name) {
     for (int32_t id = 0; id < u->pieces.size; id++) {
         size_t n;
         const char *s = pieces_get(&u->pieces, id, &n);
+        /* one that only decodes is no way through a text */
         if (s && pieces_find(&u->pieces, s, n) == id) add_piece(u, id, s, n);
     }
     return OK;
@@ -74,6 +75,7 @@ static void search(const Unigram *u, const char *s, size_t n, Best *best) {
             offer(&best[k + 1], best[i].score + u->score[id], i, id);
             single |= k + 1 - i == len;
         }
+        /* unknown only where no piece is this very character */
         if (!single) offer(&best[i + len], best[i].score + u->unk_score, i, u->unk);
     }
 }
@@ -89,6 +91,7 @@ static Status best_path(const Unigram *u, const char *s, size_t n, Best *best, T
     }
     Status st = OK;
     for (; next >= 0 && st == OK; next = best[next].from) {
+        /* neighbouring unknown ones are one */
         if (best[next].id != u->unk || last != u->unk) st = ids_push(out, best[next].id);
         last = best[next].id;
     }
@@ -98,6 +101,7 @@ static Status best_path(const Unigram *u, const char *s, size_t n, Best *best, T
 static Status cut_any(const void *u, const char *s, size_t n, TokenIds *out) {
     Best best[PIECES_SHORT + 1];
     if (n <= PIECES_SHORT) return best_path(u, s, n, best, out);
+    /* places are 32 bits */
     if (n > INT32_MAX / 4) return err_set(ERR_USAGE, "a text of %zu bytes is too long for a tokenizer", n);
     Best *many = mem_new(n + 1, sizeof *many);
     Status st = many ? best_path(u, s, n, many, out) : ERR_MEMORY;
@@ -120,7 +124,7 @@ static Status find_least(Unigram *u, const char *name) {
         if (!isfinite(u->score[id])) return err_set(ERR_FORMAT, "%s: the score of piece %d is not finite", name, id);
         least = fmin(least, u->score[id]);
     }
-    u->unk_score = least - 10;
+    u->unk_score = least - 10;                               /* kUnkPenalty of SentencePiece */
     return OK;
 }
 

@@ -51,7 +51,7 @@ static Status new_word(VocabTrainer *t, const char *text) {
 static Status count_word(void *ctx, const char *word, size_t n, int points) {
     VocabTrainer *t = ctx;
     char text[PIECE_BYTES];
-    if (points == 0 || points > WP_MAX_WORD) return OK;
+    if (points == 0 || points > WP_MAX_WORD) return OK;      /* special tokens, and words that become [UNK] whole */
     memcpy(text, word, n);
     text[n] = 0;
     t->total++;
@@ -169,12 +169,12 @@ static Status spell_words(Train *r, const Seen *ids, size_t points) {
 /* Gives the most frequent forms their pieces, in the order of code points. On return `seen` holds ids, -1 for none. */
 static Status add_forms(Train *r, Seen *seen, Form *forms, size_t n, size_t most, VocabReport *report) {
     for (size_t i = 0; i < n; i++) seen[forms[i].c].count[0] = seen[forms[i].c].count[1] = -1;
-    qsort(forms, n, sizeof *forms, by_count);
+    qsort(forms, n, sizeof *forms, by_count);                /* which stay when there is no room for all */
     if (n > most) {
         report->dropped = (int64_t)(n - most);
         n = most;
     }
-    qsort(forms, n, sizeof *forms, by_code);
+    qsort(forms, n, sizeof *forms, by_code);                 /* ids by code point: a stable file */
     for (size_t i = 0; i < n; i++) {
         char text[UTF8_MAX + 3] = "##";
         int32_t id;
@@ -234,6 +234,7 @@ static Status more_slots(Train *r) {
 }
 
 static Status pair_of(Train *r, uint64_t key, size_t *at) {
+    /* half full at the most, or probes grow long */
     if (2 * (r->npairs + 1) > r->nslots && more_slots(r) != OK) return ERR_MEMORY;
     uint32_t *slot = pair_slot(r, key);
     if (!*slot) {
@@ -275,15 +276,16 @@ static Status add_pairs(Train *r, size_t word, int32_t joined) {
     const Symbols *w = &r->words[word];
     for (int i = 0; i + 1 < w->n; i++) {
         size_t at;
-        if (w->v[i] < 0 || w->v[i + 1] < 0) continue;
+        if (w->v[i] < 0 || w->v[i + 1] < 0) continue;        /* a character that got no piece joins nothing */
         if (pair_of(r, key_of(w->v[i], w->v[i + 1]), &at) != OK) return ERR_MEMORY;
         Pair *p = &r->pairs[at];
         p->count += r->t->words[word].count;
-        if (joined >= 0 && w->v[i] != joined && w->v[i + 1] != joined) continue;
+        if (joined >= 0 && w->v[i] != joined && w->v[i + 1] != joined) continue; /* counted again, but known */
         if (mem_room(&p->words, p->n, 1, sizeof *p->words) != OK) return ERR_MEMORY;
+        /* a word may hold a pair twice */
         if (!p->n || p->words[p->n - 1] != (int32_t)word) p->words[p->n++] = (int32_t)word;
         if (p->touched == r->merges) continue;
-        p->touched = r->merges;
+        p->touched = r->merges;                              /* once a merge on the heap */
         if (mem_room(&r->fresh, r->nfresh, 1, sizeof *r->fresh) != OK) return ERR_MEMORY;
         r->fresh[r->nfresh++] = at;
     }
@@ -343,8 +345,8 @@ static Status join(Train *r, size_t pair) {
     r->pairs[pair].n = 0;
     for (size_t i = 0; i < n && st == OK; i++) {
         size_t word = (size_t)words[i];
-        if (!holds(&r->words[word], left, right)) continue;
-        take_pairs(r, word);
+        if (!holds(&r->words[word], left, right)) continue;  /* it has lost the pair to another merge */
+        take_pairs(r, word); /* all of them, as the neighbours of what joins change, too */
         join_in(&r->words[word], left, right, joined);
         st = add_pairs(r, word, joined);
     }
@@ -359,7 +361,7 @@ static Status join_pairs(Train *r, size_t size, int64_t min_count) {
     while (st == OK && r->npieces < size && r->nheap) {
         Candidate c = heap_pop(r);
         int64_t count = r->pairs[c.pair].count;
-        if (count < min_count) continue;
+        if (count < min_count) continue; /* never pushed again: counts only fall, but for pairs that are new */
         if (count != c.count) st = heap_push(r, c.pair);   /* stale: back to where it belongs now */
         else st = join(r, c.pair);
     }
@@ -404,6 +406,7 @@ Status vocab_train(const VocabTrainer *t, int size, int64_t min_count, char **te
         return err_set(ERR_USAGE, "a vocabulary of %d pieces was asked for; %d to %d can be made", size, VOCAB_MIN,
                        VOCAB_MAX);
     if (!t->n) return err_set(ERR_USAGE, "no caption holds a word: there is nothing to make a vocabulary of");
+    /* words are named by 32 bits in pairs */
     if (t->n > INT32_MAX / 2) return err_set(ERR_USAGE, "%zu different words are too many to train on", t->n);
     for (size_t i = 0; i < FIRST_LINES && st == OK; i++) {
         int32_t id;

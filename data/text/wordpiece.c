@@ -47,7 +47,7 @@ static Status flush(Splitter *s) {
 
 static void append(Splitter *s, uint32_t c) {
     if (s->points < WP_MAX_WORD) s->n += utf8_put(c, s->word + s->n);
-    if (s->points <= WP_MAX_WORD) s->points++;
+    if (s->points <= WP_MAX_WORD) s->points++;               /* one beyond the limit says that it was too long */
 }
 
 static Status alone(Splitter *s, uint32_t c) {
@@ -85,6 +85,7 @@ bool wp_stands_alone(uint32_t c) {
 static Status push_clean(UniText *t, uint32_t c) {
     if (c == '\t' || c == '\n' || c == '\r' || c == ' ') return uni_push(t, ' ');
     if (c < 0x80) return ascii_class[c] == C_DROP ? OK : uni_push(t, c);
+    /* also what Unicode has not assigned: the slow tokenizer drops it */
     if (c == UNI_REPLACEMENT || uni_is_control(c)) return OK;
     if (uni_is_space_separator(c)) return uni_push(t, ' ');
     if (!is_cjk(c)) return uni_push(t, c);
@@ -140,18 +141,18 @@ static int special_at(const char *text, size_t n) {
 }
 
 Status wp_words(const char *text, size_t n, WpWordFn *fn, void *ctx) {
-    Splitter s;
+    Splitter s; /* not = {0}: its word need not be cleared for every text */
     s.fn = fn;
     s.ctx = ctx;
     s.n = 0;
     s.points = 0;
     size_t from = 0;
     for (size_t i = 0; i < n;) {
-        const char *bracket = memchr(text + i, '[', n - i);
+        const char *bracket = memchr(text + i, '[', n - i);  /* every special token begins so */
         if (!bracket) break;
         i = (size_t)(bracket - text);
         int k = special_at(text + i, n - i);
-        if (k < 0) { i++; continue; }
+        if (k < 0) { i++; continue; }                        /* an ordinary bracket */
         Status st = split_plain(&s, text + from, i - from);
         if (st == OK) st = fn(ctx, specials[k].text, specials[k].n, 0);
         if (st != OK) return st;
@@ -184,7 +185,7 @@ static Status add_lines(Wordpiece *wp, const char *text, size_t n, const char *n
     for (size_t i = 0; i < n;) {
         const char *end = memchr(text + i, '\n', n - i);
         size_t stop = end ? (size_t)(end - text) : n, len = stop - i;
-        if (len && text[stop - 1] == '\r') len--;
+        if (len && text[stop - 1] == '\r') len--;            /* files from Windows */
         Status st = add_line(wp, text + i, len, name);
         if (st != OK) return st;
         i = stop + 1;
