@@ -144,7 +144,7 @@ Status outfile_put(const char *path, const void *data, size_t n) {
 }
 
 Status outfile_copy(const char *from, const char *to) {
-    MapFile m = {NULL, 0};
+    MapFile m = {0};
     Status st = mapfile_open(&m, from);
     if (st == OK) st = outfile_put(to, m.bytes, m.n);
     mapfile_close(&m);
