@@ -227,11 +227,21 @@ done:
     return st;
 }
 
+static png_image png_of(int w, int h) {
+    return (png_image){.version = PNG_IMAGE_VERSION, .width = (png_uint_32)w, .height = (png_uint_32)h,
+                       .format = PNG_FORMAT_RGB};
+}
+
 Status image_write_png(const char *path, const uint8_t *rgb, int w, int h) {
-    png_image im = {.version = PNG_IMAGE_VERSION, .width = (png_uint_32)w, .height = (png_uint_32)h,
-                    .format = PNG_FORMAT_RGB};
+    png_image im = png_of(w, h);
     if (png_image_write_to_file(&im, path, 0, rgb, 0, NULL)) return OK;
     return err_set(ERR_IO, "%s: cannot be written: %s", path, im.message);
+}
+
+Status image_put_png(FILE *f, const uint8_t *rgb, int w, int h) {
+    png_image im = png_of(w, h);
+    if (png_image_write_to_stdio(&im, f, 0, rgb, 0, NULL)) return OK;
+    return err_set(ERR_IO, "a PNG cannot be written: %s", im.message);
 }
 
 void image_free(Image *im) {

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "kernels/base/err.h"
 
@@ -34,8 +35,9 @@ Status image_read(Image *out, const char *path);
 Status image_read_turned(Image *out, const char *path, bool upright);
 Status image_decode_turned(Image *out, const void *bytes, size_t n, const char *name, bool upright);
 
-/* Writes rgb (h, w, 3) as a PNG, over what was there. */
+/* Writes rgb (h, w, 3) as a PNG, over what was there; or to an open file. */
 Status image_write_png(const char *path, const uint8_t *rgb, int w, int h);
+Status image_put_png(FILE *f, const uint8_t *rgb, int w, int h);
 
 void image_free(Image *im);            /* leaves it empty */
 

@@ -18,9 +18,9 @@ typedef struct { uint32_t at, n; int32_t accept; } State;                  /* no
 
 struct Dfa {
     Node *nodes;
-    int32_t nnodes, capnodes, start;
+    int32_t nnodes, start;
     Set *sets;
-    int32_t nsets, capsets;
+    int32_t nsets;
     bool failed;                    /* out of memory while building */
 
     uint8_t column[SYMBOLS];        /* symbols that no pattern tells apart share a column */
@@ -58,13 +58,7 @@ static bool set_has(const Set *s, unsigned c) { return (s->w[c >> 6] >> (c & 63)
 static void set_add(Set *s, unsigned c) { s->w[c >> 6] |= (uint64_t)1 << (c & 63); }
 
 static int32_t new_node(Dfa *d, int kind, int32_t a, int32_t b) {
-    if (d->nnodes == d->capnodes) {
-        int32_t cap = d->capnodes ? d->capnodes * 2 : 1024;
-        Node *grown = mem_grow(d->nodes, (size_t)cap, sizeof *grown);
-        if (!grown) { d->failed = true; return 0; }
-        d->nodes = grown;
-        d->capnodes = cap;
-    }
+    if (mem_room(&d->nodes, (size_t)d->nnodes, 1, sizeof *d->nodes) != OK) { d->failed = true; return 0; }
     d->nodes[d->nnodes] = (Node){ kind, a, b };
     return d->nnodes++;
 }
@@ -79,13 +73,7 @@ static Piece set_piece(Dfa *d, const Set *s) {
     int32_t at = 0, out;
     while (at < d->nsets && memcmp(&d->sets[at], s, sizeof *s)) at++;
     if (at == d->nsets) {
-        if (d->nsets == d->capsets) {
-            int32_t cap = d->capsets ? d->capsets * 2 : 256;
-            Set *grown = mem_grow(d->sets, (size_t)cap, sizeof *grown);
-            if (!grown) { d->failed = true; return (Piece){ 0, 0 }; }
-            d->sets = grown;
-            d->capsets = cap;
-        }
+        if (mem_room(&d->sets, (size_t)d->nsets, 1, sizeof *d->sets) != OK) { d->failed = true; return (Piece){ 0, 0 }; }
         d->sets[d->nsets++] = *s;
     }
     out = open_end(d);

@@ -27,7 +27,7 @@ typedef struct {
     char in[1 << 16];            /* read and not yet used: in[at .. end) */
     size_t at, end;
     char *line;                  /* the last line */
-    size_t nline, cap_line;
+    size_t nline;
 } Child;
 
 /* ---- child processes ---- */
@@ -98,12 +98,7 @@ static Status child_line(Child *c) {
         const char *end = memchr(c->in + c->at, '\n', c->end - c->at);
         size_t n = (end ? (size_t)(end - c->in) : c->end) - c->at;
         ssize_t k;
-        if (c->nline + n + 1 > c->cap_line) {
-            char *grown = mem_grow(c->line, 2 * (c->nline + n + 1), 1);
-            if (!grown) return ERR_MEMORY;
-            c->line = grown;
-            c->cap_line = 2 * (c->nline + n + 1);
-        }
+        if (mem_room(&c->line, c->nline, n + 1, 1) != OK) return ERR_MEMORY;
         memcpy(c->line + c->nline, c->in + c->at, n);
         c->nline += n;
         c->line[c->nline] = 0;
@@ -143,15 +138,10 @@ static void child_end(Child *c) {
 
 /* ---- METEOR ---- */
 
-typedef struct { char *s; size_t n, cap; } Line;
+typedef struct { char *s; size_t n; } Line;
 
 static bool line_add(Line *l, const char *s, size_t n) {
-    if (l->n + n > l->cap) {
-        char *grown = mem_grow(l->s, 2 * (l->n + n), 1);
-        if (!grown) return false;
-        l->s = grown;
-        l->cap = 2 * (l->n + n);
-    }
+    if (mem_room(&l->s, l->n, n, 1) != OK) return false;
     memcpy(l->s + l->n, s, n);
     l->n += n;
     return true;

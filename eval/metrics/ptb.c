@@ -94,12 +94,11 @@ static Status decode(Ptb *p, const char *text, size_t n, size_t *count) {
 
 /* ---- printing ---- */
 
+/* Not mem_room: every caption begins at 0 again, and the memory of the longest one so far should stay. */
 static Status reserve(Ptb *p, size_t more) {
-    size_t cap;
-    char *grown;
     if (more <= p->cap_out - p->nout) return OK;
-    cap = 2 * (p->nout + more);
-    grown = mem_grow(p->out, cap, 1);
+    size_t cap = 2 * (p->nout + more);
+    char *grown = mem_grow(p->out, cap, 1);
     if (!grown) return ERR_MEMORY;
     p->out = grown;
     p->cap_out = cap;

@@ -1,13 +1,12 @@
 /* runlog: see runlog.h. */
 #include "eval/report/runlog.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/format/json.h"
+#include "data/format/textfile.h"
 #include "kernels/base/mem.h"
 
 static const char *const columns[RL_COLUMNS] = {
@@ -120,29 +119,12 @@ Status runlog_parse(RunLog *l, const char *text, size_t n) {
 }
 
 Status runlog_read(RunLog *l, const char *path) {
-    *l = (RunLog){0};
-    FILE *f = fopen(path, "rb");
-    if (!f) return err_set(ERR_IO, "cannot read %s: %s", path, strerror(errno));
     char *text = NULL;
-    size_t n = 0, room = 0, got;
-    Status st = OK;
-    do {
-        if (room - n < 4096) {
-            char *more = mem_grow(text, room ? 2 * room : 1 << 16, 1);
-            if (!more) {
-                st = ERR_MEMORY;
-                break;
-            }
-            room = room ? 2 * room : 1 << 16;
-            text = more;
-        }
-        got = fread(text + n, 1, room - n, f);
-        n += got;
-    } while (got);
-    if (st == OK && ferror(f)) st = err_set(ERR_IO, "cannot read %s: %s", path, strerror(errno));
+    size_t n = 0;
+    *l = (RunLog){0};
+    Status st = textfile_read(&text, &n, path, "a run's log");
     if (st == OK) st = runlog_parse(l, text, n);
     free(text);
-    fclose(f);
     return st;
 }
 

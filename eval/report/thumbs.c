@@ -1,11 +1,9 @@
 /* thumbs: see thumbs.h. */
 #include "eval/report/thumbs.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "data/format/image.h"
 #include "data/format/resize.h"
@@ -24,34 +22,11 @@ void thumbs_close(Thumbs *t) {
 
 /* ---- pixels ------------------------------------------------------------------------------------------------------ */
 
-/* image.h writes PNG files; a file in memory is a file. */
-Status png_bytes(const uint8_t *rgb, int w, int h, void **png, size_t *n) {
-    const char *folder = getenv("TMPDIR");
-    struct stat about;
-    *png = NULL;
-    char *path = mem_format("%s/qformer-thumb-XXXXXX", folder && *folder ? folder : "/tmp");
-    if (!path) return ERR_MEMORY;
-    Status st = OK;
-    int fd = mkstemp(path);
-    if (fd < 0) {
-        st = err_set(ERR_IO, "cannot make a temporary file like %s: %s", path, strerror(errno));
-        goto done;
-    }
-    st = image_write_png(path, rgb, w, h);
-    if (st == OK && (fstat(fd, &about) || about.st_size <= 0)) st = err_set(ERR_IO, "%s: %s", path, strerror(errno));
-    if (st == OK && !(*png = mem_new((size_t)about.st_size, 1))) st = ERR_MEMORY;
-    if (st == OK) {
-        *n = (size_t)about.st_size;
-        if (pread(fd, *png, *n, 0) != (ssize_t)*n) st = err_set(ERR_IO, "%s: cannot be read back", path);
-    }
-    close(fd);
-    unlink(path);
-done:
-    if (st != OK) {
-        free(*png);
-        *png = NULL;
-    }
-    free(path);
+static Status png_bytes(Thumb *k, const uint8_t *rgb, int w, int h) {
+    FILE *f = open_memstream(&k->png, &k->n);
+    if (!f) return err_set(ERR_MEMORY, "out of memory");
+    Status st = image_put_png(f, rgb, w, h);
+    if (fclose(f) && st == OK) st = err_set(ERR_MEMORY, "out of memory");
     return st;
 }
 
@@ -63,7 +38,7 @@ static Status shrink(Thumb *k, const uint8_t *rgb, int w, int h) {
     }
     uint8_t *small = mem_new((size_t)tw * (size_t)th, 3);
     Status st = small ? resize_bicubic(small, tw, th, rgb, w, h, 3 * (size_t)w) : ERR_MEMORY;
-    if (st == OK) st = png_bytes(small, tw, th, &k->png, &k->n);
+    if (st == OK) st = png_bytes(k, small, tw, th);
     if (st == OK) k->w = tw, k->h = th;
     free(small);
     return st;

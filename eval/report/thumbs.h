@@ -18,7 +18,7 @@ enum { THUMB_SIDE = 144 };
 typedef struct {
     int64_t image;
     int w, h;                           /* 0: no picture */
-    void *png;
+    char *png;
     size_t n;
 } Thumb;
 
@@ -41,8 +41,5 @@ const Thumb *thumbs_get(Thumbs *t, int64_t image);
 void thumbs_show(FILE *f, Thumbs *t, int64_t image, const char *class, const char *says);
 void thumb_use(FILE *f, const Thumb *k); /* the <use> alone, inside an svg of its size */
 void thumbs_write(FILE *f, const Thumbs *t);
-
-/* rgb (h,w,3) as a PNG in memory; free *png. */
-Status png_bytes(const uint8_t *rgb, int w, int h, void **png, size_t *n);
 
 #endif
