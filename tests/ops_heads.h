@@ -50,6 +50,39 @@ static void image(void) {
 }
 TEST(image)
 
+/* Rows of one byte a number travel as they are and are unpacked where they are used: every code, on either path of a
+ * kernel, gives the bits that the same numbers give in f32, which travel in four. */
+static void launch_packed(void *context) {
+    ImageCase *im = context;
+    K->normalize(im->dst, im->src, im->t, im->scale, im->N, im->width, im->P, 1e-5f);
+    K->normalize(im->cf, im->W->p, DT_F32, NULL, im->N, im->width, im->P, 1e-5f);
+}
+
+static void packed(void) {
+    static const struct { DType t; int64_t N, width, P; } cases[] = {
+        {DT_E4M3, 40, 7, 1}, {DT_E4M3, 3, 1408, 1}, {DT_E4M3, 6, 96, 3}, {DT_I8, 40, 7, 1}, {DT_I8, 3, 1408, 1}, {DT_I8, 6, 96, 3},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        ImageCase im = {.t = cases[i].t, .N = cases[i].N, .width = cases[i].width, .P = cases[i].P};
+        int64_t n = im.N * im.width;
+        CASE("packed %s N %lld E %lld", dtype_name(im.t), (long long)im.N, (long long)im.width);
+        Buf *f = in("f", im.t, n, 0, 0), *scale = in("scale", DT_F32, (im.N + im.P - 1) / im.P, 0.01, 0.1),
+            *x = out("xhat", E, n), *y = out("xhat of f32", E, n);
+        im.W = in("f32", DT_F32, n, 0, 0);
+        for (int64_t k = 0; k < n; k++) {
+            uint8_t code = (uint8_t)(k * 37 + k / 256);
+            float v = im.t == DT_I8 ? (float)(int8_t)code : e4m3_to_f32(code);
+            set(f, k, isnan(v) ? 0 : v);
+            set(im.W, k, (double)((float)f->x[k] * (float)scale->x[k / im.width / im.P]));
+        }
+        im.src = f->p, im.scale = scale->p, im.dst = x->p, im.cf = y->p;
+        execute(launch_packed, &im);
+        if (memcmp(x->got + GUARD, y->got + GUARD, x->bytes) != 0) WRONG("%s", "other bits than of f32");
+        forget();
+    }
+}
+TEST(packed)
+
 /* fold and unfold: the loss is that of a linear layer behind an affine norm, written out. */
 static double loss_fold(void *context) {
     ImageCase *im = context;
