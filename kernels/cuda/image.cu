@@ -9,6 +9,9 @@
  * 16 E of partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408 in bf16, normalize 185 MB, 56 us of an
  * H100; unfold of all layers (M = 9216) 208 MB, 62 us.
  *
+ * The scaled number is rounded before anything is done with it (left alone, ptxas makes f scale - mean one operation): a row
+ * of one byte a number gives the bits of the same row in f32.
+ *
  * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 72 registers, 28 warps an SM), else one block a row.
  * unfold: a thread a column, strips of rows, partial sums in the workspace, added in order. */
 #include "kernels/cuda/norm.cuh"
@@ -70,7 +73,7 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
-        for (int e = 0; e < 8; e++) v[k][e] *= k1;
+        for (int e = 0; e < 8; e++) v[k][e] = __fmul_rn(v[k][e], k1);
     row_statistics<K>(v, E, lane, eps, false, &mean, &rstd);
 #pragma unroll
     for (int k = 0; k < K; k++) {
@@ -86,7 +89,7 @@ template <class T> static __global__ void normalize_simple(T *xhat, const void *
                                                            int64_t P, float eps) {
     int64_t r = blockIdx.x;
     float k = scale ? scale[r / P] : 1.0f, mean, rstd;
-    auto v = [&](int c) { return feature1(f, t, r * E + c) * k; };
+    auto v = [&](int c) { return __fmul_rn(feature1(f, t, r * E + c), k); };
     block_statistics(E, eps, false, &mean, &rstd, v);
     for (int c = threadIdx.x; c < E; c += blockDim.x) st1(xhat + r * E + c, (v(c) - mean) * rstd);
 }

@@ -351,6 +351,7 @@ static void *features, *xhat, *Wf, *cf;
 static float *W, *G, *vec_m, *vec_e, *dW, *db, *dgamma, *dbeta;
 static int64_t M;
 static void run_normalize(void) { b->normalize(xhat, features, DT_F16, NULL, B * P, E, P, 1e-5f); }
+static void run_packed(void) { b->normalize(xhat, features, DT_E4M3, vec_e, B * P, E, P, 1e-5f); }
 static void run_fold(void) { b->fold(Wf, cf, W, vec_m, vec_e, vec_e, M, E); }
 static void run_unfold(void) { b->unfold(dW, db, dgamma, dbeta, G, vec_m, W, vec_e, vec_e, M, E); }
 static float *I, *X, *S, *dI, *dX;
@@ -373,6 +374,7 @@ static void rest(void) {
     cf = take((size_t)M * 2);
     vec_m = numbers(DT_F32, M), vec_e = numbers(DT_F32, E), db = numbers(DT_F32, M), dgamma = numbers(DT_F32, E),
     dbeta = numbers(DT_F32, E);
+    report("normalize, packed", run_packed, promise_normalize(DT_E4M3, B * P, E));
     report("fold", run_fold, promise_fold(M, E));
     report("unfold", run_unfold, promise_unfold(M, E));
 

@@ -40,6 +40,7 @@ attention_bwd, cross: bwd_one
 attention, joint: forward_mma
 attention_bwd, joint: bwd_one
 normalize: normalize_fast
+normalize, packed: normalize_fast
 fold: fold_kernel
 unfold: unfold_kernel add_partials
 simmax: simmax_kernel
