@@ -110,7 +110,7 @@ static Status open_work(Work *w, const Options *o) {
     if (st == OK) st = options_copy(&w->own, o);
     if (st == OK && !options_is_set(o, "stage2.max_prompt"))
         st = options_set(w->own, "stage2.max_prompt", USUAL_PROMPT, "ask");
-    if (st == OK) st = use_open(&w->use, w->own, USE_DATA);
+    if (st == OK) st = use_open(&w->use, w->own);
     if (st == OK && !w->use.d.W)
         st = err_set(ERR_USAGE,
                      "%s is a stage-1 model, which answers nothing; 'pretrain stage=2' teaches one to speak",

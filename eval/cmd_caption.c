@@ -11,22 +11,17 @@
 #include "eval/generate.h"
 #include "eval/metrics/score.h"
 #include "eval/result.h"
-#include "kernels/base/signals.h"
 #include "kernels/dist/dist.h"
 
 enum { SHOWN = 5 };                     /* captions on the terminal */
 
 typedef struct {
+    Evaluation e;
     const Options *o;
-    Use use;
-    EvalSet set;
     SearchSpec search;
-    int batch;
     Captions captions;
     int64_t *ids;
-    Meter meter;
     double seconds;
-    bool speaks;
 } Work;
 
 /* A table when out is x.csv, else COCO's form. */
@@ -35,30 +30,23 @@ static const char *captions_name(const Options *o) {
 }
 
 static Status open_work(Work *w, const Options *o) {
-    *w = (Work){.o = o, .speaks = dist_rank() == 0};
-    signals_ask();
-    Status st = w->speaks ? result_claim(o, captions_name(o), "scores.json") : OK;
+    *w = (Work){.o = o};
     if (o->caption.min_length > o->caption.max_length)
         return err_set(ERR_USAGE, "caption.min_length=%lld is above caption.max_length=%lld",
                        (long long)o->caption.min_length, (long long)o->caption.max_length);
-    if (st == OK && w->speaks && *o->caption.references) st = outfile_claim(o->caption.references, o->run.overwrite);
-    if (st == OK) st = use_open(&w->use, o, USE_DATA);
-    if (st == OK && !w->use.d.W) st = use_text_head(&w->use);
-    if (st != OK) return st;
-    const Use *u = &w->use;
-    w->batch = o->use.batch ? (int)o->use.batch : u->b->unified ? 32 : 128;
-    caption_search(&w->search, o, u);
-    st = evalset_open(&w->set, u->set, u->split, o->caption.limit, &u->text);
-    for (int64_t i = 0; st == OK && w->speaks && set_warning(u->set, i); i++)
-        status_say("warning: %s", set_warning(u->set, i));
+    Status st = dist_rank() == 0 && *o->caption.references ? outfile_claim(o->caption.references, o->run.overwrite) : OK;
+    st = dist_agree(st);
+    if (st == OK)
+        st = evaluation_open(&w->e, o, &(EvaluationSpec){.writes = true, .split = true, .limit = o->caption.limit,
+                                                         .result = captions_name(o), .beside = "scores.json"});
+    if (st == OK) caption_search(&w->search, o, &w->e.use);
     return st;
 }
 
 static void close_work(Work *w) {
     captions_free(&w->captions);
     free(w->ids);
-    evalset_close(&w->set);
-    use_close(&w->use);
+    evaluation_close(&w->e);
 }
 
 static void describe_search(const SearchSpec *s, char *text, size_t n) {
@@ -73,41 +61,32 @@ static void describe_search(const SearchSpec *s, char *text, size_t n) {
 
 static Status describe(Work *w) {
     Generator g;
-    GenerateSpec spec = {.search = w->search, .images = w->batch, .features = set_dtype(w->set.set)};
+    GenerateSpec spec = {.search = w->search, .images = w->e.batch, .features = set_dtype(w->e.set.set)};
     options_print(w->o, stdout);
-    if (w->use.d.W) return OK;
-    Status st = generate_open(&g, w->use.b, &w->use.model, &spec);
+    if (w->e.use.d.W) return OK;
+    Status st = generate_open(&g, w->e.use.b, &w->e.use.model, &spec);
     if (st != OK) return st;
     status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step",
-               (long long)w->set.NI, w->batch, (double)g.f.fixed.size / (1 << 20), (double)g.f.mem.size / (1 << 20));
+               (long long)w->e.set.NI, w->e.batch, (double)g.f.fixed.size / (1 << 20), (double)g.f.mem.size / (1 << 20));
     generate_close(&g);
     return OK;
 }
 
 /* ---- making them ------------------------------------------------------------------------------------------------ */
 
-static bool tell(void *ctx, int64_t done, int64_t total) {
-    (void)total;
-    Work *w = ctx;
-    if (w->speaks) meter_at(&w->meter, done);
-    return !stop_requested();
-}
-
 static Status make(Work *w) {
-    int64_t share = captions_share(w->set.NI);
-    w->meter = meter_start("caption", "images", share, 0);
-    EvalProgress p = {tell, w, 0, share};
+    EvalProgress p = evaluation_progress(&w->e, "caption", "images", captions_share(w->e.set.NI));
     double start = status_clock();
-    Status st = captions_make(&w->captions, &w->use, &w->set, &w->search, w->batch, &p);
+    Status st = captions_make(&w->captions, &w->e.use, &w->e.set, &w->search, w->e.batch, &p);
     w->seconds = status_clock() - start;
-    if (st == OK && w->speaks) meter_end(&w->meter, share);
+    if (st == OK) evaluation_progress_end(&w->e, &p);
     return st;
 }
 
 /* ---- showing them ----------------------------------------------------------------------------------------------- */
 
 static void show_one(const Work *w, int64_t i) {
-    const EvalSet *e = &w->set;
+    const EvalSet *e = &w->e.set;
     int64_t n = set_ncaptions(e->set, e->image[i]);
     status_say("  %s", set_image_id(e->set, e->image[i]));
     status_say("    caption    %s", w->captions.text[i]);
@@ -124,7 +103,7 @@ static void show(const Work *w) {
     int64_t tokens = 0, cut = 0, shown = c->n < SHOWN ? c->n : SHOWN;
     for (int64_t i = 0; i < c->n; i++) tokens += c->end[i].len - 1, cut += !c->end[i].ended;
     describe_search(&w->search, how, sizeof how);
-    status_say("%s on %s (%s): %lld images, %s", w->use.path, set_path(w->set.set), w->use.split, (long long)c->n, how);
+    status_say("%s on %s (%s): %lld images, %s", w->e.use.path, set_path(w->e.set.set), w->e.use.split, (long long)c->n, how);
     for (int64_t k = 0; k < shown; k++) show_one(w, k * c->n / shown);
     status_say("%.1f word pieces a caption, %lld of %lld cut at %d; %.4g captions/s, %.4g decoder rows/s%s",
                c->n ? (double)tokens / (double)c->n : 0, (long long)cut, (long long)c->n, c->max_length - 1,
@@ -158,7 +137,7 @@ static Status put_captions(const Work *w, const char *path, const char *json, si
     char *csv = NULL;
     size_t n = 0;
     if (!strstr(captions_name(w->o), ".csv")) return put(path, json, njson);
-    Status st = captions_csv(&w->captions, &w->set, &csv, &n);
+    Status st = captions_csv(&w->captions, &w->e.set, &csv, &n);
     if (st == OK) st = put(path, csv, n);
     free(csv);
     return st;
@@ -174,17 +153,17 @@ static Status finish(Work *w) {
     char *path = NULL, *res = NULL, *gt = NULL;
     size_t nres = 0, ngt = 0;
     const char *references = w->o->caption.references;
-    int64_t without = without_references(&w->set);
+    int64_t without = without_references(&w->e.set);
     show(w);
-    Status st = caption_ids(&w->set, &w->ids);
-    if (st == OK) st = captions_json(&w->captions, &w->set, w->ids, &res, &nres);
-    if (st == OK) st = references_json(&w->set, w->ids, &gt, &ngt);
+    Status st = caption_ids(&w->e.set, &w->ids);
+    if (st == OK) st = captions_json(&w->captions, &w->e.set, w->ids, &res, &nres);
+    if (st == OK) st = references_json(&w->e.set, w->ids, &gt, &ngt);
     if (st == OK) st = result_path(w->o, captions_name(w->o), &path);
     if (st == OK && path) st = put_captions(w, path, res, nres);
     if (st == OK && *references) st = put(references, gt, ngt);
-    if (st == OK && w->set.NI && !without) st = score(w, gt, ngt, res, nres);
+    if (st == OK && w->e.set.NI && !without) st = score(w, gt, ngt, res, nres);
     else if (st == OK && without)
-        status_say("not scored: %lld of %lld images have no reference", (long long)without, (long long)w->set.NI);
+        status_say("not scored: %lld of %lld images have no reference", (long long)without, (long long)w->e.set.NI);
     free(path);
     free(res);
     free(gt);
@@ -193,12 +172,13 @@ static Status finish(Work *w) {
 
 Status cmd_caption(const Options *o) {
     Work w;
-    Status st = dist_agree(open_work(&w, o));
-    if (st == OK && o->run.dry_run) st = w.speaks ? describe(&w) : OK;
+    Status st = open_work(&w, o);
+    bool speaks = w.e.speaks;
+    if (st == OK && o->run.dry_run) st = speaks ? describe(&w) : OK;
     else if (st == OK) {
         st = make(&w);
-        if (st == OK && w.speaks) st = finish(&w);
-        st = dist_agree(st);
+        if (st == OK && speaks) st = finish(&w);
+        st = dist_agree(st);             /* the others wait for who writes: a full disk is everybody's failure */
     }
     status_end();
     close_work(&w);

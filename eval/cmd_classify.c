@@ -129,8 +129,7 @@ static Status open_work(Classify *w, const Options *o) {
     Status st = options_require(o, "classify.names");
     if (st == OK) st = classes_read(&w->c, o->classify.names);
     if (st == OK)
-        st = evaluation_open(&w->e, o, &(EvaluationSpec){.data = USE_DATA, .split = true,
-                                                             .result = "classify.json", .beside = "l"});
+        st = evaluation_open(&w->e, o, &(EvaluationSpec){.split = true, .result = "classify.json", .beside = "l"});
     if (st != OK) return st;
     size_t images = (size_t)w->e.set.NI, classes = (size_t)w->c.n;
     w->features = mem_new(classes, (size_t)w->e.use.d.Z * sizeof *w->features);

@@ -133,8 +133,7 @@ Status cmd_embed(const Options *o) {
     char *path = NULL, *part = NULL;
     int64_t queries = 0, features = 0;
     Status st = options_require(o, "out");
-    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.data = USE_DATA, .split = true,
-                                                                     .result = "embeddings.h5"});
+    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.split = true, .result = "embeddings.h5"});
     if (st != OK) return st;
     if (o->run.dry_run) {
         options_print(o, stdout);

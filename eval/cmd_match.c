@@ -120,8 +120,7 @@ Status cmd_match(const Options *o) {
     Match m = {0};
     char *path = NULL;
     const char *pairs = o->match.pairs;
-    Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.data = USE_DATA, .split = !*pairs,
-                                                          .result = "match.jsonl"});
+    Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.split = !*pairs, .result = "match.jsonl"});
     if (st != OK) return st;
     if (*pairs && (st = read_pairs(&m, pairs))) goto done;
     if (!m.e.set.NT) {

@@ -223,7 +223,7 @@ static void describe(const Work *w, const Options *o) {
 Status cmd_retrieval(const Options *o) {
     static const RankRule chosen[] = {RANK_SUM, RANK_ITM, RANK_ITC};       /* ORDER retrieval.rerank */
     Work w = {.main = chosen[o->retrieval.rerank.i]};
-    EvaluationSpec spec = {.data = USE_DATA, .split = true, .result = "retrieval.json", .beside = "l",
+    EvaluationSpec spec = {.split = true, .result = "retrieval.json", .beside = "l",
                            .tokens = (int)o->retrieval.max_tokens};
     Status st = evaluation_open(&w.e, o, &spec);
     if (st != OK) return st;

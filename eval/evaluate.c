@@ -5,12 +5,6 @@
 #include "kernels/base/signals.h"
 #include "kernels/dist/dist.h"
 
-/* Images, texts or pairs at a time: what fills the device, and of what only so many keys fit. */
-static int batch_of(const Use *u) {
-    int64_t asked = u->o->use.batch;
-    return asked ? (int)asked : u->b->unified ? 32 : 128;
-}
-
 static void limit_texts(Use *u, int tokens) {
     enum { LEAST = 3 };                 /* [CLS], a piece, [SEP] */
     if (!tokens) return;
@@ -20,24 +14,31 @@ static void limit_texts(Use *u, int tokens) {
     u->text.T = tokens;
 }
 
+static Status open_parts(Evaluation *e, const EvaluationSpec *spec) {
+    const Use *u = &e->use;
+    Status st = OK;
+    limit_texts(&e->use, spec->tokens);
+    /* what fills the device, and of what only so many keys fit */
+    e->batch = u->o->use.batch ? (int)u->o->use.batch : u->b->unified ? 32 : 128;
+    if (spec->split) st = evalset_open(&e->set, u->set, u->split, spec->limit, &u->text);
+    if (st == OK && u->d.W && !spec->any && !spec->writes)
+        st = err_set(ERR_USAGE, "%s is a stage-2 model, which compares nothing: caption and ask let it speak",
+                     u->path);
+    if (st == OK && !u->d.W && !spec->writes)
+        st = encoder_open(&e->enc, u->b, &u->model, e->batch, set_dtype(u->set));
+    for (int64_t i = 0; st == OK && e->speaks && set_warning(u->set, i); i++)
+        status_say("warning: %s", set_warning(u->set, i));
+    return st;
+}
+
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec) {
     *e = (Evaluation){.speaks = dist_rank() == 0};
-    signals_ask();
+    signals_ask();                       /* from here on a signal is a wish to stop, which evaluation_progress hands on */
     Status st = e->speaks ? result_claim(o, spec->result, spec->beside) : OK;
-    if (st == OK) st = use_open(&e->use, o, spec->data);
-    if (st == OK) {
-        const Use *u = &e->use;
-        limit_texts(&e->use, spec->tokens);
-        if (spec->split && u->set) st = evalset_open(&e->set, u->set, u->split, 0, &u->text);
-        if (st == OK && u->d.W && !spec->any)
-            st = err_set(ERR_USAGE, "%s is a stage-2 model, which compares nothing: caption and ask let it speak",
-                         u->path);
-        DType features = u->set ? set_dtype(u->set) : DT_F32;
-        if (st == OK && !u->d.W) st = encoder_open(&e->enc, u->b, &u->model, batch_of(u), features);
-        for (int64_t i = 0; st == OK && e->speaks && u->set && set_warning(u->set, i); i++)
-            status_say("warning: %s", set_warning(u->set, i));
-    }
-    st = dist_agree(st);
+    if (st == OK) st = use_open(&e->use, o);
+    if (st == OK && spec->writes && !e->use.d.W) st = use_text_head(&e->use);
+    if (st == OK) st = open_parts(e, spec);
+    st = dist_agree(st);                 /* a rank that cannot open says so before the others wait for it */
     if (st != OK) evaluation_close(e);
     return st;
 }

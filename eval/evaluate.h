@@ -7,16 +7,18 @@
 
 typedef struct {
     Use use;
-    EvalSet set;                        /* the split, when there is one */
+    EvalSet set;                        /* the split, when it is wanted */
+    int batch;                          /* images, texts or pairs at a time */
     Encoder enc;
     Meter meter;
     bool speaks, quiet;                 /* rank 0; no lasting lines, since results go to stdout */
 } Evaluation;
 
 typedef struct {
-    UseData data;
     bool any;                           /* a stage-2 model will do, too; it has no encoder */
+    bool writes;                        /* texts are wanted, no encoder: either stage will do */
     bool split;                         /* data.test_split is laid out as an evaluation set */
+    int64_t limit;                      /* of its images, 0: all */
     int tokens;                         /* word pieces a text keeps, at most the model's positions; 0: as in training */
     const char *result, *beside;        /* as result_claim */
 } EvaluationSpec;

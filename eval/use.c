@@ -74,12 +74,12 @@ static Status open_speaker(Use *u, const Origin *g) {
     return st == OK ? speaker_load(&u->speaker) : st;
 }
 
-static Status open_set(Use *u, const Origin *g, UseData data) {
+static Status open_set(Use *u, const Origin *g) {
     const char *prepared = NULL;
     const char *path = u->o->data.test;
     u->split = u->o->data.test_split;
-    if (!*path && data == USE_DATA && g->trained) path = g->trained->data.train;
-    if (!*path) return data == USE_DATA ? options_require(u->o, "data.test") : OK;
+    if (!*path && g->trained) path = g->trained->data.train;
+    if (!*path) return options_require(u->o, "data.test");
     u->data = mem_strdup(path);
     bool pictures = pictureset_is(path);
     if (pictures && !options_is_set(u->o, "data.test_split")) u->split = "all";
@@ -116,7 +116,7 @@ Status use_text_head(const Use *u) {
                    "Blip2ForImageTextRetrieval publishes: it can be compared with texts, but not write them", u->path);
 }
 
-Status use_open(Use *u, const Options *o, UseData data) {
+Status use_open(Use *u, const Options *o) {
     *u = (Use){.o = o, .step = -1};
     WeightSource *ws = NULL;
     Origin g = {0};
@@ -135,7 +135,7 @@ Status use_open(Use *u, const Options *o, UseData data) {
     if (st == OK && u->d.V) st = origin_vocab(&g, o->model.vocab, &u->tok, &u->vocab);
     if (st == OK) st = find_sizes(u, ws, &g);
     if (st == OK) st = open_speaker(u, &g);
-    if (st == OK) st = open_set(u, &g, data);
+    if (st == OK) st = open_set(u, &g);
     if (st == OK) st = open_params(u, ws);
     u->text = (TextSpec){u->tok, u->d.T, (int)WHOSE(o, old, data.max_words), u->prompt};
     origin_free(&g);

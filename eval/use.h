@@ -19,7 +19,7 @@ typedef struct {
     Dims d;
     Tokenizer *tok;                     /* the Q-Former's words; NULL when it reads none (stage 2) */
     Speaker speaker;                    /* stage 2 (d.W > 0): the language model it speaks to, loaded */
-    Set *set;                           /* data.test, else the data the model was trained on; NULL when not wanted */
+    Set *set;                           /* data.test, else the data the model was trained on */
     const char *split;
     TextSpec text;
     char *vocab, *prompt, *data;        /* what was found */
@@ -30,13 +30,11 @@ typedef struct {
     char path[1024];                    /* the weights that were opened */
 } Use;
 
-typedef enum { USE_DATA_NO, USE_DATA_IF_GIVEN, USE_DATA } UseData;
-
 /* The number of heads of weights of width C: what the user gave, unless the weights say another (ERR_USAGE names both);
  * else what they say; else one for 64 numbers, as published. */
 Status use_heads(const Origin *g, const Options *o, int C, int32_t *H);
 
-Status use_open(Use *u, const Options *o, UseData data);
+Status use_open(Use *u, const Options *o);
 void use_close(Use *u);
 Status use_text_head(const Use *u);     /* ERR_FORMAT: the weights have none, and captions need it */
 

@@ -173,7 +173,7 @@ static Status retrieval(Whole *w) {
     Texts texts = {0};
     float *features = NULL;
     Status st = options_of(&o, w, "match", "retrieval");
-    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.data = USE_DATA, .split = true});
+    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.split = true});
     if (st == OK) st = take_texts(w, &e.use, &texts);
     if (st == OK) check_ids(w, &texts);
     if (st == OK) st = features_of(&e.set, &features);
@@ -194,7 +194,7 @@ static Status captions(Whole *w) {
     EvalSet set = {0};
     float *features = NULL, *soft = NULL;
     Status st = options_of(&o, w, "caption", "caption");
-    if (st == OK) st = use_open(&u, o, USE_DATA);
+    if (st == OK) st = use_open(&u, o);
     if (st == OK) st = evalset_open(&set, u.set, "all", 0, &u.text);
     if (st == OK) st = features_of(&set, &features);
     GoldSpeak g = {w->c, &u.model, &u.speaker.lm, features, (int32_t)set.NI, &u.speaker.speech, NULL};

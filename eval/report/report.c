@@ -70,7 +70,7 @@ static Status read_run(Report *r) {
 static Status open_model(Report *r) {
     const Options *o = r->o;
     bool named = options_is_set(o, "data.test") && *o->data.test;
-    EvaluationSpec spec = {.data = USE_DATA, .any = true};
+    EvaluationSpec spec = {.any = true};
     int64_t *all = NULL;
     Status st = evaluation_open(&r->e, o, &spec);
     bool opened = st == OK;
