@@ -6,8 +6,8 @@
  * right. `elem` below is the backend's element type (f32 or bf16): activations, their gradients, and the copies of
  * weights that enter matrix products. LayerNorm parameters, biases of fused kernels, statistics, losses, parameter
  * gradients and the optimizer's state are f32. Sums and softmax are f32 everywhere. All matrices are row-major; ld is a
- * row's stride in elements. All pointers are the device's (`unified`: the host's too). Parameter gradients are always
- * added to; where an activation's gradient may be overwritten or added to, `add` says which.
+ * row's stride in elements. All pointers are the device's (`unified`: the host's too). Parameter gradients are
+ * added to; where a gradient may be overwritten or added to, `add` says which.
  *
  * Calls enqueue and return nothing: an error sticks and comes out of status() with the name of what failed. Sums run in
  * a fixed order: the same input gives the same bits. Knows no files, no parameter by name, no layer of any model; what
@@ -250,14 +250,15 @@ typedef struct {
 
 /* One range of parameters: p, g, m, v (f32, n). g *= *gscale; decoupled weight decay; bias corrections
  * c1 = 1 - beta1^t, c2 likewise. Writes the elem copy of p when given, the running mean of p when given
- * (ema += (1 - ema_decay)(p - ema)), and zero to g. *gscale == 0 (a gradient that was not finite) leaves everything as
- * it is, g too. training.md 1. */
+ * (ema += (1 - ema_decay)(p - ema)), and zero to g, but for keep_g. *gscale == 0 (a gradient that was not finite)
+ * leaves everything as it is, g too. training.md 1. */
 typedef struct {
     float *p, *g, *m, *v, *ema;
     void *copy;
     int64_t n;
     const float *gscale;
     float lr, beta1, beta2, eps, weight_decay, c1, c2, ema_decay;
+    bool keep_g;                        /* whoever comes next overwrites it */
 } AdamW;
 
 typedef struct Backend {

@@ -31,10 +31,11 @@ static void linear_back(Tape *t, const Node *n) {
     if (dx)
         ops_gemm(t, &(Gemm){.m = y.rows, .n = x.cols, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = x.cols,
                         .c = dx, .ldc = tape_grad_ld(x), .ab = b->elem, .ct = b->elem, .add = add});
-    if (param_grad(n->w))
+    float *dw = tape_param_grad_to(t, n->w, &add), *db = tape_param_grad(t, n->b);
+    if (dw)
         ops_gemm(t, &(Gemm){.m = y.cols, .n = x.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = x.data,
-                        .ldb = x.ld, .c = n->w.g, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = true});
-    if (param_grad(n->b)) b->colsum(n->b.g, dy, y.rows, y.cols, ldy);
+                        .ldb = x.ld, .c = dw, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = add});
+    if (db) b->colsum(db, dy, y.rows, y.cols, ldy);
     if (scratch) tape_scratch_free(t, scratch);
 }
 
@@ -68,7 +69,7 @@ static Act act_of(const Tape *t, Tensor u, ActForm f, Param b) {
 static void act_bwd(Tape *t, const Node *n, const void *dh, int64_t lddh, void *du) {
     const Act *a = &n->u.act;
     int64_t at = a->up && a->up < a->u ? a->F : 0;
-    float *db = param_grad(n->b);
+    float *db = tape_param_grad(t, n->b);
     ActGrad g = {.dh = dh, .lddh = lddh, .du = ops_columns(du, at, t->b->elem), .lddu = tape_grad_ld(n->x),
                  .dbias = db ? db + at : NULL};
     if (a->up) g.dup = ops_columns(du, a->F - at, t->b->elem), g.dup_bias = db ? db + a->F - at : NULL;
@@ -118,9 +119,10 @@ static void act_linear_back(Tape *t, const Node *n) {
     const void *kept = n->saved[0], *h = kept ? kept : a->u;
     if (param_grad(n->w) && !kept) a->h = (void *)(uintptr_t)a->u, a->ldh = u.ld;
     act_bwd(t, &made, dh, lddh, du);
-    if (param_grad(n->w))
+    float *dw = tape_param_grad_to(t, n->w, &add);
+    if (dw)
         ops_gemm(t, &(Gemm){.m = y.cols, .n = a->F, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h,
-                            .ldb = kept ? a->F : u.ld, .c = n->w.g, .ldc = a->F, .ab = b->elem, .ct = DT_F32, .add = true});
+                            .ldb = kept ? a->F : u.ld, .c = dw, .ldc = a->F, .ab = b->elem, .ct = DT_F32, .add = add});
     if (a->up) tape_scratch_free(t, dh);
     if (scratch) tape_scratch_free(t, scratch);
 }
@@ -156,8 +158,10 @@ static void fold_linear_back(Tape *t, const Node *n) {
     ops_gemm(t, &(Gemm){.m = y.cols, .n = f.cols, .k = y.rows, .a = dy, .lda = tape_grad_ld(y), .ta = true, .b = f.data,
                     .ldb = f.ld, .c = G, .ldc = f.cols, .ab = b->elem, .ct = DT_F32});
     b->colsum(s, dy, y.rows, y.cols, tape_grad_ld(y));
-    b->unfold(param_grad(n->w), param_grad(n->b), param_grad(n->w2), param_grad(n->b2), G, s, n->w.w, n->w2.w,
-              n->b2.w, y.cols, f.cols);
+    bool add;
+    float *dw = tape_param_grad_to(t, n->w, &add);
+    b->unfold(dw, add, tape_param_grad(t, n->b), tape_param_grad(t, n->w2), tape_param_grad(t, n->b2), G, s, n->w.w,
+              n->w2.w, n->b2.w, y.cols, f.cols);
     tape_scratch_free(t, s);
     tape_scratch_free(t, G);
 }

@@ -11,8 +11,8 @@ static void add_norm_back(Tape *t, const Node *n) {
     void *ds = tape_grad_to(t, n->x, &add_s), *dx = n->x2.data ? tape_grad_to(t, n->x2, &add_x) : NULL;
     BUG_ON(!ds, "add_norm: the inner sum wants no gradient");
     t->b->add_norm_bwd(&n->u.norm, &(AddNormGrad){.dy = dy, .dz = dz, .ds = ds, .dx = dx, .add_dx = add_x,
-                                                  .dbias = param_grad(n->b), .dgamma = param_grad(n->w),
-                                                  .dbeta = param_grad(n->b2)});
+                                                  .dbias = tape_param_grad(t, n->b), .dgamma = tape_param_grad(t, n->w),
+                                                  .dbeta = tape_param_grad(t, n->b2)});
 }
 
 void op_add_norm(Tape *t, Tensor y, Tensor s, Tensor x, Param b, Norm m, Dropout drop) {
@@ -37,7 +37,8 @@ static void norm_back(Tape *t, const Node *n) {
     if (!dy) return;
     bool add;
     void *dx = tape_grad_to(t, n->x, &add);
-    AddNormGrad g = {.dy = dy, .dx = dx, .add_dx = add, .dgamma = param_grad(n->w), .dbeta = param_grad(n->b2)};
+    AddNormGrad g = {.dy = dy, .dx = dx, .add_dx = add, .dgamma = tape_param_grad(t, n->w),
+                     .dbeta = tape_param_grad(t, n->b2)};
     if (dx || g.dgamma || g.dbeta) t->b->add_norm_bwd(&n->u.norm, &g);
 }
 
@@ -62,7 +63,7 @@ static void head_norm_back(Tape *t, const Node *n) {
     if (!dx) return;
     HeadNorm a = n->u.heads;
     a.lddx = tape_grad_ld(n->x);
-    t->b->head_norm_bwd(&a, ops_columns(dx, n->n[0], n->x.dt), param_grad(n->w), param_grad(n->b2));
+    t->b->head_norm_bwd(&a, ops_columns(dx, n->n[0], n->x.dt), tape_param_grad(t, n->w), tape_param_grad(t, n->b2));
 }
 
 void op_head_norm(Tape *t, Tensor x, int64_t at, int blocks, int C, Norm m) {

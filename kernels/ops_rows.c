@@ -6,9 +6,9 @@
 static void embed_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
     if (!dy) return;
-    EmbedGrad g = {.dy = dy, .dsum = dy, .dquery = param_grad(n->w2), .dword = param_grad(n->w),
-                   .dpos = param_grad(n->b),
-                   .dgamma = param_grad(n->b2), .dbeta = n->saved[0]};
+    EmbedGrad g = {.dy = dy, .dsum = dy, .dquery = tape_param_grad(t, n->w2), .dword = tape_param_grad(t, n->w),
+                   .dpos = tape_param_grad(t, n->b), .dgamma = tape_param_grad(t, n->b2),
+                   .dbeta = tape_param_grad(t, n->b3)};
     if (g.dquery || g.dword || g.dpos || g.dgamma || g.dbeta) t->b->embed_bwd(&n->u.embed, &g);
 }
 
@@ -20,7 +20,7 @@ void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Pa
     e.rstd = tape_beside(t, y, 1, 1);
     t->b->embed(&e);
     Node *n = tape_node(t, "embed", embed_back);
-    if (n) n->y = y, n->w2 = query, n->w = word, n->b = pos, n->b2 = g, n->saved[0] = param_grad(o), n->u.embed = e;
+    if (n) n->y = y, n->w2 = query, n->w = word, n->b = pos, n->b2 = g, n->b3 = o, n->u.embed = e;
 }
 
 /* ---- words, given rows, positions -------------------------------------------------------------------------------- */
@@ -28,7 +28,8 @@ void op_embed(Tape *t, Tensor y, Embed e, Param query, Param word, Param pos, Pa
 /* Rows that y does not name keep what other uses wrote, or become zero: all of them count as written. */
 static void lookup_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
-    if (dy && param_grad(n->w)) t->b->lookup_words(&n->u.lookup, n->w.g, n->w.rows, dy);
+    float *dword = dy ? tape_param_grad(t, n->w) : NULL;
+    if (dword) t->b->lookup_words(&n->u.lookup, dword, n->w.rows, dy);
     if (!dy || !n->x.grad) return;
     bool add;
     void *drows = tape_grad_to(t, n->x, &add);

@@ -419,6 +419,28 @@ void *tape_grad_of(Tape *t, Tensor y) {
 
 int64_t tape_grad_ld(Tensor x) { return x.grad ? x.grad->ld : 0; }
 
+/* Zeroes what is stale, unless all of it is going to be written. Returns whether there is a sum. */
+static bool begin_sum(Tape *t, Param p, bool whole) {
+    bool sum = !p.grad;
+    float *g = p.g;
+    for (int i = 0; i < p.grads; i++) sum = sum || p.grad[i].state == GRAD_SUM;
+    for (int i = 0; i < p.grads; g += p.grad[i++].n) {
+        if (p.grad[i].state == GRAD_STALE && (sum || !whole)) t->b->zero(g, (size_t)p.grad[i].n * sizeof *g);
+        p.grad[i].state = GRAD_SUM;
+    }
+    return sum;
+}
+
+float *tape_param_grad(Tape *t, Param p) {
+    if (param_grad(p)) begin_sum(t, p, false);
+    return param_grad(p);
+}
+
+float *tape_param_grad_to(Tape *t, Param p, bool *add) {
+    *add = param_grad(p) && begin_sum(t, p, true);
+    return param_grad(p);
+}
+
 static void start_walk(Tape *t) {
     if (t->walking) return;
     t->walking = true;

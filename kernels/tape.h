@@ -20,7 +20,7 @@ struct Node {
     const char *name;
     BackFn back;
     Tensor y, x, x2;                     /* output, inputs */
-    Param w, b, w2, b2;                  /* learned inputs */
+    Param w, b, w2, b2, b3;              /* learned inputs */
     void *saved[4];
     int64_t n[4];
     union {
@@ -115,6 +115,10 @@ void tape_backward(Tape *t);
 void *tape_grad_of(Tape *t, Tensor y);
 void *tape_grad_to(Tape *t, Tensor x, bool *add);
 int64_t tape_grad_ld(Tensor x);
+/* Where a parameter's gradient goes, or NULL: for kernels that add to it (what is stale becomes zero first), and for
+ * those that can write it, `add` when there is a sum already. */
+float *tape_param_grad(Tape *t, Param p);
+float *tape_param_grad_to(Tape *t, Param p, bool *add);
 
 /* Scratch of one op: take, use, give back all. */
 void *tape_scratch(Tape *t, int64_t count, int size);

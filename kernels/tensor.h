@@ -49,6 +49,11 @@ static inline Tensor tensor_rows(Tensor x, int64_t first, int64_t n) {
     return x;
 }
 
+/* What the gradient of one learned tensor of n elements holds: zeros that nobody added to, numbers that an update has
+ * used (the next writer overwrites them), or a sum so far. */
+typedef enum { GRAD_ZERO, GRAD_STALE, GRAD_SUM } GradState;
+typedef struct { int64_t n; GradState state; } ParamGrad;
+
 /* A learned matrix or vector: f32 master, the elem copy that enters products (the master itself in f32), f32 gradient.
  * A frozen one has no gradient (but for one joined to what learns: nobody reads it); in a frozen store a matrix has
  * the elem copy alone. */
@@ -57,6 +62,8 @@ typedef struct {
     void *copy;
     int64_t rows, cols;                  /* (out, in); a vector has one row */
     bool frozen;
+    ParamGrad *grad;                     /* of the tensors that it is made of, in a row; NULL: g holds numbers */
+    int grads;
 } Param;
 
 /* Where a parameter's gradient goes; NULL: nobody wants it (frozen, or not there). */

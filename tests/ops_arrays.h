@@ -254,9 +254,11 @@ static void launch_adamw(void *ad) { K->adamw(ad); }
 
 static void adamw(void) {
     AdamW ad = {0};
-    static const struct { int64_t n; float scale, wd, ema; bool copy, nan; } cases[] = {
-        {1, 1, 0.05f, 0, true, false}, {37, 0.3f, 0.05f, 0.99f, true, false}, {1000, 1, 0, 0, false, false},
-        {70001, 0.5f, 0.05f, 0.999f, true, false}, {40, 0, 0.05f, 0.9f, true, true}, {41, 0, 0.05f, 0.9f, true, false}};
+    static const struct { int64_t n; float scale, wd, ema; bool copy, nan, keep_g; } cases[] = {
+        {1, 1, 0.05f, 0, true, false, true}, {37, 0.3f, 0.05f, 0.99f, true, false, false},
+        {1000, 1, 0, 0, false, false, false}, {70001, 0.5f, 0.05f, 0.999f, true, false, false},
+        {40, 0, 0.05f, 0.9f, true, true, false}, {41, 0, 0.05f, 0.9f, true, false, false},
+        {3001, 0.5f, 0.05f, 0, true, false, true}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         int64_t n = cases[i].n;
         CASE("n %lld scale %g decay %g", (long long)n, (double)cases[i].scale, (double)cases[i].wd);
@@ -268,7 +270,8 @@ static void adamw(void) {
         ad = (AdamW){.p = p->p, .g = g->p, .m = m->p, .v = v->p, .ema = cases[i].ema > 0 ? ema->p : NULL,
                      .copy = cases[i].copy ? copy->p : NULL, .n = n, .gscale = scale->p, .lr = 1e-2f, .beta1 = 0.9f,
                      .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = cases[i].wd,
-                     .c1 = 1 - 0.9f * 0.9f, .c2 = 1 - 0.98f * 0.98f, .ema_decay = cases[i].ema};
+                     .c1 = 1 - 0.9f * 0.9f, .c2 = 1 - 0.98f * 0.98f, .ema_decay = cases[i].ema,
+                     .keep_g = cases[i].keep_g};
         double *w[8];
         for (int k = 0; k < 8; k++) {
             w[k] = doubles(n);
@@ -287,7 +290,7 @@ static void adamw(void) {
                 if (copy->y[j] != copy->x[j]) WRONG("copy[%lld] was written", (long long)j);
                 continue;
             }
-            if (g->y[j] != 0.0) WRONG("g[%lld] is %g after the step", (long long)j, g->y[j]);
+            if (g->y[j] != (ad.keep_g ? g->x[j] : 0.0)) WRONG("g[%lld] is %g after the step", (long long)j, g->y[j]);
             if (ad.copy && copy->y[j] != rounded(E, p->y[j])) WRONG("copy[%lld] is not p", (long long)j);
         }
         for (int k = 0; k < 8; k++) free(w[k]);

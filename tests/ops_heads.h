@@ -9,6 +9,7 @@ typedef struct {
     const float *scale;
     int64_t N, width, M, P;
     float *G, *s, *dW, *db, *dg, *dbeta;
+    bool add;
     void *Wf, *cf, *dst;
     const void *src;
 } ImageCase;
@@ -22,7 +23,8 @@ static void launch_fold(void *context) {
 }
 static void launch_unfold(void *context) {
     ImageCase *im = context;
-    K->unfold(im->dW, im->db, im->dg, im->dbeta, im->G, im->s, im->W->p, im->gamma->p, im->beta->p, im->M, im->width);
+    K->unfold(im->dW, im->add, im->db, im->dg, im->dbeta, im->G, im->s, im->W->p, im->gamma->p, im->beta->p, im->M,
+              im->width);
 }
 
 static void image(void) {
@@ -137,9 +139,9 @@ static void features(void) {
         }
         Buf *dW = out("dW", DT_F32, M * w), *db = out("db", DT_F32, M), *dg = out("dgamma", DT_F32, w),
             *dbeta = out("dbeta", DT_F32, w);
-        im.G = G->p, im.s = s->p, im.dW = dW->p, im.db = db->p, im.dg = dg->p, im.dbeta = dbeta->p;
+        im.G = G->p, im.s = s->p, im.dW = dW->p, im.db = db->p, im.dg = dg->p, im.dbeta = dbeta->p, im.add = i != 1;
         execute(launch_unfold, &im);
-        differentiate(dW, true, im.W->x, loss_fold, &im);
+        differentiate(dW, im.add, im.W->x, loss_fold, &im);
         differentiate(db, true, im.b->x, loss_fold, &im);
         differentiate(dg, true, im.gamma->x, loss_fold, &im);
         differentiate(dbeta, true, im.beta->x, loss_fold, &im);

@@ -15,6 +15,7 @@ bool join_beside(const Join *j) { return dist_size() > 1 && j->p->b->all_reduce 
 static void sum_range(const Join *j, int64_t at, int64_t end) {
     const Params *p = j->p;
     if (end <= at) return;
+    params_whole_grads(p, at, end);
     if (p->sharded) p->b->reduce_parts(p->g + at, at, end - at, p->own.n, j->half);
     else p->b->all_reduce(p->g + at, end - at, j->half);
 }
@@ -31,13 +32,14 @@ void join_place(void *join, int place) {
 
 Status join_end(Join *j) {
     const Params *p = j->p;
-    if (dist_size() == 1 || j->measuring || !p->learns) return OK;
-    if (join_beside(j)) {
+    if (join_beside(j) && p->learns) {
         sum_range(j, 0, j->lo);
         sum_range(j, j->hi, p->learns);
         p->b->all_reduce_wait();
         return dist_arrived(p->b, "the sum of gradients");
     }
+    params_whole_grads(p, 0, p->learns);
+    if (dist_size() == 1 || j->measuring || !p->learns) return OK;
     p->b->sync();
     Status st = dist_reduce_parts(p->g, p->learns, j->half, "the sum of gradients");
     if (p->sharded) return st;

@@ -119,18 +119,16 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
                              .weight_decay = r.decay ? a->weight_decay : 0.0f,
                              /* in double: 1 - beta^t of the first steps is a difference of near equals */
                              .c1 = (float)(1.0 - pow(a->beta1, (double)t)),
-                             .c2 = (float)(1.0 - pow(a->beta2, (double)t)), .ema_decay = a->ema});
+                             .c2 = (float)(1.0 - pow(a->beta2, (double)t)), .ema_decay = a->ema, .keep_g = r.decay});
     }
     return p->sharded ? share_weights(p) : OK;
 }
 
 void optim_end(const Params *p, bool finite, const ParamTensor **bad) {
     if (bad) *bad = finite ? NULL : first_bad(p);
-    if (p->sharded || !finite) {
-        p->b->zero(p->g, (size_t)p->learns * sizeof *p->g);
-        return;
-    }
-    for (int i = 0; i < p->n; i++) /* which no range covered: frozen, but joined to what learns */
-        if (p->tensor[i].frozen && p->tensor[i].at < p->learns)
-            p->b->zero(p->g + p->tensor[i].at, (size_t)p->tensor[i].n * sizeof(float));
+    for (int i = 0; i < p->n; i++)
+        p->grad[i].state = p->tensor[i].decay || p->tensor[i].frozen ? GRAD_STALE : GRAD_ZERO;
+    if (finite && !p->sharded) return;                       /* AdamW has passed all that does not decay */
+    for (int i = 0; i < p->nranges; i++)
+        if (!p->range[i].decay) p->b->zero(p->g + p->range[i].at, (size_t)p->range[i].n * sizeof *p->g);
 }

@@ -33,12 +33,10 @@ size_t optim_scratch(void); /* bytes of device scratch that the two below share 
 /* An update is enqueued whole, before the host knows the norm: a gradient that is not finite changes nothing.
  *
  *     optim_norm      norm of the trainable gradients over all ranks' sum, and the factor that clips it
- *     optim_update    AdamW number t (1, 2, ...); covered gradients become zero. Sharded: each rank updates its part
- * and
- *                     gets the rest from the others
+ *     optim_update    AdamW number t (1, 2, ...). Sharded: each rank updates its part and gets the rest from the others
  *     (wait)          *norm, in pinned memory, is there
- *     optim_end       finite: zeroes what is left of the gradient. Else names the first tensor that is not finite (bad
- *                     may be NULL), and zeroes all */
+ *     optim_end       the gradient is used: what decays (matrices) is overwritten by the next backward's first product,
+ *                     the rest is zero. Not finite: names the first tensor that is not (bad may be NULL) */
 Status optim_norm(const Params *p, void *scratch, float clip, float *norm);
 Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t);
 void optim_end(const Params *p, bool finite, const ParamTensor **bad);

@@ -51,7 +51,7 @@ static Status contrastive(Stage1 *s, const int64_t *ids, float scale, bool grad)
     Contrast *k = &s->contrast;
     Param temp = params_get(&s->model->params, P_TEMP, -1);
     k->spec.weight = s->spec.itc * scale;
-    Status st = contrast_loss(k, ids, temp.w, grad ? temp.g : NULL, s->sums + SUM_ITC, grad);
+    Status st = contrast_loss(k, ids, temp.w, grad ? tape_param_grad(&s->tape, temp) : NULL, s->sums + SUM_ITC, grad);
     if (st != OK) return st;
     contrast_negatives(k, temp.w, s->spec.seed, s->number);
     /* on its way while the first piece's generation loss is enqueued */

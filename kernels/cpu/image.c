@@ -79,8 +79,8 @@ void FN(fold)(void *Wf, void *cf, const float *W, const float *b, const float *g
     }
 }
 
-void FN(unfold)(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
-                const float *gamma, const float *beta, int64_t M, int64_t E) {
+void FN(unfold)(float *dW, bool add, float *db, float *dgamma, float *dbeta, const float *G, const float *s,
+                const float *W, const float *gamma, const float *beta, int64_t M, int64_t E) {
     int64_t R = row_block(M), nb = row_blocks(M);
     float *partial = cpu_scratch((size_t)(nb * 2 * E) * sizeof(float));
     if (!partial) return;
@@ -96,6 +96,7 @@ void FN(unfold)(float *dW, float *db, float *dgamma, float *dbeta, const float *
                 pg[c] = fmadd(g[c], w[c], pg[c]);
                 pb[c] = fmadd(sm, w[c], pb[c]);
             }
+            if (d && !add) memset(d, 0, (size_t)E * sizeof *d);
 #pragma omp simd
             for (int64_t c = 0; c < (d ? E : 0); c++) d[c] += fmadd(g[c], gamma[c], sm * beta[c]);
             if (db) db[m] += sm;

@@ -3,7 +3,8 @@
  *   g' = g scale;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
  *   p  = p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps)                c1 = 1 - b1^t, c2 = 1 - b2^t
  *
- * One pass: reads p, g, m, v, writes p, g (zero), m, v and the elem copy: 32 bytes a parameter, 34 with a bf16 copy. */
+ * One pass: reads p, g, m, v, writes p, m, v and the elem copy: 28 bytes a parameter, 30 with a bf16 copy, 4 more where
+ * g becomes zero. */
 #include "kernels/cpu/cpu.h"
 
 enum { BLOCK = 1 << 15 };
@@ -50,8 +51,8 @@ void FN(adamw)(const AdamW *a) {
             m[i] = mi;
             v[i] = vi;
             p[i] = fmadd(p[i], decay, -(step * mi / (sqrtf(vi * inv_c2) + eps)));
-            g[i] = 0.0f;
         }
+        if (!a->keep_g) memset(g + i0, 0, (size_t)(i1 - i0) * sizeof *g);
         if (copy) {
 #pragma omp simd
             for (int64_t i = i0; i < i1; i++) copy[i] = st(p[i]);

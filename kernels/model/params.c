@@ -80,6 +80,7 @@ static void add_tensor(Params *p, int row, int layer, const ParamsSpec *spec) {
     t->decay = decays(t, spec->rule);
     t->frozen = spec->frozen || matches(t->name, spec->freeze);
     p->count += t->n;
+    p->grad[p->n].n = t->n;
     p->index[row * p->layers + (layer < 0 ? 0 : layer)] = p->n++;
 }
 
@@ -179,7 +180,8 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
     p->tensor = mem_new(most, sizeof *p->tensor);
     p->range = mem_new(most, sizeof *p->range);
     p->index = mem_new(most, sizeof *p->index);
-    if (!p->tensor || !p->range || !p->index) {
+    p->grad = mem_new(most, sizeof *p->grad);
+    if (!p->tensor || !p->grad || !p->range || !p->index) {
         params_close(p);
         return ERR_MEMORY;
     }
@@ -204,6 +206,7 @@ void params_close(Params *p) {
     free(p->tensor);
     free(p->range);
     free(p->index);
+    free(p->grad);
     *p = (Params){0};
 }
 
@@ -228,7 +231,8 @@ static char *elem_at(const Params *p,
 
 static Param view(const Params *p, const ParamTensor *t, int64_t rows, int64_t cols) {
     return (Param){.w = t->f32_at >= 0 ? p->w + t->f32_at : NULL, .g = p->g && t->at < p->learns ? p->g + t->at : NULL,
-                   .copy = elem_at(p, t->at), .rows = rows, .cols = cols, .frozen = t->frozen};
+                   .copy = elem_at(p, t->at), .rows = rows, .cols = cols, .frozen = t->frozen,
+                   .grad = &p->grad[t - p->tensor], .grads = 1};
 }
 
 Param params_get(const Params *p, int row, int layer) {
@@ -240,6 +244,7 @@ Param params_joined(const Params *p, int first, int last, int layer, int last_la
     const ParamTensor *a = params_tensor(p, first, layer), *z = params_tensor(p, last, last_layer);
     int64_t n = z->at + z->n - a->at, cols = a->rows > 1 ? a->cols : n;
     Param v = view(p, a, n / cols, cols);
+    v.grads = (int)(z - a) + 1;
     for (const ParamTensor *t = a; t <= z; t++)
         v.frozen = v.frozen && t->frozen; /* all of them, or the product is needed */
     return v;
@@ -279,6 +284,15 @@ const ParamTensor *params_copy_of(const Params *p, const ParamTensor *t) {
     const ParamRow *r = &p->table.row[t->row];
     bool copies = r->start == START_COPY && params_has(p, (int)r->arg, t->layer);
     return copies ? params_tensor(p, (int)r->arg, t->layer) : NULL;
+}
+
+void params_whole_grads(const Params *p, int64_t at, int64_t end) {
+    for (int i = 0; i < p->n; i++) {
+        const ParamTensor *t = &p->tensor[i];
+        if (t->at < at || t->at >= end || t->at >= p->learns || p->grad[i].state != GRAD_STALE) continue;
+        p->b->zero(p->g + t->at, (size_t)t->n * sizeof *p->g);
+        p->grad[i].state = GRAD_ZERO;
+    }
 }
 
 /* ---- values in and out ------------------------------------------------------------------------------------------- */

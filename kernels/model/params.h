@@ -69,6 +69,7 @@ typedef struct {
     const Backend *b;
     int n, nranges;
     ParamTensor *tensor;                /* in the table's order */
+    ParamGrad *grad;                    /* of each, what g holds */
     ParamRange *range;                  /* trainable ranges */
     int64_t total;                      /* elements of a flat array, gaps included */
     int64_t learns;                     /* of them what g, m, v and ema have: the trainable ones, at the front */
@@ -103,6 +104,9 @@ Param params_joined(const Params *p, int first, int last, int layer, int last_la
 const ParamTensor *params_copy_of(const Params *p, const ParamTensor *t);
 DistPart params_block(const Params *p, int row, int layer); /* where what learns of row's block stands in that layer */
 const ParamTensor *params_find(const Params *p, const char *name); /* also under its other names; NULL when unknown */
+
+/* Gradients of elements [at, end), whole: numbers of an update before, which nobody overwrote, become zero. */
+void params_whole_grads(const Params *p, int64_t at, int64_t end);
 
 /* Start values (training.md 8): std for NORMAL rows. Deterministic in seed, independent of layout and device. */
 Status params_init(Params *p, uint64_t seed, float std);

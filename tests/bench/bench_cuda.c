@@ -353,7 +353,7 @@ static int64_t M;
 static void run_normalize(void) { b->normalize(xhat, features, DT_F16, NULL, B * P, E, P, 1e-5f); }
 static void run_packed(void) { b->normalize(xhat, features, DT_E4M3, vec_e, B * P, E, P, 1e-5f); }
 static void run_fold(void) { b->fold(Wf, cf, W, vec_m, vec_e, vec_e, M, E); }
-static void run_unfold(void) { b->unfold(dW, db, dgamma, dbeta, G, vec_m, W, vec_e, vec_e, M, E); }
+static void run_unfold(void) { b->unfold(dW, false, db, dgamma, dbeta, G, vec_m, W, vec_e, vec_e, M, E); }
 static float *I, *X, *S, *dI, *dX;
 static int32_t *arg;
 static void run_simmax(void) { b->simmax(S, arg, I, X, B, B, Q, Z, B, 1); }
@@ -376,7 +376,7 @@ static void rest(void) {
     dbeta = numbers(DT_F32, E);
     report("normalize, packed", run_packed, promise_normalize(DT_E4M3, B * P, E));
     report("fold", run_fold, promise_fold(M, E));
-    report("unfold", run_unfold, promise_unfold(M, E));
+    report("unfold", run_unfold, promise_unfold(M, E, false));
 
     I = numbers(DT_F32, B * Q * Z), X = numbers(DT_F32, B * Z), S = take((size_t)(B * B) * 4),
     arg = take((size_t)(B * B) * 4);

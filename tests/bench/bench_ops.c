@@ -178,7 +178,7 @@ static void run_copy(void) { K->copy(a0, a1, 256 << 20); }
 static void run_mean(void) { K->segment_mean(a0, a1, n_, c_, S->C); }
 static void run_normalize(void) { K->normalize(a0, a1, DT_F16, NULL, n_, c_, S->P, 1e-5f); }
 static void run_fold(void) { K->fold(a0, a1, f0, f1, f2, f3, n_, c_); }
-static void run_unfold(void) { K->unfold(f0, f1, f2, f3, f4, f1, a2, f2, f3, n_, c_); }
+static void run_unfold(void) { K->unfold(f0, false, f1, f2, f3, f4, f1, a2, f2, f3, n_, c_); }
 static AdamW ad;
 static void run_adamw(void) { K->adamw(&ad); }
 static double *d0;
@@ -226,7 +226,7 @@ static void rows(void) {
         f4 = numbers(DT_F32, n_ * c_, -1, 1);
     bench("fold", run_fold, 0, (double)(n_ * c_) * (double)(4 + es));
     f0 = numbers(DT_F32, n_ * c_, -1, 1);
-    bench("unfold", run_unfold, 0, (double)(n_ * c_) * 16);
+    bench("unfold", run_unfold, 0, (double)(n_ * c_) * 12);
     n_ = S == &sizes[0] ? 24 << 20 : 400000;
     f0 = numbers(DT_F32, n_, -1, 1);
     d0 = numbers(DT_F64, 1, 0, 0);

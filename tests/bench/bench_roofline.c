@@ -171,9 +171,9 @@ static void fold(void *Wf, void *cf, const float *W, const float *b, const float
                  int64_t E) {
     RUN(fold, promise_fold(M, E), Wf, cf, W, b, gamma, beta, M, E);
 }
-static void unfold(float *dW, float *db, float *dgamma, float *dbeta, const float *G, const float *s, const float *W,
-                   const float *gamma, const float *beta, int64_t M, int64_t E) {
-    RUN(unfold, promise_unfold(M, E), dW, db, dgamma, dbeta, G, s, W, gamma, beta, M, E);
+static void unfold(float *dW, bool add_dw, float *db, float *dgamma, float *dbeta, const float *G, const float *s,
+                   const float *W, const float *gamma, const float *beta, int64_t M, int64_t E) {
+    RUN(unfold, promise_unfold(M, E, add_dw), dW, add_dw, db, dgamma, dbeta, G, s, W, gamma, beta, M, E);
 }
 
 static void l2norm(float *y, float *norm, const void *x, int64_t N, int64_t Z) {

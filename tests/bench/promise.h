@@ -270,10 +270,10 @@ static inline Promise promise_fold(int64_t M, int64_t E) {
     return promise_again(promise_launch(6 * me, 0, 1), 8 * me);
 }
 
-static inline Promise promise_unfold(int64_t M, int64_t E) {
+static inline Promise promise_unfold(int64_t M, int64_t E, bool add) {
     double m = (double)M, e = (double)E,
            strips = fmin(promise_times(m, 16), promise_times(8 * H100_SMS, promise_times(e, 128)));
-    return promise_again(promise_partials(16 * m * e, strips, 2, e), 4 * m * e);
+    return promise_again(promise_partials((add ? 16 : 12) * m * e, strips, 2, e), 4 * m * e);
 }
 
 static inline Promise promise_l2norm(int64_t N, int64_t Z) {
@@ -325,7 +325,7 @@ static inline Promise promise_xent(const Xent *x) {
 /* Two launches when the last few of n go one by one. */
 static inline Promise promise_adamw(const AdamW *a) {
     double n = (double)a->n;
-    Promise p = promise_launch(n * (32 + (a->copy ? 2 : 0) + (a->ema ? 8 : 0)), 0, 1);
+    Promise p = promise_launch(n * (28 + (a->keep_g ? 0 : 4) + (a->copy ? 2 : 0) + (a->ema ? 8 : 0)), 0, 1);
     if (a->n > 4 && a->n % 4) p = promise_then(p, promise_launch(0, 0, 1));
     return promise_again(p, n);                              /* *gscale, for every four elements */
 }
