@@ -218,9 +218,13 @@ $(B)/bin/%: tests/fuzz/%.c $(KIT) $(LIB)
 	@echo "  FUZZ $@"
 	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -Wno-missing-prototypes -o $@ $< $(KIT) $(LIB) -lcmocka $(LDLIBS)
 
+# io_uring is measured where its library is, and used nowhere (tests/bench/RESULTS.md).
+URING     = $(call try,-luring,liburing.h)
+$(B)/bench/bench_disk: private EXTRA += $(if $(URING),-DHAVE_URING)
+$(B)/bench/bench_disk: private LDLIBS += $(if $(URING),-luring)
 $(B)/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(HDF5_C) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(EXTRA) $(HDF5_C) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
 
 # ---- what a person types ---------------------------------------------------------------------------------------------
 # The probes above ran before packages were installed, so what needs them is a second make.
