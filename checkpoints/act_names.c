@@ -7,7 +7,7 @@
 static const struct { const char *name; ActKind act; } names[] = {
     {"gelu", ACT_GELU}, {"gelu_new", ACT_GELU_TANH}, {"quick_gelu", ACT_GELU_QUICK}, {"relu", ACT_RELU},
     {"silu", ACT_SILU}, {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}, {"swish", ACT_SILU},
-    {"gelu (erf)", ACT_GELU}};
+    {"gelu (erf)", ACT_GELU}, {"gelu_tanh", ACT_GELU_TANH}};
 enum { NAMES = sizeof names / sizeof *names };
 
 bool act_named(ActKind *act, const char *name) {

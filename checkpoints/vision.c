@@ -27,12 +27,14 @@ static bool is_packed(const void *ctx, const char *up, const char *down) {
 }
 
 static Status recognise(Vision *e) {
-    VisionLook look = {.ctx = e->ws, .has = has_name, .two_d = is_2d, .packed = is_packed};
+    VisionLook look = {.ctx = e->ws, .has = has_name, .two_d = is_2d, .packed = is_packed, .name = e->config.name};
     e->print = vision_recognise(&look, &e->prefix);
     if (!e->print)
         return err_set(ERR_USAGE, "%s: not an image encoder that is known here (CLIP, EVA-g, SigLIP, DINOv2, DINOv3, "
                        "EVA-02, Perception Encoder, AIMv2, InternViT, timm's ViT): no patch weight under a known name "
                        "among its %zu tensors", e->path, ws_count(e->ws));
+    const char *refused = vision_refusal(e->print);
+    if (refused) return err_set(ERR_USAGE, "%s: %s", e->path, refused);
     e->names = &vision_names[e->print->dialect];
     return OK;
 }
@@ -209,6 +211,17 @@ static ActKind act_of(const Vision *e, ActKind custom) {
     return timms ? ACT_GELU : custom;
 }
 
+/* OpenAI's TorchScript and what LAVIS made of it are QuickGELU's; other files of CLIP's are of both kinds. */
+static Status activation_known(const Vision *e) {
+    const VisionConfig *c = &e->config;
+    bool openai = ws_is_script(e->ws) || strcmp(e->prefix, "visual_encoder.") == 0;
+    if (e->print->family != FAMILY_CLIP || c->act >= 0 || c->openclip || c->timm || openai) return OK;
+    if (e->print->dialect == DIALECT_HF_CLIP && c->name[0]) return OK;       /* whose class has a custom */
+    return err_set(ERR_USAGE, "%s: nothing says whether this CLIP computes with GELU or QuickGELU; beside it must lie "
+                   "its config.json or open_clip_config.json, or a config.json of {\"hidden_act\": \"quick_gelu\"} "
+                   "(as OpenAI's) or \"gelu\"", e->path);
+}
+
 static void settle(Vision *e) {
     VisionFamily f = e->print->family;
     const VisionConfig *c = &e->config;
@@ -298,19 +311,21 @@ static Status small_files(Vision *e, bool pixels) {
 static Status open_all(Vision *e, int asked_heads) {
     Status st = ws_open_raw(&e->ws, e->path);
     if (st == OK && !(e->used = mem_new(ws_count(e->ws), sizeof *e->used))) st = ERR_MEMORY;
-    if (st == OK) st = recognise(e);
     if (st == OK) st = small_files(e, false);
+    if (st == OK) st = recognise(e);
     if (st == OK) st = look(e);
     if (st == OK) st = patch_size(e);
     if (st == OK) st = blocks(e);
     if (st != OK) return st;
-    if (e->print->family == FAMILY_EVA_G && (e->d.E == 1792 || called(e, "eva02_enormous")))
-        return err_set(ERR_USAGE, "%s: EVA-02-CLIP-E has its norms behind its blocks; that is not supported", e->path);
+    if (e->print->family == FAMILY_EVA_G && e->d.E == 1792)
+        return err_set(ERR_USAGE, "%s: has the width of EVA-02-CLIP-E, which has its norms behind its blocks' parts; "
+                       "those are not computed here", e->path);
     switches(e);
     if ((st = registers(e)) == OK) st = position_size(e);
     if (st == OK) st = heads(e, asked_heads);
     if (st == OK) st = frequencies(e);
     if (st != OK) return st;
+    if ((st = activation_known(e)) != OK) return st;
     settle(e);
     e->d.eps = e->custom.eps;
     e->d.act = e->custom.act;

@@ -87,7 +87,39 @@ static Status sizes(VisionConfig *c, const Json *o, const char *name) {
     if (st == OK) st = whole(&c->reference, o, "ref_feat_shape", 4096, name);
     if (st == OK) st = real(&c->eps, o, "layer_norm_eps|rms_norm_eps", 1e-12, 1e-2, name);
     if (st == OK) st = real(&c->theta, o, "rope_theta", 1, 1e9, name);
-    return st == OK ? activation(&c->act, any(o, "hidden_act|activation", &key), name) : st;
+    return st == OK ? activation(&c->act, any(o, "hidden_act|activation|act_layer", &key), name) : st;
+}
+
+/* timm's and OpenCLIP's arguments that are read here, that tensors tell of, or that change nothing. */
+static const char timm_known[] =
+    " patch_size embed_dim depth num_heads mlp_ratio img_size in_chans num_classes global_pool ref_feat_shape "
+    "class_token reg_tokens num_reg_tokens no_embed_class init_values qkv_bias qkv_fused qk_norm pre_norm "
+    "fc_norm use_fc_norm final_norm use_post_transformer_norm scale_attn_norm scale_mlp_norm scale_attn_inner "
+    "act_layer dynamic_img_size strict_img_size weight_init fix_init drop_rate pos_drop_rate patch_drop_rate "
+    "proj_drop_rate attn_drop_rate drop_path_rate ";
+static const char openclip_known[] =
+    " layers width head_width mlp_ratio patch_size image_size ls_init_value patch_dropout attentional_pool "
+    "attn_pooler_queries attn_pooler_heads no_ln_pre pos_embed_type final_ln_after_pool pool_type "
+    "output_tokens qk_norm scale_attn scale_fc scale_heads timm_model_name timm_model_pretrained timm_pool "
+    "timm_proj timm_proj_bias timm_drop timm_drop_path ";
+
+static bool said(const Json *v) {
+    bool on = true;
+    double x = 1;
+    return json_type(v) != J_NULL && !(json_bool(v, &on) && !on) && !(json_num(v, &x) && x == 0);
+}
+
+/* `off`: a value that says no says nothing. */
+static Status only_known(const Json *o, const char *known, bool off, const char *what, const char *name) {
+    const Json *v;
+    for (const char *key = json_next(o, NULL, &v); key; key = json_next(o, key, &v)) {
+        char word[64];
+        snprintf(word, sizeof word, " %.60s ", key);
+        if (!strstr(known, word) && (!off || said(v)))
+            return err_set(ERR_USAGE, "%s: \"%.60s\" in \"%s\" is not known here, and may be another way to compute",
+                           name, key, what);
+    }
+    return OK;
 }
 
 Status vision_config_json(VisionConfig *c, const Json *doc, const char *name) {
@@ -99,6 +131,7 @@ Status vision_config_json(VisionConfig *c, const Json *doc, const char *name) {
     c->timm |= architecture != NULL;
     if (architecture) named(c, architecture);
     Status st = sizes(c, vision ? vision : doc, name);
+    if (st == OK && args) st = only_known(args, timm_known, false, "model_args", name);
     return st == OK && args ? sizes(c, args, name) : st;
 }
 
@@ -113,7 +146,8 @@ Status vision_config_openclip(VisionConfig *c, const Json *doc, const char *name
     const char *trunk = json_str(json_get(vision, "timm_model_name"), NULL);
     if (trunk) c->act = -1, c->timm = true;
     named(c, trunk);
-    Status st = whole(&c->image, vision, "image_size", PREPROCESS_MAX_SIZE, name);
+    Status st = only_known(vision, openclip_known, true, "vision_cfg", name);
+    if (st == OK) st = whole(&c->image, vision, "image_size", PREPROCESS_MAX_SIZE, name);
     return st == OK && !trunk ? whole(&c->head_width, vision, "head_width", 4096, name) : st;
 }
 

@@ -1,8 +1,9 @@
 /* vision_config: what the small files beside an image encoder's weights say: config.json (transformers', timm's, whole
  * models' with a vision_config), open_clip_config.json, preprocessor_config.json.
  *
- * Called by vision_file.c. Everything is optional and every number is checked; what is not said is 0, -1 or empty, and
- * the tensors or the family's custom decide. */
+ * Called by vision.c. Everything is optional and every number is checked; what is not said is 0, -1 or empty, and the
+ * tensors or the family's custom decide. What timm's and OpenCLIP's files say beside it of how to compute is refused:
+ * an argument that is not known here may change every number and no tensor. */
 #ifndef QF_VISION_CONFIG_H
 #define QF_VISION_CONFIG_H
 #include <stdbool.h>
@@ -22,7 +23,8 @@ typedef struct {
 
 void vision_config_none(VisionConfig *c);
 
-/* ERR_FORMAT: a value of the wrong kind or out of bounds. `name` is for messages. */
+/* ERR_FORMAT: a value of the wrong kind or out of bounds. ERR_USAGE: an argument that is not known. `name` is for
+ * messages. */
 Status vision_config_json(VisionConfig *c, const Json *doc, const char *name);           /* config.json */
 Status vision_config_openclip(VisionConfig *c, const Json *doc, const char *name);       /* open_clip_config.json */
 

@@ -152,11 +152,31 @@ static const char HF_PATCH[] = "embeddings.patch_embedding.weight", TIMM_PATCH[]
 static const char HF_PATCHES[] = "embeddings.patch_embeddings.projection.weight";
 #define B0 "blocks.0."
 
+/* What is refused by name, and why: "FILE: " and a line are a sentence. */
+enum { CLIP_OR_PE, RPN, ROPE, ENORMOUS, NO_GATE, GAMMA, APART, NO_BIAS };
+static const char *const refusals[] = {
+    [CLIP_OR_PE] = "may be CLIP or Perception Encoder, which have the same tensors without a norm behind the last "
+                   "block; beside it must lie its config.json, or one of {\"model_type\": \"clip\"} or \"pe_spatial\"",
+    [RPN] = "is a ViT with its norms behind its blocks' parts (rpn); those are not computed here",
+    [ROPE] = "is a ViT of timm's with rotary positions (rope); of those DINOv3, EVA-02 and Perception Encoder are "
+             "computed here",
+    [ENORMOUS] = "is EVA-02-CLIP-E, which has its norms behind its blocks' parts; those are not computed here",
+    [NO_GATE] = "is called EVA-02, but its feed-forward has no gate",
+    [GAMMA] = "has layer scale under the name of timm's rotary models, and is none of those that are computed here",
+    [APART] = "has q, k and v apart as EVA-02 has, but no gate by EVA-02's names",
+    [NO_BIAS] = "has no biases of q, k and v, as ViTs with their norms in front of their parts and with their norms "
+                "behind (rpn), which have the same tensors; beside it must lie its config.json",
+};
+#define NO(why) FAMILY_COUNT, DIALECT_COUNT, why, 0
 const VisionPrint vision_prints[VISION_PRINTS] = {
     {"conv1.weight", "lavis", FAMILY_CLIP, DIALECT_OPENAI, CLIP, HAS_POST},
     {"conv1.weight", "+ln_post.weight -attn_pool.probe", FAMILY_CLIP, DIALECT_OPENAI, OPENCLIP,
      OPENCLIP_MAY},
-    {"conv1.weight", "", FAMILY_PE, DIALECT_OPENAI, PE, PE_MAY},
+    {"conv1.weight", "+attn_pool.probe", FAMILY_PE, DIALECT_OPENAI, PE, PE_MAY},
+    {"conv1.weight", "+transformer.resblocks.0.ls_1.gamma", FAMILY_PE, DIALECT_OPENAI, PE, PE_MAY},
+    {"conv1.weight", "~pe_", FAMILY_PE, DIALECT_OPENAI, PE, PE_MAY},
+    {"conv1.weight", "~clip", FAMILY_CLIP, DIALECT_OPENAI, OPENCLIP, OPENCLIP_MAY},
+    {"conv1.weight", "", NO(CLIP_OR_PE)},
     {HF_PATCH, "+pre_layrnorm.weight", FAMILY_CLIP, DIALECT_HF_CLIP, CLIP, HAS_POST},
     {HF_PATCH, "+encoder.layers.0.self_attn.qkv.weight", FAMILY_EVA_G, DIALECT_HF_CLIP,
      EVA & ~HAS_QV_BIAS, EVA_MAY},
@@ -174,20 +194,30 @@ const VisionPrint vision_prints[VISION_PRINTS] = {
     {"embeddings.patch_embed.weight", "+embeddings.rms_norm.weight", FAMILY_AIMV2, DIALECT_HF_AIMV2, AIM, AIM_MAY},
     {"preprocessor.patchifier.proj.weight", "+trunk.blocks.0.norm_1.weight", FAMILY_AIMV2, DIALECT_APPLE, AIM,
      AIM_MAY},
+    {TIMM_PATCH, "~_rpn", NO(RPN)},
+    {TIMM_PATCH, "~_rope", NO(ROPE)},
     {TIMM_PATCH, "+storage_tokens", FAMILY_DINOV3, DIALECT_TIMM, DINO3, DINO3_MAY},
     {TIMM_PATCH, "+reg_token -pos_embed", FAMILY_DINOV3, DIALECT_TIMM, DINO3, DINO3_MAY},
     {TIMM_PATCH, "+" B0 "norm1.weight -" B0 "norm1.bias", FAMILY_AIMV2, DIALECT_TIMM, AIM, AIM_MAY},
-    {TIMM_PATCH, "+norm_pre.weight +attn_pool.latent", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
-    {TIMM_PATCH, "+norm_pre.weight -norm.weight", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
-    {TIMM_PATCH, "+norm_pre.weight", FAMILY_CLIP, DIALECT_TIMM, CLIP, HAS_POST},
+    {TIMM_PATCH, "+norm_pre.weight +" B0 "gamma_1", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
+    {TIMM_PATCH, "+norm_pre.weight ~_pe_", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
+    {TIMM_PATCH, "+norm_pre.weight +attn_pool.latent ?", FAMILY_PE, DIALECT_TIMM, PE, PE_MAY},
+    {TIMM_PATCH, "+norm_pre.weight -norm.weight -fc_norm.weight ?", NO(CLIP_OR_PE)},
+    {TIMM_PATCH, "+norm_pre.weight", FAMILY_CLIP, DIALECT_TIMM, CLIP & ~HAS_CLS, HAS_CLS | HAS_POST | HAS_SCALE},
     {TIMM_PATCH, "+" B0 "attn.q_proj.bias +" B0 "mlp.fc1_g.weight", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
     {TIMM_PATCH, "+" B0 "attn.q_bias +" B0 "mlp.w1.weight", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
     {TIMM_PATCH, "+" B0 "attn.q_bias packed", FAMILY_EVA02, DIALECT_TIMM, EVA2, EVA2_MAY},
+    {TIMM_PATCH, "+" B0 "attn.q_bias ~eva02_enormous", NO(ENORMOUS)},
+    {TIMM_PATCH, "+" B0 "attn.q_bias ~eva02", NO(NO_GATE)},
     {TIMM_PATCH, "+" B0 "attn.q_bias", FAMILY_EVA_G, DIALECT_TIMM, EVA, HAS_POST},
     {TIMM_PATCH, "+reg_token -cls_token", FAMILY_VIT, DIALECT_TIMM, PLAIN, PLAIN_MAY},
     {TIMM_PATCH, "+cls_token +" B0 "ls1.gamma -norm.weight", FAMILY_INTERNVIT, DIALECT_TIMM, INTERN, INTERN_MAY},
     {TIMM_PATCH, "+cls_token +" B0 "ls1.gamma", FAMILY_DINOV2, DIALECT_TIMM, DINO2, DINO2_MAY},
-    {TIMM_PATCH, "-cls_token +norm.weight -" B0 "ls1.gamma", FAMILY_SIGLIP, DIALECT_TIMM, SIGLIP, 0},
+    {TIMM_PATCH, "-cls_token +norm.weight +attn_pool.latent -" B0 "ls1.gamma", FAMILY_SIGLIP, DIALECT_TIMM, SIGLIP, 0},
+    {TIMM_PATCH, "-cls_token +norm.weight ~siglip -" B0 "ls1.gamma", FAMILY_SIGLIP, DIALECT_TIMM, SIGLIP, 0},
+    {TIMM_PATCH, "+" B0 "gamma_1", NO(GAMMA)},
+    {TIMM_PATCH, "-" B0 "attn.qkv.weight", NO(APART)},
+    {TIMM_PATCH, "-" B0 "attn.qkv.bias ?", NO(NO_BIAS)},
     {TIMM_PATCH, "", FAMILY_VIT, DIALECT_TIMM, PLAIN, PLAIN_MAY},
 };
 
@@ -220,11 +250,18 @@ static bool two_d(const At *at, const char *patch) {
     return at->look->two_d(at->look->ctx, full);
 }
 
+static bool called(const At *at, const char *part, size_t n) {
+    for (const char *s = at->look->name; *s; s++)
+        if (strncmp(s, part, n) == 0) return true;
+    return false;
+}
+
 static bool fits(const At *at, const VisionPrint *p) {
     if (!has(at, p->patch, strlen(p->patch))) return false;
     for (const char *word = p->when; *word;) {
         size_t n = strcspn(word, " ");
         bool yes = *word == '+' ? has(at, word + 1, n - 1) : *word == '-' ? !has(at, word + 1, n - 1)
+                 : *word == '~' ? called(at, word + 1, n - 1) : *word == '?' ? !*at->look->name
                  : *word == '2' ? two_d(at, p->patch) : *word == 'l' ? strcmp(at->prefix, LAVIS_PREFIX) == 0
                  : packed(at);
         if (!yes) return false;
@@ -244,7 +281,8 @@ const VisionPrint *vision_recognise(const VisionLook *look, const char **prefix)
 }
 
 bool vision_ignored(const char *name) {
-    static const char *const starts[] = {"head.", "attn_pool.", "fc_norm.", "rope.", "rope_embed.", "local_cls_norm.",
+    static const char *const starts[] = {"head.", "attn_pool.", "fc_norm.", "rope.freqs_", "rope_embed.",
+                                         "local_cls_norm.",
                                          "ln_post.", "norm.", "post_layernorm.", "mask_token", "embeddings.mask_token",
                                          "embeddings.position_ids", "classifier.", "pooler."};
     for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
@@ -253,6 +291,8 @@ bool vision_ignored(const char *name) {
 }
 
 /* ---- families ---------------------------------------------------------------------------------------------------- */
+
+const char *vision_refusal(const VisionPrint *p) { return p->family == FAMILY_COUNT ? refusals[p->must] : NULL; }
 
 const char *vision_family_text(VisionFamily f) {
     static const char *const text[FAMILY_COUNT] = {

@@ -1,10 +1,11 @@
 /* vision_names: which family of image encoders a file of weights belongs to, and what its tensors are called.
  *
- * Called by vision_file.c. The one idea: 31 fingerprints, tried in order; each is the name of the patch weight, a few
- * names that must or must not stand beside it, a family and a dialect. Everything else that differs between files of a
- * family (how many registers, whether q and k have biases, whether the feed-forward is gated) is read off the tensors,
- * inside what the fingerprint allows. Nothing is guessed from a suffix: text towers have the same names as image
- * towers.
+ * Called by vision.c. The one idea: 45 fingerprints, tried in order; each is the name of the patch weight, a few names
+ * that must or must not stand beside it, a family and a dialect, or why such a file is refused. Models with the same
+ * tensors may compute different things; there the architecture's name in the small files decides. Everything else that
+ * differs between files of a family (how many registers, whether q and k have biases, whether the feed-forward is
+ * gated) is read off the tensors, inside what the fingerprint allows. Nothing is guessed from a suffix: text towers
+ * have the same names as image towers.
  *
  * Sources: the published files and code of OpenAI, OpenCLIP, LAVIS, transformers, timm, Meta, BAAI,
  * Apple, OpenGVLab. */
@@ -90,12 +91,14 @@ typedef struct {
     const char *patch;                                    /* name of the patch weight behind the prefix */
     const char *when;                                     /* "+name": must be there; "-name": must not; "2d": the patch
                                                              weight has two dimensions; "packed": gate and up are one;
-                                                             "lavis": behind the prefix of LAVIS's whole models */
+                                                             "lavis": behind the prefix of LAVIS's whole models;
+                                                             "~part": in the architecture's name; "?": it is
+                                                             not known */
     VisionFamily family;
     VisionDialect dialect;
     unsigned must, may;
 } VisionPrint;
-enum { VISION_PRINTS = 31 };
+enum { VISION_PRINTS = 45 };
 extern const VisionPrint vision_prints[VISION_PRINTS];
 
 /* Whether a tensor called `name` is there (behind the prefix). */
@@ -107,8 +110,12 @@ typedef struct {
     VisionHas *has;                                      /* full names */
     bool (*two_d)(const void *ctx, const char *name);
     bool (*packed)(const void *ctx, const char *up, const char *down);
+    const char *name;                                    /* of the architecture, or "" */
 } VisionLook;
 const VisionPrint *vision_recognise(const VisionLook *look, const char **prefix);
+
+/* NULL, or why such a file is not read: "FILE: " and this are a sentence. */
+const char *vision_refusal(const VisionPrint *p);
 
 /* Tensors behind the prefix that a file may hold and nobody needs: heads, masks, buffers. */
 bool vision_ignored(const char *name);

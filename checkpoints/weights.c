@@ -366,6 +366,7 @@ size_t ws_count(const WeightSource *ws) { return ws->count; }
 const StTensor *ws_at(const WeightSource *ws, size_t i) { return &ws->tensors[i]; }
 NameForm ws_form(const WeightSource *ws) { return ws->form; }
 const char *ws_prefix(const WeightSource *ws) { return ws->prefix; }
+bool ws_is_script(const WeightSource *ws) { return ws->nfiles && ws->files[0].pth && pth_is_script(ws->files[0].pth); }
 bool ws_in_folder(const WeightSource *ws) { return ws->in_folder; }
 const char *ws_path(const WeightSource *ws) { return ws->path; }
 const Ckpt *ws_checkpoint(const WeightSource *ws) { return ws->ckpt; }

@@ -99,6 +99,7 @@ static void eva_to_both(void **state) {
 
 static void clip_to_lavis(void **state) {
     (void)state;
+    folder_write("config.json", "{\"hidden_act\": \"quick_gelu\"}");
     model_for("clip");
     folder_must("export clip-q.safetensors form=lavis encoder=clip.safetensors extract.heads=2 model.heads=2 "
                 "out=c.safetensors");
@@ -106,6 +107,9 @@ static void clip_to_lavis(void **state) {
     same_scores("clip-apart", "clip-lavis", 1e-6);
     folder_refuses("export clip-q.safetensors form=hf encoder=clip.safetensors extract.heads=2 model.heads=2 "
                    "model.vocab=words.txt out=no", "transformers' BLIP-2 has no other vision model than EVA-g");
+    folder_shell("rm config.json");
+    folder_refuses("extract in=pics extract.annotations=ann.json encoder=clip.safetensors extract.heads=2 out=no.h5",
+                   "nothing says whether this CLIP computes with GELU or QuickGELU");
 }
 
 int main(void) {

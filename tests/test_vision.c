@@ -85,6 +85,7 @@ static void check_worked(const Worked *k) {
     if (k->clip) {                                           /* by this norm a file of OpenAI's is known */
         weights_add(&w, "visual.ln_post.weight", 1, (const int64_t[]){8});
         weights_add(&w, "visual.ln_post.bias", 1, (const int64_t[]){8});
+        scratch_write("config.json", "{\"hidden_act\": \"quick_gelu\"}");
     }
     weights_save(&w, scratch_path("worked.safetensors"));
     for (int i = 0; i < 48; i++) pixels[i] = (float)(2 * lcg_draw(&r));
@@ -99,6 +100,7 @@ static void check_worked(const Worked *k) {
     for (int i = 0; i < 40; i++) sum += (double)x[i];
     assert_true(fabs(sum - k->sum) < 2e-5);
     free(x);
+    unlink(scratch_path("config.json"));
 }
 
 static void worked(void **state) {

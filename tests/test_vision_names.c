@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "checkpoints/vision.h"
+#include "kernels/base/mem.h"
 #include "tests/kit/check.h"
 #include "tests/kit/scratch.h"
 #include "tests/kit/tower.h"
@@ -123,8 +124,15 @@ static void torchscript(void **state) {
     int P, Q;
     Vision e;
     weights_fill(pixels, 48, "pixels", 6);
+    assert_int_equal(vision_open(&e, st, 2), ERR_USAGE);       /* which of a state dict nobody knows */
+    assert_non_null(strstr(err_message(), "nothing says whether this CLIP computes with GELU or QuickGELU"));
     a = tower_rows(pth, pixels, 4, -1, false, 2, &P);
-    b = tower_rows(st, pixels, 4, -1, false, 2, &Q);
+    char *copy = mem_format("cp %s %s", st, scratch_path("script.safetensors"));
+    assert_int_equal(system(copy), 0);
+    free(copy);
+    scratch_write("config.json", "{\"hidden_act\": \"quick_gelu\"}");
+    b = tower_rows(scratch_path("script.safetensors"), pixels, 4, -1, false, 2, &Q);
+    unlink(scratch_path("config.json"));
     assert_true(P == 5 && Q == 5);
     assert_memory_equal(a, b, 5 * 8 * sizeof *a);
     free(a);
@@ -229,6 +237,84 @@ static void bad_files(void **state) {
     refused(with(DINOV3_META, "=one:1 ", "=one:3 "), ERR_USAGE, "heads do not divide a width of 8");
 }
 
+/* ---- the same tensors, another model ----------------------------------------------------------------------------- */
+
+#define STEM_TIMM(n) "cls_token=cls:1,1,8 pos_embed=pos:1," n ",8 patch_embed.proj.weight=pw:8,3,2,2 "
+#define CLIP_TIMM_BLOCK NORMS("blocks.0.norm1", "blocks.0.norm2") "norm_pre.weight=pg:8 norm_pre.bias=pb:8 " \
+    "blocks.0.attn.qkv.weight=q,k,v:8,8 blocks.0.attn.qkv.bias=qb,kb,vb:8 blocks.0.attn.proj.weight=o:8,8 " \
+    "blocks.0.attn.proj.bias=ob:8 blocks.0.mlp.fc1.weight=uw:12,8 blocks.0.mlp.fc1.bias=ub:12 " \
+    "blocks.0.mlp.fc2.weight=dw:8,12 blocks.0.mlp.fc2.bias=db:8 "
+#define POOL "attn_pool.latent=lat:1,1,8 "
+#define FC_NORM "fc_norm.weight=fg:8 fc_norm.bias=fb:8 "
+#define FINAL "norm.weight=fg:8 norm.bias=fb:8 "
+static const char NO_CLS[] = "pos_embed=pos:1,4,8 patch_embed.proj.weight=pw:8,3,2,2 ";
+
+static const char *joined(const char *a, const char *b, const char *c) {
+    static char text[32768];
+    snprintf(text, sizeof text, "%s%s%s", a, b, c);
+    return text;
+}
+
+/* What is opened, named by its config.json (NULL: there is none), is of the family, or refused with the sentence. */
+static void read_as(const char *text, const char *architecture, VisionFamily family, const char *sentence) {
+    char config[256];
+    Vision e;
+    save_text("model.safetensors", text);
+    snprintf(config, sizeof config, "{\"architecture\": \"%s\"}", architecture ? architecture : "");
+    if (architecture) scratch_write("config.json", config);
+    Status st = vision_open(&e, scratch_dir(), 2);
+    unlink(scratch_path("config.json"));
+    unlink(scratch_path("model.safetensors"));
+    if (sentence) {
+        if (st == OK || !strstr(err_message(), sentence)) fail_msg("%s is not \"%s\"", err_message(), sentence);
+        return;
+    }
+    if (st != OK) fail_msg("%s", err_message());
+    assert_int_equal(e.print->family, family);
+    assert_int_equal(e.d.rotary, family == FAMILY_PE ? VIT_ROTARY_PE : VIT_ROTARY_NONE);
+    vision_close(&e);
+}
+
+static void clip_or_pe(void **state) {
+    (void)state;
+    static const char clip[] = "vit_base_patch16_clip_224", pe[] = "vit_pe_core_base_patch16_224";
+    const char *cls = STEM_TIMM("5") CLIP_TIMM_BLOCK;
+    read_as(joined(cls, FINAL, ""), clip, FAMILY_CLIP, NULL);
+    read_as(joined(cls, FC_NORM, ""), clip, FAMILY_CLIP, NULL);                 /* pooled by the mean */
+    read_as(joined(cls, POOL, FINAL), clip, FAMILY_CLIP, NULL);                 /* by attention, as PE is */
+    read_as(joined(cls, POOL, FINAL), pe, FAMILY_PE, NULL);
+    read_as(joined(cls, POOL, FINAL), NULL, FAMILY_PE, NULL);                   /* which is the published one */
+    read_as(joined(NO_CLS, CLIP_TIMM_BLOCK, FINAL), clip, FAMILY_CLIP, NULL);
+    read_as(joined(NO_CLS, CLIP_TIMM_BLOCK, FC_NORM), clip, FAMILY_CLIP, NULL);
+    read_as(joined(NO_CLS, CLIP_TIMM_BLOCK, ""), "vit_pe_lang_large_patch14_448", FAMILY_PE, NULL);
+    read_as(joined(cls, "blocks.0.gamma_1=s1:8 blocks.0.gamma_2=s2:8 ", ""), NULL, FAMILY_PE, NULL);
+    read_as(cls, NULL, FAMILY_PE, "may be CLIP or Perception Encoder, which have the same tensors");
+    read_as(joined(cls, FINAL, ""), NULL, FAMILY_CLIP, "whether this CLIP computes with GELU or QuickGELU");
+}
+
+static void other_ways(void **state) {
+    (void)state;
+    const char *gamma = joined(VIT_TIMM, "blocks.0.gamma_1=s1:8 blocks.0.gamma_2=s2:8 ", "");
+    read_as(gamma, "vit_base_patch16_rope_ape_224", FAMILY_VIT, "rotary positions (rope)");
+    read_as(gamma, NULL, FAMILY_VIT, "layer scale under the name of timm's rotary models");
+    read_as(VIT_TIMM, "vit_base_patch16_rpn_224", FAMILY_VIT, "norms behind its blocks' parts (rpn)");
+    const char *unbiased = with(VIT_TIMM, "blocks.0.attn.qkv.bias=qb,kb,vb:8 ", "");
+    read_as(unbiased, NULL, FAMILY_VIT, "no biases of q, k and v");
+    read_as(unbiased, "vit_base_patch16_224", FAMILY_VIT, NULL);
+    const char *apart = with(tower_eva02, "blocks.0.mlp.fc1_g.weight=gw:12,8 blocks.0.mlp.fc1_g.bias=gb:12 ", "");
+    read_as(apart, NULL, FAMILY_VIT, "q, k and v apart as EVA-02 has, but no gate");
+}
+
+/* A mean over patches without cls is of plain ViTs and of SigLIPs; their GELUs are not the same. */
+static void which_gelu(void **state) {
+    (void)state;
+    const char *gap = with(VIT_TIMM, STEM_TIMM("5"), NO_CLS), *map = joined(gap, POOL, "");
+    read_as(gap, NULL, FAMILY_VIT, NULL);
+    read_as(gap, "vit_medium_patch16_gap_240", FAMILY_VIT, NULL);
+    read_as(gap, "vit_base_patch16_siglip_gap_224", FAMILY_SIGLIP, NULL);
+    read_as(map, NULL, FAMILY_SIGLIP, NULL);
+}
+
 static void small_files(void **state) {
     (void)state;
     static const struct { const char *config, *sentence; } bad[] = {
@@ -236,7 +322,9 @@ static void small_files(void **state) {
         {"{\"image_size\": [4, 6]}", "\"image_size\" is not one number, nor two that are equal"},
         {"{\"layer_norm_eps\": \"small\"}", "\"layer_norm_eps\" is not a number from"},
         {"{\"hidden_act\": \"mish\"}", "an activation \"mish\" is not known here"}, {"{\"hidden", "config.json:1"},
-        {"{\"num_attention_heads\": 3}", "heads do not divide a width of 8"}};
+        {"{\"num_attention_heads\": 3}", "heads do not divide a width of 8"},
+        {"{\"architecture\": \"eva02_x\", \"model_args\": {\"use_post_norm\": true}}",
+         "\"use_post_norm\" in \"model_args\" is not known here, and may be another way to compute"}};
     Vision e;
     save_text("model.safetensors", tower_aimv2);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -260,6 +348,7 @@ static void small_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spellings), cmocka_unit_test(torchscript), cmocka_unit_test(told_apart), cmocka_unit_test(options),
+        cmocka_unit_test(clip_or_pe), cmocka_unit_test(other_ways), cmocka_unit_test(which_gelu),
         cmocka_unit_test(bad_files), cmocka_unit_test(small_files),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_teardown);

@@ -299,7 +299,7 @@ static Status make(Vm *vm) {
     switch (f->u.name->kind) {
     case MAKES_TENSOR: return make_tensor(vm, args);
     case MAKES_OTHER: return push_kind(vm, PK_OTHER);
-    case MAKES_MODULE: return push_kind(vm, PK_MODULE);
+    case MAKES_MODULE: vm->out->script = true; return push_kind(vm, PK_MODULE);
     case MAKES_DICT:
         return v->count == 0 || (items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_NAME)
                    ? push_kind(vm, PK_DICT)                   /* a defaultdict has the name of what it makes */

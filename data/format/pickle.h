@@ -69,6 +69,7 @@ typedef struct {
     PickleTensor *tensors;
     size_t nvalues, ncells, nstorages, ntensors;
     PickleRef root;
+    bool script;                /* objects of TorchScript are in it */
 } Pickle;
 
 /* Reads one pickle at `bytes`; *used (may be NULL) becomes its length.

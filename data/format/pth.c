@@ -372,6 +372,7 @@ void pth_close(PthFile *f) {
 }
 
 size_t pth_count(const PthFile *f) { return f->count; }
+bool pth_is_script(const PthFile *f) { return f->pickle.script; }
 bool pth_in_model(const PthFile *f, size_t i) { return f->entries[i].in_model; }
 
 static bool dense(const PickleTensor *v) {

@@ -29,6 +29,7 @@ Status pth_open_memory(PthFile **f, const void *bytes, size_t n, const char *nam
 void pth_close(PthFile *f);                                       /* accepts NULL */
 
 size_t pth_count(const PthFile *f);
+bool pth_is_script(const PthFile *f);                             /* a TorchScript archive */
 bool pth_in_model(const PthFile *f, size_t i);                    /* part of the state dict */
 /* The tensor, dense and aligned; lives until pth_close. ERR_MEMORY, or ERR_FORMAT when copies exceed all proportion. */
 Status pth_tensor(PthFile *f, size_t i, const StTensor **t);
