@@ -71,6 +71,7 @@ Status ckpt_parse_state(const char *text, size_t n, const char *path, Json **doc
     *nfiles = 0;
     Status st = json_parse(doc, text, n, path);
     if (st != OK) return st;
+    /* before the sum: another version may keep it elsewhere */
     if (!json_int(json_get(*doc, "format"), &format) || format != 1) {
         st = err_set(ERR_FORMAT, "%s: \"format\" is not 1; it was written by another version", path);
         goto done;
@@ -180,6 +181,7 @@ int64_t ckpt_step_of(const char *name) {
     if (slash) name = slash + 1;
     if (strncmp(name, "step_", 5) != 0) return -1;
     size_t n = strspn(name + 5, "0123456789");
+    /* one spelling a number: two folders of one step must not both be found */
     if (n < 6 || n > 18 || (n > 6 && name[5] == '0') || name[5 + n] != 0) return -1;
     return strtoll(name + 5, NULL, 10);
 }
@@ -213,6 +215,7 @@ Status ckpt_find_latest(Ckpt **c, const char *out, CkptWarn *warn, void *ctx) {
     for (size_t i = 0; st == OK && i < n && !*c; i++) {
         char *dir = mem_format("%s/step_%06" PRId64, out, steps[i]);
         if (!dir) { st = ERR_MEMORY; break; }
+        /* whole and unchanged, or the one before it */
         if (ckpt_open(c, dir, true) != OK) {
             broken++;
             char *sentence = mem_format("%s is broken and skipped: %s", dir, err_message());
@@ -238,8 +241,10 @@ Status ckpt_find_named(Ckpt **c, const char *out, const char *name) {
     if (!f) { st = err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno)); goto done; }
     size_t n = fread(line, 1, POINTER_LIMIT, f);
     fclose(f);
+    /* people write it with an editor */
     while (n && line[n - 1] == '\n') n--;
     line[n] = 0;
+    /* a pointer leads nowhere but into its own folder */
     if (strchr(line, '/') || ckpt_step_of(line) < 0) {
         st = err_set(ERR_FORMAT, "%s: the name of a step directory was expected in it", path);
         goto done;

@@ -23,6 +23,7 @@ void hf_vision_defaults(HfDims *d) {
     d->vision_act = "gelu";
     d->vision_eps = 1e-5;
     for (size_t i = 0; i < sizeof towers / sizeof *towers; i++) {
+        /* the width is all that features tell of their encoder */
         if (towers[i].E != d->E) continue;
         d->vision_layers = towers[i].layers;
         d->vision_heads = towers[i].heads;

@@ -28,6 +28,7 @@ static Status add_ours(ExportList *l, const HfDims *d, const StTensor *tensors, 
     for (size_t i = 0; i < n && st == OK; i++) {
         if (!name_from_lavis(NAMES_HF, tensors[i].name, name)) continue;
         const char *norm = behind(name, "qformer.layernorm."), *words = behind(name, "embeddings.");
+        /* InstructBLIP's module is called otherwise than BLIP-2's */
         if (d->V && norm) st = export_add(l, &tensors[i], "qformer.embeddings.layernorm.", norm);
         else if (words) st = export_add(l, &tensors[i], "qformer.embeddings.", words);
         else st = export_add(l, &tensors[i], "", name);
@@ -39,6 +40,7 @@ static Status add_ours(ExportList *l, const HfDims *d, const StTensor *tensors, 
 static Status add_lm(ExportList *l, const WeightSource *ws) {
     bool inside = false;
     Status st = OK;
+    /* a BLIP-2 folder's other parts are ours, and newer here */
     for (size_t i = 0; i < ws_count(ws); i++) inside |= behind(ws_at(ws, i)->name, LM) != NULL;
     for (size_t i = 0; i < ws_count(ws) && st == OK; i++) {
         const StTensor *t = ws_at(ws, i);
@@ -99,6 +101,7 @@ static void put_text_config(JsonWriter *w, const Json *config, const char *act) 
     if (json_type(inner) == J_OBJECT) config = inner;
     jw_object(w, "text_config");
     for (const char *k = json_next(config, NULL, &value); k; k = json_next(config, k, &value))
+        /* JSON with a key twice is read one way or the other */
         if (!(act && strcmp(k, "dense_act_fn") == 0)) copy_value(w, k, value, NESTED);
     if (act) jw_str(w, "dense_act_fn", act);
     jw_end(w);

@@ -143,6 +143,7 @@ static void read_t5(Config *c, LmDims *d) {
     d->distance = number(c, "relative_attention_max_distance", 2, MOST_POSITIONS, 128);
     d->start = number(c, "decoder_start_token_id", 0, d->V - 1, 0);
     t5_feed_forward(c, d);
+    /* T5 divides by sqrt(C) in front of a tied head */
     bool tied = truth(c, "tie_word_embeddings", true);
     d->head = tied ? LM_HEAD_TIED : LM_HEAD_OWN;
     d->scale_head = tied;
@@ -191,6 +192,7 @@ static void read_window(Config *c, LmDims *d, bool qwen) {
     }
     if (absent(c, "sliding_window") || (qwen && !truth(c, "use_sliding_window", false))) return;
     int32_t w = number(c, "sliding_window", 1, INT_MAX, MUST);
+    /* inside the window it is full attention, and that is all that is computed here */
     if (w < d->N) d->N = w;
 }
 
@@ -200,6 +202,7 @@ static void read_llama(Config *c, LmDims *d, bool qwen, bool mistral) {
     d->F = width(c, "intermediate_size");
     d->H = width(c, "num_attention_heads");
     d->K = number(c, "num_key_value_heads", 1, MOST_WIDTH, mistral && d->H % 8 == 0 ? 8 : d->H);
+    /* transformers' default */
     d->N = number(c, "max_position_embeddings", 1, MOST_POSITIONS, 2048);
     d->eps = real(c, "rms_norm_eps", 1e-12, 0.1, 1e-6);
     d->act = act(c, "hidden_act", word(c, "hidden_act", "silu"));
@@ -240,12 +243,14 @@ Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, co
     *d = (LmDims){.bos = -1, .pad = -1};
     if (json_type(config) != J_OBJECT) return err_set(ERR_FORMAT, "%s: a configuration is a JSON object", path);
     const char *type = word(&c, "model_type", "");
+    /* nothing else tells one family from another */
     if (!*type) wrong(&c, "model_type", "there");
     if (c.st == OK) read_family(&c, d, type);
     if (c.st != OK) return c.st;
     d->bos = id(&c, "bos_token_id", d);
     d->pad = id(&c, "pad_token_id", d);
     read_ends(&c, d);
+    /* chat models end at an id that config.json does not name */
     if (c.st == OK && generation) read_ends(&g, d);
     return c.st != OK ? c.st : g.st;
 }

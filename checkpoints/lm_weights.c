@@ -16,6 +16,7 @@ static const StTensor *find_named(const WeightSource *ws, const char *name) {
     char full[NAME_ROOM];
     for (size_t i = 0; i < sizeof fronts / sizeof *fronts; i++)
         for (int bare = 0; bare < 2; bare++) {
+            /* there is nothing to leave out */
             if (bare && strncmp(name, "model.", 6) != 0) continue;
             snprintf(full, sizeof full, "%s%s", fronts[i], bare ? name + 6 : name);
             const StTensor *t = ws_find(ws, full);
@@ -82,6 +83,7 @@ static Status load_tensor(Lm *m, const ParamTensor *t, const WeightSource *ws) {
     float scale = folded(m, t);
     Status st = check_shape(t, f, ws_path(ws));
     if (st != OK) return st;
+    /* straight from the mapped file; scaled ones go through f32 */
     return scale == 1.0f ? params_put(&m->params, t, 0, t->n, f->data, f->dtype) : put_scaled(m, t, f, scale);
 }
 

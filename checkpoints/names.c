@@ -93,8 +93,10 @@ static bool translate(NameForm form, const char *name, char *buf, bool forward) 
                    *to = forward ? prefixes[i].ours : prefixes[i].theirs;
         const char *rest = prefixes[i].form == form ? behind(name, from) : NULL;
         if (!rest) continue;
+        /* the rest of a name is the same everywhere */
         if (!ends_with(from, "layer.")) return put(buf, to, rest, (int)strlen(rest), "", "");
         size_t digits = strspn(rest, "0123456789");
+        /* a number, and no longer than an int */
         if (digits == 0 || digits > 9 || rest[digits] != '.') return false;
         for (size_t k = 0; k < PARTS; k++) {
             const char *end = parts[k].dialects & dialect
@@ -111,6 +113,7 @@ bool name_to_lavis(NameForm form, const char *name, char *buf) {
     static const char *const old[2][2] = {{".gamma", ".weight"}, {".beta", ".bias"}};
     if (!translate(form, name, buf, true)) return false;
     for (int i = 0; i < 2; i++) {
+        /* TensorFlow's names, which BERT's first files still have */
         if (form == NAMES_LAVIS || !ends_with(buf, old[i][0])) continue;
         size_t at = strlen(buf) - strlen(old[i][0]);
         if (at + strlen(old[i][1]) >= NAME_ROOM) return false;

@@ -91,9 +91,11 @@ Status origin_of_checkpoint(Origin *g, const Ckpt *c) {
     g->name = folder_of(ckpt_dir(c));
     if (!g->name) return ERR_MEMORY;
     int_of(run, "heads", &g->heads);
+    /* runs before `heads` was written */
     if (!g->heads && g->trained) g->heads = g->trained->model.heads;
     if (g->trained) take_habits(&g->habits, g->trained);
     g->vocab = vocab_in(g->name);
+    /* the copy in the run's folder first: what the path names may have changed */
     if (!g->vocab) g->vocab = text_of(run, "vocab");
     g->vocab_hash = hash_of(run, "vocab_hash");
     read_features(g, run);

@@ -30,6 +30,7 @@ static StTensor *list_tensors(const Params *p, const char *const *prefixes, int 
 /* A name with its prefix, back to the flat array and the row of the table. */
 static const ParamTensor *resolve(const Params *p, const char *part, const char *name, float **flat) {
     *flat = strcmp(part, "ema") == 0 ? p->ema : p->w;
+    /* PyTorch's names, so that its users recognise them */
     if (strncmp(name, "exp_avg.", 8) == 0) *flat = p->m, name += 8;
     else if (strncmp(name, "exp_avg_sq.", 11) == 0) *flat = p->v, name += 11;
     return params_find(p, name);
@@ -191,6 +192,7 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
         Status st = check_words(p, q, n / cols, path);
         if (st != OK) return st;
     }
+    /* by count: LAVIS has (1, Q, C) and (1) where others have (Q, C) and nothing */
     bool fits = n == q->n || (grows && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
     if (q->rows > 1 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
     if (t->dtype == DT_I8 || t->dtype == DT_U8)
@@ -201,6 +203,7 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
                        st_shape_text(t, shape, sizeof shape), (long long)(q->n / cols), (long long)cols);
     float *x = mem_new((size_t)q->n, sizeof *x);
     if (!x) return ERR_MEMORY;
+    /* first what is there: rows that the source lacks keep it */
     params_read(p, q, p->w, x);
     dtype_to_f32(x, t->data, t->dtype, (size_t)n);
     bool finite = features_finite(x, DT_F32, (size_t)q->n);
@@ -233,6 +236,7 @@ Status load_weights(Params *p, const WeightSource *ws, bool use_ema, LoadReport 
     *r = (LoadReport){.n = p->n, .text_head = true};
     for (int i = 0; st == OK && i < p->n; i++) {
         const ParamTensor *q = &p->tensor[i];
+        /* the average is what a run is judged by */
         const StTensor *t = ema ? st_find(ema, q->name) : find_or_copy(p, ws, q);
         if (t) st = load_tensor(p, q, t, ws_path(ws));
         else note_missing(r, q);
@@ -269,10 +273,12 @@ void dims_known(Dims *d, const WeightSource *ws) {
                 .F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight", 2)};
     if (!d->C) d->C = (int32_t)side(ws, "query_tokens", 1);
     if (!d->F) d->F = (int32_t)side(ws, "Qformer.bert.encoder.layer.0.intermediate.dense.weight", 2);
+    /* counted: no file says how many layers it has */
     for (; d->L < 1024; d->L++) {
         snprintf(name, sizeof name, "Qformer.bert.encoder.layer.%d.attention.self.query.weight", d->L);
         if (!ws_find(ws, name)) break;
         snprintf(name, sizeof name, "Qformer.bert.encoder.layer.%d.crossattention.self.query.weight", d->L);
+        /* layer 0 looks at the image in all of them: the second that does tells how often */
         if (d->L > 0 && !d->X && ws_find(ws, name)) d->X = d->L;
     }
     if (!d->X && ws_find(ws, "Qformer.bert.encoder.layer.0.crossattention.self.query.weight")) d->X = d->L;
@@ -281,6 +287,7 @@ void dims_known(Dims *d, const WeightSource *ws) {
 Status dims_of_weights(Dims *d, const WeightSource *ws) {
     dims_known(d, ws);
     if (!d->X) d->X = d->L > 0 ? d->L : 1;
+    /* what both stages have */
     bool whole = d->L && d->C && d->Q && d->E && d->F;
     if (whole && d->W) return OK;                            /* stage 2: heads and, but for prompts, words are gone */
     if (ws_find(ws, "model.embed_tokens.weight") && !d->Q)

@@ -72,6 +72,7 @@ static Status look(Vision *e) {
              found(e, HAS_HEADS_NORM, n->heads_norm, 0, "weight") | found(e, HAS_GATE, n->gate, 0, "weight") | packed |
              found(e, HAS_MLP_NORM, n->mlp_norm, 0, "weight") | found(e, HAS_OUT_BIAS, n->out, 0, "bias") |
              found(e, HAS_MLP_BIAS, n->down, 0, "bias") | found(e, HAS_NORM_BIAS, n->norm1, 0, "bias") | biases(e);
+    /* the fingerprint is by names: a file cut short has some of them */
     unsigned lacking = e->print->must & ~e->has, extra = e->has & ~(e->print->must | e->print->may);
     if (lacking)
         return err_set(ERR_FORMAT, "%s: looks like %s, but its tensors lack the %s", e->path,
@@ -97,6 +98,7 @@ static Status odd(const Vision *e, const char *what, const StTensor *t) {
 
 static Status patch_size(Vision *e) {
     const StTensor *t = vision_find(e, e->names->patch, -1, "weight");
+    /* a convolution, or NaFlex's linear layer over pixels */
     int64_t p = t->ndim == 4 && t->shape[2] == t->shape[3] && t->shape[1] == 3 ? t->shape[3]
               : t->ndim == 2 && t->shape[1] % 3 == 0 ? side(t->shape[1] / 3) : 0;
     if (p < 1 || p > 512 || t->shape[0] < 4 || t->shape[0] > MOST_WIDTH) return odd(e, "patch weight", t);

@@ -144,6 +144,7 @@ Status vision_config_openclip(VisionConfig *c, const Json *doc, const char *name
     json_bool(json_get(model, "quick_gelu"), &quick);
     c->act = quick ? ACT_GELU_QUICK : ACT_GELU;
     const char *trunk = json_str(json_get(vision, "timm_model_name"), NULL);
+    /* timm's own name says more than quick_gelu does */
     if (trunk) c->act = -1, c->timm = true;
     named(c, trunk);
     Status st = only_known(vision, openclip_known, true, "vision_cfg", name);

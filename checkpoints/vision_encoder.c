@@ -85,6 +85,7 @@ static size_t numbers_of(const VisionEncoder *k) { return (size_t)k->v.P * (size
 
 static Status run(const ImageEncoder *self, int n, const void *pixels, float *features) {
     VisionEncoder *k = mine(self);
+    /* where copies cost, one batch travels while another is computed */
     if (!k->b->unified) {
         Status st = self->start(self, n, pixels);
         return st == OK ? self->finish(self, features) : st;
@@ -107,6 +108,7 @@ static Status start(const ImageEncoder *self, int n, const void *pixels) {
     int i = (k->oldest + k->under) % 2;
     size_t bytes = (size_t)n * preprocess_bytes(&self->pre);
     BUG_ON(k->under > 1, "vision_encoder: a third batch is started");
+    /* pinned: from there the copy runs by itself, and the caller has its memory back */
     memcpy(k->lane[i].staged, pixels, bytes);
     k->b->upload_beside(k->lane[i].pixels, k->lane[i].staged, bytes);
     k->b->prefetch_wait();
@@ -126,6 +128,7 @@ static Status finish(const ImageEncoder *self, float *features) {
     for (int i = 0; i < n; i++) {
         bool all = k->wish.tokens == VISION_ALL;
         float *wide = all ? features + (size_t)i * row : k->out + (size_t)i * row;
+        /* half the bytes over the bus, widened by all cores */
         dtype_to_f32(wide, rows + (size_t)i * row * one, k->b->elem, row);
         if (!all) keep(k, features + i * self->P * self->E, wide);
     }
@@ -188,6 +191,7 @@ static Status buffers(VisionEncoder *k, size_t pixels, size_t numbers) {
 
 static Status take_memory(VisionEncoder *k, size_t *taken) {
     size_t run_bytes = 0, step_bytes = 0, n = (size_t)k->base.batch;
+    /* before anything is taken: too little memory is said at once */
     Status st = measure(k, &run_bytes, &step_bytes);
     size_t pixels = n * preprocess_bytes(&k->base.pre), numbers = n * numbers_of(k);
     size_t lanes = 2 * (pixels + numbers * (size_t)dtype_size(k->b->elem));

@@ -54,6 +54,7 @@ static Status qkv_bias(const Vision *e, int l, float *dst) {
     bool qv = e->has & HAS_QV_BIAS, k = e->has & HAS_K_BIAS;
     if (qv && n->qkv && vision_find(e, n->qkv, l, "bias")) {
         Status st = take(e, dst, n->qkv, l, "bias", 1, 3 * E);
+        /* masked out; it would add the same to all scores of a query anyway */
         if (st == OK && dst && !k) memset(dst + E, 0, (size_t)E * sizeof *dst);
         return st;
     }

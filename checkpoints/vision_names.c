@@ -315,6 +315,7 @@ int vision_head_size(VisionFamily f, int E) {
 
 VitResize vision_resize(VisionFamily f, VisionDialect d, unsigned has) {
     if (f == FAMILY_NAFLEX) return VIT_RESIZE_LINEAR_ANTIALIAS;
+    /* Meta's own code; timm's readers resize as timm does */
     if (f == FAMILY_PE && d == DIALECT_OPENAI) return VIT_RESIZE_LINEAR;
     if (f == FAMILY_EVA_G) return VIT_RESIZE_CUBIC;
     if (d == DIALECT_TIMM || (f == FAMILY_DINOV2 && has & HAS_REGISTERS)) return VIT_RESIZE_CUBIC_ANTIALIAS;
@@ -360,6 +361,7 @@ VisionCustom vision_custom(VisionFamily f, VisionDialect d, unsigned has) {
     colour(&c.pre, table[f].colours);
     if (f == FAMILY_CLIP && d != DIALECT_TIMM) c.act = ACT_GELU_QUICK;     /* of OpenAI and LAVIS; others say theirs */
     if (has & HAS_HEADS_NORM) c.pre.squash = false, c.image = 224, preprocess_set_size(&c.pre, 224); /* EVA-02-CLIP */
+    /* there is no norm to go through */
     if (c.tap == VIT_NORMED && !(has & HAS_POST)) c.tap = VIT_LAST;
     if (has & HAS_GATE) c.act = ACT_SILU;
     return c;

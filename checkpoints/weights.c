@@ -33,6 +33,7 @@ struct WeightSource {
 
 static Status open_file(WeightFile *f, const char *path) {
     char first[512];
+    /* a named pipe would wait for a writer */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     ssize_t n = pread(fd, first, sizeof first, 0);
@@ -149,6 +150,7 @@ static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, 
         if ((st = ckpt_open(&ws->ckpt, dir, true)) != OK) return st;
     } else {
         for (size_t i = 0; i < sizeof published / sizeof *published; i++)
+            /* it says itself what it is; steps are looked for last */
             if (exists(dir, published[i].name)) return published[i].open(ws, dir, published[i].name);
         if ((st = ckpt_find_latest(&ws->ckpt, dir, warn, ctx)) != OK) return st;
     }
@@ -243,6 +245,7 @@ static Prefix detect(const WeightSource *ws) {
     for (size_t i = 0; i < ws->count; i++) {
         const char *name = ws->tensors[i].name, *dot = name;
         for (int k = 0; k < MOST_DOTS && (dot = strchr(dot, '.')); k++)
+            /* what stands before a name that somebody knows may be a wrapper's */
             if (known_by_any(++dot)) note_prefix(list, &count, name, (size_t)(dot - name));
     }
     for (int k = 0; k < count; k++)
@@ -286,6 +289,7 @@ static Status name_tensors(WeightSource *ws, bool raw) {
     if (st != OK) return st;
     if (ws->count) qsort(ws->tensors, ws->count, sizeof *ws->tensors, by_name);
     for (size_t i = 1; i < ws->count; i++)
+        /* two wrappers in one file: which is meant nobody can say */
         if (by_name(&ws->tensors[i - 1], &ws->tensors[i]) == 0)
             return err_set(ERR_FORMAT, "%s: two tensors stand for %s", ws->path, ws->tensors[i].name);
     return OK;

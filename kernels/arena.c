@@ -35,6 +35,7 @@ static size_t rounded(size_t count, size_t size) {
 }
 
 static void *arena_take(Arena *a, size_t bytes) {
+    /* it stays full: what came after would lie on what is thought to be there */
     if (!a->full && bytes > a->size - a->used) a->full = true;
     char *p = a->full ? NOWHERE : a->base + a->used;
     a->used += bytes;

@@ -20,6 +20,7 @@ Status backend_open(const Backend **b, const char *device, DType elem, int local
     BUG_ON(elem != DT_F32 && elem != DT_BF16, "backend_open: element type %s", dtype_name(elem));
     if (strcmp(device, "cuda") == 0) return backend_cuda(b, elem, local_rank);
     if (strcmp(device, "auto") == 0) {
+        /* auto: a GPU when there is one, and no complaint when there is none */
         if (backend_cuda(b, elem, local_rank) == OK) return OK;
         err_clear();
     } else if (strcmp(device, "cpu") != 0) {
@@ -76,6 +77,7 @@ const Backend *backend_null(DType elem) { return elem == DT_BF16 ? &null_bf16 : 
 
 Backend backend_measuring(const Backend *b) {
     Backend null = *backend_null(b->elem);
+    /* what is staged and what is not follows from it, so the measure must know */
     null.unified = b->unified;
     null.workspace = b->workspace;
     return null;

@@ -61,6 +61,7 @@ static void *checked(Tape *t, void *p) {
 }
 
 void *tape_push(Tape *t, int64_t count, int size) {
+    /* the pool has the rest of the arena from then on */
     BUG_ON(t->walking, "memory of the step is taken before the walk back");
     return checked(t, arena_push(t->step, (size_t)count, (size_t)size));
 }
@@ -135,6 +136,7 @@ Tensor tape_columns(Tape *t, Tensor x, int64_t first, int64_t n) {
             x.grad->blocks = true;
             y.grad->column = first;
             y.grad->ld = x.grad->ld;
+            /* it lives as long as the whole: views of it may be read later than it was made */
             y.grad->born = x.grad->born;
         }
     }
@@ -158,6 +160,7 @@ static void watch_op(Tape *t) {
 
 Node *tape_node(Tape *t, const char *name, BackFn back) {
     if (!t->recording || t->pass == TAPE_FIRST || t->pass == TAPE_SECOND) return NULL;
+    /* before the node: what is told of is the op that was enqueued before this one */
     if (t->watch) watch_op(t);
     void *list = t->nodes;
     if (t->nnodes == t->cap_nodes && !grow(t, &list, &t->cap_nodes, sizeof *t->nodes)) return NULL;
@@ -211,6 +214,7 @@ static void swap_parts(char *list, size_t size, int at, int mid, int end) {
 
 static void join_waves(Tape *t) {
     int nodes = t->set_aside.nodes, grads = t->set_aside.grads, since = nodes - t->at.nodes, both = t->nnodes - nodes;
+    /* births are numbers of nodes, and the nodes have just changed places */
     for (int i = t->at.grads; i < t->ngrads; i++) t->grads[i]->born += i < grads ? both : -since;
     swap_parts((char *)t->nodes, sizeof *t->nodes, t->at.nodes, nodes, t->nnodes);
     swap_parts((char *)t->grads, sizeof(Grad *), t->at.grads, grads, t->ngrads);
@@ -240,6 +244,7 @@ static Tensor kept_new(Tape *t, int64_t rows, int64_t cols, DType dt, int64_t be
     Grad *g = grad_made(t, before + rows + behind, cols, dt);
     if (!g) return none;
     t->kept[t->nkept++] = g;
+    /* room for the second wave's rows: one product over both wants one matrix */
     g->before = before, g->behind = behind;
     g->home = tape_push(t, g->rows * cols, dtype_size(dt));
     return kept_view(g, before, rows);
@@ -284,6 +289,7 @@ float *tape_beside(Tape *t, Tensor x, int which, int64_t count) {
 static void *extra_take(Tape *t, size_t bytes) {
     for (int i = 0; i < t->nextra; i++) {
         TapeExtra *e = &t->extra[i];
+        /* first fit: there are few of them */
         if (!e->taken && e->bytes >= bytes) return e->taken = true, e->p;
     }
     void *list = t->extra, *p = NULL;
@@ -348,6 +354,7 @@ static bool grad_fill(Tape *t, Grad *g, int64_t lo, int64_t hi) {
     for (int i = 0; i <= g->nspans && at < hi; i++) {
         int64_t next = i < g->nspans ? g->span[i].lo : hi;
         if (next > hi) next = hi;
+        /* only the gaps: a gradient is large, and mostly written whole */
         if (next > at) zero_rows(t, g, at, next);
         if (i < g->nspans) {
             if (g->span[i].lo < hi && g->span[i].hi > lo) any = true;
@@ -385,6 +392,7 @@ void *tape_grad_to(Tape *t, Tensor x, bool *add) {
     grad_memory(t, g);
     int64_t lo = x.row0, hi = x.row0 + x.rows;
     bool all, any = grad_written(g, lo, hi, &all);
+    /* an op adds to all its rows or to none: what is missing becomes zero */
     if (any && !all) grad_fill(t, g, lo, hi);
     *add = any;
     if (!any) grad_mark(g, lo, hi);
@@ -408,6 +416,7 @@ static void join_blocks(Tape *t, Grad *g) {
 
 void *tape_grad_of(Tape *t, Tensor y) {
     Grad *g = y.grad;
+    /* nobody used y: nothing flows back through this op */
     if (!g || !g->data) return NULL;
     if (g->blocks) join_blocks(t, g);
     int64_t lo = y.row0, hi = y.row0 + y.rows;
@@ -444,6 +453,7 @@ float *tape_param_grad_to(Tape *t, Param p, bool *add) {
 static void start_walk(Tape *t) {
     if (t->walking) return;
     t->walking = true;
+    /* on top of the activations: the walk frees none of them, only gradients */
     pool_open(&t->pool, t->step);
 }
 
@@ -470,6 +480,7 @@ void tape_backward(Tape *t) {
         t->nodes[i].back(t, &t->nodes[i]);
         t->b->mark(NULL);
         if (t->watch) t->b->sync(), t->watch(t->watch_ctx, t, &t->nodes[i], status_clock() - t->watch_at, true);
+        /* in order of birth: the last born is the first that nobody reads any more */
         while (t->ngrads && t->grads[t->ngrads - 1]->born >= i) {
             Grad *g = t->grads[--t->ngrads];
             if (!g->parent) block_give(t, g->data);

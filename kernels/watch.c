@@ -29,6 +29,7 @@ static bool finite_tensor(const Backend *b, Tensor x) { return finite_rows(b, x.
 
 /* Of an input's gradient only what was written is anybody's. */
 static bool finite_gradient(const Backend *b, const Grad *g) {
+    /* a block of columns is looked at as part of the whole */
     if (!g || !g->data || g->parent) return true;
     for (int i = 0; i < g->nspans; i++) {
         const char *first = (const char *)g->data + (size_t)(g->span[i].lo * g->ld) * (size_t)dtype_size(g->dt);

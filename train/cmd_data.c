@@ -89,6 +89,7 @@ static void say_storage(const ExtractSpec *s, const ExtractReport *r) {
     status_say("  %lld pictures x %lld view%s x %lld tokens x %lld numbers as %s: %.3f GB", (long long)r->images,
                (long long)s->views, s->views > 1 ? "s" : "", (long long)e->P, (long long)e->E, dtype_name(s->dtype),
                gb);
+    /* the file is not there yet: its folder's disk */
     if (slash) *slash = 0;
     if (statvfs(slash ? folder : ".", &disk) == 0) {
         double room = (double)disk.f_bavail * (double)disk.f_frsize / 1e9;
@@ -166,6 +167,7 @@ static void say_matched(const ImportReport *r) {
         if (r->matched[k])
             used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld by %s", used ? ", " : "",
                                      (long long)r->matched[k], by[k]);
+    /* all by full name is what one expects: nothing to say */
     if (used && r->matched[MATCH_NAME] < r->rows) status_say("  rows found: %s", text);
 }
 

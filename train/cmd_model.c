@@ -88,6 +88,7 @@ typedef struct { double mean, rms, most; int64_t bad; } Stats;
 
 static Stats stats_of(const StTensor *t) {
     enum { PIECE = 4096 };
+    /* in pieces: files are mapped, and a tensor may be larger than memory */
     float x[PIECE];
     Stats s = {0};
     int64_t n = st_elements(t);
@@ -153,6 +154,7 @@ static Status inspect_weights(const Options *o, const char *path) {
         if (t->dtype == DT_BOOL) continue;
         Stats s = stats_of(t);
         bad += s.bad;
+        /* a page; what is not finite is shown wherever it stands */
         if (!o->run.verbose && i >= 40 && !s.bad) continue;
         printf("%-76s %-5s %-18s %10.3g %10.3g %10.3g%s\n", t->name, dtype_name(t->dtype),
                st_shape_text(t, shape, sizeof shape), s.mean, s.rms, s.most, s.bad ? "  NOT FINITE" : "");

@@ -20,6 +20,7 @@ static Status train(const Options *o) {
         st = run_look(&r);
     }
     if (st == OK && !o->run.dry_run) {
+        /* no error: who calls twice has what was wanted */
         if (r.step >= r.steps && dist_rank() == 0)
             status_say("%s has its %lld steps already; train.steps=N goes on, another out= starts anew",
                        o->run.out, (long long)r.steps);

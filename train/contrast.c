@@ -16,6 +16,7 @@ Status contrast_open(Contrast *c, const Backend *b, Arena *run, const Dims *d, i
     c->T = TAKE(B * Z, float);
     c->dI = TAKE(B * Q * Z, float);
     c->dT = TAKE(B * Z, float);
+    /* one rank: what is gathered is what it has */
     c->I_all = W > 1 ? TAKE(G * Q * Z, float) : c->I;
     c->T_all = W > 1 ? TAKE(G * Z, float) : c->T;
     if (spec->full) {
@@ -74,6 +75,7 @@ static Status take_own(Contrast *c, float *all, float *d, int64_t row) {
         Status st = dist_all_reduce_f32(all, c->G * row, "the sum of feature gradients");
         if (st != OK) return st;
     }
+    /* the rest belongs to other ranks, who do the same */
     c->b->axpy(d, all + c->first * row, 1.0f, c->B * row);
     return OK;
 }
@@ -81,10 +83,12 @@ static Status take_own(Contrast *c, float *all, float *d, int64_t row) {
 static Status backward(Contrast *c) {
     const Backend *b = c->b;
     int64_t B = c->B, G = c->G, Q = c->Q, Z = c->Z;
+    /* the kernels below add: each feature has many pairs */
     b->zero(c->dI, (size_t)(B * Q * Z) * sizeof(float));
     b->zero(c->dT, (size_t)(B * Z) * sizeof(float));
     b->simmax_bwd_image(c->dI, c->dS_i2t, c->arg_i2t, c->T_all, B, G, Q, Z, G, 1);
     b->simmax_bwd_text(c->dT, c->dS_t2i, c->arg_t2i, c->I_all, G, B, Q, Z, 1, G);
+    /* LAVIS's way: what other ranks gave is taken as a constant */
     if (!c->spec.full) return OK;
     if (c->dI_all != c->dI) {
         b->zero(c->dI_all, (size_t)(G * Q * Z) * sizeof(float));

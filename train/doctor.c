@@ -40,6 +40,7 @@ static bool read_field(const char *path, const char *key, char *value, size_t n)
 static bool has_flag(const char *flags, const char *name) {
     size_t n = strlen(name);
     for (const char *p = strstr(flags, name); p; p = strstr(p + 1, name))
+        /* whole words: avx2 stands inside of avx2_vnni */
         if ((p == flags || p[-1] == ' ') && (p[n] == ' ' || !p[n])) return true;
     return false;
 }
@@ -110,6 +111,7 @@ static double gemm_speed(DType type) {
     b->set_workspace(scratch, b->workspace);
     Gemm g = { .m = N, .n = N, .k = N, .a = x, .b = y, .c = z, .lda = N, .ldb = N, .ldc = N,
                .ab = type, .ct = type, .tb = true };
+    /* best of half a second: other processes make the mean say nothing */
     double start = status_clock();
     for (int i = 0; i < LEAST || status_clock() - start < 0.5; i++) {
         double t = status_clock();

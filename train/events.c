@@ -80,6 +80,7 @@ static void put_bytes(Buf *b, int field, const void *data, size_t n) {
 
 static uint32_t masked_crc(const void *data, size_t n) {
     uint32_t crc = crc32c(0, data, n);
+    /* TFRecord's mask: a sum of bytes that hold their own sum would be weak */
     return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
 }
 
@@ -95,10 +96,12 @@ static Status write_event(Events *e, double wall_time, int64_t step, int field, 
     put_bytes(&event, field, body, n);
 
     put_fixed(&record, event.n, 8);
+    /* the length has a sum of its own: a reader must trust it before the rest */
     put_fixed(&record, record.failed ? 0 : masked_crc(record.p, 8), 4);
     put(&record, event.p, event.n);
     put_fixed(&record, masked_crc(event.p, event.n), 4);
     if (event.failed || record.failed) st = ERR_MEMORY;
+    /* flushed: TensorBoard reads while we write */
     else if (fwrite(record.p, 1, record.n, e->f) != record.n || fflush(e->f))
         st = err_set(ERR_IO, "cannot write %s: %s", e->path, strerror(errno));
     free(event.p);

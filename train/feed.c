@@ -38,6 +38,7 @@ static Status make_room(Feed *f, int64_t items) {
 }
 
 static uint64_t draw_of(const Feed *f, const Batch *b, int64_t image, int64_t caption) {
+    /* by picture, text and step: the same draw whoever reads it, resumed or not */
     Philox x = philox((uint32_t)image, (uint32_t)caption, (uint32_t)b->step, SITE_DATA, rng_key0(f->spec.seed),
                       (uint32_t)(b->step >> 32));
     return (uint64_t)x.v[0] << 32 | x.v[1];
@@ -51,6 +52,7 @@ static Status split_caption(uint64_t draw, char **prompt, char **target) {
     if (!blanks) return OK;
     for (int at = (int)((draw >> 32) % (uint64_t)blanks); at >= 0; at--) rest = strchr(rest, ' ') + 1;
     rest[-1] = 0;
+    /* a prompt may bring its own blank */
     bool apart = *front && front[strlen(front) - 1] != ' ';
     *prompt = mem_format("%s%s%s", front, apart ? " " : "", text);
     *target = mem_strdup(rest);
@@ -67,6 +69,7 @@ static Status texts_of(const Feed *f, const Batch *b, int64_t image, int64_t cap
     uint64_t draw = draw_of(f, b, image, caption);
     TextTemplates with = {f->spec.prompt, f->spec.questions};
     *prompt = *target = NULL;
+    /* a question goes as it is: only captions are cleaned as LAVIS cleans them */
     if (t.kind != TEXT_CAPTION) return settext_say(prompt, target, &t, &with, draw);
     Status st = caption_blip(target, NULL, text, n, NULL, f->spec.max_words);
     if (st == OK && !(*prompt = mem_strdup(f->spec.prompt))) st = ERR_MEMORY;
@@ -147,10 +150,12 @@ static Status add_text(Feed *f, const Batch *b, int64_t image, int64_t caption, 
 /* The texts of a row, from the drawn one on, around; the one in front of them is not said. */
 static Status add_texts(Feed *f, const Batch *b, int64_t i, int *n) {
     int64_t image = b->image[i], all = set_ncaptions(f->spec.set, image), front = draw_front(f, b, image);
+    /* in one go: the picture's visual rows serve them all */
     int64_t most = f->spec.all ? all : 1, said = 0;
     Status st = f->spec.front ? put_front(f, image, front, (int32_t)i) : OK;
     for (int64_t k = 0; k < most && said < f->spec.texts && st == OK; k++) {
         int64_t caption = (b->caption[i] + k) % all;
+        /* what stands in front would be copied, not learned */
         if (caption == front) continue;
         st = add_text(f, b, image, caption, (int32_t)i, *n);
         said++, ++*n;

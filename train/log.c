@@ -90,6 +90,7 @@ static Status lines_to_keep(const char *path, int64_t last, off_t *keep) {
     if (!f) return errno == ENOENT ? OK : err_set(ERR_IO, "cannot read %s: %s", path, strerror(errno));
     while ((n = getline(&line, &room, f)) > 0 && line[n - 1] == '\n') {
         long long step = 0;
+        /* our own lines: no parser is needed to see their step */
         if (sscanf(line, "{\"step\":%lld", &step) == 1 && step > last) break;
         *keep += n;
     }
@@ -105,6 +106,7 @@ static Status prepare_file(const char *path, const char *old, int64_t resumed_st
         st = lines_to_keep(path, resumed_step, &keep);
         if (!st && truncate(path, keep) && errno != ENOENT)
             st = err_set(ERR_IO, "cannot cut %s: %s", path, strerror(errno));
+    /* a fresh run in an old folder: its log is kept, one back */
     } else if (rename(path, old) && errno != ENOENT) {
         st = err_set(ERR_IO, "cannot rename %s to %s: %s", path, old, strerror(errno));
     }
@@ -235,6 +237,7 @@ static void accumulate(Log *log, const LogStep *s) {
         log->recent[i] = isnan(log->recent[i]) ? values[i] : 0.95 * log->recent[i] + 0.05 * values[i];
     }
     add_work(&log->line, s, now - log->clock);
+    /* some twenty steps: long enough to stand still, short enough to follow */
     fade_work(&log->fading, 0.95);
     add_work(&log->fading, s, now - log->clock);
     log->clock = now;

@@ -43,6 +43,7 @@ static const ParamTensor *first_bad(const Params *p) {
     const ParamTensor *bad = NULL;
     for (int i = 0; i < p->n && !bad; i++) {
         const ParamTensor *t = &p->tensor[i];
+        /* on the host: this is rare, and wants a name */
         float *g = t->frozen ? NULL : mem_new((size_t)t->n, sizeof *g);
         if (!g) continue;
         params_read(p, t, p->g, g);
@@ -79,6 +80,7 @@ Status optim_norm(const Params *p, void *scratch, float clip, float *norm) {
     p->b->zero(sumsq, sizeof *sumsq);
     for (int i = 0; i < p->nranges;) {                       /* neighbours at once, decay or not */
         ParamRange all = p->range[i++];
+        /* gaps between them are zero: one kernel instead of two a layer */
         for (; i < p->nranges && !p->range[i].apart; i++) all.n = p->range[i].at + p->range[i].n - all.at;
         ParamRange r = own_part(p, &all);
         if (r.n) p->b->sumsq(sumsq, p->g + r.at, r.n, true);

@@ -37,6 +37,7 @@ Status pairs_gather(Stage1 *s, const ObjectiveBatch *batch, uint32_t step) {
     if (st == OK && batch->image_id)
         st = dist_all_gather(s->image_id, batch->image_id, B * sizeof *s->image_id, "the gather of image ids");
     for (int64_t g = 0; st == OK && g < s->G; g++)
+        /* [CLS] and an end at least; checked here once for all ranks' texts */
         BUG_ON(s->len[g] < 2 || s->len[g] > s->model->d.T, "step: a text of %d word pieces, 2 to %d are possible",
                s->len[g], s->model->d.T);
     return st;
@@ -81,6 +82,7 @@ Status pairs_worst(ObjectiveBatch *batch, const Stage1 *s, int tokens, DType fea
     if (!image_id) return ERR_MEMORY;
     int32_t *ids = (int32_t *)(image_id + B), *len = ids + B * T;
     for (int64_t i = 0; i < B * T; i++) ids[i] = i % T < tokens ? s->model->d.sep : s->model->d.pad;
+    /* all different: as many negatives as there can be */
     for (int64_t i = 0; i < B; i++) len[i] = tokens, image_id[i] = s->contrast.first + i;
     *batch = (ObjectiveBatch){.features = ids, .ids = ids, .len = len, .image_id = image_id, .dt = features};
     return OK;                                               /* features: never read */

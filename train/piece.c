@@ -183,7 +183,9 @@ static Status negative_pairs(Piece *c, Stage1 *s, float scale) {
 
 Status piece_matching(Piece *c, Stage1 *s, float scale, int64_t pairs) {
     if (c->itm0 < 0 || !pairs) return OK;
+    /* one mean over true and negative pairs, as LAVIS takes it */
     float k = scale * s->spec.itm / (float)pairs;
+    /* label 1: the true pairs went along in wave 1 */
     matching_loss(s, tensor_rows(c->x, (int64_t)c->seg[c->itm0].q0, c->n * s->model->d.Q), 1, k);
     return negative_pairs(c, s, k);
 }
@@ -222,6 +224,7 @@ Status piece_backward(Piece *c, Stage1 *s, const float *dI, const float *dT) {
     Status st = c->together ? record_both(c, s) : OK;
     if (st != OK) return st;
     if (t->recording) {
+        /* the contrastive loss is outside the tape: it needs all pieces' features at once */
         tape_seed(t, c->I, dI);
         tape_seed(t, c->T, dT);
         tape_backward(t);

@@ -33,7 +33,9 @@ StepTime step_time(const Dims *d, const Wire *w, const Links *l, int64_t B, int6
     const double F32_RATE = 40e12, DEVICE_LATENCY = 15e-6,
                  HOST_LATENCY = 8e-6; /* FLOP/s of similarities; seconds a hop */
     double rounds = W > 1 ? log2((double)W) : 0, b = (double)B;
+    /* a ring through machines is as fast as its slowest link, which a machine's GPUs share */
     double rate = W <= l->gpus_per_node ? l->node : fmin(l->node, l->net * l->gpus_per_node);
+    /* binomial's deviation, times how far the largest of W lies out */
     double spread = sqrt(b * others(W)) * (W > 1 ? sqrt(2 * log((double)W)) : 0);
     StepTime t = {.compute = compute, .similarity = 4.0 * b * b * (double)(W - 1) * d->Q * d->Z / F32_RATE,
                   .waiting = compute * negative_share * spread / b,

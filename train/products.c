@@ -38,6 +38,7 @@ static Status list_products(const Backend *b, const TrainerSpec *spec) {
     int step = (spec->tokens + 15) / 16;
     Status st = OK;
     memset(&seen, 0, sizeof seen);
+    /* the null backend computes nothing: a step of each length costs little */
     at.product = see;
     for (at.tokens = spec->tokens; st == OK && at.tokens >= 2; at.tokens -= step) st = trainer_plan(&plan, b, &at);
     return seen.full ? ERR_MEMORY : st;
@@ -57,6 +58,7 @@ static Status choose(const Backend *b, const char *path) {
     size_t n;
     bool first = dist_rank() == 0;
     Status st = first && access(path, R_OK) == 0 ? textfile_read(&kept, &n, path, "choices of products") : OK;
+    /* one rank times, all take its choice: other algorithms are other bits */
     if (st == OK && first) st = b->choose_products(seen.g, seen.n, kept, &text);
     if (st == OK && first && text && (!kept || strcmp(kept, text))) st = outfile_put(path, text, strlen(text));
     st = dist_agree(st);

@@ -93,6 +93,7 @@ static Status open_data(Run *r) {
                  ? set_open_part(&r->train, o->data.train, dist_rank(), dist_size(), true)
                  : set_open(&r->train, o->data.train);
     if (st == OK && *val) st = set_open(&r->val, val);
+    /* one file with splits: opened once */
     if (st == OK && !*val) r->val = r->train;
     if (st != OK) return st;
     if (r->val != r->train && (set_P(r->val) != set_P(r->train) || set_E(r->val) != set_E(r->train)))
@@ -101,6 +102,7 @@ static Status open_data(Run *r) {
                        (long long)set_P(r->val), (long long)set_E(r->val), (long long)set_P(r->train),
                        (long long)set_E(r->train));
     const char *field = encoder_difference(set_encoder(r->train), set_encoder(r->val));
+    /* other pictures' preparation is a matter of taste, another encoder is not */
     if (field && strcmp(field, "preprocessing") != 0)
         return err_set(ERR_USAGE, "data.val=%s has features of \"%s\", data.train of \"%s\": another encoder (%s)", val,
                        set_encoder(r->val)->name, set_encoder(r->train)->name, field);
@@ -184,6 +186,7 @@ static Status open_sizes(Run *r) {
     if (r->spec.B % r->spec.micro)
         return err_set(ERR_USAGE, "optim.accum=%d does not divide train.batch=%lld", r->spec.micro,
                        (long long)r->spec.B);
+    /* contrast and hard negatives want somebody else */
     if (r->learns == LEARNS_STAGE1 && r->spec.B * dist_size() < 2)
         return err_set(ERR_USAGE,
                        "train.batch=1 on one rank leaves nothing to tell apart: the smallest global batch is 2");
@@ -194,6 +197,7 @@ static Status open_validation(Run *r) {
     const Options *o = r->o;
     TextSpec text = {r->tok, r->d.T, (int)o->data.max_words, o->data.prompt};
     if (!o->train.eval_every) return OK;
+    /* retrieval is over the whole split, and this rank has a part of it */
     if (set_parts(r->val) > 1) {
         if (dist_rank() == 0)
             status_say("no validation: with data.local_shards, data.val must name a set that every rank can read");
@@ -365,6 +369,7 @@ static Status one_step(Run *r) {
     Status st = watched_look(r, &s);
     if (st == OK) st = loader_next(r->loader, &b, &s.wait_s);
     if (st != OK) return st;
+    /* never waited for: what is not read yet does not travel early */
     const Batch *ready = r->b->unified ? NULL : loader_peek(r->loader);
     ObjectiveBatch sb, next;
     st = run_batch(r, &r->feed, b, &sb);
@@ -375,12 +380,15 @@ static Status one_step(Run *r) {
     if (st == OK)
         st = trainer_step(&r->t, &sb, ready ? &next : NULL, (uint32_t)r->step, &r->adam, lr, r->updates + 1, &l,
                           &bad);
+    /* the norm is all ranks', so all skip or none */
     bool skip = st == OK && !(isfinite(*r->t.norm) && isfinite(l.loss));
     if (st == OK) {
+        /* AdamW's t counts updates: a step left out must not age the moments */
         r->updates += isfinite(*r->t.norm);
         if (skip) st = not_finite(r, bad, &l);
         else r->bad_in_row = 0;
     }
+    /* before it is given back */
     int64_t epoch = b->epoch, pairs = b->G;
     loader_release(r->loader, b);
     if (st != OK) return st;
@@ -399,6 +407,7 @@ static Status between_steps(Run *r, bool stopping, bool asked) {
     int64_t every = r->o->train.save_every, eval = r->o->train.eval_every;
     bool last = r->step >= r->steps, better = false;
     Status st = OK;
+    /* who wants to stop now gets a checkpoint, not an evaluation */
     if (eval && !stopping && (r->step % eval == 0 || last)) {
         st = run_validate(r, &better);
         log_pause(r->log);
@@ -418,6 +427,7 @@ Status run_loop(Run *r) {
         st = dist_blame(st);
         if (st == ERR_DEVICE) err_context(st, "step %lld", (long long)r->step + 1);
         if (st == OK) st = agree_on_signals(r, limit > 0 && status_clock() - start > limit, &stop, &save);
+        /* counted from all ranks' results: no word is needed */
         if (patience && r->evals_since_best >= patience) stop = true;
         if (st == OK) st = between_steps(r, stop && r->step < r->steps, save);
     }

@@ -13,6 +13,7 @@ static size_t lists_bytes(const Stage1 *s, int64_t n) {
            features = wave_bytes(n * Q, n * T, 2 * n, n) + read;
     size_t first = wave_bytes(2 * n * Q, 3 * n * T, 4 * n, n) + read + staging_bytes(n * T, word);
     size_t second = wave_bytes(cap * Q, cap * T, cap, n) + staging_bytes(n, word) + staging_bytes(cap, word);
+    /* the lists of both waves as one, beside those of each */
     if (s->together) first += wave_bytes((2 * n + cap) * Q, (3 * n + cap) * T, 4 * n + cap, n);
     size_t step = staging_bytes(2 * s->B, sizeof *s->drawn) + staging_bytes(1, sizeof *s->report) +
                   staging_bytes(s->G, sizeof(int64_t));

@@ -77,6 +77,7 @@ static Piece piece_of(const ObjectiveBatch *b, int64_t B, int64_t first, int64_t
     int views = b->views ? b->nviews : (int)B, lo = 0, hi, from = 0, to;
     while (lo < views && image_of(b, lo) < first) lo++;
     for (hi = lo; hi < views && image_of(b, hi) < first + n; hi++) {}
+    /* items come in the order of their views: a piece's are one run */
     while (from < b->nsaid && b->said[from].image < lo) from++;
     for (to = from; to < b->nsaid && b->said[to].image < hi; to++) {}
     return (Piece){.first = first, .n = n, .view0 = lo, .views = hi - lo, .items = b->said + from, .texts = to - from};

@@ -25,6 +25,7 @@ static Status take_from_run(Options *o, const Origin *g) {
     Status st = OK;
     for (size_t i = 0; st == OK && i < sizeof keys / sizeof *keys; i++) {
         char buf[64];
+        /* what the user says stands; a clash is told by check_init */
         if (!options_is_set(o, keys[i])) st = options_set(o, keys[i], options_value(g->trained, keys[i], buf), g->name);
     }
     return st;
@@ -38,6 +39,7 @@ static Status take_from_tensors(Options *o, const Origin *g, const Dims *d) {
     for (size_t i = 0; st == OK && i < sizeof sizes / sizeof *sizes; i++) {
         char text[24];
         snprintf(text, sizeof text, "%lld", (long long)sizes[i].value);
+        /* 0: the file does not tell */
         if (sizes[i].value && !options_is_set(o, sizes[i].key)) st = options_set(o, sizes[i].key, text, g->name);
     }
     return st;
@@ -285,6 +287,7 @@ static Status begin(Run *r) {
 static Status find_latest(const Run *r, Ckpt **c, bool *found) {
     Status st = OK;
     *c = NULL;
+    /* one look: two ranks could see two states of a folder that is written to */
     if (dist_rank() == 0) st = ckpt_find_latest(c, r->o->run.out, status_warn, NULL);
     *found = *c != NULL;
     st = dist_agree_at(st, "the search for a checkpoint");

@@ -47,6 +47,7 @@ static Status look(const Run *r, const int64_t *image, Texts *t) {
     int32_t *ids = mem_new((size_t)r->d.T, sizeof *ids);
     Status st = ids ? OK : ERR_MEMORY;
     for (int64_t i = 0; i < t->images; i++) t->captions += set_ncaptions(r->train, image[i]);
+    /* a start must not wait for millions of captions */
     int64_t every = (t->captions + MOST_CAPTIONS - 1) / MOST_CAPTIONS, at = 0;
     for (int64_t i = 0; st == OK && i < t->images; i++)
         for (int64_t k = 0; st == OK && k < set_ncaptions(r->train, image[i]); k++) {
@@ -62,6 +63,7 @@ static double percent(int64_t n, int64_t of) { return of ? 100.0 * (double)n / (
 
 static void say_texts(const Run *r, const Texts *t) {
     char part[64] = "";
+    /* [CLS] and [SEP] are never unknown */
     double unknown = percent(t->unknown, t->pieces - 2 * t->looked), cut = percent(t->cut, t->looked);
     if (t->looked < t->captions) snprintf(part, sizeof part, " (of %lld looked at)", (long long)t->looked);
     status_say("texts     %lld captions of %lld images: %.1f word pieces, %.3g %% of them [UNK]; %.3g %% of captions "
@@ -131,6 +133,7 @@ static void say_warmup(const Run *r) {
 /* [CLS] pieces [SEP] is as long as [DEC] pieces and the end, which does not count. */
 static int64_t short_text(const Run *r, const Texts *t) {
     int64_t shorter = 0, n = 0;
+    /* at most one caption in twenty is shorter */
     while (n < r->d.T && 20 * (shorter + t->of_length[n]) <= t->looked) shorter += t->of_length[n++];
     return n > 1 ? n - 1 : 0;
 }

@@ -25,6 +25,7 @@ static Status build(Trainer *t, const TrainerSpec *spec) {
     t->plan.params = p->count;
     bool one = p->copy == (void *)p->w;
     t->plan.weights = (size_t)p->total * (sizeof(float) + (one ? 0 : (size_t)dtype_size(t->b->elem)));
+    /* what the parameters took, less what they are: gradient, moments, average */
     t->plan.state = t->run.used - t->plan.weights;
     t->scratch = arena_push(&t->run, optim_scratch(), 1);
     t->b->set_workspace(arena_push(&t->run, t->b->workspace, 1), t->b->workspace);
@@ -41,6 +42,7 @@ static void end_objective(Trainer *t) {
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     Backend null = backend_measuring(b);
+    /* the one kernel whose calls somebody wants to see */
     if (spec->product) null.gemm = spec->product;
     Trainer t = {.b = &null, .plan.roomy = spec->roomy};
     arena_measure(&t.run, "run");
@@ -93,6 +95,7 @@ static Status take_memory(Trainer *t, const Plan *plan, size_t spare) {
 /* spec->roomy says what became of it. What else a run does on the GPU (evaluation,
  * libraries) finds a quarter as much free. */
 static Status take_planned(Trainer *t, Plan *plan, TrainerSpec *spec) {
+    /* a GPU's memory is the run's own, the host's is everybody's */
     spec->roomy = spec->roomy || !t->b->unified;
     Status st = trainer_plan(plan, t->b, spec);
     if (st == OK && spec->roomy) {
@@ -116,6 +119,7 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *given) {
     void *pinned = NULL;
     if (st == OK) st = b->host_alloc(&pinned, sizeof *t->norm);
     t->norm = pinned;
+    /* the measured one: build alone knows nothing of what a step takes */
     t->plan = plan;
     if (st == ERR_MEMORY)
         err_context(st,

@@ -22,6 +22,7 @@ static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
         err_clear();
         return OK;
     }
+    /* a small split once, not the same pairs twice */
     if (steps < spec.stop_step) spec.stop_step = steps;
     Loader *l = NULL;
     Status st = loader_open(&l, r->val, &spec);

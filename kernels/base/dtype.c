@@ -41,13 +41,14 @@ uint16_t f16_from_f32(float f) {
     memcpy(&u, &f, sizeof u);
     uint16_t sign = (uint16_t)((u >> 16) & 0x8000u);
     u &= 0x7fffffffu;
-    if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);  /* NaN stays one, quiet */
     if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);           /* 65520 and above round to infinity */
     if (u < 0x38800000u) { /* subnormal: let the FPU round to a multiple of 2^-24 */
         float a;
         memcpy(&a, &u, sizeof a);
         return (uint16_t)(sign | (uint16_t)lrintf(ldexpf(a, 24)));
     }
+    /* half of what is cut off, less one when even: ties go to the even neighbour */
     u += 0xfffu + ((u >> 13) & 1u);
     return (uint16_t)(sign | ((u - 0x38000000u) >> 13));
 }
@@ -62,6 +63,7 @@ uint8_t e4m3_from_f32(float f) {
     uint8_t sign = signbit(f) ? 0x80 : 0;
     float a = fabsf(f);
     if (isnan(f)) return (uint8_t)(sign | 0x7f);
+    /* there is no infinity: the largest number takes its place */
     if (a >= 448.0f) return (uint8_t)(sign | 0x7e);
     if (a < 0.015625f) return (uint8_t)(sign | (uint8_t)lrintf(ldexpf(a, 9)));   /* 8 is the first normal number */
     int e;

@@ -37,6 +37,7 @@ static bool owner(int fd, long *pid, char host[HOST]) {
 static Status in_use(int fd, const char *what) {
     long pid;
     char host[HOST];
+    /* it was locked, and not signed yet */
     if (!owner(fd, &pid, host))
         return err_set(ERR_USAGE, "%s is in use by another process: wait for it, or name another", what);
     return err_set(ERR_USAGE, "%s is in use by process %ld on %s: wait for it, or name another", what, pid, host);
@@ -70,6 +71,7 @@ static Status try_take(const char *path, const char *what, int *fd, bool *again)
     *again = false;
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (*fd < 0) return err_set(ERR_IO, "%s: cannot be made: %s", path, strerror(errno));
+    /* not fcntl's: those go when any descriptor of the file is closed */
     bool locked = flock(*fd, LOCK_EX | LOCK_NB) == 0;
     if (!locked && (errno == EWOULDBLOCK || owner_lives(*fd))) return in_use(*fd, what);
     /* locked, but its last owner removed it between our open and our lock: another file has the name now */

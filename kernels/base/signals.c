@@ -17,6 +17,7 @@ static void end_by(int number) {
 
 static void on_stop(int number) {
     static const char note[] = "\nqformer: stopping after this step and saving; Ctrl-C again ends at once\n";
+    /* a second Ctrl-C means it; a second SIGTERM is a scheduler that repeats itself */
     if (!asked || (stop && number == SIGINT)) end_by(number);
     if (!stop && number == SIGINT && write(STDERR_FILENO, note, sizeof note - 1) < 0) { /* nobody reads it: fine */ }
     stop = 1;
@@ -39,8 +40,10 @@ void signals_open(void) {
     sigemptyset(&watched);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         struct sigaction old;
+        /* nohup's ignored SIGHUP stays ignored */
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaddset(&watched, numbers[i]);
     }
+    /* a reader that went away is an error of a write, not an end without a word */
     signal(SIGPIPE, SIG_IGN);
     pthread_t thread;
     pthread_sigmask(SIG_BLOCK, &watched, NULL);

@@ -9,6 +9,7 @@
 
 static struct StrSlot *probe(const StrMap *m, const char *key) {
     uint64_t h = hash_bytes(HASH_START, key, strlen(key));
+    /* FNV's low bits alone decide the slot, and are its worst */
     h ^= h >> 32;
     for (size_t i = (size_t)h & (m->cap - 1);; i = (i + 1) & (m->cap - 1))
         if (!m->slot[i].key || !strcmp(m->slot[i].key, key)) return &m->slot[i];
@@ -32,6 +33,7 @@ static Status grow(StrMap *m) {
 }
 
 Status strmap_put(StrMap *m, const char *key, int64_t value) {
+    /* at most half full: a search mostly ends at its first slot */
     if (2 * (m->n + 1) > m->cap && grow(m) != OK) return ERR_MEMORY;
     struct StrSlot *s = probe(m, key);
     BUG_ON(s->key != NULL, "strmap_put: %s is there already", key);

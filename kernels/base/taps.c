@@ -21,7 +21,7 @@ static double sinc(double t) {
 static double weight_of(TapsKernel kernel, double t) {
     switch (kernel) {
     case TAPS_LINEAR: return fabs(t) < 1 ? 1 - fabs(t) : 0;
-    case TAPS_CUBIC: return cubic(t, -0.5);
+    case TAPS_CUBIC: return cubic(t, -0.5);                  /* Pillow's a; PyTorch's plain one is -0.75 */
     case TAPS_LANCZOS: return t >= -3 && t < 3 ? sinc(t) * sinc(t / 3) : 0;
     }
     return 0;
@@ -37,11 +37,13 @@ static Status take(Taps *t, int n, int width) {
 
 Status taps_antialiased(Taps *t, TapsKernel kernel, int in, int64_t out, int64_t from, int n) {
     static const double reach[] = {[TAPS_LINEAR] = 1, [TAPS_CUBIC] = 2, [TAPS_LANCZOS] = 3};
+    /* when made smaller the filter widens with the pixels: that is what anti-aliasing is */
     double scale = (double)in / (double)out, f = scale > 1 ? scale : 1, support = reach[kernel] * f;
     *t = (Taps){0};
     Status st = take(t, n, (int)ceil(support) * 2 + 1);
     for (int d = 0; st == OK && d < n; d++) {
         double c = ((double)(from + d) + 0.5) * scale, sum = 0, *w = t->weight + (size_t)d * (size_t)t->width;
+        /* Pillow's bounds, rounding and all: other bounds give other last bits */
         int lo = (int)(c - support + 0.5), hi = (int)(c + support + 0.5);
         if (lo < 0) lo = 0;
         if (hi > in) hi = in;
@@ -66,6 +68,7 @@ Status taps_plain(Taps *t, TapsKernel kernel, int in, int out, bool align_corner
     Status st = take(t, out, 2 * half);
     for (int d = 0; st == OK && d < out; d++) {
         double s = plain_place(d, in, out, align_corners);
+        /* PyTorch clamps the place of linear, and the taps of cubic */
         if (kernel == TAPS_LINEAR && s < 0) s = 0;
         int at = (int)floor(s), first = at - half + 1;
         double *w = t->weight + (size_t)d * (size_t)t->width;

@@ -31,6 +31,7 @@ static inline __attribute__((always_inline)) vec normal_cdf(vec x, vec *e) {
     p = vec_fma(p, t, vec_set(0.139854581f));
     p = vec_fma(p, t, vec_set(0.139621837f));
     vec y = vec_max(vec_set(-126.0f), x * x * -0.721347520f);               /* log2 of e; NaN stays */
+    /* 1.5 * 2^23: adding it rounds to a whole number, which then stands in the low bits */
     vec m = y + 12582912.0f, f = y - (m - 12582912.0f);
     vec q = vec_fma(vec_set(0.000153209928f), f, vec_set(0.00133902743f));
     q = vec_fma(q, f, vec_set(0.00961852788f));
@@ -39,16 +40,16 @@ static inline __attribute__((always_inline)) vec normal_cdf(vec x, vec *e) {
     q = vec_fma(q, f, vec_set(0.693147181f));
     q = vec_fma(q, f, vec_set(1.0f));
     *e = (vec)((uvec)q + ((uvec)m << 23));
-    vec tail = *e * (t * p);
-    return vec_pick(vec_negative(x), tail, 1.0f - tail);
+    vec tail = *e * (t * p);                                 /* of |x|: both tails come out of the one polynomial */
+    return vec_pick(vec_negative(x), tail, 1.0f - tail);     /* 1 - tail loses nothing that f32 could hold */
 }
 
 /* f(x), and its slope. S(w) is taken from e = exp(-|w|), which cannot overflow: 1 / (1 + e), or e times that. */
 static inline __attribute__((always_inline)) vec activation(ActKind kind, vec x, vec *slope) {
     vec e, cdf, zero = vec_set(0.0f), one = vec_set(1.0f);
     if (kind == ACT_RELU) {
-        *slope = vec_where(vec_positive(x), one);
-        return vec_max(zero, x);
+        *slope = vec_where(vec_positive(x), one);            /* 0 at 0, as PyTorch has it */
+        return vec_max(zero, x);                             /* in this order a NaN stays one */
     }
     if (kind == ACT_GELU) {
         cdf = normal_cdf(x, &e);
@@ -77,6 +78,7 @@ VEC_FN void row_forward(const Act *a, int64_t r, ActKind kind, bool gated) {
     elem *h = (elem *)a->h + r * a->ldh;
     for (int64_t c = 0; c < a->F; c += LANES) {
         vec slope, f = activation(kind, biased(u, a->bias, c, a->F - c), &slope);
+        /* the gate is the half with the activation; which half comes first is act_of's (ops.c) business */
         if (gated) f *= biased(up, a->up_bias, c, a->F - c);
         stv(h + c, f, a->F - c);
     }
@@ -128,6 +130,7 @@ void FN(act)(const Act *a) {
 
 void FN(act_bwd)(const Act *a, const ActGrad *g) {
     int64_t N = a->N, F = a->F, R = row_block(N), nb = row_blocks(N), sums = (g->dbias != NULL) + (g->dup_bias != NULL);
+    /* + 1: a size of 0 would be answered with no memory, which reads as a failure */
     float *partial = cpu_scratch((size_t)(nb * sums * F + 1) * sizeof(float));
     if (!partial) return;
 #pragma omp parallel for schedule(static) if (PARALLEL(4 * N * F))
@@ -139,6 +142,7 @@ void FN(act_bwd)(const Act *a, const ActGrad *g) {
             EACH_KIND(BACKWARD)
         }
     }
+    /* blocks in their order: the same bits with any number of threads */
     if (g->dbias) cpu_add_partials(g->dbias, partial, nb, sums * F, F);
     if (g->dup_bias) cpu_add_partials(g->dup_bias, partial + (sums - 1) * F, nb, sums * F, F);
 }

@@ -33,6 +33,7 @@ static void pack_columns(float *dst, int64_t R, const elem *src, int64_t lds, in
         for (int64_t d = 0; d < D; d += LANES) {
             vec r[LANES];
             for (int64_t i = 0; i < LANES; i++) r[i] = j + i < n ? ldv(src + (j + i) * lds + d, D - d) : vec_set(0.0f);
+            /* LANES loads and stores of whole vectors: a column at a time would touch LANES lines for each number */
             vec_transpose(r);
             for (int64_t e = 0; e < MIN((int64_t)LANES, D - d); e++) *(vec *)(dst + (d + e) * R + j) = r[e];
         }
@@ -61,14 +62,17 @@ typedef struct {
 /* Lays a task's arrays out in memory; with NULL only measures. Returns floats. */
 static int64_t task_layout(Task *t, const Attn *a, float *memory, bool backward) {
     const AttnPlan *p = a->plan;
+    /* a short batch takes short tiles: scratch follows the plan, not the model */
     int64_t at = 0, R = MIN(padded(p->max_nq), (int64_t)ROWS), n = p->max_nk, keys = 2 * (int64_t)p->max_group_nk;
     t->D = a->D;
     t->Dp = padded(a->D);
+/* rounded to 16 floats, so that every array begins on a line of its own */
 #define TAKE(field, count) do { t->field = memory ? memory + at : NULL; at += ((count) + 15) / 16 * 16; } while (0)
     TAKE(k, keys * t->Dp);
     TAKE(v, keys * t->Dp);
     TAKE(qt, MAX(t->D, (int64_t)1) * R);
     TAKE(o, R * t->Dp);
+    /* for the block with the most keys: a plan's largest item sets it */
     TAKE(s, n * R);
     /* by distance, LANES further on either side: a vector of it may begin anywhere */
     TAKE(bias, a->bias ? 2 * a->span + 2 * LANES : 0);
@@ -90,6 +94,7 @@ enum { IN_PLACE = 64 };
 /* n rows of D as f32 with whole vectors: where they lie, or copied to `copy`. */
 static const float *f32_rows(float *copy, const elem *src, int64_t lds, int64_t n, int64_t D, int64_t *ldf32) {
 #if !ELEM_BF16
+    /* bf16 is always copied: converting at each use would cost more than once */
     if (D % LANES == 0 && n <= IN_PLACE) {
         *ldf32 = lds;
         return src;
@@ -106,6 +111,7 @@ static void open_ranges(Task *t, const Attn *a, const AttnGroup *g, int64_t h) {
         Range *x = &t->range[r];
         const elem *k = (const elem *)a->k + g->k0[r] * a->ldk + h * t->D;
         const elem *v = (const elem *)a->v + g->k0[r] * a->ldv + h * t->D;
+        /* once a group and key head, whatever the number of items that look at them */
         x->k = f32_rows(t->k + at * t->Dp, k, a->ldk, g->nk[r], t->D, &x->ldk);
         x->v = f32_rows(t->v + at * t->Dp, v, a->ldv, g->nk[r], t->D, &x->ldv);
         x->first = g->k0[r];
@@ -130,6 +136,7 @@ typedef struct {
 static Block open_block(const Attn *a, const AttnItem *it, int64_t h, int64_t row0) {
     Block b = {.it = it, .a = a, .h = h, .row0 = row0, .nq = MIN((int64_t)ROWS, it->nq - row0), .n = {it->na, it->nb}};
     b.R = padded(b.nq);
+    /* keys behind the block's last row are seen by none of it: half the work of a long text */
     if (it->causal & CAUSAL_A) b.n[0] = MIN(b.n[0], row0 + b.nq);
     if (it->causal & CAUSAL_B) b.n[1] = MIN(b.n[1], row0 + b.nq);
     /* without a bias the scale waits for the exponential: a product a score saved */
@@ -193,6 +200,7 @@ static inline mask seeing(const Lanes *l, int r, int64_t j) {
  * so q and k get no gradient. */
 static inline int64_t seeing_one(const Lanes *l) {
     const AttnItem *it = l->b->it;
+    /* exactly, not up to rounding: P = 1 whatever the score is */
     if (it->na + it->nb == 1) return LANES;
     bool causal = it->na ? !it->nb && it->causal & CAUSAL_A : it->causal & CAUSAL_B;
     return causal && l->b->row0 + l->lane0 == 0;
@@ -201,6 +209,7 @@ static inline int64_t seeing_one(const Lanes *l) {
 /* Rows that keep key j of range r; keys must come in order. */
 static inline mask keeping(Lanes *l, int r, int64_t j) {
     int64_t k = (r ? l->b->it->na : 0) + j;
+    /* a Philox block holds eight keys' bits: it is drawn when its first key comes by */
     if (j == 0 || k % 8 == 0)
         cpu_dropout_words(l->words, &l->b->a->drop, l->keys, (uint32_t)l->b->h << 20 | (uint32_t)(k / 8));
     uvec w = *(const uvec *)l->words[k % 8 / 2];
@@ -217,6 +226,7 @@ static void add_bias(const Task *t, const Lanes *l, float *s) {
         for (int64_t j = 0; j < l->b->n[r]; j++) {
             float *x = lines(l, s, r) + j * l->b->R;
             int64_t ahead = l->b->it->pos + l->b->row0 + l->lane0 - (r ? l->b->it->na : 0) - j;
+            /* beyond the span all distances share its last entry, as T5's buckets do */
             int64_t at = MAX(-(int64_t)a->span - LANES, MIN((int64_t)a->span, ahead)) + a->span + LANES;
             *(vec *)x = vec_fma(*(const vec *)x, vec_set(a->scale), *(const vec *)(t->bias + at));
         }
@@ -240,6 +250,7 @@ static void softmax(Lanes *l, float *s, float *max, float *sum) {
     for (int r = 0; r < 2; r++)
         for (int64_t j = 0; j < b->n[r]; j++) {
             float *x = lines(l, s, r) + j * R;
+            /* below the maximum: nothing overflows, and the largest is exactly 1 */
             vec e = vec_exp((*(const vec *)x - m) * scale);
             if (b->it->causal) e = vec_where(seeing(l, r, j), e);
             /* before dropout: a row's weights sum to 1 in the mean, not always */
@@ -261,6 +272,7 @@ static void softmax_bwd(Lanes *l, float *s, float *dp, const float *lse) {
     for (int r = 0; r < 2; r++)
         for (int64_t j = 0; j < b->n[r]; j++) {
             float *x = lines(l, s, r) + j * R, *dx = lines(l, dp, r) + j * R;
+            /* lse is the forward's: P sums to 1 without being summed again */
             vec P = vec_exp(vec_fma(*(const vec *)x, scale, -sums)), d = *(const vec *)dx;
             if (b->it->causal) P = vec_where(seeing(l, r, j), P);
             *(vec *)x = P;
@@ -295,6 +307,7 @@ static void block_forward(const Task *t, const Block *b) {
         if (a->bias) add_bias(t, &l, t->s + r0);
         softmax(&l, t->s + r0, max, sum);
         for (int64_t i = 0; i < MIN((int64_t)LANES, b->nq - r0); i++) {
+            /* the backward makes P of it in one exponential, without the maximum */
             a->lse[b->h * a->plan->nrows + row + r0 + i] = max[i] * b->scale + logf(sum[i]);
             /* no key seen: sum 0, output 0 */
             t->qt[r0 + i] = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;           /* q has served */
@@ -414,6 +427,7 @@ void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
     const AttnPlan *p = a->plan;
     Task measure;
     int64_t KH = a->KH, per = task_layout(&measure, a, NULL, true);
+    /* dynamic: groups differ in length by a factor of ten */
     int chunk = handful(p->ngroups * KH);
     float *memory = cpu_scratch((size_t)omp_get_max_threads() * (size_t)per * sizeof(float));
     if (!memory) return;

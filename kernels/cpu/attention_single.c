@@ -31,6 +31,7 @@ static int next_rows(const elem *row[AHEAD], const Single *w, const void *base, 
 /* to[i] = <q, row i>; many and whole (D is of whole vectors) are constants here. */
 VEC_FN void some_scores(float *to, const float *q, const elem *const *row, int64_t at, int64_t D, const int many,
                         const bool whole) {
+    /* AHEAD chains of fma at once: one alone would wait for its own result */
     vec sum[AHEAD];
     for (int i = 0; i < many; i++) sum[i] = vec_set(0.0f);
     for (int64_t d = 0; d < D; d += LANES)
@@ -47,6 +48,7 @@ static void scores(const Single *w) {
         for (int64_t h = 0; h < w->H; h++) {
             float *to = w->s + h * w->n + k;
             const float *q = w->q + h * w->Dp;
+            /* the last few keys one by one: `many` must be a constant for the sums to stay in registers */
             if (many < AHEAD) for (int i = 0; i < many; i++) some_scores(to + i, q, row + i, h / G * D, D, 1, false);
             else if (D % LANES) some_scores(to, q, row, h / G * D, D, AHEAD, false);
             else some_scores(to, q, row, h / G * D, D, AHEAD, true);
@@ -60,6 +62,7 @@ static float softmax(const Single *w, int64_t h, float *lse) {
     vec m = vec_set(-INFINITY), total = vec_set(0.0f);
     for (int64_t k = 0; k < w->n; k++) {
         int64_t number = k < w->na ? k : k - w->na + w->it->na;
+        /* before the maximum: a bias can make another key the largest */
         s[k] = s[k] * w->a->scale + (w->a->bias ? bias_at(w->a, w->h0 + h, number - w->it->pos) : 0.0f);
     }
     for (int64_t k = 0; k < w->n; k += LANES) m = vec_max(m, vec_pick(vec_first(w->n - k), ldf(s + k, w->n - k), m));
@@ -72,6 +75,7 @@ static float softmax(const Single *w, int64_t h, float *lse) {
         stf(s + k, e, w->n - k);
     }
     float sum = vec_sum(total);
+    /* as the other kernel leaves it: the walk back does not know which of the two ran */
     *lse = max + logf(sum);
     return sum;
 }
@@ -124,6 +128,7 @@ static int64_t seen(const AttnItem *it, int32_t range, int64_t n) {
 
 /* Key heads a task: all where there are items enough, else so few that every thread has four tasks. */
 static int64_t heads_a_task(const Attn *a) {
+    /* four, so that whoever is done early finds something */
     int64_t parts = 4 * (int64_t)omp_get_max_threads() / MAX(a->plan->nitems, 1);
     return MAX((int64_t)1, a->KH / MAX(parts, (int64_t)1));
 }

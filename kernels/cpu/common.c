@@ -8,6 +8,7 @@ static Status first_failure = OK;
 static const char *failed_what;
 
 void cpu_fail(Status s, const char *what) {
+    /* the first is the cause, later ones may be its consequences */
     if (first_failure == OK) first_failure = s, failed_what = what;
 }
 
@@ -22,7 +23,9 @@ void *cpu_scratch(size_t bytes) {
     static _Thread_local void *memory;
     static _Thread_local size_t have;
     if (bytes <= have && memory) return memory;
+    /* before the new block, not realloc: nothing in it is wanted, and both at once would be the peak */
     free(memory);
+    /* a quarter more: batches of packed text grow by little, and each time would be a new mapping */
     have = (bytes + bytes / 4 + 4095) & ~(size_t)4095;
     if (posix_memalign(&memory, 64, have)) {
         memory = NULL;
@@ -36,6 +39,7 @@ void cpu_add_partials(float *out, const float *partial, int64_t blocks, int64_t 
 #pragma omp parallel for simd schedule(static) if (PARALLEL(blocks * n))
     for (int64_t c = 0; c < n; c++) {
         float s = 0.0f;
+        /* in the order of the blocks, whoever made them */
         for (int64_t b = 0; b < blocks; b++) s += partial[b * stride + c];
         out[c] += s;
     }
@@ -53,6 +57,7 @@ typedef struct { __m512i x[4]; } Calls;         /* the low halves of the lanes a
 static inline Calls philox8(__m512i x0, __m512i x1, __m512i x2, __m512i x3, uint32_t k0, uint32_t k1) {
     const __m512i ma = _mm512_set1_epi64(0xD2511F53), mb = _mm512_set1_epi64(0xCD9E8D57);
     for (int r = 0; r < 10; r++) {
+        /* 32 x 32 bits give 64: both halves that a round wants come out of one product */
         __m512i a = _mm512_mul_epu32(ma, x0), b = _mm512_mul_epu32(mb, x2);
         x0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(b, 32), x1, _mm512_set1_epi64(k0), 0x96);
         x2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(a, 32), x3, _mm512_set1_epi64(k1), 0x96);
@@ -91,6 +96,7 @@ void cpu_dropout_words(uint32_t words[4][LANES], const Dropout *d, const RowKey 
 void cpu_dropout_bits(uint16_t *bits, const Dropout *d, RowKey row, uint32_t first, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         Philox x = dropout_block(d, row, first + (uint32_t)i);
+        /* the order of rng.h: masks are the same on every device */
         for (uint32_t e = 0; e < 8; e++) bits[8 * i + e] = (uint16_t)dropout_bits(x, e);
     }
 }

@@ -17,6 +17,7 @@ typedef struct { const elem *a, *b; } Rows;
 
 static Rows table_rows(const Embed *e, int64_t r) {
     int64_t C = e->C;
+    /* queries are the same Q rows for every picture, and have no position */
     if (r < e->nq) return (Rows){(const elem *)e->query + r % e->Q * C, NULL};
     return (Rows){(const elem *)e->word + e->ids[r - e->nq] * C, (const elem *)e->pos + e->pos_id[r - e->nq] * C};
 }
@@ -113,6 +114,7 @@ static void gather_rows(float *dst, const elem *rows, const int32_t *id, const i
 /* dst row q += sum of rows q, q + Q, ... */
 static void add_queries(float *dst, const elem *rows, int64_t nq, int64_t Q, int64_t C) {
 #pragma omp parallel for schedule(static) if (PARALLEL(nq * C))
+    /* one thread a query, its pictures in their order: no two write one row */
     for (int64_t q = 0; q < MIN(nq, Q); q++)
         for (int64_t r = q; r < nq; r += Q) {
             float *d = dst + q * C;

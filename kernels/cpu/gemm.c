@@ -54,6 +54,7 @@ static void store_tile(const Gemm *g, const float acc[MR][NR], int64_t i0, int64
     for (int64_t i = i0; i < MIN(g->m, i0 + MR); i++)
         for (int64_t j = j0; j < MIN(g->n, j0 + NR); j++) {
             float v = acc[i - i0][j - j0] + (g->bias ? ld(((const elem *)g->bias)[j]) : 0.0f);
+            /* in f32, rounded once: bf16 sums would lose what a small gradient adds */
             if (g->add) v += load(g->c, g->ct, i * g->ldc + j);
             if (g->ct == DT_F32) ((float *)g->c)[i * g->ldc + j] = v;
             else ((bf16 *)g->c)[i * g->ldc + j] = bf16_from_f32(v);
@@ -63,6 +64,7 @@ static void store_tile(const Gemm *g, const float acc[MR][NR], int64_t i0, int64
 static void blocked(const Gemm *g) {
     int64_t m = g->m, n = g->n, k = g->k, panels = (n + NR - 1) / NR, strips = (m + MR - 1) / MR;
     float *pb, *pa;
+    /* + 1: k may be 0, and posix_memalign may answer 0 bytes with NULL */
     int64_t floats = (panels * NR + omp_get_max_threads() * MR) * k + 1;
     if (posix_memalign((void **)&pb, 64, (size_t)floats * sizeof(float))) {
         cpu_fail(ERR_MEMORY, "gemm");
@@ -156,6 +158,7 @@ static dnnl_data_type_t type_of(int32_t t) { return t == DT_F32 ? dnnl_f32 : dnn
 
 /* The four matrices of a product: a, b, bias, c. */
 static void descriptors(Desc d[4], const Key *k) {
+    /* a transpose is a pair of strides: nothing is moved */
     desc_init(&d[0], k->m, k->k, k->ta ? 1 : k->lda, k->ta ? k->lda : 1, type_of(k->ab));
     desc_init(&d[1], k->k, k->n, k->tb ? 1 : k->ldb, k->tb ? k->ldb : 1, type_of(k->ab));
     desc_init(&d[2], 1, k->n, k->n, 1, type_of(ELEM));
@@ -217,6 +220,7 @@ static bool matmul(const Gemm *g, bool open) {
     /* A^T comes with weights' gradients, where the rows are what is summed over */
     if (open && g->ta) key.k = DNNL_RUNTIME_DIM_VAL;
     else if (open) key.m = DNNL_RUNTIME_DIM_VAL;
+    /* made on first use: a run whose products are all thin never starts oneDNN */
     dnnl_primitive_t prim = ready() ? find_primitive(&key) : NULL;
     if (!prim) return false;
     Desc d[4];

@@ -36,6 +36,7 @@ VEC_FN vec part_add(vec sum, part a, part b) { return vec_fma(a, b, sum); }
 
 static void thin_store(const Gemm *g, int64_t i, int64_t j, float v) {
     int64_t at = i * g->ldc + j;
+    /* in f32 before the one rounding, as the other products have it */
     if (g->bias) v += ld(((const elem *)g->bias)[j]);
     if (g->ct == DT_F32) ((float *)g->c)[at] = g->add ? ((float *)g->c)[at] + v : v;
     else ((elem *)g->c)[at] = st(g->add ? ld(((elem *)g->c)[at]) + v : v);
@@ -67,9 +68,11 @@ VEC_FN void thin_tile(const Gemm *g, int64_t i, int64_t j, const int m, const in
     for (int x = 0; x < m; x++)
         for (int y = 0; y < n; y++) sum[x][y] = vec_set(0.0f);
     for (; p + STEP <= k; p += STEP) {
+        /* only the first rows of A: for the others the strip is in the cache */
         for (int y = 0; y < n && i == 0; y++) thin_ahead(b + y * ldb, ldb, p, k);
         thin_step(sum, a + p, lda, b + p, ldb, STEP, m, n);
     }
+    /* what is beyond the row is loaded as zeros */
     if (p < k) thin_step(sum, a + p, lda, b + p, ldb, k - p, m, n);
     for (int x = 0; x < m; x++)
         for (int y = 0; y < n; y++) thin_store(g, i + x, j + y, vec_sum(sum[x][y]));
@@ -77,6 +80,7 @@ VEC_FN void thin_tile(const Gemm *g, int64_t i, int64_t j, const int m, const in
 
 VEC_FN void thin_strip(const Gemm *g, int64_t j, const int n) {
     for (int64_t i = 0; i < g->m; i += TAKE) {
+        /* constants, so that STRIP x m sums have registers of their own */
         switch (MIN(g->m - i, (int64_t)TAKE)) {
         case 1: thin_tile(g, i, j, 1, n); break;
         case 2: thin_tile(g, i, j, 2, n); break;
@@ -104,6 +108,7 @@ bool FN(gemm_thin)(const Gemm *g) {
     int64_t strips = g->n / STRIP;
 #pragma omp parallel for schedule(static)
     for (int64_t s = 0; s < strips; s++) thin_strip(g, s * STRIP, STRIP);
+    /* at most STRIP - 1 rows of B: not worth a team */
     for (int64_t j = strips * STRIP; j < g->n; j++) thin_strip(g, j, 1);
     return true;
 }

@@ -18,6 +18,7 @@ void FN(l2norm)(float *y, float *norm, const void *x0, int64_t N, int64_t Z) {
         float s = 0.0f;
 #pragma omp simd reduction(+ : s)
         for (int64_t c = 0; c < Z; c++) s += ld(x[r * Z + c]) * ld(x[r * Z + c]);
+        /* the bound of torch.nn.functional.normalize: a row of zeros stays zeros */
         float n = fmaxf(sqrtf(s), 1e-12f), inv = 1.0f / n;
 #pragma omp simd
         for (int64_t c = 0; c < Z; c++) y[r * Z + c] = ld(x[r * Z + c]) * inv;
@@ -46,6 +47,7 @@ void FN(segment_mean)(void *y0, const void *x0, int64_t n, int64_t Q, int64_t C)
     for (int64_t i = 0; i < n; i++)
         for (int64_t c0 = 0; c0 < C; c0 += W) {
             int64_t w = MIN(C - c0, (int64_t)W);
+            /* summed in f32 for either element type: Q rows of bf16 would lose digits */
             float s[W] = {0};
             for (int64_t q = 0; q < Q; q++) {
 #pragma omp simd
@@ -75,6 +77,7 @@ void FN(segment_mean_bwd)(void *dx0, const void *dy0, int64_t n, int64_t Q, int6
 
 void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
                 int64_t si, int64_t sj) {
+    /* a tile of 256 rows by 1,024 texts is 1 MB: it stays in L2 between product and maximum */
     int64_t ti = MAX((int64_t)1, MIN(ni, 256 / MAX(Q, (int64_t)1))), tj = MIN(nt, (int64_t)1024);
     float *tile;                                          /* (ti Q, tj) */
     if (posix_memalign((void **)&tile, 64, (size_t)(ti * Q * tj) * sizeof(float))) {
@@ -95,6 +98,7 @@ void FN(simmax)(float *S, int32_t *arg, const float *I, const float *T, int64_t 
                         if (s[q * mj] > s[best * mj] || (isnan(s[q * mj]) && !isnan(s[best * mj]))) best = q;
                     int64_t at = (i0 + i) * si + (j0 + j) * sj;
                     S[at] = s[best * mj];
+                    /* retrieval wants no gradient, and passes NULL */
                     if (arg) arg[at] = (int32_t)best;
                 }
         }
@@ -106,6 +110,7 @@ void FN(simmax_bwd_image)(float *dI, const float *dS, const int32_t *arg, const 
 #pragma omp parallel for schedule(static) if (PARALLEL(ni * nt * Z))
     for (int64_t i = 0; i < ni; i++)
         for (int64_t j = 0; j < nt; j++) {
+            /* the maximum's slope: 1 to the query that won, 0 to the others */
             float *d = dI + (i * Q + arg[i * si + j * sj]) * Z, s = dS[i * si + j * sj];
 #pragma omp simd
             for (int64_t c = 0; c < Z; c++) d[c] = fmadd(s, T[j * Z + c], d[c]);

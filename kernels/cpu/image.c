@@ -48,12 +48,14 @@ void FN(normalize)(void *xhat, const void *f, DType t, const float *scale, int64
         load_row(v, f, t, r, E);
 #pragma omp simd reduction(+ : sum)
         for (int64_t c = 0; c < E; c++) {
+            /* i8's scale first: mean and variance are those of the features, eps is not scaled with them */
             v[c] *= s;
             sum += v[c];
         }
         float mean = sum / (float)E;
 #pragma omp simd reduction(+ : var)
         for (int64_t c = 0; c < E; c++) {
+            /* two passes: raw features have channels far from zero, where one pass cancels */
             v[c] -= mean;
             var += v[c] * v[c];
         }
@@ -73,6 +75,7 @@ void FN(fold)(void *Wf, void *cf, const float *W, const float *b, const float *g
 #pragma omp simd reduction(+ : dot)
         for (int64_t c = 0; c < E; c++) {
             o[c] = st(w[c] * gamma[c]);
+            /* f32 masters: the fold is rounded once, not the weights and then the fold */
             dot += w[c] * beta[c];
         }
         ((elem *)cf)[m] = st(b[m] + dot);
@@ -86,6 +89,7 @@ void FN(unfold)(float *dW, bool add, float *db, float *dgamma, float *dbeta, con
     if (!partial) return;
 #pragma omp parallel for schedule(static) if (PARALLEL(M * E))
     for (int64_t b = 0; b < nb; b++) {
+        /* E numbers for all M rows: by blocks, as every sum over rows */
         float *pg = partial + b * 2 * E, *pb = pg + E;
         memset(pg, 0, (size_t)(2 * E) * sizeof(float));
         for (int64_t m = b * R; m < MIN(M, b * R + R); m++) {
@@ -99,6 +103,7 @@ void FN(unfold)(float *dW, bool add, float *db, float *dgamma, float *dbeta, con
             if (d && !add) memset(d, 0, (size_t)E * sizeof *d);
 #pragma omp simd
             for (int64_t c = 0; c < (d ? E : 0); c++) d[c] += fmadd(g[c], gamma[c], sm * beta[c]);
+            /* a row is one thread's: no partial sum is wanted */
             if (db) db[m] += sm;
         }
     }

@@ -18,6 +18,7 @@ void FN(lookup)(const Lookup *a) {
     int64_t C = a->C;
 #pragma omp parallel for schedule(static) if (PARALLEL(a->N * C))
     for (int64_t i = 0; i < a->N; i++) {
+        /* without pos_id a model has positions elsewhere (rotary), or none */
         int64_t given = given_row(a, i), p = a->pos && a->pos_id ? a->pos_id[i] : -1;
         const elem *s = given >= 0 ? (const elem *)a->rows + given * C : (const elem *)a->word + a->ids[i] * C;
         const elem *pos = p >= 0 ? (const elem *)a->pos + p * C : NULL;
@@ -52,6 +53,7 @@ void FN(lookup_words)(const Lookup *a, float *dword, int64_t words, const void *
     int64_t C = a->C;
     (void)words;
 #pragma omp parallel for schedule(static) if (PARALLEL(a->N * C))
+    /* threads share columns, not rows: a word may stand anywhere, and two must not add to it at once */
     for (int64_t c0 = 0; c0 < C; c0 += STRIP)
         for (int64_t i = 0; i < a->N; i++) {
             if (given_row(a, i) >= 0) continue;
@@ -84,11 +86,13 @@ static void store_line(const Patches *a, int64_t row, int64_t at, int64_t step, 
 
 void FN(patches)(const Patches *a) {
     int64_t p = a->p, gy = a->height / p, gx = a->width / p, N = a->images * gy * gx;
+    /* a line at a time: its pixels lie together, whatever order the row wants */
     float *lines = cpu_scratch((size_t)omp_get_max_threads() * (size_t)p * sizeof(float));
     if (!lines) return;
 #pragma omp parallel for schedule(static) if (PARALLEL(3 * N * p * p))
     for (int64_t r = 0; r < N; r++) {
         float *v = lines + omp_get_thread_num() * p;
+        /* pixels beyond whole patches are left out, as a convolution does */
         int64_t image = r / (gy * gx), y0 = r / gx % gy * p, x0 = r % gx * p;
         for (int64_t c = 0; c < 3; c++)
             for (int64_t y = 0; y < p; y++) {

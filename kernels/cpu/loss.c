@@ -14,6 +14,7 @@ enum { PIECE = 1024 };
 static float row_max(const float *z, int64_t n) {
     vec m = vec_set(-INFINITY);
     float lanes[LANES], max;
+    /* lanes beyond n keep what they had: zeros there could be the maximum */
     for (int64_t j = 0; j < n; j += LANES) m = vec_max(m, vec_pick(vec_first(n - j), ldf(z + j, n - j), m));
     memcpy(lanes, &m, sizeof lanes);
     max = lanes[0];
@@ -28,9 +29,11 @@ static double row_sums(const float *z, int64_t n, float max, double *sum_z) {
         vec s = vec_set(0.0f), q = s;
         for (int64_t j = j0; j < MIN(n, j0 + PIECE); j += LANES) {
             vec x = ldf(z + j, n - j);
+            /* lanes beyond n would add exp(-max) each */
             s += vec_where(vec_first(n - j), vec_exp(x - max));
             q += x;
         }
+        /* 1,024 in f32, those in f64: 152,000 terms in f32 lose three digits */
         total += (double)vec_sum(s);
         plain += (double)vec_sum(q);
     }
@@ -54,6 +57,7 @@ void FN(itc_loss)(const ItcLoss *l) {
         int64_t npos = 0;
         for (int64_t j = 0; j < n; j++) {
             z[j] = S[j * l->sj] * inv;
+            /* by image id a picture's other captions are right answers too */
             npos += own(l->target, l->row_id, l->col_id, i, j);
         }
         /* in double: losses of thousands of columns differ in the digits that float has not */
@@ -63,7 +67,9 @@ void FN(itc_loss)(const ItcLoss *l) {
         for (int64_t j = 0; j < n; j++) {
             double t = spread + (own(l->target, l->row_id, l->col_id, i, j) ? hit : 0.0);
             double logp = (double)z[j] - lse, dz = exp(logp) - t;
+            /* logp, not log(p): where p is 0 in f32 the loss still is a number */
             loss -= t * logp;
+            /* d/dtemp of S/temp is -z/temp; the sign comes below */
             dt += dz * (double)z[j];
             if (l->dS) l->dS[i * l->si + j * l->sj] = (float)((double)l->scale * dz * (double)inv);
         }
@@ -90,6 +96,7 @@ void FN(negatives)(const Negatives *g) {
             if (hardest < 0 || w[j] > max) max = w[j], hardest = (int32_t)j;
         }
         bool old = g->rule == NEG_SAMPLE_ALL;
+        /* LAVIS's 1e-4: every other pair can be drawn, however sure the model is */
         double total = 0.0, floor_ = old ? 1e-4 : 0.0, drawn = 0.0, below = 0.0;
         /* old: the softmax is over all columns, its sum includes the own ones */
         for (int64_t j = 0; j < n; j++) {
@@ -107,6 +114,7 @@ void FN(negatives)(const Negatives *g) {
             drawn += (double)w[j];
             if (g->weights) g->weights[i * n + j] = w[j];
         }
+        /* by the pair's global number: the same draw on any number of ranks */
         Philox x = philox(0, 0, g->row_pair[i], g->site, rng_key0(g->seed), g->step);
         double u = (double)rng_unit(x.v[0]) * drawn;
         /* no other image in the batch: the own pair, which the caller leaves out; rounding past the end: hardest */
@@ -126,6 +134,7 @@ void FN(negatives)(const Negatives *g) {
 /* A row that does not count: all zero. */
 static void xent_skip(const Xent *x, int64_t i) {
     size_t size = (size_t)dtype_size(x->dt);
+    /* written, not left: the sum over rows does not ask which count */
     x->loss[i] = 0.0f;
     if (x->nll) x->nll[i] = 0.0f;
     if (x->dlogits) memset((char *)x->dlogits + (size_t)(i * x->ldd) * size, 0, (size_t)x->n * size);
@@ -143,6 +152,7 @@ void FN(xent)(const Xent *x) {
             continue;
         }
         double sum_z, max = (double)row_max(z, n), lse = max + log(row_sums(z, n, (float)max, &sum_z));
+        /* of the target alone: what perplexity is made of, smoothing or not */
         double nll = lse - (double)z[t];
         x->loss[i] = (float)((double)hit * nll + (double)x->smoothing * (lse - sum_z / (double)n));
         if (x->nll) x->nll[i] = (float)nll;

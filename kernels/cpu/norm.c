@@ -24,6 +24,7 @@ static float sum_row(elem *s, const elem *x, const float *bias, int64_t C, Mask 
             v = masked(m, v, c - c0);
             if (x) v += ldv(x + c, C - c);
             stv(s + c, v, C - c);
+            /* of what was stored, rounded: the mean must be that of z as the backward reads it */
             sum += ELEM == DT_F32 && C - c >= LANES ? v : ldv(s + c, C - c);
         }
     }
@@ -40,6 +41,7 @@ static float plain_sum(const elem *z, int64_t C) {
 static float norm_row(elem *y, const elem *z, float mean, const float *gamma, const float *beta, int64_t C, float eps) {
     vec sq = vec_set(0.0f);
     for (int64_t c = 0; c < C; c += LANES) {
+        /* lanes beyond C would add mean^2 each */
         vec t = vec_where(vec_first(C - c), ldv(z + c, C - c) - mean);
         sq = vec_fma(t, t, sq);
     }
@@ -61,6 +63,7 @@ void FN(add_norm)(const AddNorm *a) {
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < N; r++) {
             elem *s = a->s ? (elem *)a->s + r * C : NULL;
+            /* without s the norm is of x itself, and nothing is added to the stream */
             const elem *x = a->x ? (const elem *)a->x + r * C : NULL, *z = s ? s : x;
             float sum = s ? sum_row(s, x, a->bias, C, &m, r) : a->rms ? 0.0f : plain_sum(x, C);
             float mean = a->rms ? 0.0f : sum / (float)C;
@@ -90,6 +93,7 @@ static void row_means(Row *w, const elem *dy, const elem *z, bool rms) {
         if (w->dgamma) stf(w->dgamma + c, vec_fma(d, xh, ldf(w->dgamma + c, n)), n);
         if (w->dbeta) stf(w->dbeta + c, ldf(w->dbeta + c, n) + d, n);
     }
+    /* the mean's own gradient: RMS subtracts none */
     w->mg = rms ? 0.0f : vec_sum(sg) / (float)w->C;
     w->mgx = vec_sum(sgx) / (float)w->C;
 }
@@ -170,6 +174,7 @@ void FN(head_norm)(const HeadNorm *a) {
 #pragma omp parallel for schedule(static) if (PARALLEL(a->N * width))
     for (int64_t r = 0; r < a->N; r++) {
         elem *x = (elem *)a->x + r * a->ld;
+        /* it is overwritten below, and the walk back wants it; without one nobody does */
         if (a->z) memcpy((elem *)a->z + r * width, x, (size_t)width * sizeof(elem));
         for (int64_t b = 0; b < a->blocks; b++, x += C) {
             float mean = a->rms ? 0.0f : plain_sum(x, C) / (float)C;
@@ -194,6 +199,7 @@ void FN(head_norm_bwd)(const HeadNorm *a, void *dx0, float *dgamma, float *dbeta
             const elem *z = (const elem *)a->z + i * C;
             elem *dx = (elem *)dx0 + i / H * a->lddx + i % H * C;
             w.mean = a->rms ? 0.0f : a->mean[i], w.rstd = a->rstd[i];
+            /* dx holds dy when it comes in: the norm was in place, its gradient is too */
             row_means(&w, dx, z, a->rms);
             for (int64_t c = 0; c < C; c += LANES) stv(dx + c, row_slope(&w, dx, z, c), C - c);
         }

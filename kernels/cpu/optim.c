@@ -20,6 +20,7 @@ void FN(sumsq)(double *out, const float *g, int64_t n, bool add) {
         for (int64_t i = b * BLOCK; i < MIN(n, b * BLOCK + BLOCK); i++) s += (double)g[i] * (double)g[i];
         partial[b] = s;
     }
+    /* blocks of a fixed size, in order: the norm decides the clipping of all ranks */
     for (int64_t b = 0; b < nb; b++) total += partial[b];
     out[0] = total;
 }
@@ -50,6 +51,7 @@ void FN(adamw)(const AdamW *a) {
             float gi = g[i] * scale, mi = fmadd(b1, m[i], d1 * gi), vi = fmadd(b2, v[i], d2 * gi * gi);
             m[i] = mi;
             v[i] = vi;
+            /* decay first and on p alone: AdamW's, not an L2 term in the gradient */
             p[i] = fmadd(p[i], decay, -(step * mi / (sqrtf(vi * inv_c2) + eps)));
         }
         if (!a->keep_g) memset(g + i0, 0, (size_t)(i1 - i0) * sizeof *g);
@@ -59,6 +61,7 @@ void FN(adamw)(const AdamW *a) {
         }
         if (ema) {
 #pragma omp simd
+            /* by the difference: d ema + (1 - d) p loses the small steps when d is near 1 */
             for (int64_t i = i0; i < i1; i++) ema[i] = fmadd(e, p[i] - ema[i], ema[i]);
         }
     }

@@ -8,6 +8,7 @@
 
 static void turn_halves(elem *x, const float *cos_, const float *sin_, int64_t n, float sign) {
     for (int64_t j = 0; j < n; j += LANES) {
+        /* both before either is written: they turn into each other */
         vec a = ldv(x + j, n - j), b = ldv(x + n + j, n - j), c = ldf(cos_ + j, n - j), s = ldf(sin_ + j, n - j) * sign;
         stv(x + j, vec_fma(a, c, -(b * s)), n - j);
         stv(x + n + j, vec_fma(b, c, a * s), n - j);
@@ -28,6 +29,7 @@ void FN(rotary)(const Rotary *a) {
 #pragma omp parallel for schedule(static) if (PARALLEL(a->N * a->H * a->R))
     for (int64_t i = 0; i < a->N; i++) {
         int64_t at = a->at ? a->at[i] : i % a->period;
+        /* cls and registers stand nowhere in the picture */
         if (at < 0) continue;
         for (int64_t h = 0; h < a->H; h++) {
             elem *x = (elem *)a->x + i * a->ld + h * a->D;

@@ -79,9 +79,11 @@ static __global__ __launch_bounds__(WARPS * 32) void forward_simple(Attn a, cons
             bool seen = k < n && is_seen(it, i, k);
             float s = seen ? score(a, it, dot(q, K + key_row(it, k) * a.ldk, D), h, i, k) : -INFINITY;
             float top = fmaxf(m, warp_max(s)), base = top == -INFINITY ? 0.0f : top; /* a whole 32 may be unseen */
+            /* what was summed below an older maximum is brought under the new one */
             float fade = expf(m - base), p = expf(s - base);
             l = l * fade + warp_sum(p);
             m = top;
+            /* behind the sum: a row's weights sum to 1 before dropout */
             if (seen) p *= mask1(a.drop, row, h, k);
 #pragma unroll
             for (int e = 0; e < WIDE; e++) acc[e] *= fade;
@@ -107,6 +109,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
     const T *o = (const T *)a.o + row * a.ldo + h * D, *d_o = (const T *)g.d_o + row * a.ldo + h * D;
     T *dq = (T *)g.dq + row * g.lddq + h * D;
     float delta = 0, lse = a.lse[h * rows + row];
+    /* sum_j P dP without the scores: o holds what they came to */
     for (int d = lane; d < D; d += 32) delta += ld1(o + d) * ld1(d_o + d);
     delta = warp_sum(delta);
     if (lane == 0) delta_out[h * rows + row] = delta;
@@ -116,6 +119,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
         for (int k0 = 0; k0 < n; k0 += 32) {
             int k = k0 + lane;
             float ds = 0;
+            /* alone: exactly zero, where rounding would leave noise for AdamW to follow */
             if (k < n && is_seen(it, i, k) && !is_alone(it, i)) {
                 int64_t kr = key_row(it, k);
                 float p = expf(score(a, it, dot(q, K + kr * a.ldk, D), h, i, k) - lse);
@@ -142,6 +146,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32, 6) void dkv_s
     T *dk = (T *)g.dk + key * g.lddk + kh * D, *dv = (T *)g.dv + key * g.lddv + kh * D;
     for (int d0 = 0; d0 < D; d0 += 32 * WIDE) {
         float ak[WIDE] = {0}, av[WIDE] = {0};
+        /* heads, then items, in order: a key's sums have one order whoever looked at it */
         for (int w = 0; w < share * gr.nitems; w++) {
             AttnItem it = items[gr.item0 + w % gr.nitems];
             int h = kh * share + w / gr.nitems, x = (int)(key - (part ? it.b0 : it.a0));
@@ -202,6 +207,7 @@ static bool aligned8(int64_t ld) { return ld % 8 == 0; }
 
 template <class T> static void attention_(const Attn *a) {
     const AttnPlan *p = a->plan;
+    /* cuDNN where it was found and takes the shape, else ours */
     if (!p->nitems || (sizeof(T) == 2 && cuda_attention_by_cudnn(a))) return;
     PlanShape s = attention_shape(p);
     if (attention_row<T>(a)) return;
@@ -223,7 +229,9 @@ template <class T> static void attention_bwd_(const Attn *a, const AttnGrad *g) 
                 aligned16(g->d_o) && aligned16(g->dq) && aligned16(g->dk) && aligned16(g->dv) && aligned8(a->ldq) &&
                 aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo) && aligned8(g->lddq) && aligned8(g->lddk) &&
                 aligned8(g->lddv);
+    /* scores once, while a group's keys fit in shared memory */
     if (fast && attention_bwd_one(a, g, &s)) return;
+    /* scores twice, any number of keys */
     if (fast && attention_bwd_mma(a, g, &s, delta)) return;
     if (p->nitems) {
         dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));

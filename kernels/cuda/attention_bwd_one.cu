@@ -47,10 +47,12 @@ template <bool DROP, int KT> DEVICE void key_step(float (*dk)[8][4], float (*dv)
         if (some >> t & 1) {
             if (all >> t & 1) weigh<DROP, KT>(p, d, j, b, r, k0 * 16, K);
             else weigh_masked<DROP, KT>(p, d, j, b, r, k0 * 16, K);
+            /* the accumulators of S^T lie as this product wants its left operand: nothing is moved */
             product_of_rows<KT>(dv, p, r.at + TILE + b.rows_at);
             product_of_rows<KT>(dk, d, r.at + b.rows_at);
         }
 #pragma unroll
+        /* zeros too, where nothing was seen: write_queries sums over all keys */
         for (int i = 0; i < KT; i++) leave(ds + i * TILE, d[i], t, b.lane);
     }
 }
@@ -257,6 +259,7 @@ static int heads_a_block(int groups, int KH) {
     double least = INFINITY;
     for (int heads = 1; heads <= MOST_HEADS; heads++) {
         double time = (double)ceil_div((int64_t)groups * KH / heads, cuda.sms) * (heads + 0.6);
+        /* whole numbers of them: a block with fewer would keep the others waiting */
         if (KH % heads == 0 && time < least) best = heads, least = time;
     }
     return best;
@@ -269,6 +272,7 @@ template <bool DROP, int KT> static bool launch(const Attn *a, const AttnGrad *g
              DROP ? 1.0f / (1.0f - a->drop.p) : 1.0f, dropout_threshold(a->drop.p) << 16,
              philox_keys(rng_key0(a->drop.seed), a->drop.step)};
     j.room = room_for(places<KT>(key_tiles), s->tiles, KT > 1 ? heads_a_block(groups, a->KH) : 1, share);
+    /* 1024: what the compiler and the alignment take */
     if ((size_t)j.room.size + 1024 > cuda.shared_max) j.room = room_for(places<KT>(key_tiles), s->tiles, 1, share);
     if (!allow_shared(bwd_one<DROP, KT>, (size_t)j.room.size)) return false;
     dim3 grid((unsigned)groups, (unsigned)(a->KH / j.room.heads));
@@ -279,6 +283,7 @@ template <bool DROP, int KT> static bool launch(const Attn *a, const AttnGrad *g
 
 bool attention_bwd_one(const Attn *a, const AttnGrad *g, const PlanShape *s) {
     int key_tiles = (s->keys + 15) / 16;
+    /* others' tiles would be half empty, or too many for shared memory */
     if (a->D % 8 || a->D <= 32 || a->D > 64 || !key_tiles || key_tiles > OWN + 1) return false;
     if (dropout_threshold(a->drop.p) > 0xffff) return false; /* keeps nothing: half a word cannot say so */
     if (key_tiles > OWN / 2) return a->drop.p > 0 ? launch<true, 2>(a, g, s) : launch<false, 2>(a, g, s);

@@ -39,6 +39,7 @@ template <int DP, int N> DEVICE void soften(Sums<DP> &x, float (*s)[4], float sc
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2)) * scale;
     }
+    /* seldom after the first keys: the outputs need not be multiplied at every step */
     if (__any_sync(~0u, fmaxf(top[0] - x.base[0], top[1] - x.base[1]) > LAG)) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -89,6 +90,7 @@ DEVICE Work work_of(bf16 *room, int room_keys, int heads, const AttnGroup &g, co
     x.K = x.kv + 2 * (((lane & 7) + (lane >> 4) * 8) * LD + (lane >> 3 & 1) * 8);
     x.V = x.kv + x.size + 2 * ((lane & 15) * LD + (lane >> 4) * 8);
     x.row0 = w.it.q0 + w.row0, x.own = w.there ? min(16, w.it.nq - w.row0) : 0, x.keys = g.nk[0] + g.nk[1];
+    /* most steps are plain: without a mask they are half as long */
     x.plain_a = regular ? w.a_least : 0, x.plain_b = regular ? w.b_least : 0;
     RowKey key[2];
     if (DROP) keys_of_rows(key, a.drop, w, lane);
@@ -155,6 +157,7 @@ template <int DP> DEVICE void finish(Sums<DP> &s, const Work &x, const Attn &a, 
     for (int r = 0; r < 2; r++) {
         s.l[r] += __shfl_xor_sync(~0u, s.l[r], 1);
         s.l[r] += __shfl_xor_sync(~0u, s.l[r], 2);
+        /* 1 / (1 - p) of dropout comes once a row, not once a score */
         inv[r] = s.l[r] > 0 ? __fdividef(1.0f / (1.0f - a.drop.p), s.l[r]) : 0.0f;
         int row = (x.lane >> 2) + 8 * r;
         if ((x.lane & 3) == 0 && row < x.own)
@@ -189,6 +192,7 @@ static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 : 3) void forward_m
     __shared__ BlockTiles<WARPS> tiles;
     int warp = threadIdx.x >> 5, h = (int)blockIdx.y * heads, h_end = min(h + heads, a.H);
     find_tiles<WARPS, STAGE>(&tiles, groups, items, (int)blockIdx.z * ((int)blockDim.x >> 5), (int)blockDim.x >> 5);
+    /* the grid is for the largest group; smaller ones have fewer tiles */
     if (!tiles.tile[0].there) return;
     const WarpTile &w = tiles.tile[warp];
     Work x = work_of<DP, DROP>(room, room_keys, heads, tiles.g, w, a, draws);

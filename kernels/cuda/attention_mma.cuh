@@ -132,6 +132,7 @@ DEVICE WarpTile tile_of(const AttnGroup &g, const AttnItem &it, int row0) {
     w.there = true;
     w.b = it.nb ? g.nk[0] + it.b0 - g.k0[1] : 1 << 30; /* no b: behind all keys */
     w.shift = it.nb ? it.na - w.b : 0;
+    /* a Philox block serves eight numbers: whole, or each by itself */
     w.eights = !w.shift || (w.shift % 8 == 0 && w.b % 8 == 0);
     int last = min(row0 + 15, it.nq - 1);
     w.a_least = end_of_a(w, row0), w.a_most = end_of_a(w, last);
@@ -229,6 +230,7 @@ DEVICE void find_tiles(BlockTiles<WARPS> *b, const AttnGroup *groups, const Attn
 DEVICE void keys_of_rows(RowKey out[2], const Dropout &d, const WarpTile &w, int lane) {
     int row = lane < 16 ? tile_row(w, lane) : -1;
     RowKey k = {0, 0};
+    /* 16 lanes read, 32 get: a lane's two rows are eight apart */
     if (d.p > 0 && row >= 0) k = d.rows[row];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -251,6 +253,7 @@ template <int DP> DEVICE Carrier carrier_of(const void *a, int64_t lda, const vo
     int at = thread % Tile<DP>::CHUNKS, row = thread / Tile<DP>::CHUNKS, step = threads / Tile<DP>::CHUNKS;
     bool channel = at * 8 < D;
     int to = (row * Tile<DP>::LD + at * 8) * 2, from = channel ? at * 16 : 0;
+    /* threads that the chunks do not divide into carry nothing */
     if (row >= step) row = INT32_MAX;
     return Carrier{(const char *)a + from, (const char *)b + from, (int)lda * 2, (int)ldb * 2, row, step, to, channel};
 }
@@ -263,6 +266,7 @@ template <int DP, class F> DEVICE void carry(const Carrier &c, uint32_t x, uint3
         int row = row_of(r);
         bool there = row >= 0 && c.channel;
         row = there ? row : 0;
+        /* row 0 where there is none: cp.async checks the address even when it reads nothing */
         copy16(x + to, c.a + (int64_t)row * c.lda, there);
         copy16(y + to, c.b + (int64_t)row * c.ldb, there);
     }

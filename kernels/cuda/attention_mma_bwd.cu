@@ -42,6 +42,7 @@ template <int DP> DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 
         Seen seen = seen_by(w, lane);
 #pragma unroll
         for (int r = 0; r < 2; r++)
+            /* it sees nothing then: P = 0, so its dS is */
             if (is_alone(seen, r)) seen.a[r] = 0, seen.end[r] = seen.b;
         mask_scores<KEYS / 8>(s, w, seen, a, h, u0, lane);
     }
@@ -50,6 +51,7 @@ template <int DP> DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
+            /* powers of two: exp2 is one instruction, and lse came in them */
             s[n][e] = exp2_fast(fmaf(s[n][e], scale, -lse[e >> 1])) * (dp[n][e] - delta[e >> 1]);
     product_step<DP>(dq, s, K, lane);
 }
@@ -283,6 +285,7 @@ template <int DP> static __global__ __launch_bounds__(KEY_WARPS * 32, DP <= 64 ?
         copies_wait<0>();
         __syncthreads();
         if (next.there) load_step(next, buffer ^ 1);
+        /* three: one is read, one is on its way, one is being found */
         if (thread == 0) walk_on(&walk[(t + 2) % 3], next, h_end, g, items, first, end);
         look_at_rows<DP>(dk, dv, K, V, steps + buffer * 2 * ROWS * LD, numbers + buffer * NUMBERS, now, g, a, u0, lane);
     }
@@ -299,6 +302,7 @@ template <int DP> static bool backward(const Attn *a, const AttnGrad *g, const P
     const AttnPlan *p = a->plan;
     int warps = even_warps(s->tiles, WARPS), key_warps = even_warps((s->keys + 15) / 16, KEY_WARPS);
     size_t shared = dq_shared<DP>(warps), key_shared = dkv_shared<DP>(key_warps);
+    /* both or none: delta is left by one for the other */
     if (!allow_shared(dq_mma<DP>, shared) || !allow_shared(dkv_mma<DP>, key_shared)) return false;
     if (s->tiles) {
         dim3 grid((unsigned)p->ngroups, (unsigned)a->H, (unsigned)ceil_div(s->tiles, warps));

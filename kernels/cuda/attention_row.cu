@@ -31,6 +31,7 @@ typedef struct {
 
 /* s += t; both may be empty. */
 DEVICE void join(Sums *s, const Sums &t) {
+    /* -inf less -inf is not a number: an empty sum must stay empty */
     float m = fmaxf(s->m, t.m), base = m == -INFINITY ? 0.0f : m, f = exp2f(s->m - base), g = exp2f(t.m - base);
     s->m = m;
     s->l = s->l * f + t.l * g;
@@ -91,6 +92,7 @@ DEVICE void take_keys(Sums *x, const float (*q)[8], const Attn &a, const Row &r,
 #pragma unroll
         for (int t = 0; t < AT_ONCE; t++) {
             int k = k0 + t * WARPS * GROUPS + lane / L;
+            /* all loads of AT_ONCE keys first: latency is what a short stretch waits for */
             if (k < r.end && channel) raw8(&kr[t], K + key_row(r, k) * a.ldk), raw8(&vr[t], V + key_row(r, k) * a.ldv);
         }
 #pragma unroll
@@ -194,6 +196,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void row_part
 /* Enough stretches to fill the GPU, none shorter than LEAST keys, all of them in the workspace. */
 static Parts cut(const Attn *a) {
     const AttnPlan *p = a->plan;
+    /* six blocks an SM: with fewer a few beams leave most of the GPU idle */
     int64_t blocks = (int64_t)p->nitems * a->KH, wanted = ceil_div(cuda.sms * 6, blocks),
             one = (int64_t)a->H * p->nrows * (a->D * (int64_t)sizeof(float) + (int64_t)sizeof(float2)),
             fit = WS_COMPUTE / one, most = ceil_div(p->max_nk, LEAST);

@@ -28,6 +28,7 @@ template <int DP> DEVICE KeyCarrier key_carrier(const Attn &a) {
         step = 1 << (31 - __clz((int)blockDim.x / Tile<DP>::CHUNKS));
     bool channel = at * 8 < a.D;
     int from = channel ? at * 16 : 0, to = (row * Tile<DP>::LD + at * 8) * 2;
+    /* threads beyond a power of two of rows carry nothing */
     if (row >= step) row = 1 << 20;
     return KeyCarrier{(const char *)a.k + from, (const char *)a.v + from, (int)a.ldk * 2, (int)a.ldv * 2, row, step, to,
                       channel};
@@ -61,6 +62,7 @@ DEVICE void carry_keys(const KeyCarrier &c, uint32_t k, uint32_t v, const AttnGr
     for (int p = c.row; p < rows; p += c.step, to += c.step * Tile<DP>::LD * 2) {
         int u = u0 + (p < half ? key_at(p) : half + key_at_half(p - half));
         bool there = u < keys && c.channel;
+        /* a row that is there: cp.async checks the address even when it reads nothing */
         u = min(u, keys - 1);
         int row = u + (u < g.nk[0] ? g.k0[0] : to_1);
         copy16(k + to, from_k + (int64_t)row * c.ldk, there);

@@ -131,6 +131,7 @@ Status cuda_alloc(void **p, size_t bytes) {
     *p = NULL;
     cudaError_t e = cudaMalloc(p, bytes ? bytes : 1);
     if (e == cudaSuccess) return OK;
+    /* an earlier kernel's failure, told at the next call */
     if (e != cudaErrorMemoryAllocation) return cuda_ok(e, "cudaMalloc"), cuda_error();
     cudaGetLastError(); /* running out is answered, not remembered */
     size_t left = 0, all = 0;

@@ -36,6 +36,7 @@ DEVICE bf16 to_bf16(float x) {
 }
 DEVICE uint32_t pack_bf16(float lo, float hi) {
     uint32_t r;
+    /* the instruction's first operand goes into the high half */
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
     return r;
 }
@@ -117,6 +118,7 @@ template <class F> DEVICE float block_all(float x, float none, float *room, F al
     if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
     __syncthreads();
     if (threadIdx.x < 32) {
+        /* every warp's part, in the warps' order */
         x = all((int)threadIdx.x < warps ? room[threadIdx.x] : none);
         if (threadIdx.x == 0) room[32] = x;
     }
@@ -138,6 +140,7 @@ DEVICE double block_sum64(double x, double *room) {
     if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
     __syncthreads();
     x = 0;
+    /* every thread by itself: f64 shuffles would cost more than 32 adds */
     for (unsigned w = 0; w < blockDim.x / 32; w++) x += room[w];
     __syncthreads();
     return x;

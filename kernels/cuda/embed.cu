@@ -168,6 +168,7 @@ template <class T> static bool norm_bwd(const Embed *a, const EmbedGrad *g) {
     cuda_launched("embed_bwd");
     float *dst[3] = {g->dgamma, g->dbeta, NULL};
     cuda_add_partials(dst, partial, parts, a->C, a->C);
+    /* last: du takes the memory of dy, which the sums above read */
     if (!fast) embed_bwd_simple<T><<<(unsigned)N, 128, 0, cuda.compute>>>(*a, *g);
     return true;
 }
@@ -185,6 +186,7 @@ template <class T> static __global__ void sum_rows_fast(float *dst, const T *src
     float sum[8] = {0};
     if (c < C)
 #pragma unroll 4
+        /* eight rows under way: a frequent word's rows are far apart in memory */
         for (int64_t i = warp; i < count; i += SUM_WARPS) {
             float v[8];
             ld8(v, src + (id ? row[first + i] : u + i * n) * C + c);

@@ -56,6 +56,7 @@ static __global__ __launch_bounds__(L ? THREADS : WIDEST / 8) void head_norm_fas
             mean = sum[0] / (float)a.C;
         }
 #pragma unroll
+        /* a group's idle lanes would add mean^2 each */
         for (int e = 0; e < 8; e++) var[0] += there ? (z[e] - mean) * (z[e] - mean) : 0.0f;
         group_sums<L>(var, &room, &turn);
         float rstd = 1.0f / sqrtf(var[0] / (float)a.C + a.eps);
@@ -131,6 +132,7 @@ template <int L> DEVICE void leave_group_sums(float *partial, const float (*sum)
         __syncthreads();
         for (int c = threadIdx.x; c < C; c += THREADS) {
             float t = 0;
+            /* groups in order */
             for (int g = 0; g < p.per; g++) t += room[g][c];
             out[c] = t;
         }

@@ -176,6 +176,7 @@ static __global__ void simmax_image_kernel(float *dI, const float *dS, const int
 #pragma unroll 4
     for (int64_t j = 0; j < nt; j++) {
         int64_t at = i * si + j * sj, q = arg[at] - q0;
+        /* columns are a thread's own, texts come in order: no atomics */
         if (q >= 0 && q < nq) sum[q][threadIdx.x] += dS[at] * T[j * Z + z];
     }
     for (int q = 0; q < nq; q++) dI[(i * Q + q0 + q) * Z + z] += sum[q][threadIdx.x];
@@ -195,6 +196,7 @@ static __global__ void simmax_text_kernel(float *dT, const float *dS, const int3
     if (z >= Z) return;
     float sum = 0;
 #pragma unroll 4
+    /* images in order, for the same reason */
     for (int64_t i = 0; i < ni; i++) {
         int64_t at = i * si + j * sj;
         sum += dS[at] * I[(i * Q + arg[at]) * Z + z];

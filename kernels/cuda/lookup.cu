@@ -90,6 +90,7 @@ template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, f
     float sum[W] = {0};
     if (word >= words) return;
     for (int64_t i0 = 0; i0 < a.N; i0 += 32) {
+        /* 32 ids a vote; the lowest bit first keeps the order of the rows */
         unsigned rows = __ballot_sync(~0u, i0 + lane < a.N && a.ids[i0 + lane] == word);
         for (found = found || rows; rows; rows &= rows - 1) {
             float v[W];

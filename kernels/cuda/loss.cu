@@ -34,10 +34,12 @@ static __global__ __launch_bounds__(THREADS) void itc_kernel(ItcLoss l) {
     double npos = 0, total = 0, loss = 0, dt = 0;
     for (int64_t j = threadIdx.x; j < n; j += THREADS) {
         max = fmaxf(max, S[j * l.sj] * inv);
+        /* by image id a picture's other captions are right answers too */
         npos += own(l.target, l.row_id, l.col_id, i, j);
     }
     max = block_max(max, room);
     npos = block_sum64(npos, room64);
+    /* f32 exponentials, f64 sums: the sum is where digits go */
     for (int64_t j = threadIdx.x; j < n; j += THREADS) total += (double)expf(S[j * l.sj] * inv - max);
     double lse = (double)max + log(block_sum64(total, room64));
     double spread = (double)l.smoothing / (double)n, hit = (1.0 - (double)l.smoothing) / (npos > 1 ? npos : 1);
@@ -93,6 +95,7 @@ DEVICE Largest largest_of(const Negatives &g, const Part &c) {
     vs[threadIdx.x] = l.max, js[threadIdx.x] = l.hardest;
     __syncthreads();
     if (threadIdx.x == 0) {
+        /* one thread, in the threads' order: the first of equals, as on the CPU */
         for (int t = 1; t < THREADS; t++) keep_best(&l.max, &l.hardest, vs[t], js[t]);
         vs[0] = l.max, js[0] = l.hardest;
     }
@@ -108,6 +111,7 @@ DEVICE double weigh(const Negatives &g, const Part &c, const Largest &l, float *
     double total = 0, least = old ? 1e-4 : 0.0, mine_sum = 0;
     for (int64_t j = c.lo; j < c.hi; j++) {
         bool mine = own(g.target, g.row_id, g.col_id, c.i, j);
+        /* f64, as the CPU's: a draw near a border must fall to the same column */
         double e = mine && !old ? 0.0 : exp((double)(c.S[j * g.sj] * c.inv) - (double)(old ? l.any_max : l.max));
         total += e;
         w[j] = (float)e;
@@ -144,6 +148,7 @@ DEVICE int draw(const Negatives &g, const Part &c, const float *w, double mine_s
     int found = (int)g.n;
     for (int64_t j = c.lo; j < c.hi; j++) {
         below += (double)w[j];
+        /* an own column has no weight, and must not be drawn when u is where it stands */
         if (below > u && w[j] > 0.0f) {
             found = (int)j;
             break;
@@ -204,6 +209,7 @@ DEVICE RowSums meet(const Meeting &m, int64_t i, int p, RowSums mine) {
         m.part[i * m.parts + p] = mine;
         __threadfence();
         atomicAdd(&m.arrived[i], 1u);
+        /* they hold their numbers in registers: to leave and come back would be to read them again */
         while (*(volatile unsigned *)&m.arrived[i] < (unsigned)m.parts) __nanosleep(100);
         __threadfence();
     }
@@ -288,6 +294,7 @@ template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fa
     __shared__ unsigned drawn;
     unsigned place = blockIdx.x;
     if (m.parts > 1) {
+        /* not blockIdx: the order in which blocks start is nobody's promise */
         if (threadIdx.x == 0) drawn = atomicAdd(m.ticket, 1u);
         __syncthreads();
         place = drawn;

@@ -42,6 +42,7 @@ DEVICE void sum8(float v[8], const AddNorm &a, const float b[8], const Raw8<T> &
         for (int e = 0; e < 8; e++) v[e] += x[e];
     }
 #pragma unroll
+    /* the statistics are of what the backward will read, not of what was rounded away */
     for (int e = 0; e < 8; e++) v[e] = as_stored(s, v[e]);
     st8(s + r * a.C + c, v);
 }
@@ -62,6 +63,7 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
             raw8(&first[k], in + c);
+            /* both loads before either is used: a row's bytes are all under way at once */
             if (a.s && a.x) raw8(&raw[k], x + c);
         }
 #pragma unroll
@@ -96,6 +98,7 @@ template <class T> static __global__ __launch_bounds__(WIDEST / 8) void add_norm
     int C = a.C, c = (int)threadIdx.x * 8, turn = 0;
     bool there = c < C;
     float gamma[8], beta[8], bias[8], z[8], mean, rstd;
+    /* a warp's first: vector8 reads as lanes lie and hands the numbers on */
     int first_column = (int)threadIdx.x / 32 * 256;
     vector8(gamma, a.gamma, first_column, C);
     vector8(beta, a.beta, first_column, C);
@@ -135,6 +138,7 @@ template <class T> static __global__ void add_norm_simple(AddNorm a) {
     block_statistics(C, a.eps, a.rms, &mean, &rstd, [&](int c) { return ld1(z + c); });
     for (int c = threadIdx.x; c < C; c += blockDim.x)
         st1(y + c, (ld1(z + c) - mean) * rstd * a.gamma[c] + (a.beta ? a.beta[c] : 0.0f));
+    /* one thread writes what all know */
     if (threadIdx.x) return;
     a.rstd[r] = rstd;
     if (!a.rms) a.mean[r] = mean;
@@ -205,6 +209,7 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
 #pragma unroll
+            /* columns beyond C: x^ is 0 there, and so is all that they add */
             for (int e = 0; e < 8; e++) zz[k][e] = mean, gg[k][e] = 0;
             if (c < C) ld8(zz[k], z + c), ld8(gg[k], dy + c);
         }
@@ -233,6 +238,7 @@ static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_nor
     for (int64_t r = blockIdx.x; r < a.N; r += gridDim.x) {
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r];
 #pragma unroll
+        /* threads beyond C: x^ is 0 there, and they still meet the others at barriers */
         for (int e = 0; e < 8; e++) z[e] = mean, d[e] = 0;
         if (there) {
             ld8(z, (const T *)(a.s ? a.s : a.x) + r * C + c);
@@ -291,6 +297,7 @@ template <class T> static void bwd_simple(const AddNorm *a, const AddNormGrad *g
 
 template <class T, bool SUMS> static void bwd_fast(const AddNorm *a, const AddNormGrad *g) {
     bool narrow = a->C <= NARROW;
+    /* as many blocks as stay at once: each leaves a row of partial sums */
     int grid = row_parts(a->N, a->C, 3, narrow ? WARPS : 1, narrow ? cuda.sms * 3 : wide_blocks(a->C));
     float *partial = (float *)cuda_workspace((size_t)grid * 3 * (size_t)a->C * sizeof(float), "add_norm_bwd");
     if (!partial) return;
@@ -306,7 +313,9 @@ template <class T> static void add_norm_bwd_(const AddNorm *a, const AddNormGrad
     if (!a->N) return;
     bool sums = g->dgamma || g->dbeta || g->dbias, fast = aligned(a) && aligned16(g->dy) && aligned16(g->ds) &&
                                                           aligned16(g->dx) && aligned16(g->dz);
+    /* sums of wider rows take registers that a block has not */
     if (!fast || (sums && a->C > LEARNING)) bwd_simple<T>(a, g);
+    /* a frozen model wants none: fewer registers, no partial sums to write */
     else if (sums) bwd_fast<T, true>(a, g);
     else bwd_fast<T, false>(a, g);
 }

@@ -30,6 +30,7 @@ template <int K> DEVICE void row_statistics(const float (*z)[8], int C, int lane
     for (int k = 0; k < K; k++)
         if (k * 256 + lane * 8 < C)
 #pragma unroll
+            /* a second pass over registers: one pass would lose digits where the mean is large */
             for (int e = 0; e < 8; e++) var += (z[k][e] - m) * (z[k][e] - m);
     *mean = m;
     *rstd = 1.0f / sqrtf(warp_sum(var) / (float)C + eps);
@@ -86,6 +87,7 @@ DEVICE void leave_sums(float *partial, float (*room)[K * CHUNK], const float (*s
         for (int c = threadIdx.x; c < C; c += WARPS * 32) {
             float t = 0;
 #pragma unroll
+            /* warps in order: the same bits every time */
             for (int w = 0; w < WARPS; w++) t += room[w][column_at(c)];
             partial[((int64_t)i * gridDim.x + blockIdx.x) * C + c] = t;
         }

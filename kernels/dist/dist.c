@@ -53,6 +53,7 @@ static struct {
 
 static void send_token(TokenKind kind, const char *text) {
     int done = 0;
+    /* the buffer is one: it must have left before it is written anew */
     MPI_Testall(dist_self.size, my.sent[kind], &done, MPI_STATUSES_IGNORE);
     if (!done) return; /* the last of this kind has not left: it says the same or more */
     Token *t = &my.out[kind];
@@ -319,6 +320,7 @@ Status dist_all_reduce_f64(double *x, int64_t n, const char *op) {
     Status st = dist_all_gather(all, x, (size_t)n * sizeof *x, op);
     for (int64_t i = 0; st == OK && i < n; i++) {
         x[i] = 0;
+        /* the same order everywhere: MPI's own sum may differ by rank in the last bit */
         for (int r = 0; r < dist_self.size; r++) x[i] += all[r * n + i];
     }
     free(all);                                               /* after a failure too: MPI is not asked again */

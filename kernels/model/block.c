@@ -10,6 +10,7 @@ static Tensor rows_of(Tape *t, Tensor x, int64_t cols) { return tape_like(t, x, 
 
 BlockStream block_stream(Tape *t, Tensor x) {
     BlockStream s = {.x = x, .bias = NONE};
+    /* nothing is walked back: two buffers in turn instead of one a part */
     for (int i = 0; i < 2 && !t->recording; i++) s.spare[i] = rows_of(t, x, x.cols);
     s.mark = arena_mark(t->step);
     return s;
@@ -18,13 +19,14 @@ BlockStream block_stream(Tape *t, Tensor x) {
 void block_norm(Tape *t, Tensor y, BlockStream *x, Norm n) {
     if (x->s.data) {
         op_add_norm(t, y, x->s, x->x, x->bias, n, x->drop);  /* leaves the sum in s, which is the stream from then on */
+        /* its rows are in the sum now */
         if (takes_turns(x)) x->spare[0] = x->x;
         x->x = x->s;
     } else {
         op_norm(t, y, x->x, n);
     }
     x->s = NOTHING;
-    x->bias = NONE;
+    x->bias = NONE;                                          /* added with the sum: a second use would add it again */
     x->drop = (Dropout){0};
 }
 
@@ -38,6 +40,7 @@ static void place_result(Tape *t, BlockStream *x) {
 static Tensor read_stream(Tape *t, BlockStream *x, Norm n, bool behind, Param in) {
     if (behind) return x->x;
     place_result(t, x);
+    /* frozen weights want no gradient, so nobody reads their input again: its memory serves the result */
     Tensor y = takes_turns(x) ? x->spare[1] : in.frozen ? tape_reuse(t, x->next) : rows_of(t, x->x, x->x.cols);
     block_norm(t, y, x, n);
     return y;
@@ -56,6 +59,7 @@ static void join_stream(Tape *t, BlockStream *x, Tensor s, Param bias, Dropout d
     x->bias = bias;
     x->drop = drop;
     if (behind) {
+        /* the summand's memory is free once the norm has read it */
         Tensor was = x->x;
         if (!y.data) y = takes_turns(x) ? x->spare[1] : rows_of(t, s, s.cols);
         block_norm(t, y, x, *behind);
@@ -81,7 +85,8 @@ Tensor block_qkv(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q) {
     if (keys) norm_heads(t, q, A, K, w->k_norm);
     Rotary r = w->rotary;
     r.H = w->heads.H + (keys ? w->heads.KH : 0), r.D = w->D;
-    if (!r.R) r.R = w->D;
+    if (!r.R) r.R = w->D;                                    /* all of a head turns, unless a model says less */
+    /* behind the norms of heads, as the families that have both do it */
     if (r.cos) op_rotary(t, q, 0, r);
     return q;
 }
@@ -91,6 +96,7 @@ Tensor block_look(Tape *t, const BlockAttention *w, Tensor q, Tensor kv, int64_t
     Tensor o = rows_of(t, q, A), n = o;
     op_attention(t, o, q, 0, kv, k_at, k_at + K, w->heads, plan, w->prob);
     if (!is_there(w->inner)) return o;
+    /* the norm's backward reads what came in */
     if (t->recording) n = rows_of(t, o, A);
     op_norm(t, n, o, w->inner);
     return n;
@@ -111,6 +117,7 @@ void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Te
 
 static void activated(Tape *t, const BlockFeedForward *w, Tensor s, Tensor u) {
     bool normed = is_there(w->inner);
+    /* nothing between activation and product: one op, which need not keep the middle rows */
     if (!normed && !(w->hidden.p > 0)) {
         op_act_linear(t, s, u, w->act, w->in_bias, w->out);
         return;

@@ -3,6 +3,7 @@
 
 void features_open(Features *f, const Backend *b, Arena *run, const Dims *d, int64_t n, DType widest, bool ahead) {
     *f = (Features){.b = b, .numbers = (int64_t)d->P * d->E, .scales = dims_scales(d)};
+    /* two rooms: one is read while the other is filled */
     for (int i = 0; !b->unified && i < 1 + ahead; i++) {
         f->room[i].data = arena_push(run, (size_t)(n * f->numbers), (size_t)dtype_size(widest));
         f->room[i].scale = arena_push(run, (size_t)(n * f->scales), sizeof(float));
@@ -18,11 +19,13 @@ static void send(const Features *f, CopyFn *copy, FeatureRoom *to, FeatureRows f
 
 FeatureRows features_up(Features *f, FeatureRows here, int64_t n, DType t, FeatureRows next) {
     FeatureRoom *other = &f->room[!f->turn];
+    /* the device reads the host's memory itself */
     if (!f->room[0].data) return here;
+    /* by address: the loader leaves a batch alone until it is released */
     if (other->holds && other->holds == here.data) {
         f->b->prefetch_wait();
         f->turn = !f->turn;
-        other->holds = NULL;
+        other->holds = NULL;                                 /* the same address will hold another batch */
     } else {
         send(f, f->b->upload, &f->room[f->turn], here, n, t);
     }

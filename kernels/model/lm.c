@@ -43,11 +43,13 @@ Status lm_open_table(Lm *m, const LmTable *table, const LmDims *d, const Backend
                      const ParamsSpec *spec) {
     *m = (Lm){.d = *d, .b = b, .table = table, .rows = rows};
     BUG_ON(d->head == LM_HEAD_ASK, "lm: whether the head is tied is for the loader to find out");
+    /* a learned or tabled position beyond the last would be read from somewhere else */
     if (d->N && rows > d->N)
         return err_set(ERR_USAGE,
                        "texts of %d tokens, visual ones included, for a language model that has %d positions",
                        rows, d->N);
     ParamSizes s = sizes_of(d);
+    /* once: a step must not ask for memory */
     m->kv = mem_new((size_t)d->M, sizeof *m->kv);
     Status st = m->kv ? params_open(&m->params, table->params, &s, b, run, spec) : ERR_MEMORY;
     if (st == OK) take_memory(m, run);
@@ -86,7 +88,9 @@ static float rope_turn(const LmRope *r, int32_t i, int32_t D) {
     if (r->kind == LM_ROPE_LINEAR) return (float)(f / r->factor);
     if (r->kind == LM_ROPE_LLAMA3) {
         double wave = 6.283185307179586 / f, s = (r->original / wave - r->low) / (r->high - r->low);
+        /* slow pairs never came round in training: stretched; fast ones stay */
         if (wave > r->original / r->low) return (float)(f / r->factor);
+        /* between the two a blend, so that neighbours do not jump */
         if (wave >= r->original / r->high) return (float)(f * (s + (1 - s) / r->factor));
     }
     return (float)f;
@@ -122,6 +126,7 @@ static int32_t bucket_of(const LmDims *dims, int32_t d, bool both_sides) {
         d = d < 0 ? -d : 0;
     }
     int32_t exact = n / 2;
+    /* near keys have a bucket each, far ones share them by the logarithm */
     if (d < exact) return side + d;
     double more = log((double)d / exact) / log((double)far / exact) * (n - exact);
     return side + (more < n - 1 - exact ? exact + (int32_t)more : n - 1);
@@ -131,6 +136,7 @@ static int32_t bucket_of(const LmDims *dims, int32_t d, bool both_sides) {
 static Status make_bias(Lm *m, int side) {
     const LmDims *d = &m->d;
     const ParamTensor *t = params_tensor(&m->params, m->table->bias[side], -1);
+    /* beyond `distance` all is one bucket: kernels clamp there */
     int32_t wide = 2 * d->distance + 1;
     size_t n = (size_t)d->H * (size_t)wide;
     float *table = mem_new((size_t)t->n, sizeof *table), *out = mem_new(n, sizeof *out);

@@ -26,6 +26,7 @@ void lm_self_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention *
     a.heads = (Heads){.H = d->H, .KH = d->K, .scale = how->scale, .bias = how->bias, .span = d->distance};
     if (how->pos) a.rotary = (Rotary){.cos = m->cos, .sin = m->sin, .at = how->pos};
     Tensor qkv = block_qkv(t, x, &a, (Tensor){0});
+    /* turned already: a cached key keeps the position it had */
     if (how->keep) how->keep(how->ctx, t, how->layer, qkv, A);
     if (how->caches) block_attend(t, x, &a, qkv, how->caches[how->layer], 0, how->plan, (Tensor){0});
     else block_attend(t, x, &a, qkv, qkv, A, how->plan, (Tensor){0});
@@ -34,11 +35,13 @@ void lm_self_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention *
 void lm_cross_attention(Tape *t, const Lm *m, BlockStream *x, const LmAttention *w, Tensor kv, const AttnPlan *plan,
                         const LmAttend *how) {
     BlockAttention a = attention_of(m, w, how, SITE_CROSS_PROB, SITE_CROSS_OUT);
+    /* T5 folded the scale into its start values, and has no distance between two texts */
     a.heads = (Heads){.H = m->d.H, .KH = m->d.H, .scale = 1.0f};
     block_attend(t, x, &a, block_qkv(t, x, &a, (Tensor){0}), kv, 0, plan, (Tensor){0});
 }
 
 void lm_feed_forward(Tape *t, const Lm *m, BlockStream *x, const LmFeedForward *w, const LmAttend *how) {
+    /* the others drop behind the second product alone */
     float inner = m->d.family == LM_T5 ? m->d.dropout : 0;
     BlockFeedForward f = {.norm = norm_of(m, w->norm), .behind = !m->d.pre_norm, .in = w->in, .in_bias = w->in_bias,
                           .out = w->out, .out_bias = w->out_bias,

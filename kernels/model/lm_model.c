@@ -28,6 +28,7 @@ Tensor lm_rows(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_
 LmAttend lm_attend(const Lm *m, int side, const AttnPlan *plan, const int32_t *pos) {
     bool llama = m->d.family == LM_LLAMA, t5 = m->d.family == LM_T5;
     return (LmAttend){.plan = plan, .side = side, .pos = llama ? pos : NULL, .bias = t5 ? m->bias[side] : NULL,
+                      /* T5 does not scale: its start values did */
                       .scale = t5 ? 1.0f : (float)(1.0 / sqrt((double)m->d.D))};
 }
 
@@ -50,8 +51,10 @@ Tensor lm_finish(Tape *t, const Lm *m, BlockStream *x) { return ops_of(&m->d)->f
 static Tensor gather_targets(Tape *t, const LmWave *w, Tensor x) {
     if (!x.data) return x;
     Tensor y = tape_new(t, w->T, x.cols, x.dt);
+    /* the walk back adds into x row by row: twice the same row at once would be a race */
     for (int32_t r = 0; r < w->nrounds; r++) {
         int32_t at = w->round[r], n = w->round[r + 1] - at;
+        /* the head is the largest product: it is spared the rows that predict nothing */
         if (n) op_gather(t, tensor_rows(y, at, n), x, w->row + at);
     }
     return y;
@@ -82,6 +85,7 @@ Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft) {
     }
     x.x = gather_targets(t, w, x.x);
     x.s = gather_targets(t, w, x.s);
+    /* picked rows keep the random bits of where they stood */
     how.rows = x.drop.rows = w->trows;
     return dropped(t, m, lm_finish(t, m, &x), how, SITE_LEAVE);
 }

@@ -18,7 +18,9 @@ size_t lm_wave_bytes(int64_t rows, int64_t prefixes, int64_t texts) {
 /* Whether b may have the prefix of a. */
 static bool continues(const LmDims *d, const LmItem *a, const LmItem *b) {
     if (a->image != b->image) return false;
+    /* T5's encoder sees both ways: a longer prompt changes every row */
     if (d->family != LM_T5 || (!a->target && !b->target)) return true;
+    /* equal to the last id, or nothing of it can be shared */
     return a->target == b->target && memcmp(a->ids, b->ids, (size_t)a->target * sizeof *a->ids) == 0;
 }
 
@@ -39,6 +41,7 @@ int lm_share(const LmDims *d, int32_t Q, const LmItem *items, int n, bool shared
     for (int i = 0, end; i < n; i = end, np++) {
         end = i + 1;
         while (shared && end < n && continues(d, &items[i], &items[end])) end++;
+        /* what all begin with is computed once, and its gradient summed there */
         int32_t common = common_ids(items + i, end - i);
         p[np] = (LmPrefix){.soft = np * Q, .nsoft = Q, .ids = items[i].ids, .n = common};
         image[np] = items[i].image;
@@ -82,6 +85,7 @@ static void place_rows(LmWave *w, const LmDims *d, LmPrefix *p, int np, LmText *
 }
 
 static void put_ids(int32_t *to, const LmDims *d, const int32_t *ids, int32_t n) {
+    /* once on the host: kernels look words up unasked */
     for (int32_t i = 0; i < n; i++) BUG_ON(ids[i] < 0 || ids[i] >= d->V, "lm_wave: id %d of %d", ids[i], d->V);
     if (n > 0) memcpy(to, ids, (size_t)n * sizeof *ids);
 }
@@ -97,6 +101,7 @@ static void fill_rows(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p,
     }
     for (int k = 0; k < ns; k++) {
         int32_t n = text_rows(d, &s[k]), before = p[s[k].prefix].nsoft + p[s[k].prefix].n;
+        /* the decoder is told to begin by an id that is never said */
         if (two && n) yids[s[k].row0] = d->start;
         put_ids(two ? yids + s[k].row0 + 1 : ids + s[k].row0, d, s[k].ids, two ? n - 1 : n);
         for (int32_t j = 0; j < n && !two; j++) pos[s[k].row0 + j] = before + j;
@@ -116,6 +121,7 @@ static void fill_keys(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p,
         for (int32_t j = 0; j < p[i].nsoft + p[i].n; j++) x[p[i].row0 + j] = (RowKey){p[i].pair, (uint32_t)j};
     for (int k = 0; k < ns; k++)
         for (int32_t j = 0; j < text_rows(d, &s[k]); j++)
+            /* numbered within the text, not the wave: the same bits however batches are cut */
             (two ? y : x)[s[k].row0 + j] = (RowKey){s[k].pair, KEY_TEXT | (uint32_t)j};
     w->rows = staging_device(r, x);
     w->yrows = staging_device(r, y);
@@ -144,8 +150,10 @@ static void fill_targets(LmWave *w, Staging *r, const LmDims *d, const LmPrefix 
         more = 0;
         w->round[w->nrounds++] = t.n;
         for (int k = 0, turn = 0; k < ns; k++) {
+            /* texts of one prefix share that row: one a round */
             turn = k && s[k].prefix == s[k - 1].prefix ? turn + 1 : 0;
             const LmPrefix *a = &p[s[k].prefix];
+            /* its first id is predicted by the prefix's last row, which is not its own */
             bool first = !two && !s[k].target && s[k].n > 0;
             for (int32_t i = s[k].target + first; i < s[k].n && !round; i++)
                 add_target(&t, &s[k], i, s[k].row0 + i - !two);
@@ -211,6 +219,7 @@ static void plan_self(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p,
         while (!two && last < ns && s[last].prefix == i) end = s[last].row0 + text_rows(d, &s[last]), last++;
         plan_group(&a, p[i].row0, n, p[i].row0 + n, end - p[i].row0 - n);
         plan_item(&a, (AttnItem){.q0 = p[i].row0, .nq = n, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n,
+                                 /* visual rows too are causal: the models were never trained otherwise */
                                  .causal = two ? 0 : CAUSAL_A});
         for (; k < last; k++) {
             int32_t rows = text_rows(d, &s[k]);

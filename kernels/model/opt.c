@@ -40,8 +40,10 @@ static Tensor opt_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, con
     int64_t C = m->d.C;
     Param at = lm_get(m, POSITION, POSITION, -1), word = lm_get(m, WORD, WORD, -1), none = {.frozen = true};
     at.copy = (char *)at.copy + (size_t)(2 * C) * (size_t)dtype_size(t->b->elem);
+    /* fairseq's two rows for padding, which every OPT file still carries */
     at.rows -= 2;
     Tensor x = tape_new(t, N, C, t->b->elem);
+    /* all but 350m: words and positions in one pass */
     if (m->d.E == m->d.C) {
         op_lookup(t, x, (Lookup){.ids = ids, .pos_id = pos, .scale = 1.0f}, word, soft, at);
         return x;

@@ -23,6 +23,7 @@ static int64_t repeats(const Params *p, const ParamRow *r) {
 
 static bool stands(const Params *p, const ParamRow *r, int64_t layer) {
     const char *when = strchr(r->where, '?'), *every = strchr(r->where, '/');
+    /* a size of 0 takes the row away: one table for models with and without */
     if (when && !size_of(&p->size, when[1])) return false;
     return layer < 0 || !every || layer % size_of(&p->size, every[1]) == 0;
 }
@@ -36,6 +37,7 @@ static void name_of(char *out, size_t size, const char *pattern, size_t n, int l
 
 static bool decays(const ParamTensor *t, DecayRule rule) {
     size_t n = strlen(t->name);
+    /* by shape, and below by parts of names, as LAVIS did before July 2023 */
     if (rule == DECAY_LAVIS) return t->ndim != 1 && !(n >= 5 && strcmp(t->name + n - 5, ".bias") == 0);
     return t->ndim >= 2 && !strstr(t->name, "bias") && !strstr(t->name, "ln") && !strstr(t->name, "bn");
 }
@@ -45,6 +47,7 @@ static bool matches(const char *name, const char *patterns) {
     char one[128];
     while (*patterns) {
         size_t n = strcspn(patterns, ",");
+        /* longer than any name: it matches nothing */
         if (n && n < sizeof one) {
             memcpy(one, patterns, n);
             one[n] = 0;
@@ -90,6 +93,7 @@ static void list_tensors(Params *p, const ParamsSpec *spec) {
     for (int k = 0, end; k < p->table.n; k = end) {
         int64_t layers = repeats(p, &row[k]);
         for (end = k; end < p->table.n && row[end].block == row[k].block; end++)
+            /* a layer's range must be one run of memory */
             BUG_ON(repeats(p, &row[end]) != layers, "params: %s repeats otherwise than its block", row[end].name);
         for (int l = *row[k].where && *row[k].where != '?' ? 0 : -1; l < layers; l++)
             for (int j = k; j < end; j++)
@@ -113,6 +117,7 @@ static void place(Params *p, bool learning) {
     for (int i = 0, end; i < p->n; i = end) {
         bool learns = false;
         end = joined_end(p, i);
+        /* one that learns takes all along: a joined product has one gradient */
         for (int k = i; k < end; k++) learns = learns || !p->tensor[k].frozen;
         if (learns != learning) continue;
         p->total = rounded(p->total);
@@ -154,6 +159,7 @@ static void find_ranges(Params *p) {
 static void *array_of(Params *p, Arena *run, int64_t n, DType t) {
     if (!n) return NULL;
     void *a = arena_push(run, (size_t)n, (size_t)dtype_size(t));
+    /* padding too: it is summed and updated with the rest */
     if (!run->measuring && !run->full) p->b->zero(a, (size_t)n * (size_t)dtype_size(t));
     return a;
 }
@@ -168,6 +174,7 @@ static void take_arrays(Params *p, Arena *run, const ParamsSpec *spec) {
         p->v = array_of(p, run, p->own.n, DT_F32);
     }
     if (!p->frozen && spec->ema) p->ema = array_of(p, run, p->own.n, DT_F32);
+    /* in f32 the master is what products read: no second copy */
     p->copy = one ? (void *)p->w : array_of(p, run, p->total, e);
 }
 
@@ -192,6 +199,7 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
     if (p->sharded) p->total = dist_part(p->total, 0).n * dist_size();       /* parts of one size */
     p->learns = p->total;
     p->own = p->sharded ? dist_part(p->learns, dist_rank()) : (DistPart){0, p->learns};
+    /* behind what learns: gradients, moments and their sums are over the front alone */
     place(p, false);
     if (p->frozen && b->elem != DT_F32) place_vectors(p);
     find_ranges(p);
@@ -242,6 +250,7 @@ Param params_get(const Params *p, int row, int layer) {
 
 Param params_joined(const Params *p, int first, int last, int layer, int last_layer) {
     const ParamTensor *a = params_tensor(p, first, layer), *z = params_tensor(p, last, last_layer);
+    /* they lie one behind the other (join), so one view serves the product */
     int64_t n = z->at + z->n - a->at, cols = a->rows > 1 ? a->cols : n;
     Param v = view(p, a, n / cols, cols);
     v.grads = (int)(z - a) + 1;
@@ -255,6 +264,7 @@ DistPart params_block(const Params *p, int row, int layer) {
     for (int k = 0; k < p->table.n; k++) {
         if (p->table.row[k].block != p->table.row[row].block || !params_has(p, k, layer)) continue;
         const ParamTensor *t = params_tensor(p, k, layer);
+        /* frozen ones of the layer stand elsewhere */
         if (t->at >= p->learns) continue;
         if (!r.n) r.at = t->at;
         r.n = t->at + t->n - r.at;
@@ -300,6 +310,7 @@ void params_whole_grads(const Params *p, int64_t at, int64_t end) {
 /* n elements of any type as `to`; straight through when it is that already. */
 static const void *converted(void *room, DType to, const void *from, DType type, int64_t n, float *f32) {
     if (type == to) return from;
+    /* f16 to bf16 goes by way of f32, which holds either exactly: one rounding */
     if (type == DT_F32) dtype_from_f32(room, to, from, (size_t)n);
     else dtype_to_f32(f32, from, type, (size_t)n);
     if (to == DT_F32) return f32;
@@ -311,6 +322,7 @@ Status params_put(Params *p, const ParamTensor *t, int64_t first, int64_t n, con
     const Backend *b = p->b;
     BUG_ON(first < 0 || n < 0 || first + n > t->n, "params: %s has no elements %lld + %lld", t->name, (long long)first,
            (long long)n);
+    /* a 2 GB embedding must not be on the host twice */
     int64_t piece = n < PIECE ? n : PIECE;
     float *f32 = mem_new((size_t)piece + 1, sizeof *f32);
     void *room = mem_new((size_t)piece + 1, sizeof *f32);
@@ -355,5 +367,6 @@ void params_write(const Params *p, const ParamTensor *t, float *flat, const floa
 
 void params_refresh(const Params *p) {
     if (p->copy != (void *)p->w) p->b->cast(p->copy, p->b->elem, p->w, DT_F32, p->total);
+    /* an average that began at zero would be far too small for long */
     if (p->ema) p->b->copy(p->ema, p->w + p->own.at, (size_t)p->own.n * sizeof *p->ema);
 }

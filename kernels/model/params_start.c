@@ -17,6 +17,7 @@ static uint32_t name_key(const char *name) {
 static void draw(uint64_t seed, const char *name, int layer, int64_t i, bool normal, double out[2]) {
     Philox x = philox((uint32_t)i, (uint32_t)(i >> 32), name_key(name), SITE_INIT, rng_key0(seed),
                       (uint32_t)(layer + 1));
+    /* + 0.5: never 0, whose logarithm is not a number */
     double u = ((double)x.v[0] + 0.5) / 4294967296.0, v = ((double)x.v[1] + 0.5) / 4294967296.0;
     if (normal) {
         double r = sqrt(-2.0 * log(u)), a = 6.283185307179586 * v;
@@ -37,8 +38,10 @@ static void start_values(const Params *p, const ParamTensor *t, uint64_t seed, f
     bool normal = row->start == START_NORMAL, drawn = normal || row->start == START_LINEAR;
     double spread = normal ? (double)std : drawn ? 1.0 / sqrt((double)p->size.of[(int)row->arg]) : 0.0;
     float value = row->start == START_ONES ? 1.0f : row->start == START_VALUE ? (float)row->arg : 0.0f;
+    /* Box-Muller makes them in pairs */
     for (int64_t i = 0; i < t->n; i += 2) {
         double r[2];
+        /* by the table's name: another spelling in a file draws the same */
         if (drawn) draw(seed, row->name, t->layer, i, normal, r);
         for (int64_t j = i; j < t->n && j < i + 2; j++) x[j] = drawn ? (float)(r[j - i] * spread) : value;
     }

@@ -32,6 +32,7 @@ Status qformer_open_alone(QFormer *m, Arena *mem, const Dims *d, const Backend *
     Backend null = backend_measuring(b);
     Arena measure;
     arena_measure(&measure, "weights");
+    /* measured first: an arena is taken once, at its size */
     Status st = qformer_open(m, d, &null, &measure, spec);
     qformer_close(m);
     if (st == OK) st = arena_open(mem, "weights'", b, measure.peak + b->workspace + 256);
@@ -53,6 +54,7 @@ void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features,
     const Dims *d = &m->d;
     DType e = t->b->elem;
     int64_t rows = (int64_t)images * d->P, width = 2LL * d->C;
+    /* the last layer that looks at the image */
     int last = (dims_cross_layers(d) - 1) * d->X;
     void *xhat = tape_push(t, rows * d->E, dtype_size(e));
     t->b->normalize(xhat, features, dt, scale, rows, d->E, d->P / dims_scales(d), dims_eps_vision(d));
@@ -62,6 +64,7 @@ void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features,
                        param(m, P_LN_VISION_B, -1));
     kv->images = images;
     for (int l = 0, i = 0; l < d->L; l++)
+        /* layer by layer side by side: one product wrote them, and one walks back */
         if (dims_is_cross(d, l)) kv->kv[l] = tape_columns(t, all, width * i++, width);
 }
 
@@ -114,6 +117,7 @@ Tensor qformer_qkv(Tape *t, const QFormer *m, int l, Tensor x) {
 /* Rows of x that are the wave's: all, or its query rows and its text rows where others' lie between. */
 typedef struct { int n; struct { int64_t at, rows; } part[2]; } Parts;
 static Parts parts_of(const Wave *w) {
+    /* the usual case: both slabs in one product */
     if (w->text == w->NQ) return (Parts){1, {{0, w->NQ + w->NT}}};
     return (Parts){2, {{0, w->NQ}, {w->text, w->NT}}};
 }
@@ -124,6 +128,7 @@ static Tensor qkv_of_wave(Tape *t, const QFormer *m, int l, Tensor x, const Wave
     Parts p = parts_of(w);
     for (int i = 0; i < p.n; i++) {
         int64_t at = p.part[i].at, n = p.part[i].rows;
+        /* rows between the two slabs are another wave's: they must not be computed, nor overwritten */
         if (n) block_qkv(t, &(BlockStream){.x = tensor_rows(x, at, n)}, &a, tensor_rows(q, at, n));
     }
     return q;
@@ -157,6 +162,7 @@ static Tensor picked(Tape *t, Tensor x, const Wave *w) {
 static void query_part(Tape *t, const QFormer *m, int l, Tensor y, Tensor a, const Wave *w, const ImageKV *kv,
                        Noise noise) {
     if (!w->NQ) return;
+    /* text rows never look at the image: they see it through the queries */
     if (dims_is_cross(&m->d, l)) a = cross_attention(t, m, l, a, w, kv, noise);
     feed_forward(t, m, l, &QUERY_FFN, tensor_rows(y, 0, w->NQ), a, drop_at(noise, l, SITE_FFN_OUT, w->rows));
 }
@@ -200,6 +206,7 @@ void qformer_embed(Tape *t, const QFormer *m, Tensor x, const Wave *w, Noise noi
         Embed e = w->embed;
         e.eps = dims_eps(&m->d);
         e.drop = drop_at(noise, -1, SITE_EMBED, w->rows + p.part[i].at);
+        /* the slab's own rows alone */
         if (p.n == 2) *(i ? &e.nq : &e.nt) = 0;
         if (p.part[i].rows)
             op_embed(t, tensor_rows(x, p.part[i].at, p.part[i].rows), e, param(m, P_QUERY, -1), word, pos,
@@ -211,6 +218,7 @@ void qformer_embed(Tape *t, const QFormer *m, Tensor x, const Wave *w, Noise noi
 static Tensor layer_result(Tape *t, const QFormer *m, int l, const Wave *w, Tensor other) {
     bool picks = picks_in(m, l, w);
     int64_t rows = picks ? w->NQ + w->npicked : w->text + w->NT;
+    /* without a walk back two buffers take turns, whatever the depth */
     return t->recording ? tape_kept(t, rows, m->d.C, t->b->elem, true, !picks) : tensor_rows(other, 0, rows);
 }
 

@@ -66,9 +66,11 @@ static void fill_rows(const Vit *v, Lists *l) {
     for (int i = 0; i < v->images; i++)
         for (int r = 0; r < v->P; r++) {
             int32_t patch = r - lead, at = i * v->P + r;
+            /* below 0 a given row, as op_lookup wants it */
             l->ids[at] = patch < 0 ? r : -1 - (i * G + patch);
             l->position[at] = !v->d.position || (patch < 0 && !(r == 0 && v->d.cls_position)) ? -1
                             : patch < 0 ? 0 : patch + v->d.cls_position;
+            /* cls and registers do not turn */
             l->turn[at] = patch < 0 ? -1 : patch;
         }
 }
