@@ -3,6 +3,8 @@
  *     bench_roofline [B]                      bounds, and products by their model, on an H100 SXM
  *     bench_roofline B shapes                 (under vgpu) runs each kernel once at each of its shapes: for timeline.sh
  *     bench_roofline B h100|h200 TIMES        the step as a timeline; TIMES: what timeline.sh made of that
+ *     bench_roofline B LM [TEXTS]             a step of stage 2 with a published language model (opt-2.7b): B pictures
+ *                                             of TEXTS (1) captions, products by their model, all else by BESIDE
  *
  * One real step (two waves, three losses, backward, norm, AdamW; 186.7 M parameters, images of 257 tokens of 1408,
  * captions of 13 word pieces, bf16) on measuring arenas and a backend that executes nothing but adds up what promise.h
@@ -31,20 +33,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoints/lm_config.h"
 #include "kernels/base/mem.h"
 #include "tests/bench/product.h"
 #include "tests/bench/promise.h"
 #include "train/optim.h"
 #include "train/stage1.h"
+#include "train/stage2.h"
 #include "train/trainer.h"
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
 static const double SHARE = 0.65, PROMISED_GFLOP = 121.7, GOAL_PAIRS = 4000;
+/* What is no product against its bound: 15.2 ms of 11.9 in the step of stage 1 (timeline.sh). */
+static const double BESIDE = 1.28;
 static const double PRODUCT_HOST = 7e-6; /* seconds of the host for a product's calls of cuBLASLt; an estimate */
 static const Dims FULL = {.L = 12, .C = 768, .H = 12, .F = 3072, .Q = 32, .E = 1408, .P = 257, .Z = 256, .V = 30523,
                           .N = 512, .X = 2, .T = 32, .cls = 1, .sep = 2, .dec = 30522};
-enum { TOKENS = 13, LINES = 48, SHAPES = 512, LAYERS = 4 };
+enum { TOKENS = 13, SAID = TOKENS + 2, LINES = 48, SHAPES = 512, LAYERS = 4 };
 
 /* ---- adding up ------------------------------------------------------------------------------------------------- */
 
@@ -222,6 +228,8 @@ static void grad_scale(float *scale, float *norm_out, const double *squares, int
     RUN(grad_scale, promise_grad_scale(), scale, norm_out, squares, n, max_norm);
 }
 static void adamw(const AdamW *a) { RUN(adamw, promise_adamw(a), a); }
+static void rotary(const Rotary *r) { RUN(rotary, promise_rotary(r), r); }
+static void lookup(const Lookup *a) { RUN(lookup, promise_lookup(a), a); }
 
 /* Calls that the null backend answers and a step on one GPU makes, each replaced. */
 static Backend adding(void) {
@@ -240,7 +248,7 @@ static Backend adding(void) {
     b.l2norm = l2norm, b.l2norm_bwd = l2norm_bwd, b.segment_mean = segment_mean, b.segment_mean_bwd = segment_mean_bwd;
     b.simmax = simmax, b.simmax_bwd_image = simmax_bwd_image, b.simmax_bwd_text = simmax_bwd_text;
     b.itc_loss = itc_loss, b.negatives = negatives, b.xent = xent;
-    b.copy_rows = copy_rows, b.cast = cast, b.axpy = axpy, b.sum = sum_up;
+    b.rotary = rotary, b.lookup = lookup, b.copy_rows = copy_rows, b.cast = cast, b.axpy = axpy, b.sum = sum_up;
     b.sumsq = sumsq, b.grad_scale = grad_scale, b.adamw = adamw;
     return b;
 }
@@ -416,6 +424,78 @@ static int timeline(int64_t B, const char *path) {
     return 0;
 }
 
+/* ---- stage 2 ----------------------------------------------------------------------------------------------------- */
+
+/* Captions of TOKENS word pieces, begin and end; of T5 half of them are the prompt. */
+static void *say(ObjectiveBatch *batch, int64_t B, int texts, const LmDims *d) {
+    int64_t n = B * texts;
+    LmItem *items = mem_new((size_t)n * sizeof *items + SAID * sizeof(int32_t), 1);
+    if (!items) exit(1);
+    const int32_t *ids = (int32_t *)(items + n);             /* zeros: nothing is computed */
+    for (int64_t i = 0; i < n; i++)
+        items[i] = (LmItem){.image = (int32_t)(i / texts), .ids = ids, .n = SAID,
+                            .target = d->family == LM_T5 ? SAID / 2 : 0};
+    *batch = (ObjectiveBatch){.features = ids, .dt = DT_F16, .said = items, .nsaid = (int)n};
+    return items;
+}
+
+/* The second of two steps, on measuring arenas. */
+static void run_stage2(int64_t B, int texts, const LmDims *ld) {
+    Backend b = adding();
+    Arena run, mem;
+    QFormer model;
+    Lm lm;
+    Stage2 s;
+    ObjectiveBatch batch;
+    ObjectiveLosses losses;
+    AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
+    Dims d = FULL;
+    float norm;
+    d.Z = d.V = d.N = 0, d.W = ld->E;
+    open_arenas(&run, &mem, &d, B);
+    check(lm_open(&lm, ld, &b, &run, FULL.Q + SAID + 1));
+    check(qformer_open(&model, &d, &b, &run, &(ParamsSpec){.training = true}));
+    void *scratch = arena_push(&run, optim_scratch(), 1), *room = say(&batch, B, texts, ld);
+    Stage2Spec spec = {.lm = &lm, .texts = texts, .ids = SAID, .dropout = 0.1f, .one_prompt = true, .seed = 1};
+    check(stage2_open(&s, &(ObjectiveSite){&b, &model, &run, &mem, B, 1}, &spec));
+    for (int i = 0; i < 2; i++) {
+        memset(&sum, 0, sizeof sum);
+        check(stage2_objective.run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
+        check(stage2_objective.read(&s, &losses));
+        check(optim_norm(&model.params, scratch, adam.clip, &norm));
+        check(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
+    }
+    stage2_close(&s);
+    qformer_close(&model);
+    lm_close(&lm);
+    free(room);
+}
+
+static int stage2(int64_t B, const char *name, int texts) {
+    LmDims ld;
+    double products = 0, rest = 0, pairs = (double)(B * texts);
+    if (texts < 1 || !lm_config_known(&ld, name))
+        return fprintf(stderr, "bench_roofline: %s is none of %s\n", name, lm_config_names()), 2;
+    run_stage2(B, texts, &ld);
+    for (int i = 0; i < sum.lines; i++) {
+        const Line *l = &sum.line[i];
+        bool product = !strncmp(l->name, "product", 7);
+        double seconds = product ? l->predicted : BESIDE * l->p.seconds;
+        *(product ? &products : &rest) += seconds;
+        printf("%-22s %8d %9.3f GB %10.1f GFLOP %9.3f ms\n", l->name, l->p.launches, l->p.bytes / 1e9, l->p.flops / 1e9,
+               seconds * 1e3);
+    }
+    print_products();
+    double step = fmax(products + rest, sum.prefetched / H100_PCIE);
+    printf("%s, %lld pictures of %d captions: %.1f ms predicted, %.1f of them products; %.1f GFLOP a pair, "
+           "%.0f pairs/s\n", name, (long long)B, texts, step * 1e3, products * 1e3, sum.useful / pairs / 1e9,
+           pairs / step);
+    printf("{\"bench\":\"roofline_stage2\",\"lm\":\"%s\",\"B\":%lld,\"texts\":%d,\"predicted_ms\":%.3f,"
+           "\"products_ms\":%.3f,\"tflops\":%.1f,\"pairs_s\":%.1f}\n", name, (long long)B, texts, step * 1e3,
+           products * 1e3, sum.useful / step / 1e12, pairs / step);
+    return 0;
+}
+
 /* ---- bounds ------------------------------------------------------------------------------------------------------ */
 
 static int slower_first(const void *a, const void *b) {
@@ -469,7 +549,7 @@ static int bounds(int64_t B, int64_t params) {
 }
 
 static int usage(void) {
-    return fprintf(stderr, "bench_roofline: [2 to 4096 pairs [shapes | h100|h200 TIMES]]\n"), 2;
+    return fprintf(stderr, "bench_roofline: [2 to 4096 pairs [shapes | h100|h200 TIMES | LM [TEXTS]]]\n"), 2;
 }
 
 /* Every kernel once at each shape, on the GPU that is here (or vgpu). */
@@ -487,6 +567,7 @@ int main(int argc, char **argv) {
     real = backend_null(DT_BF16);
     if (B < 2 || B > 4096 || argc > 4) return usage();
     if (argc == 3 && !strcmp(argv[2], "shapes")) return run_shapes(B);
+    if (argc > 2 && strncmp(argv[2], "h", 1)) return stage2(B, argv[2], argc > 3 ? atoi(argv[3]) : 1);
     for (size_t i = 0; i < sizeof HOPPER / sizeof *HOPPER; i++)
         if (argc == 4 && !strcmp(argv[2], HOPPER[i].name)) {
             gpu = &HOPPER[i];
