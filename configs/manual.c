@@ -34,7 +34,7 @@ static void put_option(const Options *o, int r, FILE *f) {
     fputs("\n", f);
     put_roff(option_rows[r].help, f);
     fputs(" (default: ", f);
-    const char *value = option_value(o, r, buf);
+    const char *value = option_value(o, r, buf);             /* of no command: the default */
     put_roff(*value ? value : "empty", f);
     fputs(strcmp(option_rows[r].commands, "*") == 0 ? "; every command" : "; ", f);
     if (strcmp(option_rows[r].commands, "*") != 0) put_roff(option_rows[r].commands, f);
@@ -145,6 +145,7 @@ static void fish(FILE *f) {
 Status manual_completion(const char *shell, FILE *f) {
     if (strcmp(shell, "bash") == 0) bash(f);
     else if (strcmp(shell, "zsh") == 0) {
+        /* zsh has bash's completion built in */
         fputs("#compdef qformer\nautoload -U +X bashcompinit && bashcompinit\n", f);
         bash(f);
         fputs("_bash_complete -o filenames -F _qformer\n", f);       /* the first time, when zsh has just read this */

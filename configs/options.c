@@ -28,7 +28,7 @@ static bool parse_real(const char *s, double *out) {
 static bool parse_int(const char *s, int64_t *out) {
     char *end;
     double d;
-    if (!strchr("+-0123456789", s[0]) || !s[0]) return false;
+    if (!strchr("+-0123456789", s[0]) || !s[0]) return false;  /* strtoll would pass over blanks */
     errno = 0;
     long long v = strtoll(s, &end, 10), factor = 1;
     if (errno || end == s) return false;
@@ -126,8 +126,8 @@ static Status set_value(Options *o, int r, const char *text, Origin from, int li
         free(owned);
         return err_set(ERR_USAGE, "%s: %s is '%.80s', %s", where, option_rows[r].key, text, buf);
     }
-    free(o->origin[r].owned);
-    o->origin[r] = (OptionOrigin){ from, line, owned };
+    free(o->origin[r].owned);                                /* the field points elsewhere by now */
+    o->origin[r] = (OptionOrigin){ from, line, owned };      /* kept: a field of text points into it */
     return OK;
 }
 
@@ -153,6 +153,7 @@ static Status set_from_file(void *context, const char *key, const char *value, i
     snprintf(where, sizeof where, "%.480s:%d", w->name, line);
     int r = option_row(key);
     if (r < 0) return unknown_key(w->o, key, where);
+    /* the second would win unseen */
     if (w->o->origin[r].from == FROM_FILE)
         return err_set(ERR_USAGE, "%s: %s stands here a second time, after line %d", where, key, w->o->origin[r].line);
     return set_value(w->o, r, value, FROM_FILE, line, where);
@@ -171,6 +172,7 @@ static Status apply_file(Options *o, const char *path) {
     if (!text) { st = ERR_MEMORY; goto done; }
     size_t n = fread(text, 1, MAX_CONFIG + 1, f);
     if (ferror(f)) st = err_set(ERR_IO, "cannot read the configuration %s: %s", path, strerror(errno));
+    /* a page is wanted: this is some other file */
     else if (n > MAX_CONFIG) st = err_set(ERR_USAGE, "%s is larger than 1 MiB, so it is no configuration", path);
     else st = apply_text(o, text, n, path);
 done:
@@ -214,7 +216,7 @@ static void key_of(const char *arg, char key[MAX_KEY]) {
     bool dashes = strncmp(arg, "--", 2) == 0;
     size_t n = 0;
     for (const char *p = dashes ? arg + 2 : arg; *p && *p != '=' && n < MAX_KEY - 1; p++)
-        key[n++] = dashes && *p == '-' ? '_' : *p;
+        key[n++] = dashes && *p == '-' ? '_' : *p;           /* --batch-size, as others write it */
     key[n] = 0;
 }
 
@@ -271,7 +273,7 @@ static Status walk_arguments(Options *o, int argc, char *const argv[], bool file
             else if (arg[0] == '-' && arg[1] && strspn(arg + 1, "v") == strlen(arg + 1)) st = set_verbose(o, arg);
             else st = set_input(o, arg);
         }
-        i += value_follows(o, arg);
+        i += value_follows(o, arg);                          /* it was taken with its key */
     }
     return st;
 }
@@ -368,7 +370,7 @@ const char *option_text(const Options *o, int r) {
 /* The shortest decimal that reads back as the same double. 1e-05 gets a dot: other YAML readers take it for a word. */
 static void real_text(double d, char out[64]) {
     char buf[40];
-    for (int digits = 6; digits <= 17; digits++) {
+    for (int digits = 6; digits <= 17; digits++) {           /* 17 digits tell any two doubles apart */
         snprintf(buf, sizeof buf, "%.*g", digits, d);
         if (strtod(buf, NULL) == d) break;
     }
@@ -395,6 +397,7 @@ static bool one_file(const char *a, const char *b) {
 
 Status options_spare_inputs(const Options *o) {
     for (int r = 0; r < OPTION_ROWS; r++) {
+        /* only what the command reads */
         if (option_rows[r].kind != KIND_PATH || !strcmp(option_rows[r].key, "out")) continue;
         for (const char *p = option_text(o, r), *end; *p; p = *end ? end + 1 : end) {
             char path[4096];

@@ -12,7 +12,7 @@ static int edit_distance(const char *a, const char *b) {
     enum { LONGEST = 63 };
     int above[LONGEST + 1];
     int na = (int)strnlen(a, LONGEST + 1), nb = (int)strnlen(b, LONGEST + 1);
-    if (na > LONGEST || nb > LONGEST) return INT_MAX / 2;
+    if (na > LONGEST || nb > LONGEST) return INT_MAX / 2;    /* half: the caller adds to it */
     for (int j = 0; j <= nb; j++) above[j] = j;
     for (int i = 1; i <= na; i++) {
         int corner = above[0];
@@ -98,7 +98,9 @@ const char *option_near_key(const char *word, const char *command) {
     least = 2 * (slips < 2 ? 2 : slips < least ? slips : least) + 2;         /* model.arch is not model.proj */
     for (int r = 0; r < OPTION_ROWS; r++) {
         int whole = edit_distance(word, option_rows[r].key);
+        /* the right name in a wrong group is one slip more */
         int last = 1 + edit_distance(leaf(word), leaf(option_rows[r].key));
+        /* of two as near, the one that the command uses */
         int d = 2 * (whole < last ? whole : last) + !option_used_by(&option_rows[r], command);
         if (d < least) { least = d; best = option_rows[r].key; }
     }

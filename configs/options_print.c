@@ -30,7 +30,7 @@ static void print_bounds(const Row *row, FILE *f) {
 
 /* Rows as nested YAML, group by group, wherever in the table a group's rows stand; only those that `keep` wants. */
 static void print_yaml(const Options *o, FILE *f, bool (*keep)(const Options *, int), bool explain) {
-    bool done[OPTION_ROWS] = { false };
+    bool done[OPTION_ROWS] = { false };                      /* a group is printed at its first row */
     for (int first = 0; first < OPTION_ROWS; first++) {
         size_t group = group_length(option_rows[first].key);
         if (done[first] || !keep(o, first)) continue;
@@ -53,6 +53,7 @@ static void print_yaml(const Options *o, FILE *f, bool (*keep)(const Options *, 
 
 static bool keep_resolved(const Options *o, int r) {
     const Row *row = &option_rows[r];
+    /* what was set for another command belongs to the run all the same */
     return !how_not_what(row->key) && (option_used_by(row, o->command) || o->origin[r].from != FROM_DEFAULT);
 }
 
@@ -97,7 +98,7 @@ void options_help(const char *command, FILE *f) {
         above = option_rows[r].key;
         char *value = NULL;
         size_t n = 0;
-        FILE *m = open_memstream(&value, &n);
+        FILE *m = open_memstream(&value, &n);                /* a column wants the text before its width */
         if (!m) break;
         print_value(o, r, m);
         fclose(m);

@@ -30,7 +30,7 @@ bool option_has_word(const char *list, char separator, const char *word, int *pl
     int at = 0;
     for (const char *p = list; *p; at++) {
         const char *end = strchrnul(p, separator);
-        if ((size_t)(end - p) == n && n && memcmp(p, word, n) == 0) {
+        if ((size_t)(end - p) == n && n && memcmp(p, word, n) == 0) {  /* no word is empty */
             if (place) *place = at;
             return true;
         }

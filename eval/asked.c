@@ -16,6 +16,7 @@
 typedef struct { StrMap by_name; const EvalSet *e; Asked *a; } Pictures;
 
 static const char *keep(Asked *a, char *text) {
+    /* the text was handed over: nobody else will free it */
     if (text && mem_room(&a->texts, a->ntexts, 1, sizeof text) != OK) {
         free(text);
         return NULL;
@@ -33,6 +34,7 @@ static Status name_picture(Pictures *p, char *name, int64_t i) {
 
 static Status list_pictures(Pictures *p) {
     Status st = OK;
+    /* whole names before stems before numbers: what is exact wins */
     for (int pass = 0; pass < 3 && st == OK; pass++)
         for (int64_t i = 0; i < p->e->NI && st == OK; i++) {
             const char *id = set_image_id(p->e->set, p->e->image[i]), *base = strrchr(id, '/'), *dot;
@@ -52,6 +54,7 @@ static Status find_picture(const Pictures *p, const char *name, int64_t *image) 
     base = base ? base + 1 : name;
     const char *dot = strrchr(base, '.');
     const int64_t *at = strmap_get(&p->by_name, name);
+    /* people keep the same picture in other folders and formats */
     char *stem = at ? NULL : mem_format("%.*s", (int)(dot ? dot - base : (long)strlen(base)), base);
     if (!at && stem) at = strmap_get(&p->by_name, stem);
     free(stem);
@@ -65,7 +68,7 @@ static Status find_picture(const Pictures *p, const char *name, int64_t *image) 
 
 static Status add(Asked *a, Question q) {
     if (mem_room(&a->q, (size_t)a->n, 1, sizeof *a->q) != OK) return ERR_MEMORY;
-    q.place = a->n;
+    q.place = a->n;                                          /* qsort alone keeps no order among equals */
     a->q[a->n++] = q;
     return OK;
 }
@@ -130,6 +133,7 @@ static Status take(Pictures *p, const char *id, const Json *e) {
 static Status take_all(Pictures *p, const Json *doc) {
     const Json *one = json_len(doc) == 1 ? json_at(doc, 0) : NULL, *list = one ? json_get(one, "questions") : NULL, *v;
     Status st = OK;
+    /* a file of one object is one question, or a map of them */
     if (!list && (!one || json_str(json_get(one, "question"), NULL))) list = doc;
     for (size_t i = 0; i < json_len(list) && st == OK; i++) st = take(p, NULL, json_at(list, i));
     if (list) return st;
@@ -161,7 +165,7 @@ Status asked_choices(Asked *a, const char *path) {
     if (st != OK) return st;
     const char *at = text, *line;
     size_t len;
-    const char **all = mem_new(n + 1, sizeof *all);
+    const char **all = mem_new(n + 1, sizeof *all);          /* no more lines than bytes */
     st = all && keep(a, (char *)(void *)all) ? OK : ERR_MEMORY;
     while (st == OK && textfile_line(&at, text + n, &line, &len))
         if (len && !(all[count++] = keep(a, mem_format("%.*s", (int)len, line)))) st = ERR_MEMORY;
@@ -192,7 +196,7 @@ Status asked_of_set(Asked *a, const EvalSet *e) {
 Status asked_accuracy(const Question *q, double *accuracy) {
     const char *human[64];
     char *all[64] = {NULL};
-    size_t n = q->human.answers < 64 ? (size_t)q->human.answers : 64;
+    size_t n = q->human.answers < 64 ? (size_t)q->human.answers : 64;  /* as vqa.c takes at most */
     Status st = OK;
     for (size_t i = 0; i < n && st == OK; i++) {
         TextSpan s = settext_part(q->human.target, (int64_t)i);

@@ -44,7 +44,7 @@ static int64_t per_rank(int64_t n) { return (n + dist_size() - 1) / dist_size();
 
 static int64_t first_of_rank(int64_t n) {
     int64_t at = per_rank(n) * dist_rank();
-    return at < n ? at : n;
+    return at < n ? at : n;                                  /* the last ranks may have none */
 }
 
 int64_t captions_share(int64_t n) {
@@ -115,9 +115,11 @@ static Status to_text(Captions *c, const Use *u) {
 }
 
 Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSpec *s, int batch, EvalProgress *p) {
+    /* a gather moves blocks of one size */
     size_t per = (size_t)per_rank(e->NI), all = per * (size_t)dist_size(), length = (size_t)s->max_length;
     int64_t share = captions_share(e->NI);
     GenerateSpec spec = {
+        /* no caches for images that are not there */
         .search = *s, .images = share > 0 && share < batch ? (int)share : batch, .features = set_dtype(e->set)};
     Found f = {.end = mem_new(per, sizeof *f.end), .tokens = mem_new(per, length * sizeof *f.tokens),
                .max_length = s->max_length};
@@ -160,7 +162,7 @@ bool caption_id(const char *name, int64_t *id) {
     enum { MOST = 18 };                 /* digits that always fit */
     size_t end = stem_length(name), at = end;
     while (at > 0 && isdigit((unsigned char)name[at - 1])) at--;
-    while (at < end && name[at] == '0' && end - at > 1) at++;
+    while (at < end && name[at] == '0' && end - at > 1) at++;  /* COCO pads its numbers with zeros */
     if (at == end || end - at > MOST) return false;
     *id = 0;
     for (; at < end; at++) *id = *id * 10 + (name[at] - '0');
@@ -182,6 +184,7 @@ Status caption_ids(const EvalSet *e, int64_t **ids) {
     }
     if (id && sorted && good) {
         qsort(sorted, (size_t)e->NI, sizeof *sorted, ascending);
+        /* two images of one number would be one to COCO's programs */
         for (int64_t i = 1; good && i < e->NI; i++) good = sorted[i] != sorted[i - 1];
     }
     Status st = id && sorted ? OK : ERR_MEMORY;
@@ -259,10 +262,10 @@ static void write_references(JsonWriter *w, const void *written) {
     for (int64_t k = 0; k < e->NT; k++) {
         size_t n;
         const char *caption = set_caption(e->set, e->image[e->owner[k]], e->caption[k], &n);
-        if (settext_of(caption, n).kind != TEXT_CAPTION) continue;
+        if (settext_of(caption, n).kind != TEXT_CAPTION) continue;  /* a question is no reference */
         jw_object(w, NULL);
         write_id(w, "image_id", e, x->ids, e->owner[k]);
-        jw_int(w, "id", k + 1);
+        jw_int(w, "id", k + 1);                              /* COCO's ids begin at 1 */
         jw_strn(w, "caption", caption, n);
         jw_end(w);
     }

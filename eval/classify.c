@@ -76,7 +76,7 @@ void classes_free(Classes *c) {
 /* ---- features ---------------------------------------------------------------------------------------------------- */
 
 static char *fill_in(const char *template, const char *name) {
-    const char *hole = strstr(template, "{}");
+    const char *hole = strstr(template, "{}");               /* the caller has looked: there is one */
     return mem_format("%.*s%s%s", (int)(hole - template), template, name, hole + 2);
 }
 
@@ -89,6 +89,7 @@ static void mean_feature(float *out, const float *T, int64_t n, int64_t Z) {
         out[z] = (float)(sum / (double)n);
         norm += (double)out[z] * out[z];
     }
+    /* texts that cancel out have no direction */
     for (int64_t z = 0; z < Z; z++) out[z] = norm > 0 ? (float)(out[z] / sqrt(norm)) : 0;
 }
 
@@ -163,6 +164,7 @@ static Status label_row(void *ctx, int64_t line, size_t n, const char *const *fi
     char *end;
     int64_t k = classes_find(l->c, label, strlen(label));
     long number = strtol(label, &end, 10);
+    /* a class may be called "7": names come before places */
     if (k < 0 && *label && !*end && number >= 0 && number < l->c->n) k = number;
     if (k < 0)
         return err_set(ERR_FORMAT, "'%s' is no class: neither one of the %lld names of %s nor a number below that",
@@ -191,6 +193,7 @@ static Status truth_of_file(const Classes *c, const char *path, const EvalSet *s
 /* The folder nearest to the file that is a class name: "dog/1.png", "val/dog/x/1.png". */
 static int64_t class_of_folder(const Classes *c, const char *id) {
     const char *end = strrchr(id, '/');
+    /* from the file outwards: the nearest folder is the most special */
     while (end) {
         const char *start = end;
         while (start > id && start[-1] != '/') start--;

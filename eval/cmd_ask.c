@@ -68,6 +68,7 @@ static char *prompt_of(const Work *w, int step, const char *question, const char
 
 static Status choose_chat(Work *w) {
     const char *name = w->o->ask.chat.name;
+    /* as the tokenizer's own template shows it */
     if (!strcmp(name, "auto")) name = tokenizer_chat(w->use.speaker.tok);
     w->chat = chat_find(name);
     return OK;
@@ -81,7 +82,7 @@ static void search_of(const Work *w, SearchSpec *s) {
                       .length_penalty = o->ask.length_penalty, .repetition_penalty = o->ask.repetition_penalty,
                       .temperature = o->ask.temperature, .top_p = o->ask.top_p, .top_k = (int32_t)o->ask.top_k,
                       .seed = (uint64_t)o->run.seed};
-    if (s->mode == SEARCH_BEAM && s->beams == 1) s->mode = SEARCH_GREEDY;
+    if (s->mode == SEARCH_BEAM && s->beams == 1) s->mode = SEARCH_GREEDY;  /* as transformers has it */
     if (s->mode != SEARCH_BEAM) s->beams = 1;
     say_rules(s, &w->use.speaker.src.d, &w->use.speaker.speech);
 }
@@ -97,7 +98,7 @@ static Status open_say(Work *w, DType features) {
 static Status all_or_none(const Asked *a) {
     int64_t n = 0;
     for (int64_t i = 0; i < a->n; i++) n += a->q[i].nchoices > 0;
-    if (!n || n == a->n) return OK;
+    if (!n || n == a->n) return OK;                          /* one list is answered one way: said, or chosen */
     return err_set(ERR_USAGE, "%lld of %lld questions have choices, the others none; ask.choices gives them some",
                    (long long)n,
                    (long long)a->n);
@@ -109,6 +110,7 @@ static Status open_work(Work *w, const Options *o) {
     Status st = result_claim(o, "answers.json", NULL);
     if (st == OK) st = options_copy(&w->own, o);
     if (st == OK && !options_is_set(o, "stage2.max_prompt"))
+        /* training needs less: one question. A conversation carries its turns along */
         st = options_set(w->own, "stage2.max_prompt", USUAL_PROMPT, "ask");
     if (st == OK) st = use_open(&w->use, w->own);
     if (st == OK && !w->use.d.W)
@@ -148,6 +150,7 @@ static Status choose(Work *w, const SayItem *item, Question *q) {
     double *score = mem_new((size_t)q->nchoices, sizeof *score);
     Status st = score ? say_rank(&w->say, item, q->choices, q->nchoices, score) : ERR_MEMORY;
     int best = 0;
+    /* of equal ones the first */
     for (int k = 1; st == OK && k < q->nchoices; k++) best = score[k] > score[best] ? k : best;
     free(score);
     free(q->answer);
@@ -168,6 +171,7 @@ static Status answer_piece(Work *w, int step, int64_t first, int n, int64_t from
     Status st = items && prompt ? evalrows_read(&w->rows, first, n) : ERR_MEMORY;
     for (int64_t i = from; i < to && st == OK; i++) {
         const Question *q = &w->asked.q[i];
+        /* the answer at hand is the step before's */
         prompt[i - from] = prompt_of(w, step, q->text, q->answer ? q->answer : "");
         items[i - from] = (SayItem){(int32_t)(q->image - first), prompt[i - from]};
         if (!prompt[i - from]) st = ERR_MEMORY;
@@ -190,6 +194,7 @@ static Status answer_all(Work *w) {
     for (int step = 0; step < steps_of(w->o) && st == OK; step++)
         for (int64_t from = 0, to; from < a->n && st == OK; from = to) {
             int64_t first = a->q[from].image, last = first;
+            /* as many as fall on the pictures that are looked at together */
             for (to = from; to < a->n && a->q[to].image < first + w->say.images; to++) last = a->q[to].image;
             st = stop_requested() ? err_set(ERR_INTERRUPTED, "stopped on request")
                 : answer_piece(w, step, first, (int)(last - first + 1), from, to);
@@ -218,7 +223,7 @@ static Status judge(const Work *w) {
         sum += accuracy;
         snprintf(name, sizeof name, "%.*s", (int)(q->human.type.n < 39 ? q->human.type.n : 39), q->human.type.s);
         while (at < n && strcmp(sorts[at].name, name)) at++;
-        if (at == 64) continue;
+        if (at == 64) continue;                              /* sorts beyond the table count in the whole alone */
         if (at == n) memcpy(sorts[n++].name, name, sizeof name);
         sorts[at].n++, sorts[at].sum += accuracy;
     }
@@ -248,7 +253,7 @@ static Status ask_list(Work *w) {
     if (st != OK) return st;
     int64_t shown = w->asked.n < SHOWN ? w->asked.n : SHOWN;
     for (int64_t k = 0; k < shown; k++) {
-        const Question *q = &w->asked.q[k * w->asked.n / shown];
+        const Question *q = &w->asked.q[k * w->asked.n / shown];  /* at even distances */
         status_say("  %s: %s  %s", set_image_id(w->use.set, w->set.image[q->image]), q->text, q->answer);
     }
     if (w->asked.judged) st = judge(w);
@@ -263,7 +268,7 @@ static Status take_picture(Work *w, const char *path) {
     Origin g = {0};
     Set *set = NULL;
     if (access(path, R_OK)) return err_set(ERR_IO, "%s cannot be read", path);
-    Status st = ws_open(&ws, w->o->run.in, NULL, NULL);
+    Status st = ws_open(&ws, w->o->run.in, NULL, NULL);      /* the weights say which encoder a picture needs */
     if (st == OK) st = origin_read(&g, ws);
     if (st == OK) st = pictureset_open(&set, w->own, &g, w->use.b, path);
     if (st == OK && (set_E(set) != w->use.d.E || set_P(set) != w->use.d.P || set_dtype(set) != set_dtype(w->use.set)))
@@ -273,7 +278,7 @@ static Status take_picture(Work *w, const char *path) {
         set_close(w->use.set);
         w->use.set = set;
         st = evalset_open(&w->set, set, "all", 1, &w->use.text);
-    } else set_close(set);
+    } else set_close(set);                                   /* the picture before stays in sight */
     origin_free(&g);
     ws_close(ws);
     return st;
@@ -306,6 +311,7 @@ static Status turn(Work *w, char **so_far, const char *question) {
         printf("%s\n", answer);
         fflush(stdout);
         free(*so_far);
+        /* BLIP-2 ends an answer with a dot, a chat form by itself */
         *so_far = mem_format("%s %s%s", prompt, answer, w->chat ? "" : ".");
         if (!*so_far) st = ERR_MEMORY;
     }
@@ -325,6 +331,7 @@ static bool command(Work *w, char **so_far, const char *line) {
     if (!strncmp(line, "/image ", 7)) st = take_picture(w, line + 7);
     else if (strcmp(line, "/reset")) say_help();
     if (st != OK) fprintf(stderr, "%s\n", err_message());
+    /* what was said was of another picture, or is to be forgotten */
     if (strcmp(line, "/help")) **so_far = 0;
     return true;
 }
@@ -337,6 +344,7 @@ static Status converse(Work *w) {
     Status st = so_far ? OK : ERR_MEMORY;
     if (st == OK && terminal) printf("%s\n", set_image_id(w->use.set, w->set.image[0])), say_help();
     while (st == OK && !stop_requested()) {
+        /* who pipes questions in wants answers alone */
         if (terminal) fputs("> ", stdout), fflush(stdout);
         if ((n = getline(&line, &room, stdin)) < 0) break;
         while (n && strchr(" \r\n\t", line[n - 1])) line[--n] = 0;
@@ -354,6 +362,7 @@ Status cmd_ask(const Options *o) {
     Work w;
     Status st = open_work(&w, o);
     if (st == OK && o->run.dry_run) st = options_print(o, stdout);
+    /* nobody has a question: the user asks */
     else if (st == OK) st = w.asked.n ? ask_list(&w) : converse(&w);
     status_end();
     close_work(&w);

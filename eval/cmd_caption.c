@@ -101,6 +101,7 @@ static void show(const Work *w) {
     const Captions *c = &w->captions;
     char how[160];
     int64_t tokens = 0, cut = 0, shown = c->n < SHOWN ? c->n : SHOWN;
+    /* [DEC] is nobody's word piece */
     for (int64_t i = 0; i < c->n; i++) tokens += c->end[i].len - 1, cut += !c->end[i].ended;
     describe_search(&w->search, how, sizeof how);
     status_say("%s on %s (%s): %lld images, %s", w->e.use.path, set_path(w->e.set.set), w->e.use.split, (long long)c->n, how);
@@ -161,6 +162,7 @@ static Status finish(Work *w) {
     if (st == OK) st = result_path(w->o, captions_name(w->o), &path);
     if (st == OK && path) st = put_captions(w, path, res, nres);
     if (st == OK && *references) st = put(references, gt, ngt);
+    /* the metrics want a reference for every image */
     if (st == OK && w->e.set.NI && !without) st = score(w, gt, ngt, res, nres);
     else if (st == OK && without)
         status_say("not scored: %lld of %lld images have no reference", (long long)without, (long long)w->e.set.NI);

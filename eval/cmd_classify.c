@@ -28,9 +28,10 @@ static void keep_best(Classify *w, int64_t i, const float *score) {
     Hit *top = w->top + i * TOP;
     int n = 0;
     for (int64_t k = 0; k < w->c.n; k++) {
+        /* no comparison with NaN holds: it would be passed over unseen */
         if (!isfinite(score[k])) w->finite = false;
         int at = n < TOP ? n++ : TOP;
-        while (at > 0 && score[k] > top[at - 1].itc) {
+        while (at > 0 && score[k] > top[at - 1].itc) {       /* of equal scores the class that was named first */
             if (at < TOP) top[at] = top[at - 1];
             at--;
         }
@@ -48,7 +49,7 @@ static void block_row(void *ctx, int64_t i, const float *score) {
 static Status score_images(Classify *w) {
     const Dims *d = &w->e.use.d;
     const EvalSet *s = &w->e.set;
-    int64_t block = 8 * w->e.enc.batch;
+    int64_t block = 8 * w->e.enc.batch;                      /* several batches a product of similarities */
     float *I = mem_new((size_t)block, (size_t)(d->Q * d->Z) * sizeof *I);
     EvalProgress p = evaluation_progress(&w->e, "classify", "images", s->NI);
     Status st = I ? OK : ERR_MEMORY;
@@ -66,7 +67,7 @@ static Status score_images(Classify *w) {
 }
 
 static void count(Classify *w) {
-    int64_t shown = w->c.n < TOP ? w->c.n : TOP;
+    int64_t shown = w->c.n < TOP ? w->c.n : TOP;             /* two classes have no fifth place */
     for (int64_t i = 0; i < w->e.set.NI; i++) {
         int32_t t = w->truth[i];
         if (t < 0) continue;
@@ -127,6 +128,7 @@ static void write_summary(JsonWriter *j, const void *classify) {
 
 static Status open_work(Classify *w, const Options *o) {
     Status st = options_require(o, "classify.names");
+    /* the small file first: a slip in it is told before the model is read */
     if (st == OK) st = classes_read(&w->c, o->classify.names);
     if (st == OK)
         st = evaluation_open(&w->e, o, &(EvaluationSpec){.split = true, .result = "classify.json", .beside = "l"});

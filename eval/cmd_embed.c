@@ -21,7 +21,7 @@
 #include "kernels/base/mem.h"
 
 static Status put_ids(H5File *f, const EvalSet *s) {
-    size_t width = 1;
+    size_t width = 1;                                        /* HDF5 has no text of no bytes */
     for (int64_t i = 0; i < s->NI; i++) {
         size_t n = strlen(set_image_id(s->set, s->image[i]));
         if (n > width) width = n;
@@ -43,7 +43,7 @@ static Status put_captions(H5File *f, const EvalSet *s) {
     int64_t *image = mem_new((size_t)s->NT, sizeof *image);
     char *bytes = NULL;
     Status st = offset && image ? OK : ERR_MEMORY;
-    for (int pass = 0; st == OK && pass < 2; pass++) {
+    for (int pass = 0; st == OK && pass < 2; pass++) {       /* lengths first, then the bytes at once */
         if (pass && !(bytes = mem_new((size_t)total, 1))) st = ERR_MEMORY;
         int64_t at = 0;
         for (int64_t t = 0; st == OK && t < s->NT; t++) {
@@ -78,6 +78,7 @@ static Status lay_out(const Evaluation *e, const char *path, int64_t *queries, i
     if (st == OK) st = h5_put_text(f, "/", "model", e->use.path);
     if (st == OK) st = h5_put_int(f, "/", "step", e->use.step);
     if (st == OK) st = h5_group(f, "/images");
+    /* NULL: room alone, filled as it is computed */
     if (st == OK) st = h5_put(f, "/images/queries", H5K_F32, 0, 3, I, NULL);
     if (st == OK) st = put_ids(f, s);
     if (st == OK && s->NT) {
@@ -98,6 +99,7 @@ static Status put_at(int fd, const char *path, const float *x, int64_t n, int64_
     for (size_t left = (size_t)n * sizeof *x; left;) {
         ssize_t k = pwrite(fd, p, left, at);
         if (k < 0 && errno == EINTR) continue;
+        /* nothing was taken and nothing went wrong: that is a full disk */
         if (k <= 0) return err_set(ERR_IO, "%s cannot be written: %s", path, strerror(k ? errno : ENOSPC));
         p += k, at += k, left -= (size_t)k;
     }
@@ -106,6 +108,7 @@ static Status put_at(int fd, const char *path, const float *x, int64_t n, int64_
 
 static Status fill(Evaluation *e, const char *path, int64_t queries, int64_t features) {
     const EvalSet *s = &e->set;
+    /* several batches a write; all of COCO would be 4 GB */
     int64_t block = 8 * e->enc.batch, image = (int64_t)e->use.d.Q * e->use.d.Z, Z = e->use.d.Z;
     float *x = mem_new((size_t)block, (size_t)image * sizeof *x);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -121,6 +124,7 @@ static Status fill(Evaluation *e, const char *path, int64_t queries, int64_t fea
         st = evalset_encode_texts(s, &e->enc, t, n, x, &p);
         if (st == OK) st = put_at(fd, path, x, n * Z, features + t * Z * (int64_t)sizeof *x);
     }
+    /* before the name: it must not stand for bytes that are not there */
     if (st == OK && fsync(fd) != 0) st = err_set(ERR_IO, "%s cannot be written: %s", path, strerror(errno));
     if (fd >= 0) close(fd);
     if (st == OK) evaluation_progress_end(e, &p);
@@ -149,7 +153,7 @@ Status cmd_embed(const Options *o) {
     if (st == OK)
         status_say("%s: %lld images of %d queries of %d, %lld texts", path, (long long)e.set.NI, e.use.d.Q, e.use.d.Z,
                    (long long)e.set.NT);
-    else if (part) unlink(part);
+    else if (part) unlink(part);                             /* a file with holes is no result */
 done:
     status_end();
     free(part);

@@ -53,6 +53,7 @@ static Status read_pairs(Match *m, const char *path) {
         return st;
     }
     EvalSet *s = &m->e.set;
+    /* an evaluation set of its own: the images of the file, each with its texts behind it */
     s->set = m->e.use.set, s->NI = m->a.count, s->image = image;
     t = 0;
     for (int64_t i = 0; i < s->NI; i++)
@@ -122,7 +123,7 @@ Status cmd_match(const Options *o) {
     const char *pairs = o->match.pairs;
     Status st = evaluation_open(&m.e, o, &(EvaluationSpec){.split = !*pairs, .result = "match.jsonl"});
     if (st != OK) return st;
-    if (*pairs && (st = read_pairs(&m, pairs))) goto done;
+    if (*pairs && (st = read_pairs(&m, pairs))) goto done;   /* in place of a split */
     if (!m.e.set.NT) {
         st = err_set(ERR_USAGE, "split %s of %s has no captions; name a caption file (match.pairs=...)", m.e.use.split,
                      m.e.use.data);

@@ -44,6 +44,7 @@ static Status candidates(Work *w, const Options *o) {
     const EvalSet *s = &w->e.set;
     const Dims *d = &w->e.use.d;
     RecallFeatures f = {w->e.use.b, w->I, w->T, s->NI, s->NT, d->Q, d->Z};
+    /* without re-ranking candidates are there to be written, no more */
     int64_t k = w->main == RANK_ITC ? SHOWN : o->retrieval.k;
     int folds = (int)o->retrieval.folds;
     Status st = retrieval_open(&w->whole, recall_feature_rows, &f, s->NI, s->NT, s->owner, k, 1);
@@ -53,6 +54,7 @@ static Status candidates(Work *w, const Options *o) {
     w->itc_txt = mem_new((size_t)s->NI, sizeof *w->itc_txt);
     w->itc_img = mem_new((size_t)s->NT, sizeof *w->itc_img);
     if (!w->itc_txt || !w->itc_img) return ERR_MEMORY;
+    /* re-ranking writes over them */
     memcpy(w->itc_txt, w->whole.txt_rank, (size_t)s->NI * sizeof *w->itc_txt);
     memcpy(w->itc_img, w->whole.img_rank, (size_t)s->NT * sizeof *w->itc_img);
     return OK;
@@ -69,6 +71,7 @@ static Status rerank(Work *w) {
     st = pairs_score(&w->pairs, &w->e.enc, &w->e.set, &p);
     w->seconds = status_clock() - start;
     if (st != OK) return st;
+    /* more ranks than images: some have no pair */
     if (w->shared) w->gflop_a_pair = w->pairs.flops / 1e9 / (double)w->shared;
     evaluation_progress_end(&w->e, &p);
     Retrieval *r[2] = {&w->whole, &w->folds};
@@ -178,7 +181,7 @@ static void write_query(JsonWriter *j, const Work *w, const TopK *list, int64_t 
         jw_object(j, NULL);
         if (texts) write_text(j, s, h[k].index);
         else jw_str(j, "image", set_image_id(s->set, s->image[image]));
-        jw_bool(j, "true", image == own);
+        jw_bool(j, "true", image == own);                    /* any caption of the image is a true one */
         jw_num(j, "score", hit_score(&h[k], w->main));
         jw_num(j, "itc", h[k].itc);
         if (w->main != RANK_ITC) jw_num(j, "itm", h[k].itm);
@@ -213,6 +216,7 @@ static void describe(const Work *w, const Options *o) {
     const EvalSet *s = &w->e.set;
     const Dims *d = &w->e.use.d;
     double features = (double)(s->NI * d->Q + s->NT) * (double)d->Z * sizeof(float) / (1 << 20);
+    /* of k asked for there may be fewer */
     int64_t k = o->retrieval.k, kt = k < s->NT ? k : s->NT, ki = k < s->NI ? k : s->NI;
     options_print(o, stdout);
     status_say("%lld images and %lld texts: %.1f MiB of features in memory", (long long)s->NI, (long long)s->NT,

@@ -43,13 +43,13 @@ static Status first_entry(void *ctx, int64_t i, const Json *item) {
 
 static Status holds_answers(const Options *o, const char *path, bool *answers) {
     struct stat sb;
-    *answers = o->score.rule.i != VQA_RULE_FOUND;
+    *answers = o->score.rule.i != VQA_RULE_FOUND;            /* who names a rule means answers */
     if (*answers || stat(path, &sb) || !S_ISREG(sb.st_mode)) return OK;       /* a pipe can be read once */
     const char *dot = strrchr(path, '.');
     if (dot && (!strcmp(dot, ".csv") || !strcmp(dot, ".tsv")))
         return err_set(ERR_USAGE, "%s: a table; captions are scored from JSON (caption out=x.json writes it)", path);
     Status st = json_each(path, first_entry, answers);
-    if (st == ERR_INTERRUPTED) err_clear();
+    if (st == ERR_INTERRUPTED) err_clear();                  /* our own end of the walk */
     return st == ERR_INTERRUPTED ? OK : st;
 }
 
@@ -125,6 +125,7 @@ static Status owners_of_list(const char *path, const Matrix *m, int32_t *owner) 
 
 static Status owners(const char *path, const Matrix *m, int32_t *owner) {
     if (*path) return owners_of_list(path, m, owner);
+    /* COCO's order: an image's texts follow one another, as many for each */
     if (m->NT % m->NI)
         return err_set(
             ERR_USAGE,

@@ -53,8 +53,10 @@ static int list_rows(Decode *x, int searches) {
 
 /* logits: of row first[i] of search i; or, when `prefix`, of its prefix. */
 static Status step_searches(Decode *x, int searches, const float *logits, bool prefix) {
+    /* the first one, whichever thread comes first: one message */
     int failed = searches;
     int64_t V = x->d->V;
+    /* dynamic: searches that are done cost nothing, the others a pass over the vocabulary */
 #pragma omp parallel for schedule(dynamic) reduction(min : failed)
     for (int i = 0; i < searches; i++) {
         const float *own = logits + (prefix ? i / x->copies : x->first[i]) * V;
@@ -72,12 +74,12 @@ static int reorder(Decode *x, int32_t i, int n) {
     bool taken[SEARCH_MAX_BEAMS] = {false};
     for (int32_t b = 0; b < beams; b++) {
         int32_t own = slot[s->parent[b]] - i * beams;
-        next[b] = taken[own] ? -1 : own;
+        next[b] = taken[own] ? -1 : own;                     /* who stays copies nothing */
         taken[own] = true;
     }
     for (int32_t b = 0, spare = 0; b < beams; b++) {
         if (next[b] >= 0) continue;
-        while (taken[spare]) spare++;
+        while (taken[spare]) spare++;                        /* there is one: as many slots as beams */
         taken[spare] = true;
         next[b] = spare;
         x->moved[n++] = (DecoderCopy){slot[s->parent[b]], i * beams + spare};
@@ -100,7 +102,7 @@ static Status decode_piece(Decode *x, const void *input, int64_t at, int prefixe
     for (int32_t i = 0; i < searches * x->spec.beams; i++) x->slot[i] = i;
     Status st = x->d->prefix(x->d->self, input, at, prefixes, &logits);
     if (st == OK && !x->d->starts) st = step_searches(x, searches, logits, true);
-    if (st == OK && !x->d->starts) reorder_all(x, searches);
+    if (st == OK && !x->d->starts) reorder_all(x, searches);  /* nothing is moved: the slots are empty yet */
     for (int32_t pos = 0; st == OK && (n = list_rows(x, searches)) > 0; pos++) {
         st = x->d->step(x->d->self, pos, x->rows, n, x->moved, nmoved, &logits);
         x->tokens += n;
@@ -115,6 +117,7 @@ Status decode_texts(Decode *x, const void *input, int64_t n, int64_t first, Deco
     for (int64_t at = 0; st == OK && at < n; at += x->d->prefixes) {
         int m = (int)(n - at < x->d->prefixes ? n - at : x->d->prefixes);
         for (int i = 0; i < m * x->copies; i++)
+            /* draws go by the number in the whole list: batches of any size give the same texts */
             search_begin(&x->search[i], (uint32_t)(first + at + i / x->copies), (uint32_t)(i % x->copies));
         st = decode_piece(x, input, at, m);
         for (int i = 0; st == OK && i < m; i++) st = found(ctx, at + i, &x->search[i * x->copies]);

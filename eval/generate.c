@@ -20,6 +20,7 @@ static Status take(void *self) {
     Generator *g = self;
     Forward *f = &g->f;
     const Dims *d = &g->model->d;
+    /* all images' queries, then the slots: an item names two ranges of one tensor */
     int64_t queries = (int64_t)g->spec.images * d->Q, n = queries + (int64_t)g->slots * g->T;
     for (int l = 0; l < d->L; l++) {
         void *at = arena_push(&f->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(f->b->elem));

@@ -23,7 +23,7 @@ static bool holds_shards(const char *folder) {
     int64_t n = 0;
     bool found = manifest && access(manifest, F_OK) == 0;
     free(manifest);
-    if (!found && manifest_scan(folder, &names, &n) != OK) err_clear();
+    if (!found && manifest_scan(folder, &names, &n) != OK) err_clear();  /* what cannot be read holds none */
     for (int64_t i = 0; i < n; i++) free(names[i]);
     free(names);
     return found || n > 0;
@@ -45,7 +45,7 @@ static bool is_picture(const char *path) {
 bool pictureset_is(const char *path) {
     char *first = mem_strdup(path);
     if (!first) return false;
-    if (access(path, F_OK) != 0) first[strcspn(first, ",")] = 0;
+    if (access(path, F_OK) != 0) first[strcspn(first, ",")] = 0;  /* a name may hold a comma itself */
     bool yes = is_picture(first);
     free(first);
     return yes;
@@ -68,6 +68,7 @@ static Status encoder_of(ImageEncoder **e, const Options *o, const Origin *g, co
     int patch = 0, size = 0, end = 0;
     const char *name = g->features.name ? g->features.name : "";
     bool patches = sscanf(name, "patches%d-%d%n", &patch, &size, &end) == 2 && !name[end];
+    /* patches of another size than the run's would fit no weights */
     if (options_is_set(o, "extract.encoder") && (!patches || strcmp(o->extract.encoder, "patches")))
         return setup_encoder(e, o, b, NULL);
     if (patches) return patches_encoder(e, size, patch);
@@ -81,6 +82,7 @@ static Status encoder_of(ImageEncoder **e, const Options *o, const Origin *g, co
 static Status encode(const Options *o, const ImageEncoder *e, const char *pictures, const char *shard) {
     Meter m = meter_start("encode", "pictures", 0, 0);
     ExtractReport r;
+    /* f32: it is read once, so its size does not matter */
     ExtractSpec s = {.images = pictures, .out = shard, .encoder = e, .dtype = DT_F32, .views = 1,
                      .skip_bad = o->extract.skip_bad, .upright = o->extract.exif, .listener = {meter_listen, &m}};
     Status st = extract(&s, &r);
@@ -103,14 +105,14 @@ Status pictureset_open(Set **set, const Options *o, const Origin *g, const Backe
         free(folder);
         return st;
     }
-    signals_ask();
+    signals_ask();                                           /* a folder of photos may take a while */
     Status st = (shard = mem_format("%s/pictures.h5", folder)) ? encoder_of(&e, o, g, b) : ERR_MEMORY;
     if (st == OK) st = encode(o, e, path, shard);
     if (st == OK) st = set_open(set, shard);
     if (st == OK) st = set_call(*set, path);
     encoder_free(e);
     char *part = mem_format("%s.part", shard ? shard : "");
-    if (shard) unlink(shard);
+    if (shard) unlink(shard);                                /* the set holds it open: it lives as long as it is read */
     if (part) unlink(part);
     rmdir(folder);
     free(part);

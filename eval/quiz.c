@@ -21,7 +21,7 @@ static Status longest_prompt(const Quiz *q, int32_t *most) {
     TokenIds ids = {0};
     Status st = OK;
     *most = 0;
-    for (int64_t i = -1; i < q->asked.n && st == OK; i++) {
+    for (int64_t i = -1; i < q->asked.n && st == OK; i++) {  /* -1: the prompt in front of captions */
         char *prompt = i < 0 ? mem_strdup(q->spec.prompt) : prompt_of(q, &q->asked.q[i]);
         int32_t target;
         ids.n = 0;
@@ -35,8 +35,10 @@ static Status longest_prompt(const Quiz *q, int32_t *most) {
 
 static Status open_decoder(Quiz *q) {
     const Lm *m = q->spec.lm;
+    /* one decoder for all fronts: room for the longest */
     int32_t Q = q->spec.model ? q->spec.model->d.Q : 0, front = q->spec.front > Q ? q->spec.front : Q, prompt = 0;
     Status st = longest_prompt(q, &prompt);
+    /* T5 writes at positions of its own, the others behind the prompt */
     int32_t rows = front + prompt, room = m->d.family == LM_T5 ? q->spec.max_new : m->rows - rows;
     int32_t length = room < q->spec.max_new ? room : q->spec.max_new;
     if (st == OK && length < 1)
@@ -61,8 +63,8 @@ static Status open_eyes(Quiz *q) {
 }
 
 Status quiz_open(Quiz *q, const QuizSpec *spec, const Set *set, const char *split, int64_t limit) {
-    TextSpec none = {0};
-    uint64_t seeds[] = {spec->seed, 42};
+    TextSpec none = {0};                                     /* no Q-Former reads these captions */
+    uint64_t seeds[] = {spec->seed, 42};                     /* the run's, and what synth draws with unless told */
     *q = (Quiz){.spec = *spec};
     Status st = evalset_open(&q->set, set, split, limit, &none);
     if (st == OK) st = asked_of_set(&q->asked, &q->set);
@@ -119,9 +121,9 @@ static Status put_words(const Quiz *q, Sheet *s, int64_t image) {
         if (settext_of(text, n).kind != TEXT_CAPTION) continue;
         st = caption_blip(&clean, &n, text, n, NULL, q->spec.max_words);
         if (st == OK) st = tokenizer_pieces(s->tok, clean, n, &s->ids);
-        break;
+        break;                                               /* the first caption alone */
     }
-    if (s->ids.n > from + (size_t)q->spec.front) s->ids.n = from + (size_t)q->spec.front;
+    if (s->ids.n > from + (size_t)q->spec.front) s->ids.n = from + (size_t)q->spec.front;  /* that much room was made */
     free(clean);
     return st;
 }
@@ -220,6 +222,7 @@ static void mark_caption(Quiz *q, int64_t i, QuizMarks *m) {
     Scene scene;
     SynthClaims c;
     bool drawable, again = false;
+    /* who says one thing of every picture has learned the form alone */
     for (int64_t k = 0; k < i && !again; k++) again = q->caption[k] && !strcmp(q->caption[k], q->caption[i]);
     m->captions++;
     m->different += !again;
@@ -235,6 +238,7 @@ Status quiz_mark(Quiz *q, int64_t n, QuizMarks *m) {
         const Question *x = &q->asked.q[i];
         double right = 0;
         QuizKind *k = kind_of(m, x->human.type);
+        /* after its kind: all marks then have the same kinds, in one order */
         if (!x->answer) continue;
         st = asked_accuracy(x, &right);
         m->all.asked++, m->all.right += right;

@@ -54,7 +54,7 @@ typedef struct {
 
 static void collect_own(void *ctx, int64_t i, const float *s) {
     Ranks *r = ctx;
-    float sum = 0;
+    float sum = 0;                                           /* f32 is enough: any NaN or infinity stays */
     for (int64_t t = 0; t < r->NT; t++) {
         sum += fabsf(s[t]);
         if (r->owner[t] == i) r->own[t] = s[t];
@@ -113,7 +113,7 @@ static void figures(const int32_t *rank, int64_t n, double *r1, double *r5, doub
         k1 += rank[i] < 1, k5 += rank[i] < 5, k10 += rank[i] < 10;
         if (rank[i] != INT32_MAX) sum += 1.0 + rank[i], ranked++;
     }
-    *mean = ranked ? sum / (double)ranked : 0;
+    *mean = ranked ? sum / (double)ranked : 0;               /* an image without a text has no rank to average */
     double all = n ? (double)n : 1;
     *r1 = 100.0 * (double)k1 / all, *r5 = 100.0 * (double)k5 / all, *r10 = 100.0 * (double)k10 / all;
     *median = 0;

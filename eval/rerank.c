@@ -87,6 +87,7 @@ Status pairs_of_owners(Pairs *p, const EvalSet *e) {
 
 /* The first image of a rank: shares hold about the same number of pairs. */
 static int64_t share_start(const Pairs *p, int rank) {
+    /* pairs are what takes time: images have very different numbers of them */
     int64_t i = 0, wanted = p->n / dist_size() * rank;
     /* the division rounds down: the last share takes the rest */
     if (rank >= dist_size()) return p->NI;
@@ -119,6 +120,7 @@ static Status score_group(Pairs *p, Encoder *enc, const EvalSet *e, Room *r, int
             int64_t t = p->text[at + j];
             r->image[j] = (int32_t)(i - first);
             r->len[j] = e->len[t];
+            /* candidates lie anywhere in the set, the encoder wants them side by side */
             memcpy(r->ids + j * e->T, e->ids + t * e->T, (size_t)e->T * sizeof *r->ids);
         }
         st = encode_pairs(enc, r->image, r->ids, r->len, m, p->logit + 2 * at);

@@ -51,6 +51,7 @@ static void offer_row(void *ctx, int64_t i, const float *s) {
     Retrieval *r = ctx;
     int32_t fold = recall_fold(i, r->NI, r->folds);
     for (int64_t t = 0; t < r->NT; t++) {
+        /* whoever is in another part is not there */
         if (r->folds > 1 && recall_fold(r->owner[t], r->NI, r->folds) != fold) continue;
         topk_offer(&r->i2t, i, (int32_t)t, s[t]);
         topk_offer(&r->t2i, t, (int32_t)i, s[t]);
@@ -148,12 +149,13 @@ static Status chance(Retrieval *r) {
     *c = (Recall){.images = r->NI, .texts = r->NT};
     for (int64_t i = 0; i < r->NI; i++) {
         int f = recall_fold(i, r->NI, r->folds);
+        /* guessing is among the texts of its own part */
         int64_t first = retrieval_fold_start(r, f), n = retrieval_fold_start(r, f + 1) - first, N = r->fold_texts[f];
         double images = (double)(n * r->folds), texts = (double)N * r->folds;
         c->txt_r1 += lucky(N, own[i], 1) / images;
         c->txt_r5 += lucky(N, own[i], 5) / images;
         c->txt_r10 += lucky(N, own[i], 10) / images;
-        if (!N) continue;
+        if (!N) continue;                                    /* a part without a text */
         c->img_r1 += own[i] * lucky(n, 1, 1) / texts;
         c->img_r5 += own[i] * lucky(n, 1, 5) / texts;
         c->img_r10 += own[i] * lucky(n, 1, 10) / texts;

@@ -11,7 +11,8 @@ enum { ASKED = 128 };                   /* word pieces of a prompt in the Q-Form
 
 void say_rules(SearchSpec *s, const LmDims *d, const Speech *speech) {
     bool opt = d->family == LM_OPT, t5 = d->family == LM_T5;
-    s->rule = opt || t5 ? SEARCH_V4 : SEARCH_V5;
+    s->rule = opt || t5 ? SEARCH_V4 : SEARCH_V5;             /* LAVIS's figures of OPT and T5 are of transformers 4 */
+    /* Llama's family is fed none: its first logits come with the prompt */
     s->start = opt ? tokenizer_ids(speech->t)->bos : t5 ? d->start : -1;
     s->nends = opt ? 1 : d->nends;
     for (int i = 0; i < s->nends; i++) s->ends[i] = opt ? speech->end : d->end[i];
@@ -49,7 +50,7 @@ Status say_open(Say *x, const Use *u, const SearchSpec *search, int images, int 
 }
 
 void say_close(Say *x) {
-    if (!x->u) return;
+    if (!x->u) return;                                       /* never opened */
     if (x->decode.d) decode_close(&x->decode);
     lm_decoder_close(&x->lm);
     visual_close(&x->visual);
@@ -78,6 +79,7 @@ static Status take_prompts(Prompts *x, const Say *s, const SayItem *items, int64
         x->start[i + 1] = x->ids.n;
     }
     for (int64_t i = 0; i < n && st == OK; i++)
+        /* only now: the ids moved while there came more */
         x->p[i] = (LmPrefix){.soft = (own ? (int32_t)i : items[i].image) * Q, .nsoft = Q, .ids = x->ids.v + x->start[i],
                              .n = (int32_t)(x->start[i + 1] - x->start[i])};
     return st;
@@ -99,7 +101,7 @@ static Status ask_ids(const Tokenizer *t, const char *prompt, TokenIds *ids) {
     const TokenizerIds *s = tokenizer_ids(t);
     TokenIds pieces = {0};
     Status st = tokenizer_pieces(t, prompt, strlen(prompt), &pieces);
-    size_t from = pieces.n > ASKED - 2 ? pieces.n - (ASKED - 2) : 0;
+    size_t from = pieces.n > ASKED - 2 ? pieces.n - (ASKED - 2) : 0;  /* what is asked stands at the end */
     if (st == OK) st = ids_push(ids, s->begin[0]);
     for (size_t i = from; i < pieces.n && st == OK; i++) st = ids_push(ids, pieces.v[i]);
     free(pieces.v);
@@ -209,7 +211,7 @@ static Status rank_all(Say *x, Tensor soft, const LmPrefix *p, Choice *c, int n)
     Status st = d->starts || first ? OK : ERR_MEMORY;
     for (int at = 0; at < n && st == OK; at += d->slots) {
         st = d->prefix(d->self, &(LmGiven){.soft = soft, .prefixes = p}, 0, 1, &logits);
-        if (st == OK && first) memcpy(first, logits, (size_t)d->V * sizeof *first);
+        if (st == OK && first) memcpy(first, logits, (size_t)d->V * sizeof *first);  /* a step writes where they lie */
         if (st == OK) st = rank_piece(x, c + at, n - at < d->slots ? n - at : d->slots, first);
     }
     free(first);

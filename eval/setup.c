@@ -8,11 +8,12 @@
 
 Status setup_backend(const Backend **b, const Options *o) {
     const char *device = o->run.device.name, *precision = o->run.precision.name;
+    /* each process of a machine takes the GPU of its place there */
     bool cuda = strcmp(device, "cpu") != 0 && backend_open(b, "cuda", DT_BF16, dist_local_rank()) == OK;
     if (strcmp(device, "cuda") == 0 && !cuda) return ERR_DEVICE;
     bool half = strcmp(precision, "bf16") == 0 || (strcmp(precision, "auto") == 0 && (cuda || cpu_has_bf16()));
     err_clear();                                             /* auto: no GPU is no error */
-    if (cuda && !half) backend_close(*b);
+    if (cuda && !half) backend_close(*b);                    /* f32 is wanted: opened again in that type */
     Status st = cuda && half ? OK : backend_open(b, cuda ? "cuda" : "cpu", half ? DT_BF16 : DT_F32, dist_local_rank());
     if (st != OK || strcmp(o->run.attention.name, "cudnn") != 0) return st;
     return (*b)->use_cudnn ? (*b)->use_cudnn(true) : err_set(ERR_USAGE, "attention=cudnn needs device=cuda");

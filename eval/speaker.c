@@ -23,6 +23,7 @@ Status speaker_open(Speaker *s, const Backend *b, const char *folder, const Spea
     if (st != OK) return err_context(st, "stage2.lm=%s", folder);
     if (spec->max_prompt) s->speech.max_prompt = spec->max_prompt;
     if (spec->max_target) s->speech.max_target = spec->max_target;
+    /* visual rows and the begin token stand in front of all ids */
     int32_t room = s->src.d.N - spec->Q - 1, over = speaker_ids(s) - room;
     if (spec->fit && s->src.d.N && over > 0) {               /* targets first: what is asked counts more */
         bool two = speaker_ids(s) > s->speech.max_prompt;
@@ -57,7 +58,7 @@ Status speaker_load(Speaker *s) {
     if (st == OK) st = arena_open(&s->mem, "language model's", s->b, s->bytes);
     if (st == OK) st = lm_open(&s->lm, &s->src.d, s->b, &s->mem, rows);
     if (st == OK) st = lm_load(&s->lm, &s->src);
-    ws_close(s->src.ws);
+    ws_close(s->src.ws);                                     /* gigabytes of mapped files that nobody reads again */
     s->src.ws = NULL;
     return err_context(st, "stage2.lm=%s", s->folder);
 }

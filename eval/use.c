@@ -34,11 +34,12 @@ static Status find_sizes(Use *u, const WeightSource *ws, const Origin *g) {
     const Options *old = g->trained;
     Status st = use_heads(g, u->o, u->d.C, &u->d.H);
     origin_habits(g, u->o, &u->d);
-    if (st != OK || !u->d.V) return st;
+    if (st != OK || !u->d.V) return st;                      /* it reads no words: texts have no sizes */
     if (!u->tok) return options_require(u->o, "model.vocab");
     u->d.T = (int32_t)WHOSE(u->o, old, data.max_tokens);
     if (u->d.T > u->d.N) return err_set(ERR_USAGE, "data.max_tokens=%d, but %s has %d positions", u->d.T, ws_path(ws),
                                         u->d.N);
+    /* ids would name other words: nothing would fail, and all of it would be nonsense */
     if (tokenizer_size(u->tok) != u->d.V)
         return err_set(ERR_USAGE, "%s has %d word pieces with [DEC], the model %d: it was trained with another "
                        "vocabulary (model.vocab)", u->vocab, tokenizer_size(u->tok), u->d.V);
@@ -48,7 +49,7 @@ static Status find_sizes(Use *u, const WeightSource *ws, const Origin *g) {
 /* Room for what is said; prompts are no longer than the positions that are left. */
 static void fit_prompts(Use *u, int32_t max_new) {
     Speaker *s = &u->speaker;
-    int32_t left = s->src.d.N - u->d.Q - max_new - 1;
+    int32_t left = s->src.d.N - u->d.Q - max_new - 1;        /* N 0: no table of positions, and no end of them */
     if (s->src.d.N && s->speech.max_prompt > left) s->speech.max_prompt = left > 1 ? left : 1;
     int32_t rows = u->d.Q + speaker_ids(s) + 1 + max_new;
     s->lm.rows = s->src.d.N && rows > s->src.d.N ? s->src.d.N : rows;
@@ -63,6 +64,7 @@ static Status open_speaker(Use *u, const Origin *g) {
                         .fit = true};
     if (!u->d.W) return OK;
     struct stat about;
+    /* a whole BLIP-2 holds its language model in the same folder */
     if (!*folder && (stat(o->run.in, &about) || !S_ISDIR(about.st_mode)))
         return err_set(ERR_USAGE, "%s is of stage 2 (it projects into words of %d numbers) and does not say of which "
                        "language model; stage2.lm=FOLDER names it", u->path, u->d.W);
@@ -78,10 +80,11 @@ static Status open_set(Use *u, const Origin *g) {
     const char *prepared = NULL;
     const char *path = u->o->data.test;
     u->split = u->o->data.test_split;
-    if (!*path && g->trained) path = g->trained->data.train;
+    if (!*path && g->trained) path = g->trained->data.train;  /* a set mostly holds its own test split */
     if (!*path) return options_require(u->o, "data.test");
     u->data = mem_strdup(path);
     bool pictures = pictureset_is(path);
+    /* photos know no splits */
     if (pictures && !options_is_set(u->o, "data.test_split")) u->split = "all";
     Status st = !u->data ? ERR_MEMORY : pictures ? pictureset_open(&u->set, u->o, g, u->b, path)
                                                  : set_open(&u->set, u->data);
@@ -90,10 +93,11 @@ static Status open_set(Use *u, const Origin *g) {
     if (set_E(u->set) != u->d.E)
         return err_set(ERR_USAGE, "%s has image tokens of %lld numbers, the model was trained on %d: not the same "
                        "encoder", path, (long long)set_E(u->set), u->d.E);
+    /* a warning only: another crop or filter makes features worse, not wrong */
     if (prepared)
         status_say("warning: images of %s were prepared otherwise (%s) than those %s was trained on (%s)", path,
                    set_encoder(u->set)->preprocessing, g->name, prepared);
-    u->d.P = (int32_t)set_P(u->set);
+    u->d.P = (int32_t)set_P(u->set);                         /* the weights know no number of image tokens */
     u->d.S = (int32_t)set_scales(u->set);
     return OK;
 }
@@ -133,8 +137,10 @@ Status use_open(Use *u, const Options *o) {
     if (st == OK && !(u->lm_prompt = mem_strdup(WHOSE(o, old, stage2.prompt)))) st = ERR_MEMORY;
     if (st == OK) st = dims_of_weights(&u->d, ws);
     if (st == OK && u->d.V) st = origin_vocab(&g, o->model.vocab, &u->tok, &u->vocab);
+    /* before the language model: its prompts stand behind Q rows */
     if (st == OK) st = find_sizes(u, ws, &g);
     if (st == OK) st = open_speaker(u, &g);
+    /* a set of another encoder is refused before the weights are read */
     if (st == OK) st = open_set(u, &g);
     if (st == OK) st = open_params(u, ws);
     u->text = (TextSpec){u->tok, u->d.T, (int)WHOSE(o, old, data.max_words), u->prompt};

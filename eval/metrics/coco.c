@@ -27,7 +27,7 @@ static const char *id_string(const Json *value, NumberId *buffer, bool *number) 
     size_t n = 0;
     const char *s = json_str(value, &n);
     *number = false;
-    if (s) return n > 0 && n <= COCO_ID_MAX && strlen(s) == n ? s : NULL;
+    if (s) return n > 0 && n <= COCO_ID_MAX && strlen(s) == n ? s : NULL;  /* a NUL inside would make two ids one */
     if (!json_int(value, &i)) return NULL;
     *number = true;
     snprintf(buffer->text, sizeof buffer->text, "%" PRId64, i);
@@ -86,6 +86,7 @@ static Status images_by_id(Coco *c, const Json *doc) {
     size_t at = 0, all = 0;
     const Json *value;
     Status st = OK;
+    /* one block for all: images point into it */
     for (const char *k = json_next(doc, NULL, &value); k; k = json_next(doc, k, &value)) all += captions_of(value);
     c->images = mem_new(json_len(doc), sizeof *c->images);
     s->references = mem_new(all, sizeof *s->references);
@@ -94,6 +95,7 @@ static Status images_by_id(Coco *c, const Json *doc) {
         CocoImage *im = &c->images[c->n];
         if (!k[0] || strlen(k) > COCO_ID_MAX)
             return err_set(ERR_FORMAT, "%s: an image's name has no or more than %d bytes", s->gt_name, COCO_ID_MAX);
+        /* an id that reads as a number is written back as one; 007 is a name */
         *im = (CocoImage){.id = k, .number = k[0] != '0' && strlen(k) < 19 && strspn(k, "0123456789") == strlen(k),
                           .references = s->references + at, .nrefs = captions_of(value)};
         if (!im->nrefs) return err_set(ERR_FORMAT, "%s: image %s has no caption", s->gt_name, k);
@@ -161,7 +163,7 @@ static Status read_references(Coco *c, const Json *list) {
         }
         im->references = s->references + at;
         at += im->nrefs;
-        im->nrefs = 0;
+        im->nrefs = 0;                                       /* counts again, now as the place of the next */
     }
     for (size_t i = 0; i < n; i++) {
         if ((st = read_item(c, s->gt_name, "annotations", json_at(list, i), i, &image, &text))) return st;
@@ -193,11 +195,12 @@ static Status candidates_of_list(Coco *c, const Json *list) {
 static Status check_whole(Coco *c) {
     struct CocoStore *s = c->store;
     size_t n = c->n, missing = 0, first = 0, kept = 0;
-    for (size_t i = n; i-- > 0;) {
+    for (size_t i = n; i-- > 0;) {                           /* backwards: the last one found is the first */
         if (c->images[i].candidate.text) continue;
         missing++;
         first = i;
     }
+    /* none at all is the wrong file, whatever was asked for */
     if (missing && (!s->subset || missing == n))
         return err_set(ERR_FORMAT, "%s: %zu of the %zu images of %s have no caption, the first of them is image %s%s",
                        s->res_name, missing, n, s->gt_name, c->images[first].id,
@@ -218,6 +221,7 @@ static Status begin(Coco *c, const char *gt_name, const char *res_name) {
 
 /* A list, or lines; of one object, a map from ids. */
 static const Json *results(const Json *res) {
+    /* json_parse_items makes a list of one of an object */
     const Json *only = json_type(res) == J_ARRAY && json_len(res) == 1 ? json_at(res, 0) : NULL;
     return is_by_id(only) && !json_get(only, "image_id") && !json_get(only, "caption") ? only : res;
 }

@@ -71,7 +71,7 @@ static void join(Dfa *d, int32_t out, int32_t in) {
 
 static Piece set_piece(Dfa *d, const Set *s) {
     int32_t at = 0, out;
-    while (at < d->nsets && memcmp(&d->sets[at], s, sizeof *s)) at++;
+    while (at < d->nsets && memcmp(&d->sets[at], s, sizeof *s)) at++;  /* few differ: columns are then found quickly */
     if (at == d->nsets) {
         if (mem_room(&d->sets, (size_t)d->nsets, 1, sizeof *d->sets) != OK) { d->failed = true; return (Piece){ 0, 0 }; }
         d->sets[d->nsets++] = *s;
@@ -144,7 +144,7 @@ static Piece parse_set(Parser *ps) {
     if (ps->nocase) both_cases(&s);
     if (negated) {
         for (int i = 0; i < 4; i++) s.w[i] = ~s.w[i];
-        s.w[0] &= ~((uint64_t)1 << '\n');
+        s.w[0] &= ~((uint64_t)1 << '\n');                    /* a line end is meant by name only */
     }
     return set_piece(ps->d, &s);
 }
@@ -294,7 +294,7 @@ static void find_columns(Dfa *d) {
 
 static void begin_set(Dfa *d) {
     d->nlist = 0;
-    if (++d->round == INT32_MAX) {
+    if (++d->round == INT32_MAX) {                           /* marks of earlier rounds need no clearing */
         memset(d->mark, 0, (size_t)d->nnodes * sizeof *d->mark);
         d->round = 1;
     }
@@ -313,7 +313,7 @@ static void add_node(Dfa *d, int32_t node) {
         ways[1] = d->nodes[at].a;
         for (int i = 0; i < 2; i++) {
             if (ways[i] < 0 || d->mark[ways[i]] == d->round) continue;
-            d->mark[ways[i]] = d->round;
+            d->mark[ways[i]] = d->round;                     /* on the stack once: its size is the number of nodes */
             d->stack[top++] = ways[i];
         }
     }
@@ -341,6 +341,7 @@ static uint32_t intern_state(Dfa *d) {
         s = &d->states[at];
         if (s->n == d->nlist && !memcmp(d->pool + s->at, d->list, s->n * sizeof *d->list)) return at;
     }
+    /* memory is bounded whatever the text is; the states at hand are made again */
     if (d->nstates == STATES_MAX || d->nlist > POOL_MAX - d->npool) {
         forget_states(d);
         slot = (uint32_t)(h >> 40) & (2 * STATES_MAX - 1);
@@ -353,6 +354,7 @@ static uint32_t intern_state(Dfa *d) {
     d->npool += d->nlist;
     for (uint32_t i = 0; i < s->n; i++) {
         const Node *node = &d->nodes[d->list[i]];
+        /* the earlier rule wins a tie */
         if (node->kind == ACCEPT && (s->accept < 0 || node->a < s->accept)) s->accept = node->a;
     }
     return at;
@@ -441,10 +443,10 @@ int dfa_match(Dfa *d, const uint8_t *text, size_t n, size_t *len) {
         uint8_t column = d->column[text[i]];
         uint32_t to = d->next[at * d->ncolumns + column];
         if (to == UNKNOWN) to = make_step(d, at, column);
-        if (to == DEAD) break;
+        if (to == DEAD) break;                               /* nothing longer can match */
         at = to;
         if (d->states[at].accept >= 0) {
-            best = d->states[at].accept;
+            best = d->states[at].accept;                     /* of patterns that end here the earliest */
             *len = i + 1;
         }
     }

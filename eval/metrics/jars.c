@@ -40,7 +40,7 @@ static Status find_jar(const char *name, const char *jar, char **path, char **fo
     if (access(*path, R_OK)) return err_set(ERR_IO, "%s: %s cannot be read: %s", name, jar, strerror(errno));
     if (!(*folder = mem_strdup(*path))) return ERR_MEMORY;
     slash = strrchr(*folder, '/');
-    slash[slash == *folder] = 0;
+    slash[slash == *folder] = 0;                             /* the root keeps its stroke */
     return OK;
 }
 
@@ -53,6 +53,7 @@ static Status child_start(Child *c, const char *name, const char *folder, const 
         return err_set(ERR_IO, "%s: no socket: %s", name, strerror(errno));
     }
     c->fd = pair[0];
+    /* a JVM that hangs becomes an error, not a night */
     setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
     setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
     posix_spawn_file_actions_init(&actions);
@@ -65,6 +66,7 @@ static Status child_start(Child *c, const char *name, const char *folder, const 
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    /* the cast: it changes nothing, but its type is older than const */
     e = posix_spawnp(&c->pid, argv[0], &actions, &attributes, (char *const *)(uintptr_t)argv, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
@@ -116,7 +118,7 @@ static Status child_line(Child *c) {
 static Status child_wait(Child *c, int *code) {
     int status = 0;
     ssize_t k;
-    shutdown(c->fd, SHUT_WR);
+    shutdown(c->fd, SHUT_WR);                                /* the end of its input: it may go */
     do k = recv(c->fd, c->in, sizeof c->in, 0);
     while (k > 0 || (k < 0 && errno == EINTR));
     if (k < 0) return child_failed(c, "its end was awaited", errno);
@@ -129,6 +131,7 @@ static Status child_wait(Child *c, int *code) {
 static void child_end(Child *c) {
     if (c->fd >= 0) close(c->fd);
     if (c->pid) {
+        /* something failed: what it would still say is not wanted */
         kill(c->pid, SIGTERM);
         while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR) {}
     }
@@ -191,6 +194,7 @@ static Status meteor_talk(Child *c, const JarImage *images, size_t n, double *co
         if (!score_line(&ask, &images[i])) { st = ERR_MEMORY; break; }
         if ((st = child_write(c, ask.s, ask.n)) || (st = child_line(c))) break;
         while (c->nline && (c->line[c->nline - 1] == ' ' || c->line[c->nline - 1] == '\r')) c->nline--;
+        /* statistics are numbers; anything else is a complaint */
         if (!c->nline || !strchr("0123456789-", c->line[0])) {
             st = err_set(ERR_FORMAT, "METEOR: \"%.60s\" came for the statistics of image %zu", c->line, i);
         } else if (!line_add(&eval, " ||| ", 5) || !line_add(&eval, c->line, c->nline)) st = ERR_MEMORY;
@@ -211,6 +215,7 @@ Status meteor_score(const char *java, const char *jar, const JarImage *images, s
     if (!c) return ERR_MEMORY;
     c->fd = -1;
     if ((st = find_jar("METEOR", jar, &path, &folder))) goto done;
+    /* as pycocoevalcap starts it */
     const char *argv[] = {java ? java : "java", "-Xmx2G", "-jar", path, "-", "-", "-stdio", "-l", "en", "-norm", NULL};
     if ((st = child_start(c, "METEOR", folder, argv))) goto done;
     st = meteor_talk(c, images, n, corpus, out);
@@ -251,7 +256,7 @@ static Status spice_output(const char *path, size_t n, double *corpus, double *o
     double sum = 0;
     size_t with = 0;
     Status st = json_parse_file(&doc, path);
-    for (size_t i = 0; i < n; i++) out[i] = NAN;
+    for (size_t i = 0; i < n; i++) out[i] = NAN;             /* it leaves images out that it cannot parse */
     for (size_t i = 0; i < json_len(doc) && !st; i++) {
         const Json *item = json_at(doc, i);
         int64_t id = -1;
@@ -262,6 +267,7 @@ static Status spice_output(const char *path, size_t n, double *corpus, double *o
             with++;
         }
     }
+    /* a mean of nothing would be a score */
     if (!st && !with) st = err_set(ERR_FORMAT, "%s: no image has a score", path);
     *corpus = with ? sum / (double)with : 0;
     json_free(doc);
@@ -279,12 +285,14 @@ Status spice_score(const char *java, const char *jar, const char *temp_dir, cons
     Status st = ERR_MEMORY;
     if (c) c->fd = -1;
     if (!temp || !c || (st = find_jar("SPICE", jar, &path, &folder))) goto done;
+    /* SPICE knows files only */
     if (!mkdtemp(temp)) { st = err_set(ERR_IO, "SPICE: %s: %s", temp, strerror(errno)); goto done; }
     made = true;
     in = mem_format("%s/in.json", temp);
     result = mem_format("%s/out.json", temp);
     if (!in || !result) { st = ERR_MEMORY; goto done; }
     if ((st = spice_input(in, images, n))) goto done;
+    /* as pycocoevalcap starts it, too */
     const char *argv[] = {java ? java : "java", "-Xmx8G", "-jar", path, in, "-out", result, "-subset", "-silent", NULL};
     if ((st = child_start(c, "SPICE", folder, argv)) || (st = child_wait(c, &code))) goto done;
     if (code) { st = err_set(ERR_IO, "SPICE: the program ended with code %d", code); goto done; }

@@ -126,6 +126,7 @@ typedef struct {
 static void bleu(double length, double reference, const double *guess, const double *correct, double *out) {
     double product = 1.0, ratio = (length + TINY) / (reference + SMALL);
     for (int k = 0; k < NGRAM_MAX; k++) {
+        /* as pycocoevalcap has it: no match is a tiny score, not 0 */
         product *= (correct[k] + TINY) / (guess[k] + SMALL);
         out[k] = pow(product, 1.0 / (k + 1)) * (ratio < 1.0 ? exp(1.0 - 1.0 / ratio) : 1.0);
     }
@@ -235,7 +236,7 @@ static double rouge_l(const Metrics *m, const Image *im, uint32_t *row) {
     for (uint32_t r = 1; r <= im->nrefs; r++) {
         double lcs = common(m->ids, candidate->spaced, candidate[r].spaced, row);
         double p = lcs / candidate->spaced.n, q = lcs / candidate[r].spaced.n;
-        if (p > precision) precision = p;
+        if (p > precision) precision = p;                    /* the best of each, of two references maybe */
         if (q > recall) recall = q;
     }
     if (precision <= 0 || recall <= 0) return 0;

@@ -85,7 +85,7 @@ static Status decode(Ptb *p, const char *text, size_t n, size_t *count) {
         else i += utf8_next(text + i, n - i, &c);
         p->symbols[k] = c < BMP ? p->symbol_of[c] : OTHER;
     }
-    p->symbols[k] = '\n';
+    p->symbols[k] = '\n';                                    /* rules may ask what follows the last token */
     p->symbols[k + 1] = '~';
     p->at[k] = p->at[k + 1] = (uint32_t)n;
     *count = k;
@@ -149,6 +149,7 @@ static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, int for
     if ((st = reserve(p, to - from))) return st;
     for (size_t i = from; i < to; i++) {
         uint8_t c = p->symbols[i];
+        /* most tokens are ASCII and need no look at their neighbours */
         if (c >= 128 || c <= ' ' || c == '(' || c == ')') {
             p->nout = begin;
             return put_wide(p, text, from, to, form);
@@ -161,7 +162,7 @@ static Status put_copy(Ptb *p, const char *text, size_t from, size_t to, int for
 /* The tokens that pycocoevalcap deletes. (-LRB- and its like are on its list too, but here they are in lower case.) */
 static bool deleted(const char *s, size_t n) {
     static const char *const list[] = { "''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";" };
-    if (n > 3) return false;
+    if (n > 3) return false;                                 /* no mark is longer */
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         if (strlen(list[i]) == n && !memcmp(list[i], s, n)) return true;
     }
@@ -236,6 +237,7 @@ static Status run(Ptb *p, const char *text, size_t n, bool raw, const char **out
         r = dfa_match(p->dfa, p->symbols + i, ahead < PTB_MAX_TOKEN ? ahead : PTB_MAX_TOKEN, &matched);
         if (r < 0) { i++; continue; }   /* a character that means something inside a word only */
         rule = &PTB_RULES[r];
+        /* a rule may look further than its token reaches */
         used = take(rule->take, p->symbols + i, matched);
         if (rule->form != SKIP && (st = put_token(p, text, i, i + used, rule, raw))) return st;
         i += rule->take == DOT_AGAIN ? used - 1 : used;

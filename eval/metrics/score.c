@@ -25,7 +25,7 @@ static Status tokenize_one(Ptb *ptb, TokenText *t, CocoText caption, const char 
     size_t n;
     Status st = ptb_tokenize(ptb, caption.text, caption.n, &tokens, &n);
     if (st) return err_context(st, "image %s", id);
-    if (mem_room(&t->bytes, t->n, n + 1, 1) != OK) return ERR_MEMORY;
+    if (mem_room(&t->bytes, t->n, n + 1, 1) != OK) return ERR_MEMORY;  /* with the NUL: the jars take strings */
     t->at[t->captions++] = t->n;
     memcpy(t->bytes + t->n, tokens, n + 1);
     t->n += n + 1;
@@ -80,11 +80,12 @@ static Status compute_domains(const TokenText *t, Scores *s) {
         const char *name = s->coco.images[i].domain;
         size_t d = 0;
         while (name && d < s->domains && strcmp(s->domain[d].name, name) != 0) d++;
-        if (!name || d == SCORE_DOMAINS) continue;
+        if (!name || d == SCORE_DOMAINS) continue;           /* nocaps has three */
         if (d == s->domains) s->domain[s->domains++] = (DomainScores){.name = name};
         s->domain[d].n++;
     }
     for (size_t d = 0; d < s->domains && !st; d++)
+        /* each by itself: CIDEr's document frequencies are those of the domain */
         st = compute_metrics(t, &s->coco, s->domain[d].name, &s->domain[d].scores, NULL);
     return st;
 }
@@ -95,7 +96,7 @@ static Status run_jars(const TokenText *t, const ScoreOptions *o, Scores *s) {
     JarImage *images = mem_new(n, sizeof *images);
     Status st = OK;
     if (!text || !images) { st = ERR_MEMORY; goto done; }
-    for (size_t k = 0; k < t->captions; k++) text[k] = t->bytes + t->at[k];
+    for (size_t k = 0; k < t->captions; k++) text[k] = t->bytes + t->at[k];  /* only now: the bytes stand still */
     for (size_t i = 0, k = 0; i < n; i++) {
         images[i] = (JarImage){text[k], text + k + 1, s->coco.images[i].nrefs};
         k += 1 + images[i].nrefs;
@@ -122,7 +123,7 @@ Status score_coco(Coco *coco, const ScoreOptions *options, Scores *s) {
     double t0 = status_clock(), t1;
     Status st;
     *s = (Scores){.coco = *coco};
-    *coco = (Coco){0};
+    *coco = (Coco){0};                                       /* ours now, also when this fails */
     if (!(s->images = mem_new(s->coco.n, sizeof *s->images))) { st = ERR_MEMORY; goto done; }
     if ((st = tokenize(&s->coco, &tokens))) goto done;
     t1 = status_clock();
@@ -216,7 +217,7 @@ static void write_values(JsonWriter *w, const Scores *s, size_t image) {
     double value[NVALUES];
     values(s, image, name, value);
     for (int i = 0; i < NVALUES; i++) {
-        if (isnan(value[i])) jw_null(w, name[i]);
+        if (isnan(value[i])) jw_null(w, name[i]);            /* 0 would be a score */
         else jw_num(w, name[i], value[i]);
     }
 }

@@ -29,6 +29,7 @@ static double by_others(const char *answer, char *const *human, size_t n) {
     double sum = 0;
     int equal = 0;
     for (size_t i = 0; i < n; i++) equal += !strcmp(human[i], answer);
+    /* each human in turn is left out */
     for (size_t i = 0; i < n; i++) sum += fmin(1, (double)(equal - !strcmp(human[i], answer)) / 3);
     return sum / (double)n;
 }
@@ -63,6 +64,7 @@ Status vqa_accuracy(double *accuracy, VqaRule rule, const char *answer, const ch
     *accuracy = 0;
     if (!n || n > HUMANS) return err_set(ERR_FORMAT, "%zu human answers; 1 to %d can be", n, HUMANS);
     Status st = normalise_all(&own, all, answer, human, n, rule == VQA_RULE_EXACT ? VQA_ALL : VQA_STRIP);
+    /* the official program touches answers only where people disagree */
     if (st == OK && rule == VQA_RULE_VQA && !all_alike(all, n)) {
         drop(&own, all, n);
         st = normalise_all(&own, all, answer, human, n, VQA_ALL);
@@ -115,6 +117,7 @@ static const char *id_of(VqaScores *s, const Json *entry, const char *path, Stat
 static Status each_entry(VqaScores *s, const Json *doc, const char *path, EntryFn *fn) {
     const Json *list = doc, *v;
     Status st = OK;
+    /* json_parse_items made a list of one of a document */
     if (json_len(doc) == 1 && json_get(json_at(doc, 0), "annotations")) list = json_get(json_at(doc, 0), "annotations");
     else if (json_len(doc) == 1 && !names_question(json_at(doc, 0))) doc = json_at(doc, 0), list = NULL;
     for (size_t i = 0; i < json_len(list) && st == OK; i++) {
@@ -132,11 +135,11 @@ static Status each_entry(VqaScores *s, const Json *doc, const char *path, EntryF
 static size_t human_answers(const Json *entry, const char **to) {
     const Json *many = json_get(entry, "answers"), *one = json_get(entry, "answer");
     size_t n = 0;
-    if (!many) many = json_get(entry, "direct_answers");
+    if (!many) many = json_get(entry, "direct_answers");     /* A-OKVQA's name for them */
     for (size_t i = 0; i < json_len(many) && n < HUMANS; i++) {
         const Json *a = json_at(many, i);
         const char *text = json_str(a, NULL);
-        if (!text) text = json_str(json_get(a, "answer"), NULL);
+        if (!text) text = json_str(json_get(a, "answer"), NULL);  /* VQAv2 wraps each one */
         if (text) to[n++] = text;
     }
     if (!n && json_str(one, NULL)) to[n++] = json_str(one, NULL);
@@ -149,6 +152,7 @@ static Status add_human(VqaScores *s, const char *id, const Json *entry, const c
     if (!human_answers(entry, human)) return err_set(ERR_FORMAT, "%s: question %s has no answer", path, id);
     if (mem_room(&s->question, (size_t)s->n, 1, sizeof *s->question) != OK) return ERR_MEMORY;
     s->question[s->n] = (struct VqaQuestion){id, NULL, 0};
+    /* the first question tells for all: files do not mix */
     if (s->rule == VQA_RULE_FOUND)
         s->rule = json_get(entry, "direct_answers") ? VQA_RULE_DIRECT
             : json_len(json_get(entry, "answers")) > 1 ? VQA_RULE_VQA : VQA_RULE_EXACT;
@@ -192,7 +196,7 @@ static Status judge(VqaScores *s, const char *id, const Json *entry, const char 
     size_t n = human_answers(entry, human);
     Status st = OK;
     (void)path;
-    s->unanswered += !q->answer;
+    s->unanswered += !q->answer;                             /* which counts as wrong: leaving out is no way to score */
     if (q->answer) st = vqa_accuracy(&q->accuracy, s->rule, q->answer, human, n);
     s->accuracy += q->accuracy;
     if (st == OK && answer_type) st = count_part(&s->answer_type, &s->nanswer, answer_type, q->accuracy);

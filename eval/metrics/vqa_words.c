@@ -13,7 +13,7 @@
 static void strip(UniText *t) {
     size_t from = 0;
     for (size_t i = 0; i < t->n; i++)
-        if (t->v[i] == '\n' || t->v[i] == '\t') t->v[i] = ' ';
+        if (t->v[i] == '\n' || t->v[i] == '\t') t->v[i] = ' ';  /* as the program does before all else */
     while (t->n && uni_is_white(t->v[t->n - 1])) t->n--;
     while (from < t->n && uni_is_white(t->v[from])) from++;
     t->n -= from;
@@ -39,6 +39,7 @@ static void drop_periods(UniText *t) {
     size_t n = 0;
     int dropped = 0;
     for (size_t i = 0; i < t->n; i++) {
+        /* 32 is re.UNICODE, which the program hands to re.sub in the place of a count */
         bool drop = t->v[i] == '.' && dropped < 32 && !(i + 1 < t->n && uni_is_digit(t->v[i + 1]));
         if (drop) dropped++;
         else t->v[n++] = t->v[i];
@@ -50,10 +51,11 @@ static void without_punctuation(UniText *t) {
     static const char marks[] = ";/[]\"{}()=+\\_-><@`,?!";
     bool deleted[128] = {false}, grouped = has_grouped_number(t);
     size_t n = 0;
+    /* one place decides for all places of the mark */
     for (const char *p = marks; *p; p++) deleted[(unsigned char)*p] = grouped || beside_blank(t, (unsigned char)*p);
     for (size_t i = 0; i < t->n; i++) {
         bool mark = t->v[i] < 128 && t->v[i] && strchr(marks, (int)t->v[i]);
-        if (!mark || !deleted[t->v[i]]) t->v[n++] = mark ? ' ' : t->v[i];
+        if (!mark || !deleted[t->v[i]]) t->v[n++] = mark ? ' ' : t->v[i];  /* what is not deleted parts two words */
     }
     t->n = n;
     drop_periods(t);
@@ -115,7 +117,7 @@ static void join_words(const UniText *t, char *out) {
         const char *other = word_for(word, (size_t)(end - word));
         if (!other) continue;
         memcpy(word, other, strlen(other));
-        end = *other ? word + strlen(other) : start;
+        end = *other ? word + strlen(other) : start;         /* an article takes its blank along */
     }
     *end = 0;
 }
@@ -136,6 +138,7 @@ Status vqa_normalise(char **out, const char *answer, size_t n, enum VqaSteps ste
     if (st == OK && steps & VQA_STRIP) strip(&t);
     if (st == OK && steps & VQA_PUNCTUATION) without_punctuation(&t);
     if (st == OK && steps & VQA_WORDS) st = lowered(&t);
+    /* words grow: "dont" has one byte less than "don't" */
     if (st == OK && !(*out = mem_new(t.n + 2, UTF8_MAX + 1))) st = ERR_MEMORY;
     if (st == OK && steps & VQA_WORDS) join_words(&t, *out);
     else if (st == OK) {

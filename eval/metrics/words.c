@@ -62,7 +62,7 @@ Status words_id(Words *w, const char *s, size_t n, uint32_t *id) {
     }
     w->table[at] = (struct Word){ h, (uint32_t)w->ntext, (uint32_t)n, w->n };
     if (!keep_text(w, s, n)) {
-        w->table[at].hash = 0;
+        w->table[at].hash = 0;                               /* a word that is not there must not be found */
         return ERR_MEMORY;
     }
     *id = w->n++;

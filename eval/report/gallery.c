@@ -33,6 +33,7 @@ static void choose(const Ranks *r, Choice *c, int64_t *first) {
     int want = good < GALLERY_EACH ? (int)good : GALLERY_EACH;
     for (int64_t i = 0; i < r->n && c->n[WENT_WELL] < want; i++) {
         if (r->rank[i] != 0) continue;
+        /* the middle of each of `want` equal parts */
         if (seen++ >= (2 * c->n[WENT_WELL] + 1) * good / (2 * want)) c->at[WENT_WELL][c->n[WENT_WELL]++] = i;
     }
     for (int64_t i = 0; i < r->n; i++) {                      /* the worst, kept in order: few, so by insertion */
@@ -112,6 +113,7 @@ static Status keep_rank(void *ctx, int64_t line, const Json *o) {
     int kind = kind_of(o);
     if (kind < 0) return err_set(ERR_FORMAT, "no query of kind image or text");
     if (!json_int(json_get(o, "rank"), &rank) || rank < 0 || rank > NO_RANK) rank = NO_RANK;
+    /* the first walk keeps ranks alone: there may be millions of lines */
     Ranks *k = &r->ranks[kind];
     Status st = mem_room(&k->rank, (size_t)k->n, 1, sizeof *k->rank);
     if (st == OK) st = mem_room(&k->where, (size_t)k->n, 1, sizeof *k->where);
@@ -143,6 +145,7 @@ static Status read_query(GalleryQuery *q, const Set *set, int asks, int64_t rank
     for (; (size_t)q->n < json_len(top) && q->n < GALLERY_TOP; q->n++) {
         const Json *h = json_at(top, (size_t)q->n);
         GalleryHit *g = &q->hit[q->n];
+        /* a caption's image is not looked at: it need not be found */
         *g = (GalleryHit){.image = asks == ASKS_TEXT ? find_image(set, json_str(json_get(h, "image"), NULL)) : -1,
                           .text = copy_of(json_get(h, hits))};
         json_bool(json_get(h, "true"), &g->own);

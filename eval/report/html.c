@@ -26,6 +26,7 @@ void html_textn(FILE *f, const char *text, size_t n) {
         uint32_t c;
         size_t used = utf8_next(text, n, &c);
         const char *e = entity(c);
+        /* HTML allows none of them */
         bool control = (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0);
         if (e) fputs(e, f);
         else if (control || c == UNI_REPLACEMENT) fputs("\xef\xbf\xbd", f);
@@ -64,6 +65,7 @@ static void put_string(FILE *f, const char *spec, va_list *ap) {
 static void put_number(FILE *f, const char *spec, va_list *ap) {
     char last = spec[strlen(spec) - 1];
     if (strchr("feEgG", last)) fprintf(f, spec, va_arg(*ap, double));
+    /* by the letters of the format: va_arg must be told the type */
     else if (strstr(spec, "ll")) fprintf(f, spec, va_arg(*ap, long long));
     else if (strchr(spec, 'z') || strchr(spec, 'l')) fprintf(f, spec, va_arg(*ap, size_t));
     else fprintf(f, spec, va_arg(*ap, int));
@@ -110,7 +112,7 @@ const char *html_count(int64_t v, char buf[HTML_NUMBER]) {
     for (int i = 0; i < n; i++) {
         buf[at++] = plain[i];
         int left = n - 1 - i;
-        if (left && left % 3 == 0 && plain[i] != '-') buf[at++] = ',';
+        if (left && left % 3 == 0 && plain[i] != '-') buf[at++] = ',';  /* no comma behind a minus sign */
     }
     buf[at] = 0;
     return buf;

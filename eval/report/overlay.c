@@ -55,6 +55,7 @@ static Status largest(void *self) {
 /* rows x C elements, ld apart, on the device -> dense f32 on the host. */
 static void fetch(const Work *w, float *to, const void *from, int64_t rows, int64_t C, int64_t ld) {
     size_t size = (size_t)dtype_size(w->f.b->elem);
+    /* one copy, gaps included: keys of all layers lie side by side */
     w->f.b->download(w->raw, from, ((size_t)(rows - 1) * (size_t)ld + (size_t)C) * size);
     for (int64_t r = 0; r < rows; r++)
         dtype_to_f32(to + r * C, (const char *)w->raw + (size_t)(r * ld) * size, w->f.b->elem, (size_t)C);
@@ -85,6 +86,7 @@ static Status one_image(Attention *a, Work *w, int64_t i, FeatureRows rows, doub
     Status st = pass(w, rows);
     for (int n = 0; st == OK && n < w->f.tape.nnodes; n++) {
         const Node *node = &w->f.tape.nodes[n];
+        /* self-attention leaves nodes of the same name */
         if (strcmp(node->name, "attention") != 0 || node->u.attn.plan != &w->wave.cross) continue;
         BUG_ON(layer == a->layers, "attention: more than %lld layers look at the image", (long long)a->layers);
         shares(w, &node->u.attn, a->Q, a->P, attention_row(a, i, layer++, 0), row);

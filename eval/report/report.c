@@ -25,6 +25,7 @@ static char *folder_of(const char *in) {
     while (n > 1 && in[n - 1] == '/') n--;
     bool there = stat(in, &about) == 0;
     char *path = mem_format("%.*s", (int)n, in);
+    /* a step's directory lies in the run's folder */
     if (!path || !there || (S_ISDIR(about.st_mode) && ckpt_step_of(path) < 0)) return path;
     char *slash = strrchr(path, '/');
     if (slash) *(slash == path ? slash + 1 : slash) = 0;
@@ -46,7 +47,7 @@ static Status choose_files(Report *r) {
 
 static Status read_log(RunLog *l, const char *folder) {
     char *path = mem_format("%s/log.jsonl", folder);
-    Status st = !path ? ERR_MEMORY : access(path, F_OK) ? OK : runlog_read(l, path);
+    Status st = !path ? ERR_MEMORY : access(path, F_OK) ? OK : runlog_read(l, path);  /* no log is no error */
     free(path);
     return st;
 }
@@ -86,9 +87,10 @@ static Status open_model(Report *r) {
         thumbs_open(&r->thumbs, r->e.use.set, o->report.images, &r->scenes);
         return OK;
     }
+    /* who names the data means them; a guess that fails is a sentence on the page */
     if (named || st == ERR_MEMORY || st == ERR_INTERRUPTED) return st;
     report_excuse(&r->no_model);
-    if (opened) evaluation_close(&r->e);
+    if (opened) evaluation_close(&r->e);                     /* what could not be opened is closed already */
     return OK;
 }
 
@@ -102,6 +104,7 @@ Status report_open(Report *r, const Options *o) {
     if ((st = choose_files(r))) return st;
     if (r->run.before && access(r->run.before, R_OK))
         return err_set(ERR_USAGE, "report.before=%s: there is no such folder", r->run.before);
+    /* the log first: it knows what scenes were drawn with */
     if ((st = read_run(r)) || (st = open_model(r))) return st;
     if (!r->model && !r->run.log.lines && !r->run.log.starts && !report_has(r->run.folder, "retrieval.json"))
         return err_set(ERR_USAGE, "%s is no run: it has neither log.jsonl nor retrieval.json, and no model: %s",
@@ -109,7 +112,7 @@ Status report_open(Report *r, const Options *o) {
     if (o->run.dry_run) return OK;
     if (r->run.before && read_log(&r->run.old, r->run.before) != OK) report_note_error(r, "the earlier run: ");
     if ((st = report_recall(r))) return st;
-    if ((st = report_answers(r))) return st;
+    if ((st = report_answers(r))) return st;                 /* before captions, which it makes too */
     if ((st = report_captions(r))) return st;
     return report_attention(r);
 }
@@ -221,7 +224,7 @@ static void tiles(const Report *r, FILE *f) {
 static void notes(const Report *r, FILE *f) {
     if (!r->notes) return;
     html(f, "<ul class=\"notes\" id=\"notes\">\n");
-    for (int grave = 1; grave >= 0; grave--)
+    for (int grave = 1; grave >= 0; grave--)                 /* warnings first */
         for (int i = 0; i < r->notes; i++)
             if (r->note[i].grave == grave)
                 html(f, "<li class=\"%s\"><b>%s</b> %s</li>\n", grave ? "grave" : "plain", grave ? "Warning." : "Note.",
@@ -288,7 +291,7 @@ Status report_page(Report *r, FILE *f) {
          "</main>\n<footer>Made by qformer report on %s. Everything is in this file: it fetches nothing and runs no "
          "script.</footer>\n",
          when);
-    thumbs_write(f, &r->thumbs);
+    thumbs_write(f, &r->thumbs);                             /* last: now it is known which are shown */
     html(f, "</body></html>\n");
     return ferror(f) ? err_set(ERR_IO, "the page could not be written") : OK;
 }

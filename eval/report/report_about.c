@@ -16,11 +16,11 @@ static void processor(char *to, size_t n) {
     FILE *f = fopen("/proc/cpuinfo", "r");
     char line[256];
     int cores = 0;
-    snprintf(to, n, "a processor without a name");
+    snprintf(to, n, "a processor without a name");           /* ARM's list has none */
     while (f && fgets(line, sizeof line, f)) {
         char *colon = strchr(line, ':');
         if (strncmp(line, "processor", 9) == 0) cores++;
-        if (cores == 1 && colon && strncmp(line, "model name", 10) == 0)
+        if (cores == 1 && colon && strncmp(line, "model name", 10) == 0)  /* the first core speaks for all */
             snprintf(to, n, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
     }
     if (f) fclose(f);

@@ -38,6 +38,7 @@ static double most_frequent(const Asked *a, const char *kind) {
         if (!of_kind(&a->q[i], kind)) continue;
         all++;
         for (int64_t k = 0; k < a->n; k++)
+            /* some hundred questions: no table is worth it */
             n += of_kind(&a->q[k], kind) && same(right_answer(&a->q[i]), right_answer(&a->q[k]));
         if (n > best) best = n;
     }
@@ -54,7 +55,7 @@ static double by_chance(const Scene *s, const char *kind, TextSpan answer) {
         if (!strcmp(kind, "colour")) hits += says(answer, synth_colours[o->colour]);
         else if (!strcmp(kind, "shape")) hits += says(answer, synth_shapes[o->shape]);
         else if (!strcmp(kind, "texture")) hits += says(answer, synth_textures[o->texture]);
-        else return NAN;
+        else return NAN;                                     /* a count belongs to no object */
     }
     return s->n ? (double)hits / s->n : NAN;
 }
@@ -91,7 +92,7 @@ static Status keep(Report *r, int64_t n) {
         if (st != OK) return st;
         r->answers.given[i].text = q->answer;
         r->answers.n++;
-        q->answer = NULL;
+        q->answer = NULL;                                    /* the next pass says another */
     }
     int64_t wanted = r->o->report.captions < n ? r->o->report.captions : n;
     for (r->captions.n = 0; r->captions.n < wanted; r->captions.n++) {
@@ -111,6 +112,7 @@ static int64_t shown_at(const Report *r, int64_t k) { return k * r->answers.quiz
 static Status gaze(Report *r) {
     Status st = OK;
     size_t Q = (size_t)r->e.use.d.Q;
+    /* T5's rows see the picture by way of its encoder */
     if (r->e.use.speaker.src.d.family == LM_T5) return OK;
     for (int64_t k = 0, i = 0; k < shown(r) && st == OK; k++)
         for (; i < r->answers.n && r->answers.quiz.asked.q[i].image <= shown_at(r, k) && st == OK; i++) {
@@ -189,6 +191,7 @@ static void gaze_strip(FILE *f, const float *share, int Q) {
         all += share[i];
         if (share[i] > most) most = share[i], best = i;
     }
+    /* by itself: how much of all is said in the title */
     for (int i = 0; i < Q; i++) o[i] = most > 0 ? share[i] / most : 0;
     html(f, " <svg viewBox=\"0 0 %d 1\" width=\"%d\" height=\"9\" role=\"img\"><title>%.0f %% of the attention is on "
             "the picture, most of it on query %d</title>", Q, 9 * Q, 100 * (double)all, best);
@@ -204,7 +207,7 @@ static void card(Report *r, FILE *f, int64_t i) {
     html(f, "</div><div><ul class=\"refs\">");
     for (int64_t k = 0; k < r->answers.n; k++) {
         const Question *q = &r->answers.quiz.asked.q[k];
-        bool good = r->answers.given[k].right >= 0.5;
+        bool good = r->answers.given[k].right >= 0.5;        /* VQA's counts may lie between */
         if (q->image != i || !r->answers.given[k].text) continue;
         html(f, "<li>%s <b class=\"rank %s\">%s</b>", q->text, good ? "good" : "bad", r->answers.given[k].text);
         if (!good) html(f, " (%.*s)", (int)right_answer(q).n, right_answer(q).s);

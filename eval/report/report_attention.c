@@ -36,13 +36,13 @@ static void busiest_queries(Report *r) {
         }
         wins[best]++;
     }
-    int want = Q < 4 ? (int)Q : 4;
+    int want = Q < 4 ? (int)Q : 4;                           /* as many columns as a phone shows */
     for (r->attention.queries = 0; wins && r->attention.queries < want; r->attention.queries++) {
         int64_t best = -1;
         for (int64_t q = 0; q < Q; q++)
             if (wins[q] >= 0 && (best < 0 || wins[q] > wins[best])) best = q;
         r->attention.query[r->attention.queries] = (int)best;
-        wins[best] = -1;
+        wins[best] = -1;                                     /* taken */
     }
     free(wins);
 }
@@ -95,6 +95,7 @@ Status report_attention(Report *r) {
     Status st = choose_rows(r);
     if (st != OK) return st;
     n = n < r->e.set.NI ? n : r->e.set.NI;
+    /* after the options: a wrong one is told whatever the set is */
     if (!attention_grid(r->e.use.d.P, &side, &lead)) {
         r->attention.none = mem_format("An image has %d tokens here, which is no square of patches (with or without a "
                                      "class token), so attention cannot "
@@ -114,6 +115,7 @@ static void one_map(FILE *f, const Thumb *k, const float *w, int side, int lead,
     float most = 0, *o = mem_new((size_t)n, sizeof *o);
     if (!o) return;
     for (int i = 0; i < n; i++) most = w[lead + i] > most ? w[lead + i] : most;
+    /* over a picture the rest is veiled, not black; alone, what is looked at is dark */
     for (int i = 0; i < n; i++) o[i] = most > 0 ? (k ? 0.9f * (1 - w[lead + i] / most) : w[lead + i] / most) : 0;
     html(f, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\"><title>%s</title>", k ? k->w : side,
          k ? k->h : side, says, says);

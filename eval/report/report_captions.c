@@ -25,12 +25,12 @@ static Status score_captions(Report *r, ScoreLine *line) {
     for (int64_t i = 0; st == OK && i < r->captions.n; i++) {
         const char *text;
         size_t n, k = (size_t)set_ncaptions(s->set, s->image[i]);
-        if (!k) continue;
+        if (!k) continue;                                    /* nothing to compare with */
         st = ptb_tokenize(ptb, r->captions.text[i], strlen(r->captions.text[i]), &text, &n);
         if (st == OK) st = metrics_image(m, text, n);
         for (size_t j = 0; st == OK && j < k; j++) {
             const char *own = set_caption(s->set, s->image[i], (int64_t)j, &n);
-            if (settext_of(own, n).kind != TEXT_CAPTION) continue;
+            if (settext_of(own, n).kind != TEXT_CAPTION) continue;  /* a question is no reference */
             st = ptb_tokenize(ptb, own, n, &text, &n);
             if (st == OK) st = metrics_reference(m, text, n);
         }
@@ -95,7 +95,7 @@ static Status make_captions(Report *r, int64_t n) {
     if (st == OK) {
         r->captions.text = c.text;
         r->captions.n = n;
-        c.text = NULL;
+        c.text = NULL;                                       /* ours now */
     }
     captions_free(&c);
     return st;
@@ -145,7 +145,7 @@ static void caption_card(Report *r, FILE *f, int64_t i) {
     html(f, "</div><div><p class=\"made\">%s</p>", *r->captions.text[i] ? r->captions.text[i] : "(nothing)");
     if (r->captions.judged[i]) claims(f, &r->captions.claims[i]);
     if (n) html(f, "<ul class=\"refs\">");
-    for (int64_t k = 0; k < n && k < 5; k++) {
+    for (int64_t k = 0; k < n && k < 5; k++) {               /* COCO has five */
         size_t len;
         const char *text = set_caption(set, image, k, &len);
         if (settext_of(text, len).kind != TEXT_CAPTION) continue;

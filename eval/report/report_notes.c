@@ -19,6 +19,7 @@ static void judge_finish(Report *r) {
                     html_count((int64_t)s->skipped, a), html_count(s->steps, b));
     if (r->run.log.lines && !isfinite(r->run.log.line[r->run.log.lines - 1].v[RL_loss]))
         report_note(r, true, "The last line of the log has no loss: all its steps had a gradient that was not finite.");
+    /* the torn last line of a killed run is nobody's mistake */
     if (r->run.log.bad > (r->run.log.torn ? 1 : 0))
         report_note(r, false, "%lld lines of log.jsonl could not be read and were passed over.",
                     (long long)r->run.log.bad);
@@ -31,10 +32,12 @@ static void judge_speed(Report *r) {
     for (int64_t i = 0; i < l->lines; i++) {
         const double *v = l->line[i].v;
         if (v[RL_wait_percent] > 30) waiting++;
+        /* a session's first line holds its warm-up */
         if (l->line[i].first || !(v[RL_step_ms] > 3 * s->step_ms_median)) continue;
         slow++;
         if (worst < 0 || v[RL_step_ms] > l->line[worst].v[RL_step_ms]) worst = i;
     }
+    /* a tenth is worth a look at the disk */
     if (s->step_s > 0 && s->wait_s / s->step_s > 0.1)
         report_note(r, true,
                     "Steps waited for data during %.0f %% of their time: the disk or the readers are the bottleneck "
@@ -65,6 +68,7 @@ static void judge_validation(Report *r) {
     if (best < 0) return;
     const RunEval *b = &l->eval[best], *last = &l->eval[l->evals - 1];
     double was = 0.5 * (b->v[RE_txt_r1] + b->v[RE_img_r1]), is = 0.5 * (last->v[RE_txt_r1] + last->v[RE_img_r1]);
+    /* one standard error of a thousand queries is 1.6 */
     if (was - is > 2)
         report_note(r, false,
                     "Validation recall@1 fell from %.1f %% at step %lld to %.1f %% at step %lld, as when captions are "

@@ -52,6 +52,7 @@ static int add_file(ReportRecall *r, const Json *doc, bool before) {
 static void gather_before(Report *r) {
     if (!r->run.before) return;
     Json *found = report_result(r, r->run.before, "retrieval.json"),
+         /* a run that was only reported has its figures there */
          *page = found ? NULL : report_result(r, r->run.before, "report.json");
     int n = add_file(&r->recall, found ? found : json_get(page, "recall"), true);
     if (!n && !r->run.old.lines)
@@ -106,9 +107,9 @@ static void gather_heat(Report *r) {
     int64_t image[REPORT_HEAT], text[REPORT_HEAT];
     int n = 0;
     for (int64_t t = 0; r->recall.retrieved && t < s->NT && n < REPORT_HEAT; t++)
-        if (s->caption[t] == 0) image[n] = s->owner[t], text[n++] = t;
+        if (s->caption[t] == 0) image[n] = s->owner[t], text[n++] = t;  /* images without a caption are passed over */
     for (int i = 0; i < n; i++) {
-        float own = 0, most = -2;
+        float own = 0, most = -2;                            /* below any cosine */
         for (int j = 0; j < n; j++) {
             float v = recall_cosine(r->recall.I + image[i] * d->Q * d->Z, r->recall.T + text[j] * d->Z, d->Q, d->Z);
             r->recall.heat[i * n + j] = v;
@@ -124,6 +125,7 @@ Status report_recall(Report *r) {
     ReportRecall *x = &r->recall;
     x->step = -1;
     Status st = gather_files(r);
+    /* also when files are there: examples and heat are of the model at hand */
     if (st == OK && r->model && r->e.set.NT && !r->speaks) st = retrieve(r);
     if (st == OK && x->retrieved && !x->from) {
         add_recall(x, &x->found.chance, 0, false);

@@ -56,7 +56,7 @@ static SvgSeries series_of(const ReportRun *r, const Curve *c, int k) {
     SvgSeries s = {.name = c->series[k].name, .colour = c->series[k].colour, .dashed = c->series[k].dashed};
     if (from == NOW || from == OLD) {
         s.n = l->lines, s.stride = sizeof *l->line;
-        if (s.n) s.x = &l->line->step, s.y = &l->line->v[c->series[k].column];
+        if (s.n) s.x = &l->line->step, s.y = &l->line->v[c->series[k].column];  /* an empty log has no first line */
     } else {
         s.n = l->evals, s.stride = sizeof *l->eval;
         if (s.n) s.x = &l->eval->step, s.y = &l->eval->v[c->series[k].column];
@@ -86,7 +86,7 @@ static void figures_table(const ReportRun *r, FILE *f) {
     char s[HTML_NUMBER];
     html(f, "<details><summary>The figures</summary><div class=\"card\"><table><thead><tr><th>step</th><th>total</th>"
             "<th>ITC</th><th>ITM</th><th>ITG</th></tr></thead><tbody>\n");
-    int64_t rows = l->lines < 20 ? l->lines : 20;
+    int64_t rows = l->lines < 20 ? l->lines : 20;            /* at even distances, the first and the last among them */
     for (int64_t k = 0; k < rows; k++) {
         const RunLine *n = &l->line[rows > 1 ? k * (l->lines - 1) / (rows - 1) : 0];
         html(f, "<tr><th>%s</th>", html_count(n->step, s));
@@ -139,6 +139,7 @@ void report_section_training(const Report *report, FILE *f) {
 /* ---- speed ------------------------------------------------------------------------------------------------------- */
 
 static void time_bar(const RunSums *s, FILE *f) {
+    /* rounded figures may add up to more than the wall clock's */
     double other = s->wall_s > s->step_s ? s->wall_s - s->step_s : 0, all = s->step_s + other,
            compute = s->step_s - s->wait_s;
     const struct { const char *name; double seconds; } part[] = {

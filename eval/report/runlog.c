@@ -73,6 +73,7 @@ static Status add_text(RunLog *l, const Json *text, int64_t step) {
 static Status add_line(RunLog *l, const Json *o, int64_t step, double time) {
     RunLine *r = one_more(&l->line, l->lines, sizeof *r);
     if (!r) return ERR_MEMORY;
+    /* a session began since the line before: its time holds the warm-up */
     bool first = !l->lines || (l->starts && l->start[l->starts - 1].time >= l->line[l->lines - 1].time);
     l->lines++;
     r->step = step, r->time = time, r->first = first;
@@ -105,7 +106,7 @@ Status runlog_parse(RunLog *l, const char *text, size_t n) {
         Json *o = NULL;
         l->torn = !end;
         if (line && json_parse(&o, text, line, "log.jsonl") != OK) {
-            err_clear();
+            err_clear();                                     /* half a line of a killed run, or somebody's edit */
             l->bad++;
         } else if (line) {
             st = add(l, o);
@@ -146,6 +147,7 @@ void runlog_close(RunLog *l) {
 int64_t runlog_span(const RunLog *l, int64_t i) {
     int64_t before = 0;
     if (i > 0) before = l->line[i - 1].step;
+    /* a resumed run goes on from its checkpoint, not from the last line */
     if (l->line[i].first)
         for (int64_t s = 0; s < l->starts; s++)
             if (l->start[s].time <= l->line[i].time) before = l->start[s].step;
@@ -166,7 +168,7 @@ static double median_step(const RunLog *l) {
         if (isfinite(l->line[i].v[RL_step_ms])) v[n++] = l->line[i].v[RL_step_ms];
     if (n) {
         qsort(v, n, sizeof *v, rising);
-        m = v[n / 2];
+        m = v[n / 2];                                        /* a median: one stall must not move it */
     }
     free(v);
     return m;
@@ -179,7 +181,7 @@ void runlog_sums(const RunLog *l, RunSums *s) {
         const double *v = l->line[i].v;
         double seconds = v[RL_step_ms] / 1e3 * (double)runlog_span(l, i);
         if (isfinite(v[RL_skipped])) s->skipped = v[RL_skipped];
-        if (!isfinite(seconds)) continue;
+        if (!isfinite(seconds)) continue;                    /* a line of steps that were all left out */
         s->step_s += seconds;
         if (isfinite(v[RL_wait_percent])) s->wait_s += seconds * v[RL_wait_percent] / 100;
         if (isfinite(v[RL_pairs_per_s])) s->pairs += seconds * v[RL_pairs_per_s];

@@ -38,7 +38,7 @@ static bool scene_number(const Set *set, int64_t image, int *split, int64_t *ind
 /* Whether the scene says what the set says of the image. */
 static bool captions_agree(const Set *set, int64_t image, const Scene *scene) {
     int64_t n = set_ncaptions(set, image);
-    for (int64_t k = 0; k < n && k < 2; k++) {
+    for (int64_t k = 0; k < n && k < 2; k++) {               /* two are enough: a wrong seed agrees in neither */
         char own[SYNTH_CAPTION];
         size_t len;
         const char *caption = set_caption(set, image, k, &len);
@@ -55,6 +55,7 @@ static bool from_seed(Scenes *s, int64_t image, Scene *scene) {
     int64_t index;
     if (!scene_number(s->set, image, &split, &index)) return false;
     for (int i = 0; i < s->nseeds * KINDS; i++) {
+        /* the usual number of objects first */
         SynthKind kind = {s->seed[i / KINDS], SYNTH_OBJECTS - i % KINDS / 2, i % 2};
         if (synth_draw(scene, &kind, split, index) == OK && captions_agree(s->set, image, scene)) return true;
     }

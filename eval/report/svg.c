@@ -13,7 +13,7 @@ enum { W = 420, H = 226, LEFT = 46, RIGHT = 12, TOP = 10, BOTTOM = 24, MAX_TICKS
 
 static int linear_ticks(double lo, double hi, double *tick, int most) {
     double raw = (hi - lo) / 5, power = pow(10, floor(log10(raw))), f = raw / power;
-    double step = power * (f <= 1 ? 1 : f <= 2 ? 2 : f <= 5 ? 5 : 10);
+    double step = power * (f <= 1 ? 1 : f <= 2 ? 2 : f <= 5 ? 5 : 10);  /* a reader counts in ones, twos and fives */
     int n = 0;
     for (double k = ceil(lo / step - 1e-9); n < most && k * step <= hi + 1e-9 * step; k++)
         tick[n++] = k * step + 0.0; /* not -0 */
@@ -24,7 +24,7 @@ static int log_ticks(double lo, double hi, double *tick, int most) {
     static const double few[] = {1}, some[] = {1, 2, 5}, many[] = {1, 1.5, 2, 3, 4, 5, 6, 8};
     static const struct { const double *at; int n; } sets[] = {{few, 1}, {some, 3}, {many, 8}};
     int n = 0;
-    for (int s = 0; s < 3 && n < 3; s++) {
+    for (int s = 0; s < 3 && n < 3; s++) {                   /* the coarsest set that gives three marks */
         n = 0;
         for (double d = floor(log10(lo)); d <= log10(hi); d++)
             for (int i = 0; i < sets[s].n && n < most; i++) {
@@ -46,7 +46,7 @@ typedef struct { double x0, x1, y0, y1; bool log; } Frame;
 static double px(const Frame *a, double x) { return LEFT + (x - a->x0) / (a->x1 - a->x0) * (W - LEFT - RIGHT); }
 static double py(const Frame *a, double y) {
     double t = a->log ? log(y / a->y0) / log(a->y1 / a->y0) : (y - a->y0) / (a->y1 - a->y0);
-    t = t < 0 ? 0 : t > 1 ? 1 : t;
+    t = t < 0 ? 0 : t > 1 ? 1 : t;                           /* rounding must not leave the frame */
     return TOP + (1 - t) * (H - TOP - BOTTOM);
 }
 
@@ -71,9 +71,9 @@ static bool find_frame(const SvgChart *c, Frame *a) {
         }
     if (!(a->x1 >= a->x0)) return false;
     if (isfinite(c->level) && (!c->log || c->level > 0)) a->y0 = fmin(a->y0, c->level), a->y1 = fmax(a->y1, c->level);
-    if (a->x1 == a->x0) a->x0 -= 1, a->x1 += 1;
+    if (a->x1 == a->x0) a->x0 -= 1, a->x1 += 1;              /* one point has no width */
     if (c->log) {
-        a->y0 /= 1.08, a->y1 *= 1.08;
+        a->y0 /= 1.08, a->y1 *= 1.08;                        /* as much room in a ratio */
     } else {
         double room = a->y1 > a->y0 ? 0.06 * (a->y1 - a->y0) : fmax(fabs(a->y1), 1) * 0.1;
         a->y0 = c->zero && a->y0 >= 0 ? 0 : a->y0 - room;
@@ -123,7 +123,7 @@ static int thin(const SvgChart *c, const SvgSeries *s, Point *p) {
         p[n].lo = fmin(p[n].lo, y), p[n].hi = fmax(p[n].hi, y);
         members++;
         seen++;
-        if ((double)seen < (n + 1) * each - 1e-9 && seen < good) continue;
+        if ((double)seen < (n + 1) * each - 1e-9 && seen < good) continue;  /* the last group takes what is left */
         p[n].x /= (double)members, p[n].y /= (double)members;
         n++;
         members = 0;
@@ -136,6 +136,7 @@ static void draw_series(FILE *f, const SvgChart *c, const Frame *a, const SvgSer
     int n = thin(c, s, p);
     char xs[HTML_NUMBER], ys[HTML_NUMBER];
     if (!n) return;
+    /* a mean hides what its neighbours did */
     if (s->n > SVG_POINTS) {
         html(f, "<path class=\"band c%d\" d=\"", s->colour);
         for (int i = 0; i < n; i++) html(f, "%s%.1f %.1f", i ? "L" : "M", px(a, p[i].x), py(a, p[i].hi));
@@ -147,6 +148,7 @@ static void draw_series(FILE *f, const SvgChart *c, const Frame *a, const SvgSer
         for (int i = 0; i < n; i++) html(f, "%s%.1f %.1f", i ? "L" : "M", px(a, p[i].x), py(a, p[i].y));
         html(f, "\"/>\n");
     }
+    /* many dots are a thick line */
     for (int i = 0; i < n && n <= DOTS; i++)
         html(f, "<circle class=\"dot c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"><title>%s, step %s: %s</title></circle>\n",
              s->colour, px(a, p[i].x), py(a, p[i].y), s->name, html_short(p[i].x, xs),
@@ -165,7 +167,7 @@ static void draw_legend(FILE *f, const SvgChart *c) {
         const SvgSeries *s = &c->series[i];
         double v = last_value(s);
         char text[HTML_NUMBER] = "";
-        if (!isfinite(v)) continue;
+        if (!isfinite(v)) continue;                          /* a series that is not there needs no key */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
         snprintf(text, sizeof text, c->format, v);

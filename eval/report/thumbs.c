@@ -34,7 +34,7 @@ static Status shrink(Thumb *k, const uint8_t *rgb, int w, int h) {
     int most = w > h ? w : h, tw = w, th = h;
     if (most > THUMB_SIDE) {
         tw = (int)((int64_t)w * THUMB_SIDE / most), th = (int)((int64_t)h * THUMB_SIDE / most);
-        tw = tw ? tw : 1, th = th ? th : 1;
+        tw = tw ? tw : 1, th = th ? th : 1;                  /* a picture may be a line */
     }
     uint8_t *small = mem_new((size_t)tw * (size_t)th, 3);
     Status st = small ? resize_bicubic(small, tw, th, rgb, w, h, 3 * (size_t)w) : ERR_MEMORY;
@@ -88,6 +88,7 @@ static char *find_file(const Thumbs *t, int64_t image) {
     char *found = NULL;
     if (given) found = in_folder(t->folder, given, id);
     if (given && !found) found = in_folder(t->folder, given, source);
+    /* the user may have copied the files into one folder */
     if (given && !found && base) found = in_folder(t->folder, given, base + 1);
     if (!found) found = in_folder(path, beside, id);
     if (!found && *source && is_file(source)) found = mem_strdup(source);
@@ -113,6 +114,7 @@ static void make(Thumbs *t, Thumb *k) {
         if (path) st = read_file(k, path);
         free(path);
     }
+    /* decoration lost is no failure; the first reason becomes a note */
     if (st != OK && !t->why[0]) snprintf(t->why, sizeof t->why, "%.500s", err_message());
     if (st != OK) err_clear();
     t->found += k->w > 0;
@@ -123,7 +125,7 @@ const Thumb *thumbs_get(Thumbs *t, int64_t image) {
         if (t->list[i].image == image) return t->list[i].w ? &t->list[i] : NULL;
     if (mem_room(&t->list, (size_t)t->n, 1, sizeof *t->list) != OK) return NULL;
     Thumb *k = &t->list[t->n++];
-    *k = (Thumb){.image = image};
+    *k = (Thumb){.image = image};                            /* listed also when there is none: nobody looks twice */
     make(t, k);
     return k->w ? k : NULL;
 }
