@@ -119,9 +119,9 @@ static Status run(const Command *c, int argc, char **argv) {
     Options *o = NULL;
     Status st = check_processes(c);
     if (!st) st = options_parse(&o, c->name, argc, argv);
-    if (!st) st = options_spare_inputs(o);
+    if (!st) st = options_spare_inputs(o);                   /* before any command can open its output */
     if (!st && dist_size() > 1) st = compare_ranks(o);
-    if (!st && o->run.threads > 0) omp_set_num_threads((int)o->run.threads);
+    if (!st && o->run.threads > 0) omp_set_num_threads((int)o->run.threads);  /* 0 leaves it to OpenMP: one a core */
     if (!st) st = c->run(o);
     options_free(o);
     return st;
@@ -175,7 +175,7 @@ static bool is(const char *word, const char *a, const char *b) { return strcmp(w
 static int answer(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     bool asks = is(word, "--help", "-h") || is(word, "help", "help");
-    if (!word[0]) { print_commands(stderr); return 2; }
+    if (!word[0]) { print_commands(stderr); return 2; }      /* no question: a usage error, told on stderr */
     if (asks && argc > 2 && strcmp(argv[2], "help")) return help(argv[2]);
     if (asks) { print_commands(stdout); return 0; }
     if (is(word, "--version", "-V")) { version_print(stdout); return 0; }

@@ -42,7 +42,7 @@ static void put_option(const Options *o, int r, FILE *f) {
 }
 
 Status manual_page(FILE *f) {
-    Options *o = options_new("");
+    Options *o = options_new("");                            /* of no command: all defaults */
     if (!o) return ERR_MEMORY;
     fprintf(f, ".TH QFORMER 1 \"\" \"qformer %s\" \"User Commands\"\n", version_string());
     fputs(".SH NAME\nqformer \\- BLIP\\-2: image features, Q\\-Former, language model; pretrained, evaluated and used\n"
@@ -72,7 +72,7 @@ static void put_words(FILE *f) {
 
 /* The keys of a command as key= words, the choices of a key as its values. */
 static void put_keys(const char *command, FILE *f) {
-    const char *blank = "";
+    const char *blank = "";                                  /* none in front of the first */
     for (int r = 0; r < OPTION_ROWS; r++)
         if (option_used_by(&option_rows[r], command)) fprintf(f, "%s%s=", blank, option_rows[r].key), blank = " ";
 }

@@ -105,7 +105,7 @@ static bool put_value(Options *o, int r, const char *text) {
 
 /* "~/a,~/b" with the user's folder in place of each ~: no shell does that behind key=, nor in a file. */
 static char *at_home(const char *text) {
-    const char *home = getenv("HOME");
+    const char *home = getenv("HOME");                       /* unset in some jobs: ~ then stays as it is */
     char *to = NULL;
     size_t n = 0;
     FILE *f = home && home[0] ? open_memstream(&to, &n) : NULL;

@@ -56,11 +56,11 @@ Status classes_read(Classes *c, const char *path) {
     char *rest = c->text;
     for (char *s; st == OK && (s = strsep(&rest, "\n"));) {
         line++;
-        s = trim(s);
+        s = trim(s);                                         /* files of Windows end lines with CR */
         if (!*s) continue;
         if (classes_find(c, s, strlen(s)) >= 0)
             st = err_set(ERR_FORMAT, "%s:%lld: class '%s' stands there twice", path, (long long)line, s);
-        else c->name[c->n++] = s;
+        else c->name[c->n++] = s;                            /* points into the text, which lives as long */
     }
     if (st == OK && c->n == 0) st = err_set(ERR_FORMAT, "%s names no class; it wants one name a line", path);
     if (st != OK) classes_free(c);
@@ -215,7 +215,7 @@ static int64_t class_of_caption(const Classes *c, const Set *set, int64_t image)
 }
 
 Status classes_truth(const Classes *c, const char *labels_path, const EvalSet *s, int32_t *truth) {
-    for (int64_t i = 0; i < s->NI; i++) truth[i] = -1;
+    for (int64_t i = 0; i < s->NI; i++) truth[i] = -1;       /* unknown until something tells */
     if (labels_path && *labels_path) return truth_of_file(c, labels_path, s, truth);
     for (int64_t i = 0; i < s->NI; i++) {
         truth[i] = (int32_t)class_of_caption(c, s->set, s->image[i]);

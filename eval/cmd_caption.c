@@ -90,7 +90,7 @@ static void show_one(const Work *w, int64_t i) {
     int64_t n = set_ncaptions(e->set, e->image[i]);
     status_say("  %s", set_image_id(e->set, e->image[i]));
     status_say("    caption    %s", w->captions.text[i]);
-    for (int64_t k = 0; k < n && k < 2; k++) {
+    for (int64_t k = 0; k < n && k < 2; k++) {               /* two tell how people put it */
         size_t len;
         const char *text = set_caption(e->set, e->image[i], k, &len);
         status_say("    %s  %.*s", k ? "         " : "reference", (int)len, text);
@@ -124,6 +124,7 @@ static Status put(const char *path, const char *text, size_t n) {
 static Status score(const Work *w, const char *gt, size_t ngt, const char *res, size_t nres) {
     Coco coco;
     Scores s;
+    /* as files would be read, so that `score` gives the same figures */
     Status st = coco_parse(&coco, gt, ngt, "the references", res, nres, "the captions");
     if (st == OK) st = score_coco(&coco, NULL, &s);
     if (st != OK) return st;

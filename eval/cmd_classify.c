@@ -70,7 +70,7 @@ static void count(Classify *w) {
     int64_t shown = w->c.n < TOP ? w->c.n : TOP;             /* two classes have no fifth place */
     for (int64_t i = 0; i < w->e.set.NI; i++) {
         int32_t t = w->truth[i];
-        if (t < 0) continue;
+        if (t < 0) continue;                                 /* unknown */
         w->known++;
         w->of_class[t]++;
         w->right[t] += w->top[i * TOP].index == t;

@@ -85,6 +85,7 @@ static void print_pairs(const Match *m) {
         const char *text = text_of(m, t, &n);
         printf("%.4f\t%.4f\t%s\t", probability(m->pairs.logit + 2 * t), cosine(m, t),
                set_image_id(s->set, s->image[s->owner[t]]));
+        /* a line a pair, whatever the text holds */
         for (size_t k = 0; k < n; k++) putchar((unsigned char)text[k] < ' ' ? ' ' : text[k]);
         putchar('\n');
     }
@@ -101,7 +102,7 @@ static void write_pairs(JsonWriter *w, const void *match) {
         jw_strn(w, "caption", text, n);
         jw_num(w, "match", probability(m->pairs.logit + 2 * t));
         jw_num(w, "cosine", (double)cosine(m, t));
-        jw_num(w, "logit", m->pairs.logit[2 * t + 1]);
+        jw_num(w, "logit", m->pairs.logit[2 * t + 1]);       /* which tells apart what the probability rounds to 1 */
         jw_end(w);
     }
 }

@@ -13,7 +13,7 @@ static Status write_page(Report *r, const char *path) {
     if (!f) return err_set(ERR_MEMORY, "out of memory");
     Status st = report_page(r, f);
     if (fclose(f) && st == OK) st = err_set(ERR_MEMORY, "out of memory");
-    if (st == OK) st = outfile_put(path, text, n);
+    if (st == OK) st = outfile_put(path, text, n);           /* whole or not at all, as all results */
     if (st == OK) status_say("%s: one page of %.2f MB, nothing else is needed to read it", path, (double)n / 1e6);
     free(text);
     return st;
@@ -22,7 +22,7 @@ static Status write_page(Report *r, const char *path) {
 Status cmd_report(const Options *o) {
     Report r;
     Status st = report_open(&r, o);
-    status_end();
+    status_end();                                            /* the model has worked with a meter */
     if (st == OK && o->run.dry_run) {
         options_print(o, stdout);
         status_say("the page would be %s", r.page);

@@ -67,6 +67,7 @@ static Status rerank(Work *w) {
     if (st != OK) return st;
     w->shared = pairs_share(&w->pairs);
     EvalProgress p = evaluation_progress(&w->e, "re-rank", "pairs", w->shared);
+    /* features are made already: this is the cost of re-ranking alone */
     double start = status_clock();
     st = pairs_score(&w->pairs, &w->e.enc, &w->e.set, &p);
     w->seconds = status_clock() - start;

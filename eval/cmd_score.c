@@ -45,6 +45,7 @@ static Status holds_answers(const Options *o, const char *path, bool *answers) {
     struct stat sb;
     *answers = o->score.rule.i != VQA_RULE_FOUND;            /* who names a rule means answers */
     if (*answers || stat(path, &sb) || !S_ISREG(sb.st_mode)) return OK;       /* a pipe can be read once */
+    /* what caption writes to x.csv is a likely slip */
     const char *dot = strrchr(path, '.');
     if (dot && (!strcmp(dot, ".csv") || !strcmp(dot, ".tsv")))
         return err_set(ERR_USAGE, "%s: a table; captions are scored from JSON (caption out=x.json writes it)", path);
@@ -96,7 +97,7 @@ static Status matrix_rows(void *source, RecallRow *row, void *ctx) {
     for (int64_t i = 0; st == OK && i < m->NI; i++) {
         st = npy_read(f, raw, bytes);
         if (st != OK) break;
-        dtype_to_f32(s, raw, type, (size_t)m->NT);
+        dtype_to_f32(s, raw, type, (size_t)m->NT);           /* figures are of f32, as our own similarities */
         row(ctx, i, s);
     }
     free(raw);

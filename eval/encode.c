@@ -126,7 +126,7 @@ Status encode_image_keys(Encoder *e, FeatureRows rows, int n) {
     BUG_ON(n > e->batch, "encode: %d images, at most %d at a time", n, e->batch);
     forward_begin(&e->f);
     image_keys(e, rows, n);
-    e->after_kv = arena_mark(&e->f.mem);
+    e->after_kv = arena_mark(&e->f.mem);                     /* each piece of pairs begins here */
     return tape_status(&e->f.tape);
 }
 
@@ -137,6 +137,7 @@ static Status pairs_piece(Encoder *e, const Lists *l, int64_t at, int n) {
     staging_reset(&e->f.room);
     for (int i = 0; i < n; i++) {
         int32_t image = l->image[at + i];
+        /* an index past the keys would read a neighbour's picture */
         BUG_ON(image < 0 || image >= e->kv.images, "encode: image %d of %d", image, e->kv.images);
         e->seg[i] = text_of(e, l, at + i);
         e->seg[i].nq = d->Q, e->seg[i].joint = true, e->seg[i].image = image;

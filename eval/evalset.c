@@ -104,6 +104,7 @@ void evalrows_close(EvalRows *r) {
 
 Status evalprogress(EvalProgress *p, int64_t more) {
     p->done += more;
+    /* in validation nobody looks on */
     if (!p->tell || p->tell(p->ctx, p->done, p->total)) return OK;
     return err_set(ERR_INTERRUPTED, "stopped on request after %lld of %lld", (long long)p->done, (long long)p->total);
 }
@@ -125,7 +126,7 @@ Status evalset_encode_images(const EvalSet *e, Encoder *enc, int64_t first, int6
 Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *T, EvalProgress *p) {
     Status st = OK;
     for (int64_t t = 0; st == OK && t < n; t += enc->batch) {
-        int64_t m = n - t < enc->batch ? n - t : enc->batch, at = first + t;
+        int64_t m = n - t < enc->batch ? n - t : enc->batch, at = first + t;  /* a batch at a time, for progress */
         st = encode_texts(enc, e->ids + at * e->T, e->len + at, m, T + t * enc->model->d.Z);
         if (st == OK) st = evalprogress(p, m);
     }

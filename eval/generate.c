@@ -27,6 +27,7 @@ static Status take(void *self) {
         g->cache[l] = tape_leaf(at, n, 2LL * d->C, f->b->elem);
     }
     features_open(&g->up, f->b, &f->fixed, d, g->spec.images, g->spec.features, false);
+    /* one room for both: they are never filled at once */
     size_t prefix = wave_bytes(queries, 0, g->spec.images, g->spec.images), step = step_bytes(g->slots);
     return staging_open(&f->room, f->b, &f->fixed, prefix > step ? prefix : step);
 }
@@ -176,6 +177,7 @@ Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, co
     int32_t *from = staging_take(&g->f.room, (size_t)ncopies, sizeof *from);
     int32_t *to = staging_take(&g->f.room, (size_t)ncopies, sizeof *to);
     for (int i = 0; i < n; i++) {
+        /* an id past the table would read any memory as a word */
         BUG_ON(rows[i].token < 0 || rows[i].token >= d->V, "generate: word piece %d of %d", rows[i].token, d->V);
         dst[i] = g->spec.images * d->Q + rows[i].slot * g->T + at;
     }

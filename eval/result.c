@@ -22,7 +22,7 @@ static char *path_of(const Options *o, const char *name) {
 }
 
 Status result_claim(const Options *o, const char *name, const char *beside) {
-    if (!*o->run.out || !name) return OK;
+    if (!*o->run.out || !name) return OK;                    /* nothing is written: nothing is in the way */
     bool lines = beside && strcmp(beside, "l") == 0, folder = !result_ends_like(o->run.out, name);
     char *path = path_of(o, name), *second = NULL;
     Status st = path ? outfile_claim(path, o->run.overwrite) : ERR_MEMORY;
@@ -55,6 +55,7 @@ Status result_text(char **text, size_t *n, int indent, ResultJson *write, const 
     *text = NULL;
     FILE *f = open_memstream(text, n);
     if (!f) return err_set(ERR_MEMORY, "out of memory");
+    /* into memory: a failed write must not leave half a file */
     jw_begin(&w, f, indent);
     write(&w, what);
     Status st = jw_done(&w);

@@ -29,7 +29,7 @@ static void sift_down(Hit *h, int64_t n) {
 static inline void topk_offer(TopK *t, int64_t row, int32_t index, float score) {
     Hit *h = topk_row(t, row);
     if (t->n[row] == t->k) {
-        if (score <= h[0].itc) return;
+        if (score <= h[0].itc) return;                       /* most texts end here */
         h[0] = (Hit){index, score, 0};
         sift_down(h, t->k);
         return;
@@ -90,7 +90,7 @@ static void rank_images(Retrieval *r) {
     for (int64_t i = 0; i < r->NI; i++) {
         const Hit *h = topk_row(&r->i2t, i);
         int32_t n = r->i2t.n[i], j = 0;
-        while (j < n && r->owner[h[j].index] != i) j++;
+        while (j < n && r->owner[h[j].index] != i) j++;      /* its best-placed own text */
         r->txt_rank[i] = j < n ? j : INT32_MAX;
     }
     for (int64_t t = 0; t < r->NT; t++) {
@@ -190,6 +190,7 @@ Status retrieval_open(Retrieval *r, RecallSource *rows, void *source, int64_t NI
     r->img_rank = mem_new((size_t)NT, sizeof *r->img_rank);
     Status st = r->place && r->fold_texts && r->txt_rank && r->img_rank ? OK : ERR_MEMORY;
     for (int64_t t = 0; st == OK && t < NT; t++) r->place[t] = r->fold_texts[recall_fold(owner[t], NI, folds)]++;
+    /* a list longer than what there is would be holes */
     if (st == OK && k > 0) st = topk_open(&r->i2t, NI, k < NT ? k : NT);
     if (st == OK && k > 0) st = topk_open(&r->t2i, NT, k < NI ? k : NI);
     if (st == OK)

@@ -21,7 +21,8 @@ static Status take(void *self) {
 static Segment segment_of(const Visual *v, int i, const VisualAsk *asks) {
     Segment g = {.nq = v->model->d.Q, .first_id = -1, .sees = -1, .image = i, .pass = PASS_ITC_IMAGE,
                  .pair = (uint32_t)i};
-    if (!asks) return g;
+    if (!asks) return g;                                     /* the queries alone */
+    /* lists were sized by this bound */
     BUG_ON(asks[i].n > v->spec.asked, "visual: %d word pieces, at most %d", asks[i].n, v->spec.asked);
     g.nt = asks[i].n, g.ids = asks[i].ids, g.joint = true;
     return g;

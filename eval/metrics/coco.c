@@ -52,7 +52,7 @@ static Status read_images(Coco *c, const Json *images) {
         CocoImage *im = &c->images[i];
         im->id = id_string(json_get(json_at(images, i), "id"), &s->numbers[i], &im->number);
         if (!im->id) return bad_id(s->gt_name, "images", i, "id");
-        if (strmap_get(&s->index, im->id)) {
+        if (strmap_get(&s->index, im->id)) {                 /* its captions would count twice */
             return err_set(ERR_FORMAT, "%s: image %s is listed twice", s->gt_name, im->id);
         }
         if (strmap_put(&s->index, im->id, (int64_t)i)) return ERR_MEMORY;
@@ -98,6 +98,7 @@ static Status images_by_id(Coco *c, const Json *doc) {
         /* an id that reads as a number is written back as one; 007 is a name */
         *im = (CocoImage){.id = k, .number = k[0] != '0' && strlen(k) < 19 && strspn(k, "0123456789") == strlen(k),
                           .references = s->references + at, .nrefs = captions_of(value)};
+        /* a mean over references needs one */
         if (!im->nrefs) return err_set(ERR_FORMAT, "%s: image %s has no caption", s->gt_name, k);
         for (size_t r = 0; r < im->nrefs && !st; r++)
             st = take_caption(s->gt_name, k, caption_of(value, r), &s->references[at++]);
@@ -115,6 +116,7 @@ static Status candidates_by_id(Coco *c, const Json *doc) {
         if (!at)
             return err_set(ERR_FORMAT, "%s: image %.80s is not among the %zu images of %s", s->res_name, k, c->n,
                            s->gt_name);
+        /* of two the better one would be judged */
         if (captions_of(value) != 1)
             return err_set(ERR_FORMAT, "%s: image %.80s has %zu captions, one is wanted", s->res_name, k,
                            captions_of(value));

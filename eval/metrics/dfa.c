@@ -160,6 +160,7 @@ static Piece parse_name(Parser *ps) {
         const DfaName *name = &ps->spec->names[i];
         if (strncmp(name->name, ps->p, n) || name->name[n]) continue;
         ps->p = name->pattern;
+        /* a name inside itself would never end */
         BUG_ON(++ps->depth > DEPTH_MAX, "pattern {%s} contains itself", name->name);
         piece = parse_alternatives(ps);
         if (*ps->p) bad_pattern(ps, "not understood");
@@ -175,7 +176,7 @@ static Piece parse_atom(Parser *ps) {
     Set s = {{0}};
     Piece piece;
     uint8_t c;
-    bool before = ps->nocase;
+    bool before = ps->nocase;                                /* ~ reaches as far as its atom */
     switch (*ps->p) {
     case '~':
         ps->p++;
@@ -266,7 +267,7 @@ static Piece parse_alternatives(Parser *ps) {
         out = open_end(ps->d);
         join(ps->d, all.out, out);
         join(ps->d, y.out, out);
-        all = (Piece){ new_node(ps->d, SPLIT, all.in, y.in), out };
+        all = (Piece){ new_node(ps->d, SPLIT, all.in, y.in), out };  /* both ends meet in one */
     }
     return all;
 }
@@ -334,7 +335,7 @@ static uint32_t intern_state(Dfa *d) {
     uint64_t h = HASH_START;
     uint32_t slot, at;
     State *s;
-    if (!d->nlist) return DEAD;
+    if (!d->nlist) return DEAD;                              /* no pattern goes on */
     for (uint32_t i = 0; i < d->nlist; i++) h = hash_word(h, (uint32_t)d->list[i]);
     slot = (uint32_t)(h >> 40) & (2 * STATES_MAX - 1);
     for (; (at = d->table[slot]) != 0; slot = (slot + 1) & (2 * STATES_MAX - 1)) {

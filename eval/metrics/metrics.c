@@ -99,6 +99,7 @@ static Status add_caption(Metrics *m, const char *s, size_t n) {
 }
 
 Status metrics_image(Metrics *m, const char *candidate, size_t n) {
+    /* an image counts only when its candidate is in */
     if (mem_room(&m->images, m->nimages, 1, sizeof *m->images) != OK) return ERR_MEMORY;
     m->images[m->nimages] = (Image){(uint32_t)m->ncaptions, 0};
     Status st = add_caption(m, candidate, n);
@@ -173,6 +174,7 @@ static double compare(Ngrams *g, const uint32_t *walked, uint32_t n, const doubl
         x->count = 0;
     }
     for (int k = 0; k < NGRAM_MAX; k++) {
+        /* as pycocoevalcap: two roots, not one of the product */
         double norms = sqrt(norm_c[k]) * sqrt(norm_r[k]);
         sum += norms > 0 ? dot[k] / norms : dot[k];
     }
@@ -276,7 +278,7 @@ Status metrics_compute(Metrics *m, MetricScores *corpus, MetricScores *images) {
         }
         corpus->cider += cider / (double)m->nimages;
         corpus->rouge_l += rouge / (double)m->nimages;
-        if (!images) continue;
+        if (!images) continue;                               /* corpus scores alone */
         images[i].cider = cider;
         images[i].rouge_l = rouge;
         bleu(c.length, c.reference, g, k, images[i].bleu);

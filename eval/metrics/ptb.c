@@ -46,7 +46,7 @@ Status ptb_new(Ptb **out) {
     *out = NULL;
     if (!p) return ERR_MEMORY;
     for (size_t i = 0; i < PTB_NRULES; i++) patterns[i] = PTB_RULES[i].pattern;
-    for (uint32_t c = 0; c < BMP; c++) p->symbol_of[c] = lookup(c);
+    for (uint32_t c = 0; c < BMP; c++) p->symbol_of[c] = lookup(c);  /* a look-up a character instead of a search */
     if ((st = dfa_new(&p->dfa, &spec))) {
         ptb_free(p);
         return st;

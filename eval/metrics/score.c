@@ -69,7 +69,7 @@ static Status compute_metrics(const TokenText *t, const Coco *coco, const char *
             if (counts) st = r ? metrics_reference(m, text, n) : metrics_image(m, text, n);
         }
     }
-    if (!st) st = metrics_compute(m, corpus, images);
+    if (!st) st = metrics_compute(m, corpus, images);        /* k counts captions of all domains: places in the text */
     metrics_free(m);
     return st;
 }
@@ -183,6 +183,7 @@ void score_print(const Scores *s, FILE *f) {
         if (isnan(value[i])) fprintf(f, "  %-8s not computed (needs its jar)\n", name[i]);
         else fprintf(f, "  %-8s %.4f\n", name[i], value[i]);
     }
+    /* or the 0 looks like a bug */
     if (s->coco.n == 1)
         fputs("  CIDEr of one image is always 0: each of its n-grams is in every image there is, and weighs nothing\n",
               f);

@@ -62,6 +62,7 @@ static void drop(char **own, char **human, size_t n) {
 Status vqa_accuracy(double *accuracy, VqaRule rule, const char *answer, const char *const *human, size_t n) {
     char *own = NULL, *all[HUMANS] = {NULL};
     *accuracy = 0;
+    /* the files give ten */
     if (!n || n > HUMANS) return err_set(ERR_FORMAT, "%zu human answers; 1 to %d can be", n, HUMANS);
     Status st = normalise_all(&own, all, answer, human, n, rule == VQA_RULE_EXACT ? VQA_ALL : VQA_STRIP);
     /* the official program touches answers only where people disagree */

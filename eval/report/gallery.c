@@ -112,6 +112,7 @@ static Status keep_rank(void *ctx, int64_t line, const Json *o) {
     int64_t rank;
     int kind = kind_of(o);
     if (kind < 0) return err_set(ERR_FORMAT, "no query of kind image or text");
+    /* null: an image without a text */
     if (!json_int(json_get(o, "rank"), &rank) || rank < 0 || rank > NO_RANK) rank = NO_RANK;
     /* the first walk keeps ranks alone: there may be millions of lines */
     Ranks *k = &r->ranks[kind];

@@ -72,7 +72,7 @@ static Status open_model(Report *r) {
     const Options *o = r->o;
     bool named = options_is_set(o, "data.test") && *o->data.test;
     EvaluationSpec spec = {.any = true};
-    int64_t *all = NULL;
+    int64_t *all = NULL;                                     /* only counted: how many the split has */
     Status st = evaluation_open(&r->e, o, &spec);
     bool opened = st == OK;
     if (st == OK) st = set_select(r->e.use.set, r->e.use.split, &all, &r->split_images);
@@ -99,6 +99,7 @@ Status report_open(Report *r, const Options *o) {
     Status st = options_require(o, "in");
     if (st != OK) return st;
     r->run.folder = folder_of(o->run.in);
+    /* either may be named by a step of it */
     if (*o->report.before) r->run.before = folder_of(o->report.before);
     if (!r->run.folder || (*o->report.before && !r->run.before)) return ERR_MEMORY;
     if ((st = choose_files(r))) return st;
@@ -174,7 +175,7 @@ static void percent_tile(FILE *f, const char *what, double v, const char *more) 
 static void recall_tiles(const Report *r, FILE *f) {
     RecallBest b = report_recall_best(r);
     char more[96] = "";
-    if (!b.main) return;
+    if (!b.main) return;                                     /* of stage 2, or without a test set */
     if (b.chance)
         snprintf(more, sizeof more, "guessing: %.2g %%; first 10: %.1f %%", b.chance->r.txt_r1, b.main->r.txt_r10);
     percent_tile(f, "Right text first", b.main->r.txt_r1, more);

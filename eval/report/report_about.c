@@ -32,7 +32,7 @@ static void machine_facts(const Report *r, FILE *f) {
     char s[400], t[32];
     const RunStart *first = r->run.log.starts ? &r->run.log.start[0] : NULL,
                    *last = first ? &r->run.log.start[r->run.log.starts - 1] : NULL;
-    if (last && last->peak_flops > 0) {
+    if (last && last->peak_flops > 0) {                      /* of the machine that trained, which may be another */
         snprintf(s, sizeof s, "%.4g GFLOP/s of one large product when the run began", last->peak_flops / 1e9);
         fact(f, "the run's device", s);
     }
@@ -73,7 +73,7 @@ static void model_facts(const Report *r, FILE *f) {
     fact(f, "Q-Former", s);
     snprintf(s, sizeof s, "%d tokens of %d from %s", d->P, d->E, set_encoder(r->e.use.set)->name);
     fact(f, "images", s);
-    if (d->V) {
+    if (d->V) {                                              /* one that reads no words has none */
         snprintf(s, sizeof s, "%d word pieces of %s", d->V, r->e.use.vocab);
         fact(f, "vocabulary", s);
     }

@@ -147,11 +147,13 @@ static Status gather(Report *r) {
 
 Status report_answers(Report *r) {
     if (!r->speaks) return OK;
+    /* its rows change with every prompt: the quiz has one set a picture */
     if (r->e.use.speaker.speech.instruct) {
         r->answers.none = mem_strdup("A model whose Q-Former reads prompts is asked by 'qformer ask'.");
         return OK;
     }
     Status st = gather(r);
+    /* what the user did or lacks is no excuse on a page */
     if (st == OK || st == ERR_MEMORY || st == ERR_INTERRUPTED) return st;
     report_excuse(&r->answers.none);
     return OK;
@@ -210,7 +212,7 @@ static void card(Report *r, FILE *f, int64_t i) {
         bool good = r->answers.given[k].right >= 0.5;        /* VQA's counts may lie between */
         if (q->image != i || !r->answers.given[k].text) continue;
         html(f, "<li>%s <b class=\"rank %s\">%s</b>", q->text, good ? "good" : "bad", r->answers.given[k].text);
-        if (!good) html(f, " (%.*s)", (int)right_answer(q).n, right_answer(q).s);
+        if (!good) html(f, " (%.*s)", (int)right_answer(q).n, right_answer(q).s);  /* what would have been right */
         if (r->answers.given[k].gaze) gaze_strip(f, r->answers.given[k].gaze, r->e.use.d.Q);
         html(f, "</li>");
     }

@@ -114,6 +114,7 @@ Status report_captions(Report *r) {
     else if (n && score_captions(r, &x->score[x->scores]) != OK) report_note_error(r, "captions are not scored: ");
     add_scores(r, r->run.folder, "scores.json", "corpus", "captions.json", false);
     if (r->run.before) {
+        /* an earlier scores.json is of all images: better than ten of a page */
         int had = x->scores;
         add_scores(r, r->run.before, "scores.json", "corpus", "earlier captions.json", true);
         if (x->scores == had) add_scores(r, r->run.before, "report.json", "scores", "earlier greedy", true);
@@ -142,6 +143,7 @@ static void caption_card(Report *r, FILE *f, int64_t i) {
     int64_t image = r->e.set.image[i], n = set_ncaptions(set, image);
     html(f, "<article class=\"card pair\"><div>");
     thumbs_show(f, &r->thumbs, image, "thumb", set_image_id(set, image));
+    /* a model may end at once */
     html(f, "</div><div><p class=\"made\">%s</p>", *r->captions.text[i] ? r->captions.text[i] : "(nothing)");
     if (r->captions.judged[i]) claims(f, &r->captions.claims[i]);
     if (n) html(f, "<ul class=\"refs\">");

@@ -11,7 +11,7 @@
 void report_note(Report *r, bool grave, const char *fmt, ...) {
     char text[1200];
     va_list ap;
-    if (r->notes == REPORT_NOTES) return;
+    if (r->notes == REPORT_NOTES) return;                    /* more would not be read */
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
@@ -26,7 +26,7 @@ void report_note_error(Report *r, const char *what) {
 }
 
 void report_excuse(char **to) {
-    free(*to);
+    free(*to);                                               /* the last reason is the one that ended it */
     *to = mem_strdup(err_message());
     err_clear();
 }

@@ -214,7 +214,7 @@ static void image_query(Report *r, FILE *f, const GalleryQuery *q) {
     for (int k = 0; k < q->n; k++) {
         const GalleryHit *h = &q->hit[k];
         char place[12];
-        snprintf(place, sizeof place, "%d", k + 1);
+        snprintf(place, sizeof place, "%d", k + 1);          /* marks are drawn by the style sheet */
         html(f, "<li class=\"%s\" data-mark=\"%s\">%s</li>", h->own ? "own" : "other", h->own ? "\xe2\x9c\x93" : place,
              h->text);
     }
@@ -240,7 +240,7 @@ static void examples(Report *r, FILE *f, int asks, int outcome, const char *titl
     html(f, "<h3>%s</h3><p class=\"says\">%s</p>\n<div class=\"grid wide\">\n", title, says);
     for (int i = 0; i < g->n[asks][outcome]; i++) {
         const GalleryQuery *q = &g->query[asks][outcome][i];
-        if (!q->text) continue;
+        if (!q->text) continue;                              /* a hit of a file that changed meanwhile */
         if (asks == ASKS_IMAGE) image_query(r, f, q);
         else text_query(r, f, q);
     }
@@ -268,6 +268,7 @@ static void gallery(Report *r, FILE *f) {
     examples(r, f, ASKS_IMAGE, WENT_WRONG, "Image to text: missed", "Where the best own text came last.");
     examples(r, f, ASKS_TEXT, WENT_WELL, "Text to image: found", "The best pictures for each text.");
     examples(r, f, ASKS_TEXT, WENT_WRONG, "Text to image: missed", "Where the own picture came last.");
+    /* one missing picture is a gap, all of them a wrong folder */
     if (r->thumbs.n && !r->thumbs.found)
         html_missing(f, "No picture of the set was found, so names stand in their places: report.images=FOLDER says "
                         "where the files lie.");
@@ -295,7 +296,7 @@ void report_section_batch(const Report *r, FILE *f) {
     float most = 0;
     double own = 0, other = 0;
     for (int i = 0; i < n * n; i++) {
-        most = fmaxf(most, fabsf(r->recall.heat[i]));
+        most = fmaxf(most, fabsf(r->recall.heat[i]));        /* shades are of the strongest, either way */
         *(i / n == i % n ? &own : &other) += (double)r->recall.heat[i];
     }
     html(f,

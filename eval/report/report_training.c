@@ -124,7 +124,7 @@ void report_section_training(const Report *report, FILE *f) {
     }
     html(f, "<p class=\"says\">Means over %s%lld steps.", r->log.lines > 1 ? "" : "the first ",
          (long long)runlog_span(&r->log, r->log.lines / 2));
-    if (o && o->run.stage == 1)
+    if (o && o->run.stage == 1)                              /* the weights are of stage 1's losses */
         html(f, " The total is %g ITC + %g ITM + %g ITG.", o->loss.itc, o->loss.itm, o->loss.itg);
     if (r->log.evals) html(f, " Validation is the held-out split, without dropout.");
     if (r->log.lines > SVG_POINTS) html(f, " Bands reach from the smallest to the largest of neighbouring lines.");
@@ -149,7 +149,7 @@ static void time_bar(const RunSums *s, FILE *f) {
     html(f, "<div class=\"card\"><h3>Where the time went</h3><div class=\"bar\" role=\"img\" aria-label=\"Shares of "
             "the run's time, as listed below\">");
     for (int i = 0; i < 3; i++)
-        if (part[i].seconds > 0)
+        if (part[i].seconds > 0)                             /* a bar of no width would still have a border */
             html(f, "<i class=\"b%d\" style=\"width:%.2f%%\"></i>", i, 100 * part[i].seconds / all);
     html(f, "</div><table class=\"facts\"><tbody>\n");
     for (int i = 0; i < 3; i++)

@@ -86,7 +86,7 @@ static char *find_file(const Thumbs *t, int64_t image) {
     const char *slash = strrchr(path, '/'), *base = strrchr(id, '/');
     int beside = slash ? (int)(slash - path) + 1 : 0, given = (int)strlen(t->folder);
     char *found = NULL;
-    if (given) found = in_folder(t->folder, given, id);
+    if (given) found = in_folder(t->folder, given, id);      /* the user knows best */
     if (given && !found) found = in_folder(t->folder, given, source);
     /* the user may have copied the files into one folder */
     if (given && !found && base) found = in_folder(t->folder, given, base + 1);
