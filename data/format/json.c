@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "data/format/filekind.h"
+#include "data/format/textfile.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
@@ -57,31 +58,13 @@ Status json_parse(Json **out, const char *text, size_t n, const char *name) {
     return load(out, text, n, (Place){name, 1, 1});
 }
 
-/* The size is found by reading, so that a pipe works and a file that grows does no harm. */
-static Status read_all(FILE *f, const char *path, char **text, size_t *n) {
-    size_t cap = 0;
-    for (size_t got = 1; got; *n += got) {
-        if (*n == cap) {
-            if (cap >= JSON_MAX_BYTES)
-                return err_set(ERR_FORMAT, "%s: larger than %zu bytes, the most that is read as JSON", path,
-                               JSON_MAX_BYTES);
-            char *p = mem_grow(*text, cap ? 2 * cap : 65536, 1);
-            if (!p) return err_context(ERR_MEMORY, "%s", path);
-            *text = p;
-            cap = cap ? 2 * cap : 65536;
-        }
-        got = fread(*text + *n, 1, cap - *n, f);
-    }
-    return ferror(f) ? err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(errno)) : OK;
-}
-
 Status json_parse_file(Json **out, const char *path) {
     *out = NULL;
     char *text = NULL;
     size_t n = 0;
     FILE *f = fopen(path, "rb");
     if (!f) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
-    Status st = read_all(f, path, &text, &n);
+    Status st = textfile_bytes(f, path, &text, &n);
     /* what is known gets its name, not "unable to decode byte 0x89" */
     if (st == OK && filekind_name(text, n)) st = filekind_refuse(path, text, n, "JSON");
     if (st == OK) st = json_parse(out, text, n, path);
@@ -118,8 +101,8 @@ static int skip_blanks(Slicer *s) {
 
 static Status keep(Slicer *s, int c) {
     if (s->n == s->cap) {
-        if (s->cap >= JSON_MAX_BYTES) return err_set(ERR_FORMAT, "%s:%lld: an item of more than %zu bytes", s->at.name,
-                                                     (long long)s->at.line, JSON_MAX_BYTES);
+        if (s->cap >= TEXTFILE_MAX) return err_set(ERR_FORMAT, "%s:%lld: an item of more than %zu bytes", s->at.name,
+                                                     (long long)s->at.line, TEXTFILE_MAX);
         char *p = mem_grow(s->text, s->cap ? 2 * s->cap : 4096, 1);
         if (!p) return ERR_MEMORY;
         s->text = p;

@@ -7,7 +7,7 @@
  *
  * Writing is streaming, to a FILE*: no tree is built. Errors stick to the writer and come out of jw_done.
  *
- * Limits: nesting 2048 when reading (jansson's), 64 when writing; a file of JSON_MAX_BYTES; integers of 64 bits; NaN
+ * Limits: nesting 2048 when reading (jansson's), 64 when writing; a file of 4 GB; integers of 64 bits; NaN
  * and Infinity are refused, as are repeated keys, invalid UTF-8 and a NUL in a key (a NUL in a string is fine). A
  * byte order mark at the start is skipped. Does not keep comments or the text of numbers. */
 #ifndef QF_JSON_H
@@ -18,8 +18,6 @@
 #include <stdio.h>
 
 #include "kernels/base/err.h"
-
-#define JSON_MAX_BYTES ((size_t)4 << 30)
 
 typedef struct Json Json;
 

@@ -12,27 +12,41 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
-enum { PIECE = 1 << 20, PACKING = 1100 };        /* deflate never packs better than 1,032 to 1 */
+enum { PIECE = 1 << 20 };
 
-/* zlib's own reader takes plain files as they are. */
-static Status read_all(gzFile f, const char *path, char **text, size_t *n) {
-    size_t cap = 0;
-    for (int got = 1; got > 0; *n += (size_t)got) {
-        if (cap - *n < PIECE) {
-            cap = cap ? 2 * cap : 2 * PIECE;
-            if (cap > 2 * TEXTFILE_MAX) return err_set(ERR_FORMAT, "%s: more than 4 GB of text", path);
-            char *bigger = mem_grow(*text, cap, 1);
-            if (!bigger) return err_context(ERR_MEMORY, "%s", path);
-            *text = bigger;
-        }
-        if ((got = gzread(f, *text + *n, PIECE)) < 0) {
-            int code;
-            const char *why = gzerror(f, &code);
-            return code == Z_ERRNO ? err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(errno))
-                                   : err_set(ERR_FORMAT, "%s: broken gzip: %s", path, why);
-        }
+Status textfile_bytes(FILE *f, const char *path, char **bytes, size_t *n) {
+    *bytes = NULL;
+    *n = 0;
+    for (size_t got = 1; got; *n += got) {
+        if (*n > TEXTFILE_MAX)
+            return err_set(ERR_FORMAT, "%s: larger than %zu bytes, the most that is read as text", path, TEXTFILE_MAX);
+        if (mem_room(bytes, *n, PIECE + 1, 1) != OK) return err_context(ERR_MEMORY, "%s", path);
+        got = fread(*bytes + *n, 1, PIECE, f);
     }
-    return OK;
+    return ferror(f) ? err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(errno)) : OK;
+}
+
+/* Members of gzip, one behind the other as cat makes them. Memory grows with what comes out, not with what is claimed. */
+static Status unpack(char **out, size_t *n, const char *bytes, size_t size, const char *path) {
+    z_stream z = {.next_in = (Bytef *)(uintptr_t)bytes, .avail_in = (uInt)(size < UINT32_MAX ? size : UINT32_MAX)};
+    if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) return err_set(ERR_MEMORY, "%s: no memory to unpack it", path);
+    Status st = OK;
+    *n = 0;
+    for (int r = Z_OK; r != Z_STREAM_END && st == OK;) {
+        if ((st = mem_room(out, *n, PIECE + 1, 1)) != OK) break;
+        z.next_out = (Bytef *)*out + *n;
+        z.avail_out = PIECE;
+        r = inflate(&z, Z_NO_FLUSH);
+        *n += PIECE - z.avail_out;
+        bool ended = r == Z_STREAM_END, stuck = !z.avail_in && z.avail_out;       /* room, and nothing to fill it with */
+        if (ended && z.avail_in > 1 && z.next_in[0] == 0x1f && z.next_in[1] == 0x8b) r = inflateReset(&z);
+        else if (!ended && ((r != Z_OK && r != Z_BUF_ERROR) || stuck))
+            st = err_set(ERR_FORMAT, "%s: broken gzip: %s", path,
+                         stuck ? "it ends early, the file was cut off" : z.msg ? z.msg : "packed data");
+        else if (*n > TEXTFILE_MAX) st = err_set(ERR_FORMAT, "%s: more than 4 GB of text", path);
+    }
+    inflateEnd(&z);
+    return st;
 }
 
 static uint32_t unit(const uint8_t *p, bool big) {
@@ -60,8 +74,15 @@ static Status from_utf16(char **out, size_t *n, const uint8_t *p, size_t size, b
     return OK;
 }
 
-/* From the bytes of the file, unpacked: looks what they are. Takes over `raw`. */
+/* From the bytes of the file: looks what they are. Takes over `raw`, which has room for one more. */
 static Status decode(char **text, size_t *n, char *raw, size_t size, const char *path, const char *wanted) {
+    if (size >= 2 && !memcmp(raw, "\x1f\x8b", 2)) {
+        char *packed = raw;
+        raw = NULL;
+        Status st = unpack(&raw, &size, packed, size, path);
+        free(packed);
+        if (st != OK) return free(raw), st;
+    }
     const uint8_t *p = (const uint8_t *)raw;
     Status st = OK;
     bool little = size >= 2 && p[0] == 0xff && p[1] == 0xfe, big = size >= 2 && p[0] == 0xfe && p[1] == 0xff;
@@ -79,7 +100,7 @@ static Status decode(char **text, size_t *n, char *raw, size_t size, const char 
     }
     size_t mark = size >= 3 && !memcmp(p, "\xef\xbb\xbf", 3) ? 3 : 0;
     memmove(raw, raw + mark, size - mark);
-    raw[*n = size - mark] = 0;                               /* whoever read it left room for one more */
+    raw[*n = size - mark] = 0;                               /* there is room for one more */
     *text = raw;
     return OK;
 }
@@ -92,55 +113,22 @@ Status textfile_read(char **text, size_t *n, const char *path, const char *wante
     *n = 0;
     if (!stat(path, &about) && S_ISDIR(about.st_mode))       /* a folder can be opened, and fails at the first read */
         return err_set(ERR_IO, "%s: is a folder, not %s", path, wanted);
-    gzFile f = gzopen(path, "rb");
-    if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno ? errno : ENOMEM));
-    gzbuffer(f, 1 << 17);                                    /* zlib's own 8 KB would be a system call each */
-    Status st = read_all(f, path, &raw, &size);
-    if (gzclose(f) == Z_BUF_ERROR && st == OK)               /* only closing tells that the end is missing */
-        st = err_set(ERR_FORMAT, "%s: broken gzip: it ends early, the file was cut off", path);
+    FILE *f = fopen(path, "rb");
+    if (!f) return err_set(ERR_IO, "%s: %s", path, strerror(errno));
+    Status st = textfile_bytes(f, path, &raw, &size);
+    fclose(f);
     if (st == OK) return decode(text, n, raw, size, path, wanted);
     free(raw);
     return st;
 }
 
-/* A gzip member in memory; its length is bounded by what its bytes can hold. */
-static Status unpack(char **out, size_t *n, const uint8_t *bytes, size_t size, const char *path) {
-    size_t cap = size < TEXTFILE_MAX / PACKING ? size * PACKING : TEXTFILE_MAX, room = cap < PIECE ? cap : PIECE;
-    z_stream z = {.next_in = (Bytef *)(uintptr_t)bytes, .avail_in = (uInt)(size < UINT32_MAX ? size : UINT32_MAX)};
-    if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) return err_set(ERR_MEMORY, "%s: no memory to unpack it", path);
-    Status st = OK;
-    int r = Z_OK;
-    for (*n = 0; st == OK && r != Z_STREAM_END;) {
-        char *bigger = mem_grow(*out, room + 1, 1);
-        if (!bigger) { st = ERR_MEMORY; break; }
-        *out = bigger;
-        z.next_out = (Bytef *)*out + *n;
-        z.avail_out = (uInt)(room - *n);
-        r = inflate(&z, Z_NO_FLUSH);
-        size_t before = *n;
-        *n = room - z.avail_out;
-        bool stuck = *n == before && z.avail_out;            /* room and nothing came: the rest is not there */
-        if ((r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR) || stuck ||
-            (*n == room && room == cap && r != Z_STREAM_END))
-            st = err_set(ERR_FORMAT, "%s: broken gzip, or it ends early", path);
-        if (*n == room) room = room < cap / 2 ? 2 * room : cap;
-    }
-    inflateEnd(&z);
-    return st;
-}
-
 Status textfile_decode(char **text, size_t *n, const void *bytes, size_t size, const char *path, const char *wanted) {
-    char *raw = NULL;
-    size_t got = size;
-    Status st = OK;
+    char *raw = mem_new(size + 1, 1);
     *text = NULL;
     *n = 0;
-    if (size >= 2 && !memcmp(bytes, "\x1f\x8b", 2)) st = unpack(&raw, &got, bytes, size, path);
-    else if (!(raw = mem_new(size + 1, 1))) st = ERR_MEMORY;
-    else memcpy(raw, bytes, size);
-    if (st == OK) return decode(text, n, raw, got, path, wanted);
-    free(raw);
-    return st;
+    if (!raw) return ERR_MEMORY;
+    memcpy(raw, bytes, size);
+    return decode(text, n, raw, size, path, wanted);
 }
 
 bool textfile_line(const char **at, const char *end, const char **line, size_t *n) {

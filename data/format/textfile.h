@@ -8,6 +8,7 @@
 #define QF_TEXTFILE_H
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "kernels/base/err.h"
 
@@ -19,6 +20,10 @@ Status textfile_read(char **text, size_t *n, const char *path, const char *wante
 
 /* The same from bytes in memory, as they stand in a file. */
 Status textfile_decode(char **text, size_t *n, const void *bytes, size_t size, const char *path, const char *wanted);
+
+/* All bytes of a file as they stand there, with room for one more: free(*bytes), also after a failure. Their number is
+ * found by reading, so that a pipe works and a file that grows does no harm. */
+Status textfile_bytes(FILE *f, const char *path, char **bytes, size_t *n);
 
 /* Takes the next line of *at (up to end) without its end; false when there is none. CRLF counts as LF. */
 bool textfile_line(const char **at, const char *end, const char **line, size_t *n);

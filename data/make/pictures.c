@@ -12,7 +12,6 @@
 
 #include "data/fingerprint.h"
 #include "data/format/path.h"
-#include "data/format/textfile.h"
 #include "data/make/annotation_names.h"
 #include "data/make/pictures_own.h"
 #include "kernels/base/hash.h"
