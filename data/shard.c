@@ -112,15 +112,12 @@ static Status read_header(Shard *s, H5File *f) {
         st = err_set(ERR_FORMAT, "%s: has version %" PRId64 " of the format, this program reads 1 and 2", s->path, version);
         goto done;
     }
-    const struct { const char *name; const char **field; } text[] = {
-        {"name", &s->encoder.name}, {"weights_sha256", &s->encoder.weights_sha256},
-        {"tap", &s->encoder.tap}, {"preprocessing", &s->encoder.preprocessing},
-    };
-    for (size_t i = 0; i < sizeof text / sizeof text[0]; i++) {
-        char *value;
-        if ((st = h5_get_text(f, "/encoder", text[i].name, &value)) != OK) goto done;
-        *text[i].field = value;                              /* owned: shard_close frees them */
-    }
+    char *value;                                             /* owned: shard_close frees them */
+#define X(field)                                                                     \
+    if ((st = h5_get_text(f, "/encoder", #field, &value)) != OK) goto done;          \
+    s->encoder.field = value;
+    ENCODER_TEXTS(X)
+#undef X
     if ((st = h5_get_int(f, "/encoder", "ln_applied", &ln)) != OK) goto done;
     s->encoder.ln_applied = ln != 0;
     if ((st = read_fingerprint(s, f)) != OK) goto done;
@@ -325,18 +322,17 @@ void shard_close(Shard *s) {
     if (!s) return;
     if (s->fd >= 0) close(s->fd);
     h5_close(s->h5);
-    free_const(s->encoder.name);
-    free_const(s->encoder.weights_sha256);
-    free_const(s->encoder.tap);
-    free_const(s->encoder.preprocessing);
+#define X(field) free_const(s->encoder.field);
+    ENCODER_TEXTS(X)
+#undef X
+#define X(field) free(s->field.text);
+    SHARD_COLUMNS(X)
+#undef X
     free_const(s->key.prompt);
     free(s->row_at);
     free(s->scale);
     free(s->crc);
     free(s->written);
-    free(s->image_id.text);
-    free(s->split.text);
-    free(s->source.text);
     free(s->first);
     free(s->offset);
     free(s->bytes);
@@ -409,10 +405,9 @@ const char *shard_caption(const Shard *s, int64_t image, int64_t k, size_t *n) {
 /* ---- comparing ---- */
 
 const char *encoder_difference(const EncoderInfo *a, const EncoderInfo *b) {
-    if (strcmp(a->name, b->name) != 0) return "name";
-    if (strcmp(a->weights_sha256, b->weights_sha256) != 0) return "weights_sha256";
-    if (strcmp(a->tap, b->tap) != 0) return "tap";
-    if (strcmp(a->preprocessing, b->preprocessing) != 0) return "preprocessing";
+#define X(field) if (strcmp(a->field, b->field) != 0) return #field;
+    ENCODER_TEXTS(X)
+#undef X
     return a->ln_applied != b->ln_applied ? "ln_applied" : NULL;
 }
 
@@ -440,9 +435,9 @@ uint32_t shard_content(const Shard *s) {
     const int64_t shape[4] = {s->rows, s->views, s->P, s->E};
     uint32_t c = crc32c(0, shape, sizeof shape);
     if (s->crc) c = crc32c(c, s->crc, (size_t)s->rows * 4);
-    c = add_column(c, &s->image_id, s->images);
-    c = add_column(c, &s->split, s->images);
-    c = add_column(c, &s->source, s->images);
+#define X(field) c = add_column(c, &s->field, s->images);
+    SHARD_COLUMNS(X)
+#undef X
     if (!s->first) return c;
     c = crc32c(c, s->first, ((size_t)s->images + 1) * 8);
     c = crc32c(c, s->offset, ((size_t)s->captions + 1) * 8);

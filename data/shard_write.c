@@ -51,8 +51,9 @@ static Status check_spec(const char *path, const ShardSpec *spec) {
         const ShardItem *it = &spec->items[i];
         if (!it->image_id || !it->image_id[0]) return err_set(ERR_USAGE, "%s: image %" PRId64 " has no id", path, i);
         /* the longest sets the width of all */
-        if (strlen(it->image_id) > MOST_ID_BYTES || strlen(or_empty(it->split)) > MOST_ID_BYTES ||
-            strlen(or_empty(it->source)) > MOST_ID_BYTES)
+#define X(field) || strlen(or_empty(it->field)) > MOST_ID_BYTES
+        if (false SHARD_COLUMNS(X))
+#undef X
             return err_set(ERR_USAGE, "%s: image %" PRId64 " has an id, split or source of more than %d bytes", path, i,
                            MOST_ID_BYTES);
     }
@@ -61,22 +62,22 @@ static Status check_spec(const char *path, const ShardSpec *spec) {
 
 /* ---- laying the file out ---- */
 
-/* The three text columns of an item, by number. */
-static const char *item_text(const ShardItem *it, int which) {
-    return or_empty(which == 0 ? it->image_id : which == 1 ? it->split : it->source);
+/* A text column of an item, by its place in it. */
+static const char *item_text(const ShardItem *it, size_t at) {
+    return or_empty(*(const char *const *)(const void *)((const char *)it + at));
 }
 
-static Status put_column(H5File *f, const char *path, const ShardSpec *spec, int which) {
+static Status put_column(H5File *f, const char *path, const ShardSpec *spec, size_t at) {
     size_t width = 1;
     for (int64_t i = 0; i < spec->images; i++) {
-        size_t n = strlen(item_text(&spec->items[i], which));
+        size_t n = strlen(item_text(&spec->items[i], at));
         /* text of one width lies in rows, which can be written and read at once */
         if (n > width) width = n;
     }
     char *text = mem_new((size_t)spec->images, width);
     if (!text) return ERR_MEMORY;
     for (int64_t i = 0; i < spec->images; i++) {
-        const char *t = item_text(&spec->items[i], which);
+        const char *t = item_text(&spec->items[i], at);
         memcpy(text + (size_t)i * width, t, strlen(t));
     }
     Status st = h5_put(f, path, H5K_TEXT, width, 1, &spec->images, text);
@@ -160,9 +161,9 @@ static Status put_images(H5File *f, const ShardSpec *spec) {
     if (st == OK && spec->scale) st = put_zeros(f, "/images/scale", H5K_F32, 4, dim[0] * scales_of(spec));
     if (st == OK) st = put_zeros(f, "/images/crc32c", H5K_U32, 4, dim[0]);
     if (st == OK) st = put_zeros(f, "/images/written", H5K_U8, 1, dim[0]);
-    if (st == OK) st = put_column(f, "/images/image_id", spec, 0);
-    if (st == OK) st = put_column(f, "/images/split", spec, 1);
-    if (st == OK) st = put_column(f, "/images/source", spec, 2);
+#define X(field) if (st == OK) st = put_column(f, "/images/" #field, spec, offsetof(ShardItem, field));
+    SHARD_COLUMNS(X)
+#undef X
     return st;
 }
 
@@ -179,10 +180,9 @@ static Status lay_out(const char *path, const ShardSpec *spec) {
     snprintf(from, sizeof from, "%016" PRIx64, spec->made_from);
     if (st == OK && spec->made_from) st = h5_put_text(f, "/", "made_from", from);
     if (st == OK) st = h5_group(f, "/encoder");
-    if (st == OK) st = h5_put_text(f, "/encoder", "name", or_empty(e->name));
-    if (st == OK) st = h5_put_text(f, "/encoder", "weights_sha256", or_empty(e->weights_sha256));
-    if (st == OK) st = h5_put_text(f, "/encoder", "tap", or_empty(e->tap));
-    if (st == OK) st = h5_put_text(f, "/encoder", "preprocessing", or_empty(e->preprocessing));
+#define X(field) if (st == OK) st = h5_put_text(f, "/encoder", #field, or_empty(e->field));
+    ENCODER_TEXTS(X)
+#undef X
     if (st == OK) st = h5_put_int(f, "/encoder", "ln_applied", e->ln_applied);
     if (st == OK) st = put_images(f, spec);
     if (st == OK) st = put_captions(f, spec);
@@ -214,18 +214,21 @@ static bool same_tokens(const Shard *s, const TokenCache *t) {
 }
 
 static bool same_images(const Shard *s, const ShardSpec *spec) {
-    for (int64_t i = 0; i < spec->images; i++)
-        if (strcmp(item_text(&spec->items[i], 0), column_text(&s->image_id, i)) != 0 ||
-            strcmp(item_text(&spec->items[i], 1), column_text(&s->split, i)) != 0 ||
-            strcmp(item_text(&spec->items[i], 2), s->source.text ? column_text(&s->source, i) : "") != 0)
-            return false;
-    return true;
+    bool same = true;
+    for (int64_t i = 0; i < spec->images && same; i++) {
+        const ShardItem *it = &spec->items[i];
+#define X(field) same = same && !strcmp(or_empty(it->field), s->field.text ? column_text(&s->field, i) : "");
+        SHARD_COLUMNS(X)
+#undef X
+    }
+    return same;
 }
 
 const char *shard_difference(const Shard *s, const ShardSpec *spec) {
     const EncoderInfo *e = &spec->encoder;
-    const EncoderInfo wanted = {or_empty(e->name), or_empty(e->weights_sha256), or_empty(e->tap),
-                                or_empty(e->preprocessing), e->ln_applied};
+#define X(field) .field = or_empty(e->field),
+    const EncoderInfo wanted = {ENCODER_TEXTS(X) .ln_applied = e->ln_applied};
+#undef X
     if (encoder_difference(&wanted, &s->encoder)) return "another encoder";
     if (s->dtype != spec->dtype || s->scales != scales_of(spec)) return "another element type";
     if (s->images != spec->images || s->views != spec->views) return "another number of images or views";

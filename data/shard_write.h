@@ -25,12 +25,14 @@ typedef struct {
     const char *preprocessing;      /* how pixels were made: "resize 224x224 bicubic; CLIP mean and std" */
     bool ln_applied;                /* ln_vision is already in the features */
 } EncoderInfo;
+#define ENCODER_TEXTS(X) X(name) X(weights_sha256) X(tap) X(preprocessing)   /* attributes of /encoder by these names */
 
 typedef struct {
     const char *image_id, *split, *source;         /* split: train, val, test, ...; source: where it came from */
     int64_t ncaptions;
     const char *const *captions;                   /* UTF-8, as annotated */
 } ShardItem;
+#define SHARD_COLUMNS(X) X(image_id) X(split) X(source)        /* data sets of /images by these names */
 
 /* What cached token ids were made with; they serve only readers that want exactly this. */
 typedef struct {

@@ -281,7 +281,7 @@ static Status file_array(ArrayBox *f, size_t *at) {
     if (numbers == 1) return OK;
     for (int k = 0; usual[k]; k++)
         for (size_t i = 0; i < f->n; i++)
-            if (f->item[i].number && !strcmp(f->item[i].name + (f->item[i].name[0] == '/'), usual[k])) {
+            if (f->item[i].number && arrays_called(&f->item[i], usual[k])) {
                 *at = i;
                 return OK;
             }
@@ -429,6 +429,10 @@ void arrays_close(ArrayBox *b) {
     free(b->buffer);
     free(b->path);
     free(b);
+}
+
+bool arrays_called(const ArrayItem *a, const char *name) {
+    return !strcmp(a->name + (a->name[0] == '/'), name + (name[0] == '/'));
 }
 
 size_t arrays_count(const ArrayBox *b) { return b->n; }

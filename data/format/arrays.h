@@ -40,6 +40,9 @@ Status arrays_read(ArrayBox *b, void *dst, size_t n);      /* the next n bytes, 
 
 Status arrays_strings(ArrayBox *b, size_t i, char ***strings);     /* of labels; one block: free(*strings) */
 
+/* Whether it is called so; the '/' in front of HDF5's names counts neither here nor there. */
+bool arrays_called(const ArrayItem *a, const char *name);
+
 /* ERR_FORMAT: array i is pickled, and what to type. */
 Status arrays_pickled(const ArrayBox *b, size_t i);
 

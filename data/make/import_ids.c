@@ -125,10 +125,6 @@ static Status text_ids(ImportIds *ids, const char *path) {
 
 /* ---- arrays ------------------------------------------------------------------------------------------------------ */
 
-static bool called(const ArrayItem *a, const char *name) {
-    return !strcmp(a->name + (a->name[0] == '/'), name + (name[0] == '/'));
-}
-
 /* What this program wrote itself. */
 static bool b_is_set(const ArrayBox *b) {
     bool features = false, caption = false;
@@ -147,7 +143,7 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
     size_t n = arrays_count(b), labels = 0;
     char list[LIST];
     for (size_t i = 0; array && array[0] && i < n; i++)
-        if (called(arrays_at(b, i), array)) {
+        if (arrays_called(arrays_at(b, i), array)) {
             const ArrayItem *a = arrays_at(b, *at = i);
             if (a->label && a->ndim && a->elements == a->shape[0]) return OK;
             if (a->pickled) return arrays_pickled(b, i);
@@ -158,7 +154,7 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
         if (arrays_at(b, i)->label && (rows < 0 || arrays_at(b, i)->elements == rows) && !labels++) *at = i;
     for (int u = 0; usual[u] && !(array && array[0]); u++)
         for (size_t i = 0; i < n; i++)
-            if (arrays_at(b, i)->label && called(arrays_at(b, i), usual[u])) {
+            if (arrays_at(b, i)->label && arrays_called(arrays_at(b, i), usual[u])) {
                 *at = i;
                 return OK;
             }
