@@ -210,7 +210,7 @@ Status origin_features(const Origin *g, const Set *set, const char **other) {
     want.name = was->name;
     if (was->tap)
         want.weights_sha256 = was->weights_sha256, want.tap = was->tap, want.ln_applied = was->ln_applied;
-    const char *field = encoder_difference(&want, is);
+    const char *field = shard_encoder_difference(&want, is);
     if (field)
         return err_set(ERR_USAGE, "%s has features of \"%s\" (%s), %s was trained on those of \"%s\" (%s): another "
                        "encoder (%s)", set_path(set), is->name, is->tap, g->name, was->name, was->tap ? was->tap : "",

@@ -6,7 +6,7 @@
 #ifndef QF_VISION_ENCODER_H
 #define QF_VISION_ENCODER_H
 #include "checkpoints/vision.h"
-#include "data/make/patches.h"
+#include "data/make/encoder.h"
 
 /* Which rows of the tap are kept: all of them; cls and the grid of patches, without registers; the grid; the grid
  * with each 2 x 2 patches averaged (the last row and column by what there is). */

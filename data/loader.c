@@ -73,7 +73,7 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
     char there[512] = "";
     if (*samples == 0) set_name_splits(s, there, sizeof there);
     for (int64_t i = 0; *samples == 0 && i < set_images(s); i++)
-        if (set_has(s, i) && split_matches(spec->split, set_split(s, i)))
+        if (set_has(s, i) && set_split_matches(spec->split, set_split(s, i)))
             return err_set(ERR_USAGE, "%s: none of the images of split \"%s\" has a caption, and captions are what is learned",
                            set_path(s), spec->split);
     if (*samples == 0)

@@ -37,12 +37,4 @@ typedef struct {
  * damaged (verify finds all), or holds a number that the new type cannot. */
 Status repack(const RepackSpec *spec, RepackReport *r);
 
-/* n numbers to e4m3 or i8: dst, and the scale with which they become numbers again.
- * ERR_NUMERIC when one is not finite. */
-Status quantise(void *dst, float *scale, DType to, const float *x, size_t n);
-
-/* P tokens of E, each with a scale of its own. error and square (may be NULL) as in RepackReport, added to. */
-Status quantise_tokens(void *dst, float *scales, DType to, const float *x, int64_t P, int64_t E, double *square,
-                       double *error);
-
 #endif

@@ -247,7 +247,7 @@ const uint32_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKe
 
 /* ---- splits ---- */
 
-bool split_matches(const char *wanted, const char *split) {
+bool set_split_matches(const char *wanted, const char *split) {
     if (!wanted[0]) return true;
     size_t len = strlen(split);
     for (const char *p = wanted;;) {
@@ -265,7 +265,7 @@ bool split_matches(const char *wanted, const char *split) {
 static Status check_missing(const Set *s, const Entry *e, const char *split) {
     if ((e - s->entry) % s->parts != s->part) return OK;
     for (int64_t i = 0; i < e->file->listed->nsplits; i++)
-        if (e->file->listed->split[i].images && split_matches(split, e->file->listed->split[i].name))
+        if (e->file->listed->split[i].images && set_split_matches(split, e->file->listed->split[i].name))
             return err_set(ERR_USAGE, "%s: is missing, and holds %" PRId64 " images of split \"%s\"", e->file->path,
                            e->file->listed->split[i].images, e->file->listed->split[i].name);
     return OK;
@@ -299,7 +299,7 @@ Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n)
             continue;
         }
         for (int64_t i = 0; i < e->images; i++)
-            if (split_matches(split, column_text(&e->s->split, i))) (*images)[(*n)++] = e->first + i;
+            if (set_split_matches(split, column_text(&e->s->split, i))) (*images)[(*n)++] = e->first + i;
     }
     if (st == OK && *n == 0) {
         char there[512];
@@ -320,12 +320,12 @@ SplitCount set_count(const Set *s, const char *split, int part) {
         const Entry *e = &s->entry[k];
         for (int64_t i = 0; e->file->listed && i < e->file->listed->nsplits; i++) {
             const ManifestSplit *p = &e->file->listed->split[i];
-            if (!split_matches(split, p->name)) continue;
+            if (!set_split_matches(split, p->name)) continue;
             c.captioned += p->captioned;
             c.captions += p->captions;
         }
         for (int64_t i = 0; !e->file->listed && i < e->images; i++) {
-            if (!split_matches(split, column_text(&e->s->split, i))) continue;
+            if (!set_split_matches(split, column_text(&e->s->split, i))) continue;
             int64_t captions = shard_captions_of(e->s, i);
             c.captioned += captions > 0;
             c.captions += captions;

@@ -62,7 +62,7 @@ const uint32_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKe
  * (Karpathy's split as LAVIS uses it); "all" or "" is everything; commas join several. ERR_USAGE names the splits
  * there are when none is found, or the missing shard that holds some. */
 Status set_select(const Set *s, const char *split, int64_t **images, int64_t *n);
-bool split_matches(const char *wanted, const char *split);
+bool set_split_matches(const char *wanted, const char *split);
 void set_name_splits(const Set *s, char *text, size_t size);        /* "train", "val": the first few there are */
 
 /* How many images of a split with captions, and captions of them, the shards of one part hold (any part: the

@@ -404,7 +404,7 @@ const char *shard_caption(const Shard *s, int64_t image, int64_t k, size_t *n) {
 
 /* ---- comparing ---- */
 
-const char *encoder_difference(const EncoderInfo *a, const EncoderInfo *b) {
+const char *shard_encoder_difference(const EncoderInfo *a, const EncoderInfo *b) {
 #define X(field) if (strcmp(a->field, b->field) != 0) return #field;
     ENCODER_TEXTS(X)
 #undef X
@@ -412,7 +412,7 @@ const char *encoder_difference(const EncoderInfo *a, const EncoderInfo *b) {
 }
 
 Status shard_same_kind(const Shard *a, const Shard *b) {
-    const char *field = encoder_difference(&a->encoder, &b->encoder);
+    const char *field = shard_encoder_difference(&a->encoder, &b->encoder);
     if (field)
         return err_set(ERR_FORMAT, "%s: was made by another encoder than %s: /encoder attribute \"%s\" differs",
                        b->path, a->path, field);

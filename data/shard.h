@@ -69,7 +69,7 @@ const char *shard_caption(const Shard *s, int64_t image, int64_t k, size_t *n); 
 /* OK when the two may stand in one set; ERR_FORMAT says how they differ. */
 Status shard_same_kind(const Shard *a, const Shard *b);
 /* NULL, or the name of the first field in which two encoders differ. */
-const char *encoder_difference(const EncoderInfo *a, const EncoderInfo *b);
+const char *shard_encoder_difference(const EncoderInfo *a, const EncoderInfo *b);
 
 /* A CRC over everything but the features (whose CRCs are among it): tells two versions of a shard apart. */
 uint32_t shard_content(const Shard *s);

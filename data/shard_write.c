@@ -229,7 +229,7 @@ const char *shard_difference(const Shard *s, const ShardSpec *spec) {
 #define X(field) .field = or_empty(e->field),
     const EncoderInfo wanted = {ENCODER_TEXTS(X) .ln_applied = e->ln_applied};
 #undef X
-    if (encoder_difference(&wanted, &s->encoder)) return "another encoder";
+    if (shard_encoder_difference(&wanted, &s->encoder)) return "another encoder";
     if (s->dtype != spec->dtype || s->scales != scales_of(spec)) return "another element type";
     if (s->images != spec->images || s->views != spec->views) return "another number of images or views";
     if (s->P != spec->P || s->E != spec->E) return "another size of features";

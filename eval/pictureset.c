@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "data/make/extract.h"
+#include "data/make/patches.h"
 #include "data/manifest.h"
 #include "eval/setup.h"
 #include "kernels/base/mem.h"

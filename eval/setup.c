@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "checkpoints/vision_encoder.h"
+#include "data/make/patches.h"
 #include "kernels/dist/dist.h"
 
 Status setup_backend(const Backend **b, const Options *o) {

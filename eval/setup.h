@@ -3,7 +3,7 @@
 #ifndef QF_SETUP_H
 #define QF_SETUP_H
 #include "configs/options.h"
-#include "data/make/patches.h"
+#include "data/make/encoder.h"
 #include "data/text/tokenizer.h"
 #include "kernels/backend.h"
 #include "kernels/model/dims.h"

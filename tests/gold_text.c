@@ -182,7 +182,7 @@ static Status compare_processed(void *ctx, int64_t i, const Json *row) {
         const char *want = json_str(json_get(row, forms[k].key), &want_n);
         char *got = NULL, what[80];
         if (!want) continue;
-        Status st = k == 2 ? question_blip(&got, &len, text, n, 50)
+        Status st = k == 2 ? caption_question(&got, &len, text, n, 50)
                            : caption_blip(&got, &len, text, n, forms[k].prompt, 50);
         snprintf(what, sizeof what, "%s of row %lld", forms[k].key, (long long)i);
         gold_check(c, what, st != OK || len != want_n || memcmp(got, want, len), 0.5);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "data/make/extract.h"
+#include "data/make/patches.h"
 #include "data/format/image.h"
 #include "data/make/import.h"
 #include "data/format/npy.h"

@@ -113,15 +113,15 @@ static void splits(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_int_equal(set_select(s, cases[i].name, &images, &n), OK);
         assert_int_equal(n, cases[i].n);
-        for (int64_t k = 0; k < n; k++) assert_true(split_matches(cases[i].name, set_split(s, images[k])));
+        for (int64_t k = 0; k < n; k++) assert_true(set_split_matches(cases[i].name, set_split(s, images[k])));
         SplitCount c = set_count(s, cases[i].name, 0);
         assert_int_equal(c.captioned, cases[i].captioned);
         assert_int_equal(c.captions, cases[i].captions);
         free(images);
     }
-    assert_true(split_matches("train", "restval"));
-    assert_false(split_matches("val", "restval"));
-    assert_false(split_matches("restval", "train"));
+    assert_true(set_split_matches("train", "restval"));
+    assert_false(set_split_matches("val", "restval"));
+    assert_false(set_split_matches("restval", "train"));
     assert_int_equal(set_select(s, "dev", &images, &n), ERR_USAGE);
     assert_message("no image of split \"dev\"; there are \"train\", \"restval\", \"val\", \"test\"");
     set_close(s);

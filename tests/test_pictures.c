@@ -17,6 +17,7 @@
 
 #include "data/format/tar.h"
 #include "data/make/extract.h"
+#include "data/make/patches.h"
 #include "data/make/pictures.h"
 #include "data/shard.h"
 #include "tests/kit/scratch.h"

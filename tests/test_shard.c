@@ -68,7 +68,7 @@ static void check_shard(const Shard *s, const Fixture *f, int64_t first) {
     assert_int_equal(s->P, FIX_P);
     assert_int_equal(s->E, FIX_E);
     assert_int_equal(s->dtype, p->dtype);
-    assert_null(encoder_difference(&s->encoder, &p->encoder));
+    assert_null(shard_encoder_difference(&s->encoder, &p->encoder));
     assert_int_equal(s->features_at % 4096, 0);
     assert_null(s->warning);
     uint64_t want[FIX_ELEMENTS], got[FIX_ELEMENTS];

@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "data/manifest.h"
+#include "data/features.h"
 #include "data/repack.h"
 #include "data/set.h"
 #include "data/verify.h"
@@ -309,18 +310,18 @@ static void quantising(void **state) {
     float x[4] = {1, -2, 0.5f, 0}, scale;
     int8_t q[4];
     uint8_t e[4];
-    assert_int_equal(quantise(q, &scale, DT_I8, x, 4), OK);
+    assert_int_equal(features_quantise(q, &scale, DT_I8, x, 4), OK);
     assert_true(scale == 2.0f / 127);
     const int8_t want[4] = {64, -127, 32, 0};               /* 63.5 and 31.75, to nearest even */
     assert_memory_equal(q, want, 4);
-    assert_int_equal(quantise(e, &scale, DT_E4M3, x, 4), OK);
+    assert_int_equal(features_quantise(e, &scale, DT_E4M3, x, 4), OK);
     assert_true(e4m3_to_f32(e[1]) == -448);
     assert_true(e4m3_to_f32(e[3]) == 0);
     float zero[4] = {0};
-    assert_int_equal(quantise(q, &scale, DT_I8, zero, 4), OK);
+    assert_int_equal(features_quantise(q, &scale, DT_I8, zero, 4), OK);
     assert_true(scale == 1 && q[0] == 0);
     x[2] = NAN;
-    assert_int_equal(quantise(q, &scale, DT_I8, x, 4), ERR_NUMERIC);
+    assert_int_equal(features_quantise(q, &scale, DT_I8, x, 4), ERR_NUMERIC);
 }
 
 int main(void) {

@@ -62,7 +62,7 @@ static Status processor_row(void *ctx, int64_t i, const Json *row) {
         const char *want = json_str(json_get(row, as[k].key), &len_want);
         char *out = NULL;
         assert_non_null(want);
-        if (as[k].question) assert_int_equal(question_blip(&out, &len, text, n, CAPTION_MAX_WORDS), OK);
+        if (as[k].question) assert_int_equal(caption_question(&out, &len, text, n, CAPTION_MAX_WORDS), OK);
         else assert_int_equal(caption_blip(&out, &len, text, n, as[k].prompt, CAPTION_MAX_WORDS), OK);
         if (len != len_want || memcmp(out, want, len + 1))
             fail_msg("row %lld, %s: \"%s\", \"%s\" wanted", (long long)i, as[k].key, out, want);

@@ -246,7 +246,7 @@ static Status count_files(VocabTrainer *t, const Options *o) {
     if (st == OK) st = annotations_load_captions(&a, files.file, files.n);
     for (int64_t i = 0; st == OK && i < a.count; i++)
         for (int64_t k = 0; k < a.images[i].ncaptions && st == OK; k++)
-            if (split_matches(o->vocab.split, a.images[i].split))
+            if (set_split_matches(o->vocab.split, a.images[i].split))
                 st = count_caption(t, a.images[i].captions[k], strlen(a.images[i].captions[k]));
     annotations_free(&a);
     annotation_files_free(&files);

@@ -101,7 +101,7 @@ static Status open_data(Run *r) {
                        "data.val=%s has features %lld x %lld, data.train %lld x %lld: they need the same encoder", val,
                        (long long)set_P(r->val), (long long)set_E(r->val), (long long)set_P(r->train),
                        (long long)set_E(r->train));
-    const char *field = encoder_difference(set_encoder(r->train), set_encoder(r->val));
+    const char *field = shard_encoder_difference(set_encoder(r->train), set_encoder(r->val));
     /* other pictures' preparation is a matter of taste, another encoder is not */
     if (field && strcmp(field, "preprocessing") != 0)
         return err_set(ERR_USAGE, "data.val=%s has features of \"%s\", data.train of \"%s\": another encoder (%s)", val,

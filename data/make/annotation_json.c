@@ -69,17 +69,6 @@ static void members_of(const Json *object, char *text, size_t size) {
 
 /* ---- an entry ---------------------------------------------------------------------------------------------------- */
 
-/* LLaVA: what is said first by "gpt" (or "assistant"); its answers to later questions are no captions. */
-static bool answer_of(const Json *turn, const Json **text) {
-    const char *who = json_str(json_get(turn, "from"), NULL);
-    *text = json_get(turn, "value");
-    if (!who) who = json_str(json_get(turn, "role"), NULL), *text = json_get(turn, "content");
-    const Json *parts = json_type(*text) == J_ARRAY ? *text : NULL;                /* [{"type": "text", "text": ...}] */
-    for (size_t i = 0; i < json_len(parts); i++)
-        if (json_get(json_at(parts, i), "text")) *text = json_get(json_at(parts, i), "text");
-    return who && (!strcmp(who, "gpt") || !strcmp(who, "assistant"));
-}
-
 static Status no_caption_in(const Json *v, const char *what) {
     char list[400];
     const Json *first;
@@ -107,7 +96,7 @@ static Status captions_of(Annotations *a, int64_t index, const Json *v, const ch
         snprintf(what, sizeof what, "%.200s %zu", key, i + 1);
         if (json_get(item, "from") || json_get(item, "role")) {
             /* the first: later ones answer questions nobody sees */
-            if (answer_of(item, &said)) return one_caption(a, index, said, what);
+            if (questions_turn(item, &said)) return one_caption(a, index, said, what);
         } else {
             st = one_caption(a, index, item, what);
         }

@@ -6,7 +6,7 @@
  *
  * Views of an image (preprocess.h) are rows i*V+v.
  *
- * Does not know any encoder: that is ImageEncoder (patches.h). Does not process captions. */
+ * Does not know any encoder: that is ImageEncoder (encoder.h). Does not process captions. */
 #ifndef QF_EXTRACT_H
 #define QF_EXTRACT_H
 #include <stdbool.h>
@@ -16,7 +16,7 @@
 #include "data/format/image.h"
 #include "data/listener.h"
 #include "data/make/annotations.h"
-#include "data/make/patches.h"
+#include "data/make/encoder.h"
 #include "data/shard_write.h"
 
 enum { MAX_VIEWS = 64 };

@@ -85,7 +85,3 @@ Status patches_encoder(ImageEncoder **out, int size, int patch) {
     *out = &k->base;
     return OK;
 }
-
-void encoder_free(ImageEncoder *e) {
-    if (e) e->free(e);
-}

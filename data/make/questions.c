@@ -150,6 +150,16 @@ static const Json *turns_of(const Json *e) {
     return json_get(first, "value") || json_get(first, "content") ? list : NULL;
 }
 
+bool questions_turn(const Json *turn, const Json **said) {
+    const char *who = text(turn, "from");
+    *said = json_get(turn, who ? "value" : "content");
+    if (!who) who = text(turn, "role");
+    const Json *parts = json_type(*said) == J_ARRAY ? *said : NULL;                /* [{"type": "text", "text": ...}] */
+    for (size_t i = 0; i < json_len(parts); i++)
+        if (json_get(json_at(parts, i), "text")) *said = json_get(json_at(parts, i), "text");
+    return who && (!strcmp(who, "gpt") || !strcmp(who, "assistant"));
+}
+
 bool questions_in(const Annotations *a, const Json *e) {
     return text(e, "question") || (text(e, "text_output") && json_get(e, "text_input")) ||
            (annotation_columns(a)->questions && turns_of(e));
@@ -172,11 +182,12 @@ static Status conversation(Annotations *a, int64_t image, const Json *turns) {
     char *so_far = NULL;
     Status st = OK;
     for (size_t i = 0, system = 0; i < json_len(turns) && st == OK; i++) {
-        const char *who = text(json_at(turns, i), "from"), *value = text(json_at(turns, i), "value");
-        if (!who) who = text(json_at(turns, i), "role"), value = text(json_at(turns, i), "content");
+        const Json *turn = json_at(turns, i), *words;
+        const char *who = text(turn, json_get(turn, "from") ? "from" : "role");
         if (!i && who && !strcmp(who, "system") && ++system) continue; /* how to behave, not what is seen */
+        bool answers = questions_turn(turn, &words);
+        const char *value = json_str(words, NULL);
         char *said = value ? spoken(value) : NULL;
-        bool answers = who && (!strcmp(who, "gpt") || !strcmp(who, "assistant"));
         if (!value) st = err_set(ERR_FORMAT, "turn %zu has no \"value\"", i + 1);
         else if (!said) st = ERR_MEMORY;
         else if (answers != ((i - system) % 2 == 1))

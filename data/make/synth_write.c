@@ -11,6 +11,7 @@
 #include "data/format/outfile.h"
 #include "data/make/extract.h"
 #include "data/make/first.h"
+#include "data/make/patches.h"
 #include "data/setout.h"
 #include "data/text/settext.h"
 #include "kernels/base/hash.h"

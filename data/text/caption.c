@@ -64,7 +64,7 @@ Status caption_blip(char **out, size_t *len, const char *text, size_t n, const c
     return st;
 }
 
-Status question_blip(char **out, size_t *len, const char *text, size_t n, int max_words) {
+Status caption_question(char **out, size_t *len, const char *text, size_t n, int max_words) {
     UniText t = {0};
     size_t kept = 0;
     *out = NULL;

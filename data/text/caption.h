@@ -17,6 +17,6 @@ enum { CAPTION_MAX_WORDS = 50 };
 Status caption_blip(char **out, size_t *len, const char *text, size_t n, const char *prompt, int max_words);
 
 /* blip_question: lower, the same characters deleted, blanks at the end stripped, at most max_words. */
-Status question_blip(char **out, size_t *len, const char *text, size_t n, int max_words);
+Status caption_question(char **out, size_t *len, const char *text, size_t n, int max_words);
 
 #endif

@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (wp) encode(wp, out, len);
     }
     free(out);
-    if (question_blip(&out, &len, text, rest, 3) == OK && !utf8_valid(out, len, NULL)) abort();
+    if (caption_question(&out, &len, text, rest, 3) == OK && !utf8_valid(out, len, NULL)) abort();
     free(out);
     tokenizer_close(wp);
     free(vocab);
