@@ -244,8 +244,8 @@ static Status set_input(Options *o, const char *arg) {
         return err_set(ERR_USAGE, "%s: '%.80s' stands alone; key=value is wanted, without blanks around the =", LINE,
                        arg);
     if (!option_used_by(&option_rows[r], o->command))
-        return err_set(ERR_USAGE, "%s: '%.80s' is neither key=value nor a configuration (*.yaml), and %s takes no input",
-                       LINE, arg, o->command);
+        return err_set(ERR_USAGE, "%s: '%.80s' is neither key=value nor a configuration (*.yaml), and %s takes no "
+                       "input", LINE, arg, o->command);
     if (o->origin[r].from == FROM_ARGUMENT)
         return err_set(ERR_USAGE, "%s: '%.80s' is a second input after '%.80s', one is wanted", LINE, arg,
                        option_text(o, r));

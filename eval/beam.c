@@ -47,9 +47,8 @@ void search_close(Search *s) {
     *s = (Search){0};
 }
 
-void search_begin(Search *s, uint32_t image, uint32_t copy) {
+void search_begin(Search *s, uint32_t image) {
     s->image = image;
-    s->copy = copy;
     s->rows = s->len = 1;
     s->nclosed = 0;
     for (int32_t b = 0; b < s->spec.beams; b++) {
@@ -205,7 +204,7 @@ static void step_beams(Search *s, const float *logits, int64_t ld) {
 
 static int32_t draw(Search *s) {
     int32_t n = search_filter(&s->spec, s->score, s->V, s->cand), i = 0;
-    Philox r = philox(s->copy, (uint32_t)s->len, s->image, SITE_SAMPLE, rng_key0(s->spec.seed), 0);
+    Philox r = philox(0, (uint32_t)s->len, s->image, SITE_SAMPLE, rng_key0(s->spec.seed), 0);
     double u = (double)(((uint64_t)r.v[0] << 32 | r.v[1]) >> 11) * 0x1p-53;
     /* the last takes what rounding leaves over */
     for (; i < n - 1 && u >= s->cand[i].score; i++) u -= s->cand[i].score;

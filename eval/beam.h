@@ -4,21 +4,19 @@
  * until rows is 0; then closed[0] is the text. Beam search is transformers' (spec/evaluation.md 6b), in double:
  * scores, what competes with what, when a text is done. Two versions of it differ in what they count:
  *
- *     SEARCH_V4 (4.33; LAVIS, stage 1)   the start token counts in all lengths; what is cut at max_length, too. Done
- * when
- *                                        no continuation of this step, an ended one included, could beat the worst
- * closed
- *     SEARCH_V5 (5.23)                   new tokens count: what is cut has one less than in V4 (what ends has as
- * many: its
- *                                        end token counts). Done when no running one could. At max_length only the best
- *                                        `beams` of all continuations close
+ *     SEARCH_V4 (4.33; LAVIS, stage 1)   the start token counts in all lengths; what is cut at max_length, too.
+ *                                        Done when no continuation of this step, an ended one included, could beat the
+ *                                        worst closed
+ *     SEARCH_V5 (5.23)                   new tokens count: what is cut has one less than in V4 (what ends has as many:
+ *                                        its end token counts). Done when no running one could. At max_length only the
+ *                                        best `beams` of all continuations close
  *
  * Ties, which transformers leaves open, go to the lower beam, then the lower token; among closed hypotheses of equal
  * score the one closed last wins, as there. One beam under SEARCH_BEAM is still beam search (a closed text may be
  * beaten by a longer one, unless early_stopping); transformers' num_beams 1 is SEARCH_GREEDY.
  *
- * Random draws depend on (seed, image, copy, length) alone: not on the batch,
- * the device or other images. One thread a search. */
+ * Random draws depend on (seed, image, length) alone: not on the batch, the device or other images. One thread a
+ * search. */
 #ifndef QF_BEAM_H
 #define QF_BEAM_H
 #include <stdbool.h>
@@ -66,7 +64,7 @@ typedef struct { double score; int32_t row, token; } Candidate;
 typedef struct {
     SearchSpec spec;
     int32_t V;
-    uint32_t image, copy;
+    uint32_t image;
     int32_t rows;                       /* sequences whose next logits are wanted: 1, then beams, 0 at the end */
     int32_t len;                        /* their length */
     int32_t *tokens;                    /* (beams, max_length) */
@@ -82,7 +80,7 @@ typedef struct {
 
 Status search_open(Search *s, const SearchSpec *spec, int32_t V);
 void search_close(Search *s);
-void search_begin(Search *s, uint32_t image, uint32_t copy);     /* copy: of several samples of one image */
+void search_begin(Search *s, uint32_t image);               /* its number decides the draws */
 
 /* logits: (rows) rows of V, `ld` apart. ERR_NUMERIC when a row has no finite largest element. */
 Status search_step(Search *s, const float *logits, int64_t ld);

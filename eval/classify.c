@@ -52,7 +52,8 @@ Status classes_read(Classes *c, const char *path) {
     if (st == OK && !(c->name = mem_new((size_t)lines, sizeof *c->name))) st = ERR_MEMORY;
     if (st == OK && is_json(c->text, path))
         st = err_set(ERR_FORMAT, "%s: is JSON; one name a line is wanted: python3 -c \"import json; "
-                     "d = json.load(open('%s')); print(*(d.values() if isinstance(d, dict) else d), sep='\\n')\" > names.txt", path, path);
+                     "d = json.load(open('%s')); print(*(d.values() if isinstance(d, dict) else d), sep='\\n')\" > "
+                     "names.txt", path, path);
     char *rest = c->text;
     for (char *s; st == OK && (s = strsep(&rest, "\n"));) {
         line++;

@@ -91,7 +91,7 @@ static Status open_say(Work *w, DType features) {
     SearchSpec s;
     int images = w->o->use.batch ? (int)w->o->use.batch : w->use.b->unified ? 8 : 32;
     search_of(w, &s);
-    Status st = say_open(&w->say, &w->use, &s, images, 1, features);
+    Status st = say_open(&w->say, &w->use, &s, images, features);
     return st == OK ? evalrows_open(&w->rows, &w->set, w->use.b, images) : st;
 }
 

@@ -34,8 +34,8 @@ static Status open_work(Work *w, const Options *o) {
     if (o->caption.min_length > o->caption.max_length)
         return err_set(ERR_USAGE, "caption.min_length=%lld is above caption.max_length=%lld",
                        (long long)o->caption.min_length, (long long)o->caption.max_length);
-    Status st = dist_rank() == 0 && *o->caption.references ? outfile_claim(o->caption.references, o->run.overwrite) : OK;
-    st = dist_agree(st);
+    const char *references = o->caption.references;
+    Status st = dist_agree(dist_rank() == 0 && *references ? outfile_claim(references, o->run.overwrite) : OK);
     if (st == OK)
         st = evaluation_open(&w->e, o, &(EvaluationSpec){.writes = true, .split = true, .limit = o->caption.limit,
                                                          .result = captions_name(o), .beside = "scores.json"});
@@ -67,7 +67,8 @@ static Status describe(Work *w) {
     Status st = generate_open(&g, w->e.use.b, &w->e.use.model, &spec);
     if (st != OK) return st;
     status_say("%lld images, %d at a time: %.1f MiB of cached keys and values, %.1f MiB for a step",
-               (long long)w->e.set.NI, w->e.batch, (double)g.f.fixed.size / (1 << 20), (double)g.f.mem.size / (1 << 20));
+               (long long)w->e.set.NI, w->e.batch, (double)g.f.fixed.size / (1 << 20),
+               (double)g.f.mem.size / (1 << 20));
     generate_close(&g);
     return OK;
 }
@@ -104,7 +105,8 @@ static void show(const Work *w) {
     /* [DEC] is nobody's word piece */
     for (int64_t i = 0; i < c->n; i++) tokens += c->end[i].len - 1, cut += !c->end[i].ended;
     describe_search(&w->search, how, sizeof how);
-    status_say("%s on %s (%s): %lld images, %s", w->e.use.path, set_path(w->e.set.set), w->e.use.split, (long long)c->n, how);
+    status_say("%s on %s (%s): %lld images, %s", w->e.use.path, set_path(w->e.set.set), w->e.use.split,
+               (long long)c->n, how);
     for (int64_t k = 0; k < shown; k++) show_one(w, k * c->n / shown);
     status_say("%.1f word pieces a caption, %lld of %lld cut at %d; %.4g captions/s, %.4g decoder rows/s%s",
                c->n ? (double)tokens / (double)c->n : 0, (long long)cut, (long long)c->n, c->max_length - 1,

@@ -5,19 +5,17 @@
 
 #include "kernels/base/mem.h"
 
-int32_t decode_slots(const SearchSpec *spec, int32_t prefixes,
-                     int32_t copies) { return prefixes * copies * spec->beams; }
+int32_t decode_slots(const SearchSpec *spec, int32_t prefixes) { return prefixes * spec->beams; }
 
 /* The last token is never fed; a start token that the model is not fed takes no row either. */
 int32_t decode_length(const SearchSpec *spec, bool starts) { return spec->max_length - (starts ? 1 : 2); }
 
-Status decode_open(Decode *x, const Decoder *d, const SearchSpec *spec, int32_t copies) {
-    int32_t searches = d->prefixes * copies, slots = decode_slots(spec, d->prefixes, copies);
-    BUG_ON(copies < 1 || slots > d->slots || decode_length(spec, d->starts) > d->length || (d->starts &&
-        spec->start < 0),
+Status decode_open(Decode *x, const Decoder *d, const SearchSpec *spec) {
+    int32_t searches = d->prefixes, slots = decode_slots(spec, d->prefixes);
+    BUG_ON(slots > d->slots || decode_length(spec, d->starts) > d->length || (d->starts && spec->start < 0),
            "decode: %d slots of %d rows, the model has %d of %d", slots, decode_length(spec, d->starts), d->slots,
            d->length);
-    *x = (Decode){.d = d, .spec = *spec, .copies = copies};
+    *x = (Decode){.d = d, .spec = *spec};
     x->search = mem_new((size_t)searches, sizeof *x->search);
     x->first = mem_new((size_t)searches, sizeof *x->first);
     x->slot = mem_new((size_t)slots, sizeof *x->slot);
@@ -30,7 +28,7 @@ Status decode_open(Decode *x, const Decoder *d, const SearchSpec *spec, int32_t 
 }
 
 void decode_close(Decode *x) {
-    for (int32_t i = 0; x->search && i < x->d->prefixes * x->copies; i++) search_close(&x->search[i]);
+    for (int32_t i = 0; x->search && i < x->d->prefixes; i++) search_close(&x->search[i]);
     free(x->search);
     free(x->first);
     free(x->slot);
@@ -46,7 +44,7 @@ static int list_rows(Decode *x, int searches) {
         const Search *s = &x->search[i];
         x->first[i] = n;
         for (int32_t b = 0; b < s->rows; b++)
-            x->rows[n++] = (DecoderRow){i / x->copies, x->slot[i * s->spec.beams + b], search_last(s, b)};
+            x->rows[n++] = (DecoderRow){i, x->slot[i * s->spec.beams + b], search_last(s, b)};
     }
     return n;
 }
@@ -59,7 +57,7 @@ static Status step_searches(Decode *x, int searches, const float *logits, bool p
     /* dynamic: searches that are done cost nothing, the others a pass over the vocabulary */
 #pragma omp parallel for schedule(dynamic) reduction(min : failed)
     for (int i = 0; i < searches; i++) {
-        const float *own = logits + (prefix ? i / x->copies : x->first[i]) * V;
+        const float *own = logits + (prefix ? i : x->first[i]) * V;
         if (x->search[i].rows && search_step(&x->search[i], own, V) != OK) failed = i < failed ? i : failed;
     }
     if (failed == searches) return OK;
@@ -96,11 +94,11 @@ static int reorder_all(Decode *x, int searches) {
 }
 
 /* As many prefixes as the model takes at a time. Before the first step there is no past to copy. */
-static Status decode_piece(Decode *x, const void *input, int64_t at, int prefixes) {
-    int searches = prefixes * x->copies, nmoved = 0, n;
+static Status decode_piece(Decode *x, const void *input, int64_t at, int searches) {
+    int nmoved = 0, n;
     const float *logits = NULL;
     for (int32_t i = 0; i < searches * x->spec.beams; i++) x->slot[i] = i;
-    Status st = x->d->prefix(x->d->self, input, at, prefixes, &logits);
+    Status st = x->d->prefix(x->d->self, input, at, searches, &logits);
     if (st == OK && !x->d->starts) st = step_searches(x, searches, logits, true);
     if (st == OK && !x->d->starts) reorder_all(x, searches);  /* nothing is moved: the slots are empty yet */
     for (int32_t pos = 0; st == OK && (n = list_rows(x, searches)) > 0; pos++) {
@@ -116,11 +114,10 @@ Status decode_texts(Decode *x, const void *input, int64_t n, int64_t first, Deco
     Status st = OK;
     for (int64_t at = 0; st == OK && at < n; at += x->d->prefixes) {
         int m = (int)(n - at < x->d->prefixes ? n - at : x->d->prefixes);
-        for (int i = 0; i < m * x->copies; i++)
-            /* draws go by the number in the whole list: batches of any size give the same texts */
-            search_begin(&x->search[i], (uint32_t)(first + at + i / x->copies), (uint32_t)(i % x->copies));
+        /* draws go by the number in the whole list: batches of any size give the same texts */
+        for (int i = 0; i < m; i++) search_begin(&x->search[i], (uint32_t)(first + at + i));
         st = decode_piece(x, input, at, m);
-        for (int i = 0; st == OK && i < m; i++) st = found(ctx, at + i, &x->search[i * x->copies]);
+        for (int i = 0; st == OK && i < m; i++) st = found(ctx, at + i, &x->search[i]);
     }
     return st;
 }

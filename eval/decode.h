@@ -14,8 +14,7 @@
 typedef struct {
     const Decoder *d;
     SearchSpec spec;
-    int32_t copies;                     /* searches of each prefix: more than 1 when sampling several texts */
-    Search *search;                     /* (prefixes, copies) */
+    Search *search;                     /* (prefixes) */
     int32_t *slot;                      /* (searches, beams) slot of each beam */
     int32_t *first;                     /* (searches) first row of each in the step's batch */
     DecoderRow *rows;                   /* (slots) */
@@ -24,15 +23,15 @@ typedef struct {
 } Decode;
 
 /* How many slots, and rows of each, the model needs for `prefixes` at a time. */
-int32_t decode_slots(const SearchSpec *spec, int32_t prefixes, int32_t copies);
+int32_t decode_slots(const SearchSpec *spec, int32_t prefixes);
 int32_t decode_length(const SearchSpec *spec, bool starts);
 
-Status decode_open(Decode *x, const Decoder *d, const SearchSpec *spec, int32_t copies);
+Status decode_open(Decode *x, const Decoder *d, const SearchSpec *spec);
 void decode_close(Decode *x);                              /* accepts one that is zero */
 
 /* The texts of n prefixes of the caller's list `input` (what the model's prefix takes). `first` is the number of the
- * first in the whole list: it decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order: s[0 ..
- * copies) are its searches; s->closed[0] is the best text, all that were kept stand behind it. */
+ * first in the whole list: it decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order:
+ * s->closed[0] is the best text, all that were kept stand behind it. */
 typedef Status DecodeFound(void *ctx, int64_t i, const Search *s);
 Status decode_texts(Decode *x, const void *input, int64_t n, int64_t first, DecodeFound *found, void *ctx);
 

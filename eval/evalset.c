@@ -146,7 +146,7 @@ Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, Eval
     *T = mem_new((size_t)e->NT, (size_t)d->Z * sizeof **T);
     Status st = *I && *T ? evalset_encode_images(e, enc, i, part_of(e->NI), *I + i * d->Q * d->Z, p) : ERR_MEMORY;
     if (st == OK) st = evalset_encode_texts(e, enc, t, part_of(e->NT), *T + t * d->Z, p);
-    st = dist_agree_at(st, "the end of encoding");           /* else the others wait in the gather for one that failed */
+    st = dist_agree_at(st, "the end of encoding");           /* else others wait in the gather for one that failed */
     /* a sum gathers: what other ranks computed is zero here */
     if (st == OK) st = dist_all_reduce_f32(*I, e->NI * d->Q * d->Z, "the gather of features");
     if (st == OK) st = dist_all_reduce_f32(*T, e->NT * d->Z, "the gather of features");

@@ -33,7 +33,7 @@ static Status open_parts(Evaluation *e, const EvaluationSpec *spec) {
 
 Status evaluation_open(Evaluation *e, const Options *o, const EvaluationSpec *spec) {
     *e = (Evaluation){.speaks = dist_rank() == 0};
-    signals_ask();                       /* from here on a signal is a wish to stop, which evaluation_progress hands on */
+    signals_ask();                       /* from here on a signal is a wish to stop: evaluation_progress hands it on */
     Status st = e->speaks ? result_claim(o, spec->result, spec->beside) : OK;
     if (st == OK) st = use_open(&e->use, o);
     if (st == OK && spec->writes && !e->use.d.W) st = use_text_head(&e->use);

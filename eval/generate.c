@@ -58,7 +58,7 @@ static Status take_host(Generator *g) {
     g->decoder = (Decoder){.self = g, .V = g->model->d.V, .prefixes = g->spec.images, .slots = g->slots, .length = g->T,
                            .starts = true, .prefix = prefix, .step = step};
     g->seg = mem_new((size_t)g->spec.images, sizeof *g->seg);
-    Status st = g->seg ? decode_open(&g->decode, &g->decoder, &g->spec.search, 1) : ERR_MEMORY;
+    Status st = g->seg ? decode_open(&g->decode, &g->decoder, &g->spec.search) : ERR_MEMORY;
     void *logits = NULL;
     if (st == OK) st = g->f.b->host_alloc(&logits, (size_t)g->slots * (size_t)g->model->d.V * sizeof *g->logits);
     g->logits = logits;

@@ -47,12 +47,12 @@ static Status open_decoder(Quiz *q) {
     if (st != OK) return st;
     q->search = search_greedy(length + 1, 2);                /* an answer says something */
     say_rules(&q->search, &m->d, q->spec.speech);
-    LmDecoderSpec spec = {.prefixes = PREFIXES, .slots = decode_slots(&q->search, PREFIXES, 1), .rows = rows,
+    LmDecoderSpec spec = {.prefixes = PREFIXES, .slots = decode_slots(&q->search, PREFIXES), .rows = rows,
                           .length = decode_length(&q->search, m->d.family == LM_T5)};
     if (spec.length < 1) spec.length = 1;
     st = lm_decoder_open(&q->lm, q->spec.b, m, &spec);
     if (st == OK) q->decoder = lm_decoder(&q->lm);
-    return st == OK ? decode_open(&q->decode, &q->decoder, &q->search, 1) : st;
+    return st == OK ? decode_open(&q->decode, &q->decoder, &q->search) : st;
 }
 
 static Status open_eyes(Quiz *q) {

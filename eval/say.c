@@ -20,10 +20,10 @@ void say_rules(SearchSpec *s, const LmDims *d, const Speech *speech) {
 
 static size_t row_bytes(const Say *x) { return set_row_bytes(x->u->set); }
 
-static Status open_parts(Say *x, int copies, DType features) {
+static Status open_parts(Say *x, DType features) {
     const Speaker *sp = &x->u->speaker;
     bool instruct = sp->speech.instruct, fed = sp->src.d.family == LM_T5;
-    LmDecoderSpec spec = {.prefixes = x->images, .slots = decode_slots(&x->search, x->images, copies),
+    LmDecoderSpec spec = {.prefixes = x->images, .slots = decode_slots(&x->search, x->images),
                           .length = decode_length(&x->search, fed), .rows = x->u->d.Q + sp->speech.max_prompt};
     Status st = visual_open(&x->visual, x->u->b, &x->u->model,
                             &(VisualSpec){.images = x->images, .asked = instruct ? ASKED : 0, .features = features});
@@ -35,16 +35,16 @@ static Status open_parts(Say *x, int copies, DType features) {
         x->scale = mem_new((size_t)(x->images * dims_scales(&x->u->d)), sizeof *x->scale);
         if (!x->row || !x->scale) return ERR_MEMORY;
     }
-    return decode_open(&x->decode, &x->decoder, &x->search, copies);
+    return decode_open(&x->decode, &x->decoder, &x->search);
 }
 
-Status say_open(Say *x, const Use *u, const SearchSpec *search, int images, int copies, DType features) {
+Status say_open(Say *x, const Use *u, const SearchSpec *search, int images, DType features) {
     *x = (Say){.u = u, .images = images, .search = *search};
     if (search->max_length - 1 > u->o->stage2.max_new)
         return err_set(ERR_USAGE,
                        "texts of up to %d new tokens, and room is made for %lld; stage2.max_new=%d makes more",
                        search->max_length - 1, (long long)u->o->stage2.max_new, search->max_length - 1);
-    Status st = open_parts(x, copies, features);
+    Status st = open_parts(x, features);
     if (st != OK) say_close(x);
     return st;
 }

@@ -31,9 +31,9 @@ typedef struct {
  * family. max_length and min_length: new tokens and one. */
 void say_rules(SearchSpec *s, const LmDims *d, const Speech *speech);
 
-/* `images` pictures at a time, and as many prompts; texts of each: more than 1 when sampling. ERR_USAGE when more new
+/* `images` pictures at a time, and as many prompts. ERR_USAGE when more new
  * tokens are asked for than stage2.max_new has room for. */
-Status say_open(Say *x, const Use *u, const SearchSpec *search, int images, int copies, DType features);
+Status say_open(Say *x, const Use *u, const SearchSpec *search, int images, DType features);
 void say_close(Say *x);                 /* accepts one that is zero */
 
 /* Pictures' features (n,P,E) raw, n at most `images`; nitems prompts about them, any number. `first`:

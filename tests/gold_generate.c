@@ -221,7 +221,7 @@ static Status processed_scores(Captioner *c, const Json *v, const StTensor *want
     if (st == OK) st = generate_prefix(&g, (FeatureRows){c->features, NULL}, c->B);
     for (int32_t i = 0; st == OK && i < c->B; i++) {
         Search *s = &g.decode.search[i];
-        search_begin(s, (uint32_t)i, 0);
+        search_begin(s, (uint32_t)i);
         for (int32_t t = 0; st == OK && s->rows && t < steps; t++) {
             DecoderRow row = {i, i, search_last(s, 0)};
             st = generate_step(&g, t, &row, 1, NULL, 0);

@@ -157,11 +157,11 @@ static Status run_search(const GoldSpeak *g, const char *name, const Json *run, 
     bool fed = g->lm->d.family == LM_T5;
     Status st = take_prompts(g, run, common, x);
     if (st == OK) st = look(g, x, &v, &soft);
-    LmDecoderSpec spec = {.prefixes = 3, .slots = decode_slots(&s, 3, 1), .length = decode_length(&s, fed),
+    LmDecoderSpec spec = {.prefixes = 3, .slots = decode_slots(&s, 3), .length = decode_length(&s, fed),
                           .rows = g->model->d.Q + x->longest};
     if (st == OK) st = lm_decoder_open(&dec, g->c->b, g->lm, &spec);
     Decoder d = lm_decoder(&dec);
-    if (st == OK) st = decode_open(&decode, &d, &s, 1);
+    if (st == OK) st = decode_open(&decode, &d, &s);
     if (st == OK) st = decode_texts(&decode, &(LmGiven){soft, x->p}, x->n, 0, compare_text, &k);
     decode_close(&decode);
     lm_decoder_close(&dec);

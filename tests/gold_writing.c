@@ -259,11 +259,11 @@ static Status run_search(Writer *w, const char *name, const Json *run) {
                                                                 num_or(run, "num_captions", 1))};
     Status st = take_prompts(w, name, run, &x);
     bool fed = w->g.m.d.family == LM_T5;
-    LmDecoderSpec spec = {.prefixes = 3, .slots = decode_slots(&k.spec, 3, 1), .length = decode_length(&k.spec, fed),
+    LmDecoderSpec spec = {.prefixes = 3, .slots = decode_slots(&k.spec, 3), .length = decode_length(&k.spec, fed),
                           .rows = w->x.Q + x.longest};
     if (st == OK) st = lm_decoder_open(&dec, w->c->b, &w->g.m, &spec);
     Decoder d = lm_decoder(&dec);
-    if (st == OK) st = decode_open(&decode, &d, &k.spec, 1);
+    if (st == OK) st = decode_open(&decode, &d, &k.spec);
     if (st == OK) st = decode_texts(&decode, &(LmGiven){w->soft, x.p}, x.n, 0, compare_text, &k);
     decode_close(&decode);
     lm_decoder_close(&dec);
@@ -295,7 +295,7 @@ static Status logits_after(Writer *w, const Json *one, const Prompts *x, float *
 
 static void begin_after(Search *s, const Json *before, uint32_t draw) {
     int64_t v = 0;
-    search_begin(s, draw, 0);
+    search_begin(s, draw);
     for (size_t i = 0; i < json_len(before); i++) {
         json_int(json_at(before, i), &v);
         s->tokens[s->len++] = (int32_t)v;

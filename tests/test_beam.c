@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "eval/beam.h"
+#include "tests/kit/table.h"
 
 enum { V = 5, START = 4, END = 0, LONGEST = 8 };
 
@@ -19,21 +20,13 @@ static const SearchSpec PLAIN = {.mode = SEARCH_GREEDY, .beams = 1, .max_length 
                                  .repetition_penalty = 1, .temperature = 1, .top_p = 1, .start = START, .ends = {END},
                                      .nends = 1};
 
-/* Logits in [-3, 3) that depend on the model's number and on every token so far; the start token never comes again. */
 static void table(uint64_t model, const int32_t *tokens, int32_t len, float *logits) {
-    uint64_t h = model * 0x9E3779B97F4A7C15u + 1;
-    for (int32_t i = 0; i < len; i++) h = (h ^ (uint64_t)(tokens[i] + 1)) * 0xD1342543DE82EF95u + 0x2545F4914F6CDD1Du;
-    for (int32_t v = 0; v < V; v++) {
-        h ^= h >> 29;
-        h = h * 0xBF58476D1CE4E5B9u + (uint64_t)v;
-        logits[v] = (float)((double)(h >> 40) / 16777216.0 * 6.0 - 3.0);
-    }
-    logits[START] = -INFINITY;
+    table_logits((uint64_t)model, tokens, len, V, START, logits);
 }
 
 static void run(Search *s, uint64_t model, uint32_t image) {
     float logits[SEARCH_MAX_BEAMS * V];
-    search_begin(s, image, 0);
+    search_begin(s, image);
     while (s->rows) {
         for (int32_t r = 0; r < s->rows; r++) table(model, s->tokens + r * s->spec.max_length, s->len, logits + r * V);
         assert_int_equal(search_step(s, logits, V), OK);
@@ -206,7 +199,7 @@ static void a_closed_caption_waits_for_what_could_beat_it(void **state) {
     spec.mode = SEARCH_BEAM, spec.max_length = 3;
     Search s;
     assert_int_equal(search_open(&s, &spec, V), OK);
-    search_begin(&s, 0, 0);
+    search_begin(&s, 0);
     assert_int_equal(give(&s, first, 1), OK);
     assert_int_equal(s.nclosed, 1);
     assert_int_equal(s.rows, 1);
@@ -221,7 +214,7 @@ static void a_closed_caption_waits_for_what_could_beat_it(void **state) {
 
     spec.length_penalty = 0;
     assert_int_equal(search_open(&s, &spec, V), OK);
-    search_begin(&s, 0, 0);
+    search_begin(&s, 0);
     assert_int_equal(give(&s, first, 1), OK);
     assert_int_equal(s.rows, 0);
     assert_int_equal(s.closed[0].len, 1);
@@ -237,7 +230,7 @@ static void only_the_best_ranks_close(void **state) {
     spec.mode = SEARCH_BEAM, spec.beams = 2;
     Search s;
     assert_int_equal(search_open(&s, &spec, V), OK);
-    search_begin(&s, 0, 0);
+    search_begin(&s, 0);
     assert_int_equal(give(&s, first, 1), OK);
     assert_int_equal(s.nclosed, 0);
     assert_int_equal(search_last(&s, 0), 1);
@@ -258,7 +251,7 @@ static void repetition_penalty_of_greedy(void **state) {
     spec.repetition_penalty = 2;
     Search s;
     assert_int_equal(search_open(&s, &spec, V), OK);
-    search_begin(&s, 0, 0);
+    search_begin(&s, 0);
     const int32_t want[] = {1, 4, 4, 4}; /* 4/2 ties with 2: the lower token; then 4/2 > 1.5, and stays 2 */
     for (int i = 0; i < 4; i++) {
         assert_int_equal(search_step(&s, logits, V), OK);
@@ -277,7 +270,7 @@ static void numbers_that_are_none(void **state) {
             Search s;
             spec.mode = (SearchMode)mode;
             assert_int_equal(search_open(&s, &spec, V), OK);
-            search_begin(&s, 3, 0);
+            search_begin(&s, 3);
             assert_int_equal(search_step(&s, bad[i], V), ERR_NUMERIC);
             assert_non_null(strstr(err_message(), "image 3"));
             search_close(&s);
@@ -343,7 +336,7 @@ static void draws_follow_the_distribution(void **state) {
     Search s;
     assert_int_equal(search_open(&s, &spec, V), OK);
     for (uint32_t image = 0; image < DRAWS; image++) {
-        search_begin(&s, image, 0);
+        search_begin(&s, image);
         assert_int_equal(search_step(&s, logits, V), OK);
         count[s.closed[0].tokens[1]]++;
     }

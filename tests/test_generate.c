@@ -142,7 +142,7 @@ static void captions_without_cache(const Model *m, SearchSpec spec, Captions *ou
     whole_open(&w, m);
     assert_int_equal(search_open(&s, &spec, m->d.V), OK);
     for (int i = 0; i < IMAGES; i++) {
-        search_begin(&s, (uint32_t)i, 0);
+        search_begin(&s, (uint32_t)i);
         while (s.rows) {
             whole_logits(&w, m, i, s.tokens, spec.max_length, s.rows, s.len, logits);
             assert_int_equal(search_step(&s, logits, m->d.V), OK);

@@ -244,10 +244,11 @@ static void write_file(const char *name, const char *text) {
 
 static Status score_with(const char *java, bool meteor, Scores *s) {
     char *program = mem_format("%s/java", folder), *jar = mem_format("%s/any.jar", folder);
-    ScoreOptions o = {.java = program, .temp_dir = folder};
+    ScoreOptions o = {.java = program};
     Coco c;
     Status st;
     *(meteor ? &o.meteor_jar : &o.spice_jar) = jar;
+    setenv("TMPDIR", folder, 1);                             /* SPICE's files */
     write_file("java", java);
     write_file("any.jar", "");
     assert_int_equal(coco_parse(&c, GT, strlen(GT), "gt", RES, strlen(RES), "res"), OK);

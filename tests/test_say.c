@@ -58,7 +58,7 @@ static void ranks_with(int images, const Use *u, const EvalRows *rows, const Jso
     const char *choices[CHOICES];
     const Json *list = json_get(doc, "choices"), *ranks = json_get(doc, "ranks");
     say_rules(&s, &u->speaker.src.d, &u->speaker.speech);
-    assert_int_equal(say_open(&x, u, &s, images, 1, set_dtype(u->set)), OK);
+    assert_int_equal(say_open(&x, u, &s, images, set_dtype(u->set)), OK);
     assert_int_equal(say_look(&x, rows->rows, 2), OK);
     for (int k = 0; k < CHOICES; k++) assert_non_null(choices[k] = json_str(json_at(list, (size_t)k), NULL));
     for (size_t i = 0; i < json_len(ranks); i++) check_rank(&x, json_at(ranks, i), choices);
@@ -73,7 +73,7 @@ static void ranks_as_transformers(void **state) {
     EvalSet set;
     EvalRows rows;
     Json *doc = NULL;
-    if (use_open(&u, o, USE_DATA) != OK) fail_msg("%s", err_message());
+    if (use_open(&u, o) != OK) fail_msg("%s", err_message());
     assert_int_equal(evalset_open(&set, u.set, "all", 0, &u.text), OK);
     assert_int_equal(evalrows_open(&rows, &set, u.b, 2), OK);
     assert_int_equal(evalrows_read(&rows, 0, 2), OK);

@@ -73,7 +73,8 @@ static Piece set_piece(Dfa *d, const Set *s) {
     int32_t at = 0, out;
     while (at < d->nsets && memcmp(&d->sets[at], s, sizeof *s)) at++;  /* few differ: columns are then found quickly */
     if (at == d->nsets) {
-        if (mem_room(&d->sets, (size_t)d->nsets, 1, sizeof *d->sets) != OK) { d->failed = true; return (Piece){ 0, 0 }; }
+        d->failed |= mem_room(&d->sets, (size_t)d->nsets, 1, sizeof *d->sets) != OK;
+        if (d->failed) return (Piece){ 0, 0 };
         d->sets[d->nsets++] = *s;
     }
     out = open_end(d);

@@ -274,9 +274,8 @@ static Status spice_output(const char *path, size_t n, double *corpus, double *o
     return st;
 }
 
-Status spice_score(const char *java, const char *jar, const char *temp_dir, const JarImage *images, size_t n,
-                   double *corpus, double *out) {
-    const char *parent = temp_dir ? temp_dir : getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+Status spice_score(const char *java, const char *jar, const JarImage *images, size_t n, double *corpus, double *out) {
+    const char *parent = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
     char *path = NULL, *folder = NULL, *in = NULL, *result = NULL;
     char *temp = mem_format("%s/qformer-spice-XXXXXX", parent);
     Child *c = mem_new(1, sizeof *c);

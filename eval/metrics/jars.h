@@ -23,8 +23,8 @@ Status meteor_score(const char *java, const char *jar, const JarImage *images, s
                     double *images_out);
 
 /* corpus: the mean of F "All". NaN for an image without one; such an image does not enter the mean. Files go to a new
- * folder in temp_dir (NULL: TMPDIR, else /tmp), which is removed. */
-Status spice_score(const char *java, const char *jar, const char *temp_dir, const JarImage *images, size_t n,
-                   double *corpus, double *images_out);
+ * folder in TMPDIR, else /tmp, which is removed. */
+Status spice_score(const char *java, const char *jar, const JarImage *images, size_t n, double *corpus,
+                   double *images_out);
 
 #endif

@@ -108,7 +108,7 @@ static Status run_jars(const TokenText *t, const ScoreOptions *o, Scores *s) {
     }
     if (o->spice_jar) {
         if (!(s->spice.images = mem_new(n, sizeof(double)))) { st = ERR_MEMORY; goto done; }
-        st = spice_score(o->java, o->spice_jar, o->temp_dir, images, n, &s->spice.corpus, s->spice.images);
+        st = spice_score(o->java, o->spice_jar, images, n, &s->spice.corpus, s->spice.images);
         if (st) goto done;
         s->spice.computed = true;
     }

@@ -24,7 +24,6 @@ typedef struct {
     const char *java;             /* the program; NULL: "java" from PATH */
     const char *meteor_jar;       /* meteor-1.5.jar, beside its data/; NULL: no METEOR */
     const char *spice_jar;        /* spice-1.0.jar, beside its lib/; NULL: no SPICE */
-    const char *temp_dir;         /* for SPICE's files; NULL: TMPDIR or /tmp */
     bool subset;                  /* images without a caption in the result do not count */
 } ScoreOptions;
 

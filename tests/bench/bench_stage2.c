@@ -159,10 +159,10 @@ static void bench_write(Bench *x) {
     must(x->b->alloc(&soft, numbers * (size_t)dtype_size(x->b->elem)));
     x->b->zero(soft, numbers * (size_t)dtype_size(x->b->elem));
     for (int i = 0; p && i < n; i++) p[i] = (LmPrefix){.soft = i * 32, .nsoft = 32};
-    LmDecoderSpec spec = {n, decode_slots(&s, n, 1), decode_length(&s, fed), 32};
+    LmDecoderSpec spec = {n, decode_slots(&s, n), decode_length(&s, fed), 32};
     must(lm_decoder_open(&dec, x->b, &x->lm, &spec));
     Decoder d = lm_decoder(&dec);
-    must(decode_open(&decode, &d, &s, 1));
+    must(decode_open(&decode, &d, &s));
     LmGiven given = {tape_leaf(soft, (int64_t)n * 32, x->ld.E, x->b->elem), p};
     for (int i = 0; i <= x->steps; i++) {
         double at = seconds(CLOCK_MONOTONIC), cpu0 = seconds(CLOCK_PROCESS_CPUTIME_ID);
