@@ -24,14 +24,16 @@
 
 /* C(m,n) = [add] C + op(A) op(B) + bias(n).   op(A) is (m,k): A is stored (m,k), or (k,m) when ta. op(B) is (k,n): B is
  * stored (k,n), or (n,k) when tb. A, B are of type ab (elem, or f32), C of type ct (elem, or f32),
- * bias of type elem or NULL. */
+ * bias of type elem or NULL. sums(m), when given, += op(A)'s row sums: with ta and ab elem, dy's columns beside
+ * dy^T x; sums_zero: they are zero so far, and may be overwritten. */
 typedef struct {
     int64_t m, n, k;
     const void *a, *b, *bias;
     void *c;
+    float *sums;
     int64_t lda, ldb, ldc;
     DType ab, ct;
-    bool ta, tb, add;
+    bool ta, tb, add, sums_zero;
 } Gemm;
 
 /* Rows [q0, q0+nq) attend to keys [a0, a0+na) and [b0, b0+nb). causal, bits: with CAUSAL_B row q0+i sees only the first

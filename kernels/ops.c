@@ -31,11 +31,13 @@ static void linear_back(Tape *t, const Node *n) {
     if (dx)
         ops_gemm(t, &(Gemm){.m = y.rows, .n = x.cols, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = x.cols,
                         .c = dx, .ldc = tape_grad_ld(x), .ab = b->elem, .ct = b->elem, .add = add});
-    float *dw = tape_param_grad_to(t, n->w, &add), *db = tape_param_grad(t, n->b);
+    bool zeros;
+    float *dw = tape_param_grad_to(t, n->w, &add), *db = tape_param_grad_zeros(t, n->b, &zeros);
     if (dw)
         ops_gemm(t, &(Gemm){.m = y.cols, .n = x.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = x.data,
-                        .ldb = x.ld, .c = dw, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = add});
-    if (db) b->colsum(db, dy, y.rows, y.cols, ldy);
+                        .ldb = x.ld, .c = dw, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = add, .sums = db,
+                        .sums_zero = zeros});
+    else if (db) b->colsum(db, dy, y.rows, y.cols, ldy);
     if (scratch) tape_scratch_free(t, scratch);
 }
 
@@ -156,8 +158,7 @@ static void fold_linear_back(Tape *t, const Node *n) {
     float *s = tape_scratch(t, y.cols, sizeof(float));
     b->zero(s, (size_t)y.cols * sizeof *s);
     ops_gemm(t, &(Gemm){.m = y.cols, .n = f.cols, .k = y.rows, .a = dy, .lda = tape_grad_ld(y), .ta = true, .b = f.data,
-                    .ldb = f.ld, .c = G, .ldc = f.cols, .ab = b->elem, .ct = DT_F32});
-    b->colsum(s, dy, y.rows, y.cols, tape_grad_ld(y));
+                    .ldb = f.ld, .c = G, .ldc = f.cols, .ab = b->elem, .ct = DT_F32, .sums = s, .sums_zero = true});
     bool add;
     float *dw = tape_param_grad_to(t, n->w, &add);
     b->unfold(dw, add, tape_param_grad(t, n->b), tape_param_grad(t, n->w2), tape_param_grad(t, n->b2), G, s, n->w.w,

@@ -42,12 +42,12 @@ void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, co
         if (!grad) continue;
         ops_gemm(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .b = w.copy, .ldb = C,
                         .c = ops_columns(dh, r * C, k->elem), .ldc = C, .ab = k->elem, .ct = k->elem});
-        bool add;
-        float *dw = tape_param_grad_to(t, w, &add), *db = tape_param_grad(t, b);
+        bool add, zeros;
+        float *dw = tape_param_grad_to(t, w, &add), *db = tape_param_grad_zeros(t, b, &zeros);
         if (dw)
             ops_gemm(t, &(Gemm){.m = V, .n = C, .k = n, .a = dlogits, .lda = ld, .ta = true, .b = x, .ldb = C, .c = dw,
-                            .ldc = C, .ab = k->elem, .ct = DT_F32, .add = add});
-        if (db) k->colsum(db, dlogits, n, V, ld);
+                            .ldc = C, .ab = k->elem, .ct = DT_F32, .add = add, .sums = db, .sums_zero = zeros});
+        else if (db) k->colsum(db, dlogits, n, V, ld);
     }
     if (dlogits) tape_scratch_free(t, dlogits);
     tape_scratch_free(t, logits);

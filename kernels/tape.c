@@ -445,6 +445,10 @@ float *tape_param_grad(Tape *t, Param p) {
     return param_grad(p);
 }
 
+float *tape_param_grad_zeros(Tape *t, Param p, bool *zeros) {
+    return *zeros = param_grad(p) && !begin_sum(t, p, false), param_grad(p);
+}
+
 float *tape_param_grad_to(Tape *t, Param p, bool *add) {
     *add = param_grad(p) && begin_sum(t, p, true);
     return param_grad(p);

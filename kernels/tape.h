@@ -116,8 +116,9 @@ void *tape_grad_of(Tape *t, Tensor y);
 void *tape_grad_to(Tape *t, Tensor x, bool *add);
 int64_t tape_grad_ld(Tensor x);
 /* Where a parameter's gradient goes, or NULL: for kernels that add to it (what is stale becomes zero first), and for
- * those that can write it, `add` when there is a sum already. */
+ * those that can write it, `add` when there is a sum already. zeros: adds, and says whether it is to zeros. */
 float *tape_param_grad(Tape *t, Param p);
+float *tape_param_grad_zeros(Tape *t, Param p, bool *zeros);
 float *tape_param_grad_to(Tape *t, Param p, bool *add);
 
 /* Scratch of one op: take, use, give back all. */

@@ -306,6 +306,22 @@ static void choices(char **text, const Gemm *g, int n, const char *kept) {
     assert_non_null(*text);
 }
 
+/* A run's folder is anybody's: what cannot be a choice is left, and with it what follows. g is chosen already. */
+static void hostile_choices(const Gemm *g, const char *good) {
+    static const char *const tails[] = {"", "\n", "\n\n\n", "8 8\n", " 99999999999999999999999 1\n", "1e9 0x10 nan\n",
+                                        "-1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1\n", "\xff\xfe\x01",
+                                        "9999 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n"};
+    int first = (int)(strchr(good, '\n') + 1 - good);
+    for (size_t i = 0; i < COUNT(tails) + strlen(good) / 5; i++) {
+        char text[2048], *got;
+        if (i < COUNT(tails)) snprintf(text, sizeof text, "%.*s%s", first, good, tails[i]);
+        else snprintf(text, sizeof text, "%.*s", (int)(i - COUNT(tails)) * 5, good);    /* cut anywhere */
+        choices(&got, g, 1, text);
+        assert_string_equal(got, good);
+        free(got);
+    }
+}
+
 /* Large products are timed once; what was chosen is written, and taken from what was written: of this library and GPU,
  * and no further than it can be read. The product is the CPU's. */
 static void test_chosen_products(void **state) {
@@ -333,8 +349,34 @@ static void test_chosen_products(void **state) {
     h.a = a.host, h.b = b.host, h.c = c.host;
     cpu->gemm(&h), gpu->gemm(g);
     assert_true(apart(&c, DT_BF16) <= 0x1p-7);
+    hostile_choices(g, second);
     free(first), free(second), free(third);
     both_free(&a), both_free(&b), both_free(&c);
+}
+
+/* Sums beside a product: timed both ways, both choices kept, and the CPU's sums whichever it is. */
+static void test_chosen_sums(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    enum { M = 512, N = 1024, K = 1000 };
+    Both a = numbers(K * M), b = numbers(K * N), c = both((size_t)(M * N) * sizeof(float)),
+         sums = both((size_t)M * sizeof(float));
+    memset(sums.host, 0, sums.bytes);
+    gpu->upload(sums.device, sums.host, sums.bytes);
+    gpu->sync();
+    Gemm g = {.m = M, .n = N, .k = K, .ta = true, .a = a.device, .b = b.device, .c = c.device, .lda = M, .ldb = N,
+              .ldc = N, .ab = DT_BF16, .ct = DT_F32, .sums = sums.device, .sums_zero = true}, h = g;
+    char *text, *again;
+    choices(&text, &g, 1, NULL);
+    assert_non_null(strstr(text, "\n512 1024 1024 512 1024 1024 "));
+    choices(&again, &g, 1, text);
+    assert_string_equal(text, again);
+    h.a = a.host, h.b = b.host, h.c = c.host, h.sums = sums.host;
+    for (int twice = 0; twice < 2; twice++, g.sums_zero = false) cpu->gemm(&h), gpu->gemm(&g);
+    assert_true(apart(&c, DT_F32) <= 1e-6);
+    assert_true(apart(&sums, DT_F32) <= 1e-6);
+    free(text), free(again);
+    both_free(&a), both_free(&b), both_free(&c), both_free(&sums);
 }
 
 /* ---- streams --------------------------------------------------------------------------------------------------- */
@@ -513,7 +555,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
-        cmocka_unit_test(test_plain_product), cmocka_unit_test(test_chosen_products),
+        cmocka_unit_test(test_plain_product), cmocka_unit_test(test_chosen_products), cmocka_unit_test(test_chosen_sums),
         cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),
         cmocka_unit_test(test_out_of_memory),
     };

@@ -98,7 +98,7 @@ TEST(every_op_was_run)
 
 /* ---- gemm ------------------------------------------------------------------------------------------------------ */
 
-enum { TA = 1, TB = 2, ADD = 4, BIAS = 8, F32IN = 16, F32OUT = 32 };
+enum { TA = 1, TB = 2, ADD = 4, BIAS = 8, F32IN = 16, F32OUT = 32, SUM = 64, ZEROS = 128 };
 static const struct { int64_t m, n, k, pad; int how; } gemm_cases[] = {
     {1, 1, 1, 0, 0},               {7, 5, 3, 2, TB | BIAS},          {67, 33, 129, 1, 0},
     {67, 33, 129, 0, TA | ADD | F32OUT},
@@ -110,9 +110,24 @@ static const struct { int64_t m, n, k, pad; int how; } gemm_cases[] = {
     {50, 2304, 768, 0, TB | BIAS}, {45, 768, 3072, 0, TB},           {3072, 33, 45, 0, TA | ADD | F32OUT},
     {16, 3001, 96, 0, TB | BIAS | F32OUT}, {5, 1030, 1100, 3, TB | BIAS}, {12, 2050, 513, 0, TB | ADD},
     {4, 3001, 400, 1, TB | F32OUT},        {9, 1025, 1024, 0, TB | BIAS | ADD | F32OUT}, {2, 1100, 1000, 0, TB},
-    {1, 1100, 1000, 0, TB | BIAS},
+    {1, 1100, 1000, 0, TB | BIAS},         {67, 40, 129, 0, TA | F32OUT | SUM | ZEROS},
+    {192, 64, 333, 8, TA | ADD | F32OUT | SUM}, {64, 192, 1030, 0, TA | ADD | F32OUT | SUM | ZEROS},
 };
 static void launch_gemm(void *gm) { K->gemm(gm); }
+
+/* Sums of A's columns, added to what sums holds. */
+static void compare_sums(const Buf *sums, const Gemm *g, const Buf *a) {
+    double *want = doubles(g->m), *plain = doubles(g->m);
+    for (int64_t i = 0; i < g->m; i++) {
+        float s = (float)sums->x[i];
+        want[i] = sums->x[i];
+        for (int64_t p = 0; p < g->k; p++) want[i] += a->x[p * g->lda + i], s += (float)a->x[p * g->lda + i];
+        plain[i] = (double)s;
+    }
+    compare(sums, want, plain);
+    free(want);
+    free(plain);
+}
 
 static void gemm(void) {
     Gemm gm = {0};
@@ -126,6 +141,9 @@ static void gemm(void) {
         gm.lda = (gm.ta ? m : k) + pad, gm.ldb = (gm.tb ? k : n) + pad, gm.ldc = n + pad;
         Buf *a = in("a", gm.ab, (gm.ta ? k : m) * gm.lda, -1, 1), *b = in("b", gm.ab, (gm.tb ? n : k) * gm.ldb, -1, 1);
         Buf *c = out("c", gm.ct, m * gm.ldc), *bias = how & BIAS ? in("bias", E, n, -1, 1) : NULL;
+        Buf *sums = how & SUM ? out("sums", DT_F32, m) : NULL;
+        for (int64_t j = 0; j < m && how & ZEROS; j++) set(sums, j, 0);
+        gm.sums = sums ? sums->p : NULL, gm.sums_zero = how & ZEROS;
         gm.a = a->p, gm.b = b->p, gm.c = c->p, gm.bias = bias ? bias->p : NULL;
         double *want = doubles(c->n), *plain = doubles(c->n);
         memcpy(want, c->x, (size_t)c->n * sizeof *want);             /* what stands between the rows must stay */
@@ -134,6 +152,7 @@ static void gemm(void) {
         plain_gemm(plain, &gm, a->x, b->x, bias ? bias->x : NULL);
         execute(launch_gemm, &gm);
         compare(c, want, plain);
+        if (sums) compare_sums(sums, &gm, a);
         free(want);
         free(plain);
         forget();

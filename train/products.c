@@ -15,7 +15,8 @@ static struct { Gemm *g; int n, cap; bool full; } seen;
 
 static bool same(const Gemm *a, const Gemm *b) {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
-           a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->ct == b->ct && !a->bias == !b->bias;
+           a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->ct == b->ct &&
+           !a->bias == !b->bias && !a->sums == !b->sums;
 }
 
 static void see(const Gemm *g) {

@@ -289,6 +289,7 @@ static bool library_gemm(const Gemm *g) { (void)g; return false; }
 #endif
 
 void FN(gemm)(const Gemm *g) {
+    if (g->sums) FN(colsum)(g->sums, g->a, g->k, g->m, g->lda);
     if (g->m == 0 || g->n == 0) return;
     if (FN(gemm_thin)(g)) return;
     if (g->k == 0 || !library_gemm(g)) blocked(g);

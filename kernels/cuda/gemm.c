@@ -17,6 +17,9 @@
  * reduction in the compute type in the workspace (fixed order): the same input gives the same bits. An algorithm that
  * cannot do the exact shape (AlgoCheck) is asked for anew, for this shape alone.
  *
+ * Column sums beside a product come of the epilogue BGRADB, which overwrites. Where it is slower than the plain product
+ * and the kernel of rows.cu (APART), or there is no algorithm with it, those two run.
+ *
  * What cuBLASLt has no product for goes to the plain kernel of product.cu: f32 operands with a bf16 result, the empty
  * sum (k = 0), a shape without an algorithm, and one that the library refuses when it is called: such a shape is
  * remembered, so it is refused once. None of these is known to occur in training. */
@@ -63,7 +66,9 @@ typedef struct {
 /* Which of the heuristic's answers is taken for a shape. */
 typedef struct { Key key; int answer; } Choice;
 
-enum { SLOTS = 4096, MOST = 3072, CANDIDATES = 8 };
+/* Key.bias: none, one that is added, or sums that come out. APART: the answer that no epilogue is. */
+enum { NO_BIAS, ADDED, SUMS };
+enum { SLOTS = 4096, MOST = 3072, CANDIDATES = 8, APART = CANDIDATES };
 static struct {
     Choice *choice;
     int choices, cap_choices;
@@ -169,7 +174,8 @@ static bool size_plan(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
 
 static bool describe(Plan *p, const Gemm *g, const void *bias) {
     cublasOperation_t first = g->tb ? CUBLAS_OP_T : CUBLAS_OP_N, second = g->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
-    cublasLtEpilogue_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    cublasLtEpilogue_t epilogue = !bias ? CUBLASLT_EPILOGUE_DEFAULT
+                                  : p->key.bias == SUMS ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BIAS;
     cudaDataType_t ab = type_of(g->ab), ct = type_of(g->ct);
     return ok(lt.cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor", g) &&
            SET(TRANSA, first) && SET(TRANSB, second) && SET(EPILOGUE, epilogue) &&
@@ -237,7 +243,8 @@ static bool settle(Plan *p, const Gemm *g) {
 static Key key_of(const Gemm *g, const void *bias) {
     return (Key){.m = bucket(g->m), .n = bucket(g->n), .k = bucket(g->k), .lda = g->lda, .ldb = g->ldb, .ldc = g->ldc,
                  .ab = (uint8_t)g->ab, .ct = (uint8_t)g->ct, .ta = g->ta, .tb = g->tb, .add = g->add,
-                 .bias = bias != NULL, .align_a = alignment(g->a), .align_b = alignment(g->b),
+                 .bias = !bias ? NO_BIAS : g->sums ? SUMS : ADDED,
+                 .align_a = alignment(g->a), .align_b = alignment(g->b),
                  .align_c = alignment(g->c), .align_bias = bias ? alignment(bias) : 0};
 }
 
@@ -306,10 +313,32 @@ done:
     forget(&single);
 }
 
+static void colsum(float *sums, const void *a, const Gemm *g, DType elem) {
+    (elem == DT_F32 ? cuda_f32_colsum : cuda_bf16_colsum)(sums, a, g->k, g->m, g->lda);
+}
+
+/* The product and its sums at once; false, and nothing done, where that is not to be had. */
+static bool multiply_and_sum(const Gemm *g, DType elem) {
+    if (elem == DT_F32 || !g->k || (size_t)g->m * sizeof(float) > WS_BIAS || !load(g)) return false;
+    char *scratch = cuda_workspace(WS_COMPUTE, "gemm");
+    float *to = g->sums_zero ? g->sums : (float *)(scratch + WS_COMPUTE - WS_BIAS);
+    Plan *p = kept_plan(g, to);
+    if (!p || p->refused || chosen_answer(&p->key) == APART || !settle(p, g) || p->m != g->m || p->n != g->n ||
+        p->k != g->k)
+        return false;
+    run_plan(p, g, to, scratch, elem);
+    if (p->refused) colsum(g->sums, g->a, g, elem);
+    else if (to != g->sums) cuda_axpy(g->sums, to, 1.0f, g->m);
+    return true;
+}
+
 static void gemm(const Gemm *g, DType elem) {
-    if (!g->m || !g->n) return;
-    if (!g->k || (g->ab == DT_F32 && g->ct != DT_F32)) cuda_product(g, elem);
-    else multiply(g, elem);
+    if (!g->m || !g->n || (g->sums && multiply_and_sum(g, elem))) return;
+    Gemm plain = *g;
+    plain.sums = NULL;
+    if (g->sums) colsum(g->sums, g->a, g, elem);
+    if (!g->k || (g->ab == DT_F32 && g->ct != DT_F32)) cuda_product(&plain, elem);
+    else multiply(&plain, elem);
 }
 
 /* ---- the fastest of several answers ------------------------------------------------------------------------------ */
@@ -347,7 +376,7 @@ static Status open_trial(Trial *t, const Gemm *g, int n, DType elem) {
         Key key = key_of(&g[i], g[i].bias);
         Gemm r = rounded(&key, &g[i]);
         size_t x = matrix_bytes(r.ta ? r.k : r.m, r.lda, r.ab), y = matrix_bytes(r.tb ? r.n : r.k, r.ldb, r.ab),
-               z = matrix_bytes(r.m, r.ldc, r.ct), v = (size_t)r.n * sizeof(float);
+               z = matrix_bytes(r.m, r.ldc, r.ct), v = (size_t)(r.sums ? r.m : r.n) * sizeof(float);
         a = x > a ? x : a, b = y > b ? y : b, c = z > c ? z : c, bias = v > bias ? v : bias;
     }
     Status st = numbers(&t->a, a, elem);
@@ -368,6 +397,7 @@ static void close_trial(Trial *t) {
 
 static bool run_once(const Plan *p, const Gemm *g, const Trial *t, const cublasLtMatmulAlgo_t *algo) {
     float one = 1.0f, beta = g->add ? 1.0f : 0.0f;
+    if (g->sums && p->key.bias != SUMS) colsum(t->bias, t->a, g, g->ab);
     return lt.cublasLtMatmul(my.handle, p->op, &one, t->b, p->b, t->a, p->a, &beta, t->c, p->c, t->c, p->c, algo,
                              cuda_workspace(WS_COMPUTE, "gemm"), WS_GEMM, cuda.compute) == CUBLAS_STATUS_SUCCESS;
 }
@@ -387,6 +417,7 @@ static float time_answer(const Plan *p, const Gemm *g, const Trial *t, const cub
 
 static Status choose(const Key *key, int answer) {
     void *list = my.choice;
+    if (chosen_answer(key) >= 0) return OK;
     if (my.choices == my.cap_choices) {
         my.cap_choices = my.cap_choices ? 2 * my.cap_choices : 64;
         if (!(list = mem_grow(list, (size_t)my.cap_choices, sizeof *my.choice))) return ERR_MEMORY;
@@ -396,25 +427,33 @@ static Status choose(const Key *key, int answer) {
     return OK;
 }
 
-static Status time_shape(const Gemm *g, const Trial *t) {
-    Key key = key_of(g, g->bias);
-    if (g->bias) key.align_bias = g->ct == g->ab ? key.align_bias : 4;         /* a copy in the workspace */
-    if (chosen_answer(&key) >= 0) return OK;
-    Plan p = {.used = true, .key = key};
-    Gemm r = rounded(&key, g);
+/* The fastest answer, or `otherwise` when none is faster than *least. */
+static Status time_key(const Key *key, const Gemm *g, const Trial *t, int otherwise, float *least) {
+    Plan p = {.used = true, .key = *key};
+    Gemm r = rounded(key, g);
     cublasLtMatmulHeuristicResult_t answer[CANDIDATES];
-    int found = 0, best = 0;
-    float least = INFINITY;
-    if (!describe(&p, g, g->bias ? t->bias : NULL) || !candidates(&p, g, r.m, r.n, r.k, answer, CANDIDATES, &found)) {
+    int found = 0, best = otherwise;
+    if (!describe(&p, g, key->bias ? t->bias : NULL) || !candidates(&p, g, r.m, r.n, r.k, answer, CANDIDATES, &found)) {
         forget(&p);
         return cuda_error();
     }
     for (int i = 0; i < found; i++) {
         float ms = time_answer(&p, &r, t, &answer[i]);
-        if (ms < least) least = ms, best = i;
+        if (ms < *least) *least = ms, best = i;
     }
     forget(&p);
-    return found ? choose(&key, best) : OK;
+    return found || otherwise ? choose(key, best) : OK;
+}
+
+/* Sums twice: behind the plain product, which is chosen for itself too, and in its epilogue. */
+static Status time_shape(const Gemm *g, const Trial *t) {
+    Key key = key_of(g, g->sums ? NULL : g->bias), sums = key_of(g, g->sums);
+    float least = INFINITY;
+    Status st = OK;
+    if (g->bias) key.align_bias = g->ct == g->ab ? key.align_bias : 4;         /* a copy in the workspace */
+    if (chosen_answer(&key) < 0 || (g->sums && chosen_answer(&sums) < 0)) st = time_key(&key, g, t, 0, &least);
+    if (st == OK && g->sums && g->ab == DT_BF16 && chosen_answer(&sums) < 0) st = time_key(&sums, g, t, APART, &least);
+    return st;
 }
 
 /* A line a choice: the key's numbers, and which answer. The first names what the answers are those of. */
@@ -435,13 +474,16 @@ static Status read_choices(const char *text) {
         long long v[17];
         Key key = {0};
         char *end;
-        for (int i = 0; i < 17; i++, at = end) v[i] = strtoll(at, &end, 10);
-        if (*end != '\n' || v[16] < 0 || v[16] >= CANDIDATES) return OK;
+        for (int i = 0; i < 17; i++, at = end) {
+            v[i] = strtoll(at, &end, 10);
+            if (end == at || memchr(at, '\n', (size_t)(end - at))) return OK;   /* not this many in a line */
+        }
+        if (*end != '\n' || v[16] < 0 || v[16] > CANDIDATES) return OK;
         int i = 0;
 #define X(field) key.field = (__typeof__(key.field))v[i++];
         KEY_NUMBERS(X)
 #undef X
-        Status st = chosen_answer(&key) < 0 ? choose(&key, (int)v[16]) : OK;
+        Status st = choose(&key, (int)v[16]);
         if (st != OK) return st;
         at = end + 1;
     }

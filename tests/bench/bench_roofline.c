@@ -26,7 +26,8 @@
  * The timeline predicts instead of bounding: kernels as VGPU_TIME says (within 10 % for tensor-core kernels and long
  * streaming ones, a factor of 2 below 10 us), each shape run once in a model of LAYERS layers, which are the step's;
  * what depends on the number of layers (optimizer, folding) is scaled by its bytes. Products by product.h. No gaps
- * between launches and no overlap.
+ * between launches and no overlap. Column sums in the epilogue of the product that reads the same rows cost nothing: a
+ * guess, the library's kernels with it are chosen only where they are faster than the two (gemm.c).
  *
  * Useful arithmetic leaves out what attention's backward may do twice: 10 D operations a visible pair are needed. */
 #include <stdio.h>
@@ -321,6 +322,7 @@ static int64_t run_step(int64_t B) {
         check(optim_norm(&model.params, scratch, adam.clip, &norm));
         check(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
         check(stage1_read(&s, &losses));
+        optim_end(&model.params, true, NULL);
     }
     int64_t learned = model.params.count;
     stage1_close(&s);
