@@ -204,14 +204,6 @@ static Status entries(Annotations *a, const Json *list) {
     return st;
 }
 
-Status annotation_each(Annotations *a, const Json *doc, const char *list, AnnotationEntryFn *fn, void *ctx) {
-    const Json *entries = json_get(doc, list);
-    Status st = OK;
-    for (size_t i = 0; i < json_len(entries) && st == OK; i++)
-        st = err_context(fn(a, json_at(entries, i), ctx), "entry %zu of \"%s\"", i + 1, list);
-    return st;
-}
-
 /* ---- documents --------------------------------------------------------------------------------------------------- */
 
 /* {"images": [...], "annotations": [...]} where the former have ids */

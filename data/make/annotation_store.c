@@ -176,6 +176,14 @@ Status annotation_captions(Annotations *a, int64_t index, const char *text) {
     return st;
 }
 
+Status annotation_each(Annotations *a, const Json *doc, const char *list, AnnotationEntryFn *fn, void *ctx) {
+    const Json *entries = json_get(doc, list);
+    Status st = OK;
+    for (size_t i = 0; i < json_len(entries) && st == OK; i++)
+        st = err_context(fn(a, json_at(entries, i), ctx), "entry %zu of \"%s\"", i + 1, list);
+    return st;
+}
+
 void annotation_store_free(struct AnnotationStore *s) {
     if (!s) return;
     for (Block *b = s->blocks, *next; b; b = next) {
