@@ -58,8 +58,8 @@ static float value_of(const void *q, DType t, int64_t i, float scale) {
     return scale * (t == DT_I8 ? (float)((const int8_t *)q)[i] : e4m3_to_f32(((const uint8_t *)q)[i]));
 }
 
-Status features_quantise_tokens(void *dst, float *scales, DType to, const float *x, int64_t P, int64_t E, double *square,
-                                double *error) {
+Status features_quantise_tokens(void *dst, float *scales, DType to, const float *x, int64_t P, int64_t E,
+                                double *square, double *error) {
     for (int64_t p = 0; p < P; p++, x += E) {
         void *q = (char *)dst + p * E;                       /* both types have a byte */
         Status st = features_quantise(q, &scales[p], to, x, (size_t)E);

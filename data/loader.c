@@ -74,7 +74,8 @@ Status loader_count(const Set *s, const LoaderSpec *spec, int64_t *samples, int6
     if (*samples == 0) set_name_splits(s, there, sizeof there);
     for (int64_t i = 0; *samples == 0 && i < set_images(s); i++)
         if (set_has(s, i) && set_split_matches(spec->split, set_split(s, i)))
-            return err_set(ERR_USAGE, "%s: none of the images of split \"%s\" has a caption, and captions are what is learned",
+            return err_set(ERR_USAGE,
+                           "%s: none of the images of split \"%s\" has a caption, and captions are what is learned",
                            set_path(s), spec->split);
     if (*samples == 0)
         return err_set(ERR_USAGE, "%s: split \"%s\" has no image with a caption; there are %s", set_path(s),
@@ -190,7 +191,7 @@ static void begin(Loader *l, Slot *s) {
     int64_t rest = l->n - (t->step % l->steps) * l->stride, here = rest - l->offset;
     t->B = here < 0 ? 0 : here < p->B ? here : p->B;
     t->G = ranks > 1 ? (rest < p->B * ranks ? rest : p->B * ranks) : t->B * p->ranks;
-    t->first_pair = p->rank * p->B;                          /* also in a short batch: the ranks before have theirs full */
+    t->first_pair = p->rank * p->B;                          /* in a short batch, too: those before are full */
     s->left = t->B;
     s->st = OK;
     s->state = t->B ? SLOT_FILLING : SLOT_READY;             /* empty here, and still a step: the other ranks have it */

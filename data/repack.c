@@ -97,7 +97,8 @@ static Status make_tokens(Piece *p) {
         for (int i = 0; st == OK && i < n; i++) p->ids[at++] = (uint32_t)ids[i];
         p->offset[m + 1] = at;
     }
-    p->tokens = (TokenCache){{tokenizer_hash(s->tok), s->max_tokens, words, s->prompt ? s->prompt : ""}, p->offset, p->ids};
+    TokenKey key = {tokenizer_hash(s->tok), s->max_tokens, words, s->prompt ? s->prompt : ""};
+    p->tokens = (TokenCache){key, p->offset, p->ids};
     free(ids);
     return st;
 }
@@ -148,8 +149,8 @@ static Status write_piece(Piece *p, SetOut *out, int64_t k, int64_t before, int6
     if (st == OK && p->spec->tok) st = make_tokens(p);
     if (st != OK) return st;
     ShardSpec spec = {.encoder = *set_encoder(p->set), .dtype = p->dtype, .images = p->n, .views = set_views(p->set),
-                      .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .token_scale = p->token_scale, .items = p->items,
-                      .tokens = p->spec->tok ? &p->tokens : NULL, .made_from = p->made_from};
+                      .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .token_scale = p->token_scale,
+                      .items = p->items, .tokens = p->spec->tok ? &p->tokens : NULL, .made_from = p->made_from};
     if ((st = setout_shard(out, k, &spec, &w)) != OK) return st;
     if (!w) return listener_tell(&p->spec->listener, before + p->n, total);
     if ((st = copy_rows(p, w, before, total, r)) == OK) return shard_finish(w);

@@ -351,6 +351,7 @@ Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *sc
 Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales) {
     Status st = OK;
     for (int64_t i = 0; st == OK && i < n; i++)
-        st = set_read_row(s, rows[i], true, (char *)dst + (size_t)i * s->any->row_bytes, scales ? scales + i * set_scales(s) : NULL);
+        st = set_read_row(s, rows[i], true, (char *)dst + (size_t)i * s->any->row_bytes,
+                          scales ? scales + i * set_scales(s) : NULL);
     return st;
 }

@@ -73,6 +73,7 @@ SplitCount set_count(const Set *s, const char *split, int part);
 /* Reading features; safe from any thread. dst: set_row_bytes a row, raw; value = element * scale. scale: set_scales
  * numbers a row. */
 Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *scale);
-Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales /* (n, set_scales) or NULL */);
+/* scales (n, set_scales), or NULL */
+Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales);
 
 #endif

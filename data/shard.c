@@ -109,7 +109,8 @@ static Status read_header(Shard *s, H5File *f) {
     if ((st = h5_get_int(f, "/", "version", &version)) != OK) goto done;
     /* a later version may lay rows out in a way that would be read as wrong numbers */
     if (version != 1 && version != 2) {
-        st = err_set(ERR_FORMAT, "%s: has version %" PRId64 " of the format, this program reads 1 and 2", s->path, version);
+        st = err_set(ERR_FORMAT, "%s: has version %" PRId64 " of the format, this program reads 1 and 2", s->path,
+                     version);
         goto done;
     }
     char *value;                                             /* owned: shard_close frees them */
@@ -219,7 +220,8 @@ static Status read_scales(Shard *s, H5File *f) {
     /* told apart by their number: no attribute says which */
     s->scales = count == s->rows || !s->rows ? 1 : s->P;
     if (count == s->rows * s->scales) return OK;
-    return err_set(ERR_FORMAT, "%s: /images/scale has %" PRId64 " entries, it must have %" PRId64 " (one a row) or %" PRId64
+    return err_set(ERR_FORMAT,
+                   "%s: /images/scale has %" PRId64 " entries, it must have %" PRId64 " (one a row) or %" PRId64
                    " (one a token)", s->path, count, s->rows, s->rows * s->P);
 }
 

@@ -104,7 +104,8 @@ static Status check_rows(Verify *v, const Shard *s) {
     }
     free(row);
     if (st == OK && zeros)
-        warn(v, err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are %s, features that nobody computed; the first "
+        warn(v,
+             err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are %s, features that nobody computed; the first "
                         "is row %" PRId64 " (image \"%s\")",
                         s->path, zeros, s->rows, word, first, column_text(&s->image_id, first / s->views)));
     return st;
@@ -139,7 +140,8 @@ static Status check_twins(Verify *v) {
     Status st = twins_find(same, n, &t);
     free(same);
     if (st == OK && t.images + t.leaks)
-        warn(v, err_set(ERR_FORMAT, "%" PRId64 " images are another one again, %" PRId64 " of them in another split: %s",
+        warn(v,
+             err_set(ERR_FORMAT, "%" PRId64 " images are another one again, %" PRId64 " of them in another split: %s",
                         t.images + t.leaks, t.leaks, t.first));
     return st == ERR_MEMORY ? st : OK;
 }

@@ -307,8 +307,10 @@ static Status add_file(void *ctx, const char *relative) {
 /* Folders that are the files of another library. */
 static Status refuse_folder(const ArrayBox *b) {
     static const struct { const char *file, *what; } kinds[] = {
-        {".zarray", "a Zarr array; python3 -c \"import zarr, numpy; numpy.save('features.npy', zarr.open('.')[:])\" in it"},
-        {"zarr.json", "a Zarr store; python3 -c \"import zarr, numpy; numpy.save('features.npy', zarr.open('.')[:])\" in it"},
+        {".zarray",
+         "a Zarr array; python3 -c \"import zarr, numpy; numpy.save('features.npy', zarr.open('.')[:])\" in it"},
+        {"zarr.json",
+         "a Zarr store; python3 -c \"import zarr, numpy; numpy.save('features.npy', zarr.open('.')[:])\" in it"},
         {"data.mdb", "an LMDB data base; a script with lmdb and numpy.save"},
         {"dataset_info.json", "a data set of Hugging Face's datasets; numpy.save of its column"},
     };

@@ -183,7 +183,8 @@ Status json_each(const char *path, JsonItemFn *fn, void *ctx) {
 
 static Status collect(void *ctx, int64_t index, const Json *item) {
     (void)index;
-    return json_array_append_new(ctx, json_incref((json_t *)(uintptr_t)item)) ? err_set(ERR_MEMORY, "out of memory") : OK;
+    int failed = json_array_append_new(ctx, json_incref((json_t *)(uintptr_t)item));
+    return failed ? err_set(ERR_MEMORY, "out of memory") : OK;
 }
 
 Status json_parse_items(Json **out, const char *path) {

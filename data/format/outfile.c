@@ -53,9 +53,9 @@ Status outfile_claim(const char *path, bool overwrite) {
 }
 
 Status outfile_folder(const char *path, const char *ending) {
-    static const char *const files[] = {".csv", ".tsv", ".json", ".jsonl", ".txt", ".npy", ".npz", ".pt", ".pth", ".bin",
-                                        ".ckpt", ".h5", ".hdf5", ".safetensors", ".tar", ".zip", ".pdf", ".html",
-                                        ".parquet", ".pkl", ".yaml", NULL};
+    static const char *const files[] = {".csv", ".tsv", ".json", ".jsonl", ".txt", ".npy", ".npz", ".pt", ".pth",
+                                        ".bin", ".ckpt", ".h5", ".hdf5", ".safetensors", ".tar", ".zip", ".pdf",
+                                        ".html", ".parquet", ".pkl", ".yaml", NULL};
     if (!path_ends_in(path, files) || !access(path, F_OK)) return OK;
     return err_set(ERR_USAGE, "out=%s would become a folder of that name; name a folder%s%s", path,
                    ending ? ", or a file that ends in " : "", ending ? ending : "");

@@ -22,8 +22,8 @@ typedef struct OutFile OutFile;
  * are written to as they are: nothing takes their name. */
 Status outfile_claim(const char *path, bool overwrite);
 
-/* ERR_USAGE when `path`, which is to be a folder, is none yet and ends like a file (x.csv). ending: of the file that the
- * command could write instead, NULL: none. */
+/* ERR_USAGE when `path`, which is to be a folder, is none yet and ends like a file (x.csv). ending: of the file that
+ * the command could write instead, NULL: none. */
 Status outfile_folder(const char *path, const char *ending);
 
 Status outfile_create(OutFile **f, const char *path);              /* ERR_IO: the temporary file cannot be made */

@@ -19,8 +19,8 @@ bool path_ends_in(const char *path, const char *const *ends);
 char *path_next(char **rest);
 size_t path_most(const char *list);
 
-/* Calls fn for every file below a folder, named relative to it, in no order; what begins with a dot is passed over. Stops
- * at the first status other than OK. ERR_IO names the folder that cannot be read. */
+/* Calls fn for every file below a folder, named relative to it, in no order; what begins with a dot is passed over.
+ * Stops at the first status other than OK. ERR_IO names the folder that cannot be read. */
 typedef Status PathFn(void *ctx, const char *name);
 Status path_walk(const char *root, PathFn *fn, void *ctx);
 

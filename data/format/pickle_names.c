@@ -28,8 +28,8 @@ static const PickleName other = {"", "", MAKES_OTHER, DT_F32}, script_module = {
 
 /* Nothing is called, so no other name can do harm; but who names these wants it, and what rebuilds a tensor in an
  * unknown way would lose weights in silence: both are refused. */
-static const char *const hostile[] = {"os", "posix", "nt", "sys", "subprocess", "socket", "shutil", "importlib", "runpy",
-                                      "pty", "ctypes", "code", "pickle", "marshal", "webbrowser", NULL};
+static const char *const hostile[] = {"os", "posix", "nt", "sys", "subprocess", "socket", "shutil", "importlib",
+                                      "runpy", "pty", "ctypes", "code", "pickle", "marshal", "webbrowser", NULL};
 static const char *const harmless[] = {"set", "frozenset", "complex", "bytearray", "slice", "range", "object", "list",
                                        "dict", "tuple", "int", "float", "bool", "str", "bytes", "long", "xrange",
                                        "unicode", "getattr", NULL};

@@ -321,7 +321,8 @@ static Status find_tensors(PthFile *f) {
     bool items = p->values[p->root].kind == PK_LIST || p->values[p->root].kind == PK_TUPLE;
     if (st == OK) st = items ? find_items(f) : find_lists(f);
     if (st == OK && f->count == 0)
-        st = err_set(ERR_FORMAT, "%s: holds no tensors where they are looked for: in a dict (a state dict), or a list of tensors; "
+        st = err_set(ERR_FORMAT,
+                     "%s: holds no tensors where they are looked for: in a dict (a state dict), or a list of tensors; "
                      "NumPy arrays and objects beside them are not read", f->path);
     if (st == OK) index_names(f);
     return st;

@@ -149,7 +149,7 @@ static Status place(StFile *f, const unsigned char *data, size_t ndata) {
 static Status index_names(StFile *f) {
     if (!(f->by_name = mem_new(f->count, sizeof *f->by_name))) return ERR_MEMORY;
     for (size_t i = 0; i < f->count; i++) f->by_name[i] = &f->entries[i];
-    if (f->count) qsort(f->by_name, f->count, sizeof *f->by_name, by_name);    /* no two are one: they are keys of JSON */
+    if (f->count) qsort(f->by_name, f->count, sizeof *f->by_name, by_name);    /* no two are one: keys of JSON */
     return OK;
 }
 
@@ -158,7 +158,7 @@ static Status parse(StFile *f) {
     size_t size = f->map.n;
     uint64_t n = 0;
     if (size < 8) return err_set(ERR_FORMAT, "%s: %zu bytes are no safetensors file", f->path, size);
-    bool text = true;         /* a length of eight printable bytes would be beyond any file: somebody's page or script */
+    bool text = true;         /* as a length, eight printable bytes are beyond any file: a page, a script */
     for (int i = 7; i >= 0; i--) {
         n = n << 8 | bytes[i];
         text = text && (bytes[i] >= ' ' || bytes[i] == '\n') && bytes[i] < 127;

@@ -26,7 +26,7 @@ Status textfile_bytes(FILE *f, const char *path, char **bytes, size_t *n) {
     return ferror(f) ? err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(errno)) : OK;
 }
 
-/* Members of gzip, one behind the other as cat makes them. Memory grows with what comes out, not with what is claimed. */
+/* Members of gzip, one behind the other as cat makes them. Memory grows with what comes out, no claim counts. */
 static Status unpack(char **out, size_t *n, const char *bytes, size_t size, const char *path) {
     z_stream z = {.next_in = (Bytef *)(uintptr_t)bytes, .avail_in = (uInt)(size < UINT32_MAX ? size : UINT32_MAX)};
     if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) return err_set(ERR_MEMORY, "%s: no memory to unpack it", path);
@@ -38,7 +38,7 @@ static Status unpack(char **out, size_t *n, const char *bytes, size_t size, cons
         z.avail_out = PIECE;
         r = inflate(&z, Z_NO_FLUSH);
         *n += PIECE - z.avail_out;
-        bool ended = r == Z_STREAM_END, stuck = !z.avail_in && z.avail_out;       /* room, and nothing to fill it with */
+        bool ended = r == Z_STREAM_END, stuck = !z.avail_in && z.avail_out; /* room, and nothing to fill it */
         if (ended && z.avail_in > 1 && z.next_in[0] == 0x1f && z.next_in[1] == 0x8b) r = inflateReset(&z);
         else if (!ended && ((r != Z_OK && r != Z_BUF_ERROR) || stuck))
             st = err_set(ERR_FORMAT, "%s: broken gzip: %s", path,

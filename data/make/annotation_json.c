@@ -110,7 +110,8 @@ static Status captions_in(Annotations *a, int64_t index, const Json *e, const Js
     const Json *v;
     int rank = annotation_fits(a, ROLE_CAPTION, key);
     Status st = captions_of(a, index, first, key);
-    for (const char *k = json_next(e, NULL, &v); rank >= 100 && rank < NO_RANK && k && st == OK; k = json_next(e, k, &v))
+    for (const char *k = json_next(e, NULL, &v); rank >= 100 && rank < NO_RANK && k && st == OK;
+         k = json_next(e, k, &v))
         if (v != first && json_type(v) != J_NULL && annotation_fits(a, ROLE_CAPTION, k) == rank)
             st = captions_of(a, index, v, k);
     return st;
@@ -149,7 +150,8 @@ static Status no_image(const Json *e) {
 static Status no_caption(const Annotations *a, const char *found) {
     const char *given = annotation_columns(a)->caption;
     return err_set(ERR_FORMAT, "there is no \"%s\"; extract.caption_column=%s takes \"%s\" for it, "
-                   "extract.caption_column=none takes the images alone", given && given[0] ? given : "caption", found, found);
+                   "extract.caption_column=none takes the images alone",
+                   given && given[0] ? given : "caption", found, found);
 }
 
 static Status object_entry(Annotations *a, const Json *e) {
@@ -166,7 +168,7 @@ static Status object_entry(Annotations *a, const Json *e) {
     /* a number under which no file need lie */
     bool id_alone = image && annotation_rank(ROLE_OTHER, image_key) != NO_RANK;
     bool said = json_get(e, "conversations") || json_get(e, "messages");
-    if ((said && (!image || id_alone)) || (is_list(image) && json_len(image) != 1)) {        /* about no picture, or many */
+    if ((said && (!image || id_alone)) || (is_list(image) && json_len(image) != 1)) { /* about none, or many */
         a->imageless++; /* counted, not refused: LLaVA mixes texts without pictures in */
         return OK;
     }
@@ -285,7 +287,9 @@ static Status karpathy_image(Annotations *a, const Json *e, void *ctx) {
     return st;
 }
 
-static Status karpathy(Annotations *a, const Json *doc) { return annotation_each(a, doc, "images", karpathy_image, NULL); }
+static Status karpathy(Annotations *a, const Json *doc) {
+    return annotation_each(a, doc, "images", karpathy_image, NULL);
+}
 
 /* A list of objects, or of names. */
 static bool is_entries(const Json *v) {

@@ -11,18 +11,19 @@ enum { NAME = 40 };
 
 /* Letters and digits alone, best first. Those of images end with numbers and keys, for which a file is looked for. */
 static const char *const names[ROLES][44] = {
-    [ROLE_IMAGE] = {"image", "imagepath", "imagefile", "imagefilename", "imagename", "filename", "filepath", "file", "path",
-                    "img", "imgpath", "imgfile", "imgname", "imgfilename", "picture", "photo", "jpg", "jpeg", "png", "webp",
-                    "localpath", "relativepath", "images", "imageid", "imgid", "key", "id", "imageurls", NULL},
+    [ROLE_IMAGE] = {"image", "imagepath", "imagefile", "imagefilename", "imagename", "filename", "filepath", "file",
+                    "path", "img", "imgpath", "imgfile", "imgname", "imgfilename", "picture", "photo", "jpg", "jpeg",
+                    "png", "webp", "localpath", "relativepath", "images", "imageid", "imgid", "key", "id", "imageurls",
+                    NULL},
     [ROLE_CAPTION] = {"caption", "captions", "text", "texts", "txt", "title", "sentence", "sentences", "captionstr",
                       "referencestrs", "references", "comment", "comments", "description", "descriptions", "raw",
                       "rawcaption", "alttext", "alt", "prompt", "conversations", "messages", "phrase", "regions", NULL},
     [ROLE_SPLIT] = {"split", "splitname", "set", "setname", "subset", "partition", NULL},
-    [ROLE_OTHER] = {"id", "imageid", "imgid", "sentid", "sentids", "captionid", "commentnumber", "index", "unnamed", "idx",
-                    "width", "height", "originalwidth", "originalheight", "url", "urls", "cocourl", "imageurl", "imgurl",
-                    "flickrurl", "license", "datecaptured", "key", "status", "errormessage", "sha256", "md5", "hash",
-                    "exif", "domain", "openimagesid", "similarity", "punsafe", "pwatermark", "aesthetic", "nsfw", "size",
-                    "dataset", "format", "rotation", "labelid", "classid", NULL},
+    [ROLE_OTHER] = {"id", "imageid", "imgid", "sentid", "sentids", "captionid", "commentnumber", "index", "unnamed",
+                    "idx", "width", "height", "originalwidth", "originalheight", "url", "urls", "cocourl", "imageurl",
+                    "imgurl", "flickrurl", "license", "datecaptured", "key", "status", "errormessage", "sha256", "md5",
+                    "hash", "exif", "domain", "openimagesid", "similarity", "punsafe", "pwatermark", "aesthetic",
+                    "nsfw", "size", "dataset", "format", "rotation", "labelid", "classid", NULL},
 };
 
 /* Letters and digits in lower case; bytes of other scripts stay. */

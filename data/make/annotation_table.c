@@ -49,7 +49,8 @@ static const char *separator_name(char c) {
 static Status unknown_header(const Table *t, size_t n, const char *const *fields, const char *wanted) {
     char list[300];
     if (n == 1 && !t->a->store->current.columns)
-        return err_set(ERR_FORMAT, "lines of text: the first (%s) is no JSON, names no picture and is not the head of a "
+        return err_set(ERR_FORMAT,
+                       "lines of text: the first (%s) is no JSON, names no picture and is not the head of a "
                        "table (as image,caption is)", listed(list, sizeof list, n, fields));
     return err_set(ERR_FORMAT,
                    "a table by its first line, %zu column%s separated by %s (%s), but none is called %s; "
@@ -81,7 +82,8 @@ static void question_columns(Table *t, size_t n, const char *const *fields) {
     t->question = t->answer = -1;
     for (size_t i = 0; i < n; i++) {
         if (annotation_name_equal(fields[i], "question")) t->question = (int)i;
-        if (annotation_name_equal(fields[i], "answer") || annotation_name_equal(fields[i], "answers")) t->answer = (int)i;
+        bool answer = annotation_name_equal(fields[i], "answer") || annotation_name_equal(fields[i], "answers");
+        if (answer) t->answer = (int)i;
     }
     t->asks = t->question >= 0 && t->answer >= 0;
 }
@@ -96,7 +98,8 @@ static Status header(Table *t, size_t n, const char *const *fields) {
     if (t->image < 0 && t->captions && best(t, ROLE_OTHER, n, fields) >= 0)
         return unknown_header(t, n, fields, "image (file_name, image_path, ...): pictures are needed as files");
     if (t->image < 0) return unknown_header(t, n, fields, t->captions ? "image" : "image or caption");
-    if (!t->captions && !none && !t->asks && !others_known(t, n, fields)) return unknown_header(t, n, fields, "caption");
+    if (!t->captions && !none && !t->asks && !others_known(t, n, fields)) 
+        return unknown_header(t, n, fields, "caption");
     return OK;
 }
 

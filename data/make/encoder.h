@@ -1,4 +1,5 @@
-/* encoder: what an image encoder is to the rest of the program: a recipe for pixels, and a function from them to features.
+/* encoder: what an image encoder is to the rest of the program: a recipe for pixels, and a function from them to
+ * features.
  *
  * Implemented by patches.c and by checkpoints/vision_encoder.h (the ViTs), used by extraction. */
 #ifndef QF_ENCODER_H

@@ -67,7 +67,8 @@ static Status check_images(const ExtractSpec *s, const Pictures *p, Annotations 
         PicturePlace here = place[i];
         place[i] = (PicturePlace){0};
         if (!bad[i] && here.otherwise && !rep->otherwise++)
-            snprintf(rep->first_otherwise, sizeof rep->first_otherwise, "%.240s as %.240s", a->images[i].image, here.path);
+            snprintf(rep->first_otherwise, sizeof rep->first_otherwise, "%.240s as %.240s", a->images[i].image,
+                     here.path);
         if (bad[i]) free(here.path);
         else a->images[kept] = a->images[i], place[kept++] = here;
     }
@@ -125,8 +126,8 @@ static Status folder_shard(const ExtractSpec *s, SetOut *to, const Annotations *
                                .ncaptions = im->ncaptions, .captions = im->captions};
     }
     bool scaled = s->dtype == DT_E4M3 || s->dtype == DT_I8; /* eight bits span too little for all tokens of a picture */
-    ShardSpec shard = {.encoder = e->info, .dtype = s->dtype, .scale = scaled, .token_scale = scaled, .images = count, .views = s->views, .P = e->P, .E = e->E,
-                       .items = items};
+    ShardSpec shard = {.encoder = e->info, .dtype = s->dtype, .scale = scaled, .token_scale = scaled, .images = count,
+                       .views = s->views, .P = e->P, .E = e->E, .items = items};
     Status st = fingerprint_images(&folder, count, &shard.made_from);
     if (st == OK) st = setout_shard(to, k, &shard, &w);
     ExtractProgress progress = {&s->listener, from, a->count, s->waited, &rep->square, &rep->error};

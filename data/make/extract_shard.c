@@ -120,7 +120,8 @@ static Status convert(Work *k, int64_t r) {
     const float *x = k->features + (size_t)r * k->row;
     uint8_t *to = k->rows + (size_t)r * k->row * (size_t)dtype_size(s->dtype);
     if (s->token_scale)
-        return features_quantise_tokens(to, k->scales + r * s->P, s->dtype, x, s->P, s->E, r ? NULL : &k->square, &k->error);
+        return features_quantise_tokens(to, k->scales + r * s->P, s->dtype, x, s->P, s->E, r ? NULL : &k->square,
+                                        &k->error);
     dtype_from_f32(to, s->dtype, x, k->row);
     return features_finite(to, s->dtype, k->row) ? OK : err_set(ERR_NUMERIC, "a number is not finite");
 }

@@ -316,7 +316,8 @@ static bool numbered_parts(const Import *m) {
 static Status images_of_ids(Import *m) {
     Status st = OK;
     if (m->src.kind == SOURCE_EACH && !(m->spec->ids && m->spec->ids[0]) && numbered_parts(m))
-        return err_set(ERR_USAGE, "%s: holds %lld array%s called like %s, which may be the parts of one set as well as one an "
+        return err_set(ERR_USAGE,
+                       "%s: holds %lld array%s called like %s, which may be the parts of one set as well as one an "
                        "image; import.ids=FILE names the image of each row, extract.annotations=FILE the images",
                        m->spec->features, (long long)m->ids.n, m->ids.n > 1 ? "s" : "", m->ids.id[0]);
     for (int64_t n = 0, index; n < m->ids.n && st == OK; n++) {

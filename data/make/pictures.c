@@ -110,7 +110,8 @@ static Status enter_members(Pictures *p) {
                                "%s: %s stands twice%s%s%s", m->place->path, m->m->name,
                                p->member[*before].place == m->place ? " in it" : ", here and in ",
                                p->member[*before].place == m->place ? "" : p->member[*before].place->path,
-                               p->member[*before].place == m->place ? "" : "; give each archive once, under a name of its own");
+                               p->member[*before].place == m->place ? ""
+                                   : "; give each archive once, under a name of its own");
             if (before) return ERR_USAGE;                   /* with prefixes, then */
             if (strmap_put(&p->by_name, m->name, n) != OK) return ERR_MEMORY;
         }
@@ -184,8 +185,8 @@ static char *coco_spelling(const char *name, int k) {
                       endings[k % ENDINGS]);
 }
 
-/* The spellings under which a picture may lie: as it is, with (another case of) its ending, as COCO's number. NULL after
- * the last. */
+/* The spellings under which a picture may lie: as it is, with (another case of) its ending, as COCO's number. NULL
+ * after the last. */
 static char *spelling(const char *name, int k) {
     static const char *const endings[] = {"jpg", "jpeg", "png", "webp", "JPG", "JPEG", "PNG"};
     enum { ENDINGS = sizeof endings / sizeof *endings };
@@ -250,7 +251,8 @@ static char *percents_taken(const char *name) {
     unsigned byte;
     for (const char *c = name; to && *c; c++) {
         /* %00 would end the name */
-        bool coded = *c == '%' && isxdigit((unsigned char)c[1]) && isxdigit((unsigned char)c[2]) && sscanf(c + 1, "%2x", &byte) == 1;
+        bool coded = *c == '%' && isxdigit((unsigned char)c[1]) && isxdigit((unsigned char)c[2]) &&
+                     sscanf(c + 1, "%2x", &byte) == 1;
         *p++ = coded && byte ? (char)byte : *c;
         if (coded && byte) c += 2;
     }
@@ -262,11 +264,12 @@ static bool find_otherwise(const Pictures *p, const char *name, PicturePlace *at
     char *plain = p->places ? percents_taken(name) : NULL;
     bool found = plain && strcmp(plain, name) && find_spelled(p, plain, at, false);
     const char *base = plain ? path_base(plain) : "", *end = strncmp(base, "COCO_", 5) ? NULL : strchr(base + 5, '_');
-    char *folder = end ? mem_format("%.*s/%s", (int)(end - base) - 5, base + 5, base) : NULL;    /* train2014/COCO_train2014_... */
+    char *folder = end ? mem_format("%.*s/%s", (int)(end - base) - 5, base + 5, base) : NULL;
     if (!found && folder) found = find_spelled(p, folder, at, false);
     free(folder);
     /* the longest rest first: a/x.jpg before x.jpg */
-    for (const char *tail = plain; !found && tail && (tail = strchr(tail, '/'));) found = find_spelled(p, ++tail, at, false);
+    for (const char *tail = plain; !found && tail && (tail = strchr(tail, '/'));)
+        found = find_spelled(p, ++tail, at, false);
     free(plain);
     return found;
 }

@@ -4,9 +4,10 @@
  * several with commas between; archives are not unpacked (tar.h). A folder of archives stands for them, and so do
  * {00000..00031}.tar and other patterns, which no shell has to expand. The one idea: a picture is a name, and this
  * finds its bytes: in each folder in turn, or among the members of the archives. A name without an ending is also
- * tried with the usual ones, and a number as COCO writes it (391895: 000000391895.jpg, COCO_val2014_000000391895.jpg), since lists of captions often
- * have just keys. A name that is nowhere is tried without what "%20" stands for, and then without its first folders
- * one by one: lists carry the paths of the machine that made them (/data/coco/train2014/x.jpg).
+ * tried with the usual ones, and a number as COCO writes it (391895: 000000391895.jpg, COCO_val2014_000000391895.jpg),
+ * since lists of captions often have just keys. A name that is nowhere is tried without what "%20" stands for, and
+ * then without its first folders one by one: lists carry the paths of the machine that made them
+ * (/data/coco/train2014/x.jpg).
  *
  * Without annotation files all pictures are listed, and their captions come from, in this order,
  *
@@ -16,8 +17,7 @@
  *     nowhere                                   images without captions
  *
  * The split of a picture is what a folder on the way, or the archive's name, says (annotation_split_in). Names of
- * members that several archives have get the archive's name in front.
- */
+ * members that several archives have get the archive's name in front. */
 #ifndef QF_PICTURES_H
 #define QF_PICTURES_H
 #include <stdint.h>

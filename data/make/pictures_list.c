@@ -234,7 +234,8 @@ static Status list_folder(const PicturesPlace *place, Listing *l, const char *pr
     Status st = path_walk(place->path, found_file, &f);
     sort(&f.pictures);                               /* a folder's own order is that of its hash table */
     sort(&f.metadata);
-    bool listed = f.metadata.n && !l->folder_caption, texts = st == OK && !listed && any_beside(place->path, &f.pictures);
+    bool listed = f.metadata.n && !l->folder_caption;
+    bool texts = st == OK && !listed && any_beside(place->path, &f.pictures);
     for (int64_t i = 0; listed && i < f.metadata.n && st == OK; i++)
         st = add_metadata(l, place->path, f.metadata.path[i], prefix);
     for (int64_t i = 0; !listed && i < f.pictures.n && st == OK; i++)

@@ -115,7 +115,9 @@ static Status answer(Annotations *a, const Json *e, void *ctx) {
     return st == OK ? put_question(a, index, text(e, "answer_type"), s->question[*at].text, e) : st;
 }
 
-Status questions_answered(Annotations *a, const Json *doc) { return annotation_each(a, doc, "annotations", answer, NULL); }
+Status questions_answered(Annotations *a, const Json *doc) {
+    return annotation_each(a, doc, "annotations", answer, NULL);
+}
 
 /* ---- GQA --------------------------------------------------------------------------------------------------------- */
 

@@ -26,7 +26,8 @@ Status questions_gqa(Annotations *a, const Json *doc);
 bool questions_in(const Annotations *a, const Json *entry);
 Status questions_of(Annotations *a, int64_t image, const Json *entry);
 
-/* A turn of a conversation, {from, value} or {role, content}: whether the model says it, and what is said (NULL: nothing). */
+/* A turn of a conversation, {from, value} or {role, content}: whether the model says it, and what is said (NULL:
+ * nothing). */
 bool questions_turn(const Json *turn, const Json **said);
 
 /* One question with the answer(s) of a table's field: "red", or a list ["red", "crimson"]. */

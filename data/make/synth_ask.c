@@ -42,8 +42,8 @@ static void ask_exists(const Scene *s, SplitMix *r, SynthQuestion *q) {
         if (other_colour) colour = (int)splitmix_below(r, SYNTH_COLOURS);
         else shape = (int)splitmix_below(r, SYNTH_SHAPES);
     }
-    snprintf(q->question, SYNTH_CAPTION, "is there %s %s %s?", synth_article(synth_colours[colour]), synth_colours[colour],
-             synth_shapes[shape]);
+    snprintf(q->question, SYNTH_CAPTION, "is there %s %s %s?", synth_article(synth_colours[colour]),
+             synth_colours[colour], synth_shapes[shape]);
     snprintf(q->answer, SYNTH_CAPTION, "%s", yes ? "yes" : "no");
 }
 

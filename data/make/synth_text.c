@@ -81,7 +81,8 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
     static const char *const three[] = {"A R B, and C", "there is A R B and also C", "A, B and C",
                                         "a picture of A, B and C"};
     static const char *const whole2[] = {"A P and B P", "there is A P and B P", "a picture of A P and B P"};
-    static const char *const whole3[] = {"A P, B P and C P", "there is A P, B P and C P", "a picture of A P, B P and C P"};
+    static const char *const whole3[] = {"A P, B P and C P", "there is A P, B P and C P",
+                                         "a picture of A P, B P and C P"};
     static const struct { const char *const *pattern; uint32_t n; } forms[2][SYNTH_OBJECTS] = {
         {{one, 4}, {two, 5}, {three, 4}}, {{one, 4}, {whole2, 3}, {whole3, 3}}}, *form;
     const SynthObject *o[SYNTH_OBJECTS];

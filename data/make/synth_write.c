@@ -130,7 +130,8 @@ static void write_scene(JsonWriter *w, const Scene *s, const ShardItem *item) {
     jw_str(w, "split", item->split);
     jw_array(w, "caption");
     for (int64_t k = 0; k < item->ncaptions; k++)
-        if (settext_of(item->captions[k], strlen(item->captions[k])).kind == TEXT_CAPTION) jw_str(w, NULL, item->captions[k]);
+        if (settext_of(item->captions[k], strlen(item->captions[k])).kind == TEXT_CAPTION)
+            jw_str(w, NULL, item->captions[k]);
     jw_end(w);
     jw_str(w, "ground", synth_grounds[s->ground]);
     jw_array(w, "objects");
@@ -203,7 +204,8 @@ static Status write_all(Set *set, const ImageEncoder *e) {
     }
     if (st == OK && s->images != SYNTH_NO_IMAGES) st = write_images(set);
     if (st == OK && s->facts) st = write_facts(set);
-    if (st == OK) st = extract_shard(w, &shard, e, draw, set, &(ExtractProgress){.listener = &s->listener, .total = set->total});
+    ExtractProgress progress = {.listener = &s->listener, .total = set->total};
+    if (st == OK) st = extract_shard(w, &shard, e, draw, set, &progress);
     else shard_abandon(w);
     return setout_close(&out, st);
 }

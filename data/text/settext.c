@@ -19,7 +19,7 @@ SetText settext_of(const char *s, size_t n) {
     if (n < 4 || s[0] != PART || !(first = memchr(s + 2, PART, n - 2)) || /* three marks and a kind at least */
         !(second = memchr(first + 1, PART, (size_t)(end - first - 1)))) return t;
     for (TextKind k = TEXT_QUESTION; k <= TEXT_CONVERSATION; k++)
-        if (s[1] == kinds[k]) t.kind = k;                    /* of another letter it is a caption, which loses nothing */
+        if (s[1] == kinds[k]) t.kind = k;                    /* of another letter: a caption, which loses nothing */
     if (t.kind == TEXT_CAPTION) return t;
     t.type = (TextSpan){s + 2, (size_t)(first - s - 2)};
     t.prompt = (TextSpan){first + 1, (size_t)(second - first - 1)};

@@ -51,9 +51,9 @@ Status tokenizer_pieces(const Tokenizer *t, const char *text, size_t n, TokenIds
 Status tokenizer_encode(const Tokenizer *t, const char *text, size_t n, int max_len, int32_t *ids, int *count,
                         int64_t *full);
 
-/* A new text (free it) of *len bytes (may be NULL) and a NUL behind: special tokens left out, ids that are nobody's
- * (a model's vocabulary may be padded) too. If the folder says so, or nothing, blanks before punctuation and clitics go, as
- * transformers' clean_up_tokenization does ("a dog ' s ball ." -> "a dog's ball."). */
+/* A new text (free it) of *len bytes (may be NULL) and a NUL behind: special tokens left out, ids that are nobody's (a
+ * model's vocabulary may be padded) too. If the folder says so, or nothing, blanks before punctuation and clitics go,
+ * as transformers' clean_up_tokenization does ("a dog ' s ball ." -> "a dog's ball."). */
 Status tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, char **text, size_t *len);
 
 const char *tokenizer_kind(const Tokenizer *t);            /* "WordPiece", "byte-level BPE", ... */

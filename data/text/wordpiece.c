@@ -11,7 +11,8 @@ enum { WORD_BYTES = WP_MAX_WORD * UTF8_MAX };
 
 /* By WpSpecial. */
 static const struct { const char *text; size_t n; bool needed; } specials[WP_SPECIALS] = {
-    {"[PAD]", 5, true}, {"[UNK]", 5, true}, {"[CLS]", 5, true}, {"[SEP]", 5, true}, {"[MASK]", 6, false}, {"[DEC]", 5, false}};
+    {"[PAD]", 5, true}, {"[UNK]", 5, true},   {"[CLS]", 5, true},
+    {"[SEP]", 5, true}, {"[MASK]", 6, false}, {"[DEC]", 5, false}};
 
 /* ---- splitting into words ---- */
 
@@ -175,8 +176,9 @@ static Status add_line(Wordpiece *wp, const char *s, size_t n, const char *name)
     if (fault)
         return err_set(ERR_FORMAT, "%s:%d: the line %s; one piece of text a line is wanted", name, wp->size + 1, fault);
     int32_t before = pieces_find(&wp->pieces, s, n);
-    if (before >= 0) return err_set(ERR_FORMAT, "%s:%d: the piece \"%.*s\" stands on line %d already", name, wp->size + 1,
-                                    (int)n, s, before + 1);
+    if (before >= 0)
+        return err_set(ERR_FORMAT, "%s:%d: the piece \"%.*s\" stands on line %d already", name, wp->size + 1, (int)n, s,
+                       before + 1);
     wp->hash = hash_word(hash_bytes(wp->hash, s, n), '\n');
     return pieces_set(&wp->pieces, wp->size++, s, n, true, name);
 }
