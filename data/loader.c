@@ -26,9 +26,9 @@ typedef struct {
     SlotState state;
     int64_t left;                  /* rows not yet done */
     char *features;
+    int64_t *image, *caption, *sample;     /* these, and what follows, are one block that begins here */
     float *scale;
     int32_t *ids, *len;
-    int64_t *image, *caption, *sample;
     Status st;                     /* of the first row that failed, bad_row */
     int64_t bad_row;
     char *message;
@@ -278,18 +278,18 @@ static void plain_release(void *ctx, void *p) {
 }
 
 static Status make_slot(const Loader *l, Slot *s) {
-    size_t B = (size_t)l->spec.B, T = (size_t)l->spec.max_tokens, bytes;
+    size_t B = (size_t)l->spec.B, T = (size_t)l->spec.max_tokens, S = (size_t)set_scales(l->set), bytes;
     if (!mem_mul(B, set_row_bytes(l->set), &bytes) || !(s->features = l->spec.alloc(l->spec.ctx, bytes)))
         return err_set(ERR_MEMORY,
                        "out of memory for %d batches of %zu rows of %zu bytes: lower data.queue or train.batch",
                        l->spec.queue, B, set_row_bytes(l->set));
-    s->scale = mem_new(B * (size_t)set_scales(l->set), sizeof *s->scale);
-    s->ids = mem_new(B * T, sizeof *s->ids);
-    s->len = mem_new(B, sizeof *s->len);
-    s->image = mem_new(B, sizeof *s->image);
-    s->caption = mem_new(B, sizeof *s->caption);
-    s->sample = mem_new(B, sizeof *s->sample);
-    if (!s->scale || !s->ids || !s->len || !s->image || !s->caption || !s->sample) return ERR_MEMORY;
+    s->image = mem_new(B, 3 * sizeof *s->image + S * sizeof *s->scale + (T + 1) * sizeof *s->ids);
+    if (!s->image) return ERR_MEMORY;
+    s->caption = s->image + B;
+    s->sample = s->caption + B;
+    s->scale = (float *)(s->sample + B);
+    s->ids = (int32_t *)(s->scale + B * S);
+    s->len = s->ids + B * T;
     s->batch = (Batch){.P = set_P(l->set), .E = set_E(l->set), .T = l->spec.max_tokens, .dtype = set_dtype(l->set),
                        .features = s->features, .scale = set_scaled(l->set) ? s->scale : NULL, .ids = s->ids,
                        .len = s->len,
@@ -299,12 +299,7 @@ static Status make_slot(const Loader *l, Slot *s) {
 
 static void free_slot(const Loader *l, Slot *s) {
     if (s->features) l->spec.release(l->spec.ctx, s->features);
-    free(s->scale);
-    free(s->ids);
-    free(s->len);
     free(s->image);
-    free(s->caption);
-    free(s->sample);
     free(s->message);
 }
 

@@ -102,24 +102,24 @@ static Status from_json(Manifest **out, const Json *doc, const char *name) {
     return st;
 }
 
-Status manifest_parse(Manifest **m, const char *text, size_t n, const char *name) {
-    Json *doc;
+/* Of a document that was just parsed, or was not. */
+static Status take(Manifest **m, Status st, Json *doc, const char *name) {
     *m = NULL;
-    Status st = json_parse(&doc, text, n, name);
-    if (st != OK) return st;
-    st = from_json(m, doc, name);
+    if (st == OK) st = from_json(m, doc, name);
     json_free(doc);
     return st;
 }
 
+Status manifest_parse(Manifest **m, const char *text, size_t n, const char *name) {
+    Json *doc;
+    Status st = json_parse(&doc, text, n, name);
+    return take(m, st, doc, name);
+}
+
 Status manifest_read(Manifest **m, const char *path) {
     Json *doc;
-    *m = NULL;
     Status st = json_parse_file(&doc, path);
-    if (st != OK) return st;
-    st = from_json(m, doc, path);
-    json_free(doc);
-    return st;
+    return take(m, st, doc, path);
 }
 
 void manifest_free(Manifest *m) {

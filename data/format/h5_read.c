@@ -107,6 +107,19 @@ static Status open_set(H5File *f, const char *path, hid_t *ds) {
     return *ds < 0 ? h5_fail(ERR_FORMAT, f->path, path, "opened") : OK;
 }
 
+/* Enters the library with a data set open; set_leave, always, closes it and a type of it (-1: none) and leaves. */
+static Status set_enter(H5File *f, const char *path, hid_t *ds, hid_t *type) {
+    *ds = *type = -1;
+    h5_enter();
+    return open_set(f, path, ds);
+}
+
+static Status set_leave(Status st, hid_t ds, hid_t type) {
+    h5_drop(type);
+    h5_drop(ds);
+    return h5_leave(st);
+}
+
 static Status shape_of(H5File *f, const char *path, hid_t ds, H5Info *info) {
     hsize_t dim[H5S_MAX_RANK];
     hid_t space = H5Dget_space(ds);
@@ -186,27 +199,21 @@ static Status check_extent(const H5File *f, const char *path, const H5Info *info
 }
 
 Status h5_info(H5File *f, const char *path, H5Info *info) {
+    hid_t ds, type;
     memset(info, 0, sizeof *info);
-    h5_enter();
-    hid_t ds = -1, type = -1;
-    Status st = open_set(f, path, &ds);
-    if (st != OK) goto done;
-    if ((type = H5Dget_type(ds)) < 0) { st = h5_fail(ERR_FORMAT, f->path, path, "understood"); goto done; }
+    Status st = set_enter(f, path, &ds, &type);
+    if (st == OK && (type = H5Dget_type(ds)) < 0) st = h5_fail(ERR_FORMAT, f->path, path, "understood");
+    if (st != OK) return set_leave(st, ds, type);
     info->kind = h5_kind_of(type, &info->swapped);
     info->text = H5Tget_class(type) == H5T_STRING;
     info->integer = H5Tget_class(type) == H5T_INTEGER;
     info->size = H5Tget_size(type);
-    if (info->size == 0 || info->size > H5_MAX_TEXT) {
+    if (info->size == 0 || info->size > H5_MAX_TEXT)
         st = err_set(ERR_FORMAT, "%s: an element of %s has %zu bytes", f->path, path, info->size);
-        goto done;
-    }
-    if ((st = shape_of(f, path, ds, info)) != OK) goto done;
-    if ((st = layout_of(f, path, ds, info)) != OK) goto done;
-    st = check_extent(f, path, info);
-done:
-    h5_drop(type);
-    h5_drop(ds);
-    return h5_leave(st);
+    if (st == OK) st = shape_of(f, path, ds, info);
+    if (st == OK) st = layout_of(f, path, ds, info);
+    if (st == OK) st = check_extent(f, path, info);
+    return set_leave(st, ds, type);
 }
 
 /* ---- reading ---- */
@@ -226,16 +233,12 @@ Status h5_get(H5File *f, const char *path, const H5Info *info, H5Kind as, void *
     bool fits = as == info->kind || (info->integer && as < H5K_F16);
     if (!fits) return err_set(ERR_FORMAT, "%s: %s has elements of the wrong type", f->path, path);
     if (info->count == 0) return OK;
-    h5_enter();
-    hid_t ds = -1, type = -1;
-    Status st = open_set(f, path, &ds);
-    if (st != OK) goto done;
-    if ((type = memory_type(ds, info, as)) < 0 || H5Dread(ds, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, dst) < 0)
+    hid_t ds, type;
+    Status st = set_enter(f, path, &ds, &type);
+    if (st == OK && ((type = memory_type(ds, info, as)) < 0 ||
+                     H5Dread(ds, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, dst) < 0))
         st = h5_fail(ERR_IO, f->path, path, "read");
-done:
-    h5_drop(type);
-    h5_drop(ds);
-    return h5_leave(st);
+    return set_leave(st, ds, type);
 }
 
 /* Copies n strings, theirs[i] or those of a fixed-width array, into one block with the pointers in front. */
@@ -263,9 +266,8 @@ static Status pack_strings(const char *path, size_t n, char *const *theirs, cons
 static Status variable_strings(H5File *f, const char *path, const H5Info *info, char ***strings) {
     char **theirs = mem_new((size_t)info->count, sizeof *theirs);
     if (!theirs) return ERR_MEMORY;
-    h5_enter();
-    hid_t ds = -1, type = -1, space = -1;
-    Status st = open_set(f, path, &ds);
+    hid_t ds, type, space = -1;
+    Status st = set_enter(f, path, &ds, &type);
     if (st == OK) {
         type = H5Dget_type(ds);
         space = H5Dget_space(ds);
@@ -280,10 +282,8 @@ static Status variable_strings(H5File *f, const char *path, const H5Info *info, 
         if (type >= 0 && space >= 0) H5Dvlen_reclaim(type, space, H5P_DEFAULT, theirs);
     }
     h5_drop(space);
-    h5_drop(type);
-    h5_drop(ds);
     free(theirs);
-    return h5_leave(st);
+    return set_leave(st, ds, type);
 }
 
 Status h5_get_strings(H5File *f, const char *path, const H5Info *info, char ***strings) {
@@ -331,11 +331,10 @@ done:
 }
 
 Status h5_row_offsets(H5File *f, const char *path, const H5Info *info, int64_t *at, bool *all) {
-    h5_enter();
-    hid_t ds = -1;
+    hid_t ds, type;
     size_t row = (size_t)(info->dim[0] ? info->count / info->dim[0] : 0) * info->size;
     hsize_t start[H5_MAX_DIMS] = {0};
-    Status st = open_set(f, path, &ds);
+    Status st = set_enter(f, path, &ds, &type);
     *all = st == OK;
     for (int64_t i = 0; i < info->dim[0] && *all; i++) {
         unsigned mask = 0;
@@ -347,8 +346,7 @@ Status h5_row_offsets(H5File *f, const char *path, const H5Info *info, int64_t *
                where != HADDR_UNDEF && where <= (haddr_t)f->bytes && row <= (size_t)f->bytes - (size_t)where;
         at[i] = (int64_t)where;
     }
-    h5_drop(ds);
-    return h5_leave(st);
+    return set_leave(st, ds, type);
 }
 
 /* ---- what is in a file ---- */

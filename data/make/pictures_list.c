@@ -54,6 +54,14 @@ static Status add_class(Listing *l, int64_t index, const char *name) {
     return st;
 }
 
+/* One picture of a place; `name` within it, `whole` in the set. Its split is what a folder or else the place is called. */
+static Status add_picture(Listing *l, const PicturesPlace *place, const char *name, const char *whole, int64_t *index) {
+    const char *split = folder_split(name);
+    if (!split) split = annotation_split_in(path_base(place->path)); /* imagenet-train-000000.tar */
+    Status st = annotations_add_image(l->a, whole, split, l->captioned, place->path, index);
+    return st == OK && l->folder_caption ? add_class(l, *index, name) : st;
+}
+
 static Status add_beside(Listing *l, int64_t index, int kind, const char *text, size_t n, const char *name) {
     return kind == BESIDE_JSON ? annotations_add_object(l->a, index, text, n, name)
                                : annotations_add_lines(l->a, index, text, n);
@@ -122,12 +130,9 @@ static Status list_archives(const Pictures *p, Listing *l) {
     for (int64_t i = 0; i < p->members && st == OK; i++) {
         const PicturesMember *m = &p->member[i];
         int64_t index;
-        const char *split = folder_split(m->name);
         if (!annotation_is_picture(m->name) || is_extra(p, m)) continue;
-        if (!split) split = annotation_split_in(path_base(m->place->path)); /* imagenet-train-000000.tar */
-        st = annotations_add_image(l->a, m->name, split, l->captioned, m->place->path, &index);
-        if (st == OK && l->folder_caption) st = add_class(l, index, m->name);
-        else if (st == OK && l->captioned) st = member_captions(p, l, index, m);
+        st = add_picture(l, m->place, m->name, m->name, &index);
+        if (st == OK && l->captioned && !l->folder_caption) st = member_captions(p, l, index, m);
     }
     return st;
 }
@@ -207,15 +212,11 @@ static Status add_metadata(Listing *l, const char *root, const char *file, const
     return st;
 }
 
-static Status add_file(Listing *l, const PicturesPlace *place, const char *name, const char *prefix, bool texts) {
+static Status add_file(Listing *l, const PicturesPlace *place, const char *name, const char *prefix) {
     int64_t index;
-    const char *split = folder_split(name);
     char *whole = mem_format("%s%s%s", prefix, prefix[0] ? "/" : "", name);
-    if (!split) split = annotation_split_in(path_base(place->path));
-    Status st =
-        whole ? annotations_add_image(l->a, whole, split, texts || l->folder_caption, place->path, &index) : ERR_MEMORY;
-    if (st == OK && l->folder_caption) st = add_class(l, index, name);
-    else if (st == OK && texts) st = file_captions(l, index, place->path, name);
+    Status st = whole ? add_picture(l, place, name, whole, &index) : ERR_MEMORY;
+    if (st == OK && l->captioned && !l->folder_caption) st = file_captions(l, index, place->path, name);
     free(whole);
     return st;
 }
@@ -235,11 +236,11 @@ static Status list_folder(const PicturesPlace *place, Listing *l, const char *pr
     sort(&f.pictures);                               /* a folder's own order is that of its hash table */
     sort(&f.metadata);
     bool listed = f.metadata.n && !l->folder_caption;
-    bool texts = st == OK && !listed && any_beside(place->path, &f.pictures);
+    l->captioned = l->folder_caption || (st == OK && !listed && any_beside(place->path, &f.pictures));
     for (int64_t i = 0; listed && i < f.metadata.n && st == OK; i++)
         st = add_metadata(l, place->path, f.metadata.path[i], prefix);
     for (int64_t i = 0; !listed && i < f.pictures.n && st == OK; i++)
-        st = add_file(l, place, f.pictures.path[i], prefix, texts);
+        st = add_file(l, place, f.pictures.path[i], prefix);
     if (st == OK && !f.pictures.n && !listed)
         st = err_set(ERR_FORMAT, "%s: a folder without pictures (JPEG, PNG, WebP) in it", place->path);
     forget(&f.pictures);
