@@ -19,83 +19,70 @@ struct StWriter {
 
 /* ---- the header ------------------------------------------------------------------------------------------------- */
 
-typedef struct { char *bytes; size_t n; bool failed; } Text;
-
-static void add(Text *t, const char *p, size_t n) {
-    if (t->failed) return;
-    t->failed = mem_room(&t->bytes, t->n, n, 1) != OK;
-    if (t->failed) return;
-    memcpy(t->bytes + t->n, p, n);
-    t->n += n;
-}
-
-static void add_text(Text *t, const char *s) { add(t, s, strlen(s)); }
-
-static void add_number(Text *t, uint64_t v) {
-    char buf[24];
-    add(t, buf, (size_t)snprintf(buf, sizeof buf, "%" PRIu64, v));
-}
-
-static void add_string(Text *t, const char *s) {
-    add_text(t, "\"");
-    for (; *s; s++) {
-        char buf[8];
+static void put_string(FILE *f, const char *s) {
+    fputc('"', f);
+    for (; *s; s++) {                                        /* bytes from 0x80 on are UTF-8 already */
         unsigned char c = (unsigned char)*s;
-        /* the two that JSON cannot hold bare; bytes from 0x80 on are UTF-8 already */
-        if (c == '"' || c == '\\') add(t, buf, (size_t)snprintf(buf, sizeof buf, "\\%c", c));
-        else if (c < 0x20) add(t, buf, (size_t)snprintf(buf, sizeof buf, "\\u%04x", c));
-        else add(t, s, 1);
+        if (c == '"' || c == '\\') fprintf(f, "\\%c", c);
+        else if (c < 0x20) fprintf(f, "\\u%04x", c);
+        else fputc(c, f);
     }
-    add_text(t, "\"");
+    fputc('"', f);
+}
+
+/* The tensor whose bytes begin at *at, which moves behind them. */
+static Status put_tensor(FILE *f, const char *path, const StTensor *t, uint64_t *at) {
+    uint64_t bytes = (uint64_t)dtype_size(t->dtype);
+    put_string(f, t->name);
+    fprintf(f, ":{\"dtype\":\"%s\",\"shape\":[", dtype_safetensors(t->dtype));
+    for (int k = 0; k < t->ndim; k++) {
+        size_t product;
+        /* offsets are signed in other readers */
+        if (t->shape[k] < 0 || !mem_mul(bytes, (size_t)t->shape[k], &product) || product > INT64_MAX - *at) {
+            char shape[ST_SHAPE_TEXT];
+            return err_set(ERR_FORMAT, "%s: tensor %s: shape %s cannot be written", path, t->name,
+                           st_shape_text(t, shape, sizeof shape));
+        }
+        bytes = product;
+        fprintf(f, "%s%" PRId64, k ? "," : "", t->shape[k]);
+    }
+    fprintf(f, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", *at, *at + bytes);
+    *at += bytes;
+    return OK;
 }
 
 /* Writes the header of n tensors and counts their bytes. */
-static Status make_header(Text *t, const char *path, const StTensor *tensors, size_t n, const StMeta *meta,
-                          size_t nmeta, uint64_t *declared) {
-    uint64_t at = 0;
-    /* the length of the header, which is known at its end */
-    add(t, "\0\0\0\0\0\0\0\0{", 9);
-    if (nmeta) add_text(t, "\"__metadata__\":{");
+static Status put_header(FILE *f, const char *path, const StTensor *tensors, size_t n, const StMeta *meta, size_t nmeta,
+                         uint64_t *declared) {
+    Status st = OK;
+    *declared = 0;
+    for (int i = 0; i < 8; i++) fputc(0, f);                 /* its length, which is known at its end */
+    fputs(nmeta ? "{\"__metadata__\":{" : "{", f);
     for (size_t i = 0; i < nmeta; i++) {
-        if (i) add_text(t, ",");
-        add_string(t, meta[i].key);
-        add_text(t, ":");
-        add_string(t, meta[i].value);
+        fputs(i ? "," : "", f);
+        put_string(f, meta[i].key);
+        fputc(':', f);
+        put_string(f, meta[i].value);
     }
-    if (nmeta) add_text(t, n ? "}," : "}");
-    for (size_t i = 0; i < n; i++) {
-        uint64_t bytes = (uint64_t)dtype_size(tensors[i].dtype);
-        add_text(t, i ? "," : "");
-        add_string(t, tensors[i].name);
-        add_text(t, ":{\"dtype\":\"");
-        add_text(t, dtype_safetensors(tensors[i].dtype));
-        add_text(t, "\",\"shape\":[");
-        for (int k = 0; k < tensors[i].ndim; k++) {
-            size_t product;
-            /* offsets are signed in other readers */
-            if (tensors[i].shape[k] < 0 || !mem_mul(bytes, (size_t)tensors[i].shape[k], &product) ||
-                product > INT64_MAX - at) {
-                char shape[ST_SHAPE_TEXT];
-                return err_set(ERR_FORMAT, "%s: tensor %s: shape %s cannot be written", path, tensors[i].name,
-                               st_shape_text(&tensors[i], shape, sizeof shape));
-            }
-            bytes = product;
-            if (k) add_text(t, ",");
-            add_number(t, (uint64_t)tensors[i].shape[k]);
-        }
-        add_text(t, "],\"data_offsets\":[");
-        add_number(t, at);
-        add_text(t, ",");
-        add_number(t, at += bytes);
-        add_text(t, "]}");
+    if (nmeta) fputs(n ? "}," : "}", f);
+    for (size_t i = 0; i < n && st == OK; i++) {
+        fputs(i ? "," : "", f);
+        st = put_tensor(f, path, &tensors[i], declared);
     }
-    add_text(t, "}");
-    /* data behind an aligned header can be used where it lies in a mapped file */
-    while (!t->failed && t->n % ALIGN != 0) add(t, " ", 1);
-    if (t->failed) return ERR_MEMORY;
-    for (int i = 0; i < 8; i++) t->bytes[i] = (char)((uint64_t)(t->n - 8) >> 8 * i & 0xff);
-    *declared = at;
-    return OK;
+    fputc('}', f);
+    /* data behind it can be used where a mapped file has it */
+    while (!ferror(f) && ftell(f) % ALIGN != 0) fputc(' ', f);
+    return st;
+}
+
+static Status make_header(char **text, size_t *length, const char *path, const StTensor *tensors, size_t n,
+                          const StMeta *meta, size_t nmeta, uint64_t *declared) {
+    FILE *f = open_memstream(text, length);
+    if (!f) return err_set(ERR_MEMORY, "out of memory");
+    Status st = put_header(f, path, tensors, n, meta, nmeta, declared);
+    if (fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "out of memory");
+    for (int i = 0; st == OK && i < 8; i++) (*text)[i] = (char)((uint64_t)(*length - 8) >> 8 * i & 0xff);
+    return st;
 }
 
 static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -118,16 +105,17 @@ static Status refuse_duplicates(const char *path, const StTensor *tensors, size_
 Status st_create(StWriter **out, const char *path, const StTensor *tensors, size_t n, const StMeta *meta,
                  size_t nmeta) {
     *out = NULL;
-    Text t = {0};
+    char *header = NULL;
+    size_t length = 0;
     StWriter *w = mem_new(1, sizeof *w);
     Status st = w && (w->path = mem_strdup(path)) ? OK : ERR_MEMORY;
     if (st == OK) st = refuse_duplicates(path, tensors, n);
-    if (st == OK) st = make_header(&t, path, tensors, n, meta, nmeta, &w->declared);
+    if (st == OK) st = make_header(&header, &length, path, tensors, n, meta, nmeta, &w->declared);
     if (st == OK) st = outfile_create(&w->file, path);
-    if (st == OK) st = outfile_write(w->file, t.bytes, t.n);
+    if (st == OK) st = outfile_write(w->file, header, length);
     if (st == OK) *out = w;
     else st_abandon(w);
-    free(t.bytes);
+    free(header);
     return st;
 }
 

@@ -379,24 +379,20 @@ static Status put_line(const char **line, size_t count, const char *piece, const
 static Status read_wordpiece(Tokenizer *t, const Json *doc, const char *name) {
     const Json *vocab = json_get(json_get(doc, "model"), "vocab"), *added = json_get(doc, "added_tokens"), *v;
     size_t count = json_len(vocab), n = 0;
-    for (size_t i = 0; i < json_len(added); i++)
-        /* most of BERT's added tokens are pieces already */
-        count += !json_get(vocab, str_of(json_at(added, i), "content"));
+    /* most of BERT's added tokens are pieces already */
+    for (size_t i = 0; i < json_len(added); i++) count += !json_get(vocab, str_of(json_at(added, i), "content"));
     const char **line = mem_new(count + 1, sizeof *line);
     char *text = NULL;
-    Status st = line ? check_bert(doc, name) : ERR_MEMORY;
+    FILE *f = open_memstream(&text, &n);
+    Status st = line && f ? check_bert(doc, name) : err_set(ERR_MEMORY, "%s: out of memory", name);
     for (const char *key = json_next(vocab, NULL, &v); key && st == OK; key = json_next(vocab, key, &v))
-        st = put_line(line, count, key, v, name), n += strlen(key) + 1;
-    for (size_t i = 0; i < json_len(added) && st == OK; i++) {
-        const char *s = str_of(json_at(added, i), "content");
-        st = put_line(line, count, s, json_get(json_at(added, i), "id"), name), n += strlen(s) + 1;
-    }
-    if (st == OK && !(text = mem_new(n + 1, 1))) st = ERR_MEMORY;
-    n = 0;
-    for (size_t i = 0; i < count && st == OK; i++) {
-        if (!line[i]) st = err_set(ERR_FORMAT, "%s: no piece has the id %zu", name, i);
-        else n += (size_t)sprintf(text + n, "%s\n", line[i]);
-    }
+        st = put_line(line, count, key, v, name);
+    for (size_t i = 0; i < json_len(added) && st == OK; i++)
+        st = put_line(line, count, str_of(json_at(added, i), "content"), json_get(json_at(added, i), "id"), name);
+    for (size_t i = 0; i < count && st == OK; i++)
+        if (line[i]) fprintf(f, "%s\n", line[i]);
+        else st = err_set(ERR_FORMAT, "%s: no piece has the id %zu", name, i);
+    if (f && fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "%s: out of memory", name);
     if (st == OK) st = wp_open_lines(&t->wp, text, n, name);
     if (st == OK) tokenizer_take_wordpiece(t);
     free(line);

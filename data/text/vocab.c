@@ -1,6 +1,7 @@
 /* vocab: see vocab.h. */
 #include "data/text/vocab.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -371,17 +372,9 @@ static Status join_pairs(Train *r, size_t size, int64_t min_count) {
 /* ---- the result ---- */
 
 static Status write_lines(const Train *r, char **text, size_t *n) {
-    size_t at = 0;
-    *n = 0;
-    for (size_t i = 0; i < r->npieces; i++) *n += strlen(r->pieces[i]) + 1;
-    if (!(*text = mem_new(*n + 1, 1))) return ERR_MEMORY;
-    for (size_t i = 0; i < r->npieces; i++) {
-        size_t len = strlen(r->pieces[i]);
-        memcpy(*text + at, r->pieces[i], len);
-        (*text)[at + len] = '\n';
-        at += len + 1;
-    }
-    return OK;
+    FILE *f = open_memstream(text, n);
+    for (size_t i = 0; f && i < r->npieces; i++) fprintf(f, "%s\n", r->pieces[i]);
+    return f && fclose(f) == 0 ? OK : err_set(ERR_MEMORY, "out of memory");
 }
 
 static void train_free(Train *r) {
