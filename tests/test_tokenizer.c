@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "data/format/json.h"
+#include "data/format/textfile.h"
 #include "data/format/mapfile.h"
 #include "data/text/chat.h"
 #include "data/text/tokenizer.h"
@@ -67,10 +68,27 @@ static void strings(void **state) {
     run(LONE "smol", "tokenizer.json", false, 120);
     run(LONE "llama3", "", false, 120);
     run(LONE "qwen2", "", false, 120);
+    run(LONE "roberta", "", false, 70);
     run(LONE "llama2", "tokenizer.json", false, 120);
     run(LONE "llama2", "tokenizer.model", false, 120);
     run(LONE "opt", "", true, 120);
     run(LONE "t5", "", true, 120);
+}
+
+/* SmolLM2's with digits that stay together. */
+static void runs_of_digits(void **state) {
+    (void)state;
+    char *text;
+    size_t n;
+    Rows r = {0};
+    assert_int_equal(textfile_read(&text, &n, LONE "smol/tokenizer.json", "a tokenizer"), OK);
+    char *single = strstr(strstr(text, "individual_digits"), "true");
+    memcpy(single, "null", 4);
+    assert_int_equal(tokenizer_open_json((Tokenizer **)(uintptr_t)&r.t, text, n, "runs"), OK);
+    assert_int_equal(json_each(LONE "smol/runs_strings.jsonl", compare, &r), OK);
+    assert_int_equal(r.rows, 53);
+    tokenizer_close((Tokenizer *)(uintptr_t)r.t);
+    free(text);
 }
 
 static void shared_strings(void **state) {
@@ -146,13 +164,16 @@ static void refused(void **state) {
     (void)state;
     refuses("null,", "null,", NULL);
     refuses("\"ByteLevel\", \"add", "\"Whitespace\", \"add", "Whitespace");
-    refuses("\"add_prefix_space\": false", "\"add_prefix_space\": true", "add_prefix_space");
+    refuses("{\"type\": \"ByteLevel\", \"add_prefix_space\": false}", "{\"type\": \"Sequence\", \"pretokenizers\": "
+            "[{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}", "ByteLevel with a blank of its own");
+    refuses("\"post_processor\": null", "\"post_processor\": {\"type\": \"RobertaProcessing\", \"cls\": [\"a\", -1], "
+            "\"sep\": [\"b\", 1]}", "with such ids");
     refuses("{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
             "{\"type\": \"Split\", \"behavior\": \"Isolated\", \"pattern\": {\"Regex\": \"x+\"}}", "x+");
     refuses("\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}", "Lowercase");
     refuses("\"normalizer\": null", "\"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"AAAA\"}",
             "character map");
-    refuses("\"post_processor\": null", "\"post_processor\": {\"type\": \"BertProcessing\"}", "BertProcessing");
+    refuses("\"post_processor\": null", "\"post_processor\": {\"type\": \"BertProcessing\"}", "without cls and sep");
     refuses("\"decoder\": {\"type\": \"ByteLevel\"}", "\"decoder\": {\"type\": \"WordPiece\"}", "WordPiece");
     refuses("\"ab\": 2", "\"ab\": 1", "twice");
     refuses("\"ab\": 2", "\"ab\": -2", "no id");
@@ -287,7 +308,8 @@ static void wordpiece_json(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(strings), cmocka_unit_test(shared_strings), cmocka_unit_test(names), cmocka_unit_test(refused),
+        cmocka_unit_test(strings), cmocka_unit_test(runs_of_digits),
+        cmocka_unit_test(shared_strings), cmocka_unit_test(names), cmocka_unit_test(refused),
         cmocka_unit_test(damaged_model), cmocka_unit_test(wordpiece_json), cmocka_unit_test(texts),
         cmocka_unit_test(chats),
     };

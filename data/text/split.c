@@ -85,12 +85,17 @@ static size_t blanks(Scan *k) {
     return k->is == END || count == 1 ? k->at : last;
 }
 
-static size_t next_gpt2(const char *s, size_t n, bool digits) {
+/* digits: most of a word of them, which then stands by itself; 0: they are as in GPT-2's pattern. */
+static size_t next_gpt2(const char *s, size_t n, size_t digits) {
     size_t len = contraction(s, n, false);
     if (len) return len;
-    Scan k = {.s = s, .n = n, .digits = digits};
+    Scan k = {.s = s, .n = n, .digits = digits > 0};
     look(&k);
-    if (k.is == END) return k.len;                   /* a digit: by itself */
+    if (k.is == END) {                               /* a digit */
+        k = (Scan){.s = s, .n = n};
+        look(&k);
+        return run(&k, NUMBER, digits);
+    }
     Scan before = k;
     if (k.c == ' ') next(&k);
     if (k.is == END || k.is == BLANK) return blanks(&before); /* a blank before a blank belongs to the run */
@@ -138,8 +143,9 @@ size_t split_next(SplitRule rule, const char *s, size_t n, size_t *skip) {
     *skip = 0;
     switch (rule) {
     case SPLIT_WHITE: return next_white(s, n, skip);
-    case SPLIT_GPT2: return next_gpt2(s, n, false);
-    case SPLIT_DIGITS: return next_gpt2(s, n, true);
+    case SPLIT_GPT2: return next_gpt2(s, n, 0);
+    case SPLIT_DIGITS: return next_gpt2(s, n, 1);
+    case SPLIT_RUNS: return next_gpt2(s, n, n);
     case SPLIT_LLAMA3: return next_llama3(s, n, 3);
     case SPLIT_QWEN2: return next_llama3(s, n, 1);
     default: return n;

@@ -18,6 +18,7 @@
     X(SPLIT_WHITE,  "words between blanks",                          "")                                \
     X(SPLIT_GPT2,   "GPT-2's words",                                 SPLIT_GPT)                         \
     X(SPLIT_DIGITS, "single digits, and GPT-2's words between them", "")                                \
+    X(SPLIT_RUNS,   "runs of digits, and GPT-2's words between them", "")                               \
     X(SPLIT_LLAMA3, "Llama-3's words",                               SPLIT_HEAD "\\p{N}{1,3}" SPLIT_TAIL) \
     X(SPLIT_QWEN2,  "Qwen2's words",                                 SPLIT_HEAD "\\p{N}" SPLIT_TAIL)
 

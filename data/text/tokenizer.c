@@ -147,6 +147,12 @@ static Status encode_stretch(Encoder *e, const char *s, size_t n, bool at_start)
     size_t len, word, skip;
     if (!n) return OK;
     Status st = normalize(&e->t->norm, s, n, &e->room, &text, &len);
+    if (st == OK && e->t->blank_front && len && *text != ' ') {
+        e->words.n = 0;
+        st = bytes_push(&e->words, " ", 1);
+        if (st == OK) st = bytes_push(&e->words, text, len);
+        text = e->words.v, len = e->words.n;
+    }
     for (size_t i = 0; i < len && st == OK; i += skip + word) {
         word = split_next(e->t->split, text + i, len - i, &skip);
         st = e->t->mark != MARK_OFF ? encode_marked(e, text + i + skip, word, at_start && i + skip == 0)

@@ -118,24 +118,27 @@ static Status read_metaspace(Tokenizer *t, const Json *o, const char *name) {
 }
 
 /* A step of the pre-tokenizer and the place it has among the others; the pairs that occur are read off afterwards. */
-typedef struct { bool digits, bytes, gpt2, white; SplitRule split; } Steps;
+typedef struct { bool digits, runs, bytes, gpt2, white; SplitRule split; } Steps;
 
 static Status read_cut(Tokenizer *t, Steps *s, const Json *o, const char *name) {
     const char *type = str_of(o, "type"), *regex = str_of(json_get(o, "pattern"), "Regex");
     /* both work on what splitting left: nothing can follow */
     if (s->bytes || t->mark != MARK_OFF) return refuse(name, "pre_tokenizer", "Sequence in an order of its own");
-    if (!strcmp(type, "ByteLevel") && !flag_of(o, "add_prefix_space", true)) {
+    bool whole = !s->digits && !s->white && s->split == SPLIT_NONE, front = flag_of(o, "add_prefix_space", true);
+    /* of a text that is cut already each part would get a blank */
+    if (!strcmp(type, "ByteLevel") && (whole || !front)) {
         s->bytes = true;
+        t->blank_front = front;
         s->gpt2 = flag_of(o, "use_regex", true);
-    } else if (!strcmp(type, "Digits") && flag_of(o, "individual_digits", false) && s->split == SPLIT_NONE)
-        s->digits = true;
+    } else if (!strcmp(type, "Digits") && s->split == SPLIT_NONE)
+        s->digits = true, s->runs = !flag_of(o, "individual_digits", false);
     else if (!strcmp(type, "WhitespaceSplit") && s->split == SPLIT_NONE) s->white = true;
     else if (!strcmp(type, "Metaspace")) return read_metaspace(t, o, name);
     else if (!strcmp(type, "Split") && !strcmp(str_of(o, "behavior"), "Isolated") && !flag_of(o, "invert", false) &&
              !s->digits && !s->white) {
         s->split = split_of_pattern(regex);
         if (s->split == SPLIT_COUNT) return refuse(name, "pattern of the pre_tokenizer", regex);
-    } else return refuse(name, "pre_tokenizer", !strcmp(type, "ByteLevel") ? "ByteLevel with add_prefix_space" : type);
+    } else return refuse(name, "pre_tokenizer", strcmp(type, "ByteLevel") ? type : "ByteLevel with a blank of its own");
     return OK;
 }
 
@@ -150,7 +153,7 @@ static Status read_splitting(Tokenizer *t, const Json *o, const char *name) {
     if ((s.gpt2 && (pattern || s.white)) || (s.digits && (!s.gpt2 || s.white)) || (s.white && t->mark == MARK_OFF) ||
         (pattern && !s.bytes))
         return refuse(name, "pre_tokenizer", "Sequence of such parts");
-    t->split = s.digits ? SPLIT_DIGITS : s.gpt2 ? SPLIT_GPT2 : s.white ? SPLIT_WHITE : s.split;
+    t->split = s.runs ? SPLIT_RUNS : s.digits ? SPLIT_DIGITS : s.gpt2 ? SPLIT_GPT2 : s.white ? SPLIT_WHITE : s.split;
     return OK;
 }
 
@@ -268,11 +271,11 @@ static Status read_model(Tokenizer *t, const Json *m, const char *name) {
 
 /* ---- post_processor ---- */
 
-static Status add_around(const Json *ids, int32_t *to, int *n, const char *name) {
-    for (size_t i = 0; i < json_len(ids); i++) {
+static Status add_around(const Json *ids, size_t from, int32_t *to, int *n, const char *name) {
+    for (size_t i = from; i < json_len(ids); i++) {
         int64_t id;
         if (*n == TOKENIZER_AROUND || !json_int(json_at(ids, i), &id) || id < 0 || id >= PIECES_MAX_IDS)
-            return refuse(name, "post_processor", "TemplateProcessing with such ids");
+            return refuse(name, "post_processor", "with such ids");
         to[(*n)++] = (int32_t)id;
     }
     return OK;
@@ -286,10 +289,19 @@ static Status read_template(Tokenizer *t, const Json *o, const char *name) {
         const char *special = json_str(json_get(json_get(json_at(single, i), "SpecialToken"), "id"), NULL);
         if (!special && behind) return refuse(name, "post_processor", "TemplateProcessing with the text twice");
         if (!special) behind = true;
-        else st = behind ? add_around(json_get(json_get(tokens, special), "ids"), t->ids.end, &t->ids.nend, name)
-                         : add_around(json_get(json_get(tokens, special), "ids"), t->ids.begin, &t->ids.nbegin, name);
+        const Json *ids = special ? json_get(json_get(tokens, special), "ids") : NULL;
+        if (special) st = behind ? add_around(ids, 0, t->ids.end, &t->ids.nend, name)
+                                 : add_around(ids, 0, t->ids.begin, &t->ids.nbegin, name);
     }
     return st == OK && !behind ? refuse(name, "post_processor", "TemplateProcessing without the text") : st;
+}
+
+/* Roberta's and BERT's: [text, id] in front, and another one behind. */
+static Status read_pair(Tokenizer *t, const Json *o, const char *name) {
+    const Json *cls = json_get(o, "cls"), *sep = json_get(o, "sep");
+    if (json_len(cls) != 2 || json_len(sep) != 2) return refuse(name, "post_processor", "without cls and sep");
+    Status st = add_around(cls, 1, t->ids.begin, &t->ids.nbegin, name);
+    return st == OK ? add_around(sep, 1, t->ids.end, &t->ids.nend, name) : st;
 }
 
 static Status read_post(Tokenizer *t, const Json *o, const char *name) {
@@ -298,6 +310,7 @@ static Status read_post(Tokenizer *t, const Json *o, const char *name) {
     Status st = OK;
     if (absent(o) || !strcmp(type, "ByteLevel")) return OK;       /* it trims offsets, which nobody asks for */
     if (!strcmp(type, "TemplateProcessing")) return read_template(t, o, name);
+    if (!strcmp(type, "RobertaProcessing") || !strcmp(type, "BertProcessing")) return read_pair(t, o, name);
     if (strcmp(type, "Sequence")) return refuse(name, "post_processor", type);
     for (size_t i = 0; i < json_len(list) && st == OK; i++) {
         if (!strcmp(str_of(json_at(list, i), "type"), "Sequence"))

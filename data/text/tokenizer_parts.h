@@ -31,7 +31,7 @@ struct Tokenizer {
     Normalizer norm;
     SplitRule split;
     MarkRule mark;
-    bool cut;
+    bool cut, blank_front;     /* each stretch of text begins with a blank, if need be with one that is put there */
     DecodeRule decode;
     bool keep_front;           /* the blank in front of a decoded text stays */
     Bpe bpe;
