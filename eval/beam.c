@@ -69,6 +69,16 @@ static double log_sum_exp(const float *x, int32_t n) {
     return (double)max + log(sum);
 }
 
+/* What would end a run of tokens that is there already. Shorter texts than a run bar nothing. */
+static void bar_repeats(Search *s, const int32_t *tokens) {
+    int32_t n = s->spec.no_repeat, last = s->len - n + 1;    /* the run that the next token ends begins there */
+    for (int32_t i = 0; n && i < last; i++) {
+        int32_t id = tokens[i + n - 1];
+        if (id >= 0 && id < s->V && !memcmp(tokens + i, tokens + last, (size_t)(n - 1) * sizeof *tokens))
+            s->score[id] = -INFINITY;
+    }
+}
+
 /* score[v] = logit - shift, then the repetition penalty once for each distinct token present,
  * then no end before min_length. */
 static void next_scores(Search *s, const float *logits, double shift, const int32_t *tokens) {
@@ -83,6 +93,7 @@ static void next_scores(Search *s, const float *logits, double shift, const int3
         /* either way it becomes less likely */
         *x = *x < 0 ? *x * penalty : *x / penalty;
     }
+    bar_repeats(s, tokens);
     for (int32_t i = 0; s->len < s->spec.min_length && i < s->spec.nends; i++) s->score[s->spec.ends[i]] = -INFINITY;
 }
 

@@ -37,6 +37,7 @@ typedef struct {
     int32_t max_length, min_length;     /* tokens, the start token counted (also one that is not there), the end not */
     double length_penalty;              /* score = sum of log-probabilities / length^penalty */
     double repetition_penalty;          /* 1: none. Of raw logits; in beam search of log-probabilities */
+    int32_t no_repeat;                  /* no run of so many tokens comes twice, the start token counted; 0: any may */
     bool early_stopping;                /* BEAM: done with `beams` closed captions, whatever could still come */
     double temperature, top_p;          /* SAMPLE: temperature, then top_k, then top_p (>= 1: all) */
     int32_t top_k;                      /* 0: all */

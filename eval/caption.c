@@ -29,6 +29,7 @@ void caption_search(SearchSpec *s, const Options *o, const Use *u) {
                       .min_length = least_tokens(o, u),
                       .length_penalty = o->caption.length_penalty,
                       .repetition_penalty = o->caption.repetition_penalty,
+                      .no_repeat = (int32_t)o->caption.no_repeat,
                       .early_stopping = o->caption.early_stopping,
                       .temperature = o->caption.temperature, .top_p = o->caption.top_p,
                       .top_k = (int32_t)o->caption.top_k, .seed = (uint64_t)o->run.seed,

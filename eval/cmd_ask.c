@@ -80,6 +80,7 @@ static void search_of(const Work *w, SearchSpec *s) {
     *s = (SearchSpec){.mode = modes[o->ask.mode.i], .beams = (int32_t)o->ask.beams,
                       .max_length = (int32_t)o->ask.max_new + 1, .min_length = (int32_t)o->ask.min_new + 1,
                       .length_penalty = o->ask.length_penalty, .repetition_penalty = o->ask.repetition_penalty,
+                      .no_repeat = (int32_t)o->ask.no_repeat,
                       .temperature = o->ask.temperature, .top_p = o->ask.top_p, .top_k = (int32_t)o->ask.top_k,
                       .seed = (uint64_t)o->run.seed};
     if (s->mode == SEARCH_BEAM && s->beams == 1) s->mode = SEARCH_GREEDY;  /* as transformers has it */

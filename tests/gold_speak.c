@@ -92,7 +92,8 @@ static SearchSpec spec_of(const GoldSpeak *g, const Json *run) {
                     .max_length = (int32_t)num_or(run, "max_new_tokens", 30) + 1,
                     .min_length = (int32_t)num_or(run, "min_new_tokens", 0) + 1,
                     .length_penalty = num_or(run, "length_penalty", 1),
-                    .repetition_penalty = num_or(run, "repetition_penalty", 1)};
+                    .repetition_penalty = num_or(run, "repetition_penalty", 1),
+                    .no_repeat = (int32_t)num_or(run, "no_repeat_ngram_size", 0)};
     s.mode = s.beams > 1 ? SEARCH_BEAM : SEARCH_GREEDY;
     take_ends(g, &s);
     return s;
