@@ -207,10 +207,10 @@ $(B)/tests/%: tests/%.c $(KIT) $(LIB)
 	@echo "  TEST $@"
 	$(Q)$(CC) $(CFLAGS) $(EXTRA) $(HDF5_C) $(LDFLAGS) -o $@ $< $(KIT) $(LIB) -lcmocka $(LDLIBS)
 
-$(B)/golden: $(wildcard tests/gold*.c) $(LIB) tests/gold.h
+$(B)/golden: $(wildcard tests/gold*.c) $(KIT) $(LIB) tests/gold.h
 	@mkdir -p $(@D)
 	@echo "  TEST $@"
-	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS)) $(LDFLAGS) -o $@ $(filter %.c,$^) $(LIB) $(LDLIBS)
+	$(Q)$(CC) $(filter-out -MMD -MP,$(CFLAGS)) $(LDFLAGS) -o $@ $(filter %.c,$^) $(KIT) $(LIB) $(LDLIBS)
 
 fuzzers: $(FUZZERS)
 $(B)/bin/%: tests/fuzz/%.c $(KIT) $(LIB)

@@ -75,20 +75,6 @@ static void remove_leftovers(const CkptSpec *spec) {
     closedir(d);
 }
 
-/* The step that out/best names, -1 when there is none. */
-static int64_t best_step(const char *out) {
-    char line[64] = "";
-    char *path = mem_format("%s/best", out);
-    FILE *f = path ? fopen(path, "r") : NULL;
-    if (f) {
-        if (!fgets(line, sizeof line, f)) line[0] = 0;
-        fclose(f);
-    }
-    free(path);
-    line[strcspn(line, "\n")] = 0;
-    return ckpt_step_of(line);
-}
-
 Status ckpt_remove_all(const char *out) {
     static const char *const pointers[] = {"latest", "best"};
     int64_t *steps;
@@ -96,8 +82,7 @@ Status ckpt_remove_all(const char *out) {
     Status st = ckpt_list(out, &steps, &n);
     if (st != OK) return st;
     for (size_t i = 0; i < n + 2; i++) {
-        char *path = i < n ? mem_format("%s/step_%06" PRId64, out, steps[i])
-                           : mem_format("%s/%s", out, pointers[i - n]);
+        char *path = i < n ? ckpt_step_dir(out, steps[i]) : mem_format("%s/%s", out, pointers[i - n]);
         if (path && i < n) remove_step(&(CkptSpec){.out = out}, path);
         else if (path) unlink(path);
         free(path);
@@ -110,11 +95,11 @@ static void rotate(const CkptSpec *spec) {
     int64_t *steps;
     size_t n, kept = 1;                       /* the one just written */
     if (spec->keep < 1 || ckpt_list(spec->out, &steps, &n) != OK) return;
-    int64_t best = best_step(spec->out);
+    int64_t best = ckpt_pointer(spec->out, "best");
     for (size_t i = 0; i < n; i++) {
         if (steps[i] == spec->step || steps[i] == best) continue;
         if (kept < (size_t)spec->keep) { kept++; continue; }
-        char *dir = mem_format("%s/step_%06" PRId64, spec->out, steps[i]);
+        char *dir = ckpt_step_dir(spec->out, steps[i]);
         if (dir) remove_step(spec, dir);
         free(dir);
     }
@@ -238,8 +223,8 @@ static Status check_run(const CkptSpec *spec) {
 
 Status ckpt_save(const CkptSpec *spec) {
     BUG_ON(spec->step < 0, "checkpoint: step %" PRId64, spec->step);
-    char *dir = mem_format("%s/step_%06" PRId64, spec->out, spec->step);
-    char *temp = mem_format("%s/step_%06" PRId64 ".tmp-%ld", spec->out, spec->step, (long)getpid());
+    char *dir = ckpt_step_dir(spec->out, spec->step);
+    char *temp = dir ? mem_format("%s.tmp-%ld", dir, (long)getpid()) : NULL;
     Status st = dir && temp ? check_run(spec) : ERR_MEMORY;
     bool named = false;
     if (st == OK) st = outfile_mkdir(spec->out);

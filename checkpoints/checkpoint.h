@@ -78,6 +78,10 @@ Status ckpt_list(const char *out, int64_t **steps, size_t *n);
 /* Removes all steps below `out`, and the names `latest` and `best`: a run that begins anew there. */
 Status ckpt_remove_all(const char *out);
 
+/* Below `out`: a step's directory (free it); the step that a pointer names, -1 when it names none. */
+char *ckpt_step_dir(const char *out, int64_t step);
+int64_t ckpt_pointer(const char *out, const char *name);
+
 /* The step of a directory's name ("step_000123", also behind a path), -1 when it is no step directory. */
 int64_t ckpt_step_of(const char *name);
 

@@ -213,7 +213,7 @@ Status ckpt_find_latest(Ckpt **c, const char *out, CkptWarn *warn, void *ctx) {
     *c = NULL;
     Status st = ckpt_list(out, &steps, &n);
     for (size_t i = 0; st == OK && i < n && !*c; i++) {
-        char *dir = mem_format("%s/step_%06" PRId64, out, steps[i]);
+        char *dir = ckpt_step_dir(out, steps[i]);
         if (!dir) { st = ERR_MEMORY; break; }
         /* whole and unchanged, or the one before it */
         if (ckpt_open(c, dir, true) != OK) {
@@ -231,26 +231,34 @@ Status ckpt_find_latest(Ckpt **c, const char *out, CkptWarn *warn, void *ctx) {
     return st;
 }
 
-Status ckpt_find_named(Ckpt **c, const char *out, const char *name) {
-    char line[POINTER_LIMIT + 1];
-    Status st = OK;
-    *c = NULL;
-    char *path = mem_format("%s/%s", out, name), *dir = NULL;
-    if (!path) return ERR_MEMORY;
+char *ckpt_step_dir(const char *out, int64_t step) { return mem_format("%s/step_%06" PRId64, out, step); }
+
+/* What stands in the file of that name, without the newlines that people leave behind it. */
+static Status read_pointer(char line[POINTER_LIMIT + 1], const char *path) {
     FILE *f = fopen(path, "r");
-    if (!f) { st = err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno)); goto done; }
+    if (!f) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     size_t n = fread(line, 1, POINTER_LIMIT, f);
     fclose(f);
-    /* people write it with an editor */
     while (n && line[n - 1] == '\n') n--;
     line[n] = 0;
     /* a pointer leads nowhere but into its own folder */
-    if (strchr(line, '/') || ckpt_step_of(line) < 0) {
-        st = err_set(ERR_FORMAT, "%s: the name of a step directory was expected in it", path);
-        goto done;
-    }
-    st = (dir = mem_format("%s/%s", out, line)) ? ckpt_open(c, dir, true) : ERR_MEMORY;
-done:
+    if (!strchr(line, '/') && ckpt_step_of(line) >= 0) return OK;
+    return err_set(ERR_FORMAT, "%s: the name of a step directory was expected in it", path);
+}
+
+int64_t ckpt_pointer(const char *out, const char *name) {
+    char line[POINTER_LIMIT + 1], *path = mem_format("%s/%s", out, name);
+    int64_t step = path && read_pointer(line, path) == OK ? ckpt_step_of(line) : -1;
+    if (step < 0) err_clear();                               /* mostly there is none yet */
+    free(path);
+    return step;
+}
+
+Status ckpt_find_named(Ckpt **c, const char *out, const char *name) {
+    char line[POINTER_LIMIT + 1], *path = mem_format("%s/%s", out, name), *dir = NULL;
+    *c = NULL;
+    Status st = path ? read_pointer(line, path) : ERR_MEMORY;
+    if (st == OK) st = (dir = mem_format("%s/%s", out, line)) ? ckpt_open(c, dir, true) : ERR_MEMORY;
     free(dir);
     free(path);
     return st;

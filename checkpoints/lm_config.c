@@ -273,24 +273,6 @@ Status lm_config_habits(Dims *d, const Json *config, const char *path) {
     return c.st;
 }
 
-Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const char *path) {
-    Config top = {config, path, OK}, c = {json_get(config, "qformer_config"), path, OK};
-    *d = (Dims){.W = lm->E, .Q = number(&top, "num_query_tokens", 1, 4096, 32)};
-    if (json_type(c.j) != J_OBJECT) return err_set(ERR_FORMAT, "%s: has no qformer_config", path);
-    bool text = truth(&c, "use_qformer_text_input", strcmp(word(&top, "model_type", ""), "instructblip") == 0);
-    d->L = number(&c, "num_hidden_layers", 1, MOST_LAYERS, 12);
-    d->C = number(&c, "hidden_size", 1, MOST_WIDTH, 768);
-    d->H = number(&c, "num_attention_heads", 1, MOST_WIDTH, 12);
-    d->F = number(&c, "intermediate_size", 1, MOST_WIDTH, 3072);
-    d->E = number(&c, "encoder_hidden_size", 1, MOST_WIDTH, 1408);
-    d->X = number(&c, "cross_attention_frequency", 1, MOST_LAYERS, 2);
-    d->V = text ? number(&c, "vocab_size", 1, MOST_WORDS, 30522) : 0;
-    d->N = text ? number(&c, "max_position_embeddings", 1, MOST_POSITIONS, 512) : 0;
-    read_habits(&c, config, d);
-    if (c.st == OK && d->C % d->H) wrong(&c, "num_attention_heads", "a divisor of hidden_size");
-    return top.st != OK ? top.st : c.st;
-}
-
 Status lm_config_read(LmDims *d, const char *path) {
     struct stat info;
     bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);

@@ -27,10 +27,8 @@ const char *lm_config_names(void);
 /* The same from documents; generation may be NULL. `path` is for messages. */
 Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, const char *path);
 
-/* Sizes of the Q-Former of a BLIP-2 or InstructBLIP folder's config.json, projection into the language model included
- * (which `lm` describes); V and N are 0 where no text enters it. P is not in it. lm_config_habits: eps, eps_vision and
- * act alone, of any folder with a qformer_config; the other members of d stay. */
-Status lm_config_qformer(Dims *d, const Json *config, const LmDims *lm, const char *path);
+/* How norms and feed-forward nets of a folder's Q-Former compute (qformer_config): eps, eps_vision and act; the other
+ * members of d stay. */
 Status lm_config_habits(Dims *d, const Json *config, const char *path);
 
 #endif

@@ -10,6 +10,7 @@
 #include "checkpoints/lm_config.h"
 #include "data/format/mapfile.h"
 #include "data/format/outfile.h"
+#include "data/format/path.h"
 #include "kernels/base/mem.h"
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
@@ -27,11 +28,6 @@ static uint64_t hash_of(const Json *o, const char *key) {
 static void int_of(const Json *o, const char *key, int64_t *v) {
     int64_t n;
     if (json_int(json_get(o, key), &n) && n > 0) *v = n;
-}
-
-static char *folder_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return !slash ? mem_strdup(".") : slash == path ? mem_strdup("/") : mem_format("%.*s", (int)(slash - path), path);
 }
 
 /* The vocabulary of a folder; NULL: it has none. BERT's folders have both: the plain list is what a Q-Former reads. In
@@ -88,7 +84,7 @@ Status origin_of_checkpoint(Origin *g, const Ckpt *c) {
     const char *text = json_str(json_get(run, "config"), &n);
     Status st = text ? options_parse_text(&g->trained, "pretrain", text, n, "its configuration") : OK;
     if (st != OK) return err_context(ERR_FORMAT, "%s/state.json", ckpt_dir(c));
-    g->name = folder_of(ckpt_dir(c));
+    g->name = path_folder(ckpt_dir(c));
     if (!g->name) return ERR_MEMORY;
     int_of(run, "heads", &g->heads);
     /* runs before `heads` was written */
@@ -151,7 +147,7 @@ static bool has_lavis_tower(const WeightSource *ws) {
 
 Status origin_read(Origin *g, const WeightSource *ws) {
     if (ws_checkpoint(ws)) return origin_of_checkpoint(g, ws_checkpoint(ws));
-    char *folder = folder_of(ws_path(ws));
+    char *folder = path_folder(ws_path(ws));
     Ckpt *c = NULL;
     if (folder && ckpt_open(&c, folder, false) == OK) {      /* model.safetensors of a step, named by itself */
         Status st = origin_of_checkpoint(g, c);

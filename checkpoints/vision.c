@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "data/format/mapfile.h"
+#include "data/format/path.h"
 #include "kernels/base/mem.h"
 #include "kernels/base/sha256.h"
 
@@ -297,9 +298,7 @@ static Status all_explained(const Vision *e) {
 
 static char *folder_of(const char *path) {
     struct stat sb;
-    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) return mem_strdup(path);
-    const char *slash = strrchr(path, '/');
-    return slash ? mem_format("%.*s", (int)(slash - path), path) : mem_strdup(".");
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode) ? mem_strdup(path) : path_folder(path);
 }
 
 static Status small_files(Vision *e, bool pixels) {

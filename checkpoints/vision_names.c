@@ -168,7 +168,7 @@ static const char *const refusals[] = {
                 "behind (rpn), which have the same tensors; beside it must lie its config.json",
 };
 #define NO(why) FAMILY_COUNT, DIALECT_COUNT, why, 0
-const VisionPrint vision_prints[VISION_PRINTS] = {
+static const VisionPrint prints[] = {
     {"conv1.weight", "lavis", FAMILY_CLIP, DIALECT_OPENAI, CLIP, HAS_POST},
     {"conv1.weight", "+ln_post.weight -attn_pool.probe", FAMILY_CLIP, DIALECT_OPENAI, OPENCLIP,
      OPENCLIP_MAY},
@@ -272,10 +272,10 @@ static bool fits(const At *at, const VisionPrint *p) {
 
 const VisionPrint *vision_recognise(const VisionLook *look, const char **prefix) {
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-        for (int k = 0; k < VISION_PRINTS; k++)
-            if (fits(&(At){look, prefixes[i]}, &vision_prints[k])) {
+        for (size_t k = 0; k < sizeof prints / sizeof *prints; k++)
+            if (fits(&(At){look, prefixes[i]}, &prints[k])) {
                 *prefix = prefixes[i];
-                return &vision_prints[k];
+                return &prints[k];
             }
     return NULL;
 }

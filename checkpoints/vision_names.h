@@ -98,8 +98,6 @@ typedef struct {
     VisionDialect dialect;
     unsigned must, may;
 } VisionPrint;
-enum { VISION_PRINTS = 45 };
-extern const VisionPrint vision_prints[VISION_PRINTS];
 
 /* Whether a tensor called `name` is there (behind the prefix). */
 typedef bool VisionHas(const void *ctx, const char *name);

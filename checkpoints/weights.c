@@ -11,6 +11,7 @@
 
 #include "checkpoints/shards.h"
 #include "data/format/filekind.h"
+#include "data/format/path.h"
 #include "data/format/pth.h"
 #include "kernels/base/mem.h"
 
@@ -127,21 +128,24 @@ static Status refuse_directory(const char *dir) {
                    "pytorch_model.bin (or the .index.json of one in several files) was expected", dir);
 }
 
-/* RUN/best and RUN/latest are files with the name of a step in them. */
-static Status open_pointer(WeightSource *ws, const char *path) {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    char *dir = slash ? mem_format("%.*s", (int)(slash - path), path) : mem_strdup(".");
-    Status st = dir ? ckpt_find_named(&ws->ckpt, dir, name) : ERR_MEMORY;
-    free(dir);
-    if (st == OK && !ckpt_part(ws->ckpt, "model"))
-        st = err_set(ERR_FORMAT, "%s: a checkpoint without model.safetensors", ckpt_dir(ws->ckpt));
-    ws->in_folder = true;
-    return st != OK ? st : (ws->path = mem_strdup(st_path(ckpt_part(ws->ckpt, "model")))) ? OK : ERR_MEMORY;
+/* The weights of a step that was opened. */
+static Status take_step(WeightSource *ws) {
+    const StFile *model = ckpt_part(ws->ckpt, "model");
+    if (!model) return err_set(ERR_FORMAT, "%s: a checkpoint without model.safetensors", ckpt_dir(ws->ckpt));
+    return (ws->path = mem_strdup(st_path(model))) ? OK : ERR_MEMORY;
 }
 
+/* RUN/best and RUN/latest are files with the name of a step in them. */
 static bool is_pointer(const char *path) {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    return !strcmp(name, "best") || !strcmp(name, "latest");
+    return !strcmp(path_base(path), "best") || !strcmp(path_base(path), "latest");
+}
+
+static Status open_pointer(WeightSource *ws, const char *path) {
+    char *dir = path_folder(path);
+    Status st = dir ? ckpt_find_named(&ws->ckpt, dir, path_base(path)) : ERR_MEMORY;
+    free(dir);
+    ws->in_folder = true;
+    return st == OK ? take_step(ws) : st;
 }
 
 static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, void *ctx) {
@@ -154,10 +158,7 @@ static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, 
             if (exists(dir, published[i].name)) return published[i].open(ws, dir, published[i].name);
         if ((st = ckpt_find_latest(&ws->ckpt, dir, warn, ctx)) != OK) return st;
     }
-    if (!ws->ckpt) return refuse_directory(dir);
-    if (!ckpt_part(ws->ckpt, "model"))
-        return err_set(ERR_FORMAT, "%s: a checkpoint without model.safetensors", ckpt_dir(ws->ckpt));
-    return (ws->path = mem_strdup(st_path(ckpt_part(ws->ckpt, "model")))) ? OK : ERR_MEMORY;
+    return ws->ckpt ? take_step(ws) : refuse_directory(dir);
 }
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */

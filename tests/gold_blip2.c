@@ -45,13 +45,33 @@ static Status open_parts(Whole *a, const Backend *b) {
     return st;
 }
 
+static int32_t size_of(const Json *o, const char *key, int32_t otherwise) {
+    int64_t n = otherwise;
+    json_int(json_get(o, key), &n);
+    return (int32_t)n;
+}
+
+/* Of the Q-Former, with transformers' defaults; words only where prompts enter it. */
+static Status qformer_sizes(Dims *d, const Json *config, const LmDims *lm, const char *path) {
+    const Json *q = json_get(config, "qformer_config");
+    const char *type = json_str(json_get(config, "model_type"), NULL);
+    bool text = type && strcmp(type, "instructblip") == 0;
+    json_bool(json_get(q, "use_qformer_text_input"), &text);
+    *d = (Dims){.W = lm->E, .Q = size_of(config, "num_query_tokens", 32), .L = size_of(q, "num_hidden_layers", 12),
+                .C = size_of(q, "hidden_size", 768), .H = size_of(q, "num_attention_heads", 12),
+                .F = size_of(q, "intermediate_size", 3072), .E = size_of(q, "encoder_hidden_size", 1408),
+                .X = size_of(q, "cross_attention_frequency", 2), .V = text ? size_of(q, "vocab_size", 30522) : 0,
+                .N = text ? size_of(q, "max_position_embeddings", 512) : 0};
+    return lm_config_habits(d, config, path);
+}
+
 static Status read_sizes(Whole *a) {
     char path[1200];
     Json *config = NULL;
     snprintf(path, sizeof path, "%s/config.json", a->c->dir);
     Status st = lm_source_open(&a->src, a->c->dir);
     if (st == OK) st = json_parse_file(&config, path);
-    if (st == OK) st = lm_config_qformer(&a->d, config, &a->src.d, path);
+    if (st == OK) st = qformer_sizes(&a->d, config, &a->src.d, path);
     json_free(config);
     return st;
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/base/mem.h"
 #include "tests/gold.h"
+#include "tests/kit/learner.h"
 
 typedef struct { double loss, grad, feature, sim, weights; } Tolerance;
 
@@ -173,7 +174,7 @@ static Status train_step(Case *c, Trainer *t, const char *name, const Json *run,
         relative(c, name, i, want, "loss_itm", l.itm, tol);
         relative(c, name, i, want, "loss_lm", l.itg, tol);
         if ((i + 1) % accum == 0) {
-            st = trainer_update(t, &adam, schedule_lr(&sched, i), ++*updates, NULL);
+            st = learner_update(t, &adam, schedule_lr(&sched, i), ++*updates, NULL);
             relative(c, name, i, want, "gradient_norm", *t->norm, 10 * tol);
             relative(c, name, i, want, "weight_norm", weight_norm(t), 10 * tol);
         }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "kernels/base/mem.h"
+#include "tests/kit/learner.h"
 #include "train/stage1.h"
 #include "train/trainer.h"
 
@@ -262,7 +263,7 @@ static void all_frozen_has_no_state(void **state) {
     float *before = mem_new(bytes, 1);
     memcpy(before, p->w, bytes);
     AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f, .clip = 1};
-    assert_int_equal(trainer_update(&b, &adam, 1e-2, 1, &bad), OK);
+    assert_int_equal(learner_update(&b, &adam, 1e-2, 1, &bad), OK);
     assert_true(!bad && *b.norm == 0);
     assert_memory_equal(before, p->w, bytes);
     free(before);

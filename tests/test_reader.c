@@ -13,6 +13,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/rng.h"
 #include "tests/kit/folder.h"
+#include "tests/kit/learner.h"
 #include "train/reader.h"
 #include "train/trainer.h"
 
@@ -192,7 +193,7 @@ static uint64_t checksum(const char *folder) {
     assert_int_equal(arena_open(&run, "model", b, measure.peak), OK);
     assert_int_equal(lm_open(&m, &src.d, b, &run, 8), OK);
     assert_int_equal(lm_load(&m, &src), OK);
-    assert_int_equal(lm_checksum(&m, &sum), OK);
+    assert_int_equal(learner_checksum(&m, &sum), OK);
     lm_close(&m);
     arena_close(&run, b);
     lm_source_close(&src);

@@ -9,6 +9,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/model/lm_decoder.h"
 #include "tests/kit/check.h"
+#include "tests/kit/learner.h"
 #include "train/optim.h"
 #include "train/stage2.h"
 
@@ -260,7 +261,7 @@ static void the_language_model_stays(void **state) {
         float norm;
         make_batch(&x);
         open_fixture(&f, &families[k], 1, false);
-        assert_int_equal(lm_checksum(&f.lm, &before), OK);
+        assert_int_equal(learner_checksum(&f.lm, &before), OK);
         double first = losses(&f, &x, false).loss;
         AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f};
         for (int i = 1; i <= 20; i++) {
@@ -271,7 +272,7 @@ static void the_language_model_stays(void **state) {
         }
         double last = losses(&f, &x, false).loss;
         if (last > 0.995 * first) fail_msg("%g, then %g", first, last);   /* it learns ... */
-        assert_int_equal(lm_checksum(&f.lm, &after), OK);
+        assert_int_equal(learner_checksum(&f.lm, &after), OK);
         assert_true(before == after);                                   /* ... and leaves it alone */
         close_fixture(&f);
     }

@@ -15,6 +15,7 @@
 #include "kernels/base/mem.h"
 #include "eval/encode.h"
 #include "kernels/watch.h"
+#include "tests/kit/learner.h"
 #include "train/stage1.h"
 #include "train/trainer.h"
 
@@ -276,7 +277,7 @@ static void frozen_stays(void **state) {
     memcpy(before, t.model.params.w, (size_t)t.model.params.total * sizeof *before);
     AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f, .clip = 1};
     assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
-    assert_int_equal(trainer_update(&t, &a, 1e-2, 1, NULL), OK);
+    assert_int_equal(learner_update(&t, &a, 1e-2, 1, NULL), OK);
     for (int i = 0; i < t.model.params.n; i++) {
         const ParamTensor *p = &t.model.params.tensor[i];
         bool frozen = strstr(p->name, "embeddings") || strstr(p->name, "layer.1.");
@@ -334,7 +335,7 @@ static void a_bad_gradient_is_named(void **state) {
     params_get(&t.model.params, P_ITM_W, -1).w[1] = INFINITY;
     memcpy(before, t.model.params.w, bytes);
     assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
-    assert_int_equal(trainer_update(&t, &a, 1e-2, 1, &bad), OK);
+    assert_int_equal(learner_update(&t, &a, 1e-2, 1, &bad), OK);
     bool finite = isfinite(*t.norm);
     assert_false(finite);
     assert_non_null(bad);
@@ -345,7 +346,7 @@ static void a_bad_gradient_is_named(void **state) {
     assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
     memcpy(before, t.model.params.g, bytes);
     for (int64_t i = 0; i < t.model.params.total; i++) assert_true(isfinite(before[i]));
-    assert_int_equal(trainer_update(&t, &a, 0, 1, &bad), OK);
+    assert_int_equal(learner_update(&t, &a, 0, 1, &bad), OK);
     memset(t.model.params.g, 0x7f, bytes);                   /* what an update leaves is not read */
     for (int i = 0; i < t.model.params.nranges; i++) {
         const ParamRange *r = &t.model.params.range[i];
@@ -378,7 +379,7 @@ static void it_learns_in_both_types(void **state) {
         for (int i = 0; i < 20; i++) {
             assert_int_equal(stage1_losses(t.self, &d.batch, 0, 1.0f, true, &l), OK);
             if (i == 0) first = l.loss;
-            assert_int_equal(trainer_update(&t, &a, 2e-3, i + 1, NULL), OK);
+            assert_int_equal(learner_update(&t, &a, 2e-3, i + 1, NULL), OK);
         }
         loss[k] = l.loss;
         trainer_close(&t);

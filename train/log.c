@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,24 +61,6 @@ static double wall_time(void) {
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-/* Every folder of `path` that is not there yet. */
-static Status make_folders(const char *path) {
-    Status st = OK;
-    char *copy = mem_strdup(path);
-    if (!copy) return ERR_MEMORY;
-    char *p = copy;
-    do {
-        p = strchrnul(p + 1, '/');
-        char was = *p;
-        *p = 0;
-        if (mkdir(copy, 0777) && errno != EEXIST)
-            st = err_set(ERR_IO, "cannot make the folder %s: %s", copy, strerror(errno));
-        *p = was;
-    } while (*p && !st);
-    free(copy);
-    return st;
-}
-
 /* Bytes of the old log that stay: whole lines up to the first one of a step after `last`. */
 static Status lines_to_keep(const char *path, int64_t last, off_t *keep) {
     FILE *f = fopen(path, "rb");
@@ -113,25 +94,31 @@ static Status prepare_file(const char *path, const char *old, int64_t resumed_st
     return st;
 }
 
-static Status done(Log *log, JsonWriter *w) {
+/* A line of the log: begun with its step and the time, ended, and at the disk. */
+static JsonWriter line_begin(Log *log, int64_t step, double time) {
+    JsonWriter w;
+    jw_begin(&w, log->f, 0);
+    jw_object(&w, NULL);
+    jw_int(&w, "step", step);
+    jw_num(&w, "time", time);
+    return w;
+}
+
+static Status line_end(Log *log, JsonWriter *w) {
+    jw_end(w);
     Status st = jw_done(w);
     return st ? err_context(st, "cannot write %s", log->path) : OK;
 }
 
 static Status write_start(Log *log, const char *command, const char *config) {
-    JsonWriter w;
-    jw_begin(&w, log->f, 0);
-    jw_object(&w, NULL);
-    jw_int(&w, "step", log->step);
-    jw_num(&w, "time", wall_time());
+    JsonWriter w = line_begin(log, log->step, wall_time());
     jw_object(&w, "start");
     jw_str(&w, "command", command);
     jw_int(&w, "total_steps", log->setup.total_steps);
     jw_num(&w, "peak_flops", log->setup.peak_flops);
     jw_str(&w, "config", config);
     jw_end(&w);
-    jw_end(&w);
-    return done(log, &w);
+    return line_end(log, &w);
 }
 
 static Status open_files(Log *log, const Options *o) {
@@ -142,7 +129,7 @@ static Status open_files(Log *log, const Options *o) {
     log->path = mem_format("%s/log.jsonl", out);
     if (!old || !events || !config || !log->path) goto done;
     if ((st = options_text(o, &text))) goto done;
-    if ((st = make_folders(o->train.events ? events : out))) goto done;
+    if ((st = outfile_parents(log->path)) || (o->train.events && (st = outfile_mkdir(events)))) goto done;
     if ((st = outfile_put(config, text, strlen(text)))) goto done;
     if ((st = prepare_file(log->path, old, log->step))) goto done;
     if (!(log->f = fopen(log->path, "ab"))) {
@@ -291,21 +278,16 @@ static void console_line(const Log *log, bool live, const double *values, char *
 #pragma GCC diagnostic pop
 
 static Status write_line(Log *log, const double *values) {
-    JsonWriter w;
     EventScalar scalars[COLUMNS];
     int n = 0;
     double now = wall_time();
-    jw_begin(&w, log->f, 0);
-    jw_object(&w, NULL);
-    jw_int(&w, "step", log->step);
-    jw_num(&w, "time", now);
+    JsonWriter w = line_begin(log, log->step, now);
     for (int i = 0; i < COLUMNS; i++) {
         if (!isfinite(values[i])) continue;
         jw_num(&w, columns[i].name, values[i]);
         scalars[n++] = (EventScalar){ columns[i].tag, values[i] };
     }
-    jw_end(&w);
-    Status st = done(log, &w);
+    Status st = line_end(log, &w);
     return st || !log->events ? st : events_scalars(log->events, log->step, now, scalars, n);
 }
 
@@ -348,16 +330,11 @@ static const char *measure_name(const char *name) {
 }
 
 Status log_eval(Log *log, int64_t step, const LogValue *values, int n) {
-    JsonWriter w;
     char text[512];
     double now = wall_time();
-    Status st = OK;
     if (!log->setup.speaks) return OK;
     snprintf(text, sizeof text, "eval at step %lld", (long long)step);
-    jw_begin(&w, log->f, 0);
-    jw_object(&w, NULL);
-    jw_int(&w, "step", step);
-    jw_num(&w, "time", now);
+    JsonWriter w = line_begin(log, step, now);
     jw_object(&w, "eval");
     for (int i = 0; i < n; i++) {
         /* JSON has no NaN */
@@ -366,8 +343,7 @@ Status log_eval(Log *log, int64_t step, const LogValue *values, int n) {
         append(text, sizeof text, "  %s %.4g", measure_name(values[i].name), values[i].value);
     }
     jw_end(&w);
-    jw_end(&w);
-    st = done(log, &w);
+    Status st = line_end(log, &w);
     for (int i = 0; i < n && log->events && !st; i++) {
         char tag[128];
         snprintf(tag, sizeof tag, "eval/%s", values[i].name);
@@ -380,18 +356,13 @@ Status log_eval(Log *log, int64_t step, const LogValue *values, int n) {
 
 Status log_text(Log *log, const char *fmt, ...) {
     char text[2048];
-    JsonWriter w;
     va_list ap;
     if (!log->setup.speaks) return OK;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     status_say("%s", text);
-    jw_begin(&w, log->f, 0);
-    jw_object(&w, NULL);
-    jw_int(&w, "step", log->step);
-    jw_num(&w, "time", wall_time());
+    JsonWriter w = line_begin(log, log->step, wall_time());
     jw_str(&w, "text", text);
-    jw_end(&w);
-    return done(log, &w);
+    return line_end(log, &w);
 }

@@ -11,7 +11,7 @@
 #include "kernels/dist/dist.h"
 
 /* What the measuring backend was asked for; its calls carry no context. */
-static struct { Gemm *g; int n, cap; bool full; } seen;
+static struct { Gemm *g; int n; bool full; } seen;
 
 static bool same(const Gemm *a, const Gemm *b) {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
@@ -22,14 +22,8 @@ static bool same(const Gemm *a, const Gemm *b) {
 static void see(const Gemm *g) {
     for (int i = 0; i < seen.n; i++)
         if (same(&seen.g[i], g)) return;
-    if (seen.n == seen.cap) {
-        int cap = seen.cap ? 2 * seen.cap : 256;
-        Gemm *more = mem_grow(seen.g, (size_t)cap, sizeof *more);
-        seen.full = !more;
-        if (!more) return;
-        seen.g = more, seen.cap = cap;
-    }
-    seen.g[seen.n++] = *g;
+    seen.full = seen.full || mem_room(&seen.g, (size_t)seen.n, 1, sizeof *seen.g) != OK;
+    if (!seen.full) seen.g[seen.n++] = *g;
 }
 
 /* The products of steps whose texts are of one length, for up to 16 lengths: sizes between are rounded to theirs. */

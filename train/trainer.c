@@ -151,14 +151,6 @@ Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatc
     return st;
 }
 
-Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad) {
-    Status st = optim_norm(t->params, t->scratch, a->clip, t->norm);
-    if (st == OK) st = optim_update(t->params, t->scratch, a, lr, number);
-    t->b->fetch_wait();
-    optim_end(t->params, isfinite(*t->norm), bad);
-    return st == OK ? t->b->status() : st;
-}
-
 void trainer_close(Trainer *t) {
     end_objective(t);
     qformer_close(&t->model);

@@ -57,8 +57,6 @@ Status trainer_losses(Trainer *t, const ObjectiveBatch *batch, uint32_t step, fl
  * Objective.run; lr, number, bad: as optim_update and optim_end. A gradient that is not finite changes nothing. */
 Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatch *next, uint32_t step,
                     const AdamSpec *a, double lr, int64_t number, ObjectiveLosses *l, const ParamTensor **bad);
-/* The update alone, of gradients that several stage1_losses have added up. */
-Status trainer_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, const ParamTensor **bad);
 
 /* counted so far */
 static inline double trainer_flops(const Trainer *t) { return objective_tape(t->objective, t->self)->flops; }

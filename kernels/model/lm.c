@@ -159,19 +159,3 @@ Status lm_ready(Lm *m) {
     for (int side = 0; side < 2 && st == OK && m->d.family == LM_T5; side++) st = make_bias(m, side);
     return st == OK ? m->b->status() : st;
 }
-
-/* FNV-1a over what lies on the device, a piece at a time. */
-Status lm_checksum(const Lm *m, uint64_t *sum) {
-    enum { PIECE = 1 << 20 };
-    size_t bytes = (size_t)m->params.total * (size_t)dtype_size(m->b->elem);
-    unsigned char *part = mem_new(PIECE, 1);
-    if (!part) return ERR_MEMORY;
-    *sum = 0xcbf29ce484222325u;
-    for (size_t at = 0; at < bytes; at += PIECE) {
-        size_t n = bytes - at < PIECE ? bytes - at : PIECE;
-        m->b->download(part, (const char *)m->params.copy + at, n);
-        for (size_t i = 0; i < n; i++) *sum = (*sum ^ part[i]) * 0x100000001b3u;
-    }
-    free(part);
-    return m->b->status();
-}

@@ -42,7 +42,4 @@ Status lm_ready(Lm *m);
  * matrices copy alone (which is w in f32). */
 Param lm_get(const Lm *m, int first, int last, int layer);
 
-/* A sum over all bytes of the store: the same before and after whatever must not change it. ERR_MEMORY, ERR_DEVICE. */
-Status lm_checksum(const Lm *m, uint64_t *sum);
-
 #endif
