@@ -167,46 +167,44 @@ static Status scores(Whole *w, Evaluation *e, const Texts *t, const float *featu
     return st;
 }
 
-static Status retrieval(Whole *w) {
-    Options *o = NULL;
-    Evaluation e = {0};
+static Status retrieval(Whole *w, Evaluation *e, const float *features) {
     Texts texts = {0};
-    float *features = NULL;
-    Status st = options_of(&o, w, "match", "retrieval");
-    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.split = true});
-    if (st == OK) st = take_texts(w, &e.use, &texts);
+    Status st = take_texts(w, &e->use, &texts);
     if (st == OK) check_ids(w, &texts);
-    if (st == OK) st = features_of(&e.set, &features);
-    if (st == OK) check(w, "vision_features", features, e.set.NI * e.use.d.P * e.use.d.E, 1e-4);
-    if (st == OK) st = scores(w, &e, &texts, features);
-    free(features);
+    if (st == OK) check(w, "vision_features", features, e->set.NI * e->use.d.P * e->use.d.E, 1e-4);
+    if (st == OK) st = scores(w, e, &texts, features);
     texts_free(&texts);
-    evaluation_close(&e);
-    options_free(o);
     return st;
 }
 
 /* ---- captions and answers ---------------------------------------------------------------------------------------- */
 
-static Status captions(Whole *w) {
-    Options *o = NULL;
-    Use u = {0};
-    EvalSet set = {0};
-    float *features = NULL, *soft = NULL;
-    Status st = options_of(&o, w, "caption", "caption");
-    if (st == OK) st = use_open(&u, o);
-    if (st == OK) st = evalset_open(&set, u.set, "all", 0, &u.text);
-    if (st == OK) st = features_of(&set, &features);
-    GoldSpeak g = {w->c, &u.model, &u.speaker.lm, features, (int32_t)set.NI, &u.speaker.speech, NULL};
-    if (st == OK) st = gold_speak_soft(&g, &soft);
-    if (st == OK) check(w, "soft_tokens", soft, set.NI * u.d.Q * u.d.W, 1e-5);
+static Status captions(Whole *w, Evaluation *e, const float *features) {
+    const Use *u = &e->use;
+    float *soft = NULL;
+    GoldSpeak g = {w->c, &u->model, &u->speaker.lm, features, (int32_t)e->set.NI, &u->speaker.speech, NULL};
+    Status st = gold_speak_soft(&g, &soft);
+    if (st == OK) check(w, "soft_tokens", soft, e->set.NI * u->d.Q * u->d.W, 1e-5);
     if (st == OK) st = gold_speak(&g, json_get(w->c->json, "generate"));
     free(soft);
-    free(features);
-    evalset_close(&set);
-    use_close(&u);
-    options_free(o);
     return st;
+}
+
+/* The model in folder `name` as a command opens it, with the features of the pictures. */
+typedef Status Look(Whole *w, Evaluation *e, const float *features);
+
+static Status look_with(Whole *w, const char *command, const char *name, Look *look) {
+    Options *o = NULL;
+    Evaluation e = {0};
+    float *features = NULL;
+    Status st = options_of(&o, w, command, name);
+    if (st == OK) st = evaluation_open(&e, o, &(EvaluationSpec){.split = true, .writes = look == captions});
+    if (st == OK) st = features_of(&e.set, &features);
+    if (st == OK) st = look(w, &e, features);
+    free(features);
+    evaluation_close(&e);
+    options_free(o);
+    return err_context(st, "%s", name);
 }
 
 static Status list_pictures(Whole *w) {
@@ -227,8 +225,8 @@ Status gold_whole(Case *c) {
     Status st = gold_open(c, NULL, "io.safetensors", &w.io);
     if (st == OK) st = list_pictures(&w);
     if (st == OK) st = pixels(&w, folder);
-    if (st == OK) st = err_context(retrieval(&w), "retrieval");
-    if (st == OK) st = err_context(captions(&w), "caption");
+    if (st == OK) st = look_with(&w, "match", "retrieval", retrieval);
+    if (st == OK) st = look_with(&w, "caption", "caption", captions);
     free(w.pictures);
     st_close(w.io);
     return st;

@@ -71,10 +71,6 @@ typedef struct {
     float in[N * C], weight[N * C], cos[N * D / 2], sin[N * D / 2];
 } Net;
 
-static void must(Status st) {
-    if (st != OK) fail_msg("%s", err_message());
-}
-
 static float noise(uint32_t i, uint32_t k) { return 2 * rng_unit(philox(i, k, 0, 0, 5, 5).v[0]) - 1; }
 
 static Param get(const Net *n, int row, int l) {
@@ -92,12 +88,12 @@ static void open_net(Net *n, const Form *f, int layers, bool frozen) {
     s.of['L'] = layers, s.of['C'] = C, s.of['D'] = D, s.of['F'] = F, s.of['A'] = C + 2 * f->KH * D;
     s.of['U'] = f->gated ? 2 * F : F, s.of['b'] = f->bias, s.of['o'] = !f->rms, s.of['h'] = f->head_norm;
     s.of['i'] = f->inner;
-    must(arena_open(&n->run, "weights", b, 4 << 20));
-    must(arena_open(&n->step, "step", b, 8 << 20));
-    must(params_open(&n->p, (ParamTable){rows, ROWS}, &s, b, &n->run,
+    passes(arena_open(&n->run, "weights", b, 4 << 20));
+    passes(arena_open(&n->step, "step", b, 8 << 20));
+    passes(params_open(&n->p, (ParamTable){rows, ROWS}, &s, b, &n->run,
                      &(ParamsSpec){.training = !frozen, .frozen = frozen}));
-    must(params_init(&n->p, 3, 0.3f));
-    must(tape_open(&n->t, b, &n->step));
+    passes(params_init(&n->p, 3, 0.3f));
+    passes(tape_open(&n->t, b, &n->step));
     for (uint32_t i = 0; i < N * C; i++) n->in[i] = 2 * noise(i, 1), n->weight[i] = noise(i, 2);
     for (int i = 0; i < N * D / 2; i++) n->cos[i] = cosf(0.3f * (float)i), n->sin[i] = sinf(0.3f * (float)i);
 }
@@ -157,7 +153,7 @@ static double forward(Net *n, bool recording, float *y, float *din) {
         tape_seed(t, h, n->weight);
         tape_backward(t);
     }
-    must(tape_status(t));
+    passes(tape_status(t));
     return loss;
 }
 

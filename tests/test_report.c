@@ -2,12 +2,7 @@
  * markup, and its page must be well-formed, fetch nothing, run nothing, have all its parts, and show that markup as
  * text. Where headless Chromium is installed it must lay the page out without an error and without scrolling sideways
  * at 360 pixels. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/kit/check.h"
 
 #include <ctype.h>
 #include <ftw.h>
@@ -76,10 +71,6 @@ static Status command(Status (*run)(const Options *), const char *name, ...) {
     if (st == OK) st = run(o);
     options_free(o);
     return st;
-}
-
-static void must(Status st) {
-    if (st != OK) fail_msg("%s: %s", err_name(st), err_message());
 }
 
 /* "key" "=" "dir/name" */
@@ -168,7 +159,7 @@ static void make_set(void) {
     ShardWriter *w = NULL;
     uint8_t rgb[30 * 20 * 3];
     static const char *const words[] = {"a dog runs", "two red boats", "a small cat", "blue sky over snow", NASTY};
-    must(mkdir(in_dir("pics"), 0777) ? ERR_IO : OK);
+    passes(mkdir(in_dir("pics"), 0777) ? ERR_IO : OK);
     for (int i = 0; i < SET; i++) {
         snprintf(id[i], sizeof id[i], i == 39 ? "../../<b>%d.png" : "pics/%d", i);
         caption[i][0] = words[i % 5], caption[i][1] = words[(i + 1) % 5];
@@ -176,7 +167,7 @@ static void make_set(void) {
         for (int k = 0; k < 30 * 20 * 3; k++) rgb[k] = (uint8_t)(i * 37 + k % 3 * 80);
         char name[40];
         snprintf(name, sizeof name, "pics/%d.png", i);
-        if (i < 39) must(image_write_png(in_dir(name), rgb, 30, 20));
+        if (i < 39) passes(image_write_png(in_dir(name), rgb, 30, 20));
     }
     ShardSpec spec = {.encoder = {"test", "", "last", "none", false},
                       .dtype = DT_F32,
@@ -185,19 +176,19 @@ static void make_set(void) {
                       .P = SET_P,
                       .E = SET_E,
                       .items = item};
-    must(shard_create(&w, in_dir("set.h5"), &spec));
+    passes(shard_create(&w, in_dir("set.h5"), &spec));
     for (int i = 0; i < SET; i++) {
         float row[SET_P * SET_E];
         for (uint32_t k = 0; k < SET_P * SET_E; k++)
             row[k] = 2 * rng_unit(philox((uint32_t)i, k, 0, 0, 1, 2).v[0]) - 1 + (float)(i % 5);
-        must(shard_write(w, i, row, 1));
+        passes(shard_write(w, i, row, 1));
     }
-    must(shard_finish(w));
+    passes(shard_finish(w));
 }
 
 /* Six steps of a model of a few thousand numbers. */
 static void make_run(const char *out, const char *set, const char *vocab) {
-    must(command(cmd_pretrain, "pretrain", option("out", out), option("data.train", set), option("model.vocab", vocab),
+    passes(command(cmd_pretrain, "pretrain", option("out", out), option("data.train", set), option("model.vocab", vocab),
                  "model.layers=2", "model.hidden=16", "model.heads=2", "model.queries=3", "model.proj=8",
                  "model.positions=32", "train.batch=8", "train.steps=6", "train.log_every=1", "train.eval_every=3",
                  "train.save_every=6", "optim.warmup_steps=2", "optim.lr=1e-3", "precision=f32", "device=cpu",
@@ -208,10 +199,10 @@ static void the_page_is_whole(void **state) {
     (void)state;
     size_t n;
     make_set();
-    must(command(cmd_vocab, "vocab", option("in", "set.h5"), option("out", "vocab.txt"), "vocab.size=80",
+    passes(command(cmd_vocab, "vocab", option("in", "set.h5"), option("out", "vocab.txt"), "vocab.size=80",
                  "vocab.min_count=1", NULL));
     make_run("run", "set.h5", "vocab.txt");
-    must(command(cmd_report, "report", option("in", "run"), "device=cpu", "precision=f32", NULL));
+    passes(command(cmd_report, "report", option("in", "run"), "device=cpu", "precision=f32", NULL));
     char *page = slurp(in_dir("run/report.html"), &n);
     check_page(page);
     static const char *const parts[] = {"id=\"training\"",
@@ -251,7 +242,7 @@ static void the_page_is_whole(void **state) {
     free(page);
     Json *j = NULL;
     int64_t v;
-    must(json_parse_file(&j, in_dir("run/report.json")));
+    passes(json_parse_file(&j, in_dir("run/report.json")));
     assert_true(json_int(json_get(j, "images"), &v) && v == 10);
     assert_true(json_int(json_get(j, "captions"), &v) && v == 10);
     assert_true(json_int(json_get(json_get(j, "training"), "steps"), &v) && v == 6);
@@ -262,9 +253,9 @@ static void the_page_is_whole(void **state) {
 /* With results of `qformer retrieval`, an earlier run, chosen rows, and figures that do not fit. */
 static void more_is_shown_when_there_is_more(void **state) {
     (void)state;
-    must(command(cmd_retrieval, "retrieval", option("in", "run"), option("out", "run"), "device=cpu", "precision=f32",
+    passes(command(cmd_retrieval, "retrieval", option("in", "run"), option("out", "run"), "device=cpu", "precision=f32",
                  NULL));
-    must(command(cmd_report, "report", option("in", "run"), option("report.before", "run"), "report.queries=2,0",
+    passes(command(cmd_report, "report", option("in", "run"), option("report.before", "run"), "report.queries=2,0",
                  "report.layers=0", "report.attention=1", option("out", "page.html"), "device=cpu", "precision=f32",
                  NULL));
     char *page = slurp(in_dir("page.html"), NULL);
@@ -291,7 +282,7 @@ static void more_is_shown_when_there_is_more(void **state) {
 /* A log alone, with damage; then the same beside a broken result; then nothing at all. */
 static void a_page_without_a_model(void **state) {
     (void)state;
-    must(mkdir(in_dir("bare"), 0777) ? ERR_IO : OK);
+    passes(mkdir(in_dir("bare"), 0777) ? ERR_IO : OK);
     assert_int_equal(command(cmd_report, "report", option("in", "bare"), NULL), ERR_USAGE);
     assert_non_null(strstr(err_message(), "is no run"));
     put(in_dir("bare/log.jsonl"),
@@ -299,7 +290,7 @@ static void a_page_without_a_model(void **state) {
         "{\"step\":1,\"time\":2,\"loss\":5,\"skipped\":1,\"step_ms\":10}\n{\"step\":2,\"time\":3,\"skipped\":2,\"step_"
         "ms\":90}\n{\"st");
     put(in_dir("bare/retrieval.json"), "{\"itc\": 5");
-    must(command(cmd_report, "report", option("in", "bare"), NULL));
+    passes(command(cmd_report, "report", option("in", "bare"), NULL));
     char *page = slurp(in_dir("bare/report.html"), NULL);
     check_page(page);
     has(page, "The model and its data could not be opened");
@@ -313,7 +304,7 @@ static void a_page_without_a_model(void **state) {
         "{\"split\":\"<i>\",\"chance\":{\"txt_r1\":1,\"txt_r5\":5,\"txt_r10\":10,\"img_r1\":1,\"img_r5\":5,\"img_r10\":"
         "10},"
         "\"itc\":{\"txt_r1\":2,\"txt_r5\":5,\"txt_r10\":10,\"img_r1\":2,\"img_r5\":5,\"img_r10\":10}}");
-    must(command(cmd_report, "report", option("in", "bare"), NULL));
+    passes(command(cmd_report, "report", option("in", "bare"), NULL));
     page = slurp(in_dir("bare/report.html"), NULL);
     check_page(page);
     has(page, "there are no curves");
@@ -325,19 +316,19 @@ static void a_page_without_a_model(void **state) {
 /* Drawn scenes: captions are judged, by the seed and, when nobody knows it, by scenes.json. */
 static void scenes_are_judged(void **state) {
     (void)state;
-    must(mkdir(in_dir("drawn"), 0777) ? ERR_IO : OK);
-    must(command(cmd_synth, "synth", option("out", "drawn/set.h5"), "seed=77", "synth.train=24", "synth.val=6",
+    passes(mkdir(in_dir("drawn"), 0777) ? ERR_IO : OK);
+    passes(command(cmd_synth, "synth", option("out", "drawn/set.h5"), "seed=77", "synth.train=24", "synth.val=6",
                  "synth.test=8", "synth.size=32", "synth.patch=16", "synth.images=none", NULL));
-    must(command(cmd_vocab, "vocab", option("in", "drawn/set.h5"), option("out", "drawn/vocab.txt"), "vocab.size=120",
+    passes(command(cmd_vocab, "vocab", option("in", "drawn/set.h5"), option("out", "drawn/vocab.txt"), "vocab.size=120",
                  NULL));
     make_run("drawn", "drawn/set.h5", "drawn/vocab.txt");
     static const char *const seeds[] = {"seed=77", "seed=1"};
     for (int k = 0; k < 2; k++) {
         Json *j = NULL;
         int64_t n;
-        must(command(cmd_report, "report", option("in", "drawn"), seeds[k], "device=cpu", "precision=f32",
+        passes(command(cmd_report, "report", option("in", "drawn"), seeds[k], "device=cpu", "precision=f32",
                      "report.captions=5", NULL));
-        must(json_parse_file(&j, in_dir("drawn/report.json")));
+        passes(json_parse_file(&j, in_dir("drawn/report.json")));
         assert_true(json_int(json_get(json_get(j, "claims"), "captions"), &n) && n == 5);
         assert_true(json_int(json_get(json_get(json_get(j, "claims"), "coloured_shapes"), "said"), &n) && n >= 0);
         json_free(j);
@@ -348,7 +339,7 @@ static void scenes_are_judged(void **state) {
         free(page);
     }
     Set *set = NULL;                                          /* the two ways know the same of a scene */
-    must(set_open(&set, in_dir("drawn/set.h5")));
+    passes(set_open(&set, in_dir("drawn/set.h5")));
     Scenes a, b;
     const uint64_t right = 77, wrong = 3;
     scenes_open(&a, set, &right, 1);

@@ -1,10 +1,5 @@
 /* test_report_parts: what the page is made of, each alone: escaping, charts, the log, the gallery, attention. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "tests/kit/check.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,10 +14,6 @@
 #include "eval/report/svg.h"
 #include "train/stage1.h"
 #include "train/trainer.h"
-
-static void must(Status st) {
-    if (st != OK) fail_msg("%s: %s", err_name(st), err_message());
-}
 
 /* ---- words and charts -------------------------------------------------------------------------------------------- */
 
@@ -107,7 +98,7 @@ static void logs_are_read(void **state) {
         "{\"step\":40,\"time\":204,\"los";
     RunLog l;
     RunSums s;
-    must(runlog_parse(&l, text, sizeof text - 1));
+    passes(runlog_parse(&l, text, sizeof text - 1));
     assert_int_equal(l.lines, 3);
     assert_int_equal(l.evals, 1);
     assert_int_equal(l.texts, 1);
@@ -151,7 +142,7 @@ static void the_gallery_chooses(void **state) {
     fclose(f);
     put(path, text);
     free(text);
-    must(gallery_from_file(&g, path, NULL));
+    passes(gallery_from_file(&g, path, NULL));
     assert_int_equal(g.queries[ASKS_TEXT], 20);
     assert_int_equal(g.first[ASKS_TEXT], 14);
     assert_int_equal(g.n[ASKS_TEXT][WENT_WELL], 4);
@@ -188,7 +179,7 @@ static const Dims DIMS = {.L = 3,
 enum { IMAGES = 2, TOKENS = IMAGES * 9 * 28 };
 
 static void attention_of(Attention *a, const QFormer *p, const float *features) {
-    must(attention_open(a, backend_cpu(DT_F32), p, (FeatureRows){features, NULL}, DT_F32, IMAGES));
+    passes(attention_open(a, backend_cpu(DT_F32), p, (FeatureRows){features, NULL}, DT_F32, IMAGES));
     assert_int_equal(a->layers, 2);
     assert_int_equal(a->layer[1], 2);
 }
@@ -204,8 +195,8 @@ static void attention_is_a_softmax(void **state) {
     float x[TOKENS], turned[TOKENS];
     Attention a, b;
     int rows = 0;
-    must(trainer_open(&t, backend_cpu(DT_F32), &spec));
-    must(params_init(&t.model.params, 3, 0.3f));
+    passes(trainer_open(&t, backend_cpu(DT_F32), &spec));
+    passes(params_init(&t.model.params, 3, 0.3f));
     for (uint32_t i = 0; i < TOKENS; i++) x[i] = 4 * rng_unit(philox(i, 1, 0, 0, 9, 9).v[0]) - 2;
     for (int i = 0; i < IMAGES * 9; i++) memcpy(turned + (i / 9 * 9 + (i + 4) % 9) * 28, x + i * 28, 28 * sizeof *x);
     attention_of(&a, &t.model, x);

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "tests/bench/promise.h"
+#include "tests/bench/must.h"
 
 static const Backend *b;
 static bool timing;
@@ -21,15 +22,9 @@ static const char *only;
 static int64_t B, NQ, NT; /* pairs; query and text rows of wave 1 */
 enum { Q = 32, T = 13, P = 257, E = 1408, C = 768, H = 12, D = 64, F = 3072, V = 30523, Z = 256 };
 
-static void check(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_cuda: %s\n", err_message());
-    exit(1);
-}
-
 static void *take(size_t bytes) {
     void *p;
-    check(b->alloc(&p, bytes));
+    must(b->alloc(&p, bytes));
     return p;
 }
 
@@ -73,7 +68,7 @@ static void report(const char *name, void (*launch)(void), Promise p) {
     if (!timing) {
         launch();
         b->sync();
-        check(b->status());
+        must(b->status());
         printf("PROMISED %.0f %s\n", p.bytes + p.again, name);
         return;
     }
@@ -85,7 +80,7 @@ static void report(const char *name, void (*launch)(void), Promise p) {
         t = (now() - t) / 10;
         if (i && t < best) best = t;
     }
-    check(b->status());
+    must(b->status());
     printf("%-28s %9.1f MB %9.2f GFLOP %9.1f us predicted %9.1f us measured %6.1f %%\n", name, p.bytes * 1e-6,
            p.flops * 1e-9, p.seconds * 1e6, best * 1e6, 100.0 * p.seconds / best);
 }

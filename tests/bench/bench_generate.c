@@ -14,6 +14,7 @@
 #include "eval/generate.h"
 #include "kernels/base/mem.h"
 #include "tests/bench/seconds.h"
+#include "tests/bench/must.h"
 
 static const struct { const char *name; Dims d; } sizes[] = {
     {"full",
@@ -23,12 +24,6 @@ static const struct { const char *name; Dims d; } sizes[] = {
      {.L = 4, .C = 64, .H = 2, .F = 256, .Q = 8, .E = 784, .P = 16, .Z = 64, .V = 301, .N = 64, .X = 1, .T = 32,
       .sep = 2, .dec = 300}},
 };
-
-static void must(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_generate: %s\n", err_message());
-    exit(1);
-}
 
 static void open_weights(QFormer *p, Arena *a, const Dims *d, const Backend *b) {
     must(qformer_open_alone(p, a, d, b, &(ParamsSpec){0}));

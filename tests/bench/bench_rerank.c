@@ -14,6 +14,7 @@
 #include "eval/encode.h"
 #include "kernels/peak.h"
 #include "kernels/base/status.h"
+#include "tests/bench/must.h"
 
 enum { BATCH = 32, PADDED = 35 };
 
@@ -25,12 +26,6 @@ static const struct { const char *name; Dims d; int tokens, images, pairs; } siz
     {"demo",  {.L = 4, .C = 64, .H = 2, .F = 256, .Q = 8, .E = 784, .P = 16, .Z = 64, .V = 301, .N = 64,
                .X = 1}, 16, 64, 128},
 };
-
-static void check(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_rerank: %s\n", err_message());
-    exit(1);
-}
 
 /* One pair as the reference computes it: Q queries and 35 padded pieces through every layer, keys and values of the
  * image anew. */
@@ -63,8 +58,8 @@ static void fill(Input *in, const Dims *d, int64_t images, int64_t pairs, int to
 }
 
 static void open_model(QFormer *p, Arena *mem, const Backend *b, const Dims *d) {
-    check(qformer_open_alone(p, mem, d, b, &(ParamsSpec){0}));
-    check(params_init(&p->params, 1, 0.02f));
+    must(qformer_open_alone(p, mem, d, b, &(ParamsSpec){0}));
+    must(params_init(&p->params, 1, 0.02f));
 }
 
 int main(int argc, char **argv) {
@@ -77,7 +72,7 @@ int main(int argc, char **argv) {
             n = images * pairs;
     if (images < 1 || pairs < 1) return fprintf(stderr, "bench_rerank: at least one image and one pair\n"), 2;
     const Backend *b;
-    check(backend_open(&b, device, strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
+    must(backend_open(&b, device, strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
     double peak = peak_rate(b);
 
     Dims d = sizes[k].d;
@@ -87,7 +82,7 @@ int main(int argc, char **argv) {
     Encoder e;
     Input in;
     open_model(&p, &mem, b, &d);
-    check(encoder_open(&e, b, &p, BATCH, DT_F16));
+    must(encoder_open(&e, b, &p, BATCH, DT_F16));
     fill(&in, &d, images, pairs, sizes[k].tokens);
 
     double best = INFINITY, best_keys = INFINITY, key_flops = 0, pair_flops = 0;
@@ -97,11 +92,11 @@ int main(int argc, char **argv) {
         for (int64_t i = 0; i < images; i += BATCH) {
             int64_t m = images - i < BATCH ? images - i : BATCH, at = i * pairs;
             double t = status_clock(), f = e.f.tape.flops;
-            check(encode_image_keys(&e, (FeatureRows){in.features + i * d.P * d.E, NULL}, (int)m));
+            must(encode_image_keys(&e, (FeatureRows){in.features + i * d.P * d.E, NULL}, (int)m));
             b->sync();
             keys += status_clock() - t, key_flops += e.f.tape.flops - f, f = e.f.tape.flops;
             for (int64_t j = 0; j < m * pairs; j++) in.image[at + j] = (int32_t)(j / pairs);
-            check(encode_pairs(&e, in.image + at, in.ids + at * d.T, in.len + at, m * pairs, in.logits + 2 * at));
+            must(encode_pairs(&e, in.image + at, in.ids + at * d.T, in.len + at, m * pairs, in.logits + 2 * at));
             pair_flops += e.f.tape.flops - f;
         }
         double took = status_clock() - start;

@@ -42,6 +42,7 @@
 #include "train/stage1.h"
 #include "train/stage2.h"
 #include "train/trainer.h"
+#include "tests/bench/must.h"
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
@@ -256,12 +257,6 @@ static Backend adding(void) {
 
 /* ---- the step -------------------------------------------------------------------------------------------------- */
 
-static void check(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_roofline: %s\n", err_message());
-    exit(1);
-}
-
 /* Memory that only counts, or, where shapes are run, as much as trainer_plan says. */
 static void open_arenas(Arena *run, Arena *mem, const Dims *d, int64_t B) {
     arena_measure(run, "run");
@@ -271,9 +266,9 @@ static void open_arenas(Arena *run, Arena *mem, const Dims *d, int64_t B) {
     TrainerSpec all = {.d = *d, .tokens = TOKENS, .features = DT_F16, .params = {.training = true}, .B = B, .micro = 1,
                        .roomy = true, .objective = &stage1_objective, .spec = &spec};
     Plan plan;
-    check(trainer_plan(&plan, real, &all));
-    check(arena_open(run, "run's", real, plan.weights + plan.state + plan.buffers));
-    check(arena_open(mem, "step's", real, plan.step));
+    must(trainer_plan(&plan, real, &all));
+    must(arena_open(run, "run's", real, plan.weights + plan.state + plan.buffers));
+    must(arena_open(mem, "step's", real, plan.step));
 }
 
 /* Captions of words drawn alike; features are read where shapes are run. Each image, each text is drawn once. Returns
@@ -283,7 +278,7 @@ static void *fill(ObjectiveBatch *batch, int64_t B) {
     if (!image) exit(1);
     int32_t *ids = (int32_t *)(image + B), *len = ids + B * T, *drawn = len + B;
     void *features = ids;
-    if (running) check(real->host_alloc(&features, (size_t)(B * FULL.P * FULL.E) * sizeof(uint16_t)));
+    if (running) must(real->host_alloc(&features, (size_t)(B * FULL.P * FULL.E) * sizeof(uint16_t)));
     for (int64_t i = 0; i < B; i++) {
         len[i] = TOKENS, image[i] = i, drawn[i] = (int32_t)((i + 1) % B);
         for (int t = 0; t < TOKENS; t++)
@@ -309,19 +304,19 @@ static int64_t run_step(int64_t B) {
     float norm, temp = 0.07f;            /* memory is zero: only this number must be one, or no step is made */
     if (running) d.L = LAYERS;
     open_arenas(&run, &mem, &d, B);
-    check(qformer_open(&model, &d, &b, &run, &(ParamsSpec){.training = true}));
+    must(qformer_open(&model, &d, &b, &run, &(ParamsSpec){.training = true}));
     void *scratch = arena_push(&run, optim_scratch(), 1);
     if (running) real->set_workspace(arena_push(&run, real->workspace, 1), real->workspace);
-    check(stage1_open(&s, &(ObjectiveSite){&b, &model, &run, &mem, B, 1}, &spec));
+    must(stage1_open(&s, &(ObjectiveSite){&b, &model, &run, &mem, B, 1}, &spec));
     s.tape.roomy = true;                                     /* as a GPU with 24 GB has it at 128 pairs */
     void *room = fill(&batch, B);
     if (running) real->upload(params_get(&model.params, P_TEMP, -1).w, &temp, sizeof temp), real->sync();
     for (int i = 0; i < (running ? 1 : 2); i++) {
         memset(&sum, 0, sizeof sum);
-        check(stage1_run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
-        check(optim_norm(&model.params, scratch, adam.clip, &norm));
-        check(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
-        check(stage1_read(&s, &losses));
+        must(stage1_run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
+        must(optim_norm(&model.params, scratch, adam.clip, &norm));
+        must(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
+        must(stage1_read(&s, &losses));
         optim_end(&model.params, true, NULL);
     }
     int64_t learned = model.params.count;
@@ -455,17 +450,17 @@ static void run_stage2(int64_t B, int texts, const LmDims *ld) {
     float norm;
     d.Z = d.V = d.N = 0, d.W = ld->E;
     open_arenas(&run, &mem, &d, B);
-    check(lm_open(&lm, ld, &b, &run, FULL.Q + SAID + 1));
-    check(qformer_open(&model, &d, &b, &run, &(ParamsSpec){.training = true}));
+    must(lm_open(&lm, ld, &b, &run, FULL.Q + SAID + 1));
+    must(qformer_open(&model, &d, &b, &run, &(ParamsSpec){.training = true}));
     void *scratch = arena_push(&run, optim_scratch(), 1), *room = say(&batch, B, texts, ld);
     Stage2Spec spec = {.lm = &lm, .texts = texts, .ids = SAID, .dropout = 0.1f, .one_prompt = true, .seed = 1};
-    check(stage2_open(&s, &(ObjectiveSite){&b, &model, &run, &mem, B, 1}, &spec));
+    must(stage2_open(&s, &(ObjectiveSite){&b, &model, &run, &mem, B, 1}, &spec));
     for (int i = 0; i < 2; i++) {
         memset(&sum, 0, sizeof sum);
-        check(stage2_objective.run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
-        check(stage2_objective.read(&s, &losses));
-        check(optim_norm(&model.params, scratch, adam.clip, &norm));
-        check(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
+        must(stage2_objective.run(&s, &batch, &batch, (uint32_t)i, 1.0f, true));
+        must(stage2_objective.read(&s, &losses));
+        must(optim_norm(&model.params, scratch, adam.clip, &norm));
+        must(optim_update(&model.params, scratch, &adam, 1e-4, i + 1));
     }
     stage2_close(&s);
     qformer_close(&model);
@@ -556,11 +551,11 @@ static int usage(void) {
 
 /* Every kernel once at each shape, on the GPU that is here (or vgpu). */
 static int run_shapes(int64_t B) {
-    check(backend_open(&real, "cuda", DT_BF16, 0));
+    must(backend_open(&real, "cuda", DT_BF16, 0));
     running = true;
     run_step(B);
     real->sync();
-    check(real->status());
+    must(real->status());
     return 0;
 }
 

@@ -21,6 +21,7 @@
 #include "train/stage2.h"
 #include "train/trainer.h"
 #include "tests/bench/seconds.h"
+#include "tests/bench/must.h"
 
 enum { PADDED = 32, WRITTEN = 20 };
 
@@ -33,12 +34,6 @@ typedef struct {
     Lm lm;
     Arena mem;
 } Bench;
-
-static void must(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_stage2: %s\n", err_message());
-    exit(1);
-}
 
 static TrainerSpec spec_of(const Bench *x, Stage2Spec *s, int64_t B, int texts, int ids) {
     *s = (Stage2Spec){.lm = &x->lm, .texts = texts, .ids = ids, .dropout = 0.1f, .one_prompt = true, .seed = 1};

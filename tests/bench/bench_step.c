@@ -18,6 +18,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/peak.h"
 #include "train/run.h"
+#include "tests/bench/must.h"
 
 static const struct { const char *name; Dims d; int tokens, B; } sizes[] = {
     {"full", {.L = 12, .C = 768, .H = 12, .F = 3072, .Q = 32, .E = 1408, .P = 257, .Z = 256, .V = 30523, .N = 512,
@@ -42,15 +43,9 @@ static double gemm_peak(const Backend *b) {
     return best;
 }
 
-static void check(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_step: %s\n", err_message());
-    exit(1);
-}
-
 static void fill(const Backend *b, ObjectiveBatch *batch, const Dims *d, int64_t B, int tokens) {
     void *pinned = NULL;
-    check(b->host_alloc(&pinned, (size_t)(B * d->P * d->E) * sizeof(uint16_t)));
+    must(b->host_alloc(&pinned, (size_t)(B * d->P * d->E) * sizeof(uint16_t)));
     uint16_t *f = pinned;
     int32_t *ids = mem_new((size_t)(B * d->T), sizeof *ids), *len = mem_new((size_t)B, sizeof *len);
     int64_t *image = mem_new((size_t)B, sizeof *image);
@@ -77,9 +72,9 @@ int main(int argc, char **argv) {
     int64_t B = argc > 3 ? atoi(argv[3]) : sizes[k].B;
     int steps = argc > 4 ? atoi(argv[4]) : 3;
     const Backend *b;
-    check(dist_open(&argc, &argv));
-    check(backend_open(&b, device, strcmp(type, "bf16") ? DT_F32 : DT_BF16, dist_local_rank()));
-    check(dist_open_device(b));
+    must(dist_open(&argc, &argv));
+    must(backend_open(&b, device, strcmp(type, "bf16") ? DT_F32 : DT_BF16, dist_local_rank()));
+    must(dist_open_device(b));
 
     Trainer t;
     Stage1Spec losses = {.itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = strcmp(which, "demo") ? 0.1f : 0,
@@ -87,10 +82,10 @@ int main(int argc, char **argv) {
     TrainerSpec spec = {.d = sizes[k].d, .tokens = sizes[k].tokens, .features = DT_F16, .params = {.training = true},
                         .B = B, .micro = 1, .objective = &stage1_objective, .spec = &losses};
     spec.d.cls = 1, spec.d.sep = 2, spec.d.dec = spec.d.V - 1;
-    check(trainer_open(&t, b, &spec));
+    must(trainer_open(&t, b, &spec));
     /* A GPU's products want the trainer's scratch, and to be larger than a wait. */
     double peak = b->unified ? gemm_peak(b) : peak_rate(b);
-    check(params_init(&t.model.params, 1, 0.02f));
+    must(params_init(&t.model.params, 1, 0.02f));
     ObjectiveBatch batch;
     ObjectiveLosses l = {0};
     fill(b, &batch, &spec.d, B, sizes[k].tokens);
@@ -100,7 +95,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i <= steps; i++) {                       /* the first step is not counted */
         double before = ((const Stage1 *)t.self)->tape.flops, at = now();
         if (i == 1) cpu0 = (double)clock() / CLOCKS_PER_SEC;
-        check(trainer_step(&t, &batch, &batch, (uint32_t)i, &adam, 1e-4, i + 1, &l, &bad));
+        must(trainer_step(&t, &batch, &batch, (uint32_t)i, &adam, 1e-4, i + 1, &l, &bad));
         at = now() - at;
         if (i) best = fmin(best, at), total += at;
         t.plan.flops = ((const Stage1 *)t.self)->tape.flops - before;

@@ -15,6 +15,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/model/vit.h"
 #include "kernels/peak.h"
+#include "tests/bench/must.h"
 
 static const struct { const char *name; VitDims d; int size, blocks; } models[] = {
     {"clip-l", {.L = 24, .E = 1024, .H = 16, .D = 64, .F = 4096, .p = 14, .cls = true, .position = true,
@@ -25,12 +26,6 @@ static const struct { const char *name; VitDims d; int size, blocks; } models[] 
                 .act = ACT_GELU_TANH, .eps = 1e-6f}, 384, 27},
     {"small", {.L = 4, .E = 384, .H = 6, .D = 64, .F = 1536, .p = 16, .cls = true, .position = true,
                .cls_position = true, .act = ACT_GELU, .eps = 1e-6f}, 224, 4}};
-
-static void check(Status st) {
-    if (st == OK) return;
-    fprintf(stderr, "bench_vit: %s\n", err_message());
-    exit(1);
-}
 
 static double now(void) {
     struct timespec t;
@@ -62,7 +57,7 @@ static void random_weights(Vit *v) {
             int64_t n = t->n - at < 4096 ? t->n - at : 4096;
             for (int64_t k = 0; k < n; k++)
                 x[k] = gain ? 1 : 0.05f * (2 * rng_unit(philox((uint32_t)(at + k), (uint32_t)i, 0, 0, 1, 2).v[0]) - 1);
-            check(params_put(&v->params, t, at, n, x, DT_F32));
+            must(params_put(&v->params, t, at, n, x, DT_F32));
         }
     }
 }
@@ -80,17 +75,17 @@ static size_t open_model(Model *m, const Backend *b, size_t k, int images) {
     Model c = {0};
     arena_measure(&c.run, "weights");
     arena_measure(&c.step, "encoder");
-    check(vit_open(&c.v, &models[k].d, models[k].size, models[k].size, images, &null, &c.run));
-    check(tape_open(&c.t, &null, &c.step));
+    must(vit_open(&c.v, &models[k].d, models[k].size, models[k].size, images, &null, &c.run));
+    must(tape_open(&c.t, &null, &c.step));
     forward(&c, NULL, images, models[k].blocks);
     size_t run = c.run.peak + b->workspace + 4096, step = c.step.peak;
     tape_close(&c.t);
     vit_close(&c.v);
-    check(arena_open(&m->run, "weights", b, run));
+    must(arena_open(&m->run, "weights", b, run));
     b->set_workspace(arena_push(&m->run, b->workspace, 1), b->workspace);
-    check(arena_open(&m->step, "encoder", b, step));
-    check(vit_open(&m->v, &models[k].d, models[k].size, models[k].size, images, b, &m->run));
-    check(tape_open(&m->t, b, &m->step));
+    must(arena_open(&m->step, "encoder", b, step));
+    must(vit_open(&m->v, &models[k].d, models[k].size, models[k].size, images, b, &m->run));
+    must(tape_open(&m->t, b, &m->step));
     random_weights(&m->v);
     return run + step;
 }
@@ -111,14 +106,14 @@ int main(int argc, char **argv) {
     if (k == sizeof models / sizeof *models || images < 1 || times < 1)
         return fprintf(stderr, "bench_vit: clip-l, eva-g, so400m or small\n"), 2;
     const Backend *b;
-    check(backend_open(&b, argc > 5 ? argv[5] : "cpu", strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
+    must(backend_open(&b, argc > 5 ? argv[5] : "cpu", strcmp(type, "bf16") ? DT_F32 : DT_BF16, 0));
     double peak = b->unified ? gemm_peak(b, models[k].d.E) : 0, before = resident();
     Model m = {0};
     size_t planned = open_model(&m, b, k, images), side = (size_t)models[k].size;
     size_t bytes = (size_t)images * 3 * side * side;
     if (!b->unified) peak = gemm_peak(b, models[k].d.E);
     void *pixels = NULL, *host = mem_new(bytes, 1);
-    check(b->alloc(&pixels, bytes));
+    must(b->alloc(&pixels, bytes));
     for (size_t i = 0; host && i < bytes; i++) ((uint8_t *)host)[i] = (uint8_t)(i * 2654435761u >> 24);
     b->upload(pixels, host, bytes);
     double best = INFINITY, flops = 0;
@@ -126,7 +121,7 @@ int main(int argc, char **argv) {
         double at = now(), had = m.t.flops;
         forward(&m, pixels, images, models[k].blocks);
         b->sync();
-        check(tape_status(&m.t));
+        must(tape_status(&m.t));
         if (i) best = fmin(best, now() - at);
         flops = m.t.flops - had;
     }

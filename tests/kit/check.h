@@ -1,4 +1,4 @@
-/* check: cmocka with what it must be preceded by. */
+/* check: cmocka with what it must be preceded by, and what a test cannot go on without. */
 #ifndef QF_CHECK_H
 #define QF_CHECK_H
 #include <setjmp.h>
@@ -7,5 +7,11 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+
+#include "kernels/base/err.h"
+
+static inline void passes(Status st) {
+    if (st != OK) fail_msg("%s: %s", err_name(st), err_message());
+}
 
 #endif
