@@ -15,15 +15,7 @@
 
 typedef struct { StrMap by_name; const EvalSet *e; Asked *a; } Pictures;
 
-static const char *keep(Asked *a, char *text) {
-    /* the text was handed over: nobody else will free it */
-    if (text && mem_room(&a->texts, a->ntexts, 1, sizeof text) != OK) {
-        free(text);
-        return NULL;
-    }
-    if (text) a->texts[a->ntexts++] = text;
-    return text;
-}
+static const char *keep(Asked *a, char *text) { return mem_keep(&a->texts, &a->ntexts, text); }
 
 /* The first picture that a name fits has it. */
 static Status name_picture(Pictures *p, char *name, int64_t i) {
@@ -81,12 +73,6 @@ static int by_picture(const void *x, const void *y) {
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
-static const Json *member(const Json *e, const char *const *names, size_t n) {
-    const Json *v = NULL;
-    for (size_t i = 0; i < n && !v; i++) v = json_get(e, names[i]);
-    return v;
-}
-
 /* A text, or a number as text. */
 static const char *text_of(Asked *a, const Json *v, bool *number) {
     int64_t n;
@@ -117,9 +103,9 @@ static Status take(Pictures *p, const char *id, const Json *e) {
     Asked *a = p->a;
     Question q = {0};
     bool number;
-    const char *image = text_of(a, member(e, images, 4), &number);
+    const char *image = text_of(a, json_any(e, 4, images), &number);
     q.text = text_of(a, json_get(e, "question"), &number);
-    q.id = id ? keep(a, mem_strdup(id)) : text_of(a, member(e, ids, 3), &q.number);
+    q.id = id ? keep(a, mem_strdup(id)) : text_of(a, json_any(e, 3, ids), &q.number);
     if (!q.id) q.id = keep(a, mem_format("%lld", (long long)a->n)), q.number = true;
     if (!image || !q.text || number)
         return err_set(ERR_FORMAT, "question %lld: an \"image\" (or \"image_id\") and a \"question\" are wanted",

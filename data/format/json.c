@@ -219,6 +219,12 @@ size_t json_len(const Json *j) {
 const Json *json_at(const Json *array, size_t i) { return out_of(json_array_get(in(array), i)); }
 const Json *json_get(const Json *object, const char *key) { return out_of(json_object_get(in(object), key)); }
 
+const Json *json_any(const Json *object, size_t n, const char *const *keys) {
+    const Json *v = NULL;
+    for (size_t i = 0; i < n && !v; i++) v = json_get(object, keys[i]);
+    return v;
+}
+
 const char *json_str(const Json *j, size_t *len) {
     if (!json_is_string(in(j))) return NULL;
     if (len) *len = json_string_length(in(j));

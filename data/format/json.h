@@ -46,6 +46,7 @@ enum JsonType json_type(const Json *);
 size_t json_len(const Json *);                              /* items of an array, members of an object; otherwise 0 */
 const Json *json_at(const Json *array, size_t i);           /* NULL when absent or no array */
 const Json *json_get(const Json *object, const char *key);  /* NULL when absent or no object */
+const Json *json_any(const Json *object, size_t n, const char *const *keys);   /* the first key that is there */
 const char *json_str(const Json *, size_t *len);            /* UTF-8 and a NUL; NULL when no string; len may be NULL */
 bool json_int(const Json *, int64_t *);                     /* only what is written as an integer */
 bool json_num(const Json *, double *);                      /* integers too */

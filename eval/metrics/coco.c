@@ -237,30 +237,26 @@ static Status read_both(Coco *c) {
     return st ? st : check_whole(c);
 }
 
-Status coco_read(Coco *c, const char *gt_path, const char *res_path, bool subset) {
-    Status st;
-    if ((st = begin(c, gt_path, res_path))) return st;
-    c->store->subset = subset;
-    if ((st = json_parse_file(&c->store->gt, gt_path))) goto fail;
-    if ((st = json_parse_items(&c->store->res, res_path))) goto fail;
-    if ((st = read_both(c))) goto fail;
-    return OK;
-fail:
-    coco_free(c);
+static Status finish(Coco *c, Status st) {
+    if (!st) st = read_both(c);
+    if (st) coco_free(c);
     return st;
+}
+
+Status coco_read(Coco *c, const char *gt_path, const char *res_path, bool subset) {
+    Status st = begin(c, gt_path, res_path);
+    if (!st) c->store->subset = subset;
+    if (!st) st = json_parse_file(&c->store->gt, gt_path);
+    if (!st) st = json_parse_items(&c->store->res, res_path);
+    return finish(c, st);
 }
 
 Status coco_parse(Coco *c, const char *gt, size_t ngt, const char *gt_name, const char *res, size_t nres,
                   const char *res_name) {
-    Status st;
-    if ((st = begin(c, gt_name, res_name))) return st;
-    if ((st = json_parse(&c->store->gt, gt, ngt, gt_name))) goto fail;
-    if ((st = json_parse(&c->store->res, res, nres, res_name))) goto fail;
-    if ((st = read_both(c))) goto fail;
-    return OK;
-fail:
-    coco_free(c);
-    return st;
+    Status st = begin(c, gt_name, res_name);
+    if (!st) st = json_parse(&c->store->gt, gt, ngt, gt_name);
+    if (!st) st = json_parse(&c->store->res, res, nres, res_name);
+    return finish(c, st);
 }
 
 void coco_free(Coco *c) {

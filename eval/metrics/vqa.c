@@ -82,34 +82,18 @@ Status vqa_accuracy(double *accuracy, VqaRule rule, const char *answer, const ch
 /* What a file holds, one entry at a time: a list, {"annotations": list}, or a map from ids to entries (GQA). */
 typedef Status EntryFn(VqaScores *s, const char *id, const Json *entry, const char *path);
 
-static const Json *member(const Json *o, const char *const *names, size_t n) {
-    const Json *v = NULL;
-    for (size_t i = 0; i < n && !v; i++) v = json_get(o, names[i]);
-    return v;
-}
-
-static const char *keep(VqaScores *s, char *text) {
-    struct VqaStore *k = s->store;
-    if (text && mem_room(&k->texts, k->ntexts, 1, sizeof text) != OK) {
-        free(text);
-        return NULL;
-    }
-    if (text) k->texts[k->ntexts++] = text;
-    return text;
-}
-
 static const char *const id_names[] = {"question_id", "questionId", "qid", "id"};
 enum { ID_NAMES = sizeof id_names / sizeof *id_names };
 
-static bool names_question(const Json *entry) { return member(entry, id_names, ID_NAMES) != NULL; }
+static bool names_question(const Json *entry) { return json_any(entry, ID_NAMES, id_names) != NULL; }
 
 /* An id as text: 7 and "7" are one question. NULL with ERR_FORMAT set, or ERR_MEMORY. */
 static const char *id_of(VqaScores *s, const Json *entry, const char *path, Status *st) {
-    const Json *v = member(entry, id_names, ID_NAMES);
+    const Json *v = json_any(entry, ID_NAMES, id_names);
     int64_t number;
     const char *id = json_str(v, NULL);
     if (!id && json_int(v, &number)) {
-        id = keep(s, mem_format("%lld", (long long)number));
+        id = mem_keep(&s->store->texts, &s->store->ntexts, mem_format("%lld", (long long)number));
         if (!id) *st = ERR_MEMORY;
     } else if (!id) *st = err_set(ERR_FORMAT, "%s: an entry has no \"question_id\"", path);
     return id;
@@ -162,7 +146,7 @@ static Status add_human(VqaScores *s, const char *id, const Json *entry, const c
 
 static Status add_own(VqaScores *s, const char *id, const Json *entry, const char *path) {
     static const char *const names[] = {"answer", "prediction", "direct_answer"};
-    const char *answer = json_str(member(entry, names, sizeof names / sizeof *names), NULL);
+    const char *answer = json_str(json_any(entry, sizeof names / sizeof *names, names), NULL);
     const int64_t *at = strmap_get(&s->store->by_id, id);
     if (!at) return err_set(ERR_FORMAT, "%s: question %s is none of those that have human answers", path, id);
     if (!answer) return err_set(ERR_FORMAT, "%s: question %s has no \"answer\"", path, id);

@@ -54,6 +54,12 @@ char *mem_strdup(const char *s) {
     return p;
 }
 
+char *mem_keep(char ***list, size_t *n, char *text) {
+    if (text && mem_room(list, *n, 1, sizeof text) == OK) return (*list)[(*n)++] = text;
+    free(text);
+    return NULL;
+}
+
 char *mem_format(const char *fmt, ...) {
     va_list ap, again;
     va_start(ap, fmt);

@@ -14,6 +14,8 @@ void *mem_grow(void *old, size_t count, size_t size);/* realloc; on failure `old
  * power of two is allocated, so a list needs no count of its room, and n pushes cost what n assignments do. */
 Status mem_room(void *array, size_t n, size_t more, size_t size);
 char *mem_strdup(const char *s);
+/* Takes `text` over into a list that owns it, and hands it back; NULL (freed) when it is NULL or there is no room. */
+char *mem_keep(char ***list, size_t *n, char *text);
 char *mem_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* a new string */
 
 #endif
