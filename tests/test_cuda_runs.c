@@ -33,6 +33,8 @@ int qformer_main(int argc, char **argv);
 #include "kernels/base/mem.h"
 #include "tests/bad_launch.h"
 #include "tests/kit/same_json.h"
+#include "tests/kit/tower.h"
+#include "tests/kit/weights.h"
 #include "kernels/base/status.h"
 
 /* ---- running commands -------------------------------------------------------------------------------------------- */
@@ -385,6 +387,40 @@ static void extracts_as_the_cpu(void) {
          "extract.size=32 extract.patch=16 device=$d || exit 1; done; cmp cuda.h5 cpu.h5");
 }
 
+/* The features of a set, and how far the farthest of a set's is away from them. */
+static float *features_of(const char *name) {
+    int64_t n;
+    float *x = floats_of(name, "/images/features", &n);
+    assert_int_equal(n, 12 * 2 * (3 + 64) * 8);
+    return x;
+}
+
+static double farthest(const char *name, const float *want) {
+    float *x = features_of(name);
+    double worst = 0;
+    for (int64_t i = 0; i < 12 * 2 * (3 + 64) * 8; i++) {
+        double d = fabs((double)x[i] - (double)want[i]);
+        worst = d <= worst ? worst : d;
+    }
+    free(x);
+    return worst;
+}
+
+/* Pictures through an encoder to a set: two lanes of batches there, of which the last is not full. */
+static void encodes_as_the_cpu(void) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/tower.safetensors", dir);
+    weights_text(path, tower_dinov3);
+    must("for k in cuda:f32 cpu:f32 cuda:bf16; do $Q extract in=test out=${k#*:}-${k%%:*}.h5 "
+         "extract.encoder=tower.safetensors extract.heads=2 extract.size=16 extract.batch=5 extract.views=2 "
+         "extract.dtype=f32 threads=1 device=${k%%:*} precision=${k#*:} || exit 1; done");
+    float *cpu = features_of("f32-cpu.h5");
+    double wide = farthest("f32-cuda.h5", cpu), half = farthest("bf16-cuda.h5", cpu);
+    print_message("  f32 %.2g, bf16 %.2g\n", wide, half);
+    assert_true(wide <= 1e-4 && half <= 0.1 && half > wide);
+    free(cpu);
+}
+
 /* ---- what can be wrong with a GPU -------------------------------------------------------------------------------- */
 
 static void too_large_is_a_sentence(void) {
@@ -484,7 +520,7 @@ int main(int argc, char **argv) {
         TEST(killed_is_the_same_bits), TEST(options_are_the_cpus), TEST(options_in_bf16), TEST(goes_on_elsewhere),
         TEST(finetunes_as_the_cpu), TEST(validates_as_the_cpu), TEST(retrieves_as_the_cpu), TEST(captions_as_the_cpu),
         TEST(matches_as_the_cpu), TEST(classifies_as_the_cpu), TEST(embeds_as_the_cpu), TEST(reports_as_the_cpu),
-        TEST(extracts_as_the_cpu), TEST(too_large_is_a_sentence), TEST(no_gpu_is_a_sentence),
+        TEST(extracts_as_the_cpu), TEST(encodes_as_the_cpu), TEST(too_large_is_a_sentence), TEST(no_gpu_is_a_sentence),
         TEST(too_old_is_a_sentence), TEST(a_failing_kernel_is_a_sentence),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
