@@ -1,9 +1,14 @@
 /* test_extract: from pictures and a released encoder to a set, and from pictures to words, by the program: killed at
  * any moment, shared by ranks, options, and what it says. The program is $QFORMER_BIN, else build/qformer; without it
  * all is skipped. Numbers of the encoder itself: test_vision. */
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "data/set.h"
+#include "kernels/base/mem.h"
 #include "tests/kit/folder.h"
 #include "tests/kit/weights.h"
 
@@ -79,6 +84,88 @@ static void ranks(void **state) {
     assert_int_equal(folder_shell("grep -q 'two.h5 is one shard; name a folder' two.txt"), 0);
 }
 
+/* Numbers of all rows, whatever they are stored as; each image's first view, in the order of the set. */
+static float *values(const char *file, int64_t *rows, int64_t *row) {
+    Set *s;
+    if (set_open(&s, folder_path(file)) != OK) fail_msg("%s", err_message());
+    int64_t P = set_P(s), E = set_E(s), S = set_scales(s);
+    *rows = set_images(s) * set_views(s), *row = P * E;
+    void *raw = mem_new(set_row_bytes(s), 1);
+    float *scale = mem_new((size_t)S, sizeof *scale), *x = mem_new((size_t)(*rows * P * E), sizeof *x);
+    assert_true(raw && scale && x);
+    for (int64_t r = 0; r < *rows; r++) {
+        assert_int_equal(set_read_row(s, r, true, raw, scale), OK);
+        dtype_to_f32(x + r * P * E, raw, set_dtype(s), (size_t)(P * E));
+        for (int64_t k = 0; k < P * E && set_scaled(s); k++) x[r * P * E + k] *= scale[S == 1 ? 0 : k / E];
+    }
+    free(raw);
+    free(scale);
+    set_close(s);
+    return x;
+}
+
+static double distance(const float *x, const float *y, int64_t n) {
+    double d = 0, all = 0;
+    for (int64_t i = 0; i < n; i++) {
+        d += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+        all += (double)y[i] * (double)y[i];
+    }
+    return sqrt(d / all);
+}
+
+/* Rows of a picture: those that are asked for, out of all; two bytes less a number cost what they can. */
+static void stores(void **state) {
+    (void)state;
+    static const struct { const char *type; double at_most; } all[] = {{"f16", 5e-4}, {"bf16", 4e-3}, {"e4m3", 0.04},
+                                                                       {"i8", 0.01}};
+    int64_t n, row, m, part;
+    folder_must(EXTRACT "out=all.h5 dtype=f32");
+    folder_must(EXTRACT "out=mean.h5 dtype=f32 tokens=mean");
+    float *whole = values("all.h5", &n, &row), *mean = values("mean.h5", &m, &part);
+    assert_true(n == 30 && m == n && row == 17 * 8 && part == 4 * 8);
+    for (int64_t r = 0; r < n; r++)
+        for (int k = 0; k < 32; k++) {                       /* cls, then 4 x 4 patches */
+            const float *at = whole + r * row + (1 + k / 16 * 8 + k / 8 % 2 * 2) * 8 + k % 8;
+            float want = (at[0] + at[8] + at[32] + at[40]) / 4;
+            if (!(fabsf(mean[r * part + k] - want) < 1e-5f)) fail_msg("row %d, number %d", (int)r, k);
+        }
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        char line[200];
+        snprintf(line, sizeof line, EXTRACT "out=less.h5 overwrite=true tokens=mean dtype=%s", all[i].type);
+        folder_must(line);
+        float *less = values("less.h5", &m, &part);
+        double away = distance(less, mean, n * part);
+        if (!(m == n && away > all[i].at_most / 50 && away < all[i].at_most)) fail_msg("%s: %g", all[i].type, away);
+        free(less);
+    }
+    free(whole);
+    free(mean);
+}
+
+/* Of pictures of all kinds the broken ones are left out when asked; turned upright, one of them is another. */
+static void kinds(void **state) {
+    (void)state;
+    char here[1024], line[1400];
+    int64_t n, row;
+    assert_non_null(getcwd(here, sizeof here));
+    snprintf(line, sizeof line, "extract in=%s/tests/golden/images/files encoder=vit precision=f32 threads=1 out=kinds.h5",
+             here);
+    folder_fails(line, "broken_crc.png: broken PNG");
+    strcat(line, " skip_bad=true");
+    folder_says(line, "7 images left out; the first: ");
+    float *as_is = values("kinds.h5", &n, &row);
+    strcat(line, " exif=true overwrite=true");
+    folder_must(line);
+    float *upright = values("kinds.h5", &n, &row);
+    folder_says("inspect kinds.h5", "upright by EXIF");
+    assert_int_equal(n, 15);
+    int others = 0;
+    for (int64_t r = 0; r < n * row; r += row) others += memcmp(as_is + r, upright + r, (size_t)row * sizeof *as_is) != 0;
+    assert_int_equal(others, 1);
+    free(as_is);
+    free(upright);
+}
+
 #define MODEL "model.layers=2 model.hidden=16 model.heads=2 model.queries=2 model.proj=8 model.cross_every=1 " \
     "model.positions=40 train.batch=4 train.steps=2 train.save_every=0 train.eval_every=0 device=cpu precision=f32 "
 
@@ -103,7 +190,7 @@ static void pictures(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(says), cmocka_unit_test(refuses), cmocka_unit_test(killed), cmocka_unit_test(ranks),
-        cmocka_unit_test(pictures),
+        cmocka_unit_test(stores), cmocka_unit_test(kinds), cmocka_unit_test(pictures),
     };
     return cmocka_run_group_tests(tests, setup, folder_teardown);
 }
