@@ -1,4 +1,5 @@
-/* npy: see npy.h. The header is a Python dictionary; only the three keys it must have are understood. */
+/* npy: see npy.h. The header is a Python dictionary; only the three keys it must have are understood, and all but its
+ * spelling is JSON. */
 #include "data/format/npy.h"
 
 #include <inttypes.h>
@@ -6,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/format/json.h"
 #include "data/format/mapfile.h"
 #include "data/format/zip.h"
 #include "kernels/base/mem.h"
@@ -47,57 +49,6 @@ static Status take(NpyFile *f, void *dst, size_t n) {
 
 /* ---- the header's dictionary ------------------------------------------------------------------------------------- */
 
-typedef struct { const char *p, *end; } Text;
-
-static void blanks(Text *t) {
-    while (t->p < t->end && (*t->p == ' ' || *t->p == '\n' || *t->p == '\t')) t->p++;
-}
-
-static bool symbol(Text *t, char c) {
-    blanks(t);
-    if (t->p == t->end || *t->p != c) return false;
-    t->p++;
-    return true;
-}
-
-/* 'abc' or "abc" into buf; false when it is something else or too long. */
-static bool quoted(Text *t, char *buf, size_t size) {
-    blanks(t);
-    if (t->p == t->end || (*t->p != '\'' && *t->p != '"')) return false;
-    char quote = *t->p++;
-    size_t n = 0;
-    for (; t->p < t->end && *t->p != quote; t->p++)
-        if (n + 1 < size) buf[n++] = *t->p;
-        else return false;
-    buf[n] = 0;
-    return symbol(t, quote);
-}
-
-static bool word(Text *t, const char *w) {
-    blanks(t);
-    size_t n = strlen(w);
-    if ((size_t)(t->end - t->p) < n || memcmp(t->p, w, n)) return false;
-    t->p += n;
-    return true;
-}
-
-/* (3, 4) or (3,) or (); Python 2 wrote 3L */
-static bool shape(Text *t, NpyArray *a) {
-    if (!symbol(t, '(')) return false;
-    while (!symbol(t, ')')) {
-        int64_t v = 0;
-        const char *from = t->p;
-        for (; t->p < t->end && *t->p >= '0' && *t->p <= '9'; t->p++)
-            if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *t->p - '0', &v)) return false;
-        if (t->p == from || a->ndim == NPY_DIMS) return false;
-        if (t->p < t->end && *t->p == 'L') t->p++;
-        a->shape[a->ndim++] = v;
-        /* a comma may stand behind the last, and must behind a single one */
-        if (!symbol(t, ',')) return symbol(t, ')');
-    }
-    return true;
-}
-
 /* 'S12', 'U7': a text of so many characters. */
 static bool text_type(const char *code, NpyArray *a) {
     if ((code[0] != 'S' && code[0] != 'U') || !code[1] || strspn(code + 1, "0123456789") != strlen(code + 1))
@@ -134,31 +85,25 @@ static Status element_type(const NpyFile *f, const char *descr, NpyArray *a) {
                    f->path, descr);
 }
 
-static Status parse(NpyFile *f, Text t) {
-    NpyArray *a = &f->array;
-    char key[32], descr[64] = "";
-    bool has_order = false, has_shape = false;
-    if (!symbol(&t, '{')) goto bad;
-    while (!symbol(&t, '}')) {
-        if (!quoted(&t, key, sizeof key) || !symbol(&t, ':')) goto bad;
-        if (!strcmp(key, "descr") && !descr[0]) { /* of a key that stands twice nobody knows which one counts */
-            /* names and types of fields */
-            if (symbol(&t, '[')) return err_set(ERR_FORMAT, "%s: an array of records is not read", f->path);
-            if (!quoted(&t, descr, sizeof descr)) goto bad;
-        } else if (!strcmp(key, "fortran_order") && !has_order) {
-            has_order = true;
-            a->fortran = word(&t, "True");
-            if (!a->fortran && !word(&t, "False")) goto bad;
-        } else if (!strcmp(key, "shape") && !has_shape) {
-            has_shape = true;
-            if (!shape(&t, a)) goto bad;
-        } else {
-            goto bad;
+/* {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } as JSON, in place. */
+static void to_json(char *s) {
+    char *to = s;
+    for (char quote = 0; *s; s++) {
+        char c = *s;
+        if (quote || c == '\'' || c == '"') {
+            bool mark = quote ? c == quote : true;
+            if (mark) quote = quote ? 0 : c;
+            *to++ = mark ? '"' : c;
+            continue;
         }
-        /* Python allows a comma behind the last, and NumPy writes it */
-        if (!symbol(&t, ',') && !(blanks(&t), t.p < t.end && *t.p == '}')) goto bad;
+        if (c == 'L') continue;                              /* Python 2 wrote 3L */
+        if (c == ',' && strchr(")]}", s[1 + strspn(s + 1, " \n\t")])) continue;   /* Python allows one behind the last */
+        *to++ = c == '(' ? '[' : c == ')' ? ']' : c == 'T' || c == 'F' ? (char)(c + 32) : c;
     }
-    if (!descr[0] || !has_order || !has_shape) goto bad;
+    *to = 0;
+}
+
+static Status count_elements(const NpyFile *f, NpyArray *a) {
     int wide = 0;
     a->elements = 1;
     for (int i = 0; i < a->ndim; i++) {
@@ -168,9 +113,27 @@ static Status parse(NpyFile *f, Text t) {
             return err_set(ERR_FORMAT, "%s: the shape in its header is too large", f->path);
     }
     a->fortran = a->fortran && wide > 1;           /* one long dimension lies the same in either order */
-    return element_type(f, descr, a);
-bad:
-    return err_set(ERR_FORMAT, "%s: the .npy header is not understood", f->path);
+    return OK;
+}
+
+static Status parse(NpyFile *f, char *text) {
+    NpyArray *a = &f->array;
+    Json *doc;
+    to_json(text);
+    Status st = json_parse(&doc, text, strlen(text), f->path);
+    if (st == ERR_MEMORY) return st;
+    const Json *type = json_get(doc, "descr"), *shape = json_get(doc, "shape");
+    const char *descr = json_str(type, NULL);
+    bool good = json_len(doc) == 3 && json_bool(json_get(doc, "fortran_order"), &a->fortran) &&
+                json_type(shape) == J_ARRAY && json_len(shape) <= NPY_DIMS;
+    for (; good && (size_t)a->ndim < json_len(shape); a->ndim++)
+        good = json_int(json_at(shape, (size_t)a->ndim), &a->shape[a->ndim]) && a->shape[a->ndim] >= 0;
+    if (good && json_type(type) == J_ARRAY)                  /* names and types of fields */
+        st = err_set(ERR_FORMAT, "%s: an array of records is not read", f->path);
+    else if (!good || !descr || !*descr) st = err_set(ERR_FORMAT, "%s: the .npy header is not understood", f->path);
+    else if ((st = count_elements(f, a)) == OK) st = element_type(f, descr, a);
+    json_free(doc);
+    return st;
 }
 
 /* Reads magic, version and dictionary; `size` are the bytes of file or member. */
@@ -190,7 +153,7 @@ static Status header(NpyFile *f, uint64_t size) {
     /* a shape is short, and this is about to be allocated */
     if (n > MAX_HEADER) return err_set(ERR_FORMAT, "%s: a header of %zu bytes", f->path, n);
     if (!(text = mem_new(n + 1, 1))) return ERR_MEMORY;
-    if ((st = take(f, text, n)) == OK) st = parse(f, (Text){text, text + n});
+    if ((st = take(f, text, n)) == OK) st = parse(f, text);
     free(text);
     if (st != OK) return st;
     uint64_t has = size - 8 - width - n;       /* they have been read, so this is not negative */
