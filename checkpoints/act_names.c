@@ -21,6 +21,7 @@ bool act_named(ActKind *act, const char *name) {
 
 const char *act_name(ActKind act) {
     int i = 0;
+    /* the first of an activation's names is the one that transformers writes itself */
     while (i + 1 < NAMES && names[i].act != act) i++;
     return names[i].name;
 }

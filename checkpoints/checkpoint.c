@@ -28,6 +28,7 @@ static bool remove_flat(const char *path) {
     struct stat info;
     /* lstat, O_NOFOLLOW: nothing outside the run is removed, whatever somebody linked into it */
     if (lstat(path, &info) != 0) return errno == ENOENT;
+    /* a link is removed, not what it leads to */
     if (!S_ISDIR(info.st_mode)) return unlink(path) == 0;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -94,6 +95,7 @@ Status ckpt_remove_all(const char *out) {
 static void rotate(const CkptSpec *spec) {
     int64_t *steps;
     size_t n, kept = 1;                       /* the one just written */
+    /* what cannot be listed is not removed */
     if (spec->keep < 1 || ckpt_list(spec->out, &steps, &n) != OK) return;
     int64_t best = ckpt_pointer(spec->out, "best");
     for (size_t i = 0; i < n; i++) {
@@ -140,6 +142,7 @@ static Status write_part(const CkptSpec *spec, const CkptPart *part, const char 
     if (!path) return ERR_MEMORY;
     if ((st = st_create(&w, path, part->tensors, part->n, NULL, 0)) != OK) goto done;
     if ((st = write_tensors(w, spec, part)) != OK) goto done;
+    /* as written: what the disk holds is compared with it, not with memory */
     snprintf(crc, sizeof crc, "%08x", st_crc(w));
     jw_object(state, strrchr(path, '/') + 1);
     jw_int(state, "bytes", (int64_t)st_written(w));

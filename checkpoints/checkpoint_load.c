@@ -187,6 +187,7 @@ int64_t ckpt_step_of(const char *name) {
 }
 
 static int newest_first(const void *a, const void *b) {
+    /* compared, not subtracted: steps are 64 bits, the answer is an int */
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x < y) - (x > y);
 }

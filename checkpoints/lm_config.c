@@ -30,6 +30,7 @@ enum { MUST = INT_MIN };
 static int32_t number(Config *c, const char *key, int64_t lo, int64_t hi, int32_t otherwise) {
     char wanted[80];
     int64_t v = 0;
+    /* null is absent: transformers writes null where it means its default */
     if (absent(c, key) && otherwise != MUST) return otherwise;
     if (json_int(json_get(c->j, key), &v) && v >= lo && v <= hi) return (int32_t)v;
     snprintf(wanted, sizeof wanted, "an integer from %lld to %lld", (long long)lo, (long long)hi);
@@ -80,6 +81,7 @@ static void add_end(Config *c, LmDims *d, const Json *j) {
         wrong(c, "eos_token_id", "ids of the vocabulary");
         return;
     }
+    /* config.json and generation_config.json mostly name the same */
     for (int i = 0; i < d->nends; i++)
         if (d->end[i] == v) return;
     if (d->nends == LM_ENDS) wrong(c, "eos_token_id", "a list of at most 8 ids");
@@ -109,6 +111,7 @@ static void read_opt(Config *c, LmDims *d) {
     d->N = number(c, "max_position_embeddings", 1, MOST_POSITIONS, MUST);
     d->eps = 1e-5;
     d->act = act(c, "activation_function", word(c, "activation_function", "relu"));
+    /* false in OPT-350m alone */
     d->pre_norm = truth(c, "do_layer_norm_before", true);
     d->last_norm = d->pre_norm && !truth(c, "_remove_final_layer_norm", false);
     d->qkv_bias = d->out_bias = d->ffn_bias = truth(c, "enable_bias", true);
@@ -165,6 +168,7 @@ static void read_rope(Config *c, LmDims *d) {
     const char *kind = word(&r, "rope_type", word(&r, "type", "default"));
     if (real(c, "partial_rotary_factor", 0.0, 1.0, 1.0) != 1.0) wrong(c, "partial_rotary_factor", "1");
     if (strcmp(kind, "default") != 0) {
+        /* 0: absent, which is an error of every kind but the default */
         d->rope.factor = real(&r, "factor", 1.0, 1e6, 0.0);
         if (d->rope.factor < 1.0) wrong(&r, "factor", "there for this rope_type");
     }
@@ -261,6 +265,7 @@ static void read_habits(Config *c, const Json *config, Dims *d) {
     Config vision = {json_get(config, "vision_config"), c->path, OK};
     d->eps = (float)real(c, "layer_norm_eps", 1e-30, 0.1, 1e-12);
     d->act = (int32_t)act(c, "hidden_act", word(c, "hidden_act", "gelu"));
+    /* BERT's relative ones are other weights and another score */
     if (strcmp(word(c, "position_embedding_type", "absolute"), "absolute") != 0)
         wrong(c, "position_embedding_type", "absolute");
     if (json_type(vision.j) == J_OBJECT) d->eps_vision = (float)real(&vision, "layer_norm_eps", 1e-12, 0.1, 1e-6);

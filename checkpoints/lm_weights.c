@@ -29,6 +29,7 @@ static const StTensor *find_named(const WeightSource *ws, const char *name) {
  * key, and Llama files may have them. */
 static void settle(LmDims *d, const WeightSource *ws) {
     if (d->head == LM_HEAD_ASK) d->head = find_named(ws, "lm_head.weight") ? LM_HEAD_OWN : LM_HEAD_TIED;
+    /* the others' configurations say it all */
     if (d->family != LM_LLAMA) return;
     d->qkv_bias = find_named(ws, "model.layers.0.self_attn.q_proj.bias") != NULL;
     d->out_bias = find_named(ws, "model.layers.0.self_attn.o_proj.bias") != NULL;
@@ -54,6 +55,7 @@ static Status check_shape(const ParamTensor *t, const StTensor *f, const char *p
     st_shape_text(&want, wanted, sizeof wanted);
     if (!f) return err_set(ERR_FORMAT, "%s: has no tensor %s %s", path, t->name, wanted);
     bool same = f->ndim == t->ndim && f->shape[0] == t->shape[0] && (t->ndim < 2 || f->shape[1] == t->shape[1]);
+    /* integers are quantised weights, whose scales stand elsewhere */
     bool real = f->dtype == DT_F32 || f->dtype == DT_F16 || f->dtype == DT_BF16 || f->dtype == DT_F64;
     if (same && real) return OK;
     return err_set(ERR_FORMAT, "%s: tensor %s is %s %s, config.json asks for %s numbers", path, t->name,

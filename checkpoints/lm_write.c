@@ -32,6 +32,7 @@ static Status write_tokenizer(const char *dir, const LmDims *d) {
 Status lm_write(const char *dir, const LmDims *d, const StTensor *tensors, size_t n, const Tokenizer *tok,
                 const char *vocab, bool overwrite) {
     char *weights = mem_format("%s/model.safetensors", dir);
+    /* WordPiece; other kinds are one file that says of itself what it is */
     bool words = tokenizer_kind(tok)[0] == 'W';
     Status st = weights ? outfile_parents(weights) : ERR_MEMORY;
     if (st == OK) st = origin_keep_vocab(dir, vocab, tok, overwrite);

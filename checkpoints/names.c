@@ -91,6 +91,7 @@ static bool translate(NameForm form, const char *name, char *buf, bool forward) 
     for (size_t i = 0; i < PREFIXES; i++) {
         const char *from = forward ? prefixes[i].theirs : prefixes[i].ours,
                    *to = forward ? prefixes[i].ours : prefixes[i].theirs;
+        /* the first row that fits: longer prefixes stand before shorter ones */
         const char *rest = prefixes[i].form == form ? behind(name, from) : NULL;
         if (!rest) continue;
         /* the rest of a name is the same everywhere */

@@ -27,6 +27,7 @@ static uint64_t hash_of(const Json *o, const char *key) {
 
 static void int_of(const Json *o, const char *key, int64_t *v) {
     int64_t n;
+    /* 0 and what is absent mean the same: unknown */
     if (json_int(json_get(o, key), &n) && n > 0) *v = n;
 }
 
@@ -186,6 +187,7 @@ Status origin_vocab(const Origin *g, const char *asked, Tokenizer **tok, char **
     *tok = NULL;
     *path = mem_strdup(use);
     if (!*path) return ERR_MEMORY;
+    /* rows without their words are numbers: nothing can be guessed */
     if (!use[0])
         return err_set(ERR_USAGE, "%s does not say which vocabulary it was trained with; write model.vocab=vocab.txt",
                        g->name);

@@ -167,6 +167,7 @@ static Status load_part(Params *p, const Ckpt *c, const char *part, const char *
 
 Status load_run(Params *p, const Ckpt *c) {
     Status st = load_part(p, c, "model", "", p->w);
+    /* the copies that products read, before the average is filled from them */
     if (st == OK) params_refresh(p);
     if (st == OK && p->m) st = load_part(p, c, "optimizer", "exp_avg.", p->m);
     if (st == OK && p->v) st = load_part(p, c, "optimizer", "exp_avg_sq.", p->v);
@@ -206,6 +207,7 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
     /* first what is there: rows that the source lacks keep it */
     params_read(p, q, p->w, x);
     dtype_to_f32(x, t->data, t->dtype, (size_t)n);
+    /* before anything is overwritten: a file cut or overflowed spoils every later step */
     bool finite = features_finite(x, DT_F32, (size_t)q->n);
     if (finite) params_write(p, q, p->w, x);
     free(x);

@@ -87,6 +87,7 @@ static Status look(Vision *e) {
 /* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 static int64_t side(int64_t n) {
+    /* rounded, then tried: a root of 2^53 is not exact */
     int64_t s = (int64_t)llround(sqrt((double)n));
     return s * s == n ? s : 0;
 }
@@ -129,6 +130,7 @@ static Status registers(Vision *e) {
 }
 
 static Status blocks(Vision *e) {
+    /* counted by the norm in front, which every family has */
     while (e->d.L < MOST_BLOCKS && vision_find(e, e->names->norm1, e->d.L, "weight")) e->d.L++;
     const StTensor *down = vision_find(e, e->names->down, 0, "weight");
     if (!down || down->ndim != 2 || down->shape[1] < 1 || down->shape[1] > 4 * MOST_WIDTH)
@@ -152,6 +154,7 @@ static Status heads(Vision *e, int asked) {
     if (!D && c->heads) D = E % c->heads ? -1 : E / c->heads;
     if (!D && c->head_width) D = c->head_width;
     if (!D && asked) D = E % asked ? -1 : E / asked;
+    /* last: what somebody says of this file is worth more */
     if (!D) D = vision_head_size(e->print->family, E);
     if (D > 0 && E % D == 0 && (D % 2 || (e->d.rotary && D % 4)))
         return err_set(ERR_USAGE, "%s: has heads of %d numbers; %s is computed here", e->path, D,

@@ -72,6 +72,7 @@ static Status activation(int *to, const Json *v, const char *name) {
 static void named(VisionConfig *c, const char *architecture) {
     if (!architecture) return;
     snprintf(c->name, sizeof c->name, "%s", architecture);
+    /* no other key says it, and the wrong GELU still gives plausible features */
     if (strstr(architecture, "quickgelu")) c->act = ACT_GELU_QUICK;
 }
 
@@ -175,6 +176,7 @@ static Status read_config(void *to, const Json *doc, const char *path) { return 
 
 Status vision_config_read(VisionConfig *c, const char *folder) {
     vision_config_none(c);
+    /* first: config.json beside it is a copy for timm, and knows more */
     Status st = read_if_there(c, folder, "open_clip_config.json", read_openclip);
     return st == OK ? read_if_there(c, folder, "config.json", read_config) : st;
 }

@@ -41,6 +41,7 @@ static int64_t kept(const Vit *v, VisionTokens t) {
 static void average(float *dst, const float *grid, int h, int w, int64_t E) {
     for (int y = 0; y < h; y += 2)
         for (int x = 0; x < w; x += 2, dst += E) {
+            /* an odd side's last row or column has no neighbour */
             int ny = h - y < 2 ? 1 : 2, nx = w - x < 2 ? 1 : 2;
             memset(dst, 0, (size_t)E * sizeof *dst);
             for (int k = 0; k < ny * nx; k++) {
@@ -105,6 +106,7 @@ static void fetch_lane(const VisionEncoder *k) {
 
 static Status start(const ImageEncoder *self, int n, const void *pixels) {
     VisionEncoder *k = mine(self);
+    /* the lane behind those under way */
     int i = (k->oldest + k->under) % 2;
     size_t bytes = (size_t)n * preprocess_bytes(&self->pre);
     BUG_ON(k->under > 1, "vision_encoder: a third batch is started");

@@ -18,6 +18,7 @@ static Status take(const Vision *e, float *dst, const char *name, int layer, con
         return err_set(ERR_FORMAT, "%s: has no tensor %s%s%s%s of block %d, which its family needs", e->path, e->prefix,
                        name ? name : "?", suffix ? "." : "", suffix ? suffix : "", layer);
     int64_t last = t->ndim ? t->shape[t->ndim - 1] : 1;
+    /* by count and last side: convolutions are kept with four sides, or two */
     bool fits = st_elements(t) == rows * cols && t->dtype != DT_BOOL && (rows == 1 || t->ndim > 2 || last == cols);
     if (!fits)
         return err_set(ERR_FORMAT, "%s: %s has the shape %s%s; %lld x %lld numbers were expected", e->path, t->name,
@@ -43,6 +44,7 @@ static Status qkv_weight(const Vision *e, int l, float *dst) {
     const VisionNames *n = e->names;
     int64_t E = e->d.E;
     if (n->qkv && vision_find(e, n->qkv, l, "weight")) return take(e, dst, n->qkv, l, "weight", 3 * E, E);
+    /* q, k, v behind each other: one product makes all three */
     Status st = take(e, dst, n->q, l, "weight", E, E);
     if (st == OK) st = take(e, at(dst, E * E), n->k, l, "weight", E, E);
     return st == OK ? take(e, at(dst, 2 * E * E), n->v, l, "weight", E, E) : st;
@@ -84,6 +86,7 @@ static Status up_part(const Vision *e, int l, float *dst, const char *suffix, in
     bool vector = cols == 1;
 #define TAKE(to, name, rows) take(e, to, name, l, suffix, vector ? 1 : (rows), vector ? (rows) : cols)
     if (!e->d.gated) return TAKE(dst, n->up, F);
+    /* packed already, gate rows first */
     if (!n->gate || !vision_find(e, n->gate, l, "weight")) return TAKE(dst, n->up, 2 * F);
     Status st = TAKE(dst, n->gate, F);
     return st == OK ? TAKE(at(dst, F * cols), n->up, F) : st;

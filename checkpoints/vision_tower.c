@@ -25,6 +25,7 @@ typedef struct { int row, layer; char name[NAME_SPACE]; } Part;
 typedef struct { const Vision *e; const Layout *l; int grid; Part *part; } Maker;
 
 static bool writes(const Vision *e, const Layout *l, int row) {
+    /* one form of the bias or the other */
     if (row == VIT_QKV_B) return !l->thirds;
     if (row >= VIT_ROWS) return l->thirds;
     return row == VIT_PATCH_B ? e->has & HAS_PATCH_BIAS : (row != VIT_PRE_W && row != VIT_PRE_B) || e->d.pre;

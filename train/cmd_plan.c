@@ -50,6 +50,7 @@ static void image_sizes(const Options *o, int64_t *P, int64_t *E) {
                    (long long)(*E ? *E : 1408));
     err_clear();
     set_close(set);
+    /* ViT-g's */
     *P = *P ? *P : 257, *E = *E ? *E : 1408;
 }
 

@@ -86,6 +86,7 @@ static Status backward(Contrast *c) {
     /* the kernels below add: each feature has many pairs */
     b->zero(c->dI, (size_t)(B * Q * Z) * sizeof(float));
     b->zero(c->dT, (size_t)(B * Z) * sizeof(float));
+    /* own rows first: only `full` adds what own columns get */
     b->simmax_bwd_image(c->dI, c->dS_i2t, c->arg_i2t, c->T_all, B, G, Q, Z, G, 1);
     b->simmax_bwd_text(c->dT, c->dS_t2i, c->arg_t2i, c->I_all, G, B, Q, Z, 1, G);
     /* LAVIS's way: what other ranks gave is taken as a constant */

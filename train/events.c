@@ -89,6 +89,7 @@ static Status write_event(Events *e, double wall_time, int64_t step, int field, 
     Buf event = { 0 }, record = { 0 };
     Status st = OK;
     put_double(&event, 1, wall_time);
+    /* protobuf leaves out what is zero */
     if (step) {
         put_key(&event, 2, WIRE_VARINT);
         put_varint(&event, (uint64_t)step);

@@ -50,6 +50,7 @@ static Status split_caption(uint64_t draw, char **prompt, char **target) {
     char *text = *target, *rest = text, *front = *prompt;
     for (const char *c = text; *c; c++) blanks += *c == ' ';
     if (!blanks) return OK;
+    /* the upper half: the lower one chooses templates */
     for (int at = (int)((draw >> 32) % (uint64_t)blanks); at >= 0; at--) rest = strchr(rest, ' ') + 1;
     rest[-1] = 0;
     /* a prompt may bring its own blank */

@@ -221,6 +221,7 @@ static void accumulate(Log *log, const LogStep *s) {
         if (!isfinite(values[i])) continue;              /* a step that was skipped must not spoil the mean */
         log->sum[i] += values[i];
         log->count[i]++;
+        /* the first value as it is: an average that begins at 0 would climb for a minute */
         log->recent[i] = isnan(log->recent[i]) ? values[i] : 0.95 * log->recent[i] + 0.05 * values[i];
     }
     add_work(&log->line, s, now - log->clock);
@@ -264,6 +265,7 @@ static void console_line(const Log *log, bool live, const double *values, char *
     char t[32];
     const char *gap = live ? " " : "  ";
     int64_t total = log->setup.total_steps;
+    /* of the last twenty: evaluations and a slow start are not the run */
     double step_s = log->fading.seconds / log->fading.steps;
     snprintf(buf, size, "%s%lld", live ? "" : "step ", (long long)log->step);
     if (total > 0) append(buf, size, "/%lld", (long long)total);

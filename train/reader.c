@@ -69,6 +69,7 @@ static Status piece(Reader *s, const ObjectiveBatch *batch, int64_t first, int64
     tape_reset(t, grad);
     lm_wave_build(&w, &s->room, &s->lm.d, s->prefix, (int)n, s->text, list_texts(s, batch, first, n));
     staging_upload(&s->room);
+    /* a piece of pictures that nobody says anything of */
     if (!w.T) return OK;
     Tensor hidden = lm_hidden(t, &s->lm, &w, (Tensor){0});
     float *nll = tape_push(t, w.T, sizeof *nll);
@@ -105,6 +106,7 @@ static Status measure(void *self, int tokens, DType features, bool grad, double 
     Status st = items && views && ids ? OK : ERR_MEMORY;
     (void)tokens, (void)features;
     for (int64_t i = 0; st == OK && i < n; i++)
+        /* a text with its first id given: the most rows that ids can make */
         items[i] = (LmItem){.image = (int32_t)(i / s->spec.texts), .ids = ids, .n = s->spec.ids, .target = 1};
     for (int64_t i = 0; st == OK && i < s->B; i++)
         views[i] = (ObjectiveView){.image = (int32_t)i, .ids = ids, .n = s->spec.front};

@@ -333,6 +333,7 @@ void run_describe(const Run *r, FILE *f) {
 
 /* What the user or the clock asked of any rank. Here a rank that failed in the step is heard by the others. */
 static Status agree_on_signals(const Run *r, bool late, bool *stop, bool *save) {
+    /* any rank's wish is all ranks': they must leave the loop at the same step */
     double v[2] = {late || stop_requested(), save_requested()};
     dist_step(r->step - 1);
     Status st = dist_all_reduce_f64(v, 2, "the end of the step");

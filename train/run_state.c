@@ -1,4 +1,5 @@
-/* run_state: what a run leaves behind: checkpoints (run.h). Where one starts is in start.c. */
+/* run_state: what goes into a run, batches as a step wants them, and what it leaves behind, checkpoints (run.h). Where
+ * one starts is in start.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,21 @@
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "train/run.h"
+
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
+
+const Tokenizer *run_words(const Run *r) { return r->tok ? r->tok : r->speaker.tok; }
+
+ObjectiveBatch run_features(const Batch *b) {
+    return (ObjectiveBatch){.features = b->features, .scale = b->scale, .dt = b->dtype};
+}
+
+Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out) {
+    if (r->learns != LEARNS_STAGE1) return feed_batch(feed, b, out);
+    *out = (ObjectiveBatch){.features = b->features, .scale = b->scale, .ids = b->ids, .len = b->len,
+                            .image_id = b->image, .dt = b->dtype};
+    return OK;
+}
 
 /* ---- saving ------------------------------------------------------------------------------------------------------ */
 

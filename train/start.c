@@ -126,6 +126,7 @@ static bool same_ffn(const Changes *c) {
 
 static void change(void *ctx, const char *key, const char *was, const char *is) {
     Changes *c = ctx;
+    /* what a step's bits hang on, and what shapes hang on */
     bool refused = AMONG(key, fixed) && !(strcmp(key, "model.ffn") == 0 && same_ffn(c));
     bool words = !*was || !*is || strchr(was, ' ') || strchr(is, ' ');
     if (c->saying && !AMONG(key, fixed) && !AMONG(key, indifferent))

@@ -41,6 +41,7 @@ static void end_objective(Trainer *t) {
 }
 
 Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
+    /* the same code on a backend that computes nothing: what is counted cannot differ from what runs */
     Backend null = backend_measuring(b);
     /* the one kernel whose calls somebody wants to see */
     if (spec->product) null.gemm = spec->product;

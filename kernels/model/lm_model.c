@@ -77,6 +77,7 @@ Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft) {
     LmAttend how = noisy(m, w, 0);
     BlockStream x = lm_stack(t, m, dropped(t, m, lm_rows(t, m, w->N, w->ids, w->pos, soft), how, SITE_ENTER), how);
     if (m->d.family == LM_T5) {
+        /* keys and values of all layers come of it: it is normed and dropped once */
         Tensor encoded = dropped(t, m, t5_encoded(t, m, &x), how, SITE_LEAVE), *kv = m->kv;
         for (int l = 0; l < m->d.M; l++) kv[l] = t5_cross_kv(t, m, l, encoded);
         how = noisy(m, w, 1);

@@ -77,6 +77,7 @@ static void place_rows(LmWave *w, const LmDims *d, LmPrefix *p, int np, LmText *
             s[k].row0 = (int32_t)(two ? w->M : w->N);
             s[k].target0 = (int32_t)w->T;
             *(two ? &w->M : &w->N) += n;
+            /* a prompt's ids are read, not said */
             w->T += s[k].n - s[k].target;
             longest(w, two ? n : p[i].nsoft + p[i].n + n);
         }
@@ -191,6 +192,7 @@ static void plan_group(Plan *a, int32_t a0, int32_t na, int32_t b0, int32_t nb) 
 /* An item of the last group. */
 static void plan_item(Plan *a, AttnItem it) {
     AttnPlan *p = a->p;
+    /* a text whose only id follows its prefix at once has no row */
     if (!it.nq) return;
     it.group = p->ngroups - 1;
     a->items[p->nitems++] = it;
@@ -217,6 +219,7 @@ static void plan_self(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p,
     for (int i = 0, k = 0; i < np; i++) {
         int32_t n = p[i].nsoft + p[i].n, end = p[i].row0 + n, last = k;
         while (!two && last < ns && s[last].prefix == i) end = s[last].row0 + text_rows(d, &s[last]), last++;
+        /* range a: what all of its texts see; range b: their own rows */
         plan_group(&a, p[i].row0, n, p[i].row0 + n, end - p[i].row0 - n);
         plan_item(&a, (AttnItem){.q0 = p[i].row0, .nq = n, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n,
                                  /* visual rows too are causal: the models were never trained otherwise */

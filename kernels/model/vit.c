@@ -117,6 +117,7 @@ Status vit_open(Vit *v, const VitDims *d, int height, int width, int images, con
     *v = (Vit){.d = *d, .height = height, .width = width, .h = height / d->p, .w = width / d->p, .images = images,
                .b = b};
     int64_t rows = vit_lead(d) + (int64_t)v->h * v->w;
+    /* row numbers are 32 bits, and some are scaled by four */
     if (v->h < 1 || v->w < 1 || rows * images > INT32_MAX / 4)
         return err_set(ERR_USAGE, "images of %d x %d pixels have no patch of %d, or more than can be counted", width,
                        height, d->p);

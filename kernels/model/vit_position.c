@@ -54,6 +54,7 @@ static Status resize(float *dst, int h, int w, const float *src, int n, int E, c
 }
 
 Status vit_position_resize(float *dst, int h, int w, const float *src, int n, int E, VitResize rule) {
+    /* bit for bit: a resize of the same size still rounds */
     if (h == n && w == n) {
         memcpy(dst, src, (size_t)n * (size_t)n * (size_t)E * sizeof *dst);
         return OK;
@@ -92,6 +93,7 @@ void vit_position_frequencies(double *frequency, VitRotary kind, double theta, i
 
 static double coordinate(const VitRotarySpec *r, int k, int n) {
     switch (r->kind) {
+    /* centres of patches from -1 to 1: any grid spans the same angles */
     case VIT_ROTARY_DINOV3: return 2 * (k + 0.5) / n - 1;
     case VIT_ROTARY_EVA02: return (double)k * r->reference / n;
     case VIT_ROTARY_PE: return (double)(k + r->first) * (r->reference ? (double)r->reference / n : 1);
@@ -107,6 +109,7 @@ void vit_position_rotary(float *cosine, float *sine, const VitRotarySpec *r, int
             double at[2] = {coordinate(r, y, h), coordinate(r, x, w)};
             for (int a = 0; a < 2; a++)
                 for (int j = 0; j < quarter; j++) {
+                    /* PE turns by x first, the others by y */
                     double angle = at[r->kind == VIT_ROTARY_PE ? 1 - a : a] * r->frequency[j];
                     *cosine++ = (float)cos(angle);
                     *sine++ = (float)sin(angle);

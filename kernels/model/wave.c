@@ -28,6 +28,7 @@ static int32_t sort_rows(Staging *r, int32_t *count, int32_t values, const int32
         ids[distinct] = v;
         ptrs[distinct++] = at;
         at += count[v];
+        /* from here where the value's next row goes */
         count[v] = at - count[v];
     }
     ptrs[distinct] = at;
@@ -115,6 +116,7 @@ static Status plan_self(Wave *w, Staging *r, const Segment *s, int n) {
     if (!seen_by) return ERR_MEMORY;
     for (int i = 0; i < n; i++)
         if (s[i].sees >= 0) {
+            /* a group has one range a and one range b: there is no third */
             BUG_ON(seen_by[s[i].sees] || s[s[i].sees].nt, "wave: segment %d's queries are seen twice, or have text",
                    s[i].sees);
             seen_by[s[i].sees] = i + 1;
@@ -168,6 +170,7 @@ static void plan_cross(Wave *w, Staging *r, const Dims *d, const Segment *s, int
 /* ---- a second wave beside a first -------------------------------------------------------------------------------- */
 
 void wave_between(Wave *first, int64_t before, int64_t behind) {
+    /* strides of lse and the like are those of both waves from the start */
     first->self.nrows += (int32_t)(before + behind);
     first->cross.nrows += (int32_t)before;
 }
