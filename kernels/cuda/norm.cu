@@ -7,8 +7,8 @@
  *
  * y is the norm of z as it is stored (rounded to T), so that the backward's x^ is the forward's. C <= 768: one warp a
  * row, the row in registers, eight neighbouring channels a lane and chunk of 256; gamma, beta, bias once a block, in
- * shared memory. C <= 8192: one block a row, eight channels a thread, gamma, beta, bias in its registers. The forward's
- * loads of a row are all under way before anything is stored.
+ * shared memory. C <= 8192: one block a row, eight channels a thread, gamma, beta, bias in its registers. Loads of a
+ * row are all under way before anything is stored.
  *
  * Bytes (T elements of e bytes): forward reads s, x and writes z, y: 4NC e (2NC without s), plus 8N, plus 12C a block.
  * Backward reads dy, z and writes ds, dx: 4NC e (one NC more when dx is added to, one for z's other gradient), plus 8N,
@@ -168,25 +168,46 @@ EXPORT(add_norm, (const AddNorm *a), (a))
 
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
+/* z's other gradient and the old dx at eight columns: asked for before the row's sums, or they would wait for these and
+ * for the stores of the columns before. */
+template <class T> struct Other8 { Raw8<T> dz, dx; };
+template <class T> DEVICE void other8(Other8<T> *o, const AddNormGrad &g, int64_t at) {
+    if (g.dz) raw8(&o->dz, (const T *)g.dz + at);
+    if (g.dx && g.add_dx) raw8(&o->dx, (const T *)g.dx + at);
+}
+
 /* What a row's gradient leaves at eight columns: v is dz of the norm; becomes ds. */
-template <class T> DEVICE void leave8(float v[8], const AddNorm &a, const AddNormGrad &g, int64_t r, int c) {
+template <class T>
+DEVICE void leave8(float v[8], const Other8<T> &o, const AddNorm &a, const AddNormGrad &g, int64_t r, int c) {
     int64_t at = r * a.C + c;
     float x[8];
     if (g.dz) {
-        ld8(x, (const T *)g.dz + at);
+        unpack8(x, o.dz);
 #pragma unroll
         for (int e = 0; e < 8; e++) v[e] += x[e];
     }
     if (g.dx) {
 #pragma unroll
         for (int e = 0; e < 8; e++) x[e] = 0;
-        if (g.add_dx) ld8(x, (const T *)g.dx + at);
+        if (g.add_dx) unpack8(x, o.dx);
 #pragma unroll
         for (int e = 0; e < 8; e++) x[e] += v[e];
         st8((T *)g.dx + at, x);
     }
     if (a.drop.p > 0) drop8(v, a.drop, a.drop.rows[r], (uint32_t)c >> 3);
     if (g.ds) st8((T *)g.ds + at, v);
+}
+
+/* x^, dn and gamma at eight columns. Made of the raw row twice: kept as floats between, what was loaded ahead would not
+ * fit the registers. Beyond the last column dn is zero. */
+template <class T>
+DEVICE void hat8(float x[8], float d[8], float w[8], const Raw8<T> &z, const Raw8<T> &dy, const float *gamma, int k,
+                 int lane, float mean, float rstd) {
+    unpack8(x, z);
+    unpack8(d, dy);
+    columns_get(w, gamma, k, lane);
+#pragma unroll
+    for (int e = 0; e < 8; e++) x[e] = (x[e] - mean) * rstd;
 }
 
 /* Partial sums of a block: dgamma, dbeta, dbias, each a row of C in partial[k gridDim.x + block]. SUMS: wanted. */
@@ -204,23 +225,39 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
         for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = sum[2][k][e] = 0;
     for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.N; r += (int64_t)gridDim.x * WARPS) {
         const T *dy = (const T *)g.dy + r * C, *z = (const T *)(a.s ? a.s : a.x) + r * C;
-        float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r], zz[K][8], gg[K][8];
+        float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r], sg = 0, sgx = 0;
+        Raw8<T> zz[K] = {}, gg[K] = {};
+        Other8<T> other[K];
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
-#pragma unroll
-            /* columns beyond C: x^ is 0 there, and so is all that they add */
-            for (int e = 0; e < 8; e++) zz[k][e] = mean, gg[k][e] = 0;
-            if (c < C) ld8(zz[k], z + c), ld8(gg[k], dy + c);
+            if (c < C) raw8(&zz[k], z + c), raw8(&gg[k], dy + c), other8(&other[k], g, r * C + c);
         }
-        norm_backward<K, SUMS>(gg, zz, sum, gamma, C, lane, mean, rstd, a.rms);
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            float x[8], d[8], w[8];
+            hat8(x, d, w, zz[k], gg[k], gamma, k, lane, mean, rstd);
+#pragma unroll
+            for (int e = 0; e < 8; e++) {
+                if (SUMS) sum[0][k][e] += d[e] * x[e];
+                if (SUMS) sum[1][k][e] += d[e];
+                sg += d[e] * w[e];
+                sgx += d[e] * w[e] * x[e];
+            }
+        }
+        sg = a.rms ? 0.0f : warp_sum(sg) / (float)C;
+        sgx = warp_sum(sgx) / (float)C;
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
-            leave8<T>(gg[k], a, g, r, c);
+            float x[8], d[8], w[8];
+            hat8(x, d, w, zz[k], gg[k], gamma, k, lane, mean, rstd);
 #pragma unroll
-            for (int e = 0; e < 8; e++) sum[2][k][e] += gg[k][e];
+            for (int e = 0; e < 8; e++) d[e] = rstd * (d[e] * w[e] - sg - x[e] * sgx);
+            leave8<T>(d, other[k], a, g, r, c);
+#pragma unroll
+            for (int e = 0; e < 8; e++) sum[2][k][e] += d[e];
         }
     }
     if (SUMS) leave_sums<K, 3>(partial, room, sum, g.dbias ? 3 : 2, C);
@@ -237,16 +274,18 @@ static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_nor
     vector8(gamma, a.gamma, (int)threadIdx.x / 32 * 256, C);
     for (int64_t r = blockIdx.x; r < a.N; r += gridDim.x) {
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r];
+        Other8<T> other;
 #pragma unroll
         /* threads beyond C: x^ is 0 there, and they still meet the others at barriers */
         for (int e = 0; e < 8; e++) z[e] = mean, d[e] = 0;
         if (there) {
             ld8(z, (const T *)(a.s ? a.s : a.x) + r * C + c);
             ld8(d, (const T *)g.dy + r * C + c);
+            other8(&other, g, r * C + c);
         }
         wide_backward<SUMS>(d, z, sum, gamma, C, &room, &turn, mean, rstd, a.rms);
         if (!there) continue;
-        leave8<T>(d, a, g, r, c);
+        leave8<T>(d, other, a, g, r, c);
 #pragma unroll
         for (int e = 0; e < 8; e++) sum[2][e] += d[e];
     }

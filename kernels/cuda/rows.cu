@@ -13,31 +13,36 @@
 
 /* ---- partial sums ---------------------------------------------------------------------------------------------- */
 
-/* A block of 256 threads: 32 columns x 8 threads, each of which takes every eighth part; then those eight in order. */
+/* A block: 32 columns x 32 threads, each of which takes every 32nd part; then those in order. Waiting is all there is
+ * to it (396 parts of a norm's backward are 1 MB a sum): few loads a thread, and those under way together. */
+enum { JOINERS = 32 };
 struct Dst3 {
     float *p[3];
 };
-static __global__ void add_partials(Dst3 dst, const float *partial, int parts, int64_t stride, int64_t C) {
-    __shared__ float room[8][32];
+static __global__ __launch_bounds__(JOINERS * 32) void add_partials(Dst3 dst, const float *partial, int parts,
+                                                                    int64_t stride, int64_t C) {
+    __shared__ float room[JOINERS][32];
     float *out = dst.p[blockIdx.y];
     if (!out) return;
     int64_t c = (int64_t)blockIdx.x * 32 + (threadIdx.x & 31);
     int k = (int)threadIdx.x >> 5;
     float sum = 0;
     if (c < C)
-        for (int p = k; p < parts; p += 8) sum += partial[((int64_t)blockIdx.y * parts + p) * stride + c];
+#pragma unroll 8
+        for (int p = k; p < parts; p += JOINERS) sum += partial[((int64_t)blockIdx.y * parts + p) * stride + c];
     room[k][threadIdx.x & 31] = sum;
     __syncthreads();
     if (k || c >= C) return;
 #pragma unroll
-    for (int i = 1; i < 8; i++) sum += room[i][threadIdx.x];
+    for (int i = 1; i < JOINERS; i++) sum += room[i][threadIdx.x];
     out[c] += sum;
 }
 
 void cuda_add_partials(float *const dst[3], const float *partial, int parts, int64_t stride, int64_t C) {
     int k = dst[2] ? 3 : dst[1] ? 2 : 1;
     Dst3 d = {{dst[0], dst[1], dst[2]}};
-    add_partials<<<dim3((unsigned)ceil_div(C, 32), (unsigned)k), 256, 0, cuda.compute>>>(d, partial, parts, stride, C);
+    dim3 grid((unsigned)ceil_div(C, 32), (unsigned)k);
+    add_partials<<<grid, JOINERS * 32, 0, cuda.compute>>>(d, partial, parts, stride, C);
     cuda_launched("add_partials");
 }
 
