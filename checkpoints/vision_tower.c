@@ -54,9 +54,9 @@ static void shape_of(StTensor *t, const char *letters, const Maker *m) {
 
 static void add(HfTower *t, Maker *m, StTensor *out, int row, int layer) {
     const VisionNames *names = &vision_names[m->l->dialect];
-    const char *name = vision_part_name(names, vision_parts[row].name), *bar = strrchr(name, '|');
     Part *p = &m->part[t->n];
-    if (!writes(m->e, m->l, row)) return;
+    if (!writes(m->e, m->l, row)) return;                    /* nor has every dialect a name for it */
+    const char *name = vision_part_name(names, vision_parts[row].name), *bar = strrchr(name, '|');
     *p = (Part){.row = row, .layer = layer};
     size_t front = strlen(strcpy(p->name, m->l->front));
     vision_spell(p->name + front, NAME_SPACE - front, names->block, layer, m->l->last && bar ? bar + 1 : name,
