@@ -4,7 +4,7 @@
  * shared out over the ranks; every rank has all captions afterwards. Does not score (score.h). */
 #ifndef QF_CAPTION_SET_H
 #define QF_CAPTION_SET_H
-#include "eval/beam.h"
+#include "eval/search.h"
 #include "eval/use.h"
 
 /* What caption.* asks for, with the model's start and end tokens; of a stage-2 model, those of its language model

@@ -17,7 +17,7 @@
 typedef struct {
     Evaluation e;
     Annotations a;                      /* of match.pairs, else empty */
-    Pairs pairs;
+    Rerank pairs;
     float *I, *T;
 } Match;
 
@@ -138,9 +138,9 @@ Status cmd_match(const Options *o) {
     if ((st = result_path(o, "match.jsonl", &path))) goto done;
     m.e.quiet = !path;                   /* the pairs themselves go to stdout */
     if ((st = evaluation_features(&m.e, &m.I, &m.T))) goto done;
-    if ((st = pairs_of_owners(&m.pairs, &m.e.set))) goto done;
+    if ((st = rerank_of_owners(&m.pairs, &m.e.set))) goto done;
     EvalProgress p = evaluation_progress(&m.e, "match", "pairs", m.pairs.n);
-    if ((st = pairs_score(&m.pairs, &m.e.enc, &m.e.set, &p))) goto done;
+    if ((st = rerank_score(&m.pairs, &m.e.enc, &m.e.set, &p))) goto done;
     evaluation_progress_end(&m.e, &p);
     if (!path) print_pairs(&m);
     else if ((st = result_json(path, 0, write_pairs, &m)) == OK) say_means(&m, path);
@@ -149,7 +149,7 @@ done:
     free(path);
     free(m.I);
     free(m.T);
-    pairs_close(&m.pairs);
+    rerank_close(&m.pairs);
     evaluation_close(&m.e);
     annotations_free(&m.a);
     return st;

@@ -20,7 +20,7 @@ typedef struct {
     Evaluation e;
     float *I, *T;
     Retrieval whole, folds;             /* folds.folds is 0 when not asked for */
-    Pairs pairs;
+    Rerank pairs;
     RankRule main;                      /* the ranking that is reported first */
     int32_t *itc_txt, *itc_img;         /* ranks by cosine, kept for the lists */
     double seconds, gflop_a_pair;       /* of re-ranking */
@@ -34,7 +34,7 @@ static void close_work(Work *w) {
     free(w->itc_img);
     retrieval_close(&w->whole);
     retrieval_close(&w->folds);
-    pairs_close(&w->pairs);
+    rerank_close(&w->pairs);
     evaluation_close(&w->e);
 }
 
@@ -63,13 +63,13 @@ static Status candidates(Work *w, const Options *o) {
 static Status rerank(Work *w) {
     const Retrieval *both[2] = {&w->whole, &w->folds};
     int n = w->folds.folds ? 2 : 1;
-    Status st = dist_agree(pairs_of_candidates(&w->pairs, both, n));
+    Status st = dist_agree(rerank_of_candidates(&w->pairs, both, n));
     if (st != OK) return st;
-    w->shared = pairs_share(&w->pairs);
+    w->shared = rerank_share(&w->pairs);
     EvalProgress p = evaluation_progress(&w->e, "re-rank", "pairs", w->shared);
     /* features are made already: this is the cost of re-ranking alone */
     double start = status_clock();
-    st = pairs_score(&w->pairs, &w->e.enc, &w->e.set, &p);
+    st = rerank_score(&w->pairs, &w->e.enc, &w->e.set, &p);
     w->seconds = status_clock() - start;
     if (st != OK) return st;
     /* more ranks than images: some have no pair */
@@ -78,7 +78,7 @@ static Status rerank(Work *w) {
     Retrieval *r[2] = {&w->whole, &w->folds};
     for (int k = 0; k < n; k++) {
         static const RankRule twice[2][2] = {{RANK_SUM, RANK_ITM}, {RANK_ITM, RANK_SUM}}; /* the last one stays */
-        pairs_fill(&w->pairs, r[k]);
+        rerank_fill(&w->pairs, r[k]);
         for (int j = 0; st == OK && j < 2; j++) st = retrieval_rank(r[k], twice[w->main == RANK_SUM][j]);
     }
     return st;

@@ -8,7 +8,7 @@
  * Called by generate.c (stage 1's captions), by ask and caption with a language model, and by tests. */
 #ifndef QF_DECODE_H
 #define QF_DECODE_H
-#include "eval/beam.h"
+#include "eval/search.h"
 #include "kernels/model/decoder.h"
 
 typedef struct {

@@ -9,7 +9,7 @@
  *     | queries of image i: [i Q, (i+1) Q)  | ... | slot s: [images Q + s T, + T)  | ...      T = max_length - 1
  *
  * Called by caption.c (text, sets) and by tests. Takes its own memory, measured first. Does not know files or word
- * pieces; what is searched for is beam.h's business. */
+ * pieces; what is searched for is search.h's business. */
 #ifndef QF_GENERATE_H
 #define QF_GENERATE_H
 #include "eval/decode.h"

@@ -7,38 +7,38 @@
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
-static Status pairs_alloc(Pairs *p, int64_t NI, int64_t n) {
-    *p = (Pairs){.NI = NI, .n = n};
+static Status pairs_alloc(Rerank *p, int64_t NI, int64_t n) {
+    *p = (Rerank){.NI = NI, .n = n};
     p->start = mem_new((size_t)NI + 1, sizeof *p->start);
     p->text = mem_new((size_t)n, sizeof *p->text);
     if (p->start && p->text) return OK;
-    pairs_close(p);
+    rerank_close(p);
     return ERR_MEMORY;
 }
 
-void pairs_close(Pairs *p) {
+void rerank_close(Rerank *p) {
     free(p->start);
     free(p->text);
     free(p->logit);
-    *p = (Pairs){0};
+    *p = (Rerank){0};
 }
 
 /* Calls for each candidate of r; counting and placing are the same walk. */
-typedef void PairFn(Pairs *p, int64_t image, int32_t text);
+typedef void PairFn(Rerank *p, int64_t image, int32_t text);
 
-static void each_candidate(Pairs *p, const Retrieval *r, PairFn *fn) {
+static void each_candidate(Rerank *p, const Retrieval *r, PairFn *fn) {
     for (int64_t i = 0; i < r->NI; i++)
         for (int32_t j = 0; j < r->i2t.n[i]; j++) fn(p, i, topk_row(&r->i2t, i)[j].index);
     for (int64_t t = 0; t < r->NT; t++)
         for (int32_t j = 0; j < r->t2i.n[t]; j++) fn(p, topk_row(&r->t2i, t)[j].index, (int32_t)t);
 }
 
-static void count_pair(Pairs *p, int64_t image, int32_t text) {
+static void count_pair(Rerank *p, int64_t image, int32_t text) {
     (void)text;
     p->start[image + 1]++;
 }
 
-static void place_pair(Pairs *p, int64_t image, int32_t text) { p->text[p->start[image]++] = text; }
+static void place_pair(Rerank *p, int64_t image, int32_t text) { p->text[p->start[image]++] = text; }
 
 static int rising(const void *a, const void *b) {
     int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
@@ -46,7 +46,7 @@ static int rising(const void *a, const void *b) {
 }
 
 /* Sorts each image's texts and drops what stands there twice. start[i] is the end of image i's texts when it begins. */
-static void sort_and_merge(Pairs *p) {
+static void sort_and_merge(Rerank *p) {
     int64_t from = 0, to = 0;
     for (int64_t i = 0; i < p->NI; i++) {
         int64_t end = p->start[i], first = to;
@@ -59,7 +59,7 @@ static void sort_and_merge(Pairs *p) {
     p->start[p->NI] = p->n = to;
 }
 
-Status pairs_of_candidates(Pairs *p, const Retrieval *const *r, int n) {
+Status rerank_of_candidates(Rerank *p, const Retrieval *const *r, int n) {
     int64_t all = 0;
     for (int k = 0; k < n; k++) all += r[k]->NI * r[k]->i2t.k + r[k]->NT * r[k]->t2i.k;
     Status st = pairs_alloc(p, r[0]->NI, all);
@@ -71,7 +71,7 @@ Status pairs_of_candidates(Pairs *p, const Retrieval *const *r, int n) {
     return OK;
 }
 
-Status pairs_of_owners(Pairs *p, const EvalSet *e) {
+Status rerank_of_owners(Rerank *p, const EvalSet *e) {
     Status st = pairs_alloc(p, e->NI, e->NT);
     if (st != OK) return st;
     for (int64_t t = 0; t < e->NT; t++) {
@@ -86,7 +86,7 @@ Status pairs_of_owners(Pairs *p, const EvalSet *e) {
 /* ---- computing --------------------------------------------------------------------------------------------------- */
 
 /* The first image of a rank: shares hold about the same number of pairs. */
-static int64_t share_start(const Pairs *p, int rank) {
+static int64_t share_start(const Rerank *p, int rank) {
     /* pairs are what takes time: images have very different numbers of them */
     int64_t i = 0, wanted = p->n / dist_size() * rank;
     /* the division rounds down: the last share takes the rest */
@@ -95,7 +95,7 @@ static int64_t share_start(const Pairs *p, int rank) {
     return i;
 }
 
-int64_t pairs_share(const Pairs *p) {
+int64_t rerank_share(const Rerank *p) {
     return p->start[share_start(p, dist_rank() + 1)] - p->start[share_start(p, dist_rank())];
 }
 
@@ -109,7 +109,7 @@ static Status room_take_all(Room *r, const Encoder *enc, const EvalSet *e) {
 }
 
 /* All pairs of the images [first, first + n), whose keys are there. */
-static Status score_group(Pairs *p, Encoder *enc, const EvalSet *e, Room *r, int64_t first, int64_t n,
+static Status score_group(Rerank *p, Encoder *enc, const EvalSet *e, Room *r, int64_t first, int64_t n,
                           EvalProgress *progress) {
     Status st = OK;
     int64_t i = first;
@@ -130,7 +130,7 @@ static Status score_group(Pairs *p, Encoder *enc, const EvalSet *e, Room *r, int
     return st;
 }
 
-static Status score_share(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progress) {
+static Status score_share(Rerank *p, Encoder *enc, const EvalSet *e, EvalProgress *progress) {
     Room r;
     Status st = room_take_all(&r, enc, e);
     int64_t last = share_start(p, dist_rank() + 1);
@@ -151,7 +151,7 @@ static Status score_share(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress
     return st;
 }
 
-Status pairs_score(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progress) {
+Status rerank_score(Rerank *p, Encoder *enc, const EvalSet *e, EvalProgress *progress) {
     BUG_ON(e->T != enc->model->d.T, "pairs: texts of %d pieces, a model of %d", e->T, enc->model->d.T);
     double before = enc->f.tape.flops;
     free(p->logit);
@@ -163,14 +163,14 @@ Status pairs_score(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progr
     return st == OK ? dist_all_reduce_f32(p->logit, 2 * p->n, "the gather of matching scores") : st;
 }
 
-static float logit_of(const Pairs *p, int64_t image, int32_t text) {
+static float logit_of(const Rerank *p, int64_t image, int32_t text) {
     int64_t first = p->start[image];
     const int32_t *at = bsearch(&text, p->text + first, (size_t)(p->start[image + 1] - first), sizeof text, rising);
     BUG_ON(!at, "pairs: image %lld and text %d were not computed", (long long)image, text);
     return p->logit[2 * (at - p->text) + 1];
 }
 
-void pairs_fill(const Pairs *p, Retrieval *r) {
+void rerank_fill(const Rerank *p, Retrieval *r) {
     for (int64_t i = 0; i < r->NI; i++)
         for (int32_t j = 0; j < r->i2t.n[i]; j++) {
             Hit *h = topk_row(&r->i2t, i) + j;

@@ -14,21 +14,21 @@ typedef struct {
     int64_t *start;                     /* (NI+1) pairs of image i are start[i] .. start[i+1]-1 */
     int32_t *text;                      /* (n) rising within an image */
     float *logit;                       /* (n,2); class 1 is a match */
-    double flops;                       /* spent by this rank in pairs_score */
-} Pairs;
+    double flops;                       /* spent by this rank in rerank_score */
+} Rerank;
 
 /* Every pair that is a candidate in one of the n retrievals (all over the same images), once. */
-Status pairs_of_candidates(Pairs *p, const Retrieval *const *r, int n);
+Status rerank_of_candidates(Rerank *p, const Retrieval *const *r, int n);
 
 /* Every text with its own image; texts stand in the order of their images. */
-Status pairs_of_owners(Pairs *p, const EvalSet *e);
-void pairs_close(Pairs *p);
+Status rerank_of_owners(Rerank *p, const EvalSet *e);
+void rerank_close(Rerank *p);
 
 /* Logits of all pairs. All ranks call it alike; `progress` counts pairs of this rank. */
-Status pairs_score(Pairs *p, Encoder *enc, const EvalSet *e, EvalProgress *progress);
-int64_t pairs_share(const Pairs *p);                                          /* pairs this rank will compute */
+Status rerank_score(Rerank *p, Encoder *enc, const EvalSet *e, EvalProgress *progress);
+int64_t rerank_share(const Rerank *p);                                          /* pairs this rank will compute */
 
 /* Gives every candidate its match logit. All of them must be among the pairs. */
-void pairs_fill(const Pairs *p, Retrieval *r);
+void rerank_fill(const Rerank *p, Retrieval *r);
 
 #endif

@@ -21,7 +21,7 @@ typedef struct {
     EvalSet s;
     Encoder enc;
     float *I, *T, *features;
-    Pairs all;                          /* every pair there is */
+    Rerank all;                          /* every pair there is */
     char dir[64], path[96];
     double tol, feature_tol;
 } Gold;
@@ -161,7 +161,7 @@ static Status open_case(Gold *g, Case *c) {
 }
 
 static void close_case(Gold *g) {
-    pairs_close(&g->all);
+    rerank_close(&g->all);
     encoder_close(&g->enc);
     evalset_close(&g->s);
     set_close(g->set);
@@ -231,7 +231,7 @@ static Status retrieve(Gold *g, Retrieval *r, int64_t k) {
 static Status rerank_case(Gold *g, int64_t k) {
     char name[40];
     Retrieval r;
-    Pairs p = {0};
+    Rerank p = {0};
     const Retrieval *one = &r;
     EvalProgress progress = {0};
     bool exact = g->c->precision == DT_F32;
@@ -241,10 +241,10 @@ static Status rerank_case(Gold *g, int64_t k) {
         snprintf(name, sizeof name, "k%lld.topk_%s", (long long)k, both ? "t2i" : "i2t");
         compare_topk(g, name, both ? &r.t2i : &r.i2t);
     }
-    st = pairs_of_candidates(&p, &one, 1);
-    if (st == OK) st = pairs_score(&p, &g->enc, &g->s, &progress);
+    st = rerank_of_candidates(&p, &one, 1);
+    if (st == OK) st = rerank_score(&p, &g->enc, &g->s, &progress);
     if (st == OK) {
-        pairs_fill(&p, &r);
+        rerank_fill(&p, &r);
         for (int both = 0; exact && both < 2; both++) {
             snprintf(name, sizeof name, "k%lld.score_%s", (long long)k, both ? "t2i" : "i2t");
             compare_scores(g, name, both ? &r.t2i : &r.i2t, both ? g->s.NI : g->s.NT);
@@ -253,7 +253,7 @@ static Status rerank_case(Gold *g, int64_t k) {
         snprintf(name, sizeof name, "rerank_k%lld", (long long)k);
         if (st == OK) compare_report(g, name, &r, RANK_SUM);
     }
-    pairs_close(&p);
+    rerank_close(&p);
     retrieval_close(&r);
     return st;
 }
@@ -269,7 +269,7 @@ static Status whole_case(Gold *g) {
     int64_t NI = g->s.NI, NT = g->s.NT;
     const Dims *d = &g->t.model.d;
     Retrieval r;
-    Pairs p = {0};
+    Rerank p = {0};
     const Retrieval *one = &r;
     EvalProgress progress = {0};
     float *m = mem_new((size_t)(NI * NT), sizeof *m);
@@ -280,18 +280,18 @@ static Status whole_case(Gold *g) {
     compare_report(g, "itc_only", &r, RANK_ITC);
     st = recall_rows(g->c->b, g->I, NI, g->T, NT, d->Q, d->Z, keep_row, g);
     if (st == OK) compare(g, "sim", g->features, NI * NT, g->feature_tol);
-    if (st == OK) st = pairs_of_candidates(&p, &one, 1);
-    if (st == OK) st = pairs_score(&p, &g->enc, &g->s, &progress);
+    if (st == OK) st = rerank_of_candidates(&p, &one, 1);
+    if (st == OK) st = rerank_score(&p, &g->enc, &g->s, &progress);
     if (st == OK) {
         gold_check(g->c, "pairs", (double)(p.n - NI * NT), 0.5);
         for (int64_t i = 0; i < NI; i++)
             for (int64_t j = p.start[i]; j < p.start[i + 1]; j++) m[i * NT + p.text[j]] = p.logit[2 * j + 1];
         compare(g, "itm", m, NI * NT, g->tol);
-        pairs_fill(&p, &r);
+        rerank_fill(&p, &r);
         st = retrieval_rank(&r, RANK_ITM);
         if (st == OK) compare_report(g, "itm_only", &r, RANK_ITM);
     }
-    pairs_close(&p);
+    rerank_close(&p);
     retrieval_close(&r);
 done:
     free(m);

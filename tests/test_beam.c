@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/beam.h"
+#include "eval/search.h"
 #include "tests/kit/table.h"
 
 enum { V = 5, START = 4, END = 0, LONGEST = 8 };

@@ -9,7 +9,7 @@
 
 #include "eval/report/gallery.h"
 #include "eval/report/html.h"
-#include "eval/report/overlay.h"
+#include "eval/report/attention.h"
 #include "eval/report/runlog.h"
 #include "eval/report/svg.h"
 #include "train/stage1.h"

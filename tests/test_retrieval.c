@@ -210,7 +210,7 @@ static void pairs_by_image(void **state) {
     Encoder e, one;
     float *I, *T;
     Retrieval whole, folds;
-    Pairs p = {0};
+    Rerank p = {0};
     EvalProgress progress = {0};
     const Dims *d = &f->model.d;
     assert_int_equal(encoder_open(&e, f->b, &f->model, 3, DT_F32), OK);
@@ -220,8 +220,8 @@ static void pairs_by_image(void **state) {
     assert_int_equal(retrieval_open(&whole, recall_feature_rows, &rows, f->set.NI, f->set.NT, f->set.owner, 4, 1), OK);
     assert_int_equal(retrieval_open(&folds, recall_feature_rows, &rows, f->set.NI, f->set.NT, f->set.owner, 2, 2), OK);
     const Retrieval *both[] = {&whole, &folds};
-    assert_int_equal(pairs_of_candidates(&p, both, 2), OK);
-    assert_int_equal(pairs_score(&p, &e, &f->set, &progress), OK);
+    assert_int_equal(rerank_of_candidates(&p, both, 2), OK);
+    assert_int_equal(rerank_score(&p, &e, &f->set, &progress), OK);
     assert_int_equal(progress.done, p.n);
     assert_true(p.flops > 0);
 
@@ -249,16 +249,16 @@ static void pairs_by_image(void **state) {
     assert_int_equal(n, p.n);
     for (int64_t i = 0; i < f->set.NI; i++)
         for (int64_t t = 0; t < f->set.NT; t++) assert_false(wanted[i][t]);
-    pairs_fill(&p, &whole);
-    pairs_fill(&p, &folds);
+    rerank_fill(&p, &whole);
+    rerank_fill(&p, &folds);
     assert_int_equal(retrieval_rank(&folds, RANK_SUM), OK);
-    pairs_close(&p);
+    rerank_close(&p);
 
-    assert_int_equal(pairs_of_owners(&p, &f->set), OK);
+    assert_int_equal(rerank_of_owners(&p, &f->set), OK);
     assert_int_equal(p.n, f->set.NT);
     progress = (EvalProgress){.tell = NULL};
-    assert_int_equal(pairs_score(&p, &e, &f->set, &progress), OK);
-    pairs_close(&p);
+    assert_int_equal(rerank_score(&p, &e, &f->set, &progress), OK);
+    rerank_close(&p);
     retrieval_close(&whole);
     retrieval_close(&folds);
     encoder_close(&e);
@@ -275,12 +275,12 @@ static bool stop_at_once(void *ctx, int64_t done, int64_t total) {
 static void stopped(void **state) {
     ModelFixture *f = *state;
     Encoder e;
-    Pairs p;
+    Rerank p;
     EvalProgress progress = {.tell = stop_at_once};
     assert_int_equal(encoder_open(&e, f->b, &f->model, 2, DT_F32), OK);
-    assert_int_equal(pairs_of_owners(&p, &f->set), OK);
-    assert_int_equal(pairs_score(&p, &e, &f->set, &progress), ERR_INTERRUPTED);
-    pairs_close(&p);
+    assert_int_equal(rerank_of_owners(&p, &f->set), OK);
+    assert_int_equal(rerank_score(&p, &e, &f->set, &progress), ERR_INTERRUPTED);
+    rerank_close(&p);
     encoder_close(&e);
     err_clear();
 }

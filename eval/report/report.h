@@ -17,7 +17,7 @@
 #include "eval/metrics/metrics.h"
 #include "eval/quiz.h"
 #include "eval/report/gallery.h"
-#include "eval/report/overlay.h"
+#include "eval/report/attention.h"
 #include "eval/report/runlog.h"
 #include "eval/report/thumbs.h"
 

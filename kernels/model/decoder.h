@@ -1,5 +1,5 @@
 /* decoder: what a search over texts asks of a model that writes them. Stage 1's text head and every language model fill
- * one in; eval/decode.h runs searches (beam.h) over it and knows nothing else of the model.
+ * one in; eval/decode.h runs searches (search.h) over it and knows nothing else of the model.
  *
  * A prefix is what is given before the first new token: the queries of an image; visual rows, begin token and prompt;
  * or what T5's encoder read. It runs once and is only read afterwards. A slot holds the past of one running text: the

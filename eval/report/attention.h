@@ -1,4 +1,4 @@
-/* overlay: where queries look. Cross-attention of a trained model, image by image, for pictures on a page.
+/* attention: where queries look. Cross-attention of a trained model, image by image, for pictures on a page.
  *
  * Called by the report. The one idea: the forward pass is the model's own (qformer_forward); run on a recording tape it
  * leaves a node for each attention, which holds the very q and K that were multiplied. They are brought to the host,
@@ -6,8 +6,8 @@
  * model is written twice, and the training path pays nothing.
  *
  * Takes its own memory, measured first; one image at a time. Does not draw. */
-#ifndef QF_OVERLAY_H
-#define QF_OVERLAY_H
+#ifndef QF_REPORT_ATTENTION_H
+#define QF_REPORT_ATTENTION_H
 #include "kernels/model/features.h"
 #include "kernels/model/qformer.h"
 

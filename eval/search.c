@@ -1,5 +1,5 @@
-/* beam: see beam.h. */
-#include "eval/beam.h"
+/* search: see search.h. */
+#include "eval/search.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* beam: the search for one text over next-token logits: greedy, beam search, sampling. Knows no model.
+/* search: the search for one text over next-token logits: greedy, beam search, sampling. Knows no model.
  *
  * Called by decode.c, which asks for logits of `rows` sequences after `len` tokens and hands them to search_step
  * until rows is 0; then closed[0] is the text. Beam search is transformers' (spec/evaluation.md 6b), in double:
@@ -17,8 +17,8 @@
  *
  * Random draws depend on (seed, image, length) alone: not on the batch, the device or other images. One thread a
  * search. */
-#ifndef QF_BEAM_H
-#define QF_BEAM_H
+#ifndef QF_SEARCH_H
+#define QF_SEARCH_H
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -1,5 +1,5 @@
-/* overlay: see overlay.h. */
-#include "eval/report/overlay.h"
+/* attention: see attention.h. */
+#include "eval/report/attention.h"
 
 #include <math.h>
 #include <stdlib.h>
