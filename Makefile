@@ -73,7 +73,7 @@ else ifeq ($(FLAVOUR),tsan)
 CFLAGS   += -O1 -fsanitize=thread
 LDFLAGS  += -fsanitize=thread
 else ifeq ($(FLAVOUR),fuzz)
-CFLAGS   := $(filter-out -fopenmp -Wno-maybe-uninitialized,$(CFLAGS)) -Wno-unknown-pragmas -Wno-unused-variable -Wno-unknown-warning-option -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+CFLAGS   := $(filter-out -fopenmp -Wno-maybe-uninitialized,$(CFLAGS)) -Wno-unknown-pragmas -Wno-unused-variable -Wno-unknown-warning-option -Wno-missing-field-initializers -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 LDFLAGS  += -fsanitize=fuzzer,address,undefined
 else ifeq ($(FLAVOUR),cov)
 CFLAGS   += -O0 --coverage
