@@ -117,7 +117,7 @@ BENCHES  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench
 LIB      := $(B)/libqformer.a
 KIT      := $(B)/libkit.a
 
-.PHONY: install dist fuzz-smoke v3-smoke all count cross demo demo-stage2 cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
+.PHONY: install dist bare fuzz-smoke v3-smoke all count cross demo demo-stage2 cuda-report test golden bench asan ubsan tsan tidy fuzz fuzzers cov clean help found tests-built
 .DEFAULT_GOAL := all
 
 all: found $(BIN)
@@ -129,6 +129,7 @@ help:
 	@echo "make bench      speed against limits           make fuzz    every parser, SECONDS_EACH=60"
 	@echo "make asan ubsan tsan cov tidy                  the checking builds"
 	@echo "make install    PREFIX=/usr/local DESTDIR=      make dist    a folder that runs and tests itself elsewhere"
+	@echo "make bare       that folder in a bare Debian 12 and a bare Ubuntu 24.04, as root"
 	@echo "make cross      for aarch64, its kernel and fixture tests under qemu"
 	@echo "make count      lines, sizes and directions against what the house allows"
 
@@ -222,6 +223,7 @@ $(B)/bin/%: tests/fuzz/%.c $(KIT) $(LIB)
 URING     = $(call try,-luring,liburing.h)
 $(B)/bench/bench_disk: private EXTRA += $(if $(URING),-DHAVE_URING)
 $(B)/bench/bench_disk: private LDLIBS += $(if $(URING),-luring)
+$(B)/bench/bench_products: private EXTRA += $(CUDA_DEF) $(if $(CUDA_DEF),-isystem $(CUDA_HOME)/include)
 $(B)/bench/%: tests/bench/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(EXTRA) $(HDF5_C) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
@@ -345,8 +347,13 @@ install: all
 DIST    := B=build/dist-obj BIN=build/dist-obj/qformer LIB=build/dist-obj/libqformer.so MARCH=x86-64-v3 MPI=0 OPT_DIST=-fPIC
 dist:
 	@tests/packages.sh dist
-	$(AGAIN) $(DIST) build/dist-obj/qformer tests-built build/dist-obj/bench/bench_roofline
+	$(AGAIN) $(DIST) build/dist-obj/qformer tests-built $(patsubst %,build/dist-obj/bench/bench_%,roofline products stage2 vit)
 	@tests/dist.sh build/dist-obj $(VERSION)
+
+# That folder in a bare Debian 12 and a bare Ubuntu 24.04; root only.
+bare:
+	@tests/packages.sh bare
+	@tests/bare.sh
 
 cuda-report:
 	@tests/bench/cuda_report.sh

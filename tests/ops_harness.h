@@ -47,6 +47,8 @@ static int nbufs;
 static uint64_t stream = 1;
 static bool library;                    /* the op calls a matrix product */
 
+static struct { double share; char where[400]; } errors;    /* the largest of a test against its bound, where it was */
+
 #define CASE(...) ((void)snprintf(label, sizeof label, __VA_ARGS__))
 
 /* A failed comparison: which op, which case, which array. */
@@ -208,17 +210,23 @@ static double unit(DType t) { return t == DT_BF16 ? 0x1p-8 : t == DT_F64 ? 0x1p-
 /* Results against the exact values: the largest error is at most twice that of the plain implementation in the same
  * precision, or 2 units of the largest value (where the plain one was lucky). NaN in `want`: not looked at. */
 static void compare(const Buf *b, const double *want, const double *plain) {
-    double bound = 2.0 * unit(b->t), worst = 0.0, scale = 0.0;
+    double bound = 2.0 * unit(b->t), worst = 0.0, scale = 0.0, off = 0.0;
     for (int64_t i = 0; i < b->n; i++) {
         if (isnan(want[i])) continue;
         scale = fmax(scale, fabs(want[i]));
         worst = fmax(worst, fabs(plain[i] - want[i]));
     }
     bound = fmax(bound * scale, 2.0 * worst);
-    for (int64_t i = 0; i < b->n; i++)
+    for (int64_t i = 0; i < b->n; i++) {
+        off = fmax(off, isnan(want[i]) ? 0.0 : fabs(b->y[i] - want[i]));
         if (!isnan(want[i]) && !(fabs(b->y[i] - want[i]) <= bound))
             WRONG("%s[%lld] is %.9g, not %.9g: off by %.3g, bound %.3g", b->name, (long long)i, b->y[i], want[i],
                   fabs(b->y[i] - want[i]), bound);
+    }
+    if (bound > 0.0 && off / bound >= errors.share) {
+        errors.share = off / bound;
+        snprintf(errors.where, sizeof errors.where, "%s: %s off by %.3g", label, b->name, off);
+    }
 }
 
 /* Results against values to within a bound. */

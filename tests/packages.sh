@@ -1,5 +1,5 @@
 #!/bin/sh
-# packages.sh build|test|fuzz|cross|dist: makes sure the Debian packages for that are there. Installs what is missing when it may (root, or
+# packages.sh build|test|fuzz|cross|dist|bare: makes sure the Debian packages for that are there. Installs what is missing when it may (root, or
 # sudo that asks nothing), else names the one line to type and fails. On other systems it does nothing: `make` then says what it
 # did not find. packages.sh cross-dev names the foreign -dev packages that cross.sh takes apart.
 set -u
@@ -15,10 +15,11 @@ test) want=$test ;;
 fuzz) want=$fuzz ;;
 cross) want=$cross ;;
 dist) want="$test patchelf" ;;
+bare) want="debootstrap" ;;
 cross-dev)
     for p in libhdf5-dev libyaml-dev libjansson-dev libutf8proc-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev libcmocka-dev; do echo "$p:arm64"; done
     exit ;;
-*) echo "packages.sh build|test|fuzz|cross|dist" >&2; exit 2 ;;
+*) echo "packages.sh build|test|fuzz|cross|dist|bare" >&2; exit 2 ;;
 esac
 
 command -v dpkg-query >/dev/null 2>&1 || exit 0

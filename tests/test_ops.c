@@ -46,7 +46,8 @@ static const Backend *counting(const Backend *b) {
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-static void each_element_type(void (*test)(void)) {
+/* TEST_ERRORS=1: how near to its bound a test came. What emulated instructions hide, a GPU shows here first. */
+static void each_element_type(const char *name, void (*test)(void)) {
     static const DType types[] = {DT_F32, DT_BF16};
     for (int i = 0; i < 2; i++) {
         void *workspace = NULL;
@@ -58,15 +59,18 @@ static void each_element_type(void (*test)(void)) {
         assert_int_equal(K->alloc(&workspace, K->workspace + 1), OK);
         K->set_workspace(workspace, K->workspace);
         library = false;
+        errors.share = 0, errors.where[0] = 0;
         test();
         forget();
+        if (errors.where[0] && getenv("TEST_ERRORS"))
+            printf("error %-24s %-4s %3.0f %% of its bound, %s\n", name, dtype_name(E), 100 * errors.share, errors.where);
         K->sync();
         K->release(workspace);
         backend_close(opened);
     }
 }
 
-#define TEST(name) static void test_##name(void **state) { (void)state; draw_from(#name); each_element_type(name); }
+#define TEST(name) static void test_##name(void **state) { (void)state; draw_from(#name); each_element_type(#name, name); }
 
 /* ---- the list -------------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
  *
  *     bench_roofline [B]                      bounds, and products by their model, on an H100 SXM
  *     bench_roofline B shapes                 (under vgpu) runs each kernel once at each of its shapes: for timeline.sh
+ *     bench_roofline B products               each product shape of the step, a line each: for bench_products
  *     bench_roofline B h100|h200 TIMES        the step as a timeline; TIMES: what timeline.sh made of that
  *     bench_roofline B LM [TEXTS]             a step of stage 2 with a published language model (opt-2.7b): B pictures
  *                                             of TEXTS (1) captions, products by their model, all else by BESIDE
@@ -559,11 +560,22 @@ static int run_shapes(int64_t B) {
     return 0;
 }
 
+static int list_products(void) {
+    for (int i = 0; i < sum.products; i++) {
+        const ProductShape *s = &sum.product[i];
+        const Gemm *g = &s->g;
+        printf("%d %lld %lld %lld %d %d %d %d %d %.1f\n", s->count, (long long)g->m, (long long)g->n, (long long)g->k, g->ta,
+               g->tb, g->add, g->bias != NULL, g->ct == DT_F32, s->p.seconds * 1e6);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     int64_t B = argc > 1 ? atoll(argv[1]) : 128;
     real = backend_null(DT_BF16);
     if (B < 2 || B > 4096 || argc > 4) return usage();
     if (argc == 3 && !strcmp(argv[2], "shapes")) return run_shapes(B);
+    if (argc == 3 && !strcmp(argv[2], "products")) return run_step(B), list_products();
     if (argc > 2 && strncmp(argv[2], "h", 1)) return stage2(B, argv[2], argc > 3 ? atoi(argv[3]) : 1);
     for (size_t i = 0; i < sizeof HOPPER / sizeof *HOPPER; i++)
         if (argc == 4 && !strcmp(argv[2], HOPPER[i].name)) {
