@@ -13,10 +13,11 @@ cd "$(dirname "$0")/.."
 dir=${1:-build/release} verbose=${2:-}
 passed=0 failed=0
 FLOORS="kernels configs data checkpoints eval train"
-# The plan was 42,000 lines. What people bring (tars, tables, one array a picture, anything an index splits) and the tokenizers of
-# four kinds took twice the room that data/ was given, questions and answers and pictures in place of sets took some of eval/, a
-# language model that learns, one walk back over both waves, attention by tensor cores, the weights of other tools and the reasons in bodies some of the rest. What
-# stands, and a hundredth: who adds more than that looks first for what it replaces.
+# The plan was 42,000 lines. What people bring (tars, tables, one array a picture, anything an index splits) and the
+# tokenizers of four kinds took twice the room that data/ was given, questions and answers and pictures in place of sets
+# took some of eval/, a language model that learns, one walk back over both waves, attention by tensor cores, the
+# weights of other tools and the reasons in bodies some of the rest. What stands, and a hundredth: who adds more than
+# that looks first for what it replaces.
 CEILINGS="kernels-without-model:14270 kernels/cuda:6700 model+train:9720 data:19143 checkpoints:5210 eval:12990 configs:1570 all:62700"
 
 sources() { git ls-files "$@" | grep -E '\.(c|h|cu|cuh|def)$' | while read -r f; do [ -f "$f" ] && echo "$f"; done; }

@@ -68,6 +68,7 @@ Status cuda_comm_open(const void *id, int rank, int ranks) {
     BUG_ON(my.comm, "comm_open: twice");
     ncclUniqueId u;
     memcpy(&u, id, sizeof u);
+    /* before the communicator: messages about its failure name both */
     my.rank = rank;
     my.ranks = ranks;
     if (!cuda_ok(cudaEventCreateWithFlags(&my.compute_at, cudaEventDisableTiming), "comm_open") ||
@@ -82,6 +83,7 @@ Status cuda_comm_open(const void *id, int rank, int ranks) {
 
 void cuda_comm_close(bool abort) {
     if (!my.comm) return;
+    /* after a failure the others may never come: destroying would wait for them */
     if (abort || cuda_failed()) {
         nccl.ncclCommAbort(my.comm);
     } else {
@@ -116,12 +118,14 @@ static bool sum_range(float *x, int64_t n, int root, bool bf16_wire) {
         piece = n - at < WS_COMM / 2 ? n - at : WS_COMM / 2;
         cuda_cast_on(cuda.comm, stage, DT_BF16, x + at, DT_F32, piece);
         if (!sum(stage, piece, ncclBfloat16, root)) return false;
+        /* on its stream: the piece after this one takes the staging buffer again */
         if (root < 0 || root == my.rank) cuda_cast_on(cuda.comm, x + at, DT_F32, stage, DT_BF16, piece);
     }
     return true;
 }
 
 static bool begin(int64_t n, const char *what) {
+    /* one rank's sum is what it has */
     if (my.ranks < 2 || !n) return false;
     BUG_ON(!my.comm, "%s before comm_open", what);
     return cuda_follow(cuda.comm, cuda.compute, my.compute_at, what);
@@ -134,6 +138,7 @@ void cuda_all_reduce(float *x, int64_t n, bool bf16_wire) {
 void cuda_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, bool bf16_wire) {
     if (!begin(n, "reduce_parts")) return;
     for (int64_t end = at + n, next; at < end; x += next - at, at = next) {
+        /* a range of the gradient may lie in several ranks' parts: each piece goes to its owner alone */
         next = (at / part + 1) * part;
         if (next > end) next = end;
         if (!sum_range(x, next - at, (int)(at / part), bf16_wire)) return;

@@ -86,6 +86,7 @@ static cudnnBackendDescriptor_t finished(bool ok, cudnnBackendDescriptor_t d) {
 static cudnnBackendDescriptor_t tensor(Plan *p, int64_t uid, cudnnDataType_t type, const int64_t dims[4],
                                        const int64_t strides[4], bool by_value) {
     cudnnBackendDescriptor_t d = part(p, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+    /* statistics go where lse lies, at any row */
     int64_t align = type == CUDNN_DATA_FLOAT ? 4 : 16;
     bool ok = set(d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &uid) &&
               set(d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type) &&
@@ -125,6 +126,7 @@ static bool build(Plan *p, const Shape *s, cudnnHandle_t handle, cudnnBackendDes
     bool ok = set_part(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, op) &&
               (!handle || set(graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle));
     graph = finished(ok, graph);
+    /* the fast engines first; the fallback ones take more shapes */
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     for (int i = 0; graph && i < 2; i++) {
         cudnnBackendDescriptor_t h = part(p, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR),
@@ -157,6 +159,7 @@ static bool build(Plan *p, const Shape *s, cudnnHandle_t handle, cudnnBackendDes
 }
 
 static void forget(Plan *p) {
+    /* in reverse: a plan refers to what was made before it */
     for (int i = p->parts; i-- > 0;) dnn.cudnnBackendDestroyDescriptor(p->part[i]);
     *p = (Plan){0};
 }
@@ -169,6 +172,7 @@ static Plan *plan_for(const Shape *s) {
         my.plans = 0;
     }
     Plan *p = &my.plan[my.plans++];
+    /* kept when it was refused, too: a shape is asked about once */
     build(p, s, my.handle, NULL);
     return p;
 }

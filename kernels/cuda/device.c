@@ -49,6 +49,7 @@ static struct {
 
 void cuda_fail(Status st, const char *fmt, ...) {
     pthread_mutex_lock(&me.lock);
+    /* the first failure is the cause; what fails after it mostly fails because of it */
     if (me.st == OK) {
         me.st = st;
         va_list ap;
@@ -65,6 +66,7 @@ bool cuda_failed(void) { return me.st != OK; }
 static const char *recent_kernels(char *room, size_t size) {
     size_t n = 0;
     room[0] = '\0';
+    /* the ring: older ones are written over */
     unsigned first = me.launches > RECENT ? me.launches - RECENT : 0;
     for (unsigned i = first; i < me.launches; i++) {
         int k = snprintf(room + n, size - n, "%s%s", i > first ? ", " : "", me.recent[i % RECENT]);
@@ -113,6 +115,7 @@ void *cuda_library(const char *soname, const CudaSymbol *symbols, int n, const c
         return NULL;
     }
     for (int i = 0; i < n; i++) {
+        /* all of them before the first is called: half a library is none */
         void *p = dlsym(lib, symbols[i].name);
         if (!p) {
             snprintf(text, sizeof text, "%s has no function %s: another version is needed", soname, symbols[i].name);

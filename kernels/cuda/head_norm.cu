@@ -195,6 +195,7 @@ template <class T> static void head_norm_bwd_(const HeadNorm *a, void *dx, float
     bool sums = dgamma || dbeta, fast = is_fast(a, dx, a->lddx) && !(sums && a->C > LEARNING);
     float *dst[3] = {dgamma, dbeta, NULL};
     int parts = row_parts(items, a->C, 2, 64, cuda.sms * 2); /* never more than the workspace holds */
+    /* all of it: row_parts cut the strips to what fits */
     float *partial = (float *)cuda_workspace(WS_COMPUTE, "head_norm_bwd");
     if (fast) {
         of_width(a->C, [&](auto width, int threads, int per) {

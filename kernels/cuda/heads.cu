@@ -27,6 +27,7 @@ template <class T> static __global__ void l2norm_kernel(float *y, float *norm, c
     if (r >= N) return;
     float s = 0;
     for (int64_t c = lane; c < Z; c += 32) s += ld1(x + r * Z + c) * ld1(x + r * Z + c);
+    /* the bound of torch.nn.functional.normalize: a row of zeros stays zeros */
     float n = fmaxf(sqrtf(warp_sum(s)), 1e-12f), inv = 1.0f / n;
     for (int64_t c = lane; c < Z; c += 32) y[r * Z + c] = ld1(x + r * Z + c) * inv;
     if (lane == 0) norm[r] = n;
@@ -66,6 +67,7 @@ template <class T> static __global__ void mean_kernel(T *y, const T *x, int64_t 
     if (i >= n) return;
     float s = 0;
 #pragma unroll 4
+    /* in f32 whatever T is, in the order of the rows */
     for (int64_t q = 0; q < Q; q++) s += ld1(x + (i * Q + q) * C + c);
     st1(y + at, s / (float)Q);
 }
@@ -149,6 +151,7 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
     if (t >= TJ || j0 + t >= nt) return;
     float m = best[0][t];
     int32_t q = best_q[0][t];
+    /* of equals the lowest query, as the CPU has it: gradients go to the same one */
     for (int k = 1; k < TQ / 4; k++)
         if (is_above(best[k][t], m) || (!is_above(m, best[k][t]) && best_q[k][t] < q)) m = best[k][t], q = best_q[k][t];
     int64_t at = i * si + (j0 + t) * sj;
@@ -172,6 +175,7 @@ static __global__ void simmax_image_kernel(float *dI, const float *dS, const int
     int64_t i = blockIdx.x, z = (int64_t)blockIdx.y * BZ + threadIdx.x, q0 = (int64_t)blockIdx.z * BQ;
     int nq = (int)min((int64_t)BQ, Q - q0);
     if (z >= Z) return; /* columns are a thread's own: no barriers below */
+    /* added up here, written once: dI's rows would go over memory nt times */
     for (int q = 0; q < nq; q++) sum[q][threadIdx.x] = 0;
 #pragma unroll 4
     for (int64_t j = 0; j < nt; j++) {

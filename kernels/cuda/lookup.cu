@@ -99,6 +99,7 @@ template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, f
             for (int e = 0; e < W && here; e++) sum[e] += v[e];
         }
     }
+    /* a word that does not occur is not touched: most of a vocabulary */
     if (!here || !found) return;
 #pragma unroll
     for (int e = 0; e < W; e++) dword[word * a.C + c + e] += a.scale * sum[e];

@@ -23,6 +23,7 @@ static __global__ __launch_bounds__(JOINERS * 32) void add_partials(Dst3 dst, co
                                                                     int64_t stride, int64_t C) {
     __shared__ float room[JOINERS][32];
     float *out = dst.p[blockIdx.y];
+    /* a sum that nobody wants has its partials all the same: they are side by side */
     if (!out) return;
     int64_t c = (int64_t)blockIdx.x * 32 + (threadIdx.x & 31);
     int k = (int)threadIdx.x >> 5;
@@ -48,6 +49,7 @@ void cuda_add_partials(float *const dst[3], const float *partial, int parts, int
 
 cudaError_t cuda_probe(void) {
     cudaFuncAttributes a;
+    /* fails where the program holds no code for this GPU, before anything is launched */
     return cudaFuncGetAttributes(&a, (const void *)add_partials);
 }
 
@@ -95,6 +97,7 @@ template <class T> static void colsum_(float *db, const void *dy, int64_t N, int
     if (!N || !C) return;
     bool fast = ld % 8 == 0 && aligned16(dy);
     int columns = (int)ceil_div(C, fast ? 256 : 128);
+    /* four blocks an SM in all, over columns and strips */
     int parts = row_parts(N, C, 1, 64, (int)ceil_div(cuda.sms * 4, columns));
     float *partial = (float *)cuda_workspace((size_t)(parts * C) * sizeof(float), "colsum");
     if (!partial) return;
@@ -195,6 +198,7 @@ template <class D, class S> static __global__ void cast_kernel(D *dst, const S *
         st4(dst + i, v);
         return;
     }
+    /* the end of an array, and arrays that begin anywhere */
     for (int64_t k = i; k < n && k < i + 4; k++) st1(dst + k, ld1(src + k));
 }
 
@@ -237,6 +241,7 @@ void cuda_axpy(float *y, const float *x, float a, int64_t n) {
 static __global__ void sum_kernel(float *out, const float *x, int64_t n, bool add) {
     __shared__ float room[33];
     float s = 0;
+    /* one block: its order is fixed, and so is the sum */
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x) s += x[i];
     s = block_sum(s, room);
     if (threadIdx.x == 0) *out = add ? *out + s : s;
