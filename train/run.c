@@ -44,13 +44,9 @@ static bool whole_pictures(const Run *r) {
 
 static void loader_spec(const Run *r, LoaderSpec *s) {
     const Options *o = r->o;
-    *s = (LoaderSpec){.split = o->data.train_split,
-                      .images = whole_pictures(r), .shuffle = true, .drop_last = true,
-                      .B = o->train.batch, .rank = dist_rank(), .ranks = dist_size(),
-                      .seed = (uint64_t)o->run.seed, .start_step = r->step,
-                      .threads = (int)o->data.threads, .queue = (int)o->data.queue,
-                      .verify_crc = o->data.verify_crc, .tok = run_words(r), .max_tokens = r->d.T,
-                      .max_words = (int)o->data.max_words, .prompt = o->data.prompt};
+    *s = run_pairs(r, o->data.train_split);
+    s->images = whole_pictures(r), s->seed = (uint64_t)o->run.seed, s->start_step = r->step;
+    s->threads = (int)o->data.threads, s->queue = (int)o->data.queue;
     if (r->b->unified) return;                               /* ordinary memory */
     s->alloc = pinned_alloc;
     s->release = pinned_release;

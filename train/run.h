@@ -89,6 +89,7 @@ Status start_claim(const Options *o);
 /* The loader's batch as a step wants it. */
 Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out);
 ObjectiveBatch run_features(const Batch *b);                 /* of the coming one: they travel meanwhile */
-const Tokenizer *run_words(const Run *r);                    /* what the loader turns captions into ids with */
+/* Whole batches of a split's pairs, in a drawn order; seed, steps and threads are for the caller to say. */
+LoaderSpec run_pairs(const Run *r, const char *split);
 
 #endif

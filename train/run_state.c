@@ -13,7 +13,14 @@
 
 /* ---- batches ----------------------------------------------------------------------------------------------------- */
 
-const Tokenizer *run_words(const Run *r) { return r->tok ? r->tok : r->speaker.tok; }
+LoaderSpec run_pairs(const Run *r, const char *split) {
+    const Options *o = r->o;
+    return (LoaderSpec){.split = split, .shuffle = true, .drop_last = true, .B = o->train.batch, .rank = dist_rank(),
+                        .ranks = dist_size(), .verify_crc = o->data.verify_crc,
+                        /* stage 2 without prompts has no words of the Q-Former's: the language model's count lengths */
+                        .tok = r->tok ? r->tok : r->speaker.tok, .max_tokens = r->d.T,
+                        .max_words = (int)o->data.max_words, .prompt = o->data.prompt};
+}
 
 ObjectiveBatch run_features(const Batch *b) {
     return (ObjectiveBatch){.features = b->features, .scale = b->scale, .dt = b->dtype};

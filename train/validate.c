@@ -12,11 +12,8 @@ enum { LOSS_BATCHES = 4 };               /* at most: the loss is a mean, recall 
 static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
     *mean = (ObjectiveLosses){0};
     *batches = 0;
-    LoaderSpec spec = {.split = r->o->data.val_split, .shuffle = true, .drop_last = true,
-                       .B = r->spec.B, .rank = dist_rank(), .ranks = dist_size(), .seed = 1,
-                       .stop_step = LOSS_BATCHES, .threads = 1, .queue = 2,
-                       .verify_crc = r->o->data.verify_crc, .tok = run_words(r), .max_tokens = r->d.T,
-                       .max_words = (int)r->o->data.max_words, .prompt = r->o->data.prompt};
+    LoaderSpec spec = run_pairs(r, r->o->data.val_split);
+    spec.seed = 1, spec.stop_step = LOSS_BATCHES, spec.threads = 1, spec.queue = 2;
     int64_t samples, steps;
     if (loader_count(r->val, &spec, &samples, &steps) != OK) {   /* fewer pairs than a batch: recall alone */
         err_clear();
