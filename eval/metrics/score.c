@@ -159,14 +159,14 @@ void score_free(Scores *s) {
 
 enum { NVALUES = NGRAM_MAX + 4 };
 
-/* The scores in pycocoevalcap's order; NaN: not computed. image SIZE_MAX: the corpus. */
-static void values(const Scores *s, size_t image, const char *name[NVALUES], double value[NVALUES]) {
-    static const char *const names[NVALUES] = {
-        "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE",
-    };
+/* In pycocoevalcap's order. */
+static const char *const names[NVALUES] = {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4",
+                                             "METEOR", "ROUGE_L", "CIDEr", "SPICE"};
+
+/* NaN: not computed. image SIZE_MAX: the corpus. */
+static void values(const Scores *s, size_t image, double value[NVALUES]) {
     bool all = image == SIZE_MAX;
     const MetricScores *m = all ? &s->corpus : &s->images[image];
-    for (int i = 0; i < NVALUES; i++) name[i] = names[i];
     for (int i = 0; i < NGRAM_MAX; i++) value[i] = m->bleu[i];
     value[4] = !s->meteor.computed ? NAN : all ? s->meteor.corpus : s->meteor.images[image];
     value[5] = m->rouge_l;
@@ -175,13 +175,12 @@ static void values(const Scores *s, size_t image, const char *name[NVALUES], dou
 }
 
 void score_print(const Scores *s, FILE *f) {
-    const char *name[NVALUES];
     double value[NVALUES];
-    values(s, SIZE_MAX, name, value);
+    values(s, SIZE_MAX, value);
     fprintf(f, "%zu images\n", s->coco.n);
     for (int i = 0; i < NVALUES; i++) {
-        if (isnan(value[i])) fprintf(f, "  %-8s not computed (needs its jar)\n", name[i]);
-        else fprintf(f, "  %-8s %.4f\n", name[i], value[i]);
+        if (isnan(value[i])) fprintf(f, "  %-8s not computed (needs its jar)\n", names[i]);
+        else fprintf(f, "  %-8s %.4f\n", names[i], value[i]);
     }
     /* or the 0 looks like a bug */
     if (s->coco.n == 1)
@@ -199,27 +198,20 @@ static void write_domains(JsonWriter *w, const Scores *s) {
     jw_object(w, "domains");
     for (size_t d = 0; d < s->domains; d++) {
         const MetricScores *m = &s->domain[d].scores;
-        char key[16];
         jw_object(w, s->domain[d].name);
         jw_int(w, "images", (int64_t)s->domain[d].n);
-        for (int i = 0; i < NGRAM_MAX; i++) {
-            snprintf(key, sizeof key, "Bleu_%d", i + 1);
-            jw_num(w, key, m->bleu[i]);
-        }
-        jw_num(w, "ROUGE_L", m->rouge_l);
-        jw_num(w, "CIDEr", m->cider);
+        for (int i = 0; i < METRICS; i++) jw_num(w, metrics_names[i], m->v[i]);
         jw_end(w);
     }
     jw_end(w);
 }
 
 static void write_values(JsonWriter *w, const Scores *s, size_t image) {
-    const char *name[NVALUES];
     double value[NVALUES];
-    values(s, image, name, value);
+    values(s, image, value);
     for (int i = 0; i < NVALUES; i++) {
-        if (isnan(value[i])) jw_null(w, name[i]);            /* 0 would be a score */
-        else jw_num(w, name[i], value[i]);
+        if (isnan(value[i])) jw_null(w, names[i]);            /* 0 would be a score */
+        else jw_num(w, names[i], value[i]);
     }
 }
 

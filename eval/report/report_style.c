@@ -66,8 +66,6 @@ const char report_style[] =
     "background:repeating-linear-gradient(90deg,currentColor 0 2px,transparent 2px 5px)}\n"
     ".key.c0{color:var(--c0)}.key.c1{color:var(--c1)}.key.c2{color:var(--c2)}.key.c3{color:var(--c3)}"
     ".key.c4{color:var(--c4)}\n"
-    ".scale{display:flex;gap:.2rem 1.1rem;flex-wrap:wrap;margin:.2rem 0 .8rem;padding:0;border:0;"
-    "font-size:.92rem}\n"
     /* tables */
     "table{border-collapse:collapse;width:100%;font-size:.92rem}"
     "caption{text-align:left;font-weight:600;padding:0 0 .3rem}\n"
