@@ -15,7 +15,7 @@
  * Both are bound by memory.
  *
  * Shared memory 55 KB at four warps and D = 64 (46 with one head a block): 4 blocks (16 warps) an SM, less where keys
- * are few; at D = 128 70 KB (52), 3 blocks. */
+ * are few; at D = 96 67 KB, 3 blocks; at D = 128 52, 3 blocks. */
 #include "kernels/cuda/attention_step.cuh"
 
 enum { WARPS = 4 };
@@ -271,12 +271,12 @@ template <int DP, int STAGE, bool DROP> static bool forward(const Attn *a, const
     return true;
 }
 
-/* Two steps come at a time where four blocks an SM have room for it: a barrier for each step costs joint self-attention
- * a seventh of its time (predicted for an H100). */
+/* Two steps come at a time where as many blocks an SM have room for it: a barrier for each step costs joint
+ * self-attention a seventh of its time, and EVA-g's, of heads of 88, a quarter (predicted for an H100). */
 bool attention_mma(const Attn *a, const PlanShape *s) {
     if (!s->tiles) return true;
     return for_head_size(a->D, [&](auto tile) {
-        constexpr int DP = decltype(tile)::DP, LARGE = DP <= 64 ? 2 * KEYS : KEYS;
+        constexpr int DP = decltype(tile)::DP, LARGE = DP <= 96 ? 2 * KEYS : KEYS;
         bool large = cuda.shared_max >= 200 << 10;
         if (dropout_threshold(a->drop.p)) return large ? forward<DP, LARGE, true>(a, s) : forward<DP, KEYS, true>(a, s);
         return large ? forward<DP, LARGE, false>(a, s) : forward<DP, KEYS, false>(a, s);

@@ -299,6 +299,32 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
     report(back_name, run_attention_bwd, promise_attention_bwd(&attn, &attn_grad));
 }
 
+/* All rows of an image on one another, q, k and v in one tensor, as image encoders have it. */
+static void encoder(const char *name, int32_t n, int32_t many, int32_t size) {
+    if (!wants(name)) return;
+    AttnItem *it = calloc((size_t)n, sizeof *it);
+    AttnGroup *gr = calloc((size_t)n, sizeof *gr);
+    if (!it || !gr) exit(1);
+    for (int32_t g = 0; g < n; g++) {
+        it[g] = (AttnItem){.q0 = g * P, .nq = P, .a0 = g * P, .na = P, .group = g};
+        gr[g] = (AttnGroup){.item0 = g, .nitems = 1, .k0 = {g * P}, .nk = {P}};
+    }
+    AttnItem *dit = take((size_t)n * sizeof *dit);
+    AttnGroup *dgr = take((size_t)n * sizeof *dgr);
+    b->upload(dit, it, (size_t)n * sizeof *dit);
+    b->upload(dgr, gr, (size_t)n * sizeof *dgr);
+    b->sync();
+    static AttnPlan p;
+    p = (AttnPlan){.items = dit, .groups = dgr, .host_items = it, .host_groups = gr, .nitems = n, .ngroups = n,
+                   .nrows = n * P, .max_nq = P, .max_nk = P, .max_group_nk = P, .products = (int64_t)n * P * P};
+    int64_t E2 = (int64_t)many * size, rows = (int64_t)n * P;
+    attn = (Attn){.plan = &p, .q = numbers(DT_BF16, rows * 3 * E2), .o = numbers(DT_BF16, rows * E2),
+                  .lse = take((size_t)(rows * many) * 4), .ldq = 3 * E2, .ldk = 3 * E2, .ldv = 3 * E2, .ldo = E2,
+                  .H = many, .KH = many, .D = size, .scale = 0.1f};
+    attn.k = (const bf16 *)attn.q + E2, attn.v = (const bf16 *)attn.q + 2 * E2;
+    report(name, run_attention, promise_attention(&attn));
+}
+
 /* A new row a beam of each of n images: keys of the image's prefix and of the beam's own past, in a cache. */
 static void decoding(int32_t n, int32_t beams, int32_t prefix, int32_t past) {
     if (!wants("attention, row")) return;
@@ -443,6 +469,8 @@ int main(int argc, char **argv) {
     embedding();
     attention("attention, cross", "attention_bwd, cross", (int32_t)B, 2, Q, P, 0);
     beside_cudnn();
+    encoder("attention, CLIP-L", (int32_t)B / 2, 16, 64);
+    encoder("attention, EVA-g", (int32_t)B / 2, 16, 88);
     decoding((int32_t)B / 2, 5, 48, 112);
     attention("attention, joint", "attention_bwd, joint", (int32_t)(B * 3), 1, Q, Q, T);
     rest();

@@ -7,8 +7,8 @@
 #                  when this was written (they change with the compiler, not with the machine)
 #   time           predicted microseconds of a launch: at most 15 % over
 #
-# Shapes: bench_cuda's, for 128 pairs, where the grid does not depend on that as if for them; rows of norms and
-# activations 8,192. A line for each check that fails (V=1:
+# Shapes: bench_cuda's, for 128 pairs (64 pictures of an encoder), where the grid does not depend on that as if for
+# them; rows of norms and activations 8,192. A line for each check that fails (V=1:
 # for each), a count at the end; exit code 1 when one failed. Nothing is checked where vgpu finds no nvdisasm.
 run=${1:-../shared/vgpu/bin/vgpu-run} build=${2:-build/release}
 passed=0 failed=0
@@ -21,6 +21,8 @@ table='attention, cross|forward_mma|128|0|15.5|46.5
 attention_bwd, cross|bwd_one|128|0|12.2|122.1
 attention, joint|forward_mma|128|0|31.8|39.3
 attention_bwd, joint|bwd_one|0|0|22.2|71.3
+attention, CLIP-L|forward_mma|0|0|12.1|120.9
+attention, EVA-g|forward_mma|0|0|11.6|201.0
 add_norm|add_norm_fast|8192|6291456|41.3|22.1
 add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
 act|act_fast|8192|25165824|23.3|34.4
