@@ -102,8 +102,13 @@ CUDA_DEF  := -DHAVE_CUDA
 SM       ?= 80 89 90 100
 GENCODE  := $(if $(filter 1,$(words $(SM))),-arch=sm_$(SM),$(foreach s,$(SM),-gencode arch=compute_$(s),code=sm_$(s)) \
             -gencode arch=compute_$(firstword $(SM)),code=compute_$(firstword $(SM)))
-NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -fPIC,-Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti \
-            $(GENCODE)
+NVFLAGS  := -O3 -std=c++17 -lineinfo -cudart shared -I. --threads 2 -Xcompiler -fPIC,-Wall,-Wextra,-fno-threadsafe-statics,-fno-exceptions,-fno-rtti
+# wgmma is of sm_90a alone: the files that use it, other architectures get without.
+OTHERS   := $(filter-out 90,$(SM))
+GENCODE_A = $(foreach s,$(OTHERS),-gencode arch=compute_$(s),code=sm_$(s)) \
+            $(foreach s,$(firstword $(OTHERS)),-gencode arch=compute_$(s),code=compute_$(s)) \
+            $(if $(filter 90,$(SM)),-DHAVE_SM90A -gencode 'arch=compute_90a$(COMMA)code=[sm_90a$(COMMA)compute_90a]')
+COMMA    := ,
 # .cu is compiled alike for all flavours.
 CU        := build/cuda
 CUDA_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) $(patsubst %.cu,$(CU)/%.cu.o,$(wildcard kernels/cuda/*.cu))
@@ -150,8 +155,8 @@ endif
 ifneq ($(CUDA_DEF)$(WEBP_DEF)x,$(shell cat $(STAMP).cuda 2>/dev/null))
 $(shell mkdir -p $(B) && printf '%s' '$(CUDA_DEF)$(WEBP_DEF)x' > $(STAMP).cuda)
 endif
-ifneq ($(NVFLAGS),$(shell cat $(CU)/flags 2>/dev/null))
-$(shell mkdir -p $(CU) && printf '%s' '$(NVFLAGS)' > $(CU)/flags)
+ifneq ($(NVFLAGS) $(GENCODE),$(shell cat $(CU)/flags 2>/dev/null))
+$(shell mkdir -p $(CU) && printf '%s' '$(NVFLAGS) $(GENCODE)' > $(CU)/flags)
 endif
 
 $(BIN): $(B)/qformer.o $(LIB)
@@ -183,10 +188,11 @@ $(B)/kernels/cpu/%.bf16.o: kernels/cpu/%.c $(STAMP)
 	@echo "  CC   $< (bf16)"
 	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=1 -c $< -o $@
 
+$(CU)/kernels/cuda/product_act.cu.o: GENCODE = $(GENCODE_A)
 $(CU)/%.cu.o: %.cu $(CU)/flags
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
-	$(Q)$(NVCC) $(NVFLAGS) -MMD -MF $(@:.o=.d) -c $< -o $@
+	$(Q)$(NVCC) $(NVFLAGS) $(GENCODE) -MMD -MF $(@:.o=.d) -c $< -o $@
 
 $(B)/data/format/h5.o $(B)/data/format/h5_read.o: EXTRA += $(HDF5_C)
 $(B)/data/format/webp.o $(B)/kernels/base/version.o: EXTRA += $(WEBP_DEF)

@@ -25,7 +25,10 @@
 /* C(m,n) = [add] C + op(A) op(B) + bias(n).   op(A) is (m,k): A is stored (m,k), or (k,m) when ta. op(B) is (k,n): B is
  * stored (k,n), or (n,k) when tb. A, B are of type ab (elem, or f32), C of type ct (elem, or f32),
  * bias of type elem or NULL. sums(m), when given, += op(A)'s row sums: with ta and ab elem, dy's columns beside
- * dy^T x; sums_zero: they are zero so far, and may be overwritten. */
+ * dy^T x; sums_zero: they are zero so far, and may be overwritten.
+ *
+ * act: what follows, by the same call: act(act) where C is its u; with grad act_bwd(act, grad), where C is grad's dh and
+ * need not be left with it. NULL: nothing. */
 typedef struct {
     int64_t m, n, k;
     const void *a, *b, *bias;
@@ -34,6 +37,8 @@ typedef struct {
     int64_t lda, ldb, ldc;
     DType ab, ct;
     bool ta, tb, add, sums_zero;
+    const struct Act *act;
+    const struct ActGrad *grad;
 } Gemm;
 
 /* Rows [q0, q0+nq) attend to keys [a0, a0+na) and [b0, b0+nb). causal, bits: with CAUSAL_B row q0+i sees only the first
@@ -88,7 +93,7 @@ typedef struct {
  * x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2; QUICK x / (1 + exp(-1.702 x)); SILU x / (1 + exp(-x)). */
 typedef enum { ACT_GELU, ACT_GELU_TANH, ACT_GELU_QUICK, ACT_RELU, ACT_SILU } ActKind;
 
-typedef struct {
+typedef struct Act {
     ActKind kind;
     int64_t N, F, ldu, ldh;
     const void *u, *up;                 /* elem, stride ldu; up NULL: not gated */
@@ -97,7 +102,7 @@ typedef struct {
         or where to make it again (also u's place) */
 } Act;
 
-typedef struct {
+typedef struct ActGrad {
     const void *dh;                     /* elem, stride lddh */
     void *du, *dup;                     /* elem, stride lddu, overwritten; du may be dh's memory */
     int64_t lddh, lddu;

@@ -41,17 +41,21 @@ static void linear_back(Tape *t, const Node *n) {
     if (scratch) tape_scratch_free(t, scratch);
 }
 
-void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b) {
+/* `then`: an activation of y that follows, or NULL */
+static void linear(Tape *t, Tensor y, Tensor x, Param w, Param b, const Act *then) {
     SAME_ROWS("linear", y, x);
     BUG_ON(w.cols != x.cols || w.rows != y.cols, "linear: x (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(x),
            SHAPE(w), SHAPE(y));
     bool wide = x.dt == DT_F32;              /* then in f32 throughout, which in f32 is what the copy is */
     BUG_ON(wide && t->b->elem != DT_F32 && (x.grad || !w.w), "linear: f32 rows are given, and ask for f32 weights");
     ops_gemm(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .b = wide ? w.w : w.copy,
-                        .ldb = w.cols, .tb = true, .bias = b.copy, .c = y.data, .ldc = y.ld, .ab = x.dt, .ct = y.dt});
+                        .ldb = w.cols, .tb = true, .bias = b.copy, .c = y.data, .ldc = y.ld, .ab = x.dt, .ct = y.dt,
+                        .act = then});
     Node *n = tape_node(t, "linear", linear_back);
     if (n) n->y = y, n->x = x, n->w = w, n->b = b;
 }
+
+void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b) { linear(t, y, x, w, b, NULL); }
 
 /* ---- activations, plain and gated -------------------------------------------------------------------------------- */
 
@@ -68,14 +72,14 @@ static Act act_of(const Tape *t, Tensor u, ActForm f, Param b) {
 }
 
 /* The gradient of u from that of h, dh (which may be du when there is no gate). */
-static void act_bwd(Tape *t, const Node *n, const void *dh, int64_t lddh, void *du) {
+static ActGrad act_grad(Tape *t, const Node *n, const void *dh, int64_t lddh, void *du) {
     const Act *a = &n->u.act;
     int64_t at = a->up && a->up < a->u ? a->F : 0;
     float *db = tape_param_grad(t, n->b);
     ActGrad g = {.dh = dh, .lddh = lddh, .du = ops_columns(du, at, t->b->elem), .lddu = tape_grad_ld(n->x),
                  .dbias = db ? db + at : NULL};
     if (a->up) g.dup = ops_columns(du, a->F - at, t->b->elem), g.dup_bias = db ? db + a->F - at : NULL;
-    t->b->act_bwd(a, &g);
+    return g;
 }
 
 static void act_back(Tape *t, const Node *n) {
@@ -84,7 +88,8 @@ static void act_back(Tape *t, const Node *n) {
     bool add;
     void *du = tape_grad_to(t, n->x, &add);
     BUG_ON(!du || add, "act: its input has one use");
-    act_bwd(t, n, dh, tape_grad_ld(n->y), du);
+    ActGrad g = act_grad(t, n, dh, tape_grad_ld(n->y), du);
+    t->b->act_bwd(&n->u.act, &g);
 }
 
 void op_act(Tape *t, Tensor h, Tensor u, ActForm f, Param b) {
@@ -116,11 +121,11 @@ static void act_linear_back(Tape *t, const Node *n) {
     BUG_ON(!du || add, "act_linear: its input has one use");
     dh = a->up ? tape_scratch(t, u.rows * a->F, dtype_size(b->elem)) : du;
     int64_t lddh = a->up ? a->F : tape_grad_ld(u);
-    ops_gemm(t, &(Gemm){.m = y.rows, .n = a->F, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = a->F, .c = dh,
-                        .ldc = lddh, .ab = b->elem, .ct = b->elem});
     const void *kept = n->saved[0], *h = kept ? kept : a->u;
     if (param_grad(n->w) && !kept) a->h = (void *)(uintptr_t)a->u, a->ldh = u.ld;
-    act_bwd(t, &made, dh, lddh, du);
+    ActGrad g = act_grad(t, n, dh, lddh, du);
+    ops_gemm(t, &(Gemm){.m = y.rows, .n = a->F, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = a->F, .c = dh,
+                        .ldc = lddh, .ab = b->elem, .ct = b->elem, .act = a, .grad = &g});
     float *dw = tape_param_grad_to(t, n->w, &add);
     if (dw)
         ops_gemm(t, &(Gemm){.m = y.cols, .n = a->F, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h,
@@ -129,15 +134,15 @@ static void act_linear_back(Tape *t, const Node *n) {
     if (scratch) tape_scratch_free(t, scratch);
 }
 
-void op_act_linear(Tape *t, Tensor y, Tensor u, ActForm f, Param b, Param w) {
-    SAME_ROWS("act_linear", y, u);
+void op_feed_forward(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f, Param b, Param w) {
+    SAME_ROWS("feed_forward", y, u);
     Act a = act_of(t, u, f, b);
-    BUG_ON(w.cols != a.F || w.rows != y.cols, "act_linear: u (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(u),
+    BUG_ON(w.cols != a.F || w.rows != y.cols, "feed_forward: u (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(u),
            SHAPE(w), SHAPE(y));
     bool keep = t->roomy && t->recording && param_grad(w);
     a.h = keep ? tape_like(t, u, a.F, t->b->elem).data : tape_scratch(t, u.rows * a.F, dtype_size(t->b->elem));
     a.ldh = a.F;
-    t->b->act(&a);
+    linear(t, u, x, in, (Param){0}, &a);
     ops_gemm(t, &(Gemm){.m = u.rows, .n = w.rows, .k = a.F, .a = a.h, .lda = a.F, .b = w.copy, .ldb = a.F, .tb = true,
                         .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
     void *kept = keep ? a.h : NULL;

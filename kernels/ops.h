@@ -19,9 +19,9 @@ void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b);
 typedef struct { ActKind f; bool gated, up_first; } ActForm;
 void op_act(Tape *t, Tensor h, Tensor u, ActForm f, Param b);
 
-/* y(N,C) = h w(C,F)^T with h as above, which a roomy tape keeps; else it is computed again in the backward. Either way
- * only where w learns, and with the same bits. */
-void op_act_linear(Tape *t, Tensor y, Tensor u, ActForm f, Param b, Param w);
+/* u = x in^T, y(N,C) = h w(C,F)^T with h as above, by the product that makes u where a device can. A roomy tape keeps
+ * h; else it is computed again in the backward. Either way only where w learns, and with the same bits. */
+void op_feed_forward(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f, Param b, Param w);
 
 /* LN with gain g and offset o, or RMS. */
 typedef struct { Param g, o; float eps; bool rms; } Norm;

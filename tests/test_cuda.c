@@ -301,6 +301,72 @@ static void test_plain_product(void **state) {
     }
 }
 
+/* A product with its activation in one kernel, where this GPU has it. */
+extern bool cuda_product_act_takes(const Gemm *g) __attribute__((weak));
+extern bool cuda_product_act(const Gemm *g) __attribute__((weak));
+
+typedef struct { int64_t m, n, k, pad; ActKind kind; bool back, bias, again; } ProductAct;
+
+/* Bytes of numbers on one side or the other: what one kernel or two are told. */
+static void product_act_of(Gemm *g, Act *a, ActGrad *d, const ProductAct *c, Both *const x[6], bool device) {
+    void *p[6];
+    for (int i = 0; i < 6; i++) p[i] = device ? x[i]->device : x[i]->host;
+    int64_t k8 = (c->k + 7) / 8 * 8 + c->pad, ld = c->n + c->pad;
+    *a = (Act){.kind = c->kind, .N = c->m, .F = c->n, .ldu = ld, .ldh = ld, .u = p[2], .bias = c->bias ? p[4] : NULL,
+               .h = !c->back ? p[3] : c->again ? p[2] : NULL};
+    *d = (ActGrad){.dh = p[3], .du = p[3], .lddh = ld, .lddu = ld, .dbias = c->bias ? p[5] : NULL};
+    *g = (Gemm){.m = c->m, .n = c->n, .k = c->k, .a = p[0], .b = p[1], .c = c->back ? p[3] : p[2], .lda = k8,
+                .ldb = c->back ? ld : k8, .ldc = ld, .ab = DT_BF16, .ct = DT_BF16, .tb = !c->back, .act = a,
+                .grad = c->back ? d : NULL};
+}
+
+static void compare_product_act(const ProductAct *c) {
+    Gemm g, h;
+    Act a, b;
+    ActGrad d, e;
+    int64_t k8 = (c->k + 7) / 8 * 8 + c->pad, ld = c->n + c->pad;
+    Both x = numbers(c->m * k8), w = numbers((c->back ? c->k : c->n) * (c->back ? ld : k8)), u = numbers(c->m * ld),
+         y = numbers(c->m * ld), bias = both((size_t)c->n * sizeof(float)), sums = both((size_t)c->n * sizeof(float));
+    for (int64_t i = 0; i < c->n; i++) ((float *)bias.host)[i] = uniform(), ((float *)sums.host)[i] = uniform();
+    gpu->upload(bias.device, bias.host, bias.bytes), gpu->upload(sums.device, sums.host, sums.bytes);
+    Both *all[] = {&x, &w, &u, &y, &bias, &sums};
+    product_act_of(&g, &a, &d, c, all, false), product_act_of(&h, &b, &e, c, all, true);
+    assert_true(cuda_product_act_takes(&h));
+    cpu->gemm(&g);
+    assert_true(cuda_product_act(&h));
+    double eu = apart(&u, DT_BF16), ey = apart(&y, DT_BF16), es = apart(&sums, DT_F32);
+    if (!(eu <= 0x1p-7 && ey <= 0x1p-6 && es <= 2e-3))
+        fail_msg("product (%lld,%lld,%lld), kind %d%s: %.2g, %.2g, sums %.2g from the CPU's", (long long)c->m,
+                 (long long)c->n, (long long)c->k, c->kind, c->back ? ", backward" : "", eu, ey, es);
+    for (size_t i = 0; i < COUNT(all); i++) both_free(all[i]);
+}
+
+/* Each kind both ways, rows and columns beyond whole tiles and pairs of tiles, inner dimensions of fewer steps than carry
+ * the epilogue and of more; what stands between rows stays. What it does not take, it says. */
+static void test_product_act(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    static const ProductAct cases[] = {
+        {300, 520, 40, 0, ACT_GELU, false, true, false},       {300, 520, 40, 8, ACT_GELU, true, true, true},
+        {1, 8, 1, 0, ACT_GELU_TANH, false, true, false},       {1, 8, 1, 0, ACT_GELU_TANH, true, true, false},
+        {129, 264, 600, 0, ACT_GELU_QUICK, false, false, false}, {129, 264, 600, 0, ACT_GELU_QUICK, true, false, true},
+        {200, 256, 515, 0, ACT_RELU, false, true, false},      {200, 256, 513, 0, ACT_RELU, true, true, true},
+        {65, 248, 64, 16, ACT_SILU, false, true, false},       {65, 248, 64, 16, ACT_SILU, true, true, false},
+    };
+    Gemm g;
+    Act a;
+    ActGrad d;
+    Both none = {0}, *no[] = {&none, &none, &none, &none, &none, &none};
+    product_act_of(&g, &a, &d, &cases[0], no, true);
+    if (!cuda_product_act_takes(&g)) skip();             /* another GPU */
+    for (size_t i = 0; i < COUNT(cases); i++) compare_product_act(&cases[i]);
+    Gemm left[] = {g, g, g, g};
+    Act gated = a;
+    gated.up = &gated;
+    left[0].n = 521, left[1].lda = 44, left[2].a = (void *)8, left[3].act = &gated;
+    for (size_t i = 0; i < COUNT(left); i++) assert_false(cuda_product_act_takes(&left[i]));
+}
+
 static void choices(char **text, const Gemm *g, int n, const char *kept) {
     assert_int_equal(gpu->choose_products(g, n, kept, text), OK);
     assert_non_null(*text);
@@ -555,10 +621,12 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
-        cmocka_unit_test(test_plain_product), cmocka_unit_test(test_chosen_products), cmocka_unit_test(test_chosen_sums),
+        cmocka_unit_test(test_plain_product), cmocka_unit_test(test_product_act), cmocka_unit_test(test_chosen_products),
+        cmocka_unit_test(test_chosen_sums),
         cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),
         cmocka_unit_test(test_out_of_memory),
     };
+    if (argc == 2) cmocka_set_test_filter(argv[1]);
     run_ranks();
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }

@@ -199,6 +199,7 @@ static void colsum(void) {
 TEST(colsum)
 
 #include "tests/ops_act.h"
+#include "tests/ops_product.h"
 #include "tests/ops_norm.h"
 
 /* ---- embed ----------------------------------------------------------------------------------------------------- */
@@ -323,6 +324,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum),
         cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked), cmocka_unit_test(test_act_everywhere),
+        cmocka_unit_test(test_product),
         cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask), cmocka_unit_test(test_head_norm),
         cmocka_unit_test(test_dropout), cmocka_unit_test(test_rotary), cmocka_unit_test(test_rotary_worked),
         cmocka_unit_test(test_lookup),

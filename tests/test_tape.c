@@ -236,8 +236,7 @@ static Tensor layer(int l, Tensor x, Tensor *y, const Rows *r, Cache *c) {
     op_norm(T, h, x, (Norm){param(l, NORM_IN), NONE, 1e-5f, true});
     Tensor z = attend(l, h, r, c);
     op_add_norm(T, f, z, x, param(l, OUT_B), (Norm){param(l, NORM_FF), NONE, 1e-5f, true}, (Dropout){0});
-    op_linear(T, u, f, param(l, UP_W), NONE);
-    op_act_linear(T, s, u, (ActForm){ACT_SILU, true, false}, NONE, param(l, DOWN_W));
+    op_feed_forward(T, s, u, f, param(l, UP_W), (ActForm){ACT_SILU, true, false}, NONE, param(l, DOWN_W));
     op_add_norm(T, *y, s, z, NONE, (Norm){param(l, NORM_OUT_G), param(l, NORM_OUT_O), 1e-5f, false}, (Dropout){0});
     return s;
 }

@@ -10,20 +10,43 @@
 #include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
-/* What the measuring backend was asked for; its calls carry no context. */
-static struct { Gemm *g; int n; bool full; } seen;
+/* What the measuring backend was asked for; its calls carry no context. What follows a product lives as long as its
+ * call, so it is kept beside it. */
+typedef struct { Act act; ActGrad grad; } After;
+static struct { Gemm *g; After *after; int n; bool full; } seen;
 
-static bool same(const Gemm *a, const Gemm *b) {
+static bool same_act(const After *a, const Act *b, const ActGrad *d) {
+    return a->act.kind == b->kind && !a->act.up == !b->up && !a->act.h == !b->h && !a->grad.du == !d;
+}
+
+static bool same(int i, const Gemm *b) {
+    const Gemm *a = &seen.g[i];
     return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb && a->ldc == b->ldc &&
            a->ta == b->ta && a->tb == b->tb && a->add == b->add && a->ct == b->ct &&
-           !a->bias == !b->bias && !a->sums == !b->sums;
+           !a->bias == !b->bias && !a->sums == !b->sums && !a->act == !b->act &&
+           (!b->act || same_act(&seen.after[i], b->act, b->grad));
 }
 
 static void see(const Gemm *g) {
     for (int i = 0; i < seen.n; i++)
-        if (same(&seen.g[i], g)) return;
-    seen.full = seen.full || mem_room(&seen.g, (size_t)seen.n, 1, sizeof *seen.g) != OK;
-    if (!seen.full) seen.g[seen.n++] = *g;
+        if (same(i, g)) return;
+    seen.full = seen.full || mem_room(&seen.g, (size_t)seen.n, 1, sizeof *seen.g) != OK ||
+                mem_room(&seen.after, (size_t)seen.n, 1, sizeof *seen.after) != OK;
+    if (seen.full) return;
+    After *after = &seen.after[seen.n];
+    *after = (After){0};
+    if (g->act) after->act = *g->act;
+    if (g->grad) after->grad = *g->grad;
+    seen.g[seen.n++] = *g;
+}
+
+/* All are seen: where what follows stands. */
+static void link_after(void) {
+    for (int i = 0; i < seen.n; i++) {
+        Gemm *g = &seen.g[i];
+        if (g->act) g->act = &seen.after[i].act;
+        if (g->grad) g->grad = &seen.after[i].grad;
+    }
 }
 
 /* The products of steps whose texts are of one length, for up to 16 lengths: sizes between are rounded to theirs. */
@@ -36,6 +59,7 @@ static Status list_products(const Backend *b, const TrainerSpec *spec) {
     /* the null backend computes nothing: a step of each length costs little */
     at.product = see;
     for (at.tokens = spec->tokens; st == OK && at.tokens >= 2; at.tokens -= step) st = trainer_plan(&plan, b, &at);
+    link_after();
     return seen.full ? ERR_MEMORY : st;
 }
 
@@ -75,6 +99,7 @@ Status products_choose(const Backend *b, const TrainerSpec *spec, const char *ou
     Status st = path ? list_products(b, spec) : ERR_MEMORY;
     if (st == OK) st = choose(b, path);
     free(seen.g);
+    free(seen.after);
     memset(&seen, 0, sizeof seen);
     free(path);
     return st;

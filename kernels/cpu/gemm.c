@@ -291,6 +291,7 @@ static bool library_gemm(const Gemm *g) { (void)g; return false; }
 void FN(gemm)(const Gemm *g) {
     if (g->sums) FN(colsum)(g->sums, g->a, g->k, g->m, g->lda);
     if (g->m == 0 || g->n == 0) return;
-    if (FN(gemm_thin)(g)) return;
-    if (g->k == 0 || !library_gemm(g)) blocked(g);
+    if (!FN(gemm_thin)(g) && (g->k == 0 || !library_gemm(g))) blocked(g);
+    if (g->act && g->grad) FN(act_bwd)(g->act, g->grad);
+    else if (g->act) FN(act)(g->act);
 }

@@ -67,6 +67,11 @@ void cuda_cast_on(cudaStream_t s, void *dst, DType dt, const void *src, DType st
 void cuda_add_partials(float *const dst[3], const float *partial, int parts, int64_t stride, int64_t C);
 /* product.cu: any Gemm, slowly: what cuBLASLt refuses. */
 void cuda_product(const Gemm *g, DType elem);
+/* product_act.cu: a product with an activation in one kernel. takes: whether it can on this GPU; fills: whether it is
+ * worth it where nobody has timed it; false from the last: nothing was done. */
+bool cuda_product_act_takes(const Gemm *g);
+bool cuda_product_act_fills(const Gemm *g);
+bool cuda_product_act(const Gemm *g);
 /* cudnn.c, asked by attention.cu: true when cuDNN has the whole plan in hand. */
 bool cuda_attention_by_cudnn(const Attn *a);
 cudaError_t cuda_probe(void); /* whether this build has code for the current GPU */

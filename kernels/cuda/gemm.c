@@ -50,7 +50,8 @@ static struct {
  * address the heuristic sees. Compared as bytes: no padding. */
 typedef struct {
     int64_t m, n, k, lda, ldb, ldc;
-    uint8_t ab, ct, ta, tb, add, bias, align_a, align_b, align_c, align_bias, zero[6];
+    uint8_t ab, ct, ta, tb, add, bias, align_a, align_b, align_c, align_bias;
+    uint8_t act, grad, zero[4];     /* act: 1 + its kind; grad: 2 with h made again */
 } Key;
 
 /* An answer, with descriptors that fit it; sizes and the bias's address are set before each use. */
@@ -66,9 +67,10 @@ typedef struct {
 /* Which of the heuristic's answers is taken for a shape. */
 typedef struct { Key key; int answer; } Choice;
 
-/* Key.bias: none, one that is added, or sums that come out. APART: the answer that no epilogue is. */
+/* Key.bias: none, one that is added, or sums that come out. APART: the answer that no epilogue is; OURS: that
+ * product_act.cu is. */
 enum { NO_BIAS, ADDED, SUMS };
-enum { SLOTS = 4096, MOST = 3072, CANDIDATES = 8, APART = CANDIDATES };
+enum { SLOTS = 4096, MOST = 3072, CANDIDATES = 8, APART = CANDIDATES, OURS = CANDIDATES };
 static struct {
     Choice *choice;
     int choices, cap_choices;
@@ -221,7 +223,7 @@ static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
     cublasLtMatmulHeuristicResult_t r[CANDIDATES];
     int answer = chosen_answer(&p->key), found;
     if (!candidates(p, g, m, n, k, r, answer < 0 ? 1 : CANDIDATES, &found)) return false;
-    if (answer < 0 || answer >= found) answer = 0;
+    if (answer < 0 || answer >= found) answer = 0;    /* OURS, where it does not take the exact shape */
     p->found = found > 0 && r[answer].state == CUBLAS_STATUS_SUCCESS;
     if (p->found) p->algo = r[answer].algo;
     return true;
@@ -245,7 +247,9 @@ static Key key_of(const Gemm *g, const void *bias) {
                  .ab = (uint8_t)g->ab, .ct = (uint8_t)g->ct, .ta = g->ta, .tb = g->tb, .add = g->add,
                  .bias = !bias ? NO_BIAS : g->sums ? SUMS : ADDED,
                  .align_a = alignment(g->a), .align_b = alignment(g->b),
-                 .align_c = alignment(g->c), .align_bias = bias ? alignment(bias) : 0};
+                 .align_c = alignment(g->c), .align_bias = bias ? alignment(bias) : 0,
+                 .act = g->act && !g->act->up ? (uint8_t)(1 + g->act->kind) : 0,
+                 .grad = g->act && g->grad && !g->act->up ? g->act->h ? 2 : 1 : 0};
 }
 
 /* The rounded shape, as far as it fits the strides that it is described with. */
@@ -313,6 +317,20 @@ done:
     forget(&single);
 }
 
+/* With the activation in one kernel: as timed, or else where that fills the GPU. */
+static bool is_one(const Gemm *g) {
+    Key key = key_of(g, NULL);
+    if (!cuda_product_act_takes(g)) return false;
+    int answer = chosen_answer(&key);
+    return answer < 0 ? cuda_product_act_fills(g) : answer == OURS;
+}
+
+static void activate(const Gemm *g, DType elem) {
+    if (!g->act) return;
+    if (g->grad) (elem == DT_F32 ? cuda_f32_act_bwd : cuda_bf16_act_bwd)(g->act, g->grad);
+    else (elem == DT_F32 ? cuda_f32_act : cuda_bf16_act)(g->act);
+}
+
 static void colsum(float *sums, const void *a, const Gemm *g, DType elem) {
     (elem == DT_F32 ? cuda_f32_colsum : cuda_bf16_colsum)(sums, a, g->k, g->m, g->lda);
 }
@@ -334,11 +352,13 @@ static bool multiply_and_sum(const Gemm *g, DType elem) {
 
 static void gemm(const Gemm *g, DType elem) {
     if (!g->m || !g->n || (g->sums && multiply_and_sum(g, elem))) return;
+    if (g->act && is_one(g) && cuda_product_act(g)) return;
     Gemm plain = *g;
     plain.sums = NULL;
     if (g->sums) colsum(g->sums, g->a, g, elem);
     if (!g->k || (g->ab == DT_F32 && g->ct != DT_F32)) cuda_product(&plain, elem);
     else multiply(&plain, elem);
+    activate(g, elem);
 }
 
 /* ---- the fastest of several answers ------------------------------------------------------------------------------ */
@@ -346,7 +366,7 @@ static void gemm(const Gemm *g, DType elem) {
 /* Smaller products are launches more than work. */
 static const double WORTH_TIMING = 1e9;                      /* operations */
 
-typedef struct { void *a, *b, *c, *bias; cudaEvent_t from, to; } Trial;
+typedef struct { void *a, *b, *c, *h, *u, *bias; cudaEvent_t from, to; } Trial;
 
 static size_t matrix_bytes(int64_t rows, int64_t ld, DType t) { return (size_t)(rows * ld) * (size_t)dtype_size(t); }
 
@@ -370,7 +390,7 @@ static Status numbers(void **p, size_t bytes, DType t) {
 
 /* Room for the largest of n products. */
 static Status open_trial(Trial *t, const Gemm *g, int n, DType elem) {
-    size_t a = 1, b = 1, c = 1, bias = 1;
+    size_t a = 1, b = 1, c = 1, h = 1, bias = 1;
     *t = (Trial){0};
     for (int i = 0; i < n; i++) {
         Key key = key_of(&g[i], g[i].bias);
@@ -378,11 +398,15 @@ static Status open_trial(Trial *t, const Gemm *g, int n, DType elem) {
         size_t x = matrix_bytes(r.ta ? r.k : r.m, r.lda, r.ab), y = matrix_bytes(r.tb ? r.n : r.k, r.ldb, r.ab),
                z = matrix_bytes(r.m, r.ldc, r.ct), v = (size_t)(r.sums ? r.m : r.n) * sizeof(float);
         a = x > a ? x : a, b = y > b ? y : b, c = z > c ? z : c, bias = v > bias ? v : bias;
+        int64_t ld = g[i].act ? g[i].act->ldu > g[i].act->ldh ? g[i].act->ldu : g[i].act->ldh : 0;
+        z = matrix_bytes(r.m, ld, r.ct), h = z > h ? z : h;
     }
     Status st = numbers(&t->a, a, elem);
     if (st == OK) st = numbers(&t->b, b, elem);
     if (st == OK) st = cuda_alloc(&t->c, c);
     if (st == OK) st = numbers(&t->bias, bias, DT_F32);
+    if (st == OK) st = numbers(&t->u, h, elem);
+    if (st == OK) st = cuda_alloc(&t->h, h);
     cuda_zero(t->c, st == OK ? c : 0);
     if (st == OK && !(cuda_ok(cudaEventCreate(&t->from), "event") && cuda_ok(cudaEventCreate(&t->to), "event")))
         st = cuda_error();
@@ -390,7 +414,8 @@ static Status open_trial(Trial *t, const Gemm *g, int n, DType elem) {
 }
 
 static void close_trial(Trial *t) {
-    cuda_release(t->a), cuda_release(t->b), cuda_release(t->c), cuda_release(t->bias);
+    void *all[] = {t->a, t->b, t->c, t->h, t->u, t->bias};
+    for (int i = 0; i < 6; i++) cuda_release(all[i]);
     if (t->from) cudaEventDestroy(t->from);
     if (t->to) cudaEventDestroy(t->to);
 }
@@ -402,13 +427,24 @@ static bool run_once(const Plan *p, const Gemm *g, const Trial *t, const cublasL
                              cuda_workspace(WS_COMPUTE, "gemm"), WS_GEMM, cuda.compute) == CUBLAS_STATUS_SUCCESS;
 }
 
+/* What is timed: an answer of cuBLASLt, with the activation behind it where there is one, or (r NULL) ours. */
+typedef struct { const Plan *p; const Gemm *g; const Trial *t; const cublasLtMatmulHeuristicResult_t *r; } Timed;
+
+static bool run_timed(const Timed *x) {
+    if (!x->r) return cuda_product_act(x->g);
+    if (!run_once(x->p, x->g, x->t, &x->r->algo)) return false;
+    activate(x->g, x->g->ab);
+    return true;
+}
+
 /* Milliseconds of one of three, after one that nobody counts; infinite where the library refuses. */
-static float time_answer(const Plan *p, const Gemm *g, const Trial *t, const cublasLtMatmulHeuristicResult_t *r) {
+static float time_answer(const Timed *x) {
     float ms = INFINITY;
-    if (r->state != CUBLAS_STATUS_SUCCESS || r->workspaceSize > (size_t)WS_GEMM || !run_once(p, g, t, &r->algo))
-        return ms;
+    const Trial *t = x->t;
+    if (x->r && (x->r->state != CUBLAS_STATUS_SUCCESS || x->r->workspaceSize > (size_t)WS_GEMM)) return ms;
+    if (!run_timed(x)) return ms;
     bool well = cuda_ok(cudaEventRecord(t->from, cuda.compute), "event");
-    for (int i = 0; i < 3; i++) well = well && run_once(p, g, t, &r->algo);
+    for (int i = 0; i < 3; i++) well = well && run_timed(x);
     well = well && cuda_ok(cudaEventRecord(t->to, cuda.compute), "event") &&
            cuda_ok(cudaEventSynchronize(t->to), "a product") &&
            cuda_ok(cudaEventElapsedTime(&ms, t->from, t->to), "event");
@@ -427,10 +463,27 @@ static Status choose(const Key *key, int answer) {
     return OK;
 }
 
+/* The product of the rounded shape and what follows it, in the trial's memory. */
+typedef struct { Gemm g; Act a; ActGrad d; } Whole;
+
+static void place(Whole *w, const Gemm *g, const Trial *t) {
+    w->g = *g;
+    w->g.a = t->a, w->g.b = t->b, w->g.c = t->c, w->g.act = NULL, w->g.grad = NULL;
+    if (!g->act || g->act->up) return;
+    bool h = !g->grad || g->act->h;
+    w->a = *g->act, w->a.N = g->m, w->a.F = g->n;
+    w->a.u = g->grad ? t->u : t->c, w->a.bias = g->act->bias ? t->bias : NULL, w->a.h = h ? t->h : NULL;
+    if (g->grad) w->d = *g->grad, w->d.dh = w->d.du = t->c, w->d.lddu = g->ldc;
+    if (g->grad && w->d.dbias) w->d.dbias = t->bias;
+    w->g.act = &w->a, w->g.grad = g->grad ? &w->d : NULL;
+}
+
 /* The fastest answer, or `otherwise` when none is faster than *least. */
 static Status time_key(const Key *key, const Gemm *g, const Trial *t, int otherwise, float *least) {
     Plan p = {.used = true, .key = *key};
+    Whole w;
     Gemm r = rounded(key, g);
+    place(&w, &r, t);
     cublasLtMatmulHeuristicResult_t answer[CANDIDATES];
     int found = 0, best = otherwise;
     if (!describe(&p, g, key->bias ? t->bias : NULL) || !candidates(&p, g, r.m, r.n, r.k, answer, CANDIDATES, &found)) {
@@ -438,11 +491,12 @@ static Status time_key(const Key *key, const Gemm *g, const Trial *t, int otherw
         return cuda_error();
     }
     for (int i = 0; i < found; i++) {
-        float ms = time_answer(&p, &r, t, &answer[i]);
+        float ms = time_answer(&(Timed){&p, &w.g, t, &answer[i]});
         if (ms < *least) *least = ms, best = i;
     }
+    if (w.g.act && cuda_product_act_takes(&w.g) && time_answer(&(Timed){&p, &w.g, t, NULL}) < *least) best = OURS;
     forget(&p);
-    return found || otherwise ? choose(key, best) : OK;
+    return found || best ? choose(key, best) : OK;
 }
 
 /* Sums twice: behind the plain product, which is chosen for itself too, and in its epilogue. */
@@ -458,7 +512,12 @@ static Status time_shape(const Gemm *g, const Trial *t) {
 
 /* A line a choice: the key's numbers, and which answer. The first names what the answers are those of. */
 #define KEY_NUMBERS(X) X(m) X(n) X(k) X(lda) X(ldb) X(ldc) X(ab) X(ct) X(ta) X(tb) X(add) X(bias) X(align_a)           \
-    X(align_b) X(align_c) X(align_bias)
+    X(align_b) X(align_c) X(align_bias) X(act) X(grad)
+enum {
+#define X(field) + 1
+    NUMBERS = 0 KEY_NUMBERS(X)
+#undef X
+};
 
 static void title(char *line, size_t size) {
     snprintf(line, size, "cuBLASLt %zu, %s, compute capability %d.%d", lt.cublasLtGetVersion(), cuda.name,
@@ -471,19 +530,19 @@ static Status read_choices(const char *text) {
     size_t n = strlen(first);
     if (strncmp(text, first, n) || text[n] != '\n') return OK;  /* of another library or GPU */
     for (const char *at = text + n + 1; *at;) {
-        long long v[17];
+        long long v[NUMBERS + 1];
         Key key = {0};
         char *end;
-        for (int i = 0; i < 17; i++, at = end) {
+        for (int i = 0; i <= NUMBERS; i++, at = end) {
             v[i] = strtoll(at, &end, 10);
             if (end == at || memchr(at, '\n', (size_t)(end - at))) return OK;   /* not this many in a line */
         }
-        if (*end != '\n' || v[16] < 0 || v[16] > CANDIDATES) return OK;
+        if (*end != '\n' || v[NUMBERS] < 0 || v[NUMBERS] > CANDIDATES) return OK;
         int i = 0;
 #define X(field) key.field = (__typeof__(key.field))v[i++];
         KEY_NUMBERS(X)
 #undef X
-        Status st = choose(&key, (int)v[16]);
+        Status st = choose(&key, (int)v[NUMBERS]);
         if (st != OK) return st;
         at = end + 1;
     }
@@ -491,7 +550,7 @@ static Status read_choices(const char *text) {
 }
 
 static Status write_choices(char **text) {
-    size_t size = 256 + (size_t)my.choices * 17 * 21, at;
+    size_t size = 256 + (size_t)my.choices * (NUMBERS + 1) * 21, at;
     char *s = *text = mem_new(size, 1);
     if (!s) return ERR_MEMORY;
     title(s, size);

@@ -115,13 +115,9 @@ void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Te
 
 /* ---- feed-forward ------------------------------------------------------------------------------------------------ */
 
-static void activated(Tape *t, const BlockFeedForward *w, Tensor s, Tensor u) {
+/* With a norm or dropout between the two products. */
+static void act_and_more(Tape *t, const BlockFeedForward *w, Tensor s, Tensor u) {
     bool normed = is_there(w->inner);
-    /* nothing between activation and product: one op, which need not keep the middle rows */
-    if (!normed && !(w->hidden.p > 0)) {
-        op_act_linear(t, s, u, w->act, w->in_bias, w->out);
-        return;
-    }
     Tensor h = rows_of(t, u, w->out.cols), n = normed && t->recording ? rows_of(t, u, w->out.cols) : h;
     op_act(t, h, u, w->act, w->in_bias);
     if (normed) op_norm(t, n, h, w->inner);
@@ -131,8 +127,10 @@ static void activated(Tape *t, const BlockFeedForward *w, Tensor s, Tensor u) {
 
 void block_feed_forward(Tape *t, BlockStream *x, const BlockFeedForward *w, Tensor y) {
     Tensor h = read_stream(t, x, w->norm, w->behind, w->in), u = rows_of(t, h, w->in.rows);
-    op_linear(t, u, h, w->in, NONE);
+    bool plain = !is_there(w->inner) && !(w->hidden.p > 0);
+    if (!plain) op_linear(t, u, h, w->in, NONE);
     Tensor s = result_of(t, x);
-    activated(t, w, s, u);
+    if (plain) op_feed_forward(t, s, u, h, w->in, w->act, w->in_bias, w->out);
+    else act_and_more(t, w, s, u);
     join_stream(t, x, s, w->out_bias, w->drop, w->behind ? &w->norm : NULL, y);
 }

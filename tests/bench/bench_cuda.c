@@ -98,6 +98,8 @@ static Act act;
 static ActGrad act_grad;
 static void run_act(void) { b->act(&act); }
 static void run_act_bwd(void) { b->act_bwd(&act, &act_grad); }
+static Gemm product;
+static void run_product(void) { b->gemm(&product); }
 static void run_colsum(void) { b->colsum(dbias, u, N, F, F); }
 static Embed embed;
 static EmbedGrad embed_grad;
@@ -136,6 +138,18 @@ static void rows(void) {
     report("act", run_act, promise_act(&act));
     report("act_bwd", run_act_bwd, promise_act_bwd(&act, &act_grad));
     report("colsum", run_colsum, promise_colsum(N, F, F));
+}
+
+/* The feed-forward's two products with GELU around them. Hopper alone has a kernel of its own for them. */
+static void products(void) {
+    if (!wants("product, act") && !wants("product, act_bwd")) return;
+    product = (Gemm){.m = N, .n = F, .k = C, .a = numbers(DT_BF16, N * C), .lda = C, .b = numbers(DT_BF16, F * C),
+                     .ldb = C, .c = u, .ldc = F, .ab = DT_BF16, .ct = DT_BF16, .tb = true, .act = &act};
+    act.h = h;
+    report("product, act", run_product, promise_product_act(&product));
+    product.tb = false, product.ldb = F, product.c = du, product.grad = &act_grad;
+    act.h = NULL, act_grad.dh = du;
+    report("product, act_bwd", run_product, promise_product_act(&product));
 }
 
 /* What language models and encoders ask beside: gated activations, RMS norms of wide rows that nobody learns, positions
@@ -465,6 +479,7 @@ int main(int argc, char **argv) {
     if (pairs) B = size;
     NQ = B * 2 * Q, NT = B * 3 * T, N = size && !pairs ? size : timing ? NQ + NT : 300;
     rows();
+    products();
     language();
     embedding();
     attention("attention, cross", "attention_bwd, cross", (int32_t)B, 2, Q, P, 0);

@@ -115,7 +115,14 @@ static const char *product_name(const Gemm *g) {
     return g->ta ? "product, dW = dy^T x" : g->tb ? "product, y = x W^T" : "product, dx = dy W";
 }
 
-static void gemm(const Gemm *g) {
+/* With an activation around it: a shape that is run, in one kernel or two, as the backend has it. */
+static void multiply_act(const Gemm *g) {
+    Promise p = promise_product_act(g);
+    if (count(g->grad ? "product, act_bwd" : "product, act", p)) real->gemm(g), done();
+    sum.useful += p.flops;
+}
+
+static void multiply(const Gemm *g) {
     int i = 0;
     Product p = product_predict(gpu, g);
     Line *l = add(product_name(g), promise_gemm(g, H100_FLOPS), promise_gemm(g, SHARE * H100_FLOPS).seconds);
@@ -129,6 +136,11 @@ static void gemm(const Gemm *g) {
     if (i == SHAPES) exit(1);
     if (i == sum.products) sum.product[sum.products++] = (ProductShape){.g = *g, .p = p};
     sum.product[i].count++;
+}
+
+static void gemm(const Gemm *g) {
+    if (g->act) multiply_act(g);
+    else multiply(g);
 }
 
 static bool is_cross(const Attn *a) { return a->plan->max_nk == FULL.P; }
