@@ -124,7 +124,7 @@ static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, Emb
                 if (a.drop.p > 0) drop8(dn[k], a.drop, a.drop.rows[r], (uint32_t)c >> 3);
             }
         }
-        norm_backward<K, true>(dn, u, sum, gamma, C, lane, mean, rstd, false);
+        norm_backward<K>(dn, u, sum, gamma, C, lane, mean, rstd);
 #pragma unroll
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;

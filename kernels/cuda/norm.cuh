@@ -46,10 +46,9 @@ DEVICE void norm8(float y[8], const float z[8], const float *gamma, const float 
     for (int e = 0; e < 8; e++) y[e] += (z[e] - mean) * rstd * w[e];
 }
 
-/* dz in place of dn, x^ in place of z; with SUMS adds the row to sum[0] (dgamma) and sum[1] (dbeta). */
-template <int K, bool SUMS> DEVICE void norm_backward(float (*dn)[8], float (*z)[8], float (*sum)[K][8],
-                                                      const float *gamma, int C, int lane, float mean, float rstd,
-                                                      bool rms) {
+/* dz in place of dn, x^ in place of z; adds the row to sum[0] (dgamma) and sum[1] (dbeta). */
+template <int K> DEVICE void norm_backward(float (*dn)[8], float (*z)[8], float (*sum)[K][8], const float *gamma, int C,
+                                           int lane, float mean, float rstd) {
     float sg = 0, sgx = 0;
 #pragma unroll
     for (int k = 0; k < K; k++) {
@@ -58,15 +57,14 @@ template <int K, bool SUMS> DEVICE void norm_backward(float (*dn)[8], float (*z)
 #pragma unroll
         for (int e = 0; e < 8; e++) {
             z[k][e] = (z[k][e] - mean) * rstd;
-            if (SUMS) sum[0][k][e] += dn[k][e] * z[k][e];
-            if (SUMS) sum[1][k][e] += dn[k][e];
+            sum[0][k][e] += dn[k][e] * z[k][e];
+            sum[1][k][e] += dn[k][e];
             dn[k][e] *= w[e];
             sg += dn[k][e];
             sgx += dn[k][e] * z[k][e];
         }
     }
-    sg = rms ? 0.0f : warp_sum(sg) / (float)C;
-    sgx = warp_sum(sgx) / (float)C;
+    sg = warp_sum(sg) / (float)C, sgx = warp_sum(sgx) / (float)C;
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
