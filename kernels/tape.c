@@ -8,7 +8,7 @@
 #include "kernels/base/status.h"
 
 Status tape_open(Tape *t, const Backend *b, Arena *step) {
-    *t = (Tape){.b = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16, .cap_kept = 256};
+    *t = (Tape){.b = b, .device = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16, .cap_kept = 256};
     t->kept = mem_new((size_t)t->cap_kept, sizeof *t->kept);
     t->nodes = mem_new((size_t)t->cap_nodes, sizeof *t->nodes);
     t->grads = mem_new((size_t)t->cap_grads, sizeof *t->grads);
@@ -30,7 +30,7 @@ static void forget(Tape *t) {
 
 void tape_close(Tape *t) {
     forget(t);
-    while (t->nextra) t->b->release(t->extra[--t->nextra].p);
+    while (t->nextra) t->device->release(t->extra[--t->nextra].p);
     free(t->nodes);
     free(t->grads);
     free(t->extra);
@@ -295,7 +295,7 @@ static void *extra_take(Tape *t, size_t bytes) {
     void *list = t->extra, *p = NULL;
     if (t->nextra == t->cap_extra && !grow(t, &list, &t->cap_extra, sizeof *t->extra)) return NULL;
     t->extra = list;
-    Status st = t->b->alloc(&p, bytes);
+    Status st = t->device->alloc(&p, bytes);
     if (st != OK) tape_fail(t, err_context(st, "a batch that needs more memory than was measured"));
     else t->extra[t->nextra++] = (TapeExtra){p, bytes, true};
     return p;

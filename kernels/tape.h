@@ -40,7 +40,8 @@ typedef struct { void *p; size_t bytes; bool taken; } TapeExtra;
 typedef enum { TAPE_ALONE, TAPE_FIRST, TAPE_SECOND, TAPE_BOTH } TapePass;
 
 struct Tape {
-    const Backend *b;
+    const Backend *b;                    /* computes; the null backend once something failed, while `device` stays */
+    const Backend *device;
     Arena *step;                         /* activations, then the pool of gradients, then scratch */
     Pool pool;
     bool recording, walking;
