@@ -121,6 +121,28 @@ static void places_do_not_overlap(void **state) {
     }
 }
 
+/* What a list of patterns cannot mean is refused, with its word. */
+static void patterns_mean_something(void **state) {
+    (void)state;
+    static const struct { const char *freeze, *rates, *said; } cases[] = {
+        {"*.k.*,*embedings*", NULL, "optim.freeze: no tensor's name matches '*embedings*'"},
+        {NULL, "*bias=2,nothing=3", "optim.rates: no tensor's name matches 'nothing'"},
+        {NULL, "*bias", "optim.rates: '*bias' wants a factor"},
+        {NULL, "*bias=-1", "optim.rates: '*bias' wants a factor"},
+        {NULL, "*bias=1x", "optim.rates: '*bias' wants a factor"},
+        {NULL, "*bias=nan", "optim.rates: '*bias' wants a factor"},
+    };
+    ParamSizes s = sizes_of(4, 8, 24, 11, 5, true);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Params p;
+        Arena measure;
+        arena_measure(&measure, "test");
+        ParamsSpec spec = {.training = true, .freeze = cases[i].freeze, .rates = cases[i].rates};
+        assert_int_equal(params_open(&p, table, &s, backend_null(DT_F32), &measure, &spec), ERR_USAGE);
+        if (!strstr(err_message(), cases[i].said)) fail_msg("'%s' is not: %s", err_message(), cases[i].said);
+    }
+}
+
 /* ---- the frozen store -------------------------------------------------------------------------------------------- */
 
 /* OPT 2.7 B: 32 layers of 2560, 50272 words: 2 bytes a number of every matrix, 6 of a vector, nothing else. */
@@ -276,6 +298,7 @@ static void all_frozen_has_no_state(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_make_tensors), cmocka_unit_test(places_do_not_overlap),
+        cmocka_unit_test(patterns_mean_something),
         cmocka_unit_test(a_frozen_model_takes_two_bytes_a_number), cmocka_unit_test(what_goes_in_comes_out),
         cmocka_unit_test(what_is_frozen_costs_nothing), cmocka_unit_test(all_frozen_has_no_state)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -290,6 +290,41 @@ static void frozen_stays(void **state) {
     trainer_close(&t);
 }
 
+/* A tensor moves as far as its factor says: AdamW's first step without decay is the rate alone. */
+static void rates_scale_steps(void **state) {
+    (void)state;
+    Data d;
+    Stage1Losses l;
+    Trainer t[2];
+    make(&d);
+    Spec s = spec_of(1, 0);
+    AdamSpec a = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f};
+    float *before = NULL;
+    for (int k = 0; k < 2; k++) {
+        s.trainer.params.rates = k ? "*.bias=0,*layer.1.*=0.5,*proj*=4" : NULL;
+        open_trainer(&t[k], &s, DT_F32);
+        if (!k) before = mem_new((size_t)t[k].model.params.total, sizeof *before);
+        if (!k) memcpy(before, t[k].model.params.w, (size_t)t[k].model.params.total * sizeof *before);
+        assert_int_equal(stage1_losses(t[k].self, &d.batch, 0, 1.0f, true, &l), OK);
+        assert_int_equal(learner_update(&t[k], &a, 1e-2, 1, NULL), OK);
+    }
+    assert_true(t[1].model.params.nranges > t[0].model.params.nranges);
+    for (int i = 0; i < t[0].model.params.n; i++) {
+        const ParamTensor *p = &t[0].model.params.tensor[i];
+        size_t n = strlen(p->name);
+        double factor = n > 5 && strcmp(p->name + n - 5, ".bias") == 0 ? 0 : strstr(p->name, "layer.1.") ? 0.5
+                      : strstr(p->name, "proj") ? 4 : 1;
+        assert_true(t[1].model.params.tensor[i].rate == (float)factor && t[1].model.params.tensor[i].at == p->at);
+        for (int64_t j = p->at; j < p->at + p->n; j++) {
+            double plain = (double)t[0].model.params.w[j] - before[j], own = (double)t[1].model.params.w[j] - before[j];
+            /* weights are below 4: a step is known to their last bit */
+            if (fabs(own - factor * plain) > 4e-6) fail_msg("%s moved by %g, not %g times %g", p->name, own, factor, plain);
+        }
+    }
+    free(before);
+    for (int k = 0; k < 2; k++) trainer_close(&t[k]);
+}
+
 /* Holes between blocks of gradients may cost more in a batch that is smaller than the measured one: the walk back then
  * takes what is missing from outside, and the numbers are the same. */
 static void holes_cost_memory_not_the_run(void **state) {
@@ -463,7 +498,7 @@ int main(void) {
         cmocka_unit_test(image_tokens_have_no_order), cmocka_unit_test(gradient_is_the_slope),
         cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(the_plan_of_many_pairs),
         cmocka_unit_test(too_much_is_a_sentence),
-        cmocka_unit_test(frozen_stays),              cmocka_unit_test(a_bad_gradient_is_named),
+        cmocka_unit_test(frozen_stays), cmocka_unit_test(rates_scale_steps),              cmocka_unit_test(a_bad_gradient_is_named),
         cmocka_unit_test(holes_cost_memory_not_the_run),
         cmocka_unit_test(it_learns_in_both_types),   cmocka_unit_test(watched_ops_are_told),
         cmocka_unit_test(encoder_agrees_with_the_step),

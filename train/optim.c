@@ -58,7 +58,7 @@ static const ParamTensor *first_bad(const Params *p) {
 static ParamRange own_part(const Params *p, const ParamRange *r) {
     int64_t lo = r->at > p->own.at ? r->at : p->own.at, hi = r->at + r->n, end = p->own.at + p->own.n;
     if (hi > end) hi = end;
-    return (ParamRange){lo, hi > lo ? hi - lo : 0, r->decay, r->apart};
+    return (ParamRange){lo, hi > lo ? hi - lo : 0, r->rate, r->decay, r->apart};
 }
 
 /* Sharded: gradients were summed in the own part only, so the squares are joined here. */
@@ -117,7 +117,7 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
         char *copy = p->copy == (void *)p->w ? NULL : (char *)p->copy + (size_t)r.at * (size_t)dtype_size(p->b->elem);
         p->b->adamw(&(AdamW){.p = p->w + r.at, .g = p->g + r.at, .m = p->m + here, .v = p->v + here,
                              .ema = p->ema ? p->ema + here : NULL, .copy = copy, .n = r.n, .gscale = &s->scale,
-                             .lr = (float)lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps,
+                             .lr = (float)(lr * r.rate), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps,
                              .weight_decay = r.decay ? a->weight_decay : 0.0f,
                              /* in double: 1 - beta^t of the first steps is a difference of near equals */
                              .c1 = (float)(1.0 - pow(a->beta1, (double)t)),

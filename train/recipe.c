@@ -51,7 +51,8 @@ void recipe_reader(ReaderSpec *s, const Options *o, int32_t ids) {
 
 void recipe_params(ParamsSpec *s, const Options *o) {
     *s = (ParamsSpec){.training = true, .ema = o->optim.ema > 0, .sharded = o->dist.zero,
-                      .rule = is(o->optim.decay_rule, "paper") ? DECAY_PAPER : DECAY_LAVIS, .freeze = o->optim.freeze};
+                      .rule = is(o->optim.decay_rule, "paper") ? DECAY_PAPER : DECAY_LAVIS, .freeze = o->optim.freeze,
+                      .rates = o->optim.rates};
 }
 
 void recipe_adam(AdamSpec *a, const Options *o) {

@@ -2,6 +2,7 @@
 #include "kernels/model/params.h"
 
 #include <fnmatch.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,20 +43,48 @@ static bool decays(const ParamTensor *t, DecayRule rule) {
     return t->ndim >= 2 && !strstr(t->name, "bias") && !strstr(t->name, "ln") && !strstr(t->name, "bn");
 }
 
-static bool matches(const char *name, const char *patterns) {
-    if (!patterns) return false;
-    char one[128];
-    while (*patterns) {
-        size_t n = strcspn(patterns, ",");
-        /* longer than any name: it matches nothing */
-        if (n && n < sizeof one) {
-            memcpy(one, patterns, n);
-            one[n] = 0;
-            if (fnmatch(one, name, 0) == 0) return true;
-        }
-        patterns += n + (patterns[n] == ',');
-    }
+typedef struct { char pattern[128]; double factor; } Entry;
+
+/* The next of "pattern, ..." or "pattern=factor, ...", and moves *list behind it; false at the end. A pattern longer
+ * than any name is cut, and matches nothing; a factor that is no number is NAN. */
+static bool next_entry(const char **list, Entry *e) {
+    while (*list && **list == ',') ++*list;
+    if (!*list || !**list) return false;
+    size_t n = strcspn(*list, ","), name = strcspn(*list, ",=");
+    snprintf(e->pattern, sizeof e->pattern, "%.*s", (int)name, *list);
+    char *end = NULL;
+    e->factor = name < n ? strtod(*list + name + 1, &end) : NAN;
+    if (end != *list + n) e->factor = NAN;
+    *list += n;
+    return true;
+}
+
+/* The first entry that means this tensor. */
+static bool meant(const char *name, const char *list, Entry *e) {
+    while (next_entry(&list, e))
+        if (fnmatch(e->pattern, name, 0) == 0) return true;
     return false;
+}
+
+static double factor_of(const char *name, const char *list) {
+    Entry e;
+    return meant(name, list, &e) ? e.factor : 1;
+}
+
+/* A pattern that no tensor bears is a slip of the pen, after which another model would be trained than was meant. */
+static Status entries_check(const Params *p, const char *list, const char *key, bool factors) {
+    Entry e;
+    while (next_entry(&list, &e)) {
+        if (factors && !(e.factor >= 0 && e.factor <= 1e6))
+            return err_set(ERR_USAGE, "%s: '%s' wants a factor between 0 and 1e6, as in %s='*proj*=10'", key, e.pattern,
+                           key);
+        int i = 0;
+        while (i < p->n && fnmatch(e.pattern, p->tensor[i].name, 0) != 0) i++;
+        if (i == p->n)
+            return err_set(ERR_USAGE, "%s: no tensor's name matches '%s'; 'inspect' of a checkpoint lists them", key,
+                           e.pattern);
+    }
+    return OK;
 }
 
 /* Sides of 1 in front are how a file keeps a vector or a matrix; the rest of a convolution's sides are one row. */
@@ -81,7 +110,8 @@ static void add_tensor(Params *p, int row, int layer, const ParamsSpec *spec) {
     }
     as_matrix(t);
     t->decay = decays(t, spec->rule);
-    t->frozen = spec->frozen || matches(t->name, spec->freeze);
+    t->frozen = spec->frozen || meant(t->name, spec->freeze, &(Entry){{0}, 0});
+    t->rate = (float)factor_of(t->name, spec->rates);
     p->count += t->n;
     p->grad[p->n].n = t->n;
     p->index[row * p->layers + (layer < 0 ? 0 : layer)] = p->n++;
@@ -149,8 +179,8 @@ static void find_ranges(Params *p) {
         if (t->frozen) continue;
         ParamRange *r = p->nranges ? &p->range[p->nranges - 1] : NULL;
         bool apart = !r || p->tensor[i - 1].frozen;          /* gaps do not part: there everything is and stays zero */
-        if (!apart && r->decay == t->decay) r->n = t->at + t->n - r->at;
-        else p->range[p->nranges++] = (ParamRange){t->at, t->n, t->decay, apart};
+        if (!apart && r->decay == t->decay && r->rate == t->rate) r->n = t->at + t->n - r->at;
+        else p->range[p->nranges++] = (ParamRange){t->at, t->n, t->rate, t->decay, apart};
     }
 }
 
@@ -194,6 +224,12 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
     }
     for (size_t i = 0; i < most; i++) p->index[i] = -1;
     list_tensors(p, spec);
+    Status st = entries_check(p, spec->freeze, "optim.freeze", false);
+    if (st == OK) st = entries_check(p, spec->rates, "optim.rates", true);
+    if (st != OK) {
+        params_close(p);
+        return st;
+    }
     place(p, true);
     p->sharded = spec->sharded && dist_size() > 1;
     if (p->sharded) p->total = dist_part(p->total, 0).n * dist_size();       /* parts of one size */

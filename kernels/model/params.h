@@ -56,12 +56,13 @@ typedef struct {
     int64_t rows, cols;
     int64_t at, n;                      /* first element and elements in the flat arrays */
     int64_t f32_at;                     /* in the f32 array of a frozen store; -1: not there. Else `at` */
+    float rate;                         /* the learning rate is multiplied by it */
     bool decay, frozen;
 } ParamTensor;
 
 /* A run of neighbouring tensors that the optimizer treats alike. apart: frozen ones stand between it and the range
  * before it, in the table's order. */
-typedef struct { int64_t at, n; bool decay, apart; } ParamRange;
+typedef struct { int64_t at, n; float rate; bool decay, apart; } ParamRange;
 
 typedef struct {
     ParamTable table;
@@ -83,9 +84,10 @@ typedef struct {
     int layers;                         /* stride of index */
 } Params;
 
-/* freeze: patterns, commas between; * and ?. sharded: each rank has its part of the optimizer's state alone. frozen: a
- * frozen store, whatever the rest says. */
-typedef struct { bool training, ema, sharded, frozen; DecayRule rule; const char *freeze; } ParamsSpec;
+/* freeze: patterns, commas between; * and ?. rates: "pattern=factor" likewise, the first that matches. A pattern that
+ * matches nothing is refused. sharded: each rank has its part of the optimizer's state alone. frozen: a frozen store,
+ * whatever the rest says. */
+typedef struct { bool training, ema, sharded, frozen; DecayRule rule; const char *freeze, *rates; } ParamsSpec;
 
 /* Lays out the table and takes the flat arrays from `run` (which may only measure). Everything is zero afterwards. The
  * table must live as long as p. */
