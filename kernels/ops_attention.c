@@ -18,6 +18,7 @@ static void attention_back(Tape *t, const Node *n) {
     DType e = t->b->elem;
     bool add_q, add_kv = false;
     void *dxq = tape_grad_to(t, n->x, &add_q), *dxkv = dxq;
+    /* self-attention: q, k and v are columns of one matrix, whose gradient is one */
     if (n->x2.grad != n->x.grad) dxkv = tape_grad_to(t, n->x2, &add_kv);
     BUG_ON(!dxq || !dxkv || add_q, "attention: the queries have one use, and keys want a gradient");
     AttnGrad g = {.d_o = d_o, .dq = ops_columns(dxq, n->n[0], e), .lddq = tape_grad_ld(n->x), .add = add_kv};
@@ -38,6 +39,7 @@ void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_
            "attention: %d heads, %d of keys, of %lld: o (%lld,%lld), q in (%lld,%lld), k and v in (%lld,%lld)", h.H,
                h.KH,
            (long long)D, SHAPE(o), SHAPE(xq), SHAPE(xkv));
+    /* of two waves lse has a stride for both, so their plans say so too */
     int64_t rows = t->pass == TAPE_ALONE ? o.rows : o.grad->rows;
     BUG_ON(plan->nrows != rows, "attention: the plan has %d rows of %lld, o (%lld,%lld)", plan->nrows, (long long)rows,
            SHAPE(o));
@@ -45,6 +47,7 @@ void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_
     Attn a = {.plan = plan, .q = ops_columns(xq.data, q_at, e), .k = ops_columns(xkv.data, k_at, e),
               .v = ops_columns(xkv.data, v_at, e), .o = o.data, .ldq = xq.ld, .ldk = xkv.ld, .ldv = xkv.ld, .ldo = o.ld,
               .H = h.H, .KH = h.KH, .D = (int32_t)D, .scale = h.scale, .bias = h.bias, .span = h.span, .drop = drop};
+    /* all of the forward that the walk back wants beside o: scores are made again */
     a.lse = tape_beside(t, o, 0, h.H);
     count_attention(t, &a, 2.0);
     t->b->attention(&a);

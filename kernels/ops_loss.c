@@ -25,9 +25,11 @@ void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, co
     int64_t V = w.rows, C = w.cols, es = dtype_size(k->elem);
     int64_t ld = (V + 7) / 8 * 8; /* rows of logits stay aligned: products on a GPU ask for it */
     int64_t chunk = LM_CHUNK_BYTES / (ld * 4);
+    /* a vocabulary of millions of words: thinner products would be slower than they save */
     if (chunk < 16) chunk = 16;
     if (chunk > h.rows) chunk = h.rows;
     bool grad = t->recording;
+    /* not scratch: it is handed on when the walk comes by, long after */
     void *dh = grad ? tape_push(t, h.rows * C, (int)es) : NULL;
     float *logits = tape_scratch(t, chunk * ld, sizeof(float));
     void *dlogits = grad ? tape_scratch(t, chunk * ld, (int)es) : NULL;

@@ -6,6 +6,7 @@ static void add_norm_back(Tape *t, const Node *n) {
     void *dz = tape_grad_of(t, n->x), *dy = tape_grad_of(t, n->y);
     if (!dy && !dz) return;
     bool add_s, add_x = false, add_y;
+    /* nobody read y, but somebody the sum: the norm then gives nothing, and the sum still flows */
     if (!dy) dy = tape_grad_to(t, n->y, &add_y), t->b->zero(dy,
                                                             (size_t)tensor_count(n->y) * (size_t)dtype_size(n->y.dt));
     void *ds = tape_grad_to(t, n->x, &add_s), *dx = n->x2.data ? tape_grad_to(t, n->x2, &add_x) : NULL;
