@@ -267,8 +267,15 @@ DEVICE void open_barriers(uint32_t room) {
 }
 #endif
 
+/* Older architectures have no clusters, and compile to a trap that nobody calls. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define IN_PAIRS
+#else
+#define IN_PAIRS __cluster_dims__(2, 1, 1)
+#endif
+
 /* Registers: 24 for those that ask, 240 for those that multiply: 168 for each on the whole. */
-template <ActKind K, bool BACK> static __global__ __cluster_dims__(2, 1, 1) __launch_bounds__(PRODUCT_THREADS, 1)
+template <ActKind K, bool BACK> static __global__ IN_PAIRS __launch_bounds__(PRODUCT_THREADS, 1)
 void product_act_kernel(const __grid_constant__ ProductAct p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(1024) char memory[];
