@@ -26,7 +26,9 @@ attention, EVA-g|forward_mma|0|0|11.6|201.0
 add_norm|add_norm_fast|8192|6291456|41.3|22.1
 add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
 act|act_fast|8192|25165824|23.3|34.4
-act_bwd|act_bwd_fast|8192|25165824|31.7|69.5'
+act_bwd|act_bwd_fast|8192|25165824|31.7|69.5
+product, act|product_act_kernel|768|2359296|58.0|19.5
+product, act_bwd|product_act_kernel|768|2359296|80.1|30.5'
 
 field() { sed -n "s/.*\"$2\":\([0-9.]*\).*/\1/p" "$1" | head -1; }
 
