@@ -445,6 +445,36 @@ static void test_chosen_sums(void **state) {
     both_free(&a), both_free(&b), both_free(&c), both_free(&sums);
 }
 
+/* A product with its activation is timed as one kernel and as two, forward and backward; either way the numbers are the
+ * CPU's, and what was chosen is taken again from what was written. */
+static void test_chosen_acts(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    static const ProductAct cases[] = {{256, 1024, 2048, 0, ACT_GELU, false, true, false},
+                                       {256, 1024, 2048, 0, ACT_GELU, true, true, true}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const ProductAct *c = &cases[i];
+        Gemm g, h;
+        Act a, b;
+        ActGrad d, e;
+        Both x = numbers(c->m * c->k), w = numbers(c->n * c->k), u = numbers(c->m * c->n), y = numbers(c->m * c->n),
+             bias = both((size_t)c->n * sizeof(float)), sums = both((size_t)c->n * sizeof(float));
+        gpu->zero(bias.device, bias.bytes), gpu->zero(sums.device, sums.bytes);
+        memset(bias.host, 0, bias.bytes), memset(sums.host, 0, sums.bytes);
+        Both *all[] = {&x, &w, &u, &y, &bias, &sums};
+        product_act_of(&g, &a, &d, c, all, false), product_act_of(&h, &b, &e, c, all, true);
+        char *first, *again;
+        choices(&first, &h, 1, NULL);
+        choices(&again, &h, 1, first);
+        assert_string_equal(first, again);
+        assert_non_null(strstr(first, c->back ? " 1 2 " : " 1 0 "));             /* GELU; with h made again */
+        cpu->gemm(&g), gpu->gemm(&h);
+        assert_true(apart(&u, DT_BF16) <= 0x1p-6 && apart(&y, DT_BF16) <= 0x1p-6 && apart(&sums, DT_F32) <= 4e-3);
+        free(first), free(again);
+        for (size_t j = 0; j < COUNT(all); j++) both_free(all[j]);
+    }
+}
+
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
 /* Two buffers, filled in turn beside compute, each read by the compute after its wait: the numbers of every batch
@@ -622,7 +652,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
         cmocka_unit_test(test_plain_product), cmocka_unit_test(test_product_act), cmocka_unit_test(test_chosen_products),
-        cmocka_unit_test(test_chosen_sums),
+        cmocka_unit_test(test_chosen_sums), cmocka_unit_test(test_chosen_acts),
         cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),
         cmocka_unit_test(test_out_of_memory),
     };
