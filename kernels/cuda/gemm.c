@@ -1,8 +1,7 @@
 /* gemm: matrix products by cuBLASLt. The only file that includes cublasLt.h; the library is loaded at the first
  * product.
  *
- *   C(m,n) = [C +] op(A) op(B) + bias(n), row-major        is, column-major,        C'(n,m) = [C' +] op(B') op(A') +
- * bias
+ *   C(m,n) = [C +] op(A) op(B) + bias(n), row-major   is, column-major,   C'(n,m) = [C' +] op(B') op(A') + bias
  *
  * so A and B change places and a row-major (r,c) matrix is handed over as a column-major (c,r) one. The bias is added
  * to the f32 sums before rounding (epilogue BIAS, exact); with f32 results and bf16 operands cuBLASLt wants it in f32,
@@ -12,8 +11,8 @@
  * (steps of 6 to 12 %), the heuristic is asked once for each rounded shape and its answer kept: a few hundred questions
  * of about 50 us in a run. It is asked about the ROUNDED shape, so the answer does not depend on which batch came
  * first: a resumed run picks what the first run picked. Large products that are known to come can be timed before a run
- * begins (choose_products): of CANDIDATES answers the fastest is taken, and which one is kept in the run's folder, for
- * the same reason: a clock never says the same twice. Split-k is allowed only with a
+ * begins (choose_products): of CANDIDATES answers the fastest is taken, and which one is kept in the run's folder
+ * (gemm_choice), for the same reason: a clock never says the same twice. Split-k is allowed only with a
  * reduction in the compute type in the workspace (fixed order): the same input gives the same bits. An algorithm that
  * cannot do the exact shape (AlgoCheck) is asked for anew, for this shape alone.
  *
@@ -32,6 +31,8 @@
 #include "kernels/base/hash.h"
 #include "kernels/base/mem.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/gemm_choice.h"
+#include "kernels/cuda/gemm_trial.h"
 
 #define LT_LIST(X)                                                                                                     \
     X(cublasLtCreate) X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy)                                         \
@@ -46,17 +47,9 @@ static struct {
 #undef X
 } lt;
 
-/* What decides the algorithm. align: the addresses' alignment, up to 16 bytes, as shifts; of the bias too, whose
- * address the heuristic sees. Compared as bytes: no padding. */
-typedef struct {
-    int64_t m, n, k, lda, ldb, ldc;
-    uint8_t ab, ct, ta, tb, add, bias, align_a, align_b, align_c, align_bias;
-    uint8_t act, grad, zero[4];     /* act: 1 + its kind; grad: 2 with h made again */
-} Key;
-
 /* An answer, with descriptors that fit it; sizes and the bias's address are set before each use. */
 typedef struct {
-    Key key;
+    GemmKey key;
     bool used, found, refused;
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c; /* a: the caller's A */
@@ -64,16 +57,8 @@ typedef struct {
     int64_t m, n, k; /* the last exact shape that AlgoCheck agreed to */
 } Plan;
 
-/* Which of the heuristic's answers is taken for a shape. */
-typedef struct { Key key; int answer; } Choice;
-
-/* Key.bias: none, one that is added, or sums that come out. APART: the answer that no epilogue is; OURS: that
- * product_act.cu is. */
-enum { NO_BIAS, ADDED, SUMS };
-enum { SLOTS = 4096, MOST = 3072, CANDIDATES = 8, APART = CANDIDATES, OURS = CANDIDATES };
+enum { SLOTS = 4096, MOST = 3072 };
 static struct {
-    Choice *choice;
-    int choices, cap_choices;
     void *library;
     cublasLtHandle_t handle;
     cublasLtMatmulPreference_t preference;
@@ -135,20 +120,7 @@ static void forget(Plan *p) {
     *p = (Plan){0};
 }
 
-/* Up to the next number of four significant bits. */
-static int64_t bucket(int64_t x) {
-    int64_t step = 1;
-    while (x / step >= 16) step *= 2;
-    return (x + step - 1) / step * step;
-}
-
-static uint8_t alignment(const void *p) {
-    uint8_t s = 0;
-    while (s < 4 && !((uintptr_t)p >> s & 1)) s++;
-    return s;
-}
-
-static Plan *slot(const Key *key) {
+static Plan *slot(const GemmKey *key) {
     uint64_t h = hash_bytes(HASH_START, key, sizeof *key);
     for (uint64_t i = h >> 20;; i++) {
         Plan *p = &my.plan[i % SLOTS];
@@ -190,7 +162,7 @@ static bool describe(Plan *p, const Gemm *g, const void *bias) {
 /* The heuristic's first answers for a shape, at most `most`; how many in *found. */
 static bool candidates(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k, cublasLtMatmulHeuristicResult_t *r,
                        int most, int *found) {
-    const Key *key = &p->key;
+    const GemmKey *key = &p->key;
     const struct {
         cublasLtMatmulPreferenceAttributes_t which;
         uint8_t shift;
@@ -212,16 +184,10 @@ static bool candidates(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k, 
     return true;
 }
 
-static int chosen_answer(const Key *key) {
-    for (int i = 0; i < my.choices; i++)
-        if (!memcmp(&my.choice[i].key, key, sizeof *key)) return my.choice[i].answer;
-    return -1;
-}
-
 /* The answer that was chosen for this shape, else the first. */
 static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
     cublasLtMatmulHeuristicResult_t r[CANDIDATES];
-    int answer = chosen_answer(&p->key), found;
+    int answer = gemm_choice(&p->key), found;
     if (!candidates(p, g, m, n, k, r, answer < 0 ? 1 : CANDIDATES, &found)) return false;
     if (answer < 0 || answer >= found) answer = 0;    /* OURS, where it does not take the exact shape */
     p->found = found > 0 && r[answer].state == CUBLAS_STATUS_SUCCESS;
@@ -242,28 +208,8 @@ static bool settle(Plan *p, const Gemm *g) {
     return true;
 }
 
-static Key key_of(const Gemm *g, const void *bias) {
-    return (Key){.m = bucket(g->m), .n = bucket(g->n), .k = bucket(g->k), .lda = g->lda, .ldb = g->ldb, .ldc = g->ldc,
-                 .ab = (uint8_t)g->ab, .ct = (uint8_t)g->ct, .ta = g->ta, .tb = g->tb, .add = g->add,
-                 .bias = !bias ? NO_BIAS : g->sums ? SUMS : ADDED,
-                 .align_a = alignment(g->a), .align_b = alignment(g->b),
-                 .align_c = alignment(g->c), .align_bias = bias ? alignment(bias) : 0,
-                 .act = g->act && !g->act->up ? (uint8_t)(1 + g->act->kind) : 0,
-                 .grad = g->act && g->grad && !g->act->up ? g->act->h ? 2 : 1 : 0};
-}
-
-/* The rounded shape, as far as it fits the strides that it is described with. */
-static Gemm rounded(const Key *key, const Gemm *g) {
-    Gemm r = *g;
-    r.m = key->m, r.n = key->n, r.k = key->k;
-    if (g->lda < (g->ta ? r.m : r.k)) r.m = g->ta ? g->m : r.m, r.k = g->ta ? r.k : g->k;
-    if (g->ldb < (g->tb ? r.k : r.n)) r.k = g->tb ? g->k : r.k, r.n = g->tb ? r.n : g->n;
-    if (g->ldc < r.n) r.n = g->n;
-    return r;
-}
-
 static bool plan_shape(Plan *p, const Gemm *g, const void *bias) {
-    Gemm r = rounded(&p->key, g);
+    Gemm r = gemm_rounded(&p->key, g);
     return describe(p, g, bias) && ask(p, g, r.m, r.n, r.k);
 }
 
@@ -287,7 +233,7 @@ static Plan *kept_plan(const Gemm *g, const void *bias) {
         for (int i = 0; i < SLOTS; i++) forget(&my.plan[i]);
         my.plans = 0;
     }
-    Key key = key_of(g, bias);
+    GemmKey key = gemm_key(g, bias);
     Plan *p = slot(&key);
     if (p->used) return p;
     *p = (Plan){.used = true, .key = key};
@@ -319,9 +265,9 @@ done:
 
 /* With the activation in one kernel: as timed, or else where that fills the GPU. */
 static bool is_one(const Gemm *g) {
-    Key key = key_of(g, NULL);
+    GemmKey key = gemm_key(g, NULL);
     if (!cuda_product_act_takes(g)) return false;
-    int answer = chosen_answer(&key);
+    int answer = gemm_choice(&key);
     return answer < 0 ? cuda_product_act_fills(g) : answer == OURS;
 }
 
@@ -341,7 +287,7 @@ static bool multiply_and_sum(const Gemm *g, DType elem) {
     char *scratch = cuda_workspace(WS_COMPUTE, "gemm");
     float *to = g->sums_zero ? g->sums : (float *)(scratch + WS_COMPUTE - WS_BIAS);
     Plan *p = kept_plan(g, to);
-    if (!p || p->refused || chosen_answer(&p->key) == APART || !settle(p, g) || p->m != g->m || p->n != g->n ||
+    if (!p || p->refused || gemm_choice(&p->key) == APART || !settle(p, g) || p->m != g->m || p->n != g->n ||
         p->k != g->k)
         return false;
     run_plan(p, g, to, scratch, elem);
@@ -366,61 +312,7 @@ static void gemm(const Gemm *g, DType elem) {
 /* Smaller products are launches more than work. */
 static const double WORTH_TIMING = 1e9;                      /* operations */
 
-typedef struct { void *a, *b, *c, *h, *u, *bias; cudaEvent_t from, to; } Trial;
-
-static size_t matrix_bytes(int64_t rows, int64_t ld, DType t) { return (size_t)(rows * ld) * (size_t)dtype_size(t); }
-
-/* bytes of numbers from -1 to 1: a GPU is faster on zeros. */
-static Status numbers(void **p, size_t bytes, DType t) {
-    enum { SOME = 1 << 16 };
-    static float f[SOME];
-    uint32_t state = 1;
-    for (int i = 0; i < SOME; i++) state = state * 1664525u + 1013904223u, f[i] = (float)(int32_t)state / 2147483648.0f;
-    char *host = mem_new(SOME, (size_t)dtype_size(t));
-    if (!host) return ERR_MEMORY;
-    dtype_from_f32(host, t, f, SOME);
-    size_t piece = SOME * (size_t)dtype_size(t);
-    Status st = cuda_alloc(p, bytes);
-    for (size_t at = 0; st == OK && at < bytes; at += piece)
-        cuda_ok(cudaMemcpy((char *)*p + at, host, bytes - at < piece ? bytes - at : piece, cudaMemcpyHostToDevice),
-                "upload");
-    free(host);
-    return st;
-}
-
-/* Room for the largest of n products. */
-static Status open_trial(Trial *t, const Gemm *g, int n, DType elem) {
-    size_t a = 1, b = 1, c = 1, h = 1, bias = 1;
-    *t = (Trial){0};
-    for (int i = 0; i < n; i++) {
-        Key key = key_of(&g[i], g[i].bias);
-        Gemm r = rounded(&key, &g[i]);
-        size_t x = matrix_bytes(r.ta ? r.k : r.m, r.lda, r.ab), y = matrix_bytes(r.tb ? r.n : r.k, r.ldb, r.ab),
-               z = matrix_bytes(r.m, r.ldc, r.ct), v = (size_t)(r.sums ? r.m : r.n) * sizeof(float);
-        a = x > a ? x : a, b = y > b ? y : b, c = z > c ? z : c, bias = v > bias ? v : bias;
-        int64_t ld = g[i].act ? g[i].act->ldu > g[i].act->ldh ? g[i].act->ldu : g[i].act->ldh : 0;
-        z = matrix_bytes(r.m, ld, r.ct), h = z > h ? z : h;
-    }
-    Status st = numbers(&t->a, a, elem);
-    if (st == OK) st = numbers(&t->b, b, elem);
-    if (st == OK) st = cuda_alloc(&t->c, c);
-    if (st == OK) st = numbers(&t->bias, bias, DT_F32);
-    if (st == OK) st = numbers(&t->u, h, elem);
-    if (st == OK) st = cuda_alloc(&t->h, h);
-    cuda_zero(t->c, st == OK ? c : 0);
-    if (st == OK && !(cuda_ok(cudaEventCreate(&t->from), "event") && cuda_ok(cudaEventCreate(&t->to), "event")))
-        st = cuda_error();
-    return st;
-}
-
-static void close_trial(Trial *t) {
-    void *all[] = {t->a, t->b, t->c, t->h, t->u, t->bias};
-    for (int i = 0; i < 6; i++) cuda_release(all[i]);
-    if (t->from) cudaEventDestroy(t->from);
-    if (t->to) cudaEventDestroy(t->to);
-}
-
-static bool run_once(const Plan *p, const Gemm *g, const Trial *t, const cublasLtMatmulAlgo_t *algo) {
+static bool run_once(const Plan *p, const Gemm *g, const GemmTrial *t, const cublasLtMatmulAlgo_t *algo) {
     float one = 1.0f, beta = g->add ? 1.0f : 0.0f;
     if (g->sums && p->key.bias != SUMS) colsum(t->bias, t->a, g, g->ab);
     return lt.cublasLtMatmul(my.handle, p->op, &one, t->b, p->b, t->a, p->a, &beta, t->c, p->c, t->c, p->c, algo,
@@ -428,7 +320,7 @@ static bool run_once(const Plan *p, const Gemm *g, const Trial *t, const cublasL
 }
 
 /* What is timed: an answer of cuBLASLt, with the activation behind it where there is one, or (r NULL) ours. */
-typedef struct { const Plan *p; const Gemm *g; const Trial *t; const cublasLtMatmulHeuristicResult_t *r; } Timed;
+typedef struct { const Plan *p; const Gemm *g; const GemmTrial *t; const cublasLtMatmulHeuristicResult_t *r; } Timed;
 
 static bool run_timed(const Timed *x) {
     if (!x->r) return cuda_product_act(x->g);
@@ -440,7 +332,7 @@ static bool run_timed(const Timed *x) {
 /* Milliseconds of one of three, after one that nobody counts; infinite where the library refuses. */
 static float time_answer(const Timed *x) {
     float ms = INFINITY;
-    const Trial *t = x->t;
+    const GemmTrial *t = x->t;
     if (x->r && (x->r->state != CUBLAS_STATUS_SUCCESS || x->r->workspaceSize > (size_t)WS_GEMM)) return ms;
     if (!run_timed(x)) return ms;
     bool well = cuda_ok(cudaEventRecord(t->from, cuda.compute), "event");
@@ -451,39 +343,12 @@ static float time_answer(const Timed *x) {
     return well ? ms / 3 : INFINITY;
 }
 
-static Status choose(const Key *key, int answer) {
-    void *list = my.choice;
-    if (chosen_answer(key) >= 0) return OK;
-    if (my.choices == my.cap_choices) {
-        my.cap_choices = my.cap_choices ? 2 * my.cap_choices : 64;
-        if (!(list = mem_grow(list, (size_t)my.cap_choices, sizeof *my.choice))) return ERR_MEMORY;
-        my.choice = list;
-    }
-    my.choice[my.choices++] = (Choice){*key, answer};
-    return OK;
-}
-
-/* The product of the rounded shape and what follows it, in the trial's memory. */
-typedef struct { Gemm g; Act a; ActGrad d; } Whole;
-
-static void place(Whole *w, const Gemm *g, const Trial *t) {
-    w->g = *g;
-    w->g.a = t->a, w->g.b = t->b, w->g.c = t->c, w->g.act = NULL, w->g.grad = NULL;
-    if (!g->act || g->act->up) return;
-    bool h = !g->grad || g->act->h;
-    w->a = *g->act, w->a.N = g->m, w->a.F = g->n;
-    w->a.u = g->grad ? t->u : t->c, w->a.bias = g->act->bias ? t->bias : NULL, w->a.h = h ? t->h : NULL;
-    if (g->grad) w->d = *g->grad, w->d.dh = w->d.du = t->c, w->d.lddu = g->ldc;
-    if (g->grad && w->d.dbias) w->d.dbias = t->bias;
-    w->g.act = &w->a, w->g.grad = g->grad ? &w->d : NULL;
-}
-
 /* The fastest answer, or `otherwise` when none is faster than *least. */
-static Status time_key(const Key *key, const Gemm *g, const Trial *t, int otherwise, float *least) {
+static Status time_key(const GemmKey *key, const Gemm *g, const GemmTrial *t, int otherwise, float *least) {
     Plan p = {.used = true, .key = *key};
-    Whole w;
-    Gemm r = rounded(key, g);
-    place(&w, &r, t);
+    GemmWhole w;
+    Gemm r = gemm_rounded(key, g);
+    gemm_trial_place(&w, &r, t);
     cublasLtMatmulHeuristicResult_t answer[CANDIDATES];
     int found = 0, best = otherwise;
     if (!describe(&p, g, key->bias ? t->bias : NULL) || !candidates(&p, g, r.m, r.n, r.k, answer, CANDIDATES, &found)) {
@@ -496,74 +361,23 @@ static Status time_key(const Key *key, const Gemm *g, const Trial *t, int otherw
     }
     if (w.g.act && cuda_product_act_takes(&w.g) && time_answer(&(Timed){&p, &w.g, t, NULL}) < *least) best = OURS;
     forget(&p);
-    return found || best ? choose(key, best) : OK;
+    return found || best ? gemm_choose(key, best) : OK;
 }
 
 /* Sums twice: behind the plain product, which is chosen for itself too, and in its epilogue. */
-static Status time_shape(const Gemm *g, const Trial *t) {
-    Key key = key_of(g, g->sums ? NULL : g->bias), sums = key_of(g, g->sums);
+static Status time_shape(const Gemm *g, const GemmTrial *t) {
+    GemmKey key = gemm_key(g, g->sums ? NULL : g->bias), sums = gemm_key(g, g->sums);
     float least = INFINITY;
     Status st = OK;
     if (g->bias) key.align_bias = g->ct == g->ab ? key.align_bias : 4;         /* a copy in the workspace */
-    if (chosen_answer(&key) < 0 || (g->sums && chosen_answer(&sums) < 0)) st = time_key(&key, g, t, 0, &least);
-    if (st == OK && g->sums && g->ab == DT_BF16 && chosen_answer(&sums) < 0) st = time_key(&sums, g, t, APART, &least);
+    if (gemm_choice(&key) < 0 || (g->sums && gemm_choice(&sums) < 0)) st = time_key(&key, g, t, 0, &least);
+    if (st == OK && g->sums && g->ab == DT_BF16 && gemm_choice(&sums) < 0) st = time_key(&sums, g, t, APART, &least);
     return st;
 }
-
-/* A line a choice: the key's numbers, and which answer. The first names what the answers are those of. */
-#define KEY_NUMBERS(X) X(m) X(n) X(k) X(lda) X(ldb) X(ldc) X(ab) X(ct) X(ta) X(tb) X(add) X(bias) X(align_a)           \
-    X(align_b) X(align_c) X(align_bias) X(act) X(grad)
-enum {
-#define X(field) + 1
-    NUMBERS = 0 KEY_NUMBERS(X)
-#undef X
-};
 
 static void title(char *line, size_t size) {
     snprintf(line, size, "cuBLASLt %zu, %s, compute capability %d.%d", lt.cublasLtGetVersion(), cuda.name,
              cuda.cc / 10, cuda.cc % 10);
-}
-
-static Status read_choices(const char *text) {
-    char first[256];
-    title(first, sizeof first);
-    size_t n = strlen(first);
-    if (strncmp(text, first, n) || text[n] != '\n') return OK;  /* of another library or GPU */
-    for (const char *at = text + n + 1; *at;) {
-        long long v[NUMBERS + 1];
-        Key key = {0};
-        char *end;
-        for (int i = 0; i <= NUMBERS; i++, at = end) {
-            v[i] = strtoll(at, &end, 10);
-            if (end == at || memchr(at, '\n', (size_t)(end - at))) return OK;   /* not this many in a line */
-        }
-        if (*end != '\n' || v[NUMBERS] < 0 || v[NUMBERS] > CANDIDATES) return OK;
-        int i = 0;
-#define X(field) key.field = (__typeof__(key.field))v[i++];
-        KEY_NUMBERS(X)
-#undef X
-        Status st = choose(&key, (int)v[NUMBERS]);
-        if (st != OK) return st;
-        at = end + 1;
-    }
-    return OK;
-}
-
-static Status write_choices(char **text) {
-    size_t size = 256 + (size_t)my.choices * (NUMBERS + 1) * 21, at;
-    char *s = *text = mem_new(size, 1);
-    if (!s) return ERR_MEMORY;
-    title(s, size);
-    at = strlen(s);
-    s[at++] = '\n';
-    for (int i = 0; i < my.choices; i++) {
-        const Key *key = &my.choice[i].key;
-#define X(field) at += (size_t)snprintf(s + at, size - at, "%lld ", (long long)key->field);
-        KEY_NUMBERS(X)
-#undef X
-        at += (size_t)snprintf(s + at, size - at, "%d\n", my.choice[i].answer);
-    }
-    return OK;
 }
 
 static bool worth_timing(const Gemm *g, DType elem) {
@@ -572,21 +386,23 @@ static bool worth_timing(const Gemm *g, DType elem) {
 }
 
 static Status choose_products(const Gemm *given, int n, const char *kept, char **text, DType elem) {
-    Trial t = {0};
+    GemmTrial t = {0};
     *text = NULL;
     int some = 0;
     Gemm *g = mem_new((size_t)n + 1, sizeof *g);
     if (!g) return ERR_MEMORY;
     for (int i = 0; i < n; i++) g[some] = given[i], some += worth_timing(&given[i], elem);
+    char whose[256] = "";
     Status st = !some || load(g) ? OK : cuda_error();
-    if (st == OK && some && kept) st = read_choices(kept);
-    if (st == OK && some) st = open_trial(&t, g, some, elem);
+    if (st == OK && some) title(whose, sizeof whose);
+    if (st == OK && some && kept) st = gemm_choices_read(kept, whose);
+    if (st == OK && some) st = gemm_trial_open(&t, g, some, elem);
     for (int i = 0; st == OK && i < some; i++) st = time_shape(&g[i], &t);
-    close_trial(&t);
+    gemm_trial_close(&t);
     free(g);
     for (int i = 0; i < SLOTS && my.plan; i++) forget(&my.plan[i]);
     my.plans = 0;
-    return st == OK && some ? write_choices(text) : st;
+    return st == OK && some ? gemm_choices_write(text, whose) : st;
 }
 
 Status cuda_f32_choose_products(const Gemm *g, int n, const char *kept, char **text) {
