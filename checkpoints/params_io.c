@@ -171,7 +171,8 @@ Status load_run(Params *p, const Ckpt *c) {
     if (st == OK) params_refresh(p);
     if (st == OK && p->m) st = load_part(p, c, "optimizer", "exp_avg.", p->m);
     if (st == OK && p->v) st = load_part(p, c, "optimizer", "exp_avg_sq.", p->v);
-    bool fresh = c && !ckpt_part(c, "ema");                  /* optim.ema was switched on now: it begins with the weights */
+    /* optim.ema was switched on now: it begins with the weights */
+    bool fresh = c && !ckpt_part(c, "ema");
     if (st == OK && p->ema) st = load_part(p, c, fresh ? "model" : "ema", "", p->ema);
     return st == OK ? p->b->status() : st;
 }
@@ -197,7 +198,8 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
     bool fits = n == q->n || (grows && n > 0 && n < q->n && n % cols == 0 && t->ndim == q->ndim);
     if (q->rows > 1 && t->ndim >= 2) fits = fits && t->shape[t->ndim - 1] == cols;
     if (t->dtype == DT_I8 || t->dtype == DT_U8)
-        return err_set(ERR_FORMAT, "%s: %s is %s: quantised weights (bitsandbytes, GPTQ), which are not read; take those before "
+        return err_set(ERR_FORMAT,
+                       "%s: %s is %s: quantised weights (bitsandbytes, GPTQ), which are not read; take those before "
                        "quantisation", path, q->name, dtype_name(t->dtype));
     if (!fits || t->dtype == DT_BOOL)
         return err_set(ERR_FORMAT, "%s: %s is %s, the model wants %lld x %lld", path, q->name,
@@ -211,7 +213,8 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
     bool finite = features_finite(x, DT_F32, (size_t)q->n);
     if (finite) params_write(p, q, p->w, x);
     free(x);
-    return finite ? OK : err_set(ERR_NUMERIC, "%s: %s holds a number that is not finite: what is computed from these weights is "
+    return finite ? OK
+                  : err_set(ERR_NUMERIC, "%s: %s holds a number that is not finite: what is computed from these weights is "
                                  "not either", path, q->name);
 }
 
@@ -294,7 +297,8 @@ Status dims_of_weights(Dims *d, const WeightSource *ws) {
     if (whole && d->W) return OK;                            /* stage 2: heads and, but for prompts, words are gone */
     if (ws_find(ws, "model.embed_tokens.weight") && !d->Q)
         return err_set(ERR_FORMAT, "%s: a language model without eyes; 'pretrain stage=2 stage2.lm=FOLDER' teaches a "
-                       "Q-Former to show it pictures ('export' makes a FOLDER of a run with objective=lm)", ws_path(ws));
+                       "Q-Former to show it pictures ('export' makes a FOLDER of a run with objective=lm)",
+                           ws_path(ws));
     if (!whole || !d->Z || !d->V || !d->N)
         return err_set(ERR_FORMAT,
                        "%s: not a Q-Former of stage 1 or 2: query_tokens, word embeddings, ln_vision, vision_proj or "

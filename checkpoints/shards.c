@@ -26,7 +26,8 @@ static Status add_entry(ShardIndex *x, const char *tensor, const Json *value, co
     size_t n = 0;
     const char *file = json_str(value, &n);
     if (!file || !inside_folder(file, n))
-        return err_set(ERR_FORMAT, "%s: the file of %.80s must be a name in the same folder, found '%.80s'", path, tensor,
+        return err_set(ERR_FORMAT, "%s: the file of %.80s must be a name in the same folder, found '%.80s'", path,
+                       tensor,
                        file ? file : "no string");
     size_t number = file_number(x, file);
     if (number == SHARDS_MAX_FILES)

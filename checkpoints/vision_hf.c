@@ -51,5 +51,6 @@ Status vision_hf_files(const char *folder, const Preprocess *p) {
         return err_set(ERR_USAGE, "pictures are squashed to %d and cut to %d by this encoder's recipe: no class of "
                        "transformers does that", p->edge, p->size);
     Status st = vision_hf_pixels(folder, p);
-    return st == OK ? CONFIG_FILE(folder, "processor_config.json", CONFIG_TEXT("processor_class", "Blip2Processor")) : st;
+    return st == OK ? CONFIG_FILE(folder, "processor_config.json", CONFIG_TEXT("processor_class", "Blip2Processor"))
+                    : st;
 }

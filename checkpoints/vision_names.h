@@ -68,8 +68,8 @@ typedef struct {
 extern const VisionNames vision_names[DIALECT_COUNT];
 
 /* Where a row of the model's table (vit.h) stands in a file, for reading it (vision_load.c) and writing it
- * (vision_tower.c). q and v bias apart, as LAVIS has them, come behind the table's own rows. Rows without a shape are in
- * no file. */
+ * (vision_tower.c). q and v bias apart, as LAVIS has them, come behind the table's own rows. Rows without a shape are
+ * in no file. */
 enum { VISION_Q_BIAS = VIT_ROWS, VISION_V_BIAS, VISION_PARTS };
 typedef struct {
     size_t name;                                          /* offset in VisionNames */
@@ -84,7 +84,8 @@ static inline const char *vision_part_name(const VisionNames *n, size_t offset) 
     return *(const char *const *)(const void *)((const char *)n + offset);
 }
 
-/* A tensor's name without prefix. block, name: what stands up to the first '|' or the end; layer -1: outside of blocks. */
+/* A tensor's name without prefix. block, name: what stands up to the first '|' or the end; layer -1: outside of
+ * blocks. */
 void vision_spell(char *buf, size_t n, const char *block, int layer, const char *name, const char *suffix);
 
 typedef struct {

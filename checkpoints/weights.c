@@ -42,10 +42,12 @@ static Status open_file(WeightFile *f, const char *path) {
     close(fd);
     if (n < 0) return err_set(ERR_IO, "%s: cannot be read: %s", path, strerror(e));
     if (n >= 8 && memcmp(first, "\x89HDF\r\n\x1a\n", 8) == 0)
-        return err_set(ERR_FORMAT, "%s: an HDF5 file, so a data set and not weights: those are a run's folder, .safetensors "
+        return err_set(ERR_FORMAT,
+                       "%s: an HDF5 file, so a data set and not weights: those are a run's folder, .safetensors "
                        "or .pth", path);
     if (pth_looks_like(first, (size_t)n)) return pth_open(&f->pth, path);
-    if (n > 8 && filekind_name(first, (size_t)n) && first[7])          /* a safetensors header is shorter than 2^56 bytes */
+    /* a safetensors header is shorter than 2^56 bytes */
+    if (n > 8 && filekind_name(first, (size_t)n) && first[7])
         return err_set(ERR_FORMAT, "%s: is %s, not weights: those are a run's folder, .safetensors or .pth", path,
                        filekind_name(first, (size_t)n));
     return st_open(&f->st, path);
@@ -116,8 +118,10 @@ static const struct { const char *name; Status (*open)(WeightSource *, const cha
 /* What other trainers leave, and what joins it. */
 static Status refuse_directory(const char *dir) {
     static const struct { const char *file, *what; } others[] = {
-        {"zero_to_fp32.py", "a checkpoint of DeepSpeed in parts; python3 zero_to_fp32.py . joined, in it, makes weights of them"},
-        {".metadata", "a sharded checkpoint of PyTorch (FSDP); python3 -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+        {"zero_to_fp32.py",
+         "a checkpoint of DeepSpeed in parts; python3 zero_to_fp32.py . joined, in it, makes weights of them"},
+        {".metadata",
+         "a sharded checkpoint of PyTorch (FSDP); python3 -m torch.distributed.checkpoint.format_utils dcp_to_torch "
                       "THIS weights.pth makes weights of it"},
         {"trainer_state.json", "a checkpoint of a trainer without its weights"},
         {"adapter_model.safetensors", "an adapter (LoRA), not a model; peft's merge_and_unload makes one of both"},
@@ -326,7 +330,8 @@ static Status open_source(WeightSource **out, const char *path, bool raw, CkptWa
     *out = NULL;
     if (stat(path, &info) != 0)
         return err_set(ERR_IO, "%s: cannot be opened: %s%s", path, strerror(errno),
-                       errno == ENOENT && is_hub_name(path) ? "; nothing is downloaded here: hf download NAME --local-dir FOLDER "
+                       errno == ENOENT && is_hub_name(path)
+                           ? "; nothing is downloaded here: hf download NAME --local-dir FOLDER "
                        "fetches what the hub calls so" : "");
     WeightSource *ws = mem_new(1, sizeof *ws);
     if (!ws) return ERR_MEMORY;

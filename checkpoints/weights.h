@@ -35,7 +35,8 @@ const StTensor *ws_at(const WeightSource *ws, size_t i);    /* sorted by name */
 NameForm ws_form(const WeightSource *ws);
 const char *ws_prefix(const WeightSource *ws);              /* what came off the names; "" mostly */
 bool ws_is_script(const WeightSource *ws);                  /* a TorchScript archive */
-bool ws_in_folder(const WeightSource *ws);                  /* a folder was named: files beside the weights are theirs */
+/* a folder was named: files beside the weights are theirs */
+bool ws_in_folder(const WeightSource *ws);
 const char *ws_path(const WeightSource *ws);                /* what was opened in the end */
 const Ckpt *ws_checkpoint(const WeightSource *ws);          /* when it is one of ours, else NULL */
 

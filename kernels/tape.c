@@ -8,7 +8,8 @@
 #include "kernels/base/status.h"
 
 Status tape_open(Tape *t, const Backend *b, Arena *step) {
-    *t = (Tape){.b = b, .device = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16, .cap_kept = 256};
+    *t = (Tape){.b = b, .device = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16,
+                .cap_kept = 256};
     t->kept = mem_new((size_t)t->cap_kept, sizeof *t->kept);
     t->nodes = mem_new((size_t)t->cap_nodes, sizeof *t->nodes);
     t->grads = mem_new((size_t)t->cap_grads, sizeof *t->grads);
@@ -54,7 +55,8 @@ void tape_fail(Tape *t, Status st) {
 /* Running full must not execute anything on memory that is not there. */
 static void *checked(Tape *t, void *p) {
     if (t->step->full && t->st == OK)
-        tape_fail(t, err_set(ERR_MEMORY, "the step needs more than the %.2f GiB that were measured for it: a batch holds more text "
+        tape_fail(t, err_set(ERR_MEMORY,
+                             "the step needs more than the %.2f GiB that were measured for it: a batch holds more text "
                                          "than the plan allowed for (data.max_tokens, train.batch)",
                              (double)t->step->size / (1 << 30)));
     return p;
@@ -282,7 +284,7 @@ float *tape_beside(Tape *t, Tensor x, int which, int64_t count) {
     return (float *)*p + x.row0;
 }
 
-/* ---- memory of the walk back -------------------------------------------------------------------------------------- */
+/* ---- memory of the walk back ------------------------------------------------------------------------------------- */
 
 /* A block from outside: one that an earlier step wanted, or a new one, which is kept. So the device is asked for memory
  * in the first steps, if at all, and never again. */

@@ -18,7 +18,7 @@ FLOORS="kernels configs data checkpoints eval train"
 # took some of eval/, a language model that learns, one walk back over both waves, attention by tensor cores, the
 # weights of other tools and the reasons in bodies some of the rest. What stands, and a hundredth: who adds more than
 # that looks first for what it replaces.
-CEILINGS="kernels-without-model:14900 kernels/cuda:7360 model+train:9720 data:19139 checkpoints:5210 eval:12990 configs:1570 all:63280"
+CEILINGS="kernels-without-model:14900 kernels/cuda:7360 model+train:9720 data:19139 checkpoints:5210 eval:12990 configs:1570 all:63400"
 
 sources() { git ls-files "$@" | grep -E '\.(c|h|cu|cuh|def)$' | while read -r f; do [ -f "$f" ] && echo "$f"; done; }
 files=$(sources $FLOORS qformer.c)
@@ -86,7 +86,7 @@ at_most "functions over 60 lines" "$(echo "$functions" | awk '$1 > 60' | wc -l)"
 long=$(for f in $files; do n=$(wc -l <"$f"); [ "$n" -gt 500 ] && echo "$f:$n"; done | tr '\n' ' ')
 at_most "files over 500 lines" "$(echo "$long" | wc -w)" 2 "${long:-none}"
 wide=$(awk 'length > 120 { print FILENAME ":" FNR }' $(echo "$files" | grep -v '\.def$'))
-at_most "lines over 120 columns" "$(printf '%s' "$wide" | grep -c .)" 105
+at_most "lines over 120 columns" "$(printf '%s' "$wide" | grep -c .)" 20
 crowd=$(for f in $files; do dirname "$f"; done | sort | uniq -c | awk '$1 > 50 { print $2 ":" $1 }' | tr '\n' ' ')
 rule "folders over 50 files" "$([ -z "$crowd" ] && echo 1 || echo 0)" "${crowd:-none}"
 share=$(awk '

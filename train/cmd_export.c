@@ -1,5 +1,5 @@
-/* cmd_export: the command export: weights as other programs read them: LAVIS's one file, transformers' folder (alone, with
- * its language model, with the encoder as a tower), or a language model that learned here. */
+/* cmd_export: the command export: weights as other programs read them: LAVIS's one file, transformers' folder (alone,
+ * with its language model, with the encoder as a tower), or a language model that learned here. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,7 +114,8 @@ static Status write_words(const Export *x, const char *folder) {
 }
 
 static void say_written(const Export *x, size_t n, bool all) {
-    status_say("%s: %zu tensors%s", x->o->run.out, n, all ? "" : " (the LM head and the temperature have no place there)");
+    status_say("%s: %zu tensors%s", x->o->run.out, n,
+               all ? "" : " (the LM head and the temperature have no place there)");
 }
 
 /* The Q-Former's tensors, and with an encoder its own, the recipe of its pixels and the vocabulary: all that
@@ -123,7 +124,8 @@ static Status write_hf(const Export *x) {
     const char *out = x->o->run.out;
     size_t left = 0;
     Status st = outfile_mkdir(out);
-    if (st == OK) st = write_words(x, out);                  /* first: they can be the wrong ones, and gigabytes follow */
+    /* first: they can be the wrong ones, and gigabytes follow */
+    if (st == OK) st = write_words(x, out);
     if (st == OK) st = hf_export(out, &x->h, x->t, x->n, x->tower, &left);
     if (st == OK && x->tower) st = vision_hf_files(out, &x->e.custom.pre);
     if (st == OK) say_written(x, x->n - left, !left);
@@ -220,7 +222,8 @@ static Status export_qformer_of(Export *x, const WeightSource *ws) {
         status_say("%s: %zu tensors of %s%s", o->run.out, x->n, ws_path(ws), dry(o));
         return st;
     }
-    x->h = (HfDims){.Q = d.Q, .C = d.C, .H = heads, .F = d.F, .L = d.L, .X = d.X, .E = d.E, .Z = d.Z, .V = d.V, .N = d.N,
+    x->h = (HfDims){.Q = d.Q, .C = d.C, .H = heads, .F = d.F, .L = d.L, .X = d.X, .E = d.E, .Z = d.Z, .V = d.V,
+                    .N = d.N,
                     .dropout = 0.1, .eps = dims_eps(&d), .act = act_name((ActKind)d.act)};
     hf_vision_defaults(&x->h);
     x->h.vision_eps = dims_eps_vision(&d);

@@ -1,4 +1,5 @@
-/* cmd_model: the commands init (start weights into a file) and inspect (a checkpoint or a data set in a page of text). */
+/* cmd_model: the commands init (start weights into a file) and inspect (a checkpoint or a data set in a page of
+ * text). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

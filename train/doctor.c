@@ -66,7 +66,8 @@ static void print_cpu(void) {
             printf(" %s%s", has_flag(flags, names[i]) ? "" : "no ", names[i]);
     else fputs(" instruction sets unknown", stdout);
     const char *policy = getenv("OMP_WAIT_POLICY"), *spins = getenv("GOMP_SPINCOUNT");
-    printf("\n             a thread that waits sleeps %s%s\n", spins ? "after this many spins: " : "as OMP_WAIT_POLICY says: ",
+    printf("\n             a thread that waits sleeps %s%s\n",
+           spins ? "after this many spins: " : "as OMP_WAIT_POLICY says: ",
            spins ? spins : policy ? policy : "not set");
     free(flags);
 }

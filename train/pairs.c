@@ -43,11 +43,12 @@ Status pairs_gather(Stage1 *s, const ObjectiveBatch *batch, uint32_t step) {
     return st;
 }
 
-/* The worst case of memory: texts from everywhere draw images of this rank's first piece, up to the cap. The others draw
- * what comes after it in turn, or another piece would hold more than the cap. */
+/* The worst case of memory: texts from everywhere draw images of this rank's first piece, up to the cap. The others
+ * draw what comes after it in turn, or another piece would hold more than the cap. */
 static void crowd_first_piece(Stage1 *s) {
     int64_t first = s->contrast.first, n = s->B / s->micro, left = s->itm_cap - n, others = s->G - n;
-    for (int64_t k = 0; k < s->G; k++) {                     /* k, inside, outside: counted from the first of the piece */
+    /* k, inside, outside: counted from the first of the piece */
+    for (int64_t k = 0; k < s->G; k++) {
         int64_t inside = k == 0 && n > 1, outside = n + k % others;
         if (outside == k) outside = (outside + 1) % s->G;
         bool draw = left > 0 && inside != k;

@@ -1,5 +1,5 @@
-/* products: of what the library for matrix products offers, the fastest for the products of this run, timed once and kept
- * in its folder: a clock never says the same twice, and a run that is resumed is to have the same bits. */
+/* products: of what the library for matrix products offers, the fastest for the products of this run, timed once and
+ * kept in its folder: a clock never says the same twice, and a run that is resumed is to have the same bits. */
 #ifndef QF_PRODUCTS_H
 #define QF_PRODUCTS_H
 #include "train/trainer.h"

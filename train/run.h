@@ -43,7 +43,8 @@ typedef struct {
     Schedule schedule;
     EvalSet evalset;
     Encoder encoder;
-    Quiz quiz;                          /* of models that speak: what they say of pictures of data.val; set.NI 0: none */
+    /* of models that speak: what they say of pictures of data.val; set.NI 0: none */
+    Quiz quiz;
     Watch watch;                        /* -vv */
     double peak;                        /* measured GEMM rate, FLOP/s */
     int64_t steps, steps_per_epoch;

@@ -90,7 +90,8 @@ Status start_claim(const Options *o) {
     const char *dot = strrchr(o->run.out, '.');
     for (size_t i = 0; dot && i < sizeof torch / sizeof *torch; i++)
         if (!strcmp(dot, torch[i]))
-            return err_set(ERR_USAGE, "out=%s: what is written is safetensors, no file of torch.save; let it end in .safetensors, "
+            return err_set(ERR_USAGE,
+                           "out=%s: what is written is safetensors, no file of torch.save; let it end in .safetensors, "
                            "which safetensors.torch.load_file reads", o->run.out);
     return outfile_claim(o->run.out, o->run.overwrite);
 }
@@ -100,7 +101,8 @@ Status start_claim(const Options *o) {
 /* What a resumed run may not change: sizes, and whatever decides which numbers are drawn. */
 static const char *const fixed[] = {"model.layers", "model.hidden",      "model.heads",     "model.ffn",
                                     "model.queries",
-                                    "model.proj",   "model.cross_every", "model.positions", "seed", "stage", "objective",
+                                    "model.proj",   "model.cross_every", "model.positions", "seed", "stage",
+                                        "objective",
                                     "model.eps", "model.eps_vision", "model.act", "stage2.instruct",
                                     "lm.layers", "lm.hidden", "lm.heads", "lm.ffn"};
 /* What changes no number, or is compared by what it holds and not by its name. */

@@ -19,7 +19,8 @@ static inline float targets_share(const Targets *t, float scale) {
     return t->total > 0 ? scale / (float)t->total : 0.0f;
 }
 
-/* Waits. The losses of a step whose values are TARGETS_VALUES: the mean, and how many targets that is over all ranks. */
+/* Waits. The losses of a step whose values are TARGETS_VALUES: the mean, and how many targets that is over all
+ * ranks. */
 Status targets_read(const Targets *t, ObjectiveLosses *out);
 #define TARGETS_VALUES .values = {{"lm", true}, {"targets", false}}, .nvalues = 2
 

@@ -85,13 +85,15 @@ static void say_alike(const Run *r, const Texts *t) {
     if (t->images == 1) status_say("warning: all captions are of one image: there is nothing to tell it apart from");
     else if (alike >= 50 && (o->loss.itc > 0 || o->loss.itm > 0))
         status_say("warning: %.3g %% of the captions are word for word another one%s: the contrastive and the matching loss take "
-                   "an equal caption of another image for a wrong one", alike, t->different == 1 ? ", all are the same" : "");
+                   "an equal caption of another image for a wrong one",
+                   alike, t->different == 1 ? ", all are the same" : "");
 }
 
 static void say_rates(const Run *r) {
     const Options *o = r->o;
     if (o->optim.min_lr > o->optim.lr && !strstr(o->optim.schedule.name, "constant"))
-        status_say("warning: optim.min_lr=%g is above optim.lr=%g: the rate rises; optim.min_lr=0 lets it fall", o->optim.min_lr,
+        status_say("warning: optim.min_lr=%g is above optim.lr=%g: the rate rises; optim.min_lr=0 lets it fall",
+                   o->optim.min_lr,
                    o->optim.lr);
     if (*o->stage2.lm && o->run.stage == 1)
         status_say("warning: stage2.lm=%s is not used: this is stage 1; stage=2 learns to speak to it", o->stage2.lm);
@@ -108,7 +110,8 @@ static Status say_shared(const Run *r, const int64_t *image, int64_t n) {
     Status st = set_select(r->val, r->o->data.val_split, &of, &m);
     for (int64_t i = 0; st == OK && i < m; i++) st = strmap_put(&watched, set_image_id(r->val, of[i]), i);
     for (int64_t i = 0; st == OK && i < n; i++)
-        if (set_has(r->train, image[i]) && strmap_get(&watched, set_image_id(r->train, image[i])) && !shared++) first = image[i];
+        if (set_has(r->train, image[i]) && strmap_get(&watched, set_image_id(r->train, image[i])) && !shared++)
+            first = image[i];
     if (st == OK && shared)
         status_say("warning: %lld of the %lld images of data.val are trained on as well (%s): its figures will flatter",
                    (long long)shared, (long long)m, set_image_id(r->train, first));

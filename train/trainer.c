@@ -73,7 +73,8 @@ Status trainer_foresee(Plan *plan, const Backend *b, const TrainerSpec *spec) {
         Status st = trainer_plan(&p[i], b, &at);
         if (st != OK) return st;
     }
-    double x = (double)spec->B / (double)unit, k[3] = {(x - 2) * (x - 3) / 2, -(x - 1) * (x - 3), (x - 1) * (x - 2) / 2};
+    double x = (double)spec->B / (double)unit;
+    double k[3] = {(x - 2) * (x - 3) / 2, -(x - 1) * (x - 3), (x - 1) * (x - 2) / 2};
 #define CONTINUED(what) (k[0] * (double)p[0].what + k[1] * (double)p[1].what + k[2] * (double)p[2].what)
     *plan = p[2];
     plan->buffers = (size_t)CONTINUED(buffers), plan->step = (size_t)CONTINUED(step);

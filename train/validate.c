@@ -66,7 +66,8 @@ Status run_validate(Run *r, bool *better) {
     if (st == OK && recall) st = validation_recall(r, &c);
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
     if (!recall && !batches) return OK;
-    LogValue v[7 + OBJECTIVE_VALUES + WATCHED_VALUES] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5}, {"txt_r10", c.txt_r10},
+    LogValue v[7 + OBJECTIVE_VALUES + WATCHED_VALUES] = {{"txt_r1", c.txt_r1}, {"txt_r5", c.txt_r5},
+                                                         {"txt_r10", c.txt_r10},
                                         {"img_r1", c.img_r1}, {"img_r5", c.img_r5}, {"img_r10", c.img_r10}};
     int n = recall ? 6 : 0;
     if (batches) v[n++] = (LogValue){"loss", l.loss};

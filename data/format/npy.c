@@ -97,7 +97,8 @@ static void to_json(char *s) {
             continue;
         }
         if (c == 'L') continue;                              /* Python 2 wrote 3L */
-        if (c == ',' && strchr(")]}", s[1 + strspn(s + 1, " \n\t")])) continue;   /* Python allows one behind the last */
+        /* Python allows one behind the last */
+        if (c == ',' && strchr(")]}", s[1 + strspn(s + 1, " \n\t")])) continue;
         *to++ = c == '(' ? '[' : c == ')' ? ']' : c == 'T' || c == 'F' ? (char)(c + 32) : c;
     }
     *to = 0;

@@ -54,7 +54,8 @@ static Status add_class(Listing *l, int64_t index, const char *name) {
     return st;
 }
 
-/* One picture of a place; `name` within it, `whole` in the set. Its split is what a folder or else the place is called. */
+/* One picture of a place; `name` within it, `whole` in the set. Its split is what a folder or else the place is
+ * called. */
 static Status add_picture(Listing *l, const PicturesPlace *place, const char *name, const char *whole, int64_t *index) {
     const char *split = folder_split(name);
     if (!split) split = annotation_split_in(path_base(place->path)); /* imagenet-train-000000.tar */

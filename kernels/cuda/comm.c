@@ -1,10 +1,11 @@
 /* comm: sums and gathers of device memory over all ranks, by NCCL. The only file that includes nccl.h; the library is
  * loaded when a communicator is opened (one process needs none).
  *
- * One communicator, used from the communication stream only. An operation starts when the compute enqueued before it is
- * done, and compute after all_reduce_wait() (for all_gather: after the call) sees its result; events order the streams,
- * the host never waits: sums of ranges of the gradient run beside the backward sweep that makes the next ones.
- * Gradients go as f32, or as bf16 (half the bytes; each rank's part is rounded once, NCCL adds in f32 and rounds at each hop) through a staging buffer of WS_COMM bytes, piece by piece.
+ * One communicator, used from the communication stream only. An operation starts when the compute enqueued before it
+ * is done, and compute after all_reduce_wait() (for all_gather: after the call) sees its result; events order the
+ * streams, the host never waits: sums of ranges of the gradient run beside the backward sweep that makes the next
+ * ones. Gradients go as f32, or as bf16 (half the bytes; each rank's part is rounded once, NCCL adds in f32 and rounds
+ * at each hop) through a staging buffer of WS_COMM bytes, piece by piece.
  *
  * An error that NCCL finds by itself (a peer that died, a broken link) comes out of status(); aborting a collective
  * that hangs is the caller's decision: comm_close(true) aborts instead of waiting. */

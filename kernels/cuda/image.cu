@@ -9,8 +9,8 @@
  * written; 16 ME where it is added to) and 16 E of partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408
  * in bf16, normalize 185 MB, 56 us of an H100; unfold of all layers (M = 9216) 156 MB, 47 us.
  *
- * The scaled number is rounded before anything is done with it (left alone, ptxas makes f scale - mean one operation): a row
- * of one byte a number gives the bits of the same row in f32.
+ * The scaled number is rounded before anything is done with it (left alone, ptxas makes f scale - mean one operation): a
+ * row of one byte a number gives the bits of the same row in f32.
  *
  * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 72 registers, 28 warps an SM), else one block a row.
  * unfold: a thread a column, strips of rows, partial sums in the workspace, added in order. */

@@ -83,7 +83,8 @@ template <class T> static void lookup_bwd_(const Lookup *a, void *drows, const v
 }
 EXPORT(lookup_bwd, (const Lookup *a, void *drows, const void *dy, bool add), (a, drows, dy, add))
 
-template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, float *dword, int64_t words, const T *dy) {
+template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, float *dword, int64_t words,
+                                                                     const T *dy) {
     int lane = threadIdx.x & 31;
     int64_t word = (int64_t)blockIdx.x * (THREADS / 32) + (threadIdx.x >> 5), c = ((int64_t)blockIdx.y * 32 + lane) * W;
     bool here = c < a.C, found = false;

@@ -274,7 +274,8 @@ DEVICE RowSums sums_of(HeldRow &r) {
 }
 
 /* dlogits of columns from `first` on: scale (softmax - target), an element times `share` being its softmax. */
-template <class D> DEVICE void store_gradient(HeldRow &r, const Xent &x, int64_t i, int first, float total, float fade) {
+template <class D> DEVICE void store_gradient(HeldRow &r, const Xent &x, int64_t i, int first, float total,
+                                              float fade) {
     D *d = (D *)x.dlogits + i * x.ldd + first;
     int target = x.target[i] - first;
     float scale = x.target[i] < 0 ? 0.0f : x.scale;

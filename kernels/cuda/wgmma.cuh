@@ -83,8 +83,8 @@ DEVICE void matrices_store(uint32_t at, const uint32_t r[4]) {
 
 /* ---- products ---- */
 
-/* An operand that lies 128 bytes a row, swizzled, eight rows after eight: rows of 64 of the inner dimension, or, turned,
- * inner rows of 64 outer ones each (outer: bytes from those 64 to the next). */
+/* An operand that lies 128 bytes a row, swizzled, eight rows after eight: rows of 64 of the inner dimension, or,
+ * turned, inner rows of 64 outer ones each (outer: bytes from those 64 to the next). */
 DEVICE uint64_t operand_at(uint32_t at, uint32_t outer) {
     return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(outer >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | 1ull << 62;
 }

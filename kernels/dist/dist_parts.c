@@ -32,7 +32,8 @@ Status dist_alone(void) {
         const char *n = getenv(launchers[i].variable);
         if (n && atoi(n) > dist_size())
             return err_set(ERR_USAGE, "%s started %d tasks (%s), but MPI knows of %d: each would do all of the work, "
-                           "alone, in the same folder; start it with %s", launchers[i].who, atoi(n), launchers[i].variable,
+                           "alone, in the same folder; start it with %s", launchers[i].who, atoi(n),
+                               launchers[i].variable,
                            dist_size(), launchers[i].instead);
     }
     return OK;

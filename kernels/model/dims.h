@@ -8,7 +8,8 @@ typedef struct {
     int32_t Q, E, P, Z;                 /* queries, image width, image tokens, projection */
     int32_t V, N, X;                    /* vocabulary with [DEC], positions, cross-attention where layer % X == 0 */
     int32_t W;                          /* stage 2: width of the language model's word vectors; else 0 */
-    int32_t S;                          /* scales that an image's features may have: 1 (0 counts as 1), or P: one a token */
+    /* scales that an image's features may have: 1 (0 counts as 1), or P: one a token */
+    int32_t S;
     int32_t T;                          /* word pieces a caption keeps, [CLS] and [SEP] included */
     int32_t pad, cls, sep, dec;         /* ids */
     float eps, eps_vision;              /* of the norms inside, and of ln_vision; 0: as published, below */

@@ -53,5 +53,6 @@ static Tensor llama_finish(Tape *t, const Lm *m, BlockStream *x) {
     return y;
 }
 
-const LmFamilyOps llama_ops = {.embed = llama_embed, .layer = llama_layer, .finish = llama_finish, .word = WORD, .head = HEAD,
+const LmFamilyOps llama_ops = {.embed = llama_embed, .layer = llama_layer, .finish = llama_finish, .word = WORD,
+                               .head = HEAD,
                                .table = &table};

@@ -333,7 +333,8 @@ static Status largest(void *self) {
     DecoderCopy *copies = mem_new((size_t)spec->slots, sizeof *copies);
     Status st = p && rows && copies ? OK : ERR_MEMORY;
     int64_t E = m->m->d.E;
-    LmGiven in = {.soft = {.rows = spec->rows, .cols = E, .ld = E, .dt = m->f.b->elem, .data = &nowhere}, .prefixes = p};
+    LmGiven in = {.soft = {.rows = spec->rows, .cols = E, .ld = E, .dt = m->f.b->elem, .data = &nowhere},
+                  .prefixes = p};
     for (int i = 0; st == OK && i < n; i++) p[i] = (LmPrefix){.soft = i * spec->rows, .nsoft = spec->rows};
     if (st == OK) st = prefix(m, &in, 0, n, &logits);
     if (st == OK) st = step(m, spec->length - 1, rows, spec->slots, copies, spec->slots, &logits);

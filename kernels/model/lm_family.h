@@ -19,7 +19,8 @@ extern const LmFamilyOps opt_ops, llama_ops, t5_ops;         /* t5_ops: finish i
 /* T5's second half: what the encoder gives, keys and values of it for a decoder layer, a decoder layer. */
 Tensor t5_encoded(Tape *t, const Lm *m, BlockStream *x);
 Tensor t5_cross_kv(Tape *t, const Lm *m, int l, Tensor encoded);
-void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how, Tensor kv, const AttnPlan *cross);
+void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how, Tensor kv,
+                      const AttnPlan *cross);
 
 /* A family's rows as an enum and as a table, from its list. */
 #define LM_ROW_ID(id, ...) id,

@@ -87,7 +87,8 @@ static void feed_forward(Tape *t, const QFormer *m, int l, const Rows *f, Tensor
 /* LN(x + dropout(attend(x Wi + bi) Wo + bo)); prob, out: sites of its dropouts */
 static BlockAttention attention(const QFormer *m, int l, const Rows *a, Noise noise, int prob, int out,
                                 const RowKey *rows) {
-    return (BlockAttention){.norm = {param(m, a->ln_w, l), param(m, a->ln_b, l), dims_eps(&m->d), false}, .behind = true,
+    return (BlockAttention){.norm = {param(m, a->ln_w, l), param(m, a->ln_b, l), dims_eps(&m->d), false},
+                            .behind = true,
                             .in = param(m, a->in_w, l), .in_bias = param(m, a->in_b, l), .out = param(m, a->out_w, l),
                             .out_bias = param(m, a->out_b, l), .heads = op_heads(m->d.H, m->d.H, m->d.C / m->d.H),
                             .D = m->d.C / m->d.H, .prob = drop_at(noise, l, prob, rows),
