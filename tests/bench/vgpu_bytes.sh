@@ -6,7 +6,7 @@
 #   bytes      each op of bench_cuda, at the shapes of a training step: at most 1.1 times its promise
 #   sectors    each kernel of those ops and of one step of a small model in bf16 (bench_step): 32-byte sectors touched,
 #              loads and stores apart, at most 1.1 times the fewest possible
-#   conflicts  the same kernels: bank conflicts cost at most 2 % of shared-memory wavefronts
+#   conflicts  the same kernels: bank conflicts cost at most 2 % of shared-memory wavefronts (exceptions: limits)
 #
 # A line for each check that fails (V=1: for each), a count at the end; exit code 1 when one failed. The f32 kernels of
 # attention are for checking and are not held against anything here.
@@ -52,12 +52,14 @@ xent: xent_fast
 adamw: adamw_kernel
 sumsq: sumsq_pieces sumsq_total'
 
-# Least share of ideal sectors, loads and stores in per cent, where 1 / 1.1 cannot be.
-least() {
+# Least share of ideal sectors, loads and stores in per cent, where 1 / 1.1 cannot be; most bank conflicts, where 2 cannot.
+limits() {
     case $1 in
     "simmax_kernel step") echo 90.9 20 ;;     # texts by images go down the columns of S: a sector for each 4 bytes
     "act_bwd_fast step") echo 90.9 88 ;;      # h is kept, so sums of a strip weigh more: half a sector a request
-    "forward_mma attention, EVA-g") echo 90.9 90 ;;   # a head of 176 bytes shares its sectors with its neighbours
+    # a head of 176 bytes shares its sectors with its neighbours, and eight lanes that bring pieces of 16 bytes to rows of
+    # twelve, thirteen apart, meet once where a row ends
+    "forward_mma attention, EVA-g") echo 90.9 90 6 ;;
     row_kernel*) echo 90.9 75 ;;              # 8 bytes a head and stretch: largest score and sum
     *) echo 90.9 90.9 ;;
     esac
@@ -85,12 +87,13 @@ kernels() {
 }
 
 access() {                                    # WHERE, and a line of kernels()
-    local where=$1 l s
+    local where=$1 l s most
     set -- $2
-    read -r l s < <(least "$1 $where")
-    check "$(printf '%-20s in %-21s loads %5.1f %% ideal (least %s), stores %5.1f %% (%s), bank conflicts %.2f %%' \
-                    "$1" "$where" "$3" "$l" "$5" "$s" "$6")" \
-          "$(awk -v ld="$3" -v st="$5" -v l="$l" -v s="$s" -v c="$6" 'BEGIN { print (ld >= l && st >= s && c <= 2) }')"
+    read -r l s most < <(limits "$1 $where")
+    check "$(printf '%-20s in %-21s loads %5.1f %% ideal (least %s), stores %5.1f %% (%s), bank conflicts %.2f %% (most %s)' \
+                    "$1" "$where" "$3" "$l" "$5" "$s" "$6" "${most:-2}")" \
+          "$(awk -v ld="$3" -v st="$5" -v l="$l" -v s="$s" -v c="$6" -v most="${most:-2}" \
+                 'BEGIN { print (ld >= l && st >= s && c <= most) }')"
 }
 
 VGPU_STATS=1 "$run" "$build/bench/bench_step" small bf16 8 0 cuda >"$tmp/step" 2>&1 &
