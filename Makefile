@@ -306,7 +306,7 @@ VGPU      := $(if $(shell command -v nvidia-smi 2>/dev/null),,$(wildcard ../shar
 asan ubsan tsan:
 	@tests/packages.sh test
 	$(AGAIN) FLAVOUR=$@ CUDA=0 tests-built
-	@QFORMER_BIN=build/$@/qformer ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:allocator_may_return_null=1 TSAN_OPTIONS=allocator_may_return_null=1 LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 tests/run.sh build/$@
+	@QFORMER_BIN=build/$@/qformer ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:allocator_may_return_null=1 TSAN_OPTIONS=allocator_may_return_null=1:suppressions=$(CURDIR)/tests/tsan.supp LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 tests/run.sh build/$@
 
 cov:
 	@tests/packages.sh test
