@@ -1,6 +1,7 @@
 #!/bin/bash
-# bare.sh [SUITE ...]: the folder of `make dist` where nothing else is: the smallest Debian 12 and Ubuntu 24.04 that debootstrap makes, without
-# compiler, network or a package of ours: `make bare`. Needs root and debootstrap; a root is made once, under build/bare.
+# bare.sh [SUITE ...]: the folder of `make dist` where nothing else is: the smallest Debian 12 and Ubuntu 24.04 that
+# debootstrap makes, without compiler, network or a package of ours: `make bare`. Needs root and debootstrap; a root is
+# made once, under build/bare.
 #
 #     run-tests.sh    on the CPU
 #     gpu.sh          where vgpu lies beside the clone, in its short form. vgpu translates kernels by a compiler, which a
