@@ -19,15 +19,17 @@ cache=${VGPU_CACHE:-$HOME/.cache/vgpu} libs=${VGPU_BUILD:-$HOME/.cache/vgpu/buil
 mkdir -p "$keep"
 folder=$(basename "$made" .tar.gz)
 
-# Scripts of suites that are younger than this debootstrap are those of the first of their family.
+# Scripts of suites that are younger than this debootstrap are those of the first of their family. MIRROR: another place to
+# take packages from.
 bootstrap() {                                                # suite, root
-    local script=/usr/share/debootstrap/scripts/$1 check=()
+    local script=/usr/share/debootstrap/scripts/$1 check=() mirror=http://deb.debian.org/debian
     case $1 in
     bookworm | trixie) ;;
     *) [ -e "$script" ] || script=/usr/share/debootstrap/scripts/gutsy
-       [ -e /usr/share/keyrings/ubuntu-archive-keyring.gpg ] || check=(--no-check-gpg) ;;
+       [ -e /usr/share/keyrings/ubuntu-archive-keyring.gpg ] || check=(--no-check-gpg)
+       mirror=http://archive.ubuntu.com/ubuntu ;;
     esac
-    debootstrap --variant=minbase "${check[@]}" "$1" "$2" ${MIRROR:+"$MIRROR"} "$script" >"$keep/$1.debootstrap.txt" 2>&1 ||
+    debootstrap --variant=minbase "${check[@]}" "$1" "$2" "${MIRROR:-$mirror}" "$script" >"$keep/$1.debootstrap.txt" 2>&1 ||
         { rm -rf "$2"; echo "bare.sh: debootstrap failed, $keep/$1.debootstrap.txt says why" >&2; return 1; }
 }
 
