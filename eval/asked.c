@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/format/json.h"
+#include "data/format/path.h"
 #include "data/format/textfile.h"
 #include "eval/caption.h"
 #include "eval/metrics/vqa.h"
@@ -24,30 +25,30 @@ static Status name_picture(Pictures *p, char *name, int64_t i) {
     return strmap_get(&p->by_name, own) ? OK : strmap_put(&p->by_name, own, i);
 }
 
+/* A file's name without folders and ending. */
+static char *stem_of(const char *name) {
+    const char *base = path_base(name), *dot = strrchr(base, '.');
+    return mem_format("%.*s", (int)(dot ? dot - base : (long)strlen(base)), base);
+}
+
 static Status list_pictures(Pictures *p) {
     Status st = OK;
     /* whole names before stems before numbers: what is exact wins */
     for (int pass = 0; pass < 3 && st == OK; pass++)
         for (int64_t i = 0; i < p->e->NI && st == OK; i++) {
-            const char *id = set_image_id(p->e->set, p->e->image[i]), *base = strrchr(id, '/'), *dot;
+            const char *id = set_image_id(p->e->set, p->e->image[i]);
             int64_t number;
-            base = base ? base + 1 : id;
-            dot = strrchr(base, '.');
             if (pass == 0) st = name_picture(p, mem_strdup(id), i);
-            else if (pass == 1) st = name_picture(p, mem_format("%.*s", (int)(dot ? dot - base : (long)strlen(base)),
-                                                                base), i);
+            else if (pass == 1) st = name_picture(p, stem_of(id), i);
             else if (caption_id(id, &number)) st = name_picture(p, mem_format("%lld", (long long)number), i);
         }
     return st;
 }
 
 static Status find_picture(const Pictures *p, const char *name, int64_t *image) {
-    const char *base = strrchr(name, '/');
-    base = base ? base + 1 : name;
-    const char *dot = strrchr(base, '.');
     const int64_t *at = strmap_get(&p->by_name, name);
     /* people keep the same picture in other folders and formats */
-    char *stem = at ? NULL : mem_format("%.*s", (int)(dot ? dot - base : (long)strlen(base)), base);
+    char *stem = at ? NULL : stem_of(name);
     if (!at && stem) at = strmap_get(&p->by_name, stem);
     free(stem);
     if (!at) return err_set(ERR_USAGE, "picture %s is none of the %lld of %s", name, (long long)p->e->NI,

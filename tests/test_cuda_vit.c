@@ -10,6 +10,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/model/vit.h"
 #include "tests/kit/check.h"
+#include "tests/kit/distance.h"
 #include "tests/kit/tower.h"
 #include "tests/kit/weights.h"
 
@@ -77,15 +78,6 @@ static float *run(const Backend *b, const VitDims *d, int64_t *n) {
     arena_close(&step, b);
     arena_close(&mem, b);
     return out;
-}
-
-static double distance(const float *a, const float *b, int64_t n) {
-    double d = 0, s = 0;
-    for (int64_t i = 0; i < n; i++) {
-        d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-        s += (double)b[i] * (double)b[i];
-    }
-    return sqrt(d / s);
 }
 
 static void towers(void **state) {

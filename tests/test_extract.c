@@ -9,6 +9,7 @@
 
 #include "data/set.h"
 #include "kernels/base/mem.h"
+#include "tests/kit/distance.h"
 #include "tests/kit/folder.h"
 #include "tests/kit/weights.h"
 
@@ -102,15 +103,6 @@ static float *values(const char *file, int64_t *rows, int64_t *row) {
     free(scale);
     set_close(s);
     return x;
-}
-
-static double distance(const float *x, const float *y, int64_t n) {
-    double d = 0, all = 0;
-    for (int64_t i = 0; i < n; i++) {
-        d += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
-        all += (double)y[i] * (double)y[i];
-    }
-    return sqrt(d / all);
 }
 
 /* Rows of a picture: those that are asked for, out of all; two bytes less a number cost what they can. */

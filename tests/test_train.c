@@ -15,6 +15,7 @@
 #include "kernels/base/mem.h"
 #include "eval/encode.h"
 #include "kernels/watch.h"
+#include "tests/kit/distance.h"
 #include "tests/kit/learner.h"
 #include "train/stage1.h"
 #include "train/trainer.h"
@@ -66,12 +67,6 @@ static float *grads_of(const Spec *s, const Data *d, DType dt, Stage1Losses *l) 
     memcpy(g, t.model.params.g, (size_t)t.model.params.total * sizeof *g);
     trainer_close(&t);
     return g;
-}
-
-static double distance(const float *a, const float *b, int64_t n) {
-    double d = 0, s = 0;
-    for (int64_t i = 0; i < n; i++) d += ((double)a[i] - b[i]) * ((double)a[i] - b[i]), s += (double)b[i] * b[i];
-    return sqrt(d / s);
 }
 
 static int64_t total_of(const Spec *s) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "checkpoints/lm_config.h"
+#include "data/format/path.h"
 #include "eval/setup.h"
 #include "eval/speaker.h"
 #include "kernels/base/status.h"
@@ -25,9 +26,9 @@ static double gib(double bytes) { return bytes / (double)(1 << 30); }
 static double all_bytes(const Sizes *s) { return (double)plan_bytes(&s->plan) + (double)s->lm_bytes; }
 
 static Status read_lm(Sizes *s) {
-    const char *name = s->o->stage2.lm, *last = strrchr(name, '/');
+    const char *name = s->o->stage2.lm;
     Status st = options_require(s->o, "stage2.lm");
-    if (st == OK && !lm_config_known(&s->ld, last ? last + 1 : name)) {
+    if (st == OK && !lm_config_known(&s->ld, path_base(name))) {
         st = lm_config_read(&s->ld, name);
         if (st == ERR_IO)
             st = err_set(ERR_USAGE, "stage2.lm=%s is neither a folder with a config.json nor one of %s", name,
