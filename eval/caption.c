@@ -70,8 +70,8 @@ static Status writer_open(Writer *w, const Use *u, const GenerateSpec *spec) {
     *w = (Writer){.speaks = u->d.W > 0};
     if (!w->speaks) return generate_open(&w->g, u->b, &u->model, spec);
     w->items = mem_new((size_t)spec->images, sizeof *w->items);
-    for (int i = 0; w->items && i < spec->images; i++) w->items[i] = (SayItem){i, u->lm_prompt};
-    return w->items ? say_open(&w->say, u, &spec->search, spec->images, spec->features) : ERR_MEMORY;
+    for (int i = 0; w->items && i < spec->images; i++) w->items[i] = (SayItem){.image = i, .prompt = u->lm_prompt};
+    return w->items ? say_open_use(&w->say, u, &spec->search, spec->images, spec->features) : ERR_MEMORY;
 }
 
 static Status writer_write(Writer *w, FeatureRows rows, int64_t n, int64_t first, Found *f) {

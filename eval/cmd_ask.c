@@ -8,6 +8,7 @@
 #include "configs/commands.h"
 #include "data/text/chat.h"
 #include "eval/asked.h"
+#include "eval/metrics/tally.h"
 #include "eval/pictureset.h"
 #include "eval/result.h"
 #include "eval/say.h"
@@ -92,7 +93,7 @@ static Status open_say(Work *w, DType features) {
     SearchSpec s;
     int images = w->o->use.batch ? (int)w->o->use.batch : w->use.b->unified ? 8 : 32;
     search_of(w, &s);
-    Status st = say_open(&w->say, &w->use, &s, images, features);
+    Status st = say_open_use(&w->say, &w->use, &s, images, features);
     return st == OK ? evalrows_open(&w->rows, &w->set, w->use.b, images) : st;
 }
 
@@ -101,8 +102,7 @@ static Status all_or_none(const Asked *a) {
     for (int64_t i = 0; i < a->n; i++) n += a->q[i].nchoices > 0;
     if (!n || n == a->n) return OK;                          /* one list is answered one way: said, or chosen */
     return err_set(ERR_USAGE, "%lld of %lld questions have choices, the others none; ask.choices gives them some",
-                   (long long)n,
-                   (long long)a->n);
+                   (long long)n, (long long)a->n);
 }
 
 static Status open_work(Work *w, const Options *o) {
@@ -138,14 +138,6 @@ static void close_work(Work *w) {
 
 /* ---- a list of questions ----------------------------------------------------------------------------------------- */
 
-static Status take_answer(void *ctx, int64_t i, const Search *s) {
-    const Work *w = ((void **)ctx)[0];
-    Question *q = ((void **)ctx)[1];
-    free(q[i].answer);
-    q[i].answer = NULL;
-    return say_text(w->use.speaker.tok, &s->closed[0], &q[i].answer);
-}
-
 /* The likeliest of the choices. */
 static Status choose(Work *w, const SayItem *item, Question *q) {
     double *score = mem_new((size_t)q->nchoices, sizeof *score);
@@ -159,32 +151,27 @@ static Status choose(Work *w, const SayItem *item, Question *q) {
     return st == OK && !q->answer ? ERR_MEMORY : st;
 }
 
-static Status choose_answers(Work *w, int n, const SayItem *items, int64_t from, int64_t to) {
+static Status choose_answers(Work *w, int n, const SaySheet *s, int64_t from) {
     Status st = say_look(&w->say, w->rows.rows, n);
-    for (int64_t i = from; i < to && st == OK; i++) st = choose(w, &items[i - from], &w->asked.q[i]);
+    for (int64_t i = 0; i < s->n && st == OK; i++) st = choose(w, &s->item[i], &w->asked.q[from + i]);
     return st;
 }
 
 /* Questions [from, to) are about pictures [first, first + n). */
 static Status answer_piece(Work *w, int step, int64_t first, int n, int64_t from, int64_t to) {
-    SayItem *items = mem_new((size_t)(to - from), sizeof *items);
-    char **prompt = mem_new((size_t)(to - from), sizeof *prompt);
-    Status st = items && prompt ? evalrows_read(&w->rows, first, n) : ERR_MEMORY;
+    SaySheet s = {0};
+    bool last = step + 1 == steps_of(w->o);                  /* steps before are said freely */
+    Status st = evalrows_read(&w->rows, first, n);
     for (int64_t i = from; i < to && st == OK; i++) {
-        const Question *q = &w->asked.q[i];
+        Question *q = &w->asked.q[i];
         /* the answer at hand is the step before's */
-        prompt[i - from] = prompt_of(w, step, q->text, q->answer ? q->answer : "");
-        items[i - from] = (SayItem){(int32_t)(q->image - first), prompt[i - from]};
-        if (!prompt[i - from]) st = ERR_MEMORY;
+        char *prompt = prompt_of(w, step, q->text, q->answer ? q->answer : "");
+        st = say_put(&s, (int32_t)(q->image - first), prompt, NULL, &q->answer);
     }
-    void *ctx[] = {w, w->asked.q + from};
-    bool last = step + 1 == steps_of(w->o);          /* steps before are said freely */
-    if (st == OK && last && w->asked.q[from].nchoices) st = choose_answers(w, n, items, from, to);
-    else if (st == OK)
-        st = say_texts(&w->say, w->rows.rows, n, items, to - from, from, take_answer, ctx);
-    for (int64_t i = 0; prompt && i < to - from; i++) free(prompt[i]);
-    free(prompt);
-    free(items);
+    if (st == OK)
+        st = last && w->asked.q[from].nchoices ? choose_answers(w, n, &s, from)
+                                               : say_answers(&w->say, w->rows.rows, n, &s, from);
+    say_sheet_free(&s);
     return st;
 }
 
@@ -196,7 +183,7 @@ static Status answer_all(Work *w) {
         for (int64_t from = 0, to; from < a->n && st == OK; from = to) {
             int64_t first = a->q[from].image, last = first;
             /* as many as fall on the pictures that are looked at together */
-            for (to = from; to < a->n && a->q[to].image < first + w->say.images; to++) last = a->q[to].image;
+            for (to = from; to < a->n && a->q[to].image < first + w->say.spec.images; to++) last = a->q[to].image;
             st = stop_requested() ? err_set(ERR_INTERRUPTED, "stopped on request")
                 : answer_piece(w, step, first, (int)(last - first + 1), from, to);
             meter_at(&m, step * a->n + to);
@@ -207,32 +194,22 @@ static Status answer_all(Work *w) {
 
 /* ---- judging and writing ----------------------------------------------------------------------------------------- */
 
-typedef struct { char name[40]; int64_t n; double sum; } Sort;
-
-/* Accuracy overall and by sort of question, beside that of the answer that people gave most often to each sort. */
+/* Accuracy overall and by sort of question. */
 static Status judge(const Work *w) {
-    Sort sorts[64] = {{{0}, 0, 0}};
-    int n = 0;
-    double sum = 0;
+    Tally t = {0};
     Status st = OK;
     for (int64_t i = 0; i < w->asked.n && st == OK; i++) {
         const Question *q = &w->asked.q[i];
         double accuracy = 0;
-        char name[40];
-        int at = 0;
-        st = asked_accuracy(q, &accuracy);
-        sum += accuracy;
-        snprintf(name, sizeof name, "%.*s", (int)(q->human.type.n < 39 ? q->human.type.n : 39), q->human.type.s);
-        while (at < n && strcmp(sorts[at].name, name)) at++;
-        if (at == 64) continue;                              /* sorts beyond the table count in the whole alone */
-        if (at == n) memcpy(sorts[n++].name, name, sizeof name);
-        sorts[at].n++, sorts[at].sum += accuracy;
+        TallyKind *kind = tally_kind(&t, q->human.type.s, q->human.type.n);
+        st = kind ? asked_accuracy(q, &accuracy) : ERR_MEMORY;
+        if (st == OK) tally_count(kind, accuracy), tally_count(&t.all, accuracy);
     }
-    status_say("accuracy %.2f %% of %lld questions", 100 * sum / (double)w->asked.n, (long long)w->asked.n);
-    for (int k = 0; k < n && (n > 1 || *sorts[0].name); k++)
-        status_say("  %-24s %6.2f %%  of %lld", *sorts[k].name ? sorts[k].name : "(no sort)",
-                   100 * sorts[k].sum / (double)sorts[k].n,
-                   (long long)sorts[k].n);
+    status_say("accuracy %.2f %% of %lld questions", tally_share(&t.all), (long long)w->asked.n);
+    for (int k = 0; k < t.kinds && (t.kinds > 1 || *t.kind[0].name); k++)
+        status_say("  %-24s %6.2f %%  of %lld", *t.kind[k].name ? t.kind[k].name : "(no sort)", tally_share(&t.kind[k]),
+                   (long long)t.kind[k].n);
+    tally_free(&t);
     return st;
 }
 
@@ -296,18 +273,13 @@ static char *turn_prompt(const Work *w, const char *so_far, const char *question
     return text;
 }
 
-static Status one_answer(void *ctx, int64_t i, const Search *s) {
-    void **to = ctx;
-    (void)i;
-    return say_text(to[0], &s->closed[0], to[1]);
-}
-
 /* One turn; *so_far grows by it. */
 static Status turn(Work *w, char **so_far, const char *question) {
     char *prompt = turn_prompt(w, *so_far, question), *answer = NULL;
-    void *ctx[] = {w->use.speaker.tok, &answer};
-    Status st = prompt ? evalrows_read(&w->rows, 0, 1) : ERR_MEMORY;
-    if (st == OK) st = say_texts(&w->say, w->rows.rows, 1, &(SayItem){0, prompt}, 1, 0, one_answer, ctx);
+    SaySheet s = {0};
+    Status st = say_put(&s, 0, prompt, NULL, &answer);
+    if (st == OK) st = evalrows_read(&w->rows, 0, 1);
+    if (st == OK) st = say_answers(&w->say, w->rows.rows, 1, &s, 0);
     if (st == OK) {
         printf("%s\n", answer);
         fflush(stdout);
@@ -316,7 +288,7 @@ static Status turn(Work *w, char **so_far, const char *question) {
         *so_far = mem_format("%s %s%s", prompt, answer, w->chat ? "" : ".");
         if (!*so_far) st = ERR_MEMORY;
     }
-    free(prompt);
+    say_sheet_free(&s);
     free(answer);
     return st;
 }

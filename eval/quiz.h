@@ -10,12 +10,10 @@
  * process; does not do InstructBLIP, whose rows a prompt changes. */
 #ifndef QF_QUIZ_H
 #define QF_QUIZ_H
-#include "data/text/speech.h"
 #include "eval/asked.h"
-#include "eval/decode.h"
+#include "eval/metrics/tally.h"
 #include "eval/report/scenes.h"
-#include "eval/visual.h"
-#include "kernels/model/lm_decoder.h"
+#include "eval/say.h"
 
 typedef enum { QUIZ_PICTURE, QUIZ_WORDS, QUIZ_BLIND } QuizFront;
 
@@ -30,13 +28,8 @@ typedef struct {
     uint64_t seed;                      /* of drawn scenes, to find out what is there */
 } QuizSpec;
 
-enum { QUIZ_KINDS = 16, QUIZ_NAME = 24 };
-
-/* asked, right: questions, and the sum of how right they are (asked_accuracy). */
-typedef struct { char name[QUIZ_NAME]; int64_t asked; double right; } QuizKind;
 typedef struct {
-    QuizKind all, kind[QUIZ_KINDS];     /* by kind of question, in the order of first mention */
-    int kinds;
+    Tally answers;                      /* as asked_accuracy counts them */
     int64_t captions, different;
     int64_t shapes, shapes_true;        /* coloured shapes that captions name; of drawn scenes */
 } QuizMarks;
@@ -47,13 +40,8 @@ typedef struct {
     Asked asked;                        /* with our answers */
     char **caption;                     /* (set.NI) what we wrote; NULL: nothing yet */
     Scenes scenes;
-    Visual visual;
-    LmDecoder lm;
-    Decoder decoder;
-    Decode decode;
-    SearchSpec search;
+    Say say;
     EvalRows rows;
-    Tensor soft;                        /* of the pictures looked at */
 } Quiz;
 
 /* At most `limit` pictures of the split. ERR_USAGE: the split has none; a question is so long that the model has no
@@ -64,13 +52,11 @@ void quiz_close(Quiz *q);               /* accepts one that is zero */
 /* Answers and captions of the first n pictures. */
 Status quiz_take(Quiz *q, QuizFront front, int64_t n);
 
-/* How much the row that says the first word of an answer looks at each of the picture's visual rows: share (Q) of its
- * attention, the mean over layers and heads. Not of T5. */
+/* say_gaze of a question. */
 Status quiz_gaze(Quiz *q, int64_t question, float *share);
 
-/* Marks of what they became. */
+/* Marks of what they became; free the tally. Kinds are those of all questions, also of those not answered: marks of
+ * several fronts then have the same ones, in one order. */
 Status quiz_mark(Quiz *q, int64_t n, QuizMarks *m);
-
-static inline double quiz_share(const QuizKind *k) { return k->asked ? 100 * k->right / (double)k->asked : 0; }
 
 #endif

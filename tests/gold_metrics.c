@@ -161,13 +161,13 @@ static Status compare_answer(void *ctx, int64_t i, const Json *row) {
 
 Status gold_answers(Case *c) { return json_each(c->file, compare_answer, c); }
 
-static void compare_parts(Case *c, const char *key, const VqaPart *p, size_t n) {
+static void compare_parts(Case *c, const char *key, const Tally *t) {
     const Json *want = json_get(json_get(c->json, "official"), key);
-    gold_check(c, key, (double)json_len(want) - (double)n, 0.5);
-    for (size_t i = 0; i < n; i++) {
+    gold_check(c, key, (double)json_len(want) - t->kinds, 0.5);
+    for (int k = 0; k < t->kinds; k++) {
         double w = NAN;
-        json_num(json_get(want, p[i].name), &w);
-        gold_check(c, p[i].name, 100 * p[i].accuracy - w, 0.00501);
+        json_num(json_get(want, t->kind[k].name), &w);
+        gold_check(c, t->kind[k].name, tally_share(&t->kind[k]) - w, 0.00501);
     }
 }
 
@@ -183,8 +183,8 @@ Status gold_vqa(Case *c) {
     if (st != OK) return st;
     json_num(json_get(want, "overall"), &all);
     gold_check(c, "overall", 100 * s.accuracy - all, 0.00501);
-    compare_parts(c, "perAnswerType", s.answer_type, s.nanswer);
-    compare_parts(c, "perQuestionType", s.question_type, s.nquestion);
+    compare_parts(c, "perAnswerType", &s.answer_type);
+    compare_parts(c, "perQuestionType", &s.question_type);
     for (int64_t i = 0; i < s.n; i++) {
         double w = NAN;
         json_num(json_get(json_get(want, "question"), s.question[i].id), &w);

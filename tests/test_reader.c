@@ -230,6 +230,7 @@ static void marks_are_counted(void **state) {
     (void)state;
     Quiz q = {.asked = {.q = mem_new(8, sizeof(Question))}};
     QuizMarks m;
+    Tally *t = &m.answers;
     question(&q, 0, "\x1Dqcolour\x1Dwhat colour?\x1Dred", "red");
     question(&q, 0, "\x1Dqcolour\x1Dwhat colour?\x1Dred", "The Red");
     question(&q, 1, "\x1Dqcount\x1Dhow many?\x1D" "2", "3");
@@ -237,15 +238,17 @@ static void marks_are_counted(void **state) {
     question(&q, 2, "\x1Dqshape\x1Dwhat shape?\x1Dring", NULL);
     question(&q, 2, "\x1Dqmany\x1Dwhat?\x1Dx\x1Ex\x1Ex\x1Ep\x1Eq\x1Er\x1Es\x1Et\x1Eu\x1Ev", "x");
     assert_int_equal(quiz_mark(&q, 3, &m), OK);
-    assert_int_equal(m.all.asked, 5);
-    assert_true(fabs(m.all.right - 2.9) < 1e-9);
-    assert_int_equal(m.kinds, 4);
-    assert_string_equal(m.kind[0].name, "colour");
-    assert_true(m.kind[0].asked == 3 && fabs(quiz_share(&m.kind[0]) - 200.0 / 3) < 1e-9);
-    assert_true(m.kind[1].asked == 1 && m.kind[1].right == 0 && m.kind[2].asked == 0);
-    assert_true(fabs(m.kind[3].right - 0.9) < 1e-9);
+    assert_int_equal(t->all.n, 5);
+    assert_true(fabs(t->all.right - 2.9) < 1e-9);
+    assert_int_equal(t->kinds, 4);
+    assert_string_equal(t->kind[0].name, "colour");
+    assert_true(t->kind[0].n == 3 && fabs(tally_share(&t->kind[0]) - 200.0 / 3) < 1e-9);
+    assert_true(t->kind[1].n == 1 && t->kind[1].right == 0 && t->kind[2].n == 0);
+    assert_true(fabs(t->kind[3].right - 0.9) < 1e-9);
+    tally_free(t);
     assert_int_equal(quiz_mark(&q, 1, &m), OK);              /* of the first picture alone */
-    assert_true(m.all.asked == 2 && m.all.right == 2);
+    assert_true(t->all.n == 2 && t->all.right == 2);
+    tally_free(t);
     asked_free(&q.asked);
 }
 

@@ -42,7 +42,7 @@ static void check_rank(Say *x, const Json *rank, const char *const *choices) {
     double score[CHOICES], one, w;
     int64_t image = 0;
     assert_true(prompt && json_int(json_get(rank, "image"), &image) && json_len(want) == CHOICES);
-    SayItem item = {(int32_t)image, prompt};
+    SayItem item = {.image = (int32_t)image, .prompt = prompt};
     assert_int_equal(say_rank(x, &item, choices, CHOICES, score), OK);
     for (int k = 0; k < CHOICES; k++) {
         assert_true(json_num(json_at(want, (size_t)k), &w));
@@ -58,7 +58,7 @@ static void ranks_with(int images, const Use *u, const EvalRows *rows, const Jso
     const char *choices[CHOICES];
     const Json *list = json_get(doc, "choices"), *ranks = json_get(doc, "ranks");
     say_rules(&s, &u->speaker.src.d, &u->speaker.speech);
-    assert_int_equal(say_open(&x, u, &s, images, set_dtype(u->set)), OK);
+    assert_int_equal(say_open_use(&x, u, &s, images, set_dtype(u->set)), OK);
     assert_int_equal(say_look(&x, rows->rows, 2), OK);
     for (int k = 0; k < CHOICES; k++) assert_non_null(choices[k] = json_str(json_at(list, (size_t)k), NULL));
     for (size_t i = 0; i < json_len(ranks); i++) check_rank(&x, json_at(ranks, i), choices);

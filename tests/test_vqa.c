@@ -70,7 +70,7 @@ static void forms(void **state) {
                             "\"prediction\": \"no\"}]");
     assert_int_equal(vqa_score(&s, gqa, said, VQA_RULE_FOUND), OK);
     assert_int_equal(s.rule, VQA_RULE_EXACT);
-    assert_true(s.accuracy == 0.5 && s.nanswer == 2 && s.question_type[1].accuracy == 1);
+    assert_true(s.accuracy == 0.5 && s.answer_type.kinds == 2 && tally_share(&s.question_type.kind[1]) == 100);
     vqa_free(&s);
     const char *lines = file("lines.jsonl",
                              "{\"question_id\": 7, \"direct_answers\": [\"red\", \"red\", \"red\", \"blue\"]}\n"

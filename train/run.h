@@ -72,7 +72,7 @@ Status watched_open(Run *r);
 Status watched_look(Run *r, LogStep *s);
 /* Of more pictures: at most WATCHED_VALUES are added to v, whose names are m's. */
 Status watched_validate(Run *r, QuizMarks *m, LogValue *v, int *n);
-enum { WATCHED_VALUES = QUIZ_KINDS + 3 };
+enum { WATCHED_KINDS = 16, WATCHED_VALUES = WATCHED_KINDS + 3 };
 
 /* start.c: start values. The vocabulary is copied into `out`, so that a run is whole and can be moved. */
 Status run_start(Run *r);                                    /* resume, or train.init, or fresh: and says which */

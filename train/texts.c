@@ -61,7 +61,7 @@ static Status look(const Run *r, const int64_t *image, Texts *t) {
 
 static double percent(int64_t n, int64_t of) { return of ? 100.0 * (double)n / (double)of : 0; }
 
-static void say_texts(const Run *r, const Texts *t) {
+static void say_counts(const Run *r, const Texts *t) {
     char part[64] = "";
     /* [CLS] and [SEP] are never unknown */
     double unknown = percent(t->unknown, t->pieces - 2 * t->looked), cut = percent(t->cut, t->looked);
@@ -152,7 +152,7 @@ Status run_look(Run *r) {
     Status st = t.of_length ? set_select(r->train, r->o->data.train_split, &image, &t.images) : ERR_MEMORY;
     if (st == OK && r->tok) st = look(r, image, &t);         /* stage 2 reads no word pieces */
     if (st == OK && r->tok) r->short_text = short_text(r, &t);
-    if (st == OK && r->tok) say_texts(r, &t);
+    if (st == OK && r->tok) say_counts(r, &t);
     if (st == OK && r->tok) say_alike(r, &t);
     if (st == OK) say_warmup(r), say_rates(r);
     if (st == OK) st = say_shared(r, image, t.images);

@@ -74,6 +74,7 @@ Status run_validate(Run *r, bool *better) {
     for (int i = 0; batches && i < r->t.objective->nvalues; i++)
         if (r->t.objective->values[i].loss) v[n++] = (LogValue){r->t.objective->values[i].name, l.value[i]};
     if (!recall) st = watched_validate(r, &marks, v, &n);
+    if (st != OK) tally_free(&marks.answers);
     if (st != OK) return err_context(st, "validation after step %lld", (long long)r->step);
     double result = 0.5 * (c.txt_r1 + c.img_r1) + 1e-3 * (c.txt_r10 + c.img_r10); /* recall@10 decides between equals */
     if (!recall || (batches && strcmp(r->o->train.watch.name, "loss") == 0))
@@ -81,5 +82,7 @@ Status run_validate(Run *r, bool *better) {
     *better = result > r->best;
     if (*better) r->best = result, r->best_step = r->step, r->evals_since_best = 0;
     else r->evals_since_best++;
-    return log_eval(r->log, r->step, v, n);
+    st = log_eval(r->log, r->step, v, n);
+    tally_free(&marks.answers);                              /* kinds are named by it */
+    return st;
 }

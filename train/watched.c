@@ -51,9 +51,10 @@ Status watched_look(Run *r, LogStep *s) {
     if (!r->quiz.set.NI || !n || !due) return OK;
     Status st = ask(r, n, &m);
     if (st != OK) return st;
-    s->answers = m.all.asked ? quiz_share(&m.all) : NAN;
+    s->answers = m.answers.all.n ? tally_share(&m.answers.all) : NAN;
     s->different = (double)m.different;
     s->shapes = share(m.shapes_true, m.shapes);
+    tally_free(&m.answers);
     log_pause(r->log);                                       /* it is no part of the step's time */
     return OK;
 }
@@ -62,8 +63,11 @@ Status watched_validate(Run *r, QuizMarks *m, LogValue *v, int *n) {
     if (!r->quiz.set.NI) return OK;
     Status st = ask(r, r->quiz.set.NI, m);
     if (st != OK) return st;
-    if (m->all.asked) v[(*n)++] = (LogValue){m->all.name, quiz_share(&m->all)};
-    for (int k = 0; k < m->kinds; k++) v[(*n)++] = (LogValue){m->kind[k].name, quiz_share(&m->kind[k])};
+    const Tally *t = &m->answers;
+    if (t->all.n) v[(*n)++] = (LogValue){"answers", tally_share(&t->all)};
+    /* a line of the log has room for so many; sets with more kinds of questions have them in the report */
+    for (int k = 0; k < t->kinds && k < WATCHED_KINDS; k++)
+        v[(*n)++] = (LogValue){t->kind[k].name, tally_share(&t->kind[k])};
     if (m->captions) v[(*n)++] = (LogValue){"different", (double)m->different};
     if (m->shapes) v[(*n)++] = (LogValue){"shapes", share(m->shapes_true, m->shapes)};
     return OK;

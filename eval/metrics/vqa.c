@@ -157,16 +157,10 @@ static Status add_own(VqaScores *s, const char *id, const Json *entry, const cha
 
 /* ---- sums ---- */
 
-static Status count_part(VqaPart **parts, size_t *n, const char *name, double accuracy) {
-    size_t at = 0;
-    while (at < *n && strcmp((*parts)[at].name, name)) at++;
-    if (at == *n) {
-        if (mem_room(parts, *n, 1, sizeof **parts) != OK) return ERR_MEMORY;
-        (*parts)[(*n)++] = (VqaPart){name, 0, 0};
-    }
-    (*parts)[at].questions++;
-    (*parts)[at].accuracy += accuracy;
-    return OK;
+static Status count_part(Tally *t, const char *name, double accuracy) {
+    TallyKind *kind = name ? tally_kind(t, name, strlen(name)) : NULL;
+    if (kind) tally_count(kind, accuracy);
+    return kind || !name ? OK : ERR_MEMORY;
 }
 
 static const char *type_of(const Json *entry, const char *key, const char *gqa) {
@@ -184,15 +178,9 @@ static Status judge(VqaScores *s, const char *id, const Json *entry, const char 
     s->unanswered += !q->answer;                             /* which counts as wrong: leaving out is no way to score */
     if (q->answer) st = vqa_accuracy(&q->accuracy, s->rule, q->answer, human, n);
     s->accuracy += q->accuracy;
-    if (st == OK && answer_type) st = count_part(&s->answer_type, &s->nanswer, answer_type, q->accuracy);
-    if (st == OK && question_type) st = count_part(&s->question_type, &s->nquestion, question_type, q->accuracy);
+    if (st == OK) st = count_part(&s->answer_type, answer_type, q->accuracy);
+    if (st == OK) st = count_part(&s->question_type, question_type, q->accuracy);
     return st;
-}
-
-static void finish(VqaScores *s) {
-    s->accuracy /= (double)s->n;
-    for (size_t i = 0; i < s->nanswer; i++) s->answer_type[i].accuracy /= (double)s->answer_type[i].questions;
-    for (size_t i = 0; i < s->nquestion; i++) s->question_type[i].accuracy /= (double)s->question_type[i].questions;
 }
 
 Status vqa_score(VqaScores *s, const char *human_path, const char *our_path, VqaRule rule) {
@@ -204,7 +192,7 @@ Status vqa_score(VqaScores *s, const char *human_path, const char *our_path, Vqa
     if (st == OK) st = each_entry(s, s->store->ours, our_path, add_own);
     if (st == OK && s->rule == VQA_RULE_FOUND) s->rule = VQA_RULE_EXACT;
     if (st == OK) st = each_entry(s, s->store->human, human_path, judge);
-    if (st == OK) finish(s);
+    if (st == OK) s->accuracy /= (double)s->n;
     else vqa_free(s);
     return st;
 }
@@ -220,33 +208,33 @@ void vqa_free(VqaScores *s) {
         free(k);
     }
     free(s->question);
-    free(s->answer_type);
-    free(s->question_type);
+    tally_free(&s->answer_type);
+    tally_free(&s->question_type);
     *s = (VqaScores){0};
 }
 
 /* ---- saying it ---- */
 
-static void print_parts(const VqaPart *p, size_t n, const char *title, FILE *f) {
-    if (n) fprintf(f, "%s\n", title);
-    for (size_t i = 0; i < n; i++)
-        fprintf(f, "  %-30s %6.2f %%  of %lld\n", p[i].name, 100 * p[i].accuracy, (long long)p[i].questions);
+static void print_parts(const Tally *t, const char *title, FILE *f) {
+    if (t->kinds) fprintf(f, "%s\n", title);
+    for (int k = 0; k < t->kinds; k++)
+        fprintf(f, "  %-30s %6.2f %%  of %lld\n", t->kind[k].name, tally_share(&t->kind[k]), (long long)t->kind[k].n);
 }
 
 void vqa_print(const VqaScores *s, FILE *f) {
     static const char *const rules[] = {"", "VQA accuracy", "exact answers", "direct answers"};
     fprintf(f, "%-32s %6.2f %%  of %lld questions\n", rules[s->rule], 100 * s->accuracy, (long long)s->n);
     if (s->unanswered) fprintf(f, "%lld questions have no answer and count as wrong\n", (long long)s->unanswered);
-    print_parts(s->answer_type, s->nanswer, "by the answer's type", f);
-    print_parts(s->question_type, s->nquestion, "by the question's type", f);
+    print_parts(&s->answer_type, "by the answer's type", f);
+    print_parts(&s->question_type, "by the question's type", f);
 }
 
 /* Two decimals of percent, as Python's round. */
 static double rounded(double accuracy) { return rint(1e4 * accuracy) / 100; }
 
-static void write_parts(JsonWriter *w, const char *key, const VqaPart *p, size_t n) {
+static void write_parts(JsonWriter *w, const char *key, const Tally *t) {
     jw_object(w, key);
-    for (size_t i = 0; i < n; i++) jw_num(w, p[i].name, rounded(p[i].accuracy));
+    for (int k = 0; k < t->kinds; k++) jw_num(w, t->kind[k].name, rounded(t->kind[k].right / (double)t->kind[k].n));
     jw_end(w);
 }
 
@@ -255,8 +243,8 @@ void vqa_json(JsonWriter *w, const void *scores) {
     jw_object(w, NULL);
     jw_object(w, "accuracy");
     jw_num(w, "overall", rounded(s->accuracy));
-    write_parts(w, "perAnswerType", s->answer_type, s->nanswer);
-    write_parts(w, "perQuestionType", s->question_type, s->nquestion);
+    write_parts(w, "perAnswerType", &s->answer_type);
+    write_parts(w, "perQuestionType", &s->question_type);
     jw_end(w);
     jw_array(w, "questions");
     for (int64_t i = 0; i < s->n; i++) {

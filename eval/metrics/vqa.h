@@ -24,6 +24,7 @@
 #include <stdio.h>
 
 #include "data/format/json.h"
+#include "eval/metrics/tally.h"
 
 /* ORDER score.rule; FOUND: by the file */
 typedef enum { VQA_RULE_FOUND, VQA_RULE_VQA, VQA_RULE_EXACT, VQA_RULE_DIRECT } VqaRule;
@@ -38,14 +39,11 @@ Status vqa_normalise(char **out, const char *answer, size_t n, enum VqaSteps ste
 /* Accuracy of one answer, 0 to 1. */
 Status vqa_accuracy(double *accuracy, VqaRule rule, const char *answer, const char *const *human, size_t n);
 
-typedef struct { const char *name; int64_t questions; double accuracy; } VqaPart;      /* accuracy: 0 to 1 */
-
 typedef struct {
     VqaRule rule;
     int64_t n, unanswered;              /* questions; those that our file has no answer for count as wrong */
     double accuracy;
-    VqaPart *answer_type, *question_type;          /* in order of first mention; 0 where the file names none */
-    size_t nanswer, nquestion;
+    Tally answer_type, question_type;   /* no kinds where the file names none */
     struct VqaQuestion { const char *id, *answer; double accuracy; } *question;       /* (n), in the file's order */
     struct VqaStore *store;             /* what the above points to */
 } VqaScores;

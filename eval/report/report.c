@@ -128,6 +128,8 @@ void report_close(Report *r) {
     free(r->answers.given);
     free(r->answers.none);
     quiz_close(&r->answers.quiz);
+    for (int i = 0; i < 3; i++) tally_free(&r->answers.tally[i]);
+    free(r->answers.floor);
     free(r->captions.claims);
     free(r->captions.judged);
     free(r->recall.I);
@@ -188,8 +190,8 @@ static void answers_tile(const Report *r, FILE *f) {
     char more[96];
     if (!r->answers.n) return;
     snprintf(more, sizeof more, "without the picture: %.1f %%; read in words: %.1f %%",
-             quiz_share(&r->answers.marks[QUIZ_BLIND].all), quiz_share(&r->answers.marks[QUIZ_WORDS].all));
-    percent_tile(f, "Answers right", quiz_share(&r->answers.marks[QUIZ_PICTURE].all), more);
+             tally_share(&r->answers.tally[QUIZ_BLIND].all), tally_share(&r->answers.tally[QUIZ_WORDS].all));
+    percent_tile(f, "Answers right", tally_share(&r->answers.tally[QUIZ_PICTURE].all), more);
 }
 
 static void run_tiles(const ReportRun *r, FILE *f) {
@@ -326,15 +328,15 @@ void report_say(const Report *r) {
         status_say("%-33s image to text R@1 %5.1f %%, R@10 %5.1f %%; text to image R@1 %5.1f %%, R@10 %5.1f %%",
                    r->recall.line[i].name, l->txt_r1, l->txt_r10, l->img_r1, l->img_r10);
     }
-    const QuizMarks *m = r->answers.marks, *seen = &m[QUIZ_PICTURE], *blind = &m[QUIZ_BLIND], *words = &m[QUIZ_WORDS];
+    const Tally *m = r->answers.tally, *seen = &m[QUIZ_PICTURE], *blind = &m[QUIZ_BLIND], *words = &m[QUIZ_WORDS];
     if (r->answers.n)
         status_say("%-33s %.1f %% of %lld questions right; without the picture %.1f %%, read in words %.1f %%",
-                   "answers", quiz_share(&seen->all), (long long)seen->all.asked, quiz_share(&blind->all),
-                   quiz_share(&words->all));
+                   "answers", tally_share(&seen->all), (long long)seen->all.n, tally_share(&blind->all),
+                   tally_share(&words->all));
     for (int k = 0; r->answers.n && k < seen->kinds; k++)
         status_say("  %-31s %.1f %% of %lld; without the picture %.1f %%, read in words %.1f %%", seen->kind[k].name,
-                   quiz_share(&seen->kind[k]), (long long)seen->kind[k].asked, quiz_share(&blind->kind[k]),
-                   quiz_share(&words->kind[k]));
+                   tally_share(&seen->kind[k]), (long long)seen->kind[k].n, tally_share(&blind->kind[k]),
+                   tally_share(&words->kind[k]));
     if (c->sum.pairs)
         status_say("%-33s %.1f %% of the %d coloured shapes that %lld greedy captions name are really there; %lld "
                    "captions are free of error",

@@ -81,8 +81,8 @@ typedef struct {
 /* Stage 2: the questions of the set. */
 typedef struct {
     Quiz quiz;
-    QuizMarks marks[3];                 /* by QuizFront */
-    struct { double frequent, some; } floor[QUIZ_KINDS];     /* of each kind, per cent: report_answers.c; NAN */
+    Tally tally[3];                     /* by QuizFront */
+    struct { double frequent, some; } *floor;                /* of each kind, per cent: report_answers.c; NAN */
     /* (n) as asked, the picture in sight; gaze (Q): quiz_gaze, of pictures that are shown, else NULL */
     struct { char *text; double right; float *gaze; } *given;
     int64_t n;

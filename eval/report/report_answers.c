@@ -20,12 +20,8 @@ enum { FRONT = 48, NEW_TOKENS = 48 };    /* pieces of a caption in front, new to
 
 /* ---- floors ------------------------------------------------------------------------------------------------------ */
 
-static bool of_kind(const Question *q, const char *name) {
-    char own[QUIZ_NAME];
-    snprintf(own, sizeof own, "%.*s", (int)(q->human.type.n < QUIZ_NAME - 1 ? q->human.type.n : QUIZ_NAME - 1),
-             q->human.type.n ? q->human.type.s : "");
-    return strcmp(own, name) == 0;
-}
+static bool says(TextSpan s, const char *word) { return s.n == strlen(word) && memcmp(s.s, word, s.n) == 0; }
+static bool of_kind(const Question *q, const char *name) { return says(q->human.type, name); }
 
 static bool same(TextSpan a, TextSpan b) { return a.n == b.n && memcmp(a.s, b.s, a.n) == 0; }
 static TextSpan right_answer(const Question *q) { return settext_part(q->human.target, 0); }
@@ -44,8 +40,6 @@ static double most_frequent(const Asked *a, const char *kind) {
     }
     return all ? 100.0 * (double)best / (double)all : NAN;
 }
-
-static bool says(TextSpan s, const char *word) { return s.n == strlen(word) && memcmp(s.s, word, s.n) == 0; }
 
 /* How likely the property of an object drawn blindly is the answer; NAN: it is no property. */
 static double by_chance(const Scene *s, const char *kind, TextSpan answer) {
@@ -76,9 +70,13 @@ static double some_object(Quiz *q, const char *kind) {
 
 /* ---- gathering --------------------------------------------------------------------------------------------------- */
 
-static Status take(Report *r, QuizFront front, int64_t n, QuizMarks *m) {
-    Status st = quiz_take(&r->answers.quiz, front, n);
-    return st == OK ? quiz_mark(&r->answers.quiz, n, m) : st;
+static Status take(Report *r, QuizFront front) {
+    Quiz *q = &r->answers.quiz;
+    QuizMarks m = {0};
+    Status st = quiz_take(q, front, q->set.NI);
+    if (st == OK) st = quiz_mark(q, q->set.NI, &m);
+    r->answers.tally[front] = m.answers;
+    return st;
 }
 
 /* The answers and captions that were given with the picture in sight become the page's; others may follow. */
@@ -130,17 +128,17 @@ static Status gather(Report *r) {
                      .prompt = u->lm_prompt, .questions = old->stage2.questions, .front = FRONT,
                      .max_words = (int32_t)old->data.max_words, .max_new = NEW_TOKENS,
                      .seed = (uint64_t)old->run.seed};
-    QuizMarks *m = r->answers.marks;
     Status st = quiz_open(&r->answers.quiz, &spec, u->set, u->split, r->o->report.limit);
-    int64_t n = r->answers.quiz.set.NI;
-    if (st == OK) st = take(r, QUIZ_PICTURE, n, &m[QUIZ_PICTURE]);
-    if (st == OK) st = keep(r, n);
+    if (st == OK) st = take(r, QUIZ_PICTURE);
+    if (st == OK) st = keep(r, r->answers.quiz.set.NI);
     if (st == OK) st = gaze(r);
-    if (st == OK) st = take(r, QUIZ_WORDS, n, &m[QUIZ_WORDS]);
-    if (st == OK) st = take(r, QUIZ_BLIND, n, &m[QUIZ_BLIND]);
-    for (int k = 0; st == OK && k < m->kinds; k++) {
-        r->answers.floor[k].frequent = most_frequent(&r->answers.quiz.asked, m->kind[k].name);
-        r->answers.floor[k].some = some_object(&r->answers.quiz, m->kind[k].name);
+    if (st == OK) st = take(r, QUIZ_WORDS);
+    if (st == OK) st = take(r, QUIZ_BLIND);
+    const Tally *t = r->answers.tally;
+    if (st == OK && !(r->answers.floor = mem_new((size_t)t->kinds, sizeof *r->answers.floor))) st = ERR_MEMORY;
+    for (int k = 0; st == OK && k < t->kinds; k++) {
+        r->answers.floor[k].frequent = most_frequent(&r->answers.quiz.asked, t->kind[k].name);
+        r->answers.floor[k].some = some_object(&r->answers.quiz, t->kind[k].name);
     }
     return st;
 }
@@ -161,16 +159,22 @@ Status report_answers(Report *r) {
 
 /* ---- the section ------------------------------------------------------------------------------------------------- */
 
-static void row(FILE *f, Report *r, const char *name, int k) {
-    const QuizMarks *m = r->answers.marks;
+/* k < 0: all kinds together */
+static const TallyKind *kind_of(const Report *r, QuizFront front, int k) {
+    const Tally *t = &r->answers.tally[front];
+    return k < 0 ? &t->all : &t->kind[k];
+}
+
+static void row(FILE *f, Report *r, int k) {
+    const TallyKind *first = kind_of(r, QUIZ_PICTURE, k);
     bool all = k < 0;
-    html(f, "<tr class=\"%s\"><th scope=\"row\">%s</th><td>%lld</td>", all ? "main" : "plain", name,
-         (long long)(all ? m->all.asked : m->kind[k].asked));
-    html_cell(f, "%.1f", quiz_share(all ? &m[QUIZ_PICTURE].all : &m[QUIZ_PICTURE].kind[k]));
+    html(f, "<tr class=\"%s\"><th scope=\"row\">%s</th><td>%lld</td>", all ? "main" : "plain",
+         all ? "all" : first->name, (long long)first->n);
+    html_cell(f, "%.1f", tally_share(first));
     html_cell(f, "%.1f", all ? NAN : r->answers.floor[k].frequent);
-    html_cell(f, "%.1f", quiz_share(all ? &m[QUIZ_BLIND].all : &m[QUIZ_BLIND].kind[k]));
+    html_cell(f, "%.1f", tally_share(kind_of(r, QUIZ_BLIND, k)));
     html_cell(f, "%.1f", all ? NAN : r->answers.floor[k].some);
-    html_cell(f, "%.1f", quiz_share(all ? &m[QUIZ_WORDS].all : &m[QUIZ_WORDS].kind[k]));
+    html_cell(f, "%.1f", tally_share(kind_of(r, QUIZ_WORDS, k)));
     html(f, "</tr>\n");
 }
 
@@ -179,8 +183,7 @@ static void table(Report *r, FILE *f) {
             "<th scope=\"col\">questions</th><th scope=\"col\">right</th><th scope=\"col\">most frequent answer</th>"
             "<th scope=\"col\">without the picture</th><th scope=\"col\">of some object</th>"
             "<th scope=\"col\">read in words</th></tr></thead><tbody>\n");
-    row(f, r, "all", -1);
-    for (int k = 0; k < r->answers.marks->kinds; k++) row(f, r, r->answers.marks->kind[k].name, k);
+    for (int k = -1; k < r->answers.tally->kinds; k++) row(f, r, k);
     html(f, "</tbody></table></div>\n");
 }
 
@@ -246,14 +249,12 @@ void report_write_answers(JsonWriter *w, const Report *r) {
         {"right", QUIZ_PICTURE}, {"without_picture", QUIZ_BLIND}, {"in_words", QUIZ_WORDS}};
     if (!r->answers.n) return;
     jw_object(w, "answers");
-    for (int k = -1; k < r->answers.marks->kinds; k++) {
-        const QuizKind *first = k < 0 ? &r->answers.marks->all : &r->answers.marks->kind[k];
+    for (int k = -1; k < r->answers.tally->kinds; k++) {
+        const TallyKind *first = kind_of(r, QUIZ_PICTURE, k);
         jw_object(w, k < 0 ? "all" : first->name);
-        jw_int(w, "asked", first->asked);
-        for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
-            const QuizMarks *m = &r->answers.marks[passes[i].of];
-            jw_num(w, passes[i].key, quiz_share(k < 0 ? &m->all : &m->kind[k]));
-        }
+        jw_int(w, "asked", first->n);
+        for (size_t i = 0; i < sizeof passes / sizeof *passes; i++)
+            jw_num(w, passes[i].key, tally_share(kind_of(r, passes[i].of, k)));
         if (k >= 0) report_number(w, "most_frequent", r->answers.floor[k].frequent);
         if (k >= 0) report_number(w, "some_object", r->answers.floor[k].some);
         jw_end(w);
