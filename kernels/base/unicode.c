@@ -50,24 +50,11 @@ size_t utf8_next(const char *s, size_t n, uint32_t *c) {
 }
 
 size_t utf8_put(uint32_t c, char out[UTF8_MAX]) {
-    unsigned char *o = (unsigned char *)out;
-    if (c < 0x80) { o[0] = (unsigned char)c; return 1; }
-    if (c < 0x800) {
-        o[0] = (unsigned char)(0xC0 | c >> 6);
-        o[1] = (unsigned char)(0x80 | (c & 0x3F));
-        return 2;
-    }
-    if (c < 0x10000) {
-        o[0] = (unsigned char)(0xE0 | c >> 12);
-        o[1] = (unsigned char)(0x80 | (c >> 6 & 0x3F));
-        o[2] = (unsigned char)(0x80 | (c & 0x3F));
-        return 3;
-    }
-    o[0] = (unsigned char)(0xF0 | c >> 18);
-    o[1] = (unsigned char)(0x80 | (c >> 12 & 0x3F));
-    o[2] = (unsigned char)(0x80 | (c >> 6 & 0x3F));
-    o[3] = (unsigned char)(0x80 | (c & 0x3F));
-    return 4;
+    static const unsigned lead[] = {0, 0, 0xC0, 0xE0, 0xF0};                 /* by length, which the first byte tells */
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i > 0; i--, c >>= 6) out[i] = (char)(unsigned char)(0x80 | (c & 0x3F));
+    out[0] = (char)(unsigned char)(lead[n] | c);
+    return n;
 }
 
 bool utf8_valid(const char *s, size_t n, size_t *bad) {
@@ -95,43 +82,17 @@ Status uni_decode(UniText *out, const char *s, size_t n) {
 
 /* ---- categories ---- */
 
-static utf8proc_category_t category(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c); }
+/* Whether c is in one of the categories of a set, which is a bit a category. */
+#define SET(id) (1u << UTF8PROC_CATEGORY_##id)
+static bool in(uint32_t c, uint32_t set) { return set >> utf8proc_category((utf8proc_int32_t)c) & 1; }
 
-bool uni_is_control(uint32_t c) {
-    switch (category(c)) {
-    case UTF8PROC_CATEGORY_CC: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_CN: case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_CS: return true;
-    default: return false;
-    }
-}
-
-bool uni_is_punct(uint32_t c) {
-    switch (category(c)) {
-    case UTF8PROC_CATEGORY_PC: case UTF8PROC_CATEGORY_PD: case UTF8PROC_CATEGORY_PS: case UTF8PROC_CATEGORY_PE:
-    case UTF8PROC_CATEGORY_PI: case UTF8PROC_CATEGORY_PF: case UTF8PROC_CATEGORY_PO: return true;
-    default: return false;
-    }
-}
-
-bool uni_is_letter(uint32_t c) {
-    switch (category(c)) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return true;
-    default: return false;
-    }
-}
-
-bool uni_is_number(uint32_t c) {
-    switch (category(c)) {
-    case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_NO: return true;
-    default: return false;
-    }
-}
-
-bool uni_is_digit(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
-
-bool uni_is_space_separator(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_ZS; }
-bool uni_is_mark_nonspacing(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_MN; }
+bool uni_is_control(uint32_t c) { return in(c, SET(CC) | SET(CF) | SET(CN) | SET(CO) | SET(CS)); }
+bool uni_is_punct(uint32_t c) { return in(c, SET(PC) | SET(PD) | SET(PS) | SET(PE) | SET(PI) | SET(PF) | SET(PO)); }
+bool uni_is_letter(uint32_t c) { return in(c, SET(LU) | SET(LL) | SET(LT) | SET(LM) | SET(LO)); }
+bool uni_is_number(uint32_t c) { return in(c, SET(ND) | SET(NL) | SET(NO)); }
+bool uni_is_digit(uint32_t c) { return in(c, SET(ND)); }
+bool uni_is_space_separator(uint32_t c) { return in(c, SET(ZS)); }
+bool uni_is_mark_nonspacing(uint32_t c) { return in(c, SET(MN)); }
 
 bool uni_is_white(uint32_t c) {
     return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0x2028 || c == 0x2029 ||
@@ -166,10 +127,7 @@ static bool is_cased(uint32_t c) {
         {0xAA, 0xAA}, {0xBA, 0xBA}, {0x2160, 0x217F}, {0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169},
         {0x1F170, 0x1F189},
     };
-    switch (category(c)) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: return true;
-    default: return in_ranges(c, others, sizeof others / sizeof *others);
-    }
+    return in(c, SET(LU) | SET(LL) | SET(LT)) || in_ranges(c, others, sizeof others / sizeof *others);
 }
 
 /* Property Case_Ignorable: Mn Me Cf Lm Sk, and the punctuation of Word_Break MidLetter, MidNumLet and Single_Quote. */
@@ -179,11 +137,8 @@ static bool is_case_ignorable(uint32_t c) {
         {0x2018, 0x2019}, {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52}, {0xFE55, 0xFE55},
         {0xFF07, 0xFF07}, {0xFF0E, 0xFF0E}, {0xFF1A, 0xFF1A},
     };
-    switch (category(c)) {
-    case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_SK: return true;
-    default: return in_ranges(c, punct, sizeof punct / sizeof *punct);
-    }
+    return in(c, SET(MN) | SET(ME) | SET(CF) | SET(LM) | SET(SK)) ||
+           in_ranges(c, punct, sizeof punct / sizeof *punct);
 }
 
 /* Final_Sigma of SpecialCasing.txt: a cased letter before, none after, ignorable characters skipped on both sides. A
