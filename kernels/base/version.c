@@ -5,39 +5,30 @@
 #define QFORMER_VERSION "unknown"
 #endif
 
-#ifdef HAVE_DNNL
-enum { WITH_DNNL = 1 };
-#else
-enum { WITH_DNNL = 0 };
+/* Defined as 1 where the build found it. */
+#ifndef HAVE_DNNL
+#define HAVE_DNNL 0
 #endif
-#ifdef HAVE_CBLAS
-enum { WITH_CBLAS = 1 };
-#else
-enum { WITH_CBLAS = 0 };
+#ifndef HAVE_CBLAS
+#define HAVE_CBLAS 0
 #endif
-#ifdef HAVE_WEBP
-enum { WITH_WEBP = 1 };
-#else
-enum { WITH_WEBP = 0 };
+#ifndef HAVE_WEBP
+#define HAVE_WEBP 0
 #endif
-#ifdef HAVE_MPI
-enum { WITH_MPI = 1 };
-#else
-enum { WITH_MPI = 0 };
+#ifndef HAVE_MPI
+#define HAVE_MPI 0
 #endif
-#ifdef HAVE_CUDA
-enum { WITH_CUDA = 1 };
-#else
-enum { WITH_CUDA = 0 };
+#ifndef HAVE_CUDA
+#define HAVE_CUDA 0
 #endif
 
 /* The parts a build can be without, and what to install for each. */
 const BuildPart build_parts[] = {
-    { "oneDNN", WITH_DNNL, "fast matrix products on the CPU", "libdnnl-dev" },
-    { "CBLAS", WITH_CBLAS, "matrix products where there is no oneDNN", "libopenblas-dev" },
-    { "WebP", WITH_WEBP, "WebP pictures", "libwebp-dev" },
-    { "MPI", WITH_MPI, "several processes", "libopenmpi-dev openmpi-bin" },
-    { "CUDA", WITH_CUDA, "GPUs", "the CUDA toolkit (nvcc)" },
+    { "oneDNN", HAVE_DNNL, "fast matrix products on the CPU", "libdnnl-dev" },
+    { "CBLAS", HAVE_CBLAS, "matrix products where there is no oneDNN", "libopenblas-dev" },
+    { "WebP", HAVE_WEBP, "WebP pictures", "libwebp-dev" },
+    { "MPI", HAVE_MPI, "several processes", "libopenmpi-dev openmpi-bin" },
+    { "CUDA", HAVE_CUDA, "GPUs", "the CUDA toolkit (nvcc)" },
 };
 
 const int build_part_count = sizeof build_parts / sizeof build_parts[0];
