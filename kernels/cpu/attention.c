@@ -331,32 +331,6 @@ static void group_forward(Task *t, const Attn *a, const AttnGroup *g, int64_t h)
         }
 }
 
-/* Tasks of many small groups are handed out by the handful, few one by one. */
-static int handful(int64_t tasks) { return tasks > 16 * omp_get_max_threads() ? 4 : 1; }
-
-static void attention_rows(const Attn *a) {
-    const AttnPlan *p = a->plan;
-    Task measure;
-    int64_t H = a->H, per = task_layout(&measure, a, NULL, false);
-    int chunk = handful(p->ngroups * H);
-    float *memory = cpu_scratch((size_t)omp_get_max_threads() * (size_t)per * sizeof(float));
-    if (!memory) return;
-#pragma omp parallel if (PARALLEL(p->products * H * a->D / 8))
-    {
-        Task t = {0};
-        task_layout(&t, a, memory + omp_get_thread_num() * per, false);
-#pragma omp for schedule(dynamic, chunk) collapse(2)
-        for (int32_t x = 0; x < p->ngroups; x++)
-            for (int64_t h = 0; h < H; h++)
-                if (p->groups[x].nitems) group_forward(&t, a, &p->groups[x], h);
-    }
-}
-
-void FN(attention)(const Attn *a) {
-    if (a->plan->max_nq == 1 && a->drop.p <= 0.0f) FN(attention_single)(a);
-    else attention_rows(a);
-}
-
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
 static void block_backward(const Task *t, const AttnGrad *g, const Block *b) {
@@ -423,22 +397,34 @@ static void group_backward(Task *t, const Attn *a, const AttnGrad *g, const Attn
     }
 }
 
-void FN(attention_bwd)(const Attn *a, const AttnGrad *g) {
+/* ---- both ------------------------------------------------------------------------------------------------------ */
+
+/* Every group and head, or with g every group and key head, as a task. */
+static void each_task(const Attn *a, const AttnGrad *g) {
     const AttnPlan *p = a->plan;
     Task measure;
-    int64_t KH = a->KH, per = task_layout(&measure, a, NULL, true);
-    /* dynamic: groups differ in length by a factor of ten */
-    int chunk = handful(p->ngroups * KH);
+    int64_t heads = g ? a->KH : a->H, per = task_layout(&measure, a, NULL, g);
+    /* many small groups are handed out by the handful, few one by one: they differ in length by a factor of ten */
+    int chunk = p->ngroups * heads > 16 * omp_get_max_threads() ? 4 : 1;
     float *memory = cpu_scratch((size_t)omp_get_max_threads() * (size_t)per * sizeof(float));
     if (!memory) return;
-#pragma omp parallel if (PARALLEL(p->products * a->H * a->D / 4))
+#pragma omp parallel if (PARALLEL(p->products * a->H * a->D / (g ? 4 : 8)))
     {
         Task t = {0};
-        task_layout(&t, a, memory + omp_get_thread_num() * per, true);
+        task_layout(&t, a, memory + omp_get_thread_num() * per, g);
 #pragma omp for schedule(dynamic, chunk) collapse(2)
         for (int32_t x = 0; x < p->ngroups; x++)
-            for (int64_t h = 0; h < KH; h++)
+            for (int64_t h = 0; h < heads; h++) {
+                if (!g && p->groups[x].nitems) group_forward(&t, a, &p->groups[x], h);
                 /* keys that nobody looks at have gradient zero, which must be written */
-                if (p->groups[x].nitems || !g->add) group_backward(&t, a, g, &p->groups[x], h);
+                if (g && (p->groups[x].nitems || !g->add)) group_backward(&t, a, g, &p->groups[x], h);
+            }
     }
 }
+
+void FN(attention)(const Attn *a) {
+    if (a->plan->max_nq == 1 && a->drop.p <= 0.0f) FN(attention_single)(a);
+    else each_task(a, NULL);
+}
+
+void FN(attention_bwd)(const Attn *a, const AttnGrad *g) { each_task(a, g); }
