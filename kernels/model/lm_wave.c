@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "kernels/model/planner.h"
+
 /* What is taken below, list by list. A text that follows its prefix at once has a target more than rows. */
 size_t lm_wave_bytes(int64_t rows, int64_t prefixes, int64_t texts) {
     size_t word = sizeof(int32_t), lists = 3 * staging_bytes(rows, word) + 3 * staging_bytes(rows + texts, word);
@@ -175,80 +177,43 @@ static void fill_targets(LmWave *w, Staging *r, const LmDims *d, const LmPrefix 
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
-typedef struct { AttnPlan *p; AttnItem *items; AttnGroup *groups; const Staging *r; } Plan;
-
-static Plan plan_begin(AttnPlan *p, Staging *r, int items, int groups) {
-    *p = (AttnPlan){0};
-    return (Plan){p, staging_take(r, (size_t)items, sizeof(AttnItem)),
-                  staging_take(r, (size_t)groups, sizeof(AttnGroup)), r};
-}
-
-static void plan_group(Plan *a, int32_t a0, int32_t na, int32_t b0, int32_t nb) {
-    a->groups[a->p->ngroups++] = (AttnGroup){.item0 = a->p->nitems, .k0 = {a0, b0}, .nk = {na, nb}};
-    if (na > a->p->max_group_nk) a->p->max_group_nk = na;
-    if (nb > a->p->max_group_nk) a->p->max_group_nk = nb;
-}
-
-/* An item of the last group. */
-static void plan_item(Plan *a, AttnItem it) {
-    AttnPlan *p = a->p;
-    /* a text whose only id follows its prefix at once has no row */
-    if (!it.nq) return;
-    it.group = p->ngroups - 1;
-    a->items[p->nitems++] = it;
-    a->groups[it.group].nitems++;
-    int64_t nq = it.nq, half = nq * (nq + 1) / 2;
-    p->products += it.causal & CAUSAL_A ? half : nq * it.na;
-    p->products += it.causal & CAUSAL_B ? half : nq * it.nb;
-    p->nrows += it.nq;
-    if (it.nq > p->max_nq) p->max_nq = it.nq;
-    if (it.na + it.nb > p->max_nk) p->max_nk = it.na + it.nb;
-}
-
-static void plan_end(const Plan *a) {
-    a->p->host_items = a->items;
-    a->p->host_groups = a->groups;
-    a->p->items = staging_device(a->r, a->items);
-    a->p->groups = staging_device(a->r, a->groups);
-}
-
 /* A group a prefix; with OPT and Llama its texts are in it. */
 static void plan_self(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
     bool two = d->family == LM_T5;
-    Plan a = plan_begin(&w->self, r, two ? np : np + ns, np);
+    Planner a = planner_begin(&w->self, r, two ? np : np + ns, np);
     for (int i = 0, k = 0; i < np; i++) {
         int32_t n = p[i].nsoft + p[i].n, end = p[i].row0 + n, last = k;
         while (!two && last < ns && s[last].prefix == i) end = s[last].row0 + text_rows(d, &s[last]), last++;
         /* range a: what all of its texts see; range b: their own rows */
-        plan_group(&a, p[i].row0, n, p[i].row0 + n, end - p[i].row0 - n);
-        plan_item(&a, (AttnItem){.q0 = p[i].row0, .nq = n, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n,
+        planner_group(&a, p[i].row0, n, p[i].row0 + n, end - p[i].row0 - n);
+        planner_item(&a, (AttnItem){.q0 = p[i].row0, .nq = n, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n,
                                  /* visual rows too are causal: the models were never trained otherwise */
                                  .causal = two ? 0 : CAUSAL_A});
         for (; k < last; k++) {
             int32_t rows = text_rows(d, &s[k]);
-            plan_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = s[k].row0, .nb = rows,
+            planner_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = s[k].row0, .nb = rows,
                                      .causal = CAUSAL_B, .pos = n});
         }
     }
-    plan_end(&a);
+    planner_end(&a);
 }
 
 /* T5's decoder: a text on itself; the texts of a prefix on it. */
 static void plan_decoder(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p, int np, const LmText *s, int ns) {
-    Plan a = plan_begin(&w->yself, r, ns, ns), c = plan_begin(&w->cross, r, ns, np);
+    Planner a = planner_begin(&w->yself, r, ns, ns), c = planner_begin(&w->cross, r, ns, np);
     for (int i = 0, k = 0; i < np; i++) {
         int32_t n = p[i].nsoft + p[i].n;
-        plan_group(&c, p[i].row0, n, p[i].row0 + n, 0);
+        planner_group(&c, p[i].row0, n, p[i].row0 + n, 0);
         for (; k < ns && s[k].prefix == i; k++) {
             int32_t rows = text_rows(d, &s[k]);
-            plan_group(&a, s[k].row0, rows, s[k].row0 + rows, 0);
-            plan_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = s[k].row0, .na = rows, .b0 = s[k].row0 + rows,
+            planner_group(&a, s[k].row0, rows, s[k].row0 + rows, 0);
+            planner_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = s[k].row0, .na = rows, .b0 = s[k].row0 + rows,
                                      .causal = CAUSAL_A});
-            plan_item(&c, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n});
+            planner_item(&c, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n});
         }
     }
-    plan_end(&a);
-    plan_end(&c);
+    planner_end(&a);
+    planner_end(&c);
 }
 
 void lm_wave_build(LmWave *w, Staging *r, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/base/mem.h"
+#include "kernels/model/planner.h"
 
 /* What is taken below, list by list. */
 size_t wave_bytes(int64_t nq, int64_t nt, int64_t segments, int64_t images) {
@@ -87,31 +88,9 @@ void wave_pick(Wave *w, Staging *r, const int32_t *picked, int64_t n) {
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
-static void plan_add(AttnPlan *p, AttnItem *items, AttnItem it) {
-    /* a text segment has no query rows, and kernels no items of nothing */
-    if (!it.nq) return;
-    items[p->nitems++] = it;
-    int32_t nk = it.na + it.nb;
-    if (it.nq > p->max_nq) p->max_nq = it.nq;
-    if (nk > p->max_nk) p->max_nk = nk;
-    p->nrows += it.nq;
-    p->products += it.causal ? (int64_t)it.nq * it.na + (int64_t)it.nq * (it.nq + 1) / 2 : (int64_t)it.nq * nk;
-}
-
-static void plan_finish(AttnPlan *p, const Staging *r, const AttnItem *items, const AttnGroup *groups) {
-    for (int32_t i = 0; i < p->ngroups; i++)
-        for (int k = 0; k < 2; k++)
-            if (groups[i].nk[k] > p->max_group_nk) p->max_group_nk = groups[i].nk[k];
-    p->host_items = items;
-    p->host_groups = groups;
-    p->items = staging_device(r, items);
-    p->groups = staging_device(r, groups);
-}
-
 /* One group a segment, but a text that sees another segment's queries joins that one's. */
 static Status plan_self(Wave *w, Staging *r, const Segment *s, int n) {
-    AttnItem *items = staging_take(r, (size_t)n * 2, sizeof *items);
-    AttnGroup *groups = staging_take(r, (size_t)n, sizeof *groups);
+    Planner p = planner_begin(&w->self, r, 2 * n, n);
     int32_t *seen_by = mem_new((size_t)n, sizeof *seen_by);
     if (!seen_by) return ERR_MEMORY;
     for (int i = 0; i < n; i++)
@@ -121,29 +100,25 @@ static Status plan_self(Wave *w, Staging *r, const Segment *s, int n) {
                    s[i].sees);
             seen_by[s[i].sees] = i + 1;
         }
-    AttnPlan *p = &w->self;
-    *p = (AttnPlan){0};
     for (int i = 0; i < n; i++) {
         if (s[i].sees >= 0) continue;
         const Segment *a = &s[i], *text = a->nt ? a : seen_by[i] ? &s[seen_by[i] - 1] : NULL;
-        int32_t t0 = text ? (int32_t)w->text + text->t0 : 0, nt = text ? text->nt : 0, g = p->ngroups++;
+        int32_t t0 = text ? (int32_t)w->text + text->t0 : 0, nt = text ? text->nt : 0;
         bool text_sees = text != a || a->joint;
-        groups[g] = (AttnGroup){.item0 = p->nitems, .k0 = {a->q0, t0}, .nk = {a->nq, nt}};
-        plan_add(p, items, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = a->q0, .na = a->nq, .b0 = t0, .nb = a->joint ? nt
-                                      : 0, .group = g});
-        plan_add(p, items, (AttnItem){.q0 = t0, .nq = nt, .a0 = a->q0, .na = text_sees ? a->nq : 0, .b0 = t0, .nb = nt,
-                                      .causal = text ? text->causal : 0, .group = g});
-        groups[g].nitems = p->nitems - groups[g].item0;
+        planner_group(&p, a->q0, a->nq, t0, nt);
+        planner_item(&p, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = a->q0, .na = a->nq, .b0 = t0,
+                                    .nb = a->joint ? nt : 0});
+        planner_item(&p, (AttnItem){.q0 = t0, .nq = nt, .a0 = a->q0, .na = text_sees ? a->nq : 0, .b0 = t0, .nb = nt,
+                                    .causal = text && text->causal ? CAUSAL_B : 0});
     }
     free(seen_by);
-    plan_finish(p, r, items, groups);
+    planner_end(&p);
     return OK;
 }
 
 /* One group an image: all its users in the order of the segments. */
 static void plan_cross(Wave *w, Staging *r, const Dims *d, const Segment *s, int n, int images) {
-    AttnItem *items = staging_take(r, (size_t)n, sizeof *items);
-    AttnGroup *groups = staging_take(r, (size_t)images, sizeof *groups);
+    Planner p = planner_begin(&w->cross, r, n, images);
     int32_t *head = staging_take(r, (size_t)images + 1, sizeof *head);
     int32_t *order = staging_take(r, (size_t)n, sizeof *order);
     /* sorted by image, counted first: one pass over the segments whatever their order */
@@ -154,17 +129,14 @@ static void plan_cross(Wave *w, Staging *r, const Dims *d, const Segment *s, int
     for (int i = 0; i < images; i++) head[i + 1] += head[i];
     for (int i = 0; i < n; i++)
         if (s[i].image >= 0) order[head[s[i].image]++] = i;
-    AttnPlan *p = &w->cross;
-    *p = (AttnPlan){.ngroups = images};
     for (int g = 0, k = 0; g < images; g++) {
-        groups[g] = (AttnGroup){.item0 = p->nitems, .k0 = {g * d->P, 0}, .nk = {d->P, 0}};
+        planner_group(&p, g * d->P, d->P, 0, 0);
         for (; k < head[g]; k++) {
             const Segment *a = &s[order[k]];
-            plan_add(p, items, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = g * d->P, .na = d->P, .group = g});
+            planner_item(&p, (AttnItem){.q0 = a->q0, .nq = a->nq, .a0 = g * d->P, .na = d->P});
         }
-        groups[g].nitems = p->nitems - groups[g].item0;
     }
-    plan_finish(p, r, items, groups);
+    planner_end(&p);
 }
 
 /* ---- a second wave beside a first -------------------------------------------------------------------------------- */
