@@ -311,22 +311,6 @@ Status dist_barrier(const char *op) {
     return st != OK ? st : wait_for(MPI_Ibarrier(MPI_COMM_WORLD, &q), &q, op);
 }
 
-/* Few numbers: everybody gets everybody's and adds them in rank order. */
-Status dist_all_reduce_f64(double *x, int64_t n, const char *op) {
-    if (dist_self.size == 1 || n == 0) return OK;
-    double *all = mem_new((size_t)dist_self.size * (size_t)n, sizeof *all);
-    /* the others are in the gather, or will be: they must hear of it */
-    if (!all) return dist_agree(ERR_MEMORY);
-    Status st = dist_all_gather(all, x, (size_t)n * sizeof *x, op);
-    for (int64_t i = 0; st == OK && i < n; i++) {
-        x[i] = 0;
-        /* the same order everywhere: MPI's own sum may differ by rank in the last bit */
-        for (int r = 0; r < dist_self.size; r++) x[i] += all[r * n + i];
-    }
-    free(all);                                               /* after a failure too: MPI is not asked again */
-    return st;
-}
-
 /* The elements [at, at + piece) of every rank's part: how many and where, in the array or in the staging buffers. */
 static void pieces(int64_t total, int64_t at, bool staged) {
     for (int r = 0; r < dist_self.size; r++) {

@@ -27,7 +27,6 @@ Status dist_all_gather(void *dst, const void *src, size_t bytes, const char *op)
     return OK;
 }
 
-Status dist_all_reduce_f64(double *x, int64_t n, const char *op) { return OK; }
 Status dist_reduce_parts(float *x, int64_t total, bool half, const char *op) { return OK; }
 Status dist_gather_parts(float *x, int64_t total, bool half, const char *op) { return OK; }
 Status dist_broadcast(void *x, size_t bytes, int root, const char *op) { return OK; }

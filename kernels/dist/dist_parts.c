@@ -18,6 +18,22 @@ Status dist_all_reduce_f32(float *x, int64_t n, const char *op) {
     return OK;
 }
 
+/* Few numbers: everybody gets everybody's and adds them in rank order. */
+Status dist_all_reduce_f64(double *x, int64_t n, const char *op) {
+    if (dist_size() == 1 || n == 0) return OK;
+    double *all = mem_new((size_t)dist_size() * (size_t)n, sizeof *all);
+    /* the others are in the gather, or will be: they must hear of it */
+    if (!all) return dist_agree(ERR_MEMORY);
+    Status st = dist_all_gather(all, x, (size_t)n * sizeof *x, op);
+    for (int64_t i = 0; st == OK && i < n; i++) {
+        x[i] = 0;
+        /* the same order everywhere: MPI's own sum may differ by rank in the last bit */
+        for (int r = 0; r < dist_size(); r++) x[i] += all[r * n + i];
+    }
+    free(all);                                               /* after a failure too: MPI is not asked again */
+    return st;
+}
+
 /* What launchers tell the processes they start, and how it is meant to be done. */
 static const struct { const char *variable, *who, *instead; } launchers[] = {
     {"SLURM_STEP_NUM_TASKS", "srun", "srun --mpi=pmix (srun --mpi=list says what there is), or mpirun"},
