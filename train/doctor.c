@@ -15,6 +15,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
+#include "kernels/peak.h"
 
 /* ---- asking the machine ------------------------------------------------------------------------------------------ */
 
@@ -101,39 +102,24 @@ static void print_disk(const char *out) {
 
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 
-/* Multiplies two squares until half a second has passed; floating-point operations a second, 0 when it cannot. */
+enum { SIDE = 1024 };                    /* of the squares that are multiplied */
+
+/* Floating-point operations a second, 0 when it cannot be measured. */
 static double gemm_speed(DType type) {
-    enum { N = 1024, LEAST = 3 };
     const Backend *b = backend_cpu(type);
-    size_t bytes = (size_t)N * N * (type == DT_BF16 ? 2 : 4);
-    void *x = mem_new(bytes, 1), *y = mem_new(bytes, 1), *z = mem_new(bytes, 1), *scratch = NULL;
-    double best = 0;
-    if (!b || !x || !y || !z || !(scratch = mem_new(b->workspace, 1))) goto done;
+    void *scratch = mem_new(b->workspace, 1);
+    double speed = 0;
     b->set_workspace(scratch, b->workspace);
-    Gemm g = { .m = N, .n = N, .k = N, .a = x, .b = y, .c = z, .lda = N, .ldb = N, .ldc = N,
-               .ab = type, .ct = type, .tb = true };
-    /* best of half a second: other processes make the mean say nothing */
-    double start = status_clock();
-    for (int i = 0; i < LEAST || status_clock() - start < 0.5; i++) {
-        double t = status_clock();
-        b->gemm(&g);
-        b->sync();
-        t = status_clock() - t;
-        if (i && t > 0 && 2.0 * N * N * N / t > best) best = 2.0 * N * N * N / t;      /* the first one also builds */
-    }
-    if (b->status()) best = 0;
-done:
-    free(x);
-    free(y);
-    free(z);
+    if (scratch) speed = peak_of_product(b, SIDE, SIDE, SIDE);
+    b->set_workspace(NULL, 0);
     free(scratch);
-    return best;
+    return b->status() == OK ? speed : 0;
 }
 
 static void print_speed(void) {
     double single = gemm_speed(DT_F32), half = gemm_speed(DT_BF16);
-    printf("measured     %.0f GFLOP/s in f32, %.0f in bf16 (1024 x 1024 products, best of half a second)\n",
-           single / 1e9, half / 1e9);
+    printf("measured     %.0f GFLOP/s in f32, %.0f in bf16 (%d x %d products, best of a few)\n", single / 1e9,
+           half / 1e9, SIDE, SIDE);
     printf("             precision=auto takes %s on this CPU%s\n", cpu_has_bf16() ? "bf16" : "f32",
            (half > 1.2 * single) == cpu_has_bf16() ? "" : ", although the other was faster just now");
 }
