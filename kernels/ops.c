@@ -57,6 +57,16 @@ static void linear(Tape *t, Tensor y, Tensor x, Param w, Param b, const Act *the
 
 void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b) { linear(t, y, x, w, b, NULL); }
 
+void op_linear_add(Tape *t, Tensor y, Tensor x, Param w, Param b) {
+    SAME_ROWS("linear_add", y, x);
+    BUG_ON(t->recording || w.cols != x.cols || w.rows != y.cols,
+           "linear_add: x (%lld,%lld), w (%lld,%lld), y (%lld,%lld)%s", SHAPE(x), SHAPE(w), SHAPE(y),
+           t->recording ? ", recording" : "");
+    ops_gemm(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .b = w.copy, .ldb = w.cols,
+                        .tb = true, .bias = b.copy, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt,
+                        .add = true});
+}
+
 /* ---- activations, plain and gated -------------------------------------------------------------------------------- */
 
 /* Where x and the gate's factor stand in the packed rows of u. */
@@ -150,6 +160,16 @@ void op_feed_forward(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f,
     a.h = NULL;
     Node *n = tape_node(t, "act_linear", act_linear_back);
     if (n) n->y = y, n->x = u, n->b = b, n->w = w, n->u.act = a, n->saved[0] = kept;
+}
+
+void op_feed_forward_add(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f, Param b, Param w, Param wb) {
+    Act a = act_of(t, u, f, b);
+    Tensor h = {.data = u.data, .rows = u.rows, .cols = a.F, .ld = u.ld, .dt = u.dt};
+    if (f.gated) h.data = tape_scratch(t, u.rows * a.F, dtype_size(u.dt)), h.ld = a.F;
+    a.h = h.data, a.ldh = h.ld;
+    linear(t, u, x, in, (Param){0}, &a);
+    op_linear_add(t, y, h, w, wb);
+    if (f.gated) tape_scratch_free(t, h.data);
 }
 
 /* ---- linear with the norm in front folded in --------------------------------------------------------------------- */

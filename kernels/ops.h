@@ -13,6 +13,7 @@
 /* y(N,F) = x(N,C) w(F,C)^T + b(F)      dx = dy w    dw += dy^T x    db += sum_N dy        y elem or f32. Rows of f32
  * (no gradient to them: patches of pixels) are multiplied by the f32 w.w. */
 void op_linear(Tape *t, Tensor y, Tensor x, Param w, Param b);
+void op_linear_add(Tape *t, Tensor y, Tensor x, Param w, Param b);           /* y += that; not recorded */
 
 /* h(N,F) = f(u + b); gated: u and b hold F columns of what f is applied to and F of the factor (behind it, or in front
  * with up_first), h = f(u + b) (up + up_b). See Act in backend.h. */
@@ -22,6 +23,8 @@ void op_act(Tape *t, Tensor h, Tensor u, ActForm f, Param b);
 /* u = x in^T, y(N,C) = h w(C,F)^T with h as above, by the product that makes u where a device can. A roomy tape keeps
  * h; else it is computed again in the backward. Either way only where w learns, and with the same bits. */
 void op_feed_forward(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f, Param b, Param w);
+/* y += h w^T + wb; not recorded, and where there is no gate h stands in u's place: u is memory, and nothing after */
+void op_feed_forward_add(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f, Param b, Param w, Param wb);
 
 /* LN with gain g and offset o, or RMS. */
 typedef struct { Param g, o; float eps; bool rms; } Norm;

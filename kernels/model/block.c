@@ -5,13 +5,13 @@ static const Tensor NOTHING = {0};
 static const Param NONE = {.frozen = true};
 
 static bool is_there(Norm n) { return n.g.copy != NULL; }
-static bool takes_turns(const BlockStream *x) { return x->spare[0].data != NULL; }
+/* Nothing is walked back: a part's product adds to the stream where it stands, and its norm is made in one place. */
+static bool adds_up(const BlockStream *x) { return x->spare.data != NULL; }
 static Tensor rows_of(Tape *t, Tensor x, int64_t cols) { return tape_like(t, x, cols, t->b->elem); }
 
 BlockStream block_stream(Tape *t, Tensor x) {
     BlockStream s = {.x = x, .bias = NONE};
-    /* nothing is walked back: two buffers in turn instead of one a part */
-    for (int i = 0; i < 2 && !t->recording; i++) s.spare[i] = rows_of(t, x, x.cols);
+    if (!t->recording) s.spare = rows_of(t, x, x.cols);
     s.mark = arena_mark(t->step);
     return s;
 }
@@ -19,8 +19,6 @@ BlockStream block_stream(Tape *t, Tensor x) {
 void block_norm(Tape *t, Tensor y, BlockStream *x, Norm n) {
     if (x->s.data) {
         op_add_norm(t, y, x->s, x->x, x->bias, n, x->drop);  /* leaves the sum in s, which is the stream from then on */
-        /* its rows are in the sum now */
-        if (takes_turns(x)) x->spare[0] = x->x;
         x->x = x->s;
     } else {
         op_norm(t, y, x->x, n);
@@ -30,43 +28,39 @@ void block_norm(Tape *t, Tensor y, BlockStream *x, Norm n) {
     x->drop = (Dropout){0};
 }
 
-/* Memory of the part's result (N, cols of the stream). A stream that takes turns still holds both summands when the
- * next part begins: its norm frees one, so what reads the stream must come first. */
-static void place_result(Tape *t, BlockStream *x) {
-    if (!x->next.data && !takes_turns(x)) x->next = rows_of(t, x->x, x->x.cols);
-}
-
 /* What a part reads: the stream itself, or normed. */
 static Tensor read_stream(Tape *t, BlockStream *x, Norm n, bool behind, Param in) {
     if (behind) return x->x;
-    place_result(t, x);
+    if (!adds_up(x) && !x->next.data) x->next = rows_of(t, x->x, x->x.cols);
     /* frozen weights want no gradient, so nobody reads their input again: its memory serves the result */
-    Tensor y = takes_turns(x) ? x->spare[1] : in.frozen ? tape_reuse(t, x->next) : rows_of(t, x->x, x->x.cols);
+    Tensor y = adds_up(x) ? x->spare : in.frozen ? tape_reuse(t, x->next) : rows_of(t, x->x, x->x.cols);
     block_norm(t, y, x, n);
     return y;
 }
 
+/* Where a part's second product goes. */
 static Tensor result_of(Tape *t, BlockStream *x) {
-    place_result(t, x);
-    Tensor s = takes_turns(x) ? x->spare[0] : x->next;
+    if (adds_up(x)) return x->x;
+    Tensor s = x->next.data ? x->next : rows_of(t, x->x, x->x.cols);
     x->next = NOTHING;
     return s;
 }
 
+static void project(Tape *t, BlockStream *x, Tensor s, Tensor h, Param w, Param bias) {
+    if (adds_up(x)) op_linear_add(t, s, h, w, bias);
+    else op_linear(t, s, h, w, NONE);
+}
+
 /* What a part gave joins the stream: at once where the norm stands behind. */
 static void join_stream(Tape *t, BlockStream *x, Tensor s, Param bias, Dropout drop, const Norm *behind, Tensor y) {
-    x->s = s;
-    x->bias = bias;
-    x->drop = drop;
+    BUG_ON(adds_up(x) && drop.p > 0, "block: dropout in what nobody records");
+    if (!adds_up(x)) x->s = s, x->bias = bias, x->drop = drop;
     if (behind) {
-        /* the summand's memory is free once the norm has read it */
-        Tensor was = x->x;
-        if (!y.data) y = takes_turns(x) ? x->spare[1] : rows_of(t, s, s.cols);
+        if (!y.data) y = adds_up(x) ? x->x : rows_of(t, s, s.cols);
         block_norm(t, y, x, *behind);
-        if (takes_turns(x)) x->spare[0] = s, x->spare[1] = was;
         x->x = y;
     }
-    if (takes_turns(x)) arena_reset(t->step, x->mark);
+    if (adds_up(x)) arena_reset(t->step, x->mark);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
@@ -104,7 +98,7 @@ Tensor block_look(Tape *t, const BlockAttention *w, Tensor q, Tensor kv, int64_t
 
 void block_project(Tape *t, BlockStream *x, const BlockAttention *w, Tensor seen, Tensor y) {
     Tensor s = result_of(t, x);
-    op_linear(t, s, seen, w->out, NONE);
+    project(t, x, s, seen, w->out, w->out_bias);
     join_stream(t, x, s, w->out_bias, w->drop, w->behind ? &w->norm : NULL, y);
 }
 
@@ -116,13 +110,13 @@ void block_attend(Tape *t, BlockStream *x, const BlockAttention *w, Tensor q, Te
 /* ---- feed-forward ------------------------------------------------------------------------------------------------ */
 
 /* With a norm or dropout between the two products. */
-static void act_and_more(Tape *t, const BlockFeedForward *w, Tensor s, Tensor u) {
+static void act_and_more(Tape *t, BlockStream *x, const BlockFeedForward *w, Tensor s, Tensor u) {
     bool normed = is_there(w->inner);
     Tensor h = rows_of(t, u, w->out.cols), n = normed && t->recording ? rows_of(t, u, w->out.cols) : h;
     op_act(t, h, u, w->act, w->in_bias);
     if (normed) op_norm(t, n, h, w->inner);
     op_dropout(t, n, w->hidden);
-    op_linear(t, s, n, w->out, NONE);
+    project(t, x, s, n, w->out, w->out_bias);
 }
 
 void block_feed_forward(Tape *t, BlockStream *x, const BlockFeedForward *w, Tensor y) {
@@ -130,7 +124,8 @@ void block_feed_forward(Tape *t, BlockStream *x, const BlockFeedForward *w, Tens
     bool plain = !is_there(w->inner) && !(w->hidden.p > 0);
     if (!plain) op_linear(t, u, h, w->in, NONE);
     Tensor s = result_of(t, x);
-    if (plain) op_feed_forward(t, s, u, h, w->in, w->act, w->in_bias, w->out);
-    else act_and_more(t, w, s, u);
+    if (!plain) act_and_more(t, x, w, s, u);
+    else if (adds_up(x)) op_feed_forward_add(t, s, u, h, w->in, w->act, w->in_bias, w->out, w->out_bias);
+    else op_feed_forward(t, s, u, h, w->in, w->act, w->in_bias, w->out);
     join_stream(t, x, s, w->out_bias, w->drop, w->behind ? &w->norm : NULL, y);
 }

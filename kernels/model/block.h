@@ -9,8 +9,9 @@
  * A LayerScale is folded into Wo and its bias when weights are loaded. A norm without gain (g.copy NULL) is not there.
  *
  * Memory. Recording, a part keeps what its backward reads: for frozen weights the input of a product is not among it,
- * and is made where the product's result will stand. Not recording, a stream from block_stream keeps two rows of its
- * own that take turns and gives all else back: any depth in two layers' memory. */
+ * and is made where the product's result will stand. Not recording, a part's last product adds to the rows of a stream
+ * from block_stream, which has a second matrix for norms of them and gives all else back: any depth in one layer's
+ * memory. */
 #ifndef QF_BLOCK_H
 #define QF_BLOCK_H
 #include "kernels/ops.h"
@@ -21,7 +22,7 @@ typedef struct {
     Param bias;
     Dropout drop;
     Tensor next;                        /* where the part under way leaves its result */
-    Tensor spare[2];                    /* not recording: memory for results, and for what a norm makes of the stream */
+    Tensor spare;                       /* not recording: what a norm makes of the stream; s is then added already */
     size_t mark;                        /* of the step arena, behind that */
 } BlockStream;
 
