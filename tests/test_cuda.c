@@ -341,8 +341,39 @@ static void compare_product_act(const ProductAct *c) {
     for (size_t i = 0; i < COUNT(all); i++) both_free(all[i]);
 }
 
-/* Each kind both ways, rows and columns beyond whole tiles and pairs of tiles, inner dimensions of fewer steps than carry
- * the epilogue and of more; what stands between rows stays. What it does not take, it says. */
+/* A product with a bias, added to what is there or not; rows have 8 numbers more, which stay. */
+static void compare_product_beside(int64_t m, int64_t n, int64_t k, bool add, bool with_bias) {
+    Both x = numbers(m * k), w = numbers(n * k), y = numbers(m * (n + 8)), bias = numbers(n);
+    Gemm g = {.m = m, .n = n, .k = k, .a = x.host, .b = w.host, .c = y.host, .bias = with_bias ? bias.host : NULL,
+              .lda = k, .ldb = k, .ldc = n + 8, .ab = DT_BF16, .ct = DT_BF16, .tb = true, .add = add}, h = g;
+    h.a = x.device, h.b = w.device, h.c = y.device, h.bias = with_bias ? bias.device : NULL;
+    assert_true(cuda_product_act_takes(&h));
+    cpu->gemm(&g);
+    assert_true(cuda_product_act(&h));
+    double e = apart(&y, DT_BF16);
+    if (!(e <= 0x1p-6)) fail_msg("product (%lld,%lld,%lld)%s%s: %.2g from the CPU's", (long long)m, (long long)n,
+                                 (long long)k, add ? ", added" : "", with_bias ? ", bias" : "", e);
+    Both *all[] = {&x, &w, &y, &bias};
+    for (size_t i = 0; i < COUNT(all); i++) both_free(all[i]);
+}
+
+/* h in u's place, as who records nothing has it. */
+static void compare_product_in_place(void) {
+    int64_t m = 200, n = 264, k = 64;
+    Both x = numbers(m * k), w = numbers(n * k), h = numbers(m * n);
+    Act a = {.kind = ACT_GELU_QUICK, .N = m, .F = n, .ldu = n, .ldh = n, .u = h.host, .h = h.host}, b = a;
+    Gemm g = {.m = m, .n = n, .k = k, .a = x.host, .b = w.host, .c = h.host, .lda = k, .ldb = k, .ldc = n, .ab = DT_BF16,
+              .ct = DT_BF16, .tb = true, .act = &a}, d = g;
+    b.u = b.h = h.device, d.a = x.device, d.b = w.device, d.c = h.device, d.act = &b;
+    cpu->gemm(&g);
+    assert_true(cuda_product_act_takes(&d) && cuda_product_act(&d));
+    double e = apart(&h, DT_BF16);
+    if (!(e <= 0x1p-6)) fail_msg("product with its activation in place: %.2g from the CPU's", e);
+    both_free(&x), both_free(&w), both_free(&h);
+}
+
+/* Each kind both ways, rows and columns beyond whole tiles and pairs of tiles, inner dimensions of fewer steps than
+ * carry the epilogue and of more; what stands between rows stays. What it does not take, it says. */
 static void test_product_act(void **state) {
     (void)state;
     NEEDS_GPU();
@@ -360,10 +391,13 @@ static void test_product_act(void **state) {
     product_act_of(&g, &a, &d, &cases[0], no, true);
     if (!cuda_product_act_takes(&g)) skip();             /* another GPU */
     for (size_t i = 0; i < COUNT(cases); i++) compare_product_act(&cases[i]);
-    Gemm left[] = {g, g, g, g};
+    for (int i = 0; i < 4; i++) compare_product_beside(300, 520, 40, i & 1, i & 2);
+    for (int i = 0; i < 4; i++) compare_product_beside(129, 264, 600, i & 1, i & 2);
+    compare_product_in_place();
+    Gemm left[] = {g, g, g, g, g};
     Act gated = a;
     gated.up = &gated;
-    left[0].n = 521, left[1].lda = 44, left[2].a = (void *)8, left[3].act = &gated;
+    left[0].n = 521, left[1].lda = 44, left[2].a = (void *)8, left[3].act = &gated, left[4].add = true;
     for (size_t i = 0; i < COUNT(left); i++) assert_false(cuda_product_act_takes(&left[i]));
 }
 

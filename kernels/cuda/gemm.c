@@ -263,9 +263,9 @@ done:
     forget(&single);
 }
 
-/* With the activation in one kernel: as timed, or else where that fills the GPU. */
-static bool is_one(const Gemm *g) {
-    GemmKey key = gemm_key(g, NULL);
+/* By product_act.cu, with what follows: as timed, or else where that fills the GPU. */
+static bool is_ours(const Gemm *g) {
+    GemmKey key = gemm_key(g, g->bias);
     if (!cuda_product_act_takes(g)) return false;
     int answer = gemm_choice(&key);
     return answer < 0 ? cuda_product_act_fills(g) : answer == OURS;
@@ -298,7 +298,7 @@ static bool multiply_and_sum(const Gemm *g, DType elem) {
 
 static void gemm(const Gemm *g, DType elem) {
     if (!g->m || !g->n || (g->sums && multiply_and_sum(g, elem))) return;
-    if (g->act && is_one(g) && cuda_product_act(g)) return;
+    if (is_ours(g) && cuda_product_act(g)) return;
     Gemm plain = *g;
     plain.sums = NULL;
     if (g->sums) colsum(g->sums, g->a, g, elem);

@@ -1,11 +1,13 @@
-/* product_act: a matrix product with the activation around it in one kernel, for Hopper (sm_90a), bf16 with f32 sums.
+/* product_act: a matrix product with what is around it in one kernel, for Hopper (sm_90a), bf16 with f32 sums.
  *
- *   forward    u(m,n) = A B^T, rounded to bf16         h = f(u + bias)
+ *   plain      y(m,n) = [y +] (A B^T, rounded to bf16) + bias
+ *   forward    u(m,n) = A B^T, rounded to bf16         h = f(u + bias), in another place or in u's
  *   backward   dh = A B, rounded to bf16               du = dh f'(u + bias), dbias += its column sums, h made again
  *                                                      in u's place when it is asked for
  *
- * Rounding stands where it does when the product and act.cu's kernels follow each other: u and dh are rounded before f
- * sees them, sums of columns take du before it is rounded. dh never lies in memory, h is written by who made u.
+ * Rounding stands where it does when the product and act.cu's (norm.cu's) kernels follow each other: u and dh are
+ * rounded before f sees them, y before its bias and what it is added to; sums of columns take du before it is rounded.
+ * dh never lies in memory, nor does u where h takes its place; h is written by who made u.
  *
  * A pair of blocks (a cluster) makes 256 x 256 of C, 128 rows each; B's 256 columns come to both at once, half of them
  * asked for by each (TMA multicast). A block: one thread asks for boxes of 64 of the inner dimension, four stages
@@ -13,7 +15,7 @@
  * registers of bf16, and the next tile's first eight steps carry its epilogue, 32 columns a step: a step keeps the
  * tensor cores for 1,024 cycles, 32 columns of both groups take about 800 of issue, so f costs no time of its own but
  * for the last tile. Results leave by way of shared memory as boxes of 16 x 32 (stmatrix, TMA), two under way a warp; u
- * comes the same way. Blocks stay and take each 66th pair of tiles, n first.
+ * comes the same way, and so does the y that is added to. Blocks stay and take each 66th pair of tiles, n first.
  *
  * Bytes: A once for each 256 columns, B once for each 256 rows (of L2, mostly), u and h (du, u) once; sums of columns
  * 4 n for each 64 rows, written and read. Predicted, nothing measured: see tests/bench/RESULTS.md.
@@ -37,11 +39,14 @@ enum {
 /* u, y: forward u and h; backward u and du. h: backward, u's place or another. */
 typedef struct {
     CUtensorMap a, b, u, y, h;
-    const float *bias;
+    const void *bias;                   /* f32; plain: bf16 */
     float *partial;                     /* (ceil(m / 64), n) or NULL */
     int m, n, steps, columns, pairs;    /* steps of the inner dimension; tiles of a row; pairs of tiles */
-    bool again;                         /* h is wanted */
+    bool again, keep;                   /* h is wanted; forward: u is */
 } ProductAct;
+
+/* What a kernel does beside an ActKind: nothing, or adding to what is there. */
+enum { PLAIN = 100, ADDING };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 DEVICE uint32_t full_at(uint32_t room, int stage) { return room + BARRIERS + 8 * stage; }
@@ -97,10 +102,14 @@ DEVICE void put_box(uint32_t box, const uint32_t r[8], int lane) {
 
 /* The bias of a thread's two columns of eight. */
 DEVICE float2 bias_at(const ProductAct &p, int column) {
-    return p.bias && column < p.n ? *(const float2 *)(p.bias + column) : make_float2(0, 0);
+    return p.bias && column < p.n ? *(const float2 *)((const float *)p.bias + column) : make_float2(0, 0);
+}
+DEVICE float2 plain_bias_at(const ProductAct &p, int column) {
+    uint32_t two = p.bias && column < p.n ? *(const uint32_t *)((const bf16 *)p.bias + column) : 0;
+    return make_float2(low_bf16(two), high_bf16(two));
 }
 
-/* u in r: h beside it, and both on their way. */
+/* u in r: h beside it, and what is wanted of them on its way. */
 template <ActKind K> DEVICE void stripe_forward(const ProductAct &p, uint32_t boxes, uint32_t r[8], int c, Place at) {
     int lane = threadIdx.x & 31, column = at.column + c * STRIPE;
     uint32_t h[8], box = boxes + (c & 1) * 2 * BOX_BYTES;
@@ -114,12 +123,12 @@ template <ActKind K> DEVICE void stripe_forward(const ProductAct &p, uint32_t bo
     }
     if (lane == 0) box_wait<1>();
     __syncwarp();
-    put_box(box, r, lane);
+    if (p.keep) put_box(box, r, lane);
     put_box(box + BOX_BYTES, h, lane);
     box_fence();
     __syncwarp();
     if (lane) return;
-    box_store(&p.u, column, at.row, box);
+    if (p.keep) box_store(&p.u, column, at.row, box);
     box_store(&p.y, column, at.row, box + BOX_BYTES);
     box_commit();
 }
@@ -156,6 +165,39 @@ DEVICE void stripe_sums(const ProductAct &p, float *sums, float v[8], int c, Pla
 DEVICE void ask_u(const ProductAct &p, uint32_t boxes, uint32_t read, int c, Place at) {
     barrier_expect(read + 8 * (c & 1), BOX_BYTES);
     box_load(boxes + (c & 1) * 2 * BOX_BYTES, &p.u, at.column + c * STRIPE, at.row, read + 8 * (c & 1));
+}
+
+/* The product in r: becomes y. */
+template <bool ADD> DEVICE void stripe_plain(const ProductAct &p, uint32_t boxes, uint32_t read, uint32_t r[8], int c,
+                                             Place at, Place next, bool more) {
+    int lane = threadIdx.x & 31, column = at.column + c * STRIPE;
+    uint32_t u[8], box = boxes + (c & 1) * 2 * BOX_BYTES;
+    if (lane == 0) {
+        box_wait<1>();
+        if (ADD && c + 1 < STRIPES) ask_u(p, boxes, read, c + 1, at);
+        else if (ADD && more) ask_u(p, boxes, read, 0, next);
+    }
+    __syncwarp();
+    if (ADD) {
+        barrier_wait(read + 8 * (c & 1), c >> 1 & 1);
+        matrices_load(in_box(box, 0, lane), u);
+        matrices_load(in_box(box, 1, lane), u + 4);
+    }
+#pragma unroll
+    for (int g = 0; g < 4; g++) {
+        float2 b = plain_bias_at(p, column + 8 * g + 2 * (lane & 3));
+#pragma unroll
+        for (int i = 2 * g; i < 2 * g + 2; i++) {
+            float low = low_bf16(r[i]) + b.x, high = high_bf16(r[i]) + b.y;
+            r[i] = pack_bf16(ADD ? low_bf16(u[i]) + low : low, ADD ? high_bf16(u[i]) + high : high);
+        }
+    }
+    put_box(box + BOX_BYTES, r, lane);
+    box_fence();
+    __syncwarp();
+    if (lane) return;
+    box_store(&p.y, column, at.row, box + BOX_BYTES);
+    box_commit();
 }
 
 /* dh in r: becomes du. `next`: the tile that comes after, when there is one. */
@@ -199,6 +241,13 @@ template <ActKind K> DEVICE void stripe_backward(const ProductAct &p, uint32_t b
     if (p.partial) stripe_sums(p, sums, v, c, at);
 }
 
+template <int K, bool BACK> DEVICE void stripe(const ProductAct &p, uint32_t boxes, uint32_t read, float *sums,
+                                               uint32_t r[8], int c, Place at, Place next, bool more) {
+    if constexpr (BACK) stripe_backward<(ActKind)K>(p, boxes, read, sums, r, c, at, next, more);
+    else if constexpr (K >= PLAIN) stripe_plain<K == ADDING>(p, boxes, read, r, c, at, next, more);
+    else stripe_forward<(ActKind)K>(p, boxes, r, c, at);
+}
+
 /* ---- the groups that multiply ---- */
 
 template <bool BACK> DEVICE void multiply_step(float (&d)[128], uint32_t room, int group, Turn t, bool add) {
@@ -216,7 +265,7 @@ DEVICE void release(uint32_t room, int stage, int lane) {
     if (lane < 2) barrier_arrive_at(empty_at(room, stage), lane);
 }
 
-template <ActKind K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memory, uint32_t room, uint32_t rank) {
+template <int K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memory, uint32_t room, uint32_t rank) {
     int lane = threadIdx.x & 31, warp = (int)threadIdx.x / 32 - 4, group = warp / 4, stride = (int)gridDim.x / 2;
     uint32_t boxes = room + BOXES + warp * 4 * BOX_BYTES, read = room + BARRIERS + 8 * (2 * STAGES + 2 * warp);
     float d[128], *sums = (float *)(memory + SUMS);
@@ -225,15 +274,14 @@ template <ActKind K, bool BACK> DEVICE void multiply(const ProductAct &p, char *
     Place was = {p.m + TILE_M, 0}, now = was;
 #pragma unroll
     for (int j = 0; j < 64; j++) done[j] = 0;
-    if (BACK && lane == 0) ask_u(p, boxes, read, 0, was);
+    if ((BACK || K == ADDING) && lane == 0) ask_u(p, boxes, read, 0, was);
     for (int i = (int)blockIdx.x / 2; i < p.pairs; i += stride) {
         now = {row_of(p, i, rank) + 16 * warp, column_of(p, i)};
 #pragma unroll
         for (int c = 0; c < STRIPES; c++) {
             int before = (t.stage + STAGES - 1) % STAGES;
             multiply_step<BACK>(d, room, group, t, c > 0);
-            if (BACK) stripe_backward<K>(p, boxes, read, sums, done + 8 * c, c, was, now, true);
-            else stripe_forward<K>(p, boxes, done + 8 * c, c, was);
+            stripe<K, BACK>(p, boxes, read, sums, done + 8 * c, c, was, now, true);
             if (c > 0) wgmma_wait<1>(), release(room, before, lane);
             turn(&t);
         }
@@ -250,10 +298,7 @@ template <ActKind K, bool BACK> DEVICE void multiply(const ProductAct &p, char *
         was = now;
     }
 #pragma unroll
-    for (int c = 0; c < STRIPES; c++) {
-        if (BACK) stripe_backward<K>(p, boxes, read, sums, done + 8 * c, c, was, was, false);
-        else stripe_forward<K>(p, boxes, done + 8 * c, c, was);
-    }
+    for (int c = 0; c < STRIPES; c++) stripe<K, BACK>(p, boxes, read, sums, done + 8 * c, c, was, was, false);
     if (lane == 0) box_wait<0>();
 }
 
@@ -275,7 +320,7 @@ DEVICE void open_barriers(uint32_t room) {
 #endif
 
 /* Registers: 24 for those that ask, 240 for those that multiply: 168 for each on the whole. */
-template <ActKind K, bool BACK> static __global__ IN_PAIRS __launch_bounds__(PRODUCT_THREADS, 1)
+template <int K, bool BACK> static __global__ IN_PAIRS __launch_bounds__(PRODUCT_THREADS, 1)
 void product_act_kernel(const __grid_constant__ ProductAct p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(1024) char memory[];
@@ -324,6 +369,10 @@ template <bool BACK> static Kernel kernel_of(ActKind k) {
     }
     return NULL;
 }
+static Kernel kernel_for(const Gemm *g) {
+    if (!g->act) return g->add ? product_act_kernel<ADDING, false> : product_act_kernel<PLAIN, false>;
+    return g->grad ? kernel_of<true>(g->act->kind) : kernel_of<false>(g->act->kind);
+}
 
 /* Whether this program holds the kernel for this GPU: not where it was built without sm_90a, nor where the driver
  * translated it from another architecture's text. Asked once. */
@@ -359,33 +408,41 @@ bool cuda_product_act_takes(const Gemm *g) {
     const Act *a = g->act;
     const ActGrad *d = g->grad;
     int64_t most = INT32_MAX - 4 * TILE_N;
-    if (!a || a->up || g->ab != DT_BF16 || g->ct != DT_BF16 || g->ta || g->tb == !!d || g->add || g->bias) return false;
-    if (g->m > most || g->n > most || g->k > most || g->n % 8 || !g->k || (uintptr_t)a->bias % 8) return false;
-    if (!is_row(g->a, g->lda) || !is_row(g->b, g->ldb) || !is_row(a->u, a->ldu)) return false;
+    if (g->ab != DT_BF16 || g->ct != DT_BF16 || g->ta || g->tb == !!d || g->sums) return false;
+    if (g->m > most || g->n > most || g->k > most || g->n % 8 || !g->k) return false;
+    if (!is_row(g->a, g->lda) || !is_row(g->b, g->ldb)) return false;
+    if (!a) return is_row(g->c, g->ldc) && (uintptr_t)g->bias % 4 == 0 && is_built();
+    if (a->up || g->add || g->bias || !is_row(a->u, a->ldu) || (uintptr_t)a->bias % 8) return false;
     if (d ? !is_row(d->du, d->lddu) || (a->h && !is_row(a->h, a->ldh)) : !is_row(a->h, a->ldh)) return false;
     if (d && d->dbias && (size_t)(ceil_div(g->m, 64) * g->n) * sizeof(float) > (size_t)WS_COMPUTE) return false;
     return is_built();
 }
 
-/* Fewer leave most of the GPU idle, where a library would take smaller tiles. */
+/* Fewer leave most of the GPU idle, where a library would take smaller tiles; a kernel saved makes up for half. */
 bool cuda_product_act_fills(const Gemm *g) {
-    return 2 * ceil_div(g->m, TILE_M) * ceil_div(g->n, TILE_N) >= cuda.sms;
+    return (g->act ? 2 : 1) * ceil_div(g->m, TILE_M) * ceil_div(g->n, TILE_N) >= cuda.sms;
+}
+
+/* Maps of what comes out, and of what is read beside the operands. */
+static bool describe_results(ProductAct *p, const Gemm *g) {
+    const Act *a = g->act;
+    const ActGrad *d = g->grad;
+    if (!a) return map_of(&p->y, g->c, g->m, g->n, g->ldc, 16, STRIPE) && (p->u = p->y, true);
+    p->again = d && a->h, p->keep = !d && a->h != a->u;
+    return map_of(&p->u, a->u, g->m, g->n, a->ldu, 16, STRIPE) &&
+           map_of(&p->y, d ? d->du : a->h, g->m, g->n, d ? d->lddu : a->ldh, 16, STRIPE) &&
+           (!p->again || map_of(&p->h, a->h, g->m, g->n, a->ldh, 16, STRIPE));
 }
 
 static bool describe(ProductAct *p, const Gemm *g) {
-    const Act *a = g->act;
-    const ActGrad *d = g->grad;
     int64_t rows = ceil_div(g->m, 2 * TILE_M), columns = ceil_div(g->n, TILE_N);
-    p->bias = a->bias, p->m = (int)g->m, p->n = (int)g->n, p->columns = (int)columns, p->pairs = (int)(rows * columns);
+    p->bias = g->act ? (const void *)g->act->bias : g->bias;
+    p->m = (int)g->m, p->n = (int)g->n, p->columns = (int)columns, p->pairs = (int)(rows * columns);
     p->steps = (int)ceil_div(g->k, STEP);
     if (p->steps < STRIPES) p->steps = STRIPES;              /* the epilogue rides on that many; zeros beyond k */
-    p->again = d && a->h;
-    bool b = d ? map_of(&p->b, g->b, g->k, g->n, g->ldb, STEP, STEP)
-               : map_of(&p->b, g->b, g->n, g->k, g->ldb, TILE_N / 2, STEP);
-    return b && map_of(&p->a, g->a, g->m, g->k, g->lda, TILE_M, STEP) &&
-           map_of(&p->u, a->u, g->m, g->n, a->ldu, 16, STRIPE) &&
-           map_of(&p->y, d ? d->du : a->h, g->m, g->n, d ? d->lddu : a->ldh, 16, STRIPE) &&
-           (!p->again || map_of(&p->h, a->h, g->m, g->n, a->ldh, 16, STRIPE));
+    bool b = g->grad ? map_of(&p->b, g->b, g->k, g->n, g->ldb, STEP, STEP)
+                     : map_of(&p->b, g->b, g->n, g->k, g->ldb, TILE_N / 2, STEP);
+    return b && map_of(&p->a, g->a, g->m, g->k, g->lda, TILE_M, STEP) && describe_results(p, g);
 }
 
 bool cuda_product_act(const Gemm *g) {
@@ -397,7 +454,7 @@ bool cuda_product_act(const Gemm *g) {
         p.partial = (float *)cuda_workspace((size_t)parts * (size_t)g->n * sizeof(float), "product_act");
         if (!p.partial) return true;
     }
-    Kernel kernel = d ? kernel_of<true>(g->act->kind) : kernel_of<false>(g->act->kind);
+    Kernel kernel = kernel_for(g);
     const void *f = (const void *)kernel;
     cudaError_t e = cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, ROOM);
     if (!cuda_ok(e, "product_act")) return true;

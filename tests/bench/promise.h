@@ -87,7 +87,8 @@ static inline Promise promise_act_bwd(const Act *a, const ActGrad *g) {
 /* A product and its activation in one kernel (product_act.cu): operands once, u and h, or u and du. */
 static inline Promise promise_product_act(const Gemm *g) {
     double m = (double)g->m, n = (double)g->n, k = (double)g->k;
-    double bytes = 2 * (m * k + k * n) + 4 * m * n + (g->grad && g->act->h ? 2 * m * n : 0);
+    bool one = !g->grad && g->act->h == g->act->u;
+    double bytes = 2 * (m * k + k * n) + (one ? 2 : 4) * m * n + (g->grad && g->act->h ? 2 * m * n : 0);
     Promise p = promise_launch(bytes, 2 * m * n * k, H100_FLOPS);
     return g->grad && g->grad->dbias ? promise_then(p, promise_partials(0, promise_times(m, 64), 1, n)) : p;
 }
