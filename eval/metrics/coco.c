@@ -42,9 +42,8 @@ static Status bad_id(const char *file, const char *list, size_t i, const char *k
 static Status read_images(Coco *c, const Json *images) {
     struct CocoStore *s = c->store;
     size_t n = json_len(images);
-    if (json_type(images) != J_ARRAY || !n) {
+    if (json_type(images) != J_ARRAY || !n)
         return err_set(ERR_FORMAT, "%s: \"images\" is not a list of at least one image", s->gt_name);
-    }
     c->images = mem_new(n, sizeof *c->images);
     s->numbers = mem_new(n, sizeof *s->numbers);
     if (!c->images || !s->numbers) return ERR_MEMORY;
@@ -134,10 +133,9 @@ static Status read_item(const Coco *c, const char *file, const char *list, const
     const int64_t *at;
     if (!json_get(item, "image_id")) return err_set(ERR_FORMAT, "%s: %s[%zu] has no \"image_id\"", file, list, i);
     if (!id) return bad_id(file, list, i, "image_id");
-    if (!(at = strmap_get(&c->store->index, id))) {
+    if (!(at = strmap_get(&c->store->index, id)))
         return err_set(ERR_FORMAT, "%s: %s[%zu] is of image %s, which is not among the %zu \"images\" of %s", file,
                        list, i, id, c->n, c->store->gt_name);
-    }
     *image = (size_t)*at;
     caption->text = json_str(json_get(item, "caption"), &caption->n);
     if (!json_get(item, "caption")) return err_set(ERR_FORMAT, "%s: %s[%zu] has no \"caption\"", file, list, i);
@@ -159,10 +157,9 @@ static Status read_references(Coco *c, const Json *list) {
     }
     for (size_t i = 0; i < c->n; i++) {
         CocoImage *im = &c->images[i];
-        if (!im->nrefs) {
+        if (!im->nrefs)
             return err_set(ERR_FORMAT, "%s: image %s has no caption among the %zu \"annotations\"", s->gt_name,
                            im->id, n);
-        }
         im->references = s->references + at;
         at += im->nrefs;
         im->nrefs = 0;                                       /* counts again, now as the place of the next */
@@ -179,15 +176,13 @@ static Status candidates_of_list(Coco *c, const Json *list) {
     size_t n = json_len(list), image;
     CocoText text;
     Status st;
-    if (json_type(list) != J_ARRAY) {
+    if (json_type(list) != J_ARRAY)
         return err_set(ERR_FORMAT, "%s: not a list of {\"image_id\": ..., \"caption\": ...}", s->res_name);
-    }
     for (size_t i = 0; i < n; i++) {
         if ((st = read_item(c, s->res_name, "result", json_at(list, i), i, &image, &text))) return st;
-        if (c->images[image].candidate.text) {
+        if (c->images[image].candidate.text)
             return err_set(ERR_FORMAT, "%s: image %s has two captions, one is wanted", s->res_name,
                            c->images[image].id);
-        }
         c->images[image].candidate = text;
     }
     return OK;

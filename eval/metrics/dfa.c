@@ -94,7 +94,7 @@ static uint8_t symbol(Parser *ps) {
     if (more) c &= 0x3Fu >> more;
     for (int i = 1; i <= more; i++) c = c << 6 | (u[i] & 0x3Fu);
     ps->p += more + 1;
-    return c < 128 ? (uint8_t)c : ps->spec->symbol(c);
+    return c < 128 ? (uint8_t)c : ps->spec->symbol_of[c];
 }
 
 /* \x: a symbol or a group of symbols. True: it was one symbol, *c. */
@@ -284,9 +284,8 @@ static void find_columns(Dfa *d) {
             unsigned old = d->column[c];
             bool outside = false;
             if (!set_has(&d->sets[i], c)) continue;
-            for (unsigned k = 0; k < SYMBOLS && split_to[old] < 0; k++) {
+            for (unsigned k = 0; k < SYMBOLS && split_to[old] < 0; k++)
                 outside |= d->column[k] == old && !set_has(&d->sets[i], k);
-            }
             if (split_to[old] < 0) split_to[old] = outside ? (int)d->ncolumns++ : (int)old;
             d->column[c] = (uint8_t)split_to[old];
         }

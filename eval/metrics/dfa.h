@@ -6,7 +6,7 @@
  * states is used up they are thrown away and built again as needed.
  *
  * The alphabet is 256 symbols. Symbols below 128 are ASCII; what the others stand for is the caller's business: a
- * pattern names them with \A .. \Z (DfaEscape) or as characters beyond ASCII (DfaSymbolFn).
+ * pattern names them with \A .. \Z (DfaEscape) or as characters beyond ASCII (symbol_of).
  *
  *     abc       these symbols; blanks in a pattern are ignored
  *     \.        the symbol itself, when no letter
@@ -33,8 +33,6 @@ typedef struct {
     size_t n;
 } DfaEscape;
 
-typedef uint8_t DfaSymbolFn(uint32_t code_point);
-
 typedef struct {
     const char *const *patterns;   /* (npatterns): when two match the same length, the earlier wins */
     size_t npatterns;
@@ -42,7 +40,7 @@ typedef struct {
     size_t nnames;
     const DfaEscape *escapes;      /* (nescapes) */
     size_t nescapes;
-    DfaSymbolFn *symbol;           /* of a character beyond ASCII inside a pattern */
+    const uint8_t *symbol_of;      /* (1 << 16) by code point; NULL: patterns are ASCII */
 } DfaSpec;
 
 Status dfa_new(Dfa **out, const DfaSpec *spec);

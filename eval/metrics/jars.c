@@ -49,9 +49,8 @@ static Status child_start(Child *c, const char *name, const char *folder, const 
     struct timeval wait = {.tv_sec = JAR_SILENCE_S};
     posix_spawn_file_actions_t actions;
     *c = (Child){.fd = -1, .name = name};
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
         return err_set(ERR_IO, "%s: no socket: %s", name, strerror(errno));
-    }
     c->fd = pair[0];
     /* a JVM that hangs becomes an error, not a night */
     setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
@@ -77,9 +76,8 @@ static Status child_start(Child *c, const char *name, const char *folder, const 
 }
 
 static Status child_failed(const Child *c, const char *what, int e) {
-    if (e == EAGAIN || e == EWOULDBLOCK) {
+    if (e == EAGAIN || e == EWOULDBLOCK)
         return err_set(ERR_IO, "%s: the program was silent for %d seconds while %s", c->name, JAR_SILENCE_S, what);
-    }
     return err_set(ERR_IO, "%s: the program stopped while %s%s%s", c->name, what, e ? ": " : "", e ? strerror(e) : "");
 }
 
@@ -180,9 +178,8 @@ static Status meteor_number(Child *c, double *out) {
     if (st) return st;
     *out = strtod(c->line, &end);
     while (*end == ' ' || *end == '\r') end++;
-    if (end == c->line || *end || !isfinite(*out)) {
+    if (end == c->line || *end || !isfinite(*out))
         return err_set(ERR_FORMAT, "METEOR: \"%.60s\" came where a score was awaited", c->line);
-    }
     return OK;
 }
 

@@ -130,9 +130,8 @@ static Status count_all(Ngrams *g, const NgramAt *at, size_t n, uint32_t nwords,
 }
 
 Status ngrams_documents(Ngrams *g, const uint32_t *words, const NgramAt *at, size_t n, uint32_t nwords, size_t images) {
-    if (n >= NONE || images >= 1 << 28) {
+    if (n >= NONE || images >= 1 << 28)
         return err_set(ERR_MEMORY, "%zu words of %zu images are more than can be scored at once", n, images);
-    }
     for (int k = 0; k < NGRAM_MAX; k++) {
         free(g->df[k]);
         g->df[k] = NULL;

@@ -22,37 +22,35 @@ struct Ptb {
     UniText word, lower;         /* a token with letters beyond ASCII */
 };
 
-static uint8_t lookup(uint32_t c) {
-    size_t low = 0, high = sizeof PTB_RANGES / sizeof *PTB_RANGES;
+static uint8_t ascii(uint32_t c) {
     if (c >= ' ' && c < 0x7F) return (uint8_t)c;
     if (c == '\t') return '\t';
-    if (c == 0 || (c >= '\n' && c <= '\r')) return ' ';   /* no token contains NUL or a line end */
-    if (c < 128) return OTHER;
-    while (low < high) {
-        size_t mid = (low + high) / 2;
-        if (c > PTB_RANGES[mid].last) low = mid + 1;
-        else high = mid;
-    }
-    return low < sizeof PTB_RANGES / sizeof *PTB_RANGES && c >= PTB_RANGES[low].first
-        ? (uint8_t)PTB_RANGES[low].symbol : OTHER;
+    return c == 0 || (c >= '\n' && c <= '\r') ? ' ' : OTHER;         /* no token contains NUL or a line end */
+}
+
+static void read_points(uint8_t *symbol_of) {
+    memset(symbol_of, OTHER, BMP);
+    for (uint32_t c = 0; c < 128; c++) symbol_of[c] = ascii(c);
+    for (size_t i = 0; i < sizeof PTB_POINTS / sizeof *PTB_POINTS; i++)
+        for (char *at = (char *)(uintptr_t)PTB_POINTS[i].points; *at;) {   /* only read: strtoul is older than const */
+            unsigned long first = strtoul(at, &at, 16), last = *at == '-' ? strtoul(at + 1, &at, 16) : first;
+            memset(symbol_of + first, PTB_POINTS[i].symbol, last - first + 1);
+        }
 }
 
 Status ptb_new(Ptb **out) {
     const char *patterns[PTB_NRULES];
-    DfaSpec spec = { patterns, PTB_NRULES, PTB_NAMES, sizeof PTB_NAMES / sizeof *PTB_NAMES,
-                     PTB_ESCAPES, sizeof PTB_ESCAPES / sizeof *PTB_ESCAPES, lookup };
-    Ptb *p = mem_new(1, sizeof *p);
-    Status st;
-    *out = NULL;
+    Ptb *p = *out = mem_new(1, sizeof *p);
     if (!p) return ERR_MEMORY;
     for (size_t i = 0; i < PTB_NRULES; i++) patterns[i] = PTB_RULES[i].pattern;
-    for (uint32_t c = 0; c < BMP; c++) p->symbol_of[c] = lookup(c);  /* a look-up a character instead of a search */
-    if ((st = dfa_new(&p->dfa, &spec))) {
-        ptb_free(p);
-        return st;
-    }
-    *out = p;
-    return OK;
+    read_points(p->symbol_of);
+    DfaSpec spec = { patterns, PTB_NRULES, PTB_NAMES, sizeof PTB_NAMES / sizeof *PTB_NAMES,
+                     PTB_ESCAPES, sizeof PTB_ESCAPES / sizeof *PTB_ESCAPES, p->symbol_of };
+    Status st = dfa_new(&p->dfa, &spec);
+    if (st == OK) return OK;
+    ptb_free(p);
+    *out = NULL;
+    return st;
 }
 
 void ptb_free(Ptb *p) {
@@ -224,9 +222,8 @@ static Status run(Ptb *p, const char *text, size_t n, bool raw, const char **out
     Status st;
     *out = NULL;
     *len = 0;
-    if (n > PTB_MAX_BYTES) {
+    if (n > PTB_MAX_BYTES)
         return err_set(ERR_FORMAT, "a caption has %zu bytes, %d are the most that are tokenized", n, PTB_MAX_BYTES);
-    }
     p->nout = 0;
     if ((st = decode(p, text, n, &count))) return st;
     while (i < count) {

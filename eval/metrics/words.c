@@ -57,9 +57,8 @@ Status words_id(Words *w, const char *s, size_t n, uint32_t *id) {
             return OK;
         }
     }
-    if (w->n == WORDS_MAX || n > UINT32_MAX || w->ntext > UINT32_MAX - n) {
+    if (w->n == WORDS_MAX || n > UINT32_MAX || w->ntext > UINT32_MAX - n)
         return err_set(ERR_MEMORY, "the captions have more than 4 GiB of different words");
-    }
     w->table[at] = (struct Word){ h, (uint32_t)w->ntext, (uint32_t)n, w->n };
     if (!keep_text(w, s, n)) {
         w->table[at].hash = 0;                               /* a word that is not there must not be found */
