@@ -32,6 +32,17 @@ void pieces_close(Pieces *p) {
     *p = (Pieces){0};
 }
 
+/* n bytes, 1 to 7, as a number, by loads that overlap: memcpy of a length that is not known is a call. */
+static uint64_t few_bytes(const char *s, size_t n) {
+    uint32_t low, high;
+    if (n < 4)
+        return (uint64_t)(unsigned char)s[0] | (uint64_t)(unsigned char)s[n / 2] << 8 * (n / 2) |
+               (uint64_t)(unsigned char)s[n - 1] << 8 * (n - 1);
+    memcpy(&low, s, 4);
+    memcpy(&high, s + n - 4, 4);
+    return low | (uint64_t)high << 8 * (n - 4);
+}
+
 /* Eight bytes a multiplication; words are short, so this is most of what a lookup costs. */
 static uint64_t hash_of(const char *s, size_t n) {
     uint64_t h = n * 0x9E3779B97F4A7C15u, x;
@@ -40,9 +51,7 @@ static uint64_t hash_of(const char *s, size_t n) {
         h = (h ^ x) * 0xC3A5C85C97CB3127u;
         h ^= h >> 32;
     }
-    x = 0;
-    memcpy(&x, s, n);                                        /* the rest, with zeros behind */
-    h = (h ^ x) * 0x9AE16A3B2F90404Fu;
+    h = (h ^ (n ? few_bytes(s, n) : 0)) * 0x9AE16A3B2F90404Fu;  /* the rest, as if zeros stood behind */
     return (h ^ h >> 29) * 0xC3A5C85C97CB3127u;
 }
 
