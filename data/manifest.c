@@ -11,22 +11,13 @@
 
 #include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
+#include "data/format/path.h"
 #include "data/shard.h"
 #include "kernels/base/mem.h"
 
 enum { MOST_SPLITS = 256 };
 
 /* ---- reading ---- */
-
-/* Nothing above or beside the manifest: no "/x", no "..", no empty name. */
-static bool stays_below(const char *file, size_t n) {
-    if (n == 0 || strlen(file) != n || file[0] == '/') return false; /* a NUL within would hide the rest */
-    for (const char *p = file; p; p = strchr(p, '/')) {
-        if (*p == '/') p++;
-        if (p[0] == '.' && p[1] == '.' && (p[2] == '/' || p[2] == 0)) return false;
-    }
-    return true;
-}
 
 static bool count_of(const Json *object, const char *key, int64_t *value) {
     return json_int(json_get(object, key), value) && *value >= 0;
@@ -61,7 +52,8 @@ static Status parse_splits(ManifestShard *s, const Json *splits, const char *nam
 static Status parse_shard(ManifestShard *s, const Json *v, const char *name, size_t i) {
     size_t n = 0;
     const char *file = json_str(json_get(v, "file"), &n);
-    if (!file || !stays_below(file, n))
+    /* nothing above the manifest; a NUL within would hide the rest */
+    if (!file || strlen(file) != n || !path_is_below(file))
         return err_set(ERR_FORMAT, "%s: shards[%zu]: \"file\" must name a file below the manifest's folder", name, i);
     if (!(s->file = mem_strdup(file))) return ERR_MEMORY;
     if (!count_of(v, "images", &s->images) || !count_of(v, "bytes", &s->bytes) || s->images > INT64_C(1) << 40)
@@ -158,8 +150,7 @@ Status manifest_scan(const char *dir, char ***names, int64_t *n) {
     /* a folder's own order is another on every machine */
     if (st == OK && *n) qsort(*names, (size_t)*n, sizeof **names, by_name);
     if (st == OK) return OK;
-    for (int64_t i = 0; i < *n; i++) free((*names)[i]);
-    free(*names);
+    mem_free_list(*names, (size_t)*n);
     *names = NULL;
     *n = 0;
     return st;
@@ -250,7 +241,6 @@ Status manifest_write(const char *dir, char *const *names, int64_t n) {
     Status st = names ? OK : manifest_scan(dir, &all, &found);
     if (st == OK && !names && found == 0) st = err_set(ERR_USAGE, "%s: has no shard (*.h5) to list", dir);
     if (st == OK) st = names ? write_list(dir, names, n) : write_list(dir, all, found);
-    for (int64_t i = 0; i < found; i++) free(all[i]);
-    free(all);
+    mem_free_list(all, (size_t)found);
     return st;
 }

@@ -111,8 +111,7 @@ Status setout_close(SetOut *s, Status st) {
         status_say("%s: %s already, made from the same files with the same options%s", s->out,
                    !s->folder ? "is there" : s->kept == s->shards ? "all is there" : "a part was there",
                    s->kept == s->shards ? ": nothing was to be done" : "");
-    for (int64_t k = 0; s->name && k < s->shards; k++) free(s->name[k]);
-    free(s->name);
+    mem_free_list(s->name, (size_t)s->shards);
     *s = (SetOut){0};
     return st;
 }

@@ -22,8 +22,6 @@ static Status add(Source *s, char *path, const ManifestShard *listed, const char
 }
 
 static Status add_manifest(Source *s, const char *path) {
-    const char *slash = strrchr(path, '/');
-    int dir = slash ? (int)(slash - path) + 1 : 0;
     if (mem_room(&s->manifest, (size_t)s->manifests, 1, sizeof *s->manifest) != OK) return ERR_MEMORY;
     Manifest *m;
     Status st = manifest_read(&m, path);
@@ -33,7 +31,7 @@ static Status add_manifest(Source *s, const char *path) {
     if (!name) return ERR_MEMORY;
     for (int64_t i = 0; st == OK && i < m->n; i++)
         /* relative to the manifest: a set can be moved */
-        st = add(s, mem_format("%.*s%s", dir, path, m->shard[i].file), &m->shard[i], name);
+        st = add(s, path_beside(path, m->shard[i].file), &m->shard[i], name);
     return st;
 }
 
@@ -51,11 +49,8 @@ static Status add_folder(Source *s, const char *dir) {
     Status st = manifest_scan(dir, &names, &n);
     if (st != OK) return st;
     if (n == 0) st = err_set(ERR_USAGE, "%s: holds neither manifest.json nor a shard (*.h5)", dir);
-    for (int64_t i = 0; i < n; i++) {
-        if (st == OK) st = add(s, mem_format("%s/%s", dir, names[i]), NULL, NULL);
-        free(names[i]);
-    }
-    free(names);
+    for (int64_t i = 0; i < n && st == OK; i++) st = add(s, mem_format("%s/%s", dir, names[i]), NULL, NULL);
+    mem_free_list(names, (size_t)n);
     return st;
 }
 

@@ -197,8 +197,7 @@ Status asked_accuracy(const Question *q, double *accuracy) {
 
 void asked_free(Asked *a) {
     for (int64_t i = 0; i < a->n; i++) free(a->q[i].answer);
-    for (size_t i = 0; i < a->ntexts; i++) free(a->texts[i]);
-    free(a->texts);
+    mem_free_list(a->texts, a->ntexts);
     free(a->q);
     *a = (Asked){0};
 }

@@ -140,8 +140,7 @@ Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSp
 }
 
 void captions_free(Captions *c) {
-    for (int64_t i = 0; c->text && i < c->n; i++) free(c->text[i]);
-    free(c->text);
+    mem_free_list(c->text, (size_t)c->n);
     free(c->end);
     free(c->tokens);
     *c = (Captions){0};

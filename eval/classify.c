@@ -106,8 +106,7 @@ static Status one_class(const char *name, char *const *templates, int64_t n, Eva
     if (st == OK) st = evalset_encode_texts(&s, &e->enc, 0, n, T, p);
     if (st == OK) mean_feature(out, T, n, e->use.d.Z);
     evalset_close(&s);
-    for (int64_t k = 0; texts && k < n; k++) free(texts[k]);
-    free(texts);
+    mem_free_list(texts, (size_t)n);
     return st;
 }
 

@@ -25,8 +25,7 @@ static bool holds_shards(const char *folder) {
     bool found = manifest && access(manifest, F_OK) == 0;
     free(manifest);
     if (!found && manifest_scan(folder, &names, &n) != OK) err_clear();  /* what cannot be read holds none */
-    for (int64_t i = 0; i < n; i++) free(names[i]);
-    free(names);
+    mem_free_list(names, (size_t)n);
     return found || n > 0;
 }
 

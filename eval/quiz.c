@@ -68,8 +68,7 @@ Status quiz_open(Quiz *q, const QuizSpec *spec, const Set *set, const char *spli
 }
 
 void quiz_close(Quiz *q) {
-    for (int64_t i = 0; q->caption && i < q->set.NI; i++) free(q->caption[i]);
-    free(q->caption);
+    mem_free_list(q->caption, (size_t)q->set.NI);
     evalrows_close(&q->rows);
     say_close(&q->say);
     scenes_close(&q->scenes);

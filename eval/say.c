@@ -87,8 +87,7 @@ Status say_put(SaySheet *s, int32_t image, char *prompt, char *front, char **ans
 }
 
 void say_sheet_free(SaySheet *s) {
-    for (size_t i = 0; i < s->ntexts; i++) free(s->texts[i]);
-    free(s->texts);
+    mem_free_list(s->texts, s->ntexts);
     free(s->item);
     *s = (SaySheet){0};
 }

@@ -15,6 +15,7 @@
 #include <webp/encode.h>
 #endif
 
+#include "data/format/path.h"
 #include "data/format/tar.h"
 #include "data/make/extract.h"
 #include "data/make/patches.h"
@@ -438,8 +439,31 @@ static void webp(void **state) {
     assert_non_null(strstr(err_message(), "x.gif: is a GIF image, not a JPEG, PNG or WebP image; convert it: magick"));
 }
 
+static void expect_text(char *text, const char *want) {
+    assert_string_equal(text, want);
+    free(text);
+}
+
+/* What names say without a look at the disk. */
+static void names_of_files(void **state) {
+    (void)state;
+    assert_string_equal(path_base("a/b.c/d.e"), "d.e");
+    assert_string_equal(path_base("d"), "d");
+    expect_text(path_folder("a/b"), "a");
+    expect_text(path_folder("b"), ".");
+    expect_text(path_folder("/b"), "/");
+    expect_text(path_beside("a/b/set.h5", "scenes.json"), "a/b/scenes.json");
+    expect_text(path_beside("set.h5", "scenes.json"), "scenes.json");
+    expect_text(path_beside("/set.h5", ""), "/");
+    assert_true(path_is_below("a/b") && path_is_below("a..b/..c") && path_is_below("..."));
+    assert_false(path_is_below("") || path_is_below("/a") || path_is_below("..") || path_is_below("a/../../b"));
+    assert_false(path_is_below("a/.."));
+    assert_true(path_ends("X.H5", ".h5") && !path_ends("h5", ".h5"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_of_files),
         cmocka_unit_test(a_folder),  cmocka_unit_test(captions_beside),    cmocka_unit_test(webdataset),
         cmocka_unit_test(kin), cmocka_unit_test(other_paths), cmocka_unit_test(tar_forms),
         cmocka_unit_test(one_file_two_names), cmocka_unit_test(webp), cmocka_unit_test(lanes),

@@ -8,6 +8,7 @@
 
 #include "configs/commands.h"
 #include "data/format/outfile.h"
+#include "data/format/path.h"
 #include "data/make/annotation_files.h"
 #include "data/make/extract.h"
 #include "data/make/import.h"
@@ -84,14 +85,12 @@ Status cmd_synth(const Options *o) {
 static void say_storage(const ExtractSpec *s, const ExtractReport *r) {
     const ImageEncoder *e = s->encoder;
     struct statvfs disk;
-    char *folder = mem_strdup(s->out), *slash = folder ? strrchr(folder, '/') : NULL;
+    char *folder = path_folder(s->out);                      /* the file is not there yet: its folder's disk */
     double gb = (double)(r->images * s->views * e->P * e->E) * dtype_size(s->dtype) / 1e9;
     status_say("  %lld pictures x %lld view%s x %lld tokens x %lld numbers as %s: %.3f GB", (long long)r->images,
                (long long)s->views, s->views > 1 ? "s" : "", (long long)e->P, (long long)e->E, dtype_name(s->dtype),
                gb);
-    /* the file is not there yet: its folder's disk */
-    if (slash) *slash = 0;
-    if (statvfs(slash ? folder : ".", &disk) == 0) {
+    if (folder && statvfs(folder, &disk) == 0) {
         double room = (double)disk.f_bavail * (double)disk.f_frsize / 1e9;
         status_say("  %.1f GB are free there%s", room, room < gb ? ": not enough" : "");
     }

@@ -227,8 +227,7 @@ static bool is_folder_of_shards(const char *path) {
     bool yes = manifest && access(manifest, F_OK) == 0;
     if (!yes && manifest_scan(path, &names, &n) == OK && n > 0) yes = ws_open(&ws, path, NULL, NULL) != OK;
     err_clear();
-    for (int64_t i = 0; i < n; i++) free(names[i]);
-    free(names);
+    mem_free_list(names, (size_t)n);
     free(manifest);
     ws_close(ws);
     return yes;

@@ -211,8 +211,7 @@ Status npy_box_memory(NpyBox **out, const void *bytes, size_t n, const char *pat
 
 void npy_box_close(NpyBox *b) {
     if (!b) return;
-    for (size_t i = 0; b->name && i < b->count; i++) free(b->name[i]);
-    free(b->name);
+    mem_free_list(b->name, b->count);
     free(b->record);
     zip_free(&b->zip);
     mapfile_close(&b->map);

@@ -24,6 +24,19 @@ char *path_folder(const char *path) {
     return slash == path ? mem_strdup("/") : mem_format("%.*s", (int)(slash - path), path);
 }
 
+char *path_beside(const char *path, const char *name) {
+    return mem_format("%.*s%s", (int)(path_base(path) - path), path, name);
+}
+
+bool path_is_below(const char *name) {
+    if (!*name || *name == '/') return false;
+    for (const char *p = name; p; p = strchr(p, '/')) {
+        p += *p == '/';
+        if (p[0] == '.' && p[1] == '.' && (p[2] == '/' || !p[2])) return false;
+    }
+    return true;
+}
+
 bool path_ends(const char *path, const char *end) {
     size_t n = strlen(path), m = strlen(end);
     return n >= m && !strcasecmp(path + n - m, end);

@@ -8,6 +8,8 @@
 
 const char *path_base(const char *path);         /* what follows the last '/' */
 char *path_folder(const char *path);             /* a new text: what stands before it; "." or "/" */
+char *path_beside(const char *path, const char *name);   /* a new text: the name, in the folder of the path */
+bool path_is_below(const char *name);            /* whether no part leads out of the folder it is relative to */
 
 /* Whether it ends in `end` (one of a list that NULL ends), in any case. */
 bool path_ends(const char *path, const char *end);

@@ -2,10 +2,12 @@
 #include "data/make/annotation_names.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "data/format/path.h"
+#include "kernels/base/mem.h"
 
 enum { NAME = 40 };
 
@@ -89,5 +91,12 @@ const char *annotation_split_in(const char *name) {
         if (found) split = found;                            /* the last: train/val2014/x.jpg is in val */
         name += n ? n : 1;
     }
+    return split;
+}
+
+const char *annotation_split_on_way(const char *name) {
+    char *folders = mem_format("%.*s", (int)(path_base(name) - name), name);
+    const char *split = annotation_split_in(folders ? folders : "");
+    free(folders);
     return split;
 }

@@ -22,5 +22,6 @@ const char *annotation_split_word(const char *word);
 
 /* The split that a word within a name says ("captions_val2014.json", "x/train/1.png"); NULL when none does. */
 const char *annotation_split_in(const char *name);
+const char *annotation_split_on_way(const char *name);         /* the same of its folders alone */
 
 #endif

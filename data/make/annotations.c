@@ -10,18 +10,14 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
-enum { MAX_FOLDERS = 4096 };
+enum { MAX_NAME = 4096 };
 
 #define WANTED "captions (JSON, JSON Lines or a table)"
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
-/* What a folder on the way says. */
 static const char *split_of_folders(const char *image, const char *otherwise) {
-    const char *slash = strrchr(image, '/'), *split;
-    char folders[MAX_FOLDERS];
-    snprintf(folders, sizeof folders, "%.*s", slash ? (int)(slash - image) : 0, image);
-    split = annotation_split_in(folders);
+    const char *split = annotation_split_on_way(image);
     return split ? split : otherwise;
 }
 
@@ -140,7 +136,7 @@ Status annotations_load_captions(Annotations *a, const AnnotationFile *files, si
 }
 
 int64_t annotations_find(const Annotations *a, const char *image) {
-    char name[MAX_FOLDERS];
+    char name[MAX_NAME];
     const int64_t *i = a->store ? strmap_get(&a->store->by_image, image) : NULL;
     if (i || !a->store || strlen(image) >= sizeof name) return i ? *i : -1;
     annotation_tidy(name, image);

@@ -84,8 +84,7 @@ static Status level_open(Level *l, ImportMatch level, const Annotations *a) {
 }
 
 static void level_close(Level *l) {
-    for (int64_t i = 0; i < l->n; i++) free(l->key[i]);
-    free(l->key);
+    mem_free_list(l->key, (size_t)l->n);
     strmap_free(&l->map);
 }
 

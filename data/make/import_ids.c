@@ -233,7 +233,6 @@ Status import_ids_read(ImportIds *ids, const char *path, const char *array, Impo
 }
 
 void import_ids_free(ImportIds *ids) {
-    for (int64_t i = 0; i < ids->n; i++) free(ids->id[i]);
-    free(ids->id);
+    mem_free_list(ids->id, (size_t)ids->n);
     *ids = (ImportIds){0};
 }

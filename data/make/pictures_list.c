@@ -17,14 +17,6 @@ enum { BESIDE = sizeof beside / sizeof *beside, BESIDE_JSON = BESIDE - 1 };
 
 typedef struct { Annotations *a; const char *folder_caption; bool captioned; } Listing;
 
-/* What a folder on the way to a picture says of its split, NULL when none does. */
-static const char *folder_split(const char *name) {
-    char *folders = mem_format("%.*s", (int)(path_base(name) - name), name);
-    const char *split = annotation_split_in(folders ? folders : "");
-    free(folders);
-    return split;
-}
-
 /* NAME without what follows the first dot of its last part (webdataset's key), or (files) the last. */
 static size_t key_length(const char *name, bool member) {
     const char *base = path_base(name), *dot = member ? strchr(base, '.') : strrchr(base, '.');
@@ -57,7 +49,7 @@ static Status add_class(Listing *l, int64_t index, const char *name) {
 /* One picture of a place; `name` within it, `whole` in the set. Its split is what a folder or else the place is
  * called. */
 static Status add_picture(Listing *l, const PicturesPlace *place, const char *name, const char *whole, int64_t *index) {
-    const char *split = folder_split(name);
+    const char *split = annotation_split_on_way(name);
     if (!split) split = annotation_split_in(path_base(place->path)); /* imagenet-train-000000.tar */
     Status st = annotations_add_image(l->a, whole, split, l->captioned, place->path, index);
     return st == OK && l->folder_caption ? add_class(l, *index, name) : st;
@@ -140,15 +132,10 @@ static Status list_archives(const Pictures *p, Listing *l) {
 
 /* ---- folders ---- */
 
-typedef struct { char **path; int64_t n; } Names;
+typedef struct { char **path; size_t n; } Names;
 
-static Status keep(Names *names, char *path) {
-    if (!path || mem_room(&names->path, (size_t)names->n, 1, sizeof path) != OK) {
-        free(path);
-        return ERR_MEMORY;
-    }
-    names->path[names->n++] = path;
-    return OK;
+static Status keep(Names *names, const char *path) {
+    return mem_keep(&names->path, &names->n, mem_strdup(path)) ? OK : ERR_MEMORY;
 }
 
 typedef struct { Names pictures, metadata; } Found;
@@ -157,9 +144,9 @@ static Status found_file(void *ctx, const char *name) {
     static const char *const forms[] = {"metadata.jsonl", "metadata.json", "metadata.csv", "metadata.tsv",
                                         "metadata.parquet"};
     Found *f = ctx;
-    if (annotation_is_picture(name)) return keep(&f->pictures, mem_strdup(name));
+    if (annotation_is_picture(name)) return keep(&f->pictures, name);
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
-        if (!strcmp(path_base(name), forms[i])) return keep(&f->metadata, mem_strdup(name));
+        if (!strcmp(path_base(name), forms[i])) return keep(&f->metadata, name);
     return OK;
 }
 
@@ -178,7 +165,7 @@ static char *file_beside(const char *root, const char *name, int *kind) {
 }
 
 static bool any_beside(const char *root, const Names *pictures) {
-    for (int64_t i = 0; i < pictures->n; i++) {
+    for (size_t i = 0; i < pictures->n; i++) {
         int kind;
         char *path = file_beside(root, pictures->path[i], &kind);
         bool there = path != NULL;
@@ -205,7 +192,7 @@ static Status add_metadata(Listing *l, const char *root, const char *file, const
     char *path = mem_format("%s/%s", root, file);
     int folder = (int)(path_base(file) - file);
     char *names = mem_format("%s%s%.*s", prefix, prefix[0] ? "/" : "", folder, file);
-    const char *split = folder_split(file);
+    const char *split = annotation_split_on_way(file);
     Status st = path && names ? annotations_add(l->a, &(AnnotationFile){.path = path, .root = names, .split = split})
                               : ERR_MEMORY;
     free(path);
@@ -223,12 +210,7 @@ static Status add_file(Listing *l, const PicturesPlace *place, const char *name,
 }
 
 static void sort(Names *names) {
-    if (names->n) qsort(names->path, (size_t)names->n, sizeof *names->path, by_name);
-}
-
-static void forget(Names *names) {
-    for (int64_t i = 0; i < names->n; i++) free(names->path[i]);
-    free(names->path);
+    if (names->n) qsort(names->path, names->n, sizeof *names->path, by_name);
 }
 
 static Status list_folder(const PicturesPlace *place, Listing *l, const char *prefix) {
@@ -238,14 +220,14 @@ static Status list_folder(const PicturesPlace *place, Listing *l, const char *pr
     sort(&f.metadata);
     bool listed = f.metadata.n && !l->folder_caption;
     l->captioned = l->folder_caption || (st == OK && !listed && any_beside(place->path, &f.pictures));
-    for (int64_t i = 0; listed && i < f.metadata.n && st == OK; i++)
+    for (size_t i = 0; listed && i < f.metadata.n && st == OK; i++)
         st = add_metadata(l, place->path, f.metadata.path[i], prefix);
-    for (int64_t i = 0; !listed && i < f.pictures.n && st == OK; i++)
+    for (size_t i = 0; !listed && i < f.pictures.n && st == OK; i++)
         st = add_file(l, place, f.pictures.path[i], prefix);
     if (st == OK && !f.pictures.n && !listed)
         st = err_set(ERR_FORMAT, "%s: a folder without pictures (JPEG, PNG, WebP) in it", place->path);
-    forget(&f.pictures);
-    forget(&f.metadata);
+    mem_free_list(f.pictures.path, f.pictures.n);
+    mem_free_list(f.metadata.path, f.metadata.n);
     return st;
 }
 

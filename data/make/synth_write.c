@@ -9,6 +9,7 @@
 #include "data/format/image.h"
 #include "data/format/jsonfile.h"
 #include "data/format/outfile.h"
+#include "data/format/path.h"
 #include "data/make/extract.h"
 #include "data/make/first.h"
 #include "data/make/patches.h"
@@ -47,7 +48,6 @@ static const char *ask(const Scene *s, int k, char *to) {
 
 static Status plan(Set *set, const SynthSpec *s) {
     enum { NAME = 40, TEXT = 2 * SYNTH_CAPTION };          /* a question has two parts */
-    const char *slash = strrchr(s->out, '/');
     *set = (Set){.spec = s};
     for (int k = 0; k < SYNTH_SPLITS; k++) {
         if (s->count[k] < 0 || s->count[k] > 100000000)
@@ -57,7 +57,7 @@ static Status plan(Set *set, const SynthSpec *s) {
     if (!set->total) return err_set(ERR_USAGE, "a synthetic set without scenes");
     if (s->captions < 1 || s->captions > 64)
         return err_set(ERR_USAGE, "%d captions a scene; 1 to 64 can be made", s->captions);
-    if (!(set->folder = mem_format("%.*s", slash ? (int)(slash - s->out) + 1 : 0, s->out))) return ERR_MEMORY;
+    if (!(set->folder = path_beside(s->out, ""))) return ERR_MEMORY;
     if (s->questions < 0 || s->questions > 64)
         return err_set(ERR_USAGE, "%d questions a scene; up to 64 can be made", s->questions);
     size_t captions = (size_t)s->captions, texts = captions + (size_t)s->questions,

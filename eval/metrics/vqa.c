@@ -203,8 +203,7 @@ void vqa_free(VqaScores *s) {
         json_free(k->human);
         json_free(k->ours);
         strmap_free(&k->by_id);
-        for (size_t i = 0; i < k->ntexts; i++) free(k->texts[i]);
-        free(k->texts);
+        mem_free_list(k->texts, k->ntexts);
         free(k);
     }
     free(s->question);

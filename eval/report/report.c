@@ -12,6 +12,7 @@
 
 #include "checkpoints/checkpoint.h"
 #include "data/format/outfile.h"
+#include "data/format/path.h"
 #include "eval/report/html.h"
 #include "eval/result.h"
 #include "kernels/base/mem.h"
@@ -27,10 +28,9 @@ static char *folder_of(const char *in) {
     char *path = mem_format("%.*s", (int)n, in);
     /* a step's directory lies in the run's folder */
     if (!path || !there || (S_ISDIR(about.st_mode) && ckpt_step_of(path) < 0)) return path;
-    char *slash = strrchr(path, '/');
-    if (slash) *(slash == path ? slash + 1 : slash) = 0;
-    else strcpy(path, ".");
-    return path;
+    char *folder = path_folder(path);
+    free(path);
+    return folder;
 }
 
 static Status choose_files(Report *r) {
@@ -122,8 +122,7 @@ void report_close(Report *r) {
     for (int i = 0; i < r->recall.lines; i++) free(r->recall.line[i].name);
     for (int i = 0; i < r->captions.scores; i++) free(r->captions.score[i].name);
     for (int i = 0; i < r->notes; i++) free(r->note[i].text);
-    for (int64_t i = 0; i < r->captions.n; i++) free(r->captions.text[i]);
-    free(r->captions.text);
+    mem_free_list(r->captions.text, (size_t)r->captions.n);
     for (int64_t i = 0; i < r->answers.n; i++) free(r->answers.given[i].text), free(r->answers.given[i].gaze);
     free(r->answers.given);
     free(r->answers.none);
@@ -156,11 +155,6 @@ void report_close(Report *r) {
 }
 
 /* ---- top --------------------------------------------------------------------------------------------------------- */
-
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
 
 static void tile(FILE *f, const char *what, const char *value, const char *unit, const char *more) {
     html(f, "<li><span class=\"what\">%s</span><b>%s", what, value);
@@ -255,10 +249,10 @@ static void head(const Report *r, FILE *f) {
          "content=\"width=device-width, initial-scale=1\"/>\n"
          "<meta name=\"color-scheme\" content=\"light dark\"/>\n<link rel=\"icon\" href=\"data:,\"/>\n<title>qformer: "
          "%s</title>\n<style>\n",
-         base_name(r->run.folder));
+         path_base(r->run.folder));
     fputs(report_style, f);
     html(f, "</style></head>\n<body>\n<header>\n<p class=\"over\">qformer report</p>\n<h1>%s</h1>\n",
-         base_name(r->run.folder));
+         path_base(r->run.folder));
     html(f, "<p class=\"lead\">");
     if (r->model) {
         char a[HTML_NUMBER], b[HTML_NUMBER];

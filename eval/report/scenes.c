@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "data/format/json.h"
+#include "data/format/path.h"
 #include "kernels/base/mem.h"
 
 void scenes_open(Scenes *s, const Set *set, const uint64_t *seed, int n) {
@@ -111,9 +112,8 @@ static Status keep_scene(void *ctx, int64_t index, const Json *item) {
 }
 
 static void read_facts(Scenes *s) {
-    const char *path = set_path(s->set), *slash = strrchr(path, '/');
+    char *file = path_beside(set_path(s->set), "scenes.json");
     s->read = true;
-    char *file = mem_format("%.*sscenes.json", slash ? (int)(slash - path) + 1 : 0, path);
     if (!file || json_each(file, keep_scene, s) != OK) err_clear();      /* no such file: nothing is known */
     free(file);
 }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "data/format/image.h"
+#include "data/format/path.h"
 #include "data/format/resize.h"
 #include "eval/report/html.h"
 #include "kernels/base/mem.h"
@@ -55,25 +56,17 @@ static Status draw_scene(Thumb *k, const Scene *scene) {
 
 /* ---- finding the file -------------------------------------------------------------------------------------------- */
 
-static bool stays_inside(const char *name) {
-    if (!*name || *name == '/') return false;
-    for (const char *p = name; p; p = strchr(p, '/')) {
-        p += *p == '/';
-        if (strncmp(p, "..", 2) == 0 && (p[2] == '/' || !p[2])) return false;
-    }
-    return true;
-}
-
-/* folder/name, also with the usual endings. */
 static bool is_file(const char *path) {
     struct stat about;
     return stat(path, &about) == 0 && S_ISREG(about.st_mode);
 }
 
-static char *in_folder(const char *folder, int n, const char *name) {
+/* start, which ends in a stroke or is "", and a name below it, also with the usual endings. */
+static char *below(const char *start, const char *name) {
     static const char *const endings[] = {"", ".jpg", ".jpeg", ".png", ".JPEG"};
-    for (size_t i = 0; stays_inside(name) && i < sizeof endings / sizeof *endings; i++) {
-        char *path = mem_format("%.*s%s%s%s", n, folder, n && folder[n - 1] != '/' ? "/" : "", name, endings[i]);
+    /* names come from the set: none may lead a reader of the page elsewhere */
+    for (size_t i = 0; start && path_is_below(name) && i < sizeof endings / sizeof *endings; i++) {
+        char *path = mem_format("%s%s%s", start, name, endings[i]);
         if (!path || is_file(path)) return path;
         free(path);
     }
@@ -82,16 +75,16 @@ static char *in_folder(const char *folder, int n, const char *name) {
 
 /* The user's folder first; then beside the set; then what the set calls its source, as it stands. */
 static char *find_file(const Thumbs *t, int64_t image) {
-    const char *id = set_image_id(t->set, image), *source = set_source(t->set, image), *path = set_path(t->set);
-    const char *slash = strrchr(path, '/'), *base = strrchr(id, '/');
-    int beside = slash ? (int)(slash - path) + 1 : 0, given = (int)strlen(t->folder);
-    char *found = NULL;
-    if (given) found = in_folder(t->folder, given, id);      /* the user knows best */
-    if (given && !found) found = in_folder(t->folder, given, source);
+    const char *id = set_image_id(t->set, image), *source = set_source(t->set, image);
     /* the user may have copied the files into one folder */
-    if (given && !found && base) found = in_folder(t->folder, given, base + 1);
-    if (!found) found = in_folder(path, beside, id);
+    const char *const names[] = {id, source, path_base(id)};
+    char *given = *t->folder ? mem_format("%s/", t->folder) : NULL, *beside = path_beside(set_path(t->set), "");
+    char *found = NULL;
+    for (int i = 0; given && !found && i < 3; i++) found = below(given, names[i]);
+    if (!found) found = below(beside, id);
     if (!found && *source && is_file(source)) found = mem_strdup(source);
+    free(given);
+    free(beside);
     return found;
 }
 

@@ -60,6 +60,11 @@ char *mem_keep(char ***list, size_t *n, char *text) {
     return NULL;
 }
 
+void mem_free_list(char **list, size_t n) {
+    for (size_t i = 0; list && i < n; i++) free(list[i]);
+    free(list);
+}
+
 char *mem_format(const char *fmt, ...) {
     va_list ap, again;
     va_start(ap, fmt);
