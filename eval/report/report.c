@@ -229,17 +229,26 @@ static void notes(const Report *r, FILE *f) {
     html(f, "</ul>\n");
 }
 
-/* Of stage 2 nothing is retrieved, of stage 1 nothing answered. */
+/* In the order of the page. Of stage 2 nothing is retrieved, of stage 1 nothing answered. */
+typedef enum { BOTH, FIRST, SECOND } Stage;
+static const struct { const char *id, *name, *title; Stage of; ReportSection *write; } sections[] = {
+    {"training", "Training", "Training", BOTH, report_section_training},
+    {"recall", "Recall", "Recall", FIRST, report_section_recall},
+    {"gallery", "Examples", "Examples", FIRST, report_section_gallery},
+    {"answers", "Answers", "Answers", SECOND, report_section_answers},
+    {"captions", "Captions", "Captions", BOTH, report_section_captions},
+    {"attention", "Attention", "Attention", BOTH, report_section_attention},
+    {"batch", "A batch", "Similarity in a batch", FIRST, report_section_batch},
+    {"speed", "Speed", "Speed", BOTH, report_section_speed},
+    {"about", "Settings", "Settings", BOTH, report_section_about}};
+enum { SECTIONS = sizeof sections / sizeof *sections };
+
+static bool has_section(const Report *r, int i) { return sections[i].of != (r->speaks ? FIRST : SECOND); }
+
 static void navigation(const Report *r, FILE *f) {
-    enum { BOTH, FIRST, SECOND };
-    static const struct { const char *id, *name; int of; } section[] = {
-        {"training", "Training", BOTH}, {"recall", "Recall", FIRST}, {"gallery", "Examples", FIRST},
-        {"answers", "Answers", SECOND}, {"captions", "Captions", BOTH}, {"attention", "Attention", BOTH},
-        {"batch", "A batch", FIRST}, {"speed", "Speed", BOTH}, {"about", "Settings", BOTH}};
     html(f, "<nav aria-label=\"Sections\"><ul>");
-    for (size_t i = 0; i < sizeof section / sizeof *section; i++)
-        if (section[i].of != (r->speaks ? FIRST : SECOND))
-            html(f, "<li><a href=\"#%s\">%s</a></li>", section[i].id, section[i].name);
+    for (int i = 0; i < SECTIONS; i++)
+        if (has_section(r, i)) html(f, "<li><a href=\"#%s\">%s</a></li>", sections[i].id, sections[i].name);
     html(f, "</ul></nav>\n</header>\n<main>\n");
 }
 
@@ -275,14 +284,12 @@ Status report_page(Report *r, FILE *f) {
     time_t now = time(NULL);
     struct tm tm;
     head(r, f);
-    report_section_training(r, f);
-    report_section_recall(r, f);
-    report_section_answers(r, f);
-    report_section_captions(r, f);
-    report_section_attention(r, f);
-    report_section_batch(r, f);
-    report_section_speed(r, f);
-    report_section_about(r, f);
+    for (int i = 0; i < SECTIONS; i++) {
+        if (!has_section(r, i)) continue;
+        html(f, "<section id=\"%s\"><h2>%s</h2>\n", sections[i].id, sections[i].title);
+        sections[i].write(r, f);
+        html(f, "</section>\n");
+    }
     if (gmtime_r(&now, &tm)) strftime(when, sizeof when, "%Y-%m-%d %H:%M UTC", &tm);
     html(f,
          "</main>\n<footer>Made by qformer report on %s. Everything is in this file: it fetches nothing and runs no "

@@ -138,14 +138,10 @@ Status report_captions(Report *r);
 Status report_answers(Report *r);                            /* of stage 2; its captions, too */
 Status report_attention(Report *r);
 
-void report_section_training(const Report *r, FILE *f);
-void report_section_recall(Report *r, FILE *f);              /* tables and examples; nothing of stage 2 */
-void report_section_batch(const Report *r, FILE *f);
-void report_section_answers(Report *r, FILE *f);             /* nothing of stage 1 */
-void report_section_captions(Report *r, FILE *f);
-void report_section_attention(Report *r, FILE *f);
-void report_section_speed(const Report *r, FILE *f);
-void report_section_about(const Report *r, FILE *f);
+typedef void ReportSection(Report *r, FILE *f);              /* what stands below its heading */
+ReportSection report_section_training, report_section_speed, report_section_recall, report_section_gallery,
+    report_section_batch, report_section_answers, report_section_captions, report_section_attention,
+    report_section_about;
 
 void report_write_training(JsonWriter *w, const Report *r);
 void report_write_recall(JsonWriter *w, const Report *r);

@@ -81,8 +81,8 @@ static void model_facts(const Report *r, FILE *f) {
     fact(f, "weights", r->e.use.path);
 }
 
-void report_section_about(const Report *r, FILE *f) {
-    html(f, "<section id=\"about\"><h2>Settings</h2>\n<div class=\"two\"><div class=\"card\"><table "
+void report_section_about(Report *r, FILE *f) {
+    html(f, "<div class=\"two\"><div class=\"card\"><table "
             "class=\"facts\"><tbody>\n");
     model_facts(r, f);
     html(f, "</tbody></table></div><div class=\"card\"><table class=\"facts\"><tbody>\n");
@@ -101,5 +101,4 @@ void report_section_about(const Report *r, FILE *f) {
             html(f, "step %lld: %s\n", (long long)r->run.log.text[i].step, r->run.log.text[i].text);
         html(f, "</pre></details>\n");
     }
-    html(f, "</section>\n");
 }

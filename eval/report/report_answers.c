@@ -223,23 +223,19 @@ static void card(Report *r, FILE *f, int64_t i) {
 }
 
 void report_section_answers(Report *r, FILE *f) {
-    if (!r->speaks) return;
-    html(f, "<section id=\"answers\"><h2>Answers</h2>\n");
     if (r->answers.none) html(f, "<p class=\"missing\">Nothing was asked: %s</p>\n", r->answers.none);
-    else if (!r->answers.n) html(f, "<p class=\"missing\">The set holds no questions.</p>\n");
-    if (r->answers.n) {
-        html(f, "<p class=\"says\">The questions of %lld pictures of split %s, answered greedily. Beside it what takes "
-                "no picture: the answer that is right most often among these very questions, and the language model "
-                "alone; a property of any object of the picture, blindly drawn; and what the language model reads off "
-                "the picture's first caption. The cells behind an answer are the queries: dark is where the row that "
-                "says its first word looks, over all layers and heads.</p>\n",
-                (long long)r->answers.quiz.set.NI, r->e.use.split);
-        table(r, f);
-        html(f, "<div class=\"grid wide\" style=\"margin-top:1rem\">\n");
-        for (int64_t k = 0; k < shown(r); k++) card(r, f, shown_at(r, k));
-        html(f, "</div>\n");
-    }
-    html(f, "</section>\n");
+    else if (!r->answers.n) html_missing(f, "The set holds no questions.");
+    if (!r->answers.n) return;
+    html(f, "<p class=\"says\">The questions of %lld pictures of split %s, answered greedily. Beside it what takes no "
+            "picture: the answer that is right most often among these very questions, and the language model alone; a "
+            "property of any object of the picture, blindly drawn; and what the language model reads off the "
+            "picture's first caption. The cells behind an answer are the queries: dark is where the row that says its "
+            "first word looks, over all layers and heads.</p>\n",
+         (long long)r->answers.quiz.set.NI, r->e.use.split);
+    table(r, f);
+    html(f, "<div class=\"grid wide\" style=\"margin-top:1rem\">\n");
+    for (int64_t k = 0; k < shown(r); k++) card(r, f, shown_at(r, k));
+    html(f, "</div>\n");
 }
 
 /* ---- as JSON ----------------------------------------------------------------------------------------------------- */

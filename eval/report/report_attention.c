@@ -176,22 +176,17 @@ static void look(Report *r, FILE *f, int64_t i, float *mean) {
 
 void report_section_attention(Report *r, FILE *f) {
     const Attention *a = &r->attention.maps;
-    html(f, "<section id=\"attention\"><h2>Attention</h2>\n");
     if (r->attention.none) html_missing(f, r->attention.none);
     else if (!r->model) report_no_model(r, f);
     else if (!a->images) html_missing(f, "No attention was asked for (report.attention=0).");
     float *mean = a->images ? mem_new((size_t)a->P, sizeof *mean) : NULL;
-    if (mean) {
-        html(f,
-             "<p class=\"says\">Where queries look in the picture: softmax(q&#183;k / &#8730;D), the mean over %d "
-             "heads, each map scaled to its largest patch; what lies under "
-             "grey is not looked at. %s</p>\n",
-             r->e.use.d.H,
-             *r->o->report.queries
-                 ? "The queries are those of report.queries."
-                 : "Shown are the queries that most often decide how similar an image and its own text are.");
-        for (int64_t i = 0; i < a->images; i++) look(r, f, i, mean);
-        free(mean);
-    }
-    html(f, "</section>\n");
+    if (!mean) return;
+    html(f, "<p class=\"says\">Where queries look in the picture: softmax(q&#183;k / &#8730;D), the mean over %d "
+            "heads, each map scaled to its largest patch; what lies under grey is not looked at. %s</p>\n",
+         r->e.use.d.H,
+         *r->o->report.queries
+             ? "The queries are those of report.queries."
+             : "Shown are the queries that most often decide how similar an image and its own text are.");
+    for (int64_t i = 0; i < a->images; i++) look(r, f, i, mean);
+    free(mean);
 }

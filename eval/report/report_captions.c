@@ -189,7 +189,6 @@ static void score_table(const Report *r, FILE *f) {
 }
 
 void report_section_captions(Report *r, FILE *f) {
-    html(f, "<section id=\"captions\"><h2>Captions</h2>\n");
     if (r->captions.none) html(f, "<p class=\"missing\">There are no captions: %s.</p>\n", r->captions.none);
     else if (!r->model) report_no_model(r, f);
     else if (!r->captions.n) html_missing(f, "No captions were asked for (report.captions=0).");
@@ -209,7 +208,6 @@ void report_section_captions(Report *r, FILE *f) {
     if (shown) html(f, "<div class=\"grid wide\" style=\"margin-top:1rem\">\n");
     for (int64_t k = 0; k < shown; k++) caption_card(r, f, k * r->captions.n / shown);
     if (shown) html(f, "</div>\n");
-    html(f, "</section>\n");
 }
 
 /* ---- as JSON ----------------------------------------------------------------------------------------------------- */

@@ -178,23 +178,17 @@ static void recall_table(const Report *r, FILE *f, bool texts) {
     html(f, "</tbody></table></div>\n");
 }
 
-static void tables(const Report *r, FILE *f) {
-    html(f, "<section id=\"recall\"><h2>Recall</h2>\n");
-    if (!r->recall.lines) {
-        if (r->model) html_missing(f, "None of the images of the split has a caption: there is nothing to retrieve.");
-        else report_no_model(r, f);
-    } else {
-        html(f,
-             "<p class=\"says\">Per cent of queries whose own partner is among the first 1, 5 and 10. %s</p>\n<div "
-             "class=\"two\">\n",
-             r->recall.from ? r->recall.from : "");
-        recall_table(r, f, true);
-        recall_table(r, f, false);
-        html(f, "</div>\n");
-        if (!r->run.before)
-            html(f, "<p class=\"says\">report.before=FOLDER puts an earlier run beside this one.</p>\n");
-    }
-    html(f, "</section>\n");
+void report_section_recall(Report *r, FILE *f) {
+    if (!r->recall.lines && !r->model) report_no_model(r, f);
+    else if (!r->recall.lines)
+        html_missing(f, "None of the images of the split has a caption: there is nothing to retrieve.");
+    if (!r->recall.lines) return;
+    html(f, "<p class=\"says\">Per cent of queries whose own partner is among the first 1, 5 and 10. %s</p>\n<div "
+         "class=\"two\">\n", r->recall.from ? r->recall.from : "");
+    recall_table(r, f, true);
+    recall_table(r, f, false);
+    html(f, "</div>\n");
+    if (!r->run.before) html(f, "<p class=\"says\">report.before=FOLDER puts an earlier run beside this one.</p>\n");
 }
 
 /* ---- examples ---------------------------------------------------------------------------------------------------- */
@@ -247,16 +241,13 @@ static void examples(Report *r, FILE *f, int asks, int outcome, const char *titl
     html(f, "</div>\n");
 }
 
-static void gallery(Report *r, FILE *f) {
+void report_section_gallery(Report *r, FILE *f) {
     const Gallery *g = &r->recall.gallery;
     char a[HTML_NUMBER], b[HTML_NUMBER], c[HTML_NUMBER], d[HTML_NUMBER];
-    html(f, "<section id=\"gallery\"><h2>Examples</h2>\n");
-    if (!g->queries[ASKS_IMAGE] && !g->queries[ASKS_TEXT]) {
-        if (r->model) html_missing(f, "There is nothing to retrieve in this split.");
-        else report_no_model(r, f);
-        html(f, "</section>\n");
-        return;
-    }
+    bool none = !g->queries[ASKS_IMAGE] && !g->queries[ASKS_TEXT];
+    if (none && r->model) html_missing(f, "There is nothing to retrieve in this split.");
+    else if (none) report_no_model(r, f);
+    if (none) return;
     html(f,
          "<p class=\"says\">Ranked %s. %s of %s images found an own text first, %s of %s texts their image. What went "
          "well is taken at even distances "
@@ -272,27 +263,15 @@ static void gallery(Report *r, FILE *f) {
     if (r->thumbs.n && !r->thumbs.found)
         html_missing(f, "No picture of the set was found, so names stand in their places: report.images=FOLDER says "
                         "where the files lie.");
-    html(f, "</section>\n");
-}
-
-void report_section_recall(Report *r, FILE *f) {
-    if (r->speaks) return;               /* nothing is compared then */
-    tables(r, f);
-    gallery(r, f);
 }
 
 /* ---- a batch ----------------------------------------------------------------------------------------------------- */
 
-void report_section_batch(const Report *r, FILE *f) {
-    if (r->speaks) return;
-    html(f, "<section id=\"batch\"><h2>Similarity in a batch</h2>\n");
+void report_section_batch(Report *r, FILE *f) {
     int n = r->recall.heats;
-    if (!n) {
-        if (!r->model) report_no_model(r, f);
-        else html_missing(f, "Fewer than two images of the split have captions: there is no batch to compare.");
-        html(f, "</section>\n");
-        return;
-    }
+    if (!r->model) report_no_model(r, f);
+    else if (!n) html_missing(f, "Fewer than two images of the split have captions: there is no batch to compare.");
+    if (!n) return;
     float most = 0;
     double own = 0, other = 0;
     for (int i = 0; i < n * n; i++) {
@@ -305,7 +284,7 @@ void report_section_batch(const Report *r, FILE *f) {
          "%.2f on average there, %.2f elsewhere. In %d of %d rows the diagonal is the largest.</p>\n",
          n, own / n, n > 1 ? other / (n * (n - 1)) : 0, r->recall.hits, n);
     svg_heat(f, r->recall.heat, n, n, most, "Similarities of images and captions; the diagonal holds the true pairs");
-    html(f, "<p class=\"ramp\"><span>-%.2f</span><i></i><span>%.2f</span></p></section>\n", (double)most, (double)most);
+    html(f, "<p class=\"ramp\"><span>-%.2f</span><i></i><span>%.2f</span></p>\n", (double)most, (double)most);
 }
 
 /* ---- as JSON ----------------------------------------------------------------------------------------------------- */

@@ -112,14 +112,12 @@ static void held_out(const ReportRun *r, FILE *f) {
     html(f, "</div>\n");
 }
 
-void report_section_training(const Report *report, FILE *f) {
+void report_section_training(Report *report, FILE *f) {
     const ReportRun *r = &report->run;
     const Options *o = r->trained;
-    html(f, "<section id=\"training\"><h2>Training</h2>\n");
     if (!r->log.lines) {
         html_missing(f, r->log.starts ? "The log has no line of a step yet."
                                       : "There is no log.jsonl in the run, so there are no curves.");
-        html(f, "</section>\n");
         return;
     }
     html(f, "<p class=\"says\">Means over %s%lld steps.", r->log.lines > 1 ? "" : "the first ",
@@ -133,7 +131,6 @@ void report_section_training(const Report *report, FILE *f) {
     html(f, "</div>\n");
     figures_table(r, f);
     held_out(r, f);
-    html(f, "</section>\n");
 }
 
 /* ---- speed ------------------------------------------------------------------------------------------------------- */
@@ -158,12 +155,10 @@ static void time_bar(const RunSums *s, FILE *f) {
     html(f, "</tbody></table></div>\n");
 }
 
-void report_section_speed(const Report *report, FILE *f) {
+void report_section_speed(Report *report, FILE *f) {
     const ReportRun *r = &report->run;
-    html(f, "<section id=\"speed\"><h2>Speed</h2>\n");
     if (!r->log.lines) {
         html_missing(f, "There is no log.jsonl in the run, so nothing is known of its speed.");
-        html(f, "</section>\n");
         return;
     }
     html(f, "<p class=\"says\">Training steps alone; validation and checkpoints are not in these rates.");
@@ -173,7 +168,7 @@ void report_section_speed(const Report *report, FILE *f) {
     html(f, "</p>\n");
     draw_curves(r, f, SPEEDS);
     time_bar(&r->sums, f);
-    html(f, "</div></section>\n");
+    html(f, "</div>\n");
 }
 
 /* ---- as JSON ----------------------------------------------------------------------------------------------------- */
