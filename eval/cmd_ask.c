@@ -337,7 +337,6 @@ Status cmd_ask(const Options *o) {
     if (st == OK && o->run.dry_run) st = options_print(o, stdout);
     /* nobody has a question: the user asks */
     else if (st == OK) st = w.asked.n ? ask_list(&w) : converse(&w);
-    status_end();
     close_work(&w);
     return st;
 }

@@ -185,7 +185,6 @@ Status cmd_caption(const Options *o) {
         if (st == OK && speaks) st = finish(&w);
         st = dist_agree(st);             /* the others wait for who writes: a full disk is everybody's failure */
     }
-    status_end();
     close_work(&w);
     return st;
 }

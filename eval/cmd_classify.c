@@ -167,7 +167,6 @@ Status cmd_classify(const Options *o) {
             st = result_write_both(o, "classify.json", write_summary, write_images, "an image", &w);
         }
     }
-    status_end();
     free(w.features);
     free(w.truth);
     free(w.top);

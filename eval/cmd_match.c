@@ -145,7 +145,6 @@ Status cmd_match(const Options *o) {
     if (!path) print_pairs(&m);
     else if ((st = result_json(path, 0, write_pairs, &m)) == OK) say_means(&m, path);
 done:
-    status_end();
     free(path);
     free(m.I);
     free(m.T);

@@ -250,7 +250,6 @@ Status cmd_retrieval(const Options *o) {
     }
     st = dist_agree(st);
 done:
-    status_end();
     close_work(&w);
     return st;
 }
