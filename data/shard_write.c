@@ -62,27 +62,16 @@ static Status check_spec(const char *path, const ShardSpec *spec) {
 
 /* ---- laying the file out ---- */
 
-/* A text column of an item, by its place in it. */
-static const char *item_text(const ShardItem *it, size_t at) {
-    return or_empty(*(const char *const *)(const void *)((const char *)it + at));
+/* A text column of the items, by its place in them. */
+typedef struct { const ShardItem *items; size_t at; } Column;
+
+static const char *column_item(const void *ctx, int64_t i) {
+    const Column *c = ctx;
+    return or_empty(*(const char *const *)(const void *)((const char *)&c->items[i] + c->at));
 }
 
 static Status put_column(H5File *f, const char *path, const ShardSpec *spec, size_t at) {
-    size_t width = 1;
-    for (int64_t i = 0; i < spec->images; i++) {
-        size_t n = strlen(item_text(&spec->items[i], at));
-        /* text of one width lies in rows, which can be written and read at once */
-        if (n > width) width = n;
-    }
-    char *text = mem_new((size_t)spec->images, width);
-    if (!text) return ERR_MEMORY;
-    for (int64_t i = 0; i < spec->images; i++) {
-        const char *t = item_text(&spec->items[i], at);
-        memcpy(text + (size_t)i * width, t, strlen(t));
-    }
-    Status st = h5_put(f, path, H5K_TEXT, width, 1, &spec->images, text);
-    free(text);
-    return st;
+    return h5_put_texts(f, path, spec->images, column_item, &(Column){spec->items, at});
 }
 
 static Status put_ids(H5File *f, const char *path, const uint32_t *ids, int64_t n) {

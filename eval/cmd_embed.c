@@ -20,21 +20,9 @@
 #include "eval/result.h"
 #include "kernels/base/mem.h"
 
-static Status put_ids(H5File *f, const EvalSet *s) {
-    size_t width = 1;                                        /* HDF5 has no text of no bytes */
-    for (int64_t i = 0; i < s->NI; i++) {
-        size_t n = strlen(set_image_id(s->set, s->image[i]));
-        if (n > width) width = n;
-    }
-    char *ids = mem_new((size_t)s->NI, width);
-    if (!ids) return ERR_MEMORY;
-    for (int64_t i = 0; i < s->NI; i++) {
-        const char *id = set_image_id(s->set, s->image[i]);
-        memcpy(ids + (size_t)i * width, id, strlen(id));
-    }
-    Status st = h5_put(f, "/images/image_id", H5K_TEXT, width, 1, &s->NI, ids);
-    free(ids);
-    return st;
+static const char *image_id(const void *set, int64_t i) {
+    const EvalSet *s = set;
+    return set_image_id(s->set, s->image[i]);
 }
 
 static Status put_captions(H5File *f, const EvalSet *s) {
@@ -80,7 +68,7 @@ static Status lay_out(const Evaluation *e, const char *path, int64_t *queries, i
     if (st == OK) st = h5_group(f, "/images");
     /* NULL: room alone, filled as it is computed */
     if (st == OK) st = h5_put(f, "/images/queries", H5K_F32, 0, 3, I, NULL);
-    if (st == OK) st = put_ids(f, s);
+    if (st == OK) st = h5_put_texts(f, "/images/image_id", s->NI, image_id, s);
     if (st == OK && s->NT) {
         st = h5_group(f, "/texts");
         if (st == OK) st = h5_put(f, "/texts/features", H5K_F32, 0, 2, T, NULL);
@@ -155,7 +143,6 @@ Status cmd_embed(const Options *o) {
                    (long long)e.set.NT);
     else if (part) unlink(part);                             /* a file with holes is no result */
 done:
-    status_end();
     free(part);
     free(path);
     evaluation_close(&e);

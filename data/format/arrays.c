@@ -274,8 +274,8 @@ static Status h5_labels(ArrayBox *b, size_t i, char ***strings) {
 /* The array of features in one of its files: the only one of numbers, or the first with a usual name. */
 static Status file_array(ArrayBox *f, size_t *at) {
     static const char *const usual[] = {"features", "feat", "feats", "x", "image_features", "arr_0", NULL};
+    char list[ARRAYS_LIST];
     size_t numbers = 0;
-    char list[200];
     for (size_t i = 0; i < f->n; i++)
         if (f->item[i].number && !numbers++) *at = i;
     if (numbers == 1) return OK;
@@ -285,8 +285,8 @@ static Status file_array(ArrayBox *f, size_t *at) {
                 *at = i;
                 return OK;
             }
-    arrays_list(f, list, sizeof list);
-    return err_set(ERR_FORMAT, "%s: a file an image should hold one array; there are %s", f->path, list);
+    return err_set(ERR_FORMAT, "%s: a file an image should hold one array; there are %s", f->path,
+                   arrays_list(f, list));
 }
 
 static Status add_file(void *ctx, const char *relative) {
@@ -466,19 +466,18 @@ Status arrays_pickled(const ArrayBox *b, size_t i) {
                    p, name, p, p);
 }
 
-void arrays_list(const ArrayBox *b, char *text, size_t size) {
-    size_t used = 0;
+char *arrays_list(const ArrayBox *b, char text[ARRAYS_LIST]) {
+    enum { ENOUGH = 30 };                                    /* for the next one's name to tell something */
+    size_t used = 0, size = ARRAYS_LIST;
     snprintf(text, size, "%s", b->n ? "" : "none");
-    for (size_t i = 0; i < b->n && used + 24 < size; i++) {
+    for (size_t i = 0; i < b->n && used + ENOUGH < size; i++) {
         const ArrayItem *a = &b->item[i];
-        int n = snprintf(text + used, size - used, "%s%.60s (", i ? ", " : "", a->name[0] ? a->name : "one array");
-        used += n > 0 ? (size_t)n : 0;
-        for (int d = 0; d < a->ndim && used < size; d++) {
-            n = snprintf(text + used, size - used, "%s%" PRId64, d ? ", " : "", a->shape[d]);
-            used += n > 0 ? (size_t)n : 0;
-        }
-        if (used < size)
-            n = snprintf(text + used, size - used, ")%s", i + 1 < b->n && used + 30 >= size ? ", ..." : "");
-        used += n > 0 ? (size_t)n : 0;
+        const char *name = a->name[0] ? a->name : "one array";
+        used += (size_t)snprintf(text + used, size - used, "%s%.60s (", i ? ", " : "", name);
+        for (int d = 0; d < a->ndim && used < size; d++)
+            used += (size_t)snprintf(text + used, size - used, "%s%" PRId64, d ? ", " : "", a->shape[d]);
+        bool last = i + 1 == b->n || used + ENOUGH < size;
+        if (used < size) used += (size_t)snprintf(text + used, size - used, last ? ")" : "), ...");
     }
+    return text;
 }

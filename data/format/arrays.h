@@ -46,7 +46,8 @@ bool arrays_called(const ArrayItem *a, const char *name);
 /* ERR_FORMAT: array i is pickled, and what to type. */
 Status arrays_pickled(const ArrayBox *b, size_t i);
 
-/* "a (6, 2, 3), b (6)": as many as fit. */
-void arrays_list(const ArrayBox *b, char *text, size_t size);
+/* "a (6, 2, 3), b (6)": as many as fit, into text, which is returned. */
+enum { ARRAYS_LIST = 600 };
+char *arrays_list(const ArrayBox *b, char text[ARRAYS_LIST]);
 
 #endif

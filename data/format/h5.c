@@ -331,3 +331,16 @@ Status h5_put(H5File *f, const char *path, H5Kind kind, size_t width, int ndim, 
     return h5_leave(st);
 }
 
+Status h5_put_texts(H5File *f, const char *path, int64_t n, H5Text *text, const void *ctx) {
+    size_t width = 1;                                        /* HDF5 has no text of no bytes */
+    for (int64_t i = 0; i < n; i++) {
+        size_t len = strlen(text(ctx, i));
+        if (len > width) width = len;
+    }
+    char *all = mem_new((size_t)n, width);
+    if (!all) return ERR_MEMORY;
+    for (int64_t i = 0; i < n; i++) memcpy(all + (size_t)i * width, text(ctx, i), strlen(text(ctx, i)));
+    Status st = h5_put(f, path, H5K_TEXT, width, 1, &n, all);
+    free(all);
+    return st;
+}

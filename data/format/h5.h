@@ -62,6 +62,11 @@ Status h5_put_int(H5File *f, const char *object, const char *name, int64_t value
 /* A data set, contiguous and allocated at once, holding `data` or (NULL) nothing yet. width: of strings, else 0. */
 Status h5_put(H5File *f, const char *path, H5Kind kind, size_t width, int ndim, const int64_t *dim, const void *data);
 
+/* A column of n texts, padded to the width of the longest: text of one width lies in rows, which can be written and
+ * read at once. */
+typedef const char *H5Text(const void *ctx, int64_t i);
+Status h5_put_texts(H5File *f, const char *path, int64_t n, H5Text *text, const void *ctx);
+
 bool h5_has(H5File *f, const char *path);                 /* a data set or group, reached without leaving the file */
 bool h5_has_attr(H5File *f, const char *object, const char *name);
 Status h5_get_text(H5File *f, const char *object, const char *name, char **text);          /* free(*text) */

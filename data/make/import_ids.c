@@ -13,7 +13,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
-enum { MAX_ID = 4096, LIST = 600 };
+enum { MAX_ID = 4096 };
 
 static Status add_id(ImportIds *ids, const char *id, size_t n) {
     if (!n || n > MAX_ID || memchr(id, 0, n) || !utf8_valid(id, n, NULL))
@@ -141,7 +141,7 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
                                         "keys",        "image_name", "file_names", "paths", "image_paths", "img_id",
                                         "img_ids",     "id",         "key",        "image", NULL};
     size_t n = arrays_count(b), labels = 0;
-    char list[LIST];
+    char list[ARRAYS_LIST];
     for (size_t i = 0; array && array[0] && i < n; i++)
         if (arrays_called(arrays_at(b, i), array)) {
             const ArrayItem *a = arrays_at(b, *at = i);
@@ -162,7 +162,7 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
     if (labels == 1 && !(array && array[0])) return OK;
     for (size_t i = 0; !labels && i < n; i++)
         if (arrays_at(b, i)->pickled) return arrays_pickled(b, i);
-    arrays_list(b, list, sizeof list);
+    arrays_list(b, list);
     if (array && array[0])
         return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", path, arrays_what(b), array, list);
     /* what looks like features without ids is our own file */

@@ -8,7 +8,7 @@
 
 #include "kernels/base/mem.h"
 
-enum { MAX_ROW_BYTES = 1 << 30, MOST_KINDS = 8, LIST = 600 };
+enum { MAX_ROW_BYTES = 1 << 30, MOST_KINDS = 8 };
 
 struct SourceFile {
     size_t *pick;                      /* (n) arrays that are read, one after the other */
@@ -95,19 +95,15 @@ static const char *kind_of(const char *name) {
 }
 
 static Status none_called(const ImportSource *s, const char *array) {
-    char list[LIST];
-    arrays_list(s->box, list, sizeof list);
+    char list[ARRAYS_LIST];
     return err_set(ERR_FORMAT, "%s: none of its %s is called %s; there are: %s", s->path, arrays_what(s->box), array,
-                   list);
+                   arrays_list(s->box, list));
 }
 
 static Status say_which(const ImportSource *s) {
-    char list[LIST];
-    arrays_list(s->box, list, sizeof list);
-    return err_set(ERR_FORMAT,
-                   "%s: several %s, none with a usual name and not one of each size an image; import.array=NAME says "
-                   "which one: %s",
-                   s->path, arrays_what(s->box), list);
+    char list[ARRAYS_LIST];
+    return err_set(ERR_FORMAT, "%s: several %s, none with a usual name and not one of each size an image; "
+                   "import.array=NAME says which one: %s", s->path, arrays_what(s->box), arrays_list(s->box, list));
 }
 
 /* Floating-point arrays of a kind (NULL: all) into pick. */
@@ -203,13 +199,9 @@ static Status choose(ImportSource *s, const char *array) {
     if (st != OK || (f->n == 1 && !folder)) return st;
     for (size_t i = 0; !f->n && i < arrays_count(s->box); i++)
         if (arrays_at(s->box, i)->pickled) return arrays_pickled(s->box, i);
-    if (!f->n) {
-        char list[LIST];
-        arrays_list(s->box, list, sizeof list);
-        return err_set(ERR_FORMAT,
-                       "%s: none of its %s holds floating-point numbers (f16, bf16, f32, f64); there are: %s", s->path,
-                       arrays_what(s->box), list);
-    }
+    if (!f->n)
+        return err_set(ERR_FORMAT, "%s: none of its %s holds floating-point numbers (f16, bf16, f32, f64); there are: "
+                       "%s", s->path, arrays_what(s->box), arrays_list(s->box, (char[ARRAYS_LIST]){0}));
     if (has_row_labels(s)) return say_which(s);              /* several whole sets: joining them would be a guess */
     return check_each(s);
 }
