@@ -24,7 +24,7 @@ typedef struct {
     Status (*list)(ArrayBox *b);
     Status (*begin)(ArrayBox *b, size_t i);
     Status (*read)(ArrayBox *b, void *dst, size_t n);
-    Status (*strings)(ArrayBox *b, size_t i, char ***strings);
+    Status (*labels)(ArrayBox *b, size_t i, LabelFn *fn, void *ctx);
 } Format;
 
 struct ArrayBox {
@@ -60,21 +60,18 @@ static ArrayItem item_of(DType t, int ndim, const int64_t *shape) {
     return a;
 }
 
-/* Whole numbers in memory as strings. */
-static Status decimal(const void *data, DType t, size_t n, char ***strings) {
-    enum { NUMBER = 24 };
-    char **all = *strings = mem_new(n, sizeof(char *) + NUMBER);
-    if (!all) return ERR_MEMORY;
-    for (size_t i = 0; i < n; i++) {
-        const uint8_t *p = (const uint8_t *)data + i * (size_t)dtype_size(t);
-        int64_t v = 0;
-        memcpy(&v, p, (size_t)dtype_size(t));
-        int unused = 64 - 8 * dtype_size(t);
-        if (t != DT_U16 && t != DT_U8) v = (int64_t)((uint64_t)v << unused) >> unused;       /* its sign */
-        all[i] = (char *)(all + n) + i * NUMBER;
-        snprintf(all[i], NUMBER, "%" PRId64, v);
+/* Whole numbers in memory as labels. */
+static Status decimal(const void *data, DType t, size_t n, LabelFn *fn, void *ctx) {
+    Status st = OK;
+    int size = dtype_size(t), unused = t == DT_U16 || t == DT_U8 ? 0 : 64 - 8 * size;
+    for (size_t i = 0; i < n && st == OK; i++) {
+        char text[24];
+        uint64_t v = 0;
+        memcpy(&v, (const uint8_t *)data + i * (size_t)size, (size_t)size);
+        int len = snprintf(text, sizeof text, "%" PRId64, (int64_t)(v << unused) >> unused);   /* with its sign */
+        st = fn(ctx, text, (size_t)len);
     }
-    return OK;
+    return st;
 }
 
 /* ---- NumPy ------------------------------------------------------------------------------------------------------- */
@@ -106,15 +103,15 @@ static Status npy_begin(ArrayBox *b, size_t i) {
 
 static Status npy_bytes(ArrayBox *b, void *dst, size_t n) { return npy_read(b->array, dst, n); }
 
-static Status npy_labels(ArrayBox *b, size_t i, char ***strings) {
+static Status npy_labels(ArrayBox *b, size_t i, LabelFn *fn, void *ctx) {
     NpyFile *f;
     Status st = npy_open_at(&f, b->npy, i);
     if (st != OK) return st;
     const NpyArray *a = npy_array(f);
     void *numbers = a->text ? NULL : mem_new((size_t)a->elements, a->size);
-    if (a->text) st = npy_strings(f, strings);
+    if (a->text) st = npy_texts(f, fn, ctx);
     else st = numbers ? npy_read(f, numbers, (size_t)a->elements * a->size) : ERR_MEMORY;
-    if (st == OK && numbers) st = decimal(numbers, a->dtype, (size_t)a->elements, strings);
+    if (st == OK && numbers) st = decimal(numbers, a->dtype, (size_t)a->elements, fn, ctx);
     free(numbers);
     npy_close(f);
     return st;
@@ -164,12 +161,12 @@ static Status tensor_bytes(ArrayBox *b, void *dst, size_t n) {
     return OK;
 }
 
-static Status tensor_labels(ArrayBox *b, size_t i, char ***strings) {
+static Status tensor_labels(ArrayBox *b, size_t i, LabelFn *fn, void *ctx) {
     const StTensor *t;
     for (size_t k = 0; b->pth && k < pth_lists(b->pth); k++)
-        if (!strcmp(pth_list_name(b->pth, k), b->item[i].name)) return pth_list_strings(b->pth, k, strings);
+        if (!strcmp(pth_list_name(b->pth, k), b->item[i].name)) return pth_list_labels(b->pth, k, fn, ctx);
     Status st = tensor_of(b, i, &t);
-    return st == OK ? decimal(t->data, t->dtype, (size_t)b->item[i].elements, strings) : st;
+    return st == OK ? decimal(t->data, t->dtype, (size_t)b->item[i].elements, fn, ctx) : st;
 }
 
 /* ---- HDF5 -------------------------------------------------------------------------------------------------------- */
@@ -256,15 +253,15 @@ static Status h5_bytes(ArrayBox *b, void *dst, size_t n) {
     return OK;
 }
 
-static Status h5_labels(ArrayBox *b, size_t i, char ***strings) {
+static Status h5_labels(ArrayBox *b, size_t i, LabelFn *fn, void *ctx) {
     H5Info info;
     const char *name = b->item[i].name;
     Status st = h5_info(b->h5, name, &info);
-    if (st != OK || info.text) return st == OK ? h5_get_strings(b->h5, name, &info, strings) : st;
+    if (st != OK || info.text) return st == OK ? h5_get_texts(b->h5, name, &info, fn, ctx) : st;
     int64_t *numbers = mem_new((size_t)info.count, sizeof *numbers);
     if (!numbers) return ERR_MEMORY;
     st = h5_get(b->h5, name, &info, H5K_I64, numbers);
-    if (st == OK) st = decimal(numbers, DT_I64, (size_t)info.count, strings);
+    if (st == OK) st = decimal(numbers, DT_I64, (size_t)info.count, fn, ctx);
     free(numbers);
     return st;
 }
@@ -445,8 +442,8 @@ Status arrays_begin(ArrayBox *b, size_t i) { return b->format->begin(b, i); }
 /* An empty array may have no address, which memcpy must not see. */
 Status arrays_read(ArrayBox *b, void *dst, size_t n) { return n ? b->format->read(b, dst, n) : OK; }
 
-Status arrays_strings(ArrayBox *b, size_t i, char ***strings) {
-    if (b->item[i].label && b->format->strings) return b->format->strings(b, i, strings);
+Status arrays_labels(ArrayBox *b, size_t i, LabelFn *fn, void *ctx) {
+    if (b->item[i].label && b->format->labels) return b->format->labels(b, i, fn, ctx);
     return err_set(ERR_FORMAT, "%s: %s holds neither strings nor whole numbers", b->path, b->item[i].name);
 }
 

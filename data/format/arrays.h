@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/format/label.h"
 #include "kernels/base/dtype.h"
 #include "kernels/base/err.h"
 
@@ -38,7 +39,7 @@ const char *arrays_what(const ArrayBox *b);                /* "data sets", "arra
 Status arrays_begin(ArrayBox *b, size_t i);                /* the stream is at the front of array i, of numbers */
 Status arrays_read(ArrayBox *b, void *dst, size_t n);      /* the next n bytes, whole rows of its first dimension */
 
-Status arrays_strings(ArrayBox *b, size_t i, char ***strings);     /* of labels; one block: free(*strings) */
+Status arrays_labels(ArrayBox *b, size_t i, LabelFn *fn, void *ctx);       /* strings, or whole numbers as text */
 
 /* Whether it is called so; the '/' in front of HDF5's names counts neither here nor there. */
 bool arrays_called(const ArrayItem *a, const char *name);

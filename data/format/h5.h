@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/format/label.h"
 #include "kernels/base/err.h"
 
 /*   kind  bytes */
@@ -79,9 +80,9 @@ Status h5_info(H5File *f, const char *path, H5Info *info);
  * in dst is info->size + 1, each string ends with a NUL. */
 Status h5_get(H5File *f, const char *path, const H5Info *info, H5Kind as, void *dst);
 
-/* Every string of a data set, of fixed or of variable length (foreign files have the latter),
- * in one block: free(*strings). */
-Status h5_get_strings(H5File *f, const char *path, const H5Info *info, char ***strings);
+/* Every string of a data set, of fixed or of variable length (foreign files have the latter). The library is locked
+ * meanwhile: fn does not call it. */
+Status h5_get_texts(H5File *f, const char *path, const H5Info *info, LabelFn *fn, void *ctx);
 
 /* Rows [first, first + n) along the first dimension, whatever the layout, as they are stored (H5K_OTHER) or as another
  * kind. Keeps the data set open. */

@@ -241,29 +241,14 @@ Status h5_get(H5File *f, const char *path, const H5Info *info, H5Kind as, void *
     return set_leave(st, ds, type);
 }
 
-/* Copies n strings, theirs[i] or those of a fixed-width array, into one block with the pointers in front. */
-static Status pack_strings(const char *path, size_t n, char *const *theirs, const char *fixed, size_t width,
-                           char ***strings) {
-    size_t bytes = n * sizeof(char *);
-    for (size_t i = 0; i < n; i++) bytes += (fixed ? width : theirs[i] ? strnlen(theirs[i], H5_MAX_TEXT) + 1 : 1);
-    char **all = mem_new(bytes, 1);
-    if (!all) return ERR_MEMORY;
-    char *to = (char *)(all + n);
-    for (size_t i = 0; i < n; i++) {
-        const char *s = fixed ? fixed + i * width : theirs[i] ? theirs[i] : "";
-        size_t len = strnlen(s, H5_MAX_TEXT);
-        if (len == H5_MAX_TEXT) {
-            free(all);
-            return err_set(ERR_FORMAT, "%s: string %zu has more than %d bytes", path, i + 1, H5_MAX_TEXT - 1);
-        }
-        memcpy(all[i] = to, s, len + 1);
-        to += len + 1;
-    }
-    *strings = all;
-    return OK;
+static Status give_text(const char *path, int64_t i, const char *s, LabelFn *fn, void *ctx) {
+    size_t n = s ? strnlen(s, H5_MAX_TEXT) : 0;
+    if (n == H5_MAX_TEXT)
+        return err_set(ERR_FORMAT, "%s: string %lld has more than %d bytes", path, (long long)i + 1, H5_MAX_TEXT - 1);
+    return fn(ctx, s ? s : "", n);
 }
 
-static Status variable_strings(H5File *f, const char *path, const H5Info *info, char ***strings) {
+static Status variable_texts(H5File *f, const char *path, const H5Info *info, LabelFn *fn, void *ctx) {
     char **theirs = mem_new((size_t)info->count, sizeof *theirs);
     if (!theirs) return ERR_MEMORY;
     hid_t ds, type, space = -1;
@@ -276,8 +261,7 @@ static Status variable_strings(H5File *f, const char *path, const H5Info *info, 
             st = err_set(ERR_FORMAT, "%s: %s does not hold strings", f->path, path);
         else if (H5Dread(ds, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, theirs) < 0)
             st = h5_fail(ERR_IO, f->path, path, "read");
-        else
-            st = pack_strings(f->path, (size_t)info->count, theirs, NULL, 0, strings);
+        for (int64_t i = 0; i < info->count && st == OK; i++) st = give_text(f->path, i, theirs[i], fn, ctx);
         /* also what a failed read left behind */
         if (type >= 0 && space >= 0) H5Dvlen_reclaim(type, space, H5P_DEFAULT, theirs);
     }
@@ -286,14 +270,14 @@ static Status variable_strings(H5File *f, const char *path, const H5Info *info, 
     return set_leave(st, ds, type);
 }
 
-Status h5_get_strings(H5File *f, const char *path, const H5Info *info, char ***strings) {
-    *strings = NULL;
-    if (info->kind != H5K_TEXT) return variable_strings(f, path, info, strings);
+Status h5_get_texts(H5File *f, const char *path, const H5Info *info, LabelFn *fn, void *ctx) {
+    if (info->kind != H5K_TEXT) return variable_texts(f, path, info, fn, ctx);
     size_t width = info->size + 1, bytes;
     char *fixed = mem_mul((size_t)info->count, width, &bytes) ? mem_new(bytes, 1) : NULL;
     if (!fixed) return ERR_MEMORY;
     Status st = h5_get(f, path, info, H5K_TEXT, fixed);
-    if (st == OK) st = pack_strings(f->path, (size_t)info->count, NULL, fixed, width, strings);
+    for (int64_t i = 0; i < info->count && st == OK; i++)
+        st = give_text(f->path, i, fixed + (size_t)i * width, fn, ctx);
     free(fixed);
     return st;
 }

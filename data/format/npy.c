@@ -359,41 +359,33 @@ Status npy_read(NpyFile *f, void *dst, size_t n) {
 
 /* ---- texts ------------------------------------------------------------------------------------------------------- */
 
-/* One text as UTF-8 with a NUL; it is padded with zeros. Returns where the next may begin, NULL: no character. */
-static char *one_text(const NpyArray *a, const uint8_t *p, char *to) {
-    if (a->text == 1) {
-        size_t n = strnlen((const char *)p, a->size);
-        memcpy(to, p, n);
-        to += n;
-    }
+/* One text, which is padded with zeros, as UTF-8; its bytes, -1: no character. */
+static int64_t one_text(const NpyArray *a, const uint8_t *p, char *to) {
+    size_t n = 0;
+    if (a->text == 1) memcpy(to, p, n = strnlen((const char *)p, a->size));
     for (size_t i = 0; a->text == 4 && i < a->size; i += 4) {
         uint32_t c;
         memcpy(&c, p + i, 4);
         if (!c) break;
-        if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return NULL;    /* NumPy stores what it is given */
-        to += utf8_put(c, to);
+        if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return -1;  /* NumPy stores what it is given */
+        n += utf8_put(c, to + n);
     }
-    *to++ = 0;
-    return to;
+    return (int64_t)n;
 }
 
-Status npy_strings(NpyFile *f, char ***strings) {
-    const NpyArray *a = &f->array;
-    size_t n = (size_t)a->elements, room;
-    *strings = NULL;
-    if (!mem_mul(n, sizeof(char *) + a->size + 1, &room)) return ERR_MEMORY; /* UTF-8 is never longer than UTF-32 */
-    char **all = mem_new(room + 1, 1), *to = (char *)(all + n);
+Status npy_texts(NpyFile *f, LabelFn *fn, void *ctx) {
+    const NpyArray *a = npy_array(f);
     uint8_t *element = mem_new(a->size, 1);
-    Status st = all && element ? OK : ERR_MEMORY;
-    for (size_t i = 0; i < n && st == OK; i++) {
+    char *text = mem_new(a->size, 1);                        /* UTF-8 is never longer than UTF-32 */
+    Status st = element && text ? OK : ERR_MEMORY;
+    for (int64_t i = 0; i < a->elements && st == OK; i++) {
         if ((st = npy_read(f, element, a->size)) != OK) break;
-        all[i] = to;
-        if (!(to = one_text(a, element, to)))
-            st = err_set(ERR_FORMAT, "%s: text %zu is not Unicode", f->path, i + 1);
+        int64_t n = one_text(a, element, text);
+        st = n < 0 ? err_set(ERR_FORMAT, "%s: text %lld is not Unicode", f->path, (long long)i + 1)
+                   : fn(ctx, text, (size_t)n);
     }
     free(element);
-    if (st == OK) *strings = all;
-    else free(all);
+    free(text);
     return st;
 }
 

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/format/label.h"
 #include "kernels/base/dtype.h"
 #include "kernels/base/err.h"
 
@@ -49,8 +50,8 @@ Status npy_open(NpyFile **out, const char *path);
 const NpyArray *npy_array(const NpyFile *f);
 Status npy_read(NpyFile *f, void *dst, size_t n);          /* exactly the next n bytes; whole elements */
 
-/* All elements of an array of texts as UTF-8. One block: free(*strings). Call it first. */
-Status npy_strings(NpyFile *f, char ***strings);
+/* All elements of an array of texts, as UTF-8. Call it first. */
+Status npy_texts(NpyFile *f, LabelFn *fn, void *ctx);
 void npy_close(NpyFile *f);                                /* accepts NULL */
 
 #endif

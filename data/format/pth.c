@@ -444,23 +444,14 @@ size_t pth_lists(const PthFile *f) { return f->nlists; }
 const char *pth_list_name(const PthFile *f, size_t i) { return f->lists[i].name; }
 size_t pth_list_count(const PthFile *f, size_t i) { return f->pickle.values[f->lists[i].list].count; }
 
-Status pth_list_strings(const PthFile *f, size_t i, char ***strings) {
-    enum { NUMBER = 24 };
+Status pth_list_labels(const PthFile *f, size_t i, LabelFn *fn, void *ctx) {
     const Pickle *p = &f->pickle;
-    const PickleValue *list = &p->values[f->lists[i].list];
-    size_t bytes = list->count * sizeof(char *), k = 0;
-    for (uint32_t c = list->u.items.first; c != PICKLE_NIL; c = p->cells[c].next) {
+    Status st = OK;
+    for (uint32_t c = p->values[f->lists[i].list].u.items.first; c != PICKLE_NIL && st == OK; c = p->cells[c].next) {
         const PickleValue *v = &p->values[p->cells[c].value];
-        bytes += v->kind == PK_STR ? (size_t)v->u.str.n + 1 : NUMBER;
+        char number[24];
+        if (v->kind == PK_STR) st = fn(ctx, v->u.str.p, v->u.str.n);
+        else st = fn(ctx, number, (size_t)snprintf(number, sizeof number, "%" PRId64, v->u.i));
     }
-    char **all = *strings = mem_new(bytes + 1, 1), *to = all ? (char *)(all + list->count) : NULL;
-    if (!all) return ERR_MEMORY;
-    for (uint32_t c = list->u.items.first; c != PICKLE_NIL; c = p->cells[c].next) {
-        const PickleValue *v = &p->values[p->cells[c].value];
-        all[k++] = to;
-        if (v->kind == PK_STR) memcpy(to, v->u.str.p, v->u.str.n), to += v->u.str.n;
-        else to += snprintf(to, NUMBER, "%" PRId64, v->u.i);
-        *to++ = 0;
-    }
-    return OK;
+    return st;
 }

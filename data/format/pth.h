@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "data/format/label.h"
 #include "data/format/safetensors.h"
 #include "kernels/base/err.h"
 
@@ -39,6 +40,6 @@ Status pth_find(PthFile *f, const char *name, const StTensor **t);/* *t NULL whe
 size_t pth_lists(const PthFile *f);
 const char *pth_list_name(const PthFile *f, size_t i);
 size_t pth_list_count(const PthFile *f, size_t i);
-Status pth_list_strings(const PthFile *f, size_t i, char ***strings);       /* one block: free(*strings) */
+Status pth_list_labels(const PthFile *f, size_t i, LabelFn *fn, void *ctx);
 
 #endif

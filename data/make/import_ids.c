@@ -15,15 +15,14 @@
 
 enum { MAX_ID = 4096 };
 
-static Status add_id(ImportIds *ids, const char *id, size_t n) {
+static Status add_id(void *ctx, const char *id, size_t n) {
+    ImportIds *ids = ctx;
     if (!n || n > MAX_ID || memchr(id, 0, n) || !utf8_valid(id, n, NULL))
         return err_set(ERR_FORMAT, "id %lld is empty, too long, or not UTF-8", (long long)ids->n + 1);
     if (mem_room(&ids->id, (size_t)ids->n, 1, sizeof *ids->id) != OK) return ERR_MEMORY;
-    char *own = mem_new(n + 1, 1);
-    if (!own) return ERR_MEMORY;
-    memcpy(own, id, n);
-    ids->id[ids->n++] = own;
-    return OK;
+    char *own = mem_format("%.*s", (int)n, id);
+    if (own) ids->id[ids->n++] = own;
+    return own ? OK : ERR_MEMORY;
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
@@ -180,13 +179,8 @@ static Status find_labels(const ArrayBox *b, const char *path, const char *array
 
 static Status array_ids(ImportIds *ids, ArrayBox *b, const char *path, const char *array, int64_t rows) {
     size_t at = 0;
-    char **s = NULL;
     Status st = find_labels(b, path, array, rows, &at);
-    if (st == OK) st = arrays_strings(b, at, &s);
-    for (int64_t i = 0; st == OK && i < arrays_at(b, at)->elements; i++)
-        st = err_context(add_id(ids, s[i], strlen(s[i])), "%s: %s", path, arrays_at(b, at)->name);
-    free(s);
-    return st;
+    return st == OK ? err_context(arrays_labels(b, at, add_id, ids), "%s: %s", path, arrays_at(b, at)->name) : st;
 }
 
 static Status own_names(ImportIds *ids, const ImportSource *s) {

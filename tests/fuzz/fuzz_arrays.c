@@ -9,6 +9,12 @@
 #include "data/format/arrays.h"
 #include "kernels/base/mem.h"
 
+/* Reads all of it, so that a checker sees what lies outside. */
+static Status touch(void *ctx, const char *text, size_t n) {
+    for (size_t i = 0; i < n; i++) *(unsigned *)ctx += (unsigned char)text[i];
+    return OK;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void numbers(ArrayBox *b, size_t i) {
@@ -31,9 +37,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fclose(f);
     if (arrays_open(&b, path) == OK) {
         for (size_t i = 0; i < arrays_count(b); i++) {
-            char **s = NULL;
+            unsigned sum = 0;
             numbers(b, i);
-            if (arrays_strings(b, i, &s) == OK) free(s);
+            arrays_labels(b, i, touch, &sum);
         }
         arrays_close(b);
     }

@@ -5,6 +5,12 @@
 
 #include "data/format/npy.h"
 
+/* Reads all of it, so that a checker sees what lies outside. */
+static Status touch(void *ctx, const char *text, size_t n) {
+    for (size_t i = 0; i < n; i++) *(unsigned *)ctx += (unsigned char)text[i];
+    return OK;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void numbers(NpyFile *f) {
@@ -25,10 +31,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t i = 0; i < npy_box_count(b); i++)
         for (int strings = 0; strings < 2; strings++) {
             NpyFile *f;
-            char **text = NULL;
+            unsigned sum = 0;
             if (npy_open_at(&f, b, i) != OK) continue;
             if (!strings) numbers(f);
-            else if (npy_strings(f, &text) == OK) free(text);
+            else npy_texts(f, touch, &sum);
             npy_close(f);
         }
     npy_box_close(b);
