@@ -50,10 +50,6 @@ static Status add_lm(ExportList *l, const WeightSource *ws) {
     return st;
 }
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const StTensor *)a)->name, ((const StTensor *)b)->name);
-}
-
 /* ---- config.json ------------------------------------------------------------------------------------------------- */
 
 static void copy_value(JsonWriter *w, const char *key, const Json *j, int left) {
@@ -158,10 +154,10 @@ static Status gather(ExportList *l, const HfDims *d, const StTensor *tensors, si
     Status st = add_ours(l, d, tensors, n);
     if (st == OK) st = add_lm(l, lm);
     if (st != OK) return st;
-    qsort(l->t, l->n, sizeof *l->t, by_name);
+    qsort(l->t, l->n, sizeof *l->t, ws_by_name);
     /* a language model's folder is somebody else's: nothing says that its names are not ours */
     for (size_t i = 1; i < l->n; i++)
-        if (by_name(&l->t[i - 1], &l->t[i]) == 0)
+        if (ws_by_name(&l->t[i - 1], &l->t[i]) == 0)
             return err_set(ERR_FORMAT, "two tensors would be called %s", l->t[i].name);
     return OK;
 }

@@ -15,21 +15,8 @@ enum { MOST_BLOCKS = 512, MOST_WIDTH = 65536 };
 
 /* ---- which family ------------------------------------------------------------------------------------------------ */
 
-static bool has_name(const void *ctx, const char *name) { return ws_find(ctx, name) != NULL; }
-
-static bool is_2d(const void *ctx, const char *name) {
-    const StTensor *t = ws_find(ctx, name);
-    return t && t->ndim == 2;
-}
-
-static bool is_packed(const void *ctx, const char *up, const char *down) {
-    const StTensor *u = ws_find(ctx, up), *d = ws_find(ctx, down);
-    return u && d && u->ndim == 2 && d->ndim == 2 && u->shape[0] == 2 * d->shape[1];
-}
-
 static Status recognise(Vision *e) {
-    VisionLook look = {.ctx = e->ws, .has = has_name, .two_d = is_2d, .packed = is_packed, .name = e->config.name};
-    e->print = vision_recognise(&look, &e->prefix);
+    e->print = vision_recognise(e->ws, e->config.name, &e->prefix);
     if (!e->print)
         return err_set(ERR_USAGE, "%s: not an image encoder that is known here (CLIP, EVA-g, SigLIP, DINOv2, DINOv3, "
                        "EVA-02, Perception Encoder, AIMv2, InternViT, timm's ViT): no patch weight under a known name "
@@ -63,15 +50,13 @@ static unsigned registers_there(const Vision *e) {
 
 static Status look(Vision *e) {
     const VisionNames *n = e->names;
-    unsigned packed = 0;
-    const StTensor *up = vision_find(e, n->up, 0, "weight"), *down = vision_find(e, n->down, 0, "weight");
-    if (up && down && up->ndim == 2 && down->ndim == 2 && up->shape[0] == 2 * down->shape[1]) packed = HAS_GATE;
+    bool packed = vision_packed(vision_find(e, n->up, 0, "weight"), vision_find(e, n->down, 0, "weight"));
     e->has = found(e, HAS_CLS, n->cls, -1, NULL) | registers_there(e) |
              found(e, HAS_POSITION, n->position, -1, NULL) | found(e, HAS_PATCH_BIAS, n->patch, -1, "bias") |
              found(e, HAS_PRE, n->pre, -1, "weight") | found(e, HAS_POST, n->post, -1, "weight") |
              found(e, HAS_SCALE, n->scale1, 0, NULL) | found(e, HAS_QK_NORM, n->q_norm, 0, "weight") |
-             found(e, HAS_HEADS_NORM, n->heads_norm, 0, "weight") | found(e, HAS_GATE, n->gate, 0, "weight") | packed |
-             found(e, HAS_MLP_NORM, n->mlp_norm, 0, "weight") | found(e, HAS_OUT_BIAS, n->out, 0, "bias") |
+             found(e, HAS_HEADS_NORM, n->heads_norm, 0, "weight") | found(e, HAS_GATE, n->gate, 0, "weight") |
+             (packed ? HAS_GATE : 0u) | found(e, HAS_MLP_NORM, n->mlp_norm, 0, "weight") | found(e, HAS_OUT_BIAS, n->out, 0, "bias") |
              found(e, HAS_MLP_BIAS, n->down, 0, "bias") | found(e, HAS_NORM_BIAS, n->norm1, 0, "bias") | biases(e);
     /* the fingerprint is by names: a file cut short has some of them */
     unsigned lacking = e->print->must & ~e->has, extra = e->has & ~(e->print->must | e->print->may);

@@ -53,7 +53,7 @@ enum { VISION_TEXT = 160 };
 /* sha256 of the file that holds the weights, or, of several, of their tensors by name; hex in buf[65]. */
 Status vision_sha256(const Vision *e, char *buf);
 
-/* ---- between vision.c, vision_find.c and vision_load.c ---- */
+/* ---- of vision_load.c, for vision.c and vision_tower.c ---- */
 
 /* The tensor under one of the spellings of a name of the dialect; layer -1: outside of blocks. suffix: "weight",
  * "bias", NULL for bare parameters. NULL: not there. Marks it as used. */

@@ -2,12 +2,31 @@
  *
  * A part of the model is made on the host in f32, one at a time, and put into the store; the host never holds them all.
  * The same functions check everything before a device is asked for (vision_check). */
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpoints/vision.h"
 #include "kernels/base/mem.h"
+
+static const char *next_spelling(const char *s) {
+    s += strcspn(s, "|");
+    return *s ? s + 1 : NULL;
+}
+
+const StTensor *vision_find(const Vision *e, const char *name, int layer, const char *suffix) {
+    char spelt[256], full[512];
+    for (; name && *name; name = next_spelling(name))
+        /* a file keeps to one spelling of its blocks, but which one only a tensor that is there can tell */
+        for (const char *block = layer >= 0 ? e->names->block : ""; block; block = next_spelling(block)) {
+            vision_spell(spelt, sizeof spelt, block, layer, name, suffix);
+            snprintf(full, sizeof full, "%s%s", e->prefix, spelt);
+            const StTensor *t = ws_find(e->ws, full);
+            if (t && e->used) e->used[t - ws_at(e->ws, 0)] = true;
+            if (t) return t;
+        }
+    return NULL;
+}
 
 /* `rows` x `cols` numbers of the tensor under a name into dst; dst NULL: only checks. */
 static Status take(const Vision *e, float *dst, const char *name, int layer, const char *suffix, int64_t rows,

@@ -229,40 +229,33 @@ static const char *const prefixes[] = {
     "vision_tower.timm_model.", "timm_model.", "dinov2_with_registers.", "dinov2.", "vit.", "",
 };
 
-typedef struct { const VisionLook *look; const char *prefix; } At;
+typedef struct { const WeightSource *ws; const char *name, *prefix; } At;
 
-static bool has(const At *at, const char *name, size_t n) {
+static const StTensor *find(const At *at, const char *name, size_t n) {
     char full[256];
     int w = snprintf(full, sizeof full, "%s%.*s", at->prefix, (int)n, name);
-    return w > 0 && (size_t)w < sizeof full && at->look->has(at->look->ctx, full);
+    return w > 0 && (size_t)w < sizeof full ? ws_find(at->ws, full) : NULL;
+}
+
+bool vision_packed(const StTensor *up, const StTensor *down) {
+    return up && down && up->ndim == 2 && down->ndim == 2 && up->shape[0] == 2 * down->shape[1];
 }
 
 static bool packed(const At *at) {
-    char up[256], down[256];
-    snprintf(up, sizeof up, "%s" B0 "mlp.fc1.weight", at->prefix);
-    snprintf(down, sizeof down, "%s" B0 "mlp.fc2.weight", at->prefix);
-    return at->look->packed(at->look->ctx, up, down);
+    static const char up[] = B0 "mlp.fc1.weight", down[] = B0 "mlp.fc2.weight";
+    return vision_packed(find(at, up, strlen(up)), find(at, down, strlen(down)));
 }
 
-static bool two_d(const At *at, const char *patch) {
-    char full[256];
-    snprintf(full, sizeof full, "%s%s", at->prefix, patch);
-    return at->look->two_d(at->look->ctx, full);
-}
-
-static bool called(const At *at, const char *part, size_t n) {
-    for (const char *s = at->look->name; *s; s++)
-        if (strncmp(s, part, n) == 0) return true;
-    return false;
-}
+static bool called(const At *at, const char *part, size_t n) { return memmem(at->name, strlen(at->name), part, n); }
 
 static bool fits(const At *at, const VisionPrint *p) {
-    if (!has(at, p->patch, strlen(p->patch))) return false;
+    const StTensor *patch = find(at, p->patch, strlen(p->patch));
+    if (!patch) return false;
     for (const char *word = p->when; *word;) {
         size_t n = strcspn(word, " ");
-        bool yes = *word == '+' ? has(at, word + 1, n - 1) : *word == '-' ? !has(at, word + 1, n - 1)
-                 : *word == '~' ? called(at, word + 1, n - 1) : *word == '?' ? !*at->look->name
-                 : *word == '2' ? two_d(at, p->patch) : *word == 'l' ? strcmp(at->prefix, LAVIS_PREFIX) == 0
+        bool yes = *word == '+' ? find(at, word + 1, n - 1) != NULL : *word == '-' ? !find(at, word + 1, n - 1)
+                 : *word == '~' ? called(at, word + 1, n - 1) : *word == '?' ? !*at->name
+                 : *word == '2' ? patch->ndim == 2 : *word == 'l' ? strcmp(at->prefix, LAVIS_PREFIX) == 0
                  : packed(at);
         if (!yes) return false;
         word += n + (word[n] == ' ');
@@ -270,10 +263,10 @@ static bool fits(const At *at, const VisionPrint *p) {
     return true;
 }
 
-const VisionPrint *vision_recognise(const VisionLook *look, const char **prefix) {
+const VisionPrint *vision_recognise(const WeightSource *ws, const char *name, const char **prefix) {
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         for (size_t k = 0; k < sizeof prints / sizeof *prints; k++)
-            if (fits(&(At){look, prefixes[i]}, &prints[k])) {
+            if (fits(&(At){ws, name, prefixes[i]}, &prints[k])) {
                 *prefix = prefixes[i];
                 return &prints[k];
             }

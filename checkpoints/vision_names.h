@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "checkpoints/weights.h"
 #include "data/make/preprocess.h"
 #include "kernels/model/vit.h"
 
@@ -100,18 +101,12 @@ typedef struct {
     unsigned must, may;
 } VisionPrint;
 
-/* Whether a tensor called `name` is there (behind the prefix). */
-typedef bool VisionHas(const void *ctx, const char *name);
-/* The prefix (one of a list, longest kept first) and fingerprint that fit; NULL: none does. `two_d`, `packed`: asked
- * only when a fingerprint wants to know. */
-typedef struct {
-    const void *ctx;
-    VisionHas *has;                                      /* full names */
-    bool (*two_d)(const void *ctx, const char *name);
-    bool (*packed)(const void *ctx, const char *up, const char *down);
-    const char *name;                                    /* of the architecture, or "" */
-} VisionLook;
-const VisionPrint *vision_recognise(const VisionLook *look, const char **prefix);
+/* The fingerprint that fits a file, and its prefix (one of a list, longest kept first); NULL: none does. name: of the
+ * architecture, or "". */
+const VisionPrint *vision_recognise(const WeightSource *ws, const char *name, const char **prefix);
+
+/* Whether the two weights of a feed-forward are of one whose first holds gate and up, packed. NULL: one is not there. */
+bool vision_packed(const StTensor *up, const StTensor *down);
 
 /* NULL, or why such a file is not read: "FILE: " and this are a sentence. */
 const char *vision_refusal(const VisionPrint *p);

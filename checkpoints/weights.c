@@ -271,13 +271,13 @@ static Status rename_tensor(StTensor *t, const char *name) {
     return OK;
 }
 
-static int by_name(const void *a, const void *b) {
+int ws_by_name(const void *a, const void *b) {
     return strcmp(((const StTensor *)a)->name, ((const StTensor *)b)->name);
 }
 
 static const StTensor *look_up(const WeightSource *ws, const char *name) {
     StTensor key = {.name = name};
-    return ws->count ? bsearch(&key, ws->tensors, ws->count, sizeof key, by_name) : NULL;
+    return ws->count ? bsearch(&key, ws->tensors, ws->count, sizeof key, ws_by_name) : NULL;
 }
 
 static Status name_tensors(WeightSource *ws, bool raw) {
@@ -292,10 +292,10 @@ static Status name_tensors(WeightSource *ws, bool raw) {
         else if (p.n && strlen(name) > p.n) st = rename_tensor(&ws->tensors[i], name + p.n);
     }
     if (st != OK) return st;
-    if (ws->count) qsort(ws->tensors, ws->count, sizeof *ws->tensors, by_name);
+    if (ws->count) qsort(ws->tensors, ws->count, sizeof *ws->tensors, ws_by_name);
     for (size_t i = 1; i < ws->count; i++)
         /* two wrappers in one file: which is meant nobody can say */
-        if (by_name(&ws->tensors[i - 1], &ws->tensors[i]) == 0)
+        if (ws_by_name(&ws->tensors[i - 1], &ws->tensors[i]) == 0)
             return err_set(ERR_FORMAT, "%s: two tensors stand for %s", ws->path, ws->tensors[i].name);
     return OK;
 }
@@ -307,7 +307,7 @@ static Status resolve_aliases(WeightSource *ws) {
         const StTensor *t = look_up(ws, name_aliases[k].alias);
         if (!t || look_up(ws, name_aliases[k].real)) continue;
         st = rename_tensor(&ws->tensors[t - ws->tensors], name_aliases[k].real);
-        qsort(ws->tensors, ws->count, sizeof *ws->tensors, by_name);
+        qsort(ws->tensors, ws->count, sizeof *ws->tensors, ws_by_name);
     }
     return st;
 }
@@ -380,21 +380,3 @@ bool ws_is_script(const WeightSource *ws) { return ws->nfiles && ws->files[0].pt
 bool ws_in_folder(const WeightSource *ws) { return ws->in_folder; }
 const char *ws_path(const WeightSource *ws) { return ws->path; }
 const Ckpt *ws_checkpoint(const WeightSource *ws) { return ws->ckpt; }
-
-Status ws_read_f32(const WeightSource *ws, const char *lavis_name, int ndim, const int64_t *shape, float *dst) {
-    char found[ST_SHAPE_TEXT], wanted[ST_SHAPE_TEXT];
-    StTensor want = {.ndim = ndim};
-    for (int i = 0; i < ndim; i++) want.shape[i] = shape[i];
-    st_shape_text(&want, wanted, sizeof wanted);
-    const StTensor *t = ws_find(ws, lavis_name);
-    if (!t) return err_set(ERR_FORMAT, "%s: has no tensor %s %s", ws->path, lavis_name, wanted);
-    bool same = t->ndim == ndim;
-    for (int i = 0; i < ndim && same; i++) same = t->shape[i] == shape[i];
-    if (!same)
-        return err_set(ERR_FORMAT, "%s: tensor %s has shape %s, the model wants %s", ws->path, lavis_name,
-                       st_shape_text(t, found, sizeof found), wanted);
-    if (t->dtype == DT_BOOL)
-        return err_set(ERR_FORMAT, "%s: tensor %s holds truth values, numbers were expected", ws->path, lavis_name);
-    dtype_to_f32(dst, t->data, t->dtype, (size_t)st_elements(t));
-    return OK;
-}

@@ -39,8 +39,7 @@ bool ws_is_script(const WeightSource *ws);                  /* a TorchScript arc
 bool ws_in_folder(const WeightSource *ws);
 const char *ws_path(const WeightSource *ws);                /* what was opened in the end */
 const Ckpt *ws_checkpoint(const WeightSource *ws);          /* when it is one of ours, else NULL */
-
-/* A tensor of exactly this shape as f32. ERR_FORMAT says what the file has instead. */
-Status ws_read_f32(const WeightSource *ws, const char *lavis_name, int ndim, const int64_t *shape, float *dst);
+/* Of two StTensors, for qsort. */
+int ws_by_name(const void *a, const void *b);
 
 #endif

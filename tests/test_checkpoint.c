@@ -328,11 +328,11 @@ static void weights_of_a_run(void **state) {
         snprintf(path, sizeof path, "%s%s", out, ends[i]);
         if (ws_open(&ws, path, NULL, NULL) != OK) fail_msg("%s", err_message());
         assert_int_equal(ws_count(ws), 2);
-        assert_int_equal(ws_read_f32(ws, "itm_head.weight", 2, (int64_t[]){1, 3}, got), OK);
+        const StTensor *t = ws_find(ws, "itm_head.weight");
+        assert_true(t && t->ndim == 2 && t->shape[0] == 1 && t->shape[1] == 3);
+        dtype_to_f32(got, t->data, t->dtype, 3);
         assert_true(got[2] == 11);
-        assert_int_equal(ws_read_f32(ws, "itm_head.weight", 2, (int64_t[]){3, 1}, got), ERR_FORMAT);
-        assert_non_null(strstr(err_message(), "(1, 3), the model wants (3, 1)"));
-        assert_int_equal(ws_read_f32(ws, "text_proj.weight", 2, (int64_t[]){3, 1}, got), ERR_FORMAT);
+        assert_null(ws_find(ws, "text_proj.weight"));
         assert_int_equal(ws_checkpoint(ws) ? ckpt_step(ws_checkpoint(ws)) : 9, 9);
         ws_close(ws);
     }
