@@ -18,30 +18,16 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "train/recipe.h"
-#include "train/run.h"
+#include "train/start.h"
 
 /* ---- init -------------------------------------------------------------------------------------------------------- */
 
 static Status fill(QFormer *m, const Options *o, const Tokenizer *tok) {
-    Params *p = &m->params;
-    Status st = params_init(p, (uint64_t)o->run.seed, recipe_init_std(o, &m->d));
-    const char *from = o->run.in;
-    if (st != OK || !*from) return st;
-    WeightSource *ws = NULL;
-    Origin g = {0};
-    LoadReport report;
-    st = ws_open(&ws, from, status_warn, NULL);
-    if (st == OK) st = origin_read(&g, ws);
-    if (st == OK && g.vocab_hash && g.vocab_hash != tokenizer_hash(tok))
-        st = err_set(ERR_USAGE, "%s was trained with another vocabulary (%s) than model.vocab=%s: its rows stand for "
-                     "other words", from, g.vocab, o->model.vocab);
-    if (st == OK) st = load_weights(p, ws, true, &report);
-    char *what = st == OK ? load_describe(&report) : NULL;
-    if (what && *ws_prefix(ws)) status_say("%s: '%s' comes off its names", from, ws_prefix(ws));
-    if (what) status_say("%s: %s", from, what);
+    Status st = params_init(&m->params, (uint64_t)o->run.seed, recipe_init_std(o, &m->d));
+    char *what = NULL;
+    if (st == OK && *o->run.in) st = start_weights(&m->params, o->run.in, o, tok, NULL, &what);
+    if (what) status_say("%s: %s", o->run.in, what);
     free(what);
-    origin_free(&g);
-    ws_close(ws);
     return st;
 }
 

@@ -12,7 +12,7 @@
 #include "train/plan.h"
 #include "train/plan_stage2.h"
 #include "train/recipe.h"
-#include "train/run.h"
+#include "train/start.h"
 
 typedef struct {
     const Options *o;

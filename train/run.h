@@ -74,18 +74,13 @@ Status watched_look(Run *r, LogStep *s);
 Status watched_validate(Run *r, QuizMarks *m, LogValue *v, int *n);
 enum { WATCHED_KINDS = 16, WATCHED_VALUES = WATCHED_KINDS + 3 };
 
-/* start.c: start values. The vocabulary is copied into `out`, so that a run is whole and can be moved. */
+/* run_start.c: start values. The vocabulary is copied into `out`, so that a run is whole and can be moved. */
 Status run_start(Run *r);                                    /* resume, or train.init, or fresh: and says which */
 Status run_save(Run *r, bool best);                          /* run_state.c */
 Status run_rollback(Run *r); /* weights and moments of the newest checkpoint; the step stays */
 
 /* texts.c: what captions become under this vocabulary, and whether the warm-up fits into the run: said at the start. */
 Status run_look(Run *r);
-
-/* Sizes, heads and vocabulary of weights become those of `o`, where the user gave none (model.*). */
-Status start_sizes(Options *o, const char *weights);
-/* ERR_USAGE: `out` cannot be a file of weights, or is there already (outfile_claim). */
-Status start_claim(const Options *o);
 
 /* The loader's batch as a step wants it. */
 Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out);

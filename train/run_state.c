@@ -1,5 +1,5 @@
 /* run_state: what goes into a run, batches as a step wants them, and what it leaves behind, checkpoints (run.h). Where
- * one starts is in start.c. */
+ * one starts is in run_start.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
