@@ -2,11 +2,10 @@
 #include "kernels/model/vit.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/mem.h"
 #include "kernels/model/block.h"
+#include "kernels/model/planner.h"
 
 static const Param NONE = {0};
 
@@ -37,57 +36,40 @@ static Param get(const Vit *v, int row, int layer) { return params_get(&v->param
 /* Rows of an item: its scores lie in a tile of keys x rows, which should stay in a core's second cache. */
 enum { ITEM_ROWS = 64 };
 
-typedef struct { int32_t *ids, *position, *turn; AttnItem *items; AttnGroup *groups; size_t bytes; } Lists;
-
 static int items_of(const Vit *v) { return (v->P + ITEM_ROWS - 1) / ITEM_ROWS; }
 
-/* Where the lists lie in one piece of memory; base NULL: only its size. */
-static Lists lists_at(const Vit *v, char *base) {
-    Lists l = {0};
-    size_t n = (size_t)v->images * (size_t)v->P, at = 0;
-#define TAKE(field, count) \
-    do { \
-        l.field = base ? (void *)(base + at) : NULL; \
-        at += ((count) * sizeof *l.field + 255) / 256 * 256; \
-    } while (0)
-    TAKE(ids, n);
-    TAKE(position, n);
-    TAKE(turn, n);
-    TAKE(items, (size_t)v->images * (size_t)items_of(v));
-    TAKE(groups, (size_t)v->images);
-#undef TAKE
-    l.bytes = at;
-    return l;
-}
-
 /* Row r of an image: a token, or a patch; and the row of the table that is added. */
-static void fill_rows(const Vit *v, Lists *l) {
+static void fill_rows(Vit *v, Staging *r) {
     int lead = vit_lead(&v->d), G = v->h * v->w;
+    size_t n = (size_t)v->images * (size_t)v->P;
+    int32_t *ids = staging_take(r, n, sizeof *ids), *position = staging_take(r, n, sizeof *position);
+    int32_t *turn = staging_take(r, n, sizeof *turn);
     for (int i = 0; i < v->images; i++)
-        for (int r = 0; r < v->P; r++) {
-            int32_t patch = r - lead, at = i * v->P + r;
+        for (int row = 0; row < v->P; row++) {
+            int32_t patch = row - lead, at = i * v->P + row;
             /* below 0 a given row, as op_lookup wants it */
-            l->ids[at] = patch < 0 ? r : -1 - (i * G + patch);
-            l->position[at] = !v->d.position || (patch < 0 && !(r == 0 && v->d.cls_position)) ? -1
-                            : patch < 0 ? 0 : patch + v->d.cls_position;
+            ids[at] = patch < 0 ? row : -1 - (i * G + patch);
+            position[at] = !v->d.position || (patch < 0 && !(row == 0 && v->d.cls_position)) ? -1
+                         : patch < 0 ? 0 : patch + v->d.cls_position;
             /* cls and registers do not turn */
-            l->turn[at] = patch < 0 ? -1 : patch;
+            turn[at] = patch < 0 ? -1 : patch;
         }
+    v->ids = staging_device(r, ids), v->position = staging_device(r, position), v->turn = staging_device(r, turn);
 }
 
 /* A group an image; its rows in items, which share its keys. */
-static void fill_plan(const Vit *v, Lists *l) {
-    int32_t P = v->P, n = items_of(v);
-    for (int32_t i = 0; i < v->images; i++) {
-        l->groups[i] = (AttnGroup){.item0 = i * n, .nitems = n, .k0 = {i * P, 0}, .nk = {P, 0}};
-        for (int32_t k = 0; k < n; k++) {
-            int32_t first = k * ITEM_ROWS, rows = P - first < ITEM_ROWS ? P - first : ITEM_ROWS;
-            l->items[i * n + k] = (AttnItem){.q0 = i * P + first, .nq = rows, .a0 = i * P, .na = P, .group = i,
-                                             .pos = first};
-        }
+static void fill_plan(Vit *v, Staging *r) {
+    Planner p = planner_begin(&v->plan, r, v->images * items_of(v), v->images);
+    for (int32_t i = 0, P = v->P; i < v->images; i++) {
+        planner_group(&p, i * P, P, 0, 0);
+        for (int32_t first = 0; first < P; first += ITEM_ROWS)
+            planner_item(&p, (AttnItem){.q0 = i * P + first, .nq = P - first < ITEM_ROWS ? P - first : ITEM_ROWS,
+                                        .a0 = i * P, .na = P, .pos = first});
     }
+    planner_end(&p);
 }
 
+/* Of the first images alone. */
 static AttnPlan plan_of(const Vit *v, int images) {
     AttnPlan p = v->plan;
     p.nitems = images * items_of(v);
@@ -98,18 +80,16 @@ static AttnPlan plan_of(const Vit *v, int images) {
 }
 
 static Status open_lists(Vit *v, Arena *run) {
-    size_t bytes = lists_at(v, NULL).bytes;
-    Status st = run->measuring ? ((v->host = mem_new(bytes, 1)) ? OK : ERR_MEMORY) : v->b->host_alloc(&v->host, bytes);
+    int64_t n = (int64_t)v->images * v->P;
+    size_t bytes = 3 * staging_bytes(n, sizeof(int32_t)) + staging_bytes(v->images, sizeof(AttnGroup)) +
+                   staging_bytes((int64_t)v->images * items_of(v), sizeof(AttnItem));
+    Status st = staging_open(&v->lists, v->b, run, bytes);
+    if (st == OK && run->full) st = err_set(ERR_MEMORY, "the encoder's lists need more memory than was planned");
     if (st != OK) return st;
-    char *device = v->b->unified ? v->host : arena_push(run, bytes, 1);
-    Lists host = lists_at(v, v->host), on = lists_at(v, device);
-    fill_rows(v, &host);
-    fill_plan(v, &host);
-    if (!v->b->unified && !run->measuring && !run->full) v->b->upload(device, v->host, bytes);
+    fill_rows(v, &v->lists);
+    fill_plan(v, &v->lists);
+    staging_upload(&v->lists);
     v->b->sync();
-    v->ids = on.ids, v->position = on.position, v->turn = on.turn;
-    v->plan = (AttnPlan){.items = on.items, .groups = on.groups, .host_items = host.items, .host_groups = host.groups,
-                         .max_nq = v->P < ITEM_ROWS ? v->P : ITEM_ROWS, .max_nk = v->P, .max_group_nk = v->P};
     return OK;
 }
 
@@ -122,7 +102,6 @@ Status vit_open(Vit *v, const VitDims *d, int height, int width, int images, con
         return err_set(ERR_USAGE, "images of %d x %d pixels have no patch of %d, or more than can be counted", width,
                        height, d->p);
     v->P = (int)rows;
-    v->measured = run->measuring;
     ParamSizes s = sizes_of(v);
     Status st = params_open(&v->params, (ParamTable){table, VIT_ROWS}, &s, b, run, &(ParamsSpec){.frozen = true});
     if (st == OK) st = open_lists(v, run);
@@ -131,8 +110,7 @@ Status vit_open(Vit *v, const VitDims *d, int height, int width, int images, con
 }
 
 void vit_close(Vit *v) {
-    if (v->measured) free(v->host);
-    else if (v->host) v->b->host_release(v->host);
+    staging_close(&v->lists);
     params_close(&v->params);
     *v = (Vit){0};
 }

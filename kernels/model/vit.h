@@ -16,6 +16,7 @@
 #ifndef QF_VIT_H
 #define QF_VIT_H
 #include "kernels/model/params.h"
+#include "kernels/model/staging.h"
 #include "kernels/model/vit_position.h"
 #include "kernels/tape.h"
 
@@ -83,8 +84,7 @@ typedef struct {
     int32_t *ids, *position;            /* (images P) on the device: which row of what a row is made of; */
     int32_t *turn;                      /* (images P) row of the rotary tables, or -1 */
     AttnPlan plan;                      /* of `images` */
-    void *host;                         /* what was uploaded */
-    bool measured;                      /* opened on a measuring arena */
+    Staging lists;                      /* where all of these lie */
 } Vit;
 
 /* Lays out weights, which are zero, and lists for up to `images` images of height x width pixels, in `run` (which may
