@@ -88,24 +88,21 @@ static Status open_sizes(Sizes *s, const Options *o) {
     return st;
 }
 
-static double gib(double bytes) { return bytes / (double)(1 << 30); }
-
 static void print_sizes(const Sizes *s) {
     const Dims *d = &s->d;
     const Plan *p = &s->plan;
     double B = (double)s->spec.B;
+    char parts[PLAN_TEXT];
     status_say("model     %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, Z %d, V %d; images of %d tokens of %d",
                (double)p->params / 1e6, d->L, d->C, d->H, d->F, d->Q, d->Z, d->V, d->P, d->E);
     status_say("step      %g pairs a GPU, %.1f GFLOP a pair (captions of %d word pieces), %.0f ms at %g TFLOP/s", B,
                s->flops / 1e9 / B, (int)s->o->plan.tokens, 1e3 * s->flops / s->rate, s->rate / 1e12);
-    status_say("memory    %.2f GiB a GPU: weights %.2f, optimizer %.2f, buffers %.2f, a step of the longest captions "
-               "%.2f",
-               gib((double)plan_bytes(p)), gib((double)p->weights), gib((double)p->state), gib((double)p->buffers),
-               gib((double)p->step));
+    status_say("memory    %.2f GiB a GPU: %s, a step of the longest captions %.2f", plan_gib((double)plan_bytes(p)),
+               plan_text(p, parts), plan_gib((double)p->step));
     status_say("          with %.2f GiB free, %.2f of them are taken to keep the feed-forward nets' middle rows",
-               1.25 * gib((double)plan_bytes(&s->roomy)), gib((double)(s->roomy.step - p->step)));
+               1.25 * plan_gib((double)plan_bytes(&s->roomy)), plan_gib((double)(s->roomy.step - p->step)));
     status_say("          with dist.zero=true the %.2f of moments are shared out among the GPUs",
-               gib(8.0 * (double)p->params));
+               plan_gib(8.0 * (double)p->params));
 }
 
 /* Every pair brings its picture's rows: what has to come from the disk while GPUs compute at that speed. */
@@ -184,7 +181,7 @@ static void print_table(const Sizes *s) {
         double compute = s->flops / s->rate;
         double memory = (double)plan_bytes(&s->plan) + contrast_bytes(&s->d, B, W) - contrast_bytes(&s->d, B, 1) +
                         s->negatives * (1 + 64.0 / (double)B); /* draws of others may crowd here: stage1.h, itm_cap */
-        n = snprintf(line, sizeof line, "%5lld %9lld %4.1f GiB", (long long)W, (long long)(B * W), gib(memory));
+        n = snprintf(line, sizeof line, "%5lld %9lld %4.1f GiB", (long long)W, (long long)(B * W), plan_gib(memory));
         for (int k = 0; k < NLINKS; k++) {
             StepTime ours = step_time(&s->d, &a, &LINKS[k], B, W, compute, s->share),
                      theirs = step_time(&s->d, &b, &LINKS[k], B, W, compute * LAVIS_ARITHMETIC, 0);

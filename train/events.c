@@ -21,19 +21,14 @@ struct Events {
 
 typedef struct {
     uint8_t *p;
-    size_t n, room;
+    size_t n;
     bool failed;                     /* out of memory; what follows is dropped */
 } Buf;
 
 enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
 
 static void put(Buf *b, const void *data, size_t n) {
-    if (b->n + n > b->room && !b->failed) {
-        size_t room = 2 * (b->n + n) + 64;
-        uint8_t *p = mem_grow(b->p, room, 1);
-        if (p) { b->p = p; b->room = room; }
-        else b->failed = true;
-    }
+    b->failed = b->failed || mem_room(&b->p, b->n, n, 1) != OK;
     if (b->failed || !n) return;
     memcpy(b->p + b->n, data, n);
     b->n += n;

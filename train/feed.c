@@ -24,15 +24,12 @@ void feed_close(Feed *f) {
 
 static Status make_room(Feed *f, int64_t items) {
     if (items <= f->room) return OK;
-    LmItem *x = mem_grow(f->items, (size_t)items, sizeof *x);
-    if (x) f->items = x;
-    size_t *at = mem_grow(f->at, (size_t)items, sizeof *at);
-    if (at) f->at = at;
-    ObjectiveView *v = mem_grow(f->views, (size_t)items, sizeof *v);
-    if (v) f->views = v;
-    size_t *view_at = mem_grow(f->view_at, (size_t)items, sizeof *view_at);
-    if (view_at) f->view_at = view_at;
-    if (!x || !at || !v || !view_at) return ERR_MEMORY;
+    size_t n = (size_t)f->room, more = (size_t)(items - f->room);
+    Status st = mem_room(&f->items, n, more, sizeof *f->items);
+    if (st == OK) st = mem_room(&f->at, n, more, sizeof *f->at);
+    if (st == OK) st = mem_room(&f->views, n, more, sizeof *f->views);
+    if (st == OK) st = mem_room(&f->view_at, n, more, sizeof *f->view_at);
+    if (st != OK) return st;
     f->room = items;
     return OK;
 }

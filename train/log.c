@@ -193,20 +193,10 @@ double *log_field(LogStep *s, const char *name) {
     BUG_ON(1, "log: no field %s", name);
 }
 
-static void add_work(Work *w, const LogStep *s, double seconds) {
-    w->steps += 1;
-    w->seconds += seconds;
-    w->pairs += s->pairs;
-    w->wait_s += s->wait_s;
-    w->flops += s->flops;
-}
-
-static void fade_work(Work *w, double by) {
-    w->steps *= by;
-    w->seconds *= by;
-    w->pairs *= by;
-    w->wait_s *= by;
-    w->flops *= by;
+/* A step's work, on top of so much of what there was. */
+static void add_work(Work *w, double keep, const LogStep *s, double seconds) {
+    *w = (Work){keep * w->steps + 1, keep * w->seconds + seconds, keep * w->pairs + s->pairs,
+                keep * w->wait_s + s->wait_s, keep * w->flops + s->flops};
 }
 
 static void accumulate(Log *log, const LogStep *s) {
@@ -224,10 +214,9 @@ static void accumulate(Log *log, const LogStep *s) {
         /* the first value as it is: an average that begins at 0 would climb for a minute */
         log->recent[i] = isnan(log->recent[i]) ? values[i] : 0.95 * log->recent[i] + 0.05 * values[i];
     }
-    add_work(&log->line, s, now - log->clock);
+    add_work(&log->line, 1, s, now - log->clock);
     /* some twenty steps: long enough to stand still, short enough to follow */
-    fade_work(&log->fading, 0.95);
-    add_work(&log->fading, s, now - log->clock);
+    add_work(&log->fading, 0.95, s, now - log->clock);
     log->clock = now;
     log->step = s->step;
 }

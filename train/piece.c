@@ -145,13 +145,10 @@ static int list_negatives(const Piece *c, const Stage1 *s, Segment *seg) {
 static Status build_second(Piece *c, Stage1 *s, Segment *seg, int n) {
     Staging *r = &s->room;
     const Dims *d = &s->model->d;
-    if (!c->together) {
-        Status st = wave_build(&c->wave2, r, d, seg, n, (int)c->n);
-        if (st == OK) wave_pick(&c->wave2, r, staging_take(r, 0, sizeof(int32_t)), 0);
-        return st;
-    }
-    int first = (int)c->n * (2 + (c->itg0 >= 0) + (c->itm0 >= 0));
-    Status st = wave_second(&c->wave2, &c->both, &c->wave, r, d, c->seg, first, seg, n, (int)c->n);
+    int images = (int)c->n, first = images * (2 + (c->itg0 >= 0) + (c->itm0 >= 0));
+    Status st = c->together ? wave_second(&c->wave2, &c->both, &c->wave, r, d, c->seg, first, seg, n, images)
+                            : wave_build(&c->wave2, r, d, seg, n, images);
+    /* matching is judged by its queries: no text row of it is read */
     if (st == OK) wave_pick(&c->wave2, r, staging_take(r, 0, sizeof(int32_t)), 0);
     return st;
 }

@@ -22,7 +22,6 @@ typedef struct {
     Plan plan, mean;                    /* of the longest texts; of mean ones */
 } Sizes;
 
-static double gib(double bytes) { return bytes / (double)(1 << 30); }
 static double all_bytes(const Sizes *s) { return (double)plan_bytes(&s->plan) + (double)s->lm_bytes; }
 
 static Status read_lm(Sizes *s) {
@@ -109,7 +108,7 @@ static Status print_fit(Sizes *s) {
         if (st != OK) return st;
         if (all_bytes(s) > room) continue;
         status_say("          that is more than %g GiB; with optim.accum=%d it is %.2f", s->o->plan.memory, k,
-                   gib(all_bytes(s)));
+                   plan_gib(all_bytes(s)));
         return OK;
     }
     status_say("          that is more than %g GiB, in however many pieces (optim.accum): a smaller language model, or "
@@ -123,17 +122,16 @@ Status plan_stage2(const Options *o) {
     if (st == OK) {
         const Plan *p = &s.plan;
         int32_t longest = s.stage2.ids;
+        char parts[PLAN_TEXT];
         status_say("speaks    to %s: %s, %.1f M numbers, frozen: %.2f GiB in %s", o->stage2.lm,
-                   lm_family_name(s.ld.family), (double)s.lm.params.count / 1e6, gib((double)s.lm_bytes),
+                   lm_family_name(s.ld.family), (double)s.lm.params.count / 1e6, plan_gib((double)s.lm_bytes),
                    dtype_name(s.b.elem));
-        status_say("learns    %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, projection to %d; images of %d "
-            "tokens of %d",
-                   (double)p->params / 1e6, s.d.L, s.d.C, s.d.H, s.d.F, s.d.Q, s.d.W, s.d.P, s.d.E);
+        status_say("learns    %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, projection to %d; images of %d tokens "
+                   "of %d", (double)p->params / 1e6, s.d.L, s.d.C, s.d.H, s.d.F, s.d.Q, s.d.W, s.d.P, s.d.E);
         print_step(&s);
-        status_say("memory    %.2f GiB a GPU: language model %.2f, weights %.2f, optimizer %.2f, buffers %.2f, "
-            "a step of the "
-                   "longest texts %.2f", gib(all_bytes(&s)), gib((double)s.lm_bytes), gib((double)p->weights),
-                   gib((double)p->state), gib((double)p->buffers), gib((double)p->step));
+        status_say("memory    %.2f GiB a GPU: language model %.2f, %s, a step of the longest texts %.2f",
+                   plan_gib(all_bytes(&s)), plan_gib((double)s.lm_bytes), plan_text(p, parts),
+                   plan_gib((double)p->step));
         s.stage2.ids = longest;
         st = print_fit(&s);
         status_say("Paper, not measured; %g TFLOP/s a GPU is taken for granted (plan.tflops).", o->plan.tflops);

@@ -100,22 +100,21 @@ static Status read(void *self, ObjectiveLosses *out) { return targets_read(&((Re
 static Status measure(void *self, int tokens, DType features, bool grad, double flops[2]) {
     Reader *s = self;
     int64_t n = s->B * s->spec.texts, most = s->spec.ids > s->spec.front ? s->spec.ids : s->spec.front;
-    LmItem *items = mem_new((size_t)n, sizeof *items);
-    ObjectiveView *views = mem_new((size_t)s->B, sizeof *views);
-    int32_t *ids = mem_new((size_t)most, sizeof *ids);
-    Status st = items && views && ids ? OK : ERR_MEMORY;
+    LmItem *items = mem_new((size_t)n * sizeof *items + (size_t)s->B * sizeof(ObjectiveView) +
+                            (size_t)most * sizeof(int32_t), 1);
     (void)tokens, (void)features;
-    for (int64_t i = 0; st == OK && i < n; i++)
+    if (!items) return ERR_MEMORY;
+    ObjectiveView *views = (ObjectiveView *)(items + n);
+    const int32_t *ids = (const int32_t *)(views + s->B);
+    for (int64_t i = 0; i < n; i++)
         /* a text with its first id given: the most rows that ids can make */
         items[i] = (LmItem){.image = (int32_t)(i / s->spec.texts), .ids = ids, .n = s->spec.ids, .target = 1};
-    for (int64_t i = 0; st == OK && i < s->B; i++)
+    for (int64_t i = 0; i < s->B; i++)
         views[i] = (ObjectiveView){.image = (int32_t)i, .ids = ids, .n = s->spec.front};
     ObjectiveBatch worst = {.views = views, .nviews = (int)s->B, .said = items, .nsaid = (int)n};
-    if (st == OK) st = run(s, &worst, NULL, 0, 1.0f, grad);
+    Status st = run(s, &worst, NULL, 0, 1.0f, grad);
     flops[0] = s->tape.flops, flops[1] = s->tape.flops_attention;
     free(items);
-    free(views);
-    free(ids);
     return st;
 }
 

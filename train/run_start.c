@@ -1,5 +1,5 @@
-/* run_start: where a run starts, and what it says of that (run.h): fresh, from weights, or on from the newest checkpoint
- * in `out`; what was another then, and what cannot be. */
+/* run_start: where a run starts, and what it says of that (run.h): fresh, from weights, or on from the newest
+ * checkpoint in `out`; what was another then, and what cannot be. */
 #include <stdlib.h>
 #include <string.h>
 

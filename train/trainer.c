@@ -2,6 +2,7 @@
 #include "train/trainer.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "kernels/base/mem.h"
@@ -59,6 +60,12 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     end_objective(&t);
     qformer_close(&t.model);
     return st;
+}
+
+const char *plan_text(const Plan *p, char buf[PLAN_TEXT]) {
+    snprintf(buf, PLAN_TEXT, "weights %.2f, optimizer %.2f, buffers %.2f", plan_gib((double)p->weights),
+             plan_gib((double)p->state), plan_gib((double)p->buffers));
+    return buf;
 }
 
 /* Arrays grow with the pairs or, those of similarities, with their square. Measured, a million pairs take a minute and
@@ -123,14 +130,11 @@ Status trainer_open(Trainer *t, const Backend *b, const TrainerSpec *given) {
     t->norm = pinned;
     /* the measured one: build alone knows nothing of what a step takes */
     t->plan = plan;
+    char parts[PLAN_TEXT];
     if (st == ERR_MEMORY)
-        err_context(st,
-                    "%.2f GiB are needed (weights %.2f, optimizer %.2f, buffers %.2f, a step of %lld pairs %.2f; a "
-                    "smaller "
-                    "train.batch or a larger optim.accum needs less)",
-                    (double)plan_bytes(&plan) / (1 << 30), (double)plan.weights / (1 << 30),
-                    (double)plan.state / (1 << 30), (double)plan.buffers / (1 << 30), (long long)spec->B,
-                    (double)plan.step / (1 << 30));
+        err_context(st, "%.2f GiB are needed (%s, a step of %lld pairs %.2f; a smaller train.batch or a larger "
+                    "optim.accum needs less)", plan_gib((double)plan_bytes(&plan)), plan_text(&plan, parts),
+                    (long long)spec->B, plan_gib((double)plan.step));
     if (st != OK) trainer_close(t);
     return st;
 }

@@ -60,6 +60,10 @@ Status trainer_step(Trainer *t, const ObjectiveBatch *batch, const ObjectiveBatc
 
 /* counted so far */
 static inline double trainer_flops(const Trainer *t) { return objective_tape(t->objective, t->self)->flops; }
+/* "weights 1.30, optimizer 2.60, buffers 0.40", in GiB: what a plan takes but for its step. */
+enum { PLAN_TEXT = 96 };
+const char *plan_text(const Plan *p, char buf[PLAN_TEXT]);
+static inline double plan_gib(double bytes) { return bytes / (double)(1 << 30); }
 static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }
 
 #endif
