@@ -154,7 +154,7 @@ static Status gather(ExportList *l, const HfDims *d, const StTensor *tensors, si
     Status st = add_ours(l, d, tensors, n);
     if (st == OK) st = add_lm(l, lm);
     if (st != OK) return st;
-    qsort(l->t, l->n, sizeof *l->t, ws_by_name);
+    if (l->n) qsort(l->t, l->n, sizeof *l->t, ws_by_name);
     /* a language model's folder is somebody else's: nothing says that its names are not ours */
     for (size_t i = 1; i < l->n; i++)
         if (ws_by_name(&l->t[i - 1], &l->t[i]) == 0)

@@ -25,7 +25,7 @@ static Status validation_loss(Run *r, ObjectiveLosses *mean, int *batches) {
     Status st = loader_open(&l, r->val, &spec);
     while (st == OK) {
         const Batch *b;
-        ObjectiveLosses one;
+        ObjectiveLosses one = {0};
         st = loader_next(l, &b, NULL);
         if (st != OK || !b) break;
         ObjectiveBatch sb;

@@ -22,6 +22,7 @@ ERR_PRINTF(1, 0) static void err_fail(const char *fmt, va_list ap) {
     make_plain(message);
 }
 
+#undef err_set                           /* of the analyzer (err.h) */
 Status err_set(Status st, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);

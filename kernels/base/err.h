@@ -41,6 +41,9 @@ typedef enum {
 /* Sets this thread's message (replacing any) and returns `st`, so that it can stand in a return statement. A message is
  * one line: control characters in it become '?'. */
 Status err_set(Status st, const char *fmt, ...) ERR_PRINTF(2, 3);
+#ifdef __clang_analyzer__   /* it does not look into err.c, and would go on as if an error could be OK */
+#define err_set(st, ...) (err_set(st, __VA_ARGS__), (st))
+#endif
 
 /* Puts "context: " in front of this thread's message and returns `st`; does nothing when st is OK. */
 Status err_context(Status st, const char *fmt, ...) ERR_PRINTF(2, 3);
