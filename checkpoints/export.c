@@ -18,7 +18,7 @@ void hf_vision_defaults(HfDims *d) {
     };
     d->image_size = 224;
     d->patch_size = 14;
-    d->vision_layers = d->vision_heads = 1;
+    d->vision_layers = d->vision_heads = 1;                  /* of another width: something that opens */
     d->vision_mlp = 4 * d->E;
     d->vision_act = "gelu";
     d->vision_eps = 1e-5;

@@ -1,4 +1,4 @@
-/* save: see save.h. */
+/* params_io: see params_io.h. */
 #include "checkpoints/params_io.h"
 
 #include <stdio.h>

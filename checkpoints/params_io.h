@@ -1,6 +1,6 @@
-/* save: weights and optimizer state between the flat arrays and files. The parameter table names every tensor. */
-#ifndef QF_SAVE_H
-#define QF_SAVE_H
+/* params_io: weights and optimizer state between the flat arrays and files. The parameter table names every tensor. */
+#ifndef QF_PARAMS_IO_H
+#define QF_PARAMS_IO_H
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/weights.h"
 #include "kernels/model/dims.h"

@@ -39,6 +39,7 @@ static Status add_entry(ShardIndex *x, const char *tensor, const Json *value, co
 static Status read_doc(ShardIndex *x, const char *path) {
     const Json *map = json_get(x->doc, "weight_map"), *value;
     size_t n = json_len(map);
+    /* before memory is asked for what a file says */
     if (json_type(map) != J_OBJECT || n == 0 || n > SHARDS_MAX_TENSORS)
         return err_set(ERR_FORMAT, "%s: an index of weights has an object weight_map of 1 to %d tensors", path,
                        SHARDS_MAX_TENSORS);

@@ -15,7 +15,7 @@ void vision_config_none(VisionConfig *c) { *c = (VisionConfig){.act = -1}; }
 
 /* The first of "a|b|c" that is in the object. */
 static const Json *any(const Json *o, const char *keys, const char **which) {
-    static _Thread_local char key[64];
+    static _Thread_local char key[64];                       /* lives on: messages name the spelling that was found */
     while (*keys) {
         size_t n = strcspn(keys, "|");
         snprintf(key, sizeof key, "%.*s", (int)n, keys);
@@ -159,7 +159,7 @@ static Status read_if_there(void *to, const char *folder, const char *file, Read
     char *path = mem_format("%s/%s", folder, file);
     Json *doc = NULL;
     Status st = path ? OK : ERR_MEMORY;
-    if (path && access(path, F_OK) == 0) {
+    if (path && access(path, F_OK) == 0) {                   /* none of them must be there */
         st = json_parse_file(&doc, path);
         if (st == OK) st = read(to, doc, path);
     }

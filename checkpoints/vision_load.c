@@ -139,6 +139,7 @@ static Status tokens(const Vision *e, float *dst) {
     int64_t E = e->d.E;
     Status st = e->d.cls ? take(e, dst, e->names->cls, -1, NULL, 1, E) : OK;
     if (st != OK || !e->d.registers) return st;
+    /* behind cls: the order of an image's rows */
     return take(e, at(dst, e->d.cls ? E : 0), e->names->registers, -1, NULL, 1, e->d.registers * E);
 }
 
@@ -225,7 +226,7 @@ Status vision_load(const Vision *e, Vit *v) {
     int64_t most = 0;
     for (int i = 0; i < v->params.n; i++)
         if (v->params.tensor[i].n > most) most = v->params.tensor[i].n;
-    float *x = mem_new((size_t)most, sizeof *x);
+    float *x = mem_new((size_t)most, sizeof *x); /* the largest: weights are gigabytes, and come one by one */
     Status st = x ? OK : ERR_MEMORY;
     for (int i = 0; st == OK && i < v->params.n; i++) {
         const ParamTensor *t = &v->params.tensor[i];

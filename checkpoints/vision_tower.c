@@ -38,6 +38,7 @@ static Status make(const void *ctx, size_t i, float *dst) {
     if (p->row < VIT_ROWS) return vision_part(m->e, p->row, p->layer, m->grid, m->grid, dst);
     float *all = mem_new(3 * E, sizeof *all);
     Status st = all ? vision_part(m->e, VIT_QKV_B, p->layer, m->grid, m->grid, all) : ERR_MEMORY;
+    /* made whole, as the model has it; the file has no k */
     if (st == OK) memcpy(dst, all + (p->row == VISION_V_BIAS ? 2 * E : 0), E * sizeof *dst);
     free(all);
     return st;

@@ -148,7 +148,7 @@ static Status open_pointer(WeightSource *ws, const char *path) {
     char *dir = path_folder(path);
     Status st = dir ? ckpt_find_named(&ws->ckpt, dir, path_base(path)) : ERR_MEMORY;
     free(dir);
-    ws->in_folder = true;
+    ws->in_folder = true;                                    /* as if the run's folder had been named */
     return st == OK ? take_step(ws) : st;
 }
 
@@ -168,7 +168,7 @@ static Status open_directory(WeightSource *ws, const char *dir, CkptWarn *warn, 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static Status add_tensor(WeightSource *ws, const StTensor *t) {
-    ws->tensors[ws->count] = *t;
+    ws->tensors[ws->count] = *t;                             /* with a name of its own: it may get another one below */
     if (!(ws->tensors[ws->count].name = mem_strdup(t->name))) return ERR_MEMORY;
     ws->count++;
     return OK;
@@ -184,7 +184,7 @@ static Status list_pth(WeightSource *ws, PthFile *f) {
     Status st = OK;
     for (size_t i = 0; i < pth_count(f) && st == OK; i++) {
         const StTensor *t;
-        if (!pth_in_model(f, i)) continue;
+        if (!pth_in_model(f, i)) continue;                   /* optimizer and arguments: the run's, not the model's */
         st = pth_tensor(f, i, &t);
         if (st == OK) st = add_tensor(ws, t);
     }
@@ -289,6 +289,7 @@ static Status name_tensors(WeightSource *ws, bool raw) {
         const char *name = ws->tensors[i].name;
         if (strncmp(name, ws->prefix, p.n) != 0) continue;
         if (name_to_lavis(ws->form, name + p.n, buf)) st = rename_tensor(&ws->tensors[i], buf);
+        /* in the wrapper, but none of ours: the rest of its name is its own */
         else if (p.n && strlen(name) > p.n) st = rename_tensor(&ws->tensors[i], name + p.n);
     }
     if (st != OK) return st;
@@ -306,6 +307,7 @@ static Status resolve_aliases(WeightSource *ws) {
     for (int k = 0; k < NAME_ALIASES && st == OK; k++) {
         const StTensor *t = look_up(ws, name_aliases[k].alias);
         if (!t || look_up(ws, name_aliases[k].real)) continue;
+        /* its place in the order may be another now */
         st = rename_tensor(&ws->tensors[t - ws->tensors], name_aliases[k].real);
         qsort(ws->tensors, ws->count, sizeof *ws->tensors, ws_by_name);
     }

@@ -40,6 +40,7 @@ static void norm_back(Tape *t, const Node *n) {
     void *dx = tape_grad_to(t, n->x, &add);
     AddNormGrad g = {.dy = dy, .dx = dx, .add_dx = add, .dgamma = tape_param_grad(t, n->w),
                      .dbeta = tape_param_grad(t, n->b2)};
+    /* else frozen, and of an input that nobody learns from */
     if (dx || g.dgamma || g.dbeta) t->b->add_norm_bwd(&n->u.norm, &g);
 }
 
@@ -74,7 +75,7 @@ void op_head_norm(Tape *t, Tensor x, int64_t at, int blocks, int C, Norm m) {
     HeadNorm a = {.N = x.rows, .ld = x.ld, .blocks = blocks, .C = C, .eps = m.eps, .rms = m.rms,
                   .x = ops_columns(x.data, at, x.dt), .gamma = m.g.w, .beta = m.o.w};
     if (t->recording) {
-        a.z = tape_push(t, x.rows * blocks * C, dtype_size(x.dt));
+        a.z = tape_push(t, x.rows * blocks * C, dtype_size(x.dt)); /* in place: what was normed is gone otherwise */
         a.mean = m.rms ? NULL : tape_push(t, x.rows * blocks, sizeof(float));
         a.rstd = tape_push(t, x.rows * blocks, sizeof(float));
     }

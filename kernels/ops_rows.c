@@ -6,6 +6,7 @@
 static void embed_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
     if (!dy) return;
+    /* in place: a row of dy is read before its sum is written, and nobody wants it afterwards */
     EmbedGrad g = {.dy = dy, .dsum = dy, .dquery = tape_param_grad(t, n->w2), .dword = tape_param_grad(t, n->w),
                    .dpos = tape_param_grad(t, n->b), .dgamma = tape_param_grad(t, n->b2),
                    .dbeta = tape_param_grad(t, n->b3)};
@@ -70,6 +71,7 @@ static void gather_back(Tape *t, const Node *n) {
     if (!dx) return;
     int64_t ld = tape_grad_ld(n->x);
     if (!add) t->b->zero(dx, (size_t)(n->x.rows * ld) * (size_t)dtype_size(n->x.dt));
+    /* added, not put: other uses of x have written there */
     t->b->copy_rows(dx, ld, n->saved[0], dy, n->y.cols, NULL, n->y.rows, n->y.cols, true);
 }
 
@@ -86,7 +88,7 @@ static void dropout_back(Tape *t, const Node *n) {
 }
 
 void op_dropout(Tape *t, Tensor x, Dropout d) {
-    if (d.p <= 0) return;
+    if (d.p <= 0) return; /* no node either: there is nothing to drop on the way back */
     t->b->dropout(x.data, x.rows, x.cols, x.ld, &d);
     Node *n = tape_node(t, "dropout", dropout_back);
     if (n) n->x = x, n->u.drop = d;
@@ -122,7 +124,7 @@ void op_l2norm(Tape *t, Tensor y, Tensor x) {
     SAME_ROWS("l2norm", y, x);
     SAME_COLS("l2norm", y, x);
     BUG_ON(y.dt != DT_F32 || x.ld != x.cols, "l2norm: f32 result, dense input");
-    float *norm = tape_push(t, x.rows, sizeof(float));
+    float *norm = tape_push(t, x.rows, sizeof(float));       /* with y all that the walk back wants: x need not stay */
     t->b->l2norm(y.data, norm, x.data, x.rows, x.cols);
     Node *n = tape_node(t, "l2norm", l2norm_back);
     if (n) n->y = y, n->x = x, n->saved[0] = norm;

@@ -71,6 +71,7 @@ static Status same_weights(const Vision *e, const Origin *g) {
     const char *want = g->features.name && g->features.weights_sha256 ? g->features.weights_sha256 : "";
     Status st = *want ? vision_sha256(e, sha) : OK;
     if (st == OK && *want && strcmp(sha, want))
+        /* said, not refused: one encoder may come in several files */
         status_say("warning: %s was trained on features of %s, of other weights (sha256 %.12s... and not %.12s...)",
                    g->name, g->features.name, want, sha);
     return st;
@@ -245,7 +246,7 @@ Status cmd_export(const Options *o) {
     WeightSource *ws = NULL;
     Status st = options_require(o, "in");
     if (st == OK) st = options_require(o, "out");
-    if (st == OK) st = claim_export(o);
+    if (st == OK) st = claim_export(o);                      /* before gigabytes are read */
     if (st == OK) st = ws_open(&ws, o->run.in, status_warn, NULL);
     if (st == OK) st = origin_read(&x.g, ws);
     if (st == OK) st = list_tensors(&x, ws);

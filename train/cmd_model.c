@@ -43,7 +43,7 @@ static Status make_weights(const Options *o) {
         st = err_set(ERR_USAGE, "init needs model.image_width: 1408 for ViT-g, 1024 for ViT-L, or that of your "
                      "features");
     if (st == OK) st = tokenizer_open(&tok, o->model.vocab);
-    if (st == OK) st = setup_dims(&d, o, tok, P ? P : 257, E);
+    if (st == OK) st = setup_dims(&d, o, tok, P ? P : 257, E); /* how many tokens an image has shapes no weight */
     if (st == OK) st = qformer_open_alone(&m, &mem, &d, b, &(ParamsSpec){0});
     if (st == OK) st = fill(&m, o, tok);
     if (st == OK && !o->run.dry_run) st = outfile_parents(o->run.out);
@@ -83,7 +83,7 @@ static Stats stats_of(const StTensor *t) {
         int64_t m = n - at < PIECE ? n - at : PIECE;
         dtype_to_f32(x, (const char *)t->data + (size_t)at * (size_t)dtype_size(t->dtype), t->dtype, (size_t)m);
         for (int64_t i = 0; i < m; i++) {
-            if (!isfinite(x[i])) {
+            if (!isfinite(x[i])) { /* counted apart: one of them would be all that mean and rms say */
                 s.bad++;
                 continue;
             }
@@ -109,6 +109,7 @@ static void inspect_run(const Ckpt *c) {
     puts("");
     Origin g;
     if (origin_of_checkpoint(&g, c) == OK) {
+        /* older runs say less: what they say is shown */
         printf("trained   on %s", g.data ? g.data : "?");
         if (g.captions) printf(" (%lld captions of %lld images)", (long long)g.captions, (long long)g.images);
         printf(", features of %s; vocabulary %s; %lld heads\n", g.features.name ? g.features.name : "?",
@@ -138,7 +139,7 @@ static Status inspect_weights(const Options *o, const char *path) {
     for (size_t i = 0; i < ws_count(ws); i++) {
         const StTensor *t = ws_at(ws, i);
         char shape[ST_SHAPE_TEXT];
-        if (t->dtype == DT_BOOL) continue;
+        if (t->dtype == DT_BOOL) continue;                   /* a mask has no mean */
         Stats s = stats_of(t);
         bad += s.bad;
         /* a page; what is not finite is shown wherever it stands */
@@ -162,7 +163,7 @@ static void inspect_splits(const Set *s) {
         if (!set_has(s, i)) continue;
         int k = 0;
         while (k < n && strcmp(names[k], set_split(s, i))) k++;
-        if (k == MOST) continue;
+        if (k == MOST) continue;                             /* a page: no set that is in order has more */
         if (k == n) names[n++] = set_split(s, i);
         images[k]++;
         captions[k] += set_ncaptions(s, i);
@@ -224,6 +225,7 @@ static bool is_set(const char *path) {
     bool there = stat(path, &sb) == 0;
     if (there && S_ISDIR(sb.st_mode)) return is_folder_of_shards(path);
     return ends_with(path, ".h5") || ends_with(path, ".hdf5") || ends_with(path, ".h5.part") ||
+           /* no such file, but commas: a list of shards */
            ends_with(path, ".json") || (!there && strchr(path, ','));
 }
 

@@ -63,6 +63,7 @@ static Status open_sizes(Sizes *s, const Options *o) {
     Tokenizer *tok = NULL;
     Plan mean, without, small;
     image_sizes(o, &P, &E);
+    /* planned where there may be nothing yet: a vocabulary is no condition */
     Status st = *vocab && access(vocab, R_OK) == 0 ? tokenizer_open(&tok, vocab) : OK;
     if (st == OK) st = setup_dims(&s->d, o, tok, P, E);
     tokenizer_close(tok);

@@ -19,6 +19,7 @@ typedef struct {
 static void say(void *ctx, const char *sentence) {
     Said *s = ctx;
     if (!s->first[0] && s->r->problems) snprintf(s->first, sizeof s->first, "%s", sentence);
+    /* a broken disk says the same of a million rows */
     if (++s->n <= MOST_SENTENCES) status_say("  %s", sentence);
 }
 

@@ -33,7 +33,7 @@ static Status train(const Options *o) {
 
 Status cmd_pretrain(const Options *o) {
     Options *own = NULL;
-    if (!*o->train.init) return train(o);
+    if (!*o->train.init) return train(o);                    /* there is nothing to take sizes from */
     Status st = options_copy(&own, o);
     if (st == OK) st = start_sizes(own, o->train.init);
     if (st == OK) st = train(own);

@@ -29,7 +29,7 @@ static bool read_field(const char *path, const char *key, char *value, size_t n)
     while (f && !found && getline(&line, &room, f) > 0) {
         if (strncmp(line, key, strlen(key)) != 0) continue;
         const char *v = line + strlen(key);
-        v += strspn(v, " \t:");
+        v += strspn(v, " \t:");                              /* each file of /proc parts them otherwise */
         snprintf(value, n, "%.*s", (int)strcspn(v, "\n"), v);
         found = true;
     }
@@ -49,6 +49,7 @@ static bool has_flag(const char *flags, const char *name) {
 static int cores_allowed(void) {
     cpu_set_t set;
     CPU_ZERO(&set);
+    /* batch systems give fewer than the machine has */
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
@@ -82,6 +83,7 @@ static void print_memory(void) {
         return;
     }
     printf("memory       %.1f GiB, %.1f GiB free", (double)atoll(total) / (1 << 20), (double)atoll(left) / (1 << 20));
+    /* "max", where there is no limit, is no number */
     if (read_field("/sys/fs/cgroup/memory.max", "", limit, sizeof limit) && (bytes = atoll(limit)) > 0)
         printf("; this process may take %.1f GiB (cgroup)", (double)bytes / (1 << 30));
     putchar('\n');
@@ -91,6 +93,7 @@ static void print_memory(void) {
 static void print_disk(const char *out) {
     struct statvfs v;
     char *path = mem_strdup(out[0] ? out : ".");
+    /* a run makes its folder: the disk is that of the one above */
     while (path && access(path, F_OK) != 0 && strrchr(path, '/') > path) *strrchr(path, '/') = 0;
     const char *where = path && access(path, F_OK) == 0 ? path : ".";
     if (statvfs(where, &v) == 0)
@@ -138,6 +141,7 @@ static void print_gpu(void) {
 static void print_advice(void) {
     bool any = false;
     for (int i = 0; i < build_part_count; i++) {
+        /* CBLAS is not missed where there is oneDNN */
         if (build_parts[i].in || (i == 1 && build_parts[0].in)) continue;
         printf("%s %s: install %s, then 'make clean all'\n", any ? "            " : "could have  ", build_parts[i].what,
                build_parts[i].package);
@@ -152,7 +156,7 @@ Status cmd_doctor(const Options *o) {
     print_memory();
     print_disk(o->run.out);
     print_gpu();
-    if (!o->run.dry_run) print_speed();
+    if (!o->run.dry_run) print_speed();                      /* a second of all cores */
     print_advice();
     return OK;
 }

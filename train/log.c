@@ -132,7 +132,7 @@ static Status open_files(Log *log, const Options *o) {
     if ((st = outfile_parents(log->path)) || (o->train.events && (st = outfile_mkdir(events)))) goto done;
     if ((st = outfile_put(config, text, strlen(text)))) goto done;
     if ((st = prepare_file(log->path, old, log->step))) goto done;
-    if (!(log->f = fopen(log->path, "ab"))) {
+    if (!(log->f = fopen(log->path, "ab"))) {                /* what it said before it was stopped stays */
         st = err_set(ERR_IO, "cannot open %s: %s", log->path, strerror(errno));
         goto done;
     }
@@ -157,7 +157,7 @@ Status log_open(Log **out, const Options *o, const LogSetup *setup) {
     log->every = o->train.log_every;
     log->verbose = (int)o->run.verbose;
     log->clock = status_clock();
-    for (int i = 0; i < FIELDS; i++) log->recent[i] = log->last[i] = NAN;
+    for (int i = 0; i < FIELDS; i++) log->recent[i] = log->last[i] = NAN; /* not measured yet, so not shown */
     if (setup->speaks && (st = open_files(log, o))) {
         log_close(log);
         return st;

@@ -33,6 +33,7 @@ static Status read_lm(Sizes *s) {
             st = err_set(ERR_USAGE, "stage2.lm=%s is neither a folder with a config.json nor one of %s", name,
                          lm_config_names());
     }
+    /* only weights tell: the larger of the two */
     if (st == OK && s->ld.head == LM_HEAD_ASK) s->ld.head = LM_HEAD_OWN;
     if (st == OK && s->ld.family == LM_LLAMA && s->ld.N > 8192) s->ld.N = 8192;      /* the rotation's tables */
     return st;

@@ -32,7 +32,7 @@ static void see(const Gemm *g) {
         if (same(i, g)) return;
     seen.full = seen.full || mem_room(&seen.g, (size_t)seen.n, 1, sizeof *seen.g) != OK ||
                 mem_room(&seen.after, (size_t)seen.n, 1, sizeof *seen.after) != OK;
-    if (seen.full) return;
+    if (seen.full) return; /* there is nobody to return an error to: it is asked for at the end */
     After *after = &seen.after[seen.n];
     *after = (After){0};
     if (g->act) after->act = *g->act;
@@ -83,7 +83,6 @@ static Status choose(const Backend *b, const char *path) {
     st = dist_agree(st);
     if (st == OK) st = share(&text);
     free(kept);
-    kept = NULL;
     if (st == OK && !first && text) {
         char *again = NULL;
         st = b->choose_products(seen.g, seen.n, text, &again);

@@ -16,7 +16,7 @@ static int32_t gated_width(int64_t C) { return (int32_t)((8 * C / 3 + 31) / 32 *
 Status recipe_lm(LmDims *d, const Options *o, const Tokenizer *tok) {
     const TokenizerIds *k = tokenizer_ids(tok);
     int64_t C = o->lm.hidden, H = o->lm.heads;
-    if (C % H || C / H % 2)
+    if (C % H || C / H % 2)                                  /* rotation turns pairs of a head's columns */
         return err_set(ERR_USAGE, "lm.hidden=%lld does not divide into lm.heads=%lld heads of an even width",
                        (long long)C, (long long)H);
     if (k->eos < 0) return err_set(ERR_FORMAT, "model.vocab=%s names no token that ends a text", o->model.vocab);
@@ -64,6 +64,7 @@ void recipe_adam(AdamSpec *a, const Options *o) {
 void recipe_schedule(Schedule *s, const Options *o, int64_t steps, int64_t steps_per_epoch) {
     *s = (Schedule){.kind = (ScheduleKind)o->optim.schedule.i, .peak = o->optim.lr, .min = o->optim.min_lr,
                     .warmup_lr = o->optim.warmup_lr, .decay_rate = o->optim.decay_rate,
+                    /* below 1 it is a share of the run */
                     .warmup = o->optim.warmup_steps < 1 ? llround(o->optim.warmup_steps * (double)steps)
                                                       : (int64_t)o->optim.warmup_steps,
                     .steps = steps, .steps_per_epoch = steps_per_epoch};
@@ -71,5 +72,6 @@ void recipe_schedule(Schedule *s, const Options *o, int64_t steps, int64_t steps
 
 float recipe_init_std(const Options *o, const Dims *d) {
     double std = o->model.init_std;
+    /* at any width a sum of C products then has the spread that BERT's had */
     return std > 0 ? (float)std : (float)(0.02 * sqrt(768.0 / d->C));
 }

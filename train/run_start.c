@@ -39,6 +39,7 @@ static void change(void *ctx, const char *key, const char *was, const char *is) 
     Changes *c = ctx;
     /* what a step's bits hang on, and what shapes hang on */
     bool refused = AMONG(key, fixed) && !(strcmp(key, "model.ffn") == 0 && same_ffn(c));
+    /* quotes show where a value begins and ends */
     bool words = !*was || !*is || strchr(was, ' ') || strchr(is, ' ');
     if (c->saying && !AMONG(key, fixed) && !AMONG(key, indifferent))
         status_say(words ? "  %s was \"%s\", now \"%s\"" : "  %s was %s, now %s", key, was, is);
@@ -55,6 +56,7 @@ static int64_t int_of(const Json *o, const char *key) {
 
 static Status same_batch(const Run *r, const Origin *g, const Ckpt *c) {
     const Json *run = ckpt_run(c);
+    /* older runs have it in their configuration alone */
     int64_t G = json_get(run, "global_batch") ? int_of(run, "global_batch") : g->trained->train.batch;
     if (G == r->spec.B * dist_size()) return OK;
     return err_set(ERR_USAGE, "%s was made with %lld pairs a step, now they are %lld (train.batch=%lld on each of %d "
@@ -158,7 +160,7 @@ static Status claim_out(const Run *r) {
 
 static Status begin(Run *r) {
     Status st = dist_rank() == 0 ? claim_out(r) : OK;
-    st = dist_agree_at(st, "the look into out");
+    st = dist_agree_at(st, "the look into out");             /* rank 0 alone sees the folder */
     if (st == OK) st = params_init(r->t.params, (uint64_t)r->o->run.seed, recipe_init_std(r->o, &r->d));
     if (st == OK && *r->o->train.init) return from_weights(r, r->o->train.init);
     if (st == OK && dist_rank() == 0) status_say("begins    with fresh weights, seed %lld", (long long)r->o->run.seed);
@@ -182,7 +184,7 @@ Status run_start(Run *r) {
     bool found = false, first = dist_rank() == 0;
     r->best = -1;
     if (r->o->train.resume) st = find_latest(r, &c, &found);
-    if (st == OK && found && c) st = compare_old(r, c);
+    if (st == OK && found && c) st = compare_old(r, c);      /* on rank 0: the others hold none */
     if (st == OK && found) st = resume(r, c);
     else if (st == OK) st = begin(r);
     if (st == OK && first && r->tok)

@@ -50,6 +50,7 @@ static char *describe(const Run *r) {
     jw_int(&w, "best_step", r->best_step);
     jw_int(&w, "evals_since_best", r->evals_since_best);
     jw_int(&w, "seed", r->o->run.seed);
+    /* a run that goes on is held against it: the same draws want the same pairs */
     jw_int(&w, "global_batch", r->spec.B * dist_size());
     Status st = origin_write(&origin, &w);
     jw_end(&w);
@@ -65,6 +66,7 @@ Status run_save(Run *r, bool best) {
     SaveSpec s = {.out = r->o->run.out, .run = run, .step = r->step, .keep = (int)r->o->train.keep,
                   .best = best, .warn = status_warn};
     dist_step(r->step - 1);
+    /* all ranks: moments may be shared out among them */
     Status st = run ? save_run(r->t.params, &s) : ERR_MEMORY;
     free(run);
     log_pause(r->log);

@@ -74,7 +74,7 @@ static Status measure(void *self, int tokens, DType features, bool grad, double 
     Status st = pairs_worst(&batch, s, tokens, features, &room);
     if (st == OK) st = stage1_losses(s, &batch, 0, 1.0f, grad, &losses);
     flops[0] = s->tape.flops, flops[1] = s->tape.flops_attention;
-    s->crowd = s->G != s->B / s->micro;
+    s->crowd = s->G != s->B / s->micro; /* the arenas keep their peak: the worse of two draws is planned for */
     if (st == OK && s->crowd) st = stage1_losses(s, &batch, 0, 1.0f, grad, &losses);
     free(room);
     return st;

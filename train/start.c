@@ -59,7 +59,7 @@ Status start_sizes(Options *o, const char *path) {
     Origin g = {0};
     Dims d;
     int32_t heads = 0;
-    Status st = ws_open(&ws, path, NULL, NULL);
+    Status st = ws_open(&ws, path, NULL, NULL);              /* it warns when its weights are taken */
     if (st == OK) st = origin_read(&g, ws);
     if (st == OK) dims_known(&d, ws);
     if (st == OK) st = g.trained ? give_run(o, &g) : give_published(o, &g, &d);
@@ -104,6 +104,7 @@ Status start_weights(Params *p, const char *path, const Options *o, const Tokeni
     Status st = ws_open(&ws, path, speaks ? status_warn : NULL, NULL);
     if (st == OK) st = origin_read(&g, ws);
     if (st == OK) st = r ? check_run(r, &g) : start_words(&g, tok, o, "", path, "trained");
+    /* the average, where there is one: it is what a run was judged by */
     if (st == OK) st = load_weights(p, ws, true, &report);
     if (st == OK) *what = load_describe(&report);
     if (*what && speaks && *ws_prefix(ws)) status_say("%s: '%s' comes off its names", path, ws_prefix(ws));

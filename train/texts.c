@@ -106,7 +106,7 @@ static void say_rates(const Run *r) {
 static Status say_shared(const Run *r, const int64_t *image, int64_t n) {
     StrMap watched = {0};
     int64_t *of = NULL, m = 0, shared = 0, first = -1;
-    if (r->val == r->train || !r->o->train.eval_every) return OK;
+    if (r->val == r->train || !r->o->train.eval_every) return OK; /* of one set its splits part them */
     Status st = set_select(r->val, r->o->data.val_split, &of, &m);
     for (int64_t i = 0; st == OK && i < m; i++) st = strmap_put(&watched, set_image_id(r->val, of[i]), i);
     for (int64_t i = 0; st == OK && i < n; i++)

@@ -23,7 +23,7 @@ double status_clock(void) {
 }
 
 bool status_is_live(void) {
-    static int known = -1;
+    static int known = -1;                                   /* asked once: a terminal does not become a file */
     if (known < 0) {
         const char *term = getenv("TERM");
         known = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
@@ -42,7 +42,9 @@ static int fitting(const char *text, int width) {
 void status_line(const char *text) {
     double now = status_clock();
     struct winsize w;
+    /* ten a second: a terminal behind a network is slow */
     if (!status_is_live() || (showing && now - shown_at < 0.1)) return;
+    /* one column less: a full line wraps, and \r finds its second half only */
     int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col - 1 : 79;
     fprintf(stderr, "\r%.*s\033[K", fitting(text, width), text);
     showing = true;
@@ -127,7 +129,7 @@ void meter_end(Meter *p, int64_t done) {
 }
 
 bool meter_listen(void *m, int64_t done, int64_t total) {
-    ((Meter *)m)->total = total;
+    ((Meter *)m)->total = total;                             /* a source may learn on its way how much there is */
     meter_at(m, done);
     return !stop_requested();
 }

@@ -38,7 +38,7 @@ size_t utf8_next(const char *s, size_t n, uint32_t *c) {
     else if (b >= 0xE0 && b <= 0xEF) len = 3, *c = b & 0x0F;
     else if (b >= 0xF0 && b <= 0xF4) len = 4, *c = b & 0x07;
     else { *c = UNI_REPLACEMENT; return 1; }
-    if (b == 0xE0) low = 0xA0;
+    if (b == 0xE0) low = 0xA0;                               /* below: longer than it need be, which is not allowed */
     if (b == 0xED) high = 0x9F;   /* surrogates */
     if (b == 0xF0) low = 0x90;
     if (b == 0xF4) high = 0x8F;   /* above U+10FFFF */
@@ -109,7 +109,7 @@ static uint32_t lower_simple(uint32_t c) {
 }
 
 Status uni_push_lower(UniText *out, uint32_t c) {
-    if (c != 0x130) return uni_push(out, lower_simple(c));
+    if (c != 0x130) return uni_push(out, lower_simple(c));   /* the only one whose small form is two characters */
     Status st = uni_push(out, 'i');
     return st == OK ? uni_push(out, 0x307) : st;
 }
@@ -205,7 +205,7 @@ static Status decompose(UniText *t, utf8proc_option_t compat) {
     size_t first = 0;
     const uint32_t least = compat ? 0xA0 : 0xC0;   /* nothing below decomposes */
     while (first < t->n && t->v[first] < least) first++;
-    if (first == t->n) return OK;
+    if (first == t->n) return OK;                            /* nearly every text: no copy is made */
     UniText out = {0};
     Status st = OK;
     for (size_t i = 0; i < t->n && st == OK; i++) {

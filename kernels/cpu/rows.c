@@ -5,6 +5,7 @@
 /* db(C) += column sums of dy(N,C). Blocks of rows, then the blocks: see cpu.h. */
 void FN(colsum)(float *db, const void *dy0, int64_t N, int64_t C, int64_t ldy) {
     const elem *dy = dy0;
+    /* borders that depend on N alone: the same bits with any number of threads */
     int64_t R = row_block(N), nb = row_blocks(N);
     float *partial = cpu_scratch((size_t)(nb * C) * sizeof(float));
     if (!partial) return;

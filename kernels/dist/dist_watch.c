@@ -32,7 +32,7 @@ char process_state(pid_t pid) {
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = 0;
-    const char *end = strrchr(text, ')');
+    const char *end = strrchr(text, ')');                    /* the last: a program's name may hold brackets */
     char c = end && end[1] ? end[2] : 'X';
     return c == 'Z' || c == 'X' ? 'X' : c == 'T' ? 'T' : 'R';
 }
@@ -41,7 +41,7 @@ char process_state(pid_t pid) {
 static bool name_absent(char *who, size_t size) {
     bool gone = false;
     snprintf(who, size, "a rank");
-    for (int r = dist_size() - 1; r >= 0; r--) {
+    for (int r = dist_size() - 1; r >= 0; r--) {             /* downwards: the lowest is named in the end */
         pid_t pid = dist_self.pid ? dist_self.pid[r] : 0;
         char state = process_state(pid);
         gone = gone || state == 'X';
@@ -71,7 +71,7 @@ static void *watch(void *unused) {
         fprintf(stderr, "qformer: %s keeps %s%s from ending; rank %d waited %.1f s\n", who, my.op, dist_in_step(),
                 dist_rank(), waited);
         nap(0.4);
-        _exit(1);
+        _exit(1);                                            /* not exit: what it calls would wait for the device */
     }
     return NULL;
 }
