@@ -140,8 +140,7 @@ static Status copy_tokens(const Loader *l, const Choice *c, const uint32_t *toke
     for (int i = 0; i < n; i++) {
         if (tokens[i] >= (uint32_t)tokenizer_size(l->spec.tok)) /* it indexes the embedding */
             return err_set(ERR_FORMAT, "%s: the token cache of image \"%s\" holds id %u, the vocabulary has %d",
-                           set_path(l->set),
-                           set_image_id(l->set, c->image), tokens[i], tokenizer_size(l->spec.tok));
+                           set_path(l->set), set_image_id(l->set, c->image), tokens[i], tokenizer_size(l->spec.tok));
         ids[i] = (int32_t)tokens[i];
     }
     return OK;
@@ -292,8 +291,7 @@ static Status make_slot(const Loader *l, Slot *s) {
     s->len = s->ids + B * T;
     s->batch = (Batch){.P = set_P(l->set), .E = set_E(l->set), .T = l->spec.max_tokens, .dtype = set_dtype(l->set),
                        .features = s->features, .scale = set_scaled(l->set) ? s->scale : NULL, .ids = s->ids,
-                       .len = s->len,
-                       .image = s->image, .caption = s->caption, .sample = s->sample};
+                       .len = s->len, .image = s->image, .caption = s->caption, .sample = s->sample};
     return OK;
 }
 

@@ -44,8 +44,7 @@ static Status parse_splits(ManifestShard *s, const Json *splits, const char *nam
     }
     if (images != s->images)
         return err_set(ERR_FORMAT, "%s: shards[%zu]: its splits have %" PRId64 " images together, it has %" PRId64,
-                       name, i, images,
-                       s->images);
+                       name, i, images, s->images);
     return OK;
 }
 

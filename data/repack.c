@@ -65,8 +65,7 @@ static Status list_items(Piece *p) {
     for (int64_t i = 0; i < p->n; i++) {
         int64_t image = p->images[i], captions = set_ncaptions(p->set, image);
         p->items[i] = (ShardItem){set_image_id(p->set, image), set_split(p->set, image), set_source(p->set, image),
-            captions,
-                                  (const char *const *)p->text + m};
+                                  captions, (const char *const *)p->text + m};
         for (int64_t k = 0; k < captions; k++) {
             const char *c = set_caption(p->set, image, k, &n);
             if (memchr(c, 0, n))                             /* the writer takes texts that end at a NUL */

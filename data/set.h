@@ -1,5 +1,4 @@
-/* set: a data set for reading: one shard, a folder of shards, a manifest.json, or several of these with commas
- * between.
+/* set: a data set for reading: one shard, a folder of shards, a manifest.json, or several of these with commas between.
  *
  * Called by the loader, evaluation and verify. Images are numbered through the whole set, [0, images); row i*V+v is
  * view v of image i. Opening reads and checks all tables of all shards (see shard.h) and that they come from

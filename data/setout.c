@@ -52,9 +52,8 @@ static Status leftovers(const SetOut *s) {
             st = err_set(ERR_USAGE, "%s: holds %s of a larger set, now %" PRId64 " file%s are to be written; "
                          "overwrite=true removes it, or name another out", s->out, names[i], s->shards,
                          s->shards > 1 ? "s" : "");
-        free(names[i]);
     }
-    free(names);
+    mem_free_list(names, (size_t)n);
     return st;
 }
 

@@ -1,9 +1,8 @@
 /* shard: one finished (or half written) HDF5 shard, its tables in memory and its rows at known places.
  *
  * Called by set, verify and the writer. The one idea: everything but the features is small, so it is read at opening
- * and checked completely (shapes, types, ranges, pointers that must rise); afterwards a row of features is one
- * pread. Rows that are not stored plainly (compressed, or in chunks that are not rows) are read through HDF5, which
- * is slower.
+ * and checked completely (shapes, types, ranges, pointers that must rise); afterwards a row of features is one pread.
+ * Rows that are not stored plainly (compressed, or in chunks that are not rows) are read through HDF5, which is slower.
  *
  * A Shard is read-only after shard_open: any number of threads may read rows. Layout: data/FORMAT.md. */
 #ifndef QF_SHARD_H

@@ -2,10 +2,9 @@
  * work.
  *
  * Called by extraction, import, synth and repack. The one idea: HDF5 lays the file out once, with every data set
- * allocated, and is then closed; rows go in by pwrite at known offsets, first the row, its scale and its CRC, and
- * only then its mark in /images/written. What a killed process wrote before is in the page cache and stays; a row
- * without its mark is written again. The file is called PATH.part until shard_finish has flushed it to the disk and
- * renamed it.
+ * allocated, and is then closed; rows go in by pwrite at known offsets, first the row, its scale and its CRC, and only
+ * then its mark in /images/written. What a killed process wrote before is in the page cache and stays; a row without
+ * its mark is written again. The file is called PATH.part until shard_finish has flushed it to the disk and renamed it.
  *
  * Rows are images x views: row i*V+v is view v of image i. Rows may come in any order. One thread at a time. Does
  * not compute features, and does not change a finished shard (see verify.h for rewriting). */

@@ -38,8 +38,8 @@ static char *filled(const char *form, size_t n, const char *question, const char
     for (const char *end = form + n; text && form < end; text = more) {
         bool q = end - form >= 2 && !memcmp(form, "{}", 2), a = end - form >= 8 && !memcmp(form, "{answer}", 8);
         size_t len = q ? 2 : a ? 8 : 1;
-        more = mem_format("%s%.*s", text, q ? (int)strlen(question) : a ? (int)strlen(answer) : 1, q ? question : a
-                          ? answer : form);
+        more = mem_format("%s%.*s", text, q ? (int)strlen(question) : a ? (int)strlen(answer) : 1,
+                          q ? question : a ? answer : form);
         free(text);
         form += len;
     }
@@ -115,13 +115,12 @@ static Status open_work(Work *w, const Options *o) {
         st = options_set(w->own, "stage2.max_prompt", USUAL_PROMPT, "ask");
     if (st == OK) st = use_open(&w->use, w->own);
     if (st == OK && !w->use.d.W)
-        st = err_set(ERR_USAGE,
-                     "%s is a stage-1 model, which answers nothing; 'pretrain stage=2' teaches one to speak",
-                         w->use.path);
+        st = err_set(ERR_USAGE, "%s is a stage-1 model, which answers nothing; 'pretrain stage=2' teaches one to speak",
+                     w->use.path);
     if (st == OK) st = choose_chat(w);
     if (st == OK) st = evalset_open(&w->set, w->use.set, w->use.split, o->ask.limit, &w->use.text);
-    if (st == OK) st = *o->ask.questions ? asked_read(&w->asked, &w->set, o->ask.questions) : asked_of_set(&w->asked,
-        &w->set);
+    if (st == OK)
+        st = *o->ask.questions ? asked_read(&w->asked, &w->set, o->ask.questions) : asked_of_set(&w->asked, &w->set);
     if (st == OK && *o->ask.choices) st = asked_choices(&w->asked, o->ask.choices);
     if (st == OK) st = all_or_none(&w->asked);
     return st == OK ? open_say(w, set_dtype(w->use.set)) : st;

@@ -40,10 +40,9 @@ typedef struct {
 Status generate_open(Generator *g, const Backend *b, const QFormer *model, const GenerateSpec *spec);
 void generate_close(Generator *g);
 
-/* Captions of n raw feature rows (n,P,E), host; any n. `first` is the number of the first
- * image in the whole list: it decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order:
- * s->closed[0] is the caption, and all hypotheses that were kept stand behind it. ERR_NUMERIC names the image whose
- * logits are not finite. */
+/* Captions of n raw feature rows (n,P,E), host; any n. `first` is the number of the first image in the whole list: it
+ * decides the draws of sampling. found(ctx, i, s) for each i in [0, n), in order: s->closed[0] is the caption, and all
+ * hypotheses that were kept stand behind it. ERR_NUMERIC names the image whose logits are not finite. */
 Status generate_captions(Generator *g, FeatureRows rows, int64_t n, int64_t first, DecodeFound *found, void *ctx);
 
 /* Its two halves. prefix: the queries of up to `images` images. step: copies first (the first `at` rows of a slot),

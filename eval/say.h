@@ -63,9 +63,8 @@ Status say_answers(Say *x, FeatureRows rows, int n, const SaySheet *s, int64_t f
 Status say_put(SaySheet *s, int32_t image, char *prompt, char *front, char **answer);
 void say_sheet_free(SaySheet *s);
 
-/* Of pictures given to say_look, n at most `images`:
- * how likely each of `choices` is to be said behind one prompt: the sum of its ids' log-probabilities, its end
- * included. score (n). ERR_USAGE when one is longer than max_length allows;
+/* Of pictures given to say_look, n at most `images`: how likely each of `choices` is to be said behind one prompt: the
+ * sum of its ids' log-probabilities, its end included. score (n). ERR_USAGE when one is longer than max_length allows;
  * how much the row that says the first word looks at each visual row: share (Q) of its attention, the mean over layers
  * and heads. Not of T5. */
 Status say_look(Say *x, FeatureRows rows, int n);

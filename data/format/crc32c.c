@@ -134,9 +134,8 @@ static void choose(void) { best = arm; }
 static void choose(void) {}
 #endif
 
-/* Multipliers that move a 16-byte remainder on by `bytes`: of its first 8 bytes (which stand 32 bits further on than
- * a register would) and of its last. The shift makes up for the product of two
- * reflected numbers being one bit short. */
+/* Multipliers that move a 16-byte remainder on by `bytes`: of its first 8 bytes (which stand 32 bits further on than a
+ * register would) and of its last. The shift makes up for the product of two reflected numbers being one bit short. */
 static void fold_constant(uint64_t k[2], uint64_t bytes) {
     k[0] = (uint64_t)x_to_the(8 * bytes + 32) << 1;
     k[1] = (uint64_t)x_to_the(8 * bytes - 32) << 1;

@@ -168,8 +168,7 @@ static Status png_decode(Work *k) {
     return st;
 }
 
-/* ---- WebP ---------------------------------------------------------------------------------------------------------
- */
+/* ---- WebP -------------------------------------------------------------------------------------------------------- */
 
 static Status webp_pixels(Work *k) {
     int w = 0, h = 0;
@@ -178,8 +177,7 @@ static Status webp_pixels(Work *k) {
     return st == OK ? webp_decode(k->out->rgb, w, h, k->bytes, k->n, k->name) : st;
 }
 
-/* ---- all - --------------------------------------------------------------------------------------------------------
- */
+/* ---- all --------------------------------------------------------------------------------------------------------- */
 
 Status image_decode(Image *out, const void *bytes, size_t n, const char *name, int64_t max_pixels) {
     static const uint8_t png_magic[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};

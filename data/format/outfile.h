@@ -45,9 +45,8 @@ Status outfile_swap(const char *from, const char *to);             /* two trade 
 Status outfile_sync_dir(const char *path);                         /* makes the names in the folder durable */
 Status outfile_sync_parent(const char *path);                      /* the same for the folder that holds path */
 
-/* Tests only: called before each step that touches the disk ("open", "write", "fsync", "rename", "mkdir"),
- * with the path. Returns 0 to go on or an errno to fail with; a failing "write" first writes half, as a
- * full disk does. */
+/* Tests only: called before each step that touches the disk ("open", "write", "fsync", "rename", "mkdir"), with the
+ * path. Returns 0 to go on or an errno to fail with; a failing "write" first writes half, as a full disk does. */
 typedef int OutFileHook(const char *step, const char *path);
 void outfile_set_hook(OutFileHook *hook);
 

@@ -3,11 +3,10 @@
  * Readers: the importers of ViT weights, checkpoints, golden tests. Writers: checkpoints and export. The file is
  * mapped, so a tensor costs nothing until it is touched; do not truncate a file that is open here.
  *
- * A file is input also when we wrote it ourselves: every number of the header is checked. Refused with a sentence
- * that names file and tensor: header length beyond the file or 100 MB, JSON that is not exactly the shape of the
- * format, text that is not UTF-8, unknown element types, more than ST_DIMS dimensions, products that overflow,
- * duplicate names, and, as the format demands, data that overlaps, leaves a hole, or does not end where the file
- * ends.
+ * A file is input also when we wrote it ourselves: every number of the header is checked. Refused with a sentence that
+ * names file and tensor: header length beyond the file or 100 MB, JSON that is not exactly the shape of the format,
+ * text that is not UTF-8, unknown element types, more than ST_DIMS dimensions, products that overflow, duplicate names,
+ * and, as the format demands, data that overlaps, leaves a hole, or does not end where the file ends.
  *
  * Format: https://github.com/huggingface/safetensors, "Format". Little-endian machines only, as the data is. */
 #ifndef QF_SAFETENSORS_H

@@ -394,8 +394,8 @@ static Status map(Annotations *a, const Json *doc) {
 }
 
 static const struct { bool (*is)(const Json *doc); Status (*read)(Annotations *a, const Json *doc); } documents[] = {
-    {questions_is_asked, questions_asked}, {questions_is_answered, questions_answered}, {questions_is_gqa,
-                                                                                         questions_gqa},
+    {questions_is_asked, questions_asked}, {questions_is_answered, questions_answered},
+    {questions_is_gqa, questions_gqa},
     {is_coco, coco}, {is_karpathy, karpathy}, {is_wrapped, wrapped}, {is_by_split, by_split}, {is_map, map},
 };
 

@@ -207,8 +207,8 @@ static Status conversation(Annotations *a, int64_t image, const Json *turns) {
 Status questions_of(Annotations *a, int64_t image, const Json *e) {
     const char *question = text(e, "question"), *type = text(e, "answer_type"), *input = text(e, "text_input");
     if (question) return put_question(a, image, type ? type : text(e, "type"), question, e);
-    if (text(e, "text_output")) return put(a, image, TEXT_INSTRUCTION, type, input ? input : "", text(e,
-        "text_output"));
+    const char *output = text(e, "text_output");
+    if (output) return put(a, image, TEXT_INSTRUCTION, type, input ? input : "", output);
     return conversation(a, image, turns_of(e));
 }
 

@@ -65,9 +65,8 @@ Status bpe_add_merge(Bpe *b, const char *left, size_t nleft, const char *right, 
     b->nmerges++;                                            /* from 1: rank 0 is an empty place */
     if (l < 0 || r < 0 || m < 0)
         return err_set(ERR_FORMAT, "%s: merge %lld joins \"%.*s\" and \"%.*s\", and %s is no piece of the vocabulary",
-                       name,
-                       (long long)b->nmerges, (int)(nleft < 40 ? nleft : 40), left, (int)(nright < 40 ? nright : 40),
-                           right,
+                       name, (long long)b->nmerges, (int)(nleft < 40 ? nleft : 40), left,
+                       (int)(nright < 40 ? nright : 40), right,
                        l < 0 ? "the first" : r < 0 ? "the second" : "what comes out");
     struct BpeMerge *at = merge_of(b, l, r);
     /* of two equal lines the last counts, as in a dictionary */

@@ -10,8 +10,7 @@ Status pieces_open(Pieces *p, int64_t size, int64_t count, size_t bytes, const c
     *p = (Pieces){.bits = 4};
     if (size > PIECES_MAX_IDS || count > PIECES_MAX_IDS || bytes > PIECES_MAX_BYTES)
         return err_set(ERR_FORMAT, "%s: %lld pieces of %zu bytes, ids up to %lld; a vocabulary has at most %d of %d",
-                       name,
-                       (long long)count, bytes, (long long)size - 1, PIECES_MAX_IDS, PIECES_MAX_BYTES);
+                       name, (long long)count, bytes, (long long)size - 1, PIECES_MAX_IDS, PIECES_MAX_BYTES);
     p->room = bytes;
     p->size = (int32_t)size;
     while ((int64_t)1 << p->bits < 2 * count) p->bits++;
@@ -75,8 +74,7 @@ Status pieces_set(Pieces *p, int64_t id, const char *s, size_t n, bool find, con
     if (id < 0 || id >= p->size || !n || n > PIECE_LONGEST || n > p->room - p->used)
         return err_set(ERR_FORMAT,
                        "%s: the piece \"%.*s\" has the id %lld; ids go from 0 to %d, and a piece has 1 to %d bytes",
-                           name,
-                       (int)(n < 40 ? n : 40), s, (long long)id, p->size - 1, PIECE_LONGEST);
+                       name, (int)(n < 40 ? n : 40), s, (long long)id, p->size - 1, PIECE_LONGEST);
     uint64_t h = hash_of(s, n);
     struct PieceSlot *slot = slot_of(p, h, s, n);
     if (p->len[id] || (find && slot->id1))

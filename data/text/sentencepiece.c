@@ -209,9 +209,9 @@ Status tokenizer_read_spm(Tokenizer *t, const void *bytes, size_t n, const char 
     Status st = read_message(&m, (View){bytes, n}, name);
     if (st == OK && m.model == MODEL_BPE) st = make_bpe(t, &m, name);
     else if (st == OK && m.model == MODEL_UNIGRAM) st = make_unigram(t, &m, name);
-    else if (st == OK) st = err_set(ERR_FORMAT,
-                                    "%s: a SentencePiece model of type %d; Unigram (1) and BPE (2) are known", name,
-                                        m.model);
+    else if (st == OK)
+        st = err_set(ERR_FORMAT, "%s: a SentencePiece model of type %d; Unigram (1) and BPE (2) are known", name,
+                     m.model);
     free(m.piece);
     return st;
 }

@@ -10,8 +10,8 @@
 
 enum { PART = 0x1D, ITEM = 0x1E };
 
-static const char kinds[] = {[TEXT_CAPTION] = 0, [TEXT_QUESTION] = 'q', [TEXT_INSTRUCTION] = 'i', [TEXT_CONVERSATION] =
-    'c'};
+static const char kinds[] = {[TEXT_CAPTION] = 0, [TEXT_QUESTION] = 'q', [TEXT_INSTRUCTION] = 'i',
+                             [TEXT_CONVERSATION] = 'c'};
 
 SetText settext_of(const char *s, size_t n) {
     SetText t = {.kind = TEXT_CAPTION, .target = {s, n}, .answers = 1};
@@ -126,8 +126,8 @@ Status settext_say(char **prompt, char **target, const SetText *t, const TextTem
             answer = t->kind == TEXT_QUESTION ? (int64_t)splitmix_below(&r, (uint32_t)t->answers) : 0;
     *prompt = t->kind == TEXT_CAPTION ? mem_strdup(with->caption_prompt)
         : t->kind == TEXT_INSTRUCTION ? copy(t->prompt)
-        : t->kind == TEXT_QUESTION ? settext_fill(with->questions, which, t->prompt) : conversation(t, with->questions,
-            which);
+        : t->kind == TEXT_QUESTION ? settext_fill(with->questions, which, t->prompt)
+        : conversation(t, with->questions, which);
     *target = copy(t->kind == TEXT_QUESTION ? settext_part(t->target, answer) : t->target);
     if (*prompt && *target) return OK;
     free(*prompt);

@@ -1,15 +1,14 @@
 /* speech: what a language model is given and shall say about a picture, as ids: prompt and target, cut to their
  * lengths, and where what is learned begins.
  *
- * opt       </s>, pieces of "prompt target\n", cut on the right to max_prompt. Targets: all behind </s> and the
- * prompt; without
- *             a prompt </s> too, as LAVIS counts it
- * llama     begin (if the tokenizer adds one), pieces of "prompt target", end; cut on the right to max_prompt.
- * Targets: all
- *             behind begin and prompt
- * t5        prompt </s> to the encoder, target </s> from the decoder, each cut on the right, keeping </s> instruct
- * InstructBLIP: prompt and target cut into pieces by themselves; the prompt on the left to max_prompt, its begin
- *             (T5: end) kept; the target on the right to max_target, where Llama loses its end and T5 keeps it
+ *     opt       </s>, pieces of "prompt target\n", cut on the right to max_prompt. Targets: all behind </s> and the
+ *               prompt; without a prompt </s> too, as LAVIS counts it
+ *     llama     begin (if the tokenizer adds one), pieces of "prompt target", end; cut on the right to max_prompt.
+ *               Targets: all behind begin and prompt
+ *     t5        prompt </s> to the encoder, target </s> from the decoder, each cut on the right, keeping </s>
+ *     instruct  InstructBLIP: prompt and target cut into pieces by themselves; the prompt on the left to max_prompt,
+ *               its begin (T5: end) kept; the target on the right to max_target, where Llama loses its end and T5
+ *               keeps it
  *
  * Between prompt and target stands a blank, unless the prompt is empty or ends in white space. Without a target: what
  * generation begins with. Sources: LAVIS, blip2_opt, blip2_t5, blip2_vicuna_instruct; spec/stage2.md 2, 2b, 3, 11a. */

@@ -14,16 +14,23 @@ static const char *piece_of(const Tokenizer *t, int32_t id, size_t *n) {
     return s ? s : pieces_get(tokenizer_vocabulary(t), id, n);
 }
 
+/* The next of n ids from *i on that has something to say; NULL behind the last. */
+static const char *next_piece(const Tokenizer *t, const int32_t *ids, size_t n, size_t *i, size_t *len) {
+    while (*i < n) {
+        int32_t id = ids[(*i)++];
+        const char *s = is_special(t, id) ? NULL : piece_of(t, id, len);
+        if (s) return s;
+    }
+    return NULL;
+}
+
 /* ---- byte-level BPE: the pieces are the bytes ---- */
 
 static Status decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, TextBytes *out) {
     TextBytes raw = {0};
     Status st = OK;
-    for (size_t i = 0; i < n && st == OK; i++) {
-        size_t len;
-        const char *s = piece_of(t, ids[i], &len);
-        if (s && !is_special(t, ids[i])) st = bytes_push(&raw, s, len);
-    }
+    const char *s;
+    for (size_t i = 0, len; st == OK && (s = next_piece(t, ids, n, &i, &len));) st = bytes_push(&raw, s, len);
     if (st == OK) st = tokenizer_valid(raw.v, raw.n, out);   /* a model may stop in the middle of a character */
     free(raw.v);
     return st;
@@ -65,10 +72,8 @@ static Status put_marked(const char *s, size_t n, bool drop, TextBytes *out) {
 static Status decode_marks(const Tokenizer *t, const int32_t *ids, size_t n, TextBytes *out) {
     TextBytes run = {0};
     Status st = OK;
-    for (size_t i = 0; i < n && st == OK; i++) {
-        size_t len;
-        const char *s = piece_of(t, ids[i], &len);
-        if (!s || is_special(t, ids[i])) continue;
+    const char *s;
+    for (size_t i = 0, len; st == OK && (s = next_piece(t, ids, n, &i, &len));) {
         int byte = byte_piece(s, len);                       /* bytes of one character come as several pieces */
         if (byte >= 0) {
             st = bytes_push(&run, (char[]){(char)byte}, 1);
@@ -88,13 +93,9 @@ static Status decode_marks(const Tokenizer *t, const int32_t *ids, size_t n, Tex
 static Status decode_words(const Tokenizer *t, const int32_t *ids, size_t n, TextBytes *out) {
     bool first = !t->keep_front;
     Status st = OK;
-    for (size_t i = 0; i < n && st == OK; i++) {
-        size_t len;
-        const char *s = piece_of(t, ids[i], &len);
-        if (!s || is_special(t, ids[i])) continue;
+    const char *s;
+    for (size_t i = 0, len; st == OK && (s = next_piece(t, ids, n, &i, &len)); first = false)
         st = put_marked(s, len, first, out);
-        first = false;
-    }
     return st;
 }
 

@@ -105,8 +105,8 @@ static void add_begin(Tokenizer *t, const Beside *b) {
         t->ids.bos = t->ids.eos = tokenizer_find(t, "</s>");
         add = true;
     }
-    if (t->kind == KIND_BYTES && !t->ids.nbegin && add && t->ids.bos >= 0 && (!*class_of(b) ||
-                                                                              !strcmp(class_of(b), "GPT2Tokenizer")))
+    bool slow = !*class_of(b) || !strcmp(class_of(b), "GPT2Tokenizer");
+    if (t->kind == KIND_BYTES && !t->ids.nbegin && add && t->ids.bos >= 0 && slow)
         t->ids.begin[t->ids.nbegin++] = t->ids.bos;
 }
 
@@ -232,9 +232,8 @@ typedef Status OpenFn(Tokenizer *t, const Beside *b, const char *path);
 /* The first that a folder has is taken; vocab.txt goes before the tokenizer.json that newer BERT folders have beside
  * it. A file with another name is a vocab.txt. */
 static const struct { const char *file; OpenFn *open; } forms[] = {
-    {"vocab.txt", open_wordpiece}, {"tokenizer.json", open_json}, {"vocab.json", open_vocab}, {"spiece.model",
-        open_spm},
-    {"tokenizer.model", open_spm},
+    {"vocab.txt", open_wordpiece}, {"tokenizer.json", open_json}, {"vocab.json", open_vocab},
+    {"spiece.model", open_spm},    {"tokenizer.model", open_spm},
 };
 enum { FORMS = sizeof forms / sizeof *forms };
 

@@ -1,16 +1,14 @@
 /* vqa: whether answers to questions about pictures are right, as the published evaluations count it.
  *
  *     VQA     VQAv2, OK-VQA: for each human answer, how many of the others equal ours: min(1, that / 3); the mean of
- * them.
- *             Both sides are normalised (vqa_normalise), unless all human answers are alike
+ *             them. Both sides are normalised (vqa_normalise), unless all human answers are alike
  *     direct  A-OKVQA: min(1, human answers that equal ours / 3), as they are
  *     exact   GQA and the rest: 1 if ours equals an answer, both normalised
  *
  * Numbers are those of GT-Vision-Lab/VQA, its corner cases included (spec/stage2.md 10). Files, found by what they
  * hold:
  *
- *     human   {"annotations": [{"question_id", "answers": [{"answer"}, ...], "answer_type", "question_type"}]}
- * VQAv2
+ *     human   {"annotations": [{"question_id", "answers": [{"answer"}, ...], "answer_type", "question_type"}]}  VQAv2
  *             {"QID": {"answer", "types": {"semantic", "structural"}}}                                            GQA
  *             [{"question_id", "direct_answers": [...]}]                                                      A-OKVQA
  *             [{"question_id", "answer" or "answers", "answer_type", "question_type"}], or an object a line

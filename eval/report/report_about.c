@@ -82,8 +82,7 @@ static void model_facts(const Report *r, FILE *f) {
 }
 
 void report_section_about(Report *r, FILE *f) {
-    html(f, "<div class=\"two\"><div class=\"card\"><table "
-            "class=\"facts\"><tbody>\n");
+    html(f, "<div class=\"two\"><div class=\"card\"><table class=\"facts\"><tbody>\n");
     model_facts(r, f);
     html(f, "</tbody></table></div><div class=\"card\"><table class=\"facts\"><tbody>\n");
     machine_facts(r, f);

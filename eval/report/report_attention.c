@@ -98,9 +98,7 @@ Status report_attention(Report *r) {
     /* after the options: a wrong one is told whatever the set is */
     if (!attention_grid(r->e.use.d.P, &side, &lead)) {
         r->attention.none = mem_format("An image has %d tokens here, which is no square of patches (with or without a "
-                                     "class token), so attention cannot "
-                                     "be laid over the picture.",
-                                     r->e.use.d.P);
+                                       "class token), so attention cannot be laid over the picture.", r->e.use.d.P);
         return OK;
     }
     return n ? attend(r, n) : OK;

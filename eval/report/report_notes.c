@@ -14,8 +14,7 @@ static void judge_finish(Report *r) {
     if (s->skipped > 0)
         report_note(r, true,
                     "%s of %s steps were left out because a gradient was not finite; the log names the first tensor of "
-                    "each (optim.clip or a "
-                    "lower optim.lr helps).",
+                    "each (optim.clip or a lower optim.lr helps).",
                     html_count((int64_t)s->skipped, a), html_count(s->steps, b));
     if (r->run.log.lines && !isfinite(r->run.log.line[r->run.log.lines - 1].v[RL_loss]))
         report_note(r, true, "The last line of the log has no loss: all its steps had a gradient that was not finite.");
@@ -41,8 +40,7 @@ static void judge_speed(Report *r) {
     if (s->step_s > 0 && s->wait_s / s->step_s > 0.1)
         report_note(r, true,
                     "Steps waited for data during %.0f %% of their time: the disk or the readers are the bottleneck "
-                    "(data.threads, data.queue, "
-                    "qformer repack).",
+                    "(data.threads, data.queue, qformer repack).",
                     100 * s->wait_s / s->step_s);
     else if (waiting)
         report_note(r, false, "Steps waited for data more than 30 %% of the time in %lld of %lld lines of the log.",
@@ -50,8 +48,7 @@ static void judge_speed(Report *r) {
     if (slow)
         report_note(r, slow * 10 > l->lines,
                     "%lld of %lld lines of the log are more than three times as slow as the median step of %.3g ms; "
-                    "the slowest "
-                    "ends at step %lld (%.3g ms a step): other work on the machine, or a disk that stalls.",
+                    "the slowest ends at step %lld (%.3g ms a step): other work on the machine, or a disk that stalls.",
                     (long long)slow, (long long)l->lines, s->step_ms_median, (long long)l->line[worst].step,
                     l->line[worst].v[RL_step_ms]);
 }
@@ -60,9 +57,8 @@ static void judge_validation(Report *r) {
     const RunLog *l = &r->run.log;
     int64_t best = runlog_best(l);
     if (l->lines && !l->evals) {
-        report_note(
-            r, false,
-            "The run has no validation, so nothing shows whether it learned by heart (train.eval_every, data.val).");
+        report_note(r, false, "The run has no validation, so nothing shows whether it learned by heart "
+                              "(train.eval_every, data.val).");
         return;
     }
     if (best < 0) return;
@@ -72,8 +68,7 @@ static void judge_validation(Report *r) {
     if (was - is > 2)
         report_note(r, false,
                     "Validation recall@1 fell from %.1f %% at step %lld to %.1f %% at step %lld, as when captions are "
-                    "learned by heart; the checkpoint "
-                    "named best is the earlier one.",
+                    "learned by heart; the checkpoint named best is the earlier one.",
                     was, (long long)b->step, is, (long long)last->step);
 }
 
@@ -83,8 +78,7 @@ static void judge_recall(Report *r) {
     if (chance && main && (main->r.txt_r1 < 3 * chance->r.txt_r1 || main->r.img_r1 < 3 * chance->r.img_r1))
         report_note(r, true,
                     "Recall@1 is %.1f %% from image to text and %.1f %% from text to image where guessing gives %.2f "
-                    "%% and %.2f %%: the model has hardly "
-                    "learned to tell pairs apart.",
+                    "%% and %.2f %%: the model has hardly learned to tell pairs apart.",
                     main->r.txt_r1, main->r.img_r1, chance->r.txt_r1, chance->r.img_r1);
     if (r->recall.step >= 0 && r->model && r->e.use.step >= 0 && r->recall.step != r->e.use.step)
         report_note(r, false,

@@ -165,10 +165,7 @@ static void recall_table(const Report *r, FILE *f, bool texts) {
         const RecallLine *l = &r->recall.line[i];
         const Recall *c = &l->r;
         html(f, "<tr class=\"%s\"><th scope=\"row\">%s</th>",
-             l->chance || l->before ? "quiet"
-             : i == main            ? "main"
-                                    : "plain",
-             l->name);
+             l->chance || l->before ? "quiet" : i == main ? "main" : "plain", l->name);
         html(f, "<td>%.1f</td><td>%.1f</td><td>%.1f</td>", texts ? c->txt_r1 : c->img_r1, texts ? c->txt_r5 : c->img_r5,
              texts ? c->txt_r10 : c->img_r10);
         double median = texts ? c->txt_median : c->img_median;
