@@ -262,7 +262,7 @@ static Status set_verbose(Options *o, const char *arg) {
 static Status walk_arguments(Options *o, int argc, char *const argv[], bool files) {
     const char *config = NULL;
     Status st = OK;
-    for (int i = 0; i < argc && !st; i++) {
+    for (int i = 0; i < argc && !st; i++) {                  /* in order: the later of two words wins */
         const char *arg = argv[i];
         if (is_config(arg) && files) {
             if (!config) st = apply_file(o, config = arg);

@@ -20,6 +20,7 @@ static bool same_group(const char *a, const char *b) {
 }
 
 static bool how_not_what(const char *key) {
+    /* a run repeated from its configuration must not be a dry one again */
     return !strcmp(key, "dry_run") || !strcmp(key, "verbose") || !strcmp(key, "overwrite");
 }
 

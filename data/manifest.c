@@ -57,7 +57,7 @@ static Status parse_shard(ManifestShard *s, const Json *v, const char *name, siz
     if (!(s->file = mem_strdup(file))) return ERR_MEMORY;
     if (!count_of(v, "images", &s->images) || !count_of(v, "bytes", &s->bytes) || s->images > INT64_C(1) << 40)
         return err_set(ERR_FORMAT, "%s: shards[%zu]: \"images\" and \"bytes\" must be counts", name, i);
-    s->content = -1;
+    s->content = -1;                                         /* none: 0 is a checksum like any other */
     /* older manifests have none */
     if (json_get(v, "content") && (!count_of(v, "content", &s->content) || s->content > UINT32_MAX))
         return err_set(ERR_FORMAT, "%s: shards[%zu]: \"content\" must be a number of 32 bits", name, i);
@@ -209,7 +209,7 @@ static Status write_shards(JsonWriter *w, const char *dir, char *const *names, i
         st = path ? shard_open(&s, path, false) : ERR_MEMORY;
         if (st == OK && first) st = shard_same_kind(first, s); /* said now, not when training begins */
         if (st == OK) st = write_shard(w, names[i], s);
-        if (i == 0) first = s;
+        if (i == 0) first = s;                               /* stays open: the others are compared with it */
         else shard_close(s);
         free(path);
     }

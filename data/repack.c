@@ -207,6 +207,7 @@ Status repack(const RepackSpec *spec, RepackReport *r) {
     if (st == OK) st = set_open(&set, spec->in);
     if (st != OK) return st;
     Piece p = {.spec = spec, .set = set, .dtype = spec->dtype < 0 ? set_dtype(set) : (DType)spec->dtype};
+    /* eight bits need scales of their own; unchanged rows keep theirs */
     p.scale = p.dtype == set_dtype(set) ? set_scaled(set) : p.dtype == DT_I8 || p.dtype == DT_E4M3;
     p.token_scale = p.dtype == set_dtype(set) ? set_scales(set) > 1 : p.scale;
     st = set_select(set, spec->split ? spec->split : "", &images, &n);

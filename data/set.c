@@ -93,6 +93,7 @@ static Status check_ids(const Set *s) {
     StrMap ids = {0};
     Status st = OK;
     for (int64_t k = 0; k < s->n && st == OK; k++)
+        /* ids of shards that other parts hold are not here: each part checks its own */
         for (int64_t i = 0; s->entry[k].s && i < s->entry[k].images && st == OK; i++) {
             const char *id = column_text(&s->entry[k].s->image_id, i);
             const int64_t *before = strmap_get(&ids, id);
@@ -237,6 +238,7 @@ const char *set_caption(const Set *s, int64_t image, int64_t k, size_t *n) {
 
 const uint32_t *set_tokens(const Set *s, int64_t image, int64_t k, const TokenKey *key, int *n) {
     const Shard *h = shard_of(s, image, &image);
+    /* a cache made for other words or limits is none: the caller cuts the text itself */
     if (!h->tokens || h->key.vocab != key->vocab || h->key.max_tokens != key->max_tokens ||
         h->key.max_words != key->max_words || strcmp(h->key.prompt, key->prompt ? key->prompt : "") != 0) return NULL;
     BUG_ON(k < 0 || k >= shard_captions_of(h, image), "caption %lld of image %lld", (long long)k, (long long)image);
@@ -276,7 +278,7 @@ void set_name_splits(const Set *s, char *text, size_t size) {
     const char *seen[8];
     int n = 0;
     text[0] = 0;
-    for (int64_t i = 0; i < s->images && n < 8; i++) {
+    for (int64_t i = 0; i < s->images && n < 8; i++) {       /* a sentence names a few, not hundreds */
         if (!set_has(s, i)) continue;
         const char *split = set_split(s, i);
         int k = 0;

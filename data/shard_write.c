@@ -238,6 +238,7 @@ static Status take(int fd, const char *part) {
 
 /* The locked PATH.part, created empty if absent. Its name may have gone to another file while we waited: look again. */
 static Status lock_part(ShardWriter *w, int64_t *bytes) {
+    /* each turn somebody finished with the name; ten in a row is no accident */
     for (int attempt = 0; attempt < 10; attempt++) {
         struct stat ours, named;
         w->fd = open(w->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);

@@ -57,7 +57,7 @@ static Status add_folder(Source *s, const char *dir) {
 static Status add_one(Source *s, const char *path) {
     struct stat sb;
     if (stat(path, &sb) != 0) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
-    if (S_ISDIR(sb.st_mode)) return add_folder(s, path);
+    if (S_ISDIR(sb.st_mode)) return add_folder(s, path);     /* first: a folder may be called x.json */
     if (path_ends(path, ".json")) return add_manifest(s, path);
     return add(s, mem_strdup(path), NULL, NULL);
 }

@@ -83,6 +83,7 @@ static Status check_rows(Verify *v, const Shard *s) {
     void *row = mem_new(s->row_bytes, 1);
     if (!row) return ERR_MEMORY;
     Status st = OK;
+    /* said once for all: a run that was cut off leaves thousands */
     int64_t zeros = 0, first = 0;
     size_t size = (size_t)dtype_size(s->dtype);
     const char *word = "";
@@ -122,7 +123,7 @@ static Status check_file(Verify *v, const SourceFile *f) {
     }
     if (st == ERR_MEMORY) return st;                         /* no finding about the set */
     if (st != OK) problem(v, st);
-    if (!s) return OK;
+    if (!s) return OK;                                       /* it did not open: that was the problem */
     if (s->warning) warn(v, err_set(ERR_FORMAT, "%s", s->warning));
     if ((st = check_ids(v, s)) != OK) return st;
     v->r->images += s->images;
@@ -143,7 +144,7 @@ static Status check_twins(Verify *v) {
         warn(v,
              err_set(ERR_FORMAT, "%" PRId64 " images are another one again, %" PRId64 " of them in another split: %s",
                         t.images + t.leaks, t.leaks, t.first));
-    return st == ERR_MEMORY ? st : OK;
+    return st == ERR_MEMORY ? st : OK;                       /* rows that cannot be read are problems already */
 }
 
 Status verify_set(const char *path, VerifySay *say, void *ctx, const Listener *listener, VerifyReport *r) {

@@ -107,6 +107,7 @@ static Status take(Pictures *p, const char *id, const Json *e) {
     const char *image = text_of(a, json_any(e, 4, images), &number);
     q.text = text_of(a, json_get(e, "question"), &number);
     q.id = id ? keep(a, mem_strdup(id)) : text_of(a, json_any(e, 3, ids), &q.number);
+    /* home-made lists may have none: its place then */
     if (!q.id) q.id = keep(a, mem_format("%lld", (long long)a->n)), q.number = true;
     if (!image || !q.text || number)
         return err_set(ERR_FORMAT, "question %lld: an \"image\" (or \"image_id\") and a \"question\" are wanted",
@@ -123,7 +124,7 @@ static Status take_all(Pictures *p, const Json *doc) {
     /* a file of one object is one question, or a map of them */
     if (!list && (!one || json_str(json_get(one, "question"), NULL))) list = doc;
     for (size_t i = 0; i < json_len(list) && st == OK; i++) st = take(p, NULL, json_at(list, i));
-    if (list) return st;
+    if (list) return st;                                     /* else a map from ids, as GQA writes it */
     for (const char *id = json_next(one, NULL, &v); id && st == OK; id = json_next(one, id, &v)) st = take(p, id, v);
     return st;
 }

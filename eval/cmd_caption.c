@@ -157,6 +157,7 @@ static Status finish(Work *w) {
     char *path = NULL, *res = NULL, *gt = NULL;
     size_t nres = 0, ngt = 0;
     const char *references = w->o->caption.references;
+    /* asked before anything is scored: a mean over some would look like one over all */
     int64_t without = without_references(&w->e.set);
     show(w);
     Status st = caption_ids(&w->e.set, &w->ids);

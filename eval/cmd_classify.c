@@ -56,6 +56,7 @@ static Status score_images(Classify *w) {
     for (int64_t i = 0; st == OK && i < s->NI; i += block) {
         int64_t n = s->NI - i < block ? s->NI - i : block;
         Block b = {w, i};
+        /* a block, not all: a million pictures of 32 queries would be 32 GB */
         st = evalset_encode_images(s, &w->e.enc, i, n, I, &p);
         if (st == OK) st = recall_rows(w->e.use.b, I, n, w->features, w->c.n, d->Q, d->Z, block_row, &b);
     }

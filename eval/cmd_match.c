@@ -26,6 +26,7 @@ static Status find_images(const Match *m, const char *path, int64_t *image) {
     const Set *set = m->e.use.set;
     StrMap ids = {0};
     Status st = OK;
+    /* exactly as the set names them: a guess here would score the wrong picture */
     for (int64_t i = 0; st == OK && i < set_images(set); i++) st = strmap_put(&ids, set_image_id(set, i), i);
     for (int64_t i = 0; st == OK && i < m->a.count; i++) {
         const int64_t *at = strmap_get(&ids, m->a.images[i].image);

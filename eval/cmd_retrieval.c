@@ -243,7 +243,7 @@ Status cmd_retrieval(const Options *o) {
     }
     if ((st = evaluation_features(&w.e, &w.I, &w.T))) goto done;
     if ((st = dist_agree(candidates(&w, o)))) goto done;
-    if (w.main != RANK_ITC && (st = rerank(&w))) goto done;
+    if (w.main != RANK_ITC && (st = rerank(&w))) goto done;  /* every rank: pairs are shared out */
     if (w.e.speaks) {
         print_all(&w);
         st = result_write_both(o, "retrieval.json", write_summary, write_lists, "a query", &w);

@@ -115,6 +115,7 @@ static void figures(const int32_t *rank, int64_t n, double *r1, double *r5, doub
     }
     *mean = ranked ? sum / (double)ranked : 0;               /* an image without a text has no rank to average */
     double all = n ? (double)n : 1;
+    /* in per cent, as all published tables */
     *r1 = 100.0 * (double)k1 / all, *r5 = 100.0 * (double)k5 / all, *r10 = 100.0 * (double)k10 / all;
     *median = 0;
     int32_t *sorted = mem_new((size_t)n, sizeof *sorted);

@@ -50,6 +50,7 @@ static void sort_and_merge(Rerank *p) {
     int64_t from = 0, to = 0;
     for (int64_t i = 0; i < p->NI; i++) {
         int64_t end = p->start[i], first = to;
+        /* so that logit_of can bisect, and a pair that both directions want is computed once */
         qsort(p->text + from, (size_t)(end - from), sizeof *p->text, rising);
         for (int64_t j = from; j < end; j++)
             if (to == first || p->text[j] != p->text[to - 1]) p->text[to++] = p->text[j];

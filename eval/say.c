@@ -182,6 +182,7 @@ static Status found_at(void *ctx, int64_t i, const Search *s) {
 static Status say_instruct(Say *x, FeatureRows rows, const SayItem *items, int64_t n,
                            int64_t first, DecodeFound *found, void *ctx) {
     Status st = OK;
+    /* each prompt needs its picture's features once more: as many as there is room for */
     for (int64_t at = 0; at < n && st == OK; at += x->spec.images) {
         int m = (int)(n - at < x->spec.images ? n - at : x->spec.images);
         Tensor soft;
@@ -219,7 +220,7 @@ Status say_answers(Say *x, FeatureRows rows, int n, const SaySheet *s, int64_t f
 /* ---- looking closer ---------------------------------------------------------------------------------------------- */
 
 Status say_look(Say *x, FeatureRows rows, int n) {
-    x->looked_at = rows;
+    x->looked_at = rows;                                     /* the caller's: they stay until the next look */
     if (x->spec.speech->instruct) return OK;         /* the prompt has a say: seen looks */
     return visual_rows(&x->visual, rows, n, NULL, &x->soft);
 }
@@ -287,6 +288,7 @@ static Status rank_piece(Say *x, Choice *c, int n, const float *first) {
 static Status rank_all(Say *x, Tensor soft, const LmPrefix *p, Choice *c, int n) {
     const Decoder *d = &x->decoder;
     const float *logits = NULL;
+    /* fed a start token, the first step says the first id; else the prefix has said it */
     float *first = d->starts ? NULL : mem_new((size_t)d->V, sizeof *first);
     Status st = d->starts || first ? OK : ERR_MEMORY;
     for (int at = 0; at < n && st == OK; at += d->slots) {

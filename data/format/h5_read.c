@@ -208,6 +208,7 @@ Status h5_info(H5File *f, const char *path, H5Info *info) {
     info->text = H5Tget_class(type) == H5T_STRING;
     info->integer = H5Tget_class(type) == H5T_INTEGER;
     info->size = H5Tget_size(type);
+    /* an element is a number or a name, and its size is multiplied below */
     if (info->size == 0 || info->size > H5_MAX_TEXT)
         st = err_set(ERR_FORMAT, "%s: an element of %s has %zu bytes", f->path, path, info->size);
     if (st == OK) st = shape_of(f, path, ds, info);
@@ -340,6 +341,7 @@ typedef struct { H5ListFn *fn; void *ctx; } Lister;
 static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, void *ctx) {
     Lister *l = ctx;
     char path[256];
+    /* passed over as h5_has would: no file leads us into another */
     if (link->type != H5L_TYPE_HARD || (size_t)snprintf(path, sizeof path, "/%s", name) >= sizeof path - 1) return 0;
     hid_t object = H5Oopen(group, name, H5P_DEFAULT);
     bool set = object >= 0 && H5Iget_type(object) == H5I_DATASET;

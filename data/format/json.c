@@ -165,7 +165,7 @@ static Status each_item(Slicer *s, JsonItemFn *fn, void *ctx) {
 }
 
 Status json_each_of(FILE *f, const char *name, JsonItemFn *fn, void *ctx) {
-    Slicer s = {.f = f, .at = {name, 1, 1}};
+    Slicer s = {.f = f, .at = {name, 1, 1}};                 /* memory for one item: files of captions have gigabytes */
     Status st = each_item(&s, fn, ctx);
     /* to the parser it looked like the end */
     if (ferror(f)) st = err_set(ERR_IO, "%s: cannot be read: %s", name, strerror(errno));

@@ -304,9 +304,11 @@ static Status make(Vm *vm) {
         return v->count == 0 || (items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_NAME)
                    ? push_kind(vm, PK_DICT)                   /* a defaultdict has the name of what it makes */
                    : bad(vm, "a dictionary with arguments");
+    /* torch.Size(tuple) is the tuple */
     case MAKES_SIZE:
         return items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_TUPLE ? push(vm, a[0])
                                                                                : bad(vm, "a size of nothing");
+    /* a Parameter is its tensor here: nothing is trained by it */
     case MAKES_PARAMETER:
         return items(vm, args, a, 1) && vm->out->values[a[0]].kind == PK_TENSOR ? push(vm, a[0])
                                                                                : bad(vm, "a parameter of nothing");
@@ -373,7 +375,7 @@ static Status step(Vm *vm, uint8_t op) {
     size_t n = 0;
     switch (op) {
     case PROTO: return (st = take_number(vm, 1, &v)) != OK || v <= 5 ? st : bad(vm, "a protocol above 5");
-    case FRAME: return take_number(vm, 8, &v);
+    case FRAME: return take_number(vm, 8, &v);               /* how much to read ahead; all of it is in memory here */
     case MARK: return set_mark(vm);
     case POP: return pop(vm, 1);
     case POP_MARK: return (st = pop_mark(vm, &n)) != OK ? st : pop(vm, n);

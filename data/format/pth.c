@@ -95,6 +95,7 @@ static Status open_zip(PthFile *f) {
         }
         if (!pkl && ends_with(r, "/data.pkl")) pkl = r;
     }
+    /* the folder in front is called after the file, as it was when it was saved */
     size_t len = pkl ? pkl->name_len - strlen(".pkl") + 1 : 0;
     if (!pkl || len > sizeof prefix) {
         st = err_set(ERR_FORMAT, "%s: a zip archive without data.pkl is no checkpoint", f->path);
@@ -162,6 +163,7 @@ static Status open_legacy(PthFile *f) {
     size_t at = sizeof legacy_magic, used = 0;
     Status st = pickle_read(&part, f->map.bytes + at, f->map.n - at, f->path, &used);
     if (st != OK) return st;
+    /* torch's number of the form, which it never changed */
     if (part.values[part.root].kind != PK_INT || part.values[part.root].u.i != 1001) {
         st = err_set(ERR_FORMAT, "%s: an unknown version of the container", f->path);
         goto done;

@@ -157,6 +157,7 @@ static Status parse(StFile *f) {
     const uint8_t *bytes = f->map.bytes;
     size_t size = f->map.n;
     uint64_t n = 0;
+    /* the length of the header comes first */
     if (size < 8) return err_set(ERR_FORMAT, "%s: %zu bytes are no safetensors file", f->path, size);
     bool text = true;         /* as a length, eight printable bytes are beyond any file: a page, a script */
     for (int i = 7; i >= 0; i--) {

@@ -81,6 +81,7 @@ static bool sum_fits(const Header *h) {
 
 static Status add(Tar *t, const char *name, int64_t at, int64_t size) {
     if (mem_room(&t->member, t->n, 1, sizeof *t->member) != OK) return ERR_MEMORY;
+    /* as tar -C folder . writes them, and lists of captions do not */
     while (!strncmp(name, "./", 2)) name += 2;
     char *own = mem_strdup(name);
     if (!own) return ERR_MEMORY;
@@ -119,6 +120,7 @@ static Status pax(const Tar *t, int64_t at, const char *text, size_t n, Ahead *a
 
 /* A pax header or a long name: what it says belongs to the next member. */
 static Status look_ahead(const Tar *t, char type, int64_t at, int64_t size, Ahead *ahead) {
+    /* a name has 4 KB at most: more is damage, and would be allocated */
     if (size > MAX_EXTRA) return broken(t, at, "a header of more than 1 MB");
     char *text = mem_new((size_t)size + 1, 1);
     if (!text) return ERR_MEMORY;
@@ -142,6 +144,7 @@ static void own_name(char *to, const Header *h) {
 static Status member(Tar *t, const Header *h, int64_t *at, Ahead *ahead) {
     int64_t size = number(h->size, sizeof h->size), from = *at + BLOCK;
     bool extra = h->type == 'x' || h->type == 'L' || h->type == 'g' || h->type == 'K';
+    /* 0: before POSIX; 7: contiguous once, a file like any other */
     bool regular = h->type == '0' || h->type == 0 || h->type == '7';
     if (!extra && ahead->size >= 0) size = ahead->size;
     if (size < 0) return broken(t, *at, "a size that is no number");

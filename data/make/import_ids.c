@@ -115,6 +115,7 @@ static Status text_ids(ImportIds *ids, const char *path) {
     if (st != OK) return st;
     char first = text[strspn(text, " \t\r\n")];
     if (first == '{' && json_parse(&doc, text, n, path) != OK) st = listed_ids(ids, text, n, path); /* a line each */
+    /* a list and a map are one document; lines of objects are none */
     else if (first == '[' || first == '{') st = json_ids(ids, text, n, path);
     else st = has_header(text, n) ? listed_ids(ids, text, n, path) : line_ids(ids, text, n, path);
     json_free(doc);

@@ -29,6 +29,7 @@ static void encode(const Patches *k, const uint8_t *rgb, float *out) {
                     const uint8_t *px = corner + 3 * (size_t)y * (size_t)S + c;
                     for (int x = 0; x < p; x++) *out++ = k->normalised[c][px[3 * x]];
                 }
+            /* pixels alone would not say where they lie: the Q-Former has no positions for them */
             memcpy(out, position, POSITION * sizeof *out);
             out += POSITION;
             position += POSITION;

@@ -119,6 +119,7 @@ static Status write_images(const Set *set) {
         free(folder);
     }
     First first = {0};
+    /* scenes take different times: whoever is free takes the next sixteen */
 #pragma omp parallel for schedule(dynamic, 16)
     for (int64_t i = from; i < (st == OK ? set->total : from); i++) first_note(&first, write_image(set, i), i);
     return st == OK ? first_take(&first) : st;

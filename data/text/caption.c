@@ -24,6 +24,7 @@ static void keep_words(UniText *t, int max_words) {
 }
 
 static Status encoded(char **out, size_t *len, const char *prompt, const uint32_t *v, size_t n) {
+    /* the prompt goes in as it is: the processor cleans captions alone */
     size_t at = prompt ? strlen(prompt) : 0, bytes = at + 1;
     char utf8[UTF8_MAX];
     for (size_t i = 0; i < n; i++) bytes += utf8_put(v[i], utf8);

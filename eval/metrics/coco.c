@@ -55,6 +55,7 @@ static Status read_images(Coco *c, const Json *images) {
             return err_set(ERR_FORMAT, "%s: image %s is listed twice", s->gt_name, im->id);
         }
         if (strmap_put(&s->index, im->id, (int64_t)i)) return ERR_MEMORY;
+        /* nocaps: in-, near- and out-of-domain, which its tables tell apart */
         im->domain = json_str(json_get(json_at(images, i), "domain"), NULL);
         c->n++;
     }
@@ -76,7 +77,7 @@ static size_t captions_of(const Json *value) { return json_type(value) == J_ARRA
 
 static Status take_caption(const char *file, const char *id, const Json *caption, CocoText *text) {
     text->text = json_str(caption, &text->n);
-    if (text->text) return OK;
+    if (text->text) return OK;                               /* an empty caption is one: BLEU punishes it */
     return err_set(ERR_FORMAT, "%s: image %.80s: a caption or a list of captions is wanted", file, id);
 }
 

@@ -128,7 +128,7 @@ static Piece parse_set(Parser *ps) {
     if (negated) ps->p++;
     while (*ps->p != ']') {
         uint8_t first;
-        if (*ps->p == ' ') { ps->p++; continue; }
+        if (*ps->p == ' ') { ps->p++; continue; }            /* blanks are for the reader of the table, in a set, too */
         if (*ps->p == '\\') {
             ps->p++;
             if (!escape(ps, &s, &first)) continue;
@@ -324,7 +324,7 @@ static void forget_states(Dfa *d) {
     memset(d->table, 0, 2 * STATES_MAX * sizeof *d->table);
     memset(d->next, 0, STATES_MAX * d->ncolumns * sizeof *d->next);
     d->npool = 0;
-    d->nstates = SPECIAL;
+    d->nstates = SPECIAL;                                    /* numbers below mean something else */
     d->first = UNKNOWN;
     d->times_forgotten++;
 }

@@ -130,7 +130,7 @@ static Status count_all(Ngrams *g, const NgramAt *at, size_t n, uint32_t nwords,
 }
 
 Status ngrams_documents(Ngrams *g, const uint32_t *words, const NgramAt *at, size_t n, uint32_t nwords, size_t images) {
-    if (n >= NONE || images >= 1 << 28)
+    if (n >= NONE || images >= 1 << 28)                      /* places have 32 bits, images 28 in NgramAt */
         return err_set(ERR_MEMORY, "%zu words of %zu images are more than can be scored at once", n, images);
     for (int k = 0; k < NGRAM_MAX; k++) {
         free(g->df[k]);
@@ -145,7 +145,7 @@ Status ngrams_documents(Ngrams *g, const uint32_t *words, const NgramAt *at, siz
 /* ---- one image ---- */
 
 static bool reserve_nodes(Ngrams *g, size_t words) {
-    size_t cap = 64;
+    size_t cap = 64;                                         /* a power of two: mask takes the place of a division */
     while (cap < words * NGRAM_MAX) cap *= 2;
     if (cap <= g->cap) return true;
     free(g->places);

@@ -71,7 +71,7 @@ static void shares(const Work *w, const Attn *a, int64_t Q, int64_t P, float *to
             double most = -INFINITY, sum = 0;
             for (int64_t k = 0; k < P; k++) {
                 const float *x = w->q + q * C + h * a->D, *y = w->k + k * C + h * a->D;
-                double dot = 0;
+                double dot = 0;                              /* these are looked at closely, and few */
                 for (int i = 0; i < a->D; i++) dot += (double)x[i] * (double)y[i];
                 row[k] = dot * (double)a->scale;
                 most = fmax(most, row[k]);

@@ -176,6 +176,7 @@ static Status keep_chosen(void *ctx, int64_t line, const Json *o) {
 Status gallery_from_file(Gallery *g, const char *path, const Set *set) {
     Reading r = {.g = g, .set = set};
     *g = (Gallery){0};
+    /* twice over the file: who is shown is known only after all ranks */
     Status st = json_each(path, keep_rank, &r);
     for (int a = 0; st == OK && a < ASKS; a++) {
         choose(&r.ranks[a], &r.choice[a], &g->first[a]);

@@ -16,7 +16,7 @@ static const char *entity(uint32_t c) {
     case '<': return "&lt;";
     case '>': return "&gt;";
     case '"': return "&quot;";
-    case '\'': return "&#39;";
+    case '\'': return "&#39;";                               /* a number: HTML 4 has no name for it */
     default: return NULL;
     }
 }

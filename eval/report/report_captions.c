@@ -51,7 +51,7 @@ static void add_scores(Report *r, const char *folder, const char *file, const ch
                        bool before) {
     Json *doc = report_result(r, folder, file);
     const Json *c = json_get(doc, inside);
-    if (c && r->captions.scores < 4) {
+    if (c && r->captions.scores < 4) {                       /* columns: more do not fit a phone */
         ScoreLine *l = &r->captions.score[r->captions.scores];
         *l = (ScoreLine){.name = mem_strdup(name), .before = before};
         for (int i = 0; i < METRICS; i++)
@@ -86,7 +86,7 @@ static Status make_captions(Report *r, int64_t n) {
     const Dims *d = &r->e.use.d;
     Captions c = {0};
     EvalSet some = r->e.set;                                 /* a part: only its images are looked at */
-    some.NI = n;
+    some.NI = n;                                             /* its other figures are of all: nobody looks at them */
     SearchSpec greedy = search_greedy(d->N < LONGEST ? d->N : LONGEST, 1);
     greedy.start = d->dec, greedy.ends[0] = d->sep, greedy.nends = 1;
     EvalProgress p = evaluation_progress(&r->e, "caption", "images", n);

@@ -75,7 +75,7 @@ static void draw_curves(const ReportRun *r, FILE *f, Where where) {
         for (int k = 0; k < 4 && c->series[k].name; k++) chart.series[chart.nseries++] = series_of(r, c, k);
         snprintf(ends, sizeof ends, "%s over steps, ending at %.4g", c->title,
                  r->log.line[r->log.lines - 1].v[c->series[0].column]);
-        if (c->log) chart.says = ends;
+        if (c->log) chart.says = ends;                       /* of a loss one wants to hear where it ended */
         svg_chart(f, &chart);
     }
 }
