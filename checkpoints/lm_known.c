@@ -4,13 +4,14 @@
 #include "checkpoints/lm_config.h"
 
 #define OPT(width, layers, heads, ffn, words, before) \
-    "{\"model_type\": \"opt\", \"hidden_size\": " #width ", \"num_hidden_layers\": " #layers ", \"num_attention_heads\": " \
-    #heads ", \"ffn_dim\": " #ffn ", \"word_embed_proj_dim\": " #words ", \"do_layer_norm_before\": " #before \
+    "{\"model_type\": \"opt\", \"hidden_size\": " #width ", \"num_hidden_layers\": " #layers \
+    ", \"num_attention_heads\": " #heads ", \"ffn_dim\": " #ffn ", \"word_embed_proj_dim\": " #words \
+    ", \"do_layer_norm_before\": " #before \
     ", \"vocab_size\": 50272, \"max_position_embeddings\": 2048, \"eos_token_id\": 2}"
 #define FLAN(width, head, heads, ffn, layers) \
-    "{\"model_type\": \"t5\", \"d_model\": " #width ", \"d_kv\": " #head ", \"num_heads\": " #heads ", \"d_ff\": " #ffn \
-    ", \"num_layers\": " #layers ", \"feed_forward_proj\": \"gated-gelu\", \"tie_word_embeddings\": false" \
-    ", \"vocab_size\": 32128, \"eos_token_id\": 1}"
+    "{\"model_type\": \"t5\", \"d_model\": " #width ", \"d_kv\": " #head ", \"num_heads\": " #heads \
+    ", \"d_ff\": " #ffn ", \"num_layers\": " #layers ", \"feed_forward_proj\": \"gated-gelu\"" \
+    ", \"tie_word_embeddings\": false, \"vocab_size\": 32128, \"eos_token_id\": 1}"
 #define LLAMA(width, layers, heads, keys, ffn, tied, words, positions) \
     "{\"model_type\": \"llama\", \"hidden_size\": " #width ", \"num_hidden_layers\": " #layers \
     ", \"num_attention_heads\": " #heads ", \"num_key_value_heads\": " #keys ", \"intermediate_size\": " #ffn \

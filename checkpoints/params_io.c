@@ -214,8 +214,8 @@ static Status load_tensor(Params *p, const ParamTensor *q, const StTensor *t, co
     if (finite) params_write(p, q, p->w, x);
     free(x);
     return finite ? OK
-                  : err_set(ERR_NUMERIC, "%s: %s holds a number that is not finite: what is computed from these weights is "
-                                 "not either", path, q->name);
+                  : err_set(ERR_NUMERIC, "%s: %s holds a number that is not finite: what is computed from these "
+                            "weights is not either", path, q->name);
 }
 
 /* BERT has one feed-forward net: the query one starts as its copy (training.md 8). */

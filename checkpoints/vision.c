@@ -56,8 +56,9 @@ static Status look(Vision *e) {
              found(e, HAS_PRE, n->pre, -1, "weight") | found(e, HAS_POST, n->post, -1, "weight") |
              found(e, HAS_SCALE, n->scale1, 0, NULL) | found(e, HAS_QK_NORM, n->q_norm, 0, "weight") |
              found(e, HAS_HEADS_NORM, n->heads_norm, 0, "weight") | found(e, HAS_GATE, n->gate, 0, "weight") |
-             (packed ? HAS_GATE : 0u) | found(e, HAS_MLP_NORM, n->mlp_norm, 0, "weight") | found(e, HAS_OUT_BIAS, n->out, 0, "bias") |
-             found(e, HAS_MLP_BIAS, n->down, 0, "bias") | found(e, HAS_NORM_BIAS, n->norm1, 0, "bias") | biases(e);
+             (packed ? HAS_GATE : 0u) | found(e, HAS_MLP_NORM, n->mlp_norm, 0, "weight") |
+             found(e, HAS_OUT_BIAS, n->out, 0, "bias") | found(e, HAS_MLP_BIAS, n->down, 0, "bias") |
+             found(e, HAS_NORM_BIAS, n->norm1, 0, "bias") | biases(e);
     /* the fingerprint is by names: a file cut short has some of them */
     unsigned lacking = e->print->must & ~e->has, extra = e->has & ~(e->print->must | e->print->may);
     if (lacking)

@@ -105,7 +105,7 @@ typedef struct {
  * architecture, or "". */
 const VisionPrint *vision_recognise(const WeightSource *ws, const char *name, const char **prefix);
 
-/* Whether the two weights of a feed-forward are of one whose first holds gate and up, packed. NULL: one is not there. */
+/* Whether the first of a feed-forward's two weights (NULL: not there) holds gate and up, packed. */
 bool vision_packed(const StTensor *up, const StTensor *down);
 
 /* NULL, or why such a file is not read: "FILE: " and this are a sentence. */

@@ -17,7 +17,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "train/recipe.h"
-#include "train/start.h"
+#include "train/run.h"
 
 typedef struct {
     const Options *o;

@@ -18,7 +18,7 @@
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "train/recipe.h"
-#include "train/start.h"
+#include "train/run.h"
 
 /* ---- init -------------------------------------------------------------------------------------------------------- */
 

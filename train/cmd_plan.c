@@ -10,9 +10,8 @@
 #include "eval/setup.h"
 #include "kernels/base/status.h"
 #include "train/plan.h"
-#include "train/plan_stage2.h"
 #include "train/recipe.h"
-#include "train/start.h"
+#include "train/run.h"
 
 typedef struct {
     const Options *o;
@@ -109,8 +108,8 @@ static void print_sizes(const Sizes *s) {
 /* Every pair brings its picture's rows: what has to come from the disk while GPUs compute at that speed. */
 static void print_disk(const Sizes *s) {
     double row = 2.0 * s->d.P * s->d.E, rate = row * (double)s->spec.B / (s->flops / s->rate);
-    status_say("disk      %.0f kB a picture in f16: %.2f GB/s a GPU, %.1f GB/s a machine of eight; half of it in e4m3 or i8",
-               row / 1e3, rate / 1e9, 8 * rate / 1e9);
+    status_say("disk      %.0f kB a picture in f16: %.2f GB/s a GPU, %.1f GB/s a machine of eight; half of it in e4m3 "
+               "or i8", row / 1e3, rate / 1e9, 8 * rate / 1e9);
 }
 
 /* The largest batch, a multiple of 8, that so many bytes hold in one piece; 0: none. */

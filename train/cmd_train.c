@@ -8,7 +8,6 @@
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "train/run.h"
-#include "train/start.h"
 
 static Status train(const Options *o) {
     Run r;

@@ -1,8 +1,8 @@
 /* join: gradients summed over ranks, layer by layer beside the walk back where the device can, else at its end.
  *
  *     join_begin     before a walk back
- *     join_place     (a PassedFn, ctx the Join) the walk back over a Q-Former has come by a place: the gradients of that
- *                    layer are finished, and all behind it
+ *     join_place     (a PassedFn, ctx the Join) the walk back over a Q-Former has come by a place: the gradients of
+ *                    that layer are finished, and all behind it
  *     join_end       when all are; waits, or lets compute wait
  *
  * Means were taken over the global batch already. Sharded parameters: the optimizer wants no more than its part. */

@@ -6,6 +6,7 @@
  * operation that grows with log2 W. */
 #ifndef QF_PLAN_H
 #define QF_PLAN_H
+#include "configs/options.h"
 #include "kernels/model/dims.h"
 
 /* Bytes that one rank receives in a step (and sends). G = B W pairs. */
@@ -41,5 +42,9 @@ StepTime step_time(const Dims *d, const Wire *w, const Links *l, int64_t B, int6
 
 /* Buffers of the contrastive loss that grow with the number of ranks, in bytes. */
 double contrast_bytes(const Dims *d, int64_t B, int64_t W);
+
+/* plan_stage2.c: what stage 2 takes: memory with the frozen language model in it, arithmetic, time; before there is
+ * data, and before anybody has the model's weights (its config.json, or a published name, is enough). */
+Status plan_stage2(const Options *o);
 
 #endif

@@ -1,5 +1,5 @@
-/* plan_stage2: see plan_stage2.h. */
-#include "train/plan_stage2.h"
+/* plan_stage2: what stage 2 takes, on paper; see plan.h. */
+#include "train/plan.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* start: see start.h. */
-#include "train/start.h"
+/* start: see run.h. */
+#include "train/run.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -84,8 +84,8 @@ static void say_alike(const Run *r, const Texts *t) {
     if (r->learns != LEARNS_STAGE1) return;
     if (t->images == 1) status_say("warning: all captions are of one image: there is nothing to tell it apart from");
     else if (alike >= 50 && (o->loss.itc > 0 || o->loss.itm > 0))
-        status_say("warning: %.3g %% of the captions are word for word another one%s: the contrastive and the matching loss take "
-                   "an equal caption of another image for a wrong one",
+        status_say("warning: %.3g %% of the captions are word for word another one%s: the contrastive and the matching "
+                   "loss take an equal caption of another image for a wrong one",
                    alike, t->different == 1 ? ", all are the same" : "");
 }
 

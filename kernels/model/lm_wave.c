@@ -187,12 +187,12 @@ static void plan_self(LmWave *w, Staging *r, const LmDims *d, const LmPrefix *p,
         /* range a: what all of its texts see; range b: their own rows */
         planner_group(&a, p[i].row0, n, p[i].row0 + n, end - p[i].row0 - n);
         planner_item(&a, (AttnItem){.q0 = p[i].row0, .nq = n, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n,
-                                 /* visual rows too are causal: the models were never trained otherwise */
-                                 .causal = two ? 0 : CAUSAL_A});
+                                    /* visual rows too are causal: the models were never trained otherwise */
+                                    .causal = two ? 0 : CAUSAL_A});
         for (; k < last; k++) {
             int32_t rows = text_rows(d, &s[k]);
-            planner_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = s[k].row0, .nb = rows,
-                                     .causal = CAUSAL_B, .pos = n});
+            planner_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = s[k].row0,
+                                        .nb = rows, .causal = CAUSAL_B, .pos = n});
         }
     }
     planner_end(&a);
@@ -207,8 +207,8 @@ static void plan_decoder(LmWave *w, Staging *r, const LmDims *d, const LmPrefix 
         for (; k < ns && s[k].prefix == i; k++) {
             int32_t rows = text_rows(d, &s[k]);
             planner_group(&a, s[k].row0, rows, s[k].row0 + rows, 0);
-            planner_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = s[k].row0, .na = rows, .b0 = s[k].row0 + rows,
-                                     .causal = CAUSAL_A});
+            planner_item(&a, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = s[k].row0, .na = rows,
+                                        .b0 = s[k].row0 + rows, .causal = CAUSAL_A});
             planner_item(&c, (AttnItem){.q0 = s[k].row0, .nq = rows, .a0 = p[i].row0, .na = n, .b0 = p[i].row0 + n});
         }
     }
