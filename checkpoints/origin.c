@@ -277,8 +277,7 @@ Status origin_keep_vocab(const char *run, const char *vocab, const Tokenizer *to
     bool folder = stat(vocab, &sb) == 0 && S_ISDIR(sb.st_mode), same = false;
     char *from = folder ? vocab_in(vocab) : mem_strdup(vocab);
     if (!from) return OK;                                    /* of another kind: it stays where it is */
-    size_t n = strlen(from);
-    char *path = mem_format("%s/%s", run, vocab_names[n > 5 && strcmp(from + n - 5, ".json") == 0]);
+    char *path = mem_format("%s/%s", run, vocab_names[path_ends(from, ".json")]);
     Status st = path ? OK : ERR_MEMORY;
     if (st == OK && access(path, F_OK) == 0) st = same_file(from, path, &same);
     if (st == OK && !same) st = outfile_claim(path, overwrite);

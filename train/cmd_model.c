@@ -10,6 +10,7 @@
 #include "checkpoints/params_io.h"
 #include "configs/commands.h"
 #include "data/format/outfile.h"
+#include "data/format/path.h"
 #include "data/manifest.h"
 #include "data/set.h"
 #include "data/text/settext.h"
@@ -201,11 +202,6 @@ static Status inspect_set(const char *path) {
     return OK;
 }
 
-static bool ends_with(const char *path, const char *end) {
-    size_t n = strlen(path), e = strlen(end);
-    return n >= e && strcmp(path + n - e, end) == 0;
-}
-
 /* A folder of shards, with its manifest or without; a run's folder may hold shards too, and is a run all the same. */
 static bool is_folder_of_shards(const char *path) {
     char **names = NULL, *manifest = mem_format("%s/manifest.json", path);
@@ -221,12 +217,12 @@ static bool is_folder_of_shards(const char *path) {
 }
 
 static bool is_set(const char *path) {
+    static const char *const ends[] = {".h5", ".hdf5", ".h5.part", ".json", NULL};
     struct stat sb;
     bool there = stat(path, &sb) == 0;
     if (there && S_ISDIR(sb.st_mode)) return is_folder_of_shards(path);
-    return ends_with(path, ".h5") || ends_with(path, ".hdf5") || ends_with(path, ".h5.part") ||
-           /* no such file, but commas: a list of shards */
-           ends_with(path, ".json") || (!there && strchr(path, ','));
+    /* no such file, but commas: a list of shards */
+    return path_ends_in(path, ends) || (!there && strchr(path, ','));
 }
 
 Status cmd_inspect(const Options *o) {

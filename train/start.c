@@ -7,6 +7,7 @@
 #include "checkpoints/act_names.h"
 #include "checkpoints/params_io.h"
 #include "data/format/outfile.h"
+#include "data/format/path.h"
 #include "eval/use.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
@@ -117,12 +118,9 @@ Status start_weights(Params *p, const char *path, const Options *o, const Tokeni
 
 /* What torch.load would not read should not be called as if. */
 Status start_claim(const Options *o) {
-    static const char *const torch[] = {".pth", ".pt", ".bin", ".ckpt"};
-    const char *dot = strrchr(o->run.out, '.');
-    for (size_t i = 0; dot && i < sizeof torch / sizeof *torch; i++)
-        if (!strcmp(dot, torch[i]))
-            return err_set(ERR_USAGE,
-                           "out=%s: what is written is safetensors, no file of torch.save; let it end in .safetensors, "
-                           "which safetensors.torch.load_file reads", o->run.out);
+    static const char *const torch[] = {".pth", ".pt", ".bin", ".ckpt", NULL};
+    if (path_ends_in(o->run.out, torch))
+        return err_set(ERR_USAGE, "out=%s: what is written is safetensors, no file of torch.save; let it end in "
+                       ".safetensors, which safetensors.torch.load_file reads", o->run.out);
     return outfile_claim(o->run.out, o->run.overwrite);
 }
