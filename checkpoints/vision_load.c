@@ -79,6 +79,7 @@ static Status qkv_bias(const Vision *e, int l, float *dst) {
         if (st == OK && dst && !k) memset(dst + E, 0, (size_t)E * sizeof *dst);
         return st;
     }
+    /* LAVIS keeps q's and v's as parameters of their own, and k has none */
     bool bare = n->q_bias && vision_find(e, n->q_bias, l, NULL);
     Status st = take_if(e, qv, dst, bare ? n->q_bias : n->q, l, bare ? NULL : "bias", E);
     if (st == OK) st = take_if(e, k, at(dst, E), n->k, l, "bias", E);
@@ -125,14 +126,16 @@ static Status up_bias(const Vision *e, int l, float *dst) {
 static Status patch_weight(const Vision *e, float *dst) {
     int64_t E = e->d.E, p = e->d.p, K = 3 * p * p;
     Status st = take(e, dst, e->names->patch, -1, "weight", E, K);
-    float *row = st == OK && dst && e->print->family == FAMILY_NAFLEX ? mem_new((size_t)K, sizeof *row) : NULL;
-    for (int64_t i = 0; row && i < E; i++, dst += K) {
+    if (st != OK || !dst || e->print->family != FAMILY_NAFLEX) return st;
+    float *row = mem_new((size_t)K, sizeof *row);
+    if (!row) return ERR_MEMORY;
+    for (int64_t i = 0; i < E; i++, dst += K) {
         memcpy(row, dst, (size_t)K * sizeof *row);
         for (int64_t c = 0; c < 3; c++)
             for (int64_t k = 0; k < p * p; k++) dst[c * p * p + k] = row[3 * k + c];
     }
     free(row);
-    return st;
+    return OK;
 }
 
 static Status tokens(const Vision *e, float *dst) {
