@@ -60,7 +60,7 @@ static bool is_leftover(const char *name) {
     /* a name like ours with anything behind it is somebody else's */
     size_t digits = strspn(tmp + 5, "0123456789");
     if (digits == 0 || digits > 9 || tmp[5 + digits] != 0) return false;
-    long pid = strtol(tmp + 5, NULL, 10);
+    long pid = strtol(tmp + 5, NULL, 10); /* ours: of a save that failed; of none: of a run that was killed */
     return pid == (long)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
 }
 

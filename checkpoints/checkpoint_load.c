@@ -238,7 +238,7 @@ char *ckpt_step_dir(const char *out, int64_t step) { return mem_format("%s/step_
 static Status read_pointer(char line[POINTER_LIMIT + 1], const char *path) {
     FILE *f = fopen(path, "r");
     if (!f) return err_set(ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
-    size_t n = fread(line, 1, POINTER_LIMIT, f);
+    size_t n = fread(line, 1, POINTER_LIMIT, f);             /* what is longer is no name of a step */
     fclose(f);
     while (n && line[n - 1] == '\n') n--;
     line[n] = 0;

@@ -108,6 +108,7 @@ Status export_put(ExportList *l, const HfTower *tower, const char *path) {
     static const StMeta meta[] = {{"format", "pt"}};                 /* transformers refuses a file without it */
     StWriter *w = NULL;
     size_t more = tower ? tower->n : 0;
+    /* named together: the header stands before all numbers */
     Status st = mem_room(&l->t, l->n, more, sizeof *l->t);
     for (size_t i = 0; st == OK && i < more; i++) l->t[l->n + i] = tower->tensors[i];
     if (st == OK) st = st_create(&w, path, l->t, l->n + more, meta, 1);
@@ -131,6 +132,7 @@ Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size
     if (st == OK && !l.n)
         st = err_set(ERR_FORMAT, "%s: none of the %zu tensors has a Hugging Face name", dir, n);
     if (st == OK) st = export_put(&l, tower, weights);
+    /* last: with it the folder counts as a model */
     if (st == OK) st = write_config(config, d, l.t[0].dtype);
     export_free(&l);
     free(config);

@@ -58,7 +58,7 @@ static void copy_value(JsonWriter *w, const char *key, const Json *j, int left) 
     double x = 0;
     bool b = false;
     size_t n = 0;
-    switch (left > 0 ? json_type(j) : J_NULL) {
+    switch (left > 0 ? json_type(j) : J_NULL) { /* a file that is nested without end must not take us along */
     case J_OBJECT:
         jw_object(w, key);
         for (const char *k = json_next(j, NULL, &value); k; k = json_next(j, k, &value))
@@ -71,7 +71,7 @@ static void copy_value(JsonWriter *w, const char *key, const Json *j, int left) 
         jw_end(w);
         break;
     case J_STR: {
-        const char *text = json_str(j, &n);
+        const char *text = json_str(j, &n);                  /* by its length: a zero may stand in it */
         jw_strn(w, key, text, n);
         break;
     }
@@ -141,6 +141,7 @@ static Status copy_beside(const char *from, const char *dir) {
     for (size_t i = 0; i < sizeof files / sizeof *files && st == OK; i++) {
         char *a = mem_format("%s/%s", from, files[i]), *b = mem_format("%s/%s", dir, files[i]);
         if (!a || !b) st = ERR_MEMORY;
+        /* which there are depends on the tokenizer */
         else if (access(a, R_OK) == 0) st = outfile_copy(a, b);
         free(a);
         free(b);

@@ -157,7 +157,7 @@ static Status load_part(Params *p, const Ckpt *c, const char *part, const char *
         float *x = mem_new((size_t)q->n, sizeof *x);
         st = x ? OK : ERR_MEMORY;
         if (st == OK && dist_rank() == 0) st = find_part(&t, q, c, part, prefix);
-        if (st == OK && t) memcpy(x, t->data, t->nbytes);
+        if (st == OK && t) memcpy(x, t->data, t->nbytes);    /* a shape and type of ours: find_part has seen to it */
         if (st == OK) st = dist_broadcast(x, (size_t)q->n * sizeof *x, 0, "the spread of weights");
         if (st == OK) take(p, q, flat, x);
         free(x);

@@ -136,6 +136,7 @@ static Status heads(Vision *e, int asked) {
     char periods[256];
     snprintf(periods, sizeof periods, "%srope_embed.periods", e->prefix);
     const StTensor *t = ws_find(e->ws, periods);
+    /* a period turns a pair of columns, along each of two axes */
     int E = e->d.E, D = t && t->ndim == 1 && t->shape[0] < MOST_WIDTH ? 4 * (int)t->shape[0] : 0;
     if (!D && c->heads) D = E % c->heads ? -1 : E / c->heads;
     if (!D && c->head_width) D = c->head_width;
@@ -261,6 +262,7 @@ static bool in_dropped_block(const Vision *e, const char *name) {
     snprintf(form, sizeof form, "%.*s%%n", (int)n, e->names->block);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    /* the format is one of the table of names */
     return sscanf(name, form, &layer, &end) == 1 && end && layer >= e->d.L && layer < e->d.L + e->dropped;
 #pragma GCC diagnostic pop
 }

@@ -35,7 +35,7 @@ static Status whole(int *to, const Json *o, const char *keys, int64_t most, cons
     int64_t n = 0, other;
     const Json *v = any(o, keys, &key);
     if (!v) return OK;
-    if (json_len(v) == 2) {
+    if (json_len(v) == 2) {                                  /* height and width: only squares are computed */
         if (!json_int(json_at(v, 1), &other) || !json_int(json_at(v, 0), &n) || n != other)
             return err_set(ERR_FORMAT, "%s: \"%s\" is not one number, nor two that are equal", name, key);
     } else if (!json_int(v, &n)) {
@@ -129,7 +129,7 @@ Status vision_config_json(VisionConfig *c, const Json *doc, const char *name) {
     const char *architecture = json_str(json_get(doc, "architecture"), NULL);
     const char *type = json_str(json_get(vision ? vision : doc, "model_type"), NULL);
     if (type && !c->name[0]) snprintf(c->name, sizeof c->name, "%s", type);
-    c->timm |= architecture != NULL;
+    c->timm |= architecture != NULL;                         /* no other maker's config.json has that key */
     if (architecture) named(c, architecture);
     Status st = sizes(c, vision ? vision : doc, name);
     if (st == OK && args) st = only_known(args, timm_known, false, "model_args", name);

@@ -303,7 +303,7 @@ int vision_head_size(VisionFamily f, int E) {
         {FAMILY_DINOV3, 4096, 128}, {FAMILY_PE, 1536, 96}, {FAMILY_INTERNVIT, 3200, 128}};
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
         if (odd[i].f == f && odd[i].E == E) return odd[i].D;
-    return f == FAMILY_AIMV2 ? 128 : 64;
+    return f == FAMILY_AIMV2 ? 128 : 64;                     /* what all others have */
 }
 
 VitResize vision_resize(VisionFamily f, VisionDialect d, unsigned has) {

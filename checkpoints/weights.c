@@ -370,7 +370,7 @@ void ws_close(WeightSource *ws) {
 }
 
 const StTensor *ws_find(const WeightSource *ws, const char *lavis_name) {
-    const char *real = name_alias(lavis_name);
+    const char *real = name_alias(lavis_name); /* tied tensors are kept once, under the name that is real */
     return look_up(ws, real ? real : lavis_name);
 }
 

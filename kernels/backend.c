@@ -32,7 +32,7 @@ Status backend_open(const Backend **b, const char *device, DType elem, int local
 
 /* Processes hold one backend to their end; what it allocated is released piece by piece. */
 void backend_close(const Backend *b) {
-    if (b && b->sync) b->sync();
+    if (b && b->sync) b->sync(); /* what is under way may still read memory that goes next */
 }
 
 /* ---- the backend that does nothing ----------------------------------------------------------------------------- */

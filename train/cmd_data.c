@@ -138,7 +138,7 @@ Status cmd_extract(const Options *o) {
     if (st == OK) st = setup_backend(&b, o);
     if (st == OK) st = setup_encoder(&e, o, b, &bytes);
     if (st != OK) goto done;
-    if (bytes && !dist_rank())
+    if (bytes && !dist_rank())                               /* all ranks take as much */
         status_say("  %.2f GB of memory for weights and %d images at a time", (double)bytes / 1e9, e->batch);
     Meter m = meter_start("extract", "images", 0, 0);
     m.waited = &waited;
@@ -277,6 +277,7 @@ Status cmd_vocab(const Options *o) {
     size_t n = 0;
     bool from_set = o->run.in[0] != 0;
     Status st = out_folder(o);
+    /* before all captions are read */
     if (st == OK) st = outfile_claim(o->run.out, o->run.overwrite);
     if (st == OK && !from_set && !o->extract.annotations[0])
         st = err_set(ERR_USAGE,

@@ -47,7 +47,7 @@ static void image_sizes(const Options *o, int64_t *P, int64_t *E) {
         status_say("data.train=%s cannot be opened here: images of %lld tokens of %lld are taken for granted "
                    "(model.image_tokens, model.image_width)", o->data.train, (long long)(*P ? *P : 257),
                    (long long)(*E ? *E : 1408));
-    err_clear();
+    err_clear();                                             /* no data yet is what plan is for */
     set_close(set);
     /* ViT-g's */
     *P = *P ? *P : 257, *E = *E ? *E : 1408;
@@ -78,6 +78,7 @@ static Status open_sizes(Sizes *s, const Options *o) {
     st = measure(s, s->d.T, s->stage1.itm, false, &s->plan);
     if (st == OK) st = measure(s, s->d.T, s->stage1.itm, true, &s->roomy);
     if (st == OK) st = measure(s, tokens, s->stage1.itm, false, &mean);
+    /* what negatives take is the difference to a step without */
     if (st == OK) st = measure(s, tokens, 0, false, &without);
     if (st == OK) st = measure(s, s->d.T, 0, false, &small);
     if (st != OK) return st;
@@ -118,7 +119,7 @@ static Status largest_batch(const Sizes *s, double bytes, int64_t *batch) {
     Plan plan;
     at.spec.micro = 1;
     *batch = 0;
-    for (int64_t step = 1024; step >= 8; step /= 2) {
+    for (int64_t step = 1024; step >= 8; step /= 2) {        /* as with weights on a scale: eight plans, not hundreds */
         at.spec.B = *batch + step;
         Status st = measure(&at, s->d.T, s->stage1.itm, false, &plan);
         if (st != OK) return st;

@@ -136,6 +136,7 @@ static Status open_files(Log *log, const Options *o) {
         st = err_set(ERR_IO, "cannot open %s: %s", log->path, strerror(errno));
         goto done;
     }
+    /* TensorBoard then drops what it had of the steps to come */
     if (o->train.events && (st = events_open(&log->events, events, log->step + 1))) goto done;
     st = write_start(log, o->command, text);
 done:
@@ -168,7 +169,7 @@ Status log_open(Log **out, const Options *o, const LogSetup *setup) {
 
 void log_close(Log *log) {
     if (!log) return;
-    if (log->setup.speaks) status_end();
+    if (log->setup.speaks) status_end();                     /* a live line must not stay */
     if (log->f) fclose(log->f);
     events_close(log->events);
     free(log->path);

@@ -49,7 +49,7 @@ static Status measure_lm(Sizes *s, int32_t rows) {
 
 static int32_t asked_ids(const Options *o, bool prompt) {
     int64_t n = prompt ? o->stage2.max_prompt : o->stage2.max_target;
-    return n ? (int32_t)n : 32;
+    return n ? (int32_t)n : 32;                              /* LAVIS's */
 }
 
 /* Of T5 a text is a prompt for the encoder and a target; of the others one text. */
@@ -68,7 +68,7 @@ static Status open_sizes(Sizes *s, const Options *o) {
     if (st == OK) st = setup_dims(&s->d, o, NULL, P ? P : 257, E ? E : 1408);
     if (st == OK) st = measure_lm(s, s->d.Q + longest + 1);
     if (st != OK) return st;
-    s->d.Z = 0, s->d.W = s->ld.E;
+    s->d.Z = 0, s->d.W = s->ld.E;                            /* nothing is compared, so there are no heads */
     if (!o->stage2.instruct) s->d.V = s->d.N = 0;
     recipe_stage2(&s->stage2, o, &s->lm, longest);
     s->spec = (TrainerSpec){.d = s->d, .features = DT_F16, .B = o->train.batch, .micro = (int)o->optim.accum,
@@ -103,7 +103,7 @@ static Status print_fit(Sizes *s) {
         return OK;
     }
     for (int k = micro + 1; k <= s->spec.B; k++) {
-        if (s->spec.B % k) continue;
+        if (s->spec.B % k) continue;                         /* pieces are of one size */
         s->spec.micro = k;
         Status st = measure(s, s->stage2.ids, &s->plan);
         if (st != OK) return st;

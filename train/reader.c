@@ -55,7 +55,7 @@ static int list_texts(Reader *s, const ObjectiveBatch *batch, int64_t first, int
     }
     for (int k = 0; k < batch->nsaid; k++) {
         const LmItem *it = &batch->said[k];
-        if (it->image < first || it->image >= first + n) continue;
+        if (it->image < first || it->image >= first + n) continue; /* another piece's */
         BUG_ON(it->n > s->spec.ids, "reader: a text of %d ids, at most %d", it->n, s->spec.ids);
         s->text[texts++] = (LmText){.prefix = (int32_t)(it->image - first), .ids = it->ids, .n = it->n,
                                     .target = it->target};

@@ -145,6 +145,7 @@ static Status choose_stage2(Run *r) {
     recipe_stage2(&r->stage2, r->o, &r->speaker.lm, speaker_ids(&r->speaker));
     r->stage2.one_prompt = r->stage2.one_prompt && !asks(r->train) && !asks(r->val);
     r->spec.objective = &stage2_objective, r->spec.spec = &r->stage2;
+    /* sizes are enough for a plan: gigabytes stay where they are */
     return r->o->run.dry_run ? speaker_measure(&r->speaker) : speaker_load(&r->speaker);
 }
 
@@ -239,6 +240,7 @@ Status run_open(Run *r, const Options *o) {
     if (st == OK) st = open_sizes(r);
     /* before the memory is taken: the products that are timed need some themselves */
     if (st == OK) st = measure_peak(r);
+    /* nothing is taken, and nobody waits for a folder */
     if (st == OK && o->run.dry_run) return trainer_plan(&r->t.plan, r->b, &r->spec);
     if (st == OK) st = trainer_open(&r->t, r->b, &r->spec);
     if (st == OK && o->run.verbose >= 2 && dist_rank() == 0) {

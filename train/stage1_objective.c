@@ -40,6 +40,7 @@ Status stage1_open(void *self, const ObjectiveSite *site, const void *given) {
     Arena *run = site->run;
     int64_t B = site->B, G = B * dist_size(), n = B / site->micro;
     *s = (Stage1){.b = b, .model = site->model, .spec = *spec, .run = run, .step = site->step, .B = B,
+                  /* without matching there is no second wave */
                   .micro = site->micro, .G = G, .together = spec->itm != 0};
     BUG_ON(B % site->micro, "step: %lld pairs in %d pieces", (long long)B, site->micro);
     /* One rank in one piece: n of either kind. Otherwise draws may crowd: twice the mean and some. */
@@ -59,7 +60,7 @@ Status stage1_open(void *self, const ObjectiveSite *site, const void *given) {
         stage1_close(s);
         return st;
     }
-    features_open(&s->features, b, run, d, n, DT_F32, true);
+    features_open(&s->features, b, run, d, n, DT_F32, true); /* the widest that a set can have */
     s->sums = arena_push(run, SUM_COUNT, sizeof(float));
     if (run->full) return err_set(ERR_MEMORY, "the step's buffers need more memory than was planned");
     return run->measuring ? OK : contrast_fill(&s->contrast);

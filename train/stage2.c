@@ -43,7 +43,7 @@ Status stage2_open(void *self, const ObjectiveSite *site, const void *given) {
         stage2_close(s);
         return st;
     }
-    features_open(&s->features, b, run, &model->d, n, DT_F32, true);
+    features_open(&s->features, b, run, &model->d, n, DT_F32, true); /* the widest that a set can have */
     s->targets = (Targets){.b = b, .sum = arena_push(run, 1, sizeof(float))};
     return run->full ? err_set(ERR_MEMORY, "the step's buffers need more memory than was planned") : OK;
 }
@@ -197,6 +197,7 @@ static Status run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch 
     for (int64_t at = 0; st == OK && at < s->B; at += n) {
         Piece c = piece_of(batch, s->B, at, n);
         Tensor soft;
+        /* whole are the gradients of a layer with the last piece alone */
         bool last = grad && at + n == s->B && join_beside(&s->join);
         tape_reset(&s->tape, grad);
         s->tape.passed = last ? join_place : NULL;

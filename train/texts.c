@@ -69,7 +69,7 @@ static void say_counts(const Run *r, const Texts *t) {
     status_say("texts     %lld captions of %lld images: %.1f word pieces, %.3g %% of them [UNK]; %.3g %% of captions "
                "cut at %d%s", (long long)t->captions, (long long)t->images,
                t->looked ? (double)t->pieces / (double)t->looked : 0, unknown, cut, r->d.T, part);
-    if (unknown > 5)
+    if (unknown > 5)                                         /* a few are in every set */
         status_say("warning: %.3g %% of the words are [UNK], unknown to %s: another language, or a vocabulary of other "
                    "texts; 'qformer vocab' makes one of these", unknown, r->o->model.vocab);
     if (cut > 10)

@@ -40,7 +40,7 @@ static size_t room_of(size_t n) {
 Status mem_room(void *array, size_t n, size_t more, size_t size) {
     size_t want = n + more < n ? SIZE_MAX : room_of(n + more);
     void *p;
-    if (n && want == room_of(n)) return OK;
+    if (n && want == room_of(n)) return OK; /* the n came by here, so there is room up to their power */
     memcpy(&p, array, sizeof p);         /* a T * is not a void *, whatever their bits */
     if (!(p = mem_grow(p, want, size))) return ERR_MEMORY;
     memcpy(array, &p, sizeof p);
@@ -68,7 +68,7 @@ void mem_free_list(char **list, size_t n) {
 char *mem_format(const char *fmt, ...) {
     va_list ap, again;
     va_start(ap, fmt);
-    va_copy(again, ap);
+    va_copy(again, ap); /* for the length, then for the text: a list is walked once */
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
     char *p = n < 0 ? NULL : mem_new((size_t)n + 1, 1);

@@ -265,7 +265,7 @@ void dist_close(void) {
         return;
     }
     watch_close();
-    if (my.started) MPI_Finalize();
+    if (my.started) MPI_Finalize();                          /* only where all are well: it waits for everybody */
     free(my.peer);
     free(dist_self.pid);
     free(my.sent[0]);

@@ -266,6 +266,7 @@ Tensor qformer_itm(Tape *t, const QFormer *m, Tensor rows) {
     int64_t n = rows.rows / m->d.Q;
     Tensor mean = tape_new(t, n, m->d.C, t->b->elem), logits = tape_new(t, n, 2, DT_F32);
     op_segment_mean(t, mean, rows, m->d.Q);
+    /* the mean first: a linear head of it is the mean of heads */
     op_linear(t, logits, mean, param(m, P_ITM_W, -1), param(m, P_ITM_B, -1));
     return logits;
 }

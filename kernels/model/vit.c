@@ -141,7 +141,7 @@ static Tensor stem(Tape *t, const Vit *v, const VitPixels *in, int images) {
     op_lookup(t, x, (Lookup){.scale = 1, .ids = v->ids, .pos_id = v->position},
               vit_lead(d) ? get(v, VIT_TOKENS, -1) : NONE, patches, d->position ? get(v, VIT_POSITION, -1) : NONE);
     if (normed) op_norm(t, y, x, norm_of(v, VIT_PRE_W, VIT_PRE_B, -1));
-    arena_reset(t->step, mark);
+    arena_reset(t->step, mark);                              /* pixels and patches are done with: rows alone go on */
     return y;
 }
 

@@ -37,6 +37,7 @@ static void along(double *dst, const double *src, size_t n, const Taps *t, int o
 /* Columns first, then rows: the two passes commute. */
 static Status resize(float *dst, int h, int w, const float *src, int n, int E, const Taps *ty, const Taps *tx) {
     size_t row = (size_t)n * (size_t)E, side = (size_t)E;
+    /* f64 between the passes: what comes out is rounded once */
     double *from = mem_new((size_t)n * row, sizeof *from), *tall = mem_new((size_t)h * row, sizeof *tall);
     double *wide = mem_new((size_t)w * side, sizeof *wide);
     Status st = from && tall && wide ? OK : ERR_MEMORY;

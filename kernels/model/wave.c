@@ -48,7 +48,7 @@ static void place_rows(Wave *w, Segment *s, int n) {
         w->NQ += s[i].nq;
         w->NT += s[i].nt;
     }
-    w->text = w->NQ;
+    w->text = w->NQ;                                         /* side by side, unless another wave stands between */
 }
 
 static Status fill_embedding(Wave *w, Staging *r, const Dims *d, const Segment *s, int n) {
@@ -70,6 +70,7 @@ static Status fill_embedding(Wave *w, Staging *r, const Dims *d, const Segment *
     *e = (Embed){.nq = w->NQ, .nt = w->NT, .Q = d->Q, .C = d->C, .ids = staging_device(r, ids),
                  .pos_id = staging_device(r, pos)};
     w->rows = staging_device(r, key);
+    /* one room for both sorts */
     int32_t values = d->V > d->N ? d->V : d->N, *count = mem_new((size_t)values, sizeof *count);
     if (!count) return ERR_MEMORY;
     e->ntok = sort_rows(r, count, d->V, ids, w->NT, &e->tok_id, &e->tok_ptr, &e->tok_row);
@@ -177,6 +178,7 @@ Status wave_second(Wave *second, Wave *both, const Wave *first, Staging *r, cons
     both->cross.nrows = second->cross.nrows = first->cross.nrows;
     second->rows = both->rows;
     second->embed = both->embed, second->embed.nq = second->NQ, second->embed.nt = second->NT;
+    /* in the lists of both its words stand behind the first's */
     second->embed.ids += first->NT, second->embed.pos_id += first->NT;
     both->picks = first->picks, both->npicked = first->npicked;
     both->picked = first->picked, both->picked_rows = first->picked_rows;
