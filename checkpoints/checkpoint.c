@@ -191,8 +191,7 @@ static Status write_files(const CkptSpec *spec, const char *dir) {
     if (st == OK) put_own_crc(text, size);
     if (st == OK && !(path = mem_format("%s/state.json", dir))) st = ERR_MEMORY;
     if (st == OK) st = outfile_put(path, text, size);
-    free(path);
-    free(text);
+    mem_free(path, text);
     return st;
 }
 
@@ -209,8 +208,7 @@ static Status publish(const CkptSpec *spec, const char *temp, const char *dir) {
 static Status write_pointer(const CkptSpec *spec, const char *name) {
     char *path = mem_format("%s/%s", spec->out, name), *line = mem_format("step_%06" PRId64 "\n", spec->step);
     Status st = path && line ? outfile_put(path, line, strlen(line)) : ERR_MEMORY;
-    free(path);
-    free(line);
+    mem_free(path, line);
     return st;
 }
 
@@ -247,7 +245,6 @@ Status ckpt_save(const CkptSpec *spec) {
     rotate(spec);
 done:
     if (st != OK && !named && temp) remove_flat(temp);
-    free(dir);
-    free(temp);
+    mem_free(dir, temp);
     return st == OK ? OK : err_context(st, "saving step %" PRId64, spec->step);
 }

@@ -156,11 +156,9 @@ Status ckpt_open(Ckpt **out, const char *dir, bool verify) {
 void ckpt_close(Ckpt *c) {
     if (!c) return;
     for (size_t i = 0; c->files && i < c->nfiles; i++) st_close(c->files[i]);
-    free(c->files);
-    free(c->info);
+    mem_free(c->files, c->info);
     json_free(c->doc);
-    free(c->dir);
-    free(c);
+    mem_free(c->dir, c);
 }
 
 int64_t ckpt_step(const Ckpt *c) { return c->step; }
@@ -260,7 +258,6 @@ Status ckpt_find_named(Ckpt **c, const char *out, const char *name) {
     *c = NULL;
     Status st = path ? read_pointer(line, path) : ERR_MEMORY;
     if (st == OK) st = (dir = mem_format("%s/%s", out, line)) ? ckpt_open(c, dir, true) : ERR_MEMORY;
-    free(dir);
-    free(path);
+    mem_free(dir, path);
     return st;
 }

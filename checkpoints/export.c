@@ -135,8 +135,7 @@ Status hf_export(const char *dir, const HfDims *d, const StTensor *tensors, size
     /* last: with it the folder counts as a model */
     if (st == OK) st = write_config(config, d, l.t[0].dtype);
     export_free(&l);
-    free(config);
-    free(weights);
+    mem_free(config, weights);
     return st;
 }
 

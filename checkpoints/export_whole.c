@@ -143,8 +143,7 @@ static Status copy_beside(const char *from, const char *dir) {
         if (!a || !b) st = ERR_MEMORY;
         /* which there are depends on the tokenizer */
         else if (access(a, R_OK) == 0) st = outfile_copy(a, b);
-        free(a);
-        free(b);
+        mem_free(a, b);
     }
     return st;
 }
@@ -177,7 +176,6 @@ Status hf_export_whole(const char *dir, const HfDims *d, const HfWhole *x, const
     *count = l.n + (tower ? tower->n : 0);
     export_free(&l);
     ws_close(lm);
-    free(config);
-    free(weights);
+    mem_free(config, weights);
     return st;
 }

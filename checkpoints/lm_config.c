@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -289,7 +288,6 @@ Status lm_config_read(LmDims *d, const char *path) {
     if (st == OK) st = lm_config_parse(d, doc, generation, config);
     json_free(generation);
     json_free(doc);
-    free(more);
-    free(config);
+    mem_free(more, config);
     return st;
 }

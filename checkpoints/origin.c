@@ -171,8 +171,7 @@ static void drop(const char *s) { free((char *)(uintptr_t)s); }
 void origin_free(Origin *g) {
     free(g->name);
     options_free(g->trained);
-    free(g->vocab);
-    free(g->data);
+    mem_free(g->vocab, g->data);
     drop(g->features.name);
     drop(g->features.weights_sha256);
     drop(g->features.tap);
@@ -283,7 +282,6 @@ Status origin_keep_vocab(const char *run, const char *vocab, const Tokenizer *to
     if (st == OK && !same) st = outfile_claim(path, overwrite);
     if (st == OK && !same) st = outfile_copy(from, path);
     if (st == OK && !same) check_copy(path, tokenizer_hash(tok));
-    free(path);
-    free(from);
+    mem_free(path, from);
     return st;
 }

@@ -91,8 +91,7 @@ static Status write_run(const Params *p, const SaveSpec *s, SaveContext *ctx) {
         st = ckpt_save(&(CkptSpec){.out = s->out, .step = s->step, .parts = parts, .nparts = p->ema ? 3 : 2,
                                    .run = s->run, .keep = s->keep, .best = s->best, .fetch = fetch, .warn = hand_on,
                                    .ctx = ctx});
-    free(model);
-    free(optimizer);
+    mem_free(model, optimizer);
     return st;
 }
 

@@ -1,7 +1,6 @@
 /* shards: see shards.h. */
 #include "checkpoints/shards.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/mem.h"
@@ -69,8 +68,7 @@ Status shards_parse(ShardIndex *x, const char *text, size_t n, const char *path)
 }
 
 void shards_free(ShardIndex *x) {
-    free(x->files);
-    free(x->entries);
+    mem_free(x->files, x->entries);
     json_free(x->doc);
     *x = (ShardIndex){0};
 }

@@ -334,9 +334,7 @@ Status vision_open(Vision *e, const char *path, int asked_heads) {
 
 void vision_close(Vision *e) {
     ws_close(e->ws);
-    free(e->path);
-    free(e->used);
-    free(e->frequency);
+    mem_free(e->path, e->used, e->frequency);
     *e = (Vision){0};
 }
 

@@ -107,7 +107,6 @@ Status vision_tower(HfTower *t, const Vision *e, VisionTowerKind kind, int size,
 void vision_tower_free(HfTower *t) {
     Maker *m = (Maker *)(uintptr_t)t->ctx;
     if (m) free(m->part);
-    free(m);
-    free((void *)(uintptr_t)t->tensors);
+    mem_free(m, (void *)(uintptr_t)t->tensors);
     *t = (HfTower){0};
 }

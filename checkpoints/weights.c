@@ -363,10 +363,7 @@ void ws_close(WeightSource *ws) {
         st_close(ws->files[i].st);
         pth_close(ws->files[i].pth);
     }
-    free(ws->files);
-    free(ws->path);
-    free(ws->prefix);
-    free(ws);
+    mem_free(ws->files, ws->path, ws->prefix, ws);
 }
 
 const StTensor *ws_find(const WeightSource *ws, const char *lavis_name) {

@@ -303,9 +303,7 @@ Options *options_new(const char *command) {
 void options_free(Options *o) {
     if (!o) return;
     for (int r = 0; o->origin && r < OPTION_ROWS; r++) free(o->origin[r].owned);
-    free(o->origin);
-    free(o->command);
-    free(o);
+    mem_free(o->origin, o->command, o);
 }
 
 /* Hands over `o` when all went well, else frees it. */

@@ -74,8 +74,7 @@ static Status add_folder(uint64_t *h, const char *path) {
         bool there = st == OK && name[0] != '.' && lstat(file, &sb) == 0; /* hidden files come and go by themselves */
         if (there && S_ISDIR(sb.st_mode)) st = add_folder(h, file);
         else if (there && stat(file, &sb) == 0 && S_ISREG(sb.st_mode)) *h = add_stat(hash_text(*h, name), &sb);
-        free(file);
-        free(entry[i]);
+        mem_free(file, entry[i]);
     }
     free(entry);
     return st;

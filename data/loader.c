@@ -297,8 +297,7 @@ static Status make_slot(const Loader *l, Slot *s) {
 
 static void free_slot(const Loader *l, Slot *s) {
     if (s->features) l->spec.release(l->spec.ctx, s->features);
-    free(s->image);
-    free(s->message);
+    mem_free(s->image, s->message);
 }
 
 static void settle(Loader *l, const Set *set, const LoaderSpec *spec) {
@@ -368,11 +367,7 @@ void loader_close(Loader *l) {
     pthread_cond_destroy(&l->ready);
     pthread_cond_destroy(&l->room);
     pthread_mutex_destroy(&l->lock);
-    free(l->slot);
-    free(l->thread);
-    free(l->images);
-    free(l->first);
-    free(l);
+    mem_free(l->slot, l->thread, l->images, l->first, l);
 }
 
 /* ---- the consumer ---- */

@@ -117,11 +117,9 @@ void manifest_free(Manifest *m) {
     if (!m) return;
     for (int64_t i = 0; i < m->n; i++) {
         for (int64_t k = 0; k < m->shard[i].nsplits; k++) free(m->shard[i].split[k].name);
-        free(m->shard[i].split);
-        free(m->shard[i].file);
+        mem_free(m->shard[i].split, m->shard[i].file);
     }
-    free(m->shard);
-    free(m);
+    mem_free(m->shard, m);
 }
 
 /* ---- writing ---- */

@@ -122,10 +122,7 @@ static Status copy_rows(const Piece *p, ShardWriter *w, int64_t before, int64_t 
     }
     r->square += work.square;
     r->error += work.error;
-    free(work.raw);
-    free(work.out);
-    free(work.real);
-    free(work.scales);
+    mem_free(work.raw, work.out, work.real, work.scales);
     return st;
 }
 
@@ -158,11 +155,7 @@ static Status write_piece(Piece *p, SetOut *out, int64_t k, int64_t before, int6
 }
 
 static void free_piece(Piece *p) {
-    free(p->items);
-    free(p->text);
-    free(p->bytes);
-    free(p->offset);
-    free(p->ids);
+    mem_free(p->items, p->text, p->bytes, p->offset, p->ids);
     p->items = NULL;
     p->text = NULL;
     p->bytes = NULL;
@@ -193,8 +186,7 @@ static Status write_pieces(Piece *p, const int64_t *images, int64_t n, RepackRep
 static Status not_onto_itself(const RepackSpec *s) {
     char *in = realpath(s->in, NULL), *out = realpath(s->out, NULL); /* links may name one folder twice */
     bool same = in && out && strcmp(in, out) == 0;
-    free(in);
-    free(out);
+    mem_free(in, out);
     return same ? err_set(ERR_USAGE, "%s: a set cannot be rewritten onto itself; name another out", s->out) : OK;
 }
 

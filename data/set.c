@@ -132,9 +132,7 @@ void set_close(Set *s) {
     if (!s) return;
     for (int64_t i = 0; i < s->n; i++) shard_close(s->entry[i].s);
     source_free(&s->source);
-    free(s->entry);
-    free(s->path);
-    free(s);
+    mem_free(s->entry, s->path, s);
 }
 
 /* ---- what it is ---- */

@@ -331,18 +331,8 @@ void shard_close(Shard *s) {
     SHARD_COLUMNS(X)
 #undef X
     free_const(s->key.prompt);
-    free(s->row_at);
-    free(s->scale);
-    free(s->crc);
-    free(s->written);
-    free(s->first);
-    free(s->offset);
-    free(s->bytes);
-    free(s->token_offset);
-    free(s->tokens);
-    free(s->warning);
-    free(s->path);
-    free(s);
+    mem_free(s->row_at, s->scale, s->crc, s->written, s->first, s->offset, s->bytes, s->token_offset, s->tokens,
+             s->warning, s->path, s);
 }
 
 /* ---- reading ---- */

@@ -125,9 +125,7 @@ static Status put_captions(H5File *f, const ShardSpec *spec) {
     if (st == OK) st = h5_put(f, "/captions/offset", H5K_U64, 0, 1, &pointers, offset);
     if (st == OK) st = h5_put(f, "/captions/bytes", H5K_U8, 0, 1, &nbytes, bytes);
     if (st == OK && spec->tokens) st = put_tokens(f, spec->tokens, captions);
-    free(first);
-    free(offset);
-    free(bytes);
+    mem_free(first, offset, bytes);
     return st;
 }
 
@@ -451,8 +449,5 @@ void shard_abandon(ShardWriter *w) {
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
     shard_close(w->s);
-    free(w->path);
-    free(w->part);
-    free(w->found);
-    free(w);
+    mem_free(w->path, w->part, w->found, w);
 }

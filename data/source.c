@@ -77,8 +77,7 @@ void source_free(Source *s) {
         manifest_free(s->manifest[i].m);
         free(s->manifest[i].path);
     }
-    free(s->file);
-    free(s->manifest);
+    mem_free(s->file, s->manifest);
     *s = (Source){0};
 }
 

@@ -59,9 +59,7 @@ Status twins_find(const Shard *const *shard, int64_t n, Twins *t) {
         for (to = from + 1; to < count && e[to].crc == e[from].crc; to++) continue;
         if (to - from > 1) st = compare(shard, e, from, to, first, other, t);
     }
-    free(e);
-    free(first);
-    free(other);
+    mem_free(e, first, other);
     return st;
 }
 

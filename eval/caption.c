@@ -133,16 +133,14 @@ Status captions_make(Captions *c, const Use *u, const EvalSet *e, const SearchSp
     if (st == OK) st = dist_all_gather(c->tokens, f.tokens, per * length * sizeof *f.tokens,
                                          "the gather of captions");
     if (st == OK) st = to_text(c, u);
-    free(f.end);
-    free(f.tokens);
+    mem_free(f.end, f.tokens);
     if (st != OK) captions_free(c);
     return st;
 }
 
 void captions_free(Captions *c) {
     mem_free_list(c->text, (size_t)c->n);
-    free(c->end);
-    free(c->tokens);
+    mem_free(c->end, c->tokens);
     *c = (Captions){0};
 }
 

@@ -69,8 +69,7 @@ Status classes_read(Classes *c, const char *path) {
 }
 
 void classes_free(Classes *c) {
-    free(c->text);
-    free(c->name);
+    mem_free(c->text, c->name);
     *c = (Classes){0};
 }
 
@@ -124,9 +123,7 @@ Status classes_features(const Classes *c, const char *templates, Evaluation *e, 
     EvalProgress p = evaluation_progress(e, "classes", "texts", c->n * n);
     for (k = 0; st == OK && k < c->n; k++) st = one_class(c->name[k], list, n, e, T, out + k * Z, &p);
     if (st == OK) evaluation_progress_end(e, &p);
-    free(copy);
-    free(list);
-    free(T);
+    mem_free(copy, list, T);
     return st;
 }
 

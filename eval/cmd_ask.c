@@ -144,8 +144,7 @@ static Status choose(Work *w, const SayItem *item, Question *q) {
     int best = 0;
     /* of equal ones the first */
     for (int k = 1; st == OK && k < q->nchoices; k++) best = score[k] > score[best] ? k : best;
-    free(score);
-    free(q->answer);
+    mem_free(score, q->answer);
     q->answer = st == OK ? mem_strdup(q->choices[best]) : NULL;
     return st == OK && !q->answer ? ERR_MEMORY : st;
 }
@@ -325,8 +324,7 @@ static Status converse(Work *w) {
             if (!command(w, &so_far, line)) break;
         } else st = turn(w, &so_far, line);
     }
-    free(line);
-    free(so_far);
+    mem_free(line, so_far);
     return st;
 }
 

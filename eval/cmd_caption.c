@@ -11,6 +11,7 @@
 #include "eval/generate.h"
 #include "eval/metrics/score.h"
 #include "eval/result.h"
+#include "kernels/base/mem.h"
 #include "kernels/dist/dist.h"
 
 enum { SHOWN = 5 };                     /* captions on the terminal */
@@ -170,9 +171,7 @@ static Status finish(Work *w) {
     if (st == OK && w->e.set.NI && !without) st = score(w, gt, ngt, res, nres);
     else if (st == OK && without)
         status_say("not scored: %lld of %lld images have no reference", (long long)without, (long long)w->e.set.NI);
-    free(path);
-    free(res);
-    free(gt);
+    mem_free(path, res, gt);
     return st;
 }
 

@@ -168,11 +168,7 @@ Status cmd_classify(const Options *o) {
             st = result_write_both(o, "classify.json", write_summary, write_images, "an image", &w);
         }
     }
-    free(w.features);
-    free(w.truth);
-    free(w.top);
-    free(w.of_class);
-    free(w.right);
+    mem_free(w.features, w.truth, w.top, w.of_class, w.right);
     classes_free(&w.c);
     evaluation_close(&w.e);
     return st;

@@ -47,9 +47,7 @@ static Status put_captions(H5File *f, const EvalSet *s) {
     if (st == OK) st = h5_put(f, "/texts/image", H5K_I64, 0, 1, &s->NT, image);
     if (st == OK) st = h5_put(f, "/texts/offset", H5K_U64, 0, 1, &M1, offset);
     if (st == OK) st = h5_put(f, "/texts/bytes", H5K_U8, 0, 1, &total, bytes);
-    free(offset);
-    free(image);
-    free(bytes);
+    mem_free(offset, image, bytes);
     return st;
 }
 
@@ -143,8 +141,7 @@ Status cmd_embed(const Options *o) {
                    (long long)e.set.NT);
     else if (part) unlink(part);                             /* a file with holes is no result */
 done:
-    free(part);
-    free(path);
+    mem_free(part, path);
     evaluation_close(&e);
     return st;
 }

@@ -146,9 +146,7 @@ Status cmd_match(const Options *o) {
     if (!path) print_pairs(&m);
     else if ((st = result_json(path, 0, write_pairs, &m)) == OK) say_means(&m, path);
 done:
-    free(path);
-    free(m.I);
-    free(m.T);
+    mem_free(path, m.I, m.T);
     rerank_close(&m.pairs);
     evaluation_close(&m.e);
     annotations_free(&m.a);

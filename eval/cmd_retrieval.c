@@ -1,7 +1,6 @@
 /* cmd_retrieval: recall of a model on a split, by cosine and re-ranked by matching; a table, retrieval.json and, a
  * line a query, retrieval.jsonl. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "configs/commands.h"
@@ -28,10 +27,7 @@ typedef struct {
 } Work;
 
 static void close_work(Work *w) {
-    free(w->I);
-    free(w->T);
-    free(w->itc_txt);
-    free(w->itc_img);
+    mem_free(w->I, w->T, w->itc_txt, w->itc_img);
     retrieval_close(&w->whole);
     retrieval_close(&w->folds);
     rerank_close(&w->pairs);

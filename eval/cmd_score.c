@@ -100,8 +100,7 @@ static Status matrix_rows(void *source, RecallRow *row, void *ctx) {
         dtype_to_f32(s, raw, type, (size_t)m->NT);           /* figures are of f32, as our own similarities */
         row(ctx, i, s);
     }
-    free(raw);
-    free(s);
+    mem_free(raw, s);
     npy_close(f);
     return st;
 }

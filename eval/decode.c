@@ -1,7 +1,6 @@
 /* decode: see decode.h. */
 #include "eval/decode.h"
 
-#include <stdlib.h>
 
 #include "kernels/base/mem.h"
 
@@ -29,11 +28,7 @@ Status decode_open(Decode *x, const Decoder *d, const SearchSpec *spec) {
 
 void decode_close(Decode *x) {
     for (int32_t i = 0; x->search && i < x->d->prefixes; i++) search_close(&x->search[i]);
-    free(x->search);
-    free(x->first);
-    free(x->slot);
-    free(x->rows);
-    free(x->moved);
+    mem_free(x->search, x->first, x->slot, x->rows, x->moved);
     *x = (Decode){0};
 }
 

@@ -31,8 +31,7 @@ static Status largest(void *self) {
     if (st == OK) st = encode_pairs(e, len + e->batch, ids, len, e->batch, out);
     if (st == OK) st = encode_images(e, nothing, e->batch, out);
     if (st == OK) st = encode_texts(e, ids, len, e->batch, out);
-    free(ids);
-    free(out);
+    mem_free(ids, out);
     return st;
 }
 

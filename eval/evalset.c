@@ -68,11 +68,7 @@ Status evalset_texts(EvalSet *e, const TextSpec *text, const char *const *texts,
 }
 
 void evalset_close(EvalSet *e) {
-    free(e->image);
-    free(e->owner);
-    free(e->len);
-    free(e->caption);
-    free(e->ids);
+    mem_free(e->image, e->owner, e->len, e->caption, e->ids);
     *e = (EvalSet){0};
 }
 
@@ -151,8 +147,7 @@ Status evalset_encode(const EvalSet *e, Encoder *enc, float **I, float **T, Eval
     if (st == OK) st = dist_all_reduce_f32(*I, e->NI * d->Q * d->Z, "the gather of features");
     if (st == OK) st = dist_all_reduce_f32(*T, e->NT * d->Z, "the gather of features");
     if (st != OK) {
-        free(*I);
-        free(*T);
+        mem_free(*I, *T);
         *I = *T = NULL;
     }
     return st;

@@ -115,8 +115,6 @@ Status pictureset_open(Set **set, const Options *o, const Origin *g, const Backe
     if (shard) unlink(shard);                                /* the set holds it open: it lives as long as it is read */
     if (part) unlink(part);
     rmdir(folder);
-    free(part);
-    free(shard);
-    free(folder);
+    mem_free(part, shard, folder);
     return st;
 }

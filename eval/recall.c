@@ -96,8 +96,7 @@ Status recall_ranks(RecallSource *rows, void *source, int64_t NI, int64_t NT, co
         st = err_set(ERR_NUMERIC, "the similarities of image %lld are not finite: the model or its features are broken",
                      (long long)r.bad);
     if (st == OK) st = rows(source, count_row, &r);
-    free(r.own);
-    free(r.fold);
+    mem_free(r.own, r.fold);
     return st;
 }
 
@@ -144,8 +143,7 @@ Status recall_from_features(const Backend *b, const float *I, int64_t NI, const 
     if (st == OK) recall_from_ranks(txt, NI, img, NT, out);
     for (int64_t i = 0; st == OK && txt_rank && i < NI; i++) txt_rank[i] = txt[i];
     for (int64_t t = 0; st == OK && img_rank && t < NT; t++) img_rank[t] = img[t];
-    free(txt);
-    free(img);
+    mem_free(txt, img);
     return st;
 }
 

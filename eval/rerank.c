@@ -17,9 +17,7 @@ static Status pairs_alloc(Rerank *p, int64_t NI, int64_t n) {
 }
 
 void rerank_close(Rerank *p) {
-    free(p->start);
-    free(p->text);
-    free(p->logit);
+    mem_free(p->start, p->text, p->logit);
     *p = (Rerank){0};
 }
 
@@ -146,9 +144,7 @@ static Status score_share(Rerank *p, Encoder *enc, const EvalSet *e, EvalProgres
         i += n;
     }
     evalrows_close(&r.rows);
-    free(r.image);
-    free(r.ids);
-    free(r.len);
+    mem_free(r.image, r.ids, r.len);
     return st;
 }
 

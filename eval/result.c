@@ -32,8 +32,7 @@ Status result_claim(const Options *o, const char *name, const char *beside) {
         !(second = lines ? mem_format("%sl", path) : mem_format("%s/%s", o->run.out, beside)))
         st = ERR_MEMORY;
     if (st == OK && second) st = outfile_claim(second, o->run.overwrite);
-    free(path);
-    free(second);
+    mem_free(path, second);
     return st;
 }
 
@@ -92,7 +91,6 @@ Status result_write_both(const Options *o, const char *name, ResultJson *summary
     if (st == OK && path) st = result_json(path, 1, summary, what);
     if (st == OK && path) st = result_json(second, 0, lines, what);
     if (st == OK && path) status_say("%s, and a line %s in %s", path, each, second);
-    free(path);
-    free(second);
+    mem_free(path, second);
     return st;
 }

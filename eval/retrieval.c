@@ -208,14 +208,7 @@ Status retrieval_open(Retrieval *r, RecallSource *rows, void *source, int64_t NI
 }
 
 void retrieval_close(Retrieval *r) {
-    free(r->place);
-    free(r->fold_texts);
-    free(r->txt_rank);
-    free(r->img_rank);
-    free(r->i2t.hit);
-    free(r->i2t.n);
-    free(r->t2i.hit);
-    free(r->t2i.n);
+    mem_free(r->place, r->fold_texts, r->txt_rank, r->img_rank, r->i2t.hit, r->i2t.n, r->t2i.hit, r->t2i.n);
     *r = (Retrieval){0};
 }
 

@@ -70,8 +70,7 @@ void say_close(Say *x) {
     decode_close(&x->decode);
     lm_decoder_close(&x->lm);
     visual_close(&x->visual);
-    free(x->row);
-    free(x->scale);
+    mem_free(x->row, x->scale);
     *x = (Say){0};
 }
 
@@ -95,9 +94,7 @@ void say_sheet_free(SaySheet *s) {
 typedef struct { TokenIds ids; LmPrefix *p; size_t *start; } Prompts;
 
 static void prompts_free(Prompts *x) {
-    free(x->ids.v);
-    free(x->p);
-    free(x->start);
+    mem_free(x->ids.v, x->p, x->start);
 }
 
 static Status front_ids(const Say *s, const char *text, TokenIds *ids) {
@@ -166,9 +163,7 @@ static Status asked_rows(Say *x, FeatureRows rows, const SayItem *items, int n, 
     }
     for (int i = 0; i < n && st == OK; i++) asks[i] = (VisualAsk){ids.v + start[i], (int32_t)(start[i + 1] - start[i])};
     if (st == OK) st = visual_rows(&x->visual, (FeatureRows){x->row, rows.scale ? x->scale : NULL}, n, asks, soft);
-    free(ids.v);
-    free(asks);
-    free(start);
+    mem_free(ids.v, asks, start);
     return st;
 }
 
@@ -243,8 +238,7 @@ Status say_gaze(Say *x, const SayItem *item, float *share) {
     LmPrefix p = {.soft = from, .nsoft = Q, .ids = ids.v, .n = (int32_t)ids.n};
     if (st == OK) st = lm_decoder_gaze(&x->lm, soft, &p, all);
     if (st == OK) memcpy(share, all, (size_t)Q * sizeof *share);
-    free(all);
-    free(ids.v);
+    mem_free(all, ids.v);
     return st;
 }
 
@@ -329,9 +323,7 @@ Status say_rank(Say *x, const SayItem *item, const char *const *choices, int n, 
     LmPrefix p = {.soft = from, .nsoft = x->spec.model->d.Q, .ids = ids.v, .n = target};
     if (st == OK) st = rank_all(x, soft, &p, c, n);
     for (int i = 0; i < n && st == OK; i++) score[i] = c[i].sum;
-    free(start);
-    free(c);
-    free(ids.v);
+    mem_free(start, c, ids.v);
     return st;
 }
 

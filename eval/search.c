@@ -37,13 +37,7 @@ Status search_open(Search *s, const SearchSpec *spec, int32_t V) {
 
 void search_close(Search *s) {
     for (int32_t i = 0; s->closed && i <= s->spec.beams; i++) free(s->closed[i].tokens);
-    free(s->closed);
-    free(s->tokens);
-    free(s->spare);
-    free(s->parent);
-    free(s->sum);
-    free(s->score);
-    free(s->cand);
+    mem_free(s->closed, s->tokens, s->spare, s->parent, s->sum, s->score, s->cand);
     *s = (Search){0};
 }
 

@@ -2,7 +2,6 @@
 #include "eval/use.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -159,9 +158,6 @@ void use_close(Use *u) {
     set_close(u->set);
     speaker_close(&u->speaker);
     tokenizer_close(u->tok);
-    free(u->vocab);
-    free(u->lm_prompt);
-    free(u->prompt);
-    free(u->data);
+    mem_free(u->vocab, u->lm_prompt, u->prompt, u->data);
     *u = (Use){0};
 }

@@ -57,8 +57,7 @@ static Status largest(void *self) {
     Status st = ids && asks ? OK : ERR_MEMORY;
     for (int i = 0; asks && i < n; i++) asks[i] = (VisualAsk){ids, v->spec.asked};
     if (st == OK) st = visual_rows(v, (FeatureRows){v->soft.data, NULL}, n, v->spec.asked ? asks : NULL, &soft);
-    free(ids);
-    free(asks);
+    mem_free(ids, asks);
     return st;
 }
 

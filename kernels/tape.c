@@ -33,10 +33,7 @@ static void forget(Tape *t) {
 void tape_close(Tape *t) {
     forget(t);
     while (t->nextra) t->device->release(t->extra[--t->nextra].p);
-    free(t->nodes);
-    free(t->grads);
-    free(t->extra);
-    free(t->kept);
+    mem_free(t->nodes, t->grads, t->extra, t->kept);
     *t = (Tape){0};
 }
 

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "kernels/base/mem.h"
 
@@ -20,8 +19,7 @@ static bool finite_rows(const Backend *b, const void *device, int64_t rows, int6
     }
     for (int64_t r = 0; raw && x && fine && r < rows; r++)
         for (int64_t c = 0; fine && c < cols; c++) fine = isfinite(x[r * ld + c]);
-    free(raw);
-    free(x);
+    mem_free(raw, x);
     return fine;
 }
 

@@ -51,8 +51,25 @@ static void too_large_is_refused(void **state) {
     assert_true(mem_mul(SIZE_MAX / 3, 3, &n) && n == SIZE_MAX / 3 * 3);
 }
 
+/* What is kept belongs to the list, what cannot be kept is gone; the leak checker sees whether all of it goes. */
+static void what_is_owned_goes_at_once(void **state) {
+    (void)state;
+    char **list = NULL;
+    size_t n = 0;
+    for (int i = 0; i < 100; i++) assert_non_null(mem_keep(&list, &n, mem_format("text %d", i)));
+    assert_null(mem_keep(&list, &n, NULL));
+    assert_int_equal(n, 100);
+    assert_string_equal(list[99], "text 99");
+    void *a = mem_new(10, 10), *none = NULL;
+    char *b = mem_strdup("b");
+    mem_free(a, none, b);
+    mem_free_list(list, n);
+    mem_free_list(NULL, 3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_list_grows), cmocka_unit_test(room_is_what_was_asked_for),
-                                       cmocka_unit_test(too_large_is_refused)};
+                                       cmocka_unit_test(too_large_is_refused),
+                                       cmocka_unit_test(what_is_owned_goes_at_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -100,8 +99,7 @@ static Status write_event(Events *e, double wall_time, int64_t step, int field, 
     /* flushed: TensorBoard reads while we write */
     else if (fwrite(record.p, 1, record.n, e->f) != record.n || fflush(e->f))
         st = err_set(ERR_IO, "cannot write %s: %s", e->path, strerror(errno));
-    free(event.p);
-    free(record.p);
+    mem_free(event.p, record.p);
     return st;
 }
 
@@ -115,8 +113,7 @@ Status events_scalars(Events *e, int64_t step, double wall_time, const EventScal
     }
     Status st = summary.failed || value.failed ? ERR_MEMORY : OK;
     if (!st) st = write_event(e, wall_time, step, 5, summary.p, summary.n);
-    free(summary.p);
-    free(value.p);
+    mem_free(summary.p, value.p);
     return st;
 }
 
@@ -147,6 +144,5 @@ done:
 void events_close(Events *e) {
     if (!e) return;
     if (e->f) fclose(e->f);
-    free(e->path);
-    free(e);
+    mem_free(e->path, e);
 }

@@ -12,13 +12,7 @@
 void feed_open(Feed *f, const FeedSpec *spec) { *f = (Feed){.spec = *spec}; }
 
 void feed_close(Feed *f) {
-    free(f->ids.v);
-    free(f->asked.v);
-    free(f->items);
-    free(f->views);
-    free(f->at);
-    free(f->view_at);
-    free(f->last);
+    mem_free(f->ids.v, f->asked.v, f->items, f->views, f->at, f->view_at, f->last);
     *f = (Feed){0};
 }
 
@@ -54,8 +48,7 @@ static Status split_caption(uint64_t draw, char **prompt, char **target) {
     bool apart = *front && front[strlen(front) - 1] != ' ';
     *prompt = mem_format("%s%s%s", front, apart ? " " : "", text);
     *target = mem_strdup(rest);
-    free(front);
-    free(text);
+    mem_free(front, text);
     return *prompt && *target ? OK : ERR_MEMORY;
 }
 
@@ -140,8 +133,7 @@ static Status add_text(Feed *f, const Batch *b, int64_t image, int64_t caption, 
     if (st == OK) st = speech_ids(f->spec.speech, prompt, target, &f->ids, &it->target);
     it->n = (int32_t)(f->ids.n - from);
     f->at[n] = from;
-    free(prompt);
-    free(target);
+    mem_free(prompt, target);
     return st;
 }
 

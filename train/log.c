@@ -140,10 +140,7 @@ static Status open_files(Log *log, const Options *o) {
     if (o->train.events && (st = events_open(&log->events, events, log->step + 1))) goto done;
     st = write_start(log, o->command, text);
 done:
-    free(old);
-    free(events);
-    free(config);
-    free(text);
+    mem_free(old, events, config, text);
     return st;
 }
 
@@ -172,8 +169,7 @@ void log_close(Log *log) {
     if (log->setup.speaks) status_end();                     /* a live line must not stay */
     if (log->f) fclose(log->f);
     events_close(log->events);
-    free(log->path);
-    free(log);
+    mem_free(log->path, log);
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */

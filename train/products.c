@@ -97,8 +97,7 @@ Status products_choose(const Backend *b, const TrainerSpec *spec, const char *ou
     char *path = mem_format("%s/products", out);
     Status st = path ? list_products(b, spec) : ERR_MEMORY;
     if (st == OK) st = choose(b, path);
-    free(seen.g);
-    free(seen.after);
+    mem_free(seen.g, seen.after);
     memset(&seen, 0, sizeof seen);
     free(path);
     return st;

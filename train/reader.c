@@ -20,8 +20,7 @@ static void close_reader(void *self) {
     tape_close(&s->tape);
     staging_close(&s->room);
     lm_close(&s->lm);
-    free(s->prefix);
-    free(s->text);
+    mem_free(s->prefix, s->text);
     *s = (Reader){0};
 }
 

@@ -1,5 +1,4 @@
 /* run_open: everything that a run works with, taken in order and given back (run.h). */
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -217,15 +216,13 @@ static Status take_out(Run *r) {
     struct stat about;
     r->made_out = stat(out, &about) != 0;
     if (!r->made_out && !S_ISDIR(about.st_mode)) {
-        free(path);
-        free(what);
+        mem_free(path, what);
         return err_set(ERR_USAGE, "out=%s is a file, a run is a folder; name another out", out);
     }
     Status st = path && what ? outfile_folder(out, NULL) : ERR_MEMORY;
     if (st == OK) st = outfile_parents(path);
     if (st == OK) st = lockfile_take(&r->lock, path, what);
-    free(path);
-    free(what);
+    mem_free(path, what);
     return st;
 }
 

@@ -24,11 +24,7 @@ void stage1_close(void *self) {
     Stage1 *s = self;
     tape_close(&s->tape);
     staging_close(&s->room);
-    free(s->ids);
-    free(s->len);
-    free(s->negative_image);
-    free(s->negative_text);
-    free(s->image_id);
+    mem_free(s->ids, s->len, s->negative_image, s->negative_text, s->image_id);
     *s = (Stage1){0};
 }
 

@@ -53,10 +53,7 @@ void stage2_close(void *self) {
     tape_close(&s->tape);
     staging_close(&s->room);
     staging_close(&s->lm_room);
-    free(s->seg);
-    free(s->prefix);
-    free(s->text);
-    free(s->image);
+    mem_free(s->seg, s->prefix, s->text, s->image);
     *s = (Stage2){0};
 }
 

@@ -157,7 +157,6 @@ Status run_look(Run *r) {
     if (st == OK) say_warmup(r), say_rates(r);
     if (st == OK) st = say_shared(r, image, t.images);
     free_texts(&t);
-    free(image);
-    free(t.of_length);
+    mem_free(image, t.of_length);
     return st;
 }

@@ -1,7 +1,7 @@
 /* validate: losses and retrieval on the held-out split, between two steps of a run (run.h). */
-#include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "train/run.h"
@@ -49,8 +49,7 @@ static Status validation_recall(Run *r, Recall *c) {
     if (st == OK)
         st = recall_from_features(r->b, I, r->evalset.NI, T, r->evalset.NT, r->d.Q, r->d.Z, r->evalset.owner, c, NULL,
                                   NULL);
-    free(I);
-    free(T);
+    mem_free(I, T);
     return st;
 }
 

@@ -425,9 +425,7 @@ void arrays_close(ArrayBox *b) {
     pth_close(b->pth);
     h5_close(b->h5);
     arrays_close(b->file);
-    free(b->buffer);
-    free(b->path);
-    free(b);
+    mem_free(b->buffer, b->path, b);
 }
 
 bool arrays_called(const ArrayItem *a, const char *name) {

@@ -2,7 +2,6 @@
 #include "data/format/csv.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/mem.h"
@@ -173,7 +172,6 @@ Status csv_read(const char *text, size_t n, const char *name, char separator, Cs
             break;
         }
     }
-    free(c->text);
-    free(c);
+    mem_free(c->text, c);
     return st;
 }

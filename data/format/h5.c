@@ -155,8 +155,7 @@ static void destroy(H5File *f) {
     if (!f) return;
     h5_drop(f->rows_space);
     h5_drop(f->rows);
-    free(f->path);
-    free(f);
+    mem_free(f->path, f);
 }
 
 static H5File *blank(const char *path) {

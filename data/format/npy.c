@@ -215,8 +215,7 @@ void npy_box_close(NpyBox *b) {
     free(b->record);
     zip_free(&b->zip);
     mapfile_close(&b->map);
-    free(b->path);
-    free(b);
+    mem_free(b->path, b);
 }
 
 size_t npy_box_count(const NpyBox *b) { return b->count; }
@@ -384,16 +383,14 @@ Status npy_texts(NpyFile *f, LabelFn *fn, void *ctx) {
         st = n < 0 ? err_set(ERR_FORMAT, "%s: text %lld is not Unicode", f->path, (long long)i + 1)
                    : fn(ctx, text, (size_t)n);
     }
-    free(element);
-    free(text);
+    mem_free(element, text);
     return st;
 }
 
 void npy_close(NpyFile *f) {
     if (!f) return;
     zip_stream_close(f->zip);
-    free(f->whole);
-    free(f->block);
+    mem_free(f->whole, f->block);
     npy_box_close(f->own);
     free(f);
 }

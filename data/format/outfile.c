@@ -35,9 +35,7 @@ static Status fail(const char *what, const char *path, int error) {
 static void destroy(OutFile *f) {
     if (!f) return;
     if (f->fd >= 0) close(f->fd);
-    free(f->path);
-    free(f->temp);
-    free(f);
+    mem_free(f->path, f->temp, f);
 }
 
 /* /dev/null, /dev/stdout, a named pipe: nothing may take their name, and nothing is lost by writing to them. */

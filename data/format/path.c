@@ -93,8 +93,7 @@ static Status walk(const char *root, const char *below, int depth, PathFn *fn, v
         if (!name || !full) st = ERR_MEMORY;
         else if (stat(full, &about) || !S_ISDIR(about.st_mode)) st = fn(ctx, name);
         else if (depth < MAX_DEPTH) st = walk(root, name, depth + 1, fn, ctx);      /* bounded: links may lead round */
-        free(name);
-        free(full);
+        mem_free(name, full);
     }
     if (d) closedir(d);
     free(path);

@@ -1,7 +1,6 @@
 /* pickle: see pickle.h. One loop over opcodes; a stack of references, a memo, and a pool of values that only grows. */
 #include "data/format/pickle.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "data/format/pickle_names.h"
@@ -443,18 +442,13 @@ Status pickle_read(Pickle *p, const uint8_t *bytes, size_t n, const char *path, 
     if (st == OK && (vm.nmarks != 0 || vm.height != 1)) st = bad(&vm, "it does not end with one value");
     if (st == OK) p->root = vm.stack[0];
     if (st == OK && used) *used = (size_t)(vm.p - bytes);
-    free(vm.stack);
-    free(vm.memo);
-    free(vm.marks);
+    mem_free(vm.stack, vm.memo, vm.marks);
     if (st != OK) pickle_free(p);
     return st;
 }
 
 void pickle_free(Pickle *p) {
-    free(p->values);
-    free(p->cells);
-    free(p->storages);
-    free(p->tensors);
+    mem_free(p->values, p->cells, p->storages, p->tensors);
     *p = (Pickle){.root = PICKLE_NIL};
 }
 

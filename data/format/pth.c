@@ -360,18 +360,12 @@ Status pth_open_memory(PthFile **out, const void *bytes, size_t n, const char *n
 
 void pth_close(PthFile *f) {
     if (!f) return;
-    for (size_t i = 0; i < f->count; i++) {
-        free(f->entries[i].name);
-        free(f->entries[i].copy);
-    }
+    for (size_t i = 0; i < f->count; i++) mem_free(f->entries[i].name, f->entries[i].copy);
     for (size_t i = 0; i < f->nlists; i++) free(f->lists[i].name);
-    free(f->lists);
-    free(f->entries);
-    free(f->storage);
+    mem_free(f->lists, f->entries, f->storage);
     pickle_free(&f->pickle);
     mapfile_close(&f->map);
-    free(f->path);
-    free(f);
+    mem_free(f->path, f);
 }
 
 size_t pth_count(const PthFile *f) { return f->count; }

@@ -119,10 +119,7 @@ Status resize_window(uint8_t *dst, const Resize *r, const uint8_t *src, int w, i
     st = OK;
 done:
     plan_free(&p);
-    free(middle);
-    free(wx);
-    free(wy);
-    free(acc);
+    mem_free(middle, wx, wy, acc);
     return st;
 }
 

@@ -200,11 +200,9 @@ void st_close(StFile *f) {
     if (!f) return;
     for (size_t i = 0; i < f->count; i++) free(f->entries[i].copy);
     mapfile_close(&f->map);
-    free(f->entries);
-    free(f->by_name);
+    mem_free(f->entries, f->by_name);
     json_free(f->header);
-    free(f->path);
-    free(f);
+    mem_free(f->path, f);
 }
 
 const StTensor *st_find(const StFile *f, const char *name) {

@@ -141,8 +141,7 @@ Status st_commit(StWriter *w) {
 void st_abandon(StWriter *w) {
     if (!w) return;
     outfile_abandon(w->file);
-    free(w->path);
-    free(w);
+    mem_free(w->path, w);
 }
 
 Status st_write(const char *path, const StTensor *tensors, size_t n, const StMeta *meta, size_t nmeta) {

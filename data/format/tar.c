@@ -234,8 +234,7 @@ void tar_close(Tar *t) {
     for (size_t i = 0; i < t->n; i++) free((char *)(uintptr_t)t->member[i].name);
     free(t->member);
     if (t->fd >= 0) close(t->fd);
-    free(t->path);
-    free(t);
+    mem_free(t->path, t);
 }
 
 size_t tar_count(const Tar *t) { return t->n; }

@@ -39,7 +39,6 @@ Status annotation_files(AnnotationFiles *l, const char *list, const AnnotationCo
 }
 
 void annotation_files_free(AnnotationFiles *l) {
-    free(l->file);
-    free(l->text);
+    mem_free(l->file, l->text);
     *l = (AnnotationFiles){0};
 }

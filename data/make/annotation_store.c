@@ -192,8 +192,5 @@ void annotation_store_free(struct AnnotationStore *s) {
     }
     strmap_free(&s->by_image);
     strmap_free(&s->by_question);
-    free(s->question);
-    free(s->caption);
-    free(s->sorted);
-    free(s);
+    mem_free(s->question, s->caption, s->sorted, s);
 }

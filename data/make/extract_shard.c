@@ -3,7 +3,6 @@
 #include "data/make/extract.h"
 
 #include <pthread.h>
-#include <stdlib.h>
 
 #include "data/features.h"
 #include "data/make/first.h"
@@ -63,13 +62,8 @@ static Status work_new(Work *k) {
 }
 
 static void work_free(Work *k) {
-    for (int i = 0; i < 3; i++) {
-        free(k->block[i].image);
-        free(k->block[i].pixels);
-    }
-    free(k->features);
-    free(k->rows);
-    free(k->scales);
+    for (int i = 0; i < 3; i++) mem_free(k->block[i].image, k->block[i].pixels);
+    mem_free(k->features, k->rows, k->scales);
 }
 
 /* ---- a block ----------------------------------------------------------------------------------------------------- */

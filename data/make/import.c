@@ -260,9 +260,7 @@ static Status copy_rows(Import *m, ShardWriter *w, DType to) {
         if (st == OK && (i % TELL_EVERY == TELL_EVERY - 1 || i == s->N - 1))
             st = listener_tell(&m->spec->listener, i + 1, s->N);
     }
-    free(row);
-    free(out);
-    free(wide);
+    mem_free(row, out, wide);
     if (st != OK || !m->zero) return st;
     return err_set(ERR_FORMAT,
                    "%s: %lld of %lld rows are all zero, features that nobody computed; the first is row %lld (%s); "
@@ -355,11 +353,7 @@ Status import(const ImportSpec *spec, ImportReport *rep) {
         report(&m, rep);
         st = copy(&m);
     }
-    free(m.image);
-    free(m.view);
-    free(m.place);
-    free(m.empty);
-    free(m.items);
+    mem_free(m.image, m.view, m.place, m.empty, m.items);
     import_ids_free(&m.ids);
     import_source_close(&m.src);
     annotations_free(&m.a);

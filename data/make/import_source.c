@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/mem.h"
@@ -288,11 +287,7 @@ Status import_source_rewind(ImportSource *s) {
 }
 
 void import_source_close(ImportSource *s) {
-    if (s->file) {
-        free(s->file->pick);
-        free(s->file->row);
-        free(s->file);
-    }
+    if (s->file) mem_free(s->file->pick, s->file->row, s->file);
     arrays_close(s->box);
     *s = (ImportSource){0};
 }

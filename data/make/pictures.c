@@ -157,11 +157,9 @@ void pictures_close(Pictures *p) {
     free(p->member);
     for (int64_t i = 0; i < p->places; i++) {
         tar_close(p->place[i].tar);
-        free(p->place[i].stem);
-        free(p->place[i].path);
+        mem_free(p->place[i].stem, p->place[i].path);
     }
-    free(p->place);
-    free(p);
+    mem_free(p->place, p);
 }
 
 int64_t pictures_places(const Pictures *p) { return p->places; }

@@ -182,8 +182,7 @@ static Status file_captions(Listing *l, int64_t index, const char *root, const c
     if (!path) return OK;
     Status st = textfile_read(&text, &n, path, "a caption");
     if (st == OK) st = add_beside(l, index, kind, text, n, path);
-    free(text);
-    free(path);
+    mem_free(text, path);
     return st;
 }
 
@@ -195,8 +194,7 @@ static Status add_metadata(Listing *l, const char *root, const char *file, const
     const char *split = annotation_split_on_way(file);
     Status st = path && names ? annotations_add(l->a, &(AnnotationFile){.path = path, .root = names, .split = split})
                               : ERR_MEMORY;
-    free(path);
-    free(names);
+    mem_free(path, names);
     return st;
 }
 

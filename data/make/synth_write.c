@@ -104,8 +104,7 @@ static Status write_image(const Set *set, int64_t i) {
     char *path = mem_format("%s%s", set->folder, set->items[i].image_id);
     Status st = rgb && path ? draw((void *)(uintptr_t)set, i, rgb) : ERR_MEMORY;
     if (st == OK) st = image_write_png(path, rgb, size, size);
-    free(rgb);
-    free(path);
+    mem_free(rgb, path);
     return st;
 }
 
@@ -220,9 +219,7 @@ Status synth_write(const SynthSpec *s) {
     if (st == OK && !setout_is_file(s->out))
         st = err_set(ERR_USAGE, "%s: the drawn set is one shard; name it with .h5 at its end", s->out);
     if (st == OK) st = write_all(&set, e);
-    free(set.items);
-    free(set.text);
-    free(set.folder);
+    mem_free(set.items, set.text, set.folder);
     encoder_free(e);
     return st;
 }

@@ -2,7 +2,6 @@
 #include "data/text/bpe.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/mem.h"
@@ -180,8 +179,7 @@ static Status merge_long(const Bpe *b, const char *s, size_t n, TokenIds *out) {
     Symbol *sym = mem_new(n, sizeof *sym);
     uint64_t *heap = mem_new(3 * n, sizeof *heap);
     Status st = sym && heap ? merge_word(b, s, n, sym, (Heap){heap, 0}, out) : ERR_MEMORY;
-    free(sym);
-    free(heap);
+    mem_free(sym, heap);
     return st;
 }
 
@@ -214,8 +212,7 @@ Status bpe_ready(Bpe *b) {
 
 void bpe_close(Bpe *b) {
     pieces_close(&b->pieces);
-    free(b->merges);
-    free(b->whole);
+    mem_free(b->merges, b->whole);
     *b = (Bpe){0};
 }
 

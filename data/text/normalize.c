@@ -1,10 +1,10 @@
 /* normalize: see normalize.h. */
 #include "data/text/normalize.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "data/text/pieces.h"
+#include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
 /* ---- the character map ---- */
@@ -185,8 +185,7 @@ Status normalize(const Normalizer *z, const char *s, size_t n, NormalRoom *r, co
 }
 
 void normalizer_close(Normalizer *z) {
-    free(z->map.unit);
-    free(z->map.text);
+    mem_free(z->map.unit, z->map.text);
     *z = (Normalizer){0};
 }
 

@@ -1,7 +1,6 @@
 /* pieces: see pieces.h. */
 #include "data/text/pieces.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/mem.h"
@@ -24,10 +23,7 @@ Status pieces_open(Pieces *p, int64_t size, int64_t count, size_t bytes, const c
 }
 
 void pieces_close(Pieces *p) {
-    free(p->bytes);
-    free(p->start);
-    free(p->len);
-    free(p->slots);
+    mem_free(p->bytes, p->start, p->len, p->slots);
     *p = (Pieces){0};
 }
 

@@ -52,8 +52,7 @@ char *settext_add(char *list, const char *part) {
     char *own = mem_strdup(part), *text = NULL;
     if (own) without_marks(own);
     if (own) text = list ? mem_format("%s\x1E%s", list, own) : mem_strdup(own);
-    free(own);
-    free(list);
+    mem_free(own, list);
     return text;
 }
 
@@ -113,8 +112,7 @@ static char *conversation(const SetText *t, const char *templates, int64_t which
         TextSpan part = settext_part(t->prompt, k);
         char *put = k % 2 ? copy(part) : settext_fill(templates, which, part);
         more = put ? mem_format("%s%s%s", text, *text ? " " : "", put) : NULL;
-        free(put);
-        free(text);
+        mem_free(put, text);
         text = more;
     }
     return text;
@@ -130,8 +128,7 @@ Status settext_say(char **prompt, char **target, const SetText *t, const TextTem
         : conversation(t, with->questions, which);
     *target = copy(t->kind == TEXT_QUESTION ? settext_part(t->target, answer) : t->target);
     if (*prompt && *target) return OK;
-    free(*prompt);
-    free(*target);
+    mem_free(*prompt, *target);
     *prompt = *target = NULL;
     return ERR_MEMORY;
 }

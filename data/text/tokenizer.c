@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/text/tokenizer_parts.h"
+#include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
 Status tokenizer_new(Tokenizer **t) {
@@ -26,8 +27,7 @@ void tokenizer_close(Tokenizer *t) {
     unigram_close(&t->unigram);
     wp_close(&t->wp);
     pieces_close(&t->added);
-    free(t->special);
-    free(t);
+    mem_free(t->special, t);
 }
 
 /* ---- added tokens ---- */
@@ -202,10 +202,7 @@ Status tokenizer_pieces(const Tokenizer *t, const char *text, size_t n, TokenIds
         text = valid.v, n = valid.n;
     }
     if (st == OK) st = encode_text(&e, text, n);
-    free(valid.v);
-    free(e.room.now.v);
-    free(e.room.next.v);
-    free(e.words.v);
+    mem_free(valid.v, e.room.now.v, e.room.next.v, e.words.v);
     return st;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "data/text/tokenizer_parts.h"
+#include "kernels/base/mem.h"
 
 static const char *str_of(const Json *o, const char *key) {
     const char *s = json_str(json_get(o, key), NULL);
@@ -408,8 +409,7 @@ static Status read_wordpiece(Tokenizer *t, const Json *doc, const char *name) {
     if (f && fclose(f) != 0 && st == OK) st = err_set(ERR_MEMORY, "%s: out of memory", name);
     if (st == OK) st = wp_open_lines(&t->wp, text, n, name);
     if (st == OK) tokenizer_take_wordpiece(t);
-    free(line);
-    free(text);
+    mem_free(line, text);
     return st;
 }
 

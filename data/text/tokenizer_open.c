@@ -8,6 +8,7 @@
 #include "data/format/path.h"
 #include "data/text/chat.h"
 #include "data/text/tokenizer_parts.h"
+#include "kernels/base/mem.h"
 
 /* The files beside; NULL when absent. */
 typedef struct {
@@ -287,8 +288,7 @@ Status tokenizer_open(Tokenizer **t, const char *path) {
     Status st = dir ? OK : ERR_MEMORY;
     if (st == OK && is_folder) st = in_folder(dir, &file, &open);
     if (st == OK) st = open_file(t, dir, is_folder ? file : path, is_folder ? open : form_of_file(path));
-    free(file);
-    free(dir);
+    mem_free(file, dir);
     return st;
 }
 

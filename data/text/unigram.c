@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/mem.h"
 #include "kernels/base/unicode.h"
 
 enum { ROOT = 1 };
@@ -136,10 +137,7 @@ Status unigram_ready(Unigram *u, const char *name) {
 
 void unigram_close(Unigram *u) {
     pieces_close(&u->pieces);
-    free(u->score);
-    free(u->edges);
-    free(u->piece_at);
-    free(u->whole);
+    mem_free(u->score, u->edges, u->piece_at, u->whole);
     *u = (Unigram){0};
 }
 

@@ -208,8 +208,7 @@ static Status start_with_characters(Train *r, size_t size, VocabReport *report) 
     st = add_forms(r, seen, forms, n, size - r->npieces, report);
     if (st == OK) st = spell_words(r, seen, points);
 done:
-    free(forms);
-    free(seen);
+    mem_free(forms, seen);
     return st;
 }
 
@@ -381,13 +380,7 @@ static void train_free(Train *r) {
     for (size_t i = 0; i < r->npieces; i++) free(r->pieces[i]);
     for (size_t i = 0; i < r->npairs; i++) free(r->pairs[i].words);
     strmap_free(&r->ids);
-    free(r->pieces);
-    free(r->words);
-    free(r->symbols);
-    free(r->pairs);
-    free(r->slots);
-    free(r->heap);
-    free(r->fresh);
+    mem_free(r->pieces, r->words, r->symbols, r->pairs, r->slots, r->heap, r->fresh);
 }
 
 Status vocab_train(const VocabTrainer *t, int size, int64_t min_count, char **text, size_t *n, VocabReport *report) {

@@ -259,8 +259,7 @@ void coco_free(Coco *c) {
     if (c->store) {
         json_free(c->store->gt);
         json_free(c->store->res);
-        free(c->store->numbers);
-        free(c->store->references);
+        mem_free(c->store->numbers, c->store->references);
         strmap_free(&c->store->index);
         free(c->store);
     }

@@ -422,16 +422,7 @@ Status dfa_new(Dfa **out, const DfaSpec *spec) {
 
 void dfa_free(Dfa *d) {
     if (!d) return;
-    free(d->nodes);
-    free(d->sets);
-    free(d->states);
-    free(d->next);
-    free(d->table);
-    free(d->pool);
-    free(d->list);
-    free(d->stack);
-    free(d->mark);
-    free(d);
+    mem_free(d->nodes, d->sets, d->states, d->next, d->table, d->pool, d->list, d->stack, d->mark, d);
 }
 
 int dfa_match(Dfa *d, const uint8_t *text, size_t n, size_t *len) {

@@ -200,8 +200,7 @@ static Status meteor_talk(Child *c, const JarImage *images, size_t n, double *co
     if (!st) st = child_write(c, eval.s, eval.n);
     for (size_t i = 0; i < n && !st; i++) st = meteor_number(c, &out[i]);
     if (!st) st = meteor_number(c, corpus);
-    free(ask.s);
-    free(eval.s);
+    mem_free(ask.s, eval.s);
     return st;
 }
 
@@ -218,9 +217,7 @@ Status meteor_score(const char *java, const char *jar, const JarImage *images, s
     st = meteor_talk(c, images, n, corpus, out);
 done:
     child_end(c);
-    free(c);
-    free(path);
-    free(folder);
+    mem_free(c, path, folder);
     return st;
 }
 
@@ -299,10 +296,6 @@ done:
     if (in) unlink(in);
     if (result) unlink(result);
     if (made) rmdir(temp);
-    free(temp);
-    free(in);
-    free(result);
-    free(path);
-    free(folder);
+    mem_free(temp, in, result, path, folder);
     return st;
 }

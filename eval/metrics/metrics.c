@@ -298,8 +298,5 @@ void metrics_free(Metrics *m) {
     if (!m) return;
     words_free(&m->words);
     ngrams_free(&m->ngrams);
-    free(m->ids);
-    free(m->captions);
-    free(m->images);
-    free(m);
+    mem_free(m->ids, m->captions, m->images, m);
 }

@@ -44,8 +44,7 @@ static Item *sort_items(Item *a, Item *b, size_t n, int bits) {
 static Status count_words(Ngrams *g, const NgramAt *at, size_t n, uint32_t nwords, uint32_t *number) {
     uint32_t *df = mem_new(nwords, sizeof *df), *last = mem_new(nwords, sizeof *last);   /* last: image + 1 */
     if (!df || !last) {
-        free(df);
-        free(last);
+        mem_free(df, last);
         return ERR_MEMORY;
     }
     for (size_t i = 0; i < n; i++) {
@@ -60,8 +59,7 @@ static Status count_words(Ngrams *g, const NgramAt *at, size_t n, uint32_t nword
         g->df[0][i] = shared ? df[w] : 0;
         number[i] = shared ? w : NONE;
     }
-    free(df);
-    free(last);
+    mem_free(df, last);
     return OK;
 }
 
@@ -123,9 +121,7 @@ static Status count_all(Ngrams *g, const NgramAt *at, size_t n, uint32_t nwords,
         numbers = number_runs(sorted, items, number, g->df[order]);
     }
     for (size_t d = 0; d <= images && !st; d++) g->idf[d] = log((double)images) - (d > 1 ? log((double)d) : 0);
-    free(number);
-    free(a);
-    free(b);
+    mem_free(number, a, b);
     return st;
 }
 
@@ -148,9 +144,7 @@ static bool reserve_nodes(Ngrams *g, size_t words) {
     size_t cap = 64;                                         /* a power of two: mask takes the place of a division */
     while (cap < words * NGRAM_MAX) cap *= 2;
     if (cap <= g->cap) return true;
-    free(g->places);
-    free(g->nodes);
-    free(g->walked);
+    mem_free(g->places, g->nodes, g->walked);
     g->places = mem_new(cap * 2, sizeof *g->places);
     g->nodes = mem_new(cap, sizeof *g->nodes);
     g->walked = mem_new(cap, sizeof *g->walked);
@@ -202,9 +196,6 @@ uint32_t ngrams_occurrences(uint32_t words) {
 
 void ngrams_free(Ngrams *g) {
     for (int k = 0; k < NGRAM_MAX; k++) free(g->df[k]);
-    free(g->nodes);
-    free(g->walked);
-    free(g->places);
-    free(g->idf);
+    mem_free(g->nodes, g->walked, g->places, g->idf);
     *g = (Ngrams){0};
 }

@@ -56,9 +56,7 @@ Status ptb_new(Ptb **out) {
 void ptb_free(Ptb *p) {
     if (!p) return;
     dfa_free(p->dfa);
-    free(p->symbols);
-    free(p->at);
-    free(p->out);
+    mem_free(p->symbols, p->at, p->out);
     uni_free(&p->word);
     uni_free(&p->lower);
     free(p);

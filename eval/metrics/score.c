@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "eval/metrics/ptb.h"
@@ -49,8 +48,7 @@ static Status tokenize(const Coco *coco, TokenText *t) {
 }
 
 static void tokens_free(TokenText *t) {
-    free(t->bytes);
-    free(t->at);
+    mem_free(t->bytes, t->at);
 }
 
 /* ---- scores ---- */
@@ -113,8 +111,7 @@ static Status run_jars(const TokenText *t, const ScoreOptions *o, Scores *s) {
         s->spice.computed = true;
     }
 done:
-    free(text);
-    free(images);
+    mem_free(text, images);
     return st;
 }
 
@@ -150,9 +147,7 @@ Status score_files(const char *gt_path, const char *res_path, const ScoreOptions
 
 void score_free(Scores *s) {
     coco_free(&s->coco);
-    free(s->images);
-    free(s->meteor.images);
-    free(s->spice.images);
+    mem_free(s->images, s->meteor.images, s->spice.images);
     *s = (Scores){0};
 }
 

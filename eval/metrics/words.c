@@ -69,7 +69,6 @@ Status words_id(Words *w, const char *s, size_t n, uint32_t *id) {
 }
 
 void words_free(Words *w) {
-    free(w->table);
-    free(w->text);
+    mem_free(w->table, w->text);
     *w = (Words){0};
 }

@@ -113,10 +113,7 @@ Status attention_open(Attention *a, const Backend *b, const QFormer *model, Feat
     if (st == OK) st = forward_open(&w.f, b, "attention's", take, largest, &w);
     for (int64_t i = 0; st == OK && i < n; i++) st = one_image(a, &w, i, features_from(d, rows, i, dt), row);
     forward_close(&w.f);
-    free(row);
-    free(w.q);
-    free(w.k);
-    free(w.raw);
+    mem_free(row, w.q, w.k, w.raw);
     if (st != OK) attention_close(a);
     return st;
 }

@@ -183,10 +183,7 @@ Status gallery_from_file(Gallery *g, const char *path, const Set *set) {
         g->queries[a] = r.ranks[a].n;
     }
     if (st == OK) st = json_each(path, keep_chosen, &r);
-    for (int a = 0; a < ASKS; a++) {
-        free(r.ranks[a].rank);
-        free(r.ranks[a].where);
-    }
+    for (int a = 0; a < ASKS; a++) mem_free(r.ranks[a].rank, r.ranks[a].where);
     if (st != OK) gallery_close(g);
     return st;
 }

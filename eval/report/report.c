@@ -124,24 +124,12 @@ void report_close(Report *r) {
     for (int i = 0; i < r->notes; i++) free(r->note[i].text);
     mem_free_list(r->captions.text, (size_t)r->captions.n);
     for (int64_t i = 0; i < r->answers.n; i++) free(r->answers.given[i].text), free(r->answers.given[i].gaze);
-    free(r->answers.given);
-    free(r->answers.none);
+    mem_free(r->answers.given, r->answers.none);
     quiz_close(&r->answers.quiz);
     for (int i = 0; i < 3; i++) tally_free(&r->answers.tally[i]);
-    free(r->answers.floor);
-    free(r->captions.claims);
-    free(r->captions.judged);
-    free(r->recall.I);
-    free(r->recall.T);
-    free(r->run.folder);
-    free(r->run.before);
-    free(r->page);
-    free(r->json);
-    free(r->run.config);
-    free(r->no_model);
-    free(r->captions.none);
-    free(r->attention.none);
-    free(r->recall.from);
+    mem_free(r->answers.floor, r->captions.claims, r->captions.judged, r->recall.I, r->recall.T, r->run.folder,
+             r->run.before, r->page, r->json, r->run.config, r->no_model, r->captions.none, r->attention.none,
+             r->recall.from);
     gallery_close(&r->recall.gallery);
     retrieval_close(&r->recall.found);
     attention_close(&r->attention.maps);

@@ -131,14 +131,8 @@ Status runlog_read(RunLog *l, const char *path) {
 
 void runlog_close(RunLog *l) {
     for (int64_t i = 0; i < l->texts; i++) free(l->text[i].text);
-    for (int64_t i = 0; i < l->starts; i++) {
-        free(l->start[i].command);
-        free(l->start[i].config);
-    }
-    free(l->line);
-    free(l->eval);
-    free(l->text);
-    free(l->start);
+    for (int64_t i = 0; i < l->starts; i++) mem_free(l->start[i].command, l->start[i].config);
+    mem_free(l->line, l->eval, l->text, l->start);
     *l = (RunLog){0};
 }
 

@@ -83,8 +83,7 @@ static char *find_file(const Thumbs *t, int64_t image) {
     for (int i = 0; given && !found && i < 3; i++) found = below(given, names[i]);
     if (!found) found = below(beside, id);
     if (!found && *source && is_file(source)) found = mem_strdup(source);
-    free(given);
-    free(beside);
+    mem_free(given, beside);
     return found;
 }
 

@@ -105,6 +105,5 @@ void lockfile_drop(LockFile *l) {
     if (!l) return;
     unlink(l->path);                                         /* while it is locked: nobody else can have taken it */
     close(l->fd);
-    free(l->path);
-    free(l);
+    mem_free(l->path, l);
 }

@@ -60,6 +60,10 @@ char *mem_keep(char ***list, size_t *n, char *text) {
     return NULL;
 }
 
+void mem_free_each(void *const *list, size_t n) {
+    for (size_t i = 0; i < n; i++) free(list[i]);
+}
+
 void mem_free_list(char **list, size_t n) {
     for (size_t i = 0; list && i < n; i++) free(list[i]);
     free(list);

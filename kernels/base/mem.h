@@ -16,6 +16,9 @@ Status mem_room(void *array, size_t n, size_t more, size_t size);
 char *mem_strdup(const char *s);
 /* Takes `text` over into a list that owns it, and hands it back; NULL (freed) when it is NULL or there is no room. */
 char *mem_keep(char ***list, size_t *n, char *text);
+/* free() of each: what somebody owns, as a list. */
+#define mem_free(...) mem_free_each((void *[]){__VA_ARGS__}, sizeof((void *[]){__VA_ARGS__}) / sizeof(void *))
+void mem_free_each(void *const *list, size_t n);
 void mem_free_list(char **list, size_t n);           /* a list that owns its texts, and them; accepts NULL */
 char *mem_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* a new string */
 

@@ -2,7 +2,6 @@
 #include "kernels/base/taps.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "kernels/base/mem.h"
 
@@ -83,8 +82,6 @@ Status taps_plain(Taps *t, TapsKernel kernel, int in, int out, bool align_corner
 }
 
 void taps_free(Taps *t) {
-    free(t->first);
-    free(t->count);
-    free(t->weight);
+    mem_free(t->first, t->count, t->weight);
     *t = (Taps){0};
 }

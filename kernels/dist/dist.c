@@ -266,12 +266,7 @@ void dist_close(void) {
     }
     watch_close();
     if (my.started) MPI_Finalize();                          /* only where all are well: it waits for everybody */
-    free(my.peer);
-    free(dist_self.pid);
-    free(my.sent[0]);
-    free(my.count);
-    free(my.stage);
-    free(my.half);
+    mem_free(my.peer, dist_self.pid, my.sent[0], my.count, my.stage, my.half);
     memset(&my, 0, sizeof my);
     dist_self = (DistSelf){.size = 1, .timeout = dist_self.timeout, .step = -1};
 }

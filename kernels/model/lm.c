@@ -109,9 +109,7 @@ static Status make_rope(Lm *m) {
         m->b->upload(m->sin, s, n * sizeof *s);
         m->b->sync();
     }
-    free(turn);
-    free(c);
-    free(s);
+    mem_free(turn, c, s);
     return st;
 }
 
@@ -149,8 +147,7 @@ static Status make_bias(Lm *m, int side) {
         m->b->upload(m->bias[side], out, n * sizeof *out);
         m->b->sync();
     }
-    free(table);
-    free(out);
+    mem_free(table, out);
     return st;
 }
 

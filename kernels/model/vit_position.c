@@ -2,7 +2,6 @@
 #include "kernels/model/vit_position.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/mem.h"
@@ -48,9 +47,7 @@ static Status resize(float *dst, int h, int w, const float *src, int n, int E, c
         along(wide, tall + (size_t)y * row, side, tx, w);
         for (size_t i = 0; i < (size_t)w * side; i++) *dst++ = (float)wide[i];
     }
-    free(from);
-    free(tall);
-    free(wide);
+    mem_free(from, tall, wide);
     return st;
 }
 
