@@ -1,9 +1,11 @@
 /* pretrain stage=2, as a user runs it, beside a tiny language model's folder that is made here: from a stage-1 run,
  * killed and resumed with the same bytes, on two ranks, what it leaves, and what it refuses in one sentence. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/format/safetensors.h"
 #include "tests/kit/folder.h"
 #include "tests/kit/lmfolder.h"
 
@@ -132,6 +134,49 @@ static void exports_words(void **state) {
     folder_must("caption in=whole_words data.test=set.h5 caption.limit=2 caption.max_length=4 model.heads=2");
 }
 
+/* The root of the mean square of a tensor of a run's step. */
+static double rms_of(const char *run, const char *name) {
+    char path[100];
+    StFile *f = NULL;
+    double sum = 0;
+    snprintf(path, sizeof path, "%s/step_000001/model.safetensors", run);
+    assert_int_equal(st_open(&f, folder_path(path)), OK);
+    const StTensor *t = st_find(f, name);
+    assert_true(t && t->dtype == DT_F32);
+    int64_t n = st_elements(t);
+    for (int64_t i = 0; i < n; i++) sum += (double)((const float *)t->data)[i] * (double)((const float *)t->data)[i];
+    st_close(f);
+    return sqrt(sum / (double)n);
+}
+
+/* Rows of C numbers of unit size become as large as words, times stage2.scale; without it numbers are those of torch's
+ * Linear. The first step's rate is 1e-6. Weights that a start brings stay as they are. */
+static void starts_as_large_as_words(void **state) {
+    (void)state;
+    static const char name[] = "language_projection.weight";
+    StFile *f = NULL;
+    double words = 0;
+    makes_a_set();
+    assert_int_equal(st_open(&f, folder_path("lm/model.safetensors")), OK);
+    const StTensor *t = st_find(f, "model.embed_tokens.weight");
+    assert_true(t && t->dtype == DT_BF16);
+    int64_t n = st_elements(t);
+    for (int64_t i = 0; i < n; i++) {
+        float x;
+        dtype_to_f32(&x, (const uint16_t *)t->data + i, DT_BF16, 1);
+        words += (double)x * (double)x / (double)n;
+    }
+    st_close(f);
+    folder_must("pretrain out=torch train.steps=1 stage2.scale=0" STAGE2);
+    folder_must("pretrain out=words train.steps=1 stage2.scale=1" STAGE2);
+    folder_must("pretrain out=thrice train.steps=1 stage2.scale=3" STAGE2);
+    folder_must("pretrain out=kept train.steps=1 stage2.scale=3 train.init=words" STAGE2);
+    assert_true(fabs(rms_of("torch", name) * 4 / sqrt(1.0 / 3) - 1) < 0.05);              /* 24 x 16 draws */
+    assert_true(fabs(rms_of("words", name) * 4 / sqrt(words) - 1) < 0.05);
+    assert_true(fabs(rms_of("thrice", name) / rms_of("words", name) - 3) < 1e-3);
+    assert_true(fabs(rms_of("kept", name) / rms_of("words", name) - 1) < 1e-3);
+}
+
 static void refuses(void **state) {
     (void)state;
     makes_a_set();
@@ -152,6 +197,6 @@ int main(void) {
         cmocka_unit_test(resumes_to_the_same_bytes), cmocka_unit_test(says_what_it_speaks_to),
         cmocka_unit_test(begins_from_stage_1), cmocka_unit_test(exports_a_whole_model),
         cmocka_unit_test(exports_what_lavis_trains), cmocka_unit_test(exports_words),
-        cmocka_unit_test(refuses)};
+        cmocka_unit_test(starts_as_large_as_words), cmocka_unit_test(refuses)};
     return cmocka_run_group_tests(tests, setup, folder_teardown);
 }

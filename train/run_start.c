@@ -1,10 +1,12 @@
 /* run_start: where a run starts, and what it says of that (run.h): fresh, from weights, or on from the newest
  * checkpoint in `out`; what was another then, and what cannot be. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpoints/origin.h"
 #include "checkpoints/params_io.h"
+#include "kernels/base/mem.h"
 #include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "train/run.h"
@@ -157,10 +159,36 @@ static Status claim_out(const Run *r) {
     return st;
 }
 
+static Status multiply(const Params *p, int row, float factor) {
+    const ParamTensor *t = params_tensor(p, row, -1);
+    float *x = mem_new((size_t)t->n, sizeof *x);
+    if (!x) return ERR_MEMORY;
+    params_read(p, t, p->w, x);
+    for (int64_t i = 0; i < t->n; i++) x[i] *= factor;
+    params_write(p, t, p->w, x);
+    free(x);
+    return OK;
+}
+
+/* Torch's Linear makes visual rows 4.4 times as large as SmolLM2's words: after 105 steps of short captions the loss is
+ * 3.45 with it and 1.45 with rows of the words' size. */
+static Status scale_projection(const Run *r) {
+    double rms = 0, scale = r->o->stage2.scale;
+    if (r->learns != LEARNS_STAGE2 || scale == 0) return OK;
+    Status st = lm_words_rms(&r->speaker.lm, &rms);
+    /* numbers of U(-1, 1) / sqrt(C), and queries leave a norm: rows have the root of a third */
+    float factor = (float)(scale * rms * sqrt(3.0));
+    if (st == OK) st = multiply(r->t.params, P_SPEAK_W, factor);
+    if (st == OK) st = multiply(r->t.params, P_SPEAK_B, factor);
+    if (st == OK) params_refresh(r->t.params);
+    return st;
+}
+
 static Status begin(Run *r) {
     Status st = dist_rank() == 0 ? claim_out(r) : OK;
     st = dist_agree_at(st, "the look into out");             /* rank 0 alone sees the folder */
     if (st == OK) st = params_init(r->t.params, (uint64_t)r->o->run.seed, recipe_init_std(r->o, &r->d));
+    if (st == OK) st = scale_projection(r);
     if (st == OK && *r->o->train.init) return from_weights(r, r->o->train.init);
     if (st == OK && dist_rank() == 0) status_say("begins    with fresh weights, seed %lld", (long long)r->o->run.seed);
     return st;

@@ -151,6 +151,17 @@ static Status make_bias(Lm *m, int side) {
     return st;
 }
 
+Status lm_words_rms(const Lm *m, double *rms) {
+    const ParamTensor *t = params_tensor(&m->params, 0, -1);      /* words are the first row of each family's table */
+    float *x = mem_new((size_t)t->n, sizeof *x);
+    Status st = x ? params_values(&m->params, t, x) : ERR_MEMORY;
+    double sum = 0;
+    for (int64_t i = 0; st == OK && i < t->n; i++) sum += (double)x[i] * (double)x[i];
+    *rms = sqrt(sum / (double)t->n);
+    free(x);
+    return st;
+}
+
 Status lm_ready(Lm *m) {
     Status st = m->d.family == LM_LLAMA ? make_rope(m) : OK;
     for (int side = 0; side < 2 && st == OK && m->d.family == LM_T5; side++) st = make_bias(m, side);

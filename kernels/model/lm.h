@@ -42,4 +42,7 @@ Status lm_ready(Lm *m);
  * matrices copy alone (which is w in f32). */
 Param lm_get(const Lm *m, int first, int last, int layer);
 
+/* The root of the mean square of the words' numbers: reads them all to the host. */
+Status lm_words_rms(const Lm *m, double *rms);
+
 #endif
