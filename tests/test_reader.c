@@ -139,7 +139,7 @@ static void front_is_seen(void **state) {
 static void makes_a_set(void) {
     if (folder_has("set.h5")) return;
     folder_must("synth out=set.h5 synth.train=24 synth.val=8 synth.test=8 synth.captions=2 synth.questions=3 "
-                "synth.objects=1 synth.whole=true synth.size=16 synth.patch=8");
+                "synth.objects=1 synth.say=all synth.size=16 synth.patch=8");
     folder_must("vocab in=set.h5 out=words.txt vocab.size=300");
 }
 

@@ -65,7 +65,7 @@ Status cmd_synth(const Options *o) {
     signals_ask();
     Meter m = meter_start("synth", "scenes", 0, 0);
     SynthSpec s = {
-        .kind = {(uint64_t)o->run.seed, (int)o->synth.objects, o->synth.whole},
+        .kind = {(uint64_t)o->run.seed, (int)o->synth.objects, (SynthSay)o->synth.say.i},
         .count = {o->synth.train, o->synth.val, o->synth.test},
         .captions = (int)o->synth.captions, .questions = (int)o->synth.questions,
         .size = (int)o->synth.size, .patch = (int)o->synth.patch,

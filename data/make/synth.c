@@ -93,7 +93,7 @@ Status synth_draw(Scene *s, const SynthKind *kind, int split, int64_t index) {
     /* odd numbers: seeds, splits and places do not collide */
     SplitMix r = {kind->seed * 0x9E3779B97F4A7C15u + (uint64_t)split * 0xD1B54A32D192ED03u +
                   (uint64_t)index * 0x8CB92BA72F3D8DD7u};
-    *s = (Scene){.whole = kind->whole};
+    *s = (Scene){.say = kind->say};
     s->n = draw_count(&r, kind->most);
     draw_kinds(s, &r, split);
     draw_cells(s, &r);

@@ -34,17 +34,20 @@ typedef struct {
     uint8_t rgb[3], other[3];              /* its colour, and that of its stripes or dots */
 } SynthObject;
 
+/* What a caption says: now this, now that; size, texture and place of each object and the ground; colours and shapes
+ * alone. */
+typedef enum { SYNTH_SOME, SYNTH_ALL, SYNTH_NAMES } SynthSay;
+
 typedef struct {
     int n, ground;                         /* objects; index into synth_grounds */
     SynthObject object[SYNTH_OBJECTS];
     uint8_t rgb[3];                        /* of the ground */
     uint64_t captions;                     /* state of the stream after the scene: captions go on from there */
-    bool whole;                            /* its captions leave nothing out */
+    SynthSay say;
 } Scene;
 
-/* What scenes are drawn: of one to `most` objects; whole: every caption says size, texture and place of each, and the
- * ground. The usual: {seed, SYNTH_OBJECTS, false}. */
-typedef struct { uint64_t seed; int most; bool whole; } SynthKind;
+/* What scenes are drawn: of one to `most` objects. The usual: {seed, SYNTH_OBJECTS, SYNTH_SOME}. */
+typedef struct { uint64_t seed; int most; SynthSay say; } SynthKind;
 
 /* ERR_USAGE unless split is SYNTH_TRAIN, _VAL or _TEST and index >= 0. synth_scene: of the usual kind. */
 Status synth_draw(Scene *s, const SynthKind *kind, int split, int64_t index);

@@ -6,8 +6,9 @@
  *   two           [there is | a picture of] a [is] relation b   or   a and b
  *   three         a relation b, and c | there is a relation b and also c | [a picture of] a, b and c
  *   all           [on a ground background]                      with probability 0.3
- *   whole         [there is | a picture of] a place and b place, or a place, b place and c place; of one object as
+ *   SYNTH_ALL     [there is | a picture of] a place and b place, or a place, b place and c place; of one object as
  *                 above; size, texture (also plain) and ground are always said
+ *   SYNTH_NAMES   a; a and b; a, b and c: neither size nor texture, place, relation or ground
  *
  * A relation follows the longer axis between the two cells, ties count as left or right. */
 #include "data/make/synth.h"
@@ -52,9 +53,11 @@ static void add(char *buf, const char *fmt, ...) {
     BUG_ON(more < 0 || (size_t)more >= SYNTH_CAPTION - n, "a caption of more than %d bytes", SYNTH_CAPTION);
 }
 
-static void add_object(char *buf, SplitMix *r, const SynthObject *o, bool whole) {
+static void add_object(char *buf, SplitMix *r, const SynthObject *o, SynthSay say) {
+    bool all = say == SYNTH_ALL, names = say == SYNTH_NAMES;
     /* drawn in either case: the stream goes on the same */
-    bool say_size = splitmix_unit(r) < 0.6 || whole, say_texture = (splitmix_unit(r) < 0.85 && o->texture) || whole;
+    bool say_size = splitmix_unit(r) < 0.6 || all, say_texture = (splitmix_unit(r) < 0.85 && o->texture) || all;
+    if (names) say_size = say_texture = false;
     const char *first = say_size ? synth_sizes[o->size] : synth_colours[o->colour];
     add(buf, "%s ", synth_article(first));
     if (say_size) add(buf, "%s ", synth_sizes[o->size]);
@@ -65,10 +68,10 @@ static void add_object(char *buf, SplitMix *r, const SynthObject *o, bool whole)
 
 /* Forms a caption by a pattern: A B C are the objects, R the relation of A to B, P the place of the object before it,
  * the rest is text. */
-static void add_pattern(char *buf, SplitMix *r, const char *pattern, const SynthObject *const *o, bool whole) {
+static void add_pattern(char *buf, SplitMix *r, const char *pattern, const SynthObject *const *o, SynthSay say) {
     const SynthObject *last = o[0];
     for (; *pattern; pattern++) {
-        if (*pattern >= 'A' && *pattern <= 'C') add_object(buf, r, last = o[*pattern - 'A'], whole);
+        if (*pattern >= 'A' && *pattern <= 'C') add_object(buf, r, last = o[*pattern - 'A'], say);
         else if (*pattern == 'R') add(buf, "%s", relation_text[relation(o[0], o[1])]);
         else if (*pattern == 'P') add(buf, "%s", place_text[place(last)]);
         else add(buf, "%c", *pattern);
@@ -80,11 +83,13 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
     static const char *const two[] = {"A R B", "A is R B", "there is A R B", "a picture of A R B", "A and B"};
     static const char *const three[] = {"A R B, and C", "there is A R B and also C", "A, B and C",
                                         "a picture of A, B and C"};
-    static const char *const whole2[] = {"A P and B P", "there is A P and B P", "a picture of A P and B P"};
-    static const char *const whole3[] = {"A P, B P and C P", "there is A P, B P and C P",
+    static const char *const all2[] = {"A P and B P", "there is A P and B P", "a picture of A P and B P"};
+    static const char *const all3[] = {"A P, B P and C P", "there is A P, B P and C P",
                                          "a picture of A P, B P and C P"};
-    static const struct { const char *const *pattern; uint32_t n; } forms[2][SYNTH_OBJECTS] = {
-        {{one, 4}, {two, 5}, {three, 4}}, {{one, 4}, {whole2, 3}, {whole3, 3}}}, *form;
+    static const char *const names[][1] = {{"A"}, {"A and B"}, {"A, B and C"}};
+    static const struct { const char *const *pattern; uint32_t n; } forms[][SYNTH_OBJECTS] = {
+        {{one, 4}, {two, 5}, {three, 4}}, {{one, 4}, {all2, 3}, {all3, 3}},
+        {{names[0], 1}, {names[1], 1}, {names[2], 1}}}, *form;
     const SynthObject *o[SYNTH_OBJECTS];
     for (int i = 0; i < s->n; i++) {                    /* a random order, by insertion */
         int at = (int)splitmix_below(r, (uint32_t)i + 1);
@@ -92,9 +97,10 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
         o[at] = &s->object[i];
     }
     buf[0] = 0;
-    form = &forms[s->whole][s->n - 1];
-    add_pattern(buf, r, form->pattern[splitmix_below(r, form->n)], o, s->whole);
-    if (splitmix_unit(r) < 0.3 || s->whole) add(buf, " on a %s background", synth_grounds[s->ground]);
+    form = &forms[s->say][s->n - 1];
+    add_pattern(buf, r, form->pattern[splitmix_below(r, form->n)], o, s->say);
+    bool ground = splitmix_unit(r) < 0.3 ? s->say != SYNTH_NAMES : s->say == SYNTH_ALL;
+    if (ground) add(buf, " on a %s background", synth_grounds[s->ground]);
 }
 
 void synth_caption(const Scene *s, int k, char *buf) {

@@ -190,7 +190,7 @@ static Status beside_is_free(const Set *set) {
 static Status write_all(Set *set, const ImageEncoder *e) {
     const SynthSpec *s = set->spec;
     uint64_t from = hash_int(hash_int(hash_text(HASH_START, "synth"), (int64_t)s->kind.seed), s->size);
-    from = hash_int(hash_int(from, s->kind.most), s->kind.whole); /* counts show in the shard itself */
+    from = hash_int(hash_int(from, s->kind.most), s->kind.say); /* counts show in the shard itself */
     ShardSpec shard = {.encoder = e->info, .dtype = DT_F16, .images = set->total, .views = 1, .P = e->P, .E = e->E,
                        .items = set->items, .made_from = fingerprint_end(from)};
     SetOut out = {0};
