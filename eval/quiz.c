@@ -44,8 +44,8 @@ static Status open_say(Quiz *q) {
         st = err_set(ERR_USAGE, "a prompt of %d tokens behind %d leaves no room for an answer in %d "
                      "(stage2.max_prompt)", prompt, front, m->rows);
     SearchSpec search = search_greedy(length + 1, 2);        /* an answer says something */
-    SaySpec spec = {.b = q->spec.b, .lm = m, .speech = q->spec.speech, .model = q->spec.model, .images = TOGETHER,
-                    .front = q->spec.front, .rows = rows, .features = set_dtype(q->set.set)};
+    SaySpec spec = {.b = q->spec.b, .lm = m, .speech = q->spec.speech, .model = q->spec.model, .tok = q->spec.tok,
+                    .images = TOGETHER, .front = q->spec.front, .rows = rows, .features = set_dtype(q->set.set)};
     say_rules(&search, &m->d, q->spec.speech);
     if (st == OK) st = say_open(&q->say, &spec, &search);
     return st == OK && q->spec.model ? evalrows_open(&q->rows, &q->set, q->spec.b, TOGETHER) : st;

@@ -7,7 +7,7 @@
  *     QUIZ_BLIND       behind nothing: what it knows without the picture
  *
  * Called by training, now and then, and by the report. Takes memory of its own, beside what was planned for a step. One
- * process; does not do InstructBLIP, whose rows a prompt changes. */
+ * process. */
 #ifndef QF_QUIZ_H
 #define QF_QUIZ_H
 #include "eval/asked.h"
@@ -22,6 +22,7 @@ typedef struct {
     const Lm *lm;
     const Speech *speech;
     const QFormer *model;               /* NULL: no picture is looked at */
+    const Tokenizer *tok;               /* InstructBLIP: the Q-Former's words, as in SaySpec */
     const char *prompt, *questions;     /* in front of captions; templates of questions, of which the first is taken */
     int32_t front;                      /* most pieces of a caption in front; 0: QUIZ_WORDS is not asked for */
     int32_t max_words, max_new;         /* words of that caption; new tokens of an answer or caption, at most */

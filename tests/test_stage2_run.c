@@ -94,6 +94,28 @@ static void begins_from_stage_1(void **state) {
     assert_int_equal(folder_shell("! grep '\"answer\"' chosen.json | grep -qvE '\"(red|blue|a square)\"'"), 0);
 }
 
+/* Training watches a model whose Q-Former reads prompts, too, and the report has the answers that ask gives, question
+ * by question: both let the prompt in. The first letters alone are compared: a page and a JSON file escape the rest each
+ * its way, and how long a text may be is each one's own. */
+static void quizzes_who_reads_prompts(void **state) {
+    (void)state;
+    makes_a_set();
+    folder_must("synth out=quiz/set.h5 synth.train=16 synth.val=4 synth.test=4 synth.captions=1 synth.questions=3 "
+                "synth.size=16 synth.patch=8");
+    folder_must("vocab in=quiz/set.h5 out=quiz.txt vocab.size=120");
+    folder_says("pretrain out=reads model.vocab=quiz.txt stage2.instruct=true data.train=quiz/set.h5 train.steps=2 "
+                "stage2.max_prompt=40 stage2.max_target=20 stage=2 stage2.lm=lm data.sample=images train.batch=4" SIZES,
+                "answers");
+    folder_must("report in=reads data.test=quiz/set.h5 out=reads.html precision=f32");
+    folder_must("ask in=reads data.test=quiz/set.h5 out=heard.json ask.mode=greedy ask.min_new=1 ask.max_new=48 "
+                "precision=f32");
+    folder_write("letters.sh", "sed 's/&[a-z0-9#]*;//g; s/\\\\u....//g; s/\\\\.//g' | tr -cd 'a-zA-Z0-9\\n' | cut -c1-24\n");
+    folder_shell("grep -o '<b class=\"rank [a-z]*\">[^<]*' reads.html | sed 's/.*>//' | sh letters.sh >page.txt");
+    folder_shell("grep -o '\"answer\": \".*\"' heard.json | sed 's/\"answer\": //' | sh letters.sh >asked.txt");
+    assert_int_equal(folder_shell("test $(grep -c . asked.txt) -ge 6 && test $(sort -u asked.txt | wc -l) -ge 2"), 0);
+    assert_int_equal(folder_shell("sort asked.txt >a.txt && sort page.txt | cmp - a.txt"), 0);
+}
+
 /* A whole folder of transformers' is a start and a language model like those it was made of: a step from either gives
  * the same bytes. */
 static void exports_a_whole_model(void **state) {
@@ -195,7 +217,8 @@ static void refuses(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resumes_to_the_same_bytes), cmocka_unit_test(says_what_it_speaks_to),
-        cmocka_unit_test(begins_from_stage_1), cmocka_unit_test(exports_a_whole_model),
+        cmocka_unit_test(begins_from_stage_1), cmocka_unit_test(quizzes_who_reads_prompts),
+        cmocka_unit_test(exports_a_whole_model),
         cmocka_unit_test(exports_what_lavis_trains), cmocka_unit_test(exports_words),
         cmocka_unit_test(starts_as_large_as_words), cmocka_unit_test(refuses)};
     return cmocka_run_group_tests(tests, setup, folder_teardown);

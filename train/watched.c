@@ -13,8 +13,7 @@ enum { MOST = 200, NEW_TOKENS = 48 };    /* pictures of a validation; new tokens
 static QuizFront front_of(const Run *r) { return r->learns == LEARNS_LM ? QUIZ_WORDS : QUIZ_PICTURE; }
 
 static bool answers(const Run *r) {
-    bool eyes = r->learns == LEARNS_STAGE2 && !r->o->stage2.instruct;        /* there a prompt changes the rows */
-    return (eyes || r->learns == LEARNS_LM) && (r->o->train.watched || r->validates) && dist_rank() == 0;
+    return r->learns != LEARNS_STAGE1 && (r->o->train.watched || r->validates) && dist_rank() == 0;
 }
 
 /* A split that has no pictures, no room for answers, or no memory for them is no reason not to train. */
@@ -26,7 +25,7 @@ Status watched_open(Run *r) {
     if (r->validates && o->train.eval_images && o->train.eval_images < most) most = o->train.eval_images;
     if (most < o->train.watched) most = o->train.watched;
     QuizSpec spec = {.b = r->b, .lm = lm ? reader_model(r->t.self) : &r->speaker.lm,
-                     .speech = lm ? &r->speech : &r->speaker.speech, .model = lm ? NULL : &r->t.model,
+                     .speech = lm ? &r->speech : &r->speaker.speech, .model = lm ? NULL : &r->t.model, .tok = r->tok,
                      .prompt = o->stage2.prompt, .questions = o->stage2.questions,
                      .front = lm ? r->reader.front : 0, .max_words = (int32_t)o->data.max_words,
                      .max_new = NEW_TOKENS, .seed = (uint64_t)o->run.seed};

@@ -124,7 +124,7 @@ static Status gaze(Report *r) {
 static Status gather(Report *r) {
     const Use *u = &r->e.use;
     const Options *old = r->run.trained ? r->run.trained : r->o;
-    QuizSpec spec = {.b = u->b, .lm = &u->speaker.lm, .speech = &u->speaker.speech, .model = &u->model,
+    QuizSpec spec = {.b = u->b, .lm = &u->speaker.lm, .speech = &u->speaker.speech, .model = &u->model, .tok = u->tok,
                      .prompt = u->lm_prompt, .questions = old->stage2.questions, .front = FRONT,
                      .max_words = (int32_t)old->data.max_words, .max_new = NEW_TOKENS,
                      .seed = (uint64_t)old->run.seed};
@@ -145,11 +145,6 @@ static Status gather(Report *r) {
 
 Status report_answers(Report *r) {
     if (!r->speaks) return OK;
-    /* its rows change with every prompt: the quiz has one set a picture */
-    if (r->e.use.speaker.speech.instruct) {
-        r->answers.none = mem_strdup("A model whose Q-Former reads prompts is asked by 'qformer ask'.");
-        return OK;
-    }
     Status st = gather(r);
     /* what the user did or lacks is no excuse on a page */
     if (st == OK || st == ERR_MEMORY || st == ERR_INTERRUPTED) return st;
