@@ -1,6 +1,5 @@
 /* act_names: what config.json calls an activation ("hidden_act", "activation_function", "dense_act_fn"). */
-#ifndef QF_ACT_NAMES_H
-#define QF_ACT_NAMES_H
+#pragma once
 #include <stdbool.h>
 
 #include "kernels/backend.h"
@@ -8,5 +7,3 @@
 /* False: a name that is not known here, or NULL. */
 bool act_named(ActKind *act, const char *name);
 const char *act_name(ActKind act);
-
-#endif

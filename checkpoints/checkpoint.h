@@ -12,8 +12,7 @@
  *
  * One process saves into `out`. What a killed one left behind (*.tmp-PID of a process that is gone) goes at the
  * next save. Does not know the model: parts are arrays of named tensors, `run` is any JSON object. */
-#ifndef QF_CHECKPOINT_H
-#define QF_CHECKPOINT_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -96,5 +95,3 @@ bool ckpt_state_crc(const char *text, size_t n, uint32_t *crc, size_t *digits);
 /* Reads state.json's text; `files` (to be freed) borrows names from doc. */
 Status ckpt_parse_state(const char *text, size_t n, const char *path, Json **doc, int64_t *step, CkptFileInfo **files,
                         size_t *nfiles);
-
-#endif

@@ -4,8 +4,7 @@
  *     st = CONFIG_FILE(folder, "config.json", CONFIG_TEXT(...), ...);
  *
  * Called by what writes a folder for transformers (export.c, export_whole.c, vision_hf.c, lm_write.c). */
-#ifndef QF_CONFIG_WRITE_H
-#define QF_CONFIG_WRITE_H
+#pragma once
 #include "data/format/json.h"
 
 typedef struct {
@@ -36,5 +35,3 @@ void config_put_real(JsonWriter *w, const char *key, double v);
 /* One object in FOLDER/NAME. */
 Status config_file(const char *folder, const char *name, const ConfigRow *rows);
 #define CONFIG_FILE(folder, name, ...) config_file(folder, name, (const ConfigRow[]){__VA_ARGS__, {0}})
-
-#endif

@@ -7,8 +7,7 @@
  * one .safetensors file with LAVIS names, aliases left out; torch.load is not needed to read it.
  *
  * Called by the command `export`. Tensors are taken as they are, in any element type. */
-#ifndef QF_EXPORT_H
-#define QF_EXPORT_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -58,5 +57,3 @@ void export_vision(JsonWriter *w, const HfDims *d, const char *type);
  * of the projection of stage 2, opt_proj, t5_proj or llm_proj; NULL: there is none. *count: the tensors written. */
 Status lavis_export(const char *path, const StTensor *tensors, size_t n, const HfTower *tower, const char *speak,
                     size_t *count);
-
-#endif

@@ -7,8 +7,7 @@
  *     tokenizer files       copied from the language model's folder
  *
  * Without a tower transformers makes the tower anew and says so: features come from elsewhere. */
-#ifndef QF_EXPORT_WHOLE_H
-#define QF_EXPORT_WHOLE_H
+#pragma once
 #include "checkpoints/export.h"
 
 typedef struct {
@@ -22,5 +21,3 @@ typedef struct {
  * becomes the tensors written. */
 Status hf_export_whole(const char *dir, const HfDims *d, const HfWhole *whole, const StTensor *tensors, size_t n,
                        const HfTower *tower, size_t *count);
-
-#endif

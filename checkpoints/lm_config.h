@@ -9,8 +9,7 @@
  * The file is input: each number has a range, heads must divide, and what would change the arithmetic and is not known
  * here (another activation, rotary scaling, attention of another kind) is refused with its name. Sources:
  * transformers' configuration classes; spec/stage2.md 2a to 3a. */
-#ifndef QF_LM_CONFIG_H
-#define QF_LM_CONFIG_H
+#pragma once
 #include "data/format/json.h"
 #include "kernels/model/dims.h"
 #include "kernels/model/lm_dims.h"
@@ -30,5 +29,3 @@ Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, co
 /* How norms and feed-forward nets of a folder's Q-Former compute (qformer_config): eps, eps_vision and act; the other
  * members of d stay. */
 Status lm_config_habits(Dims *d, const Json *config, const char *path);
-
-#endif

@@ -7,8 +7,7 @@
  *     lm_source_open      what it is: sizes, with what only the weights tell (own head, biases)
  *     lm_open             kernels/model/lm.h: memory, or its measure
  *     lm_load             the weights */
-#ifndef QF_LM_WEIGHTS_H
-#define QF_LM_WEIGHTS_H
+#pragma once
 #include "checkpoints/weights.h"
 #include "kernels/model/lm.h"
 
@@ -21,5 +20,3 @@ void lm_source_close(LmSource *s);
 /* All tensors of the table must be there in their shape; what the folder holds beside them is left alone. Ends with
  * lm_ready. ERR_FORMAT names the tensor and both shapes. */
 Status lm_load(Lm *m, const LmSource *s);
-
-#endif

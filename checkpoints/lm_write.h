@@ -4,8 +4,7 @@
  * A WordPiece vocabulary goes with a tokenizer_config.json that makes it transformers' BertTokenizer: [CLS] begins a
  * text, [SEP] ends it, so what generation begins with is its ids without the last. Any other tokenizer is one file,
  * which is copied. Called by the command export. */
-#ifndef QF_LM_WRITE_H
-#define QF_LM_WRITE_H
+#pragma once
 #include "data/format/safetensors.h"
 #include "data/text/tokenizer.h"
 #include "kernels/model/lm_dims.h"
@@ -14,5 +13,3 @@
  * absent. ERR_IO, ERR_MEMORY; ERR_USAGE when a file is there already and not `overwrite`. */
 Status lm_write(const char *dir, const LmDims *d, const StTensor *tensors, size_t n, const Tokenizer *tok,
                 const char *vocab, bool overwrite);
-
-#endif

@@ -3,8 +3,7 @@
  * Called by weights.c (reading foreign files) and export.c (writing them). Rules are tables of prefixes; nothing is
  * known about shapes or about how many layers there are. Source: spec of the parameters, checked in the tests
  * against the names that both implementations gave the same model. */
-#ifndef QF_NAMES_H
-#define QF_NAMES_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -31,5 +30,3 @@ bool name_from_lavis(NameForm form, const char *lavis, char *buf);
 enum { NAME_ALIASES = 2 };
 extern const struct NameAlias { const char *alias, *real; } name_aliases[NAME_ALIASES];
 const char *name_alias(const char *lavis);
-
-#endif

@@ -10,8 +10,7 @@
  *                         heads, config         the resolved configuration, as YAML
  *                         features              {name, weights_sha256, tap, preprocessing, ln_applied, tokens, width}
  *                         data                  {train, fingerprint, images, captions, short_text} */
-#ifndef QF_ORIGIN_H
-#define QF_ORIGIN_H
+#pragma once
 #include <stdint.h>
 
 #include "checkpoints/weights.h"
@@ -60,5 +59,3 @@ Status origin_write(const OriginSpec *s, JsonWriter *w);
 /* Copies the vocabulary into the run, as vocab.txt or tokenizer.json: a run that was moved, or whose vocabulary was,
  * still has it. ERR_USAGE: another one is there (outfile_claim). */
 Status origin_keep_vocab(const char *run, const char *vocab, const Tokenizer *tok, bool overwrite);
-
-#endif

@@ -1,6 +1,5 @@
 /* params_io: weights and optimizer state between the flat arrays and files. The parameter table names every tensor. */
-#ifndef QF_PARAMS_IO_H
-#define QF_PARAMS_IO_H
+#pragma once
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/weights.h"
 #include "kernels/model/dims.h"
@@ -39,5 +38,3 @@ Status save_weights(const Params *p, const float *flat, const char *path);
 /* Sizes as far as the tensors tell (heads, pads and ids they do not: left as they are). */
 Status dims_of_weights(Dims *d, const WeightSource *ws);
 void dims_known(Dims *d, const WeightSource *ws);            /* the same of a part of a model: 0 is unknown */
-
-#endif

@@ -5,8 +5,7 @@
  * Called by weights.c. The index is input: a file's name must stand in the same folder (no slash, not empty, no leading
  * dot), so that a folder from elsewhere cannot name files outside of itself. Whether the files are there and hold
  * what the index says is the caller's to check. Format: transformers, modeling_utils, "sharded checkpoints". */
-#ifndef QF_SHARDS_H
-#define QF_SHARDS_H
+#pragma once
 #include <stddef.h>
 
 #include "data/format/json.h"
@@ -27,5 +26,3 @@ typedef struct {
 Status shards_read(ShardIndex *x, const char *path);
 Status shards_parse(ShardIndex *x, const char *text, size_t n, const char *path);
 void shards_free(ShardIndex *x);
-
-#endif

@@ -8,8 +8,7 @@
  *
  * EVA-g under LAVIS's names: the published file has one block more than the model uses, and its norm; with the norm
  * there the last block is left out (spec: the 39th of 40 is the tap). */
-#ifndef QF_VISION_H
-#define QF_VISION_H
+#pragma once
 #include <stdio.h>
 
 #include "checkpoints/vision_config.h"
@@ -65,5 +64,3 @@ Status vision_part(const Vision *e, int row, int layer, int h, int w, float *dst
 
 /* Checks every tensor of the used blocks, without a device. */
 Status vision_check(const Vision *e);
-
-#endif

@@ -4,8 +4,7 @@
  * Called by vision.c. Everything is optional and every number is checked; what is not said is 0, -1 or empty, and the
  * tensors or the family's custom decide. What timm's and OpenCLIP's files say beside it of how to compute is refused:
  * an argument that is not known here may change every number and no tensor. */
-#ifndef QF_VISION_CONFIG_H
-#define QF_VISION_CONFIG_H
+#pragma once
 #include <stdbool.h>
 
 #include "data/make/preprocess.h"
@@ -34,5 +33,3 @@ Status vision_config_read(VisionConfig *c, const char *folder);
 /* The recipe of pixels: preprocessor_config.json, else open_clip_config.json, else timm's pretrained_cfg, over what p
  * says already. */
 Status vision_config_pixels(Preprocess *p, const char *folder);
-
-#endif

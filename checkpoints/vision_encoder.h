@@ -3,8 +3,7 @@
  *
  * Called by extract and by commands that take pictures. Memory is measured by a pass without kernels before anything is
  * taken: the weights, the lists, and the rows of `batch` images. One thread runs it at a time. */
-#ifndef QF_VISION_ENCODER_H
-#define QF_VISION_ENCODER_H
+#pragma once
 #include "checkpoints/vision.h"
 #include "data/make/encoder.h"
 
@@ -24,5 +23,3 @@ typedef struct {
 /* ERR_USAGE: a tap, size or choice of rows that this encoder has not; else as vision_open. *bytes (may be NULL): memory
  * taken on the device. */
 Status vision_encoder(ImageEncoder **out, const char *path, const VisionWish *wish, size_t *bytes);
-
-#endif

@@ -1,7 +1,6 @@
 /* vision_hf: an image encoder as transformers' Blip2VisionModel (vision_tower.h), and the small files beside it, for
  * export.c. That class is EVA-g alone: joined q, k, v with a bias, GELU, no norm in front; others are refused. */
-#ifndef QF_VISION_HF_H
-#define QF_VISION_HF_H
+#pragma once
 #include "checkpoints/export.h"
 #include "checkpoints/vision_tower.h"
 
@@ -13,5 +12,3 @@ Status vision_hf(HfTower *t, HfDims *d, const Vision *e, int size, VitTap tap);
 Status vision_hf_pixels(const char *folder, const Preprocess *p);
 Status vision_hf_files(const char *folder, const Preprocess *p);
 Status vision_hf_tokenizer(const char *folder, int64_t V);
-
-#endif

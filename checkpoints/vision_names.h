@@ -9,8 +9,7 @@
  *
  * Sources: the published files and code of OpenAI, OpenCLIP, LAVIS, transformers, timm, Meta, BAAI,
  * Apple, OpenGVLab. */
-#ifndef QF_VISION_NAMES_H
-#define QF_VISION_NAMES_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -127,5 +126,3 @@ VisionCustom vision_custom(VisionFamily f, VisionDialect d, unsigned has);
 const char *vision_family_text(VisionFamily f);
 int vision_head_size(VisionFamily f, int E);            /* of a published model of width E */
 VitResize vision_resize(VisionFamily f, VisionDialect d, unsigned has);
-
-#endif

@@ -5,8 +5,7 @@
  *
  * Only the blocks in front of the tap are written: neither reader leaves one out of a whole model's file. Positions are
  * resized to the pixels that are asked for. */
-#ifndef QF_VISION_TOWER_H
-#define QF_VISION_TOWER_H
+#pragma once
 #include "checkpoints/export.h"
 #include "checkpoints/vision.h"
 
@@ -16,5 +15,3 @@ typedef enum { VISION_TOWER_HF, VISION_TOWER_LAVIS } VisionTowerKind;
  * encoder's own. ERR_USAGE: a family that the reader has no class for, or a tap behind a norm: BLIP-2 has its own. */
 Status vision_tower(HfTower *t, const Vision *e, VisionTowerKind kind, int size, VitTap tap);
 void vision_tower_free(HfTower *t);
-
-#endif

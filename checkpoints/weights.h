@@ -12,8 +12,7 @@
  * Tensors are found under their LAVIS names; those without one (visual_encoder.*, bert.pooler.*) keep their own.
  * The tied aliases cls.predictions.decoder.* are found under both names, whichever the file holds. Does not decide
  * what may be absent, nor fit 30,522 words to 30,523: who loads knows that. */
-#ifndef QF_WEIGHTS_H
-#define QF_WEIGHTS_H
+#pragma once
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/names.h"
 #include "data/format/safetensors.h"
@@ -41,5 +40,3 @@ const char *ws_path(const WeightSource *ws);                /* what was opened i
 const Ckpt *ws_checkpoint(const WeightSource *ws);          /* when it is one of ours, else NULL */
 /* Of two StTensors, for qsort. */
 int ws_by_name(const void *a, const void *b);
-
-#endif

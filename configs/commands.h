@@ -1,11 +1,8 @@
 /* commands: what a word after `qformer` runs: the prototypes of commands.def, one cmd_WORD a row.
  *
  * A command reads its options, speaks on stdout, and returns a status; qformer.c turns it into the exit code. */
-#ifndef QF_COMMANDS_H
-#define QF_COMMANDS_H
+#pragma once
 #include "configs/options.h"
 
 #define COMMAND(word, ...) Status cmd_##word(const Options *o);
 #include "configs/commands.def"
-
-#endif

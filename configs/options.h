@@ -10,8 +10,7 @@
  * options_text, which parses back to the same values.
  *
  * Does not check options against each other (model.hidden against model.heads): that is for whoever uses them. */
-#ifndef QF_OPTIONS_H
-#define QF_OPTIONS_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -86,5 +85,3 @@ bool options_used_by(const char *key, const char *command);
 
 /* The candidate nearest to `word` by edit distance, NULL when none is near. Also used for mistyped commands. */
 const char *options_nearest(const char *word, const char *const *candidates, size_t n);
-
-#endif

@@ -1,7 +1,6 @@
 /* options_table: what options.c, options_near.c, options_print.c and manual.c share. Nobody else includes this;
  * options.h is for everyone. */
-#ifndef QF_OPTIONS_TABLE_H
-#define QF_OPTIONS_TABLE_H
+#pragma once
 #include "configs/options.h"
 
 typedef enum { KIND_INT, KIND_REAL, KIND_BOOL, KIND_TEXT, KIND_PATH, KIND_PICK } Kind;
@@ -58,5 +57,3 @@ const char *option_value(const Options *o, int r, char buf[64]);        /* as op
 int64_t option_int(const Options *o, int r);                   /* INT and BOOL */
 double option_real(const Options *o, int r);
 const char *option_text(const Options *o, int r);              /* of a TEXT, PATH or PICK row */
-
-#endif

@@ -9,8 +9,7 @@
  *
  * Does not take anchors, aliases, tags, several documents, maps inside lists, or more than 4 levels: each is refused
  * with its line. So the work is linear in the size of the text, whatever the text is. */
-#ifndef QF_YAML_H
-#define QF_YAML_H
+#pragma once
 #include <stddef.h>
 #include <stdio.h>
 
@@ -25,5 +24,3 @@ Status yaml_walk(const char *text, size_t n, const char *name, YamlVisit visit, 
 
 /* Writes `s` (valid UTF-8) as a double-quoted scalar that any YAML reader turns back into the same bytes. */
 void yaml_put_quoted(FILE *f, const char *s);
-
-#endif

@@ -1,6 +1,5 @@
 /* features: small things that everything which brings features into a shard needs. */
-#ifndef QF_FEATURES_H
-#define QF_FEATURES_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,5 +23,3 @@ Status features_quantise(void *dst, float *scale, DType to, const float *x, size
  * and of what the new type loses of them. */
 Status features_quantise_tokens(void *dst, float *scales, DType to, const float *x, int64_t P, int64_t E,
                                 double *square, double *error);
-
-#endif

@@ -4,8 +4,7 @@
  * that was replaced gives another. Cheap on purpose, since it is taken anew each time a run goes on: small files count
  * with their bytes, large ones with size, time and 64 pieces spread over them. A folder counts with names, sizes and
  * times of all files below it. Never 0, which stands for "not recorded". */
-#ifndef QF_FINGERPRINT_H
-#define QF_FINGERPRINT_H
+#pragma once
 #include <stdint.h>
 
 #include "kernels/base/err.h"
@@ -17,5 +16,3 @@ Status fingerprint_file(uint64_t *h, const char *path);
 Status fingerprint_stat(uint64_t *h, const char *path);
 
 static inline uint64_t fingerprint_end(uint64_t h) { return h ? h : 1; }
-
-#endif

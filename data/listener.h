@@ -1,6 +1,5 @@
 /* listener: how long work in data/ tells its caller where it is, and learns that it should stop. */
-#ifndef QF_LISTENER_H
-#define QF_LISTENER_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,5 +17,3 @@ static inline Status listener_tell(const Listener *l, int64_t done, int64_t tota
     return err_set(ERR_INTERRUPTED, "stopped after %lld of %lld; the same command goes on from there",
                    (long long)done, (long long)total);
 }
-
-#endif

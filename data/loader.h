@@ -15,8 +15,7 @@
  * captions pass caption_blip and the tokenizer, or come from the shard's token cache. An error waits for its batch:
  * loader_next of just that step returns it. One consumer thread. The set, the vocabulary and the strings must
  * outlive the loader. */
-#ifndef QF_LOADER_H
-#define QF_LOADER_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -74,5 +73,3 @@ Status loader_next(Loader *l, const Batch **batch, double *waited);
 const Batch *loader_peek(Loader *l); /* what loader_next will return, when it is ready; else NULL */
 void loader_release(Loader *l, const Batch *batch);
 void loader_close(Loader *l);                              /* stops the threads; accepts NULL; all batches are gone */
-
-#endif

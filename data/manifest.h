@@ -3,8 +3,7 @@
  * Called by set, repack and whoever has written shards into a folder. The one idea: the list, not the folder's
  * content, says what belongs to the set; so a shard that is missing, cut short or replaced is named, and a rank can
  * know how large the shards are that it does not hold. Format: data/FORMAT.md. */
-#ifndef QF_MANIFEST_H
-#define QF_MANIFEST_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,5 +37,3 @@ Status manifest_write(const char *dir, char *const *names, int64_t n);
 
 /* The names of the *.h5 files of a folder, sorted; free each and the array. */
 Status manifest_scan(const char *dir, char ***names, int64_t *n);
-
-#endif

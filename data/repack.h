@@ -6,8 +6,7 @@
  *
  * e4m3 and i8 get a scale a token, so that its largest number is the largest there is (448, 127). Does not change
  * images or captions, and does not compute features. */
-#ifndef QF_REPACK_H
-#define QF_REPACK_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -36,5 +35,3 @@ typedef struct {
 /* ERR_USAGE: nothing to write, or what stands in `out` is something else or the set itself; ERR_FORMAT: a row is
  * damaged (verify finds all), or holds a number that the new type cannot. */
 Status repack(const RepackSpec *spec, RepackReport *r);
-
-#endif

@@ -8,8 +8,7 @@
  * just the shards of its ranks. The other images exist (they count, and have numbers) but nothing of theirs can be
  * read. That needs a manifest. `allow_missing`: also shards of this part may be absent, as long as nobody asks for a
  * split that lies there. */
-#ifndef QF_SET_H
-#define QF_SET_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -74,5 +73,3 @@ SplitCount set_count(const Set *s, const char *split, int part);
 Status set_read_row(const Set *s, int64_t row, bool verify, void *dst, float *scale);
 /* scales (n, set_scales), or NULL */
 Status set_read_rows(const Set *s, const int64_t *rows, int64_t n, void *dst, float *scales);
-
-#endif

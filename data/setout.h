@@ -6,8 +6,7 @@
  *     any other is refused, unless `overwrite`: then it is replaced, and leftovers of a larger set in the folder go
  *     an unfinished shard (.part) of the same request goes on, of another one begins anew
  * and each of these is said on the terminal. The manifest lists the shards of this request, not what else is there. */
-#ifndef QF_SETOUT_H
-#define QF_SETOUT_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,5 +31,3 @@ Status setout_shard(SetOut *s, int64_t k, ShardSpec *spec, ShardWriter **w);
 
 /* With st OK: writes the manifest of a folder, says what was kept. Frees in any case; returns st or its own failure. */
 Status setout_close(SetOut *s, Status st);
-
-#endif

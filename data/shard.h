@@ -5,8 +5,7 @@
  * Rows that are not stored plainly (compressed, or in chunks that are not rows) are read through HDF5, which is slower.
  *
  * A Shard is read-only after shard_open: any number of threads may read rows. Layout: data/FORMAT.md. */
-#ifndef QF_SHARD_H
-#define QF_SHARD_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -75,5 +74,3 @@ uint32_t shard_content(const Shard *s);
 
 /* How an element type is stored: the HDF5 kind, or H5K_OTHER for types that features cannot have. */
 H5Kind shard_kind(DType t);
-
-#endif

@@ -8,8 +8,7 @@
  *
  * Rows are images x views: row i*V+v is view v of image i. Rows may come in any order. One thread at a time. Does
  * not compute features, and does not change a finished shard (see verify.h for rewriting). */
-#ifndef QF_SHARD_WRITE_H
-#define QF_SHARD_WRITE_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -90,5 +89,3 @@ void shard_drop(ShardWriter *w);                                      /* closes,
 struct Shard;
 /* NULL when a shard (its rows aside) is what the spec would make; else what differs, as a short word or two. */
 const char *shard_difference(const struct Shard *s, const ShardSpec *spec);
-
-#endif

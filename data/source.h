@@ -2,8 +2,7 @@
  *
  * Called by set and verify. A shard (x.h5), a folder (its manifest.json, else its *.h5 by name), a manifest
  * (x.json), or several of these with commas between. Opens no shard. */
-#ifndef QF_SOURCE_H
-#define QF_SOURCE_H
+#pragma once
 #include <stdint.h>
 
 #include "data/manifest.h"
@@ -27,5 +26,3 @@ void source_free(Source *s);
 
 /* Whether the file is the one that the manifest means: size, images, content. ERR_FORMAT says what differs. */
 Status source_check(const SourceFile *f, const Shard *shard);
-
-#endif

@@ -3,8 +3,7 @@
  * Called by verify, and by extract and import when a set is made. A copy of a training picture in the test split makes
  * every figure of it a lie. Found by the CRCs of rows, which are in memory;
  * only rows whose CRCs agree are read and compared. */
-#ifndef QF_TWINS_H
-#define QF_TWINS_H
+#pragma once
 #include <stdint.h>
 
 #include "data/shard.h"
@@ -20,5 +19,3 @@ Status twins_find(const Shard *const *shard, int64_t n, Twins *t);
 
 /* The same of a data set by its path. */
 Status twins_of(const char *path, Twins *t);
-
-#endif

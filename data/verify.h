@@ -5,8 +5,7 @@
  * row: its CRC, and that its numbers are finite; every caption: that it is UTF-8 and not empty; every image id: that
  * it is there once in the set. Warned of: rows that are all zero, and a shape that looks like maps with channels first.
  */
-#ifndef QF_VERIFY_H
-#define QF_VERIFY_H
+#pragma once
 #include <stdint.h>
 
 #include "data/listener.h"
@@ -23,5 +22,3 @@ typedef struct {
 /* OK also when there are problems: they are in the report. Otherwise the list of shards could not be had, or the
  * listener (told rows, of those in shards looked at so far) stopped it. */
 Status verify_set(const char *path, VerifySay *say, void *ctx, const Listener *listener, VerifyReport *r);
-
-#endif

@@ -7,8 +7,7 @@
  *
  * A picture is found by its name in the set, by its name without folder and ending, or by the number at the end of
  * its name (COCO's). A question without question_id is named by its place. */
-#ifndef QF_ASKED_H
-#define QF_ASKED_H
+#pragma once
 #include "data/text/settext.h"
 #include "eval/evalset.h"
 
@@ -44,5 +43,3 @@ void asked_free(Asked *a);
 /* How right our answer to one of these is, 0 to 1: as VQA counts it where several people answered, else whether it is
  * the one (metrics/vqa.h). */
 Status asked_accuracy(const Question *q, double *accuracy);
-
-#endif

@@ -2,8 +2,7 @@
  *
  * Called by the command caption and by the report. Images are read, captioned (generate.h) a batch at a time, and
  * shared out over the ranks; every rank has all captions afterwards. Does not score (score.h). */
-#ifndef QF_CAPTION_SET_H
-#define QF_CAPTION_SET_H
+#pragma once
 #include "eval/search.h"
 #include "eval/use.h"
 
@@ -39,5 +38,3 @@ Status captions_json(const Captions *c, const EvalSet *e, const int64_t *ids, ch
 /* The same as a table: image,caption. */
 Status captions_csv(const Captions *c, const EvalSet *e, char **text, size_t *len);
 Status references_json(const EvalSet *e, const int64_t *ids, char **text, size_t *len);
-
-#endif

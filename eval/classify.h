@@ -2,8 +2,7 @@
  *
  * A class is its name put into templates ("a photo of a {}"); its feature is the normalised mean of the texts'
  * features. An image's score for a class is the largest cosine over its queries. Does not read images. */
-#ifndef QF_CLASSIFY_H
-#define QF_CLASSIFY_H
+#pragma once
 #include "eval/evaluate.h"
 
 typedef struct {
@@ -25,5 +24,3 @@ Status classes_features(const Classes *c, const char *templates, Evaluation *e, 
 /* True classes (NI) of the set's images, -1 where unknown: from a CSV or TSV file with columns image and label (a
  * name, or a number from 0), or without one from a caption, or a folder of the image's id, that is a class name. */
 Status classes_truth(const Classes *c, const char *labels_path, const EvalSet *s, int32_t *truth);
-
-#endif

@@ -6,8 +6,7 @@
  * needs a second buffer. Texts that are done leave the batch.
  *
  * Called by generate.c (stage 1's captions), by ask and caption with a language model, and by tests. */
-#ifndef QF_DECODE_H
-#define QF_DECODE_H
+#pragma once
 #include "eval/search.h"
 #include "kernels/model/decoder.h"
 
@@ -34,5 +33,3 @@ void decode_close(Decode *x);                              /* accepts one that i
  * s->closed[0] is the best text, all that were kept stand behind it. */
 typedef Status DecodeFound(void *ctx, int64_t i, const Search *s);
 Status decode_texts(Decode *x, const void *input, int64_t n, int64_t first, DecodeFound *found, void *ctx);
-
-#endif

@@ -2,8 +2,7 @@
  *
  * Work comes in pieces of at most `batch`, results go to host memory in f32. Used by validation in training and by
  * every evaluation. Takes its own memory, measured first. Does not know files or metrics. */
-#ifndef QF_ENCODE_H
-#define QF_ENCODE_H
+#pragma once
 #include "kernels/model/features.h"
 #include "kernels/model/forward.h"
 #include "kernels/model/qformer.h"
@@ -32,5 +31,3 @@ Status encode_texts(Encoder *e, const int32_t *ids, const int32_t *len, int64_t 
  * text i): class 1 is a match. Any n: texts are taken in pieces. */
 Status encode_image_keys(Encoder *e, FeatureRows rows, int n);
 Status encode_pairs(Encoder *e, const int32_t *image, const int32_t *ids, const int32_t *len, int64_t n, float *logits);
-
-#endif

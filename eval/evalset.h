@@ -1,6 +1,5 @@
 /* evalset: a split laid out for evaluation: images in order, their captions as word pieces, and who belongs to whom. */
-#ifndef QF_EVALSET_H
-#define QF_EVALSET_H
+#pragma once
 #include "data/set.h"
 #include "data/text/tokenizer.h"
 #include "eval/encode.h"
@@ -49,5 +48,3 @@ int64_t evalset_share(const EvalSet *e);
 Status evalset_encode_images(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *I, EvalProgress *p);
 Status evalset_encode_texts(const EvalSet *e, Encoder *enc, int64_t first, int64_t n, float *T, EvalProgress *p);
 Status evalprogress(EvalProgress *p, int64_t more);                        /* ERR_INTERRUPTED when asked to stop */
-
-#endif

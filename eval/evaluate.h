@@ -1,7 +1,6 @@
 /* evaluate: what the commands that use a model share: model, data and encoder opened together, features of a split
  * computed by all ranks. */
-#ifndef QF_EVALUATE_H
-#define QF_EVALUATE_H
+#pragma once
 #include "eval/use.h"
 #include "kernels/base/status.h"
 
@@ -31,5 +30,3 @@ void evaluation_progress_end(Evaluation *e, const EvalProgress *p);
 
 /* Features of all images (NI,Q,Z) and texts (NT,Z) of the set, on every rank; each computes its share. Free them. */
 Status evaluation_features(Evaluation *e, float **I, float **T);
-
-#endif

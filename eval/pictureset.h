@@ -4,8 +4,7 @@
  * Called by use.c when the data named are no set. The image encoder (extract.encoder, or the patches that the run was
  * trained on) writes one shard into a temporary file, which is opened and unlinked at once: whoever reads a set reads
  * pictures, with the same checks that they were made by the encoder the model was trained on. */
-#ifndef QF_PICTURESET_H
-#define QF_PICTURESET_H
+#pragma once
 #include "checkpoints/origin.h"
 #include "configs/options.h"
 #include "data/set.h"
@@ -17,5 +16,3 @@ bool pictureset_is(const char *path);
 
 /* ERR_USAGE: nobody says which encoder, or several processes ask. */
 Status pictureset_open(Set **set, const Options *o, const Origin *g, const Backend *b, const char *path);
-
-#endif

@@ -1,6 +1,5 @@
 /* recall: retrieval from features, both ways, without the whole similarity matrix in memory (evaluation.md 2, 4). */
-#ifndef QF_RECALL_H
-#define QF_RECALL_H
+#pragma once
 #include "data/format/json.h"
 #include "kernels/backend.h"
 
@@ -46,5 +45,3 @@ float recall_cosine(const float *I, const float *T, int64_t Q, int64_t Z);
 void recall_print_head(void);
 void recall_print(const char *name, const Recall *r, bool ranks);
 void recall_write(JsonWriter *w, const Recall *r, bool ranks);
-
-#endif

@@ -4,8 +4,7 @@
  * keys and values are computed once and serve all its pairs; raw features are read again from the data set, a batch
  * at a time, and never held. With several ranks each takes a share of the images with an equal number of pairs;
  * afterwards all know all logits. Source: evaluation.md 3 (the reference computes the keys anew for every pair). */
-#ifndef QF_RERANK_H
-#define QF_RERANK_H
+#pragma once
 #include "eval/evalset.h"
 #include "eval/retrieval.h"
 
@@ -30,5 +29,3 @@ int64_t rerank_share(const Rerank *p);                                          
 
 /* Gives every candidate its match logit. All of them must be among the pairs. */
 void rerank_fill(const Rerank *p, Retrieval *r);
-
-#endif

@@ -4,8 +4,7 @@
  *     out=FOLDER                         FOLDER/name; the folder is made
  *     out=FILE, ending as `name` does    that file
  *     no out                             nothing is written */
-#ifndef QF_RESULT_H
-#define QF_RESULT_H
+#pragma once
 #include "configs/options.h"
 #include "data/format/json.h"
 
@@ -29,5 +28,3 @@ Status result_write(const Options *o, const char *name, ResultJson *write, const
 /* A summary, and beside it lines: one for each `each` ("a query"). */
 Status result_write_both(const Options *o, const char *name, ResultJson *summary, ResultJson *lines, const char *each,
                          const void *what);
-
-#endif

@@ -9,8 +9,7 @@
  *
  * Folds: images fall into `folds` parts of neighbours (5,000 images of COCO: 5 times 1,000), each a test of its own
  * with its own candidates; figures are means over the folds. Does not compute features. */
-#ifndef QF_RETRIEVAL_H
-#define QF_RETRIEVAL_H
+#pragma once
 #include "eval/recall.h"
 
 /* What candidates are ordered by: the cosine; the logit of a match; their sum, which is what the reference does. */
@@ -44,5 +43,3 @@ void retrieval_close(Retrieval *r);
 Status retrieval_rank(Retrieval *r, RankRule rule);
 
 int64_t retrieval_fold_start(const Retrieval *r, int fold); /* first image of a fold; NI after the last */
-
-#endif

@@ -3,8 +3,7 @@
  *
  * A picture's visual rows and their keys stand once for all its prompts; with InstructBLIP each prompt has rows of its
  * own, since it enters the Q-Former. Called by captions, ask and the quiz. */
-#ifndef QF_SAY_H
-#define QF_SAY_H
+#pragma once
 #include "eval/decode.h"
 #include "eval/use.h"
 #include "eval/visual.h"
@@ -73,5 +72,3 @@ Status say_gaze(Say *x, const SayItem *item, float *share);
 
 /* What was written, without blanks at its ends: new (free). */
 Status say_text(const Tokenizer *t, const Hypothesis *h, char **text);
-
-#endif

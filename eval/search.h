@@ -17,8 +17,7 @@
  *
  * Random draws depend on (seed, image, length) alone: not on the batch, the device or other images. One thread a
  * search. */
-#ifndef QF_SEARCH_H
-#define QF_SEARCH_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -93,5 +92,3 @@ static inline int32_t search_last(const Search *s, int32_t row) {
 /* The distribution that sampling draws from, of scores (V): what survives, likeliest first (ties: lower token
  * first), with probabilities that sum to 1. Returns how many. c: room for V. */
 int32_t search_filter(const SearchSpec *spec, const double *score, int32_t V, Candidate *c);
-
-#endif

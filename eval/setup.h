@@ -1,7 +1,6 @@
 /* setup: from what the user asked for to a device and the sizes of a model. Checks options against each other and
  * against the data. How it is trained: train/recipe.h. */
-#ifndef QF_SETUP_H
-#define QF_SETUP_H
+#pragma once
 #include "configs/options.h"
 #include "data/make/encoder.h"
 #include "data/text/tokenizer.h"
@@ -19,5 +18,3 @@ Status setup_dims(Dims *d, const Options *o, const Tokenizer *tok, int64_t P, in
 
 /* The image encoder of extract.*: patches, or a released model. *bytes (may be NULL): what it takes on the device. */
 Status setup_encoder(ImageEncoder **e, const Options *o, const Backend *b, size_t *bytes);
-
-#endif

@@ -4,8 +4,7 @@
  * As LAVIS has it and Hugging Face's BLIP-2 keeps it, a gated T5 gets the exact GELU. Used by stage 2's training and by
  * whatever lets a model speak. Opening reads config.json and tokenizer only, so that plans need no weights;
  * speaker_load takes memory, which was measured, and fills it. */
-#ifndef QF_SPEAKER_H
-#define QF_SPEAKER_H
+#pragma once
 #include "checkpoints/lm_weights.h"
 #include "data/text/speech.h"
 #include "kernels/model/lm_model.h"
@@ -35,5 +34,3 @@ void speaker_close(Speaker *s);
 
 /* The most ids of a text, prompt included, and the most rows it takes behind Q visual ones. */
 int32_t speaker_ids(const Speaker *s);
-
-#endif

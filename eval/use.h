@@ -3,8 +3,7 @@
  * Every evaluation command begins here. `in` is anything weights.h takes; vocabulary, heads and encoder are those the
  * weights say of themselves (origin.h): options that say another are refused. Limits of texts are the trained ones,
  * unless options say otherwise. */
-#ifndef QF_USE_H
-#define QF_USE_H
+#pragma once
 #include "checkpoints/origin.h"
 #include "configs/options.h"
 #include "eval/evalset.h"
@@ -37,5 +36,3 @@ Status use_heads(const Origin *g, const Options *o, int C, int32_t *H);
 Status use_open(Use *u, const Options *o);
 void use_close(Use *u);
 Status use_text_head(const Use *u);     /* ERR_FORMAT: the weights have none, and captions need it */
-
-#endif

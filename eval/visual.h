@@ -2,8 +2,7 @@
  *
  * A given number of pictures at a time, forward only; what the prompt's word pieces (InstructBLIP) change is given
  * with each. Called by whatever lets a stage-2 model speak (caption, ask, ranking of answers). */
-#ifndef QF_VISUAL_H
-#define QF_VISUAL_H
+#pragma once
 #include "kernels/model/features.h"
 #include "kernels/model/forward.h"
 #include "kernels/model/qformer.h"
@@ -30,5 +29,3 @@ void visual_close(Visual *v);           /* accepts one that is zero */
 
 /* n pictures' features (n,P,E) raw, on the host; asks: n, or NULL. *soft (n Q, W) is valid until the next call. */
 Status visual_rows(Visual *v, FeatureRows rows, int n, const VisualAsk *asks, Tensor *soft);
-
-#endif

@@ -4,8 +4,7 @@
  * A measuring arena has no memory: it hands out addresses that must not be used and only counts. One step on a
  * measuring arena and the null backend tells exactly what a real step will need. An arena that runs full turns into a
  * measuring one (`full` is set, the caller ends the step with a sentence): nothing is ever written past its end. */
-#ifndef QF_ARENA_H
-#define QF_ARENA_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -36,5 +35,3 @@ typedef struct { Arena *arena; size_t start; int n; PoolBlock block[POOL_MAX]; }
 void pool_open(Pool *p, Arena *a);                          /* the region begins at the arena's present end */
 void *pool_take(Pool *p, size_t count, size_t size);
 void pool_give(Pool *p, void *ptr);                         /* NULL is fine */
-
-#endif

@@ -6,8 +6,7 @@
  *
  * N rows, C hidden, F feed-forward; a `d` in front is a gradient; gradients of parameters are added to, and not made
  * for what is frozen. A bias (or a norm's offset) that is not there is (Param){0}. */
-#ifndef QF_OPS_H
-#define QF_OPS_H
+#pragma once
 #include "kernels/tape.h"
 
 /* y(N,F) = x(N,C) w(F,C)^T + b(F)      dx = dy w    dw += dy^T x    db += sum_N dy        y elem or f32. Rows of f32
@@ -84,5 +83,3 @@ void op_xent(Tape *t, float *loss, float *nll, Tensor logits, const int32_t *tar
  * hands it on. */
 void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, const int32_t *target, float smoothing,
                 float scale);
-
-#endif

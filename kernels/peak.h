@@ -1,6 +1,5 @@
 /* peak: how fast a backend multiplies, measured: what "share of peak" is a share of. */
-#ifndef QF_PEAK_H
-#define QF_PEAK_H
+#pragma once
 #include "kernels/backend.h"
 
 /* FLOP/s of (m,k) x (n,k)^T in the backend's type, the best of a few after one that pays for set-up; 0 when there is no
@@ -9,5 +8,3 @@
 double peak_of_product(const Backend *b, int64_t m, int64_t n, int64_t k);
 
 double peak_rate(const Backend *b);                 /* of a product so large that a launch does not count */
-
-#endif

@@ -1,8 +1,7 @@
 /* watch: what the ops of a tape do, a line each: name, shape, seconds, and which of them is the first to make a number
  * that is not finite, in the forward or on the walk back. It waits for the device at every op and reads all results:
  * for looking (-vv), not for training. */
-#ifndef QF_WATCH_H
-#define QF_WATCH_H
+#pragma once
 #include "kernels/tape.h"
 
 typedef struct {
@@ -12,5 +11,3 @@ typedef struct {
 
 /* From now on ops of t are told of; w must outlive t. */
 void watch_tape(Watch *w, Tape *t);
-
-#endif

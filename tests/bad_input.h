@@ -1,6 +1,5 @@
 /* bad_input: the tables of test_bad_input: commands with a file each to damage, and files of nonsense. */
-#ifndef QF_BAD_INPUT_H
-#define QF_BAD_INPUT_H
+#pragma once
 
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
 
@@ -193,5 +192,3 @@ static const Nonsense nonsense[] = {
     {"labels.csv", "image,label\ntest/000000.png,no such class\n", 1},
 };
 enum { NONSENSE = sizeof nonsense / sizeof *nonsense };
-
-#endif

@@ -2,8 +2,7 @@
  * in this process write to an address that nobody has: the error is the GPU's own (or the emulator's).
  *
  * A program that includes this stands in front of the runtime's launch; the real one is the next of that name. */
-#ifndef QF_BAD_LAUNCH_H
-#define QF_BAD_LAUNCH_H
+#pragma once
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,5 +47,3 @@ int cudaLaunchKernel(const void *kernel, Dim3 grid, Dim3 block, void **args, siz
 int __cudaLaunchKernel(const void *kernel, Dim3 grid, Dim3 block, void **args, size_t shared, void *stream) {
     return launch("__cudaLaunchKernel", kernel, grid, block, args, shared, stream);
 }
-
-#endif

@@ -3,8 +3,7 @@
  * golden.c walks a folder and runs every case below it by its kind; a kind is a function in one of gold_*.c. A case is
  * a folder with a case.json (or a single .json with a "kind"), or a file that a form of golden.c knows by its looks;
  * forms are described by the README beside the fixtures. */
-#ifndef QF_GOLD_H
-#define QF_GOLD_H
+#pragma once
 #include "data/format/json.h"
 #include "data/format/safetensors.h"
 #include "train/stage1.h"
@@ -82,5 +81,3 @@ void gold_params(Case *c, const Trainer *t, const float *flat, const StFile *f, 
 
 /* The larger of two distances; unlike fmax it keeps a NaN, which is the largest of all. */
 static inline double gold_most(double a, double b) { return a != a || b <= a ? a : b; }
-
-#endif

@@ -1,7 +1,6 @@
 /* gold_lm: what the fixtures of language models share: a model opened from its folder, texts behind visual rows run
  * through it and back, and what came out on the host. */
-#ifndef QF_GOLD_LM_H
-#define QF_GOLD_LM_H
+#pragma once
 #include "checkpoints/lm_weights.h"
 #include "kernels/model/lm_decoder.h"
 #include "tests/gold.h"
@@ -66,5 +65,3 @@ Status gold_lavis(Case *c);
 Status gold_smollm2(Case *c);
 Status gold_blip2(Case *c);
 Status gold_whole(Case *c);
-
-#endif

@@ -1,7 +1,6 @@
 /* gold_speak: "generate" of a whole BLIP-2 or InstructBLIP: searches behind pictures and prompts against the ids that
  * transformers returned. */
-#ifndef QF_GOLD_SPEAK_H
-#define QF_GOLD_SPEAK_H
+#pragma once
 #include "data/text/speech.h"
 #include "kernels/model/qformer.h"
 #include "tests/gold_lm.h"
@@ -23,5 +22,3 @@ Status gold_speak(const GoldSpeak *g, const Json *generate);
 
 /* Visual rows of all pictures on the host in f32 (images Q, W), new: as the language model meets them. */
 Status gold_speak_soft(const GoldSpeak *g, float **soft);
-
-#endif

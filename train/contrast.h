@@ -4,8 +4,7 @@
  * Stands between two waves and outside the tape: features of all micro-batches and all ranks come together here,
  * gradients of the local ones go back. All buffers are f32 in the run arena. B local pairs,
  * G = B ranks, first = rank B. */
-#ifndef QF_CONTRAST_H
-#define QF_CONTRAST_H
+#pragma once
 #include "kernels/arena.h"
 #include "kernels/model/dims.h"
 
@@ -44,5 +43,3 @@ Status contrast_loss(Contrast *c, const int64_t *ids, const float *temp, float *
 /* Draws one image for each local text and one text for each local image: global indices,
  * on the device in c->negative. */
 void contrast_negatives(Contrast *c, const float *temp, uint64_t seed, uint32_t step);
-
-#endif

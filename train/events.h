@@ -9,8 +9,7 @@
  *
  * A run that goes on writes a new file which opens with a session_log START at its first step: TensorBoard then
  * forgets what earlier files say of that step and later ones, so that curves do not double. Does not write images. */
-#ifndef QF_EVENTS_H
-#define QF_EVENTS_H
+#pragma once
 #include <stdint.h>
 
 #include "kernels/base/err.h"
@@ -25,5 +24,3 @@ Status events_open(Events **e, const char *dir, int64_t first_step);
 /* n scalars of one step as one record, flushed to the file. ERR_IO names the file. */
 Status events_scalars(Events *e, int64_t step, double wall_time, const EventScalar *scalars, int n);
 void events_close(Events *e);                  /* accepts NULL */
-
-#endif

@@ -16,8 +16,7 @@
  * A language model that learns to read (train/reader.h) has words where stage 2 has visual rows: one of the picture's
  * captions, drawn anew at each visit, is its view, and the others are said behind it.
  * A picture's only text stands alone. */
-#ifndef QF_FEED_H
-#define QF_FEED_H
+#pragma once
 #include "data/loader.h"
 #include "eval/speaker.h"
 #include "train/objective.h"
@@ -51,5 +50,3 @@ void feed_close(Feed *f);
 
 /* What it gives is valid until the next call. ERR_MEMORY. */
 Status feed_batch(Feed *f, const Batch *b, ObjectiveBatch *out);
-
-#endif

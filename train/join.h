@@ -6,8 +6,7 @@
  *     join_end       when all are; waits, or lets compute wait
  *
  * Means were taken over the global batch already. Sharded parameters: the optimizer wants no more than its part. */
-#ifndef QF_JOIN_H
-#define QF_JOIN_H
+#pragma once
 #include "kernels/model/params.h"
 
 typedef struct {
@@ -20,5 +19,3 @@ void join_begin(Join *j, const Params *p, bool half, bool measuring);
 bool join_beside(const Join *j);        /* whether they are summed beside the walk back */
 void join_place(void *join, int place);
 Status join_end(Join *j);
-
-#endif

@@ -10,8 +10,7 @@
  * A run that goes on after step R cuts the lines of later steps, which it is about to repeat; a fresh run in the same
  * folder keeps the old log as log.old.jsonl. So a curve never doubles. Only one rank speaks: on the others every call
  * does nothing and returns OK. Does not decide anything: early stopping and the like are the loop's. */
-#ifndef QF_LOG_H
-#define QF_LOG_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -55,5 +54,3 @@ Status log_text(Log *log, const char *fmt, ...) __attribute__((format(printf, 2,
 
 /* What passed since the last log_step was no training (an evaluation, a checkpoint): speeds leave it out. */
 void log_pause(Log *log);
-
-#endif

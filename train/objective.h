@@ -15,8 +15,7 @@
  *     read      waits, and says what came of it
  *
  * A column of the log is a value by name (log_fields.h has the list). */
-#ifndef QF_OBJECTIVE_H
-#define QF_OBJECTIVE_H
+#pragma once
 #include "kernels/model/lm_wave.h"
 #include "kernels/model/qformer.h"
 
@@ -69,5 +68,3 @@ typedef struct {
 
 /* What it computes on: counts arithmetic, can be watched. */
 static inline Tape *objective_tape(const Objective *o, void *self) { return (Tape *)(void *)((char *)self + o->tape); }
-
-#endif

@@ -1,8 +1,7 @@
 /* pairs: whose text stands against whose image in a step, over all ranks: texts and ids of everybody, who was drawn as
  * a negative for whom, how many count, and the worst batch there could be. Small integers,
  * on the host; losses.md 3 to 6. */
-#ifndef QF_PAIRS_H
-#define QF_PAIRS_H
+#pragma once
 #include "train/stage1.h"
 
 /* Texts, lengths and image ids of all ranks. */
@@ -21,5 +20,3 @@ int64_t pairs_matched(const Stage1 *s);                      /* true pairs and n
 
 /* The largest batch a plan allows for: every caption `tokens` long. The arrays live as long as *room. */
 Status pairs_worst(ObjectiveBatch *batch, const Stage1 *s, int tokens, DType features, void **room);
-
-#endif

@@ -1,6 +1,5 @@
 /* piece: what one piece of a batch runs: its waves, and the losses of matching and generation (losses.md 4 to 6). */
-#ifndef QF_PIECE_H
-#define QF_PIECE_H
+#pragma once
 #include "train/stage1.h"
 
 typedef struct {
@@ -27,5 +26,3 @@ Status piece_matching(Piece *c, Stage1 *s, float scale, int64_t pairs);
 
 /* The walk back over all of that; dI and dT are gradients of this piece's features. */
 Status piece_backward(Piece *c, Stage1 *s, const float *dI, const float *dT);
-
-#endif

@@ -4,8 +4,7 @@
  * (dist_received). Model of time: gradients are summed beside part of the walk back, nothing else overlaps;
  * rings, whose W ranks each receive n (W-1)/W bytes in a gather of n bytes and twice that in a sum; a latency for each
  * operation that grows with log2 W. */
-#ifndef QF_PLAN_H
-#define QF_PLAN_H
+#pragma once
 #include "configs/options.h"
 #include "kernels/model/dims.h"
 
@@ -46,5 +45,3 @@ double contrast_bytes(const Dims *d, int64_t B, int64_t W);
 /* plan_stage2.c: what stage 2 takes: memory with the frozen language model in it, arithmetic, time; before there is
  * data, and before anybody has the model's weights (its config.json, or a published name, is enough). */
 Status plan_stage2(const Options *o);
-
-#endif

@@ -8,8 +8,7 @@
  * plain language modelling. What stands in front stands once for all texts behind it (lm_wave.h); the loss is the mean
  * over all targets of the global batch. checkpoints/lm_write.h makes a folder of
  * it that stage 2 and transformers open. */
-#ifndef QF_READER_H
-#define QF_READER_H
+#pragma once
 #include "kernels/model/lm_model.h"
 #include "train/join.h"
 #include "train/targets.h"
@@ -40,5 +39,3 @@ typedef struct {
 extern const Objective reader_objective;
 
 static inline const Lm *reader_model(const void *self) { return &((const Reader *)self)->lm; }
-
-#endif

@@ -1,6 +1,5 @@
 /* recipe: how a model is trained, from options: losses, parameters, optimizer, schedule. */
-#ifndef QF_RECIPE_H
-#define QF_RECIPE_H
+#pragma once
 #include "configs/options.h"
 #include "data/text/tokenizer.h"
 #include "train/reader.h"
@@ -22,5 +21,3 @@ void recipe_params(ParamsSpec *s, const Options *o);          /* strings live as
 void recipe_adam(AdamSpec *a, const Options *o);
 void recipe_schedule(Schedule *s, const Options *o, int64_t steps, int64_t steps_per_epoch);
 float recipe_init_std(const Options *o, const Dims *d);       /* 0.02 sqrt(768 / C) unless given */
-
-#endif

@@ -6,8 +6,7 @@
  *
  * Everything a step depends on is a function of (options, step) and the checkpoint: a run that was killed and resumed
  * ends with the bytes of one that never stopped. */
-#ifndef QF_RUN_H
-#define QF_RUN_H
+#pragma once
 #include "data/loader.h"
 #include "eval/evalset.h"
 #include "eval/quiz.h"
@@ -110,5 +109,3 @@ Status run_batch(Run *r, Feed *feed, const Batch *b, ObjectiveBatch *out);
 ObjectiveBatch run_features(const Batch *b);                 /* of the coming one: they travel meanwhile */
 /* Whole batches of a split's pairs, in a drawn order; seed, steps and threads are for the caller to say. */
 LoaderSpec run_pairs(const Run *r, const char *split);
-
-#endif

@@ -19,8 +19,7 @@
  *
  * Reading order: stage1.c (the whole machine), pairs.c (who stands against whom), piece.c (waves and losses of a
  * piece), contrast.c, join.c, optim.c. */
-#ifndef QF_STAGE1_H
-#define QF_STAGE1_H
+#pragma once
 #include "kernels/model/features.h"
 #include "train/contrast.h"
 #include "train/join.h"
@@ -84,5 +83,3 @@ Status stage1_run(void *self, const ObjectiveBatch *batch, const ObjectiveBatch 
                   bool grad);
 Status stage1_read(Stage1 *s, Stage1Losses *out);
 Status stage1_losses(Stage1 *s, const ObjectiveBatch *batch, uint32_t step, float scale, bool grad, Stage1Losses *out);
-
-#endif

@@ -7,8 +7,7 @@
  * is.
  *
  * With micro > 1 the batch's images run in pieces: that changes memory, not mathematics. */
-#ifndef QF_STAGE2_H
-#define QF_STAGE2_H
+#pragma once
 #include "kernels/model/features.h"
 #include "kernels/model/lm_model.h"
 #include "train/join.h"
@@ -58,5 +57,3 @@ Status stage2_losses(Stage2 *s, const ObjectiveBatch *batch, uint32_t step, floa
 /* The largest batch that the spec allows: every image with all its texts, every text as long as may be. To be measured
  * with stage2_losses on measuring arenas and the null backend. Free *room. */
 Status stage2_worst_batch(ObjectiveBatch *batch, const Stage2 *s, DType features, void **room);
-
-#endif

@@ -1,8 +1,7 @@
 /* targets: a loss that is a mean over all ids to be said in the global batch: of stage 2, and of a language model that
  * learns to read. Counted before the losses are enqueued, since gradients are divided by it;
  * read after the update is. */
-#ifndef QF_TARGETS_H
-#define QF_TARGETS_H
+#pragma once
 #include "train/objective.h"
 
 /* sum: on the device, where losses are added up. report: pinned, where it is read. total:
@@ -23,5 +22,3 @@ static inline float targets_share(const Targets *t, float scale) {
  * ranks. */
 Status targets_read(const Targets *t, ObjectiveLosses *out);
 #define TARGETS_VALUES .values = {{"lm", true}, {"targets", false}}, .nvalues = 2
-
-#endif

@@ -4,8 +4,7 @@
  * Called by import. The one idea: every format is a list of {name, type, shape} and a stream of bytes from front to
  * back; what the arrays mean is for the caller to find out. What a file is, its first bytes tell. Elements come
  * little-endian and in C order. */
-#ifndef QF_ARRAYS_H
-#define QF_ARRAYS_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -50,5 +49,3 @@ Status arrays_pickled(const ArrayBox *b, size_t i);
 /* "a (6, 2, 3), b (6)": as many as fit, into text, which is returned. */
 enum { ARRAYS_LIST = 600 };
 char *arrays_list(const ArrayBox *b, char text[ARRAYS_LIST]);
-
-#endif

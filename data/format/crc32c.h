@@ -6,8 +6,7 @@
  * a Zen 5 core that is 27 GB/s. Elsewhere eight tables (slicing by eight).
  * Where the processor multiplies polynomials in 64-byte registers (AVX-512 with VPCLMULQDQ), folding takes
  * over: 52 GB/s. Chosen at run time on x86: one build runs on all. Not a cryptographic hash. */
-#ifndef QF_CRC32C_H
-#define QF_CRC32C_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,5 +15,3 @@
 uint32_t crc32c(uint32_t crc, const void *p, size_t n);
 
 uint32_t crc32c_soft(uint32_t crc, const void *p, size_t n);   /* the table form, whatever the processor can (tests) */
-
-#endif

@@ -5,8 +5,7 @@
  * the next separator is a character like any other, for captions there begin with quotes that mean nothing. Blanks
  * around a field do not count. CRLF counts as LF; a byte order mark and empty lines are skipped. Every row must have as
  * many fields as the first. Text must be UTF-8 without NUL bytes. */
-#ifndef QF_CSV_H
-#define QF_CSV_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,5 +20,3 @@ char csv_separator(const char *text, size_t n);
 /* Reads all of text[0..n). separator 0: csv_separator's. Errors say "name:line: what", also those of fn, whose message
  * gets that in front. */
 Status csv_read(const char *text, size_t n, const char *name, char separator, CsvRowFn *fn, void *ctx);
-
-#endif

@@ -2,8 +2,7 @@
  *
  * Called by textfile, image and import when the bytes are none of theirs. The one idea: the sentence says what the file
  * is and, where somebody else's program converts it, the line to type. */
-#ifndef QF_FILEKIND_H
-#define QF_FILEKIND_H
+#pragma once
 #include <stddef.h>
 
 #include "kernels/base/err.h"
@@ -16,5 +15,3 @@ const char *filekind_name(const void *bytes, size_t n);
 /* ERR_FORMAT, "PATH: is a Parquet table, not WANTED; python3 ... makes PATH.jsonl of it"; "is not WANTED" when the kind
  * is not known. bytes: the first n of the file. */
 Status filekind_refuse(const char *path, const void *bytes, size_t n, const char *wanted);
-
-#endif

@@ -12,8 +12,7 @@
  *
  * Errors: ERR_IO (cannot open, create, read, write), ERR_FORMAT (not HDF5, or a thing is absent or of the wrong
  * kind), each with "path: /thing: what". */
-#ifndef QF_H5_H
-#define QF_H5_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -98,5 +97,3 @@ Status h5_settled(const char *path);
 
 /* at[i]: where row i lies, if every row is one unfiltered chunk; *all is false when some row is elsewhere. */
 Status h5_row_offsets(H5File *f, const char *path, const H5Info *info, int64_t *at, bool *all);
-
-#endif

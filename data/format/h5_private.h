@@ -1,6 +1,5 @@
 /* h5_private: what the files h5*.c share, the only ones that see hdf5.h. */
-#ifndef QF_H5_PRIVATE_H
-#define QF_H5_PRIVATE_H
+#pragma once
 #include <hdf5.h>
 
 #include "data/format/h5.h"
@@ -22,5 +21,3 @@ Status h5_fail(Status st, const char *path, const char *thing, const char *done)
 void h5_drop(hid_t id); /* closes any kind of identifier; negative ones were never opened */
 hid_t h5_type_of(H5Kind kind, size_t width);           /* a new identifier; drop it */
 H5Kind h5_kind_of(hid_t t, H5Kind *swapped);           /* *swapped: see H5Info */
-
-#endif

@@ -10,8 +10,7 @@
  * Files are not trusted: a size is checked before anything is allocated, and a broken file is an ERR_FORMAT sentence
  * that names it. A JPEG or PNG that ends early is broken;
  * libjpeg's other warnings (stray bytes) pass, as they do in Pillow. */
-#ifndef QF_IMAGE_H
-#define QF_IMAGE_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,5 +39,3 @@ Status image_write_png(const char *path, const uint8_t *rgb, int w, int h);
 Status image_put_png(FILE *f, const uint8_t *rgb, int w, int h);
 
 void image_free(Image *im);            /* leaves it empty */
-
-#endif

@@ -10,8 +10,7 @@
  * Limits: nesting 2048 when reading (jansson's), 64 when writing; a file of 4 GB; integers of 64 bits; NaN
  * and Infinity are refused, as are repeated keys, invalid UTF-8 and a NUL in a key (a NUL in a string is fine). A
  * byte order mark at the start is skipped. Does not keep comments or the text of numbers. */
-#ifndef QF_JSON_H
-#define QF_JSON_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -87,5 +86,3 @@ void jw_raw(JsonWriter *w, const char *key, const char *json);   /* text that is
 /* ERR_IO if the file could not be written (flushes it first; does not close), ERR_NUMERIC if a number was not finite
  * (null stands there, the line is valid). */
 Status jw_done(JsonWriter *w);
-
-#endif

@@ -1,7 +1,6 @@
 /* mapfile: a whole file as read-only memory. For the readers of large files that are parsed in place (safetensors,
  * .pth). The file must not shrink while it is mapped: touching what is gone would kill the process. */
-#ifndef QF_MAPFILE_H
-#define QF_MAPFILE_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,5 +14,3 @@ void mapfile_close(MapFile *m);                      /* accepts one that is zero
 
 /* Bytes that stay the caller's, for those who read either; closing does nothing. */
 static inline MapFile mapfile_of(const void *bytes, size_t n) { return (MapFile){.bytes = bytes, .n = n}; }
-
-#endif

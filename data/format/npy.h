@@ -11,8 +11,7 @@
  * An array in Fortran order is gathered a block of rows at a time; one that is deflated too is unpacked whole.
  *
  * Sources: NEP 1 (the .npy format, versions 1 to 3). */
-#ifndef QF_NPY_H
-#define QF_NPY_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,5 +52,3 @@ Status npy_read(NpyFile *f, void *dst, size_t n);          /* exactly the next n
 /* All elements of an array of texts, as UTF-8. Call it first. */
 Status npy_texts(NpyFile *f, LabelFn *fn, void *ctx);
 void npy_close(NpyFile *f);                                /* accepts NULL */
-
-#endif

@@ -7,8 +7,7 @@
  *
  * A running crc32c of the bytes is kept, so that a caller can record what it wrote without reading it back.
  * Does not: append, seek, read. Not for HDF5 shards, which have their own rule (data/FORMAT.md). */
-#ifndef QF_OUTFILE_H
-#define QF_OUTFILE_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,5 +48,3 @@ Status outfile_sync_parent(const char *path);                      /* the same f
  * path. Returns 0 to go on or an errno to fail with; a failing "write" first writes half, as a full disk does. */
 typedef int OutFileHook(const char *step, const char *path);
 void outfile_set_hook(OutFileHook *hook);
-
-#endif

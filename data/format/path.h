@@ -1,6 +1,5 @@
 /* path: what the names of files say, several of them in one text, and what lies below a folder. */
-#ifndef QF_PATH_H
-#define QF_PATH_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -25,5 +24,3 @@ size_t path_most(const char *list);
  * Stops at the first status other than OK. ERR_IO names the folder that cannot be read. */
 typedef Status PathFn(void *ctx, const char *name);
 Status path_walk(const char *root, PathFn *fn, void *ctx);
-
-#endif

@@ -13,8 +13,7 @@
  * Reads protocols 2 to 5 as torch writes them. Not the text opcodes of protocol 0, no out-of-band buffers.
  *
  * Format: CPython's Lib/pickletools.py; what the names mean: torch/_utils.py, torch/serialization.py */
-#ifndef QF_PICKLE_H
-#define QF_PICKLE_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -80,5 +79,3 @@ void pickle_free(Pickle *p);
 /* The value of a string key, of the last such key as in Python; PICKLE_NIL when absent or when dict is no dict. */
 PickleRef pickle_get(const Pickle *p, PickleRef dict, const char *key);
 bool pickle_is_str(const PickleValue *v, const char *s);
-
-#endif

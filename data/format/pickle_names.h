@@ -1,6 +1,5 @@
 /* pickle_names: which names the pickle of a checkpoint may hold, and what calling one makes. For pickle.c. */
-#ifndef QF_PICKLE_NAMES_H
-#define QF_PICKLE_NAMES_H
+#pragma once
 #include <stddef.h>
 
 #include "kernels/base/dtype.h"
@@ -12,5 +11,3 @@ typedef struct PickleName { const char *module, *name; enum NameKind kind; DType
 /* NULL: the name is refused. Classes of a TorchScript archive (__torch__.*) make modules; another name that is not
  * known makes something that is not kept (MAKES_OTHER). */
 const PickleName *pickle_name(const char *module, size_t nm, const char *name, size_t nn);
-
-#endif

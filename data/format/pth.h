@@ -13,8 +13,7 @@
  * Every count, offset and stride is checked, so an open file holds only tensors that lie inside of it. Refused:
  * names not on the list of pickle.c, big-endian files, compressed archives, more than ST_DIMS dimensions, files
  * without tensors, and views that repeat elements (stride 0) beyond four times the size of the file. */
-#ifndef QF_PTH_H
-#define QF_PTH_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -41,5 +40,3 @@ size_t pth_lists(const PthFile *f);
 const char *pth_list_name(const PthFile *f, size_t i);
 size_t pth_list_count(const PthFile *f, size_t i);
 Status pth_list_labels(const PthFile *f, size_t i, LabelFn *fn, void *ctx);
-
-#endif

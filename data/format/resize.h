@@ -8,8 +8,7 @@
  * picture of 5000 x 7 does not become 160,000 x 224 before its middle is cut out.
  *
  * Where taps come from and what they weigh: kernels/base/taps.h. */
-#ifndef QF_RESIZE_H
-#define QF_RESIZE_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,5 +29,3 @@ Status resize_window_f32(float *dst, const Resize *r, const uint8_t *src, int w,
 
 /* All of it, bicubic. */
 Status resize_bicubic(uint8_t *dst, int dw, int dh, const uint8_t *src, int w, int h, size_t stride);
-
-#endif

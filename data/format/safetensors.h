@@ -9,8 +9,7 @@
  * and, as the format demands, data that overlaps, leaves a hole, or does not end where the file ends.
  *
  * Format: https://github.com/huggingface/safetensors, "Format". Little-endian machines only, as the data is. */
-#ifndef QF_SAFETENSORS_H
-#define QF_SAFETENSORS_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -63,5 +62,3 @@ void st_abandon(StWriter *w);                               /* accepts NULL */
 
 /* All at once, from tensors[i].data. */
 Status st_write(const char *path, const StTensor *tensors, size_t n, const StMeta *meta, size_t nmeta);
-
-#endif

@@ -10,8 +10,7 @@
  * one cut in the middle of a member is refused.
  *
  * Format: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format". */
-#ifndef QF_TAR_H
-#define QF_TAR_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,5 +33,3 @@ const TarMember *tar_at(const Tar *t, size_t i);           /* in the order of th
 
 /* All bytes of a member: free(*bytes), which has one byte more, a NUL. By several threads at a time. */
 Status tar_read(const Tar *t, const TarMember *m, uint8_t **bytes);
-
-#endif

@@ -4,8 +4,7 @@
  * order mark is left out; UTF-16 (Excel's "Unicode text") becomes UTF-8. What is no text at all (Parquet, a pickle, a
  * zip archive, a web page) is refused by its name (filekind.h).
  * Whether the rest is valid UTF-8 is for the reader to check. */
-#ifndef QF_TEXTFILE_H
-#define QF_TEXTFILE_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -27,5 +26,3 @@ Status textfile_bytes(FILE *f, const char *path, char **bytes, size_t *n);
 
 /* Takes the next line of *at (up to end) without its end; false when there is none. CRLF counts as LF. */
 bool textfile_line(const char **at, const char *end, const char **line, size_t *n);
-
-#endif

@@ -9,8 +9,7 @@
  * Never allocates more than the directory.
  *
  * Format: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16, 4.5.3. */
-#ifndef QF_ZIP_H
-#define QF_ZIP_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,5 +41,3 @@ typedef struct ZipStream ZipStream;
 Status zip_stream_open(ZipStream **s, const ZipRecord *r, const char *path);   /* ERR_FORMAT: how it is packed */
 Status zip_stream_read(ZipStream *s, void *dst, size_t n);                     /* exactly the next n bytes */
 void zip_stream_close(ZipStream *s);                                           /* accepts NULL */
-
-#endif

@@ -2,8 +2,7 @@
  *
  * Commas between; a word and a colon in front of a file name its split, unless a file of that whole name exists; a path
  * that exists wins over commas in it (path.h). */
-#ifndef QF_ANNOTATION_FILES_H
-#define QF_ANNOTATION_FILES_H
+#pragma once
 #include "data/make/annotations.h"
 
 typedef struct {
@@ -16,5 +15,3 @@ typedef struct {
 /* The strings of `columns` stay the caller's. An empty list is none. ERR_MEMORY. */
 Status annotation_files(AnnotationFiles *l, const char *list, const AnnotationColumns *columns);
 void annotation_files_free(AnnotationFiles *l);
-
-#endif

@@ -1,7 +1,6 @@
 /* annotation_names: the words by which people call the columns of captions, and their splits. Private to annotations.
  */
-#ifndef QF_ANNOTATION_NAMES_H
-#define QF_ANNOTATION_NAMES_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -23,5 +22,3 @@ const char *annotation_split_word(const char *word);
 /* The split that a word within a name says ("captions_val2014.json", "x/train/1.png"); NULL when none does. */
 const char *annotation_split_in(const char *name);
 const char *annotation_split_on_way(const char *name);         /* the same of its folders alone */
-
-#endif

@@ -1,6 +1,5 @@
 /* annotation_store: what was found so far, and how the readers of forms hand over more. Private to annotations. */
-#ifndef QF_ANNOTATION_STORE_H
-#define QF_ANNOTATION_STORE_H
+#pragma once
 #include <stdio.h>
 
 #include "data/format/json.h"
@@ -57,5 +56,3 @@ Status annotation_table(Annotations *a, const char *text, size_t n, const char *
 
 /* The captions of an object that lies beside a picture; none is no error. */
 Status annotation_object(Annotations *a, int64_t index, const char *text, size_t n, const char *name);
-
-#endif

@@ -32,8 +32,7 @@
  * Captions that are empty or blank are dropped and counted, and so are images that end up without any; but a file that
  * has no captions at all is a list of images, which are kept. Errors name the file, and the line or the entry (counted
  * from 1). Texts must be UTF-8 without NUL bytes. */
-#ifndef QF_ANNOTATIONS_H
-#define QF_ANNOTATIONS_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -104,5 +103,3 @@ Status annotations_load_captions(Annotations *a, const AnnotationFile *files, si
 
 int64_t annotations_find(const Annotations *a, const char *image);    /* index after finish; -1 */
 void annotations_free(Annotations *a);                                /* leaves {0} */
-
-#endif

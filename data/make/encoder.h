@@ -2,8 +2,7 @@
  * features.
  *
  * Implemented by patches.c and by checkpoints/vision_encoder.h (the ViTs), used by extraction. */
-#ifndef QF_ENCODER_H
-#define QF_ENCODER_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,5 +28,3 @@ struct ImageEncoder {
 static inline void encoder_free(ImageEncoder *e) {         /* accepts NULL */
     if (e) e->free(e);
 }
-
-#endif

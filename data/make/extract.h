@@ -7,8 +7,7 @@
  * Views of an image (preprocess.h) are rows i*V+v.
  *
  * Does not know any encoder: that is ImageEncoder (encoder.h). Does not process captions. */
-#ifndef QF_EXTRACT_H
-#define QF_EXTRACT_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -69,5 +68,3 @@ typedef struct {
 typedef Status ExtractDraw(void *ctx, int64_t i, uint8_t *pixels);
 Status extract_shard(ShardWriter *w, const ShardSpec *spec, const ImageEncoder *e, ExtractDraw *draw, void *ctx,
                      const ExtractProgress *progress);
-
-#endif

@@ -1,7 +1,6 @@
 /* first: the error of the first failing item of a loop that several threads share;
  * threads have messages of their own. */
-#ifndef QF_FIRST_H
-#define QF_FIRST_H
+#pragma once
 #include <stdint.h>
 #include <stdio.h>
 
@@ -24,5 +23,3 @@ static inline void first_note(First *f, Status st, int64_t item) {
 }
 
 static inline Status first_take(const First *f) { return f->st == OK ? OK : err_set(f->st, "%s", f->why); }
-
-#endif

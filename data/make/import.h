@@ -15,8 +15,7 @@
  * for. No file is held in memory, and a killed import goes on. What does not match is counted and named; it is an error
  * unless allowed. So are rows that are all zero: no network gives those, somebody allocated them and died. Rows that
  * hold a NaN or an infinity are an error always: one would end a training run. */
-#ifndef QF_IMPORT_H
-#define QF_IMPORT_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -63,5 +62,3 @@ typedef struct {
 } ImportReport;
 
 Status import(const ImportSpec *spec, ImportReport *report);
-
-#endif

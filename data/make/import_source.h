@@ -7,8 +7,7 @@
  *
  * Maps (N, C, H, W), as PyTorch has them, would be taken for C x H tokens of W numbers: a shape that looks like it is
  * refused unless `layout` says what it is. LAYOUT_CHANNELS turns each row round. */
-#ifndef QF_IMPORT_SOURCE_H
-#define QF_IMPORT_SOURCE_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,5 +38,3 @@ char *import_source_name(const ImportSource *s, int64_t i);
 
 /* SOURCE_EACH whose arrays have n rows together: from now on SOURCE_PARTS. False when they do not fit. */
 bool import_source_as_parts(ImportSource *s, int64_t n);
-
-#endif

@@ -8,11 +8,8 @@
  * 4 sin(f pi x), 4 cos(f pi x), 4 sin(f pi y), 4 cos(f pi y).
  *
  * Called by extraction and synth. Deterministic. */
-#ifndef QF_PATCHES_H
-#define QF_PATCHES_H
+#pragma once
 #include "data/make/encoder.h"
 
 /* ERR_USAGE unless the patch divides the size; ERR_MEMORY. */
 Status patches_encoder(ImageEncoder **out, int size, int patch);
-
-#endif

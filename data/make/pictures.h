@@ -18,8 +18,7 @@
  *
  * The split of a picture is what a folder on the way, or the archive's name, says (annotation_split_in). Names of
  * members that several archives have get the archive's name in front. */
-#ifndef QF_PICTURES_H
-#define QF_PICTURES_H
+#pragma once
 #include <stdint.h>
 
 #include "data/format/image.h"
@@ -54,5 +53,3 @@ Status pictures_fingerprint(const PicturePlace *place, uint64_t *h);
 /* Whether two places are one file under two names (links), by device and number. */
 typedef struct { uint64_t device, file; int64_t at; } PictureIdentity;
 PictureIdentity pictures_identity(const PicturePlace *place);
-
-#endif

@@ -1,7 +1,6 @@
 /* pictures_own: what pictures.c, which finds pictures, and pictures_list.c, which lists them, share.
  * Nobody else includes it. */
-#ifndef QF_PICTURES_OWN_H
-#define QF_PICTURES_OWN_H
+#pragma once
 #include "data/format/tar.h"
 #include "data/make/pictures.h"
 #include "kernels/base/strmap.h"
@@ -25,5 +24,3 @@ struct Pictures {
     bool prefixed;                 /* member names have the archive's name in front */
     StrMap by_name;                /* of members */
 };
-
-#endif

@@ -14,8 +14,7 @@
  *
  * Views of an image: 0 plain; 1 mirrored; 2, 3, ... random resized crops as in training of the published models (area
  * 0.5 to 1, aspect 3/4 to 4/3), the odd ones mirrored. Crops follow from the image's name and the view alone. */
-#ifndef QF_PREPROCESS_H
-#define QF_PREPROCESS_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,5 +54,3 @@ enum { PREPROCESS_TEXT = 256 };
 Status preprocess_read_transformers(Preprocess *p, const Json *doc, const char *name);  /* preprocessor_config.json */
 Status preprocess_read_openclip(Preprocess *p, const Json *doc, const char *name);      /* preprocess_cfg */
 Status preprocess_read_timm(Preprocess *p, const Json *doc, const char *name);          /* pretrained_cfg */
-
-#endif

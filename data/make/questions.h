@@ -9,8 +9,7 @@
  *     LLaVA           {"image", "conversations": [{from, value}]}: every answer, behind the turns before it, when
  *                     extract.questions says so (else a caption, annotation_json.c)
  *     an entry        {"image", "question", "answer" or "answers"}; {"image", "text_input", "text_output"} */
-#ifndef QF_QUESTIONS_H
-#define QF_QUESTIONS_H
+#pragma once
 #include "data/format/json.h"
 #include "data/make/annotation_store.h"
 
@@ -32,5 +31,3 @@ bool questions_turn(const Json *turn, const Json **said);
 
 /* One question with the answer(s) of a table's field: "red", or a list ["red", "crimson"]. */
 Status questions_field(Annotations *a, int64_t image, const char *question, const char *answer);
-
-#endif

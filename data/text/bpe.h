@@ -8,8 +8,7 @@
  *
  * Called by tokenizer.c with words, and by what reads tokenizer files. Read-only once open. Does not cut text into
  * words (split.h). Reference: Sennrich, Haddow, Birch (2016); spec/stage2.md 8b, 8c. */
-#ifndef QF_BPE_H
-#define QF_BPE_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -43,5 +42,3 @@ uint64_t bpe_hash(const Bpe *b, uint64_t h);
 /* The bytes that a piece written in GPT-2's letters stands for, into out (strlen(s) of room); returns how many, -1 when
  * some character is none of the 256 letters. */
 int64_t bpe_bytes_of_letters(const char *s, size_t n, char *out);
-
-#endif

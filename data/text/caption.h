@@ -3,8 +3,7 @@
  *
  * Works on code points, with Python's meaning of lower() and of white space. Invalid UTF-8 becomes U+FFFD. Source: spec
  * training.md section 6. Does not tokenize. */
-#ifndef QF_CAPTION_H
-#define QF_CAPTION_H
+#pragma once
 #include <stddef.h>
 
 #include "kernels/base/err.h"
@@ -18,5 +17,3 @@ Status caption_blip(char **out, size_t *len, const char *text, size_t n, const c
 
 /* blip_question: lower, the same characters deleted, blanks at the end stripped, at most max_words. */
 Status caption_question(char **out, size_t *len, const char *text, size_t n, int max_words);
-
-#endif

@@ -5,8 +5,7 @@
  *
  * A folder's own template (Jinja, in tokenizer_config.json) is recognised by the marks it holds, and only its form is
  * taken from it. Sources: spec/stage2.md 9; the published prompts of Vicuna v1.1, Alpaca and Llama-2. */
-#ifndef QF_CHAT_H
-#define QF_CHAT_H
+#pragma once
 #include "kernels/base/err.h"
 
 typedef struct {
@@ -26,5 +25,3 @@ char *chat_prompt(const ChatForm *f, const char *system, const char *question);
 
 /* A new text: `so_far` (ended by an answer) and a further question. */
 char *chat_turn(const ChatForm *f, const char *so_far, const char *question);
-
-#endif

@@ -2,8 +2,7 @@
  *
  * TokenIds may also stand on memory of the caller, of fixed length: then what does not fit is counted in n and not
  * stored, which is how a text is cut. */
-#ifndef QF_TEXT_GROW_H
-#define QF_TEXT_GROW_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,5 +47,3 @@ static inline Status bytes_push(TextBytes *t, const char *s, size_t n) {
     t->n += n;
     return OK;
 }
-
-#endif

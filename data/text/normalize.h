@@ -11,8 +11,7 @@
  * looked up a grapheme cluster at a time: a cluster of fewer than six bytes whole, else its characters one by one; the
  * shortest key that begins there counts, and stands for all of it. Every index is checked: the array comes from a file.
  * Source: spec/stage2.md 8d. Called by tokenizer.c. */
-#ifndef QF_NORMALIZE_H
-#define QF_NORMALIZE_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -48,5 +47,3 @@ typedef struct { TextBytes now, next; } NormalRoom;
 
 /* *out is s itself when there is nothing to do, else it lies in the room, until the next call with it. */
 Status normalize(const Normalizer *z, const char *s, size_t n, NormalRoom *r, const char **out, size_t *nout);
-
-#endif

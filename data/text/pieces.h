@@ -1,7 +1,6 @@
 /* pieces: the vocabulary of a tokenizer: bytes to ids and back. Ids may have holes; the empty string is no piece.
  * Called by bpe, unigram and the tokenizer's frame (added tokens). Read-only once filled: any number of threads. */
-#ifndef QF_PIECES_H
-#define QF_PIECES_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,5 +40,3 @@ uint64_t pieces_hash(const Pieces *p, uint64_t h);                              
 enum { PIECES_SHORT = 128 };
 typedef Status PiecesCut(const void *model, const char *s, size_t n, TokenIds *out);
 Status pieces_whole(const Pieces *p, PiecesCut *cut, const void *model, unsigned char **whole);
-
-#endif

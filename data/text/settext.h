@@ -13,8 +13,7 @@
  *
  * Called by what makes sets (annotations, synth), by the loader and importers (plain text for stage 1), and by stage
  * 2. */
-#ifndef QF_SETTEXT_H
-#define QF_SETTEXT_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,5 +59,3 @@ Status settext_say(char **prompt, char **target, const SetText *t, const TextTem
 /* One template with a question in it (free): what ask and settext_say have in common. */
 char *settext_fill(const char *templates, int64_t which, TextSpan question);
 int64_t settext_templates(const char *templates);            /* how many */
-
-#endif

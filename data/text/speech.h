@@ -12,8 +12,7 @@
  *
  * Between prompt and target stands a blank, unless the prompt is empty or ends in white space. Without a target: what
  * generation begins with. Sources: LAVIS, blip2_opt, blip2_t5, blip2_vicuna_instruct; spec/stage2.md 2, 2b, 3, 11a. */
-#ifndef QF_SPEECH_H
-#define QF_SPEECH_H
+#pragma once
 #include "data/text/tokenizer.h"
 #include "kernels/model/lm_dims.h"
 
@@ -31,5 +30,3 @@ Status speech_open(Speech *s, const LmDims *d, const Tokenizer *t, bool instruct
 
 /* Appends to ids; *target of them are the prompt. target_text NULL: the prompt alone, ready for generation. */
 Status speech_ids(const Speech *s, const char *prompt, const char *target_text, TokenIds *ids, int32_t *target);
-
-#endif

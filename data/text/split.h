@@ -3,8 +3,7 @@
  * that is not among them is refused. Letters and digits are Unicode's L and N, blanks White_Space.
  *
  * Source of the patterns: spec/stage2.md 8b. Called by tokenizer.c. */
-#ifndef QF_SPLIT_H
-#define QF_SPLIT_H
+#pragma once
 #include <stddef.h>
 
 /* The pattern of GPT-2 is ByteLevel's own (use_regex); those of Llama-3 and Qwen2 stand in a Split. */
@@ -35,5 +34,3 @@ SplitRule split_of_pattern(const char *pattern);
 /* Bytes of the first word of s[0..n), n > 0: at least one, and always whole characters. SPLIT_WHITE: *skip is how many
  * bytes of blanks stand before it (and the result may be 0 when nothing else is there); else *skip is 0. */
 size_t split_next(SplitRule rule, const char *s, size_t n, size_t *skip);
-
-#endif

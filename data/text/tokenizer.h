@@ -14,8 +14,7 @@
  * Called by the loader and importers (captions to ids), and by everything that hands text to a model or takes it
  * from one. Read-only once open: any number of threads. Knows no chat templates (chat.h), does not pad or mask.
  * Invalid UTF-8 becomes U+FFFD. */
-#ifndef QF_TOKENIZER_H
-#define QF_TOKENIZER_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -66,5 +65,3 @@ void tokenizer_set_cleans(Tokenizer *t, bool cleans);
 
 /* Which chat form the folder's own template is of, chat.h's names; "" when it has none or an unknown one. */
 const char *tokenizer_chat(const Tokenizer *t);
-
-#endif

@@ -1,7 +1,6 @@
 /* tokenizer_parts: what a Tokenizer is made of: shared by tokenizer.c, which uses the parts, and tokenizer_json.c,
  * tokenizer_open.c and sentencepiece.c, which fill them in from files. */
-#ifndef QF_TOKENIZER_PARTS_H
-#define QF_TOKENIZER_PARTS_H
+#pragma once
 #include "data/format/json.h"
 #include "data/text/bpe.h"
 #include "data/text/normalize.h"
@@ -76,5 +75,3 @@ Status tokenizer_read_merge(Tokenizer *t, const char *left, size_t nleft, const 
 /* Fills t from a SentencePiece model; not ready yet. Llama's (BPE) and T5's (Unigram) rules,
  * as transformers converts them. */
 Status tokenizer_read_spm(Tokenizer *t, const void *bytes, size_t n, const char *name);
-
-#endif

@@ -5,8 +5,7 @@
  * earlier stays. As in bpe.h, a word that is best as one piece, which opening finds out, costs one probe.
  *
  * Called by tokenizer.c. Read-only once open. Reference: Kudo, "Subword regularization" (2018); spec/stage2.md 8d. */
-#ifndef QF_UNIGRAM_H
-#define QF_UNIGRAM_H
+#pragma once
 #include <stdint.h>
 
 #include "data/text/grow.h"
@@ -30,5 +29,3 @@ void unigram_close(Unigram *u);
 
 Status unigram_word(const Unigram *u, const char *s, size_t n, TokenIds *out);
 uint64_t unigram_hash(const Unigram *u, uint64_t h);
-
-#endif

@@ -13,8 +13,7 @@
  *
  * Does not apply a caption processor: add captions as the tokenizer will see them. Reference: Sennrich, Haddow,
  * Birch, "Neural machine translation of rare words with subword units" (2016). */
-#ifndef QF_VOCAB_H
-#define QF_VOCAB_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,5 +39,3 @@ void vocab_free(VocabTrainer *t);
  * a new string (free it), what vocab.txt holds; `report` may be NULL. ERR_USAGE: a size out of VOCAB_MIN..VOCAB_MAX,
  * or no word was added. May be called again with another size. */
 Status vocab_train(const VocabTrainer *t, int size, int64_t min_count, char **text, size_t *n, VocabReport *report);
-
-#endif

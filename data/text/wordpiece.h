@@ -11,8 +11,7 @@
  * Does not apply a caption processor (data/text/caption.h), pad, or build masks. Invalid UTF-8 in text becomes U+FFFD,
  * which the cleaning drops. Source of the rules: spec model.md section 9;
  * Unicode tables are those of the utf8proc found. */
-#ifndef QF_WORDPIECE_H
-#define QF_WORDPIECE_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,5 +56,3 @@ Status wp_join(const Wordpiece *wp, const int32_t *ids, size_t n, TextBytes *out
 typedef Status WpWordFn(void *ctx, const char *word, size_t n, int points);
 Status wp_words(const char *text, size_t n, WpWordFn *fn, void *ctx);
 bool wp_stands_alone(uint32_t c);     /* is always a word of one character: punctuation, ideographs */
-
-#endif

@@ -8,8 +8,7 @@
  * one caption in the result and at least one in the ground truth, and no other image may occur; anything else is an
  * error that names the file and the image. `subset`: images without a caption in the result are left out instead. An
  * image's "domain" (nocaps) is kept, other members are ignored. Does not tokenize. */
-#ifndef QF_COCO_H
-#define QF_COCO_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -41,5 +40,3 @@ Status coco_read(Coco *out, const char *gt_path, const char *res_path, bool subs
 Status coco_parse(Coco *out, const char *gt, size_t ngt, const char *gt_name, const char *res, size_t nres,
                   const char *res_name);
 void coco_free(Coco *c);          /* accepts an empty one */
-
-#endif

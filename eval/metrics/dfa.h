@@ -14,8 +14,7 @@
  *     x* x+ x? x{2} x{2,4}   (x|y)   {name} a named pattern   ~x: x in any case of its ASCII letters
  *
  * Patterns are part of the program: a mistake in one is a bug and stops. Not safe for use by two threads at once. */
-#ifndef QF_DFA_H
-#define QF_DFA_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,5 +47,3 @@ void dfa_free(Dfa *d);
 
 /* The pattern with the longest match at text[0], and its length (at least 1); -1 when none matches. */
 int dfa_match(Dfa *d, const uint8_t *text, size_t n, size_t *len);
-
-#endif

@@ -3,8 +3,7 @@
  * Neither can be rewritten from its paper alone (WordNet, a paraphrase table, a parser), so the user who wants them
  * names the jars; pycocoevalcap runs the same two in the same way (spec/evaluation.md 7e, 7f). A child that cannot be
  * started, dies, says something unexpected or is silent for JAR_SILENCE_S becomes a sentence. Its stderr is ours. */
-#ifndef QF_JARS_H
-#define QF_JARS_H
+#pragma once
 #include <stddef.h>
 
 #include "kernels/base/err.h"
@@ -26,5 +25,3 @@ Status meteor_score(const char *java, const char *jar, const JarImage *images, s
  * folder in TMPDIR, else /tmp, which is removed. */
 Status spice_score(const char *java, const char *jar, const JarImage *images, size_t n, double *corpus,
                    double *images_out);
-
-#endif

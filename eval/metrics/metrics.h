@@ -12,8 +12,7 @@
  * time, so that all it needs stays in the cache.
  *
  * Does not tokenize, read files, stem or count synonyms. One thread. */
-#ifndef QF_METRICS_H
-#define QF_METRICS_H
+#pragma once
 #include <stddef.h>
 
 #include "eval/metrics/ngrams.h"
@@ -41,5 +40,3 @@ size_t metrics_count(const Metrics *m);   /* images so far */
 /* images: (metrics_count) in the order of metrics_image, or NULL.
  * ERR_USAGE when there is no image, or one has no reference. */
 Status metrics_compute(Metrics *m, MetricScores *corpus, MetricScores *images);
-
-#endif

@@ -10,8 +10,7 @@
  *
  * An image's distinct n-grams are a trie in a hash table that stays in the cache (key: node of the first n-1 words,
  * last word). Memory: 60 bytes a word of all captions at most, while sorting. Does not know scores. */
-#ifndef QF_NGRAMS_H
-#define QF_NGRAMS_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,5 +51,3 @@ Status ngrams_begin(Ngrams *g, size_t words);
 void ngrams_add(Ngrams *g, size_t at, uint32_t n);
 uint32_t ngrams_occurrences(uint32_t words);   /* how many a caption of so many words adds to `walked` */
 void ngrams_free(Ngrams *g);
-
-#endif

@@ -7,8 +7,7 @@
  * A caption is tokenized by itself: line ends inside are blanks, and the next caption is not looked at (the tool does
  * both, see spec/evaluation.md 7a). A token can contain U+00A0 ("1 1/2" is one token). Invalid UTF-8 is read as U+FFFD,
  * which separates. Does not americanise spellings, nor correct anything. */
-#ifndef QF_PTB_H
-#define QF_PTB_H
+#pragma once
 #include <stddef.h>
 
 #include "kernels/base/err.h"
@@ -28,5 +27,3 @@ void ptb_free(Ptb *p);
  * ERR_FORMAT when the caption is longer than PTB_MAX_BYTES. */
 Status ptb_tokenize(Ptb *p, const char *text, size_t n, const char **out, size_t *len);
 Status ptb_raw(Ptb *p, const char *text, size_t n, const char **out, size_t *len);
-
-#endif

@@ -6,8 +6,7 @@
  *
  * A rule says how much of the match is the token (enum Take), what is printed (enum Form, text), and the pattern. Every
  * caption ends in a line end and one more symbol, so that a rule may ask what follows the last token. */
-#ifndef QF_PTB_TABLES_H
-#define QF_PTB_TABLES_H
+#pragma once
 #include <stdint.h>
 
 #include "eval/metrics/dfa.h"
@@ -274,5 +273,3 @@ static const struct PtbPoints {
       "1B50-1B59 1BB0-1BB9 1C40-1C49 1C50-1C59 A620-A629 A8D0-A8D9 A900-A909 A9D0-A9D9 AA50-AA59 ABF0-ABF9 "
       "FF10-FF19" },
 };
-
-#endif

@@ -9,8 +9,7 @@
  *     score_print(&s, stdout);  result_write(o, "scores.json", score_json, &s);  score_free(&s);
  *
  * Does not choose captions (one an image is demanded, coco.h) and does not know retrieval. */
-#ifndef QF_SCORE_H
-#define QF_SCORE_H
+#pragma once
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -59,5 +58,3 @@ void score_print(const Scores *s, FILE *f);            /* a table, four decimals
  * of Scores. Names and order are pycocoevalcap's; null: not computed. */
 void score_json(JsonWriter *w, const void *scores);
 void score_free(Scores *s);       /* accepts an empty one */
-
-#endif

@@ -1,6 +1,5 @@
 /* tally: how much is right, in all and by kind, as answers to questions are counted. Called by ask, the quiz, and vqa. */
-#ifndef QF_TALLY_H
-#define QF_TALLY_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,5 +18,3 @@ TallyKind *tally_kind(Tally *t, const char *text, size_t len);
 static inline void tally_count(TallyKind *k, double right) { k->n++, k->right += right; }
 static inline double tally_share(const TallyKind *k) { return k->n ? 100 * k->right / (double)k->n : 0; }   /* per cent */
 void tally_free(Tally *t);
-
-#endif

@@ -15,8 +15,7 @@
  *     ours    [{"question_id", "answer"}], GQA's [{"questionId", "prediction"}], or an object a line
  *
  * Called by the commands score and ask, and by validation. */
-#ifndef QF_VQA_H
-#define QF_VQA_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -55,5 +54,3 @@ void vqa_print(const VqaScores *s, FILE *f);           /* percent, two decimals 
 /* {"accuracy": {"overall", "perAnswerType": {}, "perQuestionType": {}}, "questions": [{question_id, answer,
  * accuracy}]} of VqaScores, percent as the official program rounds it. */
 void vqa_json(JsonWriter *w, const void *scores);
-
-#endif

@@ -1,8 +1,7 @@
 /* words: strings to small consecutive numbers, in the order of their first appearance. Called by metrics.c, a look-up a
  * word of every caption. Open addressing, at most half full; the table keeps the whole hash, so that strings are
  * compared once a hit. Does not delete, nor give the string of a number. */
-#ifndef QF_WORDS_H
-#define QF_WORDS_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,5 +19,3 @@ typedef struct {
 
 Status words_id(Words *w, const char *s, size_t n, uint32_t *id);   /* ERR_MEMORY */
 void words_free(Words *w);
-
-#endif

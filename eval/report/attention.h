@@ -6,8 +6,7 @@
  * model is written twice, and the training path pays nothing.
  *
  * Takes its own memory, measured first; one image at a time. Does not draw. */
-#ifndef QF_REPORT_ATTENTION_H
-#define QF_REPORT_ATTENTION_H
+#pragma once
 #include "kernels/model/features.h"
 #include "kernels/model/qformer.h"
 
@@ -31,5 +30,3 @@ bool attention_grid(int64_t P, int *side, int *lead);
 
 /* One row's share and spread: exp of the entropy over P, 1: everywhere alike, 1/P: one token. */
 double attention_spread(const float *w, int64_t P);
-
-#endif

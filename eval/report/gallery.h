@@ -4,8 +4,7 @@
  * From the ranked lists that `qformer retrieval` wrote (retrieval.jsonl), or from a Retrieval in memory. Which ones:
  * of those whose true partner came first, some at even distances through the split; of the others, those whose partner
  * came last. So nobody's taste chooses. Does not draw. */
-#ifndef QF_GALLERY_H
-#define QF_GALLERY_H
+#pragma once
 #include "eval/evalset.h"
 #include "eval/retrieval.h"
 
@@ -36,5 +35,3 @@ typedef struct {
 Status gallery_from_file(Gallery *g, const char *path, const Set *set /* NULL: none at hand */);
 Status gallery_from_retrieval(Gallery *g, const Retrieval *r, const EvalSet *e);
 void gallery_close(Gallery *g);
-
-#endif

@@ -4,8 +4,7 @@
  * the format is markup, what comes in by %s (a caption, a path, an error message) is text and cannot become markup. So
  * nobody has to remember. Writes to a FILE*, usually a memory stream; whoever closes it asks ferror. Does not check
  * that tags balance (tests/test_report.c does). */
-#ifndef QF_HTML_H
-#define QF_HTML_H
+#pragma once
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,5 +29,3 @@ void html_base64(FILE *f, const void *data, size_t n);
 enum { HTML_NUMBER = 40 };
 const char *html_count(int64_t v, char buf[HTML_NUMBER]);
 const char *html_short(double v, char buf[HTML_NUMBER]);
-
-#endif

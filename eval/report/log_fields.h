@@ -1,6 +1,5 @@
 /* log_fields: THE list of what a line of log.jsonl holds: written by train/log.c, read back by eval/report/runlog.c. */
-#ifndef QF_LOG_FIELDS_H
-#define QF_LOG_FIELDS_H
+#pragma once
 
 /* What the loop hands over. NAN: not measured, left out everywhere.
  *   field       in events               over a line   in a line        on the live line */
@@ -27,5 +26,3 @@
     X( step_ms,      "speed/step_ms",               MEAN, NULL,           NULL          ) \
     X( peak_percent, "speed/share_of_peak_percent", MEAN, "peak %.0f %%", "peak %.0f%%" ) \
     X( wait_percent, "speed/data_wait_percent",     MEAN, "wait %.0f %%", "wait %.0f%%" )
-
-#endif

@@ -11,8 +11,7 @@
  *
  * What is missing is a sentence in its place, never a failure: a run without validation, without pictures, or whose
  * data have moved still gives a page. Only a folder with nothing of a run in it is an error. One process. */
-#ifndef QF_REPORT_H
-#define QF_REPORT_H
+#pragma once
 #include "eval/evaluate.h"
 #include "eval/metrics/metrics.h"
 #include "eval/quiz.h"
@@ -153,5 +152,3 @@ typedef struct { const RecallLine *main, *chance; } RecallBest;
 RecallBest report_recall_best(const Report *r);
 
 extern const char report_style[];                                            /* report_style.c */
-
-#endif

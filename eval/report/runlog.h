@@ -3,8 +3,7 @@
  * Columns are log_fields.h's list, so a column added there is here. A file that a killed run left may end in half a
  * line, and may hold anything else if somebody edited it: lines that are no JSON object with a step are counted and
  * passed over, never an error. Strings are copied. Does not judge (report_notes.c does). */
-#ifndef QF_RUNLOG_H
-#define QF_RUNLOG_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -73,5 +72,3 @@ int64_t runlog_best(const RunLog *l); /* index of the eval with the best recall@
 
 /* Steps that line i stands for. */
 int64_t runlog_span(const RunLog *l, int64_t i);
-
-#endif

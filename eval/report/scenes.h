@@ -4,8 +4,7 @@
  * An image "test/000012.png" of source "synth" is scene 12 of split test, for some seed. A seed is believed when the
  * scene it gives has the caption that the set has; then everything is known and the scene can be drawn at any size.
  * Otherwise scenes.json beside the set says what is there, which is enough to judge a caption (not to draw it). */
-#ifndef QF_SCENES_H
-#define QF_SCENES_H
+#pragma once
 #include "data/make/synth.h"
 #include "data/set.h"
 
@@ -24,5 +23,3 @@ void scenes_close(Scenes *s);
 /* The scene of an image; false when it is none, or nothing says what it shows. *drawable:
  * synth_render gives this picture. */
 bool scenes_find(Scenes *s, int64_t image, Scene *scene, bool *drawable);
-
-#endif

@@ -4,8 +4,7 @@
  * c1 ...), never the only difference: series differ in dashes too, and the legend gives names and last values in
  * words. Long series are thinned to means of neighbours, with a band from the smallest to the largest of each group,
  * so nothing is hidden. Does not lay out the page. */
-#ifndef QF_SVG_H
-#define QF_SVG_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,5 +47,3 @@ void svg_cells(FILE *f, const float *opacity, int rows, int cols, double w, doub
 
 /* Round steps: writes up to `most` ticks that lie in [lo, hi]; returns how many. */
 int svg_ticks(double lo, double hi, bool log, double *tick, int most);
-
-#endif

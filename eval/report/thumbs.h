@@ -7,8 +7,7 @@
  * name is shown instead.
  *
  * Names come from files: one that leads out of its folder ("../x", "/x") is not followed there. */
-#ifndef QF_THUMBS_H
-#define QF_THUMBS_H
+#pragma once
 #include <stdio.h>
 
 #include "eval/report/scenes.h"
@@ -41,5 +40,3 @@ const Thumb *thumbs_get(Thumbs *t, int64_t image);
 void thumbs_show(FILE *f, Thumbs *t, int64_t image, const char *class, const char *says);
 void thumb_use(FILE *f, const Thumb *k); /* the <use> alone, inside an svg of its size */
 void thumbs_write(FILE *f, const Thumbs *t);
-
-#endif

@@ -1,7 +1,6 @@
 /* sha256: which bytes these were. Called for the weights of an encoder, whose set says by what it was computed.
  * Source: FIPS 180-4. */
-#ifndef QF_SHA256_H
-#define QF_SHA256_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,5 +13,3 @@ typedef struct {
 void sha256_begin(Sha256 *s);
 void sha256_add(Sha256 *s, const void *bytes, size_t n);
 void sha256_hex(Sha256 *s, char hex[65]);                  /* ends it */
-
-#endif

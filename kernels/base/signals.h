@@ -6,8 +6,7 @@
  * for commands that ask (training, and long ones that can stop between two items); any other is ended, as usual. A
  * thread of its own waits for them. A signal may reach one rank and not the others: whoever runs several must agree on
  * the answer before acting on it. */
-#ifndef QF_SIGNALS_H
-#define QF_SIGNALS_H
+#pragma once
 #include <stdbool.h>
 
 /* Once, before any other thread is started (MPI's too): they inherit the mask. A signal ignored by whoever started us
@@ -16,5 +15,3 @@ void signals_open(void);
 void signals_ask(void);            /* from here on this command asks the two below; forgets earlier requests */
 bool stop_requested(void);
 bool save_requested(void);         /* true once for each request */
-
-#endif

@@ -1,8 +1,7 @@
 /* splitmix: a small stream of random numbers for data that must be the same on every machine: scenes and crops.
  * Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
  * Training uses kernels/base/rng.h. */
-#ifndef QF_SPLITMIX_H
-#define QF_SPLITMIX_H
+#pragma once
 #include <stdint.h>
 
 typedef struct { uint64_t state; } SplitMix;
@@ -24,5 +23,3 @@ static inline double splitmix_unit(SplitMix *r) { return (double)(splitmix_next(
 
 /* -a <= x < a */
 static inline double splitmix_sym(SplitMix *r, double a) { return (2 * splitmix_unit(r) - 1) * a; }
-
-#endif

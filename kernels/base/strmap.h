@@ -1,7 +1,6 @@
 /* strmap: strings to integers. Keys are borrowed: they must outlive the map. Open addressing, at most half full.
  * Called by annotations and import, with one entry an image. Does not delete. */
-#ifndef QF_STRMAP_H
-#define QF_STRMAP_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,5 +14,3 @@ typedef struct {
 int64_t *strmap_get(const StrMap *m, const char *key);              /* NULL when absent; valid until the next put */
 Status strmap_put(StrMap *m, const char *key, int64_t value);       /* the key must be absent. ERR_MEMORY */
 void strmap_free(StrMap *m);
-
-#endif

@@ -13,8 +13,7 @@
  *                takes no s below 0.
  *
  * Source: Pillow's Resample.c and torch.nn.functional.interpolate as public behaviour. */
-#ifndef QF_TAPS_H
-#define QF_TAPS_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -34,5 +33,3 @@ typedef struct {
 Status taps_antialiased(Taps *t, TapsKernel kernel, int in, int64_t out, int64_t from, int n);
 Status taps_plain(Taps *t, TapsKernel kernel, int in, int out, bool align_corners); /* no Lanczos */
 void taps_free(Taps *t);
-
-#endif

@@ -6,8 +6,7 @@
  * invalid part decodes to U+FFFD (the rule of Unicode 3.9, table 3-8, and of Python's errors="replace").
  *
  * Does not know locales. */
-#ifndef QF_UNICODE_H
-#define QF_UNICODE_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,5 +52,3 @@ Status uni_nfkc(UniText *t);  /* compatibility decomposition, composed again */
 
 /* Whether an extended grapheme cluster ends between two neighbours; *state starts as 0 at the beginning of a text. */
 bool uni_cluster_ends(uint32_t before, uint32_t after, int32_t *state);
-
-#endif

@@ -1,6 +1,5 @@
 /* version: what this build is: its version, its compiler, and which optional parts are in it. */
-#ifndef QF_VERSION_H
-#define QF_VERSION_H
+#pragma once
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -11,5 +10,3 @@ void version_print(FILE *f);           /* version, compiler, and the optional pa
 typedef struct { const char *name; bool in; const char *what, *package; } BuildPart;
 extern const BuildPart build_parts[];
 extern const int build_part_count;
-
-#endif

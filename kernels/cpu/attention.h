@@ -1,6 +1,5 @@
 /* attention: what its two files share. Private to them. */
-#ifndef QF_CPU_ATTENTION_H
-#define QF_CPU_ATTENTION_H
+#pragma once
 #include "kernels/cpu/vec.h"
 
 /* n rows of D elements to f32 rows of padded(D); what is beyond D is zero. */
@@ -17,5 +16,3 @@ static inline float bias_at(const Attn *a, int64_t h, int64_t d) {
 
 /* A plan whose items are single rows, without dropout: decoding. */
 void FN(attention_single)(const Attn *a);
-
-#endif

@@ -9,8 +9,7 @@
  *
  * Sums over rows are taken in at most ROW_BLOCKS blocks whose borders depend on the number of rows alone, each block in
  * order, then the blocks in order. So no result of this backend depends on timing or on the number of threads. */
-#ifndef QF_CPU_H
-#define QF_CPU_H
+#pragma once
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -97,5 +96,3 @@ enum { DROP_PAD = 64 };
 #include "kernels/backend.def"
 
 extern const Backend backend_cpu_f32, backend_cpu_bf16;
-
-#endif

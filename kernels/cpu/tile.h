@@ -6,8 +6,7 @@
  * A tile of TILE_M rows by two vectors of C stays in registers: an element of A is broadcast, B comes in whole vectors.
  * So A may be read along rows or columns (its transpose costs nothing), and B wants packing. Columns are the outer
  * loop: a panel of B stays in L1 while the rows pass. */
-#ifndef QF_CPU_TILE_H
-#define QF_CPU_TILE_H
+#pragma once
 #include "kernels/cpu/vec.h"
 
 enum { TILE_M = LANES == 16 ? 8 : 6 }; /* two vectors a row, of 32 registers, or of 16 */
@@ -47,5 +46,3 @@ static void tile_product(float *c, int64_t ldc, const float *a, int64_t as, int6
     for (; j + 2 * LANES <= n; j += 2 * LANES) tile_columns(c + j, ldc, a, as, ap, b + j, ldb, m, k, add, 2);
     if (j < n) tile_columns(c + j, ldc, a, as, ap, b + j, ldb, m, k, add, 1);
 }
-
-#endif

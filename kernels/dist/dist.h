@@ -12,8 +12,7 @@
  * then: the launcher sees the exit codes and ends whoever is left (srun wants --kill-on-bad-exit).
  *
  * One thread uses this (that of dist_open). */
-#ifndef QF_DIST_H
-#define QF_DIST_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -75,5 +74,3 @@ void dist_watch(const char *op);
 Status dist_blame(Status st);
 
 const char *dist_version(void);              /* "Open MPI 4.1.4", or why there is none */
-
-#endif

@@ -1,6 +1,5 @@
 /* dist_self: who this process is among the others: what the parts of dist share. Private to dist. */
-#ifndef QF_DIST_SELF_H
-#define QF_DIST_SELF_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -15,5 +14,3 @@ typedef struct {
 extern DistSelf dist_self;
 
 const char *dist_in_step(void);         /* " in step 17", or nothing */
-
-#endif

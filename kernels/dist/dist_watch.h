@@ -1,7 +1,6 @@
 /* dist_watch: an eye on the ranks of this machine while the host waits for the device, which it cannot poll. Private to
  * dist; dist.h has what others call. */
-#ifndef QF_DIST_WATCH_H
-#define QF_DIST_WATCH_H
+#pragma once
 #include <sys/types.h>
 #include <time.h>
 
@@ -17,5 +16,3 @@ static inline void nap(double seconds) { nanosleep(&(struct timespec){.tv_nsec =
 char process_state(pid_t pid);          /* R running, T stopped, X gone; '?' of pid 0 */
 void watch_off(void);                   /* the host waits in dist again, or not at all */
 void watch_close(void);
-
-#endif

@@ -12,8 +12,7 @@
  * and is made where the product's result will stand. Not recording, a part's last product adds to the rows of a stream
  * from block_stream, which has a second matrix for norms of them and gives all else back: any depth in one layer's
  * memory. */
-#ifndef QF_BLOCK_H
-#define QF_BLOCK_H
+#pragma once
 #include "kernels/ops.h"
 
 /* The residual of N rows: its value is x + dropout(s + bias); s.data NULL: x. */
@@ -68,5 +67,3 @@ typedef struct {
 } BlockFeedForward;
 
 void block_feed_forward(Tape *t, BlockStream *x, const BlockFeedForward *w, Tensor y);
-
-#endif

@@ -12,8 +12,7 @@
  * The first logits: a model that is fed a start token ([DEC], T5's decoder start) has `starts`; the search feeds it at
  * position 0 and prefix leaves *logits alone. Otherwise prefix gives them, those of each prefix's last row, and
  * position 0 is the first new token. */
-#ifndef QF_DECODER_H
-#define QF_DECODER_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -37,5 +36,3 @@ typedef struct {
     Status (*step)(void *self, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies,
                    const float **logits);
 } Decoder;
-
-#endif

@@ -1,6 +1,5 @@
 /* dims: the sizes of a model, under the letters of DESIGN.md. */
-#ifndef QF_DIMS_H
-#define QF_DIMS_H
+#pragma once
 #include <stdint.h>
 
 typedef struct {
@@ -22,5 +21,3 @@ static inline float dims_eps_vision(const Dims *d) { return d->eps_vision > 0 ? 
 static inline int dims_scales(const Dims *d) { return d->S > 1 ? d->S : 1; }
 static inline int dims_cross_layers(const Dims *d) { return (d->L + d->X - 1) / d->X; }
 static inline int dims_is_cross(const Dims *d, int layer) { return layer % d->X == 0; }
-
-#endif

@@ -1,8 +1,7 @@
 /* features: the raw features of images on their way to the device, with their scales. Where the host's memory is the
  * device's nothing moves. With `ahead` two rooms take turns:
  * what comes next travels beside the work on what is here. */
-#ifndef QF_FEATURES_H
-#define QF_FEATURES_H
+#pragma once
 #include "kernels/arena.h"
 #include "kernels/model/dims.h"
 
@@ -27,5 +26,3 @@ FeatureRows features_up(Features *f, FeatureRows here, int64_t n, DType t, Featu
 
 /* the host's from image `first` on */
 FeatureRows features_from(const Dims *d, FeatureRows all, int64_t first, DType t);
-
-#endif

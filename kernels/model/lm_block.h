@@ -1,8 +1,7 @@
 /* lm_block: the layers of the three families as uses of block.h. All is frozen: what the backward needs is kept,
  * nothing else. A norm without offset is RMS; with LmDims.pre_norm it stands in front of what it serves, else
  * (OPT-350m) behind. */
-#ifndef QF_LM_BLOCK_H
-#define QF_LM_BLOCK_H
+#pragma once
 #include "kernels/model/block.h"
 #include "kernels/model/lm.h"
 
@@ -44,5 +43,3 @@ void lm_feed_forward(Tape *t, const Lm *m, BlockStream *x, const LmFeedForward *
 
 /* A dropout at a site of the layer (or where rows enter and leave) on rows of `how`, with probability p. */
 Dropout lm_drop(const LmAttend *how, int site, float p);
-
-#endif

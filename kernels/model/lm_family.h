@@ -1,7 +1,6 @@
 /* lm_family: what a family gives to lm_model.c: its table, where rows enter, a layer,
  * what stands behind the last one. */
-#ifndef QF_LM_FAMILY_H
-#define QF_LM_FAMILY_H
+#pragma once
 #include "kernels/model/lm_block.h"
 
 typedef struct {
@@ -29,5 +28,3 @@ void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAtten
 #define LM_TABLE(ROWS)                                                                                                 \
     enum { ROWS(LM_ROW_ID) ROW_COUNT };                                                                                \
     static const ParamRow rows[] = {ROWS(LM_ROW_VALUE)};
-
-#endif

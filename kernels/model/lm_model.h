@@ -4,8 +4,7 @@
  *     soft (S, E)      visual rows, elem: their gradient is what stage 2 learns from. No data: texts alone
  *     hidden (T, E)    what the head multiplies, a row a target, in the order of the wave's rounds
  *     nll (T)          f32 on the device, in that order: -log p(target) */
-#ifndef QF_LM_MODEL_H
-#define QF_LM_MODEL_H
+#pragma once
 #include "kernels/model/lm_family.h"
 #include "kernels/model/lm_wave.h"
 
@@ -31,5 +30,3 @@ Tensor lm_finish(Tape *t, const Lm *m, BlockStream *x);
 
 /* logits (T, V) f32 of the same rows, whole: for tests and decoding. */
 void lm_logits(Tape *t, const Lm *m, Tensor logits, Tensor hidden);
-
-#endif

@@ -10,8 +10,7 @@
  * A target is an id that is predicted: by the row before it (OPT, Llama: the prefix's last row for a text's first id;
  * T5: the row that the start id or the id before it entered by). The last id of a text predicts nothing and is no row.
  * Nothing is padded. Everything is built on the host and goes up in one copy. */
-#ifndef QF_LM_WAVE_H
-#define QF_LM_WAVE_H
+#pragma once
 #include "kernels/model/lm_block.h"
 #include "kernels/model/wave.h"
 
@@ -65,5 +64,3 @@ size_t lm_wave_bytes(int64_t rows, int64_t prefixes, int64_t texts);
 /* Fills row0, target0 and *w; BUG_ON what the caller must not ask: ids beyond the vocabulary, texts out of order, a
  * text without a row in front of its first target. staging_upload afterwards. */
 void lm_wave_build(LmWave *w, Staging *r, const LmDims *d, LmPrefix *p, int np, LmText *s, int ns);
-
-#endif

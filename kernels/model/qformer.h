@@ -1,7 +1,6 @@
 /* qformer: the Q-Former: its parameters and sizes, and its forward over one wave (spec/model.md 2-7). Backward is the
  * tape's. Does not know losses or data. */
-#ifndef QF_QFORMER_H
-#define QF_QFORMER_H
+#pragma once
 #include "kernels/model/dims.h"
 #include "kernels/model/qformer_table.h"
 #include "kernels/model/wave.h"
@@ -47,5 +46,3 @@ void qformer_layer(Tape *t, const QFormer *m, int layer, Tensor y, Tensor x, Ten
 Tensor qformer_features(Tape *t, const QFormer *m, Tensor rows, int weight, int bias);
 Tensor qformer_lm_transform(Tape *t, const QFormer *m, Tensor rows);
 Tensor qformer_itm(Tape *t, const QFormer *m, Tensor rows);
-
-#endif

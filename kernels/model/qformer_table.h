@@ -6,8 +6,7 @@
  * Sizes that are 0 take rows away: V (stage 2: no text; InstructBLIP's Q-Former reads prompts and keeps it), Z (stage
  * 1's heads), W (stage 2's projection into the language model). EMBED, LAYER and HEAD are how names begin: qformer.c
  * has the strings. */
-#ifndef QF_QFORMER_TABLE_H
-#define QF_QFORMER_TABLE_H
+#pragma once
 #include "kernels/model/params.h"
 
 /*    id             name                                            shape  where  block join start ... */
@@ -79,5 +78,3 @@ enum {
 #undef X
     P_COUNT
 };
-
-#endif

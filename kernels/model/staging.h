@@ -1,8 +1,7 @@
 /* staging: lists that are made on the host and read by the device: taken piece by piece, filled, sent in one copy.
  * Where the host's memory is the device's nothing moves. Reused step after step; who opens it says how many bytes will
  * be taken, by staging_bytes: memory is known before anything runs, so one list more than was said is a bug. */
-#ifndef QF_STAGING_H
-#define QF_STAGING_H
+#pragma once
 #include "kernels/arena.h"
 
 typedef struct {
@@ -22,5 +21,3 @@ void *staging_take(Staging *s, size_t count, size_t size);  /* host memory: fill
 void *staging_device(const Staging *s, const void *host);   /* the same place on the device */
 void *staging_host(const Staging *s, const void *device);   /* and back */
 void staging_upload(Staging *s);        /* what was taken since the last time; memory stays until staging_reset */
-
-#endif

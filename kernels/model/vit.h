@@ -13,8 +13,7 @@
  *
  * A norm is LayerNorm or, with rms, x / sqrt(mean x^2 + eps) w. Attention is over all rows of an image. Sources: spec
  * of the families as in checkpoints/vision_names.c. Does not train, and knows no file. */
-#ifndef QF_VIT_H
-#define QF_VIT_H
+#pragma once
 #include "kernels/model/params.h"
 #include "kernels/model/staging.h"
 #include "kernels/model/vit_position.h"
@@ -101,5 +100,3 @@ typedef struct { const void *pixels; DType type; bool planar; float scale[3], sh
 Tensor vit_forward(Tape *t, const Vit *v, const VitPixels *in, int images, int blocks, bool normed);
 
 static inline int vit_blocks(const VitDims *d, VitTap tap) { return d->L - (tap == VIT_SECOND_LAST); }
-
-#endif

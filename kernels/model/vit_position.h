@@ -4,8 +4,7 @@
  * Called by the loader of an encoder, once; the numbers are made in double and rounded once. Rules and check values:
  * torch.nn.functional.interpolate and the rotary code of DINOv3, EVA-02 and the Perception Encoder as public behaviour.
  * Grids are (h, w), row by row from the top left. */
-#ifndef QF_VIT_POSITION_H
-#define QF_VIT_POSITION_H
+#pragma once
 #include <stdint.h>
 
 #include "kernels/base/err.h"
@@ -42,5 +41,3 @@ void vit_position_frequencies(double *frequency, VitRotary kind, double theta, i
 
 /* cos, sin (h*w, D/2): the angles of y, then those of x; for PE those of x first. */
 void vit_position_rotary(float *cosine, float *sine, const VitRotarySpec *r, int h, int w, int D);
-
-#endif

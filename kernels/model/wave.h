@@ -7,8 +7,7 @@
  * The caller lists segments; wave_build places their rows and derives what kernels need: ids and positions (also
  * sorted, for the backward of the embedding), where each row's random bits come from, and the two attention plans.
  * Nothing is padded. Everything is built on the host and goes up in one copy. Knows nothing of losses. */
-#ifndef QF_WAVE_H
-#define QF_WAVE_H
+#pragma once
 #include "kernels/model/dims.h"
 #include "kernels/model/staging.h"
 #include "kernels/ops.h"
@@ -60,5 +59,3 @@ Status wave_second(Wave *second, Wave *both, const Wave *first, Staging *r, cons
 /* Fills q0 and t0 of the n segments and *w. Keys of image i are rows [i P, (i+1) P) of the image side, `images` in all.
  * At most one text may see a segment's queries. staging_upload afterwards, once for all waves since staging_reset. */
 Status wave_build(Wave *w, Staging *r, const Dims *d, Segment *s, int n, int images);
-
-#endif

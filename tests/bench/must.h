@@ -1,6 +1,5 @@
 /* must: what a bench cannot go on without. */
-#ifndef QF_BENCH_MUST_H
-#define QF_BENCH_MUST_H
+#pragma once
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,5 +11,3 @@ static inline void must(Status st) {
     fprintf(stderr, "%s: %s\n", program_invocation_short_name, err_message());
     exit(1);
 }
-
-#endif

@@ -1,7 +1,6 @@
 /* seconds: the clocks of benches: wall time (CLOCK_MONOTONIC), and processor time (CLOCK_PROCESS_CPUTIME_ID), which says
  * more on a busy machine. */
-#ifndef QF_BENCH_SECONDS_H
-#define QF_BENCH_SECONDS_H
+#pragma once
 #include <time.h>
 
 static inline double seconds(clockid_t clock) {
@@ -9,5 +8,3 @@ static inline double seconds(clockid_t clock) {
     clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
-
-#endif

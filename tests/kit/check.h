@@ -1,6 +1,5 @@
 /* check: cmocka with what it must be preceded by, and what a test cannot go on without. */
-#ifndef QF_CHECK_H
-#define QF_CHECK_H
+#pragma once
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,5 +12,3 @@
 static inline void passes(Status st) {
     if (st != OK) fail_msg("%s: %s", err_name(st), err_message());
 }
-
-#endif

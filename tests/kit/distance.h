@@ -1,8 +1,5 @@
 /* distance: how far two vectors are apart: |a - b| / |b|. */
-#ifndef QF_KIT_DISTANCE_H
-#define QF_KIT_DISTANCE_H
+#pragma once
 #include <stdint.h>
 
 double distance(const float *a, const float *b, int64_t n);
-
-#endif

@@ -2,8 +2,7 @@
  * what it leaves there.
  *
  * Used by the tests of whole commands. Words of a line are divided by blanks. Without a program the test is skipped. */
-#ifndef QF_FOLDER_H
-#define QF_FOLDER_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -26,5 +25,3 @@ void folder_put(const char *name, const void *bytes, size_t n);
 void folder_write(const char *name, const char *text);
 bool folder_has(const char *name);
 int folder_shell(const char *command);                      /* by sh, in the folder, $Q the program; its exit code */
-
-#endif

@@ -1,6 +1,5 @@
 /* learner: what tests ask of a model that learns, and of one that must not. */
-#ifndef QF_LEARNER_H
-#define QF_LEARNER_H
+#pragma once
 #include "kernels/model/lm.h"
 #include "train/trainer.h"
 
@@ -9,5 +8,3 @@ Status learner_update(Trainer *t, const AdamSpec *a, double lr, int64_t number, 
 
 /* A sum over all bytes of the store: the same before and after whatever must not change it. ERR_MEMORY, ERR_DEVICE. */
 Status learner_checksum(const Lm *m, uint64_t *sum);
-
-#endif

@@ -1,7 +1,6 @@
 /* model_fixture: a tiny model with random weights, a vocabulary and a small set, in a temporary folder: what tests
  * of evaluation share. model.safetensors, vocab.txt and set.h5 are what a user would have. */
-#ifndef QF_MODEL_FIXTURE_H
-#define QF_MODEL_FIXTURE_H
+#pragma once
 #include <stdio.h>
 
 #include "data/shard_write.h"
@@ -30,5 +29,3 @@ int model_write_text(const char *path, const char *text);
 Status model_write_set(ModelFixture *f, const char *path, int64_t E);
 int model_setup(void **state);
 int model_teardown(void **state);
-
-#endif

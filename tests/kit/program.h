@@ -2,8 +2,7 @@
  *
  * Used by the tests that look at it from outside. program_run waits, and gives back how it ended, what it took and what
  * it said on either stream. */
-#ifndef QF_PROGRAM_H
-#define QF_PROGRAM_H
+#pragma once
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/types.h>
@@ -25,5 +24,3 @@ int program_wait(pid_t pid, struct rusage *usage);
 
 /* Runs it in the folder `dir` (NULL: this one) with the words of `line`, blanks between. NULL: it cannot be started. */
 Run *program_run(const char *dir, const char *line);
-
-#endif

@@ -4,8 +4,7 @@
  * Used by the tests of several ranks (test_ranks on the CPU, test_cuda_ranks, test_hosts). Everything happens in the
  * folder `dir`; a run named "x" writes checkpoints and log to x/ and what it says to x.txt. Waiting is for a state,
  * with a limit far beyond what a loaded machine needs, never for a time. */
-#ifndef QF_RANKS_H
-#define QF_RANKS_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 #include <stdbool.h>
@@ -92,5 +91,3 @@ void poison_rank_1(const char *name);
 /* Options of this test on top of COMMON; a condition for the shell beyond MPI. */
 int ranks_setup(const char *options, const char *condition);
 int ranks_teardown(void **state);
-
-#endif

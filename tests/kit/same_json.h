@@ -1,7 +1,6 @@
 /* same_json: two results of one command, computed in two ways, say the same: the same shape and strings, numbers within
  * a tolerance. */
-#ifndef QF_SAME_JSON_H
-#define QF_SAME_JSON_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,5 +13,3 @@ void same_json(const Json *a, const Json *b, const char *at, double limit);
 
 /* The texts of two files `name`, which are cut up: one value each, or (.jsonl) a value a line. */
 void same_results(char *x, char *y, const char *name, double limit);
-
-#endif

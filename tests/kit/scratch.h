@@ -1,7 +1,6 @@
 /* scratch: a temporary folder that goes away with all below it, and files put there byte by byte. A test stands in it
  * (scratch_setup), or stays where the fixtures are and names what lies there (scratch_open, scratch_path). */
-#ifndef QF_SCRATCH_H
-#define QF_SCRATCH_H
+#pragma once
 #include <stddef.h>
 
 #include "tests/kit/check.h"
@@ -14,5 +13,3 @@ const char *scratch_dir(void);
 const char *scratch_path(const char *name);                 /* eight live at a time */
 void scratch_put(const char *name, const void *bytes, size_t n);
 void scratch_write(const char *name, const char *text);
-
-#endif

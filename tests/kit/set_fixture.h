@@ -1,7 +1,6 @@
 /* set_fixture: small shards in a temporary folder, whose every byte follows from (image, view): what shard, set and
  * loader tests share. Rows of P x E = 5 x 8. */
-#ifndef QF_SET_FIXTURE_H
-#define QF_SET_FIXTURE_H
+#pragma once
 #include <stdint.h>
 #include <stdio.h>
 
@@ -36,5 +35,3 @@ const char *fix_path(const char *name);
 
 /* Changes n bytes of a file. */
 int fix_poke(const char *path, int64_t at, const void *bytes, size_t n);
-
-#endif
