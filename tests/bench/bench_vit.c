@@ -165,7 +165,7 @@ static void run_parts(const Backend *b, size_t k, int images) {
     size_t run, step;
     int size = models[k].size, one[PARTS] = {0};
     double flops = measure(&null, d, size, images, models[k].blocks, &run, &step);
-    printf("WORK|%d|%d|%.0f|%.0f\n", images, models[k].blocks, flops, (double)(run + step));
+    printf("WORK|%d|%d|%.0f\n", images, models[k].blocks, flops);
     d.L = 2;
     for (int blocks = 1; blocks <= 2; blocks++) {
         for (int i = 0; i < parts; i++) one[i] = part[i].count, part[i].count = 0;
