@@ -245,6 +245,25 @@ static void test_attention(void **state) {
     for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
 }
 
+/* Rows that see all of few keys, most tiles of 64 full: Hopper has a kernel for such plans. */
+static void test_attention_whole(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    static const Group pictures[] = {
+        {257, 0, 5, {{64, 1, 0, 0}, {64, 1, 0, 0}, {64, 1, 0, 0}, {64, 1, 0, 0}, {1, 1, 0, 0}}},
+        {100, 0, 2, {{128, 1, 0, 0}, {50, 1, 0, 0}}},
+        {272, 0, 1, {{60, 1, 0, 0}}},
+        {1, 0, 1, {{64, 1, 0, 0}}},
+    };
+    static const Case cases[] = {
+        {"pictures", pictures, COUNT(pictures), 2, 64, 0, false},
+        {"pictures", pictures, COUNT(pictures), 2, 88, 0, false},
+        {"pictures", pictures, COUNT(pictures), 1, 40, 0, false},
+        {"pictures", pictures, COUNT(pictures), 1, 96, 0, false},
+    };
+    for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
+}
+
 /* The same through cuDNN: plans that it takes, and those it must leave to us. */
 static void test_cudnn(void **state) {
     (void)state;
@@ -362,8 +381,8 @@ static void compare_product_in_place(void) {
     int64_t m = 200, n = 264, k = 64;
     Both x = numbers(m * k), w = numbers(n * k), h = numbers(m * n);
     Act a = {.kind = ACT_GELU_QUICK, .N = m, .F = n, .ldu = n, .ldh = n, .u = h.host, .h = h.host}, b = a;
-    Gemm g = {.m = m, .n = n, .k = k, .a = x.host, .b = w.host, .c = h.host, .lda = k, .ldb = k, .ldc = n, .ab = DT_BF16,
-              .ct = DT_BF16, .tb = true, .act = &a}, d = g;
+    Gemm g = {.m = m, .n = n, .k = k, .a = x.host, .b = w.host, .c = h.host, .lda = k, .ldb = k, .ldc = n,
+              .ab = DT_BF16, .ct = DT_BF16, .tb = true, .act = &a}, d = g;
     b.u = b.h = h.device, d.a = x.device, d.b = w.device, d.c = h.device, d.act = &b;
     cpu->gemm(&g);
     assert_true(cuda_product_act_takes(&d) && cuda_product_act(&d));
@@ -685,6 +704,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
+        cmocka_unit_test(test_attention_whole),
         cmocka_unit_test(test_plain_product), cmocka_unit_test(test_product_act), cmocka_unit_test(test_chosen_products),
         cmocka_unit_test(test_chosen_sums), cmocka_unit_test(test_chosen_acts),
         cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),

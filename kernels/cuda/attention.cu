@@ -1,6 +1,7 @@
 /* attention: rows attend to the keys of their segment. Launchers, and the simple kernels that take any type and head
  * size; bf16 of head sizes up to 128 that are multiples of 8 goes through the tensor cores in attention_mma.cu and
- * attention_bwd_one.cu, items of one row each through attention_row.cu.
+ * attention_bwd_one.cu (on Hopper attention_wg.cu, where rows see all of few keys), items of one row each through
+ * attention_row.cu.
  *
  *   s_ij = scale <q_i, k_j> + bias,   lse_i = log sum_j exp s_ij,   P = exp(s - lse),   P' = P m / (1 - p)
  *   o_i = sum_j P'_ij v_j
@@ -213,7 +214,7 @@ template <class T> static void attention_(const Attn *a) {
     if (attention_row<T>(a)) return;
     bool fast = sizeof(T) == 2 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) &&
                 aligned8(a->ldq) && aligned8(a->ldk) && aligned8(a->ldv) && aligned8(a->ldo);
-    if (fast && attention_mma(a, &s)) return;
+    if (fast && (attention_wg(a, &s) || attention_mma(a, &s))) return;
     dim3 grid((unsigned)p->nitems, (unsigned)a->H, (unsigned)ceil_div(p->max_nq, WARPS));
     forward_simple<T><<<grid, WARPS * 32, 0, cuda.compute>>>(*a, p->items, s.rows);
     cuda_launched("attention");

@@ -11,6 +11,8 @@ PlanShape attention_shape(const AttnPlan *p);
 /* Forward of a plan whose items have one row each, without dropout; false for another. */
 template <class T> bool attention_row(const Attn *a);
 
+/* bf16 on Hopper, of a plan whose rows see all of few keys, without dropout and bias; false for another. */
+bool attention_wg(const Attn *a, const PlanShape *s);
 /* bf16 through the tensor cores; false when there is no kernel for this head size. Pointers and strides are multiples
  * of 16 bytes. */
 bool attention_mma(const Attn *a, const PlanShape *s);

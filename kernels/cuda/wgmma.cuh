@@ -114,6 +114,33 @@ template <int TURNED> DEVICE void wgmma_256(float (&d)[128], uint64_t a, uint64_
         : "l"(a), "l"(b), "r"(add), "n"(TURNED));
 #undef D8
 }
+/* d (64,64) or (64,32) = [add] d + a (64,16) b: a out of registers, as a warp's lanes hold an operand of mma; d as
+ * above. Nothing of a may change before the wait. */
+template <int TURNED> DEVICE void wgmma_64(float *d, const uint32_t *a, uint64_t b, int add) {
+#define D8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),              \
+              "+f"(d[i + 6]), "+f"(d[i + 7])
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
+        : D8(0), D8(8), D8(16), D8(24)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TURNED));
+}
+template <int TURNED> DEVICE void wgmma_32(float *d, const uint32_t *a, uint64_t b, int add) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+                 "{%16, %17, %18, %19}, %20, p, 1, 1, %22;\n}"
+                 : D8(0), D8(8)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TURNED));
+}
+template <int TURNED> DEVICE void wgmma_16(float *d, const uint32_t *a, uint64_t b, int add) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %13, 0;\nwgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, p, 1, 1, %14;\n}"
+                 : D8(0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TURNED));
+#undef D8
+}
 /* The compiler knows nothing of when d is written: nothing of it is read before this. */
 DEVICE void wgmma_settle(float (&d)[128]) {
 #pragma unroll

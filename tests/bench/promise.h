@@ -225,15 +225,29 @@ static inline Promise promise_attention_row(const Attn *a) {
     return promise_again(promise_then(q, sums), rows * stretches * 32 * 8 * (3 + promise_times(D, 32)));
 }
 
+/* What attention_wg.cu takes: a group's rows see all its keys, in tiles of 64 that are mostly full. */
+static inline bool promise_is_whole(const Attn *a) {
+    const AttnPlan *p = a->plan;
+    double rows = 0, tiles = 0;
+    if (a->bias || a->drop.p > 0 || a->D > 96) return false;
+    for (int32_t i = 0; i < p->nitems; i++) {
+        const AttnItem *it = &p->host_items[i];
+        if (it->causal || it->nb || it->na != p->host_groups[it->group].nk[0] || it->na > 272) return false;
+        rows += it->nq, tiles += promise_times(it->nq, 64);
+    }
+    return rows >= 48 * tiles;
+}
+
 static inline Promise promise_attention(const Attn *a) {
     const AttnPlan *p = a->plan;
     if (p->max_nq == 1 && a->drop.p <= 0) return promise_attention_row(a);
     double D = a->D, row = a->drop.p > 0 ? 12 : 4, bytes = 0;
     int warps, key_warps;
+    bool whole = promise_is_whole(a);
     promise_block(p, &warps, &key_warps);
     for (int32_t g = 0; g < p->ngroups; g++) {
         PromiseGroup s = promise_group(p, g);
-        bytes += 4 * s.R * D + 4 * s.U * D * promise_times(s.tiles, warps) + row * s.R;
+        bytes += 4 * s.R * D + 4 * s.U * D * (whole ? 1 : promise_times(s.tiles, warps)) + row * s.R;
     }
     return promise_launch(bytes * a->H, 4 * (double)p->products * a->H * D, H100_FLOPS);
 }

@@ -1,0 +1,290 @@
+/* attention_wg: attention forward in bf16 for Hopper (sm_90a), where every row of a group sees all its keys and those
+ * are at most 272: image encoders, and cross-attention without dropout (mathematics: attention.cu).
+ *
+ * A block is one warp group and has one head of one group: K and V lie in shared memory whole, brought once by
+ * cp.async; 64 rows after 64 walk over them, 96 keys at a time, and 80 in the end. Q comes as the first operand in
+ * registers, a lane 16 bytes of each 64, which the four lanes of a row exchange; scores are accumulators (wgmma) and
+ * become P, the first operand of the second product, in registers too. Softmax as in attention_mma.cu: what comes off
+ * the scores is lifted only when it must be. Rows beyond an item's end are computed with, but for their softmax, and
+ * not written.
+ *
+ * Shared memory: K and V 64 channels a row of 128 bytes, as wgmma wants them; channels from 64 on of both beside each
+ * other in a third such matrix: 68 KB, three blocks an SM; for wide heads 102, two.
+ *
+ * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD, lse 4R. FLOPs 4RUD, of which rows that fill no
+ * 64 take more: 257 rows are computed as 320. */
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_mma.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+enum { GROUP = 128, ROWS = 64, PART = 96, LAST = 80, MOST = 2 * PART + LAST, MATRIX = MOST * 128 };
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+static constexpr float LAG = 8;
+
+/* ---- rows in and out ---- */
+
+/* A piece of eight channels of every 16th key, or zeros; piece p of row u lies at p ^ (u % 8). */
+DEVICE void bring_keys(uint32_t to, const bf16 *from, int64_t ld, int keys, int room) {
+    int piece = threadIdx.x & 7, row = (int)threadIdx.x >> 3;
+    uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4);
+#pragma unroll
+    for (int i = 0; i < MOST / 16; i++) {
+        if (16 * i >= room) break;
+        bool there = row + 16 * i < keys;
+        copy16(at + i * 2048, from + (there ? (row + 16 * i) * ld : 0), there);
+    }
+}
+
+/* A lane's two rows, eight apart; how many are left from the first on. */
+typedef struct { int row, left; } Rows;
+DEVICE Rows rows_at(const AttnItem &it, int row0) {
+    int r = row0 + ((int)threadIdx.x >> 5) * 16 + ((int)threadIdx.x >> 2 & 7);
+    return Rows{it.q0 + r, it.nq - r};
+}
+
+/* 16 bytes of each 64 of a row: the lane's of four. */
+template <int STEPS> DEVICE void bring_queries(uint4 (&w)[2][STEPS / 2], const Attn &a, int h, const Rows &x) {
+    int channel = 8 * ((int)threadIdx.x & 3);
+    const bf16 *q = (const bf16 *)a.q + (int64_t)x.row * a.ldq + h * a.D + channel;
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int i = 0; i < STEPS / 2; i++)
+            w[r][i] = x.left > 8 * r && channel + 32 * i < a.D ? *(const uint4 *)(q + r * 8 * a.ldq + 32 * i)
+                                                           : make_uint4(0, 0, 0, 0);
+}
+template <int STEPS> DEVICE void as_operand(uint32_t (&q)[STEPS][4], const uint4 (&w)[2][STEPS / 2]) {
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int i = 0; i < STEPS / 2; i++) {
+            uint32_t x[4] = {w[r][i].x, w[r][i].y, w[r][i].z, w[r][i].w};
+            exchange(x, threadIdx.x & 31);
+            q[2 * i][r] = x[0], q[2 * i][2 + r] = x[1], q[2 * i + 1][r] = x[2], q[2 * i + 1][2 + r] = x[3];
+        }
+}
+
+/* ---- a tile of 64 rows ---- */
+
+/* Of a lane's two rows: sums so far, of exp2(score - base). */
+template <int STEPS> struct Sums { float o[8 * STEPS], base[2], l[2]; };
+
+/* Where a head's keys lie, and how many they are. */
+typedef struct { uint32_t k, v, x; int keys; } Keys;
+
+/* s(64, N) = Q K^T of keys from u0 on: 64 columns, and 32 or 16 more. */
+template <int STEPS, int N> DEVICE void score(float (&s)[N / 2], const uint32_t (&q)[STEPS][4], const Keys &keys,
+                                              int u0) {
+#pragma unroll
+    for (int u = 0; u < N; u += 64)
+#pragma unroll
+        for (int k = 0; k < STEPS; k++) {
+            uint64_t b = operand_at((k < 4 ? keys.k : keys.x) + (u0 + u) * 128, 16) + 2 * (k & 3);
+            if (u + 64 <= N) wgmma_64<0>(s + u / 2, q[k], b, k > 0);
+            else if (u + 32 <= N) wgmma_32<0>(s + u / 2, q[k], b, k > 0);
+            else wgmma_16<0>(s + u / 2, q[k], b, k > 0);
+        }
+}
+
+/* Keys that are not there. */
+template <int N> DEVICE void mask(float (&s)[N / 2], int u0, int keys) {
+#pragma unroll
+    for (int j = 0; j < N / 8; j++) {
+        if (u0 + 8 * j + 8 <= keys) continue;
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (u0 + 8 * j + 2 * ((int)threadIdx.x & 3) + (e & 1) >= keys) s[4 * j + e] = -INFINITY;
+    }
+}
+
+/* s becomes P, as operand; l and o, which are nothing at FIRST, follow. */
+template <int STEPS, int N, bool FIRST> DEVICE void soften(Sums<STEPS> &x, uint32_t (&p)[N / 16][4],
+                                                            const float (&s)[N / 2], float scale) {
+    float top[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) top[i >> 1 & 1] = fmaxf(top[i >> 1 & 1], s[i]);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
+        top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2)) * scale;
+    }
+    if (FIRST) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) x.base[r] = top[r], x.l[r] = 0;
+    } else if (__any_sync(~0u, fmaxf(top[0] - x.base[0], top[1] - x.base[1]) > LAG)) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float base = fmaxf(x.base[r], top[r]), fade = exp2_fast(x.base[r] - base);
+            x.base[r] = base, x.l[r] *= fade;
+#pragma unroll
+            for (int i = 0; i < 4 * STEPS; i++) x.o[i / 2 * 4 + 2 * r + (i & 1)] *= fade;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N / 4; i++) {
+        float low = exp2_fast(fmaf(s[2 * i], scale, -x.base[i & 1])),
+              high = exp2_fast(fmaf(s[2 * i + 1], scale, -x.base[i & 1]));
+        x.l[i & 1] += low + high;
+        p[i / 4][i % 4] = pack_bf16(low, high);
+    }
+}
+
+/* o += P V of keys from u0 on; the first ones write. */
+template <int STEPS, int N> DEVICE void weigh(Sums<STEPS> &x, const uint32_t (&p)[N / 16][4], const Keys &keys,
+                                              int u0) {
+#pragma unroll
+    for (int k = 0; k < N / 16; k++) {
+        uint32_t row = (u0 + 16 * k) * 128;
+        wgmma_64<1>(x.o, p[k], operand_at(keys.v + row, 16), u0 > 0 || k);
+        if constexpr (STEPS > 4) wgmma_32<1>(x.o + 32, p[k], operand_at(keys.x + 64 + row, 16), u0 > 0 || k);
+    }
+}
+
+template <int N> DEVICE void settle(float (&d)[N]) {
+    wgmma_wait<0>();
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+template <int STEPS> DEVICE void finish(Sums<STEPS> &s, const Attn &a, int h, const Rows &x, int64_t rows) {
+    int quad = threadIdx.x & 3;
+    bf16 *o = (bf16 *)a.o + (int64_t)x.row * a.ldo + h * a.D + 8 * quad;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float l = s.l[r];
+        l += __shfl_xor_sync(~0u, l, 1);
+        l += __shfl_xor_sync(~0u, l, 2);
+        if (!quad && x.left > 8 * r) a.lse[h * rows + x.row + 8 * r] = (s.base[r] + __log2f(l)) * LN2;
+        float inv = 1 / l;
+#pragma unroll
+        for (int i = 0; i < STEPS / 2; i++) {
+            uint32_t w[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                w[j] = pack_bf16(s.o[16 * i + 4 * j + 2 * r] * inv, s.o[16 * i + 4 * j + 2 * r + 1] * inv);
+            exchange(w, threadIdx.x & 31);
+            if (x.left > 8 * r && 32 * i + 8 * quad < a.D)
+                store16(o + r * 8 * a.ldo + 32 * i, w[0], w[1], w[2], w[3]);
+        }
+    }
+}
+
+/* N keys from u0 on. A warp without rows (`some` says whether it has any) multiplies zeros: all four must take part.
+ * `arrive`: what happens before V is looked at. */
+template <int STEPS, int N, bool FIRST, class F> DEVICE void take_part(Sums<STEPS> &x, const uint32_t (&q)[STEPS][4],
+                                                                       const Keys &keys, int u0, bool some, float scale,
+                                                                       F arrive) {
+    float s[N / 2];
+    uint32_t p[N / 16][4];
+    wgmma_begin();
+    score<STEPS, N>(s, q, keys, u0);
+    wgmma_commit();
+    settle(s);
+    if (u0 + N > keys.keys) mask<N>(s, u0, keys.keys);
+    if (some) soften<STEPS, N, FIRST>(x, p, s, scale);
+    else memset(p, 0, sizeof p);
+    arrive();
+    wgmma_begin();
+    weigh<STEPS, N>(x, p, keys, u0);
+    wgmma_commit();
+}
+#endif
+
+template <int STEPS> static __global__ __launch_bounds__(GROUP, STEPS > 4 ? 2 : 3)
+void forward_wg(Attn a, const AttnItem *items, const AttnGroup *groups, int64_t rows) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    extern __shared__ __align__(1024) char memory[];
+    int h = blockIdx.x, kh = h / (a.H / a.KH), channel = 8 * ((int)threadIdx.x & 7);
+    AttnGroup g = groups[blockIdx.y];
+    uint32_t room = shared_at(memory);
+    Keys keys = {room, room + MATRIX, room + 2 * MATRIX, g.nk[0]};
+    int most = keys.keys <= PART ? PART : keys.keys <= 2 * PART ? 2 * PART : MOST;
+    const bf16 *k = (const bf16 *)a.k + g.k0[0] * a.ldk + kh * a.D, *v = (const bf16 *)a.v + g.k0[0] * a.ldv + kh * a.D;
+    AttnItem it = items[g.item0];
+    uint4 next[2][STEPS / 2];
+    bring_queries<STEPS>(next, a, h, rows_at(it, 0));
+    bring_keys(keys.k, k + (channel < a.D ? channel : 0), a.ldk, channel < a.D ? keys.keys : 0, most);
+    if (STEPS > 4) {                    /* channels 64 to 95 of K, then of V */
+        int64_t ld = channel < 32 ? a.ldk : a.ldv;
+        int from = 64 + (channel & 31);
+        bring_keys(keys.x, (channel < 32 ? k : v) + (from < a.D ? from : 0), ld, from < a.D ? keys.keys : 0, most);
+    }
+    copies_end_group();
+    bring_keys(keys.v, v + (channel < a.D ? channel : 0), a.ldv, channel < a.D ? keys.keys : 0, most);
+    copies_end_group();
+    copies_wait<1>();
+    box_fence();
+    __syncthreads();
+    bool first = true;
+    float scale = a.scale * LOG2E;
+    for (int t = g.item0, row0 = 0; t < g.item0 + g.nitems;) {
+        /* the compiler would keep fifty descriptors in registers through the loop */
+        asm volatile("" : "+r"(keys.k), "+r"(keys.v), "+r"(keys.x));
+        Rows x = rows_at(it, row0);
+        bool some = __any_sync(~0u, x.left > 0);
+        uint32_t q[STEPS][4];
+        Sums<STEPS> sums;
+        as_operand<STEPS>(q, next);
+        take_part<STEPS, PART, true>(sums, q, keys, 0, some, scale, [&] {
+            if (first) copies_wait<0>(), box_fence(), __syncthreads(), first = false;
+        });
+        settle(sums.o);
+        if (keys.keys > PART) take_part<STEPS, PART, false>(sums, q, keys, PART, some, scale, [] {}), settle(sums.o);
+        if (keys.keys > 2 * PART) take_part<STEPS, LAST, false>(sums, q, keys, 2 * PART, some, scale, [] {});
+        row0 += ROWS;
+        if (row0 >= it.nq && ++t < g.item0 + g.nitems) it = items[t], row0 = 0;
+        if (t < g.item0 + g.nitems) bring_queries<STEPS>(next, a, h, rows_at(it, row0));
+        settle(sums.o);
+        finish<STEPS>(sums, a, h, x, rows);
+    }
+#else
+    __trap();
+#endif
+}
+
+/* ---- launcher --------------------------------------------------------------------------------------------------- */
+
+/* Whether this program holds the kernel for this GPU: asked once. */
+static bool is_built(void) {
+#ifdef HAVE_SM90A
+    static int known = -1;
+    struct cudaFuncAttributes a;
+    if (known < 0) {
+        known = cuda.cc == 90 && cudaFuncGetAttributes(&a, (const void *)forward_wg<4>) == cudaSuccess &&
+                a.binaryVersion == 90 && a.ptxVersion == 90;
+        cudaGetLastError();
+    }
+    return known;
+#else
+    return false;
+#endif
+}
+
+/* All rows of a group see its first range, and there is no other; most tiles are full. */
+static bool takes(const AttnPlan *p) {
+    int64_t rows = 0, tiles = 0;
+    for (int32_t i = 0; i < p->nitems; i++) {
+        const AttnItem *it = &p->host_items[i];
+        const AttnGroup *g = &p->host_groups[it->group];
+        if (it->causal || it->nb || it->na != g->nk[0] || it->na > MOST || !it->na) return false;
+        rows += it->nq, tiles += ceil_div(it->nq, ROWS);
+    }
+    return 4 * rows >= 3 * ROWS * tiles;
+}
+
+template <int STEPS> static bool forward(const Attn *a, const PlanShape *s) {
+    auto *kernel = forward_wg<STEPS>;
+    size_t shared = (STEPS > 4 ? 3 : 2) * MATRIX;
+    if (!allow_shared(kernel, shared)) return false;
+    dim3 grid((unsigned)a->H, (unsigned)a->plan->ngroups);
+    kernel<<<grid, GROUP, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
+    cuda_launched("attention");
+    return true;
+}
+
+bool attention_wg(const Attn *a, const PlanShape *s) {
+    if (a->bias || dropout_threshold(a->drop.p) || a->D % 8 || a->D > 96 || a->plan->ngroups > 65535) return false;
+    if (!is_built() || !takes(a->plan)) return false;
+    return a->D <= 64 ? forward<4>(a, s) : forward<6>(a, s);
+}
