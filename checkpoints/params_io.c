@@ -110,6 +110,7 @@ Status save_weights(const Params *p, const float *flat, const char *path) {
     StWriter *w = NULL;
     Status st = t ? st_create(&w, path, t, n, NULL, 0) : ERR_MEMORY;
     for (size_t i = 0; st == OK && i < n; i++) {
+        /* one at a time: the host need not hold a second model */
         float *x = mem_new((size_t)p->tensor[i].n, sizeof *x);
         st = x ? OK : ERR_MEMORY;
         if (x) params_read(p, &p->tensor[i], flat, x);

@@ -241,7 +241,7 @@ static void settle(Vision *e) {
 static void switches(Vision *e) {
     VitDims *d = &e->d;
     d->cls = e->has & HAS_CLS;
-    d->rms = !(e->has & HAS_NORM_BIAS);
+    d->rms = !(e->has & HAS_NORM_BIAS); /* a norm without a bias is RMS in every encoder known here */
     d->gated = e->has & HAS_GATE;
     d->pre = e->has & HAS_PRE;
     d->pre_first = d->pre && e->print->family == FAMILY_AIMV2;
@@ -394,7 +394,7 @@ Status vision_sha256(const Vision *e, char *buf) {
     sha256_add(&s, m.bytes, m.n);
     for (size_t i = 0; !one && i < ws_count(e->ws); i++) {
         const StTensor *t = ws_at(e->ws, i);
-        sha256_add(&s, t->name, strlen(t->name) + 1);
+        sha256_add(&s, t->name, strlen(t->name) + 1); /* with its end: a name must not run on into numbers */
         sha256_add(&s, t->data, t->nbytes);
     }
     sha256_hex(&s, buf);

@@ -150,6 +150,7 @@ static Status tokens(const Vision *e, float *dst) {
 static Status positions(const Vision *e, int h, int w, float *dst) {
     int64_t E = e->d.E, lead = e->d.cls_position, rows = lead + (int64_t)e->grid * e->grid;
     if (!(e->has & HAS_POSITION)) {
+        /* a sine and a cosine, of a row and of a column */
         if (E % 4) return err_set(ERR_USAGE, "%s: sine positions need a width that 4 divides, not %d", e->path, e->d.E);
         if (dst) vit_position_sincos(dst, h, w, (int)E);
         return OK;

@@ -40,7 +40,7 @@ static Status parser_error(const Walk *w) {
 static Status next(Walk *w) {
     yaml_event_delete(&w->event);
     if (!yaml_parser_parse(&w->parser, &w->event)) {
-        memset(&w->event, 0, sizeof w->event);
+        memset(&w->event, 0, sizeof w->event); /* a failed parse left nothing in it to delete */
         return parser_error(w);
     }
     const yaml_char_t *anchor = NULL, *tag = NULL;

@@ -282,6 +282,7 @@ static Status make_slot(const Loader *l, Slot *s) {
         return err_set(ERR_MEMORY,
                        "out of memory for %d batches of %zu rows of %zu bytes: lower data.queue or train.batch",
                        l->spec.queue, B, set_row_bytes(l->set));
+    /* one block, the widest numbers first: each array begins where its type may */
     s->image = mem_new(B, 3 * sizeof *s->image + S * sizeof *s->scale + (T + 1) * sizeof *s->ids);
     if (!s->image) return ERR_MEMORY;
     s->caption = s->image + B;

@@ -148,7 +148,7 @@ static Status write_piece(Piece *p, SetOut *out, int64_t k, int64_t before, int6
                       .P = set_P(p->set), .E = set_E(p->set), .scale = p->scale, .token_scale = p->token_scale,
                       .items = p->items, .tokens = p->spec->tok ? &p->tokens : NULL, .made_from = p->made_from};
     if ((st = setout_shard(out, k, &spec, &w)) != OK) return st;
-    if (!w) return listener_tell(&p->spec->listener, before + p->n, total);
+    if (!w) return listener_tell(&p->spec->listener, before + p->n, total); /* an earlier run finished it */
     if ((st = copy_rows(p, w, before, total, r)) == OK) return shard_finish(w);
     shard_abandon(w);
     return st;

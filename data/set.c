@@ -318,6 +318,7 @@ SplitCount set_count(const Set *s, const char *split, int part) {
     SplitCount c = {0, 0};
     for (int64_t k = part; k < s->n; k += s->parts) {
         const Entry *e = &s->entry[k];
+        /* the manifest has counted: no shard need be read */
         for (int64_t i = 0; e->file->listed && i < e->file->listed->nsplits; i++) {
             const ManifestSplit *p = &e->file->listed->split[i];
             if (!set_split_matches(split, p->name)) continue;

@@ -147,6 +147,7 @@ static Status put_images(H5File *f, const ShardSpec *spec) {
     if (st == OK) st = h5_put_text(f, "/images/features", "dtype", dtype_name(spec->dtype));
     if (st == OK && spec->scale) st = put_zeros(f, "/images/scale", H5K_F32, 4, dim[0] * scales_of(spec));
     if (st == OK) st = put_zeros(f, "/images/crc32c", H5K_U32, 4, dim[0]);
+    /* a row is there when its mark is: a kill in between loses that row alone */
     if (st == OK) st = put_zeros(f, "/images/written", H5K_U8, 1, dim[0]);
 #define X(field) if (st == OK) st = put_column(f, "/images/" #field, spec, offsetof(ShardItem, field));
     SHARD_COLUMNS(X)
@@ -355,7 +356,7 @@ Status shard_create(ShardWriter **out, const char *path, const ShardSpec *spec) 
     if (st != OK) return st;
     if (!spec->replace && stat(path, &sb) == 0) return err_set(ERR_USAGE, "%s: exists already", path);
     if (!(w = mem_new(1, sizeof *w))) return ERR_MEMORY;
-    w->fd = -1;
+    w->fd = -1; /* 0 is stdin, and would be closed on the way out */
     w->path = mem_strdup(path);
     w->part = mem_format("%s.part", path);
     if (!w->path || !w->part) st = ERR_MEMORY;

@@ -62,6 +62,7 @@ static Status check_ids(Verify *v, const Shard *s) {
         else if (before)
             problem(v, err_set(ERR_FORMAT, "%s: image %" PRId64 " has the id \"%s\", which image %" PRId64
                                " of the set has already", s->path, i, id, *before));
+        /* memory alone ends the walk: a problem is one of many to tell */
         else if (strmap_put(&v->ids, id, v->r->images + i) != OK) return ERR_MEMORY;
         check_captions(v, s, i);
     }

@@ -95,7 +95,7 @@ Status recall_ranks(RecallSource *rows, void *source, int64_t NI, int64_t NT, co
     if (st == OK && r.bad >= 0)
         st = err_set(ERR_NUMERIC, "the similarities of image %lld are not finite: the model or its features are broken",
                      (long long)r.bad);
-    if (st == OK) st = rows(source, count_row, &r);
+    if (st == OK) st = rows(source, count_row, &r); /* the rows come twice: NI x NT scores at once have no room */
     mem_free(r.own, r.fold);
     return st;
 }

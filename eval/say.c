@@ -156,6 +156,7 @@ static Status asked_rows(Say *x, FeatureRows rows, const SayItem *items, int n, 
     Status st = asks && start ? OK : ERR_MEMORY;
     for (int i = 0; i < n && st == OK; i++) {
         FeatureRows own = features_from(d, rows, items[i].image, x->spec.features);
+        /* side by side, as a pass reads them; a picture asked twice comes twice */
         memcpy(x->row + (size_t)i * row_bytes(x), own.data, row_bytes(x));
         if (own.scale) memcpy(x->scale + i * S, own.scale, (size_t)S * sizeof *own.scale);
         st = ask_ids(x->spec.tok, items[i].prompt, &ids);

@@ -223,6 +223,7 @@ static void step_one(Search *s, const float *logits) {
     else
         for (int32_t v = 1; v < s->V; v++)
             if (s->score[v] > s->score[token]) token = v;
+    /* of the model's own probability, not of what temperature and penalties made of it */
     double sum = s->sum[0] + (double)logits[token] - log_sum_exp(logits, s->V);
     bool end = is_end(s, token);
     if (end) close_hypothesis(s, s->tokens, s->len, sum, token);

@@ -38,7 +38,7 @@ static Status claim_export(const Options *o) {
     static const char *const files[] = {"model.safetensors", "config.json", "preprocessor_config.json",
                                         "latest", "state.json"};
     Status st = hf ? outfile_folder(o->run.out, NULL) : start_claim(o);
-    for (int i = 0; st == OK && hf && i < 5; i++) {
+    for (int i = 0; st == OK && hf && i < 5; i++) { /* the last two are what only a run has */
         char *path = mem_format("%s/%s", o->run.out, files[i]);
         if (!path) st = ERR_MEMORY;
         else if (i > 2 && !access(path, F_OK))
@@ -215,7 +215,7 @@ static Status export_qformer_of(Export *x, const WeightSource *ws) {
     Dims d;
     int32_t heads = 0;
     Status st = dims_of_weights(&d, ws);
-    if (st == OK) st = use_heads(&x->g, o, d.C, &heads);
+    if (st == OK) st = use_heads(&x->g, o, d.C, &heads); /* no tensor's shape says how many there are */
     if (st != OK) return st;
     origin_habits(&x->g, o, &d);
     if (o->run.dry_run) {

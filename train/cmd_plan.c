@@ -101,9 +101,10 @@ static void print_sizes(const Sizes *s) {
     status_say("memory    %.2f GiB a GPU: %s, a step of the longest captions %.2f", plan_gib((double)plan_bytes(p)),
                plan_text(p, parts), plan_gib((double)p->step));
     status_say("          with %.2f GiB free, %.2f of them are taken to keep the feed-forward nets' middle rows",
+               /* a quarter more: trainer.c leaves as much to others */
                1.25 * plan_gib((double)plan_bytes(&s->roomy)), plan_gib((double)(s->roomy.step - p->step)));
     status_say("          with dist.zero=true the %.2f of moments are shared out among the GPUs",
-               plan_gib(8.0 * (double)p->params));
+               plan_gib(8.0 * (double)p->params)); /* two moments of four bytes */
 }
 
 /* Every pair brings its picture's rows: what has to come from the disk while GPUs compute at that speed. */

@@ -76,8 +76,10 @@ static Status find_view(Feed *f, int32_t row, const char *prompt, int32_t *view)
     bool same = f->nviews && f->views[f->nviews - 1].image == row && f->last && strcmp(f->last, prompt) == 0;
     *view = f->nviews - same;
     if (same) return OK;
+    /* room first: the tokenizer writes where it is told, and pushes nothing */
     while (f->asked.cap < f->asked.n + most)
         if (ids_push(&f->asked, 0) != OK) return ERR_MEMORY;
+    /* back from the pushes, which were for room alone */
     f->asked.n = f->nviews ? f->view_at[f->nviews - 1] + (size_t)f->views[f->nviews - 1].n : 0;
     Status st = tokenizer_encode(f->spec.asked, prompt, strlen(prompt), f->spec.max_asked, f->asked.v + f->asked.n, &n,
                                  NULL);
@@ -93,7 +95,7 @@ static Status find_view(Feed *f, int32_t row, const char *prompt, int32_t *view)
 static int64_t draw_front(const Feed *f, const Batch *b, int64_t image) {
     int64_t all = set_ncaptions(f->spec.set, image), captions = 0, at = -1;
     size_t n = 0;
-    for (int pass = 0; f->spec.front && all > 1 && pass < 2; pass++) {
+    for (int pass = 0; f->spec.front && all > 1 && pass < 2; pass++) { /* counted, then drawn: no list for so few */
         int64_t left = captions ? (int64_t)(draw_of(f, b, image, all) % (uint64_t)captions) : -1;
         for (int64_t k = 0; k < all && at < 0; k++) {
             const char *text = set_caption(f->spec.set, image, k, &n);
@@ -114,6 +116,7 @@ static Status put_front(Feed *f, int64_t image, int64_t caption, int32_t row) {
         const char *text = set_caption(f->spec.set, image, caption, &n);
         st = caption_blip(&clean, &n, text, n, NULL, f->spec.max_words);
         if (st == OK) st = tokenizer_pieces(f->spec.front, clean, n, &f->asked);
+        /* cut like any text: what is planned for is all that there is */
         if (f->asked.n > from + (size_t)f->spec.max_asked) f->asked.n = from + (size_t)f->spec.max_asked;
     }
     f->view_at[f->nviews] = from;

@@ -33,7 +33,7 @@ void join_place(void *join, int place) {
 Status join_end(Join *j) {
     const Params *p = j->p;
     if (join_beside(j) && p->learns) {
-        sum_range(j, 0, j->lo);
+        sum_range(j, 0, j->lo); /* the two ends: what lies between went while the walk made it */
         sum_range(j, j->hi, p->learns);
         p->b->all_reduce_wait();
         return dist_arrived(p->b, "the sum of gradients");

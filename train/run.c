@@ -55,7 +55,7 @@ static Status agree_on_signals(const Run *r, bool late, bool *stop, bool *save) 
 
 /* A gradient that is not finite: which tensor first, and what optim.on_nonfinite says. */
 static Status not_finite(Run *r, const ParamTensor *bad, const ObjectiveLosses *l) {
-    enum { PATIENCE = 20 };
+    enum { PATIENCE = 20 }; /* a run that skips every step looks like one that trains */
     const char *policy = r->o->optim.on_nonfinite.name, *name = bad ? bad->name : "their sum";
     char where[40] = "";
     if (dist_size() > 1 && l->bad_rank >= 0) snprintf(where, sizeof where, ", first on rank %d", l->bad_rank);

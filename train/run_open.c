@@ -214,7 +214,7 @@ static Status take_out(Run *r) {
     const char *out = r->o->run.out;
     char *path = mem_format("%s/lock", out), *what = mem_format("out=%s", out);
     struct stat about;
-    r->made_out = stat(out, &about) != 0;
+    r->made_out = stat(out, &about) != 0; /* then it goes again if nothing came of the run */
     if (!r->made_out && !S_ISDIR(about.st_mode)) {
         mem_free(path, what);
         return err_set(ERR_USAGE, "out=%s is a file, a run is a folder; name another out", out);

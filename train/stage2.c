@@ -142,7 +142,7 @@ static Tensor for_prefixes(Stage2 *s, Tensor soft, int np, int views) {
 }
 
 static void number_rows(Stage2 *s, const ObjectiveBatch *b, const Piece *c, int np) {
-    int64_t before = -1, turn = 0;
+    int64_t before = -1, turn = 0; /* the how manieth of its picture: two texts of one draw masks of their own */
     for (int i = 0; i < np; i++) {
         int64_t image = image_of(b, s->image[i]);
         turn = image == before ? turn + 1 : 0;

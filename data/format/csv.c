@@ -82,7 +82,7 @@ static Status field(Csv *c) {
     if (c->at < c->end && *c->at == '"') {
         c->at++;
         st = quoted(c, &done);
-        if (st == OK && !done) c->at--;
+        if (st == OK && !done) c->at--; /* a quote that opens no field is a letter like any other */
     }
     if (st != OK || done) return st;
     const char *from = c->at, *to;

@@ -306,7 +306,7 @@ Status h5_rows(H5File *f, const char *path, H5Kind as, int64_t first, int64_t n,
     if (nd < 1 || nd > H5_MAX_DIMS ||
         H5Sselect_hyperslab(f->rows_space, H5S_SELECT_SET, start, NULL, count, NULL) < 0 ||
         (memory = H5Screate_simple(nd, count, NULL)) < 0 ||
-        (type = as == H5K_OTHER ? H5Dget_type(f->rows) : h5_type_of(as, 0)) < 0 ||
+        (type = as == H5K_OTHER ? H5Dget_type(f->rows) : h5_type_of(as, 0)) < 0 || /* OTHER: as it lies in the file */
         H5Dread(f->rows, type, memory, f->rows_space, H5P_DEFAULT, dst) < 0)
         st = h5_fail(ERR_IO, f->path, path, "read");
 done:

@@ -301,7 +301,7 @@ static Status find_items(PthFile *f) {
     Status st = (f->lists = mem_new(d->count + 1, sizeof *f->lists)) ? OK : ERR_MEMORY;
     for (uint32_t c = d->u.items.first; c != PICKLE_NIL && st == OK && i < d->count; c = p->cells[c].next, i++) {
         const PickleValue *v = &p->values[p->cells[c].value];
-        snprintf(name, sizeof name, "%09zu", i);
+        snprintf(name, sizeof name, "%09zu", i); /* as many digits as there may be places: they sort as text */
         if (v->kind == PK_TENSOR) st = add_entry(f, name, v->u.index, true);
         else if (is_text_list(p, v)) st = add_list(f, name, p->cells[c].value);
     }

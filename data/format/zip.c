@@ -209,12 +209,12 @@ Status zip_stream_read(ZipStream *s, void *dst, size_t n) {
     if (st != OK) return st;
     s->left -= n;
     for (const uint8_t *p = dst; n;) {
-        uInt part = n > 1 << 30 ? 1u << 30 : (uInt)n;
+        uInt part = n > 1 << 30 ? 1u << 30 : (uInt)n; /* zlib counts in 32 bits */
         s->crc = crc32(s->crc, p, part);
         p += part;
         n -= part;
     }
-    if (!s->left && s->crc != s->r.crc)
+    if (!s->left && s->crc != s->r.crc) /* known only when all of it has come */
         return err_set(ERR_FORMAT, "%s: the checksum of %.*s is wrong, its bytes have changed", s->path,
                        s->r.name_len < 100 ? (int)s->r.name_len : 100, s->r.name);
     return OK;

@@ -184,6 +184,7 @@ static Status table_row(void *ctx, int64_t line, size_t n, const char *const *fi
         Status st = begin(t, n, fields);
         if (st != OK || t->headed) return st;
     }
+    /* Flickr30k's tokens: picture.jpg#0, a caption a line */
     const char *image = fields[t->image], *hash = t->numbered ? caption_number(image) : NULL;
     if (hash && (size_t)(hash - image) < sizeof name) {
         snprintf(name, sizeof name, "%.*s", (int)(hash - image), image);

@@ -78,7 +78,7 @@ Status annotations_add_lines(Annotations *a, int64_t index, const char *text, si
     const char *at, *line;
     size_t len;
     Status st = textfile_decode(&copy, &n, text, n, a->images[index].image, "a caption");
-    if (st == OK && (strlen(copy) != n || !utf8_valid(copy, n, NULL)))
+    if (st == OK && (strlen(copy) != n || !utf8_valid(copy, n, NULL))) /* a zero byte would end it early */
         st = err_set(ERR_FORMAT, "the caption beside %s is not UTF-8", a->images[index].image);
     for (at = copy; st == OK && textfile_line(&at, copy + n, &line, &len);) {
         copy[line - copy + (ptrdiff_t)len] = 0;

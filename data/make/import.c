@@ -289,6 +289,7 @@ static Status copy(Import *m) {
     if (st == OK && m->spec->dry_run) return OK;
     ShardSpec shard = {.encoder = m->spec->encoder, .dtype = to, .images = m->images, .views = m->views, .P = m->src.P,
                        .E = m->src.E, .items = m->items};
+    /* known before a row is written: a part of other rows is not gone on with */
     if (st == OK) st = fingerprint_rows(m, &shard.made_from);
     if (st == OK) st = setout_open(&out, m->spec->out, 1, m->spec->overwrite);
     if (st == OK) st = setout_shard(&out, 0, &shard, &w);

@@ -222,6 +222,7 @@ Status import_source_open(ImportSource *s, const char *path, const char *array, 
             st = err_set(ERR_FORMAT, "%s: %s holds no floating-point numbers (f16, bf16, f32, f64), which features are",
                          path, a->name[0] ? a->name : "the array");
         else if (s->N < 1) st = err_set(ERR_FORMAT, "%s: the array has no rows", path);
+        /* of one array the first dimension counts the rows */
         else st = row_shape(s, a->ndim - !each, a->shape + !each, layout);
     }
     if (st != OK) import_source_close(s);

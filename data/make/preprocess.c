@@ -82,7 +82,7 @@ static void mirror(void *pixels, int S, size_t pixel) {
 Status preprocess_view(void *dst, const Preprocess *p, const Image *im, const char *name, int64_t view) {
     Box b = {0, 0, im->w, im->h};
     Resize r = plain(p, im->w, im->h);
-    if (view >= 2) {
+    if (view >= 2) { /* the first two are the whole picture, and it mirrored */
         b = crop_box(name, view, im->w, im->h);
         r = (Resize){.kernel = p->kernel, .w = p->size, .h = p->size, .cw = p->size, .ch = p->size};
     }

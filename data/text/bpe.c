@@ -152,6 +152,7 @@ static int32_t symbols_of_characters(const Bpe *b, const char *s, size_t n, Symb
             for (size_t k = 0; k < len; k++) out[count++].id = b->first[(unsigned char)s[i + k]];
         else if (b->unk >= 0) {
             unknown = true;
+            /* a run of them is one, where the file says so */
             if (!was_unknown || !b->fuse_unk) out[count++].id = b->unk;
         }
     }

@@ -12,7 +12,7 @@ Status pieces_open(Pieces *p, int64_t size, int64_t count, size_t bytes, const c
                        name, (long long)count, bytes, (long long)size - 1, PIECES_MAX_IDS, PIECES_MAX_BYTES);
     p->room = bytes;
     p->size = (int32_t)size;
-    while ((int64_t)1 << p->bits < 2 * count) p->bits++;
+    while ((int64_t)1 << p->bits < 2 * count) p->bits++; /* half empty at least: a search ends soon */
     p->bytes = mem_new(bytes + 1, 1);
     p->start = mem_new((size_t)size + 1, sizeof *p->start);
     p->len = mem_new((size_t)size + 1, sizeof *p->len);

@@ -150,7 +150,7 @@ static Status read_splitting(Tokenizer *t, const Json *o, const char *name) {
     for (size_t i = 0; st == OK && (step = step_of(o, "pretokenizers", i)); i++) st = read_cut(t, &s, step, name);
     if (st != OK) return st;
     t->kind = s.bytes ? KIND_BYTES : KIND_MARKS;
-    bool pattern = s.split != SPLIT_NONE;
+    bool pattern = s.split != SPLIT_NONE; /* of steps only those sequences are known that a model is known to have */
     if ((s.gpt2 && (pattern || s.white)) || (s.digits && (!s.gpt2 || s.white)) || (s.white && t->mark == MARK_OFF) ||
         (pattern && !s.bytes))
         return refuse(name, "pre_tokenizer", "Sequence of such parts");

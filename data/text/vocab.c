@@ -160,7 +160,7 @@ static Status spell_words(Train *r, const Seen *ids, size_t points) {
             uint32_t c;
             bool inner = at > 0;
             at += utf8_next(text + at, n - at, &c);
-            *next++ = (int32_t)ids[c].count[inner];
+            *next++ = (int32_t)ids[c].count[inner]; /* add_forms left ids where counts were */
         }
         r->words[i].n = (int)(next - r->words[i].v);
     }
@@ -200,6 +200,7 @@ static Status start_with_characters(Train *r, size_t size, VocabReport *report) 
     for (uint32_t c = 0; c <= last; c++) {
         if (!seen[c].count[0] && !seen[c].count[1]) continue;
         report->characters++;
+        /* what is a word by itself stands inside none */
         for (int inner = 0; inner < (wp_stands_alone(c) ? 1 : 2); inner++) {
             if ((st = mem_room(&forms, n, 1, sizeof *forms)) != OK) goto done;
             forms[n++] = (Form){c, inner, seen[c].count[inner]};

@@ -202,6 +202,7 @@ static Status put_token(Ptb *p, const char *text, size_t from, size_t to, const 
     size_t begin, space = p->nout > 0;
     Status st;
     if (rule->form == HALVES) {
+        /* can|not, gim|me, wan|na: all break behind three letters */
         if ((st = put_token(p, text, from, from + 3, &COPIED, raw))) return st;
         return put_token(p, text, from + 3, to, &COPIED, raw);
     }
@@ -211,6 +212,7 @@ static Status put_token(Ptb *p, const char *text, size_t from, size_t to, const 
     if (rule->form == TEXT) put(p, rule->text, strlen(rule->text));
     else if ((st = put_copy(p, text, from, to, rule->form))) return st;
     if (rule->form == AMPS) drop_entities(p, begin);
+    /* punctuation, which the scores do not see */
     if (!raw && deleted(p->out + begin + space, p->nout - begin - space)) p->nout = begin;
     return OK;
 }

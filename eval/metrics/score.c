@@ -37,7 +37,7 @@ static Status tokenize(const Coco *coco, TokenText *t) {
     Status st = OK;
     for (size_t i = 0; i < coco->n; i++) captions += coco->images[i].nrefs;
     if (!(t->at = mem_new(captions, sizeof *t->at))) return ERR_MEMORY;
-    if ((st = ptb_new(&ptb))) return st;
+    if ((st = ptb_new(&ptb))) return st; /* one for all: its automaton grows as it meets texts */
     for (size_t i = 0; i < coco->n && !st; i++) {
         const CocoImage *im = &coco->images[i];
         st = tokenize_one(ptb, t, im->candidate, im->id);

@@ -71,7 +71,7 @@ static Status judge_captions(Report *r) {
         bool drawable;
         SynthClaims *c = &x->claims[i];
         x->judged[i] = scenes_find(&r->scenes, r->e.set.image[i], &scene, &drawable);
-        if (!x->judged[i]) continue;
+        if (!x->judged[i]) continue; /* not a drawn picture: nobody knows what is true of it */
         synth_check_caption(&scene, x->text[i], c);
 #define X(name, ...) x->sum.name += c->name, x->sum.name##_true += c->name##_true;
         REPORT_CLAIMS(X)

@@ -92,6 +92,7 @@ static Status gather_files(Report *r) {
     x->from = mem_format("Over all %lld images and %lld captions of split %s of %s, by qformer retrieval.",
                          (long long)images, (long long)texts, split ? split : "?", data ? data : "?");
     if (!report_has(r->run.folder, "retrieval.jsonl")) goto done;
+    /* a broken file costs the page its section, not the page */
     x->ranked = gallery_from_file(&x->gallery, lists, r->model ? r->e.use.set : NULL) == OK;
     if (!x->ranked) report_note_error(r, "the ranked lists cannot be shown: ");
 done:

@@ -94,7 +94,7 @@ static void draw_axes(FILE *f, const Frame *a) {
     n = svg_ticks(a->x0, a->x1, false, tick, MAX_TICKS);
     for (int i = 0; i < n; i++)
         html(f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%s</text>\n", px(a, tick[i]), H - BOTTOM + 17,
-             px(a, tick[i]) > W - RIGHT - 12 ? "end"
+             px(a, tick[i]) > W - RIGHT - 12 ? "end" /* the outermost numbers lean inwards: they would be cut off */
              : px(a, tick[i]) < LEFT + 14    ? "start"
                                              : "middle",
              html_short(tick[i], s));

@@ -151,6 +151,7 @@ void FN(add_norm_bwd)(const AddNorm *a, const AddNormGrad *g) {
     float *const sums[3] = {g->dgamma, g->dbeta, g->dbias};
     int64_t N = a->N, C = a->C, R = row_block(N), nb = row_blocks(N);
     int64_t stride = C * ((sums[0] != NULL) + (sums[1] != NULL) + (sums[2] != NULL));
+    /* 1: stride is 0 when nobody wants sums */
     float *partial = cpu_scratch((size_t)(nb * stride + 1) * sizeof(float));
     if (!partial) return;
 #pragma omp parallel if (PARALLEL(N * C))

@@ -115,7 +115,7 @@ static void name_missing(char *cause, const char *what) {
     char who[200] = "", state[80] = "";
     int n = 0;
     for (int r = 0; r < dist_self.size; r++) {
-        bool stopped = process_state(dist_self.pid[r]) == 'T';
+        bool stopped = process_state(dist_self.pid[r]) == 'T'; /* it was heard a moment ago and will not be again */
         if (r == dist_self.rank || (now() - my.peer[r].heard < 3 * period() && !stopped)) continue;
         size_t at = strlen(who);
         if (n < 8) snprintf(who + at, sizeof who - at, "%s%d", n ? ", " : "", r);
@@ -362,6 +362,7 @@ static Status gather_piece(const char *what, float *x, int64_t total, int64_t at
     Status st = wait_for(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_UINT16_T, my.half, my.count, my.displ, MPI_UINT16_T,
                                          MPI_COMM_WORLD, &q),
                          &q, what);
+    /* our own part, too, as it went out: all ranks hold the same numbers */
     for (int r = 0; st == OK && r < dist_self.size; r++)
         dtype_to_f32(x + dist_part(total, r).at + at, my.half + (size_t)r * (size_t)my.piece, DT_BF16,
                      (size_t)my.count[r]);

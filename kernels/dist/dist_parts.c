@@ -72,7 +72,7 @@ Status dist_same(const char *what, const char *text) {
     static const char op[] = "comparing what the ranks were started with";
     dist_step(-1);
     Status st = dist_broadcast(&n, sizeof n, 0, op);
-    char *first = st == OK && n < INT_MAX ? mem_new(n + 1, 1) : NULL;
+    char *first = st == OK && n < INT_MAX ? mem_new(n + 1, 1) : NULL; /* MPI counts in ints */
     if (st == OK && !first) st = ERR_MEMORY;
     if (st == OK && dist_rank() == 0) memcpy(first, text, n);
     if (st == OK) st = dist_broadcast(first, n, 0, op);

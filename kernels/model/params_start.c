@@ -58,6 +58,6 @@ Status params_init(Params *p, uint64_t seed, float std) {
         st = params_put(p, &p->tensor[i], 0, p->tensor[i].n, x, DT_F32);
     }
     free(x);
-    if (st == OK && !p->frozen) params_refresh(p);
+    if (st == OK && !p->frozen) params_refresh(p); /* the copies that are computed with are made anew */
     return st;
 }
