@@ -61,8 +61,9 @@ static void print_help(const Command *c) {
 /* The words by which other tools call what is done here. */
 static const char *meant_by(const char *word) {
     static const char *const words[][2] = {
-        {"train", "pretrain or finetune"},  {"fit", "pretrain or finetune"},   {"eval", "retrieval, caption or classify"},
-        {"evaluate", "retrieval, caption or classify"},  {"test", "retrieval, caption or classify"},
+        {"train", "pretrain or finetune"},  {"fit", "pretrain or finetune"},
+        {"eval", "retrieval, caption or classify"}, {"evaluate", "retrieval, caption or classify"},
+        {"test", "retrieval, caption or classify"},
         {"infer", "caption or ask"},        {"inference", "caption or ask"},   {"generate", "caption or ask"},
         {"predict", "caption or classify"}, {"vqa", "ask"},                    {"chat", "ask"},
         {"convert", "export or import"},    {"tokenize", "vocab"},             {"tokenizer", "vocab"},

@@ -46,8 +46,8 @@ Status manual_page(FILE *f) {
     if (!o) return ERR_MEMORY;
     fprintf(f, ".TH QFORMER 1 \"\" \"qformer %s\" \"User Commands\"\n", version_string());
     fputs(".SH NAME\nqformer \\- BLIP\\-2: image features, Q\\-Former, language model; pretrained, evaluated and used\n"
-          ".SH SYNOPSIS\n.B qformer\n.I command\n[\\fIconfig.yaml\\fR] [\\fIinput\\fR] [\\fIkey\\fB=\\fIvalue\\fR ...]\n"
-          ".SH COMMANDS\n", f);
+          ".SH SYNOPSIS\n.B qformer\n.I command\n[\\fIconfig.yaml\\fR] [\\fIinput\\fR] "
+          "[\\fIkey\\fB=\\fIvalue\\fR ...]\n.SH COMMANDS\n", f);
     for (int i = 0; i < COMMANDS; i++) {
         fprintf(f, ".TP\n.B %s\n", commands[i].word);
         put_roff(commands[i].help, f);
@@ -57,7 +57,8 @@ Status manual_page(FILE *f) {
         }
         fputs("\n", f);
     }
-    fputs(".SH OPTIONS\nOne grammar for all commands: \\fIkey\\fB=\\fIvalue\\fR, or in a YAML file. The command line wins.\n", f);
+    fputs(".SH OPTIONS\nOne grammar for all commands: \\fIkey\\fB=\\fIvalue\\fR, or in a YAML file. "
+          "The command line wins.\n", f);
     for (int r = 0; r < OPTION_ROWS; r++) put_option(o, r, f);
     fputs(".SH EXIT STATUS\n0 done, 1 the run failed, 2 the request was wrong.\n", f);
     options_free(o);

@@ -11,7 +11,8 @@
 /* Bytes within (pictures of Hugging Face's data sets) become null, arrays become lists. */
 #define LINES(table)                                                                                                   \
     "python3 -c \"import pandas, json; open('@.jsonl', 'w').writelines(json.dumps(r, default=lambda x: "               \
-    "x.tolist() if hasattr(x, 'tolist') else None) + chr(10) for r in " table ".to_dict('records'))\" makes JSON Lines of it"
+    "x.tolist() if hasattr(x, 'tolist') else None) + chr(10) for r in " table ".to_dict('records'))\" "                \
+    "makes JSON Lines of it"
 #define PANDAS(reader) LINES("pandas." reader "('@')")
 #define PICKLE LINES("pandas.DataFrame(pandas.read_pickle('@'))")
 

@@ -1,5 +1,5 @@
-/* label: who is handed the labels of an array, one after the other, whatever file they stand in: so that no reader makes
- * a list of them, and none has to be freed. */
+/* label: who is handed the labels of an array, one after the other, whatever file they stand in: so that no reader
+ * makes a list of them, and none has to be freed. */
 #pragma once
 #include <stddef.h>
 

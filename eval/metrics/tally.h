@@ -1,4 +1,4 @@
-/* tally: how much is right, in all and by kind, as answers to questions are counted. Called by ask, the quiz, and vqa. */
+/* tally: how much is right, in all and by kind, as answers to questions are counted. Called by ask, quiz and vqa. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -16,5 +16,6 @@ typedef struct {
 /* The kind of that name, text[0..len); new ones begin with nothing. Until the next call; NULL: no memory. */
 TallyKind *tally_kind(Tally *t, const char *text, size_t len);
 static inline void tally_count(TallyKind *k, double right) { k->n++, k->right += right; }
-static inline double tally_share(const TallyKind *k) { return k->n ? 100 * k->right / (double)k->n : 0; }   /* per cent */
+/* Per cent. */
+static inline double tally_share(const TallyKind *k) { return k->n ? 100 * k->right / (double)k->n : 0; }
 void tally_free(Tally *t);
