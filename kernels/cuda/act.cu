@@ -22,11 +22,11 @@ enum { FORWARD_BLOCKS = 10, BACKWARD_BLOCKS = 5 };
 template <class T, ActKind K, bool GATED>
 static __global__ __launch_bounds__(THREADS, FORWARD_BLOCKS) void act_fast(Act a, int64_t per) {
     int64_t c = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8, end = min(a.N, ((int64_t)blockIdx.y + 1) * per);
-    int64_t first = c - (threadIdx.x & 31) * 8;
+    int64_t first = c - (threadIdx.x & 31) * 8; /* the warp's: vector8 reads as lanes lie */
     float b[8], vb[8], x[8], v[8], slope;
     vector8(b, a.bias, first, a.F);
     if (GATED) vector8(vb, a.up_bias, first, a.F);
-    if (c >= a.F) return;
+    if (c >= a.F) return; /* only now: all lanes of a warp hand numbers on in vector8 */
     for (int64_t r = blockIdx.y * per; r < end; r++) {
         ld8(x, (const T *)a.u + r * a.ldu + c);
         if (GATED) ld8(v, (const T *)a.up + r * a.ldu + c);
@@ -71,7 +71,7 @@ static __global__ __launch_bounds__(THREADS, GATED ? 4 : BACKWARD_BLOCKS) void a
                 float up = v[e] + vb[e];
                 v[e] = d[e] * f;
                 vsum[e] += v[e];
-                x[e] *= up, slope *= up;
+                x[e] *= up, slope *= up; /* h = f v again, for who asked for it */
             }
             d[e] *= slope;
             sum[e] += d[e];
@@ -119,6 +119,7 @@ template <class T, ActKind K, bool GATED> struct Launch {
             act_simple<T, K, GATED><<<(unsigned)ceil_div(a->N * a->F, THREADS), THREADS, 0, cuda.compute>>>(*a);
             return;
         }
+        /* grid.y ends at 65,535: strips of more rows then */
         int64_t strips = ceil_div(a->N, STRIP), per = strips > 65535 ? ceil_div(a->N, 65535) : (int64_t)STRIP;
         dim3 grid((unsigned)ceil_div(a->F, THREADS * 8), (unsigned)ceil_div(a->N, per));
         act_fast<T, K, GATED><<<grid, THREADS, 0, cuda.compute>>>(*a, per);

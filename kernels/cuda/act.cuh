@@ -25,7 +25,7 @@ DEVICE float inverse_fast(float x) {
 template <ActKind K> DEVICE float activation(float x, float *slope) {
     if (K == ACT_RELU) {
         *slope = x > 0 ? 1.0f : 0.0f;
-        return x > 0 ? x : x != x ? x : 0.0f;
+        return x > 0 ? x : x != x ? x : 0.0f; /* a NaN is not greater than 0, and must not become it */
     }
     if (K == ACT_GELU) {
         float t = inverse_fast(fmaf(fabsf(x), 0.35f, 1.0f)), e = exp2_fast(x * x * -0.721347520f);
@@ -37,6 +37,7 @@ template <ActKind K> DEVICE float activation(float x, float *slope) {
         p = fmaf(p, t, 0.119884109f);
         p = fmaf(p, t, 0.139854581f);
         p = fmaf(p, t, 0.139621837f);
+        /* by the lower tail: the digits of a small Phi stay */
         float tail = e * (t * p), cdf = x < 0 ? tail : 1.0f - tail;
         *slope = fmaf(x * 0.398942280f, e, cdf);
         return x * cdf;

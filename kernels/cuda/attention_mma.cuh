@@ -148,7 +148,7 @@ DEVICE WarpTile find_tile(const AttnGroup &g, const AttnItem *items, int number)
         number -= tiles;
     }
     WarpTile w;
-    memset(&w, 0, sizeof w);
+    memset(&w, 0, sizeof w); /* no such tile: it is not there and sees nothing */
     return w;
 }
 
@@ -181,7 +181,7 @@ DEVICE float score_bias(const Attn &a, const WarpTile &w, int h, int i, int u, f
 /* Of 16 rows and 8 N keys from u0 on, lane by lane: adds the bias, and puts -infinity where a key is not seen. */
 template <int N>
 DEVICE void mask_scores(float (*s)[4], const WarpTile &w, const Seen &seen, const Attn &a, int h, int u0, int lane) {
-    float inv_scale = 1.0f / a.scale;
+    float inv_scale = 1.0f / a.scale; /* the exponential multiplies by the scale, the bias too */
 #pragma unroll
     for (int n = 0; n < N; n++)
 #pragma unroll

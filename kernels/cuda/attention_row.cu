@@ -130,7 +130,7 @@ DEVICE void leave(Sums x, const Attn &a, int64_t row, int h, int64_t rows, const
         if (lane == 0) p.top[part] = make_float2(x.m, x.l);
         return;
     }
-    float inv = x.l > 0 ? 1.0f / x.l : 0.0f;
+    float inv = x.l > 0 ? 1.0f / x.l : 0.0f; /* a row that sees no key is zero */
 #pragma unroll
     for (int e = 0; e < 8; e++) x.o[e] *= inv;
     if (c < a.D) st8((T *)a.o + row * a.ldo + h * a.D + c, x.o);
@@ -143,7 +143,7 @@ template <class T, int L> static __global__ __launch_bounds__(WARPS * 32) void r
     Row r;
     r.it = items[blockIdx.x];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, kh = blockIdx.y, share = a.H / a.KH, c = lane % L * 8;
-    r.na = r.it.causal & CAUSAL_A ? min(r.it.na, 1) : r.it.na;
+    r.na = r.it.causal & CAUSAL_A ? min(r.it.na, 1) : r.it.na; /* the one row is row 0: causal, it sees one key */
     r.first = (int)blockIdx.z * p.keys;
     r.end = min(r.na + (r.it.causal & CAUSAL_B ? min(r.it.nb, 1) : r.it.nb), r.first + p.keys);
     for (r.h0 = kh * share; r.h0 < (kh + 1) * share; r.h0 += HEADS) {

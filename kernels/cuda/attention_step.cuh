@@ -38,7 +38,7 @@ template <int DP> DEVICE KeyCarrier key_carrier(const Attn &a) {
 template <int DP, int STAGE, int STEP>
 DEVICE void carry_stage(const KeyCarrier &c, uint32_t k, uint32_t v, int row0, int64_t head) {
     if (c.row >= STEP) return;
-    int first = row0 + key_at(c.row);
+    int first = row0 + key_at(c.row); /* key_at(c.row + p) is key_at(c.row) + key_at(p): no bit is in both */
     const char *from_k = c.k + head + (int64_t)first * c.ldk, *from_v = c.v + head + (int64_t)first * c.ldv;
 #pragma unroll
     for (int p = 0; p < STAGE; p += STEP) {
@@ -121,7 +121,7 @@ template <int DP, int N> DEVICE void weigh(float (*o)[4], const float (*p)[4], u
 /* Adds the bias, and puts -infinity where a key is not seen; first: the lane's first key. */
 template <int N> DEVICE void mask(float (*s)[4], const WarpTile &w, const Attn &a, int h, int first, int lane) {
     Seen seen = seen_by(w, lane);
-    float inv_scale = 1.0f / a.scale;
+    float inv_scale = 1.0f / a.scale; /* the exponential multiplies by the scale, the bias too */
 #pragma unroll
     for (int n = 0; n < N; n++)
 #pragma unroll

@@ -82,6 +82,7 @@ static Status open_device(int local_rank) {
     cuda.sms = prop.multiProcessorCount;
     cuda.cc = prop.major * 10 + prop.minor;
     cuda.shared_max = prop.sharedMemPerBlockOptin;
+    /* asked here: else the first launch would fail, in the middle of something */
     if (cuda.cc < 80 || (e = cuda_probe()) == cudaErrorNoKernelImageForDevice)
         return err_set(ERR_DEVICE, "GPU %d (%s) has compute capability %d.%d; 8.0 (A100) or newer is needed",
                        cuda.device, cuda.name, prop.major, prop.minor);

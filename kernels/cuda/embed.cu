@@ -89,6 +89,7 @@ static bool aligned(const Embed *a) {
 template <class T> static void embed_(const Embed *a) {
     int64_t N = a->nq + a->nt;
     if (!N) return;
+    /* gamma and beta are read once a block: few blocks of many rows */
     int grid = at_most(ceil_div(N, WARPS), cuda.sms * 6);
     if (!aligned(a)) embed_simple<T><<<(unsigned)N, 128, 0, cuda.compute>>>(*a);
     else if (a->C <= 256) embed_fast<T, 1><<<grid, WARPS * 32, 0, cuda.compute>>>(*a);
@@ -117,7 +118,7 @@ static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, Emb
         for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
 #pragma unroll
-            for (int e = 0; e < 8; e++) u[k][e] = mean, dn[k][e] = 0;
+            for (int e = 0; e < 8; e++) u[k][e] = mean, dn[k][e] = 0; /* beyond C x^ is 0, and adds to no sum */
             if (c < C) {
                 table_sum8(u[k], t, c);
                 ld8(dn[k], (const T *)g.dy + r * C + c);
@@ -227,6 +228,7 @@ template <class T> static void sum_rows(float *dst, const T *src, const int32_t 
 template <class T> static void embed_bwd_(const Embed *a, const EmbedGrad *g) {
     if (!(a->nq + a->nt) || !norm_bwd<T>(a, g)) return;
     const T *du = (const T *)g->dsum, *text = du + a->nq * a->C;
+    /* fewer rows than queries: only those that occur */
     if (a->nq && g->dquery) sum_rows<T>(g->dquery, du, NULL, NULL, NULL, a->nq < a->Q ? a->nq : a->Q, a->nq, a->C);
     if (g->dword) sum_rows<T>(g->dword, text, a->tok_id, a->tok_ptr, a->tok_row, a->ntok, a->nt, a->C);
     if (g->dpos) sum_rows<T>(g->dpos, text, a->posn_id, a->posn_ptr, a->posn_row, a->nposn, a->nt, a->C);

@@ -64,7 +64,7 @@ static __global__ __launch_bounds__(L ? THREADS : WIDEST / 8) void head_norm_fas
 #pragma unroll
         for (int e = 0; e < 8; e++) z[e] = beta[e] + (z[e] - mean) * rstd * gamma[e];
         st8(x, z);
-        if (p.c == 0 && a.rstd) a.rstd[i] = rstd;
+        if (p.c == 0 && a.rstd) a.rstd[i] = rstd; /* NULL where nothing is walked back */
         if (p.c == 0 && a.mean && !a.rms) a.mean[i] = mean;
     }
 }

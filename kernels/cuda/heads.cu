@@ -116,7 +116,7 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
     for (int y = 0; y < 4; y++) top[y] = -INFINITY, top_q[y] = 0;
     for (int64_t q0 = 0; q0 < Q; q0 += TQ) {
         float acc[4][4] = {{0}};
-        for (int64_t z0 = 0; z0 < Z; z0 += TZ) {
+        for (int64_t z0 = 0; z0 < Z; z0 += TZ) { /* zeros beyond Q, nt and Z: they change no product */
             __syncthreads();
             for (int k = t; k < TQ * TZ; k += 128) {
                 int r = (k >> 7) * 4 + (k >> 3 & 3), c = (k >> 5 & 3) * 8 + (k & 7);
@@ -142,6 +142,7 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
             int64_t q = q0 + tq * 4 + m;
 #pragma unroll
             for (int n = 0; n < 4; n++)
+                /* rows beyond Q would win with their 0 where all products are negative */
                 if (q < Q && is_above(acc[m][n], top[n])) top[n] = acc[m][n], top_q[n] = (int32_t)q;
         }
     }

@@ -73,7 +73,7 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
-        for (int e = 0; e < 8; e++) v[k][e] = __fmul_rn(v[k][e], k1);
+        for (int e = 0; e < 8; e++) v[k][e] = __fmul_rn(v[k][e], k1); /* rounded here (see above) */
     row_statistics<K>(v, E, lane, eps, false, &mean, &rstd);
 #pragma unroll
     for (int k = 0; k < K; k++) {
@@ -100,6 +100,7 @@ template <class T> static void normalize_(void *xhat, const void *f, DType t, co
     unsigned grid = (unsigned)ceil_div(N, WARPS);
     T *x = (T *)xhat;
     int C = (int)E;
+    /* 1536: a row of more columns does not stay in a warp's registers */
     if (E % 8 || E > 1536 || !aligned16(xhat) || !aligned16(f))
         normalize_simple<T><<<(unsigned)N, 128, 0, cuda.compute>>>(x, f, t, scale, C, P, eps);
     else if (E <= 256) normalize_fast<T, 1><<<grid, WARPS * 32, 0, cuda.compute>>>(x, f, t, scale, N, C, P, eps);
@@ -154,7 +155,7 @@ static __global__ void unfold_kernel(float *dW, bool add, float *db, float *part
                                      const float *s, const float *W, const float *gamma, const float *beta,
                                      int64_t M, int64_t E, int64_t per) {
     int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, first = blockIdx.y * per, end = min(M, first + per);
-    if (blockIdx.x == 0 && db)
+    if (blockIdx.x == 0 && db) /* the first columns' blocks alone: s is added once, not once a block of columns */
         for (int64_t m = first + threadIdx.x; m < end; m += blockDim.x) db[m] += s[m];
     if (j >= E) return;
     float k = gamma[j], o = beta[j], dgamma = 0, dbeta = 0;

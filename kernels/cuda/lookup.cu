@@ -89,7 +89,7 @@ template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, f
     int64_t word = (int64_t)blockIdx.x * (THREADS / 32) + (threadIdx.x >> 5), c = ((int64_t)blockIdx.y * 32 + lane) * W;
     bool here = c < a.C, found = false;
     float sum[W] = {0};
-    if (word >= words) return;
+    if (word >= words) return; /* whole warps: the vote below is of all 32 lanes */
     for (int64_t i0 = 0; i0 < a.N; i0 += 32) {
         /* 32 ids a vote; the lowest bit first keeps the order of the rows */
         unsigned rows = __ballot_sync(~0u, i0 + lane < a.N && a.ids[i0 + lane] == word);

@@ -206,7 +206,7 @@ typedef struct {
 
 DEVICE RowSums meet(const Meeting &m, int64_t i, int p, RowSums mine) {
     if (threadIdx.x == 0) {
-        m.part[i * m.parts + p] = mine;
+        m.part[i * m.parts + p] = mine; /* the fence: who sees the count sees the sums */
         __threadfence();
         atomicAdd(&m.arrived[i], 1u);
         /* they hold their numbers in registers: to leave and come back would be to read them again */
@@ -234,6 +234,7 @@ typedef struct {
 DEVICE void load_row(HeldRow &r, const float *z, int64_t start, int n) {
     int t = threadIdx.x, tail;
     r.head = min(n, (int)(-start & 3)), r.groups = (n - r.head) / 4, tail = n - r.head - 4 * r.groups;
+    /* the head is the first warp's, the tail the second's: nobody has two */
     r.odd = t < r.head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1;
     r.one = r.odd >= 0 ? z[r.odd] : -INFINITY;
 #pragma unroll
@@ -243,7 +244,7 @@ DEVICE void load_row(HeldRow &r, const float *z, int64_t start, int n) {
             ld4(r.v[k], z + r.head + 4 * g);
         } else {
 #pragma unroll
-            for (int e = 0; e < 4; e++) r.v[k][e] = -INFINITY;
+            for (int e = 0; e < 4; e++) r.v[k][e] = -INFINITY; /* exp makes 0 of it */
         }
     }
 }
@@ -277,7 +278,7 @@ DEVICE RowSums sums_of(HeldRow &r) {
 template <class D> DEVICE void store_gradient(HeldRow &r, const Xent &x, int64_t i, int first, float total,
                                               float fade) {
     D *d = (D *)x.dlogits + i * x.ldd + first;
-    int target = x.target[i] - first;
+    int target = x.target[i] - first; /* of another block: no column here */
     float scale = x.target[i] < 0 ? 0.0f : x.scale;
     float q = scale / total * fade, spread = scale * x.smoothing / (float)x.n, hit = scale * (1.0f - x.smoothing);
     if (r.odd >= 0) st1(d + r.odd, r.one * q - spread - (r.odd == target ? hit : 0.0f));
@@ -341,6 +342,7 @@ template <class D> static void xent_long(const Xent *x, Meeting m) {
 
 template <class D> static void xent(const Xent *x) {
     Meeting m = {NULL, NULL, NULL, (int)ceil_div(x->n, HELD_COLUMNS)};
+    /* parts: blocks that wait for each other must all find an SM */
     bool fast = x->n > 1024 && m.parts <= cuda.sms && aligned16(x->logits) && aligned16(x->dlogits) &&
                 (!x->dlogits || (x->ld - x->ldd) % 4 == 0);
     if (fast) xent_long<D>(x, m);

@@ -87,7 +87,7 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
             norm8(y, z[k], gamma, beta, k, lane, mean, rstd);
             st8((T *)a.y + r * C + c, y);
         }
-        if (lane) continue;
+        if (lane) continue; /* the sums were a butterfly: all lanes have them */
         a.rstd[r] = rstd;
         if (!a.rms) a.mean[r] = mean;
     }
@@ -157,6 +157,7 @@ static int wide_blocks(int C) {
 
 template <class T> static void add_norm_(const AddNorm *a) {
     if (!a->N) return;
+    /* gamma, beta and bias are read once a block: few blocks of many rows */
     int grid = at_most(ceil_div(a->N, WARPS), cuda.sms * 6), wide = wide_threads(a->C);
     if (!aligned(a)) add_norm_simple<T><<<(unsigned)a->N, 128, 0, cuda.compute>>>(*a);
     else if (a->C <= 256) add_norm_fast<T, 1><<<grid, WARPS * 32, 0, cuda.compute>>>(*a);
@@ -225,6 +226,7 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
         for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = sum[2][k][e] = 0;
     for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.N; r += (int64_t)gridDim.x * WARPS) {
         const T *dy = (const T *)g.dy + r * C, *z = (const T *)(a.s ? a.s : a.x) + r * C;
+        /* of an RMS norm nobody wrote a mean */
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r], sg = 0, sgx = 0;
         Raw8<T> zz[K] = {}, gg[K] = {};
         Other8<T> other[K];
@@ -318,6 +320,7 @@ template <class T> static __global__ void affine_simple(AddNorm a, const T *dy, 
 
 /* ds may be dy's memory: what needs dy goes first. dbias sums ds as stored. */
 template <class T> static void bwd_simple(const AddNorm *a, const AddNormGrad *g) {
+    /* at least 64 rows a strip: partial sums are little beside what is read */
     int parts = row_parts(a->N, a->C, 2, 64, cuda.sms * 2);
     float *partial = (float *)cuda_workspace((size_t)parts * 2 * (size_t)a->C * sizeof(float), "add_norm_bwd");
     if (!partial) return;

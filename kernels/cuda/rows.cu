@@ -40,7 +40,7 @@ static __global__ __launch_bounds__(JOINERS * 32) void add_partials(Dst3 dst, co
 }
 
 void cuda_add_partials(float *const dst[3], const float *partial, int parts, int64_t stride, int64_t C) {
-    int k = dst[2] ? 3 : dst[1] ? 2 : 1;
+    int k = dst[2] ? 3 : dst[1] ? 2 : 1; /* up to the last one wanted */
     Dst3 d = {{dst[0], dst[1], dst[2]}};
     dim3 grid((unsigned)ceil_div(C, 32), (unsigned)k);
     add_partials<<<grid, JOINERS * 32, 0, cuda.compute>>>(d, partial, parts, stride, C);
@@ -178,6 +178,7 @@ template <class T, bool FAST> static __global__ void dropout(T *x, int64_t N, in
 
 template <class T> static void dropout_(void *x, int64_t N, int64_t C, int64_t ld, const Dropout *d) {
     if (!N || !C || d->p <= 0) return;
+    /* by eights even where they are read singly: the draws are by eights */
     unsigned grid = (unsigned)ceil_div(N * ((C + 7) / 8), 256);
     if (C % 8 == 0 && ld % 8 == 0 && aligned16(x))
         dropout<T, true><<<grid, 256, 0, cuda.compute>>>((T *)x, N, C, ld, *d);
