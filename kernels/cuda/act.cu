@@ -30,8 +30,7 @@ static __global__ __launch_bounds__(THREADS, FORWARD_BLOCKS) void act_fast(Act a
     for (int64_t r = blockIdx.y * per; r < end; r++) {
         ld8(x, (const T *)a.u + r * a.ldu + c);
         if (GATED) ld8(v, (const T *)a.up + r * a.ldu + c);
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
+        UNROLL for (int e = 0; e < 8; e++) {
             x[e] = activation<K>(x[e] + b[e], &slope);
             if (GATED) x[e] *= v[e] + vb[e];
         }
@@ -63,8 +62,7 @@ static __global__ __launch_bounds__(THREADS, GATED ? 4 : BACKWARD_BLOCKS) void a
         ld8(x, (const T *)a.u + r * a.ldu + c);
         if (GATED) ld8(v, (const T *)a.up + r * a.ldu + c);
         ld8(d, (const T *)g.dh + r * g.lddh + c);
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
+        UNROLL for (int e = 0; e < 8; e++) {
             float f = activation<K>(x[e] + b[e], &slope);
             x[e] = f;
             if (GATED) {

@@ -51,9 +51,8 @@ template <bool DROP, int KT> DEVICE void key_step(float (*dk)[8][4], float (*dv)
             product_of_rows<KT>(dv, p, r.at + TILE + b.rows_at);
             product_of_rows<KT>(dk, d, r.at + b.rows_at);
         }
-#pragma unroll
         /* zeros too, where nothing was seen: write_queries sums over all keys */
-        for (int i = 0; i < KT; i++) leave(ds + i * TILE, d[i], t, b.lane);
+        UNROLL for (int i = 0; i < KT; i++) leave(ds + i * TILE, d[i], t, b.lane);
     }
 }
 
@@ -69,8 +68,7 @@ DEVICE void put16(bf16 *row, int at, int D, uint4 x, bool add) {
     float v[8], old[8];
     unpack8(v, Raw8<bf16>{x});
     ld8(old, row + at);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] += old[e];
+    UNROLL for (int e = 0; e < 8; e++) v[e] += old[e];
     st8(row + at, v);
 }
 
@@ -79,15 +77,12 @@ DEVICE void write_keys(const Block &b, int u0, unsigned char *tile, float (*x)[4
                        int D, bool add) {
     int lane = b.lane, at = chunk_at(lane >> 2, 0) + 4 * (lane & 3);
     __syncwarp();
-#pragma unroll
-    for (int d = 0; d < 8; d++)
-#pragma unroll
-        for (int r = 0; r < 2; r++)
+    UNROLL for (int d = 0; d < 8; d++)
+        UNROLL for (int r = 0; r < 2; r++)
             *(uint32_t *)(tile + (at ^ (d << 4)) + r * 8 * 128) =
                 pack_bf16(x[d][2 * r] * scale, x[d][2 * r + 1] * scale);
     __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++) {
         int r = 4 * i + (lane >> 3), u = u0 + key_of(r);
         uint4 w = *(const uint4 *)(tile + chunk_at(r, lane & 7));
         if (u < b.keys) put16(out + group_key_row(b.g, u) * ld, (lane & 7) * 8, D, w, add);
@@ -112,11 +107,9 @@ DEVICE void write_queries(const Job &j, const Block &b, const Step &s) {
             mma(x[2], p, z[0], z[1]);
             mma(x[3], p, z[2], z[3]);
         }
-#pragma unroll
-        for (int r = 0; r < 2; r++) { /* the four lanes of a row take 16 bytes each */
+        UNROLL for (int r = 0; r < 2; r++) { /* the four lanes of a row take 16 bytes each */
             uint32_t w[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) w[i] = pack_bf16(x[i][2 * r] * j.a.scale, x[i][2 * r + 1] * j.a.scale);
+            UNROLL for (int i = 0; i < 4; i++) w[i] = pack_bf16(x[i][2 * r] * j.a.scale, x[i][2 * r + 1] * j.a.scale);
             exchange(w, b.lane);
             int row = b.row[(s.tile0 + t) * 16 + (b.lane >> 2) + 8 * r], channel = half * 32 + 8 * (b.lane & 3);
             if (row >= 0) put16(dq + row * j.g.lddq, channel, j.a.D, make_uint4(w[0], w[1], w[2], w[3]), false);
@@ -162,8 +155,7 @@ template <bool DROP> DEVICE void see_keys(const Job &j, const Block &b, const St
 /* dV and dK from there, eight channels of one of the two a unit: warp k has units KT k ... */
 template <int KT> DEVICE void more_keys(float (*x)[4], const Job &j, const Block &b, const Step &s) {
     for (int t = 0; t < s.there; t++)
-#pragma unroll
-        for (int i = 0; i < KT; i++) {
+        UNROLL for (int i = 0; i < KT; i++) {
             int unit = b.warp * KT + i, dv = unit < 8;
             uint32_t p[4], y[2];
             ldmatrix_at(p, b.base + j.room.ds + (OWN + dv) * TILE + (b.rows_at ^ (t << 5)));
@@ -175,8 +167,7 @@ template <int KT> DEVICE void more_keys(float (*x)[4], const Job &j, const Block
 DEVICE void write_more_keys(const Block &b, int unit, const float x[4], float scale, bf16 *out, int64_t ld, int D,
                             bool add) {
     int at = (unit & 7) * 8 + 2 * (b.lane & 3);
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         int u = OWN * 16 + first_key(b.lane) + r;
         if (u >= b.keys || at >= D) continue;
         uint32_t *to = (uint32_t *)(out + group_key_row(b.g, u) * ld + at), old = add ? *to : 0;
@@ -203,8 +194,7 @@ template <int KT> DEVICE void write_head(const Job &j, const Block &b, int kh, f
                                          const float (*more)[4]) {
     bf16 *to_dk = (bf16 *)j.g.dk + (b.first + kh) * j.a.D, *to_dv = (bf16 *)j.g.dv + (b.first + kh) * j.a.D;
     bool add = j.g.add, beyond = b.key_tiles > OWN;
-#pragma unroll
-    for (int i = 0; i < KT; i++) {
+    UNROLL for (int i = 0; i < KT; i++) {
         int k = b.warp * KT + i;
         if (k < b.key_tiles) {
             unsigned char *own = b.shared + (kh & 1) * j.room.kv + (k * 2 + 1) * TILE; /* V: nobody else reads it */

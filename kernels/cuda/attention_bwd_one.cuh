@@ -166,8 +166,7 @@ template <int KT> DEVICE void bring_keys(const Job &j, const Block &b, int kh) {
     const bf16 *K = (const bf16 *)j.a.k + from, *V = (const bf16 *)j.a.v + from;
     uint32_t to = b.base + (kh & 1) * j.room.kv;
     for (int k = b.warp; k < places<KT>(b.key_tiles); k += b.warps)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
+        UNROLL for (int i = 0; i < 4; i++) {
             int place = 4 * i + (b.lane >> 3), u = k * 16 + key_of(place);
             bool there = u < b.keys && channel;
             int row = there ? group_key_row(b.g, u) : 0;
@@ -214,13 +213,11 @@ template <int KT> DEVICE void bring(const Job &j, const Block &b, const Walk &p)
  * next to each other out of each other's banks. */
 DEVICE float dot_rows(const unsigned char *x, int r, const unsigned char *y, int s, int lane) {
     float sum = 0, a[8], b[8];
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 2; i++) {
         int chunk = (lane & 3) | ((i ^ r ^ r >> 2) & 1) << 2;
         ld8(a, (const bf16 *)(x + chunk_at(r, chunk)));
         ld8(b, (const bf16 *)(y + chunk_at(s, chunk)));
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum += a[e] * b[e];
+        UNROLL for (int e = 0; e < 8; e++) sum += a[e] * b[e];
     }
     sum += __shfl_xor_sync(~0u, sum, 1);
     return sum + __shfl_xor_sync(~0u, sum, 2);
@@ -240,14 +237,11 @@ DEVICE void sum_rows(const Block &b, const Step &s) {
 /* Bias, and -infinity where a key is not seen. Returns which of the lane's four rows see but one key. */
 DEVICE int mask_keys(float (*s)[4], const WarpTile &w, const Attn &a, int h, int u0, int lane) {
     int alone = 0;
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-        for (int x = 0; x < 2; x++) {
+    UNROLL for (int n = 0; n < 2; n++)
+        UNROLL for (int x = 0; x < 2; x++) {
             int i = w.row0 + 8 * n + 2 * (lane & 3) + x, end_a = end_of_a(w, i), end_b = end_of_b(w, i);
             if (end_a + end_b - w.b == 1) alone |= 1 << (2 * n + x);
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
+            UNROLL for (int r = 0; r < 2; r++) {
                 int u = u0 + first_key(lane) + r;
                 float *to = &s[n][2 * r + x];
                 if (a.bias) *to += score_bias(a, w, h, i, u, 1.0f / a.scale);
@@ -275,8 +269,7 @@ DEVICE void draw_words(uint32_t w[4], const Job &j, const RowKey *key, uint32_t 
 /* The same where eights of the group's keys are no eights of the item's numbers. */
 DEVICE void draw_halves(uint32_t w[4], const Dropout &d, const RowKey *key, const WarpTile &of, int h, int u,
                         int lane) {
-#pragma unroll
-    for (int y = 0; y < 4; y++) {
+    UNROLL for (int y = 0; y < 4; y++) {
         uint32_t half[2];
 #pragma unroll 1
         for (int r = 0; r < 2; r++)
@@ -289,20 +282,17 @@ DEVICE void draw_halves(uint32_t w[4], const Dropout &d, const RowKey *key, cons
 /* From S^T and dP^T to P'^T (1 - p) and dS^T / scale, in bf16 as operands. sums: of the tile's rows. */
 template <bool DROP> DEVICE void soften(uint32_t p[4], uint32_t ds[4], const float (*s)[4], const float (*dp)[4],
                                         const float2 *sums, const uint32_t word[4], const Job &j, int lane) {
-#pragma unroll
-    for (int n = 0; n < 2; n++) {
+    UNROLL for (int n = 0; n < 2; n++) {
         float4 of_rows = *(const float4 *)(sums + 8 * n + 2 * (lane & 3));
         float lse[2] = {of_rows.x, of_rows.z}, delta[2] = {of_rows.y, of_rows.w}, pm[4], d[4];
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
+        UNROLL for (int e = 0; e < 4; e++) {
             int x = e & 1, r = e >> 1;
             float at = exp2_fast(fmaf(s[n][e], j.scale, -lse[x]));
             bool stays = !DROP || (r ? word[2 * n + x] : word[2 * n + x] << 16) >= j.least;
             pm[e] = stays ? at : 0.0f;
             d[e] = at * (DROP ? fmaf(stays ? dp[n][e] : 0.0f, j.keep, -delta[x]) : dp[n][e] - delta[x]);
         }
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
+        UNROLL for (int r = 0; r < 2; r++) {
             p[2 * n + r] = pack_bf16(pm[2 * r], pm[2 * r + 1]);
             ds[2 * n + r] = pack_bf16(d[2 * r], d[2 * r + 1]);
         }
@@ -312,13 +302,11 @@ template <bool DROP> DEVICE void soften(uint32_t p[4], uint32_t ds[4], const flo
 /* s, dp(16 keys, 16 rows) = K Q^T, V dO^T over 64 channels, of KT tiles of keys: a lane's places in K (V behind it) and
  * in Q (dO behind). */
 template <int KT> DEVICE void product_tiles(float (*s)[2][4], float (*dp)[2][4], uint32_t K, uint32_t Q) {
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
+    UNROLL for (int k = 0; k < 4; k++) {
         uint32_t y[4], z[4];
         ldmatrix_at(y, Q ^ (k << 5));
         ldmatrix_at(z, (Q ^ (k << 5)) + TILE);
-#pragma unroll
-        for (int i = 0; i < KT; i++) {
+        UNROLL for (int i = 0; i < KT; i++) {
             uint32_t x[4], v[4];
             ldmatrix_at(x, (K ^ (k << 5)) + 2 * i * TILE);
             ldmatrix_at(v, (K ^ (k << 5)) + (2 * i + 1) * TILE);
@@ -331,12 +319,10 @@ template <int KT> DEVICE void product_tiles(float (*s)[2][4], float (*dp)[2][4],
 }
 /* out(16 keys, 64) += x(16 keys, 16 rows) B(16 rows, 64) */
 template <int KT> DEVICE void product_of_rows(float (*out)[8][4], const uint32_t (*x)[4], uint32_t b) {
-#pragma unroll
-    for (int d = 0; d < 4; d++) {
+    UNROLL for (int d = 0; d < 4; d++) {
         uint32_t y[4];
         ldmatrix_t_at(y, b ^ (d << 5));
-#pragma unroll
-        for (int i = 0; i < KT; i++) {
+        UNROLL for (int i = 0; i < KT; i++) {
             mma(out[i][2 * d], x[i], y[0], y[1]);
             mma(out[i][2 * d + 1], x[i], y[2], y[3]);
         }
@@ -355,11 +341,9 @@ template <bool DROP, int KT> DEVICE void weigh(uint32_t (*p)[4], uint32_t (*ds)[
     float s[KT][2][4] = {{{0}}}, dp[KT][2][4] = {{{0}}};
     uint32_t word[KT][4], block = ((uint32_t)r.h << 20) + ((uint32_t)u0 >> 3) + (b.lane >> 4);
     if (DROP)
-#pragma unroll
-        for (int i = 0; i < KT; i++) draw_words(word[i], j, r.key, block + 2 * i, b.lane);
+        UNROLL for (int i = 0; i < KT; i++) draw_words(word[i], j, r.key, block + 2 * i, b.lane);
     product_tiles<KT>(s, dp, K + b.rows_at, r.at + b.columns_at);
-#pragma unroll
-    for (int i = 0; i < KT; i++) soften<DROP>(p[i], ds[i], s[i], dp[i], r.sums, word[i], j, b.lane);
+    UNROLL for (int i = 0; i < KT; i++) soften<DROP>(p[i], ds[i], s[i], dp[i], r.sums, word[i], j, b.lane);
 }
 /* The same where some row sees some, or scores have a bias. */
 template <bool DROP, int KT> DEVICE void weigh_masked(uint32_t (*p)[4], uint32_t (*ds)[4], const Job &j,
@@ -367,15 +351,13 @@ template <bool DROP, int KT> DEVICE void weigh_masked(uint32_t (*p)[4], uint32_t
     float s[KT][2][4] = {{{0}}}, dp[KT][2][4] = {{{0}}};
     uint32_t word[4];
     product_tiles<KT>(s, dp, K + b.rows_at, r.at + b.columns_at);
-#pragma unroll
-    for (int i = 0; i < KT; i++) {
+    UNROLL for (int i = 0; i < KT; i++) {
         int u = u0 + 16 * i, alone = mask_keys(s[i], *r.w, j.a, r.h, u, b.lane);
         if (DROP && __all_sync(~0u, r.w->eights))
             draw_words(word, j, r.key, block_of_key(*r.w, r.h, u + 8 * (b.lane >> 4)), b.lane);
         else if (DROP) draw_halves(word, j.a.drop, r.key, *r.w, r.h, u + first_key(b.lane), b.lane);
         soften<DROP>(p[i], ds[i], s[i], dp[i], r.sums, word, j, b.lane);
-#pragma unroll
-        for (int y = 0; y < 4; y++) { /* dS of row y: the low or high half of two words */
+        UNROLL for (int y = 0; y < 4; y++) { /* dS of row y: the low or high half of two words */
             uint32_t stays = alone >> y & 1 ? (y & 1 ? 0xffffu : 0xffff0000u) : ~0u;
             ds[i][y & ~1] &= stays, ds[i][y | 1] &= stays;
         }
@@ -385,9 +367,7 @@ template <bool DROP, int KT> DEVICE void weigh_masked(uint32_t (*p)[4], uint32_t
 /* 16 keys x 16 rows of row tile t to a tile of 16 keys x ROWS. */
 DEVICE void leave(uint32_t to, const uint32_t x[4], int t, int lane) {
     uint32_t at = to + chunk_at(lane >> 2, 2 * t) + 4 * (lane & 3);
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-        for (int r = 0; r < 2; r++)
+    UNROLL for (int n = 0; n < 2; n++)
+        UNROLL for (int r = 0; r < 2; r++)
             asm volatile("st.shared.b32 [%0], %1;" ::"r"((at ^ (n << 4)) + r * 8 * 128), "r"(x[2 * n + r]));
 }

@@ -31,29 +31,23 @@ template <int DP> struct Sums {
  * what it is does not change the result, as long as nothing overflows. */
 template <int DP, int N> DEVICE void soften(Sums<DP> &x, float (*s)[4], float scale) {
     float top[2];
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         top[r] = fmaxf(s[0][2 * r], s[0][2 * r + 1]);
-#pragma unroll
-        for (int n = 1; n < N; n++) top[r] = fmaxf(top[r], fmaxf(s[n][2 * r], s[n][2 * r + 1]));
+        UNROLL for (int n = 1; n < N; n++) top[r] = fmaxf(top[r], fmaxf(s[n][2 * r], s[n][2 * r + 1]));
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2)) * scale;
     }
     /* seldom after the first keys: the outputs need not be multiplied at every step */
     if (__any_sync(~0u, fmaxf(top[0] - x.base[0], top[1] - x.base[1]) > LAG)) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
+        UNROLL for (int r = 0; r < 2; r++) {
             float base = fmaxf(x.base[r], top[r]), fade = exp2_fast(x.base[r] - base);
             x.base[r] = base;
             x.l[r] *= fade;
-#pragma unroll
-            for (int d = 0; d < 2 * Tile<DP>::STEPS; d++) x.o[d][2 * r] *= fade, x.o[d][2 * r + 1] *= fade;
+            UNROLL for (int d = 0; d < 2 * Tile<DP>::STEPS; d++) x.o[d][2 * r] *= fade, x.o[d][2 * r + 1] *= fade;
         }
     }
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-        for (int n = 0; n < N; n++) {
+    UNROLL for (int r = 0; r < 2; r++)
+        UNROLL for (int n = 0; n < N; n++) {
             s[n][2 * r] = exp2_fast(fmaf(s[n][2 * r], scale, -x.base[r]));
             s[n][2 * r + 1] = exp2_fast(fmaf(s[n][2 * r + 1], scale, -x.base[r]));
             x.l[r] += s[n][2 * r] + s[n][2 * r + 1];
@@ -111,10 +105,8 @@ template <int DP> DEVICE void bring_queries(const Work &x, const Attn &a, int h)
 /* A new head: its Q has arrived; Q's room is free after. */
 template <int DP> DEVICE void start(Sums<DP> &s, const Work &x) {
     s.base[0] = s.base[1] = LEAST, s.l[0] = s.l[1] = 0;
-#pragma unroll
-    for (int d = 0; d < 2 * Tile<DP>::STEPS; d++) s.o[d][0] = s.o[d][1] = s.o[d][2] = s.o[d][3] = 0;
-#pragma unroll
-    for (int k = 0; k < Tile<DP>::STEPS; k++) ldmatrix(s.q[k], rows_at<DP>(x.Q, 0, k * 16, x.lane));
+    UNROLL for (int d = 0; d < 2 * Tile<DP>::STEPS; d++) s.o[d][0] = s.o[d][1] = s.o[d][2] = s.o[d][3] = 0;
+    UNROLL for (int k = 0; k < Tile<DP>::STEPS; k++) ldmatrix(s.q[k], rows_at<DP>(x.Q, 0, k * 16, x.lane));
     __syncwarp();
 }
 
@@ -153,8 +145,7 @@ DEVICE void forward_steps(Sums<DP> &s, const Work &x, const WarpTile &w, const A
 /* A head's result. */
 template <int DP> DEVICE void finish(Sums<DP> &s, const Work &x, const Attn &a, int h, int64_t rows) {
     float inv[2];
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         s.l[r] += __shfl_xor_sync(~0u, s.l[r], 1);
         s.l[r] += __shfl_xor_sync(~0u, s.l[r], 2);
         /* 1 / (1 - p) of dropout comes once a row, not once a score */
@@ -165,8 +156,7 @@ template <int DP> DEVICE void finish(Sums<DP> &s, const Work &x, const Attn &a, 
     }
     __syncwarp();
     uint32_t *at = (uint32_t *)(x.O + (x.lane >> 2) * Tile<DP>::LD + 2 * (x.lane & 3));
-#pragma unroll
-    for (int d = 0; d < Tile<DP>::CHUNKS; d++) {
+    UNROLL for (int d = 0; d < Tile<DP>::CHUNKS; d++) {
         at[d * 4] = pack_bf16(s.o[d][0] * inv[0], s.o[d][1] * inv[0]);
         at[d * 4 + 4 * Tile<DP>::LD] = pack_bf16(s.o[d][2] * inv[1], s.o[d][3] * inv[1]);
     }

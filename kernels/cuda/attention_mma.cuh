@@ -78,12 +78,10 @@ template <int D> DEVICE const bf16 *columns_at(const bf16 *tile, int row, int ch
 
 /* out(16, 16 N) += A(16, D) B^T: A are 16 rows at a, B rows b0.. of tile b. */
 template <int D, int N> DEVICE void product_rows(float (*out)[4], const bf16 *a, const bf16 *b, int b0, int lane) {
-#pragma unroll
-    for (int k = 0; k < Tile<D>::STEPS; k++) {
+    UNROLL for (int k = 0; k < Tile<D>::STEPS; k++) {
         uint32_t x[4], y[4];
         ldmatrix(x, rows_at<D>(a, 0, k * 16, lane));
-#pragma unroll
-        for (int n = 0; n < N; n++) {
+        UNROLL for (int n = 0; n < N; n++) {
             ldmatrix(y, columns_at<D>(b, b0 + n * 16, k * 16, lane));
             mma(out[2 * n], x, y[0], y[1]);
             mma(out[2 * n + 1], x, y[2], y[3]);
@@ -93,8 +91,7 @@ template <int D, int N> DEVICE void product_rows(float (*out)[4], const bf16 *a,
 
 /* out(16, D) += A(16, 16) B(16, D): A in registers, B rows b0.. of tile b. */
 template <int D> DEVICE void product_columns(float (*out)[4], const uint32_t a[4], const bf16 *b, int b0, int lane) {
-#pragma unroll
-    for (int d = 0; d < Tile<D>::STEPS; d++) {
+    UNROLL for (int d = 0; d < Tile<D>::STEPS; d++) {
         uint32_t y[4];
         ldmatrix_t(y, rows_at<D>(b, b0, d * 16, lane));
         mma(out[2 * d], a, y[0], y[1]);
@@ -182,10 +179,8 @@ DEVICE float score_bias(const Attn &a, const WarpTile &w, int h, int i, int u, f
 template <int N>
 DEVICE void mask_scores(float (*s)[4], const WarpTile &w, const Seen &seen, const Attn &a, int h, int u0, int lane) {
     float inv_scale = 1.0f / a.scale; /* the exponential multiplies by the scale, the bias too */
-#pragma unroll
-    for (int n = 0; n < N; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
+    UNROLL for (int n = 0; n < N; n++)
+        UNROLL for (int e = 0; e < 4; e++) {
             int u = u0 + 2 * (lane & 3) + n * 8 + (e & 1), r = e >> 1;
             if (a.bias) s[n][e] += score_bias(a, w, h, w.row0 + (lane >> 2) + 8 * r, u, inv_scale);
             s[n][e] = is_seen(seen, r, u) ? s[n][e] : -INFINITY;
@@ -232,8 +227,7 @@ DEVICE void keys_of_rows(RowKey out[2], const Dropout &d, const WarpTile &w, int
     RowKey k = {0, 0};
     /* 16 lanes read, 32 get: a lane's two rows are eight apart */
     if (d.p > 0 && row >= 0) k = d.rows[row];
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         out[r].pair = __shfl_sync(~0u, k.pair, (lane >> 2) + 8 * r);
         out[r].token = __shfl_sync(~0u, k.token, (lane >> 2) + 8 * r);
     }
@@ -297,10 +291,8 @@ template <int DP, class F> DEVICE void write_rows(bf16 *tile, float (*x)[4], flo
         }
         __syncwarp();
     }
-#pragma unroll
-    for (int d = 0; d < CHUNKS; d++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
+    UNROLL for (int d = 0; d < CHUNKS; d++)
+        UNROLL for (int r = 0; r < 2; r++) {
             uint32_t *at = (uint32_t *)(tile + ((lane >> 2) + 8 * r) * LD + d * 8 + 2 * (lane & 3));
             float x0 = x[d][2 * r] * (r ? high : low), x1 = x[d][2 * r + 1] * (r ? high : low);
             if (add) x0 += low_bf16(*at), x1 += high_bf16(*at);
@@ -350,8 +342,7 @@ DEVICE void walk_keys(bf16 *kv, const Attn &a, const BlockTiles<WARPS> &tiles, c
 
 /* out(16, D) += x(16, KEYS) B(KEYS, D): x in accumulators, rounded to bf16; B a tile of a step. */
 template <int DP> DEVICE void product_step(float (*out)[4], const float (*x)[4], const bf16 *b, int lane) {
-#pragma unroll
-    for (int k = 0; k < KEYS / 16; k++) {
+    UNROLL for (int k = 0; k < KEYS / 16; k++) {
         uint32_t a[4] = {pack_bf16(x[2 * k][0], x[2 * k][1]), pack_bf16(x[2 * k][2], x[2 * k][3]),
                          pack_bf16(x[2 * k + 1][0], x[2 * k + 1][1]), pack_bf16(x[2 * k + 1][2], x[2 * k + 1][3])};
         product_columns<DP>(out, a, b, k * 16, lane);
@@ -399,8 +390,7 @@ template <int N> DEVICE uint32_t kept_keys(const Dropout &d, const RowKey key[2]
     return kept;
 }
 template <int N> DEVICE void drop_kept(float (*x)[4], uint32_t kept, float scale) {
-#pragma unroll
-    for (int i = 0; i < 4 * N; i++) x[i >> 2][i & 3] = kept >> i & 1 ? x[i >> 2][i & 3] * scale : 0.0f;
+    UNROLL for (int i = 0; i < 4 * N; i++) x[i >> 2][i & 3] = kept >> i & 1 ? x[i >> 2][i & 3] * scale : 0.0f;
 }
 
 /* 16 rows x KEYS keys from u0 on: x = drawn ? x scale : 0. */
@@ -411,12 +401,10 @@ DEVICE void drop_step(float (*x)[4], const Dropout &d, const RowKey key[2], cons
         return;
     }
     uint32_t threshold = dropout_threshold(d.p), block = block_of_key(w, h, u0 + 8 * (lane & 3));
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         Philox bits = dropout_block(&d, key[r], block);
         exchange(bits.v, lane);
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++) drop2(&x[n][2 * r], bits.v[n], threshold, scale);
+        UNROLL for (int n = 0; n < KEYS / 8; n++) drop2(&x[n][2 * r], bits.v[n], threshold, scale);
     }
 }
 

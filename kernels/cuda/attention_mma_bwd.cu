@@ -40,17 +40,14 @@ template <int DP> DEVICE void dq_step(float (*dq)[4], const bf16 *Q, const bf16 
     product_rows<DP, KEYS / 16>(dp, dO, V, 0, lane);
     if (a.bias || !sees_all(w, u0, KEYS)) {
         Seen seen = seen_by(w, lane);
-#pragma unroll
-        for (int r = 0; r < 2; r++)
+        UNROLL for (int r = 0; r < 2; r++)
             /* it sees nothing then: P = 0, so its dS is */
             if (is_alone(seen, r)) seen.a[r] = 0, seen.end[r] = seen.b;
         mask_scores<KEYS / 8>(s, w, seen, a, h, u0, lane);
     }
     if (a.drop.p > 0) drop_step(dp, a.drop, key, w, h, u0, 1.0f / (1.0f - a.drop.p), lane);
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
+    UNROLL for (int n = 0; n < KEYS / 8; n++)
+        UNROLL for (int e = 0; e < 4; e++)
             /* powers of two: exp2 is one instruction, and lse came in them */
             s[n][e] = exp2_fast(fmaf(s[n][e], scale, -lse[e >> 1])) * (dp[n][e] - delta[e >> 1]);
     product_step<DP>(dq, s, K, lane);
@@ -66,8 +63,7 @@ template <int DP> DEVICE float row_delta(const bf16 *dO, const Attn &a, const Wa
         for (int c = lane & 1; c < a.D / 8; c += 2) {
             ld8(x, o + c * 8);
             ld8(y, dO + r * Tile<DP>::LD + c * 8);
-#pragma unroll
-            for (int e = 0; e < 8; e++) sum += x[e] * y[e];
+            UNROLL for (int e = 0; e < 8; e++) sum += x[e] * y[e];
         }
     }
     return sum + __shfl_xor_sync(~0u, sum, 1);
@@ -97,8 +93,7 @@ template <int DP> static __global__ __launch_bounds__(WARPS * 32, DP <= 64 ? 4 :
         delta_out[h * rows + row] = sum;
         kept = a.lse[h * rows + row] * LOG2E;
     }
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         delta[r] = __shfl_sync(~0u, sum, 2 * ((lane >> 2) + 8 * r));
         lse[r] = __shfl_sync(~0u, kept, 2 * ((lane >> 2) + 8 * r));
     }
@@ -174,10 +169,8 @@ DEVICE void drop_keys(float (*p)[4], float (*dp)[4], const Dropout &d, const uin
     RowKey key = {from[2 * i], from[2 * i + 1]};
     Philox x = dropout_block(&d, key, block_of_key(w, h, u0 + 8 * (lane & 1)));
     exchange(x.v, lane);
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
+    UNROLL for (int n = 0; n < 2; n++)
+        UNROLL for (int r = 0; r < 2; r++) {
             drop2(&p[n][2 * r], x.v[n + 2 * r], threshold, keep);
             drop2(&dp[n][2 * r], x.v[n + 2 * r], threshold, keep);
         }
@@ -199,14 +192,11 @@ template <int DP> DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf1
         mask_scores<2>(s, w, seen, a, h, u0, lane);
         alone[0] = is_alone(seen, 0), alone[1] = is_alone(seen, 1);
     }
-#pragma unroll
-    for (int n = 0; n < 2; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
+    UNROLL for (int n = 0; n < 2; n++)
+        UNROLL for (int e = 0; e < 4; e++)
             p[n][e] = s[n][e] = exp2_fast(fmaf(s[n][e], scale, -lse[row + 8 * (e >> 1)] * LOG2E));
     if (a.drop.p > 0) drop_keys(p, dp, a.drop, from, w, h, u0, lane); /* p: P' */
-#pragma unroll
-    for (int n = 0; n < 2; n++)
+    UNROLL for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) s[n][e] = alone[e >> 1] ? 0.0f : s[n][e] * (dp[n][e] - delta[row + 8 * (e >> 1)]);
     uint32_t pt[4] = {transposed(pack_bf16(p[0][0], p[0][1])), transposed(pack_bf16(p[1][0], p[1][1])),

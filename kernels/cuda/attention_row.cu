@@ -35,21 +35,18 @@ DEVICE void join(Sums *s, const Sums &t) {
     float m = fmaxf(s->m, t.m), base = m == -INFINITY ? 0.0f : m, f = exp2f(s->m - base), g = exp2f(t.m - base);
     s->m = m;
     s->l = s->l * f + t.l * g;
-#pragma unroll
-    for (int e = 0; e < 8; e++) s->o[e] = s->o[e] * f + t.o[e] * g;
+    UNROLL for (int e = 0; e < 8; e++) s->o[e] = s->o[e] * f + t.o[e] * g;
 }
 DEVICE Sums from_lane(const Sums &s, int d) {
     Sums t = {__shfl_xor_sync(~0u, s.m, d), __shfl_xor_sync(~0u, s.l, d), {0}};
-#pragma unroll
-    for (int e = 0; e < 8; e++) t.o[e] = __shfl_xor_sync(~0u, s.o[e], d);
+    UNROLL for (int e = 0; e < 8; e++) t.o[e] = __shfl_xor_sync(~0u, s.o[e], d);
     return t;
 }
 
 /* The key k that the group's lanes hold is seen by the row, with score s of the head. */
 DEVICE void take(Sums *x, float s, const float v[8]) {
     Sums t = {s, s == -INFINITY ? 0.0f : 1.0f, {0}};
-#pragma unroll
-    for (int e = 0; e < 8; e++) t.o[e] = v[e];
+    UNROLL for (int e = 0; e < 8; e++) t.o[e] = v[e];
     join(x, t);
 }
 
@@ -68,13 +65,10 @@ DEVICE float row_bias(const Attn &a, const Row &r, int h, int k) {
 template <int L>
 DEVICE void take_key(Sums *x, const float (*q)[8], const Attn &a, const Row &r, int k, const float k8[8],
                      const float v8[8]) {
-#pragma unroll
-    for (int j = 0; j < HEADS; j++) {
+    UNROLL for (int j = 0; j < HEADS; j++) {
         float s = 0;
-#pragma unroll
-        for (int e = 0; e < 8; e++) s += q[j][e] * k8[e];
-#pragma unroll
-        for (int d = L / 2; d; d >>= 1) s += __shfl_xor_sync(~0u, s, d);
+        UNROLL for (int e = 0; e < 8; e++) s += q[j][e] * k8[e];
+        UNROLL for (int d = L / 2; d; d >>= 1) s += __shfl_xor_sync(~0u, s, d);
         bool there = k < r.end && j < r.heads;
         take(&x[j], there ? (s * a.scale + row_bias(a, r, r.h0 + j, k)) * LOG2E : -INFINITY, v8);
     }
@@ -89,14 +83,12 @@ DEVICE void take_keys(Sums *x, const float (*q)[8], const Attn &a, const Row &r,
     const T *K = (const T *)a.k + kh * a.D + c, *V = (const T *)a.v + kh * a.D + c;
     for (int k0 = r.first + warp * GROUPS; k0 < r.end; k0 += AT_ONCE * WARPS * GROUPS) {
         Raw8<T> kr[AT_ONCE], vr[AT_ONCE];
-#pragma unroll
-        for (int t = 0; t < AT_ONCE; t++) {
+        UNROLL for (int t = 0; t < AT_ONCE; t++) {
             int k = k0 + t * WARPS * GROUPS + lane / L;
             /* all loads of AT_ONCE keys first: latency is what a short stretch waits for */
             if (k < r.end && channel) raw8(&kr[t], K + key_row(r, k) * a.ldk), raw8(&vr[t], V + key_row(r, k) * a.ldv);
         }
-#pragma unroll
-        for (int t = 0; t < AT_ONCE; t++) {
+        UNROLL for (int t = 0; t < AT_ONCE; t++) {
             int k = k0 + t * WARPS * GROUPS + lane / L;
             float k8[8] = {0}, v8[8] = {0};
             if (k < r.end && channel) unpack8(k8, kr[t]), unpack8(v8, vr[t]);
@@ -108,12 +100,10 @@ DEVICE void take_keys(Sums *x, const float (*q)[8], const Attn &a, const Row &r,
 /* L lanes store eight numbers each as one row, 16 bytes of neighbouring lanes side by side. */
 template <int L> DEVICE void store_part(float *p, const float v[8], int lane, int n) {
     unsigned lanes = L == 32 ? ~0u : (1u << L) - 1;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 2; i++) {
         int from = (i * L + lane) / 2;
         float x[4];
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
+        UNROLL for (int e = 0; e < 4; e++) {
             float low = __shfl_sync(lanes, v[e], from), high = __shfl_sync(lanes, v[4 + e], from);
             x[e] = lane & 1 ? high : low;
         }
@@ -131,8 +121,7 @@ DEVICE void leave(Sums x, const Attn &a, int64_t row, int h, int64_t rows, const
         return;
     }
     float inv = x.l > 0 ? 1.0f / x.l : 0.0f; /* a row that sees no key is zero */
-#pragma unroll
-    for (int e = 0; e < 8; e++) x.o[e] *= inv;
+    UNROLL for (int e = 0; e < 8; e++) x.o[e] *= inv;
     if (c < a.D) st8((T *)a.o + row * a.ldo + h * a.D + c, x.o);
     if (lane == 0) a.lse[at] = x.m * LN2 + logf(x.l);
 }
@@ -150,18 +139,14 @@ template <class T, int L> static __global__ __launch_bounds__(WARPS * 32) void r
         r.heads = min(HEADS, (kh + 1) * share - r.h0);
         float q[HEADS][8];
         Sums x[HEADS];
-#pragma unroll
-        for (int j = 0; j < HEADS; j++) {
+        UNROLL for (int j = 0; j < HEADS; j++) {
             x[j].m = -INFINITY, x[j].l = 0;
-#pragma unroll
-            for (int e = 0; e < 8; e++) q[j][e] = x[j].o[e] = 0;
+            UNROLL for (int e = 0; e < 8; e++) q[j][e] = x[j].o[e] = 0;
             if (j < r.heads && c < a.D) ld8(q[j], (const T *)a.q + r.it.q0 * a.ldq + (r.h0 + j) * a.D + c);
         }
         take_keys<T, L>(x, q, a, r, kh, c);
-#pragma unroll
-        for (int j = 0; j < HEADS; j++) {
-#pragma unroll
-            for (int d = L; d < 32; d <<= 1) join(&x[j], from_lane(x[j], d));
+        UNROLL for (int j = 0; j < HEADS; j++) {
+            UNROLL for (int d = L; d < 32; d <<= 1) join(&x[j], from_lane(x[j], d));
             if (lane < L) room[j][warp][lane] = x[j];
         }
         __syncthreads();

@@ -40,8 +40,7 @@ DEVICE void carry_stage(const KeyCarrier &c, uint32_t k, uint32_t v, int row0, i
     if (c.row >= STEP) return;
     int first = row0 + key_at(c.row); /* key_at(c.row + p) is key_at(c.row) + key_at(p): no bit is in both */
     const char *from_k = c.k + head + (int64_t)first * c.ldk, *from_v = c.v + head + (int64_t)first * c.ldv;
-#pragma unroll
-    for (int p = 0; p < STAGE; p += STEP) {
+    UNROLL for (int p = 0; p < STAGE; p += STEP) {
         copy16(k + c.to + p * Tile<DP>::LD * 2, from_k + (int64_t)key_at(p) * c.ldk, c.channel);
         copy16(v + c.to + p * Tile<DP>::LD * 2, from_v + (int64_t)key_at(p) * c.ldv, c.channel);
     }
@@ -73,8 +72,7 @@ DEVICE void carry_keys(const KeyCarrier &c, uint32_t k, uint32_t v, const AttnGr
 /* f(where in a tile of 16 rows, row, channel) for each chunk of eight channels that is the lane's. */
 template <int DP, class F> DEVICE void for_chunks(int lane, F f) {
     constexpr int CHUNKS = Tile<DP>::CHUNKS;
-#pragma unroll
-    for (int i = 0; i < CHUNKS / 2; i++) {
+    UNROLL for (int i = 0; i < CHUNKS / 2; i++) {
         int c = lane + 32 * i;
         if (32 % CHUNKS == 0) {
             int r = lane / CHUNKS, at = lane % CHUNKS * 8;
@@ -87,14 +85,10 @@ template <int DP, class F> DEVICE void for_chunks(int lane, F f) {
 
 /* s(16, 8 N) = Q K^T; K: where the lane points its ldmatrix for the step's first row. */
 template <int DP, int N> DEVICE void scores(float (*s)[4], const uint32_t (*q)[4], uint32_t K) {
-#pragma unroll
-    for (int n = 0; n < N; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) s[n][e] = 0;
-#pragma unroll
-    for (int k = 0; k < Tile<DP>::STEPS; k++)
-#pragma unroll
-        for (int n = 0; n < N; n += 2) {
+    UNROLL for (int n = 0; n < N; n++)
+        UNROLL for (int e = 0; e < 4; e++) s[n][e] = 0;
+    UNROLL for (int k = 0; k < Tile<DP>::STEPS; k++)
+        UNROLL for (int n = 0; n < N; n += 2) {
             uint32_t y[4];
             ldmatrix(y, K + (n * 8 * Tile<DP>::LD + k * 16) * 2);
             mma(s[n], q[k], y[0], y[1]);
@@ -104,12 +98,10 @@ template <int DP, int N> DEVICE void scores(float (*s)[4], const uint32_t (*q)[4
 
 /* o += P V, P rounded to bf16. */
 template <int DP, int N> DEVICE void weigh(float (*o)[4], const float (*p)[4], uint32_t V) {
-#pragma unroll
-    for (int k = 0; k < N / 2; k++) {
+    UNROLL for (int k = 0; k < N / 2; k++) {
         uint32_t a[4] = {pack_bf16(p[2 * k][0], p[2 * k][1]), pack_bf16(p[2 * k][2], p[2 * k][3]),
                          pack_bf16(p[2 * k + 1][0], p[2 * k + 1][1]), pack_bf16(p[2 * k + 1][2], p[2 * k + 1][3])};
-#pragma unroll
-        for (int d = 0; d < Tile<DP>::STEPS; d++) {
+        UNROLL for (int d = 0; d < Tile<DP>::STEPS; d++) {
             uint32_t y[4];
             ldmatrix_t(y, V + (k * 16 * Tile<DP>::LD + d * 16) * 2);
             mma(o[2 * d], a, y[0], y[1]);
@@ -122,10 +114,8 @@ template <int DP, int N> DEVICE void weigh(float (*o)[4], const float (*p)[4], u
 template <int N> DEVICE void mask(float (*s)[4], const WarpTile &w, const Attn &a, int h, int first, int lane) {
     Seen seen = seen_by(w, lane);
     float inv_scale = 1.0f / a.scale; /* the exponential multiplies by the scale, the bias too */
-#pragma unroll
-    for (int n = 0; n < N; n++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
+    UNROLL for (int n = 0; n < N; n++)
+        UNROLL for (int e = 0; e < 4; e++) {
             int u = first + 2 * n + (e & 1), r = e >> 1;
             if (a.bias) s[n][e] += score_bias(a, w, h, w.row0 + (lane >> 2) + 8 * r, u, inv_scale);
             s[n][e] = is_seen(seen, r, u) ? s[n][e] : -INFINITY;
@@ -143,11 +133,9 @@ typedef struct {
 /* x = drawn ? x : 0; the keys from `number` on are one draw, or half of one. */
 template <int N> DEVICE void drop(float (*x)[4], const Draws &d, const PhiloxRow row[2], int h, int number) {
     PhiloxBlock block = philox_block(&d.keys, ((uint32_t)h << 20) + ((uint32_t)number >> 3), d.site);
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         Philox bits = philox_join(&d.keys, row[r], block);
-#pragma unroll
-        for (int n = 0; n < N; n++) {
+        UNROLL for (int n = 0; n < N; n++) {
             uint32_t word = N < 4 && number & 4 ? bits.v[(n + N) % 4] : bits.v[n];
             x[n][2 * r] = word << 16 > d.last ? x[n][2 * r] : 0.0f;
             x[n][2 * r + 1] = word > d.last ? x[n][2 * r + 1] : 0.0f;
@@ -167,6 +155,5 @@ DEVICE void drop_singly(float (*x)[4], const Draws &d, const PhiloxRow row[2], c
         uint32_t word = k & 4 ? (k & 2 ? bits.v[3] : bits.v[2]) : k & 2 ? bits.v[1] : bits.v[0];
         if ((k & 1 ? word : word << 16) > d.last) kept |= 1u << i;
     }
-#pragma unroll
-    for (int i = 0; i < 4 * N; i++) x[i >> 2][i & 3] = kept >> i & 1 ? x[i >> 2][i & 3] : 0.0f;
+    UNROLL for (int i = 0; i < 4 * N; i++) x[i >> 2][i & 3] = kept >> i & 1 ? x[i >> 2][i & 3] : 0.0f;
 }

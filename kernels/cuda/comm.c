@@ -15,8 +15,8 @@
 #include "kernels/cuda/cuda.h"
 
 #define NCCL_LIST(X)                                                                                                   \
-    X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) X(ncclCommAbort) X(ncclAllReduce) X(ncclReduce) X(ncclAllGather)       \
-    X(ncclCommGetAsyncError) X(ncclGetErrorString) X(ncclGetLastError)
+    X(ncclGetUniqueId) X(ncclCommInitRank) X(ncclCommDestroy) X(ncclCommAbort) X(ncclAllReduce) X(ncclReduce)          \
+    X(ncclAllGather) X(ncclCommGetAsyncError) X(ncclGetErrorString) X(ncclGetLastError)
 
 static struct {
 #define X(f) __typeof__(f) *f;

@@ -21,6 +21,7 @@ extern "C" {
     extern "C" void cuda_bf16_##name params { name##_<bf16> args; }
 
 #define DEVICE static __device__ __forceinline__
+#define UNROLL _Pragma("unroll") /* in front of a loop: on its line, where #pragma would need one of its own */
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int at_most(int64_t a, int64_t limit) { return (int)(a < limit ? a : limit); }
@@ -101,13 +102,11 @@ DEVICE void st4(bf16 *p, const float v[4]) { store8(p, pack_bf16(v[0], v[1]), pa
 
 /* ---- sums ---- */
 DEVICE float warp_sum(float x) {
-#pragma unroll
-    for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    UNROLL for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
     return x;
 }
 DEVICE float warp_max(float x) {
-#pragma unroll
-    for (int d = 16; d; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
+    UNROLL for (int d = 16; d; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
     return x;
 }
 /* all(x) over a whole block of up to 32 warps, given all(x) over a warp; every thread gets the result. `room`: 33
@@ -135,8 +134,7 @@ DEVICE float block_max(float x, float *room) {
 }
 /* In f64; `room`: 32 doubles. */
 DEVICE double block_sum64(double x, double *room) {
-#pragma unroll
-    for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    UNROLL for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
     if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = x;
     __syncthreads();
     x = 0;
@@ -149,14 +147,12 @@ DEVICE double block_sum64(double x, double *room) {
 /* N sums over a block in place, every thread gets them; at most 32 warps. One barrier: `room` is one of two that calls
  * take in turn, so that nobody still reads what the next call writes. */
 template <int N> DEVICE void block_sums(float (&x)[N], float (*room)[32]) {
-#pragma unroll
-    for (int i = 0; i < N; i++) {
+    UNROLL for (int i = 0; i < N; i++) {
         x[i] = warp_sum(x[i]);
         if ((threadIdx.x & 31) == 0) room[i][threadIdx.x >> 5] = x[i];
     }
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < N; i++)
+    UNROLL for (int i = 0; i < N; i++)
         x[i] = warp_sum((threadIdx.x & 31) < blockDim.x >> 5 ? room[i][threadIdx.x & 31] : 0.0f);
 }
 
@@ -166,11 +162,9 @@ template <int N> DEVICE void block_sums(float (&x)[N], float (*room)[32]) {
 DEVICE void vector8(float v[8], const float *p, int64_t first, int64_t n) {
     int lane = threadIdx.x & 31;
     float4 x[2] = {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)};
-#pragma unroll
-    for (int i = 0; i < 2; i++)
+    UNROLL for (int i = 0; i < 2; i++)
         if (p && first + 128 * i + 4 * lane < n) x[i] = *(const float4 *)(p + first + 128 * i + 4 * lane);
-#pragma unroll
-    for (int e = 0; e < 8; e++) {
+    UNROLL for (int e = 0; e < 8; e++) {
         int from = 2 * lane + e / 4; /* float4 number of the 64 */
         float a[4] = {x[0].x, x[0].y, x[0].z, x[0].w}, b[4] = {x[1].x, x[1].y, x[1].z, x[1].w};
         float low = __shfl_sync(~0u, a[e & 3], from & 31), high = __shfl_sync(~0u, b[e & 3], from & 31);
@@ -183,8 +177,7 @@ DEVICE void drop8(float v[8], const Dropout &d, RowKey row, uint32_t block) {
     uint32_t threshold = dropout_threshold(d.p);
     float keep = 1.0f / (1.0f - d.p);
     Philox x = dropout_block(&d, row, block);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] *= dropout_bits(x, (uint32_t)e) >= threshold ? keep : 0.0f;
+    UNROLL for (int e = 0; e < 8; e++) v[e] *= dropout_bits(x, (uint32_t)e) >= threshold ? keep : 0.0f;
 }
 DEVICE float drop1(float v, const Dropout &d, RowKey row, uint32_t e) {
     return dropout_keep(&d, row, e) ? v * (1.0f / (1.0f - d.p)) : 0.0f;

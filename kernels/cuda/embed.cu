@@ -32,8 +32,7 @@ template <class T> DEVICE void table_sum8(float v[8], TableRows<T> t, int c) {
     if (!t.b) return;
     float p[8];
     ld8(p, t.b + c);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] += p[e];
+    UNROLL for (int e = 0; e < 8; e++) v[e] += p[e];
 }
 template <class T> DEVICE float table_sum1(TableRows<T> t, int c) { return ld1(t.a + c) + (t.b ? ld1(t.b + c) : 0.0f); }
 
@@ -47,16 +46,13 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void e
          r += (int64_t)gridDim.x * WARPS) {
         TableRows<T> t = table_rows<T>(a, r);
         float u[K][8], mean, rstd;
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
-#pragma unroll
-            for (int e = 0; e < 8; e++) u[k][e] = 0;
+            UNROLL for (int e = 0; e < 8; e++) u[k][e] = 0;
             if (c < C) table_sum8(u[k], t, c);
         }
         row_statistics<K>(u, C, lane, a.eps, false, &mean, &rstd);
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
             float y[8];
@@ -107,18 +103,14 @@ static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, Emb
     columns_load<K>(gamma, a.gamma, C);
     __syncthreads();
     float sum[2][K][8]; /* dgamma, dbeta */
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = 0;
+    UNROLL for (int k = 0; k < K; k++)
+        UNROLL for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = 0;
     for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.nq + a.nt; r += (int64_t)gridDim.x * WARPS) {
         TableRows<T> t = table_rows<T>(a, r);
         float mean = a.mean[r], rstd = a.rstd[r], u[K][8], dn[K][8];
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
-#pragma unroll
-            for (int e = 0; e < 8; e++) u[k][e] = mean, dn[k][e] = 0; /* beyond C x^ is 0, and adds to no sum */
+            UNROLL for (int e = 0; e < 8; e++) u[k][e] = mean, dn[k][e] = 0; /* beyond C x^ is 0, and adds to no sum */
             if (c < C) {
                 table_sum8(u[k], t, c);
                 ld8(dn[k], (const T *)g.dy + r * C + c);
@@ -126,8 +118,7 @@ static __global__ __launch_bounds__(WARPS * 32) void embed_bwd_fast(Embed a, Emb
             }
         }
         norm_backward<K>(dn, u, sum, gamma, C, lane, mean, rstd);
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c < C) st8((T *)g.dsum + r * C + c, dn[k]);
         }
@@ -191,16 +182,14 @@ template <class T> static __global__ void sum_rows_fast(float *dst, const T *src
         for (int64_t i = warp; i < count; i += SUM_WARPS) {
             float v[8];
             ld8(v, src + (id ? row[first + i] : u + i * n) * C + c);
-#pragma unroll
-            for (int e = 0; e < 8; e++) sum[e] += v[e];
+            UNROLL for (int e = 0; e < 8; e++) sum[e] += v[e];
         }
     columns_put(room[warp], 0, lane, sum);
     __syncthreads();
     c = (int)blockIdx.y * 256 + (int)threadIdx.x;
     if (c >= C) return;
     float t = 0;
-#pragma unroll
-    for (int w = 0; w < SUM_WARPS; w++) t += room[w][column_at((int)threadIdx.x)];
+    UNROLL for (int w = 0; w < SUM_WARPS; w++) t += room[w][column_at((int)threadIdx.x)];
     dst[(int64_t)(id ? id[u] : u) * C + c] += t;
 }
 

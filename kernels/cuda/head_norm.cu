@@ -15,10 +15,8 @@ enum { THREADS = 128, LEARNING = 4096, WIDEST = 8192 };
 /* N sums over a group of L lanes, or (L = 0) the block. */
 template <int L, int N> DEVICE void group_sums(float (&x)[N], WideRoom *w, int *turn) {
     if (L == 0) block_sums(x, w->room[*turn ^= 1]);
-#pragma unroll
-    for (int i = 0; i < N; i++)
-#pragma unroll
-        for (int d = L / 2; d; d >>= 1) x[i] += __shfl_xor_sync(~0u, x[i], d);
+    UNROLL for (int i = 0; i < N; i++)
+        UNROLL for (int d = L / 2; d; d >>= 1) x[i] += __shfl_xor_sync(~0u, x[i], d);
 }
 
 /* Where a thread stands: its group's first item and the step to the next, its columns from c on. */
@@ -44,25 +42,21 @@ static __global__ __launch_bounds__(L ? THREADS : WIDEST / 8) void head_norm_fas
         int64_t i = base + p.group;
         bool there = i < p.items && p.column;
         T *x = (T *)a.x + i / a.blocks * a.ld + i % a.blocks * a.C + p.c;
-#pragma unroll
-        for (int e = 0; e < 8; e++) z[e] = 0;
+        UNROLL for (int e = 0; e < 8; e++) z[e] = 0;
         if (there) ld8(z, x);
         if (there && a.z) st8((T *)a.z + i * a.C + p.c, z);
         float sum[1] = {0}, var[1] = {0}, mean = 0;
         if (!a.rms) {
-#pragma unroll
-            for (int e = 0; e < 8; e++) sum[0] += z[e];
+            UNROLL for (int e = 0; e < 8; e++) sum[0] += z[e];
             group_sums<L>(sum, &room, &turn);
             mean = sum[0] / (float)a.C;
         }
-#pragma unroll
         /* a group's idle lanes would add mean^2 each */
-        for (int e = 0; e < 8; e++) var[0] += there ? (z[e] - mean) * (z[e] - mean) : 0.0f;
+        UNROLL for (int e = 0; e < 8; e++) var[0] += there ? (z[e] - mean) * (z[e] - mean) : 0.0f;
         group_sums<L>(var, &room, &turn);
         float rstd = 1.0f / sqrtf(var[0] / (float)a.C + a.eps);
         if (!there) continue;
-#pragma unroll
-        for (int e = 0; e < 8; e++) z[e] = beta[e] + (z[e] - mean) * rstd * gamma[e];
+        UNROLL for (int e = 0; e < 8; e++) z[e] = beta[e] + (z[e] - mean) * rstd * gamma[e];
         st8(x, z);
         if (p.c == 0 && a.rstd) a.rstd[i] = rstd; /* NULL where nothing is walked back */
         if (p.c == 0 && a.mean && !a.rms) a.mean[i] = mean;
@@ -119,16 +113,14 @@ EXPORT(head_norm, (const HeadNorm *a), (a))
  * blockIdx.x of `partial`. */
 template <int L> DEVICE void leave_group_sums(float *partial, const float (*sum)[8], const Place &p, int C) {
     __shared__ __align__(16) float room[L ? THREADS / (L ? L : 1) : 1][L ? 8 * L : 1];
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 2; i++) {
         float *out = partial + ((int64_t)i * gridDim.x + blockIdx.x) * C;
         if (L == 0) {
             if (p.column) st8(out + p.c, sum[i]);
             continue;
         }
         __syncthreads();
-#pragma unroll
-        for (int e = 0; e < 8; e++) room[p.group][p.c + e] = sum[i][e];
+        UNROLL for (int e = 0; e < 8; e++) room[p.group][p.c + e] = sum[i][e];
         __syncthreads();
         for (int c = threadIdx.x; c < C; c += THREADS) {
             float t = 0;
@@ -152,11 +144,9 @@ static __global__ __launch_bounds__(L ? THREADS : (SUMS ? LEARNING : WIDEST) / 8
         bool there = i < p.items && p.column;
         T *dx = dx0 + i / a.blocks * a.lddx + i % a.blocks * a.C + p.c;
         float mean = there && !a.rms ? a.mean[i] : 0.0f, rstd = there ? a.rstd[i] : 0.0f, s[2] = {0, 0};
-#pragma unroll
-        for (int e = 0; e < 8; e++) z[e] = mean, d[e] = 0;
+        UNROLL for (int e = 0; e < 8; e++) z[e] = mean, d[e] = 0;
         if (there) ld8(z, (const T *)a.z + i * a.C + p.c), ld8(d, dx);
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
+        UNROLL for (int e = 0; e < 8; e++) {
             z[e] = (z[e] - mean) * rstd;
             if (SUMS) sum[0][e] += d[e] * z[e], sum[1][e] += d[e];
             d[e] *= gamma[e];
@@ -165,8 +155,7 @@ static __global__ __launch_bounds__(L ? THREADS : (SUMS ? LEARNING : WIDEST) / 8
         }
         group_sums<L>(s, &room, &turn);
         float sg = a.rms ? 0.0f : s[0] / (float)a.C, sgx = s[1] / (float)a.C;
-#pragma unroll
-        for (int e = 0; e < 8; e++) d[e] = rstd * (d[e] - sg - z[e] * sgx);
+        UNROLL for (int e = 0; e < 8; e++) d[e] = rstd * (d[e] - sg - z[e] * sgx);
         if (there) st8(dx, d);
     }
     if (SUMS) leave_group_sums<L>(partial, sum, p, a.C);

@@ -112,8 +112,7 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
     int64_t i = blockIdx.x, j0 = (int64_t)blockIdx.y * TJ;
     float top[4]; /* of this thread's queries so far, a text each */
     int32_t top_q[4];
-#pragma unroll
-    for (int y = 0; y < 4; y++) top[y] = -INFINITY, top_q[y] = 0;
+    UNROLL for (int y = 0; y < 4; y++) top[y] = -INFINITY, top_q[y] = 0;
     for (int64_t q0 = 0; q0 < Q; q0 += TQ) {
         float acc[4][4] = {{0}};
         for (int64_t z0 = 0; z0 < Z; z0 += TZ) { /* zeros beyond Q, nt and Z: they change no product */
@@ -131,17 +130,13 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
             for (int z = 0; z < TZ; z++) {
                 float4 u = *(float4 *)&a[z][tq * 4], v = *(float4 *)&b[z][tj * 4];
                 float x[4] = {u.x, u.y, u.z, u.w}, y[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-                for (int m = 0; m < 4; m++)
-#pragma unroll
-                    for (int n = 0; n < 4; n++) acc[m][n] = fmaf(x[m], y[n], acc[m][n]);
+                UNROLL for (int m = 0; m < 4; m++)
+                    UNROLL for (int n = 0; n < 4; n++) acc[m][n] = fmaf(x[m], y[n], acc[m][n]);
             }
         }
-#pragma unroll
-        for (int m = 0; m < 4; m++) {
+        UNROLL for (int m = 0; m < 4; m++) {
             int64_t q = q0 + tq * 4 + m;
-#pragma unroll
-            for (int n = 0; n < 4; n++)
+            UNROLL for (int n = 0; n < 4; n++)
                 /* rows beyond Q would win with their 0 where all products are negative */
                 if (q < Q && is_above(acc[m][n], top[n])) top[n] = acc[m][n], top_q[n] = (int32_t)q;
         }

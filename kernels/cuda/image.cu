@@ -5,12 +5,12 @@
  *   unfold      dW[m][j] += G[m][j] gamma[j] + s[m] beta[j],  db[m] += s[m]
  *               dgamma[j] += sum_m G[m][j] W[m][j],  dbeta[j] += sum_m W[m][j] s[m]
  *
- * Bytes (T of e bytes, f of t): normalize NE (t + e); fold ME (4 + e); unfold 12 ME (G and W read, dW
- * written; 16 ME where it is added to) and 16 E of partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408
- * in bf16, normalize 185 MB, 56 us of an H100; unfold of all layers (M = 9216) 156 MB, 47 us.
+ * Bytes (T of e bytes, f of t): normalize NE (t + e); fold ME (4 + e); unfold 12 ME (G and W read, dW written; 16 ME
+ * where it is added to) and 16 E of partial sums a strip. Limited by memory: at B = 128, P = 257, E = 1408 in bf16,
+ * normalize 185 MB, 56 us of an H100; unfold of all layers (M = 9216) 156 MB, 47 us.
  *
- * The scaled number is rounded before anything is done with it (left alone, ptxas makes f scale - mean one operation): a
- * row of one byte a number gives the bits of the same row in f32.
+ * The scaled number is rounded before anything is done with it (left alone, ptxas makes f scale - mean one operation):
+ * a row of one byte a number gives the bits of the same row in f32.
  *
  * One warp a row with the row in registers (E % 8 == 0, E <= 1536: 72 registers, 28 warps an SM), else one block a row.
  * unfold: a thread a column, strips of rows, partial sums in the workspace, added in order. */
@@ -43,13 +43,11 @@ DEVICE void feature8(float v[8], const void *f, DType t, int64_t i) {
     } else if (t == DT_F16) {
         uint4 u = *(const uint4 *)((const uint16_t *)f + i);
         uint32_t w[4] = {u.x, u.y, u.z, u.w};
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[e] = from_f16(w[e >> 1] >> (16 * (e & 1)) & 0xffff);
+        UNROLL for (int e = 0; e < 8; e++) v[e] = from_f16(w[e >> 1] >> (16 * (e & 1)) & 0xffff);
     } else {
         uint2 u = *(const uint2 *)((const uint8_t *)f + i);
         uint32_t w[2] = {u.x, u.y};
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
+        UNROLL for (int e = 0; e < 8; e++) {
             uint32_t x = w[e >> 2] >> (8 * (e & 3)) & 0xff;
             v[e] = t == DT_I8 ? (float)(int8_t)x : from_e4m3(x);
         }
@@ -63,24 +61,18 @@ static __global__ __launch_bounds__(WARPS * 32) void normalize_fast(T *xhat, con
     int64_t r = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (r >= N) return;
     float k1 = scale ? scale[r / P] : 1.0f, v[K][8], mean, rstd;
-#pragma unroll
-    for (int k = 0; k < K; k++) {
+    UNROLL for (int k = 0; k < K; k++) {
         int c = k * 256 + lane * 8;
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[k][e] = 0;
+        UNROLL for (int e = 0; e < 8; e++) v[k][e] = 0;
         if (c < E) feature8(v[k], f, t, r * E + c);
     }
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[k][e] = __fmul_rn(v[k][e], k1); /* rounded here (see above) */
+    UNROLL for (int k = 0; k < K; k++)
+        UNROLL for (int e = 0; e < 8; e++) v[k][e] = __fmul_rn(v[k][e], k1); /* rounded here (see above) */
     row_statistics<K>(v, E, lane, eps, false, &mean, &rstd);
-#pragma unroll
-    for (int k = 0; k < K; k++) {
+    UNROLL for (int k = 0; k < K; k++) {
         int c = k * 256 + lane * 8;
         if (c >= E) continue;
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[k][e] = (v[k][e] - mean) * rstd;
+        UNROLL for (int e = 0; e < 8; e++) v[k][e] = (v[k][e] - mean) * rstd;
         st8(xhat + r * E + c, v[k]);
     }
 }

@@ -38,12 +38,10 @@ template <class T, int W> static __global__ void lookup_kernel(Lookup a) {
     const T *s = given >= 0 ? (const T *)a.rows + given * a.C : (const T *)a.word + (int64_t)a.ids[i] * a.C;
     float v[W], q[W], scale = given >= 0 ? 1.0f : a.scale;
     get<T, W>(v, s + c);
-#pragma unroll
-    for (int e = 0; e < W; e++) v[e] *= scale;
+    UNROLL for (int e = 0; e < W; e++) v[e] *= scale;
     if (p >= 0) {
         get<T, W>(q, (const T *)a.pos + p * a.C + c);
-#pragma unroll
-        for (int e = 0; e < W; e++) v[e] += q[e];
+        UNROLL for (int e = 0; e < W; e++) v[e] += q[e];
     }
     put<T, W>((T *)a.y + i * a.C + c, v);
 }
@@ -57,8 +55,7 @@ template <class T, int W> static __global__ void lookup_bwd_kernel(Lookup a, T *
     get<T, W>(v, dy + i * a.C + c);
     if (add) {
         get<T, W>(old, drows + given * a.C + c);
-#pragma unroll
-        for (int e = 0; e < W; e++) v[e] += old[e];
+        UNROLL for (int e = 0; e < W; e++) v[e] += old[e];
     }
     put<T, W>(drows + given * a.C + c, v);
 }
@@ -96,14 +93,12 @@ template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, f
         for (found = found || rows; rows; rows &= rows - 1) {
             float v[W];
             if (here) get<T, W>(v, dy + (i0 + __ffs((int)rows) - 1) * a.C + c);
-#pragma unroll
-            for (int e = 0; e < W && here; e++) sum[e] += v[e];
+            UNROLL for (int e = 0; e < W && here; e++) sum[e] += v[e];
         }
     }
     /* a word that does not occur is not touched: most of a vocabulary */
     if (!here || !found) return;
-#pragma unroll
-    for (int e = 0; e < W; e++) dword[word * a.C + c + e] += a.scale * sum[e];
+    UNROLL for (int e = 0; e < W; e++) dword[word * a.C + c + e] += a.scale * sum[e];
 }
 
 template <class T> static void lookup_words_(const Lookup *a, float *dword, int64_t words, const void *dy) {

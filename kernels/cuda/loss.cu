@@ -237,14 +237,12 @@ DEVICE void load_row(HeldRow &r, const float *z, int64_t start, int n) {
     /* the head is the first warp's, the tail the second's: nobody has two */
     r.odd = t < r.head ? t : t >= 32 && t < 32 + tail ? n - tail + t - 32 : -1;
     r.one = r.odd >= 0 ? z[r.odd] : -INFINITY;
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
+    UNROLL for (int k = 0; k < HELD; k++) {
         int g = t + k * ROW_THREADS;
         if (g < r.groups) {
             ld4(r.v[k], z + r.head + 4 * g);
         } else {
-#pragma unroll
-            for (int e = 0; e < 4; e++) r.v[k][e] = -INFINITY; /* exp makes 0 of it */
+            UNROLL for (int e = 0; e < 4; e++) r.v[k][e] = -INFINITY; /* exp makes 0 of it */
         }
     }
 }
@@ -253,8 +251,7 @@ DEVICE void load_row(HeldRow &r, const float *z, int64_t start, int n) {
 DEVICE RowSums sums_of(HeldRow &r) {
     __shared__ float room[33];
     float max = r.one, total = 0, sum_z = 0;
-#pragma unroll
-    for (int k = 0; k < HELD; k++)
+    UNROLL for (int k = 0; k < HELD; k++)
         max = fmaxf(fmaxf(max, fmaxf(r.v[k][0], r.v[k][1])), fmaxf(r.v[k][2], r.v[k][3]));
 #pragma unroll
     for (int k = 0; k < HELD; k++) { /* leaves at the end: a condition a group costs more registers than there are */
@@ -263,10 +260,8 @@ DEVICE RowSums sums_of(HeldRow &r) {
     }
     if (r.odd >= 0) sum_z += r.one;
     max = block_max(max, room);
-#pragma unroll
-    for (int k = 0; k < HELD; k++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
+    UNROLL for (int k = 0; k < HELD; k++)
+        UNROLL for (int e = 0; e < 4; e++) {
             r.v[k][e] = expf(r.v[k][e] - max);
             total += r.v[k][e];
         }
@@ -282,12 +277,10 @@ template <class D> DEVICE void store_gradient(HeldRow &r, const Xent &x, int64_t
     float scale = x.target[i] < 0 ? 0.0f : x.scale;
     float q = scale / total * fade, spread = scale * x.smoothing / (float)x.n, hit = scale * (1.0f - x.smoothing);
     if (r.odd >= 0) st1(d + r.odd, r.one * q - spread - (r.odd == target ? hit : 0.0f));
-#pragma unroll
-    for (int k = 0; k < HELD; k++) {
+    UNROLL for (int k = 0; k < HELD; k++) {
         int g = (int)threadIdx.x + k * ROW_THREADS, at = target - r.head - 4 * g;
         if (g >= r.groups) break;
-#pragma unroll
-        for (int e = 0; e < 4; e++) r.v[k][e] = r.v[k][e] * q - spread - (at == e ? hit : 0.0f);
+        UNROLL for (int e = 0; e < 4; e++) r.v[k][e] = r.v[k][e] * q - spread - (at == e ? hit : 0.0f);
         st4(d + r.head + 4 * g, r.v[k]);
     }
 }

@@ -33,17 +33,14 @@ template <class T>
 DEVICE void sum8(float v[8], const AddNorm &a, const float b[8], const Raw8<T> &raw, int64_t r, int c) {
     float x[8];
     T *s = (T *)a.s;
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] += b[e];
+    UNROLL for (int e = 0; e < 8; e++) v[e] += b[e];
     if (a.drop.p > 0) drop8(v, a.drop, a.drop.rows[r], (uint32_t)c >> 3);
     if (a.x) {
         unpack8(x, raw);
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[e] += x[e];
+        UNROLL for (int e = 0; e < 8; e++) v[e] += x[e];
     }
-#pragma unroll
     /* the statistics are of what the backward will read, not of what was rounded away */
-    for (int e = 0; e < 8; e++) v[e] = as_stored(s, v[e]);
+    UNROLL for (int e = 0; e < 8; e++) v[e] = as_stored(s, v[e]);
     st8(s + r * a.C + c, v);
 }
 
@@ -58,19 +55,16 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
         const T *in = (const T *)(a.s ? a.s : a.x) + r * C, *x = (const T *)a.x + r * C;
         Raw8<T> first[K], raw[K];
         float z[K][8];
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
             raw8(&first[k], in + c);
             /* both loads before either is used: a row's bytes are all under way at once */
             if (a.s && a.x) raw8(&raw[k], x + c);
         }
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
-#pragma unroll
-            for (int e = 0; e < 8; e++) z[k][e] = 0;
+            UNROLL for (int e = 0; e < 8; e++) z[k][e] = 0;
             if (c >= C) continue;
             unpack8(z[k], first[k]);
             float b[8];
@@ -79,8 +73,7 @@ template <class T, int K> static __global__ __launch_bounds__(WARPS * 32) void a
         }
         float mean, rstd;
         row_statistics<K>(z, C, lane, a.eps, a.rms, &mean, &rstd);
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
             float y[8];
@@ -105,8 +98,7 @@ template <class T> static __global__ __launch_bounds__(WIDEST / 8) void add_norm
     vector8(bias, a.bias, first_column, C);
     for (int64_t r = blockIdx.x; r < a.N; r += gridDim.x) {
         Raw8<T> first, raw;
-#pragma unroll
-        for (int e = 0; e < 8; e++) z[e] = 0;
+        UNROLL for (int e = 0; e < 8; e++) z[e] = 0;
         if (there) {
             raw8(&first, (const T *)(a.s ? a.s : a.x) + r * C + c);
             if (a.s && a.x) raw8(&raw, (const T *)a.x + r * C + c);
@@ -114,8 +106,7 @@ template <class T> static __global__ __launch_bounds__(WIDEST / 8) void add_norm
             if (a.s) sum8<T>(z, a, bias, raw, r, c);
         }
         wide_statistics(z, C, there, a.eps, a.rms, &room, &turn, &mean, &rstd);
-#pragma unroll
-        for (int e = 0; e < 8; e++) z[e] = beta[e] + (z[e] - mean) * rstd * gamma[e];
+        UNROLL for (int e = 0; e < 8; e++) z[e] = beta[e] + (z[e] - mean) * rstd * gamma[e];
         if (there) st8((T *)a.y + r * C + c, z);
         if (threadIdx.x) continue;
         a.rstd[r] = rstd;
@@ -184,15 +175,12 @@ DEVICE void leave8(float v[8], const Other8<T> &o, const AddNorm &a, const AddNo
     float x[8];
     if (g.dz) {
         unpack8(x, o.dz);
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[e] += x[e];
+        UNROLL for (int e = 0; e < 8; e++) v[e] += x[e];
     }
     if (g.dx) {
-#pragma unroll
-        for (int e = 0; e < 8; e++) x[e] = 0;
+        UNROLL for (int e = 0; e < 8; e++) x[e] = 0;
         if (g.add_dx) unpack8(x, o.dx);
-#pragma unroll
-        for (int e = 0; e < 8; e++) x[e] += v[e];
+        UNROLL for (int e = 0; e < 8; e++) x[e] += v[e];
         st8((T *)g.dx + at, x);
     }
     if (a.drop.p > 0) drop8(v, a.drop, a.drop.rows[r], (uint32_t)c >> 3);
@@ -207,8 +195,7 @@ DEVICE void hat8(float x[8], float d[8], float w[8], const Raw8<T> &z, const Raw
     unpack8(x, z);
     unpack8(d, dy);
     columns_get(w, gamma, k, lane);
-#pragma unroll
-    for (int e = 0; e < 8; e++) x[e] = (x[e] - mean) * rstd;
+    UNROLL for (int e = 0; e < 8; e++) x[e] = (x[e] - mean) * rstd;
 }
 
 /* Partial sums of a block: dgamma, dbeta, dbias, each a row of C in partial[k gridDim.x + block]. SUMS: wanted. */
@@ -220,27 +207,22 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
     columns_load<K>(gamma, a.gamma, C);
     __syncthreads();
     float sum[3][K][8]; /* dgamma, dbeta, dbias */
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = sum[2][k][e] = 0;
+    UNROLL for (int k = 0; k < K; k++)
+        UNROLL for (int e = 0; e < 8; e++) sum[0][k][e] = sum[1][k][e] = sum[2][k][e] = 0;
     for (int64_t r = (int64_t)blockIdx.x * WARPS + warp; r < a.N; r += (int64_t)gridDim.x * WARPS) {
         const T *dy = (const T *)g.dy + r * C, *z = (const T *)(a.s ? a.s : a.x) + r * C;
         /* of an RMS norm nobody wrote a mean */
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r], sg = 0, sgx = 0;
         Raw8<T> zz[K] = {}, gg[K] = {};
         Other8<T> other[K];
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c < C) raw8(&zz[k], z + c), raw8(&gg[k], dy + c), other8(&other[k], g, r * C + c);
         }
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             float x[8], d[8], w[8];
             hat8(x, d, w, zz[k], gg[k], gamma, k, lane, mean, rstd);
-#pragma unroll
-            for (int e = 0; e < 8; e++) {
+            UNROLL for (int e = 0; e < 8; e++) {
                 if (SUMS) sum[0][k][e] += d[e] * x[e];
                 if (SUMS) sum[1][k][e] += d[e];
                 sg += d[e] * w[e];
@@ -249,17 +231,14 @@ static __global__ __launch_bounds__(WARPS * 32, BACK_BLOCKS) void add_norm_bwd_f
         }
         sg = a.rms ? 0.0f : warp_sum(sg) / (float)C;
         sgx = warp_sum(sgx) / (float)C;
-#pragma unroll
-        for (int k = 0; k < K; k++) {
+        UNROLL for (int k = 0; k < K; k++) {
             int c = k * 256 + lane * 8;
             if (c >= C) continue;
             float x[8], d[8], w[8];
             hat8(x, d, w, zz[k], gg[k], gamma, k, lane, mean, rstd);
-#pragma unroll
-            for (int e = 0; e < 8; e++) d[e] = rstd * (d[e] * w[e] - sg - x[e] * sgx);
+            UNROLL for (int e = 0; e < 8; e++) d[e] = rstd * (d[e] * w[e] - sg - x[e] * sgx);
             leave8<T>(d, other[k], a, g, r, c);
-#pragma unroll
-            for (int e = 0; e < 8; e++) sum[2][k][e] += d[e];
+            UNROLL for (int e = 0; e < 8; e++) sum[2][k][e] += d[e];
         }
     }
     if (SUMS) leave_sums<K, 3>(partial, room, sum, g.dbias ? 3 : 2, C);
@@ -277,9 +256,8 @@ static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_nor
     for (int64_t r = blockIdx.x; r < a.N; r += gridDim.x) {
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r];
         Other8<T> other;
-#pragma unroll
         /* threads beyond C: x^ is 0 there, and they still meet the others at barriers */
-        for (int e = 0; e < 8; e++) z[e] = mean, d[e] = 0;
+        UNROLL for (int e = 0; e < 8; e++) z[e] = mean, d[e] = 0;
         if (there) {
             ld8(z, (const T *)(a.s ? a.s : a.x) + r * C + c);
             ld8(d, (const T *)g.dy + r * C + c);
@@ -288,11 +266,9 @@ static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_nor
         wide_backward<SUMS>(d, z, sum, gamma, C, &room, &turn, mean, rstd, a.rms);
         if (!there) continue;
         leave8<T>(d, other, a, g, r, c);
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum[2][e] += d[e];
+        UNROLL for (int e = 0; e < 8; e++) sum[2][e] += d[e];
     }
-#pragma unroll
-    for (int i = 0; i < 3; i++)
+    UNROLL for (int i = 0; i < 3; i++)
         if (SUMS && there && (i < 2 || g.dbias)) st8(partial + ((int64_t)i * gridDim.x + blockIdx.x) * C + c, sum[i]);
 }
 

@@ -20,18 +20,14 @@ template <int K> DEVICE void row_statistics(const float (*z)[8], int C, int lane
                                             float *rstd) {
     float sum = 0, var = 0, m = 0;
     if (!rms) {
-#pragma unroll
-        for (int k = 0; k < K; k++)
-#pragma unroll
-            for (int e = 0; e < 8; e++) sum += z[k][e];
+        UNROLL for (int k = 0; k < K; k++)
+            UNROLL for (int e = 0; e < 8; e++) sum += z[k][e];
         m = warp_sum(sum) / (float)C;
     }
-#pragma unroll
-    for (int k = 0; k < K; k++)
+    UNROLL for (int k = 0; k < K; k++)
         if (k * 256 + lane * 8 < C)
-#pragma unroll
             /* a second pass over registers: one pass would lose digits where the mean is large */
-            for (int e = 0; e < 8; e++) var += (z[k][e] - m) * (z[k][e] - m);
+            UNROLL for (int e = 0; e < 8; e++) var += (z[k][e] - m) * (z[k][e] - m);
     *mean = m;
     *rstd = 1.0f / sqrtf(warp_sum(var) / (float)C + eps);
 }
@@ -42,20 +38,17 @@ DEVICE void norm8(float y[8], const float z[8], const float *gamma, const float 
     float w[8];
     columns_get(w, gamma, k, lane);
     columns_get(y, beta, k, lane);
-#pragma unroll
-    for (int e = 0; e < 8; e++) y[e] += (z[e] - mean) * rstd * w[e];
+    UNROLL for (int e = 0; e < 8; e++) y[e] += (z[e] - mean) * rstd * w[e];
 }
 
 /* dz in place of dn, x^ in place of z; adds the row to sum[0] (dgamma) and sum[1] (dbeta). */
 template <int K> DEVICE void norm_backward(float (*dn)[8], float (*z)[8], float (*sum)[K][8], const float *gamma, int C,
                                            int lane, float mean, float rstd) {
     float sg = 0, sgx = 0;
-#pragma unroll
-    for (int k = 0; k < K; k++) {
+    UNROLL for (int k = 0; k < K; k++) {
         float w[8];
         columns_get(w, gamma, k, lane);
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
+        UNROLL for (int e = 0; e < 8; e++) {
             z[k][e] = (z[k][e] - mean) * rstd;
             sum[0][k][e] += dn[k][e] * z[k][e];
             sum[1][k][e] += dn[k][e];
@@ -65,28 +58,23 @@ template <int K> DEVICE void norm_backward(float (*dn)[8], float (*z)[8], float 
         }
     }
     sg = warp_sum(sg) / (float)C, sgx = warp_sum(sgx) / (float)C;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int e = 0; e < 8; e++) dn[k][e] = rstd * (dn[k][e] - sg - z[k][e] * sgx);
+    UNROLL for (int k = 0; k < K; k++)
+        UNROLL for (int e = 0; e < 8; e++) dn[k][e] = rstd * (dn[k][e] - sg - z[k][e] * sgx);
 }
 
 /* The block's sums over its rows: row i gridDim.x + block of `partial` is sum[i] of all warps, added in order. */
 template <int K, int N>
 DEVICE void leave_sums(float *partial, float (*room)[K * CHUNK], const float (*sum)[K][8], int n, int C) {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-#pragma unroll
-    for (int i = 0; i < N; i++) {
+    UNROLL for (int i = 0; i < N; i++) {
         if (i == n) break;
         __syncthreads();
-#pragma unroll
-        for (int k = 0; k < K; k++) columns_put(room[warp], k, lane, sum[i][k]);
+        UNROLL for (int k = 0; k < K; k++) columns_put(room[warp], k, lane, sum[i][k]);
         __syncthreads();
         for (int c = threadIdx.x; c < C; c += WARPS * 32) {
             float t = 0;
-#pragma unroll
             /* warps in order: the same bits every time */
-            for (int w = 0; w < WARPS; w++) t += room[w][column_at(c)];
+            UNROLL for (int w = 0; w < WARPS; w++) t += room[w][column_at(c)];
             partial[((int64_t)i * gridDim.x + blockIdx.x) * C + c] = t;
         }
     }
@@ -105,14 +93,12 @@ DEVICE void wide_statistics(const float z[8], int C, bool there, float eps, bool
                             float *mean, float *rstd) {
     float sum[1] = {0}, var[1] = {0}, m = 0;
     if (!rms) {
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum[0] += z[e];
+        UNROLL for (int e = 0; e < 8; e++) sum[0] += z[e];
         block_sums(sum, w->room[*turn ^= 1]);
         m = sum[0] / (float)C;
     }
     if (there)
-#pragma unroll
-        for (int e = 0; e < 8; e++) var[0] += (z[e] - m) * (z[e] - m);
+        UNROLL for (int e = 0; e < 8; e++) var[0] += (z[e] - m) * (z[e] - m);
     block_sums(var, w->room[*turn ^= 1]);
     *mean = m;
     *rstd = 1.0f / sqrtf(var[0] / (float)C + eps);
@@ -122,8 +108,7 @@ DEVICE void wide_statistics(const float z[8], int C, bool there, float eps, bool
 template <bool SUMS> DEVICE void wide_backward(float dn[8], float z[8], float (*sum)[8], const float gamma[8], int C,
                                                WideRoom *w, int *turn, float mean, float rstd, bool rms) {
     float s[2] = {0, 0};
-#pragma unroll
-    for (int e = 0; e < 8; e++) {
+    UNROLL for (int e = 0; e < 8; e++) {
         z[e] = (z[e] - mean) * rstd;
         if (SUMS) sum[0][e] += dn[e] * z[e];
         if (SUMS) sum[1][e] += dn[e];
@@ -133,8 +118,7 @@ template <bool SUMS> DEVICE void wide_backward(float dn[8], float z[8], float (*
     }
     block_sums(s, w->room[*turn ^= 1]);
     float sg = rms ? 0.0f : s[0] / (float)C, sgx = s[1] / (float)C;
-#pragma unroll
-    for (int e = 0; e < 8; e++) dn[e] = rstd * (dn[e] - sg - z[e] * sgx);
+    UNROLL for (int e = 0; e < 8; e++) dn[e] = rstd * (dn[e] - sg - z[e] * sgx);
 }
 
 /* ---- a block a row, any C: z(c), dn(c) ---- */

@@ -36,17 +36,12 @@ template <class T, class C, class B> static __global__ __launch_bounds__(SIDE *S
         load_slice(x, a, A, i0, z0, g.k);
         load_slice(y, b, Bm, j0, z0, g.k);
         __syncthreads();
-#pragma unroll
-        for (int z = 0; z < SLICE; z++)
-#pragma unroll
-            for (int m = 0; m < 4; m++)
-#pragma unroll
-                for (int n = 0; n < 4; n++) acc[m][n] = fmaf(x[z][ti + m], y[z][tj + n], acc[m][n]);
+        UNROLL for (int z = 0; z < SLICE; z++)
+            UNROLL for (int m = 0; m < 4; m++)
+                UNROLL for (int n = 0; n < 4; n++) acc[m][n] = fmaf(x[z][ti + m], y[z][tj + n], acc[m][n]);
     }
-#pragma unroll
-    for (int m = 0; m < 4; m++)
-#pragma unroll
-        for (int n = 0; n < 4; n++) {
+    UNROLL for (int m = 0; m < 4; m++)
+        UNROLL for (int n = 0; n < 4; n++) {
             int64_t i = i0 + ti + m, j = j0 + tj + n;
             if (i >= g.m || j >= g.n) continue;
             C *to = c + i * g.ldc + j;

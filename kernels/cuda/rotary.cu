@@ -34,14 +34,12 @@ template <class T, bool NEIGHBOURS> static __global__ void rotary_fast(Rotary a,
     if (NEIGHBOURS) {
         ld4(c, cs);
         ld4(s, sn);
-#pragma unroll
-        for (int e = 0; e < 4; e++) turn(&u[2 * e], &u[2 * e + 1], c[e], s[e] * sign);
+        UNROLL for (int e = 0; e < 4; e++) turn(&u[2 * e], &u[2 * e + 1], c[e], s[e] * sign);
     } else {
         ld8(v, x + a.R / 2);
         ld8(c, cs);
         ld8(s, sn);
-#pragma unroll
-        for (int e = 0; e < 8; e++) turn(&u[e], &v[e], c[e], s[e] * sign);
+        UNROLL for (int e = 0; e < 8; e++) turn(&u[e], &v[e], c[e], s[e] * sign);
         st8(x + a.R / 2, v);
     }
     st8(x, u);

@@ -34,8 +34,7 @@ static __global__ __launch_bounds__(JOINERS * 32) void add_partials(Dst3 dst, co
     room[k][threadIdx.x & 31] = sum;
     __syncthreads();
     if (k || c >= C) return;
-#pragma unroll
-    for (int i = 1; i < JOINERS; i++) sum += room[i][threadIdx.x];
+    UNROLL for (int i = 1; i < JOINERS; i++) sum += room[i][threadIdx.x];
     out[c] += sum;
 }
 
@@ -68,19 +67,16 @@ static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64
             if (c + 8 <= C) {
                 ld8(v, dy + r * ld + c);
             } else {
-#pragma unroll
-                for (int e = 0; e < 8; e++) v[e] = c + e < C ? ld1(dy + r * ld + c + e) : 0.0f;
+                UNROLL for (int e = 0; e < 8; e++) v[e] = c + e < C ? ld1(dy + r * ld + c + e) : 0.0f;
             }
-#pragma unroll
-            for (int e = 0; e < 8; e++) sum[e] += v[e];
+            UNROLL for (int e = 0; e < 8; e++) sum[e] += v[e];
         }
     columns_put(room[warp], 0, lane, sum);
     __syncthreads();
     c = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (c >= C) return;
     float t = 0;
-#pragma unroll
-    for (int w = 0; w < 8; w++) t += room[w][column_at((int)threadIdx.x)];
+    UNROLL for (int w = 0; w < 8; w++) t += room[w][column_at((int)threadIdx.x)];
     partial[blockIdx.y * C + c] = t;
 }
 
@@ -126,8 +122,7 @@ template <class T, int W> static __global__ void copy_rows(T *dst, int64_t ldd, 
         ld8(v, from);
         if (add) {
             ld8(old, to);
-#pragma unroll
-            for (int e = 0; e < 8; e++) v[e] += old[e];
+            UNROLL for (int e = 0; e < 8; e++) v[e] += old[e];
         }
         st8(to, v);
     } else {
@@ -163,15 +158,13 @@ template <class T, bool FAST> static __global__ void dropout(T *x, int64_t N, in
     if (FAST) {
         ld8(v, at);
     } else {
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[e] = block * 8 + e < C ? ld1(at + e) : 0.0f;
+        UNROLL for (int e = 0; e < 8; e++) v[e] = block * 8 + e < C ? ld1(at + e) : 0.0f;
     }
     drop8(v, d, d.rows[row], (uint32_t)block);
     if (FAST) {
         st8(at, v);
     } else {
-#pragma unroll
-        for (int e = 0; e < 8; e++)
+        UNROLL for (int e = 0; e < 8; e++)
             if (block * 8 + e < C) st1(at + e, v[e]);
     }
 }
@@ -224,8 +217,7 @@ static __global__ void axpy_kernel(float *y, const float *x, float a, int64_t n,
         float u[4], v[4];
         ld4(u, x + i);
         ld4(v, y + i);
-#pragma unroll
-        for (int e = 0; e < 4; e++) v[e] += a * u[e];
+        UNROLL for (int e = 0; e < 4; e++) v[e] += a * u[e];
         st4(y + i, v);
         return;
     }
