@@ -21,6 +21,7 @@ Status search_open(Search *s, const SearchSpec *spec, int32_t V) {
         BUG_ON(spec->ends[i] < 0 || spec->ends[i] >= V, "search: end token %d of %d", spec->ends[i], V);
     BUG_ON(!(spec->repetition_penalty > 0) || (spec->mode == SEARCH_SAMPLE && !(spec->temperature > 0)),
            "search: penalty %g, temperature %g", spec->repetition_penalty, spec->temperature);
+    /* transformers' number: ends cannot leave too few to go on with */
     s->room = spec->beams * (spec->nends > 1 ? 1 + spec->nends : 2);
     s->tokens = mem_new(beams, length * sizeof *s->tokens);
     s->spare = mem_new(beams, length * sizeof *s->spare);
@@ -210,6 +211,7 @@ static void step_beams(Search *s, const float *logits, int64_t ld) {
 static int32_t draw(Search *s) {
     int32_t n = search_filter(&s->spec, s->score, s->V, s->cand), i = 0;
     Philox r = philox(0, (uint32_t)s->len, s->image, SITE_SAMPLE, rng_key0(s->spec.seed), 0);
+    /* 53 bits, as many as a double has: u < 1 */
     double u = (double)(((uint64_t)r.v[0] << 32 | r.v[1]) >> 11) * 0x1p-53;
     /* the last takes what rounding leaves over */
     for (; i < n - 1 && u >= s->cand[i].score; i++) u -= s->cand[i].score;
