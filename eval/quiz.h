@@ -8,8 +8,7 @@
  *
  * Called by training, now and then, and by the report. Takes memory of its own, beside what was planned for a step. One
  * process. */
-#ifndef QF_QUIZ_H
-#define QF_QUIZ_H
+#pragma once
 #include "eval/asked.h"
 #include "eval/metrics/tally.h"
 #include "eval/report/scenes.h"
@@ -59,5 +58,3 @@ Status quiz_gaze(Quiz *q, int64_t question, float *share);
 /* Marks of what they became; free the tally. Kinds are those of all questions, also of those not answered: marks of
  * several fronts then have the same ones, in one order. */
 Status quiz_mark(Quiz *q, int64_t n, QuizMarks *m);
-
-#endif

@@ -10,8 +10,7 @@
  * synth.c.
  *
  * Does not tokenize and does not judge style: synth_check_caption counts claims, true and false. */
-#ifndef QF_SYNTH_H
-#define QF_SYNTH_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -97,5 +96,3 @@ typedef struct {
 } SynthSpec;
 
 Status synth_write(const SynthSpec *spec);
-
-#endif

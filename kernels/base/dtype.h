@@ -2,8 +2,7 @@
  *
  * Rounding is to nearest, ties to even; NaN stays NaN.
  * e4m3 is the "fn" form of fp8 (no infinities, 448 is the largest). */
-#ifndef QF_DTYPE_H
-#define QF_DTYPE_H
+#pragma once
 #include <stdint.h>
 #include <string.h>
 
@@ -60,5 +59,3 @@ float f16_to_f32(uint16_t h);
 uint16_t f16_from_f32(float f);
 float e4m3_to_f32(uint8_t v);
 uint8_t e4m3_from_f32(float f);                /* saturates at +-448 */
-
-#endif

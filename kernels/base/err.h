@@ -9,8 +9,7 @@
  *     return err_set(ERR_FORMAT, "%s: /images/features has %d dimensions, 3 are needed", path, nd);
  *
  * `break err_fail` in a debugger shows the first cause of anything. */
-#ifndef QF_ERR_H
-#define QF_ERR_H
+#pragma once
 
 /*   code              what happened                                */
 #define STATUS_LIST(X) \
@@ -58,5 +57,3 @@ _Noreturn void err_bug(const char *file, int line, const char *fmt, ...) ERR_PRI
 
 #define BUG_ON(cond, ...) \
     do { if (cond) err_bug(__FILE__, __LINE__, __VA_ARGS__); } while (0)
-
-#endif

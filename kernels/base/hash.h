@@ -1,8 +1,7 @@
 /* hash: FNV-1a in 64 bits, wherever a name, a table or a file wants a number. Start with HASH_START and feed what
  * counts; the same bytes in the same order give the same number on every machine. Tells accidents apart, not attacks.
  * Source: Fowler, Noll, Vo, "The FNV Non-Cryptographic Hash Algorithm" (draft-eastlake-fnv). */
-#ifndef QF_HASH_H
-#define QF_HASH_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,5 +24,3 @@ static inline uint64_t hash_int(uint64_t h, int64_t v) {
     for (int i = 0; i < 8; i++) h = hash_word(h, (uint64_t)v >> (8 * i) & 0xff);
     return h;
 }
-
-#endif

@@ -1,7 +1,6 @@
 /* mem: host memory with checked sizes. Every product is tested for overflow before it reaches the allocator, since
  * counts come from files. Failure sets ERR_MEMORY's message and returns NULL. Release with free(). */
-#ifndef QF_MEM_H
-#define QF_MEM_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -21,5 +20,3 @@ char *mem_keep(char ***list, size_t *n, char *text);
 void mem_free_each(void *const *list, size_t n);
 void mem_free_list(char **list, size_t n);           /* a list that owns its texts, and them; accepts NULL */
 char *mem_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* a new string */
-
-#endif

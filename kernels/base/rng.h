@@ -4,8 +4,7 @@
  * Random bits depend on where, not on when: the counter is the place (site, pair, token, channel), the key is (seed,
  * step). Nothing is stored: backward draws the mask that forward drew, CUDA the mask that the CPU draws, a resumed run
  * the mask it would have drawn, and a pair its own masks on whichever rank it stands. */
-#ifndef QF_RNG_H
-#define QF_RNG_H
+#pragma once
 #include <stdint.h>
 
 #ifdef __CUDACC__
@@ -100,5 +99,3 @@ RNG_FN int dropout_keep(const Dropout *d, RowKey row, uint32_t e) {
 }
 
 RNG_FN float rng_unit(uint32_t bits) { return (float)(bits >> 8) * (1.0f / 16777216.0f); }   /* [0, 1) */
-
-#endif

@@ -7,8 +7,7 @@
  *
  * Names of the tables are those of the published files. Mathematics and their sources: opt.c, t5.c, llama.c;
  * spec/stage2.md 2a, 2b, 3a. */
-#ifndef QF_LM_H
-#define QF_LM_H
+#pragma once
 #include "kernels/model/lm_dims.h"
 #include "kernels/model/params.h"
 #include "kernels/ops.h"
@@ -44,5 +43,3 @@ Param lm_get(const Lm *m, int first, int last, int layer);
 
 /* The root of the mean square of the words' numbers: reads them all to the host. */
 Status lm_words_rms(const Lm *m, double *rms);
-
-#endif
