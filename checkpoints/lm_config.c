@@ -240,6 +240,12 @@ static void read_family(Config *c, LmDims *d, const char *type) {
         c->st = err_set(ERR_FORMAT, "%s: %d heads of %d numbers are more than %d", c->path, d->H, d->D, MOST_WIDTH);
 }
 
+/* What the maker says its numbers are; transformers 5 writes the shorter key. The weights have the last word. */
+static DType said_type(Config *c) {
+    const char *s = word(c, "dtype", word(c, "torch_dtype", ""));
+    return strcmp(s, "float16") == 0 ? DT_F16 : strcmp(s, "bfloat16") == 0 ? DT_BF16 : DT_F32;
+}
+
 Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, const char *path) {
     const Json *text = json_get(config, "text_config");
     Config c = {json_type(text) == J_OBJECT ? text : config, path, OK}, g = {generation, path, OK};
@@ -250,6 +256,7 @@ Status lm_config_parse(LmDims *d, const Json *config, const Json *generation, co
     if (!*type) wrong(&c, "model_type", "there");
     if (c.st == OK) read_family(&c, d, type);
     if (c.st != OK) return c.st;
+    d->held = said_type(&c);
     d->bos = id(&c, "bos_token_id", d);
     d->pad = id(&c, "pad_token_id", d);
     read_ends(&c, d);

@@ -8,6 +8,7 @@
 
 #include "checkpoints/lm_config.h"
 #include "kernels/base/mem.h"
+#include "kernels/model/lm_model.h"
 
 /* A tensor of the language model under any of the names that files give it: as the table says, without "model." in
  * front (older OPT files), and each of them as a part of BLIP-2. */
@@ -25,6 +26,12 @@ static const StTensor *find_named(const WeightSource *ws, const char *name) {
     return NULL;
 }
 
+static const StTensor *find_tensor(const Lm *m, const ParamTensor *t, const WeightSource *ws) {
+    const char *also = m->params.table.row[t->row].also;
+    const StTensor *f = find_named(ws, t->name);
+    return !f && also ? find_named(ws, also) : f;
+}
+
 /* What the configuration leaves open: transformers 5 says of every T5 that its head is tied; Qwen2's biases stand in no
  * key, and Llama files may have them. */
 static void settle(LmDims *d, const WeightSource *ws) {
@@ -36,12 +43,33 @@ static void settle(LmDims *d, const WeightSource *ws) {
     d->ffn_bias = find_named(ws, "model.layers.0.mlp.down_proj.bias") != NULL;
 }
 
+/* The type of all the matrices that lm_load will read, by name, where that is one of 16 bits: f32 then need not take
+ * more. */
+static Status find_type(LmSource *s) {
+    Backend null = *backend_null(DT_BF16);
+    Arena a;
+    Lm m;
+    arena_measure(&a, "language model");
+    Status st = lm_open(&m, &s->d, &null, &a, 1);
+    s->d.held = DT_F32;
+    for (int i = 0; st == OK && i < m.params.n; i++) {
+        const ParamTensor *t = &m.params.tensor[i];
+        const StTensor *f = t->rows > 1 ? find_tensor(&m, t, s->ws) : NULL;
+        if (!f) continue;
+        bool half = f->dtype == DT_F16 || f->dtype == DT_BF16, first = s->d.held == DT_F32;
+        if (half && (first || f->dtype == s->d.held)) s->d.held = f->dtype;
+        else { s->d.held = DT_F32; break; }
+    }
+    lm_close(&m);
+    return st;
+}
+
 Status lm_source_open(LmSource *s, const char *folder) {
     *s = (LmSource){0};
     Status st = lm_config_read(&s->d, folder);
     if (st == OK) st = ws_open_raw(&s->ws, folder);
     if (st == OK) settle(&s->d, s->ws);
-    return st;
+    return st == OK ? find_type(s) : st;
 }
 
 void lm_source_close(LmSource *s) {
@@ -79,9 +107,7 @@ static Status put_scaled(Lm *m, const ParamTensor *t, const StTensor *f, float s
 }
 
 static Status load_tensor(Lm *m, const ParamTensor *t, const WeightSource *ws) {
-    const char *also = m->params.table.row[t->row].also;
-    const StTensor *f = find_named(ws, t->name);
-    if (!f && also) f = find_named(ws, also);
+    const StTensor *f = find_tensor(m, t, ws);
     float scale = folded(m, t);
     Status st = check_shape(t, f, ws_path(ws));
     if (st != OK) return st;

@@ -41,8 +41,7 @@ Status speaker_open(Speaker *s, const Backend *b, const char *folder, const Spea
 Status speaker_measure(Speaker *s) {
     Arena a;
     int32_t rows = s->lm.rows;
-    s->null = *backend_null(s->b->elem);
-    s->null.workspace = s->b->workspace;
+    s->null = backend_measuring(s->b);
     arena_measure(&a, "language model");
     lm_close(&s->lm);
     Status st = lm_open(&s->lm, &s->src.d, &s->null, &a, rows);

@@ -80,5 +80,6 @@ Backend backend_measuring(const Backend *b) {
     /* what is staged and what is not follows from it, so the measure must know */
     null.unified = b->unified;
     null.workspace = b->workspace;
+    null.reads_held = b->reads_held;
     return null;
 }

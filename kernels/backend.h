@@ -27,6 +27,9 @@
  * bias of type elem or NULL. sums(m), when given, += op(A)'s row sums: with ta and ab elem, dy's columns beside
  * dy^T x; sums_zero: they are zero so far, and may be overwritten.
  *
+ * held: BF16 or F16: B is held in that type and read as f32, to the very numbers; for the products that reads_held is
+ * true of. Anything else: B is of type ab.
+ *
  * act: what follows, by the same call: act(act) where C is its u; with grad act_bwd(act, grad), where C is grad's dh and
  * need not be left with it. NULL: nothing. */
 typedef struct {
@@ -35,7 +38,7 @@ typedef struct {
     void *c;
     float *sums;
     int64_t lda, ldb, ldc;
-    DType ab, ct;
+    DType ab, ct, held;
     bool ta, tb, add, sums_zero;
     const struct Act *act;
     const struct ActGrad *grad;
@@ -162,7 +165,9 @@ typedef struct {
     const int32_t *at;
 } Rotary;
 
-/* y[i] = source + pos[pos_id[i]];  source = ids NULL: rows[i];  ids[i] >= 0: scale word[ids[i]];  ids[i] < 0: rows[-1
+/* held: as of Gemm, the type of word and pos.
+ *
+ * y[i] = source + pos[pos_id[i]];  source = ids NULL: rows[i];  ids[i] >= 0: scale word[ids[i]];  ids[i] < 0: rows[-1
  * - ids[i]]. No position where pos_id is NULL or pos_id[i] < 0. Rows of a language model with visual rows among them,
  * or of an encoder ([CLS] and registers as words, patches as rows). No row of `rows` is used twice. */
 typedef struct {
@@ -170,6 +175,7 @@ typedef struct {
     int32_t C;
     float scale;
     const void *word, *rows, *pos;      /* elem (.,C) */
+    DType held;
     const int32_t *ids, *pos_id;        /* (N) */
     void *y;                            /* elem (N,C) */
 } Lookup;
@@ -278,6 +284,8 @@ typedef struct Backend {
 #define OP(kind, name, params, args) void (*name) params;
 #define COLLECTIVE(type, name, params) type (*name) params;
 #include "kernels/backend.def"
+    /* Whether gemm takes a B that is held in 16 bits (Gemm.held) in this shape; NULL: in none. */
+    bool (*reads_held)(const Gemm *g);
     /* attention by cuDNN where it can take a plan, or by our own kernels (NULL: there are only ours) */
     Status (*use_cudnn)(bool on);
     /* Times what a library offers for n products that will come (their pointers are not used, but for alignment), and

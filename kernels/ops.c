@@ -7,6 +7,36 @@ void ops_gemm(Tape *t, const Gemm *g) {
     t->b->gemm(g);
 }
 
+/* f32 numbers widened at a time: 8 MiB, which the product then finds in the cache. */
+enum { PANEL = 2 << 20 };
+
+/* Products of few rows read 16 bits as they are. For more, rows of w are widened panel by panel: with tb columns of C,
+ * to the same bits; else parts of its sum. */
+void ops_weights(Tape *t, const Gemm *product, Param w) {
+    Gemm g = *product;
+    g.b = w.copy, g.ldb = w.cols, g.held = w.held;
+    if (!w.held || (t->b->reads_held && t->b->reads_held(&g))) {
+        ops_gemm(t, &g);
+        return;
+    }
+    int64_t rows = PANEL / w.cols < 64 ? 64 : PANEL / w.cols;
+    if (rows > w.rows) rows = w.rows;
+    float *wide = tape_scratch(t, rows * w.cols, sizeof *wide);
+    g.b = wide, g.held = (DType)0;
+    for (int64_t r = 0, n; r < w.rows; r += n) {
+        Gemm part = g;
+        n = w.rows - r < rows ? w.rows - r : rows;
+        t->b->cast(wide, DT_F32, ops_columns(w.copy, r * w.cols, w.held), w.held, n * w.cols);
+        if (g.tb) part.n = n, part.c = ops_columns(g.c, r, g.ct);
+        else part.k = n, part.a = ops_columns(g.a, r, g.ab), part.add = g.add || r > 0;
+        if (g.bias) part.bias = ops_columns(g.bias, r, t->b->elem);
+        /* what follows reads all columns */
+        if (r + n < w.rows) part.act = NULL, part.grad = NULL;
+        ops_gemm(t, &part);
+    }
+    tape_scratch_free(t, wide);
+}
+
 const void *ops_as_elem(Tape *t, const void *dy, DType dt, int64_t n, void **scratch) {
     *scratch = NULL;
     if (dt == t->b->elem) return dy;
@@ -29,8 +59,8 @@ static void linear_back(Tape *t, const Node *n) {
     bool add;
     void *dx = tape_grad_to(t, x, &add);
     if (dx)
-        ops_gemm(t, &(Gemm){.m = y.rows, .n = x.cols, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = x.cols,
-                        .c = dx, .ldc = tape_grad_ld(x), .ab = b->elem, .ct = b->elem, .add = add});
+        ops_weights(t, &(Gemm){.m = y.rows, .n = x.cols, .k = y.cols, .a = dy, .lda = ldy, .c = dx,
+                           .ldc = tape_grad_ld(x), .ab = b->elem, .ct = b->elem, .add = add}, n->w);
     bool zeros;
     float *dw = tape_param_grad_to(t, n->w, &add), *db = tape_param_grad_zeros(t, n->b, &zeros);
     if (dw)
@@ -48,9 +78,10 @@ static void linear(Tape *t, Tensor y, Tensor x, Param w, Param b, const Act *the
            SHAPE(w), SHAPE(y));
     bool wide = x.dt == DT_F32;              /* then in f32 throughout, which in f32 is what the copy is */
     BUG_ON(wide && t->b->elem != DT_F32 && (x.grad || !w.w), "linear: f32 rows are given, and ask for f32 weights");
-    ops_gemm(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .b = wide ? w.w : w.copy,
-                        .ldb = w.cols, .tb = true, .bias = b.copy, .c = y.data, .ldc = y.ld, .ab = x.dt, .ct = y.dt,
-                        .act = then});
+    Param read = w;
+    if (wide && t->b->elem != DT_F32) read.copy = w.w;
+    ops_weights(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .tb = true, .bias = b.copy,
+                           .c = y.data, .ldc = y.ld, .ab = x.dt, .ct = y.dt, .act = then}, read);
     Node *n = tape_node(t, "linear", linear_back);
     if (n) n->y = y, n->x = x, n->w = w, n->b = b;
 }
@@ -62,9 +93,8 @@ void op_linear_add(Tape *t, Tensor y, Tensor x, Param w, Param b) {
     BUG_ON(t->recording || w.cols != x.cols || w.rows != y.cols,
            "linear_add: x (%lld,%lld), w (%lld,%lld), y (%lld,%lld)%s", SHAPE(x), SHAPE(w), SHAPE(y),
            t->recording ? ", recording" : "");
-    ops_gemm(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .b = w.copy, .ldb = w.cols,
-                        .tb = true, .bias = b.copy, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt,
-                        .add = true});
+    ops_weights(t, &(Gemm){.m = x.rows, .n = w.rows, .k = w.cols, .a = x.data, .lda = x.ld, .tb = true, .bias = b.copy,
+                           .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt, .add = true}, w);
 }
 
 /* ---- activations, plain and gated -------------------------------------------------------------------------------- */
@@ -134,8 +164,8 @@ static void act_linear_back(Tape *t, const Node *n) {
     const void *kept = n->saved[0], *h = kept ? kept : a->u;
     if (param_grad(n->w) && !kept) a->h = (void *)(uintptr_t)a->u, a->ldh = u.ld;
     ActGrad g = act_grad(t, n, dh, lddh, du);
-    ops_gemm(t, &(Gemm){.m = y.rows, .n = a->F, .k = y.cols, .a = dy, .lda = ldy, .b = n->w.copy, .ldb = a->F, .c = dh,
-                        .ldc = lddh, .ab = b->elem, .ct = b->elem, .act = a, .grad = &g});
+    ops_weights(t, &(Gemm){.m = y.rows, .n = a->F, .k = y.cols, .a = dy, .lda = ldy, .c = dh, .ldc = lddh,
+                           .ab = b->elem, .ct = b->elem, .act = a, .grad = &g}, n->w);
     float *dw = tape_param_grad_to(t, n->w, &add);
     if (dw)
         ops_gemm(t, &(Gemm){.m = y.cols, .n = a->F, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h,
@@ -153,8 +183,8 @@ void op_feed_forward(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f,
     a.h = keep ? tape_like(t, u, a.F, t->b->elem).data : tape_scratch(t, u.rows * a.F, dtype_size(t->b->elem));
     a.ldh = a.F;
     linear(t, u, x, in, (Param){0}, &a);
-    ops_gemm(t, &(Gemm){.m = u.rows, .n = w.rows, .k = a.F, .a = a.h, .lda = a.F, .b = w.copy, .ldb = a.F, .tb = true,
-                        .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
+    ops_weights(t, &(Gemm){.m = u.rows, .n = w.rows, .k = a.F, .a = a.h, .lda = a.F, .tb = true, .c = y.data,
+                           .ldc = y.ld, .ab = t->b->elem, .ct = y.dt}, w);
     void *kept = keep ? a.h : NULL;
     if (!keep) tape_scratch_free(t, a.h);
     a.h = NULL;

@@ -9,8 +9,9 @@
 #define SAME_COLS(op, a, c) \
     BUG_ON((a).cols != (c).cols, op ": (%lld,%lld) and (%lld,%lld) differ in columns", SHAPE(a), SHAPE(c))
 
-/* A product, counted. */
+/* A product, counted; and one whose B is w (its transpose with tb), which may be held in 16 bits. */
 void ops_gemm(Tape *t, const Gemm *g);
+void ops_weights(Tape *t, const Gemm *g, Param w);
 
 /* Gradients of f32 results (logits, features) enter products as elem: dy itself,
  * or a copy in *scratch (to be given back). */

@@ -36,14 +36,14 @@ void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, co
     for (int64_t r = 0; r < h.rows; r += chunk) {
         int64_t n = h.rows - r < chunk ? h.rows - r : chunk;
         const void *x = ops_columns(h.data, r * C, k->elem);
-        ops_gemm(t, &(Gemm){.m = n, .n = V, .k = C, .a = x, .lda = C, .b = w.copy, .ldb = C, .tb = true, .bias = b.copy,
-                        .c = logits, .ldc = ld, .ab = k->elem, .ct = DT_F32});
+        ops_weights(t, &(Gemm){.m = n, .n = V, .k = C, .a = x, .lda = C, .tb = true, .bias = b.copy, .c = logits,
+                               .ldc = ld, .ab = k->elem, .ct = DT_F32}, w);
         k->xent(&(Xent){.rows = n, .n = V, .ld = ld, .logits = logits, .target = target + r, .smoothing = smoothing,
                         .scale = scale,
                         .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = ld, .dt = k->elem});
         if (!grad) continue;
-        ops_gemm(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .b = w.copy, .ldb = C,
-                        .c = ops_columns(dh, r * C, k->elem), .ldc = C, .ab = k->elem, .ct = k->elem});
+        ops_weights(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .c = ops_columns(dh, r * C, k->elem),
+                               .ldc = C, .ab = k->elem, .ct = k->elem}, w);
         bool add, zeros;
         float *dw = tape_param_grad_to(t, w, &add), *db = tape_param_grad_zeros(t, b, &zeros);
         if (dw)

@@ -46,6 +46,8 @@ void op_lookup(Tape *t, Tensor y, Lookup l, Param word, Tensor rows, Param pos) 
                SHAPE(rows),
            SHAPE(pos), SHAPE(y));
     l.N = y.rows, l.C = (int32_t)y.cols, l.y = y.data, l.word = word.copy, l.rows = rows.data, l.pos = pos.copy;
+    BUG_ON(word.copy && pos.copy && word.held != pos.held, "lookup: words and positions of two types");
+    l.held = word.copy ? word.held : pos.held;
     t->b->lookup(&l);
     Node *n = tape_node(t, "lookup", lookup_back);
     if (n) n->y = y, n->x = rows, n->w = word, n->u.lookup = l;

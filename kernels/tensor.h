@@ -56,11 +56,12 @@ typedef struct { int64_t n; GradState state; } ParamGrad;
 
 /* A learned matrix or vector: f32 master, the elem copy that enters products (the master itself in f32), f32 gradient.
  * A frozen one has no gradient (but for one joined to what learns: nobody reads it); in a frozen store a matrix has
- * the elem copy alone. */
+ * the elem copy alone; held BF16 or F16: in that type, which held all its numbers when they came, though elem is f32. */
 typedef struct {
     float *w, *g;
     void *copy;
     int64_t rows, cols;                  /* (out, in); a vector has one row */
+    DType held;                          /* anything else: the copy is elem */
     bool frozen;
     ParamGrad *grad;                     /* of the tensors that it is made of, in a row; NULL: g holds numbers */
     int grads;

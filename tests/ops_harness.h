@@ -22,6 +22,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/mem.h"
 
 enum { GUARD = 256, MAX_BUFS = 48, GUARD_BYTE = 0xA5 };
 

@@ -313,6 +313,7 @@ TEST(embed)
 #include "tests/ops_attention.h"
 #include "tests/ops_heads.h"
 #include "tests/ops_arrays.h"
+#include "tests/ops_held.h"
 
 int main(int argc, char **argv) {
     const char *wanted = getenv("QFORMER_DEVICE");
@@ -324,7 +325,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum),
         cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked), cmocka_unit_test(test_act_everywhere),
-        cmocka_unit_test(test_product),
+        cmocka_unit_test(test_product), cmocka_unit_test(test_held),
         cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask), cmocka_unit_test(test_head_norm),
         cmocka_unit_test(test_dropout), cmocka_unit_test(test_rotary), cmocka_unit_test(test_rotary_worked),
         cmocka_unit_test(test_lookup),

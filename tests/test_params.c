@@ -169,6 +169,14 @@ static void a_frozen_model_takes_two_bytes_a_number(void **state) {
     assert_int_equal(params_open(&p, table, &s, backend_null(DT_F32), &measure, &(ParamsSpec){.frozen = true}), OK);
     assert_true((double)measure.peak < 4.001 * (double)p.count && params_get(&p, FC1_W, 31).w);
     params_close(&p);
+    /* 16 bits that came stay 16 bits, where products read them */
+    Backend null = backend_measuring(backend_cpu(DT_F32));
+    arena_measure(&measure, "measured");
+    assert_int_equal(params_open(&p, table, &s, &null, &measure, &(ParamsSpec){.frozen = true, .held = DT_F16}), OK);
+    assert_true((int64_t)measure.peak >= promised && (int64_t)measure.peak <= promised + 256 * p.n);
+    w = params_get(&p, FC1_W, 31), b = params_get(&p, FC1_B, 31);
+    assert_true(w.held == DT_F16 && !w.w && !b.held && b.copy == (void *)b.w);
+    params_close(&p);
 }
 
 static float value(int64_t i) { return (float)(i % 251 - 125) / 64.0f; }      /* exact in f16 and bf16 */
@@ -180,7 +188,7 @@ static void put(DType elem, DType from, bool frozen) {
     Arena mem;
     float x[11 * 8], y[11 * 8];
     char host[11 * 8 * 4];
-    open_store(&p, &mem, backend_cpu(elem), &s, (ParamsSpec){.frozen = frozen});
+    open_store(&p, &mem, backend_cpu(elem), &s, (ParamsSpec){.frozen = frozen, .held = from});
     for (int i = 0; i < p.n; i++) {
         const ParamTensor *t = &p.tensor[i];
         if (t->n > 11 * 8) continue;
@@ -196,10 +204,11 @@ static void put(DType elem, DType from, bool frozen) {
         assert_int_equal(params_values(&p, t, y), OK);
         assert_memory_equal(x, y, (size_t)t->n * sizeof *x);
         Param v = params_get(&p, t->row, t->layer);
-        dtype_to_f32(y, v.copy, elem, (size_t)t->n);
+        dtype_to_f32(y, v.copy, v.held ? v.held : elem, (size_t)t->n);
         assert_memory_equal(x, y, (size_t)t->n * sizeof *x);
         if (v.w) assert_memory_equal(x, v.w, (size_t)t->n * sizeof *x);
-        assert_true(v.w || (frozen && elem == DT_BF16 && t->rows > 1 && t->row != LAST_W));
+        bool half = frozen && (elem == DT_BF16 || from != DT_F32) && t->rows > 1 && t->row != LAST_W;
+        assert_true(half == !v.w && (v.held == from) == (half && elem == DT_F32));
     }
     close_store(&p, &mem);
 }

@@ -287,8 +287,10 @@ static void the_plan_is_what_is_taken(void **state) {
             Data x;
             ObjectiveBatch worst;
             void *room;
+            LmDims d = families[k];
+            d.held = micro == 2 ? DT_BF16 : DT_F32;
             make_batch(&x);
-            open_fixture(&f, &families[k], micro, false);
+            open_fixture(&f, &d, micro, false);
             losses(&f, &x, true);
             assert_true(f.step.peak < f.step.size);
             assert_int_equal(stage2_worst_batch(&worst, &f.s, DT_F32, &room), OK);
@@ -299,6 +301,51 @@ static void the_plan_is_what_is_taken(void **state) {
             free(room);
             close_fixture(&f);
         }
+}
+
+/* ---- weights in 16 bits under f32 -------------------------------------------------------------------------------- */
+
+/* The numbers that a holds, in f32. */
+static void copy_numbers(Fixture *to, const Fixture *from) {
+    for (int i = 0; i < from->lm.params.n; i++) {
+        const ParamTensor *t = &from->lm.params.tensor[i];
+        float *x = mem_new((size_t)t->n, sizeof *x);
+        assert_int_equal(params_values(&from->lm.params, t, x), OK);
+        assert_int_equal(params_put(&to->lm.params, &to->lm.params.tensor[i], 0, t->n, x, DT_F32), OK);
+        free(x);
+    }
+    assert_int_equal(lm_ready(&to->lm), OK);
+}
+
+/* Losses of a batch and of one text, whose head's product is thin, and gradients. */
+static void held_is_wide(void **state) {
+    (void)state;
+    enum { THIN = 1 << 14, PANELS = 140000 };
+    static const int32_t words[] = {V, THIN, PANELS};
+    for (int k = 0; k < 3 * FAMILIES; k++) {
+        Fixture a, b;
+        Data x;
+        LmDims d = families[k / 3];
+        make_batch(&x);
+        d.V = words[k % 3], d.held = k % 2 ? DT_F16 : DT_BF16;
+        /* once will do: it is half a gigabyte of logits and gradients */
+        if (d.V == PANELS && d.family != LM_LLAMA) continue;
+        open_fixture(&a, &d, 1, false);
+        d.held = DT_F32;
+        open_fixture(&b, &d, 1, false);
+        copy_numbers(&b, &a);
+        assert_true(a.run.size < b.run.size);
+        assert_true(losses(&a, &x, true).loss == losses(&b, &x, true).loss);
+        float *g = gradients(&a), *h = gradients(&b);
+        /* the sum over words is taken in parts there */
+        if (d.V == PANELS) near(g, h, a.model.params.learns, 1e-6);
+        else assert_memory_equal(g, h, (size_t)a.model.params.learns * sizeof *g);
+        free(g), free(h);
+        x.batch.said += 3, x.batch.nsaid = 1;
+        assert_true(losses(&a, &x, false).loss == losses(&b, &x, false).loss);
+        close_fixture(&a);
+        close_fixture(&b);
+    }
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
@@ -397,7 +444,7 @@ int main(void) {
         cmocka_unit_test(gradients_are_slopes), cmocka_unit_test(the_same_by_other_ways),
         cmocka_unit_test(the_language_model_drops),
         cmocka_unit_test(packed_is_one_by_one), cmocka_unit_test(the_language_model_stays),
-        cmocka_unit_test(the_plan_is_what_is_taken),
+        cmocka_unit_test(the_plan_is_what_is_taken), cmocka_unit_test(held_is_wide),
         cmocka_unit_test(cached_is_uncached), cmocka_unit_test(gaze_is_attention)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

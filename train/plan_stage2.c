@@ -60,8 +60,10 @@ static Status measure(Sizes *s, int32_t ids, Plan *plan) {
 
 static Status open_sizes(Sizes *s, const Options *o) {
     int64_t P = o->model.image_tokens, E = o->model.image_width;
-    *s = (Sizes){.o = o, .b = *backend_null(strcmp(o->run.precision.name, "f32") == 0 ? DT_F32 : DT_BF16)};
-    s->b.workspace = (size_t)64 << 20;                       /* what the CUDA backend asks for, about */
+    DType e = strcmp(o->run.precision.name, "f32") == 0 ? DT_F32 : DT_BF16;
+    bool cpu = strcmp(o->run.device.name, "cpu") == 0;
+    *s = (Sizes){.o = o, .b = cpu ? backend_measuring(backend_cpu(e)) : *backend_null(e)};
+    if (!cpu) s->b.workspace = (size_t)64 << 20;             /* what the CUDA backend asks for, about */
     Status st = read_lm(s);
     bool t5 = s->ld.family == LM_T5;
     int32_t longest = asked_ids(o, true) + (t5 || o->stage2.instruct ? asked_ids(o, false) : 0);
@@ -126,7 +128,7 @@ Status plan_stage2(const Options *o) {
         char parts[PLAN_TEXT];
         status_say("speaks    to %s: %s, %.1f M numbers, frozen: %.2f GiB in %s", o->stage2.lm,
                    lm_family_name(s.ld.family), (double)s.lm.params.count / 1e6, plan_gib((double)s.lm_bytes),
-                   dtype_name(s.b.elem));
+                   dtype_name(s.lm.params.type));
         status_say("learns    %.1f M parameters: L %d, C %d, H %d, F %d, Q %d, projection to %d; images of %d tokens "
                    "of %d", (double)p->params / 1e6, s.d.L, s.d.C, s.d.H, s.d.F, s.d.Q, s.d.W, s.d.P, s.d.E);
         print_step(&s);

@@ -2,7 +2,7 @@
  * nothing when both sides are the same place; everything has happened when a call returns. */
 #include <sys/mman.h>
 
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
 
 enum { HUGE_PAGE = 2 << 20 };
 
@@ -32,6 +32,9 @@ const Backend FN(backend_cpu) = {
     .name = "cpu", .elem = ELEM, .unified = true,
     .alloc = cpu_alloc, .release = cpu_release, .host_alloc = cpu_alloc, .host_release = cpu_release,
     .set_workspace = no_workspace, .workspace = 0,
+#if !ELEM_BF16
+    .reads_held = FN(reads_held),
+#endif
     .zero = cpu_zero, .copy = cpu_copy, .upload = cpu_copy, .download = cpu_copy, .fetch = cpu_copy,
     .upload_beside = cpu_copy, .fetch_beside = cpu_copy,
     .fetch_wait = nothing, .prefetch = cpu_copy, .prefetch_wait = nothing, .sync = nothing, .status = cpu_status,

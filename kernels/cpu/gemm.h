@@ -5,5 +5,6 @@
 
 /* A product of few rows with a large B, when it is one; false: it is not. */
 bool FN(gemm_thin)(const Gemm *g);
+bool FN(reads_held)(const Gemm *g);     /* Backend's */
 
 #endif

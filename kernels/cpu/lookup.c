@@ -20,13 +20,14 @@ void FN(lookup)(const Lookup *a) {
     for (int64_t i = 0; i < a->N; i++) {
         /* without pos_id a model has positions elsewhere (rotary), or none */
         int64_t given = given_row(a, i), p = a->pos && a->pos_id ? a->pos_id[i] : -1;
-        const elem *s = given >= 0 ? (const elem *)a->rows + given * C : (const elem *)a->word + a->ids[i] * C;
-        const elem *pos = p >= 0 ? (const elem *)a->pos + p * C : NULL;
+        const void *s = given >= 0 ? a->rows : a->word;
+        int64_t at = (given >= 0 ? given : (int64_t)a->ids[i]) * C;
+        DType held = given >= 0 ? ELEM : a->held;
         float scale = given >= 0 ? 1.0f : a->scale;
         elem *y = (elem *)a->y + i * C;
         for (int64_t c = 0; c < C; c += LANES) {
-            vec v = ldv(s + c, C - c) * scale;
-            if (pos) v += ldv(pos + c, C - c);
+            vec v = ld_held(s, at + c, held, C - c) * scale;
+            if (p >= 0) v += ld_held(a->pos, p * C + c, a->held, C - c);
             stv(y + c, v, C - c);
         }
     }

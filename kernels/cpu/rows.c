@@ -61,9 +61,10 @@ void FN(cast)(void *dst, DType dt, const void *src, DType t, int64_t n) {
         if (dst != src) memcpy(dst, src, (size_t)n * (size_t)dtype_size(dt));
     } else if (dt == DT_F32) {
         float *d = dst;
-        const elem *s = src;
-#pragma omp parallel for simd schedule(static) if (PARALLEL(n))
-        for (int64_t i = 0; i < n; i++) d[i] = ld(s[i]);
+        const uint16_t *s = src;
+#pragma omp parallel for schedule(static) if (PARALLEL(n))
+        for (int64_t i = 0; i < n; i += LANES)
+            stf(d + i, t == DT_F16 ? ld_f16(s + i, n - i) : ld_bf16(s + i, n - i), n - i);
     } else {
         elem *d = dst;
         const float *s = src;

@@ -81,6 +81,24 @@ VEC_FN float vec_sum(vec x) {
 VEC_FN vec vec_inverse(vec x) { return 1.0f / x; }
 #endif
 
+/* The sums of four, each in vec_sum's order. */
+VEC_FN void vec_sum4(float out[4], const vec x[4]) {
+#if LANES == 16
+    __m512 half[2];
+    for (int i = 0; i < 2; i++) {
+        __m512 a = (__m512)x[2 * i], b = (__m512)x[2 * i + 1];
+        half[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+    }
+    __m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(half[0], half[1], 0x88),
+                             _mm512_shuffle_f32x4(half[0], half[1], 0xDD));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4E));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xB1));
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s)));
+#else
+    for (int i = 0; i < 4; i++) out[i] = vec_sum(x[i]);
+#endif
+}
+
 /* ---- to and from memory ---- */
 VEC_FN vec ldf(const float *p, int64_t n) {
     if (n >= LANES) return *(const vec *)p;
@@ -105,9 +123,40 @@ VEC_FN void stf(float *p, vec v, int64_t n) {
 #endif
 }
 
+/* numbers of 16 bits, which f32 holds exactly */
+#if LANES == 16
+VEC_FN __m256i half_load(const uint16_t *p, int64_t n) {
+    if (n >= 16) return _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm256_maskz_loadu_epi16(vec_first(n), p);
+}
+VEC_FN vec ld_bf16(const bf16 *p, int64_t n) {
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half_load(p, n)), 16);
+}
+VEC_FN vec ld_f16(const uint16_t *p, int64_t n) { return (vec)_mm512_cvtph_ps(half_load(p, n)); }
+#else
+VEC_FN hvec half_load(const uint16_t *p, int64_t n) {
+    if (n >= LANES) return *(const hvec *)p;
+    hvec h = {0};
+    for (int i = 0; i < n; i++) h[i] = p[i];
+    return h;
+}
+VEC_FN vec ld_bf16(const bf16 *p, int64_t n) {
+    return (vec)(__builtin_convertvector(half_load(p, n), uvec) << 16);
+}
+VEC_FN vec ld_f16(const uint16_t *p, int64_t n) {
+    hvec h = half_load(p, n);
+#ifdef __F16C__
+    return (vec)_mm256_cvtph_ps((__m128i)h);
+#else
+    vec v;
+    for (int i = 0; i < LANES; i++) v[i] = f16_to_f32(h[i]);
+    return v;
+#endif
+}
+#endif
+
 #if ELEM_BF16
 #if LANES == 16
-VEC_FN vec widened(__m256i h) { return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16); }
 VEC_FN __m256i narrowed(vec x) {
 #ifdef __AVX512BF16__                   /* to nearest even as st() does, but subnormals become zero */
     return (__m256i)_mm512_cvtneps_pbh((__m512)x);
@@ -118,25 +167,14 @@ VEC_FN __m256i narrowed(vec x) {
     return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc0)));
 #endif
 }
-VEC_FN vec ldv(const elem *p, int64_t n) {
-    if (n >= 16) return widened(_mm256_loadu_si256((const __m256i *)(const void *)p));
-    return widened(_mm256_maskz_loadu_epi16(vec_first(n), p));
-}
 VEC_FN void stv(elem *p, vec x, int64_t n) {
     if (n >= 16) _mm256_storeu_si256((__m256i *)(void *)p, narrowed(x));
     else _mm256_mask_storeu_epi16(p, vec_first(n), narrowed(x));
 }
 #else
-VEC_FN vec widened(hvec h) { return (vec)(__builtin_convertvector(h, uvec) << 16); }
 VEC_FN hvec narrowed(vec x) {
     uvec u = (uvec)x, r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (uvec)(x != x);
     return __builtin_convertvector((r & ~nan) | (0x7fc0u & nan), hvec);
-}
-VEC_FN vec ldv(const elem *p, int64_t n) {
-    if (n >= LANES) return widened(*(const hvec *)p);
-    elem part[LANES] = {0};
-    for (int i = 0; i < n; i++) part[i] = p[i];
-    return widened(*(const hvec *)part);
 }
 VEC_FN void stv(elem *p, vec x, int64_t n) {
     hvec h = narrowed(x);
@@ -144,10 +182,18 @@ VEC_FN void stv(elem *p, vec x, int64_t n) {
     else for (int i = 0; i < n; i++) p[i] = h[i];
 }
 #endif
+VEC_FN vec ldv(const elem *p, int64_t n) { return ld_bf16(p, n); }
 #else
 VEC_FN vec ldv(const elem *p, int64_t n) { return ldf(p, n); }
 VEC_FN void stv(elem *p, vec x, int64_t n) { stf(p, x, n); }
 #endif
+
+/* From element `at` of an array of elem, or of what is held in 16 bits. */
+VEC_FN vec ld_held(const void *p, int64_t at, const DType held, int64_t n) {
+    if (!ELEM_BF16 && held == DT_BF16) return ld_bf16((const bf16 *)p + at, n);
+    if (!ELEM_BF16 && held == DT_F16) return ld_f16((const uint16_t *)p + at, n);
+    return ldv((const elem *)p + at, n);
+}
 
 VEC_FN uvec ld_bits(const uint16_t *p) {
 #if LANES == 16

@@ -41,6 +41,7 @@ typedef struct {
     bool qkv_bias, out_bias, ffn_bias;
     bool scale_head;                    /* T5 with a tied head: its decoder's output times C^-1/2 */
     LmHead head;
+    DType held;                         /* of all its matrices in the files: BF16 or F16, or anything else */
     LmRope rope;                        /* Llama */
     int32_t buckets, distance;          /* T5 */
     /* in training: of what joins the stream (T5: everywhere); of attention's weights */

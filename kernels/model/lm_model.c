@@ -12,7 +12,7 @@ static const LmFamilyOps *ops_of(const LmDims *d) {
 }
 
 Status lm_open(Lm *m, const LmDims *d, const Backend *b, Arena *run, int32_t rows) {
-    return lm_open_table(m, ops_of(d)->table, d, b, run, rows, &(ParamsSpec){.frozen = true});
+    return lm_open_table(m, ops_of(d)->table, d, b, run, rows, &(ParamsSpec){.frozen = true, .held = d->held});
 }
 
 /* OPT's positions and T5's biases have no gradient. */

@@ -39,7 +39,7 @@ static const LmTable table = {{rows, ROW_COUNT}, {-1, -1}};
 static Tensor opt_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     int64_t C = m->d.C;
     Param at = lm_get(m, POSITION, POSITION, -1), word = lm_get(m, WORD, WORD, -1), none = {.frozen = true};
-    at.copy = (char *)at.copy + (size_t)(2 * C) * (size_t)dtype_size(t->b->elem);
+    at.copy = (char *)at.copy + (size_t)(2 * C) * (size_t)dtype_size(at.held ? at.held : t->b->elem);
     /* fairseq's two rows for padding, which every OPT file still carries */
     at.rows -= 2;
     Tensor x = tape_new(t, N, C, t->b->elem);

@@ -157,7 +157,7 @@ static void place(Params *p, bool learning) {
 }
 
 static bool keeps_f32(const Params *p, const ParamTensor *t) {
-    return t->rows == 1 || (p->table.row[t->row].flags & PARAM_KEEP_F32) || p->b->elem == DT_F32;
+    return t->rows == 1 || (p->table.row[t->row].flags & PARAM_KEEP_F32) || p->type == DT_F32;
 }
 
 /* Places in the f32 array of a frozen store: neighbours there are neighbours here. */
@@ -195,8 +195,7 @@ static void *array_of(Params *p, Arena *run, int64_t n, DType t) {
 }
 
 static void take_arrays(Params *p, Arena *run, const ParamsSpec *spec) {
-    DType e = p->b->elem;
-    bool one = e == DT_F32;                                   /* masters and copies are the same */
+    bool one = p->type == DT_F32;                             /* masters and copies are the same */
     p->w = array_of(p, run, p->frozen && !one ? p->vectors : p->total, DT_F32);
     if (!p->frozen && spec->training) {
         p->g = array_of(p, run, p->learns, DT_F32);
@@ -205,12 +204,19 @@ static void take_arrays(Params *p, Arena *run, const ParamsSpec *spec) {
     }
     if (!p->frozen && spec->ema) p->ema = array_of(p, run, p->own.n, DT_F32);
     /* in f32 the master is what products read: no second copy */
-    p->copy = one ? (void *)p->w : array_of(p, run, p->total, e);
+    p->copy = one ? (void *)p->w : array_of(p, run, p->total, p->type);
+}
+
+/* Of what a matrix is made: numbers of 16 bits stay what they are, if products read them so. */
+static DType type_of(const Backend *b, const ParamsSpec *spec) {
+    bool half = spec->held == DT_BF16 || spec->held == DT_F16;
+    return spec->frozen && half && b->reads_held ? spec->held : b->elem;
 }
 
 Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Backend *b, Arena *run,
                    const ParamsSpec *spec) {
-    *p = (Params){.table = table, .size = *size, .b = b, .frozen = spec->frozen, .layers = 1};
+    *p = (Params){.table = table, .size = *size, .b = b, .frozen = spec->frozen, .layers = 1,
+                   .type = type_of(b, spec)};
     for (int k = 0; k < table.n; k++)
         if (repeats(p, &table.row[k]) > p->layers) p->layers = (int)repeats(p, &table.row[k]);
     size_t most = (size_t)table.n * (size_t)p->layers;
@@ -237,7 +243,7 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
     p->own = p->sharded ? dist_part(p->learns, dist_rank()) : (DistPart){0, p->learns};
     /* behind what learns: gradients, moments and their sums are over the front alone */
     place(p, false);
-    if (p->frozen && b->elem != DT_F32) place_vectors(p);
+    if (p->frozen && p->type != DT_F32) place_vectors(p);
     find_ranges(p);
     take_arrays(p, run, spec);
     if (run->full)
@@ -270,13 +276,17 @@ const ParamTensor *params_tensor(const Params *p, int row, int layer) {
     return &p->tensor[i];
 }
 
-static char *elem_at(const Params *p,
-                     int64_t at) { return (char *)p->copy + (size_t)at * (size_t)dtype_size(p->b->elem); }
+static char *copy_at(const Params *p, int64_t at) {
+    return (char *)p->copy + (size_t)at * (size_t)dtype_size(p->type);
+}
 
 static Param view(const Params *p, const ParamTensor *t, int64_t rows, int64_t cols) {
-    return (Param){.w = t->f32_at >= 0 ? p->w + t->f32_at : NULL, .g = p->g && t->at < p->learns ? p->g + t->at : NULL,
-                   .copy = elem_at(p, t->at), .rows = rows, .cols = cols, .frozen = t->frozen,
-                   .grad = &p->grad[t - p->tensor], .grads = 1};
+    float *w = t->f32_at >= 0 ? p->w + t->f32_at : NULL;
+    /* what there is as f32 too is not read in 16 bits under f32 */
+    bool wide = w && p->b->elem == DT_F32, held = !wide && p->type != p->b->elem;
+    return (Param){.w = w, .g = p->g && t->at < p->learns ? p->g + t->at : NULL,
+                   .copy = wide ? (void *)w : copy_at(p, t->at), .held = held ? p->type : (DType)0, .rows = rows,
+                   .cols = cols, .frozen = t->frozen, .grad = &p->grad[t - p->tensor], .grads = 1};
 }
 
 Param params_get(const Params *p, int row, int layer) {
@@ -369,8 +379,8 @@ Status params_put(Params *p, const ParamTensor *t, int64_t first, int64_t n, con
         if (t->f32_at >= 0)
             b->upload(p->w + t->f32_at + at, converted(room, DT_F32, from, type, k, f32), (size_t)k * sizeof *f32);
         if (p->copy != (void *)p->w)
-            b->upload(elem_at(p, t->at + at), converted(room, b->elem, from, type, k, f32),
-                      (size_t)k * (size_t)dtype_size(b->elem));
+            b->upload(copy_at(p, t->at + at), converted(room, p->type, from, type, k, f32),
+                      (size_t)k * (size_t)dtype_size(p->type));
         b->sync();                                           /* the pieces' memory is used again */
     }
     free(f32);
@@ -383,11 +393,11 @@ Status params_values(const Params *p, const ParamTensor *t, float *host) {
         p->b->download(host, p->w + t->f32_at, (size_t)t->n * sizeof *host);
         return p->b->status();
     }
-    size_t bytes = (size_t)t->n * (size_t)dtype_size(p->b->elem);
+    size_t bytes = (size_t)t->n * (size_t)dtype_size(p->type);
     void *elems = mem_new(bytes, 1);
     if (!elems) return ERR_MEMORY;
-    p->b->download(elems, elem_at(p, t->at), bytes);
-    dtype_to_f32(host, elems, p->b->elem, (size_t)t->n);
+    p->b->download(elems, copy_at(p, t->at), bytes);
+    dtype_to_f32(host, elems, p->type, (size_t)t->n);
     free(elems);
     return p->b->status();
 }

@@ -6,9 +6,9 @@
  * product and three names to the checkpoint. What is frozen comes behind what learns: gradient and moments exist for
  * the first part alone.
  *
- * A frozen store (ParamsSpec.frozen) is for models that never learn: matrices as elem alone (2 bytes a number in bf16),
- * vectors as f32 too, which norms and fused biases read; no gradient, no state. It is filled tensor by tensor, or rows
- * of one, by params_put, so that a loader never holds it all. */
+ * A frozen store (ParamsSpec.frozen) is for models that never learn: matrices as elem alone (2 bytes a number in bf16,
+ * and in f32 where they came in 16 bits: `held`), vectors as f32 too, which norms and fused biases read; no gradient, no
+ * state. It is filled tensor by tensor, or rows of one, by params_put, so that a loader never holds it all. */
 #ifndef QF_PARAMS_H
 #define QF_PARAMS_H
 #include <stdbool.h>
@@ -79,15 +79,22 @@ typedef struct {
     float *w, *g, *m, *v, *ema;         /* flat, on the device; g, m, v only when training, ema when wanted */
     DistPart own;                       /* elements of m, v, ema that are here: all, or this rank's part when sharded */
     bool sharded, frozen;
-    void *copy;                         /* elem; w itself in f32 */
+    void *copy;                         /* elem; w itself in f32, but for matrices that are held in 16 bits */
+    DType type;                         /* of copy */
     int *index;                         /* tensor of (row, layer), -1 where there is none */
     int layers;                         /* stride of index */
 } Params;
 
 /* freeze: patterns, commas between; * and ?. rates: "pattern=factor" likewise, the first that matches. A pattern that
  * matches nothing is refused. sharded: each rank has its part of the optimizer's state alone. frozen: a frozen store,
- * whatever the rest says. */
-typedef struct { bool training, ema, sharded, frozen; DecayRule rule; const char *freeze, *rates; } ParamsSpec;
+ * whatever the rest says. held: BF16 or F16: all matrices come in that type, so under f32 they can stay in it, where
+ * the backend has products for that (Backend.reads_held). */
+typedef struct {
+    bool training, ema, sharded, frozen;
+    DType held;
+    DecayRule rule;
+    const char *freeze, *rates;
+} ParamsSpec;
 
 /* Lays out the table and takes the flat arrays from `run` (which may only measure). Everything is zero afterwards. The
  * table must live as long as p. */
@@ -96,7 +103,7 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
 void params_close(Params *p);
 
 /* One tensor as matrix or vector; layer -1 where the row does not repeat. g is NULL for what is frozen, w for matrices
- * of a frozen store in bf16. params_has: whether it exists (layers, "?B"). */
+ * of a frozen store that are not f32. params_has: whether it exists (layers, "?B"). */
 Param params_get(const Params *p, int row, int layer);
 bool params_has(const Params *p, int row, int layer);
 const ParamTensor *params_tensor(const Params *p, int row, int layer);
