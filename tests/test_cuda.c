@@ -260,6 +260,7 @@ static void test_attention_whole(void **state) {
         {"pictures", pictures, COUNT(pictures), 2, 88, 0, false},
         {"pictures", pictures, COUNT(pictures), 1, 40, 0, false},
         {"pictures", pictures, COUNT(pictures), 1, 96, 0, false},
+        {"pictures", pictures, COUNT(pictures), 2, 128, 0, false},
     };
     for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
 }

@@ -1,15 +1,15 @@
 /* attention_wg: attention forward in bf16 for Hopper (sm_90a), where every row of a group sees all its keys and those
  * are at most 272: image encoders, and cross-attention without dropout (mathematics: attention.cu).
  *
- * A block is one warp group and has one head of one group: K and V lie in shared memory whole, brought once by
- * cp.async; 64 rows after 64 walk over them, 96 keys at a time, and 80 in the end. Q comes as the first operand in
+ * A block is one warp group (for wide heads two) and has one head of one group: K and V lie in shared memory whole,
+ * brought once by cp.async; 64 rows after 64 walk over them, 96 keys at a time, and 80 in the end. Q comes as the first operand in
  * registers, a lane 16 bytes of each 64, which the four lanes of a row exchange; scores are accumulators (wgmma) and
  * become P, the first operand of the second product, in registers too. Softmax as in attention_mma.cu: what comes off
  * the scores is lifted only when it must be. Rows beyond an item's end are computed with, but for their softmax, and
  * not written.
  *
- * Shared memory: K and V 64 channels a row of 128 bytes, as wgmma wants them; channels from 64 on of both beside each
- * other in a third such matrix: 68 KB, three blocks an SM; for wide heads 102, two.
+ * Shared memory: K and V 64 channels a row of 128 bytes, as wgmma wants them: 68 KB, three blocks an SM. Channels from
+ * 64 to 95 of both beside each other in a third such matrix: 102 KB, two blocks. Wider heads four matrices, 136 KB.
  *
  * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD, lse 4R. FLOPs 4RUD, of which rows that fill no
  * 64 take more: 257 rows are computed as 320. */
@@ -17,29 +17,34 @@
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
-enum { GROUP = 128, ROWS = 64, PART = 96, LAST = 80, MOST = 2 * PART + LAST, MATRIX = MOST * 128 };
+enum { ROWS = 64, PART = 96, LAST = 80, MOST = 2 * PART + LAST, MATRIX = MOST * 128 };
+
+/* Warp groups of a block, blocks an SM. */
+template <int STEPS> static constexpr int GROUPS = STEPS == 8 ? 2 : 1;
+template <int STEPS> static constexpr int BLOCKS = STEPS == 8 ? 1 : STEPS == 6 ? 2 : 3;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 static constexpr float LAG = 8;
 
 /* ---- rows in and out ---- */
 
-/* A piece of eight channels of every 16th key, or zeros; piece p of row u lies at p ^ (u % 8). */
-DEVICE void bring_keys(uint32_t to, const bf16 *from, int64_t ld, int keys, int room) {
+/* A piece of eight channels of every 16th key (32nd, of two warp groups), or zeros; piece p of row u lies at
+ * p ^ (u % 8). */
+template <int MANY> DEVICE void bring_keys(uint32_t to, const bf16 *from, int64_t ld, int keys, int room) {
     int piece = threadIdx.x & 7, row = (int)threadIdx.x >> 3;
     uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4);
 #pragma unroll
-    for (int i = 0; i < MOST / 16; i++) {
-        if (16 * i >= room) break;
-        bool there = row + 16 * i < keys;
-        copy16(at + i * 2048, from + (there ? (row + 16 * i) * ld : 0), there);
+    for (int i = 0; i < MOST; i += 16 * MANY) {
+        if (i + row >= room) break;
+        bool there = row + i < keys;
+        copy16(at + i * 128, from + (there ? (row + i) * ld : 0), there);
     }
 }
 
 /* A lane's two rows, eight apart; how many are left from the first on. */
 typedef struct { int row, left; } Rows;
 DEVICE Rows rows_at(const AttnItem &it, int row0) {
-    int r = row0 + ((int)threadIdx.x >> 5) * 16 + ((int)threadIdx.x >> 2 & 7);
+    int r = row0 + ((int)threadIdx.x >> 5 & 3) * 16 + ((int)threadIdx.x >> 2 & 7);
     return Rows{it.q0 + r, it.nq - r};
 }
 
@@ -70,8 +75,8 @@ template <int STEPS> DEVICE void as_operand(uint32_t (&q)[STEPS][4], const uint4
 /* Of a lane's two rows: sums so far, of exp2(score - base). */
 template <int STEPS> struct Sums { float o[8 * STEPS], base[2], l[2]; };
 
-/* Where a head's keys lie, and how many they are. */
-typedef struct { uint32_t k, v, x; int keys; } Keys;
+/* Where a head's keys lie, first and further channels of each, and how many they are. */
+typedef struct { uint32_t k, v, more_k, more_v; int keys; } Keys;
 
 /* s(64, N) = Q K^T of keys from u0 on: 64 columns, and 32 or 16 more. */
 template <int STEPS, int N> DEVICE void score(float (&s)[N / 2], const uint32_t (&q)[STEPS][4], const Keys &keys,
@@ -80,7 +85,7 @@ template <int STEPS, int N> DEVICE void score(float (&s)[N / 2], const uint32_t 
     for (int u = 0; u < N; u += 64)
 #pragma unroll
         for (int k = 0; k < STEPS; k++) {
-            uint64_t b = operand_at((k < 4 ? keys.k : keys.x) + (u0 + u) * 128, 16) + 2 * (k & 3);
+            uint64_t b = operand_at((k < 4 ? keys.k : keys.more_k) + (u0 + u) * 128, 16) + 2 * (k & 3);
             if (u + 64 <= N) wgmma_64<0>(s + u / 2, q[k], b, k > 0);
             else if (u + 32 <= N) wgmma_32<0>(s + u / 2, q[k], b, k > 0);
             else wgmma_16<0>(s + u / 2, q[k], b, k > 0);
@@ -137,7 +142,8 @@ template <int STEPS, int N> DEVICE void weigh(Sums<STEPS> &x, const uint32_t (&p
     for (int k = 0; k < N / 16; k++) {
         uint32_t row = (u0 + 16 * k) * 128;
         wgmma_64<1>(x.o, p[k], operand_at(keys.v + row, 16), u0 > 0 || k);
-        if constexpr (STEPS > 4) wgmma_32<1>(x.o + 32, p[k], operand_at(keys.x + 64 + row, 16), u0 > 0 || k);
+        if constexpr (STEPS == 6) wgmma_32<1>(x.o + 32, p[k], operand_at(keys.more_v + row, 16), u0 > 0 || k);
+        if constexpr (STEPS == 8) wgmma_64<1>(x.o + 32, p[k], operand_at(keys.more_v + row, 16), u0 > 0 || k);
     }
 }
 
@@ -189,55 +195,72 @@ template <int STEPS, int N, bool FIRST, class F> DEVICE void take_part(Sums<STEP
     weigh<STEPS, N>(x, p, keys, u0);
     wgmma_commit();
 }
+
+/* K and V of a head, 64 channels a matrix: two groups of copies. */
+template <int STEPS> DEVICE void bring_head(const Keys &keys, const Attn &a, const bf16 *k, const bf16 *v) {
+    int room = keys.keys <= PART ? PART : keys.keys <= 2 * PART ? 2 * PART : MOST, channel = 8 * ((int)threadIdx.x & 7);
+    bool low = STEPS == 8 || channel < 32;
+    auto bring = [&](uint32_t to, const bf16 *from, int64_t ld, int c) {
+        bring_keys<GROUPS<STEPS>>(to, from + (c < a.D ? c : 0), ld, c < a.D ? keys.keys : 0, room);
+    };
+    bring(keys.k, k, a.ldk, channel);
+    if (STEPS > 4) bring(keys.more_k, low ? k : v, low ? a.ldk : a.ldv, 64 + (STEPS == 8 ? channel : channel & 31));
+    copies_end_group();
+    bring(keys.v, v, a.ldv, channel);
+    if (STEPS == 8) bring(keys.more_v, v, a.ldv, 64 + channel);
+    copies_end_group();
+}
+
+/* The tile from row0 on of item t; none is left at the end of items. */
+typedef struct { AttnItem it; int t, row0; } Place;
+DEVICE void go_on(Place *p, const AttnItem *items, int end, int tiles) {
+    for (; tiles && p->t < end; tiles--)
+        if ((p->row0 += ROWS) >= p->it.nq && ++p->t < end) p->it = items[p->t], p->row0 = 0;
+}
 #endif
 
-template <int STEPS> static __global__ __launch_bounds__(GROUP, STEPS > 4 ? 2 : 3)
+template <int STEPS> static __global__ __launch_bounds__(128 * GROUPS<STEPS>, BLOCKS<STEPS>)
 void forward_wg(Attn a, const AttnItem *items, const AttnGroup *groups, int64_t rows) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(1024) char memory[];
-    int h = blockIdx.x, kh = h / (a.H / a.KH), channel = 8 * ((int)threadIdx.x & 7);
+    int h = blockIdx.x, kh = h / (a.H / a.KH);
     AttnGroup g = groups[blockIdx.y];
-    uint32_t room = shared_at(memory);
-    Keys keys = {room, room + MATRIX, room + 2 * MATRIX, g.nk[0]};
-    int most = keys.keys <= PART ? PART : keys.keys <= 2 * PART ? 2 * PART : MOST;
-    const bf16 *k = (const bf16 *)a.k + g.k0[0] * a.ldk + kh * a.D, *v = (const bf16 *)a.v + g.k0[0] * a.ldv + kh * a.D;
-    AttnItem it = items[g.item0];
+    int end = g.item0 + g.nitems;
+    uint32_t room = shared_at(memory), more = room + 2 * MATRIX;
+    Keys keys = {room, room + MATRIX, more, STEPS == 6 ? more + 64 : more + MATRIX, g.nk[0]};
+    Place at = {items[g.item0], g.item0, 0};
     uint4 next[2][STEPS / 2];
-    bring_queries<STEPS>(next, a, h, rows_at(it, 0));
-    bring_keys(keys.k, k + (channel < a.D ? channel : 0), a.ldk, channel < a.D ? keys.keys : 0, most);
-    if (STEPS > 4) {                    /* channels 64 to 95 of K, then of V */
-        int64_t ld = channel < 32 ? a.ldk : a.ldv;
-        int from = 64 + (channel & 31);
-        bring_keys(keys.x, (channel < 32 ? k : v) + (from < a.D ? from : 0), ld, from < a.D ? keys.keys : 0, most);
-    }
-    copies_end_group();
-    bring_keys(keys.v, v + (channel < a.D ? channel : 0), a.ldv, channel < a.D ? keys.keys : 0, most);
-    copies_end_group();
+    go_on(&at, items, end, (int)threadIdx.x / 128);
+    if (at.t < end) bring_queries<STEPS>(next, a, h, rows_at(at.it, at.row0));
+    bring_head<STEPS>(keys, a, (const bf16 *)a.k + g.k0[0] * a.ldk + kh * a.D,
+                      (const bf16 *)a.v + g.k0[0] * a.ldv + kh * a.D);
     copies_wait<1>();
     box_fence();
     __syncthreads();
     bool first = true;
+    auto arrive = [&] {
+        if (first) copies_wait<0>(), box_fence(), __syncthreads(), first = false;
+    };
     float scale = a.scale * LOG2E;
-    for (int t = g.item0, row0 = 0; t < g.item0 + g.nitems;) {
+    while (at.t < end) {
         /* the compiler would keep fifty descriptors in registers through the loop */
-        asm volatile("" : "+r"(keys.k), "+r"(keys.v), "+r"(keys.x));
-        Rows x = rows_at(it, row0);
+        asm volatile("" : "+r"(keys.k), "+r"(keys.v));
+        if (STEPS > 4) asm volatile("" : "+r"(keys.more_k), "+r"(keys.more_v));
+        Rows x = rows_at(at.it, at.row0);
         bool some = __any_sync(~0u, x.left > 0);
         uint32_t q[STEPS][4];
         Sums<STEPS> sums;
         as_operand<STEPS>(q, next);
-        take_part<STEPS, PART, true>(sums, q, keys, 0, some, scale, [&] {
-            if (first) copies_wait<0>(), box_fence(), __syncthreads(), first = false;
-        });
+        take_part<STEPS, PART, true>(sums, q, keys, 0, some, scale, arrive);
         settle(sums.o);
         if (keys.keys > PART) take_part<STEPS, PART, false>(sums, q, keys, PART, some, scale, [] {}), settle(sums.o);
         if (keys.keys > 2 * PART) take_part<STEPS, LAST, false>(sums, q, keys, 2 * PART, some, scale, [] {});
-        row0 += ROWS;
-        if (row0 >= it.nq && ++t < g.item0 + g.nitems) it = items[t], row0 = 0;
-        if (t < g.item0 + g.nitems) bring_queries<STEPS>(next, a, h, rows_at(it, row0));
+        go_on(&at, items, end, GROUPS<STEPS>);
+        if (at.t < end) bring_queries<STEPS>(next, a, h, rows_at(at.it, at.row0));
         settle(sums.o);
         finish<STEPS>(sums, a, h, x, rows);
     }
+    arrive();                           /* a warp group without rows is waited for, too */
 #else
     __trap();
 #endif
@@ -275,16 +298,16 @@ static bool takes(const AttnPlan *p) {
 
 template <int STEPS> static bool forward(const Attn *a, const PlanShape *s) {
     auto *kernel = forward_wg<STEPS>;
-    size_t shared = (STEPS > 4 ? 3 : 2) * MATRIX;
+    size_t shared = STEPS / 2 * MATRIX;
     if (!allow_shared(kernel, shared)) return false;
     dim3 grid((unsigned)a->H, (unsigned)a->plan->ngroups);
-    kernel<<<grid, GROUP, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
+    kernel<<<grid, 128 * GROUPS<STEPS>, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
     cuda_launched("attention");
     return true;
 }
 
 bool attention_wg(const Attn *a, const PlanShape *s) {
-    if (a->bias || dropout_threshold(a->drop.p) || a->D % 8 || a->D > 96 || a->plan->ngroups > 65535) return false;
+    if (a->bias || dropout_threshold(a->drop.p) || a->D % 8 || a->D > 128 || a->plan->ngroups > 65535) return false;
     if (!is_built() || !takes(a->plan)) return false;
-    return a->D <= 64 ? forward<4>(a, s) : forward<6>(a, s);
+    return a->D <= 64 ? forward<4>(a, s) : a->D <= 96 ? forward<6>(a, s) : forward<8>(a, s);
 }

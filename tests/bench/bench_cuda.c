@@ -486,6 +486,7 @@ int main(int argc, char **argv) {
     beside_cudnn();
     encoder("attention, CLIP-L", (int32_t)B / 2, 16, 64);
     encoder("attention, EVA-g", (int32_t)B / 2, 16, 88);
+    encoder("attention, wide", (int32_t)B / 2, 8, 128);
     decoding((int32_t)B / 2, 5, 48, 112);
     attention("attention, joint", "attention_bwd, joint", (int32_t)(B * 3), 1, Q, Q, T);
     rest();

@@ -229,7 +229,7 @@ static inline Promise promise_attention_row(const Attn *a) {
 static inline bool promise_is_whole(const Attn *a) {
     const AttnPlan *p = a->plan;
     double rows = 0, tiles = 0;
-    if (a->bias || a->drop.p > 0 || a->D > 96) return false;
+    if (a->bias || a->drop.p > 0 || a->D > 128) return false;
     for (int32_t i = 0; i < p->nitems; i++) {
         const AttnItem *it = &p->host_items[i];
         if (it->causal || it->nb || it->na != p->host_groups[it->group].nk[0] || it->na > 272) return false;

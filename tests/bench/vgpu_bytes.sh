@@ -41,6 +41,7 @@ attention, joint: forward_mma
 attention_bwd, joint: bwd_one
 attention, CLIP-L: forward_wg
 attention, EVA-g: forward_wg
+attention, wide: forward_wg
 normalize: normalize_fast
 normalize, packed: normalize_fast
 fold: fold_kernel

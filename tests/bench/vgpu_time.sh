@@ -21,8 +21,9 @@ table='attention, cross|forward_mma|128|0|15.5|46.5
 attention_bwd, cross|bwd_one|128|0|12.2|122.1
 attention, joint|forward_mma|128|0|31.8|39.3
 attention_bwd, joint|bwd_one|0|0|22.2|71.3
-attention, CLIP-L|forward_wg|0|0|35.5|85.4
-attention, EVA-g|forward_wg|0|0|24.0|138.1
+attention, CLIP-L|forward_wg|0|0|36.1|79.8
+attention, EVA-g|forward_wg|0|0|24.9|121.2
+attention, wide|forward_wg|0|0|24.3|79.0
 add_norm|add_norm_fast|8192|6291456|41.3|22.1
 add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
 act|act_fast|8192|25165824|23.3|34.4
