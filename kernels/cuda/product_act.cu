@@ -9,13 +9,11 @@
  * rounded before f sees them, y before its bias and what it is added to; sums of columns take du before it is rounded.
  * dh never lies in memory, nor does u where h takes its place; h is written by who made u.
  *
- * A pair of blocks (a cluster) makes 256 x 256 of C, 128 rows each; B's 256 columns come to both at once, half of them
- * asked for by each (TMA multicast). A block: one thread asks for boxes of 64 of the inner dimension, four stages
- * ahead; two warp groups have 64 x 256 each in 128 registers a thread (wgmma). What a finished tile holds is packed to 64
- * registers of bf16, and the next tile's first eight steps carry its epilogue, 32 columns a step: a step keeps the
- * tensor cores for 1,024 cycles, 32 columns of both groups take about 800 of issue, so f costs no time of its own but
- * for the last tile. Results leave by way of shared memory as boxes of 16 x 32 (stmatrix, TMA), two under way a warp; u
- * comes the same way, and so does the y that is added to. Blocks stay and take each 66th pair of tiles, n first.
+ * Tiles and their ring of stages: product_ring.cuh. What a finished tile holds is packed to 64 registers of bf16, and
+ * the next tile's first eight steps carry its epilogue, 32 columns a step: a step keeps the tensor cores for 1,024
+ * cycles, 32 columns of both groups take about 800 of issue, so f costs no time of its own but for the last tile.
+ * Results leave by way of shared memory as boxes of 16 x 32 (stmatrix, TMA), two under way a warp; u comes the same
+ * way, and so does the y that is added to. Blocks stay and take each 66th pair of tiles, n first.
  *
  * Bytes: A once for each 256 columns, B once for each 256 rows (of L2, mostly), u and h (du, u) once; sums of columns
  * 4 n for each 64 rows, written and read. Predicted, nothing measured: see tests/bench/RESULTS.md.
@@ -23,17 +21,15 @@
  * Takes: bf16 everywhere, 16-byte addresses and strides, n a multiple of 8, any m and k; no gate. A matrix's rows and
  * columns beyond its end are zeros to TMA and are not written. Everything else is left to gemm.c, as on other GPUs. */
 #include "kernels/cuda/act.cuh"
-#include "kernels/cuda/wgmma.cuh"
+#include "kernels/cuda/product_ring.cuh"
 
-enum { TILE_M = 128, TILE_N = 256, STEP = 64, STAGES = 4, STRIPE = 32, STRIPES = TILE_N / STRIPE };
-enum { GROUPS = 2, WARPS = 4 * GROUPS, PRODUCT_THREADS = 128 * (GROUPS + 1) };
+enum { STRIPE = 32, STRIPES = TILE_N / STRIPE };
 
 /* Shared memory, bytes. A warp has two pairs of boxes: forward u and h, backward u (then h) and du. */
 enum {
-    A_BYTES = TILE_M * STEP * 2, B_BYTES = TILE_N * STEP * 2, STAGE_BYTES = A_BYTES + B_BYTES,
-    BOX_BYTES = 16 * STRIPE * 2, BOXES = STAGES * STAGE_BYTES, SUMS = BOXES + WARPS * 4 * BOX_BYTES,
-    SUMS_BYTES = GROUPS * 2 * 4 * STRIPE * 4, BARRIERS = SUMS + SUMS_BYTES,
-    ROOM = BARRIERS + 8 * (2 * STAGES + 2 * WARPS)
+    BOX_BYTES = 16 * STRIPE * 2, BOXES = RING_BYTES, SUMS = BOXES + WARPS * 4 * BOX_BYTES,
+    SUMS_BYTES = GROUPS * 2 * 4 * STRIPE * 4, BARRIERS = SUMS + SUMS_BYTES, READS = BARRIERS + RING_BARRIERS,
+    ROOM = READS + 8 * 2 * WARPS
 };
 
 /* u, y: forward u and h; backward u and du. h: backward, u's place or another. */
@@ -49,15 +45,6 @@ typedef struct {
 enum { PLAIN = 100, ADDING };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-DEVICE uint32_t full_at(uint32_t room, int stage) { return room + BARRIERS + 8 * stage; }
-DEVICE uint32_t empty_at(uint32_t room, int stage) { return room + BARRIERS + 8 * (STAGES + stage); }
-
-/* Where a thread is in the ring of stages. */
-typedef struct { int stage; uint32_t parity; } Turn;
-DEVICE void turn(Turn *t) {
-    if (++t->stage == STAGES) t->stage = 0, t->parity ^= 1;
-}
-
 /* First row and column of this block's tile of pair i. */
 DEVICE int row_of(const ProductAct &p, int i, uint32_t rank) {
     return (i / p.columns * 2 + (int)rank) * TILE_M;
@@ -65,22 +52,15 @@ DEVICE int row_of(const ProductAct &p, int i, uint32_t rank) {
 DEVICE int column_of(const ProductAct &p, int i) { return i % p.columns * TILE_N; }
 
 /* ---- the thread that asks for boxes ---- */
-template <bool BACK> DEVICE void ask(const ProductAct &p, uint32_t room, uint32_t rank) {
+template <bool BACK> DEVICE void ask(const ProductAct &p, Ring r, uint32_t rank) {
     Turn t = {0, 1};
     for (int i = (int)blockIdx.x / 2; i < p.pairs; i += (int)gridDim.x / 2) {
-        int row = row_of(p, i, rank), column = column_of(p, i) + (int)rank * TILE_N / 2;
+        int row = row_of(p, i, rank), column = column_of(p, i);
         for (int k = 0; k < p.steps; k++, turn(&t)) {
-            uint32_t full = full_at(room, t.stage), a = room + t.stage * STAGE_BYTES,
-                     half = a + A_BYTES + rank * B_BYTES / 2;
-            barrier_wait(empty_at(room, t.stage), t.parity);
-            barrier_expect(full, STAGE_BYTES);
-            box_load(a, &p.a, k * STEP, row, full);
-            if (BACK) {
-                box_load_to(3, half, &p.b, column, k * STEP, full);
-                box_load_to(3, half + B_BYTES / 4, &p.b, column + TILE_N / 4, k * STEP, full);
-            } else {
-                box_load_to(3, half, &p.b, k * STEP, column, full);
-            }
+            barrier_wait(empty_at(r, t.stage), t.parity);
+            barrier_expect(full_at(r, t.stage), STAGE_BYTES);
+            box_load(r.stages + t.stage * STAGE_BYTES, &p.a, k * STEP, row, full_at(r, t.stage));
+            ask_b<BACK>(r, &p.b, column, k * STEP, rank, t);
         }
     }
 }
@@ -250,24 +230,9 @@ template <int K, bool BACK> DEVICE void stripe(const ProductAct &p, uint32_t box
 
 /* ---- the groups that multiply ---- */
 
-template <bool BACK> DEVICE void multiply_step(float (&d)[128], uint32_t room, int group, Turn t, bool add) {
-    uint32_t a = room + t.stage * STAGE_BYTES;
-    uint64_t x = operand_at(a + group * A_BYTES / 2, 16), y = operand_at(a + A_BYTES, BACK ? STEP * STEP * 2 : 16);
-    barrier_wait(full_at(room, t.stage), t.parity);
-    wgmma_begin();
-#pragma unroll
-    for (int j = 0; j < STEP / 16; j++) wgmma_256<BACK>(d, x + 2 * j, y + (BACK ? 128 : 2) * j, add || j);
-    wgmma_commit();
-}
-
-/* Both blocks wrote into this stage. */
-DEVICE void release(uint32_t room, int stage, int lane) {
-    if (lane < 2) barrier_arrive_at(empty_at(room, stage), lane);
-}
-
-template <int K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memory, uint32_t room, uint32_t rank) {
+template <int K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memory, Ring r, uint32_t rank) {
     int lane = threadIdx.x & 31, warp = (int)threadIdx.x / 32 - 4, group = warp / 4, stride = (int)gridDim.x / 2;
-    uint32_t boxes = room + BOXES + warp * 4 * BOX_BYTES, read = room + BARRIERS + 8 * (2 * STAGES + 2 * warp);
+    uint32_t boxes = r.stages + BOXES + warp * 4 * BOX_BYTES, read = r.stages + READS + 8 * 2 * warp;
     float d[128], *sums = (float *)(memory + SUMS);
     uint32_t done[64];                  /* the tile before; at first none, that lies outside */
     Turn t = {0, 0};
@@ -279,19 +244,19 @@ template <int K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memo
         now = {row_of(p, i, rank) + 16 * warp, column_of(p, i)};
 #pragma unroll
         for (int c = 0; c < STRIPES; c++) {
-            int before = (t.stage + STAGES - 1) % STAGES;
-            multiply_step<BACK>(d, room, group, t, c > 0);
+            int before = stage_before(t);
+            multiply_step<false, BACK>(d, r, group, t, c > 0);
             stripe<K, BACK>(p, boxes, read, sums, done + 8 * c, c, was, now, true);
-            if (c > 0) wgmma_wait<1>(), release(room, before, lane);
+            if (c > 0) wgmma_wait<1>(), release(r, before, lane);
             turn(&t);
         }
         for (int k = STRIPES; k < p.steps; k++) {
-            int before = (t.stage + STAGES - 1) % STAGES;
-            multiply_step<BACK>(d, room, group, t, true);
-            wgmma_wait<1>(), release(room, before, lane);
+            int before = stage_before(t);
+            multiply_step<false, BACK>(d, r, group, t, true);
+            wgmma_wait<1>(), release(r, before, lane);
             turn(&t);
         }
-        wgmma_wait<0>(), release(room, (t.stage + STAGES - 1) % STAGES, lane);
+        wgmma_wait<0>(), release(r, stage_before(t), lane);
         wgmma_settle(d);
 #pragma unroll
         for (int j = 0; j < 64; j++) done[j] = pack_bf16(d[2 * j], d[2 * j + 1]);
@@ -302,21 +267,6 @@ template <int K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memo
     if (lane == 0) box_wait<0>();
 }
 
-DEVICE void open_barriers(uint32_t room) {
-    for (int s = 0; s < STAGES; s++) {
-        barrier_init(full_at(room, s), 1);
-        barrier_init(empty_at(room, s), 2 * WARPS);
-    }
-    for (int w = 0; w < 2 * WARPS; w++) barrier_init(room + BARRIERS + 8 * (2 * STAGES + w), 1);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-#endif
-
-/* Older architectures have no clusters, and compile to a trap that nobody calls. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-#define IN_PAIRS
-#else
-#define IN_PAIRS __cluster_dims__(2, 1, 1)
 #endif
 
 /* Registers: 24 for those that ask, 240 for those that multiply: 168 for each on the whole. */
@@ -325,14 +275,19 @@ void product_act_kernel(const __grid_constant__ ProductAct p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(1024) char memory[];
     uint32_t room = shared_at(memory), rank = cluster_rank();
-    if (threadIdx.x == 0) open_barriers(room);
+    Ring r = {room, room + BARRIERS};
+    if (threadIdx.x == 0) {
+        open_ring(r, 0);
+        for (int w = 0; w < 2 * WARPS; w++) barrier_init(room + READS + 8 * w, 1);
+        barriers_opened();
+    }
     cluster_sync();
     if (threadIdx.x < 128) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-        if (threadIdx.x == 0) ask<BACK>(p, room, rank);
+        if (threadIdx.x == 0) ask<BACK>(p, r, rank);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-        multiply<K, BACK>(p, memory, room, rank);
+        multiply<K, BACK>(p, memory, r, rank);
     }
     __syncwarp();
     cluster_sync();                     /* the other block may still send here */
@@ -342,21 +297,6 @@ void product_act_kernel(const __grid_constant__ ProductAct p) {
 }
 
 /* ---- launchers ------------------------------------------------------------------------------------------------- */
-
-/* A tensor map is made by the driver; its function is asked for, not linked. */
-typedef CUresult (*EncodeTiled)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                                const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                                CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-static EncodeTiled encoder(void) {
-    static void *f;
-    static bool asked;
-    cudaDriverEntryPointQueryResult found;
-    if (asked) return (EncodeTiled)f;
-    asked = true;
-    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
-    if (e != cudaSuccess || found != cudaDriverEntryPointSuccess) f = NULL, cudaGetLastError();
-    return (EncodeTiled)f;
-}
 
 typedef void (*Kernel)(ProductAct);
 template <bool BACK> static Kernel kernel_of(ActKind k) {
@@ -374,35 +314,10 @@ static Kernel kernel_for(const Gemm *g) {
     return g->grad ? kernel_of<true>(g->act->kind) : kernel_of<false>(g->act->kind);
 }
 
-/* Whether this program holds the kernel for this GPU: not where it was built without sm_90a, nor where the driver
- * translated it from another architecture's text. Asked once. */
-static bool is_built(void) {
-#ifdef HAVE_SM90A
+static bool is_here(void) {
     static int known = -1;
-    struct cudaFuncAttributes a;
-    if (known < 0) {
-        known = cuda.cc == 90 && cuda.shared_max >= ROOM && encoder() &&
-                cudaFuncGetAttributes(&a, (const void *)product_act_kernel<ACT_GELU, false>) == cudaSuccess &&
-                a.binaryVersion == 90 && a.ptxVersion == 90;
-        cudaGetLastError();
-    }
-    return known;
-#else
-    return false;
-#endif
+    return is_built((const void *)product_act_kernel<ACT_GELU, false>, ROOM, &known);
 }
-
-/* A (rows, columns) matrix of bf16 as boxes of (height, width). False where TMA does not take it. */
-static bool map_of(CUtensorMap *to, const void *p, int64_t rows, int64_t columns, int64_t ld, int height, int width) {
-    cuuint64_t size[2] = {(cuuint64_t)columns, (cuuint64_t)rows}, stride[1] = {(cuuint64_t)ld * 2};
-    cuuint32_t box[2] = {(cuuint32_t)width, (cuuint32_t)height}, each[2] = {1, 1};
-    return encoder()(to, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)p, size, stride, box, each,
-                     CU_TENSOR_MAP_INTERLEAVE_NONE,
-                     width == STRIPE ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
-                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
-static bool is_row(const void *p, int64_t ld) { return aligned16(p) && ld % 8 == 0 && ld < (int64_t)1 << 38; }
 
 bool cuda_product_act_takes(const Gemm *g) {
     const Act *a = g->act;
@@ -411,11 +326,11 @@ bool cuda_product_act_takes(const Gemm *g) {
     if (g->ab != DT_BF16 || g->ct != DT_BF16 || g->ta || g->tb == !!d || g->sums) return false;
     if (g->m > most || g->n > most || g->k > most || g->n % 8 || !g->k) return false;
     if (!is_row(g->a, g->lda) || !is_row(g->b, g->ldb)) return false;
-    if (!a) return is_row(g->c, g->ldc) && (uintptr_t)g->bias % 4 == 0 && is_built();
+    if (!a) return is_row(g->c, g->ldc) && (uintptr_t)g->bias % 4 == 0 && is_here();
     if (a->up || g->add || g->bias || !is_row(a->u, a->ldu) || (uintptr_t)a->bias % 8) return false;
     if (d ? !is_row(d->du, d->lddu) || (a->h && !is_row(a->h, a->ldh)) : !is_row(a->h, a->ldh)) return false;
     if (d && d->dbias && (size_t)(ceil_div(g->m, 64) * g->n) * sizeof(float) > (size_t)WS_COMPUTE) return false;
-    return is_built();
+    return is_here();
 }
 
 /* Fewer leave most of the GPU idle, where a library would take smaller tiles; a kernel saved makes up for half. */

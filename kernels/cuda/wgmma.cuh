@@ -16,6 +16,8 @@ DEVICE uint32_t shared_at(const void *p) { return (uint32_t)__cvta_generic_to_sh
 DEVICE void barrier_init(uint32_t barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
+/* Both blocks of a cluster see them after a cluster_sync. */
+DEVICE void barriers_opened(void) { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 /* An arrival; the phase ends when so many bytes have come too. */
 DEVICE void barrier_expect(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
@@ -94,8 +96,8 @@ DEVICE void wgmma_commit(void) { asm volatile("wgmma.commit_group.sync.aligned;"
 template <int N> DEVICE void wgmma_wait(void) { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
 /* d (64,256) = [add] d + a (64,16) b (16,256), d[4 j + e] of a thread: row lane / 4 + 8 (e / 2) of its warp's 16,
- * column 8 j + 2 (lane % 4) + e % 2. TURNED: b's rows are inner ones. */
-template <int TURNED> DEVICE void wgmma_256(float (&d)[128], uint64_t a, uint64_t b, int add) {
+ * column 8 j + 2 (lane % 4) + e % 2. *_TURNED: its rows are inner ones. */
+template <int A_TURNED, int B_TURNED> DEVICE void wgmma_256(float (&d)[128], uint64_t a, uint64_t b, int add) {
 #define D8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),              \
               "+f"(d[i + 6]), "+f"(d[i + 7])
     asm volatile(
@@ -108,10 +110,10 @@ template <int TURNED> DEVICE void wgmma_256(float (&d)[128], uint64_t a, uint64_
         "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
         "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
         "%112, %113, %114, %115, %116, %117, %118, %119, "
-        "%120, %121, %122, %123, %124, %125, %126, %127}, %128, %129, p, 1, 1, 0, %131;\n}"
+        "%120, %121, %122, %123, %124, %125, %126, %127}, %128, %129, p, 1, 1, %131, %132;\n}"
         : D8(0), D8(8), D8(16), D8(24), D8(32), D8(40), D8(48), D8(56), D8(64), D8(72), D8(80), D8(88), D8(96),
           D8(104), D8(112), D8(120)
-        : "l"(a), "l"(b), "r"(add), "n"(TURNED));
+        : "l"(a), "l"(b), "r"(add), "n"(A_TURNED), "n"(B_TURNED));
 #undef D8
 }
 /* d (64,64) or (64,32) = [add] d + a (64,16) b: a out of registers, as a warp's lanes hold an operand of mma; d as
