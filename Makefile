@@ -188,7 +188,8 @@ $(B)/kernels/cpu/%.bf16.o: kernels/cpu/%.c $(STAMP)
 	@echo "  CC   $< (bf16)"
 	$(Q)$(CC) $(CFLAGS) -DELEM_BF16=1 -c $< -o $@
 
-$(CU)/kernels/cuda/product_act.cu.o $(CU)/kernels/cuda/attention_wg.cu.o: GENCODE = $(GENCODE_A)
+WGMMA     := product_act product_group attention_wg
+$(WGMMA:%=$(CU)/kernels/cuda/%.cu.o): GENCODE = $(GENCODE_A)
 $(CU)/%.cu.o: %.cu $(CU)/flags
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"

@@ -30,6 +30,8 @@
  * held: BF16 or F16: B is held in that type and read as f32, to the very numbers; for the products that reads_held is
  * true of. Anything else: B is of type ab.
  *
+ * together: of choose_products alone: so many behind it in the list are made by one call of gemms with it.
+ *
  * act: what follows, by the same call: act(act) where C is its u; with grad act_bwd(act, grad), where C is grad's dh and
  * need not be left with it. NULL: nothing. */
 typedef struct {
@@ -40,6 +42,7 @@ typedef struct {
     int64_t lda, ldb, ldc;
     DType ab, ct, held;
     bool ta, tb, add, sums_zero;
+    int together;
     const struct Act *act;
     const struct ActGrad *grad;
 } Gemm;

@@ -37,6 +37,13 @@ void ops_weights(Tape *t, const Gemm *product, Param w) {
     tape_scratch_free(t, wide);
 }
 
+/* A weight's gradient from dy and x. dy that is a copy goes when its op has ended: that one does not wait. */
+static void weight_gemm(Tape *t, const Gemm *g, const void *copy) {
+    if (copy) return ops_gemm(t, g);
+    t->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    tape_gemm_later(t, g);
+}
+
 const void *ops_as_elem(Tape *t, const void *dy, DType dt, int64_t n, void **scratch) {
     *scratch = NULL;
     if (dt == t->b->elem) return dy;
@@ -64,9 +71,9 @@ static void linear_back(Tape *t, const Node *n) {
     bool zeros;
     float *dw = tape_param_grad_to(t, n->w, &add), *db = tape_param_grad_zeros(t, n->b, &zeros);
     if (dw)
-        ops_gemm(t, &(Gemm){.m = y.cols, .n = x.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = x.data,
-                        .ldb = x.ld, .c = dw, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = add, .sums = db,
-                        .sums_zero = zeros});
+        weight_gemm(t, &(Gemm){.m = y.cols, .n = x.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = x.data,
+                           .ldb = x.ld, .c = dw, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = add, .sums = db,
+                           .sums_zero = zeros}, scratch);
     else if (db) b->colsum(db, dy, y.rows, y.cols, ldy);
     if (scratch) tape_scratch_free(t, scratch);
 }
@@ -168,8 +175,9 @@ static void act_linear_back(Tape *t, const Node *n) {
                            .ab = b->elem, .ct = b->elem, .act = a, .grad = &g}, n->w);
     float *dw = tape_param_grad_to(t, n->w, &add);
     if (dw)
-        ops_gemm(t, &(Gemm){.m = y.cols, .n = a->F, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h,
-                            .ldb = kept ? a->F : u.ld, .c = dw, .ldc = a->F, .ab = b->elem, .ct = DT_F32, .add = add});
+        weight_gemm(t, &(Gemm){.m = y.cols, .n = a->F, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = h,
+                               .ldb = kept ? a->F : u.ld, .c = dw, .ldc = a->F, .ab = b->elem, .ct = DT_F32,
+                               .add = add}, scratch);
     if (a->up) tape_scratch_free(t, dh);
     if (scratch) tape_scratch_free(t, scratch);
 }

@@ -9,8 +9,8 @@
 #include "kernels/tape_inner.h"
 
 Status tape_open(Tape *t, const Backend *b, Arena *step) {
-    *t = (Tape){.b = b, .device = b, .step = step, .cap_nodes = 1024, .cap_grads = 1024, .cap_extra = 16,
-                .cap_kept = 256};
+    *t = (Tape){.b = b, .device = b, .step = step, .waits = !b->unified && b->elem == DT_BF16, .cap_nodes = 1024,
+                .cap_grads = 1024, .cap_extra = 16, .cap_kept = 256};
     t->kept = mem_new((size_t)t->cap_kept, sizeof *t->kept);
     t->nodes = mem_new((size_t)t->cap_nodes, sizeof *t->nodes);
     t->grads = mem_new((size_t)t->cap_grads, sizeof *t->grads);
@@ -26,7 +26,7 @@ static void forget(Tape *t) {
     for (int i = 0; i < t->nextra; i++) t->extra[i].taken = false;
     for (int i = 0; i < t->ngrads; i++) free(t->grads[i]);
     for (int i = 0; i < t->nkept; i++) free(t->kept[i]);
-    t->ngrads = t->nkept = t->nnodes = t->watched = 0;
+    t->ngrads = t->nkept = t->nnodes = t->watched = t->later.n = t->later.nheld = 0;
     t->pass = TAPE_ALONE;
 }
 
@@ -161,16 +161,6 @@ Node *tape_node(Tape *t, const char *name, BackFn back) {
     return n;
 }
 
-static void tell(Tape *t, const Node *n) {
-    (void)t;
-    n->u.passed.fn(n->u.passed.ctx, n->u.passed.place);
-}
-
-void tape_place(Tape *t, int place) {
-    Node *n = t->passed ? tape_node(t, "place", tell) : NULL;
-    if (n) n->u.passed.fn = t->passed, n->u.passed.ctx = t->passed_ctx, n->u.passed.place = place;
-}
-
 /* ---- memory of the walk back ------------------------------------------------------------------------------------- */
 
 /* A block from outside: one that an earlier step wanted, or a new one, which is kept. So the device is asked for memory
@@ -201,6 +191,64 @@ static void block_give(Tape *t, void *p) {
             return;
         }
     pool_give(&t->pool, p);
+}
+
+/* ---- products that wait ------------------------------------------------------------------------------------------ */
+
+/* Alone most gradients of weights are fewer tiles than a GPU has room for; nobody reads them before the ranks' sums or
+ * the optimizer. */
+static void run_later(Tape *t) {
+    TapeLater *l = &t->later;
+    if (l->n) t->b->gemms(l->g, l->n);
+    while (l->nheld) block_give(t, l->held[--l->nheld]);
+    l->n = 0;
+}
+
+static bool overlap(const float *p, int64_t n, const float *from, const float *end) {
+    return p && p < end && from < p + n;
+}
+
+/* If one that waits writes to [from, end). */
+static void settle_later(Tape *t, const float *from, const float *end) {
+    for (int i = 0; i < t->later.n; i++) {
+        const Gemm *g = &t->later.g[i];
+        /* that one comes first, as without waiting: what it was told of zeros holds now */
+        if (overlap(g->c, g->m * g->ldc, from, end) || overlap(g->sums, g->m, from, end)) run_later(t);
+    }
+}
+
+void tape_gemm_later(Tape *t, const Gemm *g) {
+    TapeLater *l = &t->later;
+    if (!g->m || !g->n) return;
+    if (!t->waits) {
+        t->b->gemm(g);
+        return;
+    }
+    l->g[l->n++] = *g;
+    if (l->n == TAPE_LATER) run_later(t);
+}
+
+/* Whether one that waits reads of g, whose memory is then given back when that has run. */
+static bool hold_later(Tape *t, const Grad *g) {
+    TapeLater *l = &t->later;
+    const char *data = g->data, *end = data + (size_t)(g->rows * g->cols) * (size_t)dtype_size(g->dt);
+    for (int i = 0; i < l->n; i++) {
+        const char *a = l->g[i].a;
+        if (!data || a < data || a >= end) continue;
+        l->held[l->nheld++] = g->data;           /* at most one for each that waits */
+        return true;
+    }
+    return false;
+}
+
+static void tell(Tape *t, const Node *n) {
+    run_later(t);
+    if (n->u.passed.fn) n->u.passed.fn(n->u.passed.ctx, n->u.passed.place);
+}
+
+void tape_place(Tape *t, int place) {
+    Node *n = t->passed || t->waits ? tape_node(t, "place", tell) : NULL;
+    if (n) n->u.passed.fn = t->passed, n->u.passed.ctx = t->passed_ctx, n->u.passed.place = place;
 }
 
 /* ---- gradients --------------------------------------------------------------------------------------------------- */
@@ -320,6 +368,7 @@ int64_t tape_grad_ld(Tensor x) { return x.grad ? x.grad->ld : 0; }
 static bool begin_sum(Tape *t, Param p, bool whole) {
     bool sum = !p.grad;
     float *g = p.g;
+    settle_later(t, g, g + p.rows * p.cols);
     for (int i = 0; i < p.grads; i++) sum = sum || p.grad[i].state == GRAD_SUM;
     for (int i = 0; i < p.grads; g += p.grad[i++].n) {
         if (p.grad[i].state == GRAD_STALE && (sum || !whole)) t->b->zero(g, (size_t)p.grad[i].n * sizeof *g);
@@ -375,10 +424,11 @@ void tape_backward(Tape *t) {
         /* in order of birth: the last born is the first that nobody reads any more */
         while (t->ngrads && t->grads[t->ngrads - 1]->born >= i) {
             Grad *g = t->grads[--t->ngrads];
-            if (!g->parent) block_give(t, g->data);
+            if (!g->parent && !hold_later(t, g)) block_give(t, g->data);
             free(g);
         }
     }
+    run_later(t);
     t->nnodes = t->watched = 0;
 }
 

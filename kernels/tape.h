@@ -36,6 +36,11 @@ struct Node {
     } u;
 };
 
+/* Products into gradients of parameters that wait for others of their layer, and the gradients of activations that they
+ * read: blocks of the pool that would be free already. */
+enum { TAPE_LATER = 8 };
+typedef struct { Gemm g[TAPE_LATER]; void *held[TAPE_LATER]; int n, nheld; } TapeLater;
+
 typedef struct { void *p; size_t bytes; bool taken; } TapeExtra;
 typedef enum { TAPE_ALONE, TAPE_FIRST, TAPE_SECOND, TAPE_BOTH } TapePass;
 
@@ -46,6 +51,8 @@ struct Tape {
     Pool pool;
     bool recording, walking;
     bool roomy;                          /* keeps what a walk back could make again, for fewer bytes to move */
+    bool waits;                          /* a layer's gradients of weights are one call of gemms (GPU, bf16) */
+    TapeLater later;
     Node *nodes;
     int nnodes, cap_nodes;
     TapeExtra *extra;                    /* blocks that the pool had no room for, kept for steps to come */
@@ -121,6 +128,10 @@ int64_t tape_grad_ld(Tensor x);
 float *tape_param_grad(Tape *t, Param p);
 float *tape_param_grad_zeros(Tape *t, Param p, bool *zeros);
 float *tape_param_grad_to(Tape *t, Param p, bool *add);
+
+/* A product whose C, and sums, are a parameter's gradient: with others, when the walk comes by the next tape_place or
+ * ends, or as soon as somebody else adds to that gradient. What it reads stays as it is until then. */
+void tape_gemm_later(Tape *t, const Gemm *g);
 
 /* Scratch of one op: take, use, give back all. */
 void *tape_scratch(Tape *t, int64_t count, int size);

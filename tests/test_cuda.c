@@ -421,6 +421,53 @@ static void test_product_act(void **state) {
     for (size_t i = 0; i < COUNT(left); i++) assert_false(cuda_product_act_takes(&left[i]));
 }
 
+/* Products in one launch, where this GPU has the kernel: sizes beyond whole tiles, sums and their
+ * absence; then the same bits, whatever runs beside. */
+extern bool cuda_product_group_takes(const Gemm *g) __attribute__((weak));
+extern bool cuda_product_group(const Gemm *g, int n) __attribute__((weak));
+
+static void test_product_group(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    enum { MANY = 4 };
+    static const struct { int64_t m, n, k; bool add, sums, zero; } cases[MANY] = {
+        {300, 264, 200, true, true, false}, {2, 8, 65, false, true, true}, {520, 256, 40, false, false, false},
+        {257, 520, 129, true, true, true}};
+    Gemm g[MANY], h[MANY];
+    Both a[MANY], b[MANY], c[MANY], sums[MANY];
+    for (int i = 0; i < MANY; i++) {
+        int64_t m = cases[i].m, n = cases[i].n, k = cases[i].k, lda = (m + 7) / 8 * 8;
+        a[i] = numbers(k * lda), b[i] = numbers(k * n), c[i] = both((size_t)(m * n) * sizeof(float));
+        sums[i] = both((size_t)m * sizeof(float));
+        for (int64_t j = 0; j < m * n; j++) ((float *)c[i].host)[j] = uniform();
+        for (int64_t j = 0; j < m; j++) ((float *)sums[i].host)[j] = cases[i].zero ? 0 : uniform();
+        gpu->upload(c[i].device, c[i].host, c[i].bytes), gpu->upload(sums[i].device, sums[i].host, sums[i].bytes);
+        gpu->sync();
+        g[i] = (Gemm){.m = m, .n = n, .k = k, .ta = true, .lda = lda, .ldb = n, .ldc = n, .ab = DT_BF16, .ct = DT_F32,
+                      .add = cases[i].add, .sums_zero = cases[i].zero, .a = a[i].host, .b = b[i].host, .c = c[i].host,
+                      .sums = cases[i].sums ? sums[i].host : NULL};
+        h[i] = g[i], h[i].a = a[i].device, h[i].b = b[i].device, h[i].c = c[i].device;
+        h[i].sums = cases[i].sums ? sums[i].device : NULL;
+    }
+    if (!cuda_product_group_takes(&h[0])) skip();           /* another GPU */
+    for (int i = 0; i < MANY; i++) assert_true(cuda_product_group_takes(&h[i])), cpu->gemm(&g[i]);
+    assert_true(cuda_product_group(h, MANY));
+    for (int i = 0; i < MANY; i++) {
+        double e = apart(&c[i], DT_F32), s = apart(&sums[i], DT_F32);
+        if (!(e <= 1e-6 && s <= 1e-6)) fail_msg("product %d: %.2g, sums %.2g from the CPU's", i, e, s);
+    }
+    float *first = malloc(c[2].bytes), *again = malloc(c[2].bytes);
+    gpu->download(first, c[2].device, c[2].bytes);
+    assert_true(cuda_product_group(&h[2], 1));
+    gpu->download(again, c[2].device, c[2].bytes);
+    assert_memory_equal(first, again, c[2].bytes);
+    Gemm left[] = {h[0], h[0], h[0], h[0], h[0]};
+    left[0].n = 263, left[1].lda = 300, left[2].ct = DT_BF16, left[3].ta = false, left[4].b = (char *)b[0].device + 8;
+    for (size_t i = 0; i < COUNT(left); i++) assert_false(cuda_product_group_takes(&left[i]));
+    free(first), free(again);
+    for (int i = 0; i < MANY; i++) both_free(&a[i]), both_free(&b[i]), both_free(&c[i]), both_free(&sums[i]);
+}
+
 static void choices(char **text, const Gemm *g, int n, const char *kept) {
     assert_int_equal(gpu->choose_products(g, n, kept, text), OK);
     assert_non_null(*text);
@@ -472,6 +519,32 @@ static void test_chosen_products(void **state) {
     hostile_choices(g, second);
     free(first), free(second), free(third);
     both_free(&a), both_free(&b), both_free(&c);
+}
+
+/* Two of one call: timed each for itself and in one launch, the choice kept, and the CPU's products whichever it is. */
+static void test_chosen_group(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    enum { M = 512, N = 1024, K = 1000 };
+    Both a = numbers(K * M), b = numbers(K * N), c[2];
+    Gemm g[2], h[2];
+    for (int i = 0; i < 2; i++) {
+        c[i] = both((size_t)(M * N) * sizeof(float));
+        g[i] = (Gemm){.m = M, .n = N, .k = K, .ta = true, .a = a.device, .b = b.device, .c = c[i].device, .lda = M,
+                      .ldb = N, .ldc = N, .ab = DT_BF16, .ct = DT_F32};
+        h[i] = g[i], h[i].a = a.host, h[i].b = b.host, h[i].c = c[i].host;
+    }
+    if (!cuda_product_group_takes(g)) skip();               /* another GPU */
+    char *text, *again;
+    g[0].together = 1;
+    choices(&text, g, 2, NULL);
+    assert_true(strstr(text, " 2 0\n") || strstr(text, " 2 8\n"));         /* of two; apart, or ours */
+    choices(&again, g, 2, text);
+    assert_string_equal(text, again);
+    cpu->gemms(h, 2), gpu->gemms(g, 2);
+    for (int i = 0; i < 2; i++) assert_true(apart(&c[i], DT_F32) <= 1e-6);
+    free(text), free(again);
+    both_free(&a), both_free(&b), both_free(&c[0]), both_free(&c[1]);
 }
 
 /* Sums beside a product: timed both ways, both choices kept, and the CPU's sums whichever it is. */
@@ -705,9 +778,10 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
-        cmocka_unit_test(test_attention_whole),
-        cmocka_unit_test(test_plain_product), cmocka_unit_test(test_product_act), cmocka_unit_test(test_chosen_products),
-        cmocka_unit_test(test_chosen_sums), cmocka_unit_test(test_chosen_acts),
+        cmocka_unit_test(test_attention_whole), cmocka_unit_test(test_plain_product),
+        cmocka_unit_test(test_product_act),   cmocka_unit_test(test_product_group),
+        cmocka_unit_test(test_chosen_products),
+        cmocka_unit_test(test_chosen_group), cmocka_unit_test(test_chosen_sums), cmocka_unit_test(test_chosen_acts),
         cmocka_unit_test(test_prefetch),      cmocka_unit_test(test_two_ranks), cmocka_unit_test(test_alone),
         cmocka_unit_test(test_out_of_memory),
     };

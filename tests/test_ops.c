@@ -164,6 +164,46 @@ static void gemm(void) {
 }
 TEST(gemm)
 
+/* Three of one call: each as it would be alone. The last are enough tiles for a GPU's kernel that makes them at once. */
+static const struct { int64_t m, n, k; int how; } gemms_cases[][3] = {
+    {{33, 24, 70, ADD}, {5, 8, 1, ZEROS}, {300, 136, 129, 0}},
+    {{40, 520, 64, ADD | ZEROS}, {24, 8, 333, ADD}, {64, 8, 8, 0}},
+    {{8, 16904, 24, ADD}, {300, 136, 129, ZEROS}, {33, 24, 70, 0}},
+};
+typedef struct { Gemm g[3]; Buf *a[3], *b[3], *c[3], *sums[3]; } GemmsCase;
+static void launch_gemms(void *context) { K->gemms(((GemmsCase *)context)->g, 3); }
+
+static void gemms(void) {
+    library = true;
+    for (size_t i = 0; i < COUNT(gemms_cases); i++) {
+        GemmsCase s = {0};
+        CASE("%lld", (long long)i);
+        for (int j = 0; j < 3; j++) {
+            int64_t m = gemms_cases[i][j].m, n = gemms_cases[i][j].n, k = gemms_cases[i][j].k, lda = (m + 7) / 8 * 8;
+            int how = gemms_cases[i][j].how;
+            s.a[j] = in("a", E, k * lda, -1, 1), s.b[j] = in("b", E, k * n, -1, 1), s.c[j] = out("c", DT_F32, m * n);
+            s.sums[j] = j < 2 ? out("sums", DT_F32, m) : NULL;
+            for (int64_t x = 0; x < m && how & ZEROS; x++) set(s.sums[j], x, 0);
+            s.g[j] = (Gemm){.m = m, .n = n, .k = k, .ta = true, .add = how & ADD, .ab = E, .ct = DT_F32, .lda = lda,
+                            .ldb = n, .ldc = n, .a = s.a[j]->p, .b = s.b[j]->p, .c = s.c[j]->p,
+                            .sums = s.sums[j] ? s.sums[j]->p : NULL, .sums_zero = how & ZEROS};
+        }
+        execute(launch_gemms, &s);
+        for (int j = 0; j < 3; j++) {
+            double *want = doubles(s.c[j]->n), *plain = doubles(s.c[j]->n);
+            memcpy(want, s.c[j]->x, (size_t)s.c[j]->n * sizeof *want);
+            memcpy(plain, s.c[j]->x, (size_t)s.c[j]->n * sizeof *plain);
+            exact_gemm(want, &s.g[j], s.a[j]->x, s.b[j]->x, NULL);
+            plain_gemm(plain, &s.g[j], s.a[j]->x, s.b[j]->x, NULL);
+            compare(s.c[j], want, plain);
+            if (s.sums[j]) compare_sums(s.sums[j], &s.g[j], s.a[j]);
+            free(want), free(plain);
+        }
+        forget();
+    }
+}
+TEST(gemms)
+
 /* ---- column sums ----------------------------------------------------------------------------------------------- */
 
 static const struct { int64_t N, C; } matrices[] = {{1, 1}, {5, 7}, {33, 64}, {130, 96}, {1029, 33}, {77, 3072}};
@@ -323,9 +363,9 @@ int main(int argc, char **argv) {
         else cmocka_set_test_filter(argv[i]), filtered = true;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_colsum),
-        cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked), cmocka_unit_test(test_act_everywhere),
-        cmocka_unit_test(test_product), cmocka_unit_test(test_held),
+        cmocka_unit_test(test_slots_are_filled), cmocka_unit_test(test_gemm), cmocka_unit_test(test_gemms),
+        cmocka_unit_test(test_colsum), cmocka_unit_test(test_act), cmocka_unit_test(test_act_worked),
+        cmocka_unit_test(test_act_everywhere), cmocka_unit_test(test_product), cmocka_unit_test(test_held),
         cmocka_unit_test(test_add_norm), cmocka_unit_test(test_dropout_mask), cmocka_unit_test(test_head_norm),
         cmocka_unit_test(test_dropout), cmocka_unit_test(test_rotary), cmocka_unit_test(test_rotary_worked),
         cmocka_unit_test(test_lookup),

@@ -343,6 +343,30 @@ static void test_gradients(void **state) {
     close_all();
 }
 
+/* Gradients of weights that wait for each other are those of one after the other, to the bit: what they read is not
+ * given to others before they have run. */
+static void test_waiting(void **state) {
+    (void)state;
+    open_all(DT_BF16);
+    Rows r = {0};
+    add_group(&r, PREFIX, TEXTS, NTEXTS, IDS);
+    send(&r);
+    Tensor start = leaf(PREFIX);
+    float *w = weights_of(&r, 0), *apart[ALL];
+    T->waits = false;
+    both_ways(&r, start, w);
+    for (int i = 0; i < ALL; i++) apart[i] = read_back(all[i].p.g, DT_F32, all[i].n);
+    T->waits = true;
+    both_ways(&r, start, w);
+    for (int i = 0; i < ALL; i++) {
+        float *g = read_back(all[i].p.g, DT_F32, all[i].n);
+        assert_memory_equal(g, apart[i], (size_t)all[i].n * sizeof *g);
+        free(g), free(apart[i]);
+    }
+    free(w);
+    close_all();
+}
+
 /* With everything between frozen, the first layer's gradient has the same bits, and nothing else is written. */
 static void test_frozen(void **state) {
     (void)state;
@@ -475,6 +499,7 @@ static void test_cached(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients), cmocka_unit_test(test_frozen),
+                                       cmocka_unit_test(test_waiting),
                                        cmocka_unit_test(test_prefix), cmocka_unit_test(test_cached)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

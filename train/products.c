@@ -40,6 +40,24 @@ static void see(const Gemm *g) {
     seen.g[seen.n++] = *g;
 }
 
+/* Products of one call: each by itself, then all in a row. */
+static void see_together(const Gemm *g, int n) {
+    int known = 0;
+    for (int i = 0; i < n; i++) see(&g[i]);
+    for (int i = 0; i < seen.n && known < n; i++) {
+        if (seen.g[i].together != n - 1 || i + n > seen.n) continue;
+        for (known = 0; known < n && same(i + known, &g[known]);) known++;
+    }
+    if (known == n || n < 2) return;
+    seen.full = seen.full || mem_room(&seen.g, (size_t)seen.n, (size_t)n, sizeof *seen.g) != OK ||
+                mem_room(&seen.after, (size_t)seen.n, (size_t)n, sizeof *seen.after) != OK;
+    for (int i = 0; i < n && !seen.full; i++) {
+        seen.after[seen.n] = (After){0};
+        seen.g[seen.n] = g[i];
+        seen.g[seen.n++].together = i ? 0 : n - 1;
+    }
+}
+
 /* All are seen: where what follows stands. */
 static void link_after(void) {
     for (int i = 0; i < seen.n; i++) {
@@ -57,7 +75,7 @@ static Status list_products(const Backend *b, const TrainerSpec *spec) {
     Status st = OK;
     memset(&seen, 0, sizeof seen);
     /* the null backend computes nothing: a step of each length costs little */
-    at.product = see;
+    at.product = see, at.products = see_together;
     for (at.tokens = spec->tokens; st == OK && at.tokens >= 2; at.tokens -= step) st = trainer_plan(&plan, b, &at);
     link_after();
     return seen.full ? ERR_MEMORY : st;

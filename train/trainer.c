@@ -45,7 +45,7 @@ Status trainer_plan(Plan *plan, const Backend *b, const TrainerSpec *spec) {
     /* the same code on a backend that computes nothing: what is counted cannot differ from what runs */
     Backend null = backend_measuring(b);
     /* the one kernel whose calls somebody wants to see */
-    if (spec->product) null.gemm = spec->product;
+    if (spec->product) null.gemm = spec->product, null.gemms = spec->products;
     Trainer t = {.b = &null, .plan.roomy = spec->roomy};
     arena_measure(&t.run, "run");
     arena_measure(&t.stepmem, "step");

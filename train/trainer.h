@@ -18,6 +18,7 @@ typedef struct {
     int tokens;                         /* word pieces of the longest caption; at most d.T */
     DType features;                     /* element type of the data's features */
     void (*product)(const Gemm *g);     /* trainer_plan tells it of each; or NULL */
+    void (*products)(const Gemm *g, int n);     /* and of those of one call, when there is `product` */
     bool roomy;                         /* the tape keeps what it could make again (tape.h) */
 } TrainerSpec;
 

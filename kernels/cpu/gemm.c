@@ -295,3 +295,7 @@ void FN(gemm)(const Gemm *g) {
     if (g->act && g->grad) FN(act_bwd)(g->act, g->grad);
     else if (g->act) FN(act)(g->act);
 }
+
+void FN(gemms)(const Gemm *g, int n) {
+    for (int i = 0; i < n; i++) FN(gemm)(&g[i]);
+}

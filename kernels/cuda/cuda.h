@@ -72,6 +72,11 @@ void cuda_product(const Gemm *g, DType elem);
 bool cuda_product_act_takes(const Gemm *g);
 bool cuda_product_act_fills(const Gemm *g);
 bool cuda_product_act(const Gemm *g);
+/* product_group.cu: products in one launch, up to CUDA_GROUP that are all taken. takes, fills and the last as above. */
+enum { CUDA_GROUP = 8 };
+bool cuda_product_group_takes(const Gemm *g);
+bool cuda_product_group_fills(const Gemm *g, int n);
+bool cuda_product_group(const Gemm *g, int n);
 /* cudnn.c, asked by attention.cu: true when cuDNN has the whole plan in hand. */
 bool cuda_attention_by_cudnn(const Attn *a);
 cudaError_t cuda_probe(void); /* whether this build has code for the current GPU */

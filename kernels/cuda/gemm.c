@@ -307,6 +307,31 @@ static void gemm(const Gemm *g, DType elem) {
     activate(g, elem);
 }
 
+/* Several in one launch: as timed, or else where their tiles fill the GPU. */
+static bool is_group(const Gemm *g, int n) {
+    if (n < 2) return false;
+    GemmKey key = gemm_group_key(g, n);
+    int answer = gemm_choice(&key);
+    return answer < 0 ? cuda_product_group_fills(g, n) : answer == OURS;
+}
+
+/* What the kernel for groups takes; how many. alone, when given, makes the others. */
+static int together(Gemm some[CUDA_GROUP], const Gemm *g, int n, void (*alone)(const Gemm *g)) {
+    int taken = 0;
+    for (int i = 0; i < n; i++) {
+        if (taken < CUDA_GROUP && cuda_product_group_takes(&g[i])) some[taken++] = g[i];
+        else if (alone) alone(&g[i]);
+    }
+    return taken;
+}
+
+static void gemms(const Gemm *g, int n, void (*alone)(const Gemm *g)) {
+    Gemm some[CUDA_GROUP];
+    int taken = together(some, g, n, alone);
+    if (is_group(some, taken) && cuda_product_group(some, taken)) return;
+    for (int i = 0; i < taken; i++) alone(&some[i]);
+}
+
 /* ---- the fastest of several answers ------------------------------------------------------------------------------ */
 
 /* Smaller products are launches more than work. */
@@ -319,10 +344,21 @@ static bool run_once(const Plan *p, const Gemm *g, const GemmTrial *t, const cub
                              cuda_workspace(WS_COMPUTE, "gemm"), WS_GEMM, cuda.compute) == CUBLAS_STATUS_SUCCESS;
 }
 
-/* What is timed: an answer of cuBLASLt, with the activation behind it where there is one, or (r NULL) ours. */
-typedef struct { const Plan *p; const Gemm *g; const GemmTrial *t; const cublasLtMatmulHeuristicResult_t *r; } Timed;
+/* What is timed: an answer of cuBLASLt, with the activation behind it where there is one, or (r NULL) ours. Or n
+ * products of one call: as they are chosen, or (group) in one launch. */
+typedef struct {
+    const Plan *p;
+    const Gemm *g;
+    const GemmTrial *t;
+    const cublasLtMatmulHeuristicResult_t *r;
+    int n;
+    bool group;
+} Timed;
 
 static bool run_timed(const Timed *x) {
+    if (x->group) return cuda_product_group(x->g, x->n);
+    for (int i = 0; i < x->n; i++) gemm(&x->g[i], x->g->ab);
+    if (x->n) return !cuda_failed();
     if (!x->r) return cuda_product_act(x->g);
     if (!run_once(x->p, x->g, x->t, &x->r->algo)) return false;
     activate(x->g, x->g->ab);
@@ -356,10 +392,11 @@ static Status time_key(const GemmKey *key, const Gemm *g, const GemmTrial *t, in
         return cuda_error();
     }
     for (int i = 0; i < found; i++) {
-        float ms = time_answer(&(Timed){&p, &w.g, t, &answer[i]});
+        float ms = time_answer(&(Timed){.p = &p, .g = &w.g, .t = t, .r = &answer[i]});
         if (ms < *least) *least = ms, best = i;
     }
-    if (w.g.act && cuda_product_act_takes(&w.g) && time_answer(&(Timed){&p, &w.g, t, NULL}) < *least) best = OURS;
+    if (w.g.act && cuda_product_act_takes(&w.g) && time_answer(&(Timed){.p = &p, .g = &w.g, .t = t}) < *least)
+        best = OURS;
     forget(&p);
     return found || best ? gemm_choose(key, best) : OK;
 }
@@ -373,6 +410,20 @@ static Status time_shape(const Gemm *g, const GemmTrial *t) {
     if (gemm_choice(&key) < 0 || (g->sums && gemm_choice(&sums) < 0)) st = time_key(&key, g, t, 0, &least);
     if (st == OK && g->sums && g->ab == DT_BF16 && gemm_choice(&sums) < 0) st = time_key(&sums, g, t, APART, &least);
     return st;
+}
+
+/* Those of one call that can be together: that, or as each was chosen. */
+static Status time_group(const Gemm *g, int n, const GemmTrial *t) {
+    Gemm some[CUDA_GROUP], placed[CUDA_GROUP];
+    int taken = together(some, g, n, NULL);
+    if (taken < 2) return OK;
+    GemmKey key = gemm_group_key(some, taken);
+    if (gemm_choice(&key) >= 0) return OK;
+    gemm_trial_group(placed, some, taken, t);
+    Timed x = {.g = placed, .t = t, .n = taken};
+    float apart = time_answer(&x);
+    x.group = true;
+    return gemm_choose(&key, time_answer(&x) < apart ? OURS : 0);
 }
 
 static void title(char *line, size_t size) {
@@ -396,8 +447,10 @@ static Status choose_products(const Gemm *given, int n, const char *kept, char *
     Status st = !some || load(g) ? OK : cuda_error();
     if (st == OK && some) title(whose, sizeof whose);
     if (st == OK && some && kept) st = gemm_choices_read(kept, whose);
-    if (st == OK && some) st = gemm_trial_open(&t, g, some, elem);
+    if (st == OK && some) st = gemm_trial_open(&t, given, n, elem);
     for (int i = 0; st == OK && i < some; i++) st = time_shape(&g[i], &t);
+    for (int i = 0; st == OK && i < n && some; i++)
+        if (given[i].together) st = time_group(&given[i], given[i].together + 1, &t);
     gemm_trial_close(&t);
     free(g);
     for (int i = 0; i < SLOTS && my.plan; i++) forget(&my.plan[i]);
@@ -414,3 +467,5 @@ Status cuda_bf16_choose_products(const Gemm *g, int n, const char *kept, char **
 
 void cuda_f32_gemm(const Gemm *g) { gemm(g, DT_F32); }
 void cuda_bf16_gemm(const Gemm *g) { gemm(g, DT_BF16); }
+void cuda_f32_gemms(const Gemm *g, int n) { gemms(g, n, cuda_f32_gemm); }
+void cuda_bf16_gemms(const Gemm *g, int n) { gemms(g, n, cuda_bf16_gemm); }

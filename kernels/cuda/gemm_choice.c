@@ -38,6 +38,12 @@ GemmKey gemm_key(const Gemm *g, const void *bias) {
                      .grad = g->act && g->grad && !g->act->up ? g->act->h ? 2 : 1 : 0};
 }
 
+GemmKey gemm_group_key(const Gemm *g, int n) {
+    GemmKey key = gemm_key(g, g->sums);
+    key.group = (uint8_t)n;
+    return key;
+}
+
 Gemm gemm_rounded(const GemmKey *key, const Gemm *g) {
     Gemm r = *g;
     r.m = key->m, r.n = key->n, r.k = key->k;
@@ -67,7 +73,7 @@ Status gemm_choose(const GemmKey *key, int answer) {
 
 /* A line a choice: the key's numbers, and which answer. The first is the title. */
 #define KEY_NUMBERS(X) X(m) X(n) X(k) X(lda) X(ldb) X(ldc) X(ab) X(ct) X(ta) X(tb) X(add) X(bias) X(align_a)           \
-    X(align_b) X(align_c) X(align_bias) X(act) X(grad)
+    X(align_b) X(align_c) X(align_bias) X(act) X(grad) X(group)
 enum {
 #define X(field) + 1
     NUMBERS = 0 KEY_NUMBERS(X)

@@ -9,16 +9,18 @@
 typedef struct {
     int64_t m, n, k, lda, ldb, ldc;
     uint8_t ab, ct, ta, tb, add, bias, align_a, align_b, align_c, align_bias;
-    uint8_t act, grad, zero[4];     /* act: 1 + its kind; grad: 2 with h made again */
+    uint8_t act, grad, group, zero[3];  /* act: 1 + its kind; grad: 2 with h made again; group: gemm_group_key */
 } GemmKey;
 
 /* GemmKey.bias: none, one that is added, or sums that come out. APART: the answer that no epilogue is; OURS: that
- * product_act.cu is. */
+ * product_act.cu or product_group.cu is. */
 enum { NO_BIAS, ADDED, SUMS };
 enum { CANDIDATES = 8, APART = CANDIDATES, OURS = CANDIDATES };
 
 /* Of a product, sizes rounded up to four significant bits; bias: where it lies when it is added, or the sums go. */
 GemmKey gemm_key(const Gemm *g, const void *bias);
+/* Of n products of one call: the first one's, and how many they are. */
+GemmKey gemm_group_key(const Gemm *g, int n);
 /* The rounded shape, as far as it fits the strides that it is described with. */
 Gemm gemm_rounded(const GemmKey *key, const Gemm *g);
 

@@ -27,14 +27,18 @@ static Status numbers(void **p, size_t bytes, DType t) {
 }
 
 Status gemm_trial_open(GemmTrial *t, const Gemm *g, int n, DType elem) {
-    size_t a = 1, b = 1, c = 1, h = 1, bias = 1;
+    size_t a = 1, b = 1, c = 1, h = 1, bias = 1, cs = 0, biases = 0;
+    int left = 0;                       /* of a group, which wants room for all it writes */
     *t = (GemmTrial){0};
     for (int i = 0; i < n; i++) {
         GemmKey key = gemm_key(&g[i], g[i].bias);
         Gemm r = gemm_rounded(&key, &g[i]);
         size_t x = matrix_bytes(r.ta ? r.k : r.m, r.lda, r.ab), y = matrix_bytes(r.tb ? r.n : r.k, r.ldb, r.ab),
                z = matrix_bytes(r.m, r.ldc, r.ct), v = (size_t)(r.sums ? r.m : r.n) * sizeof(float);
-        a = x > a ? x : a, b = y > b ? y : b, c = z > c ? z : c, bias = v > bias ? v : bias;
+        bool first = left == 0;
+        left = g[i].together ? g[i].together : first ? 0 : left - 1;
+        cs = first ? z : cs + z, biases = first ? v : biases + v;
+        a = x > a ? x : a, b = y > b ? y : b, c = cs > c ? cs : c, bias = biases > bias ? biases : bias;
         int64_t ld = g[i].act ? g[i].act->ldu > g[i].act->ldh ? g[i].act->ldu : g[i].act->ldh : 0;
         z = matrix_bytes(r.m, ld, r.ct), h = z > h ? z : h;
     }
@@ -67,4 +71,17 @@ void gemm_trial_place(GemmWhole *w, const Gemm *g, const GemmTrial *t) {
     if (g->grad) w->d = *g->grad, w->d.dh = w->d.du = t->c, w->d.lddu = g->ldc;
     if (g->grad && w->d.dbias) w->d.dbias = t->bias;
     w->g.act = &w->a, w->g.grad = g->grad ? &w->d : NULL;
+}
+
+void gemm_trial_group(Gemm *to, const Gemm *g, int n, const GemmTrial *t) {
+    size_t c = 0, sums = 0;
+    for (int i = 0; i < n; i++) {
+        GemmKey key = gemm_key(&g[i], g[i].sums);
+        GemmWhole w;
+        Gemm r = gemm_rounded(&key, &g[i]);
+        gemm_trial_place(&w, &r, t);
+        to[i] = w.g;
+        to[i].c = (char *)t->c + c, to[i].sums = r.sums ? (float *)t->bias + sums : NULL;
+        c += matrix_bytes(r.m, r.ldc, r.ct), sums += (size_t)r.m;
+    }
 }

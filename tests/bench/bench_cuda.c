@@ -98,8 +98,9 @@ static Act act;
 static ActGrad act_grad;
 static void run_act(void) { b->act(&act); }
 static void run_act_bwd(void) { b->act_bwd(&act, &act_grad); }
-static Gemm product;
+static Gemm product, layer[4];
 static void run_product(void) { b->gemm(&product); }
+static void run_layer(void) { b->gemms(layer, 4); }
 static void run_colsum(void) { b->colsum(dbias, u, N, F, F); }
 static Embed embed;
 static EmbedGrad embed_grad;
@@ -150,6 +151,18 @@ static void products(void) {
     product.tb = false, product.ldb = F, product.c = du, product.grad = &act_grad;
     act.h = NULL, act_grad.dh = du;
     report("product, act_bwd", run_product, promise_product_act(&product));
+}
+
+/* Gradients of a layer's weights, three of them with their bias's. Hopper alone has a kernel that makes them at once. */
+static void weights(void) {
+    static const struct { int64_t m, n; } of[] = {{F, C}, {C, F}, {3 * C, C}, {C, C}};
+    if (!wants("products, dW")) return;
+    for (int i = 0; i < 4; i++)
+        layer[i] = (Gemm){.m = of[i].m, .n = of[i].n, .k = N, .a = numbers(DT_BF16, N * of[i].m), .lda = of[i].m,
+                          .b = numbers(DT_BF16, N * of[i].n), .ldb = of[i].n, .c = take((size_t)(of[i].m * of[i].n) * 4),
+                          .ldc = of[i].n, .ab = DT_BF16, .ct = DT_F32, .ta = true,
+                          .sums = i ? take((size_t)of[i].m * 4) : NULL, .sums_zero = true};
+    report("products, dW", run_layer, promise_gemms(layer, 4));
 }
 
 /* What language models and encoders ask beside: gated activations, RMS norms of wide rows that nobody learns, positions
@@ -480,6 +493,7 @@ int main(int argc, char **argv) {
     NQ = B * 2 * Q, NT = B * 3 * T, N = size && !pairs ? size : timing ? NQ + NT : 300;
     rows();
     products();
+    weights();
     language();
     embedding();
     attention("attention, cross", "attention_bwd, cross", (int32_t)B, 2, Q, P, 0);

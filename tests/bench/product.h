@@ -33,6 +33,28 @@ static inline Product product_by(const Hopper *h, const Gemm *g, const ProductTi
     return (Product){seconds, work / sms, t->m, t->n, split};
 }
 
+/* n products in one launch by product_group.cu, k whole: tiles of 256 x 256 for pairs of SMs, longest first, each to
+ * the pair with the least to do; L2 is asked for 512 rows and columns of the inner dimension a tile. */
+static inline double product_group(const Hopper *h, const Gemm *g, int n) {
+    double load[128] = {0}, asked = 0, most = 0, rate = h->peak / h->sms * 2;
+    bool dealt[64] = {false};
+    int pairs = h->sms / 2;
+    for (int turn = 0; turn < n; turn++) {
+        int i = -1;
+        for (int j = 0; j < n; j++)
+            if (!dealt[j] && (i < 0 || g[j].k > g[i].k)) i = j;
+        dealt[i] = true;
+        double k = ceil((double)g[i].k / 64) * 64, tiles = ceil((double)g[i].m / 256) * ceil((double)g[i].n / 256);
+        for (asked += tiles * 512 * k * 2; tiles > 0; tiles--) {
+            int least = 0;
+            for (int p = 1; p < pairs; p++) least = load[p] < load[least] ? p : least;
+            load[least] += 2 * 256.0 * 256 * k / rate + 0.5e-6 + (g[i].add ? 8e-6 : 5e-6);
+        }
+    }
+    for (int p = 0; p < pairs; p++) most = fmax(most, load[p]);
+    return fmax(most, asked / h->l2) + 3.5e-6;
+}
+
 static inline Product product_predict(const Hopper *h, const Gemm *g) {
     static const ProductTile tiles[] = {{128, 256, 1.0}, {256, 128, 1.0}, {192, 192, 0.97}, {128, 192, 0.96},
                                         {192, 128, 0.96}, {128, 128, 0.86}, {64, 256, 0.84}, {256, 64, 0.84},

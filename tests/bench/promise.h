@@ -64,6 +64,18 @@ static inline Promise promise_gemm(const Gemm *g, double rate) {
     return g->bias && g->ct == DT_F32 && g->ab != DT_F32 ? promise_then(promise_launch(6 * n, 0, 1), p) : p;
 }
 
+/* Several in one launch (product_group.cu): A for each 256 columns of C, B for each 256 rows. */
+static inline Promise promise_gemms(const Gemm *g, int count) {
+    double bytes = 0, flops = 0;
+    for (; count > 0; count--, g++) {
+        double m = (double)g->m, n = (double)g->n, k = (double)g->k;
+        bytes += 2 * k * (m * promise_times(n, 256) + n * promise_times(m, 256)) + 4 * m * n * (g->add ? 2 : 1) +
+                 (g->sums ? g->sums_zero ? 4 * m : 8 * m : 0);
+        flops += 2 * m * n * k;
+    }
+    return promise_launch(bytes, flops, H100_FLOPS);
+}
+
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 
 static inline Promise promise_colsum(int64_t N, int64_t C, int64_t ld) {

@@ -24,6 +24,7 @@ add_norm_bwd: add_norm_bwd_fast add_partials
 act: act_fast
 act_bwd: act_bwd_fast add_partials
 colsum: colsum_fast add_partials
+products, dW: product_group_kernel
 act, gated: act_fast
 act_bwd, gated: act_bwd_fast
 norm, wide: add_norm_wide

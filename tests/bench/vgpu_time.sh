@@ -29,7 +29,8 @@ add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
 act|act_fast|8192|25165824|23.3|34.4
 act_bwd|act_bwd_fast|8192|25165824|31.7|69.5
 product, act|product_act_kernel|768|2359296|58.0|19.5
-product, act_bwd|product_act_kernel|768|2359296|80.1|30.5'
+product, act_bwd|product_act_kernel|768|2359296|80.1|30.5
+products, dW|product_group_kernel|256|7077888|10.8|19.9'
 
 field() { sed -n "s/.*\"$2\":\([0-9.]*\).*/\1/p" "$1" | head -1; }
 
@@ -50,7 +51,7 @@ while IFS='|' read -r op kernel rows elements most us; do
         VGPU_TIME=h100 VGPU_TIME_SCALE=$scale VGPU_TIME_JSON=$json "$run" "$build/bench/bench_cuda" bytes "$op" \
             $([ "$rows" = 0 ] || echo "$rows") >"$tmp/log" 2>&1
     fi
-    grep "\"kernel\":\"$kernel<" "$json" 2>/dev/null >"$tmp/line"
+    grep "\"kernel\":\"$kernel[<\"]" "$json" 2>/dev/null >"$tmp/line"
     if ! grep -q '"warp_instructions"' "$tmp/line"; then
         echo "-     nothing is predicted here: $(tail -1 "$tmp/log")"
         echo "vgpu_time: 0 passed, 0 failed, 1 not supported"
