@@ -123,6 +123,7 @@ static Status run(const Command *c, int argc, char **argv) {
     if (!st) st = options_spare_inputs(o);                   /* before any command can open its output */
     if (!st && dist_size() > 1) st = compare_ranks(o);
     if (!st && o->run.threads > 0) omp_set_num_threads((int)o->run.threads);  /* 0 leaves it to OpenMP: one a core */
+    if (!st) status_detailed(o->run.verbose && dist_rank() == 0);
     if (!st) st = c->run(o);
     status_end();                                            /* a live line that the command left unfinished */
     options_free(o);

@@ -5,15 +5,17 @@
 #include <string.h>
 
 #include "kernels/base/mem.h"
+#include "kernels/model/planner.h"
 
 static const Noise QUIET = {0};
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
-/* Lists of a step of n rows: what step_wave and generate_step take. */
-static size_t step_bytes(int64_t n) {
-    return 5 * staging_bytes(n, sizeof(int32_t)) + staging_bytes(n, sizeof(RowKey)) +
-           staging_bytes(n, sizeof(AttnItem)) + staging_bytes(n, sizeof(AttnGroup));
+/* Lists of a step of all slots: what step_wave, generate_step and slots_move take. */
+static size_t step_bytes(const Slots *s) {
+    int64_t n = s->slots;
+    return 3 * staging_bytes(n, sizeof(int32_t)) + staging_bytes(n, sizeof(RowKey)) +
+           staging_bytes(n, sizeof(AttnItem)) + staging_bytes(n, sizeof(AttnGroup)) + slots_bytes(s);
 }
 
 static Status take(void *self) {
@@ -21,14 +23,14 @@ static Status take(void *self) {
     Forward *f = &g->f;
     const Dims *d = &g->model->d;
     /* all images' queries, then the slots: an item names two ranges of one tensor */
-    int64_t queries = (int64_t)g->spec.images * d->Q, n = queries + (int64_t)g->slots * g->T;
-    for (int l = 0; l < d->L; l++) {
-        void *at = arena_push(&f->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(f->b->elem));
-        g->cache[l] = tape_leaf(at, n, 2LL * d->C, f->b->elem);
-    }
+    Slots s = {.layers = d->L, .first = g->spec.images * d->Q, .slots = g->slots, .length = g->T};
+    int64_t queries = s.first, n = d->L * slots_rows(&s);
+    void *at = arena_push(&f->fixed, (size_t)n * 2 * (size_t)d->C, (size_t)dtype_size(f->b->elem));
+    s.all = tape_leaf(at, n, 2LL * d->C, f->b->elem);
+    g->past = s;
     features_open(&g->up, f->b, &f->fixed, d, g->spec.images, g->spec.features, false);
     /* one room for both: they are never filled at once */
-    size_t prefix = wave_bytes(queries, 0, g->spec.images, g->spec.images), step = step_bytes(g->slots);
+    size_t prefix = wave_bytes(queries, 0, g->spec.images, g->spec.images), step = step_bytes(&s);
     return staging_open(&f->room, f->b, &f->fixed, prefix > step ? prefix : step);
 }
 
@@ -95,7 +97,27 @@ void generate_close(Generator *g) {
 static void keep(Generator *g, int l, Tensor qkv, const int32_t *to) {
     int64_t C = g->model->d.C;
     const char *kv = (const char *)qkv.data + (size_t)C * (size_t)dtype_size(qkv.dt);
-    g->f.tape.b->copy_rows(g->cache[l].data, 2 * C, to, kv, qkv.ld, NULL, qkv.rows, 2 * C, false);
+    g->f.tape.b->copy_rows(slots_layer(&g->past, l).data, 2 * C, to, kv, qkv.ld, NULL, qkv.rows, 2 * C, false);
+}
+
+/* Rows of a prefix (kv: of its images), which look at themselves, or of a step, which look into the cache. */
+static Tensor run_layers(Generator *g, int64_t n, const Wave *w, const ImageKV *kv, const int32_t *to) {
+    const Dims *d = &g->model->d;
+    Tape *t = &g->f.tape;
+    Tensor x = tape_new(t, n, d->C, g->f.b->elem), y = tape_new(t, n, d->C, g->f.b->elem);
+    qformer_embed(t, g->model, x, w, QUIET);
+    for (int l = 0; l < d->L; l++) {
+        size_t mark = arena_mark(&g->f.mem);
+        Tensor qkv = qformer_qkv(t, g->model, l, x), done = x;
+        keep(g, l, qkv, to);
+        if (!kv) qformer_layer(t, g->model, l, y, x, qkv, slots_layer(&g->past, l), 0, w, NULL, QUIET);
+        /* of a prefix's last layer only keys and values are wanted */
+        else if (l + 1 < d->L) qformer_layer(t, g->model, l, y, x, qkv, qkv, d->C, w, kv, QUIET);
+        arena_reset(&g->f.mem, mark);
+        x = y;
+        y = done;
+    }
+    return x;
 }
 
 Status generate_prefix(Generator *g, FeatureRows rows, int n) {
@@ -111,20 +133,8 @@ Status generate_prefix(Generator *g, FeatureRows rows, int n) {
     staging_upload(&g->f.room);
     FeatureRows up = features_up(&g->up, rows, n, g->spec.features, (FeatureRows){0});
     qformer_image(&kv, t, g->model, up.data, g->spec.features, up.scale, n);
-    Tensor x = tape_new(t, w.NQ, d->C, g->f.b->elem), y = tape_new(t, w.NQ, d->C, g->f.b->elem);
-    qformer_embed(t, g->model, x, &w, QUIET);
-    for (int l = 0; l < d->L; l++) {
-        size_t mark = arena_mark(&g->f.mem);
-        Tensor qkv = qformer_qkv(t, g->model, l, x);
-        keep(g, l, qkv, NULL);
-        /* of the last layer only keys and values are wanted */
-        if (l + 1 < d->L) qformer_layer(t, g->model, l, y, x, qkv, qkv, d->C, &w, &kv, QUIET);
-        arena_reset(&g->f.mem, mark);
-        Tensor done = x;
-        x = y;
-        y = done;
-    }
-    g->f.tape.b->sync();                   /* the lists in the room and the features are the caller's again */
+    run_layers(g, w.NQ, &w, &kv, NULL);
+    t->b->sync();                          /* the lists in the room and the features are the caller's again */
     return tape_status(t);
 }
 
@@ -134,35 +144,32 @@ static void step_wave(Wave *w, Generator *g, int32_t at, const DecoderRow *rows,
     int32_t *ids = staging_take(&g->f.room, (size_t)n, sizeof *ids);
     int32_t *pos = staging_take(&g->f.room, (size_t)n, sizeof *pos);
     RowKey *key = staging_take(&g->f.room, (size_t)n, sizeof *key);
-    AttnItem *items = staging_take(&g->f.room, (size_t)n, sizeof *items);
-    AttnGroup *groups = staging_take(&g->f.room, (size_t)n, sizeof *groups);
-    int32_t queries = g->spec.images * d->Q;
-    for (int32_t i = 0; i < n; i++) {
-        int32_t a0 = rows[i].prefix * d->Q, b0 = queries + rows[i].slot * g->T;
-        ids[i] = rows[i].token;
-        pos[i] = at;
-        key[i] = (RowKey){(uint32_t)rows[i].prefix, (uint32_t)at};
-        items[i] = (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = d->Q, .b0 = b0, .nb = at + 1, .group = i};
-        groups[i] = (AttnGroup){.item0 = i, .nitems = 1, .k0 = {a0, b0}, .nk = {d->Q, at + 1}};
-    }
     *w = (Wave){.NT = n, .rows = staging_device(&g->f.room, key)};
     w->embed = (Embed){.nt = n, .Q = d->Q, .C = d->C};
     w->embed.ids = staging_device(&g->f.room, ids);
     w->embed.pos_id = staging_device(&g->f.room, pos);
-    w->self = (AttnPlan){.items = staging_device(&g->f.room, items), .groups = staging_device(&g->f.room, groups),
-                         .host_items = items, .host_groups = groups, .nitems = n, .ngroups = n, .max_nq = 1,
-                         .max_nk = d->Q + at + 1, .max_group_nk = d->Q > at + 1 ? d->Q : at + 1, .nrows = n,
-                         .products = (int64_t)n * (d->Q + at + 1)};
+    Planner self = planner_begin(&w->self, &g->f.room, n, n);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t a0 = rows[i].prefix * d->Q, b0 = slots_row(&g->past, rows[i].slot);
+        ids[i] = rows[i].token;
+        pos[i] = at;
+        key[i] = (RowKey){(uint32_t)rows[i].prefix, (uint32_t)at};
+        planner_group(&self, a0, d->Q, b0, at + 1);
+        planner_item(&self, (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = d->Q, .b0 = b0, .nb = at + 1});
+    }
+    planner_end(&self);
+    planner_round(&w->self);
 }
 
-/* The past of slot `from` to slot `to`: one run of memory each. No slot is both, so the order does not matter. */
-static void copy_slots(Generator *g, int32_t at, const int32_t *from, const int32_t *to, int n) {
-    int64_t width = 2LL * g->model->d.C;
-    /* at 0 there is no past */
-    for (int l = 0; n && at && l < g->model->d.L; l++) {
-        Tensor slots = tensor_rows(g->cache[l], (int64_t)g->spec.images * g->model->d.Q, (int64_t)g->slots * g->T);
-        g->f.tape.b->copy_rows(slots.data, g->T * width, to, slots.data, g->T * width, from, n, at * width, false);
-    }
+typedef struct { Generator *g; Wave *w; const int32_t *to; Tensor logits; } StepPass;
+
+/* All of a step that is the same from position to position: where rows stand and look is read from lists. */
+static void enqueue_step(void *ctx) {
+    const StepPass *p = ctx;
+    Generator *g = p->g;
+    Tape *t = &g->f.tape;
+    Tensor h = qformer_lm_transform(t, g->model, run_layers(g, p->logits.rows, p->w, NULL, p->to));
+    op_linear(t, p->logits, h, params_get(&g->model->params, P_WORD, -1), params_get(&g->model->params, P_LM_BIAS, -1));
 }
 
 Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies,
@@ -171,35 +178,21 @@ Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, co
     Tape *t = &g->f.tape;
     Wave w;
     BUG_ON(at < 0 || at >= g->T || n < 1 || n > g->slots || ncopies > g->slots, "generate: %d rows at %d", n, at);
+    t->b->mark("decoding step");
     forward_begin(&g->f);
     step_wave(&w, g, at, rows, n);
     int32_t *dst = staging_take(&g->f.room, (size_t)n, sizeof *dst);
-    int32_t *from = staging_take(&g->f.room, (size_t)ncopies, sizeof *from);
-    int32_t *to = staging_take(&g->f.room, (size_t)ncopies, sizeof *to);
     for (int i = 0; i < n; i++) {
         /* an id past the table would read any memory as a word */
         BUG_ON(rows[i].token < 0 || rows[i].token >= d->V, "generate: word piece %d of %d", rows[i].token, d->V);
-        dst[i] = g->spec.images * d->Q + rows[i].slot * g->T + at;
+        dst[i] = slots_row(&g->past, rows[i].slot) + at;
     }
-    for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
     staging_upload(&g->f.room);
-    copy_slots(g, at, staging_device(&g->f.room, from), staging_device(&g->f.room, to), ncopies);
-
-    Tensor x = tape_new(t, n, d->C, g->f.b->elem), y = tape_new(t, n, d->C, g->f.b->elem);
-    qformer_embed(t, g->model, x, &w, QUIET);
-    for (int l = 0; l < d->L; l++) {
-        size_t mark = arena_mark(&g->f.mem);
-        Tensor qkv = qformer_qkv(t, g->model, l, x);
-        keep(g, l, qkv, staging_device(&g->f.room, dst));
-        qformer_layer(t, g->model, l, y, x, qkv, g->cache[l], 0, &w, NULL, QUIET);
-        arena_reset(&g->f.mem, mark);
-        Tensor done = x;
-        x = y;
-        y = done;
-    }
-    Tensor h = qformer_lm_transform(t, g->model, x), logits = tape_new(t, n, d->V, DT_F32);
-    op_linear(t, logits, h, params_get(&g->model->params, P_WORD, -1), params_get(&g->model->params, P_LM_BIAS, -1));
-    t->b->download(g->logits, logits.data, (size_t)tensor_count(logits) * sizeof *g->logits);
+    slots_move(&g->past, &g->f.room, at, copies, ncopies);
+    StepPass pass = {g, &w, staging_device(&g->f.room, dst), tape_new(t, n, d->V, DT_F32)};
+    forward_repeat(&g->f, (uint64_t)n << 32 | (uint64_t)w.self.max_nk, enqueue_step, &pass);
+    t->b->download(g->logits, pass.logits.data, (size_t)tensor_count(pass.logits) * sizeof *g->logits);
+    t->b->mark(NULL);
     return tape_status(t);
 }
 

@@ -16,6 +16,7 @@
 #include "kernels/model/features.h"
 #include "kernels/model/forward.h"
 #include "kernels/model/qformer.h"
+#include "kernels/model/slots.h"
 
 typedef struct {
     SearchSpec search;
@@ -28,7 +29,7 @@ typedef struct {
     GenerateSpec spec;
     int32_t slots, T;                   /* images * beams; rows of a slot */
     Forward f;                          /* fixed: caches and features */
-    Tensor cache[MAX_LAYERS];
+    Slots past;                         /* caches of all layers, slots in them */
     Features up;
     Segment *seg;                       /* (images) */
     float *logits;                      /* (slots, V), host */

@@ -58,7 +58,7 @@ static void null_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, boo
     .name = "null", .alloc = null_alloc, .release = null_release, .host_alloc = null_alloc,                            \
     .host_release = null_release, .set_workspace = null_set_workspace, .zero = null_zero, .copy = null_upload,         \
     .upload = null_upload, .download = null_upload, .fetch = null_upload, .fetch_wait = null_sync,                     \
-    .upload_beside = null_upload, .fetch_beside = null_upload,                                                         \
+    .upload_beside = null_upload, .fetch_beside = null_upload, .repeat = backend_enqueue, .forget = backend_forget,    \
     .prefetch = null_upload, .prefetch_wait = null_sync, .sync = null_sync, .status = null_status, .mark = null_mark,  \
     .all_reduce = null_all_reduce, .reduce_parts = null_reduce_parts, .all_reduce_wait = null_sync,                    \
     .all_gather = null_upload

@@ -13,6 +13,7 @@
 #include "kernels/base/signals.h"
 
 static bool showing;                 /* a live line stands on the terminal */
+static bool detailed;
 static double shown_at;
 static int lost;                     /* errno of the first line that could not be written */
 
@@ -56,14 +57,27 @@ void status_end(void) {
     showing = false;
 }
 
-void status_say(const char *fmt, ...) {
+static void say(const char *fmt, va_list ap) {
     status_end();
-    va_list ap;
-    va_start(ap, fmt);
     vprintf(fmt, ap);
-    va_end(ap);
     putchar('\n');
     if (fflush(stdout) != 0 && !lost) lost = errno;
+}
+
+void status_say(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    say(fmt, ap);
+    va_end(ap);
+}
+
+void status_detailed(bool wanted) { detailed = wanted; }
+
+void status_detail(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    if (detailed) say(fmt, ap);
+    va_end(ap);
 }
 
 void status_warn(void *unused, const char *sentence) {

@@ -37,6 +37,7 @@ const Backend FN(backend_cpu) = {
 #endif
     .zero = cpu_zero, .copy = cpu_copy, .upload = cpu_copy, .download = cpu_copy, .fetch = cpu_copy,
     .upload_beside = cpu_copy, .fetch_beside = cpu_copy,
+    .repeat = backend_enqueue, .forget = backend_forget,
     .fetch_wait = nothing, .prefetch = cpu_copy, .prefetch_wait = nothing, .sync = nothing, .status = cpu_status,
     .mark = no_mark,
 #define OP(kind, name, params, args) .name = FN(name),

@@ -1,9 +1,9 @@
 /* cuda: what the files of this folder share on the host. Private to it.
  *
  * .cu files hold kernels and their launchers (C linkage); the C files beside them talk to libraries: gemm.c to
- * cuBLASLt, cudnn.c to cuDNN, comm.c to NCCL, device.c to the runtime. The three libraries are loaded when first needed
- * (cuda_library), so a program built with CUDA runs `device=cpu` where they are absent; only the small libcudart is
- * linked.
+ * cuBLASLt, cudnn.c to cuDNN, comm.c to NCCL, device.c and graph.c to the runtime. The three libraries are loaded when
+ * first needed (cuda_library), so a program built with CUDA runs `device=cpu` where they are absent; only the small
+ * libcudart is linked.
  *
  * One GPU a process. Everything is enqueued on three streams: compute (all kernels, in call order), copy (prefetch) and
  * comm (collectives), ordered by events; no call here waits for the GPU but alloc, release, download and sync. */
@@ -22,6 +22,7 @@ typedef struct {
     int device, sms, cc; /* cc: 90 for compute capability 9.0 */
     size_t shared_max;   /* shared memory a block may ask for */
     cudaStream_t compute, copy, comm;
+    bool recording, unrecorded; /* graph.c: compute records; and something in it failed, which then does not stick */
     char *workspace;
     char name[128];
 } Cuda;

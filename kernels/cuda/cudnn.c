@@ -248,7 +248,8 @@ static bool run(const Attn *a, const Plan *p, int64_t q0, int64_t a0) {
 
 bool cuda_attention_by_cudnn(const Attn *a) {
     const AttnPlan *p = a->plan;
-    if (!my.on || a->drop.p > 0 || !p->ngroups || p->nitems % p->ngroups) return false;
+    /* single rows look into caches, whose lengths must not become part of a recorded pass (attention_row.cu) */
+    if (!my.on || a->drop.p > 0 || p->max_nq == 1 || !p->ngroups || p->nitems % p->ngroups) return false;
     int32_t users = p->nitems / p->ngroups;
     Plan *plans[8];
     Shape s;

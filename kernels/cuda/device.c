@@ -6,8 +6,7 @@
  * buffer, batch n + 1);  ...step n... Collectives run on a third stream, between the compute before them and the
  * compute after all_reduce_wait().
  *
- * No CUDA graphs: rows are packed, so sizes, pointers and grids change from batch to batch and a graph would live for
- * one step. The launches of a full-size step of 128 pairs (900, 4 us each) hide behind its 40 ms of work.
+ * Passes that recur with the same launches are CUDA graphs (graph.c).
  *
  * Errors. A refused launch is known at once and by name. A kernel that fails on the GPU is known at the next wait: the
  * message then lists the last kernels enqueued, and CUDA_LAUNCH_BLOCKING=1 makes it name the one. */
@@ -48,6 +47,10 @@ static struct {
 /* ---- what went wrong ------------------------------------------------------------------------------------------- */
 
 void cuda_fail(Status st, const char *fmt, ...) {
+    if (cuda.recording) {
+        cuda.unrecorded = true;
+        return;
+    }
     pthread_mutex_lock(&me.lock);
     /* the first failure is the cause; what fails after it mostly fails because of it */
     if (me.st == OK) {

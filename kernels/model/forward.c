@@ -6,7 +6,21 @@ void forward_begin(Forward *f) {
     staging_reset(&f->room);
 }
 
+typedef struct { Forward *f; size_t mark; EnqueueFn *enqueue; void *ctx; } Repeated;
+
+/* A pass that is recorded is gone through a second time: its tensors must come to lie where they were. */
+static void enqueue_at(void *ctx) {
+    const Repeated *r = ctx;
+    arena_reset(&r->f->mem, r->mark);
+    r->enqueue(r->ctx);
+}
+
+void forward_repeat(Forward *f, uint64_t key, EnqueueFn *enqueue, void *ctx) {
+    f->tape.b->repeat(&f->passes, key, enqueue_at, &(Repeated){f, arena_mark(&f->mem), enqueue, ctx});
+}
+
 static void drop(Forward *f) {
+    if (f->b) f->b->forget(&f->passes);
     tape_close(&f->tape);
     staging_close(&f->room);
 }

@@ -18,6 +18,7 @@ typedef struct {
     Arena fixed, mem;                   /* as long as it is open; a pass's activations */
     Tape tape;
     Staging room;
+    void *passes;                       /* what Backend.repeat keeps */
 } Forward;
 
 typedef Status ForwardFn(void *self);
@@ -26,5 +27,9 @@ typedef Status ForwardFn(void *self);
 Status forward_open(Forward *f, const Backend *b, const char *name, ForwardFn *take, ForwardFn *largest, void *self);
 void forward_close(Forward *f);                             /* accepts one that is zero */
 void forward_begin(Forward *f);                             /* a pass: neither tensors nor lists of the one before */
+
+/* Backend.repeat of a pass or of the rest of one. The key is all that its launches depend on. The tensors that it takes
+ * are nobody's afterwards. */
+void forward_repeat(Forward *f, uint64_t key, EnqueueFn *enqueue, void *ctx);
 
 #endif

@@ -6,12 +6,10 @@
 #include <string.h>
 
 #include "kernels/base/mem.h"
+#include "kernels/model/planner.h"
 
 static bool is_t5(const LmDecoder *g) { return g->m->d.family == LM_T5; }
 static int64_t prefix_rows(const LmDecoder *g) { return (int64_t)g->spec.prefixes * g->spec.rows; }
-static int64_t slot_row(const LmDecoder *g, int32_t slot) {
-    return (is_t5(g) ? 0 : prefix_rows(g)) + (int64_t)slot * g->spec.length;
-}
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -27,20 +25,23 @@ static size_t prefix_bytes(const LmDecoder *g) {
            staging_bytes(n, sizeof(int32_t));
 }
 
-/* Lists of a step of all slots: what step_wave and step take. */
+/* Lists of a step of all slots: what step_wave and slots_move take. */
 static size_t step_bytes(const LmDecoder *g) {
     int64_t n = g->spec.slots;
     size_t plan = staging_bytes(n, sizeof(AttnItem)) + staging_bytes(n, sizeof(AttnGroup));
-    return 5 * staging_bytes(n, sizeof(int32_t)) + (is_t5(g) ? 2 : 1) * plan;
+    return 3 * staging_bytes(n, sizeof(int32_t)) + (is_t5(g) ? 2 : 1) * plan + slots_bytes(&g->slots);
 }
 
 /* Everything that lives as long as the decoder and not on the host. */
 static Status take(void *self) {
     LmDecoder *g = self;
     const LmDims *d = &g->m->d;
-    int64_t B = (int64_t)d->K * d->D, slots = (int64_t)g->spec.slots * g->spec.length;
-    for (int l = 0; l < (is_t5(g) ? d->M : d->L); l++) {
-        g->cache[l] = take_rows(g, slots + (is_t5(g) ? 0 : prefix_rows(g)), 2 * B);
+    int64_t B = (int64_t)d->K * d->D;
+    g->slots = (Slots){.layers = is_t5(g) ? d->M : d->L, .first = is_t5(g) ? 0 : (int32_t)prefix_rows(g),
+                       .slots = g->spec.slots, .length = g->spec.length};
+    g->slots.all = take_rows(g, g->slots.layers * slots_rows(&g->slots), 2 * B);
+    for (int l = 0; l < g->slots.layers; l++) {
+        g->cache[l] = slots_layer(&g->slots, l);
         if (is_t5(g)) g->cross[l] = take_rows(g, prefix_rows(g), 2 * B);
     }
     size_t prefixes = prefix_bytes(g), step = step_bytes(g);
@@ -64,10 +65,7 @@ static Status take_host(LmDecoder *g) {
 
 static void free_host(LmDecoder *g) {
     if (g->logits) g->f.b->host_release(g->logits);
-    free(g->cache);
-    free(g->cross);
-    free(g->row0);
-    free(g->nrows);
+    mem_free(g->cache, g->cross, g->row0, g->nrows);
 }
 
 /* ---- a prefix ---------------------------------------------------------------------------------------------------- */
@@ -113,8 +111,7 @@ static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64
         g->row0[i] = at;
         g->nrows[i] = given[i].nsoft + given[i].n;
         BUG_ON(g->nrows[i] < 1 || g->nrows[i] > g->spec.rows, "lm_decoder: a prefix of %d rows, at most %d",
-               g->nrows[i],
-               g->spec.rows);
+               g->nrows[i], g->spec.rows);
         for (int32_t k = 0; k < a->nsoft + a->n; k++) from[at++] = a->row0 + k;
         for (int32_t k = 0; text && k < given[i].n; k++) from[at++] = x->s[s].row0 + k;
         x->last[i] = from[at - 1];
@@ -126,15 +123,13 @@ static void list_rows(LmDecoder *g, Laid *x, const LmPrefix *given, int n, int64
     g->kept = at;
 }
 
-/* Rows of the stream as logits on the host. */
+/* The last row of each prefix as logits on the host. */
 static Status hand_out(LmDecoder *g, BlockStream x, const int32_t *rows, int n) {
     Tape *t = &g->f.tape;
-    if (rows) {
-        Tensor a = tape_new(t, n, x.x.cols, x.x.dt), b = x.s.data ? tape_new(t, n, x.s.cols, x.s.dt) : x.s;
-        op_gather(t, a, x.x, rows);
-        if (b.data) op_gather(t, b, x.s, rows);
-        x.x = a, x.s = b;
-    }
+    Tensor a = tape_new(t, n, x.x.cols, x.x.dt), b = x.s.data ? tape_new(t, n, x.s.cols, x.s.dt) : x.s;
+    op_gather(t, a, x.x, rows);
+    if (b.data) op_gather(t, b, x.s, rows);
+    x.x = a, x.s = b;
     Tensor h = lm_finish(t, g->m, &x), logits = tape_new(t, n, g->m->d.V, DT_F32);
     lm_logits(t, g->m, logits, h);
     t->b->download(g->logits, logits.data, (size_t)tensor_count(logits) * sizeof(float));
@@ -182,8 +177,7 @@ static Status prefix(void *self, const void *input, int64_t first, int n, const 
     BUG_ON(n < 1 || n > g->spec.prefixes, "lm_decoder: %d prefixes, at most %d", n, g->spec.prefixes);
     Laid x = {.p = mem_new((size_t)n, sizeof *x.p), .s = mem_new((size_t)n, sizeof *x.s)};
     Status st = x.p && x.s ? prefix_pass(g, &x, input, first, n) : ERR_MEMORY;
-    free(x.p);
-    free(x.s);
+    mem_free(x.p, x.s);
     if (!is_t5(g)) *logits = g->logits;
     return st;
 }
@@ -238,86 +232,77 @@ Status lm_decoder_gaze(LmDecoder *g, Tensor soft, const LmPrefix *p, float *shar
     LmAttend how = lm_attend(g->m, 0, &w.self, w.pos);
     how.keep = gaze, how.ctx = &z;
     if (z.st == OK) lm_stack(&g->f.tape, g->m, lm_rows(&g->f.tape, g->m, w.N, w.ids, w.pos, soft), how);
-    free(z.row);
-    free(z.x);
+    mem_free(z.row, z.x);
     return z.st == OK ? tape_status(&g->f.tape) : z.st;
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */
 
-typedef struct { const int32_t *ids, *pos; AttnPlan self, cross; } StepWave;
+typedef struct { LmDecoder *g; const int32_t *ids, *pos; AttnPlan self, cross; Tensor logits; } StepWave;
 
-static void one_key_range(AttnPlan *p, int i, AttnItem it) {
-    int32_t nk = it.na + it.nb, wide = it.na > it.nb ? it.na : it.nb;
-    ((AttnItem *)(uintptr_t)p->host_items)[i] = it;
-    ((AttnGroup *)(uintptr_t)p->host_groups)[i] =
-        (AttnGroup){.item0 = i, .nitems = 1, .k0 = {it.a0, it.b0}, .nk = {it.na, it.nb}};
-    if (nk > p->max_nk) p->max_nk = nk;
-    if (wide > p->max_group_nk) p->max_group_nk = wide;
-    p->products += nk;
-}
-
-static AttnPlan plan_of(LmDecoder *g, int n) {
-    AttnItem *items = staging_take(&g->f.room, (size_t)n, sizeof *items);
-    AttnGroup *groups = staging_take(&g->f.room, (size_t)n, sizeof *groups);
-    return (AttnPlan){.host_items = items, .host_groups = groups, .items = staging_device(&g->f.room, items),
-                      .groups = staging_device(&g->f.room, groups), .nitems = n, .ngroups = n, .max_nq = 1, .nrows = n};
+/* One row, whose keys no other has. */
+static void look(Planner *a, AttnItem it) {
+    planner_group(a, it.a0, it.na, it.b0, it.nb);
+    planner_item(a, it);
 }
 
 static void step_wave(StepWave *w, LmDecoder *g, int32_t at, const DecoderRow *rows, int n) {
     int32_t *ids = staging_take(&g->f.room, (size_t)n, sizeof *ids);
     int32_t *pos = staging_take(&g->f.room, (size_t)n, sizeof *pos);
     int32_t *to = staging_take(&g->f.room, (size_t)n, sizeof *to);
-    *w = (StepWave){.ids = staging_device(&g->f.room, ids), .pos = staging_device(&g->f.room, pos),
-                    .self = plan_of(g, n)};
-    if (is_t5(g)) w->cross = plan_of(g, n);
+    *w = (StepWave){.g = g, .ids = staging_device(&g->f.room, ids), .pos = staging_device(&g->f.room, pos)};
+    bool t5 = is_t5(g);
+    Planner self = planner_begin(&w->self, &g->f.room, n, n), cross;
+    if (t5) cross = planner_begin(&w->cross, &g->f.room, n, n);
     for (int32_t i = 0; i < n; i++) {
-        int32_t a0 = g->row0[rows[i].prefix], na = g->nrows[rows[i].prefix], b0 = (int32_t)slot_row(g, rows[i].slot);
-        bool t5 = is_t5(g);
+        int32_t a0 = g->row0[rows[i].prefix], na = g->nrows[rows[i].prefix], b0 = slots_row(&g->slots, rows[i].slot);
         BUG_ON(rows[i].token < 0 || rows[i].token >= g->m->d.V, "lm_decoder: id %d of %d", rows[i].token, g->m->d.V);
         ids[i] = rows[i].token;
         pos[i] = t5 ? at : na + at;
         to[i] = b0 + at;
-        one_key_range(&w->self, i, (AttnItem){.q0 = i, .nq = 1, .a0 = t5 ? b0 : a0, .na = t5 ? 0 : na, .b0 = b0,
-                                              .nb = at + 1, .group = i, .pos = pos[i]});
-        if (t5) one_key_range(&w->cross, i, (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = na, .b0 = a0, .group = i});
+        look(&self, (AttnItem){.q0 = i, .nq = 1, .a0 = t5 ? b0 : a0, .na = t5 ? 0 : na, .b0 = b0, .nb = at + 1,
+                               .pos = pos[i]});
+        if (t5) look(&cross, (AttnItem){.q0 = i, .nq = 1, .a0 = a0, .na = na, .b0 = a0});
     }
+    planner_end(&self);
+    planner_round(&w->self);
+    if (t5) planner_end(&cross), planner_round(&w->cross);
     g->keep_to = staging_device(&g->f.room, to);
     g->keep_from = NULL;
     g->kept = n;
 }
 
-/* The past of slot `from` to slot `to`: one run of memory each. No slot is both, so the order does not matter. */
-static void copy_slots(LmDecoder *g, int32_t at, const int32_t *from, const int32_t *to, int n) {
-    const LmDims *d = &g->m->d;
-    int64_t width = 2LL * d->K * d->D, slot = g->spec.length * width;
-    for (int l = 0; n && at && l < (is_t5(g) ? d->M : d->L); l++) {
-        char *slots = (char *)g->cache[l].data + (size_t)(slot_row(g, 0) * width) * (size_t)dtype_size(g->f.b->elem);
-        g->f.tape.b->copy_rows(slots, slot, to, slots, slot, from, n, at * width, false);
-    }
+/* All of a step that is the same from position to position: where rows stand and look is read from lists. */
+static void enqueue_step(void *ctx) {
+    StepWave *w = ctx;
+    LmDecoder *g = w->g;
+    Tape *t = &g->f.tape;
+    LmAttend how = lm_attend(g->m, 1, &w->self, w->pos);
+    how.keep = keep, how.ctx = g, how.caches = g->cache;
+    Tensor x = lm_rows(t, g->m, w->logits.rows, w->ids, w->pos, (Tensor){0});
+    BlockStream s = is_t5(g) ? lm_decoder_stack(t, g->m, x, how, g->cross, &w->cross) : lm_stack(t, g->m, x, how);
+    lm_logits(t, g->m, w->logits, lm_finish(t, g->m, &s));
 }
 
 static Status step(void *self, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies,
                    const float **logits) {
     LmDecoder *g = self;
-    const Lm *m = g->m;
     Tape *t = &g->f.tape;
     StepWave w;
     BUG_ON(at < 0 || at >= g->spec.length || n < 1 || n > g->spec.slots || ncopies > g->spec.slots,
            "lm_decoder: %d rows at %d", n, at);
+    t->b->mark("decoding step");
     forward_begin(&g->f);
     step_wave(&w, g, at, rows, n);
-    int32_t *from = staging_take(&g->f.room, (size_t)ncopies, sizeof *from);
-    int32_t *to = staging_take(&g->f.room, (size_t)ncopies, sizeof *to);
-    for (int i = 0; i < ncopies; i++) from[i] = copies[i].from, to[i] = copies[i].to;
     staging_upload(&g->f.room);
-    copy_slots(g, at, staging_device(&g->f.room, from), staging_device(&g->f.room, to), ncopies);
-    LmAttend how = lm_attend(m, 1, &w.self, w.pos);
-    how.keep = keep, how.ctx = g, how.caches = g->cache;
-    Tensor x = lm_rows(t, m, n, w.ids, w.pos, (Tensor){0});
-    BlockStream s = is_t5(g) ? lm_decoder_stack(t, m, x, how, g->cross, &w.cross) : lm_stack(t, m, x, how);
+    slots_move(&g->slots, &g->f.room, at, copies, ncopies);
+    w.logits = tape_new(t, n, g->m->d.V, DT_F32);
+    uint64_t key = (uint64_t)n << 40 | (uint64_t)w.self.max_nk << 20 | (uint64_t)w.cross.max_nk;
+    forward_repeat(&g->f, key, enqueue_step, &w);
+    t->b->download(g->logits, w.logits.data, (size_t)tensor_count(w.logits) * sizeof(float));
+    t->b->mark(NULL);
     *logits = g->logits;
-    return hand_out(g, s, NULL, n);
+    return tape_status(t);
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -332,15 +317,11 @@ static Status largest(void *self) {
     DecoderRow *rows = mem_new((size_t)spec->slots, sizeof *rows);
     DecoderCopy *copies = mem_new((size_t)spec->slots, sizeof *copies);
     Status st = p && rows && copies ? OK : ERR_MEMORY;
-    int64_t E = m->m->d.E;
-    LmGiven in = {.soft = {.rows = spec->rows, .cols = E, .ld = E, .dt = m->f.b->elem, .data = &nowhere},
-                  .prefixes = p};
+    LmGiven in = {.soft = tape_leaf(&nowhere, spec->rows, m->m->d.E, m->f.b->elem), .prefixes = p};
     for (int i = 0; st == OK && i < n; i++) p[i] = (LmPrefix){.soft = i * spec->rows, .nsoft = spec->rows};
     if (st == OK) st = prefix(m, &in, 0, n, &logits);
     if (st == OK) st = step(m, spec->length - 1, rows, spec->slots, copies, spec->slots, &logits);
-    free(p);
-    free(rows);
-    free(copies);
+    mem_free(p, rows, copies);
     return st;
 }
 

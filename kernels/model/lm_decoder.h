@@ -12,6 +12,7 @@
 #include "kernels/model/decoder.h"
 #include "kernels/model/forward.h"
 #include "kernels/model/lm_model.h"
+#include "kernels/model/slots.h"
 
 /* rows: most rows of a prefix. */
 typedef struct { int32_t prefixes, slots, length, rows; } LmDecoderSpec;
@@ -22,6 +23,7 @@ typedef struct {
     LmDecoderSpec spec;
     /* a layer: (prefix rows + slots length, 2 B); T5: (slots length, 2 B) and (prefix rows, 2 A) */
     Tensor *cache, *cross;
+    Slots slots;                        /* in the caches */
     int32_t *row0, *nrows;              /* of each prefix, in the cache */
     float *logits;                      /* host (the larger of prefixes and slots, V) */
     const int32_t *keep_to, *keep_from; /* device: where the rows of the pass in progress go in the cache, and which */

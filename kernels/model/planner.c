@@ -34,3 +34,9 @@ void planner_end(const Planner *a) {
     a->p->items = staging_device(a->r, a->items);
     a->p->groups = staging_device(a->r, a->groups);
 }
+
+void planner_round(AttnPlan *p) {
+    int32_t n = 64;
+    while (n < p->max_nk) n *= 2;
+    p->max_nk = n;
+}

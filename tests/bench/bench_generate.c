@@ -1,6 +1,6 @@
 /* bench_generate: decoder rows and captions a second, keys and values cached, on random weights.
  *
- *     bench_generate [full|demo] [f32|bf16] [images] [beams] [length]
+ *     bench_generate [full|demo] [f32|bf16] [images] [beams] [length] [device]
  *
  * Captions never end before `length` tokens, so each round computes the same rows. Beams 1 is greedy. The best of
  * some rounds, in wall time and in processor time (which says more on a busy machine), with the counted arithmetic
@@ -40,14 +40,15 @@ int main(int argc, char **argv) {
     DType elem = argc > 2 && strcmp(argv[2], "bf16") == 0 ? DT_BF16 : DT_F32;
     int images = argc > 3 ? atoi(argv[3]) : 32, beams = argc > 4 ? atoi(argv[4]) : 1,
         length = argc > 5 ? atoi(argv[5]) : 20;
-    const Backend *b = backend_cpu(elem);
+    const Backend *b;
     Dims d = {0};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (strcmp(sizes[i].name, size) == 0) d = sizes[i].d;
     if (!d.L || images < 1 || beams < 1 || beams > SEARCH_MAX_BEAMS || length < 2) {
-        fprintf(stderr, "usage: bench_generate [full|demo] [f32|bf16] [images] [beams] [length]\n");
+        fprintf(stderr, "usage: bench_generate [full|demo] [f32|bf16] [images] [beams] [length] [device]\n");
         return 2;
     }
+    must(backend_open(&b, argc > 6 ? argv[6] : "cpu", elem, 0));
     QFormer p;
     Arena mem;
     Generator g;
@@ -68,7 +69,7 @@ int main(int argc, char **argv) {
     must(generate_open(&g, b, &p, &spec));
     double wall = INFINITY, cpu = INFINITY, prefix = INFINITY;
     int64_t rows = 0;
-    for (int round = 0; round < (d.C > 256 ? 3 : 20); round++) {
+    for (int round = 0; round < (d.C > 256 || !b->unified ? 3 : 20); round++) {
         double w = seconds(CLOCK_MONOTONIC);
         must(generate_prefix(&g, (FeatureRows){features, NULL}, images));
         prefix = fmin(prefix, seconds(CLOCK_MONOTONIC) - w);
