@@ -6,15 +6,14 @@
 
 #include "kernels/base/mem.h"
 #include "kernels/base/status.h"
+#include "kernels/model/forward.h"
 
 typedef struct {
     ImageEncoder base;
     VisionWish wish;
-    const Backend *b;
     VitDims d;
     Vit v;
-    Arena run, step;
-    Tape tape;
+    Forward f;
     int blocks;
     bool normed;
     float *out;                 /* (batch, P, E) where the device's memory is ours; else */
@@ -72,12 +71,23 @@ static VitPixels pixels_of(const VisionEncoder *k, const void *pixels) {
     return in;
 }
 
-static Status forward(VisionEncoder *k, const void *pixels, void *out, DType type, int n) {
-    VitPixels in = pixels_of(k, pixels);
-    tape_reset(&k->tape, false);
-    Tensor x = vit_forward(&k->tape, &k->v, &in, n, k->blocks, k->normed);
-    k->v.b->cast(out, type, x.data, x.dt, tensor_count(x));
-    return tape_status(&k->tape);
+typedef struct { VisionEncoder *k; const void *pixels; void *out; DType type; int n; } Batch;
+
+static void enqueue(void *ctx) {
+    const Batch *x = ctx;
+    VisionEncoder *k = x->k;
+    VitPixels in = pixels_of(k, x->pixels);
+    Tensor y = vit_forward(&k->f.tape, &k->v, &in, x->n, k->blocks, k->normed);
+    k->f.tape.b->cast(x->out, x->type, y.data, y.dt, tensor_count(y));
+}
+
+/* A lane, or -1: memory of the caller, which is another each time. */
+static Status forward(Batch x, int lane) {
+    Forward *f = &x.k->f;
+    forward_begin(f);
+    if (lane < 0) enqueue(&x);
+    else forward_repeat(f, (uint64_t)x.n << 1 | (uint64_t)lane, enqueue, &x);
+    return tape_status(&f->tape);
 }
 
 /* Rows that are kept, of n images, in f32; the one thread that runs an encoder owns what changes in it. */
@@ -87,12 +97,12 @@ static size_t numbers_of(const VisionEncoder *k) { return (size_t)k->v.P * (size
 static Status run(const ImageEncoder *self, int n, const void *pixels, float *features) {
     VisionEncoder *k = mine(self);
     /* where copies cost, one batch travels while another is computed */
-    if (!k->b->unified) {
+    if (!k->f.b->unified) {
         Status st = self->start(self, n, pixels);
         return st == OK ? self->finish(self, features) : st;
     }
     bool direct = k->wish.tokens == VISION_ALL;
-    Status st = forward(k, pixels, direct ? features : k->out, DT_F32, n);
+    Status st = forward((Batch){k, pixels, direct ? features : k->out, DT_F32, n}, -1);
     for (int i = 0; st == OK && !direct && i < n; i++)
         keep(k, features + i * self->P * self->E, k->out + (size_t)i * numbers_of(k));
     return st;
@@ -100,8 +110,8 @@ static Status run(const ImageEncoder *self, int n, const void *pixels, float *fe
 
 /* The way back is asked for when the pinned room is free, which is when the lane before it has been finished. */
 static void fetch_lane(const VisionEncoder *k) {
-    size_t bytes = (size_t)k->lane[k->oldest].n * numbers_of(k) * (size_t)dtype_size(k->b->elem);
-    k->b->fetch_beside(k->fetched, k->lane[k->oldest].out, bytes);
+    size_t bytes = (size_t)k->lane[k->oldest].n * numbers_of(k) * (size_t)dtype_size(k->f.b->elem);
+    k->f.b->fetch_beside(k->fetched, k->lane[k->oldest].out, bytes);
 }
 
 static Status start(const ImageEncoder *self, int n, const void *pixels) {
@@ -112,9 +122,9 @@ static Status start(const ImageEncoder *self, int n, const void *pixels) {
     BUG_ON(k->under > 1, "vision_encoder: a third batch is started");
     /* pinned: from there the copy runs by itself, and the caller has its memory back */
     memcpy(k->lane[i].staged, pixels, bytes);
-    k->b->upload_beside(k->lane[i].pixels, k->lane[i].staged, bytes);
-    k->b->prefetch_wait();
-    Status st = forward(k, k->lane[i].pixels, k->lane[i].out, k->b->elem, n);
+    k->f.b->upload_beside(k->lane[i].pixels, k->lane[i].staged, bytes);
+    k->f.b->prefetch_wait();
+    Status st = forward((Batch){k, k->lane[i].pixels, k->lane[i].out, k->f.b->elem, n}, i);
     k->lane[i].n = n;
     if (st == OK && k->under++ == 0) fetch_lane(k);
     return st;
@@ -123,89 +133,70 @@ static Status start(const ImageEncoder *self, int n, const void *pixels) {
 static Status finish(const ImageEncoder *self, float *features) {
     VisionEncoder *k = mine(self);
     int n = k->lane[k->oldest].n;
-    size_t row = numbers_of(k), one = (size_t)dtype_size(k->b->elem);
+    size_t row = numbers_of(k), one = (size_t)dtype_size(k->f.b->elem);
     const char *rows = k->fetched;
-    k->b->fetch_wait();
+    k->f.b->fetch_wait();
 #pragma omp parallel for
     for (int i = 0; i < n; i++) {
         bool all = k->wish.tokens == VISION_ALL;
         float *wide = all ? features + (size_t)i * row : k->out + (size_t)i * row;
         /* half the bytes over the bus, widened by all cores */
-        dtype_to_f32(wide, rows + (size_t)i * row * one, k->b->elem, row);
+        dtype_to_f32(wide, rows + (size_t)i * row * one, k->f.b->elem, row);
         if (!all) keep(k, features + i * self->P * self->E, wide);
     }
     k->oldest = 1 - k->oldest;
     if (--k->under) fetch_lane(k);
-    return k->b->status();
+    return k->f.b->status();
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static void free_encoder(ImageEncoder *self) {
     VisionEncoder *k = (VisionEncoder *)self;
-    tape_close(&k->tape);
+    const Backend *b = k->wish.b;
+    forward_close(&k->f);
     vit_close(&k->v);
     for (int i = 0; i < 2; i++)
-        if (k->lane[i].staged) k->b->host_release(k->lane[i].staged);
-    if (k->fetched) k->b->host_release(k->fetched);
-    if (!k->b->unified) free(k->out);
-    arena_close(&k->run, k->b);
-    arena_close(&k->step, k->b);
+        if (k->lane[i].staged) b->host_release(k->lane[i].staged);
+    if (k->fetched) b->host_release(k->fetched);
+    if (!b->unified) free(k->out);
     free(k);
 }
 
-/* The same on arenas that only count: what opening and a forward pass will take. */
-static Status measure(VisionEncoder *k, size_t *run_bytes, size_t *step_bytes) {
-    Backend null = backend_measuring(k->b);
-    VisionEncoder m = *k;
-    m.b = &null;
-    arena_measure(&m.run, "weights'");
-    arena_measure(&m.step, "encoder's");
-    int S = k->base.pre.size;
-    Status st = vit_open(&m.v, &k->d, S, S, k->base.batch, &null, &m.run);
-    if (st == OK) st = tape_open(&m.tape, &null, &m.step);
-    if (st == OK) st = forward(&m, NULL, NULL, DT_F32, k->base.batch);
-    *run_bytes = m.run.peak;
-    *step_bytes = m.step.peak;
-    tape_close(&m.tape);
-    vit_close(&m.v);
+/* On another memory two lanes; rows go there in its own type, half the way in bf16. */
+static Status take(void *self) {
+    VisionEncoder *k = self;
+    Forward *f = &k->f;
+    int S = k->base.pre.size, n = k->base.batch;
+    f->b->set_workspace(arena_push(&f->fixed, f->b->workspace, 1), f->b->workspace);
+    vit_close(&k->v);                                        /* the one that was only measured */
+    Status st = vit_open(&k->v, &k->d, S, S, n, f->b, &f->fixed);
+    size_t numbers = (size_t)n * numbers_of(k);
+    if (f->b->unified) k->out = arena_push(&f->fixed, numbers, sizeof(float));
+    for (int i = 0; !f->b->unified && i < 2; i++) {
+        k->lane[i].pixels = arena_push(&f->fixed, (size_t)n, preprocess_bytes(&k->base.pre));
+        k->lane[i].out = arena_push(&f->fixed, numbers, (size_t)dtype_size(f->b->elem));
+    }
     return st;
 }
 
-/* On another memory two lanes; rows go there in its own type, half the way in bf16. */
-static Status buffers(VisionEncoder *k, size_t pixels, size_t numbers) {
-    size_t rows = numbers * (size_t)dtype_size(k->b->elem);
-    if (k->b->unified) {
-        k->out = arena_push(&k->run, numbers * sizeof(float), 1);
-        return OK;
-    }
-    Status st = k->b->host_alloc(&k->fetched, rows);
-    for (int i = 0; st == OK && i < 2; i++) {
-        k->lane[i].pixels = arena_push(&k->run, pixels, 1);
-        k->lane[i].out = arena_push(&k->run, rows, 1);
-        st = k->b->host_alloc(&k->lane[i].staged, pixels);
-    }
-    if (st == OK && !(k->out = mem_new(numbers, sizeof(float)))) st = ERR_MEMORY;
-    k->base.start = start;
-    k->base.finish = finish;
-    return st;
+static Status largest(void *self) {
+    VisionEncoder *k = self;
+    return forward((Batch){k, NULL, NULL, DT_F32, k->base.batch}, -1);
 }
 
 static Status take_memory(VisionEncoder *k, size_t *taken) {
-    size_t run_bytes = 0, step_bytes = 0, n = (size_t)k->base.batch;
-    /* before anything is taken: too little memory is said at once */
-    Status st = measure(k, &run_bytes, &step_bytes);
-    size_t pixels = n * preprocess_bytes(&k->base.pre), numbers = n * numbers_of(k);
-    size_t lanes = 2 * (pixels + numbers * (size_t)dtype_size(k->b->elem));
-    run_bytes += k->b->workspace + (k->b->unified ? numbers * sizeof(float) : lanes) + 4096;
-    int S = k->base.pre.size;
-    if (st == OK) st = arena_open(&k->run, "weights'", k->b, run_bytes);
-    if (st == OK) k->b->set_workspace(arena_push(&k->run, k->b->workspace, 1), k->b->workspace);
-    if (st == OK) st = arena_open(&k->step, "encoder's", k->b, step_bytes);
-    if (st == OK) st = vit_open(&k->v, &k->d, S, S, k->base.batch, k->b, &k->run);
-    if (st == OK) st = tape_open(&k->tape, k->b, &k->step);
-    if (st == OK) st = buffers(k, pixels, numbers);
-    if (taken) *taken = run_bytes + step_bytes;
+    const Backend *b = k->wish.b;
+    Status st = forward_open(&k->f, b, "encoder's", take, largest, k);
+    size_t n = (size_t)k->base.batch, numbers = n * numbers_of(k), pixels = n * preprocess_bytes(&k->base.pre);
+    if (taken) *taken = k->f.fixed.size + k->f.mem.size;
+    if (st == OK && !b->unified) {
+        st = b->host_alloc(&k->fetched, numbers * (size_t)dtype_size(b->elem));
+        for (int i = 0; st == OK && i < 2; i++) st = b->host_alloc(&k->lane[i].staged, pixels);
+        if (st == OK && !(k->out = mem_new(numbers, sizeof(float)))) st = ERR_MEMORY;
+        k->base.start = start;
+        k->base.finish = finish;
+    }
     return st == OK ? OK : err_context(st, "encoding %d images at a time", k->base.batch);
 }
 
@@ -219,7 +210,6 @@ static Status choose(VisionEncoder *k, const Vision *e, const VisionWish *w) {
                        e->path);
     k->blocks = vit_blocks(&e->d, tap);
     k->normed = tap == VIT_NORMED;
-    k->v.P = vit_lead(&e->d) + (pre->size / e->d.p) * (pre->size / e->d.p);
     k->base.batch = w->batch ? w->batch : w->b->unified ? 8 : 64;
     static const char *const rows[] = {"", "; cls and patches", "; patches", "; patches, each 2x2 averaged"};
     snprintf(k->tap, sizeof k->tap, "%s%s", vision_tap_text(e, tap), rows[w->tokens]);
@@ -235,7 +225,7 @@ static Status open_encoder(VisionEncoder *k, const Vision *e, const VisionWish *
     if (st == OK) st = vision_sha256(e, k->sha256);
     if (st == OK) st = take_memory(k, bytes);
     if (st == OK) st = vision_load(e, &k->v);
-    if (st == OK) st = k->b->status();
+    if (st == OK) st = k->f.b->status();
     k->base.info = (EncoderInfo){.name = k->name, .weights_sha256 = k->sha256, .tap = k->tap,
                                  .preprocessing = k->preprocessing};
     k->base.P = kept(&k->v, w->tokens);
@@ -253,7 +243,7 @@ Status vision_encoder(ImageEncoder **out, const char *path, const VisionWish *wi
     if (!wish->quiet) vision_say(&e, stdout);
     VisionEncoder *k = mem_new(1, sizeof *k);
     if (k) {
-        k->b = wish->b, k->wish = *wish, k->d = e.d;
+        k->wish = *wish, k->d = e.d;
         st = open_encoder(k, &e, wish, bytes);
         if (st == OK) *out = &k->base;
         else free_encoder(&k->base);

@@ -1,6 +1,6 @@
 /* forward: what a model works with that only goes forward: its memory, measured first, a tape and lists for the device.
  *
- * Whoever lets a model work holds one (encoder, text head, visual rows, decoder, attention maps) and gives two
+ * Whoever lets a model work holds one (encoders, text head, visual rows, decoder, attention maps) and gives two
  * functions:
  *
  *     take(self)     what lives as long as `self`, from `fixed`: caches, room for features, the lists (staging_open)
