@@ -419,6 +419,7 @@ void tape_backward(Tape *t) {
         t->watch_at = t->watch ? status_clock() : 0;
         t->b->mark(t->nodes[i].name);
         t->nodes[i].back(t, &t->nodes[i]);
+        if (t->watch) run_later(t);              /* who watches sees an op's gradients stand, and its own time */
         t->b->mark(NULL);
         if (t->watch) t->b->sync(), t->watch(t->watch_ctx, t, &t->nodes[i], status_clock() - t->watch_at, true);
         /* in order of birth: the last born is the first that nobody reads any more */
