@@ -93,9 +93,12 @@ Status gemm_choices_read(const char *text, const char *title) {
         }
         if (*end != '\n' || v[NUMBERS] < 0 || v[NUMBERS] > CANDIDATES) return OK;
         int i = 0;
-#define X(field) key.field = (__typeof__(key.field))v[i++];
+        bool fits = true;
+        /* a number cut to its last bits might be another product's */
+#define X(field) key.field = (__typeof__(key.field))v[i], fits = fits && (long long)key.field == v[i], i++;
         KEY_NUMBERS(X)
 #undef X
+        if (!fits) return OK;
         Status st = gemm_choose(&key, (int)v[NUMBERS]);
         if (st != OK) return st;
         at = end + 1;
