@@ -47,6 +47,7 @@ static void null_upload(void *dst, const void *src, size_t bytes) {}
 static void null_sync(void) {}
 static Status null_status(void) { return OK; }
 static void null_mark(const char *name) {}
+static void null_adamw_wait(int number) {}
 static void null_all_reduce(float *x, int64_t n, bool bf16_wire) {}
 static void null_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, bool bf16_wire) {}
 
@@ -61,7 +62,7 @@ static void null_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, boo
     .upload_beside = null_upload, .fetch_beside = null_upload, .repeat = backend_enqueue, .forget = backend_forget,    \
     .prefetch = null_upload, .prefetch_wait = null_sync, .sync = null_sync, .status = null_status, .mark = null_mark,  \
     .all_reduce = null_all_reduce, .reduce_parts = null_reduce_parts, .all_reduce_wait = null_sync,                    \
-    .all_gather = null_upload
+    .all_gather = null_upload, .adamw_wait = null_adamw_wait
 
 #define OP(kind, name, params, args) .name = null_##name,
 static const Backend null_f32 = {NULL_SLOTS, .elem = DT_F32,

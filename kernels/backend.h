@@ -267,7 +267,12 @@ typedef struct {
 /* One range of parameters: p, g, m, v (f32, n). g *= *gscale; decoupled weight decay; bias corrections
  * c1 = 1 - beta1^t, c2 likewise. Writes the elem copy of p when given, the running mean of p when given
  * (ema += (1 - ema_decay)(p - ema)), and zero to g, but for keep_g. *gscale == 0 (a gradient that was not finite)
- * leaves everything as it is, g too. training.md 1. */
+ * leaves everything as it is, g too. training.md 1.
+ *
+ * beside: 0, in order; else a number up to ADAMW_BESIDE: behind compute so far and beside what is enqueued later, which
+ * reads or writes none of it before adamw_wait(this number, or one that was given later). Numbers rise from call to
+ * call of one update. */
+enum { ADAMW_BESIDE = 32 };
 typedef struct {
     float *p, *g, *m, *v, *ema;
     void *copy;
@@ -275,6 +280,7 @@ typedef struct {
     const float *gscale;
     float lr, beta1, beta2, eps, weight_decay, c1, c2, ema_decay;
     bool keep_g;                        /* whoever comes next overwrites it */
+    int beside;
 } AdamW;
 
 typedef void EnqueueFn(void *ctx);

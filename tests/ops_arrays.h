@@ -250,7 +250,10 @@ TEST(sums)
 
 /* ---- optimizer ------------------------------------------------------------------------------------------------- */
 
-static void launch_adamw(void *ad) { K->adamw(ad); }
+static void launch_adamw(void *ad) {
+    K->adamw(ad);
+    K->adamw_wait(((AdamW *)ad)->beside);
+}
 
 static void adamw(void) {
     AdamW ad = {0};
@@ -271,7 +274,7 @@ static void adamw(void) {
                      .copy = cases[i].copy ? copy->p : NULL, .n = n, .gscale = scale->p, .lr = 1e-2f, .beta1 = 0.9f,
                      .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = cases[i].wd,
                      .c1 = 1 - 0.9f * 0.9f, .c2 = 1 - 0.98f * 0.98f, .ema_decay = cases[i].ema,
-                     .keep_g = cases[i].keep_g};
+                     .keep_g = cases[i].keep_g, .beside = i % 2 ? (int)i : 0};
         double *w[8];
         for (int k = 0; k < 8; k++) {
             w[k] = doubles(n);

@@ -94,6 +94,60 @@ static void rows_make_tensors(void **state) {
     close_store(&p, &mem);
 }
 
+/* ---- an update beside the forward ------------------------------------------------------------------------------- */
+
+static struct { float *updated[64]; int given[64], updates, waited[64], waits; } told;
+static void tell_update(const AdamW *a) {
+    told.given[told.updates] = a->beside;
+    told.updated[told.updates++] = a->p;
+}
+static void tell_wait(int number) { told.waited[told.waits++] = number; }
+
+static void update(const Params *p, void *scratch) {
+    memset(&told, 0, sizeof told);
+    assert_int_equal(optim_update(p, scratch, &(AdamSpec){.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .beside = true}, 1e-3, 1),
+                     OK);
+    assert_int_equal(told.updates, p->nranges);
+    for (int i = 1; i < told.updates; i++) assert_in_range(told.given[i], told.given[i - 1], ADAMW_BESIDE);
+}
+
+/* Numbers of the tensor's range among the last update's, from 0. */
+static int turn_of(const Params *p, int row, int layer) {
+    const ParamRange *r = &p->range[params_tensor(p, row, layer)->range];
+    for (int i = 0; i < told.updates; i++)
+        if (told.updated[i] == p->w + r->at) return i;
+    return -1;
+}
+
+/* In the order in which tensors were asked for; each range is waited for once, where it is first asked for. */
+static void an_update_is_waited_for_where_it_is_read(void **state) {
+    (void)state;
+    ParamSizes s = sizes_of(4, 8, 24, 11, 5, true);
+    Params p;
+    Arena mem;
+    Backend b = *backend_cpu(DT_F32);
+    b.adamw = tell_update, b.adamw_wait = tell_wait;
+    void *scratch = mem_new(optim_scratch(), 1);
+    open_store(&p, &mem, &b, &s, (ParamsSpec){.training = true, .freeze = "*.fc1.weight", .rates = "last.*=2"});
+    params_get(&p, LAST_W, 3), params_get(&p, Q_W, 2), params_get(&p, FC1_W, 0), params_get(&p, WORD, -1);
+    assert_int_equal(told.waits, 0);
+    update(&p, scratch);
+    assert_true(turn_of(&p, LAST_W, 3) == 0 && turn_of(&p, Q_W, 2) == 1 && turn_of(&p, WORD, -1) == 2);
+    params_get(&p, Q_W, 2), params_get(&p, Q_W, 2), params_get(&p, FC1_W, 0);
+    assert_true(told.waits == 1 && told.waited[0] == told.given[1]);
+    params_joined(&p, Q_W, V_W, 1, 1);
+    assert_true(told.waits == 2 && told.waited[1] == told.given[turn_of(&p, Q_W, 1)]);
+    params_arrived(&p), params_arrived(&p), params_get(&p, WORD, -1);
+    assert_true(told.waits == 3 && told.waited[2] == told.given[told.updates - 1]);
+    update(&p, scratch);
+    assert_true(turn_of(&p, Q_W, 2) == 0 && turn_of(&p, Q_W, 1) == 1 && turn_of(&p, WORD, -1) == 2);
+    float x[88];
+    params_read(&p, params_tensor(&p, WORD, -1), p.w, x);    /* who reads an array reads it whole */
+    assert_true(told.waits == 1 && told.waited[0] == told.given[told.updates - 1]);
+    close_store(&p, &mem);
+    free(scratch);
+}
+
 /* No two tensors share a number, whatever is frozen; what learns stands in front; a layer is one piece of it. */
 static void places_do_not_overlap(void **state) {
     (void)state;
@@ -307,7 +361,7 @@ static void all_frozen_has_no_state(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_make_tensors), cmocka_unit_test(places_do_not_overlap),
-        cmocka_unit_test(patterns_mean_something),
+        cmocka_unit_test(an_update_is_waited_for_where_it_is_read), cmocka_unit_test(patterns_mean_something),
         cmocka_unit_test(a_frozen_model_takes_two_bytes_a_number), cmocka_unit_test(what_goes_in_comes_out),
         cmocka_unit_test(what_is_frozen_costs_nothing), cmocka_unit_test(all_frozen_has_no_state)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,9 +56,12 @@ static const ParamTensor *first_bad(const Params *p) {
 
 /* The part of a range whose state is here. */
 static ParamRange own_part(const Params *p, const ParamRange *r) {
-    int64_t lo = r->at > p->own.at ? r->at : p->own.at, hi = r->at + r->n, end = p->own.at + p->own.n;
+    ParamRange own = *r;
+    int64_t hi = r->at + r->n, end = p->own.at + p->own.n;
+    if (own.at < p->own.at) own.at = p->own.at;
     if (hi > end) hi = end;
-    return (ParamRange){lo, hi > lo ? hi - lo : 0, r->rate, r->decay, r->apart};
+    own.n = hi > own.at ? hi - own.at : 0;
+    return own;
 }
 
 /* Sharded: gradients were summed in the own part only, so the squares are joined here. */
@@ -77,6 +80,7 @@ Status optim_norm(const Params *p, void *scratch, float clip, float *norm) {
     /* each rank's sum in its place, added in rank order: the same norm, so the same factor, on every rank */
     double *sumsq = s->sumsq + (p->sharded ? dist_rank() : 0);
     Status st = OK;
+    params_arrived(p);                                       /* the last update reads the factor that is made here */
     p->b->zero(sumsq, sizeof *sumsq);
     for (int i = 0; i < p->nranges;) {                       /* neighbours at once, decay or not */
         ParamRange all = p->range[i++];
@@ -109,11 +113,14 @@ static Status share_weights(const Params *p) {
 
 Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t) {
     const Scratch *s = scratch;
-    for (int i = 0; i < p->nranges; i++) {
-        ParamRange r = own_part(p, &p->range[i]);
+    const int *order = params_order(p);
+    for (int k = 0; k < p->nranges; k++) {
+        ParamRange *whole = &p->range[order[k]], r = own_part(p, whole);
         /* moments are those of the own part alone, so they begin at 0 */
         int64_t here = r.at - p->own.at;
         if (!r.n) continue;
+        /* sharded: everything goes to the others at once, so nothing is gained by waiting for it in parts */
+        if (a->beside && !p->sharded) whole->late = 1 + k * ADAMW_BESIDE / p->nranges;
         char *copy = p->copy == (void *)p->w ? NULL : (char *)p->copy + (size_t)r.at * (size_t)dtype_size(p->b->elem);
         p->b->adamw(&(AdamW){.p = p->w + r.at, .g = p->g + r.at, .m = p->m + here, .v = p->v + here,
                              .ema = p->ema ? p->ema + here : NULL, .copy = copy, .n = r.n, .gscale = &s->scale,
@@ -121,7 +128,8 @@ Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, dou
                              .weight_decay = r.decay ? a->weight_decay : 0.0f,
                              /* in double: 1 - beta^t of the first steps is a difference of near equals */
                              .c1 = (float)(1.0 - pow(a->beta1, (double)t)),
-                             .c2 = (float)(1.0 - pow(a->beta2, (double)t)), .ema_decay = a->ema, .keep_g = r.decay});
+                             .c2 = (float)(1.0 - pow(a->beta2, (double)t)), .ema_decay = a->ema, .keep_g = r.decay,
+                             .beside = whole->late});
     }
     return p->sharded ? share_weights(p) : OK;
 }
@@ -131,6 +139,7 @@ void optim_end(const Params *p, bool finite, const ParamTensor **bad) {
     for (int i = 0; i < p->n; i++)
         p->grad[i].state = p->tensor[i].decay || p->tensor[i].frozen ? GRAD_STALE : GRAD_ZERO;
     if (finite && !p->sharded) return;                       /* AdamW has passed all that does not decay */
+    params_arrived(p);
     for (int i = 0; i < p->nranges; i++)
         if (!p->range[i].decay) p->b->zero(p->g + p->range[i].at, (size_t)p->range[i].n * sizeof *p->g);
 }

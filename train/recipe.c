@@ -58,7 +58,7 @@ void recipe_params(ParamsSpec *s, const Options *o) {
 void recipe_adam(AdamSpec *a, const Options *o) {
     *a = (AdamSpec){.beta1 = (float)o->optim.beta1, .beta2 = (float)o->optim.beta2, .eps = (float)o->optim.eps,
                     .weight_decay = (float)o->optim.weight_decay, .clip = (float)o->optim.clip,
-                    .ema = (float)o->optim.ema};
+                    .ema = (float)o->optim.ema, .beside = o->optim.beside};
 }
 
 void recipe_schedule(Schedule *s, const Options *o, int64_t steps, int64_t steps_per_epoch) {

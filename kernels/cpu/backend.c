@@ -23,6 +23,7 @@ static void no_workspace(void *p, size_t bytes) { (void)p, (void)bytes; }
 static void cpu_zero(void *p, size_t bytes) { memset(p, 0, bytes); }
 static void nothing(void) {}
 static void no_mark(const char *name) { (void)name; }
+static void no_wait(int number) { (void)number; }
 
 static void cpu_copy(void *dst, const void *src, size_t bytes) {
     if (dst != src && bytes) memmove(dst, src, bytes);
@@ -39,7 +40,7 @@ const Backend FN(backend_cpu) = {
     .upload_beside = cpu_copy, .fetch_beside = cpu_copy,
     .repeat = backend_enqueue, .forget = backend_forget,
     .fetch_wait = nothing, .prefetch = cpu_copy, .prefetch_wait = nothing, .sync = nothing, .status = cpu_status,
-    .mark = no_mark,
+    .mark = no_mark, .adamw_wait = no_wait,
 #define OP(kind, name, params, args) .name = FN(name),
 #include "kernels/backend.def"
 };

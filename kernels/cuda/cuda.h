@@ -5,8 +5,9 @@
  * first needed (cuda_library), so a program built with CUDA runs `device=cpu` where they are absent; only the small
  * libcudart is linked.
  *
- * One GPU a process. Everything is enqueued on three streams: compute (all kernels, in call order), copy (prefetch) and
- * comm (collectives), ordered by events; no call here waits for the GPU but alloc, release, download and sync. */
+ * One GPU a process. Everything is enqueued on four streams: compute (all kernels, in call order), copy (prefetch),
+ * comm (collectives) and update (AdamW beside compute), ordered by events; no call here waits for the GPU but alloc,
+ * release, download and sync. */
 #ifndef QF_CUDA_H
 #define QF_CUDA_H
 #include <cuda_runtime_api.h>
@@ -21,7 +22,8 @@ enum { WS_COMPUTE = 64 << 20, WS_COMM = 16 << 20, WS_GEMM = 32 << 20, WS_BIAS = 
 typedef struct {
     int device, sms, cc; /* cc: 90 for compute capability 9.0 */
     size_t shared_max;   /* shared memory a block may ask for */
-    cudaStream_t compute, copy, comm;
+    cudaStream_t compute, copy, comm, update;
+    int taken;           /* SMs that AdamW may hold beside what is enqueued now: no grid that must be resident whole */
     bool recording, unrecorded; /* graph.c: compute records; and something in it failed, which then does not stick */
     char *workspace;
     char name[128];
@@ -39,7 +41,11 @@ void *cuda_workspace(size_t bytes,
                      const char *op); /* compute scratch; NULL, and sticks, when it is larger than WS_COMPUTE */
 Status cuda_error(void);              /* OK, or what sticks */
 Status cuda_comm_status(void);        /* comm.c: an error that NCCL found by itself */
-cudaError_t cuda_streams_open(void);  /* the three, and the events between them */
+cudaError_t cuda_streams_open(void);  /* the four, and the events between them */
+/* AdamW number `beside`, which takes that many SMs, goes to this stream (0: compute); updated: it has been launched. */
+cudaStream_t cuda_update(int beside, int sms);
+void cuda_updated(int beside);
+void cuda_updates_wait(void); /* compute sees all of them */
 const char *cuda_about(void);
 
 /* A shared library and its functions: names and places of n function pointers. Returns NULL and sets `why` (borrowed)

@@ -4,7 +4,8 @@
  * the compute that was enqueued before the call; compute enqueued after prefetch_wait() sees the data. So the copy of
  * batch n + 1 runs beside step n when it is asked for before step n is enqueued: prefetch_wait();  prefetch(other
  * buffer, batch n + 1);  ...step n... Collectives run on a third stream, between the compute before them and the
- * compute after all_reduce_wait().
+ * compute after all_reduce_wait(). AdamW runs on a fourth (optim.cu), which is served before compute: its few blocks
+ * would else wait, range by range, for those of a product to end.
  *
  * Passes that recur with the same launches are CUDA graphs (graph.c).
  *
@@ -41,7 +42,8 @@ static struct {
     unsigned launches;
     const char *range[RANGES]; /* mark()s that are open, for messages */
     int depth;
-    cudaEvent_t compute_at, copy_at, fetched;
+    cudaEvent_t compute_at, copy_at, fetched, updated[ADAMW_BESIDE + 1];
+    int newest; /* update of all that were numbered */
 } me = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- what went wrong ------------------------------------------------------------------------------------------- */
@@ -225,7 +227,26 @@ void cuda_fetch_beside(void *dst, const void *src, size_t bytes) {
 }
 void cuda_prefetch_wait(void) { cuda_follow(cuda.compute, cuda.copy, me.copy_at, "prefetch_wait"); }
 
+cudaStream_t cuda_update(int beside, int sms) {
+    if (!beside) return cuda.compute;
+    cuda_follow(cuda.update, cuda.compute, me.compute_at, "adamw");
+    me.newest = beside, cuda.taken = sms;
+    return cuda.update;
+}
+void cuda_updated(int beside) {
+    if (beside) cuda_ok(cudaEventRecord(me.updated[beside], cuda.update), "adamw");
+}
+void cuda_adamw_wait(int number) {
+    if (cuda.recording) return;         /* what is recorded begins with cuda_updates_wait */
+    cuda_ok(cudaStreamWaitEvent(cuda.compute, me.updated[number], 0), "adamw_wait");
+    if (number == me.newest) cuda.taken = 0;
+}
+void cuda_updates_wait(void) {
+    if (me.newest) cuda_adamw_wait(me.newest);
+}
+
 void cuda_sync(void) {
+    cuda_ok(cudaStreamSynchronize(cuda.update), "adamw");
     cuda_ok(cudaStreamSynchronize(cuda.copy), "prefetch");
     cuda_ok(cudaStreamSynchronize(cuda.comm), "a collective");
     cuda_ok(cudaStreamSynchronize(cuda.compute), "sync");
@@ -257,8 +278,12 @@ cudaError_t cuda_streams_open(void) {
     cudaError_t e = cudaStreamCreateWithFlags(&cuda.compute, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.copy, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&cuda.comm, cudaStreamNonBlocking);
-    if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.compute_at, cudaEventDisableTiming);
-    if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.copy_at, cudaEventDisableTiming);
-    if (e == cudaSuccess) e = cudaEventCreateWithFlags(&me.fetched, cudaEventDisableTiming);
+    int least, first;
+    if (e == cudaSuccess) e = cudaDeviceGetStreamPriorityRange(&least, &first);
+    if (e == cudaSuccess) e = cudaStreamCreateWithPriority(&cuda.update, cudaStreamNonBlocking, first);
+    cudaEvent_t *events[] = {&me.compute_at, &me.copy_at, &me.fetched};
+    for (int i = 0; e == cudaSuccess && i < 3; i++) e = cudaEventCreateWithFlags(events[i], cudaEventDisableTiming);
+    for (int i = 0; e == cudaSuccess && i <= ADAMW_BESIDE; i++)
+        e = cudaEventCreateWithFlags(&me.updated[i], cudaEventDisableTiming);
     return e;
 }

@@ -80,6 +80,7 @@ static void record(Pass *p, EnqueueFn *enqueue, void *ctx) {
 
 void cuda_repeat(void **kept, uint64_t key, EnqueueFn *enqueue, void *ctx) {
     Passes *k = *kept;
+    cuda_updates_wait();                /* a graph asks for no parameter, which would wait for it */
     /* a pass in a pass belongs to the outer one */
     bool keep = !cuda.recording && !cuda_failed() && !is_watched();
     if (keep && !k) *kept = k = mem_new(1, sizeof *k);

@@ -6,51 +6,76 @@
  * adamw is one pass: reads p, g, m, v, writes p, m, v and the copy: 28 n bytes, 30 n with a bf16 copy, 4 n more where g
  * becomes zero, 8 n for the running mean; 5.6 GB for 186.7 M parameters, 1.7 ms of an H100. Four neighbours a thread (16
  * bytes of f32); a range that starts at an odd place goes one by one. 40 registers: 48 warps an SM. sumsq reads 4 n
- * bytes: f64 partial sums of fixed pieces, added in order by one block. */
+ * bytes: f64 partial sums of fixed pieces, added in order by one block.
+ *
+ * Beside compute it takes a fifth of the SMs, a block of 1,024 threads each, which keeps 64 KB on their way: a
+ * product's blocks fill an SM's registers, so what is spread over all SMs would stand before or behind products, not
+ * beside them. */
 #include "kernels/cuda/device.cuh"
 
-enum { THREADS = 256 };
+enum { THREADS = 256, BESIDE = 1024, SHARE = 5 };
 
-DEVICE void load(float *v, const float *p, int64_t i, bool four) {
-    if (four) ld4(v, p + i);
+/* p, g, m, v of W neighbours: four, or one. */
+template <int W> struct Four { float p[W], g[W], m[W], v[W]; };
+template <int W> DEVICE void load(float *v, const float *p, int64_t i) {
+    if constexpr (W == 4) ld4(v, p + i);
     else v[0] = p[i];
 }
-DEVICE void store(float *p, int64_t i, const float *v, bool four) {
-    if (four) st4(p + i, v);
+template <int W> DEVICE void store(float *p, int64_t i, const float *v) {
+    if constexpr (W == 4) st4(p + i, v);
     else p[i] = v[0];
 }
+template <int W> DEVICE void read(Four<W> *x, const AdamW &a, int64_t i) {
+    load<W>(x->p, a.p, i);
+    load<W>(x->g, a.g, i);
+    load<W>(x->m, a.m, i);
+    load<W>(x->v, a.v, i);
+}
 
-/* W: 4 neighbours a thread, or 1. */
-template <int W, class T> static __global__ __launch_bounds__(THREADS) void adamw_kernel(AdamW a, int64_t from) {
-    int64_t i = from + ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W;
-    if (i >= a.n) return;
-    constexpr bool four = W == 4;
-    float scale = *a.gscale, decay = 1.0f - a.lr * a.weight_decay, step = a.lr / a.c1, inv_c2 = 1.0f / a.c2;
-    if (scale == 0) return;
-    float p[4], g[4], m[4], v[4];
-    load(p, a.p, i, four);
-    load(g, a.g, i, four);
-    load(m, a.m, i, four);
-    load(v, a.v, i, four);
+template <int W, class T> DEVICE void update(Four<W> &x, const AdamW &a, int64_t i, float scale) {
+    float decay = 1.0f - a.lr * a.weight_decay, step = a.lr / a.c1, inv_c2 = 1.0f / a.c2;
 #pragma unroll
     for (int e = 0; e < W; e++) {
-        float gs = g[e] * scale;
-        m[e] = a.beta1 * m[e] + (1.0f - a.beta1) * gs;
-        v[e] = a.beta2 * v[e] + (1.0f - a.beta2) * gs * gs;
-        p[e] = p[e] * decay - step * m[e] / (sqrtf(v[e] * inv_c2) + a.eps);
-        g[e] = 0;
+        float gs = x.g[e] * scale;
+        /* written out: which of two products is fused with the sum must be the same in every form of the kernel */
+        x.m[e] = fmaf(a.beta1, x.m[e], (1.0f - a.beta1) * gs);
+        x.v[e] = fmaf(a.beta2, x.v[e], (1.0f - a.beta2) * gs * gs);
+        x.p[e] = fmaf(x.p[e], decay, -(step * x.m[e] / (sqrtf(x.v[e] * inv_c2) + a.eps)));
+        x.g[e] = 0;
     }
-    store(a.p, i, p, four);
-    store(a.m, i, m, four);
-    store(a.v, i, v, four);
-    if (!a.keep_g) store(a.g, i, g, four);
-    if (a.copy && four) st4((T *)a.copy + i, p);
-    else if (a.copy) st1((T *)a.copy + i, p[0]);
+    store<W>(a.p, i, x.p);
+    store<W>(a.m, i, x.m);
+    store<W>(a.v, i, x.v);
+    if (!a.keep_g) store<W>(a.g, i, x.g);
+    if (a.copy && W == 4) st4((T *)a.copy + i, x.p);
+    else if (a.copy) st1((T *)a.copy + i, x.p[0]);
     if (a.ema) {
-        load(g, a.ema, i, four);
+        float mean[W];
+        load<W>(mean, a.ema, i);
 #pragma unroll
-        for (int e = 0; e < W; e++) g[e] += (1.0f - a.ema_decay) * (p[e] - g[e]);
-        store(a.ema, i, g, four);
+        for (int e = 0; e < W; e++) mean[e] = fmaf(1.0f - a.ema_decay, x.p[e] - mean[e], mean[e]);
+        store<W>(a.ema, i, mean);
+    }
+}
+
+template <int W, class T> static __global__ __launch_bounds__(THREADS) void adamw_kernel(AdamW a, int64_t from) {
+    int64_t i = from + ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W;
+    float scale = *a.gscale;
+    if (i >= a.n || scale == 0) return;
+    Four<W> x;
+    read<W>(&x, a, i);
+    update<W, T>(x, a, i, scale);
+}
+
+/* What comes next is on its way while this is worked on: one block an SM has nobody else to hide behind. */
+template <class T> static __global__ __launch_bounds__(BESIDE) void adamw_beside_kernel(AdamW a) {
+    int64_t i = ((int64_t)blockIdx.x * BESIDE + threadIdx.x) * 4, all = (int64_t)gridDim.x * BESIDE * 4;
+    float scale = *a.gscale;
+    if (i >= a.n || scale == 0) return;
+    Four<4> x, next;
+    for (read<4>(&x, a, i); i < a.n; i += all, x = next) {
+        if (i + all < a.n) read<4>(&next, a, i + all);
+        update<4, T>(x, a, i, scale);
     }
 }
 
@@ -59,12 +84,15 @@ template <class T> static void adamw_(const AdamW *a) {
     bool vector = aligned16(a->p) && aligned16(a->g) && aligned16(a->m) && aligned16(a->v) && aligned16(a->ema) &&
                   aligned16(a->copy);
     int64_t body = vector ? a->n / 4 * 4 : 0;
+    int sms = at_most(ceil_div(body, BESIDE * 4), cuda.sms / SHARE > 0 ? cuda.sms / SHARE : 1);
+    cudaStream_t s = cuda_update(a->beside, sms);
     AdamW first = *a;
     first.n = body;
-    if (body) adamw_kernel<4, T><<<(unsigned)ceil_div(body, THREADS * 4), THREADS, 0, cuda.compute>>>(first, 0);
-    if (body < a->n)
-        adamw_kernel<1, T><<<(unsigned)ceil_div(a->n - body, THREADS), THREADS, 0, cuda.compute>>>(*a, body);
+    if (body && a->beside) adamw_beside_kernel<T><<<(unsigned)sms, BESIDE, 0, s>>>(first);
+    else if (body) adamw_kernel<4, T><<<(unsigned)ceil_div(body, THREADS * 4), THREADS, 0, s>>>(first, 0);
+    if (body < a->n) adamw_kernel<1, T><<<(unsigned)ceil_div(a->n - body, THREADS), THREADS, 0, s>>>(*a, body);
     cuda_launched("adamw");
+    cuda_updated(a->beside);
 }
 EXPORT(adamw, (const AdamW *a), (a))
 

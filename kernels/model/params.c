@@ -175,12 +175,16 @@ static void place_vectors(Params *p) {
 
 static void find_ranges(Params *p) {
     for (int i = 0; i < p->n; i++) {
-        const ParamTensor *t = &p->tensor[i];
+        ParamTensor *t = &p->tensor[i];
+        t->range = -1;
         if (t->frozen) continue;
         ParamRange *r = p->nranges ? &p->range[p->nranges - 1] : NULL;
         bool apart = !r || p->tensor[i - 1].frozen;          /* gaps do not part: there everything is and stays zero */
         if (!apart && r->decay == t->decay && r->rate == t->rate) r->n = t->at + t->n - r->at;
-        else p->range[p->nranges++] = (ParamRange){t->at, t->n, t->rate, t->decay, apart};
+        else
+            p->range[p->nranges++] = (ParamRange){.at = t->at, .n = t->n, .rate = t->rate, .decay = t->decay,
+                                                  .apart = apart};
+        t->range = p->nranges - 1;
     }
 }
 
@@ -224,7 +228,8 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
     p->range = mem_new(most, sizeof *p->range);
     p->index = mem_new(most, sizeof *p->index);
     p->grad = mem_new(most, sizeof *p->grad);
-    if (!p->tensor || !p->grad || !p->range || !p->index) {
+    p->order = mem_new(1, sizeof *p->order + most * sizeof *p->order->range);
+    if (!p->tensor || !p->grad || !p->range || !p->index || !p->order) {
         params_close(p);
         return ERR_MEMORY;
     }
@@ -257,6 +262,7 @@ void params_close(Params *p) {
     free(p->range);
     free(p->index);
     free(p->grad);
+    free(p->order);
     *p = (Params){0};
 }
 
@@ -276,6 +282,33 @@ const ParamTensor *params_tensor(const Params *p, int row, int layer) {
     return &p->tensor[i];
 }
 
+/* What the last update left under way is waited for where it is first wanted. */
+static void ask(const Params *p, const ParamTensor *t) {
+    if (t->range < 0) return;
+    ParamRange *r = &p->range[t->range];
+    if (!r->asked) p->order->range[p->order->n++] = t->range;
+    if (r->late) p->b->adamw_wait(r->late);
+    r->asked = true, r->late = 0;
+}
+
+void params_arrived(const Params *p) {
+    int last = 0;
+    for (int i = 0; i < p->nranges; i++) {
+        if (p->range[i].late > last) last = p->range[i].late;
+        p->range[i].late = 0;
+    }
+    if (last) p->b->adamw_wait(last);
+}
+
+const int *params_order(const Params *p) {
+    for (int i = 0; i < p->nranges; i++) {
+        if (!p->range[i].asked) p->order->range[p->order->n++] = i;
+        p->range[i].asked = false;
+    }
+    p->order->n = 0;
+    return p->order->range;
+}
+
 static char *copy_at(const Params *p, int64_t at) {
     return (char *)p->copy + (size_t)at * (size_t)dtype_size(p->type);
 }
@@ -291,6 +324,7 @@ static Param view(const Params *p, const ParamTensor *t, int64_t rows, int64_t c
 
 Param params_get(const Params *p, int row, int layer) {
     const ParamTensor *t = params_tensor(p, row, layer);
+    ask(p, t);
     return view(p, t, t->rows, t->cols);
 }
 
@@ -300,8 +334,10 @@ Param params_joined(const Params *p, int first, int last, int layer, int last_la
     int64_t n = z->at + z->n - a->at, cols = a->rows > 1 ? a->cols : n;
     Param v = view(p, a, n / cols, cols);
     v.grads = (int)(z - a) + 1;
-    for (const ParamTensor *t = a; t <= z; t++)
+    for (const ParamTensor *t = a; t <= z; t++) {
+        ask(p, t);
         v.frozen = v.frozen && t->frozen; /* all of them, or the product is needed */
+    }
     return v;
 }
 
@@ -343,6 +379,7 @@ const ParamTensor *params_copy_of(const Params *p, const ParamTensor *t) {
 }
 
 void params_whole_grads(const Params *p, int64_t at, int64_t end) {
+    params_arrived(p);
     for (int i = 0; i < p->n; i++) {
         const ParamTensor *t = &p->tensor[i];
         if (t->at < at || t->at >= end || t->at >= p->learns || p->grad[i].state != GRAD_STALE) continue;
@@ -368,6 +405,7 @@ Status params_put(Params *p, const ParamTensor *t, int64_t first, int64_t n, con
     const Backend *b = p->b;
     BUG_ON(first < 0 || n < 0 || first + n > t->n, "params: %s has no elements %lld + %lld", t->name, (long long)first,
            (long long)n);
+    params_arrived(p);
     /* a 2 GB embedding must not be on the host twice */
     int64_t piece = n < PIECE ? n : PIECE;
     float *f32 = mem_new((size_t)piece + 1, sizeof *f32);
@@ -389,6 +427,7 @@ Status params_put(Params *p, const ParamTensor *t, int64_t first, int64_t n, con
 }
 
 Status params_values(const Params *p, const ParamTensor *t, float *host) {
+    params_arrived(p);
     if (t->f32_at >= 0) {
         p->b->download(host, p->w + t->f32_at, (size_t)t->n * sizeof *host);
         return p->b->status();
@@ -403,15 +442,18 @@ Status params_values(const Params *p, const ParamTensor *t, float *host) {
 }
 
 void params_read(const Params *p, const ParamTensor *t, const float *flat, float *host) {
+    params_arrived(p);
     p->b->download(host, flat + t->at, (size_t)t->n * sizeof *host);
 }
 
 void params_write(const Params *p, const ParamTensor *t, float *flat, const float *host) {
+    params_arrived(p);
     p->b->upload(flat + t->at, host, (size_t)t->n * sizeof *host);
     p->b->sync();
 }
 
 void params_refresh(const Params *p) {
+    params_arrived(p);
     if (p->copy != (void *)p->w) p->b->cast(p->copy, p->b->elem, p->w, DT_F32, p->total);
     /* an average that began at zero would be far too small for long */
     if (p->ema) p->b->copy(p->ema, p->w + p->own.at, (size_t)p->own.n * sizeof *p->ema);

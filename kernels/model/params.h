@@ -58,11 +58,14 @@ typedef struct {
     int64_t f32_at;                     /* in the f32 array of a frozen store; -1: not there. Else `at` */
     float rate;                         /* the learning rate is multiplied by it */
     bool decay, frozen;
+    int range;                          /* of Params.range; -1: none, it is frozen */
 } ParamTensor;
 
 /* A run of neighbouring tensors that the optimizer treats alike. apart: frozen ones stand between it and the range
- * before it, in the table's order. */
-typedef struct { int64_t at, n; float rate; bool decay, apart; } ParamRange;
+ * before it, in the table's order. late: an update of it may still be under way beside compute, which waits for that
+ * number (adamw_wait) when somebody asks for one of its tensors; 0: none. asked: somebody did since the last update. */
+typedef struct { int64_t at, n; float rate; bool decay, apart, asked; int late; } ParamRange;
+typedef struct { int n, range[]; } ParamOrder;
 
 typedef struct {
     ParamTable table;
@@ -72,6 +75,7 @@ typedef struct {
     ParamTensor *tensor;                /* in the table's order */
     ParamGrad *grad;                    /* of each, what g holds */
     ParamRange *range;                  /* trainable ranges */
+    ParamOrder *order;                  /* those that were asked for since the last update, in that order */
     int64_t total;                      /* elements of a flat array, gaps included */
     int64_t learns;                     /* of them what g, m, v and ema have: the trainable ones, at the front */
     int64_t count;                      /* numbers, without gaps */
@@ -113,6 +117,13 @@ Param params_joined(const Params *p, int first, int last, int layer, int last_la
 const ParamTensor *params_copy_of(const Params *p, const ParamTensor *t);
 DistPart params_block(const Params *p, int row, int layer); /* where what learns of row's block stands in that layer */
 const ParamTensor *params_find(const Params *p, const char *name); /* also under its other names; NULL when unknown */
+
+/* An update runs beside the forward that follows it (AdamW.beside), in the order in which that reads. params_get and
+ * params_joined, and all below, let compute wait for what they hand out, so nobody else need know of it; who reads the
+ * flat arrays by itself calls params_arrived. params_order: all ranges by number, those
+ * first that were first asked for since the last call. */
+void params_arrived(const Params *p);
+const int *params_order(const Params *p);
 
 /* Gradients of elements [at, end), whole: numbers of an update before, which nobody overwrote, become zero. */
 void params_whole_grads(const Params *p, int64_t at, int64_t end);

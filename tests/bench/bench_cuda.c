@@ -411,7 +411,7 @@ static Xent xent;
 static void run_xent(void) { b->xent(&xent); }
 static AdamW adam;
 static double *total;
-static void run_adamw(void) { b->adamw(&adam); }
+static void run_adamw(void) { b->adamw(&adam), b->adamw_wait(adam.beside); }
 static void run_sumsq(void) { b->sumsq(total, adam.g, adam.n, false); }
 
 static void rest(void) {
@@ -474,6 +474,8 @@ static void rest(void) {
     b->zero(adam.v, (size_t)params * 4);
     total = take(sizeof *total);
     report("adamw", run_adamw, promise_adamw(&adam));
+    adam.beside = 1;
+    report("adamw, beside", run_adamw, promise_adamw(&adam));
     report("sumsq", run_sumsq, promise_sumsq(params));
 }
 

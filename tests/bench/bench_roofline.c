@@ -27,8 +27,11 @@
  * The timeline predicts instead of bounding: kernels as VGPU_TIME says (within 10 % for tensor-core kernels and long
  * streaming ones, a factor of 2 below 10 us), each shape run once in a model of LAYERS layers, which are the step's;
  * what depends on the number of layers (optimizer, folding) is scaled by its bytes. Products by product.h. No gaps
- * between launches and no overlap. Column sums in the epilogue of the product that reads the same rows cost nothing: a
- * guess, the library's kernels with it are chosen only where they are faster than the two (gemm.c).
+ * between launches and no overlap but one, which is assumed: AdamW runs beside the next forward, on UPDATE_SMS of the
+ * SMs, in the order and up to the waits that the step has. Meanwhile a product has the other SMs, so other waves of
+ * tiles, and the bandwidth that is left; any other kernel takes as much longer as it lacks SMs or, where that is
+ * longer, its bytes at that bandwidth. Column sums in the epilogue of the product that reads the same rows cost
+ * nothing: a guess, the library's kernels with it are chosen only where they are faster than the two (gemm.c).
  *
  * Useful arithmetic leaves out what attention's backward may do twice: 10 D operations a visible pair are needed. */
 #include <stdio.h>
@@ -53,7 +56,7 @@ static const double BESIDE = 1.28;
 static const double PRODUCT_HOST = 7e-6; /* seconds of the host for a product's calls of cuBLASLt; an estimate */
 static const Dims FULL = {.L = 12, .C = 768, .H = 12, .F = 3072, .Q = 32, .E = 1408, .P = 257, .Z = 256, .V = 30523,
                           .N = 512, .X = 2, .T = 32, .cls = 1, .sep = 2, .dec = 30522};
-enum { TOKENS = 13, SAID = TOKENS + 2, LINES = 48, SHAPES = 512, LAYERS = 4 };
+enum { TOKENS = 13, SAID = TOKENS + 2, LINES = 48, SHAPES = 512, LAYERS = 4, EVENTS = 8192 };
 
 /* ---- adding up ------------------------------------------------------------------------------------------------- */
 
@@ -64,11 +67,16 @@ typedef struct { const char *name; Promise p; double likely, predicted, host; in
 typedef struct { const char *name; double bytes, flops, us, host_us; int count, launches; bool known; } Shape;
 typedef struct { Gemm g; Product p; int count; } ProductShape;
 
+/* What a step enqueues, in order. at: the shape's number, or the product's; number: of AdamW (AdamW.beside). */
+typedef enum { KERNEL, PRODUCT, UPDATE, WAIT } What;
+typedef struct { What what; int at, number; } Event;
+
 static struct {
     Line line[LINES];
     Shape shape[SHAPES];
     ProductShape product[SHAPES];
-    int lines, shapes, products;
+    Event event[EVENTS];
+    int lines, shapes, products, events;
     double useful, prefetched;                               /* operations; bytes beside compute */
 } sum;
 
@@ -91,15 +99,21 @@ static Line *add(const char *name, Promise p, double likely) {
     return l;
 }
 
+static void happens(What what, int at, int number) {
+    if (sum.events == EVENTS) exit(1);
+    sum.event[sum.events++] = (Event){what, at, number};
+}
+
 /* True when this shape is to be run, as range "shape N" of the profile. */
 static bool count(const char *name, Promise p) {
     int i = 0;
     add(name, p, p.seconds);
-    for (; i < sum.shapes; i++) {
-        Shape *s = &sum.shape[i];
-        if (s->bytes == p.bytes && s->flops == p.flops && !strcmp(s->name, name)) return s->count++, false;
-    }
+    while (i < sum.shapes && (sum.shape[i].bytes != p.bytes || sum.shape[i].flops != p.flops ||
+                              strcmp(sum.shape[i].name, name)))
+        i++;
     if (i == SHAPES) exit(1);
+    happens(KERNEL, i, 0);
+    if (i < sum.shapes) return sum.shape[i].count++, false;
     sum.shape[sum.shapes++] = (Shape){.name = name, .bytes = p.bytes, .flops = p.flops, .count = 1};
     if (!running) return false;
     char range[32];
@@ -136,6 +150,7 @@ static void multiply(const Gemm *g) {
     if (i == SHAPES) exit(1);
     if (i == sum.products) sum.product[sum.products++] = (ProductShape){.g = *g, .p = p};
     sum.product[i].count++;
+    happens(PRODUCT, i, 0);
 }
 
 static void gemm(const Gemm *g) {
@@ -253,7 +268,12 @@ static void sumsq(double *out, const float *g, int64_t n, bool add_out) {
 static void grad_scale(float *scale, float *norm_out, const double *squares, int n, float max_norm) {
     RUN(grad_scale, promise_grad_scale(), scale, norm_out, squares, n, max_norm);
 }
-static void adamw(const AdamW *a) { RUN(adamw, promise_adamw(a), a); }
+static void adamw(const AdamW *a) {
+    bool run = count("adamw", promise_adamw(a));
+    sum.event[sum.events - 1].what = UPDATE, sum.event[sum.events - 1].number = a->beside;
+    if (run) real->adamw(a), done();
+}
+static void adamw_wait(int number) { happens(WAIT, 0, number), real->adamw_wait(number); }
 static void rotary(const Rotary *r) { RUN(rotary, promise_rotary(r), r); }
 static void lookup(const Lookup *a) { RUN(lookup, promise_lookup(a), a); }
 
@@ -276,6 +296,7 @@ static Backend adding(void) {
     b.itc_loss = itc_loss, b.negatives = negatives, b.xent = xent;
     b.rotary = rotary, b.lookup = lookup, b.copy_rows = copy_rows, b.cast = cast, b.axpy = axpy, b.sum = sum_up;
     b.sumsq = sumsq, b.grad_scale = grad_scale, b.adamw = adamw;
+    b.adamw_wait = adamw_wait;
     return b;
 }
 
@@ -323,7 +344,7 @@ static int64_t run_step(int64_t B) {
     ObjectiveBatch batch;
     Stage1Losses losses;
     Stage1Spec spec = {.itc = 1, .itm = 1, .itg = 1, .smoothing = 0.1f, .dropout = 0.1f, .seed = 1};
-    AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
+    AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f, .beside = true};
     Dims d = FULL;
     float norm, temp = 0.07f;            /* memory is zero: only this number must be one, or no step is made */
     if (running) d.L = LAYERS;
@@ -409,6 +430,38 @@ static void print_products(void) {
     }
 }
 
+/* Seconds of one event, alone or beside AdamW on what that leaves of the GPU. stays: a product's blocks are as many as
+ * the GPU has SMs and share its tiles from the start, so those without an SM come when the others have done theirs. */
+static double event_time(const Event *e, const Hopper *left, bool stays) {
+    if (e->what == PRODUCT && left && stays) return 2 * product_predict(gpu, &sum.product[e->at].g).seconds;
+    if (e->what == PRODUCT) return product_predict(left ? left : gpu, &sum.product[e->at].g).seconds;
+    double alone = sum.shape[e->at].us * 1e-6;
+    return left ? fmax(alone * gpu->sms / left->sms, sum.shape[e->at].bytes / left->hbm) : alone;
+}
+
+/* How much longer the step's compute takes for the AdamW of the step before, which begins with it. *update: AdamW's own
+ * seconds; *order: at least, on the whole GPU by itself. */
+static double beside(double *update, double *order, bool stays) {
+    double end[ADAMW_BESIDE + 1] = {0}, bytes = 0, all = 0, alone = 0, t = 0;
+    for (int i = 0; i < sum.events; i++) {
+        const Event *e = &sum.event[i];
+        if (e->what != UPDATE) continue;
+        all += sum.shape[e->at].us * 1e-6, bytes += sum.shape[e->at].bytes, end[e->number] = all;
+    }
+    Hopper left = *gpu;
+    left.sms -= UPDATE_SMS, left.peak *= (double)left.sms / gpu->sms, left.hbm -= bytes / all;
+    *update = all, *order = bytes / gpu->hbm;
+    for (int i = 0; i < sum.events; i++) {
+        const Event *e = &sum.event[i];
+        if (e->what == WAIT) t = fmax(t, end[e->number]);
+        if (e->what == WAIT || e->what == UPDATE) continue;
+        double takes = event_time(e, NULL, stays), shared = event_time(e, &left, stays);
+        double part = t < all ? fmin(1, (all - t) / shared) : 0;
+        t += part * shared + (1 - part) * takes, alone += takes;
+    }
+    return t - alone;
+}
+
 /* The step, kernels as `path` says. */
 static int timeline(int64_t B, const char *path) {
     static Shape known[SHAPES];
@@ -422,6 +475,8 @@ static int timeline(int64_t B, const char *path) {
         l->predicted += s->count * s->us * 1e-6, l->host += s->count * s->host_us * 1e-6;
         l->launches += s->count * s->launches;
     }
+    double update, order, added = beside(&update, &order, false), most = beside(&update, &order, true);
+    line_of("adamw")->predicted = added;
     qsort(sum.line, (size_t)sum.lines, sizeof *sum.line, longer_first);
     printf("%-22s %8s %12s %8s %9s\n", "op", "launches", "predicted ms", "share", "host ms");
     for (int i = 0; i < sum.lines; i++) {
@@ -436,12 +491,14 @@ static int timeline(int64_t B, const char *path) {
                100 * l->predicted / all.predicted, l->host * 1e3);
     }
     print_products();
+    printf("\nAdamW beside the forward: %.2f ms on %d SMs, for which the rest takes %.2f ms longer (%.2f if products' "
+           "blocks stay); in order %.2f\n", update * 1e3, UPDATE_SMS, added * 1e3, most * 1e3, order * 1e3);
     double step = fmax(fmax(all.predicted, all.host), sum.prefetched / H100_PCIE);
     printf("\n%s: %.2f ms a step of %lld pairs predicted, %.0f pairs/s; %d launches; the host works %.2f ms of it\n",
            gpu->name, step * 1e3, (long long)B, (double)B / step, all.launches, all.host * 1e3);
     printf("{\"bench\":\"timeline\",\"gpu\":\"%s\",\"B\":%lld,\"predicted_ms\":%.3f,\"products_ms\":%.3f,"
-           "\"launches\":%d,\"host_ms\":%.3f}\n", gpu->name, (long long)B, step * 1e3, products.predicted * 1e3, all.launches,
-           all.host * 1e3);
+           "\"launches\":%d,\"host_ms\":%.3f,\"adamw_ms\":%.3f,\"adamw_adds_ms\":%.3f}\n", gpu->name, (long long)B,
+           step * 1e3, products.predicted * 1e3, all.launches, all.host * 1e3, update * 1e3, added * 1e3);
     return 0;
 }
 
@@ -469,7 +526,7 @@ static void run_stage2(int64_t B, int texts, const LmDims *ld) {
     Stage2 s;
     ObjectiveBatch batch;
     ObjectiveLosses losses;
-    AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
+    AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f, .beside = true};
     Dims d = FULL;
     float norm;
     d.Z = d.V = d.N = 0, d.W = ld->E;

@@ -101,7 +101,7 @@ static void bench_step(Bench *x) {
     Trainer t;
     ObjectiveBatch batch;
     ObjectiveLosses l = {0};
-    AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f};
+    AdamSpec adam = {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.05f, .beside = true};
     const ParamTensor *bad;
     double best = INFINITY, cpu = INFINITY, flops = 0, apart = flops_apart(x);
     TrainerSpec spec = spec_of(x, &s, x->B, x->texts, x->ids);

@@ -15,7 +15,7 @@
 static const double H100_BYTES = 3.35e12, H100_FLOPS = 989e12, H100_F32 = 67e12; /* a second; dense bf16, plain f32 */
 static const double H100_PCIE = 55e9;    /* bytes a second from or to the host, of PCIe 5 x16's 63 */
 static const double H100_LAUNCH = 3e-6;  /* seconds from one kernel's begin to the next one's, at least */
-enum { H100_SMS = 132 };
+enum { H100_SMS = 132, UPDATE_SMS = H100_SMS / 5 };     /* optim.cu: AdamW beside compute */
 
 typedef struct {
     double bytes, again, flops;

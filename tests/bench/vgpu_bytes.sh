@@ -52,6 +52,7 @@ simmax_bwd_image: simmax_image_kernel
 simmax_bwd_text: simmax_text_kernel
 xent: xent_fast
 adamw: adamw_kernel
+adamw, beside: adamw_beside_kernel
 sumsq: sumsq_pieces sumsq_total'
 
 # Least share of ideal sectors, loads and stores in per cent, where 1 / 1.1 cannot be; most bank conflicts, where 2 cannot.
