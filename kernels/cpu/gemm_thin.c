@@ -5,15 +5,16 @@
  * the rows of A, which stay in L2, are taken TAKE at a time; STRIP x TAKE sums of vectors stay in registers and are
  * folded at the end. Libraries pack B first, which is to read it twice and write it once.
  *
- * GB/s of B with one Zen 4 core (a copy gives 28), beside oneDNN 2.6.3's:
+ * GB/s of B with one Zen 4 core beside other work; reading alone gives 25 to 29:
  *
- *                             f32  m 5    m 8    m 12     bf16  m 3    m 5    m 8    m 12
- *     n 10240  k  2560   thin     18.5   14.9    11.3          16.5   15.7   12.6    10.3
- *                        oneDNN   12.2   11.2     9.3           9.2    8.8   10.3     8.7
- *     n  2560  k 10240   thin     19.9   15.3     9.9          21.4   17.5   13.8    11.5
- *                        oneDNN   12.8   11.3     9.7           5.3    5.1   10.7     9.0
+ *                                          m 1     2     4     8    16    24
+ *     n 49152  k  576   bf16              19.8  22.1  20.8  19.3  10.0   6.6
+ *                       held, under f32   21.2  25.0  20.3  12.0   5.7   3.9
+ *     n 12000  k 1536   bf16              23.3  24.1  23.1  21.8  10.5   7.1
+ *                       held, under f32   25.2  25.6  21.1  12.5   6.3   4.2
  *
- * Of fewer rows oneDNN's are as fast (f32: up to 3 rows, bf16: one), of more too. */
+ * From 8 rows on that is arithmetic: 96 GFLOP/s of 111. oneDNN 2.6.3 is up to a third slower at 32 rows, and as fast at
+ * 40. */
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/vec.h"
 
@@ -46,12 +47,8 @@ VEC_FN void thin_store(const Gemm *g, int64_t i, int64_t j, float v) {
     else ((elem *)g->c)[at] = st(g->add ? ld(((elem *)g->c)[at]) + v : v);
 }
 
-/* Asks for what comes 1 KiB after element p of a strip's row: further on in it, or in the same row of the next strip of
- * n. The hardware asks ahead within a page, and a row is few pages. */
-VEC_FN void thin_ahead(const char *row, int64_t ldb, int64_t p, int64_t k, const int n, const int64_t size) {
-    const int64_t ahead = 1024 / size;
-    __builtin_prefetch(row + (p + ahead < k ? p + ahead : n * ldb + p + ahead - k) * size);
-}
+/* Bytes ahead, at least, in whole strips. */
+enum { AHEAD = 16 << 10 };
 
 /* One step of a tile; m and n are constants where this is inlined, `left` too but at a row's end. */
 VEC_FN void thin_step(vec *sum, const elem *a, int64_t lda, const void *b, int64_t ldb, int64_t left, const int m,
@@ -73,13 +70,16 @@ VEC_FN void thin_tile(const Gemm *g, int64_t i, int64_t j, const int m, const in
     int64_t lda = g->lda, ldb = g->ldb, k = g->k, p = 0;
     const elem *a = (const elem *)g->a + i * lda;
     const char *b = (const char *)g->b + j * ldb * size;
+    int64_t strip = n * ldb * size, ahead = (AHEAD + strip - 1) / strip * strip;
     vec sum[SUMS];
     float out[SUMS];
 #pragma GCC unroll 24
     for (int x = 0; x < m * n; x++) sum[x] = vec_set(0.0f);
     for (; p + line <= k; p += line) {
-        /* only the first rows of A: for the others the strip is in the cache */
-        for (int y = 0; y < n && i == 0; y++) thin_ahead(b + y * ldb * size, ldb, p, k, n, size);
+        /* Only the first rows of A: for the others the strip is in the cache. Strips to come are asked for line by line
+         * as they lie, though their rows are read side by side: so the hardware sees one stream, runs ahead of it, and
+         * has more of L2's requests under way than L1 would hold. Row by row that was 11 GB/s. */
+        for (int y = 0; y < n && i == 0; y++) __builtin_prefetch(b + ahead + (p * n) * size + 64 * y, 0, 2);
 #pragma GCC unroll 4
         for (int64_t q = p; q < p + line; q += STEP) thin_step(sum, a + q, lda, b + q * size, ldb, STEP, m, n, held);
     }
@@ -136,7 +136,7 @@ static void thin_strip(const Gemm *g, int64_t j, int n) {
 
 /* Rows; elements of B: from there on memory is what a product waits for. Not that one matrix outgrows the caches: the
  * model that it is a part of does. (SmolLM2's 576 x 960 through the library too: 11 % longer in bf16.) */
-enum { MOST = 24, LARGE = 1 << 17 };
+enum { MOST = 32, LARGE = 1 << 17 };
 
 bool FN(reads_held)(const Gemm *g) { return !g->ta && g->tb && g->ab == ELEM && g->m <= MOST && g->n * g->k >= LARGE; }
 
