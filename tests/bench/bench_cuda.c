@@ -6,8 +6,8 @@
  * the time an H100 SXM needs for them, the time it took here, and the share. On another card the prediction is for that
  * H100 all the same; the measured time is this card's. bytes (under vgpu with VGPU_STATS=1; tests/bench/vgpu_bytes.sh
  * compares): a small batch, each op once, one op a process; prints the bytes promised, counted as vgpu counts. Under
- * VGPU_TIME the same predicts; size: the rows of the ops without images and texts, the pairs of attention, where the
- * small batch would not fill a GPU. */
+ * VGPU_TIME the same predicts; size: the rows of the ops without images and texts, the pairs of attention, the numbers
+ * of AdamW, where the small batch would not fill a GPU. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 static const Backend *b;
 static bool timing;
 static const char *only;
-static int64_t B, NQ, NT; /* pairs; query and text rows of wave 1 */
+static int64_t B, NQ, NT, elements; /* pairs; query and text rows of wave 1; of AdamW, 0: some */
 enum { Q = 32, T = 13, P = 257, E = 1408, C = 768, H = 12, D = 64, F = 3072, V = 30523, Z = 256 };
 
 static void *take(size_t bytes) {
@@ -456,7 +456,7 @@ static void rest(void) {
         report("xent, long", run_xent, promise_xent(&xent));
     }
 
-    int64_t params = timing ? 186705470 : 1000000;
+    int64_t params = timing ? 186705470 : elements ? elements : 1000000;
     adam = (AdamW){.p = numbers(DT_F32, params),
                    .g = numbers(DT_F32, params),
                    .m = numbers(DT_F32, params),
@@ -492,6 +492,7 @@ int main(int argc, char **argv) {
     int size = argc > 3 ? atoi(argv[3]) : 0;
     bool pairs = size && strncmp(only, "attention", 9) == 0;
     if (pairs) B = size;
+    if (size && strncmp(only, "adamw", 5) == 0) elements = size, size = 0;
     NQ = B * 2 * Q, NT = B * 3 * T, N = size && !pairs ? size : timing ? NQ + NT : 300;
     rows();
     products();

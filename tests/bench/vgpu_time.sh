@@ -6,17 +6,19 @@
 #   instructions   warp instructions of a launch for each HMMA, or for each 32 elements: at most 5 % over what they were
 #                  when this was written (they change with the compiler, not with the machine)
 #   time           predicted microseconds of a launch: at most 15 % over
+#   bytes          of products with an activation, to and from memory, all kernels of the op: at most 2 % over the promise
+#                  (vgpu_bytes.sh counts what is asked for, and tiles ask L2 again and again; this counts what L2 lacks)
 #
 # Shapes: bench_cuda's, for 128 pairs (64 pictures of an encoder), where the grid does not depend on that as if for
-# them; rows of norms and activations 8,192. A line for each check that fails (V=1:
-# for each), a count at the end; exit code 1 when one failed. Nothing is checked where vgpu finds no nvdisasm.
+# them; rows of norms and activations 8,192. A line for each check that fails (V=1: for each), a count at the end; exit
+# code 1 when one failed. Nothing is checked where vgpu finds no nvdisasm.
 run=${1:-../shared/vgpu/bin/vgpu-run} build=${2:-build/release}
 passed=0 failed=0
 [ -x "$build/bench/bench_cuda" ] || { echo "vgpu_time: no $build/bench/bench_cuda: make it first"; exit 1; }
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
-# op | kernel | rows or pairs (0: as if for 128 pairs) | elements in a launch (0: for each HMMA) | instructions | microseconds
+# op | kernel | rows, pairs or numbers (0: as if for 128 pairs) | elements in a launch (0: for each HMMA) | instructions | microseconds
 table='attention, cross|forward_mma|128|0|15.5|46.5
 attention_bwd, cross|bwd_one|128|0|12.2|122.1
 attention, joint|forward_mma|128|0|31.8|39.3
@@ -30,7 +32,9 @@ act|act_fast|8192|25165824|23.3|34.4
 act_bwd|act_bwd_fast|8192|25165824|31.7|69.5
 product, act|product_act_kernel|768|2359296|58.0|19.5
 product, act_bwd|product_act_kernel|768|2359296|80.1|30.5
-products, dW|product_group_kernel|256|7077888|10.8|19.9'
+products, dW|product_group_kernel|256|7077888|10.8|19.9
+adamw|adamw_kernel|4000000|4000000|55.5|45.9
+adamw, beside|adamw_beside_kernel|4000000|4000000|52.5|64.0'
 
 field() { sed -n "s/.*\"$2\":\([0-9.]*\).*/\1/p" "$1" | head -1; }
 
@@ -63,6 +67,11 @@ while IFS='|' read -r op kernel rows elements most us; do
     check "$name" "$each" "$(awk -v m="$most" 'BEGIN { printf "%.2f", m * 1.05 }')"
     check "$op, $kernel, microseconds predicted" "$(field "$tmp/line" us)" \
           "$(awk -v m="$us" 'BEGIN { printf "%.1f", m * 1.15 }')"
+    [[ $op = "product, act"* ]] || continue
+    moved=$(sed -n 's/.*"hbm_read":\([0-9]*\),"hbm_write":\([0-9]*\),.*/\1 \2/p' "$json" |
+        awk '{ n += $1 + $2 } END { print n }')
+    check "$op, bytes to and from memory" "$moved" \
+          "$(sed -n 's/^PROMISED \([0-9]*\) .*/\1/p' "$tmp/log" | awk '{ printf "%.0f", $1 * 1.02 }')"
 done <<<"$table"
 echo "vgpu_time: $passed passed, $failed failed"
 [ $failed = 0 ]
