@@ -3,7 +3,7 @@
 #
 #     tests/bench/vgpu_time.sh [VGPU-RUN] [BUILD]
 #
-#   instructions   warp instructions of a launch for each HMMA, or for each 32 elements: at most 5 % over what they were
+#   instructions   warp instructions of a launch for each HMMA or wgmma, or for 32 elements: at most 5 % over what they were
 #                  when this was written (they change with the compiler, not with the machine)
 #   time           predicted microseconds of a launch: at most 15 % over
 #   bytes          of products with an activation, to and from memory, all kernels of the op: at most 2 % over the promise
@@ -62,6 +62,7 @@ while IFS='|' read -r op kernel rows elements most us; do
         exit 0
     fi
     unit=$(field "$tmp/line" hmma) name="$op, $kernel, warp instructions for each HMMA"
+    [ -n "$unit" ] || unit=$(field "$tmp/line" wgmma)
     [ "$elements" = 0 ] || { unit=$((elements / 32)) name="$op, $kernel, warp instructions for 32 elements"; }
     each=$(awk -v n="$(field "$tmp/line" warp_instructions)" -v u="$unit" 'BEGIN { printf "%.2f", n / u }')
     check "$name" "$each" "$(awk -v m="$most" 'BEGIN { printf "%.2f", m * 1.05 }')"
