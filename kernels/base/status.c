@@ -57,7 +57,7 @@ void status_end(void) {
     showing = false;
 }
 
-static void say(const char *fmt, va_list ap) {
+static __attribute__((format(printf, 1, 0))) void say(const char *fmt, va_list ap) {
     status_end();
     vprintf(fmt, ap);
     putchar('\n');
