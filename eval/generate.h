@@ -10,8 +10,7 @@
  *
  * Called by caption.c (text, sets) and by tests. Takes its own memory, measured first. Does not know files or word
  * pieces; what is searched for is search.h's business. */
-#ifndef QF_GENERATE_H
-#define QF_GENERATE_H
+#pragma once
 #include "eval/decode.h"
 #include "kernels/model/features.h"
 #include "kernels/model/forward.h"
@@ -50,5 +49,3 @@ Status generate_captions(Generator *g, FeatureRows rows, int64_t n, int64_t firs
  * then n rows at position `at`; g->logits (n,V) is there when it returns. */
 Status generate_prefix(Generator *g, FeatureRows rows, int n);
 Status generate_step(Generator *g, int32_t at, const DecoderRow *rows, int n, const DecoderCopy *copies, int ncopies);
-
-#endif

@@ -12,8 +12,7 @@
  * Calls enqueue and return nothing: an error sticks and comes out of status() with the name of what failed. Sums run in
  * a fixed order: the same input gives the same bits. Knows no files, no parameter by name, no layer of any model; what
  * the losses between images and texts need (similarities, their softmax, negatives) is here, because it is kernels. */
-#ifndef QF_BACKEND_H
-#define QF_BACKEND_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -326,5 +325,3 @@ static inline void backend_enqueue(void **kept, uint64_t key, EnqueueFn *enqueue
     enqueue(ctx);
 }
 static inline void backend_forget(void **kept) { (void)kept; }
-
-#endif

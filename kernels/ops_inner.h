@@ -1,6 +1,5 @@
 /* ops_inner: what the files of ops share. Private to them. */
-#ifndef QF_OPS_INNER_H
-#define QF_OPS_INNER_H
+#pragma once
 #include "kernels/ops.h"
 
 #define SHAPE(x) (long long)(x).rows, (long long)(x).cols
@@ -21,5 +20,3 @@ const void *ops_as_elem(Tape *t, const void *dy, DType dt, int64_t n, void **scr
 static inline void *ops_columns(const void *base, int64_t first, DType dt) {
     return (char *)(uintptr_t)base + first * dtype_size(dt);
 }
-
-#endif

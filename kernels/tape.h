@@ -5,8 +5,7 @@
  * soon as the walk has passed the op that made the tensor. Run on the null backend and measuring arenas, the same code
  * measures memory and arithmetic. Does not do higher derivatives, nor graphs: order of execution is order of the tape.
  * */
-#ifndef QF_TAPE_H
-#define QF_TAPE_H
+#pragma once
 #include "kernels/arena.h"
 #include "kernels/tensor.h"
 
@@ -139,5 +138,3 @@ void tape_scratch_free(Tape *t, void *p);
 
 void tape_fail(Tape *t, Status st);                          /* message already set */
 Status tape_status(Tape *t);                                 /* the tape's, the arena's or the device's failure */
-
-#endif

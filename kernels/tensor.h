@@ -2,8 +2,7 @@
  *
  * Everything that flows is a matrix of rows; a vector has one column. Views by rows share memory and gradient with what
  * they were cut from. grad is NULL for what wants no gradient. Owns nothing: data lie in an arena. */
-#ifndef QF_TENSOR_H
-#define QF_TENSOR_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -69,5 +68,3 @@ typedef struct {
 
 /* Where a parameter's gradient goes; NULL: nobody wants it (frozen, or not there). */
 static inline float *param_grad(Param p) { return p.frozen ? NULL : p.g; }
-
-#endif

@@ -1,6 +1,5 @@
 /* optim: learning rate, gradient norm, AdamW over the parameter table's ranges (training.md 1 to 3). */
-#ifndef QF_OPTIM_H
-#define QF_OPTIM_H
+#pragma once
 #include "kernels/model/params.h"
 
 /*   id           name          */
@@ -42,5 +41,3 @@ size_t optim_scratch(void); /* bytes of device scratch that the two below share 
 Status optim_norm(const Params *p, void *scratch, float clip, float *norm);
 Status optim_update(const Params *p, const void *scratch, const AdamSpec *a, double lr, int64_t t);
 void optim_end(const Params *p, bool finite, const ParamTensor **bad);
-
-#endif

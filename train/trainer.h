@@ -3,8 +3,7 @@
  * One step of the largest batch runs on measuring arenas and the null backend: that is the plan. Then the arenas are
  * allocated once: roomy on a GPU (or when asked) where a quarter as much stays free, which changes no number. Used by
  * runs, fine-tuning, --dry-run, bench and tests; does not read data or files. */
-#ifndef QF_TRAINER_H
-#define QF_TRAINER_H
+#pragma once
 #include "train/optim.h"
 #include "train/objective.h"
 
@@ -66,5 +65,3 @@ enum { PLAN_TEXT = 96 };
 const char *plan_text(const Plan *p, char buf[PLAN_TEXT]);
 static inline double plan_gib(double bytes) { return bytes / (double)(1 << 30); }
 static inline size_t plan_bytes(const Plan *p) { return p->weights + p->state + p->buffers + p->step; }
-
-#endif

@@ -3,8 +3,7 @@
  * Called by train/log.c and by commands that take a while. The live line goes to stderr and only to a terminal; lasting
  * lines go to stdout: `qformer pretrain ... > run.txt` keeps them and still shows the live one. Without a terminal
  * progress is a lasting line now and then. One thread speaks. Does not know ranks: rank 0 calls, the others do not. */
-#ifndef QF_STATUS_H
-#define QF_STATUS_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,5 +37,3 @@ void meter_end(Meter *p, int64_t done);        /* the last line, which stays */
 /* The listener for work in data/ (data/listener.h): shows the meter `m`, and asks to stop when the user did.
  *     Meter m = meter_start("extract", "images", 0, 0);  Listener l = { meter_listen, &m }; */
 bool meter_listen(void *m, int64_t done, int64_t total);
-
-#endif

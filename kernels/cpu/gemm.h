@@ -1,10 +1,7 @@
 /* gemm: what its files share. Private to them. */
-#ifndef QF_CPU_GEMM_H
-#define QF_CPU_GEMM_H
+#pragma once
 #include "kernels/cpu/cpu.h"
 
 /* A product of few rows with a large B, when it is one; false: it is not. */
 bool FN(gemm_thin)(const Gemm *g);
 bool FN(reads_held)(const Gemm *g);     /* Backend's */
-
-#endif

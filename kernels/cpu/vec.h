@@ -3,8 +3,7 @@
  * not.
  *
  * ldv and stv move n elements of a row, at most LANES (the rest of the vector is zero). `x OP y` works by lanes. */
-#ifndef QF_CPU_VEC_H
-#define QF_CPU_VEC_H
+#pragma once
 #include "kernels/cpu/cpu.h"
 #ifdef __AVX__
 #include <immintrin.h>
@@ -263,5 +262,3 @@ VEC_FN vec masked(const Mask *m, vec x, int64_t c) {
 
 /* One block of LANES rows: word i of row r holds elements 2i (low half) and 2i + 1 of the block's eight. */
 void cpu_dropout_words(uint32_t words[4][LANES], const Dropout *d, const RowKey rows[LANES], uint32_t block);
-
-#endif

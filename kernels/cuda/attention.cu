@@ -49,8 +49,7 @@ DEVICE void add_rows(float acc[WIDE], float weight, int n, const T *base, int64_
     for (int j = 0; j < 32 && j < n; j++) {
         float w = __shfl_sync(~0u, weight, j);
         const T *x = base + row_of(j) * ld + d;
-#pragma unroll
-        for (int e = 0; e < WIDE; e++)
+        UNROLL for (int e = 0; e < WIDE; e++)
             if (d + e * 32 < D) acc[e] += w * ld1(x + e * 32);
     }
 }
@@ -86,13 +85,11 @@ static __global__ __launch_bounds__(WARPS * 32) void forward_simple(Attn a, cons
             m = top;
             /* behind the sum: a row's weights sum to 1 before dropout */
             if (seen) p *= mask1(a.drop, row, h, k);
-#pragma unroll
-            for (int e = 0; e < WIDE; e++) acc[e] *= fade;
+            UNROLL for (int e = 0; e < WIDE; e++) acc[e] *= fade;
             add_rows(acc, p, n - k0, V, a.ldv, d0 + lane, D, [&](int j) { return key_row(it, k0 + j); });
         }
         float inv = l > 0 ? 1.0f / l : 0.0f;
-#pragma unroll
-        for (int e = 0; e < WIDE; e++)
+        UNROLL for (int e = 0; e < WIDE; e++)
             if (d0 + e * 32 + lane < D) st1(o + d0 + e * 32 + lane, acc[e] * inv);
         if (lane == 0) a.lse[h * rows + row] = m + logf(l);
     }
@@ -128,8 +125,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32) void dq_simpl
             }
             add_rows(acc, ds, n - k0, K, a.ldk, d0 + lane, D, [&](int j) { return key_row(it, k0 + j); });
         }
-#pragma unroll
-        for (int e = 0; e < WIDE; e++)
+        UNROLL for (int e = 0; e < WIDE; e++)
             if (d0 + e * 32 + lane < D) st1(dq + d0 + e * 32 + lane, acc[e]);
     }
 }
@@ -170,8 +166,7 @@ template <class T> static __global__ __launch_bounds__(WARPS * 32, 6) void dkv_s
                 add_rows(av, pm, it.nq - i0, O, a.ldo, d0 + lane, D, row_of);
             }
         }
-#pragma unroll
-        for (int e = 0; e < WIDE; e++) {
+        UNROLL for (int e = 0; e < WIDE; e++) {
             int d = d0 + e * 32 + lane;
             if (d >= D) continue;
             st1(dk + d, g.add ? ld1(dk + d) + ak[e] : ak[e]);

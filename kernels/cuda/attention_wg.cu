@@ -33,8 +33,7 @@ static constexpr float LAG = 8;
 template <int MANY> DEVICE void bring_keys(uint32_t to, const bf16 *from, int64_t ld, int keys, int room) {
     int piece = threadIdx.x & 7, row = (int)threadIdx.x >> 3;
     uint32_t at = to + row * 128 + ((piece ^ (row & 7)) << 4);
-#pragma unroll
-    for (int i = 0; i < MOST; i += 16 * MANY) {
+    UNROLL for (int i = 0; i < MOST; i += 16 * MANY) {
         if (i + row >= room) break;
         bool there = row + i < keys;
         copy16(at + i * 128, from + (there ? (row + i) * ld : 0), there);
@@ -52,18 +51,14 @@ DEVICE Rows rows_at(const AttnItem &it, int row0) {
 template <int STEPS> DEVICE void bring_queries(uint4 (&w)[2][STEPS / 2], const Attn &a, int h, const Rows &x) {
     int channel = 8 * ((int)threadIdx.x & 3);
     const bf16 *q = (const bf16 *)a.q + (int64_t)x.row * a.ldq + h * a.D + channel;
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-        for (int i = 0; i < STEPS / 2; i++)
+    UNROLL for (int r = 0; r < 2; r++)
+        UNROLL for (int i = 0; i < STEPS / 2; i++)
             w[r][i] = x.left > 8 * r && channel + 32 * i < a.D ? *(const uint4 *)(q + r * 8 * a.ldq + 32 * i)
                                                            : make_uint4(0, 0, 0, 0);
 }
 template <int STEPS> DEVICE void as_operand(uint32_t (&q)[STEPS][4], const uint4 (&w)[2][STEPS / 2]) {
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-        for (int i = 0; i < STEPS / 2; i++) {
+    UNROLL for (int r = 0; r < 2; r++)
+        UNROLL for (int i = 0; i < STEPS / 2; i++) {
             uint32_t x[4] = {w[r][i].x, w[r][i].y, w[r][i].z, w[r][i].w};
             exchange(x, threadIdx.x & 31);
             q[2 * i][r] = x[0], q[2 * i][2 + r] = x[1], q[2 * i + 1][r] = x[2], q[2 * i + 1][2 + r] = x[3];
@@ -81,10 +76,8 @@ typedef struct { uint32_t k, v, more_k, more_v; int keys; } Keys;
 /* s(64, N) = Q K^T of keys from u0 on: 64 columns, and 32 or 16 more. */
 template <int STEPS, int N> DEVICE void score(float (&s)[N / 2], const uint32_t (&q)[STEPS][4], const Keys &keys,
                                               int u0) {
-#pragma unroll
-    for (int u = 0; u < N; u += 64)
-#pragma unroll
-        for (int k = 0; k < STEPS; k++) {
+    UNROLL for (int u = 0; u < N; u += 64)
+        UNROLL for (int k = 0; k < STEPS; k++) {
             uint64_t b = operand_at((k < 4 ? keys.k : keys.more_k) + (u0 + u) * 128, 16) + 2 * (k & 3);
             if (u + 64 <= N) wgmma_64<0>(s + u / 2, q[k], b, k > 0);
             else if (u + 32 <= N) wgmma_32<0>(s + u / 2, q[k], b, k > 0);
@@ -94,11 +87,9 @@ template <int STEPS, int N> DEVICE void score(float (&s)[N / 2], const uint32_t 
 
 /* Keys that are not there. */
 template <int N> DEVICE void mask(float (&s)[N / 2], int u0, int keys) {
-#pragma unroll
-    for (int j = 0; j < N / 8; j++) {
+    UNROLL for (int j = 0; j < N / 8; j++) {
         if (u0 + 8 * j + 8 <= keys) continue;
-#pragma unroll
-        for (int e = 0; e < 4; e++)
+        UNROLL for (int e = 0; e < 4; e++)
             if (u0 + 8 * j + 2 * ((int)threadIdx.x & 3) + (e & 1) >= keys) s[4 * j + e] = -INFINITY;
     }
 }
@@ -107,27 +98,21 @@ template <int N> DEVICE void mask(float (&s)[N / 2], int u0, int keys) {
 template <int STEPS, int N, bool FIRST> DEVICE void soften(Sums<STEPS> &x, uint32_t (&p)[N / 16][4],
                                                             const float (&s)[N / 2], float scale) {
     float top[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-    for (int i = 0; i < N / 2; i++) top[i >> 1 & 1] = fmaxf(top[i >> 1 & 1], s[i]);
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int i = 0; i < N / 2; i++) top[i >> 1 & 1] = fmaxf(top[i >> 1 & 1], s[i]);
+    UNROLL for (int r = 0; r < 2; r++) {
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2)) * scale;
     }
     if (FIRST) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) x.base[r] = top[r], x.l[r] = 0;
+        UNROLL for (int r = 0; r < 2; r++) x.base[r] = top[r], x.l[r] = 0;
     } else if (__any_sync(~0u, fmaxf(top[0] - x.base[0], top[1] - x.base[1]) > LAG)) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
+        UNROLL for (int r = 0; r < 2; r++) {
             float base = fmaxf(x.base[r], top[r]), fade = exp2_fast(x.base[r] - base);
             x.base[r] = base, x.l[r] *= fade;
-#pragma unroll
-            for (int i = 0; i < 4 * STEPS; i++) x.o[i / 2 * 4 + 2 * r + (i & 1)] *= fade;
+            UNROLL for (int i = 0; i < 4 * STEPS; i++) x.o[i / 2 * 4 + 2 * r + (i & 1)] *= fade;
         }
     }
-#pragma unroll
-    for (int i = 0; i < N / 4; i++) {
+    UNROLL for (int i = 0; i < N / 4; i++) {
         float low = exp2_fast(fmaf(s[2 * i], scale, -x.base[i & 1])),
               high = exp2_fast(fmaf(s[2 * i + 1], scale, -x.base[i & 1]));
         x.l[i & 1] += low + high;
@@ -138,8 +123,7 @@ template <int STEPS, int N, bool FIRST> DEVICE void soften(Sums<STEPS> &x, uint3
 /* o += P V of keys from u0 on; the first ones write. */
 template <int STEPS, int N> DEVICE void weigh(Sums<STEPS> &x, const uint32_t (&p)[N / 16][4], const Keys &keys,
                                               int u0) {
-#pragma unroll
-    for (int k = 0; k < N / 16; k++) {
+    UNROLL for (int k = 0; k < N / 16; k++) {
         uint32_t row = (u0 + 16 * k) * 128;
         wgmma_64<1>(x.o, p[k], operand_at(keys.v + row, 16), u0 > 0 || k);
         if constexpr (STEPS == 6) wgmma_32<1>(x.o + 32, p[k], operand_at(keys.more_v + row, 16), u0 > 0 || k);
@@ -149,25 +133,21 @@ template <int STEPS, int N> DEVICE void weigh(Sums<STEPS> &x, const uint32_t (&p
 
 template <int N> DEVICE void settle(float (&d)[N]) {
     wgmma_wait<0>();
-#pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+    UNROLL for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
 template <int STEPS> DEVICE void finish(Sums<STEPS> &s, const Attn &a, int h, const Rows &x, int64_t rows) {
     int quad = threadIdx.x & 3;
     bf16 *o = (bf16 *)a.o + (int64_t)x.row * a.ldo + h * a.D + 8 * quad;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
+    UNROLL for (int r = 0; r < 2; r++) {
         float l = s.l[r];
         l += __shfl_xor_sync(~0u, l, 1);
         l += __shfl_xor_sync(~0u, l, 2);
         if (!quad && x.left > 8 * r) a.lse[h * rows + x.row + 8 * r] = (s.base[r] + __log2f(l)) * LN2;
         float inv = 1 / l;
-#pragma unroll
-        for (int i = 0; i < STEPS / 2; i++) {
+        UNROLL for (int i = 0; i < STEPS / 2; i++) {
             uint32_t w[4];
-#pragma unroll
-            for (int j = 0; j < 4; j++)
+            UNROLL for (int j = 0; j < 4; j++)
                 w[j] = pack_bf16(s.o[16 * i + 4 * j + 2 * r] * inv, s.o[16 * i + 4 * j + 2 * r + 1] * inv);
             exchange(w, threadIdx.x & 31);
             if (x.left > 8 * r && 32 * i + 8 * quad < a.D)

@@ -8,8 +8,7 @@
  * One GPU a process. Everything is enqueued on four streams: compute (all kernels, in call order), copy (prefetch),
  * comm (collectives) and update (AdamW beside compute), ordered by events; no call here waits for the GPU but alloc,
  * release, download and sync. */
-#ifndef QF_CUDA_H
-#define QF_CUDA_H
+#pragma once
 #include <cuda_runtime_api.h>
 
 #include "kernels/backend.h"
@@ -105,5 +104,3 @@ void cuda_reduce_parts(float *x, int64_t at, int64_t n, int64_t part, bool bf16_
 void cuda_all_reduce_wait(void);
 void cuda_all_gather(void *dst, const void *src, size_t bytes_a_rank);
 void cuda_comm_close(bool abort);
-
-#endif

@@ -1,7 +1,6 @@
 /* gemm_choice: what decides the algorithm of a product, and which of several answers is kept for it, in memory and as
  * the text of a run's file. Knows nothing of the library whose answers they are. */
-#ifndef QF_GEMM_CHOICE_H
-#define QF_GEMM_CHOICE_H
+#pragma once
 #include "kernels/backend.h"
 
 /* What decides the algorithm. align: the addresses' alignment, up to 16 bytes, as shifts; of the bias too, whose
@@ -31,5 +30,3 @@ Status gemm_choose(const GemmKey *key, int answer);          /* what is chosen a
  * is left alone from there on: that is OK, and shapes are timed anew. *text is the caller's to free. */
 Status gemm_choices_read(const char *text, const char *title);
 Status gemm_choices_write(char **text, const char *title);
-
-#endif

@@ -1,6 +1,5 @@
 /* gemm_trial: memory in which products are timed: random numbers, as large as the largest of them needs. */
-#ifndef QF_GEMM_TRIAL_H
-#define QF_GEMM_TRIAL_H
+#pragma once
 #include "kernels/cuda/cuda.h"
 
 typedef struct { void *a, *b, *c, *h, *u, *bias; cudaEvent_t from, to; } GemmTrial;
@@ -13,5 +12,3 @@ void gemm_trial_close(GemmTrial *t);                                         /* 
 void gemm_trial_place(GemmWhole *w, const Gemm *g, const GemmTrial *t);
 /* n products of one call, rounded; each with a C and sums of its own. */
 void gemm_trial_group(Gemm *to, const Gemm *g, int n, const GemmTrial *t);
-
-#endif

@@ -34,8 +34,7 @@ template <int W> DEVICE void read(Four<W> *x, const AdamW &a, int64_t i) {
 
 template <int W, class T> DEVICE void update(Four<W> &x, const AdamW &a, int64_t i, float scale) {
     float decay = 1.0f - a.lr * a.weight_decay, step = a.lr / a.c1, inv_c2 = 1.0f / a.c2;
-#pragma unroll
-    for (int e = 0; e < W; e++) {
+    UNROLL for (int e = 0; e < W; e++) {
         float gs = x.g[e] * scale;
         /* written out: which of two products is fused with the sum must be the same in every form of the kernel */
         x.m[e] = fmaf(a.beta1, x.m[e], (1.0f - a.beta1) * gs);
@@ -52,8 +51,7 @@ template <int W, class T> DEVICE void update(Four<W> &x, const AdamW &a, int64_t
     if (a.ema) {
         float mean[W];
         load<W>(mean, a.ema, i);
-#pragma unroll
-        for (int e = 0; e < W; e++) mean[e] = fmaf(1.0f - a.ema_decay, x.p[e] - mean[e], mean[e]);
+        UNROLL for (int e = 0; e < W; e++) mean[e] = fmaf(1.0f - a.ema_decay, x.p[e] - mean[e], mean[e]);
         store<W>(a.ema, i, mean);
     }
 }

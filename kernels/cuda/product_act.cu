@@ -95,11 +95,9 @@ template <ActKind K> DEVICE void stripe_forward(const ProductAct &p, uint32_t bo
     int lane = threadIdx.x & 31, column = at.column + c * STRIPE;
     uint32_t h[8], box = boxes + (c & 1) * 2 * BOX_BYTES;
     float slope;
-#pragma unroll
-    for (int g = 0; g < 4; g++) {
+    UNROLL for (int g = 0; g < 4; g++) {
         float2 b = bias_at(p, column + 8 * g + 2 * (lane & 3));
-#pragma unroll
-        for (int i = 2 * g; i < 2 * g + 2; i++)
+        UNROLL for (int i = 2 * g; i < 2 * g + 2; i++)
             h[i] = pack_bf16(activation<K>(low_bf16(r[i]) + b.x, &slope), activation<K>(high_bf16(r[i]) + b.y, &slope));
     }
     if (lane == 0) box_wait<1>();
@@ -116,10 +114,8 @@ template <ActKind K> DEVICE void stripe_forward(const ProductAct &p, uint32_t bo
 
 /* Sums over a warp's eight lanes of equal lane % 4: of eight numbers, number lane / 4 (its bits turned) each. */
 DEVICE float columns_of_warp(float v[8], int lane) {
-#pragma unroll
-    for (int bit = 16, n = 4; n; bit >>= 1, n >>= 1)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
+    UNROLL for (int bit = 16, n = 4; n; bit >>= 1, n >>= 1)
+        UNROLL for (int i = 0; i < 4; i++) {
             if (i >= n) continue;
             bool upper = lane & bit;
             float give = upper ? v[i] : v[i + n], keep = upper ? v[i + n] : v[i];
@@ -164,11 +160,9 @@ template <bool ADD> DEVICE void stripe_plain(const ProductAct &p, uint32_t boxes
         matrices_load(in_box(box, 0, lane), u);
         matrices_load(in_box(box, 1, lane), u + 4);
     }
-#pragma unroll
-    for (int g = 0; g < 4; g++) {
+    UNROLL for (int g = 0; g < 4; g++) {
         float2 b = plain_bias_at(p, column + 8 * g + 2 * (lane & 3));
-#pragma unroll
-        for (int i = 2 * g; i < 2 * g + 2; i++) {
+        UNROLL for (int i = 2 * g; i < 2 * g + 2; i++) {
             float low = low_bf16(r[i]) + b.x, high = high_bf16(r[i]) + b.y;
             r[i] = pack_bf16(ADD ? low_bf16(u[i]) + low : low, ADD ? high_bf16(u[i]) + high : high);
         }
@@ -196,12 +190,10 @@ template <ActKind K> DEVICE void stripe_backward(const ProductAct &p, uint32_t b
     barrier_wait(read + 8 * (c & 1), c >> 1 & 1);
     matrices_load(in_box(box, 0, lane), u);
     matrices_load(in_box(box, 1, lane), u + 4);
-#pragma unroll
-    for (int g = 0; g < 4; g++) {
+    UNROLL for (int g = 0; g < 4; g++) {
         float2 b = bias_at(p, column + 8 * g + 2 * (lane & 3));
         v[2 * g] = v[2 * g + 1] = 0;
-#pragma unroll
-        for (int i = 2 * g; i < 2 * g + 2; i++) {
+        UNROLL for (int i = 2 * g; i < 2 * g + 2; i++) {
             float low, high;
             u[i] = pack_bf16(activation<K>(low_bf16(u[i]) + b.x, &low), activation<K>(high_bf16(u[i]) + b.y, &high));
             low *= low_bf16(r[i]), high *= high_bf16(r[i]);
@@ -238,13 +230,11 @@ template <int K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memo
     uint32_t done[64];                  /* the tile before; at first none, that lies outside */
     Turn t = {0, 0};
     Place was = {p.m + TILE_M, 0}, now = was;
-#pragma unroll
-    for (int j = 0; j < 64; j++) done[j] = 0;
+    UNROLL for (int j = 0; j < 64; j++) done[j] = 0;
     if ((BACK || K == ADDING) && lane == 0) ask_u(p, boxes, read, 0, was);
     for (int i = (int)blockIdx.x / 2; i < p.pairs; i += stride) {
         now = {row_of(p, i, rank) + 16 * warp, column_of(p, i)};
-#pragma unroll
-        for (int c = 0; c < STRIPES; c++) {
+        UNROLL for (int c = 0; c < STRIPES; c++) {
             int before = stage_before(t);
             multiply_step<false, BACK>(d, r, group, t, c > 0);
             stripe<K, BACK>(p, boxes, read, sums, done + 8 * c, c, was, now, true);
@@ -259,12 +249,10 @@ template <int K, bool BACK> DEVICE void multiply(const ProductAct &p, char *memo
         }
         wgmma_wait<0>(), release(r, stage_before(t), lane);
         wgmma_settle(d);
-#pragma unroll
-        for (int j = 0; j < 64; j++) done[j] = pack_bf16(d[2 * j], d[2 * j + 1]);
+        UNROLL for (int j = 0; j < 64; j++) done[j] = pack_bf16(d[2 * j], d[2 * j + 1]);
         was = now;
     }
-#pragma unroll
-    for (int c = 0; c < STRIPES; c++) stripe<K, BACK>(p, boxes, read, sums, done + 8 * c, c, was, was, false);
+    UNROLL for (int c = 0; c < STRIPES; c++) stripe<K, BACK>(p, boxes, read, sums, done + 8 * c, c, was, was, false);
     if (lane == 0) box_wait<0>();
 }
 

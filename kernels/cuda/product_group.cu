@@ -63,19 +63,16 @@ DEVICE void ask(const Group &g, Ring r, uint32_t rank, int from, int end) {
 
 /* Adds a stage's rows lane / 8 + 4 i of the 16 bytes lane % 8 of this warp's half of A. */
 DEVICE void sum_stage(float (&sum)[8], const char *half, int lane) {
-#pragma unroll
-    for (int i = 0; i < STEP / 4; i++) {
+    UNROLL for (int i = 0; i < STEP / 4; i++) {
         int row = lane / 8 + 4 * i;
         uint4 v = *(const uint4 *)(half + row * 128 + (((lane ^ row) & 7) << 4));
         const uint32_t two[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-        for (int j = 0; j < 4; j++) sum[2 * j] += low_bf16(two[j]), sum[2 * j + 1] += high_bf16(two[j]);
+        UNROLL for (int j = 0; j < 4; j++) sum[2 * j] += low_bf16(two[j]), sum[2 * j + 1] += high_bf16(two[j]);
     }
 }
 
 DEVICE void put_sums(const Product *p, float (&sum)[8], int column, int lane) {
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
+    UNROLL for (int j = 0; j < 8; j++) {
         sum[j] += __shfl_xor_sync(~0u, sum[j], 8);
         sum[j] += __shfl_xor_sync(~0u, sum[j], 16);
         if (lane < 8 && column + j < p->m) p->sums[column + j] = (p->sums_zero ? 0 : p->sums[column + j]) + sum[j];
@@ -101,12 +98,10 @@ DEVICE void sum(const Group &g, const char *memory, Ring r, uint32_t rank, int f
 
 /* Row `row` of a finished tile, and the one eight below: what this thread has of them, from column `column` on. */
 DEVICE void put_tile(const Product *p, const float (&d)[128], int row, int column) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
+    UNROLL for (int half = 0; half < 2; half++) {
         if (row + 8 * half >= p->m) continue;
         float *to = p->c + (row + 8 * half) * p->ldc + column;
-#pragma unroll
-        for (int j = 0; j < TILE_N / 8; j++) {
+        UNROLL for (int j = 0; j < TILE_N / 8; j++) {
             if (column + 8 * j >= p->n) continue;
             float2 old = p->add ? *(float2 *)(to + 8 * j) : make_float2(0, 0);
             *(float2 *)(to + 8 * j) = make_float2(old.x + d[4 * j + 2 * half], old.y + d[4 * j + 2 * half + 1]);

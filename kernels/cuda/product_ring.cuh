@@ -54,8 +54,7 @@ DEVICE void multiply_step(float (&d)[128], Ring r, int group, Turn t, bool add) 
              y = operand_at(a + A_BYTES, B_TURNED ? STEP * STEP * 2 : 16);
     barrier_wait(full_at(r, t.stage), t.parity);
     wgmma_begin();
-#pragma unroll
-    for (int j = 0; j < STEP / 16; j++)
+    UNROLL for (int j = 0; j < STEP / 16; j++)
         wgmma_256<A_TURNED, B_TURNED>(d, x + (A_TURNED ? 128 : 2) * j, y + (B_TURNED ? 128 : 2) * j, add || j);
     wgmma_commit();
 }

@@ -145,6 +145,5 @@ template <int TURNED> DEVICE void wgmma_16(float *d, const uint32_t *a, uint64_t
 }
 /* The compiler knows nothing of when d is written: nothing of it is read before this. */
 DEVICE void wgmma_settle(float (&d)[128]) {
-#pragma unroll
-    for (int i = 0; i < 128; i++) asm volatile("" : "+f"(d[i])::"memory");
+    UNROLL for (int i = 0; i < 128; i++) asm volatile("" : "+f"(d[i])::"memory");
 }

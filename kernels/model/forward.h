@@ -8,8 +8,7 @@
  *
  * Opening calls both on the null backend, where they only count, and take once more on the memory that was counted. So
  * self's pointers are those of the last call, and nothing a pass needs can be missing later. */
-#ifndef QF_FORWARD_H
-#define QF_FORWARD_H
+#pragma once
 #include "kernels/model/staging.h"
 #include "kernels/tape.h"
 
@@ -31,5 +30,3 @@ void forward_begin(Forward *f);                             /* a pass: neither t
 /* Backend.repeat of a pass or of the rest of one. The key is all that its launches depend on. The tensors that it takes
  * are nobody's afterwards. */
 void forward_repeat(Forward *f, uint64_t key, EnqueueFn *enqueue, void *ctx);
-
-#endif

@@ -7,8 +7,7 @@
  *     a step          one row a running text: its prefix's keys, then its slot's
  *
  * Same numbers as a pass over the whole text, up to rounding: a causal model's row does not see what follows. */
-#ifndef QF_LM_DECODER_H
-#define QF_LM_DECODER_H
+#pragma once
 #include "kernels/model/decoder.h"
 #include "kernels/model/forward.h"
 #include "kernels/model/lm_model.h"
@@ -43,5 +42,3 @@ Decoder lm_decoder(LmDecoder *g);
  * attention that each row of the prefix has, its own the last; the mean over all layers and heads. For looking at a
  * model, not for decoding. Not of T5. */
 Status lm_decoder_gaze(LmDecoder *g, Tensor soft, const LmPrefix *p, float *share);
-
-#endif

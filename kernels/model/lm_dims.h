@@ -3,8 +3,7 @@
  * Three families: OPT (also its post-LN form, 350m), T5 (also v1.1 and Flan), Llama (1 to 3, Vicuna, TinyLlama,
  * SmolLM2, Mistral, Qwen2). checkpoints/lm_config.c fills this from a config.json and checks every number; the forward
  * passes (opt.c, t5.c, llama.c) trust it. */
-#ifndef QF_LM_DIMS_H
-#define QF_LM_DIMS_H
+#pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -54,5 +53,3 @@ typedef struct {
 static inline int32_t lm_positions(const LmDims *d) { return d->family == LM_OPT ? d->N + 2 : 0; }
 
 const char *lm_family_name(LmFamily f);
-
-#endif

@@ -9,8 +9,7 @@
  * A frozen store (ParamsSpec.frozen) is for models that never learn: matrices as elem alone (2 bytes a number in bf16,
  * and in f32 where they came in 16 bits: `held`), vectors as f32 too, which norms and fused biases read; no gradient, no
  * state. It is filled tensor by tensor, or rows of one, by params_put, so that a loader never holds it all. */
-#ifndef QF_PARAMS_H
-#define QF_PARAMS_H
+#pragma once
 #include <stdbool.h>
 
 #include "kernels/arena.h"
@@ -141,5 +140,3 @@ Status params_values(const Params *p, const ParamTensor *t, float *host);
 void params_read(const Params *p, const ParamTensor *t, const float *flat, float *host);
 void params_write(const Params *p, const ParamTensor *t, float *flat, const float *host);
 void params_refresh(const Params *p);
-
-#endif

@@ -1,7 +1,6 @@
 /* planner: makes an attention plan (backend.h), group by group, in lists that travel to the device. Called by the waves
  * of both kinds of model, which know who sees whom. */
-#ifndef QF_PLANNER_H
-#define QF_PLANNER_H
+#pragma once
 #include "kernels/model/staging.h"
 
 typedef struct { AttnPlan *p; AttnItem *items; AttnGroup *groups; const Staging *r; } Planner;
@@ -13,5 +12,3 @@ void planner_end(const Planner *a);
 
 /* For passes that recur (Backend.repeat): max_nk becomes the next 64 2^k, so that a few launches serve texts that grow. */
 void planner_round(AttnPlan *p);
-
-#endif

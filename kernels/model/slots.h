@@ -2,8 +2,7 @@
  * move from slot to slot in one launch.
  *
  *     all (layers rows, width)     | layer 0: other rows; from `first` on slots of `length` rows | layer 1 ... */
-#ifndef QF_SLOTS_H
-#define QF_SLOTS_H
+#pragma once
 #include "kernels/model/decoder.h"
 #include "kernels/model/staging.h"
 #include "kernels/tensor.h"
@@ -18,5 +17,3 @@ Tensor slots_layer(const Slots *s, int32_t layer);
  * others lie where they lay in the step before, with moves or without. */
 size_t slots_bytes(const Slots *s);
 void slots_move(const Slots *s, Staging *room, int32_t at, const DecoderCopy *copies, int n);
-
-#endif

@@ -5,8 +5,7 @@
  * The best of eleven tiles, with k split by 1 to 16 where the tiles do not fill the GPU: waves over its SMs, each the
  * main loop of a tile at its share of 790 TFLOP/s, 0.5 us to fill the pipeline, and what of the epilogue the next tile
  * does not hide; 3.5 us a launch, 2 us for adding up the parts; bounded by bytes and by what L2 is asked again for. */
-#ifndef QF_PRODUCT_H
-#define QF_PRODUCT_H
+#pragma once
 #include <math.h>
 
 #include "kernels/backend.h"
@@ -69,5 +68,3 @@ static inline Product product_predict(const Hopper *h, const Gemm *g) {
         }
     return best;
 }
-
-#endif

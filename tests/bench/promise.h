@@ -6,8 +6,7 @@
  * each of a matrix once, and tables, partial sums and keys as often as blocks ask for them, though L2 has them mostly.
  * `again` is what the lanes of a warp ask of an address that a neighbour asks too: one access to a GPU and no time, but
  * vgpu counts it, a lane at a time. Fast kernels only: rows of C % 8 == 0, head sizes of the tensor-core kernels. */
-#ifndef QF_PROMISE_H
-#define QF_PROMISE_H
+#pragma once
 #include <math.h>
 
 #include "kernels/backend.h"
@@ -372,5 +371,3 @@ static inline Promise promise_sumsq(int64_t n) {
     return promise_then(promise_launch(4 * (double)n + partial, 0, 1), promise_launch(partial, 0, 1));
 }
 static inline Promise promise_grad_scale(void) { return promise_launch(0, 0, 1); }
-
-#endif
