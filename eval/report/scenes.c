@@ -49,7 +49,7 @@ static bool captions_agree(const Set *set, int64_t image, const Scene *scene) {
     return n > 0;
 }
 
-enum { KINDS = 2 * SYNTH_OBJECTS };     /* of scenes to a seed: synth.objects, synth.whole */
+enum { SAYS = SYNTH_NAMES + 1, KINDS = SAYS * SYNTH_OBJECTS };     /* of scenes to a seed: synth.objects, synth.say */
 
 static bool from_seed(Scenes *s, int64_t image, Scene *scene) {
     int split;
@@ -57,7 +57,7 @@ static bool from_seed(Scenes *s, int64_t image, Scene *scene) {
     if (!scene_number(s->set, image, &split, &index)) return false;
     for (int i = 0; i < s->nseeds * KINDS; i++) {
         /* the usual number of objects first */
-        SynthKind kind = {s->seed[i / KINDS], SYNTH_OBJECTS - i % KINDS / 2, i % 2};
+        SynthKind kind = {s->seed[i / KINDS], SYNTH_OBJECTS - i % KINDS / SAYS, (SynthSay)(i % SAYS)};
         if (synth_draw(scene, &kind, split, index) == OK && captions_agree(s->set, image, scene)) return true;
     }
     err_clear();
