@@ -133,7 +133,7 @@ template <int STEPS, int N> DEVICE void weigh(Sums<STEPS> &x, const uint32_t (&p
 
 template <int N> DEVICE void settle(float (&d)[N]) {
     wgmma_wait<0>();
-    UNROLL for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+    wgmma_settle(d);
 }
 
 template <int STEPS> DEVICE void finish(Sums<STEPS> &s, const Attn &a, int h, const Rows &x, int64_t rows) {
@@ -248,22 +248,6 @@ void forward_wg(Attn a, const AttnItem *items, const AttnGroup *groups, int64_t 
 
 /* ---- launcher --------------------------------------------------------------------------------------------------- */
 
-/* Whether this program holds the kernel for this GPU: asked once. */
-static bool is_built(void) {
-#ifdef HAVE_SM90A
-    static int known = -1;
-    struct cudaFuncAttributes a;
-    if (known < 0) {
-        known = cuda.cc == 90 && cudaFuncGetAttributes(&a, (const void *)forward_wg<4>) == cudaSuccess &&
-                a.binaryVersion == 90 && a.ptxVersion == 90;
-        cudaGetLastError();
-    }
-    return known;
-#else
-    return false;
-#endif
-}
-
 /* All rows of a group see its first range, and there is no other; most tiles are full. */
 static bool takes(const AttnPlan *p) {
     int64_t rows = 0, tiles = 0;
@@ -288,6 +272,7 @@ template <int STEPS> static bool forward(const Attn *a, const PlanShape *s) {
 
 bool attention_wg(const Attn *a, const PlanShape *s) {
     if (a->bias || dropout_threshold(a->drop.p) || a->D % 8 || a->D > 128 || a->plan->ngroups > 65535) return false;
-    if (!is_built() || !takes(a->plan)) return false;
+    static int known = -1;
+    if (!is_built((const void *)forward_wg<4>, 2 * MATRIX, &known) || !takes(a->plan)) return false;
     return a->D <= 64 ? forward<4>(a, s) : a->D <= 96 ? forward<6>(a, s) : forward<8>(a, s);
 }

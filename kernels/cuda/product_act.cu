@@ -305,7 +305,7 @@ static Kernel kernel_for(const Gemm *g) {
 
 static bool is_here(void) {
     static int known = -1;
-    return is_built((const void *)product_act_kernel<ACT_GELU, false>, ROOM, &known);
+    return is_there((const void *)product_act_kernel<ACT_GELU, false>, ROOM, &known);
 }
 
 bool cuda_product_act_takes(const Gemm *g) {

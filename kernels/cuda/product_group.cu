@@ -162,7 +162,7 @@ bool cuda_product_group_takes(const Gemm *g) {
         return false;
     if (g->m > most || g->n > most || g->k > most || g->n % 8 || g->ldc % 2 || (uintptr_t)g->c % 8) return false;
     return is_row(g->a, g->lda) && is_row(g->b, g->ldb) && tiles_of(g) <= MOST_TILES &&
-           is_built((const void *)product_group_kernel, ROOM, &known);
+           is_there((const void *)product_group_kernel, ROOM, &known);
 }
 
 static int pairs_here(void) { return (int)at_most(cuda.sms / 2, MOST_PAIRS); }

@@ -89,20 +89,9 @@ static inline EncodeTiled encoder(void) {
     return (EncodeTiled)f;
 }
 
-/* Whether this program holds a kernel for this GPU, with so much shared memory: not where it was built without sm_90a,
- * nor where the driver translated it from another architecture's text. Asked once, and kept in *known (-1). */
-static inline bool is_built(const void *kernel, size_t room, int *known) {
-#ifdef HAVE_SM90A
-    struct cudaFuncAttributes a;
-    if (*known < 0) {
-        *known = cuda.cc == 90 && cuda.shared_max >= room && encoder() &&
-                 cudaFuncGetAttributes(&a, kernel) == cudaSuccess && a.binaryVersion == 90 && a.ptxVersion == 90;
-        cudaGetLastError();
-    }
-    return *known;
-#else
-    return (void)kernel, (void)room, (void)known, false;
-#endif
+/* Whether a product's kernel can run here; as is_built. */
+static inline bool is_there(const void *kernel, size_t room, int *known) {
+    return is_built(kernel, room, known) && encoder();
 }
 
 /* A (rows, columns) matrix of bf16 as boxes of (height, width), width 64, or 32 (both swizzled as wgmma.cuh says).

@@ -144,6 +144,24 @@ template <int TURNED> DEVICE void wgmma_16(float *d, const uint32_t *a, uint64_t
 #undef D8
 }
 /* The compiler knows nothing of when d is written: nothing of it is read before this. */
-DEVICE void wgmma_settle(float (&d)[128]) {
-    UNROLL for (int i = 0; i < 128; i++) asm volatile("" : "+f"(d[i])::"memory");
+template <int N> DEVICE void wgmma_settle(float (&d)[N]) {
+    UNROLL for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+/* ---- the host ---- */
+
+/* Whether this program holds a kernel for this GPU, with so much shared memory: not where it was built without sm_90a,
+ * nor where the driver translated it from another architecture's text. Asked once, and kept in *known (-1). */
+static inline bool is_built(const void *kernel, size_t room, int *known) {
+#ifdef HAVE_SM90A
+    struct cudaFuncAttributes a;
+    if (*known < 0) {
+        *known = cuda.cc == 90 && cuda.shared_max >= room && cudaFuncGetAttributes(&a, kernel) == cudaSuccess &&
+                 a.binaryVersion == 90 && a.ptxVersion == 90;
+        cudaGetLastError();
+    }
+    return *known;
+#else
+    return (void)kernel, (void)room, (void)known, false;
+#endif
 }
