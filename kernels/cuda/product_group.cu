@@ -179,24 +179,21 @@ bool cuda_product_group_fills(const Gemm *g, int n) { return all_tiles(g, n) >= 
 /* Tiles of products `order`, longest first, to `pairs` pairs: each to the one with the least to do. */
 static void deal(Group *to, const int order[MOST], int n, int pairs) {
     int64_t load[MOST_PAIRS] = {0};
-    uint16_t whose[MOST_TILES], what[MOST_TILES];
-    int some = 0, at = 0;
+    uint16_t whose[MOST_TILES], what[MOST_TILES], next[MOST_PAIRS];
+    int some = 0;
+    for (int j = 0; j <= pairs; j++) to->first[j] = 0;
     for (int i = 0; i < n; i++) {
         const Product *p = &to->product[order[i]];
         int tiles = (int)ceil_div(p->m, 2 * TILE_M) * p->columns;
         for (int k = 0; k < tiles; k++, some++) {
             int least = 0;
             for (int j = 1; j < pairs; j++) least = load[j] < load[least] ? j : least;
-            load[least] += p->steps;
+            load[least] += p->steps, to->first[least + 1]++;
             whose[some] = (uint16_t)least, what[some] = (uint16_t)(order[i] << TILE_BITS | k);
         }
     }
-    for (int j = 0; j < pairs; j++) {
-        to->first[j] = (uint16_t)at;
-        for (int k = 0; k < some; k++)
-            if (whose[k] == j) to->tile[at++] = what[k];
-    }
-    to->first[pairs] = (uint16_t)at;
+    for (int j = 0; j < pairs; j++) next[j] = to->first[j], to->first[j + 1] = (uint16_t)(to->first[j + 1] + next[j]);
+    for (int k = 0; k < some; k++) to->tile[next[whose[k]]++] = what[k];
 }
 
 static bool describe(Group *to, const Gemm *g, int n, int order[MOST]) {
