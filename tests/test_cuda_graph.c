@@ -51,7 +51,7 @@ static float number(uint32_t i, uint32_t k) { return 2 * rng_unit(philox(i, k, 0
 /* ---- a pass ------------------------------------------------------------------------------------------------------ */
 
 enum { N = 1000 };
-typedef struct { const Backend *b; float *x, *y; int calls; bool waits; } Addition;
+typedef struct { const Backend *b; float *x, *y, sum[N]; void *kept; int calls; bool waits; } Addition;
 
 static void add(void *ctx) {
     Addition *p = ctx;
@@ -61,7 +61,8 @@ static void add(void *ctx) {
     p->b->axpy(p->y, p->x, 1.0f, N);
 }
 
-static void open_pass(Addition *p, const Backend *b) {
+static void open_pass(Addition *p) {
+    const Backend *b = device(DT_F32, true);
     void *x = NULL, *y = NULL;
     passes(b->alloc(&x, N * sizeof(float)));
     passes(b->alloc(&y, N * sizeof(float)));
@@ -70,46 +71,47 @@ static void open_pass(Addition *p, const Backend *b) {
 }
 
 static void close_pass(Addition *p) {
+    p->b->forget(&p->kept);
+    assert_null(p->kept);
     p->b->release(p->x);
     p->b->release(p->y);
     passes(p->b->status());
 }
 
 /* x is another each time: y must be 3 times the sum of all. */
-static void pass_again(Addition *p, void **kept, uint64_t key, float *sum) {
+static void pass_again(Addition *p, uint64_t key) {
     float x[N], y[N];
     for (int i = 0; i < N; i++) x[i] = (float)(key + 1) + (float)i;
     p->b->upload(p->x, x, sizeof x);
     p->b->sync();
-    p->b->repeat(kept, key, add, p);
+    p->b->repeat(&p->kept, key, add, p);
     p->b->download(y, p->y, sizeof y);
-    for (int i = 0; i < N; i++) assert_true((sum[i] += 3 * x[i]) == y[i]);
+    for (int i = 0; i < N; i++) assert_true((p->sum[i] += 3 * x[i]) == y[i]);
 }
 
 static void asked_twice_and_never_again(void **state) {
     (void)state;
-    const Backend *b = device(DT_F32, true);
-    void *kept = NULL, *other = NULL;
-    float sum[N] = {0};
+    void *other = NULL;
     Addition p;
-    open_pass(&p, b);
+    open_pass(&p);
+    const Backend *b = p.b;
     for (int i = 1; i <= 6; i++) {
-        pass_again(&p, &kept, 7, sum);
+        pass_again(&p, 7);
         assert_int_equal(p.calls, i < 2 ? i : 2);
     }
     /* with another workspace once more: its address is in the graph */
     passes(b->alloc(&other, b->workspace));
     b->set_workspace(other, b->workspace);
-    for (int i = 0; i < 3; i++) pass_again(&p, &kept, 7, sum);
+    for (int i = 0; i < 3; i++) pass_again(&p, 7);
     assert_int_equal(p.calls, 3);
-    b->forget(&kept);
-    assert_null(kept);
+    b->forget(&p.kept);
+    assert_null(p.kept);
     /* whoever looks for an error has every kernel by its name */
     setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
-    for (int i = 0; i < 3; i++) pass_again(&p, &kept, 7, sum);
+    for (int i = 0; i < 3; i++) pass_again(&p, 7);
     unsetenv("CUDA_LAUNCH_BLOCKING");
     assert_int_equal(p.calls, 6);
-    b->forget(&kept);
+    b->forget(&p.kept);
     b->set_workspace(NULL, 0);
     b->release(other);
     close_pass(&p);
@@ -117,35 +119,27 @@ static void asked_twice_and_never_again(void **state) {
 
 static void what_waits_is_no_graph(void **state) {
     (void)state;
-    const Backend *b = device(DT_F32, true);
-    void *kept = NULL;
-    float sum[N] = {0};
     Addition p;
-    open_pass(&p, b);
+    open_pass(&p);
     p.waits = true;
-    for (int i = 0; i < 5; i++) pass_again(&p, &kept, 7, sum);
+    for (int i = 0; i < 5; i++) pass_again(&p, 7);
     assert_int_equal(p.calls, 6);            /* one of them in vain */
-    b->forget(&kept);
     close_pass(&p);
 }
 
 /* More passes than are kept, each as often as the others; and one among them that comes every time. */
 static void many_passes(void **state) {
     (void)state;
-    const Backend *b = device(DT_F32, true);
-    void *kept = NULL;
-    float sum[N] = {0};
     Addition p;
     int calls = 0;
-    open_pass(&p, b);
+    open_pass(&p);
     for (uint64_t i = 0; i < 300; i++) {
-        pass_again(&p, &kept, 1 + i % 100, sum);
+        pass_again(&p, 1 + i % 100);
         int before = p.calls;
-        pass_again(&p, &kept, 0, sum);
+        pass_again(&p, 0);
         calls += p.calls - before;
     }
     assert_int_equal(calls, 2);
-    b->forget(&kept);
     close_pass(&p);
 }
 

@@ -307,6 +307,13 @@ static bool idle(int i) { return i == NORM_OUT_G || i == NORM_OUT_O; }
 static const int TEXTS[] = {5, 1, 7}, IDS[] = {0, 3, 1};
 enum { PREFIX = 6, NTEXTS = 3 };
 
+static Tensor one_group(Rows *r) {
+    *r = (Rows){0};
+    add_group(r, PREFIX, TEXTS, NTEXTS, IDS);
+    send(r);
+    return leaf(PREFIX);
+}
+
 /* ---- gradients --------------------------------------------------------------------------------------------------- */
 
 static double loss_at(int which, float step, const Rows *r, Tensor start, const float *weights) {
@@ -319,10 +326,8 @@ static double loss_at(int which, float step, const Rows *r, Tensor start, const 
 static void test_gradients(void **state) {
     (void)state;
     open_all(DT_F32);
-    Rows r = {0};
-    add_group(&r, PREFIX, TEXTS, NTEXTS, IDS);
-    send(&r);
-    Tensor start = leaf(PREFIX);
+    Rows r;
+    Tensor start = one_group(&r);
     float *w = weights_of(&r, 0);
     both_ways(&r, start, w);
     for (int i = 0; i < ALL; i++) {
@@ -353,10 +358,8 @@ static void nothing_waits(void *ctx, Tape *t, const Node *n, double seconds, boo
 static void test_waiting(void **state) {
     (void)state;
     open_all(DT_BF16);
-    Rows r = {0};
-    add_group(&r, PREFIX, TEXTS, NTEXTS, IDS);
-    send(&r);
-    Tensor start = leaf(PREFIX);
+    Rows r;
+    Tensor start = one_group(&r);
     float *w = weights_of(&r, 0), *apart[ALL];
     T->waits = false;
     both_ways(&r, start, w);
@@ -379,10 +382,8 @@ static void test_frozen(void **state) {
     (void)state;
     for (DType e = DT_F32; e <= DT_BF16; e = e == DT_F32 ? DT_BF16 : DT_COUNT) {
         open_all(e);
-        Rows r = {0};
-        add_group(&r, PREFIX, TEXTS, NTEXTS, IDS);
-        send(&r);
-        Tensor start = leaf(PREFIX);
+        Rows r;
+        Tensor start = one_group(&r);
         float *w = weights_of(&r, 0), *g[2];
         for (int k = 0; k < 2; k++) {
             freeze(k);
