@@ -1,9 +1,12 @@
 /* test_lineage: a run knows what it belongs to: its vocabulary, data, encoder and sizes; it says where it starts, what
  * is another than before, and refuses what cannot be. Two runs in one folder know of each other. */
+#include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -328,6 +331,40 @@ static void one_run_a_folder(void **state) {
     assert_false(folder_has("busy/lock"));
 }
 
+static void *ends_later(void *state) {
+    (void)state;
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    _exit(0);
+}
+
+/* As one that was killed with much memory: no command line is left of it, and its files are still open. */
+static void an_owner_that_is_ending_is_waited_for(void **state) {
+    (void)state;
+    LockFile *l = NULL;
+    char line[64], byte = 0;
+    int ready[2];
+    pthread_t last;
+    assert_int_equal(pipe(ready), 0);
+    pid_t owner = fork();
+    if (owner == 0) {
+        if (lockfile_take(&l, folder_path("ending"), "it") != OK || pthread_create(&last, NULL, ends_later, NULL) != 0) _exit(1);
+        if (write(ready[1], "", 1) != 1) _exit(1);
+        pthread_exit(NULL);
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    snprintf(line, sizeof line, "/proc/%d/cmdline", (int)owner);
+    for (ssize_t n = 1; n > 0;) {
+        int fd = open(line, O_RDONLY);
+        n = read(fd, &byte, 1);
+        close(fd);
+    }
+    assert_int_equal(lockfile_take(&l, folder_path("ending"), "it"), OK);
+    lockfile_drop(l);
+    assert_int_equal(waitpid(owner, NULL, 0), owner);
+    close(ready[0]);
+    close(ready[1]);
+}
+
 /* A launcher whose processes MPI does not tie together would start as many lone runs. */
 static void launchers_that_mpi_does_not_know(void **state) {
     (void)state;
@@ -363,6 +400,7 @@ int main(void) {
         cmocka_unit_test(warm_up),
         cmocka_unit_test(inspecting),
         cmocka_unit_test(one_run_a_folder),
+        cmocka_unit_test(an_owner_that_is_ending_is_waited_for),
         cmocka_unit_test(launchers_that_mpi_does_not_know),
     };
     return cmocka_run_group_tests(tests, setup, folder_teardown);

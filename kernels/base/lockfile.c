@@ -10,11 +10,12 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kernels/base/mem.h"
 
-enum { HOST = 256 };
+enum { HOST = 256, ENDING_MS = 30000, LOOK_MS = 20 };        /* how long a killed owner may take to be gone */
 
 struct LockFile {
     char *path;
@@ -41,6 +42,34 @@ static Status in_use(int fd, const char *what) {
     if (!owner(fd, &pid, host))
         return err_set(ERR_USAGE, "%s is in use by another process: wait for it, or name another", what);
     return err_set(ERR_USAGE, "%s is in use by process %ld on %s: wait for it, or name another", what, pid, host);
+}
+
+/* Whether its owner, on this machine, was killed and is not gone yet: its memory is given back before its files are
+ * closed, and with much memory that takes seconds. Linux shows no command line of such a process. */
+static bool is_ending(int fd) {
+    long pid;
+    char host[HOST], here[HOST], path[64], letter;
+    this_host(here);
+    if (!owner(fd, &pid, host) || strcmp(host, here) != 0) return false;
+    snprintf(path, sizeof path, "/proc/%ld/cmdline", pid);
+    int line = open(path, O_RDONLY | O_CLOEXEC);
+    if (line < 0) return kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+    bool none = read(line, &letter, 1) == 0;
+    close(line);
+    return none;
+}
+
+static bool lock(int fd) {
+    struct timespec moment = {.tv_nsec = LOOK_MS * 1000000L};
+    /* not fcntl's: those go when any descriptor of the file is closed */
+    for (int ms = 0;; ms += LOOK_MS) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+        if (errno != EWOULDBLOCK) return false;
+        bool waits = ms < ENDING_MS && is_ending(fd);
+        if (waits) nanosleep(&moment, NULL);
+        errno = EWOULDBLOCK;
+        if (!waits) return false;
+    }
 }
 
 /* A file system without locks: the word of a process that is still there has to do. */
@@ -71,8 +100,7 @@ static Status try_take(const char *path, const char *what, int *fd, bool *again)
     *again = false;
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (*fd < 0) return err_set(ERR_IO, "%s: cannot be made: %s", path, strerror(errno));
-    /* not fcntl's: those go when any descriptor of the file is closed */
-    bool locked = flock(*fd, LOCK_EX | LOCK_NB) == 0;
+    bool locked = lock(*fd);
     if (!locked && (errno == EWOULDBLOCK || owner_lives(*fd))) return in_use(*fd, what);
     /* locked, but its last owner removed it between our open and our lock: another file has the name now */
     *again = !still_named(*fd, path);

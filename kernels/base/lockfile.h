@@ -1,6 +1,7 @@
 /* lockfile: one process at a time. A file that is locked while its owner lives, and says who that is; the lock goes
- * with the process, however it ends, so nothing has to be cleaned up by hand. Works between machines where the file
- * system locks over the network (NFS does); where it cannot lock at all, an owner on this machine is still seen. */
+ * with the process, however it ends, so nothing has to be cleaned up by hand, and an owner that was killed and is not
+ * gone yet is waited for. Works between machines where the file system locks over the network (NFS does); where it
+ * cannot lock at all, an owner on this machine is still seen. */
 #pragma once
 #include "kernels/base/err.h"
 
