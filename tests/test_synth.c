@@ -59,14 +59,14 @@ static void scenes_follow_the_rules(void **state) {
 }
 
 /* Of at most so many objects, in the shares that are left; and captions that leave nothing out say size, texture and
- * place of each, and the ground, those that name say nothing else; all of it true. */
+ * place of each, and the ground, those that name say nothing else, those of looks the texture; all of it true. */
 static void kinds_of_scenes(void **state) {
     (void)state;
     for (int most = 1; most <= SYNTH_OBJECTS; most++) {
         int single = 0;
         for (int64_t i = 0; i < 600; i++) {
             Scene s, usual;
-            SynthKind kind = {42, most, (SynthSay)(i % 3)};
+            SynthKind kind = {42, most, (SynthSay)(i % 4)};
             assert_int_equal(synth_draw(&s, &kind, SYNTH_TRAIN, i), OK);
             assert_in_range(s.n, 1, most);
             single += s.n == 1;
@@ -77,8 +77,9 @@ static void kinds_of_scenes(void **state) {
                 SynthClaims c;
                 synth_caption(&s, k, caption);
                 synth_check_caption(&s, caption, &c);
-                int all = kind.say == SYNTH_ALL, each = all ? s.n : 0;       /* details said, and places */
-                assert_true(c.all_true && c.pairs == s.n && c.details == 2 * each && c.places == each &&
+                int all = kind.say == SYNTH_ALL, each = all ? s.n : 0;       /* sizes said, and places */
+                int textures = all || kind.say == SYNTH_LOOKS ? s.n : 0;
+                assert_true(c.all_true && c.pairs == s.n && c.details == textures + each && c.places == each &&
                             c.grounds == all && c.relations == 0);
                 assert_int_equal(c.foreign, 0);
             }

@@ -34,8 +34,8 @@ typedef struct {
 } SynthObject;
 
 /* What a caption says: now this, now that; size, texture and place of each object and the ground; colours and shapes
- * alone. */
-typedef enum { SYNTH_SOME, SYNTH_ALL, SYNTH_NAMES } SynthSay;
+ * alone; those and textures. */
+typedef enum { SYNTH_SOME, SYNTH_ALL, SYNTH_NAMES, SYNTH_LOOKS } SynthSay;
 
 typedef struct {
     int n, ground;                         /* objects; index into synth_grounds */

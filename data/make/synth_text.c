@@ -9,6 +9,7 @@
  *   SYNTH_ALL     [there is | a picture of] a place and b place, or a place, b place and c place; of one object as
  *                 above; size, texture (also plain) and ground are always said
  *   SYNTH_NAMES   a; a and b; a, b and c: neither size nor texture, place, relation or ground
+ *   SYNTH_LOOKS   the same with the texture (also plain)
  *
  * A relation follows the longer axis between the two cells, ties count as left or right. */
 #include "data/make/synth.h"
@@ -54,10 +55,10 @@ static void add(char *buf, const char *fmt, ...) {
 }
 
 static void add_object(char *buf, SplitMix *r, const SynthObject *o, SynthSay say) {
-    bool all = say == SYNTH_ALL, names = say == SYNTH_NAMES;
     /* drawn in either case: the stream goes on the same */
-    bool say_size = splitmix_unit(r) < 0.6 || all, say_texture = (splitmix_unit(r) < 0.85 && o->texture) || all;
-    if (names) say_size = say_texture = false;
+    bool often = splitmix_unit(r) < 0.6, mostly = splitmix_unit(r) < 0.85;
+    bool say_size = say == SYNTH_ALL || (say == SYNTH_SOME && often);
+    bool say_texture = say == SYNTH_ALL || say == SYNTH_LOOKS || (say == SYNTH_SOME && mostly && o->texture);
     const char *first = say_size ? synth_sizes[o->size] : synth_colours[o->colour];
     add(buf, "%s ", synth_article(first));
     if (say_size) add(buf, "%s ", synth_sizes[o->size]);
@@ -89,7 +90,7 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
     static const char *const names[][1] = {{"A"}, {"A and B"}, {"A, B and C"}};
     static const struct { const char *const *pattern; uint32_t n; } forms[][SYNTH_OBJECTS] = {
         {{one, 4}, {two, 5}, {three, 4}}, {{one, 4}, {all2, 3}, {all3, 3}},
-        {{names[0], 1}, {names[1], 1}, {names[2], 1}}}, *form;
+        {{names[0], 1}, {names[1], 1}, {names[2], 1}}, {{names[0], 1}, {names[1], 1}, {names[2], 1}}}, *form;
     const SynthObject *o[SYNTH_OBJECTS];
     for (int i = 0; i < s->n; i++) {                    /* a random order, by insertion */
         int at = (int)splitmix_below(r, (uint32_t)i + 1);
@@ -99,7 +100,7 @@ static void draw_caption(const Scene *s, SplitMix *r, char *buf) {
     buf[0] = 0;
     form = &forms[s->say][s->n - 1];
     add_pattern(buf, r, form->pattern[splitmix_below(r, form->n)], o, s->say);
-    bool ground = splitmix_unit(r) < 0.3 ? s->say != SYNTH_NAMES : s->say == SYNTH_ALL;
+    bool ground = splitmix_unit(r) < 0.3 ? s->say <= SYNTH_ALL : s->say == SYNTH_ALL;
     if (ground) add(buf, " on a %s background", synth_grounds[s->ground]);
 }
 

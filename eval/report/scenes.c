@@ -49,7 +49,7 @@ static bool captions_agree(const Set *set, int64_t image, const Scene *scene) {
     return n > 0;
 }
 
-enum { SAYS = SYNTH_NAMES + 1, KINDS = SAYS * SYNTH_OBJECTS };     /* of scenes to a seed: synth.objects, synth.say */
+enum { SAYS = SYNTH_LOOKS + 1, KINDS = SAYS * SYNTH_OBJECTS };     /* of scenes to a seed: synth.objects, synth.say */
 
 static bool from_seed(Scenes *s, int64_t image, Scene *scene) {
     int split;
