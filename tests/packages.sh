@@ -8,7 +8,7 @@ test="$build libcmocka-dev libopenmpi-dev openmpi-bin iproute2"
 [ -d ../shared/vgpu ] && test="$test libzstd-dev libopenblas0-pthread"
 fuzz="$test clang libclang-rt-14-dev"
 cross="$build gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
-for p in libhdf5-103-1 libyaml-0-2 libjansson4 libutf8proc2 libjpeg62-turbo libpng16-16 zlib1g libcmocka0; do cross="$cross $p:arm64"; done
+for p in libhdf5-103-1 libyaml-0-2 libjansson4 libutf8proc2 libjpeg62-turbo libpng16-16 zlib1g libcmocka0 libgomp1; do cross="$cross $p:arm64"; done
 case "${1:-build}" in
 build) want=$build ;;
 test) want=$test ;;
