@@ -48,8 +48,14 @@ static const GroupSpec plan_beyond[] = {
     {{200, 72}, {{3, 1, 1, CAUSAL_B, 0}, {72, 1, 1, CAUSAL_B, 200}, {2, 0, 1, 0, 0}}}, {{0, 270}, {{5, 0, 1, 0, 0}}},
 };
 
+/* Images whose rows all see all keys: whole in shared memory on Hopper, with a last part of another length, or, beyond
+ * 272, in steps of 64; a single key is left, or more than a short step takes; several lists of rows on the same keys. */
+static const GroupSpec plan_grid[] = {{{257, 0}, {{120, 1, 0, 0, 0}}}, {{190, 0}, {{64, 1, 0, 0, 0}}}};
+static const GroupSpec plan_grids[] = {{{321, 0}, {{64, 1, 0, 0, 0}, {120, 1, 0, 0, 0}}},
+                                       {{150, 0}, {{60, 1, 0, 0, 0}}}, {{282, 0}, {{64, 1, 0, 0, 0}}}};
+
 #define PLAN(name) #name, plan_##name, (int)COUNT(plan_##name)
-enum { ADD_DKV = 1, BIASED = 2 };       /* dk, dv are added to; scores have a bias */
+enum { ADD_DKV = 1, BIASED = 2, FORWARD = 4 };     /* dk, dv are added to; scores have a bias; no gradients (slow) */
 typedef struct { const char *name; const GroupSpec *groups; int ngroups, H, KH, D, pad; float p; int how; } AttnCase;
 static const AttnCase attn_cases[] = {
     {PLAN(small), 2, 2, 5, 0, 0, 0}, {PLAN(small), 1, 1, 16, 3, 0.2f, ADD_DKV}, {PLAN(small), 3, 3, 33, 0, 0.1f, 0},
@@ -64,7 +70,8 @@ static const AttnCase attn_cases[] = {
     {PLAN(images), 12, 12, 40, 0, 0.1f, ADD_DKV}, {PLAN(beyond), 2, 1, 64, 0, 0.2f, 0},
     {PLAN(beyond), 1, 1, 56, 8, 0, ADD_DKV}, {PLAN(cross), 2, 2, 40, 8, 0, ADD_DKV}, {PLAN(long), 2, 1, 64, 0, 0.1f, 0},
     {PLAN(prefix), 6, 2, 40, 8, 0.2f, ADD_DKV | BIASED}, {PLAN(small), 2, 2, 48, 0, 0.1f, 0},
-    {PLAN(rows), 1, 1, 40, 0, 0.1f, 0},
+    {PLAN(rows), 1, 1, 40, 0, 0.1f, 0}, {PLAN(grid), 1, 1, 72, 0, 0, FORWARD}, {PLAN(grid), 2, 2, 80, 8, 0, FORWARD},
+    {PLAN(grids), 2, 1, 64, 0, 0, FORWARD}, {PLAN(grids), 1, 1, 88, 8, 0, FORWARD}, {PLAN(grids), 1, 1, 128, 0, 0, FORWARD},
 };
 
 enum { MAX_ITEMS = 256 };
@@ -232,39 +239,44 @@ static void compare_gradient(const Buf *g, bool added, double *want) {
     free(want);
 }
 
+/* Against differences and formulas, from the exact o and lse. */
+static void attention_gradients(AttnRun *at, const AttnCase *c, const Buf *o, const double *want, const double *lse) {
+    bool add = c->how & ADD_DKV;
+    int64_t ld = at->a.ldq, ldk = at->a.ldk, n = at->plan.nrows;
+    Buf *o2 = in("o", E, o->n, 0, 0), *l2 = in("lse", DT_F32, n * c->H, 0, 0);
+    for (int64_t j = 0; j < o->n; j++) set(o2, j, want[j]);
+    for (int64_t j = 0; j < n * c->H; j++) set(l2, j, lse[j]);
+    at->d_o = in("do", E, n * ld, -1, 1);
+    Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at->nkeys * ldk), *dv = out("dv", E, at->nkeys * ldk);
+    at->a.o = o2->p, at->a.lse = l2->p;
+    at->g = (AttnGrad){.d_o = at->d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ldk, .lddv = ldk,
+                       .add = add};
+    execute(launch_attention_bwd, at);
+    differentiate_strided(at, dq, false, at->q, c->H * c->D, ld);
+    differentiate_strided(at, dk, add, at->k, c->KH * c->D, ldk);
+    differentiate_strided(at, dv, add, at->v, c->KH * c->D, ldk);
+    double *wq = doubles(dq->n), *wk = doubles(dk->n), *wv = doubles(dv->n);
+    exact_gradient(at, wq, wk, wv);
+    compare_gradient(dq, false, wq);
+    compare_gradient(dk, add, wk);
+    compare_gradient(dv, add, wv);
+}
+
 static void attention(void) {
     AttnRun at = {0};
     for (size_t i = 0; i < COUNT(attn_cases); i++) {
-        int H = attn_cases[i].H, KH = attn_cases[i].KH, D = attn_cases[i].D, pad = attn_cases[i].pad;
-        bool add = attn_cases[i].how & ADD_DKV, biased = attn_cases[i].how & BIASED;
-        CASE("%s H %d of %d D %d p %g", attn_cases[i].name, H, KH, D, (double)attn_cases[i].p);
-        make_plan(&at, attn_cases[i].groups, attn_cases[i].ngroups);
-        Buf *lse, *o = make_attention(&at, H, KH, D, pad, attn_cases[i].p, biased, &lse);
+        const AttnCase *c = &attn_cases[i];
+        CASE("%s H %d of %d D %d p %g", c->name, c->H, c->KH, c->D, (double)c->p);
+        make_plan(&at, c->groups, c->ngroups);
+        Buf *lse, *o = make_attention(&at, c->H, c->KH, c->D, c->pad, c->p, c->how & BIASED, &lse);
         double *want = doubles(o->n), *plain = doubles(o->n), *wl = doubles(lse->n), *pl = doubles(lse->n);
         exact_attention(&at, want, wl, false);
         exact_attention(&at, plain, pl, true);
-        keep_padding(want, plain, o, H * D, at.a.ldo);
+        keep_padding(want, plain, o, c->H * c->D, at.a.ldo);
         execute(launch_attention, &at);
         compare(o, want, plain);
         compare(lse, wl, pl);
-        int64_t ld = at.a.ldq, ldk = at.a.ldk, n = at.plan.nrows;
-        Buf *o2 = in("o", E, o->n, 0, 0), *l2 = in("lse", DT_F32, lse->n, 0, 0);
-        for (int64_t j = 0; j < o->n; j++) set(o2, j, want[j]);
-        for (int64_t j = 0; j < lse->n; j++) set(l2, j, wl[j]);
-        at.d_o = in("do", E, n * ld, -1, 1);
-        Buf *dq = out("dq", E, n * ld), *dk = out("dk", E, at.nkeys * ldk), *dv = out("dv", E, at.nkeys * ldk);
-        at.a.o = o2->p, at.a.lse = l2->p;
-        at.g = (AttnGrad){.d_o = at.d_o->p, .dq = dq->p, .dk = dk->p, .dv = dv->p, .lddq = ld, .lddk = ldk, .lddv = ldk,
-                          .add = add};
-        execute(launch_attention_bwd, &at);
-        differentiate_strided(&at, dq, false, at.q, H * D, ld);
-        differentiate_strided(&at, dk, add, at.k, KH * D, ldk);
-        differentiate_strided(&at, dv, add, at.v, KH * D, ldk);
-        double *wq = doubles(dq->n), *wk = doubles(dk->n), *wv = doubles(dv->n);
-        exact_gradient(&at, wq, wk, wv);
-        compare_gradient(dq, false, wq);
-        compare_gradient(dk, add, wk);
-        compare_gradient(dv, add, wv);
+        if (!(c->how & FORWARD)) attention_gradients(&at, c, o, want, wl);
         for (int k = 0; k < 4; k++) free((double *[]){want, plain, wl, pl}[k]);
         forget();
     }

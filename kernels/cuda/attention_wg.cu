@@ -1,27 +1,35 @@
-/* attention_wg: attention forward in bf16 for Hopper (sm_90a), where every row of a group sees all its keys and those
- * are at most 272: image encoders, and cross-attention without dropout (mathematics: attention.cu).
+/* attention_wg: attention forward in bf16 for Hopper (sm_90a), where every row of a group sees all its keys: image
+ * encoders, and cross-attention without dropout (mathematics: attention.cu).
  *
- * A block is one warp group (for wide heads two) and has one head of one group: K and V lie in shared memory whole,
- * brought once by cp.async; 64 rows after 64 walk over them, 96 keys at a time, and 80 in the end. Q comes as the first operand in
+ * Up to 272 keys: a block is one warp group (for wide heads two) and has one head of one group. K and V lie in shared
+ * memory whole, brought once by cp.async; 64 rows after 64 walk over them, 96 keys at a time, and 80 in the end. More
+ * keys (images of 336 pixels and more) come 64 at a time through a ring, ahead of two or three warp groups of 64 rows
+ * each; a class token alone at the end takes a step of 16. Q comes as the first operand in
  * registers, a lane 16 bytes of each 64, which the four lanes of a row exchange; scores are accumulators (wgmma) and
  * become P, the first operand of the second product, in registers too. Softmax as in attention_mma.cu: what comes off
  * the scores is lifted only when it must be. Rows beyond an item's end are computed with, but for their softmax, and
  * not written.
  *
  * Shared memory: K and V 64 channels a row of 128 bytes, as wgmma wants them: 68 KB, three blocks an SM. Channels from
- * 64 to 95 of both beside each other in a third such matrix: 102 KB, two blocks. Wider heads four matrices, 136 KB.
+ * 64 to 95 of both beside each other in a third such matrix: 102 KB, two blocks. Wider heads four matrices, 136 KB. A
+ * stage of the ring is 16, 24 or 32 KB; three or four of them.
  *
- * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD, lse 4R. FLOPs 4RUD, of which rows that fill no
- * 64 take more: 257 rows are computed as 320. */
+ * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD (of a ring each block asks L2 for them), lse 4R.
+ * FLOPs 4RUD, of which rows that fill no 64 take more: 257 rows are computed as 320. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
-enum { ROWS = 64, PART = 96, LAST = 80, MOST = 2 * PART + LAST, MATRIX = MOST * 128 };
+enum { ROWS = 64, PART = 96, LAST = 80, MOST = 2 * PART + LAST, STEP = 64, TAIL = 16, STAGES = 4 };
 
-/* Warp groups of a block, blocks an SM. */
+/* Warp groups of a block, blocks an SM: with a head's keys whole, and with a ring. */
 template <int STEPS> static constexpr int GROUPS = STEPS == 8 ? 2 : 1;
 template <int STEPS> static constexpr int BLOCKS = STEPS == 8 ? 1 : STEPS == 6 ? 2 : 3;
+template <int STEPS> static constexpr int RING_GROUPS = STEPS == 6 ? 3 : 2;
+template <int STEPS> static constexpr int RING_BLOCKS = STEPS == 4 ? 2 : 1;
+
+/* Bytes of so many keys and values: matrices of 64 channels. */
+template <int STEPS, int KEYS> static constexpr int ROOM = STEPS / 2 * KEYS * 128;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 static constexpr float LAG = 8;
@@ -70,8 +78,12 @@ template <int STEPS> DEVICE void as_operand(uint32_t (&q)[STEPS][4], const uint4
 /* Of a lane's two rows: sums so far, of exp2(score - base). */
 template <int STEPS> struct Sums { float o[8 * STEPS], base[2], l[2]; };
 
-/* Where a head's keys lie, first and further channels of each, and how many they are. */
+/* Where a head's keys, or a stage of them, lie, first and further channels of each, and how many they are. */
 typedef struct { uint32_t k, v, more_k, more_v; int keys; } Keys;
+template <int STEPS> DEVICE Keys keys_at(uint32_t room, int most, int keys) {
+    uint32_t matrix = most * 128, more = room + 2 * matrix;
+    return Keys{room, room + matrix, more, STEPS == 6 ? more + 64 : more + matrix, keys};
+}
 
 /* s(64, N) = Q K^T of keys from u0 on: 64 columns, and 32 or 16 more. */
 template <int STEPS, int N> DEVICE void score(float (&s)[N / 2], const uint32_t (&q)[STEPS][4], const Keys &keys,
@@ -121,13 +133,13 @@ template <int STEPS, int N, bool FIRST> DEVICE void soften(Sums<STEPS> &x, uint3
 }
 
 /* o += P V of keys from u0 on; the first ones write. */
-template <int STEPS, int N> DEVICE void weigh(Sums<STEPS> &x, const uint32_t (&p)[N / 16][4], const Keys &keys,
-                                              int u0) {
+template <int STEPS, int N, bool FIRST> DEVICE void weigh(Sums<STEPS> &x, const uint32_t (&p)[N / 16][4],
+                                                          const Keys &keys, int u0) {
     UNROLL for (int k = 0; k < N / 16; k++) {
         uint32_t row = (u0 + 16 * k) * 128;
-        wgmma_64<1>(x.o, p[k], operand_at(keys.v + row, 16), u0 > 0 || k);
-        if constexpr (STEPS == 6) wgmma_32<1>(x.o + 32, p[k], operand_at(keys.more_v + row, 16), u0 > 0 || k);
-        if constexpr (STEPS == 8) wgmma_64<1>(x.o + 32, p[k], operand_at(keys.more_v + row, 16), u0 > 0 || k);
+        wgmma_64<1>(x.o, p[k], operand_at(keys.v + row, 16), !FIRST || k);
+        if constexpr (STEPS == 6) wgmma_32<1>(x.o + 32, p[k], operand_at(keys.more_v + row, 16), !FIRST || k);
+        if constexpr (STEPS == 8) wgmma_64<1>(x.o + 32, p[k], operand_at(keys.more_v + row, 16), !FIRST || k);
     }
 }
 
@@ -172,7 +184,7 @@ template <int STEPS, int N, bool FIRST, class F> DEVICE void take_part(Sums<STEP
     else memset(p, 0, sizeof p);
     arrive();
     wgmma_begin();
-    weigh<STEPS, N>(x, p, keys, u0);
+    weigh<STEPS, N, FIRST>(x, p, keys, u0);
     wgmma_commit();
 }
 
@@ -206,8 +218,7 @@ void forward_wg(Attn a, const AttnItem *items, const AttnGroup *groups, int64_t 
     int h = blockIdx.x, kh = h / (a.H / a.KH);
     AttnGroup g = groups[blockIdx.y];
     int end = g.item0 + g.nitems;
-    uint32_t room = shared_at(memory), more = room + 2 * MATRIX;
-    Keys keys = {room, room + MATRIX, more, STEPS == 6 ? more + 64 : more + MATRIX, g.nk[0]};
+    Keys keys = keys_at<STEPS>(shared_at(memory), MOST, g.nk[0]);
     Place at = {items[g.item0], g.item0, 0};
     uint4 next[2][STEPS / 2];
     go_on(&at, items, end, (int)threadIdx.x / 128);
@@ -246,26 +257,131 @@ void forward_wg(Attn a, const AttnItem *items, const AttnGroup *groups, int64_t 
 #endif
 }
 
-/* ---- launcher --------------------------------------------------------------------------------------------------- */
-
-/* All rows of a group see its first range, and there is no other; most tiles are full. */
-static bool takes(const AttnPlan *p) {
-    int64_t rows = 0, tiles = 0;
-    for (int32_t i = 0; i < p->nitems; i++) {
-        const AttnItem *it = &p->host_items[i];
-        const AttnGroup *g = &p->host_groups[it->group];
-        if (it->causal || it->nb || it->na != g->nk[0] || it->na > MOST || !it->na) return false;
-        rows += it->nq, tiles += ceil_div(it->nq, ROWS);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+/* A lane's eight channels of every 16 MANYth key of a step: a matrix each of K, V and further channels. */
+template <int STEPS, int MANY> struct Feed {
+    const bf16 *from[STEPS / 2];
+    int64_t ld[STEPS / 2];
+    bool there[STEPS / 2];
+    int row;
+    uint32_t at;
+};
+template <int STEPS, int MANY> DEVICE void feed_begin(Feed<STEPS, MANY> &f, const Attn &a, int64_t key, int head) {
+    int piece = threadIdx.x & 7;
+    f.row = (int)threadIdx.x >> 3;
+    f.at = f.row * 128 + ((piece ^ (f.row & 7)) << 4);
+    UNROLL for (int i = 0; i < STEPS / 2; i++) {
+        bool v = STEPS == 6 && i == 2 ? piece >= 4 : i & 1;
+        int channel = 8 * (STEPS == 6 && i == 2 ? piece & 3 : piece) + (i >= 2 ? 64 : 0);
+        f.ld[i] = v ? a.ldv : a.ldk;
+        f.there[i] = channel < a.D;
+        f.from[i] = (const bf16 *)(v ? a.v : a.k) + (key + f.row) * f.ld[i] + head * a.D + channel;
     }
-    return 4 * rows >= 3 * ROWS * tiles;
+}
+/* `left`: keys that are left, of which the next 64 come to `to`; zeros behind them. */
+template <int STEPS, int MANY> DEVICE void feed(Feed<STEPS, MANY> &f, const Attn &a, uint32_t to, int left) {
+    UNROLL for (int i = 0; i < STEPS / 2; i++) {
+        UNROLL for (int j = 0; j < STEP; j += 16 * MANY) {
+            if (STEP % (16 * MANY) && f.row + j >= STEP) break;
+            bool there = f.there[i] && f.row + j < left;
+            copy16(to + f.at + (i * STEP + j) * 128, there ? f.from[i] + j * f.ld[i] : (const bf16 *)a.k, there);
+        }
+        f.from[i] += STEP * f.ld[i];
+    }
+}
+#endif
+
+/* Blocks of a head lie beside each other: they ask L2 for the same keys. */
+template <int STEPS> static __global__ __launch_bounds__(128 * RING_GROUPS<STEPS>, RING_BLOCKS<STEPS>)
+void forward_ring(Attn a, const AttnItem *items, const AttnGroup *groups, int64_t rows, int blocks) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    extern __shared__ __align__(1024) char memory[];
+    constexpr int MANY = RING_GROUPS<STEPS>, AHEAD = STAGES - 1;
+    int h = blockIdx.x / blocks, kh = h / (a.H / a.KH);
+    AttnGroup g = groups[blockIdx.y];
+    int end = g.item0 + g.nitems;
+    Place at = {items[g.item0], g.item0, 0};
+    go_on(&at, items, end, (int)blockIdx.x % blocks * MANY);
+    if (at.t >= end) return;                                 /* another group has more rows */
+    go_on(&at, items, end, (int)threadIdx.x / 128);
+    auto stage = [&](int i, int keys) {
+        return keys_at<STEPS>(shared_at(memory) + i % STAGES * ROOM<STEPS, STEP>, STEP, keys);
+    };
+    Feed<STEPS, MANY> from;
+    feed_begin(from, a, g.k0[0], kh);
+    auto bring = [&](int i) {
+        if (g.nk[0] > i * STEP) feed(from, a, stage(i, 0).k, g.nk[0] - i * STEP);
+        copies_end_group();                                  /* an empty one, too, so that they can be counted */
+    };
+    auto arrive = [&](int i) {
+        copies_wait<AHEAD - 1>();
+        box_fence();
+        __syncthreads();                                     /* stage i is there, and nobody reads i - 1 any more */
+        bring(i + AHEAD);
+    };
+    UNROLL for (int i = 0; i < AHEAD; i++) bring(i);
+    bool works = at.t < end;
+    Rows x = works ? rows_at(at.it, at.row0) : Rows{0, 0};
+    bool some = __any_sync(~0u, x.left > 0);
+    uint4 raw[2][STEPS / 2];
+    uint32_t q[STEPS][4];
+    Sums<STEPS> sums;
+    bring_queries<STEPS>(raw, a, h, x);
+    as_operand<STEPS>(q, raw);
+    float scale = a.scale * LOG2E;
+    auto none = [] {};
+    arrive(0);
+    if (works) take_part<STEPS, STEP, true>(sums, q, stage(0, g.nk[0]), 0, some, scale, none), settle(sums.o);
+    int i = 1, left = g.nk[0] - STEP;
+    for (; left >= STEP; i++, left -= STEP) {
+        arrive(i);
+        if (works) take_part<STEPS, STEP, false>(sums, q, stage(i, STEP), 0, some, scale, none), settle(sums.o);
+    }
+    if (left > 0) arrive(i);
+    if (!works) return;
+    Keys rest = stage(i, left);
+    if (left > TAIL) take_part<STEPS, STEP, false>(sums, q, rest, 0, some, scale, none);
+    else if (left > 0) take_part<STEPS, TAIL, false>(sums, q, rest, 0, some, scale, none);
+    settle(sums.o);
+    finish<STEPS>(sums, a, h, x, rows);
+#else
+    __trap();
+#endif
 }
 
-template <int STEPS> static bool forward(const Attn *a, const PlanShape *s) {
-    auto *kernel = forward_wg<STEPS>;
-    size_t shared = STEPS / 2 * MATRIX;
-    if (!allow_shared(kernel, shared)) return false;
-    dim3 grid((unsigned)a->H, (unsigned)a->plan->ngroups);
-    kernel<<<grid, 128 * GROUPS<STEPS>, shared, cuda.compute>>>(*a, a->plan->items, a->plan->groups, s->rows);
+/* ---- launcher --------------------------------------------------------------------------------------------------- */
+
+/* The largest group's keys, and tiles of 64 rows; no keys: not for these kernels. */
+typedef struct { int keys, tiles; } Largest;
+
+/* All rows of a group see its first range, and there is no other; most tiles are full. */
+static Largest takes(const AttnPlan *p) {
+    int64_t rows = 0, all = 0;
+    Largest most = {0, 0};
+    for (int32_t i = 0, tiles = 0; i < p->nitems; i++) {
+        const AttnItem *it = &p->host_items[i];
+        const AttnGroup *g = &p->host_groups[it->group];
+        if (it->causal || it->nb || it->na != g->nk[0] || !it->na) return Largest{0, 0};
+        if (i == g->item0) tiles = 0;
+        tiles += (int32_t)ceil_div(it->nq, ROWS);
+        rows += it->nq, all += ceil_div(it->nq, ROWS);
+        most.keys = max(most.keys, it->na), most.tiles = max(most.tiles, tiles);
+    }
+    return 4 * rows >= 3 * ROWS * all ? most : Largest{0, 0};
+}
+
+template <int STEPS> static bool forward(const Attn *a, const PlanShape *s, const Largest &most) {
+    const AttnPlan *p = a->plan;
+    if (most.keys <= MOST) {
+        if (!allow_shared(forward_wg<STEPS>, ROOM<STEPS, MOST>)) return false;
+        forward_wg<STEPS><<<dim3((unsigned)a->H, (unsigned)p->ngroups), 128 * GROUPS<STEPS>, ROOM<STEPS, MOST>,
+                            cuda.compute>>>(*a, p->items, p->groups, s->rows);
+    } else {
+        int blocks = (int)ceil_div(most.tiles, RING_GROUPS<STEPS>), room = STAGES * ROOM<STEPS, STEP>;
+        if (!allow_shared(forward_ring<STEPS>, room)) return false;
+        forward_ring<STEPS><<<dim3((unsigned)(a->H * blocks), (unsigned)p->ngroups), 128 * RING_GROUPS<STEPS>, room,
+                              cuda.compute>>>(*a, p->items, p->groups, s->rows, blocks);
+    }
     cuda_launched("attention");
     return true;
 }
@@ -273,6 +389,8 @@ template <int STEPS> static bool forward(const Attn *a, const PlanShape *s) {
 bool attention_wg(const Attn *a, const PlanShape *s) {
     if (a->bias || dropout_threshold(a->drop.p) || a->D % 8 || a->D > 128 || a->plan->ngroups > 65535) return false;
     static int known = -1;
-    if (!is_built((const void *)forward_wg<4>, 2 * MATRIX, &known) || !takes(a->plan)) return false;
-    return a->D <= 64 ? forward<4>(a, s) : a->D <= 96 ? forward<6>(a, s) : forward<8>(a, s);
+    if (!is_built((const void *)forward_wg<4>, ROOM<4, MOST>, &known)) return false;
+    Largest most = takes(a->plan);
+    if (!most.keys) return false;
+    return a->D <= 64 ? forward<4>(a, s, most) : a->D <= 96 ? forward<6>(a, s, most) : forward<8>(a, s, most);
 }

@@ -327,14 +327,14 @@ static void attention(const char *name, const char *back_name, int32_t n, int32_
 }
 
 /* All rows of an image on one another, q, k and v in one tensor, as image encoders have it. */
-static void encoder(const char *name, int32_t n, int32_t many, int32_t size) {
+static void encoder(const char *name, int32_t n, int32_t tokens, int32_t many, int32_t size) {
     if (!wants(name)) return;
     AttnItem *it = calloc((size_t)n, sizeof *it);
     AttnGroup *gr = calloc((size_t)n, sizeof *gr);
     if (!it || !gr) exit(1);
     for (int32_t g = 0; g < n; g++) {
-        it[g] = (AttnItem){.q0 = g * P, .nq = P, .a0 = g * P, .na = P, .group = g};
-        gr[g] = (AttnGroup){.item0 = g, .nitems = 1, .k0 = {g * P}, .nk = {P}};
+        it[g] = (AttnItem){.q0 = g * tokens, .nq = tokens, .a0 = g * tokens, .na = tokens, .group = g};
+        gr[g] = (AttnGroup){.item0 = g, .nitems = 1, .k0 = {g * tokens}, .nk = {tokens}};
     }
     AttnItem *dit = take((size_t)n * sizeof *dit);
     AttnGroup *dgr = take((size_t)n * sizeof *dgr);
@@ -343,8 +343,9 @@ static void encoder(const char *name, int32_t n, int32_t many, int32_t size) {
     b->sync();
     static AttnPlan p;
     p = (AttnPlan){.items = dit, .groups = dgr, .host_items = it, .host_groups = gr, .nitems = n, .ngroups = n,
-                   .nrows = n * P, .max_nq = P, .max_nk = P, .max_group_nk = P, .products = (int64_t)n * P * P};
-    int64_t E2 = (int64_t)many * size, rows = (int64_t)n * P;
+                   .nrows = n * tokens, .max_nq = tokens, .max_nk = tokens, .max_group_nk = tokens,
+                   .products = (int64_t)n * tokens * tokens};
+    int64_t E2 = (int64_t)many * size, rows = (int64_t)n * tokens;
     attn = (Attn){.plan = &p, .q = numbers(DT_BF16, rows * 3 * E2), .o = numbers(DT_BF16, rows * E2),
                   .lse = take((size_t)(rows * many) * 4), .ldq = 3 * E2, .ldk = 3 * E2, .ldv = 3 * E2, .ldo = E2,
                   .H = many, .KH = many, .D = size, .scale = 0.1f};
@@ -501,9 +502,13 @@ int main(int argc, char **argv) {
     embedding();
     attention("attention, cross", "attention_bwd, cross", (int32_t)B, 2, Q, P, 0);
     beside_cudnn();
-    encoder("attention, CLIP-L", (int32_t)B / 2, 16, 64);
-    encoder("attention, EVA-g", (int32_t)B / 2, 16, 88);
-    encoder("attention, wide", (int32_t)B / 2, 8, 128);
+    encoder("attention, CLIP-L", (int32_t)B / 2, P, 16, 64);
+    encoder("attention, EVA-g", (int32_t)B / 2, P, 16, 88);
+    encoder("attention, wide", (int32_t)B / 2, P, 8, 128);
+    encoder("attention, CLIP-L at 336", (int32_t)B / 2, 577, 16, 64);
+    encoder("attention, EVA-g at 364", (int32_t)B / 2, 677, 16, 88);
+    encoder("attention, SigLIP at 384", (int32_t)B / 2, 729, 16, 72);
+    encoder("attention, wide, long", (int32_t)B / 2, 1370, 8, 128);
     decoding((int32_t)B / 2, 5, 48, 112);
     attention("attention, joint", "attention_bwd, joint", (int32_t)(B * 3), 1, Q, Q, T);
     rest();

@@ -243,7 +243,7 @@ static inline bool promise_is_whole(const Attn *a) {
     if (a->bias || a->drop.p > 0 || a->D > 128) return false;
     for (int32_t i = 0; i < p->nitems; i++) {
         const AttnItem *it = &p->host_items[i];
-        if (it->causal || it->nb || it->na != p->host_groups[it->group].nk[0] || it->na > 272) return false;
+        if (it->causal || it->nb || it->na != p->host_groups[it->group].nk[0]) return false;
         rows += it->nq, tiles += promise_times(it->nq, 64);
     }
     return rows >= 48 * tiles;
@@ -254,11 +254,14 @@ static inline Promise promise_attention(const Attn *a) {
     if (p->max_nq == 1 && a->drop.p <= 0) return promise_attention_row(a);
     double D = a->D, row = a->drop.p > 0 ? 12 : 4, bytes = 0;
     int warps, key_warps;
-    bool whole = promise_is_whole(a);
+    /* many keys come through a ring, to each block of two or three tiles */
+    bool whole = promise_is_whole(a), ring = whole && p->max_nk > 272;
     promise_block(p, &warps, &key_warps);
     for (int32_t g = 0; g < p->ngroups; g++) {
         PromiseGroup s = promise_group(p, g);
-        bytes += 4 * s.R * D + 4 * s.U * D * (whole ? 1 : promise_times(s.tiles, warps)) + row * s.R;
+        double tiles = promise_times(s.R, 64), each = a->D > 64 && a->D <= 96 ? 3 : 2,
+               asks = ring ? promise_times(tiles, each) : whole ? 1 : promise_times(s.tiles, warps);
+        bytes += 4 * s.R * D + 4 * s.U * D * asks + row * s.R;
     }
     return promise_launch(bytes * a->H, 4 * (double)p->products * a->H * D, H100_FLOPS);
 }

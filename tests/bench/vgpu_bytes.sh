@@ -43,6 +43,10 @@ attention_bwd, joint: bwd_one
 attention, CLIP-L: forward_wg
 attention, EVA-g: forward_wg
 attention, wide: forward_wg
+attention, CLIP-L at 336: forward_ring
+attention, EVA-g at 364: forward_ring
+attention, SigLIP at 384: forward_ring
+attention, wide, long: forward_ring
 normalize: normalize_fast
 normalize, packed: normalize_fast
 fold: fold_kernel
@@ -60,8 +64,9 @@ limits() {
     case $1 in
     "simmax_kernel step") echo 90.9 20 ;;     # texts by images go down the columns of S: a sector for each 4 bytes
     "act_bwd_fast step") echo 90.9 88 ;;      # h is kept, so sums of a strip weigh more: half a sector a request
-    # every other head of 176 bytes begins amid a sector: its 64 bytes a request touch three
-    "forward_wg attention, EVA-g") echo 82 77 ;;
+    # every other head of 176 or 144 bytes begins amid a sector: its 64 bytes a request touch three
+    forward_*" attention, EVA-g"*) echo 82 77 ;;
+    forward_*" attention, SigLIP"*) echo 80 73 ;;
     row_kernel*) echo 90.9 75 ;;              # 8 bytes a head and stretch: largest score and sum
     *) echo 90.9 90.9 ;;
     esac

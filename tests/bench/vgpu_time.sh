@@ -26,6 +26,8 @@ attention_bwd, joint|bwd_one|0|0|22.2|71.3
 attention, CLIP-L|forward_wg|0|0|36.1|79.8
 attention, EVA-g|forward_wg|0|0|24.9|121.2
 attention, wide|forward_wg|0|0|24.3|79.0
+attention, CLIP-L at 336|forward_ring|0|0|41.7|255.7
+attention, EVA-g at 364|forward_ring|0|0|32.4|576.3
 add_norm|add_norm_fast|8192|6291456|41.3|22.1
 add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
 act|act_fast|8192|25165824|23.3|34.4
