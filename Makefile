@@ -155,7 +155,7 @@ endif
 ifneq ($(CUDA_DEF)$(WEBP_DEF)x,$(shell cat $(STAMP).cuda 2>/dev/null))
 $(shell mkdir -p $(B) && printf '%s' '$(CUDA_DEF)$(WEBP_DEF)x' > $(STAMP).cuda)
 endif
-ifneq ($(NVFLAGS) $(GENCODE),$(shell cat $(CU)/flags 2>/dev/null))
+ifneq ($(if $(CUDA_DEF),$(NVFLAGS) $(GENCODE)),$(if $(CUDA_DEF),$(shell cat $(CU)/flags 2>/dev/null)))
 $(shell mkdir -p $(CU) && printf '%s' '$(NVFLAGS) $(GENCODE)' > $(CU)/flags)
 endif
 

@@ -17,8 +17,9 @@ typedef struct {
     int blocks;
     bool normed;
     float *out;                 /* (batch, P, E) where the device's memory is ours; else */
-    struct { void *pixels, *staged, *out; int n; } lane[2];   /* pixels there and pinned here, rows there in its type, */
-    void *fetched;              /* and pinned here */
+    /* pixels there and pinned here, rows there in its type, and pinned here */
+    struct { void *pixels, *staged, *out; int n; } lane[2];
+    void *fetched;
     int oldest, under;          /* the lane that is finished next, how many are under way */
     char name[VISION_TEXT], tap[128], preprocessing[PREPROCESS_TEXT + 32], sha256[65];
 } VisionEncoder;

@@ -31,8 +31,8 @@
  *
  * together: of choose_products alone: so many behind it in the list are made by one call of gemms with it.
  *
- * act: what follows, by the same call: act(act) where C is its u; with grad act_bwd(act, grad), where C is grad's dh and
- * need not be left with it. NULL: nothing. */
+ * act: what follows, by the same call: act(act) where C is its u; with grad act_bwd(act, grad), where C is grad's dh
+ * and need not be left with it. NULL: nothing. */
 typedef struct {
     int64_t m, n, k;
     const void *a, *b, *bias;

@@ -55,7 +55,7 @@ typedef struct { int64_t n; GradState state; } ParamGrad;
 
 /* A learned matrix or vector: f32 master, the elem copy that enters products (the master itself in f32), f32 gradient.
  * A frozen one has no gradient (but for one joined to what learns: nobody reads it); in a frozen store a matrix has
- * the elem copy alone; held BF16 or F16: in that type, which held all its numbers when they came, though elem is f32. */
+ * the elem copy alone; held BF16 or F16: in that type, which had room for all its numbers, though elem is f32. */
 typedef struct {
     float *w, *g;
     void *copy;

@@ -25,7 +25,7 @@ typedef struct {
 
 double schedule_lr(const Schedule *s, int64_t step);         /* of step 0, 1, ...; set before the step's forward */
 
-/* clip 0: none; ema 0: none; beside: where the device can, updates run beside the forward that follows, the same bits */
+/* clip 0: none; ema 0: none; beside: where the device can, updates run beside the forward that follows, same bits */
 typedef struct { float beta1, beta2, eps, weight_decay, clip, ema; bool beside; } AdamSpec;
 
 size_t optim_scratch(void); /* bytes of device scratch that the two below share */
@@ -33,8 +33,8 @@ size_t optim_scratch(void); /* bytes of device scratch that the two below share 
 /* An update is enqueued whole, before the host knows the norm: a gradient that is not finite changes nothing.
  *
  *     optim_norm      norm of the trainable gradients over all ranks' sum, and the factor that clips it
- *     optim_update    AdamW number t (1, 2, ...); the forward that follows waits for what it reads. Sharded: each rank updates
- *                     its part and gets the rest from the others, in order
+ *     optim_update    AdamW number t (1, 2, ...); the forward that follows waits for what it reads. Sharded: each rank
+ *                     updates its part and gets the rest from the others, in order
  *     (wait)          *norm, in pinned memory, is there
  *     optim_end       the gradient is used: what decays (matrices) is overwritten by the next backward's first product,
  *                     the rest is zero. Not finite: names the first tensor that is not (bad may be NULL) */

@@ -12,8 +12,8 @@ bool status_is_live(void);                     /* stderr is a terminal that can 
 void status_line(const char *text);            /* replaces the live line; at most ten times a second */
 void status_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* a lasting line, '\n' is added */
 void status_warn(void *unused, const char *sentence);   /* "warning: SENTENCE", for whoever takes a function for it */
-void status_detail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* status_say of a run with -v; else */
-void status_detailed(bool wanted);                                                /* nothing, as it is at first */
+void status_detail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));   /* status_say of a run with -v */
+void status_detailed(bool wanted);                                         /* whether it is one; false at first */
 /* Whether all that was said reached standard output: 0, or the errno of what was lost. A reader that closed its end had
  * enough: that is no loss. Asked once, at the end of the program. */
 int status_lost(void);

@@ -88,7 +88,8 @@ DEVICE Work work_of(bf16 *room, int room_keys, int heads, const AttnGroup &g, co
     x.plain_a = regular ? w.a_least : 0, x.plain_b = regular ? w.b_least : 0;
     RowKey key[2];
     if (DROP) keys_of_rows(key, a.drop, w, lane);
-    UNROLL for (int r = 0; r < 2; r++) x.from[r] = DROP ? philox_row(&d.keys, key[r].token, key[r].pair) : PhiloxRow{0, 0, 0};
+    UNROLL for (int r = 0; r < 2; r++)
+        x.from[r] = DROP ? philox_row(&d.keys, key[r].token, key[r].pair) : PhiloxRow{0, 0, 0};
     return x;
 }
 

@@ -197,7 +197,8 @@ template <int DP> DEVICE void dkv_step(float (*dk)[4], float (*dv)[4], const bf1
             p[n][e] = s[n][e] = exp2_fast(fmaf(s[n][e], scale, -lse[row + 8 * (e >> 1)] * LOG2E));
     if (a.drop.p > 0) drop_keys(p, dp, a.drop, from, w, h, u0, lane); /* p: P' */
     UNROLL for (int n = 0; n < 2; n++)
-        UNROLL for (int e = 0; e < 4; e++) s[n][e] = alone[e >> 1] ? 0.0f : s[n][e] * (dp[n][e] - delta[row + 8 * (e >> 1)]);
+        UNROLL for (int e = 0; e < 4; e++)
+            s[n][e] = alone[e >> 1] ? 0.0f : s[n][e] * (dp[n][e] - delta[row + 8 * (e >> 1)]);
     uint32_t pt[4] = {transposed(pack_bf16(p[0][0], p[0][1])), transposed(pack_bf16(p[1][0], p[1][1])),
                       transposed(pack_bf16(p[0][2], p[0][3])), transposed(pack_bf16(p[1][2], p[1][3]))};
     uint32_t st[4] = {transposed(pack_bf16(s[0][0], s[0][1])), transposed(pack_bf16(s[1][0], s[1][1])),

@@ -1,5 +1,5 @@
-/* graph: passes that recur, as CUDA graphs. A token of a language model is some 300 small launches, for each of which the
- * host takes 2.6 us, 7 for a product (estimates); as a graph they are one call of 6.
+/* graph: passes that recur, as CUDA graphs. A token of a language model is some 300 small launches, for each of which
+ * the host takes 2.6 us, 7 for a product (estimates); as a graph they are one call of 6.
  *
  * The caller's key says when a pass is the same. The first time it is enqueued as ever: kernels are loaded, libraries
  * are asked, what they answer is kept. The second time the stream records it, and from then on its graph is launched.

@@ -253,7 +253,8 @@ DEVICE RowSums sums_of(HeldRow &r) {
     float max = r.one, total = 0, sum_z = 0;
     UNROLL for (int k = 0; k < HELD; k++)
         max = fmaxf(fmaxf(max, fmaxf(r.v[k][0], r.v[k][1])), fmaxf(r.v[k][2], r.v[k][3]));
-    UNROLL for (int k = 0; k < HELD; k++) { /* leaves at the end: a condition a group costs more registers than there are */
+    /* leaves at the end: a condition a group costs more registers than there are */
+    UNROLL for (int k = 0; k < HELD; k++) {
         if ((int)threadIdx.x + k * ROW_THREADS >= r.groups) break;
         sum_z += (r.v[k][0] + r.v[k][1]) + (r.v[k][2] + r.v[k][3]);
     }

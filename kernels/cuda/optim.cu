@@ -4,8 +4,8 @@
  *   p  = p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps)                c1 = 1 - b1^t, c2 = 1 - b2^t
  *
  * adamw is one pass: reads p, g, m, v, writes p, m, v and the copy: 28 n bytes, 30 n with a bf16 copy, 4 n more where g
- * becomes zero, 8 n for the running mean; 5.6 GB for 186.7 M parameters, 1.7 ms of an H100. Four neighbours a thread (16
- * bytes of f32); a range that starts at an odd place goes one by one. 40 registers: 48 warps an SM. sumsq reads 4 n
+ * becomes zero, 8 n for the running mean; 5.6 GB for 186.7 M parameters, 1.7 ms of an H100. Four neighbours a thread
+ * (16 bytes of f32); a range that starts at an odd place goes one by one. 40 registers: 48 warps an SM. sumsq reads 4 n
  * bytes: f64 partial sums of fixed pieces, added in order by one block.
  *
  * Beside compute it takes a fifth of the SMs, a block of 1,024 threads each, which keeps 64 KB on their way: a

@@ -13,8 +13,8 @@
  * the next tile's first eight steps carry its epilogue, 32 columns a step: a step keeps the tensor cores for 1,024
  * cycles, 32 columns of both groups take about 800 of issue, so f costs no time of its own but for the last tile.
  * Results leave by way of shared memory as boxes of 16 x 32 (stmatrix, TMA), two under way a warp; u comes the same
- * way, and so does the y that is added to. Blocks stay and take each 66th pair of tiles, n first (beside AdamW there are
- * fewer of them).
+ * way, and so does the y that is added to. Blocks stay and take each 66th pair of tiles, n first (beside AdamW there
+ * are fewer of them).
  *
  * Bytes: A once for each 256 columns, B once for each 256 rows (of L2, mostly), u and h (du, u) once; sums of columns
  * 4 n for each 64 rows, written and read. Predicted, nothing measured: see tests/bench/RESULTS.md.

@@ -2,8 +2,8 @@
  *
  *     fixed memory    keys and values a layer: rows of the prefixes, then slots of `length` rows; of T5 those of the
  *                     decoder's slots, and what the encoder gave for the cross-attention
- *     a prefix        visual rows, then ids. The visual rows of an image run once, also when several of the prefixes of a
- *                     call begin with them (questions about one picture); their keys and values are copied
+ *     a prefix        visual rows, then ids. The visual rows of an image run once, also when several of the prefixes of
+ *                     a call begin with them (questions about one picture); their keys and values are copied
  *     a step          one row a running text: its prefix's keys, then its slot's
  *
  * Same numbers as a pass over the whole text, up to rounding: a causal model's row does not see what follows. */

@@ -7,8 +7,8 @@
  * the first part alone.
  *
  * A frozen store (ParamsSpec.frozen) is for models that never learn: matrices as elem alone (2 bytes a number in bf16,
- * and in f32 where they came in 16 bits: `held`), vectors as f32 too, which norms and fused biases read; no gradient, no
- * state. It is filled tensor by tensor, or rows of one, by params_put, so that a loader never holds it all. */
+ * and in f32 where they came in 16 bits: `held`), vectors as f32 too, which norms and fused biases read; no gradient,
+ * no state. It is filled tensor by tensor, or rows of one, by params_put, so that a loader never holds it all. */
 #pragma once
 #include <stdbool.h>
 

@@ -10,5 +10,5 @@ void planner_group(Planner *a, int32_t a0, int32_t na, int32_t b0, int32_t nb);
 void planner_item(Planner *a, AttnItem it);                 /* of the last group; one of no rows is left out */
 void planner_end(const Planner *a);
 
-/* For passes that recur (Backend.repeat): max_nk becomes the next 64 2^k, so that a few launches serve texts that grow. */
+/* For passes that recur (Backend.repeat): max_nk becomes the next 64 2^k: a few launches serve texts that grow. */
 void planner_round(AttnPlan *p);

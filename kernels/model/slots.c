@@ -7,7 +7,8 @@ size_t slots_bytes(const Slots *s) { return 2 * staging_bytes((int64_t)s->layers
 
 void slots_move(const Slots *s, Staging *room, int32_t at, const DecoderCopy *copies, int n) {
     int32_t moved = at ? s->layers * n : 0;                  /* before the first step there is no past */
-    int32_t *from = staging_take(room, (size_t)moved, sizeof *from), *to = staging_take(room, (size_t)moved, sizeof *to);
+    int32_t *from = staging_take(room, (size_t)moved, sizeof *from);
+    int32_t *to = staging_take(room, (size_t)moved, sizeof *to);
     for (int32_t i = 0; i < moved; i++) {
         int32_t layer = i / n * (int32_t)slots_rows(s);
         from[i] = layer + slots_row(s, copies[i % n].from);
