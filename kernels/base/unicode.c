@@ -228,14 +228,23 @@ static Status decompose(UniText *t, utf8proc_option_t compat) {
 
 Status uni_nfd(UniText *t) { return decompose(t, 0); }
 
-/* Composition of what is decomposed and in order; it only shrinks. */
+/* Composition of what is decomposed and in order; it only shrinks. Piece by piece between U+11A7, which composes with
+ * nothing: utf8proc takes it for a final consonant, the one before the first, and drops it behind a syllable. */
 static Status compose(UniText *t, utf8proc_option_t compat) {
+    enum { BEFORE_FINALS = 0x11A7 };
+    size_t n = 0;
     Status st = decompose(t, compat);
-    if (st != OK || !t->n) return st;
-    utf8proc_ssize_t n = utf8proc_normalize_utf32((utf8proc_int32_t *)t->v, (utf8proc_ssize_t)t->n,
-                                                  UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-    if (n >= 0) t->n = (size_t)n;
-    return OK;
+    for (size_t i = 0, end; st == OK && i < t->n; i = end) {
+        for (end = i; end < t->n && t->v[end] != BEFORE_FINALS; end++);
+        utf8proc_ssize_t k = utf8proc_normalize_utf32((utf8proc_int32_t *)t->v + i, (utf8proc_ssize_t)(end - i),
+                                                      UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+        size_t kept = k < 0 ? end - i : (size_t)k;
+        memmove(t->v + n, t->v + i, kept * sizeof *t->v);
+        n += kept;
+        if (end < t->n) t->v[n++] = t->v[end++];
+    }
+    if (st == OK) t->n = n;
+    return st;
 }
 
 Status uni_nfc(UniText *t) { return compose(t, 0); }
