@@ -258,9 +258,9 @@ static Status run_search(Writer *w, const char *name, const Json *run) {
     Compare k = {w, name, run, spec_of(w, run), (int64_t)num_or(run, "num_return_sequences",
                                                                 num_or(run, "num_captions", 1))};
     Status st = take_prompts(w, name, run, &x);
-    bool fed = w->g.m.d.family == LM_T5;
-    LmDecoderSpec spec = {.prefixes = 3, .slots = decode_slots(&k.spec, 3), .length = decode_length(&k.spec, fed),
-                          .rows = w->x.Q + x.longest};
+    int32_t length = decode_length(&k.spec, w->g.m.d.family == LM_T5);
+    LmDecoderSpec spec = {.prefixes = 3, .slots = decode_slots(&k.spec, 3), .rows = w->x.Q + x.longest,
+                          .length = length > 1 ? length : 1};         /* one new token is never fed */
     if (st == OK) st = lm_decoder_open(&dec, w->c->b, &w->g.m, &spec);
     Decoder d = lm_decoder(&dec);
     if (st == OK) st = decode_open(&decode, &d, &k.spec);
