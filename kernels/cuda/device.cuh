@@ -100,6 +100,22 @@ DEVICE void ld4(float v[4], const bf16 *p) {
 DEVICE void st4(float *p, const float v[4]) { store16(p, v[0], v[1], v[2], v[3]); }
 DEVICE void st4(bf16 *p, const float v[4]) { store8(p, pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])); }
 
+/* W neighbours, eight, four or one: of kernels that take any width and address, and are made for whole eights too. */
+template <int W, class T> DEVICE void load(float v[W], const T *p) {
+    if constexpr (W == 8) ld8(v, p);
+    else if constexpr (W == 4) ld4(v, p);
+    else v[0] = ld1(p);
+}
+template <int W, class T> DEVICE void store(T *p, const float v[W]) {
+    if constexpr (W == 8) st8(p, v);
+    else if constexpr (W == 4) st4(p, v);
+    else st1(p, v[0]);
+}
+/* The first n of eight neighbours at any address; zeros behind them. */
+template <class T> DEVICE void load_some(float v[8], const T *p, int64_t n) {
+    UNROLL for (int e = 0; e < 8; e++) v[e] = e < n ? ld1(p + e) : 0.0f;
+}
+
 /* ---- sums ---- */
 DEVICE float warp_sum(float x) {
     UNROLL for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);

@@ -170,8 +170,9 @@ template <class T> static bool norm_bwd(const Embed *a, const EmbedGrad *g) {
 /* dst row id[u] += rows row[ptr[u] .. ptr[u+1]) of src, u = blockIdx.x; id NULL: rows u, u + n, u + 2n.. below `rows`.
  * A block is 32 lanes of eight columns x 8 warps, each of which takes every eighth row; then the eight in order. */
 enum { SUM_WARPS = 8 };
-template <class T> static __global__ void sum_rows_fast(float *dst, const T *src, const int32_t *id, const int32_t *ptr,
-                                                        const int32_t *row, int64_t n, int64_t rows, int C) {
+template <class T, bool EIGHTS>
+static __global__ void sum_rows_kernel(float *dst, const T *src, const int32_t *id, const int32_t *ptr,
+                                       const int32_t *row, int64_t n, int64_t rows, int C) {
     __shared__ __align__(16) float room[SUM_WARPS][CHUNK];
     int u = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, c = (int)blockIdx.y * 256 + lane * 8;
     int64_t first = id ? ptr[u] : 0, count = id ? ptr[u + 1] - ptr[u] : (rows - u + n - 1) / n;
@@ -181,7 +182,9 @@ template <class T> static __global__ void sum_rows_fast(float *dst, const T *src
         /* eight rows under way: a frequent word's rows are far apart in memory */
         for (int64_t i = warp; i < count; i += SUM_WARPS) {
             float v[8];
-            ld8(v, src + (id ? row[first + i] : u + i * n) * C + c);
+            const T *from = src + (id ? row[first + i] : u + i * n) * C + c;
+            if (EIGHTS) ld8(v, from);
+            else load_some(v, from, C - c);
             UNROLL for (int e = 0; e < 8; e++) sum[e] += v[e];
         }
     columns_put(room[warp], 0, lane, sum);
@@ -193,24 +196,13 @@ template <class T> static __global__ void sum_rows_fast(float *dst, const T *src
     dst[(int64_t)(id ? id[u] : u) * C + c] += t;
 }
 
-template <class T> static __global__ void sum_rows_simple(float *dst, const T *src, const int32_t *id,
-                                                          const int32_t *ptr, const int32_t *row, int64_t n,
-                                                          int64_t rows, int C) {
-    int u = blockIdx.x, c = (int)(blockIdx.y * blockDim.x + threadIdx.x);
-    int64_t first = id ? ptr[u] : 0, count = id ? ptr[u + 1] - ptr[u] : (rows - u + n - 1) / n;
-    if (c >= C) return;
-    float sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += ld1(src + (id ? row[first + i] : u + i * n) * C + c);
-    dst[(int64_t)(id ? id[u] : u) * C + c] += sum;
-}
-
 template <class T> static void sum_rows(float *dst, const T *src, const int32_t *id, const int32_t *ptr,
                                         const int32_t *row, int64_t n, int64_t rows, int C) {
     if (!n) return;
+    /* a block a table row that occurs: most of 30,523 words do not */
     dim3 grid((unsigned)n, (unsigned)ceil_div(C, 256));
-    if (C % 8 == 0 && aligned16(src))
-        sum_rows_fast<T><<<grid, SUM_WARPS * 32, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
-    else sum_rows_simple<T><<<grid, 256, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
+    auto *kernel = C % 8 == 0 && aligned16(src) ? sum_rows_kernel<T, true> : sum_rows_kernel<T, false>;
+    kernel<<<grid, SUM_WARPS * 32, 0, cuda.compute>>>(dst, src, id, ptr, row, n, rows, C);
     cuda_launched("embed_bwd (rows)");
 }
 
@@ -219,6 +211,7 @@ template <class T> static void embed_bwd_(const Embed *a, const EmbedGrad *g) {
     const T *du = (const T *)g->dsum, *text = du + a->nq * a->C;
     /* fewer rows than queries: only those that occur */
     if (a->nq && g->dquery) sum_rows<T>(g->dquery, du, NULL, NULL, NULL, a->nq < a->Q ? a->nq : a->Q, a->nq, a->C);
+    /* words and positions separately, sorted by each: a token adds to a row of both */
     if (g->dword) sum_rows<T>(g->dword, text, a->tok_id, a->tok_ptr, a->tok_row, a->ntok, a->nt, a->C);
     if (g->dpos) sum_rows<T>(g->dpos, text, a->posn_id, a->posn_ptr, a->posn_row, a->nposn, a->nt, a->C);
 }

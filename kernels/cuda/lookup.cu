@@ -21,29 +21,19 @@ DEVICE int64_t given_row(const Lookup &a, int64_t i) {
     return id < 0 ? -1 - (int64_t)id : -1;
 }
 
-/* W neighbouring columns. */
-template <class T, int W> DEVICE void get(float v[W], const T *p) {
-    if (W == 8) ld8(v, p);
-    else v[0] = ld1(p);
-}
-template <class T, int W> DEVICE void put(T *p, const float v[W]) {
-    if (W == 8) st8(p, v);
-    else st1(p, v[0]);
-}
-
 template <class T, int W> static __global__ void lookup_kernel(Lookup a) {
     int64_t per = a.C / W, at = (int64_t)blockIdx.x * THREADS + threadIdx.x, i = at / per, c = (at - i * per) * W;
     if (i >= a.N) return;
     int64_t given = given_row(a, i), p = a.pos && a.pos_id ? a.pos_id[i] : -1;
     const T *s = given >= 0 ? (const T *)a.rows + given * a.C : (const T *)a.word + (int64_t)a.ids[i] * a.C;
     float v[W], q[W], scale = given >= 0 ? 1.0f : a.scale;
-    get<T, W>(v, s + c);
+    load<W>(v, s + c);
     UNROLL for (int e = 0; e < W; e++) v[e] *= scale;
     if (p >= 0) {
-        get<T, W>(q, (const T *)a.pos + p * a.C + c);
+        load<W>(q, (const T *)a.pos + p * a.C + c);
         UNROLL for (int e = 0; e < W; e++) v[e] += q[e];
     }
-    put<T, W>((T *)a.y + i * a.C + c, v);
+    store<W>((T *)a.y + i * a.C + c, v);
 }
 
 template <class T, int W> static __global__ void lookup_bwd_kernel(Lookup a, T *drows, const T *dy, bool add) {
@@ -52,12 +42,12 @@ template <class T, int W> static __global__ void lookup_bwd_kernel(Lookup a, T *
     int64_t given = given_row(a, i);
     if (given < 0) return;
     float v[W], old[W];
-    get<T, W>(v, dy + i * a.C + c);
+    load<W>(v, dy + i * a.C + c);
     if (add) {
-        get<T, W>(old, drows + given * a.C + c);
+        load<W>(old, drows + given * a.C + c);
         UNROLL for (int e = 0; e < W; e++) v[e] += old[e];
     }
-    put<T, W>(drows + given * a.C + c, v);
+    store<W>(drows + given * a.C + c, v);
 }
 
 template <class T> static void lookup_(const Lookup *a) {
@@ -92,7 +82,7 @@ template <class T, int W> static __global__ void lookup_words_kernel(Lookup a, f
         unsigned rows = __ballot_sync(~0u, i0 + lane < a.N && a.ids[i0 + lane] == word);
         for (found = found || rows; rows; rows &= rows - 1) {
             float v[W];
-            if (here) get<T, W>(v, dy + (i0 + __ffs((int)rows) - 1) * a.C + c);
+            if (here) load<W>(v, dy + (i0 + __ffs((int)rows) - 1) * a.C + c);
             UNROLL for (int e = 0; e < W && here; e++) sum[e] += v[e];
         }
     }

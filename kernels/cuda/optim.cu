@@ -17,19 +17,11 @@ enum { THREADS = 256, BESIDE = 1024, SHARE = 5 };
 
 /* p, g, m, v of W neighbours: four, or one. */
 template <int W> struct Four { float p[W], g[W], m[W], v[W]; };
-template <int W> DEVICE void load(float *v, const float *p, int64_t i) {
-    if constexpr (W == 4) ld4(v, p + i);
-    else v[0] = p[i];
-}
-template <int W> DEVICE void store(float *p, int64_t i, const float *v) {
-    if constexpr (W == 4) st4(p + i, v);
-    else p[i] = v[0];
-}
 template <int W> DEVICE void read(Four<W> *x, const AdamW &a, int64_t i) {
-    load<W>(x->p, a.p, i);
-    load<W>(x->g, a.g, i);
-    load<W>(x->m, a.m, i);
-    load<W>(x->v, a.v, i);
+    load<W>(x->p, a.p + i);
+    load<W>(x->g, a.g + i);
+    load<W>(x->m, a.m + i);
+    load<W>(x->v, a.v + i);
 }
 
 template <int W, class T> DEVICE void update(Four<W> &x, const AdamW &a, int64_t i, float scale) {
@@ -42,17 +34,16 @@ template <int W, class T> DEVICE void update(Four<W> &x, const AdamW &a, int64_t
         x.p[e] = fmaf(x.p[e], decay, -(step * x.m[e] / (sqrtf(x.v[e] * inv_c2) + a.eps)));
         x.g[e] = 0;
     }
-    store<W>(a.p, i, x.p);
-    store<W>(a.m, i, x.m);
-    store<W>(a.v, i, x.v);
-    if (!a.keep_g) store<W>(a.g, i, x.g);
-    if (a.copy && W == 4) st4((T *)a.copy + i, x.p);
-    else if (a.copy) st1((T *)a.copy + i, x.p[0]);
+    store<W>(a.p + i, x.p);
+    store<W>(a.m + i, x.m);
+    store<W>(a.v + i, x.v);
+    if (!a.keep_g) store<W>(a.g + i, x.g);
+    if (a.copy) store<W>((T *)a.copy + i, x.p);
     if (a.ema) {
         float mean[W];
-        load<W>(mean, a.ema, i);
+        load<W>(mean, a.ema + i);
         UNROLL for (int e = 0; e < W; e++) mean[e] = fmaf(1.0f - a.ema_decay, x.p[e] - mean[e], mean[e]);
-        store<W>(a.ema, i, mean);
+        store<W>(a.ema + i, mean);
     }
 }
 
@@ -81,6 +72,7 @@ template <class T> static void adamw_(const AdamW *a) {
     if (!a->n) return;
     bool vector = aligned16(a->p) && aligned16(a->g) && aligned16(a->m) && aligned16(a->v) && aligned16(a->ema) &&
                   aligned16(a->copy);
+    /* four at a time as far as they go; what is left of a range, or one at an odd place, one by one */
     int64_t body = vector ? a->n / 4 * 4 : 0;
     int sms = at_most(ceil_div(body, BESIDE * 4), cuda.sms / SHARE > 0 ? cuda.sms / SHARE : 1);
     cudaStream_t s = cuda_update(a->beside, sms);
@@ -90,6 +82,7 @@ template <class T> static void adamw_(const AdamW *a) {
     else if (body) adamw_kernel<4, T><<<(unsigned)ceil_div(body, THREADS * 4), THREADS, 0, s>>>(first, 0);
     if (body < a->n) adamw_kernel<1, T><<<(unsigned)ceil_div(a->n - body, THREADS), THREADS, 0, s>>>(*a, body);
     cuda_launched("adamw");
+    /* the event of this number alone: a forward waits for the range that it reads, not for all */
     cuda_updated(a->beside);
 }
 EXPORT(adamw, (const AdamW *a), (a))
@@ -109,6 +102,7 @@ static __global__ __launch_bounds__(THREADS) void sumsq_pieces(double *partial, 
             float4 v = *(const float4 *)(g + i);
             s += (double)v.x * v.x + (double)v.y * v.y + ((double)v.z * v.z + (double)v.w * v.w);
         }
+        /* at most three are left of a piece whose size is a multiple of four: the last one's */
         if (body + threadIdx.x < hi) s += (double)g[body + threadIdx.x] * g[body + threadIdx.x];
     } else {
         for (int64_t i = lo + threadIdx.x; i < hi; i += THREADS) s += (double)g[i] * g[i];
@@ -126,7 +120,9 @@ static __global__ __launch_bounds__(THREADS) void sumsq_total(double *out, const
 }
 
 void cuda_sumsq(double *out, const float *g, int64_t n, bool add) {
+    /* pieces of one size for one n, whatever the GPU: the norm decides the clipping, and must have the same bits */
     int64_t piece = PIECE;
+    /* so that one block adds them up, in the workspace's first 32 KB */
     while (ceil_div(n, piece) > PIECES) piece *= 2;
     int64_t pieces = ceil_div(n, piece);
     double *partial = (double *)cuda_workspace((size_t)PIECES * sizeof(double), "sumsq");
@@ -137,6 +133,7 @@ void cuda_sumsq(double *out, const float *g, int64_t n, bool add) {
 }
 
 static __global__ void grad_scale_kernel(float *scale, float *norm_out, const double *sumsq, int n, float max_norm) {
+    /* by one thread: a handful of numbers, in order */
     double norm = 0;
     for (int i = 0; i < n; i++) norm += sumsq[i];
     norm = sqrt(norm);

@@ -53,9 +53,9 @@ cudaError_t cuda_probe(void) {
 }
 
 /* A block: 32 lanes of eight columns x 8 warps, a strip of rows; `per` rows a strip. Columns left over of an eight are
- * read one by one: what stands behind a row's last column is nobody's. */
-template <class T>
-static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
+ * read one by one: what stands behind a row's last column is nobody's. So are all where rows begin anywhere. */
+template <class T, bool EIGHTS>
+static __global__ void colsum_kernel(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
     __shared__ __align__(16) float room[8][CHUNK];
     int lane = threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     int64_t c = (int64_t)blockIdx.x * 256 + lane * 8, end = min(N, ((int64_t)blockIdx.y + 1) * per);
@@ -64,11 +64,8 @@ static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64
 #pragma unroll 4
         for (int64_t r = blockIdx.y * per + warp; r < end; r += 8) {
             float v[8];
-            if (c + 8 <= C) {
-                ld8(v, dy + r * ld + c);
-            } else {
-                UNROLL for (int e = 0; e < 8; e++) v[e] = c + e < C ? ld1(dy + r * ld + c + e) : 0.0f;
-            }
+            if (EIGHTS && c + 8 <= C) ld8(v, dy + r * ld + c);
+            else load_some(v, dy + r * ld + c, C - c);
             UNROLL for (int e = 0; e < 8; e++) sum[e] += v[e];
         }
     columns_put(room[warp], 0, lane, sum);
@@ -80,27 +77,17 @@ static __global__ void colsum_fast(float *partial, const T *dy, int64_t N, int64
     partial[blockIdx.y * C + c] = t;
 }
 
-template <class T>
-static __global__ void colsum_simple(float *partial, const T *dy, int64_t N, int64_t C, int64_t ld, int64_t per) {
-    int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, end = min(N, ((int64_t)blockIdx.y + 1) * per);
-    if (c >= C) return;
-    float sum = 0;
-    for (int64_t r = blockIdx.y * per; r < end; r++) sum += ld1(dy + r * ld + c);
-    partial[blockIdx.y * C + c] = sum;
-}
-
 template <class T> static void colsum_(float *db, const void *dy, int64_t N, int64_t C, int64_t ld) {
     if (!N || !C) return;
-    bool fast = ld % 8 == 0 && aligned16(dy);
-    int columns = (int)ceil_div(C, fast ? 256 : 128);
+    int columns = (int)ceil_div(C, 256);
     /* four blocks an SM in all, over columns and strips */
     int parts = row_parts(N, C, 1, 64, (int)ceil_div(cuda.sms * 4, columns));
     float *partial = (float *)cuda_workspace((size_t)(parts * C) * sizeof(float), "colsum");
     if (!partial) return;
     int64_t per = ceil_div(N, parts);
     dim3 grid((unsigned)columns, (unsigned)parts);
-    if (fast) colsum_fast<T><<<grid, 256, 0, cuda.compute>>>(partial, (const T *)dy, N, C, ld, per);
-    else colsum_simple<T><<<grid, 128, 0, cuda.compute>>>(partial, (const T *)dy, N, C, ld, per);
+    auto *kernel = ld % 8 == 0 && aligned16(dy) ? colsum_kernel<T, true> : colsum_kernel<T, false>;
+    kernel<<<grid, 256, 0, cuda.compute>>>(partial, (const T *)dy, N, C, ld, per);
     cuda_launched("colsum");
     float *dst[3] = {db, NULL, NULL};
     cuda_add_partials(dst, partial, parts, C, C);
@@ -117,17 +104,13 @@ template <class T, int W> static __global__ void copy_rows(T *dst, int64_t ldd, 
     int64_t row = i / per, c = (i - row * per) * W;
     T *to = dst + (di ? di[row] : row) * ldd + c;
     const T *from = src + (si ? si[row] : row) * lds + c;
-    if (W == 8) {
-        float v[8], old[8];
-        ld8(v, from);
-        if (add) {
-            ld8(old, to);
-            UNROLL for (int e = 0; e < 8; e++) v[e] += old[e];
-        }
-        st8(to, v);
-    } else {
-        st1(to, add ? ld1(to) + ld1(from) : ld1(from));
+    float v[W], old[W];
+    load<W>(v, from);
+    if (add) {
+        load<W>(old, to);
+        UNROLL for (int e = 0; e < W; e++) v[e] += old[e];
     }
+    store<W>(to, v);
 }
 
 template <class T> static void copy_rows_(void *dst, int64_t ldd, const int32_t *di, const void *src, int64_t lds,
@@ -135,12 +118,9 @@ template <class T> static void copy_rows_(void *dst, int64_t ldd, const int32_t 
     if (!n || !width) return;
     T *d = (T *)dst;
     const T *s = (const T *)src;
-    if (width % 8 == 0 && ldd % 8 == 0 && lds % 8 == 0 && aligned16(dst) && aligned16(src))
-        copy_rows<T, 8>
-            <<<(unsigned)ceil_div(n * width / 8, 256), 256, 0, cuda.compute>>>(d, ldd, di, s, lds, si, n, width, add);
-    else
-        copy_rows<T, 1>
-            <<<(unsigned)ceil_div(n * width, 256), 256, 0, cuda.compute>>>(d, ldd, di, s, lds, si, n, width, add);
+    bool eights = width % 8 == 0 && ldd % 8 == 0 && lds % 8 == 0 && aligned16(dst) && aligned16(src);
+    unsigned grid = (unsigned)ceil_div(eights ? n * width / 8 : n * width, 256);
+    (eights ? copy_rows<T, 8> : copy_rows<T, 1>)<<<grid, 256, 0, cuda.compute>>>(d, ldd, di, s, lds, si, n, width, add);
     cuda_launched("copy_rows");
 }
 EXPORT(copy_rows,
@@ -155,11 +135,8 @@ template <class T, bool FAST> static __global__ void dropout(T *x, int64_t N, in
     int64_t row = i / per, block = i - row * per;
     T *at = x + row * ld + block * 8;
     float v[8];
-    if (FAST) {
-        ld8(v, at);
-    } else {
-        UNROLL for (int e = 0; e < 8; e++) v[e] = block * 8 + e < C ? ld1(at + e) : 0.0f;
-    }
+    if (FAST) ld8(v, at);
+    else load_some(v, at, C - block * 8);
     drop8(v, d, d.rows[row], (uint32_t)block);
     if (FAST) {
         st8(at, v);

@@ -12,7 +12,7 @@ threads() {                                                  # of the larger ker
     *dkv_mma*) echo 192 ;;
     simmax_image*) echo 64 ;;
     *_mma*|forward_simple*|d*_simple*|add_norm*|affine*|embed*|normalize*|gelu*|simmax*|fold*|unfold*) echo 128 ;;
-    colsum_simple*|mean_kernel*|l2norm*) echo 128 ;;
+    mean_kernel*|l2norm*) echo 128 ;;
     xent_fast*) echo 768 ;;
     adamw_beside*) echo 1024 ;;
     *) echo 256 ;;

@@ -21,12 +21,12 @@ trap 'rm -rf "$tmp"' EXIT
 # What an op is made of; what else runs in its process only prepares it.
 ops='add_norm: add_norm_fast
 add_norm_bwd: add_norm_bwd_fast add_partials
-act: act_fast
-act_bwd: act_bwd_fast add_partials
-colsum: colsum_fast add_partials
+act: act_kernel
+act_bwd: act_bwd_kernel add_partials
+colsum: colsum_kernel add_partials
 products, dW: product_group_kernel
-act, gated: act_fast
-act_bwd, gated: act_bwd_fast
+act, gated: act_kernel
+act_bwd, gated: act_bwd_kernel
 norm, wide: add_norm_wide
 norm_bwd, wide: add_norm_bwd_wide
 rotary: rotary_fast
@@ -35,7 +35,7 @@ lookup: lookup_kernel
 attention, row: row_kernel row_parts_kernel
 xent, long: xent_fast
 embed: embed_fast
-embed_bwd: embed_bwd_fast add_partials sum_rows_fast
+embed_bwd: embed_bwd_fast add_partials sum_rows_kernel
 attention, cross: forward_mma
 attention_bwd, cross: bwd_one
 attention, joint: forward_mma
@@ -63,7 +63,7 @@ sumsq: sumsq_pieces sumsq_total'
 limits() {
     case $1 in
     "simmax_kernel step") echo 90.9 20 ;;     # texts by images go down the columns of S: a sector for each 4 bytes
-    "act_bwd_fast step") echo 90.9 88 ;;      # h is kept, so sums of a strip weigh more: half a sector a request
+    "act_bwd_kernel step") echo 90.9 88 ;;      # h is kept, so sums of a strip weigh more: half a sector a request
     # every other head of 176 or 144 bytes begins amid a sector: its 64 bytes a request touch three
     forward_*" attention, EVA-g"*) echo 82 77 ;;
     forward_*" attention, SigLIP"*) echo 80 73 ;;

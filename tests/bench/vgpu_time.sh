@@ -30,8 +30,8 @@ attention, CLIP-L at 336|forward_ring|0|0|41.7|255.7
 attention, EVA-g at 364|forward_ring|0|0|32.4|576.3
 add_norm|add_norm_fast|8192|6291456|41.3|22.1
 add_norm_bwd|add_norm_bwd_fast|8192|6291456|45.0|22.0
-act|act_fast|8192|25165824|23.3|34.4
-act_bwd|act_bwd_fast|8192|25165824|31.7|69.5
+act|act_kernel|8192|25165824|23.3|34.4
+act_bwd|act_bwd_kernel|8192|25165824|31.7|69.5
 product, act|product_act_kernel|768|2359296|58.0|19.5
 product, act_bwd|product_act_kernel|768|2359296|80.1|30.5
 products, dW|product_group_kernel|256|7077888|10.8|19.9
