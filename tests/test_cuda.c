@@ -265,6 +265,15 @@ static void test_attention_whole(void **state) {
     for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
 }
 
+/* Two users of an image with shapes of their own, and so many images that the plans kept start over: at any number of
+ * plans, also between the two of one call. */
+static void many_shapes(void) {
+    for (int i = 0; i < 70; i++) {
+        Group one = {8 + i, 0, i == 35 ? 1 : 2, {{8, 1, 0, 0}, {16, 1, 0, 0}}};
+        compare_attention(&(Case){"users of two sizes", &one, 1, 1, 64, 0, false});
+    }
+}
+
 /* The same through cuDNN: plans that it takes, and those it must leave to us. */
 static void test_cudnn(void **state) {
     (void)state;
@@ -283,6 +292,7 @@ static void test_cudnn(void **state) {
         skip();
     }
     for (size_t c = 0; c < COUNT(cases); c++) compare_attention(&cases[c]);
+    many_shapes();
     assert_int_equal(gpu->use_cudnn(false), OK);
 }
 

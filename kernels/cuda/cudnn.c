@@ -74,6 +74,7 @@ static bool set_part(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t nam
 /* A new descriptor, which the plan owns; NULL when there is none. */
 static cudnnBackendDescriptor_t part(Plan *p, cudnnBackendDescriptorType_t type) {
     cudnnBackendDescriptor_t d = NULL;
+    /* six tensors, operation, graph, and heuristic, configuration and plan of two modes */
     BUG_ON(p->parts == PARTS, "cudnn: more than %d descriptors", PARTS);
     if (dnn.cudnnBackendCreateDescriptor(type, &d) != CUDNN_STATUS_SUCCESS) return NULL;
     p->part[p->parts++] = d;
@@ -164,13 +165,15 @@ static void forget(Plan *p) {
     *p = (Plan){0};
 }
 
+/* Batches of many sizes start over; between two calls alone, since one holds several plans at once. */
+static void make_room(int32_t n) {
+    if (my.plans + n <= PLANS) return;
+    while (my.plans) forget(&my.plan[--my.plans]);
+}
+
 static Plan *plan_for(const Shape *s) {
     for (int i = 0; i < my.plans; i++)
         if (!memcmp(&my.plan[i].shape, s, sizeof *s)) return &my.plan[i];
-    if (my.plans == PLANS) { /* batches of many sizes: start over */
-        for (int i = 0; i < PLANS; i++) forget(&my.plan[i]);
-        my.plans = 0;
-    }
     Plan *p = &my.plan[my.plans++];
     /* kept when it was refused, too: a shape is asked about once */
     build(p, s, my.handle, NULL);
@@ -241,6 +244,7 @@ static bool run(const Attn *a, const Plan *p, int64_t q0, int64_t a0) {
         cuda_fail(ERR_DEVICE, "cuDNN: attention of %lld items, %lld rows, %lld keys: %s", (long long)p->shape.B,
                   (long long)p->shape.Sq, (long long)p->shape.Sk, why);
     }
+    /* a pack a call: it holds this call's addresses */
     if (v) dnn.cudnnBackendDestroyDescriptor(v);
     cuda_launched("attention (cuDNN)");
     return true;
@@ -254,6 +258,7 @@ bool cuda_attention_by_cudnn(const Attn *a) {
     Plan *plans[8];
     Shape s;
     if (users > 8) return false;
+    make_room(users);
     for (int32_t k = 0; k < users; k++) { /* all or none */
         if (!regular(a, users, k, &s)) return false;
         Plan *known = plan_for(&s);
