@@ -197,6 +197,21 @@ static void patterns_mean_something(void **state) {
     }
 }
 
+/* Of an arena that is too small nothing is left to be closed. */
+static void too_little_memory_is_said(void **state) {
+    (void)state;
+    ParamSizes s = sizes_of(2, 64, 128, 100, 30, true);
+    s.of['X'] = 2;
+    Params p;
+    Arena small;
+    assert_int_equal(arena_open(&small, "small", backend_cpu(DT_F32), 4096), OK);
+    assert_int_equal(params_open(&p, table, &s, backend_cpu(DT_F32), &small, &(ParamsSpec){.frozen = true}),
+                     ERR_MEMORY);
+    if (!strstr(err_message(), "the parameters need more")) fail_msg("%s", err_message());
+    assert_true(!p.tensor && !p.index && !p.n);
+    arena_close(&small, backend_cpu(DT_F32));
+}
+
 /* ---- the frozen store -------------------------------------------------------------------------------------------- */
 
 /* OPT 2.7 B: 32 layers of 2560, 50272 words: 2 bytes a number of every matrix, 6 of a vector, nothing else. */
@@ -362,6 +377,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_make_tensors), cmocka_unit_test(places_do_not_overlap),
         cmocka_unit_test(an_update_is_waited_for_where_it_is_read), cmocka_unit_test(patterns_mean_something),
+        cmocka_unit_test(too_little_memory_is_said),
         cmocka_unit_test(a_frozen_model_takes_two_bytes_a_number), cmocka_unit_test(what_goes_in_comes_out),
         cmocka_unit_test(what_is_frozen_costs_nothing), cmocka_unit_test(all_frozen_has_no_state)};
     return cmocka_run_group_tests(tests, NULL, NULL);

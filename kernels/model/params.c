@@ -217,30 +217,21 @@ static DType type_of(const Backend *b, const ParamsSpec *spec) {
     return spec->frozen && half && b->reads_held ? spec->held : b->elem;
 }
 
-Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Backend *b, Arena *run,
-                   const ParamsSpec *spec) {
-    *p = (Params){.table = table, .size = *size, .b = b, .frozen = spec->frozen, .layers = 1,
-                   .type = type_of(b, spec)};
-    for (int k = 0; k < table.n; k++)
-        if (repeats(p, &table.row[k]) > p->layers) p->layers = (int)repeats(p, &table.row[k]);
-    size_t most = (size_t)table.n * (size_t)p->layers;
+/* Room on the host for as many tensors as the table can have. */
+static Status take_lists(Params *p) {
+    for (int k = 0; k < p->table.n; k++)
+        if (repeats(p, &p->table.row[k]) > p->layers) p->layers = (int)repeats(p, &p->table.row[k]);
+    size_t most = (size_t)p->table.n * (size_t)p->layers;
     p->tensor = mem_new(most, sizeof *p->tensor);
     p->range = mem_new(most, sizeof *p->range);
     p->index = mem_new(most, sizeof *p->index);
     p->grad = mem_new(most, sizeof *p->grad);
     p->order = mem_new(1, sizeof *p->order + most * sizeof *p->order->range);
-    if (!p->tensor || !p->grad || !p->range || !p->index || !p->order) {
-        params_close(p);
-        return ERR_MEMORY;
-    }
-    for (size_t i = 0; i < most; i++) p->index[i] = -1;
-    list_tensors(p, spec);
-    Status st = entries_check(p, spec->freeze, "optim.freeze", false);
-    if (st == OK) st = entries_check(p, spec->rates, "optim.rates", true);
-    if (st != OK) {
-        params_close(p);
-        return st;
-    }
+    for (size_t i = 0; p->index && i < most; i++) p->index[i] = -1;
+    return p->tensor && p->grad && p->range && p->index && p->order ? OK : ERR_MEMORY;
+}
+
+static void place_all(Params *p, const ParamsSpec *spec) {
     place(p, true);
     p->sharded = spec->sharded && dist_size() > 1;
     if (p->sharded) p->total = dist_part(p->total, 0).n * dist_size();       /* parts of one size */
@@ -250,19 +241,26 @@ Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Ba
     place(p, false);
     if (p->frozen && p->type != DT_F32) place_vectors(p);
     find_ranges(p);
-    take_arrays(p, run, spec);
-    if (run->full)
-        return err_set(ERR_MEMORY, "the parameters need more than the %.2f GiB taken for them",
-                       (double)run->size / (1 << 30));
-    return OK;
+}
+
+Status params_open(Params *p, ParamTable table, const ParamSizes *size, const Backend *b, Arena *run,
+                   const ParamsSpec *spec) {
+    *p = (Params){.table = table, .size = *size, .b = b, .frozen = spec->frozen, .layers = 1,
+                   .type = type_of(b, spec)};
+    Status st = take_lists(p);
+    if (st == OK) list_tensors(p, spec);
+    if (st == OK) st = entries_check(p, spec->freeze, "optim.freeze", false);
+    if (st == OK) st = entries_check(p, spec->rates, "optim.rates", true);
+    if (st == OK) place_all(p, spec), take_arrays(p, run, spec);
+    if (st == OK && run->full)
+        st = err_set(ERR_MEMORY, "the parameters need more than the %.2f GiB taken for them",
+                     (double)run->size / (1 << 30));
+    if (st != OK) params_close(p);
+    return st;
 }
 
 void params_close(Params *p) {
-    free(p->tensor);
-    free(p->range);
-    free(p->index);
-    free(p->grad);
-    free(p->order);
+    mem_free(p->tensor, p->range, p->index, p->grad, p->order);
     *p = (Params){0};
 }
 
