@@ -1,20 +1,18 @@
 /* tape_waves: two waves, one walk back; see tape.h. What the first wave takes is kept in a list, in order; the second
  * wave and the recording of both take the same tensors from it again. */
-#include <stdlib.h>
-#include <string.h>
-
-#include "kernels/base/mem.h"
 #include "kernels/tape_inner.h"
 
 void tape_first(Tape *t, int64_t before, int64_t behind) {
     BUG_ON(!t->recording || t->nkept, "two waves are recorded, once");
     t->pass = TAPE_FIRST, t->before = before, t->behind = behind;
+    /* where both waves' nodes belong in the end: before the heads, which are recorded first */
     t->at.nodes = t->nnodes, t->at.grads = t->ngrads;
 }
 
 void tape_second(Tape *t, int64_t rows_in_front) {
     BUG_ON(rows_in_front > t->before, "the second wave has %lld rows for %lld", (long long)rows_in_front,
            (long long)t->before);
+    /* its rows end where the first wave's begin, so that both are one matrix */
     t->pass = TAPE_SECOND, t->second = rows_in_front, t->next_kept = 0;
 }
 
@@ -25,23 +23,31 @@ void tape_both(Tape *t) {
     t->b = backend_null(t->b->elem);                         /* it was computed, wave by wave */
 }
 
-/* list[at..mid) and list[mid..end) change places. */
-static void swap_parts(char *list, size_t size, int at, int mid, int end) {
-    size_t front = (size_t)(mid - at) * size, back = (size_t)(end - mid) * size;
-    char *room = mem_new(front ? front : 1, 1), *first = list + (size_t)at * size;
-    BUG_ON(!room, "no memory for %zu bytes of a tape", front);
-    memcpy(room, first, front);
-    memmove(first, first + front, back);
-    memcpy(first + back, room, front);
-    free(room);
+/* list[at..end) the other way round. */
+static void turn_around(char *list, size_t size, int at, int end) {
+    char *a = list + (size_t)at * size, *z = list + (size_t)end * size;
+    for (; a + size < z; a += size) {
+        z -= size;
+        for (size_t i = 0; i < size; i++) {
+            char c = a[i];
+            a[i] = z[i], z[i] = c;
+        }
+    }
+}
+
+/* list[at..mid) and list[mid..end) change places: without memory, for want of which a step could not go on. */
+static void swap_parts(void *list, size_t size, int at, int mid, int end) {
+    turn_around(list, size, at, mid);
+    turn_around(list, size, mid, end);
+    turn_around(list, size, at, end);
 }
 
 static void join_waves(Tape *t) {
     int nodes = t->set_aside.nodes, grads = t->set_aside.grads, since = nodes - t->at.nodes, both = t->nnodes - nodes;
     /* births are numbers of nodes, and the nodes have just changed places */
     for (int i = t->at.grads; i < t->ngrads; i++) t->grads[i]->born += i < grads ? both : -since;
-    swap_parts((char *)t->nodes, sizeof *t->nodes, t->at.nodes, nodes, t->nnodes);
-    swap_parts((char *)t->grads, sizeof(Grad *), t->at.grads, grads, t->ngrads);
+    swap_parts(t->nodes, sizeof *t->nodes, t->at.nodes, nodes, t->nnodes);
+    swap_parts(t->grads, sizeof *t->grads, t->at.grads, grads, t->ngrads);
     if (t->st == OK) t->b = t->set_aside.b;
     t->flops = t->set_aside.flops, t->flops_attention = t->set_aside.attention;
     BUG_ON(t->next_kept != t->nkept, "%d tensors of %d were walked over", t->next_kept, t->nkept);
