@@ -19,6 +19,7 @@ void ops_weights(Tape *t, const Gemm *product, Param w) {
         ops_gemm(t, &g);
         return;
     }
+    /* never fewer than 64: thinner products would not be worth their packing */
     int64_t rows = PANEL / w.cols < 64 ? 64 : PANEL / w.cols;
     if (rows > w.rows) rows = w.rows;
     float *wide = tape_scratch(t, rows * w.cols, sizeof *wide);
@@ -60,6 +61,7 @@ static void linear_back(Tape *t, const Node *n) {
     if (!dy0) return;
     Tensor y = n->y, x = n->x;
     int64_t ldy = tape_grad_ld(y);
+    /* the copy in elem is made of n numbers in a row */
     BUG_ON(ldy != y.cols && y.dt != b->elem, "linear: a strided f32 gradient");
     void *scratch;
     const void *dy = ops_as_elem(t, dy0, y.dt, y.rows * y.cols, &scratch);
@@ -74,6 +76,7 @@ static void linear_back(Tape *t, const Node *n) {
         weight_gemm(t, &(Gemm){.m = y.cols, .n = x.cols, .k = y.rows, .a = dy, .lda = ldy, .ta = true, .b = x.data,
                            .ldb = x.ld, .c = dw, .ldc = x.cols, .ab = b->elem, .ct = DT_F32, .add = add, .sums = db,
                            .sums_zero = zeros}, scratch);
+    /* with dw the product sums them as dy passes by; a frozen weight leaves the pass to be made */
     else if (db) b->colsum(db, dy, y.rows, y.cols, ldy);
     if (scratch) tape_scratch_free(t, scratch);
 }
@@ -134,6 +137,7 @@ static void act_back(Tape *t, const Node *n) {
     if (!dh) return;
     bool add;
     void *du = tape_grad_to(t, n->x, &add);
+    /* the kernel overwrites du: there is nothing that it could be added to */
     BUG_ON(!du || add, "act: its input has one use");
     ActGrad g = act_grad(t, n, dh, tape_grad_ld(n->y), du);
     t->b->act_bwd(&n->u.act, &g);
@@ -166,6 +170,7 @@ static void act_linear_back(Tape *t, const Node *n) {
     bool add;
     void *du = tape_grad_to(t, u, &add);
     BUG_ON(!du || add, "act_linear: its input has one use");
+    /* with a gate u has two halves, and dh is as wide as one of them */
     dh = a->up ? tape_scratch(t, u.rows * a->F, dtype_size(b->elem)) : du;
     int64_t lddh = a->up ? a->F : tape_grad_ld(u);
     const void *kept = n->saved[0], *h = kept ? kept : a->u;
@@ -187,6 +192,7 @@ void op_feed_forward(Tape *t, Tensor y, Tensor u, Tensor x, Param in, ActForm f,
     Act a = act_of(t, u, f, b);
     BUG_ON(w.cols != a.F || w.rows != y.cols, "feed_forward: u (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(u),
            SHAPE(w), SHAPE(y));
+    /* only weights that learn read h again: with frozen ones it would be kept for nobody */
     bool keep = t->roomy && t->recording && param_grad(w);
     a.h = keep ? tape_like(t, u, a.F, t->b->elem).data : tape_scratch(t, u.rows * a.F, dtype_size(t->b->elem));
     a.ldh = a.F;
@@ -217,6 +223,7 @@ static void fold_linear_back(Tape *t, const Node *n) {
     void *dy = tape_grad_of(t, n->y);
     if (!dy || !(param_grad(n->w) || param_grad(n->b) || param_grad(n->w2) || param_grad(n->b2))) return;
     Tensor y = n->y, f = n->x;
+    /* by itself, not into dw: dgamma and dbeta of the norm in front want it before gamma is multiplied in */
     float *G = tape_scratch(t, y.cols * f.cols, sizeof(float));
     float *s = tape_scratch(t, y.cols, sizeof(float));
     b->zero(s, (size_t)y.cols * sizeof *s);
@@ -235,6 +242,7 @@ void op_fold_linear(Tape *t, Tensor y, Tensor f, Param w, Param b, Param g, Para
     BUG_ON(w.cols != f.cols || w.rows != y.cols || g.cols != f.cols,
            "fold_linear: f (%lld,%lld), w (%lld,%lld), y (%lld,%lld)", SHAPE(f), SHAPE(w), SHAPE(y));
     int es = dtype_size(t->b->elem);
+    /* made anew each call: gamma and beta move with every update */
     void *Wf = tape_scratch(t, w.rows * w.cols, es), *cf = tape_scratch(t, w.rows, es);
     t->b->fold(Wf, cf, w.w, b.w, g.w, o.w, w.rows, w.cols);
     ops_gemm(t, &(Gemm){.m = f.rows, .n = w.rows, .k = w.cols, .a = f.data, .lda = f.ld, .b = Wf, .ldb = w.cols,

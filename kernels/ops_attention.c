@@ -9,6 +9,7 @@ Heads op_heads(int H, int KH, int D) { return (Heads){.H = H, .KH = KH, .scale =
 static void count_attention(Tape *t, const Attn *a, double products) {
     double f = 2.0 * products * (double)a->plan->products * a->H * a->D;
     t->flops += f;
+    /* apart: its share of the peak is another than that of products, and `plan` says both */
     t->flops_attention += f;
 }
 
@@ -24,6 +25,7 @@ static void attention_back(Tape *t, const Node *n) {
     AttnGrad g = {.d_o = d_o, .dq = ops_columns(dxq, n->n[0], e), .lddq = tape_grad_ld(n->x), .add = add_kv};
     g.dk = ops_columns(dxkv, n->n[1], e), g.lddk = tape_grad_ld(n->x2);
     g.dv = ops_columns(dxkv, n->n[2], e), g.lddv = tape_grad_ld(n->x2);
+    /* scores once more, dP, dQ, dK, dV; that some kernels make scores twice is their affair */
     count_attention(t, &n->u.attn, 5.0);
     t->b->attention_bwd(&n->u.attn, &g);
 }

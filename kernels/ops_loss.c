@@ -42,6 +42,7 @@ void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, co
                         .scale = scale,
                         .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = ld, .dt = k->elem});
         if (!grad) continue;
+        /* here, while dlogits stand: the next chunk takes their memory */
         ops_weights(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .c = ops_columns(dh, r * C, k->elem),
                                .ldc = C, .ab = k->elem, .ct = k->elem}, w);
         bool add, zeros;

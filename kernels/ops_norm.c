@@ -20,11 +20,13 @@ void op_add_norm(Tape *t, Tensor y, Tensor s, Tensor x, Param b, Norm m, Dropout
     SAME_ROWS("add_norm", y, s);
     SAME_COLS("add_norm", y, s);
     if (x.data) SAME_ROWS("add_norm", y, x);
+    /* kernels take a row a warp or a block, and count on the next one behind it */
     BUG_ON(s.ld != s.cols || y.ld != y.cols || m.g.cols != s.cols, "add_norm: dense matrices, norm (%lld,%lld)",
            SHAPE(m.g));
     AddNorm a = {.N = s.rows, .C = (int32_t)s.cols, .eps = m.eps, .rms = m.rms, .s = s.data, .x = x.data, .bias = b.w,
                  .gamma = m.g.w, .beta = m.o.w, .y = y.data, .drop = drop};
     a.mean = m.rms ? NULL : tape_beside(t, s, 0, 1);
+    /* beside rows, not of the step: of two waves the walk back goes over both in one */
     a.rstd = tape_beside(t, s, 1, 1);
     t->b->add_norm(&a);
     Node *n = tape_node(t, "add_norm", add_norm_back);
@@ -63,6 +65,7 @@ void op_norm(Tape *t, Tensor y, Tensor x, Norm m) {
 static void head_norm_back(Tape *t, const Node *n) {
     char *dx = tape_grad_of(t, n->x);
     if (!dx) return;
+    /* a copy: the node is the walk's, and the stride is known only now */
     HeadNorm a = n->u.heads;
     a.lddx = tape_grad_ld(n->x);
     t->b->head_norm_bwd(&a, ops_columns(dx, n->n[0], n->x.dt), tape_param_grad(t, n->w), tape_param_grad(t, n->b2));

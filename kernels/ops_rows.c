@@ -39,6 +39,7 @@ static void lookup_back(Tape *t, const Node *n) {
 }
 
 void op_lookup(Tape *t, Tensor y, Lookup l, Param word, Tensor rows, Param pos) {
+    /* nobody trains positions that are looked up here: a sum over them would be one more kernel */
     BUG_ON(param_grad(pos), "lookup: its positions are frozen");
     BUG_ON((word.copy && word.cols != y.cols) || (rows.data && (rows.cols != y.cols || rows.ld != rows.cols)) ||
                (pos.copy && pos.cols != y.cols) || y.ld != y.cols || (!l.ids && rows.rows < y.rows),
@@ -118,6 +119,7 @@ static void l2norm_back(Tape *t, const Node *n) {
     if (!dy) return;
     bool add;
     void *dx = tape_grad_to(t, n->x, &add);
+    /* the kernel overwrites dx; a projection has no other reader */
     BUG_ON(!dx || add, "l2norm: its input has one use");
     t->b->l2norm_bwd(dx, dy, n->y.data, n->saved[0], n->y.rows, n->y.cols);
 }

@@ -23,6 +23,7 @@ Status tape_open(Tape *t, const Backend *b, Arena *step) {
 }
 
 static void forget(Tape *t) {
+    /* blocks stay: the step that wanted them will come again */
     for (int i = 0; i < t->nextra; i++) t->extra[i].taken = false;
     for (int i = 0; i < t->ngrads; i++) free(t->grads[i]);
     for (int i = 0; i < t->nkept; i++) free(t->kept[i]);
@@ -46,6 +47,7 @@ void tape_reset(Tape *t, bool recording) {
 }
 
 void tape_fail(Tape *t, Status st) {
+    /* the first: what fails after it works on memory that is not there */
     if (t->st == OK) t->st = st;
     t->b = backend_null(t->b->elem);
 }
@@ -110,8 +112,10 @@ Tensor tape_leaf(void *data, int64_t rows, int64_t cols, DType dt) {
 }
 
 Tensor tape_reuse(Tape *t, Tensor x) {
+    /* a gradient of its own has its own stride, which must be that of the rows */
     BUG_ON(x.ld != x.cols, "tape_reuse: a dense matrix");
     x.grad = t->recording ? grad_new(t, x.rows, x.cols, x.dt) : NULL;
+    /* its gradient begins with these rows, wherever they were cut from */
     x.row0 = 0;
     return x;
 }
@@ -200,6 +204,7 @@ static void block_give(Tape *t, void *p) {
 static void run_later(Tape *t) {
     TapeLater *l = &t->later;
     if (l->n) t->b->gemms(l->g, l->n);
+    /* only now: what waited has been enqueued, and whoever takes the block next comes after it */
     while (l->nheld) block_give(t, l->held[--l->nheld]);
     l->n = 0;
 }
@@ -219,12 +224,14 @@ static void settle_later(Tape *t, const float *from, const float *end) {
 
 void tape_gemm_later(Tape *t, const Gemm *g) {
     TapeLater *l = &t->later;
+    /* nothing to add, and no address that would mean anything */
     if (!g->m || !g->n) return;
     if (!t->waits) {
         t->b->gemm(g);
         return;
     }
     l->g[l->n++] = *g;
+    /* as many as one launch takes (CUDA_GROUP) */
     if (l->n == TAPE_LATER) run_later(t);
 }
 
@@ -247,6 +254,7 @@ static void tell(Tape *t, const Node *n) {
 }
 
 void tape_place(Tape *t, int place) {
+    /* not a node for nothing: who neither listens nor waits pays none */
     Node *n = t->passed || t->waits ? tape_node(t, "place", tell) : NULL;
     if (n) n->u.passed.fn = t->passed, n->u.passed.ctx = t->passed_ctx, n->u.passed.place = place;
 }
@@ -265,6 +273,7 @@ static void grad_mark(Grad *g, int64_t lo, int64_t hi) {
         if (g->span[j].lo < lo) lo = g->span[j].lo;
         if (g->span[j].hi > hi) hi = g->span[j].hi;
     }
+    /* more would be a model that cuts its rows finer than any here; a list without bound would hide that */
     BUG_ON(i == j && g->nspans == GRAD_SPANS, "a gradient is written in more than %d pieces", GRAD_SPANS);
     if (i == j) {
         for (int k = g->nspans++; k > i; k--) g->span[k] = g->span[k - 1];
@@ -279,6 +288,7 @@ static void grad_mark(Grad *g, int64_t lo, int64_t hi) {
 /* Rows [lo, hi) of a gradient, which may be a block of another's columns. */
 static void zero_rows(Tape *t, const Grad *g, int64_t lo, int64_t hi) {
     size_t size = (size_t)dtype_size(g->dt);
+    /* one launch where rows lie together */
     if (g->ld == g->cols) t->b->zero(grad_row(g, lo), (size_t)((hi - lo) * g->ld) * size);
     else for (; lo < hi; lo++) t->b->zero(grad_row(g, lo), (size_t)g->cols * size);
 }
@@ -368,6 +378,7 @@ int64_t tape_grad_ld(Tensor x) { return x.grad ? x.grad->ld : 0; }
 static bool begin_sum(Tape *t, Param p, bool whole) {
     bool sum = !p.grad;
     float *g = p.g;
+    /* sums are taken in the order in which the walk asks for them, whatever waits */
     settle_later(t, g, g + p.rows * p.cols);
     for (int i = 0; i < p.grads; i++) sum = sum || p.grad[i].state == GRAD_SUM;
     for (int i = 0; i < p.grads; g += p.grad[i++].n) {

@@ -67,6 +67,7 @@ static void look(void *ctx, Tape *t, const Node *n, double seconds, bool back) {
 }
 
 void watch_tape(Watch *w, Tape *t) {
+    /* set between two steps: a tape asks for the clock when it is reset */
     t->watch = look;
     t->watch_ctx = w;
 }

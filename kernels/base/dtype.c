@@ -18,6 +18,7 @@ const char *dtype_safetensors(DType t) { return table[t].st; }
 
 int dtype_from_name(const char *name) {
     for (int i = 0; i < DT_COUNT; i++)
+        /* both spellings: files say BF16, people bf16 */
         if (strcmp(name, table[i].st) == 0 || strcmp(name, table[i].cfg) == 0) return i;
     return -1;
 }

@@ -34,12 +34,14 @@ Status err_set(Status st, const char *fmt, ...) {
 Status err_context(Status st, const char *fmt, ...) {
     if (st == OK) return st;
     char tail[MESSAGE_SIZE];
+    /* kept aside: the context is printed where it stands */
     memcpy(tail, message, sizeof tail);
     va_list ap;
     va_start(ap, fmt);
     int n = vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
     make_plain(message);
+    /* cut, not refused: the front of a long chain says most */
     size_t at = n < 0 ? 0 : (size_t)n, room = sizeof message - 1;
     for (const char *p = ": "; *p && at < room; p++) message[at++] = *p;
     for (const char *p = tail; *p && at < room; p++) message[at++] = *p;
@@ -67,5 +69,6 @@ _Noreturn void err_bug(const char *file, int line, const char *fmt, ...) {
     vfprintf(stderr, fmt, ap);
     va_end(ap);
     fputc('\n', stderr);
+    /* a core to look at; exit would run what others registered, on a state that is wrong */
     abort();
 }

@@ -24,6 +24,7 @@ struct LockFile {
 
 static void this_host(char host[HOST]) {
     if (gethostname(host, HOST) != 0) snprintf(host, HOST, "unknown");
+    /* POSIX leaves it open whether a name that was cut ends */
     host[HOST - 1] = 0;
 }
 
@@ -98,6 +99,7 @@ static bool still_named(int fd, const char *path) {
 
 static Status try_take(const char *path, const char *what, int *fd, bool *again) {
     *again = false;
+    /* not truncated here: another may own it, and its name stands in it */
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (*fd < 0) return err_set(ERR_IO, "%s: cannot be made: %s", path, strerror(errno));
     bool locked = lock(*fd);

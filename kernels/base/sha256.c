@@ -43,6 +43,7 @@ void sha256_begin(Sha256 *s) {
 
 void sha256_add(Sha256 *s, const void *bytes, size_t n) {
     const uint8_t *p = bytes;
+    /* what the last call left of a block */
     size_t have = s->bytes % 64;
     s->bytes += n;
     if (have) {
@@ -61,6 +62,7 @@ void sha256_hex(Sha256 *s, char hex[65]) {
     uint64_t bits = 8 * s->bytes;
     uint8_t end[72] = {0x80};
     size_t zeros = (119 - s->bytes % 64) % 64;             /* 0x80 and zeros up to eight bytes before a block's end */
+    /* big-endian, as all of the standard */
     for (int i = 0; i < 8; i++) end[1 + zeros + (size_t)i] = (uint8_t)(bits >> (56 - 8 * i));
     sha256_add(s, end, 9 + zeros);
     for (int i = 0; i < 8; i++) snprintf(hex + 8 * i, 9, "%08x", s->h[i]);

@@ -96,6 +96,7 @@ int status_lost(void) {
 }
 
 const char *status_time(double seconds, char *buf, size_t n) {
+    /* a rate of nothing would promise more seconds than a long holds */
     long long s = seconds > 0 && seconds < 1e15 ? (long long)(seconds + 0.5) : 0;
     if (s < 60) snprintf(buf, n, "%llds", s);
     else if (s < 3600) snprintf(buf, n, "%lldm %02llds", s / 60, s % 60);
@@ -129,6 +130,7 @@ static void describe(const Meter *p, int64_t done, double now, bool last, char *
 void meter_at(Meter *p, int64_t done) {
     char buf[256];
     double now = status_clock();
+    /* a log of a night is read by people: six lines a minute */
     if (now - p->said < (status_is_live() ? 0.1 : PLAIN_INTERVAL)) return;
     p->said = now;
     describe(p, done, now, false, buf, sizeof buf);

@@ -36,6 +36,7 @@ Status strmap_put(StrMap *m, const char *key, int64_t value) {
     /* at most half full: a search mostly ends at its first slot */
     if (2 * (m->n + 1) > m->cap && grow(m) != OK) return ERR_MEMORY;
     struct StrSlot *s = probe(m, key);
+    /* whoever counts occurrences asks first: two values for one key are a slip */
     BUG_ON(s->key != NULL, "strmap_put: %s is there already", key);
     *s = (struct StrSlot){.key = key, .value = value};
     m->n++;

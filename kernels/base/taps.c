@@ -39,6 +39,7 @@ Status taps_antialiased(Taps *t, TapsKernel kernel, int in, int64_t out, int64_t
     /* when made smaller the filter widens with the pixels: that is what anti-aliasing is */
     double scale = (double)in / (double)out, f = scale > 1 ? scale : 1, support = reach[kernel] * f;
     *t = (Taps){0};
+    /* an output between two samples reaches one further */
     Status st = take(t, n, (int)ceil(support) * 2 + 1);
     for (int d = 0; st == OK && d < n; d++) {
         double c = ((double)(from + d) + 0.5) * scale, sum = 0, *w = t->weight + (size_t)d * (size_t)t->width;

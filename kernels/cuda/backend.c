@@ -60,6 +60,7 @@ static Status choose(int local_rank) {
     if (e != cudaSuccess)
         return err_set(ERR_DEVICE, "the NVIDIA driver does not answer: %s (%s)", cudaGetErrorString(e),
                        cudaGetErrorName(e));
+    /* two processes on one GPU would take each other's memory */
     if (local_rank >= n && n > 1)
         return err_set(
             ERR_DEVICE,
@@ -104,6 +105,7 @@ Status backend_cuda(const Backend **b, DType elem, int local_rank) {
     if (!cuda.compute) {
         Status st = open_device(local_rank);
         if (st != OK) {
+            /* answered, not remembered: device=auto goes on with the CPU */
             cudaGetLastError();
             return st;
         }

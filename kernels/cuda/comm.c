@@ -114,6 +114,7 @@ static bool sum(void *x, int64_t n, ncclDataType_t type, int root) {
 static bool sum_range(float *x, int64_t n, int root, bool bf16_wire) {
     if (!bf16_wire) return sum(x, n, ncclFloat32, root);
     BUG_ON(!cuda.workspace, "cuda: all_reduce before set_workspace");
+    /* behind what compute uses: sums travel while products run */
     char *stage = cuda.workspace + WS_COMPUTE;
     for (int64_t at = 0, piece; at < n; at += piece) {
         piece = n - at < WS_COMM / 2 ? n - at : WS_COMM / 2;
@@ -158,6 +159,7 @@ void cuda_all_gather(void *dst, const void *src, size_t bytes_a_rank) {
         return;
     }
     if (!cuda_follow(cuda.comm, cuda.compute, my.compute_at, "all_gather")) return;
+    /* compute waits at once: what was gathered is read next */
     if (ok(nccl.ncclAllGather(src, dst, bytes_a_rank, ncclInt8, my.comm, cuda.comm), "all_gather"))
         cuda_follow(cuda.compute, cuda.comm, my.comm_at, "all_gather");
 }

@@ -81,6 +81,7 @@ static bool ok(cublasStatus_t s, const char *what, const Gemm *g) {
 
 static bool load(const Gemm *g) {
     if (my.handle) return true;
+    /* what failed would fail again, and say so in other words */
     if (cuda_failed()) return false;
     char soname[32];
     snprintf(soname, sizeof soname, "libcublasLt.so.%d", CUBLAS_VER_MAJOR);
@@ -122,6 +123,7 @@ static void forget(Plan *p) {
 
 static Plan *slot(const GemmKey *key) {
     uint64_t h = hash_bytes(HASH_START, key, sizeof *key);
+    /* not by the lowest bits, which are FNV's worst */
     for (uint64_t i = h >> 20;; i++) {
         Plan *p = &my.plan[i % SLOTS];
         if (!p->used || !memcmp(&p->key, key, sizeof *key)) return p;
@@ -132,6 +134,7 @@ static cudaDataType_t type_of(DType t) { return t == DT_F32 ? CUDA_R_32F : CUDA_
 
 /* Columns of a row-major matrix are the rows of the column-major one. */
 static bool size_layout(cublasLtMatrixLayout_t l, int64_t rows, int64_t cols, const Gemm *g) {
+    /* set before each use: a descriptor is made once for all sizes that round to its key */
     uint64_t r = (uint64_t)cols, c = (uint64_t)rows;
     return ok(lt.cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_ROWS, &r, sizeof r), "rows", g) &&
            ok(lt.cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_COLS, &c, sizeof c), "columns", g);
@@ -186,11 +189,13 @@ static bool candidates(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k, 
 
 /* The answer that was chosen for this shape, else the first. */
 static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
+    /* all of them where one was chosen: answers are known by their place in the list */
     cublasLtMatmulHeuristicResult_t r[CANDIDATES];
     int answer = gemm_choice(&p->key), found;
     if (!candidates(p, g, m, n, k, r, answer < 0 ? 1 : CANDIDATES, &found)) return false;
     if (answer < 0 || answer >= found) answer = 0;    /* OURS, where it does not take the exact shape */
     p->found = found > 0 && r[answer].state == CUBLAS_STATUS_SUCCESS;
+    /* kept with the plan; asking takes some 50 us */
     if (p->found) p->algo = r[answer].algo;
     return true;
 }
@@ -246,6 +251,7 @@ static void multiply(const Gemm *g, DType elem) {
     char *scratch = cuda_workspace(WS_COMPUTE, "gemm");
     const void *bias = g->bias;
     if (bias && g->ct != elem) {
+        /* behind what cuBLASLt may use: WS_GEMM from the front */
         BUG_ON((size_t)g->n * sizeof(float) > WS_BIAS, "gemm: a bias of %lld", (long long)g->n);
         bias = scratch + WS_COMPUTE - WS_BIAS;
         cuda_cast(scratch + WS_COMPUTE - WS_BIAS, g->ct, g->bias, elem, g->n);
@@ -253,6 +259,7 @@ static void multiply(const Gemm *g, DType elem) {
     Plan *p = kept_plan(g, bias), single = {.used = true};
     if (!p || !settle(p, g)) return;
     if (p->m != g->m || p->n != g->n || p->k != g->k) { /* refused for the exact shape */
+        /* for this shape alone and not kept: the plan serves the other shapes of its key */
         single.key = p->key;
         if (!describe(&single, g, bias) || !ask(&single, g, g->m, g->n, g->k)) goto done;
         single.refused = !single.found;
@@ -283,6 +290,7 @@ static void colsum(float *sums, const void *a, const Gemm *g, DType elem) {
 
 /* The product and its sums at once; false, and nothing done, where that is not to be had. */
 static bool multiply_and_sum(const Gemm *g, DType elem) {
+    /* of k = 0 the sums stay, where the epilogue would overwrite them */
     if (elem == DT_F32 || !g->k || (size_t)g->m * sizeof(float) > WS_BIAS || !load(g)) return false;
     char *scratch = cuda_workspace(WS_COMPUTE, "gemm");
     float *to = g->sums_zero ? g->sums : (float *)(scratch + WS_COMPUTE - WS_BIAS);
@@ -291,6 +299,7 @@ static bool multiply_and_sum(const Gemm *g, DType elem) {
         p->k != g->k)
         return false;
     run_plan(p, g, to, scratch, elem);
+    /* the library said no when it was called, and the plain kernel makes no sums */
     if (p->refused) colsum(g->sums, g->a, g, elem);
     else if (to != g->sums) cuda_axpy(g->sums, to, 1.0f, g->m);
     return true;
@@ -309,6 +318,7 @@ static void gemm(const Gemm *g, DType elem) {
 
 /* Several in one launch: as timed, or else where their tiles fill the GPU. */
 static bool is_group(const Gemm *g, int n) {
+    /* one has a launch of its own anyway, and cuBLASLt may split its k */
     if (n < 2) return false;
     GemmKey key = gemm_group_key(g, n);
     int answer = gemm_choice(&key);
@@ -367,9 +377,11 @@ static bool run_timed(const Timed *x) {
 
 /* Milliseconds of one of three, after one that nobody counts; infinite where the library refuses. */
 static float time_answer(const Timed *x) {
+    /* never the least: an answer that cannot run is not taken */
     float ms = INFINITY;
     const GemmTrial *t = x->t;
     if (x->r && (x->r->state != CUBLAS_STATUS_SUCCESS || x->r->workspaceSize > (size_t)WS_GEMM)) return ms;
+    /* the first one loads the kernel */
     if (!run_timed(x)) return ms;
     bool well = cuda_ok(cudaEventRecord(t->from, cuda.compute), "event");
     for (int i = 0; i < 3; i++) well = well && run_timed(x);
@@ -453,6 +465,7 @@ static Status choose_products(const Gemm *given, int n, const char *kept, char *
         if (given[i].together) st = time_group(&given[i], given[i].together + 1, &t);
     gemm_trial_close(&t);
     free(g);
+    /* plans asked for before the choice have the heuristic's first answer */
     for (int i = 0; i < SLOTS && my.plan; i++) forget(&my.plan[i]);
     my.plans = 0;
     return st == OK && some ? gemm_choices_write(text, whose) : st;

@@ -39,6 +39,7 @@ GemmKey gemm_key(const Gemm *g, const void *bias) {
 }
 
 GemmKey gemm_group_key(const Gemm *g, int n) {
+    /* the first and the number say enough: groups of a model are its layers, in one order */
     GemmKey key = gemm_key(g, g->sums);
     key.group = (uint8_t)n;
     return key;
@@ -61,6 +62,7 @@ int gemm_choice(const GemmKey *key) {
 
 Status gemm_choose(const GemmKey *key, int answer) {
     void *list = my.choice;
+    /* the first stands: a resumed run reads its choices before it times anything */
     if (gemm_choice(key) >= 0) return OK;
     if (my.choices == my.cap_choices) {
         my.cap_choices = my.cap_choices ? 2 * my.cap_choices : 64;

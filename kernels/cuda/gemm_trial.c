@@ -11,6 +11,7 @@ static size_t matrix_bytes(int64_t rows, int64_t ld, DType t) { return (size_t)(
 /* bytes of numbers from -1 to 1: a GPU is faster on zeros. */
 static Status numbers(void **p, size_t bytes, DType t) {
     enum { SOME = 1 << 16 };
+    /* static: 256 KB would be much of a thread's stack, and this runs once */
     static float f[SOME];
     uint32_t state = 1;
     for (int i = 0; i < SOME; i++) state = state * 1664525u + 1013904223u, f[i] = (float)(int32_t)state / 2147483648.0f;
@@ -37,7 +38,9 @@ Status gemm_trial_open(GemmTrial *t, const Gemm *g, int n, DType elem) {
                z = matrix_bytes(r.m, r.ldc, r.ct), v = (size_t)(r.sums ? r.m : r.n) * sizeof(float);
         bool first = left == 0;
         left = g[i].together ? g[i].together : first ? 0 : left - 1;
+        /* products of one group run at once, so their results lie side by side */
         cs = first ? z : cs + z, biases = first ? v : biases + v;
+        /* the largest of each: products are timed one after the other in the same memory */
         a = x > a ? x : a, b = y > b ? y : b, c = cs > c ? cs : c, bias = biases > bias ? biases : bias;
         int64_t ld = g[i].act ? g[i].act->ldu > g[i].act->ldh ? g[i].act->ldu : g[i].act->ldh : 0;
         z = matrix_bytes(r.m, ld, r.ct), h = z > h ? z : h;
@@ -48,6 +51,7 @@ Status gemm_trial_open(GemmTrial *t, const Gemm *g, int n, DType elem) {
     if (st == OK) st = numbers(&t->bias, bias, DT_F32);
     if (st == OK) st = numbers(&t->u, h, elem);
     if (st == OK) st = cuda_alloc(&t->h, h);
+    /* sums that grow from what lay there before could reach infinity, and be timed as such */
     cuda_zero(t->c, st == OK ? c : 0);
     if (st == OK && !(cuda_ok(cudaEventCreate(&t->from), "event") && cuda_ok(cudaEventCreate(&t->to), "event")))
         st = cuda_error();
@@ -64,9 +68,11 @@ void gemm_trial_close(GemmTrial *t) {
 void gemm_trial_place(GemmWhole *w, const Gemm *g, const GemmTrial *t) {
     w->g = *g;
     w->g.a = t->a, w->g.b = t->b, w->g.c = t->c, w->g.act = NULL, w->g.grad = NULL;
+    /* a gated one is never in the epilogue: what follows is the same whoever made the product */
     if (!g->act || g->act->up) return;
     bool h = !g->grad || g->act->h;
     w->a = *g->act, w->a.N = g->m, w->a.F = g->n;
+    /* forward u is the product itself; backward it was kept, and the product is dh */
     w->a.u = g->grad ? t->u : t->c, w->a.bias = g->act->bias ? t->bias : NULL, w->a.h = h ? t->h : NULL;
     if (g->grad) w->d = *g->grad, w->d.dh = w->d.du = t->c, w->d.lddu = g->ldc;
     if (g->grad && w->d.dbias) w->d.dbias = t->bias;

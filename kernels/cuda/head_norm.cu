@@ -26,6 +26,7 @@ typedef struct {
     bool column; /* c is one */
 } Place;
 template <int L> DEVICE Place place_of(const HeadNorm &a) {
+    /* eight columns a lane: as few lanes as a head needs, so that none of the warp is idle */
     int lanes = L ? L : (int)blockDim.x, per = (int)blockDim.x / lanes, c = (int)threadIdx.x % lanes * 8;
     return Place{a.N * a.blocks, (int64_t)gridDim.x * per, per, (int)threadIdx.x / lanes, c, c < a.C};
 }

@@ -107,6 +107,7 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
                                                             int64_t nt, int64_t Q, int64_t Z, int64_t si, int64_t sj) {
     __shared__ __align__(16) float a[TZ][TQ + 4], b[TZ][TJ + 4];
     __shared__ __align__(16) float best[TQ / 4][TJ];
+    /* which query won travels with its value: gradients go back to it alone */
     __shared__ __align__(16) int32_t best_q[TQ / 4][TJ];
     int t = threadIdx.x, tq = t >> 4, tj = t & 15;
     int64_t i = blockIdx.x, j0 = (int64_t)blockIdx.y * TJ;
@@ -185,6 +186,7 @@ static __global__ void simmax_image_kernel(float *dI, const float *dS, const int
 void cuda_simmax_bwd_image(float *dI, const float *dS, const int32_t *arg, const float *T, int64_t ni, int64_t nt,
                            int64_t Q, int64_t Z, int64_t si, int64_t sj) {
     if (!ni || !nt) return;
+    /* 128 rows of 64 columns are 32 KB of the 48 that need no asking: more queries are more blocks */
     dim3 grid((unsigned)ni, (unsigned)ceil_div(Z, BZ), (unsigned)ceil_div(Q, BQ));
     simmax_image_kernel<<<grid, BZ, 0, cuda.compute>>>(dI, dS, arg, T, nt, Q, Z, si, sj);
     cuda_launched("simmax_bwd_image");

@@ -89,6 +89,7 @@ template <class T> static __global__ void normalize_simple(T *xhat, const void *
 template <class T> static void normalize_(void *xhat, const void *f, DType t, const float *scale, int64_t N, int64_t E,
                                           int64_t P, float eps) {
     if (!N) return;
+    /* a warp a row and no loop: rows are many, and nothing is shared between them */
     unsigned grid = (unsigned)ceil_div(N, WARPS);
     T *x = (T *)xhat;
     int C = (int)E;
@@ -156,6 +157,7 @@ static __global__ void unfold_kernel(float *dW, bool add, float *db, float *part
         float g = G[m * E + j], w = W[m * E + j], sm = s[m];
         dgamma += g * w;
         dbeta += w * sm;
+        /* of frozen weights gamma and beta may still learn */
         if (dW) dW[m * E + j] = (add ? dW[m * E + j] : 0.0f) + (g * k + sm * o);
     }
     partial[blockIdx.y * E + j] = dgamma;
@@ -165,6 +167,8 @@ static __global__ void unfold_kernel(float *dW, bool add, float *db, float *part
 void cuda_unfold(float *dW, bool add, float *db, float *dgamma, float *dbeta, const float *G, const float *s,
                  const float *W, const float *gamma, const float *beta, int64_t M, int64_t E) {
     if (!M || !E) return;
+    /* eight blocks an SM over columns and strips; strips of 16 rows at least, or partial sums would weigh more than
+     * rows */
     int columns = (int)ceil_div(E, 128), parts = row_parts(M, E, 2, 16, (int)ceil_div(cuda.sms * 8, columns));
     float *partial = (float *)cuda_workspace((size_t)parts * 2 * (size_t)E * sizeof(float), "unfold");
     if (!partial) return;

@@ -30,6 +30,7 @@ static __global__ __launch_bounds__(THREADS) void itc_kernel(ItcLoss l) {
     __shared__ double room64[32];
     int64_t i = blockIdx.x, n = l.n;
     const float *S = l.S + i * l.si;
+    /* read from the device: the temperature learns, and its value is nowhere on the host */
     float inv = 1.0f / *l.temp, max = -INFINITY;
     double npos = 0, total = 0, loss = 0, dt = 0;
     for (int64_t j = threadIdx.x; j < n; j += THREADS) {
@@ -129,6 +130,7 @@ DEVICE double weigh(const Negatives &g, const Part &c, const Largest &l, float *
 
 /* The first column where the running sum passes u times the whole; n: rounding left none. Thread 0 has it. */
 DEVICE int draw(const Negatives &g, const Part &c, const float *w, double mine_sum) {
+    /* f64 as on the CPU: a float would round the border that u is held against */
     __shared__ double part[THREADS + 1];
     __shared__ int js[THREADS];
     part[threadIdx.x] = mine_sum;
@@ -172,6 +174,7 @@ static __global__ __launch_bounds__(THREADS) void negatives_kernel(Negatives g, 
 
 void cuda_negatives(const Negatives *g) {
     if (!g->rows) return;
+    /* the caller's rows when it wants to see them, else scratch: a draw needs its weights twice */
     float *w = g->weights ? g->weights : (float *)cuda_workspace((size_t)(g->rows * g->n) * sizeof(float), "negatives");
     if (!w) return;
     negatives_kernel<<<(unsigned)g->rows, THREADS, 0, cuda.compute>>>(*g, w);
@@ -265,6 +268,7 @@ DEVICE RowSums sums_of(HeldRow &r) {
             r.v[k][e] = expf(r.v[k][e] - max);
             total += r.v[k][e];
         }
+    /* -infinity of a thread without one becomes 0 */
     r.one = expf(r.one - max);
     return (RowSums){max, block_sum(total + r.one, room), block_sum(sum_z, room)};
 }
@@ -294,6 +298,7 @@ template <class D> static __global__ __launch_bounds__(ROW_THREADS) void xent_fa
         __syncthreads();
         place = drawn;
     }
+    /* parts of a row are neighbours among the tickets: those that wait for each other run at the same time */
     int64_t i = place / (unsigned)m.parts;
     int p = (int)(place % (unsigned)m.parts), per = ((int)x.n + m.parts - 1) / m.parts + 3 & ~3, first = p * per;
     HeldRow r;
@@ -328,6 +333,7 @@ template <class D> static void xent_long(const Xent *x, Meeting m) {
     size_t counts = (size_t)(x->rows + 1) * sizeof(unsigned), at = (counts + 15) / 16 * 16;
     char *room = (char *)cuda_workspace(at + (size_t)x->rows * (size_t)m.parts * sizeof(RowSums), "xent");
     if (!room) return;
+    /* each launch: the workspace holds what other ops left */
     if (m.parts > 1) cuda_ok(cudaMemsetAsync(room, 0, counts, cuda.compute), "xent");
     m.ticket = (unsigned *)room, m.arrived = m.ticket + 1, m.part = (RowSums *)(room + at);
     xent_fast<D><<<(unsigned)(x->rows * m.parts), ROW_THREADS, 0, cuda.compute>>>(*x, m);

@@ -142,6 +142,7 @@ static bool aligned(const AddNorm *a) {
 
 /* Blocks of the wide kernels: as many as the SMs hold at 64 registers a thread. */
 static int wide_blocks(int C) {
+    /* 1,024 threads of 64 registers are all that an SM has */
     int fit = WIDEST / 8 / wide_threads(C);
     return cuda.sms * (fit < 1 ? 1 : fit);
 }
@@ -252,6 +253,7 @@ static __global__ __launch_bounds__((SUMS ? LEARNING : WIDEST) / 8) void add_nor
     int C = a.C, c = (int)threadIdx.x * 8, turn = 0;
     bool there = c < C;
     float gamma[8], sum[3][8] = {{0}}, z[8], d[8];
+    /* once a block, into registers: each thread has the same eight columns of every row */
     vector8(gamma, a.gamma, (int)threadIdx.x / 32 * 256, C);
     for (int64_t r = blockIdx.x; r < a.N; r += gridDim.x) {
         float mean = a.rms ? 0.0f : a.mean[r], rstd = a.rstd[r];
@@ -288,6 +290,7 @@ template <class T> static __global__ void add_norm_bwd_simple(AddNorm a, AddNorm
 }
 
 template <class T> static __global__ void affine_simple(AddNorm a, const T *dy, float *partial, int64_t per) {
+    /* what was normed: the sum where there is one, else the input itself */
     const T *z = (const T *)(a.s ? a.s : a.x);
     strip_affine(
         partial, a.rms ? NULL : a.mean, a.rstd, a.N, a.C, per, [&](int64_t r, int c) { return ld1(dy + r * a.C + c); },

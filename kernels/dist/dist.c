@@ -70,10 +70,12 @@ static void read_tokens(char *cause) {
         int there = 0;
         MPI_Status from;
         Token t = {0};
+        /* looked at first: a receive would wait */
         if (MPI_Iprobe(MPI_ANY_SOURCE, 0, my.watch, &there, &from) != MPI_SUCCESS || !there) return;
         if (MPI_Recv(&t, sizeof t, MPI_BYTE, from.MPI_SOURCE, 0, my.watch, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
         Peer *p = &my.peer[from.MPI_SOURCE];
         p->heard = now();
+        /* it came over a wire */
         t.text[CAUSE_SIZE - 1] = 0;
         if (t.kind == (int32_t)FAILED && !p->failed && !*cause) snprintf(cause, CAUSE_SIZE, "%s", t.text);
         p->failed = p->failed || t.kind == (int32_t)FAILED;
@@ -95,6 +97,7 @@ static void fail(const char *cause) {
     dist_self.failed = true;
     send_token(FAILED, cause);
     for (bool all = false; !all && now() - start < limit; nap(1e-3)) {
+        /* the cause is known; who else has said that it failed is not */
         read_tokens(ignored);
         int left = 0;
         MPI_Testall(dist_self.size, my.sent[FAILED], &left, MPI_STATUSES_IGNORE);
@@ -281,6 +284,7 @@ Status dist_all_gather(void *dst, const void *src, size_t bytes, const char *op)
     MPI_Request q;
     Status st = begin();
     if (st != OK) return st;
+    /* MPI 3 counts in ints */
     if (bytes > INT_MAX) return err_set(ERR_DIST, "a gather of %zu bytes a rank is more than MPI takes at once", bytes);
     received_ += (double)bytes * (dist_self.size - 1);
     /* MPI forbids buffers that overlap */
@@ -330,6 +334,7 @@ static Status reduce_piece(const char *what, float *x, int64_t total, int64_t at
     MPI_Datatype type = half ? MPI_UINT16_T : MPI_FLOAT;
     pieces(total, at, half);
     int64_t n = my.count[dist_self.rank];
+    /* rows of the staging room have one stride, so that a rank's share is found without a list */
     for (int r = 0; r < dist_self.size; r++) in[r] = (int)n, place[r] = r * my.piece;
     if (half) to_half(x, total, at, 0, dist_self.size - 1);
     received_ += (double)n * (dist_self.size - 1) * (half ? 2 : 4);
@@ -375,6 +380,7 @@ static Status by_pieces(PieceFn *piece, const char *op, float *x, int64_t total,
     if (dist_self.size == 1) return OK;
     BUG_ON(total > INT_MAX, "dist: %lld elements at once", (long long)total);
     Status st = begin();
+    /* the first part is the longest: all ranks go through as many pieces, some of them empty */
     int64_t most = dist_part(total, 0).n;
     for (int64_t at = 0; st == OK && at < most; at += my.piece) st = piece(op, x, total, at, half);
     return st;
@@ -392,6 +398,7 @@ Status dist_gather_parts(float *x, int64_t total, bool half, const char *op) {
 Status dist_agree(Status mine) { return dist_agree_at(mine, "the agreement on the state"); }
 
 Status dist_agree_at(Status mine, const char *op) {
+    /* the others know already, and are told once */
     if (dist_self.size == 1 || (dist_self.failed && mine != OK)) return mine;
     if (mine != OK) {
         char cause[CAUSE_SIZE], own[CAUSE_SIZE];
@@ -407,6 +414,7 @@ const char *dist_version(void) {
     static char text[MPI_MAX_LIBRARY_VERSION_STRING];
     int n = 0;
     MPI_Get_library_version(text, &n);
+    /* the library adds who built it, and when */
     text[strcspn(text, ",\n")] = 0;
     return text;
 }

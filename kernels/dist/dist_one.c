@@ -11,6 +11,7 @@ void dist_step(int64_t step) {}
 double dist_received(void) { return 0; }
 
 Status dist_open(int *argc, char ***argv) {
+    /* n copies of the same run would write into one folder */
     const char *n = getenv("OMPI_COMM_WORLD_SIZE");
     if (n && atoi(n) > 1)
         return err_set(ERR_MISSING,

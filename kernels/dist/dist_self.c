@@ -14,6 +14,7 @@ bool dist_failed(void) { return dist_self.failed; }
 void dist_set_timeout(double seconds) { dist_self.timeout = seconds; }
 
 const char *dist_in_step(void) {
+    /* the watching thread makes sentences too */
     static _Thread_local char text[32];
     text[0] = 0;
     if (dist_self.step >= 0) snprintf(text, sizeof text, " in step %lld", (long long)dist_self.step + 1);
@@ -21,6 +22,7 @@ const char *dist_in_step(void) {
 }
 
 DistPart dist_part(int64_t total, int rank) {
+    /* 64: parts begin at a line of the cache, for wide loads on either device */
     int64_t n = ((total + dist_size() - 1) / dist_size() + 63) / 64 * 64, at = n * rank;
     if (at > total) at = total;
     return (DistPart){at, total - at < n ? total - at : n};

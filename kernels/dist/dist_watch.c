@@ -68,6 +68,7 @@ static void *watch(void *unused) {
         if (!name_absent(who, sizeof who) && (dist_self.timeout <= 0 || waited < dist_self.timeout)) continue;
         nap(MOMENT);
         if (my.since != since) continue;
+        /* by hand, not by err: that message is of the thread that waits */
         fprintf(stderr, "qformer: %s keeps %s%s from ending; rank %d waited %.1f s\n", who, my.op, dist_in_step(),
                 dist_rank(), waited);
         nap(0.4);
@@ -88,6 +89,7 @@ void watch_off(void) { my.since = 0; }
 void watch_close(void) {
     my.since = 0;
     if (!my.started) return;
+    /* it sleeps in nanosleep, which is where a thread can be ended */
     pthread_cancel(my.thread);
     pthread_join(my.thread, NULL);
     my.started = false;
