@@ -11,6 +11,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/status.h"
 #include "kernels/dist/dist_self.h"
 #include "kernels/dist/dist_watch.h"
 
@@ -74,9 +75,8 @@ static void read_tokens(char *cause) {
         if (MPI_Iprobe(MPI_ANY_SOURCE, 0, my.watch, &there, &from) != MPI_SUCCESS || !there) return;
         if (MPI_Recv(&t, sizeof t, MPI_BYTE, from.MPI_SOURCE, 0, my.watch, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
         Peer *p = &my.peer[from.MPI_SOURCE];
-        p->heard = now();
-        /* it came over a wire */
-        t.text[CAUSE_SIZE - 1] = 0;
+        p->heard = status_clock();
+        t.text[CAUSE_SIZE - 1] = 0;                         /* it came over a wire */
         if (t.kind == (int32_t)FAILED && !p->failed && !*cause) snprintf(cause, CAUSE_SIZE, "%s", t.text);
         p->failed = p->failed || t.kind == (int32_t)FAILED;
     }
@@ -89,22 +89,22 @@ static void read_tokens(char *cause) {
  * ends this one soon: for them a second must do. */
 static void fail(const char *cause) {
     enum { PATIENCE = 10, ELSEWHERE = 1 };
-    double start = now(), limit = dist_self.timeout > 0 && dist_self.timeout < PATIENCE ? dist_self.timeout : PATIENCE;
+    double start = status_clock();
+    double limit = dist_self.timeout > 0 && dist_self.timeout < PATIENCE ? dist_self.timeout : PATIENCE;
     char ignored[CAUSE_SIZE] = "x";
     /* the first cause stands: what fails after it fails because of it */
     if (dist_self.failed) return;
     snprintf(my.cause, sizeof my.cause, "%s", cause);
     dist_self.failed = true;
     send_token(FAILED, cause);
-    for (bool all = false; !all && now() - start < limit; nap(1e-3)) {
-        /* the cause is known; who else has said that it failed is not */
-        read_tokens(ignored);
+    for (bool all = false; !all && status_clock() - start < limit; nap(1e-3)) {
+        read_tokens(ignored); /* the cause is known; who else has said that it failed is not */
         int left = 0;
         MPI_Testall(dist_self.size, my.sent[FAILED], &left, MPI_STATUSES_IGNORE);
         all = true;
         for (int r = 0; r < dist_self.size; r++) {
             char state = r == dist_self.rank || my.peer[r].failed ? 'X' : process_state(dist_self.pid[r]);
-            if (state == 'R' || (state == '?' && now() - start < ELSEWHERE)) all = false;
+            if (state == 'R' || (state == '?' && status_clock() - start < ELSEWHERE)) all = false;
         }
     }
 }
@@ -119,7 +119,7 @@ static void name_missing(char *cause, const char *what) {
     int n = 0;
     for (int r = 0; r < dist_self.size; r++) {
         bool stopped = process_state(dist_self.pid[r]) == 'T'; /* it was heard a moment ago and will not be again */
-        if (r == dist_self.rank || (now() - my.peer[r].heard < 3 * period() && !stopped)) continue;
+        if (r == dist_self.rank || (status_clock() - my.peer[r].heard < 3 * period() && !stopped)) continue;
         size_t at = strlen(who);
         if (n < 8) snprintf(who + at, sizeof who - at, "%s%d", n ? ", " : "", r);
         if (!n++ && stopped) snprintf(state, sizeof state, " (process %d, which is stopped)", (int)dist_self.pid[r]);
@@ -177,7 +177,7 @@ static Status wait_for(int code, MPI_Request *request, const char *what) {
         if (code == MPI_SUCCESS) code = MPI_Test(request, &done, MPI_STATUS_IGNORE);
         if (code != MPI_SUCCESS) return check(code, what);
         if (done) return OK;
-        double t = now();
+        double t = status_clock();
         if (!polls) start = looked = told = t;
         if (t - start < awake) sched_yield();
         else nap(1e-4);
@@ -414,8 +414,7 @@ const char *dist_version(void) {
     static char text[MPI_MAX_LIBRARY_VERSION_STRING];
     int n = 0;
     MPI_Get_library_version(text, &n);
-    /* the library adds who built it, and when */
-    text[strcspn(text, ",\n")] = 0;
+    text[strcspn(text, ",\n")] = 0;                         /* the library adds who built it, and when */
     return text;
 }
 

@@ -11,8 +11,7 @@ void dist_step(int64_t step) {}
 double dist_received(void) { return 0; }
 
 Status dist_open(int *argc, char ***argv) {
-    /* n copies of the same run would write into one folder */
-    const char *n = getenv("OMPI_COMM_WORLD_SIZE");
+    const char *n = getenv("OMPI_COMM_WORLD_SIZE");         /* n copies of the same run would write into one folder */
     if (n && atoi(n) > 1)
         return err_set(ERR_MISSING,
                        "started as one of %s processes, but this build has no MPI: install libopenmpi-dev and build "

@@ -14,8 +14,7 @@ bool dist_failed(void) { return dist_self.failed; }
 void dist_set_timeout(double seconds) { dist_self.timeout = seconds; }
 
 const char *dist_in_step(void) {
-    /* the watching thread makes sentences too */
-    static _Thread_local char text[32];
+    static _Thread_local char text[32];                     /* the watching thread makes sentences too */
     text[0] = 0;
     if (dist_self.step >= 0) snprintf(text, sizeof text, " in step %lld", (long long)dist_self.step + 1);
     return text;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/base/status.h"
 #include "kernels/dist/dist.h"
 #include "kernels/dist/dist_self.h"
 
@@ -53,18 +54,18 @@ static bool name_absent(char *who, size_t size) {
 
 static void *watch(void *unused) {
     const double LOOK = 0.2, MOMENT = 0.3;
-    double last = now(), asleep = 0;                         /* time that this process was stopped itself */
+    double last = status_clock(), asleep = 0;                /* time that this process was stopped itself */
     int64_t before = 0;
     char who[100];
     (void)unused;
-    for (;; last = now()) {
+    for (;; last = status_clock()) {
         nap(LOOK);
         int64_t since = my.since;
         if (since != before) asleep = 0;
-        else if (now() - last > 1) asleep += now() - last;
+        else if (status_clock() - last > 1) asleep += status_clock() - last;
         before = since;
         if (!since) continue;
-        double waited = now() - 1e-3 * (double)since - asleep;
+        double waited = status_clock() - 1e-3 * (double)since - asleep;
         if (!name_absent(who, sizeof who) && (dist_self.timeout <= 0 || waited < dist_self.timeout)) continue;
         nap(MOMENT);
         if (my.since != since) continue;
@@ -81,7 +82,7 @@ void dist_watch(const char *op) {
     if (dist_size() == 1) return;
     my.op = op;
     if (!my.started) my.started = pthread_create(&my.thread, NULL, watch, NULL) == 0;
-    my.since = (int64_t)(now() * 1e3);
+    my.since = (int64_t)(status_clock() * 1e3);
 }
 
 void watch_off(void) { my.since = 0; }
@@ -89,8 +90,7 @@ void watch_off(void) { my.since = 0; }
 void watch_close(void) {
     my.since = 0;
     if (!my.started) return;
-    /* it sleeps in nanosleep, which is where a thread can be ended */
-    pthread_cancel(my.thread);
+    pthread_cancel(my.thread); /* it sleeps in nanosleep, which is where a thread can be ended */
     pthread_join(my.thread, NULL);
     my.started = false;
 }
