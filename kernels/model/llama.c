@@ -33,26 +33,24 @@ static const LmTable table = {{rows, ROW_COUNT}, {-1, -1}};
 static Tensor llama_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     (void)pos;                                               /* they turn queries and keys instead */
     Tensor x = tape_new(t, N, m->d.C, t->b->elem);
-    op_lookup(t, x, (Lookup){.ids = ids, .scale = 1.0f}, lm_get(m, WORD, WORD, -1), soft, (Param){.frozen = true});
+    op_lookup(t, x, (Lookup){.ids = ids, .scale = 1.0f}, lm_one(m, WORD, -1), soft, (Param){.frozen = true});
     return x;
 }
 
 static void llama_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how) {
     lm_self_attention(t, m, x, &(LmAttention){
-        .norm = {.w = lm_get(m, NORM1, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l), .q_bias = lm_get(m, Q_B, V_B, l),
-        .out = lm_get(m, O_W, O_W, l), .out_bias = lm_get(m, O_B, O_B, l)}, how);
+        .norm = {.w = lm_one(m, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l), .q_bias = lm_get(m, Q_B, V_B, l),
+        .out = lm_one(m, O_W, l), .out_bias = lm_one(m, O_B, l)}, how);
     lm_feed_forward(t, m, x, &(LmFeedForward){
-        .norm = {.w = lm_get(m, NORM2, NORM2, l)}, .in = lm_get(m, GATE_W, UP_W, l), .in_bias = lm_get(m, GATE_B, UP_B,
-                l),
-        .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B, l)}, how);
+        .norm = {.w = lm_one(m, NORM2, l)}, .in = lm_get(m, GATE_W, UP_W, l), .in_bias = lm_get(m, GATE_B, UP_B, l),
+        .out = lm_one(m, DOWN_W, l), .out_bias = lm_one(m, DOWN_B, l)}, how);
 }
 
 static Tensor llama_finish(Tape *t, const Lm *m, BlockStream *x) {
     Tensor y = tape_new(t, x->x.rows, m->d.C, t->b->elem);
-    lm_norm(t, m, y, x, (LmNorm){.w = lm_get(m, LAST, LAST, -1)});
+    lm_norm(t, m, y, x, (LmNorm){.w = lm_one(m, LAST, -1)});
     return y;
 }
 
 const LmFamilyOps llama_ops = {.embed = llama_embed, .layer = llama_layer, .finish = llama_finish, .word = WORD,
-                               .head = HEAD,
-                               .table = &table};
+                               .head = HEAD, .table = &table};

@@ -40,6 +40,7 @@ Status lm_ready(Lm *m);
  * does not have gives a Param with NULL pointers. Vectors have w (f32) and copy,
  * matrices copy alone (which is w in f32). */
 Param lm_get(const Lm *m, int first, int last, int layer);
+static inline Param lm_one(const Lm *m, int row, int layer) { return lm_get(m, row, row, layer); }
 
 /* The root of the mean square of the words' numbers: reads them all to the host. */
 Status lm_words_rms(const Lm *m, double *rms);

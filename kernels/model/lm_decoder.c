@@ -94,8 +94,8 @@ static void share(Laid *x, const LmPrefix *given, int n) {
         *p = given[i];
         if (end - i > 1) p->n = 0;
         for (int k = i; k < end && end - i > 1; k++)
-            x->s[x->ns++] = (LmText){.prefix = x->np, .ids = given[k].ids, .n = given[k].n + 1, .target = given[k].n
-                                     + 1};
+            x->s[x->ns++] = (LmText){.prefix = x->np, .ids = given[k].ids, .n = given[k].n + 1,
+                                     .target = given[k].n + 1};
         x->np++;
     }
 }

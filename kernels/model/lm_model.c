@@ -93,7 +93,7 @@ Tensor lm_hidden(Tape *t, const Lm *m, const LmWave *w, Tensor soft) {
 
 static Param head_of(const Lm *m) {
     int row = m->d.head == LM_HEAD_OWN ? ops_of(&m->d)->head : ops_of(&m->d)->word;
-    return lm_get(m, row, row, -1);
+    return lm_one(m, row, -1);
 }
 
 void lm_loss(Tape *t, const Lm *m, const LmWave *w, Tensor hidden, float *nll, float scale) {

@@ -38,7 +38,7 @@ static const LmTable table = {{rows, ROW_COUNT}, {-1, -1}};
  * The table's first two rows are nobody's. */
 static Tensor opt_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     int64_t C = m->d.C;
-    Param at = lm_get(m, POSITION, POSITION, -1), word = lm_get(m, WORD, WORD, -1), none = {.frozen = true};
+    Param at = lm_one(m, POSITION, -1), word = lm_one(m, WORD, -1), none = {.frozen = true};
     at.copy = (char *)at.copy + (size_t)(2 * C) * (size_t)dtype_size(at.held ? at.held : t->b->elem);
     /* fairseq's two rows for padding, which every OPT file still carries */
     at.rows -= 2;
@@ -50,30 +50,29 @@ static Tensor opt_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, con
     }
     Tensor e = tape_new(t, N, m->d.E, t->b->elem), wide = tape_new(t, N, C, t->b->elem);
     op_lookup(t, e, (Lookup){.ids = ids, .scale = 1.0f}, word, soft, none);
-    op_linear(t, wide, e, lm_get(m, INTO, INTO, -1), none);
+    op_linear(t, wide, e, lm_one(m, INTO, -1), none);
     op_lookup(t, x, (Lookup){.pos_id = pos, .scale = 1.0f}, none, wide, at);
     return x;
 }
 
 static void opt_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how) {
     lm_self_attention(t, m, x, &(LmAttention){
-        .norm = {lm_get(m, NORM1_W, NORM1_W, l), lm_get(m, NORM1_B, NORM1_B, l)}, .q = lm_get(m, Q_W, V_W, l),
-        .q_bias = lm_get(m, Q_B, V_B, l), .out = lm_get(m, O_W, O_W, l), .out_bias = lm_get(m, O_B, O_B, l)}, how);
+        .norm = {lm_one(m, NORM1_W, l), lm_one(m, NORM1_B, l)}, .q = lm_get(m, Q_W, V_W, l),
+        .q_bias = lm_get(m, Q_B, V_B, l), .out = lm_one(m, O_W, l), .out_bias = lm_one(m, O_B, l)}, how);
     lm_feed_forward(t, m, x, &(LmFeedForward){
-        .norm = {lm_get(m, NORM2_W, NORM2_W, l), lm_get(m, NORM2_B, NORM2_B, l)}, .in = lm_get(m, IN_W, IN_W, l),
-        .in_bias = lm_get(m, IN_B, IN_B, l), .out = lm_get(m, DOWN_W, DOWN_W, l), .out_bias = lm_get(m, DOWN_B, DOWN_B,
-                l)}, how);
+        .norm = {lm_one(m, NORM2_W, l), lm_one(m, NORM2_B, l)}, .in = lm_one(m, IN_W, l),
+        .in_bias = lm_one(m, IN_B, l), .out = lm_one(m, DOWN_W, l), .out_bias = lm_one(m, DOWN_B, l)}, how);
 }
 
 static Tensor opt_finish(Tape *t, const Lm *m, BlockStream *x) {
     Tensor y = x->x;
     if (m->d.last_norm) {
         y = tape_new(t, x->x.rows, m->d.C, t->b->elem);
-        lm_norm(t, m, y, x, (LmNorm){lm_get(m, LAST_W, LAST_W, -1), lm_get(m, LAST_B, LAST_B, -1)});
+        lm_norm(t, m, y, x, (LmNorm){lm_one(m, LAST_W, -1), lm_one(m, LAST_B, -1)});
     }
     if (m->d.E == m->d.C) return y;
     Tensor e = tape_new(t, y.rows, m->d.E, t->b->elem);
-    op_linear(t, e, y, lm_get(m, OUT_OF, OUT_OF, -1), (Param){.frozen = true});
+    op_linear(t, e, y, lm_one(m, OUT_OF, -1), (Param){.frozen = true});
     return e;
 }
 

@@ -14,8 +14,9 @@ enum { PIECE = 1 << 20 };                /* elements that params_put converts at
 
 /* ---- what a row says --------------------------------------------------------------------------------------------- */
 
-static int64_t size_of(const ParamSizes *s, char c) { return c >= '0' && c <= '9' ? c - '0'
-                                                     : s->of[(unsigned char)c & 127]; }
+static int64_t size_of(const ParamSizes *s, char c) {
+    return c >= '0' && c <= '9' ? c - '0' : s->of[(unsigned char)c & 127];
+}
 
 /* How many layers a row may repeat in: 0 where it does not repeat. */
 static int64_t repeats(const Params *p, const ParamRow *r) {
@@ -419,8 +420,7 @@ Status params_put(Params *p, const ParamTensor *t, int64_t first, int64_t n, con
                       (size_t)k * (size_t)dtype_size(p->type));
         b->sync();                                           /* the pieces' memory is used again */
     }
-    free(f32);
-    free(room);
+    mem_free(f32, room);
     return st == OK ? b->status() : st;
 }
 

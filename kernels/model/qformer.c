@@ -61,7 +61,7 @@ void qformer_image(ImageKV *kv, Tape *t, const QFormer *m, const void *features,
     Tensor all = tape_new(t, rows, width * dims_cross_layers(d), e);
     op_fold_linear(t, all, tape_leaf(xhat, rows, d->E, e), params_joined(&m->params, P_CROSS_K_W, P_CROSS_V_W, 0, last),
                    params_joined(&m->params, P_CROSS_K_B, P_CROSS_V_B, 0, last), param(m, P_LN_VISION_W, -1),
-                       param(m, P_LN_VISION_B, -1));
+                   param(m, P_LN_VISION_B, -1));
     kv->images = images;
     for (int l = 0, i = 0; l < d->L; l++)
         /* layer by layer side by side: one product wrote them, and one walks back */

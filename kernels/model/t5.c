@@ -46,30 +46,28 @@
 LM_TABLE(T5_ROWS)
 static const LmTable table = {{rows, ROW_COUNT}, {BIAS_ENC, BIAS_DEC}};
 
-static Param one(const Lm *m, int row, int l) { return lm_get(m, row, row, l); }
-
 static Tensor t5_embed(Tape *t, const Lm *m, int64_t N, const int32_t *ids, const int32_t *pos, Tensor soft) {
     (void)pos;                                               /* distances count, not positions */
     Tensor x = tape_new(t, N, m->d.C, t->b->elem);
-    op_lookup(t, x, (Lookup){.ids = ids, .scale = 1.0f}, one(m, WORD, -1), soft, (Param){.frozen = true});
+    op_lookup(t, x, (Lookup){.ids = ids, .scale = 1.0f}, lm_one(m, WORD, -1), soft, (Param){.frozen = true});
     return x;
 }
 
 static void t5_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how) {
-    lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l),
-                                              .out = one(m, O_W, l)}, how);
-    lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = one(m, NORM2, l)}, .out = one(m, DOWN_W, l),
-                                              .in = m->d.gated ? lm_get(m, GATE_W, UP_W, l) : one(m, IN_W, l)}, how);
+    lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = lm_one(m, NORM1, l)}, .q = lm_get(m, Q_W, V_W, l),
+                                              .out = lm_one(m, O_W, l)}, how);
+    lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = lm_one(m, NORM2, l)}, .out = lm_one(m, DOWN_W, l),
+                                              .in = m->d.gated ? lm_get(m, GATE_W, UP_W, l) : lm_one(m, IN_W, l)}, how);
 }
 
 void t5_decoder_layer(Tape *t, const Lm *m, int l, BlockStream *x, const LmAttend *how, Tensor kv,
                       const AttnPlan *cross) {
-    lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM1, l)}, .q = lm_get(m, D_Q_W, D_V_W, l),
-                                              .out = one(m, D_O_W, l)}, how);
-    lm_cross_attention(t, m, x, &(LmAttention){.norm = {.w = one(m, D_NORM2, l)}, .q = one(m, C_Q_W, l),
-                                               .out = one(m, C_O_W, l)}, kv, cross, how);
-    lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = one(m, D_NORM3, l)}, .out = one(m, D_DOWN_W, l),
-                                              .in = m->d.gated ? lm_get(m, D_GATE_W, D_UP_W, l) : one(m, D_IN_W, l)},
+    lm_self_attention(t, m, x, &(LmAttention){.norm = {.w = lm_one(m, D_NORM1, l)}, .q = lm_get(m, D_Q_W, D_V_W, l),
+                                              .out = lm_one(m, D_O_W, l)}, how);
+    lm_cross_attention(t, m, x, &(LmAttention){.norm = {.w = lm_one(m, D_NORM2, l)}, .q = lm_one(m, C_Q_W, l),
+                                               .out = lm_one(m, C_O_W, l)}, kv, cross, how);
+    lm_feed_forward(t, m, x, &(LmFeedForward){.norm = {.w = lm_one(m, D_NORM3, l)}, .out = lm_one(m, D_DOWN_W, l),
+                                              .in = m->d.gated ? lm_get(m, D_GATE_W, D_UP_W, l) : lm_one(m, D_IN_W, l)},
                     how);
 }
 
@@ -79,8 +77,8 @@ static Tensor normed(Tape *t, const Lm *m, BlockStream *x, Param w) {
     return y;
 }
 
-Tensor t5_encoded(Tape *t, const Lm *m, BlockStream *x) { return normed(t, m, x, one(m, LAST_ENC, -1)); }
-static Tensor t5_finish(Tape *t, const Lm *m, BlockStream *x) { return normed(t, m, x, one(m, LAST_DEC, -1)); }
+Tensor t5_encoded(Tape *t, const Lm *m, BlockStream *x) { return normed(t, m, x, lm_one(m, LAST_ENC, -1)); }
+static Tensor t5_finish(Tape *t, const Lm *m, BlockStream *x) { return normed(t, m, x, lm_one(m, LAST_DEC, -1)); }
 
 Tensor t5_cross_kv(Tape *t, const Lm *m, int l, Tensor encoded) {
     Tensor kv = tape_new(t, encoded.rows, 2LL * m->d.H * m->d.D, t->b->elem);
