@@ -38,8 +38,7 @@ static void *arena_take(Arena *a, size_t bytes) {
     /* it stays full: what came after would lie on what is thought to be there */
     if (!a->full && bytes > a->size - a->used) a->full = true;
     char *p = a->full ? NOWHERE : a->base + a->used;
-    /* beyond the size, too: the peak then says what would have been enough */
-    a->used += bytes;
+    a->used += bytes; /* beyond the size, too: the peak then says what would have been enough */
     if (a->used > a->peak) a->peak = a->used;
     return p;
 }
@@ -54,8 +53,7 @@ void pool_open(Pool *p, Arena *a) { *p = (Pool){.arena = a, .start = a->used}; }
 
 void *pool_take(Pool *p, size_t count, size_t size) {
     size_t bytes = rounded(count, size);
-    /* a block of nothing still has a place: it is given back by its address */
-    if (!bytes) bytes = ALIGN;
+    if (!bytes) bytes = ALIGN; /* a block of nothing still has a place: it is given back by its address */
     for (int i = 0; i < p->n; i++) {
         PoolBlock *b = &p->block[i];
         if (!b->free || b->bytes < bytes) continue;

@@ -246,8 +246,7 @@ void op_fold_linear(Tape *t, Tensor y, Tensor f, Param w, Param b, Param g, Para
     void *Wf = tape_scratch(t, w.rows * w.cols, es), *cf = tape_scratch(t, w.rows, es);
     t->b->fold(Wf, cf, w.w, b.w, g.w, o.w, w.rows, w.cols);
     ops_gemm(t, &(Gemm){.m = f.rows, .n = w.rows, .k = w.cols, .a = f.data, .lda = f.ld, .b = Wf, .ldb = w.cols,
-                        .tb = true,
-                    .bias = cf, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
+                        .tb = true, .bias = cf, .c = y.data, .ldc = y.ld, .ab = t->b->elem, .ct = y.dt});
     tape_scratch_free(t, cf);
     tape_scratch_free(t, Wf);
     Node *n = tape_node(t, "fold_linear", fold_linear_back);

@@ -9,8 +9,7 @@ Heads op_heads(int H, int KH, int D) { return (Heads){.H = H, .KH = KH, .scale =
 static void count_attention(Tape *t, const Attn *a, double products) {
     double f = 2.0 * products * (double)a->plan->products * a->H * a->D;
     t->flops += f;
-    /* apart: its share of the peak is another than that of products, and `plan` says both */
-    t->flops_attention += f;
+    t->flops_attention += f; /* apart: its share of the peak is another than that of products, and `plan` says both */
 }
 
 static void attention_back(Tape *t, const Node *n) {
@@ -34,13 +33,11 @@ void op_attention(Tape *t, Tensor o, Tensor xq, int64_t q_at, Tensor xkv, int64_
                   const AttnPlan *plan, Dropout drop) {
     SAME_ROWS("attention", o, xq);
     BUG_ON(h.H < 1 || h.KH < 1 || o.cols % h.H || h.H % h.KH, "attention: %d heads, %d of keys, o (%lld,%lld)", h.H,
-           h.KH,
-           SHAPE(o));
+           h.KH, SHAPE(o));
     int64_t D = o.cols / h.H, keys = D * h.KH;
     BUG_ON(q_at + o.cols > xq.cols || k_at + keys > xkv.cols || v_at + keys > xkv.cols,
            "attention: %d heads, %d of keys, of %lld: o (%lld,%lld), q in (%lld,%lld), k and v in (%lld,%lld)", h.H,
-               h.KH,
-           (long long)D, SHAPE(o), SHAPE(xq), SHAPE(xkv));
+           h.KH, (long long)D, SHAPE(o), SHAPE(xq), SHAPE(xkv));
     /* of two waves lse has a stride for both, so their plans say so too */
     int64_t rows = t->pass == TAPE_ALONE ? o.rows : o.grad->rows;
     BUG_ON(plan->nrows != rows, "attention: the plan has %d rows of %lld, o (%lld,%lld)", plan->nrows, (long long)rows,
@@ -71,7 +68,7 @@ static void rotary_back(Tape *t, const Node *n) {
 void op_rotary(Tape *t, Tensor x, int64_t at, Rotary r) {
     BUG_ON(at + (int64_t)r.H * r.D > x.cols || r.R > r.D || r.R % 2 || (!r.at && r.period < 1),
            "rotary: %d heads of %d (%d turned) from column %lld on of (%lld,%lld)", r.H, r.D, r.R, (long long)at,
-               SHAPE(x));
+           SHAPE(x));
     r.x = ops_columns(x.data, at, x.dt), r.N = x.rows, r.ld = x.ld;
     t->b->rotary(&r);
     Node *n = tape_node(t, "rotary", rotary_back);

@@ -39,8 +39,8 @@ void op_lm_loss(Tape *t, float *loss, float *nll, Tensor h, Param w, Param b, co
         ops_weights(t, &(Gemm){.m = n, .n = V, .k = C, .a = x, .lda = C, .tb = true, .bias = b.copy, .c = logits,
                                .ldc = ld, .ab = k->elem, .ct = DT_F32}, w);
         k->xent(&(Xent){.rows = n, .n = V, .ld = ld, .logits = logits, .target = target + r, .smoothing = smoothing,
-                        .scale = scale,
-                        .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = ld, .dt = k->elem});
+                        .scale = scale, .loss = loss + r, .nll = nll ? nll + r : NULL, .dlogits = dlogits, .ldd = ld,
+                        .dt = k->elem});
         if (!grad) continue;
         /* here, while dlogits stand: the next chunk takes their memory */
         ops_weights(t, &(Gemm){.m = n, .n = C, .k = V, .a = dlogits, .lda = ld, .c = ops_columns(dh, r * C, k->elem),

@@ -7,8 +7,8 @@ static void add_norm_back(Tape *t, const Node *n) {
     if (!dy && !dz) return;
     bool add_s, add_x = false, add_y;
     /* nobody read y, but somebody the sum: the norm then gives nothing, and the sum still flows */
-    if (!dy) dy = tape_grad_to(t, n->y, &add_y), t->b->zero(dy,
-                                                            (size_t)tensor_count(n->y) * (size_t)dtype_size(n->y.dt));
+    size_t bytes = (size_t)tensor_count(n->y) * (size_t)dtype_size(n->y.dt);
+    if (!dy) dy = tape_grad_to(t, n->y, &add_y), t->b->zero(dy, bytes);
     void *ds = tape_grad_to(t, n->x, &add_s), *dx = n->x2.data ? tape_grad_to(t, n->x2, &add_x) : NULL;
     BUG_ON(!ds, "add_norm: the inner sum wants no gradient");
     t->b->add_norm_bwd(&n->u.norm, &(AddNormGrad){.dy = dy, .dz = dz, .ds = ds, .dx = dx, .add_dx = add_x,
@@ -65,16 +65,14 @@ void op_norm(Tape *t, Tensor y, Tensor x, Norm m) {
 static void head_norm_back(Tape *t, const Node *n) {
     char *dx = tape_grad_of(t, n->x);
     if (!dx) return;
-    /* a copy: the node is the walk's, and the stride is known only now */
-    HeadNorm a = n->u.heads;
+    HeadNorm a = n->u.heads; /* a copy: the node is the walk's, and the stride is known only now */
     a.lddx = tape_grad_ld(n->x);
     t->b->head_norm_bwd(&a, ops_columns(dx, n->n[0], n->x.dt), tape_param_grad(t, n->w), tape_param_grad(t, n->b2));
 }
 
 void op_head_norm(Tape *t, Tensor x, int64_t at, int blocks, int C, Norm m) {
     BUG_ON(at + (int64_t)blocks * C > x.cols || m.g.cols != C,
-           "head_norm: %d blocks of %d from column %lld on of (%lld,%lld)",
-           blocks, C, (long long)at, SHAPE(x));
+           "head_norm: %d blocks of %d from column %lld on of (%lld,%lld)", blocks, C, (long long)at, SHAPE(x));
     HeadNorm a = {.N = x.rows, .ld = x.ld, .blocks = blocks, .C = C, .eps = m.eps, .rms = m.rms,
                   .x = ops_columns(x.data, at, x.dt), .gamma = m.g.w, .beta = m.o.w};
     if (t->recording) {

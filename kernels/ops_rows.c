@@ -44,8 +44,7 @@ void op_lookup(Tape *t, Tensor y, Lookup l, Param word, Tensor rows, Param pos) 
     BUG_ON((word.copy && word.cols != y.cols) || (rows.data && (rows.cols != y.cols || rows.ld != rows.cols)) ||
                (pos.copy && pos.cols != y.cols) || y.ld != y.cols || (!l.ids && rows.rows < y.rows),
            "lookup: words (%lld,%lld), rows (%lld,%lld), positions (%lld,%lld), y (%lld,%lld)", SHAPE(word),
-               SHAPE(rows),
-           SHAPE(pos), SHAPE(y));
+           SHAPE(rows), SHAPE(pos), SHAPE(y));
     l.N = y.rows, l.C = (int32_t)y.cols, l.y = y.data, l.word = word.copy, l.rows = rows.data, l.pos = pos.copy;
     BUG_ON(word.copy && pos.copy && word.held != pos.held, "lookup: words and positions of two types");
     l.held = word.copy ? word.held : pos.held;

@@ -47,8 +47,7 @@ void tape_reset(Tape *t, bool recording) {
 }
 
 void tape_fail(Tape *t, Status st) {
-    /* the first: what fails after it works on memory that is not there */
-    if (t->st == OK) t->st = st;
+    if (t->st == OK) t->st = st; /* the first: what fails after it works on memory that is not there */
     t->b = backend_null(t->b->elem);
 }
 
@@ -115,8 +114,7 @@ Tensor tape_reuse(Tape *t, Tensor x) {
     /* a gradient of its own has its own stride, which must be that of the rows */
     BUG_ON(x.ld != x.cols, "tape_reuse: a dense matrix");
     x.grad = t->recording ? grad_new(t, x.rows, x.cols, x.dt) : NULL;
-    /* its gradient begins with these rows, wherever they were cut from */
-    x.row0 = 0;
+    x.row0 = 0; /* its gradient begins with these rows, wherever they were cut from */
     return x;
 }
 
@@ -224,15 +222,13 @@ static void settle_later(Tape *t, const float *from, const float *end) {
 
 void tape_gemm_later(Tape *t, const Gemm *g) {
     TapeLater *l = &t->later;
-    /* nothing to add, and no address that would mean anything */
-    if (!g->m || !g->n) return;
+    if (!g->m || !g->n) return; /* nothing to add, and no address that would mean anything */
     if (!t->waits) {
         t->b->gemm(g);
         return;
     }
     l->g[l->n++] = *g;
-    /* as many as one launch takes (CUDA_GROUP) */
-    if (l->n == TAPE_LATER) run_later(t);
+    if (l->n == TAPE_LATER) run_later(t);                   /* as many as one launch takes (CUDA_GROUP) */
 }
 
 /* Whether one that waits reads of g, whose memory is then given back when that has run. */

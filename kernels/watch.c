@@ -59,15 +59,13 @@ static void look(void *ctx, Tape *t, const Node *n, double seconds, bool back) {
     if (n->x.data && n->y.data) snprintf(from, sizeof from, " of (%lld,%lld)", (long long)n->x.rows,
                                          (long long)n->x.cols);
     w->say("%-8s %-14s (%lld,%lld)%s  %.3f ms", back ? "back" : "forward", n->name, (long long)y.rows,
-           (long long)y.cols,
-           from, 1e3 * seconds);
+           (long long)y.cols, from, 1e3 * seconds);
     const char *bad = w->bad ? NULL : what_is_bad(t->b, n, back);
     if (bad) w->say("%s %s: %s is the first number that is not finite", back ? "back" : "forward", n->name, bad);
     w->bad = w->bad || bad;
 }
 
 void watch_tape(Watch *w, Tape *t) {
-    /* set between two steps: a tape asks for the clock when it is reset */
-    t->watch = look;
+    t->watch = look; /* set between two steps: a tape asks for the clock when it is reset */
     t->watch_ctx = w;
 }

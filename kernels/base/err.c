@@ -34,8 +34,7 @@ Status err_set(Status st, const char *fmt, ...) {
 Status err_context(Status st, const char *fmt, ...) {
     if (st == OK) return st;
     char tail[MESSAGE_SIZE];
-    /* kept aside: the context is printed where it stands */
-    memcpy(tail, message, sizeof tail);
+    memcpy(tail, message, sizeof tail);                     /* kept aside: the context is printed where it stands */
     va_list ap;
     va_start(ap, fmt);
     int n = vsnprintf(message, sizeof message, fmt, ap);
@@ -69,6 +68,5 @@ _Noreturn void err_bug(const char *file, int line, const char *fmt, ...) {
     vfprintf(stderr, fmt, ap);
     va_end(ap);
     fputc('\n', stderr);
-    /* a core to look at; exit would run what others registered, on a state that is wrong */
-    abort();
+    abort(); /* a core to look at; exit would run what others registered, on a state that is wrong */
 }

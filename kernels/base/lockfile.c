@@ -24,8 +24,7 @@ struct LockFile {
 
 static void this_host(char host[HOST]) {
     if (gethostname(host, HOST) != 0) snprintf(host, HOST, "unknown");
-    /* POSIX leaves it open whether a name that was cut ends */
-    host[HOST - 1] = 0;
+    host[HOST - 1] = 0;                                     /* POSIX leaves it open whether a name that was cut ends */
 }
 
 /* Who wrote the file: false when it does not say. */

@@ -32,8 +32,7 @@ void *mem_grow(void *old, size_t count, size_t size) {
 }
 
 static size_t room_of(size_t n) {
-    /* small enough for a list of one, and past the first four reallocs of a long one */
-    size_t room = 16;
+    size_t room = 16; /* small enough for a list of one, and past the first four reallocs of a long one */
     while (room < n && room <= SIZE_MAX / 2) room *= 2;
     return room < n ? n : room;
 }

@@ -43,8 +43,7 @@ void sha256_begin(Sha256 *s) {
 
 void sha256_add(Sha256 *s, const void *bytes, size_t n) {
     const uint8_t *p = bytes;
-    /* what the last call left of a block */
-    size_t have = s->bytes % 64;
+    size_t have = s->bytes % 64;                            /* what the last call left of a block */
     s->bytes += n;
     if (have) {
         size_t more = n < 64 - have ? n : 64 - have;

@@ -184,8 +184,8 @@ static Lanes open_lanes(const Block *b, int64_t lane0) {
     const Dropout *d = &b->a->drop;
     Lanes l = {.b = b, .lane0 = lane0, .threshold = dropout_threshold(d->p)};
     if (d->p > 0.0f)
-        memcpy(l.keys, d->rows + b->it->q0 + b->row0 + lane0, (size_t)MIN((int64_t)LANES,
-                                                                          b->nq - lane0) * sizeof *l.keys);
+        memcpy(l.keys, d->rows + b->it->q0 + b->row0 + lane0,
+               (size_t)MIN((int64_t)LANES, b->nq - lane0) * sizeof *l.keys);
     return l;
 }
 
@@ -346,8 +346,7 @@ static void block_backward(const Task *t, const AttnGrad *g, const Block *b) {
         float lse[LANES] = {0.0f};
         Lanes l = open_lanes(b, r0);
         if (a->bias) add_bias(t, &l, t->s + r0);
-        for (int64_t i = 0; i < MIN((int64_t)LANES,
-                                    b->nq - r0); i++) lse[i] = a->lse[b->h * a->plan->nrows + row + r0 + i];
+        memcpy(lse, a->lse + b->h * a->plan->nrows + row + r0, (size_t)MIN((int64_t)LANES, b->nq - r0) * sizeof *lse);
         softmax_bwd(&l, t->s + r0, t->dp + r0, lse);
     }
     mixture(t->o, t, b, t->dp, false);

@@ -200,15 +200,8 @@ Status cuda_attention_cudnn(bool on) {
 static bool regular(const Attn *a, int32_t users, int32_t k, Shape *s) {
     const AttnPlan *p = a->plan;
     const AttnItem *first = &p->host_items[k], *second = p->ngroups > 1 ? first + users : first;
-    *s = (Shape){.B = p->ngroups,
-                 .H = a->H,
-                 .Sq = first->nq,
-                 .Sk = first->na,
-                 .D = a->D,
-                 .ldq = a->ldq,
-                 .ldk = a->ldk,
-                 .ldv = a->ldv,
-                 .ldo = a->ldo,
+    *s = (Shape){.B = p->ngroups, .H = a->H, .Sq = first->nq, .Sk = first->na, .D = a->D, .ldq = a->ldq, .ldk = a->ldk,
+                 .ldv = a->ldv, .ldo = a->ldo,
                  .step_q = p->ngroups > 1 ? second->q0 - first->q0 : first->nq,
                  .step_k = p->ngroups > 1 ? second->a0 - first->a0 : first->na,
                  .rows = p->nrows};
@@ -225,12 +218,8 @@ static bool regular(const Attn *a, int32_t users, int32_t k, Shape *s) {
 static bool run(const Attn *a, const Plan *p, int64_t q0, int64_t a0) {
     cudnnBackendDescriptor_t v = NULL;
     float scale = a->scale;
-    void *where[UIDS] = {(bf16 *)(uintptr_t)a->q + q0 * a->ldq,
-                         (bf16 *)(uintptr_t)a->k + a0 * a->ldk,
-                         (bf16 *)(uintptr_t)a->v + a0 * a->ldv,
-                         (bf16 *)a->o + q0 * a->ldo,
-                         a->lse + q0,
-                         &scale};
+    void *where[UIDS] = {(bf16 *)(uintptr_t)a->q + q0 * a->ldq, (bf16 *)(uintptr_t)a->k + a0 * a->ldk,
+                         (bf16 *)(uintptr_t)a->v + a0 * a->ldv, (bf16 *)a->o + q0 * a->ldo, a->lse + q0, &scale};
     const int64_t uid[UIDS] = {UID_Q, UID_K, UID_V, UID_O, UID_STATS, UID_SCALE};
     void *space = cuda_workspace((size_t)p->workspace, "attention by cuDNN");
     bool ok = dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &v) == CUDNN_STATUS_SUCCESS &&
@@ -244,8 +233,7 @@ static bool run(const Attn *a, const Plan *p, int64_t q0, int64_t a0) {
         cuda_fail(ERR_DEVICE, "cuDNN: attention of %lld items, %lld rows, %lld keys: %s", (long long)p->shape.B,
                   (long long)p->shape.Sq, (long long)p->shape.Sk, why);
     }
-    /* a pack a call: it holds this call's addresses */
-    if (v) dnn.cudnnBackendDestroyDescriptor(v);
+    if (v) dnn.cudnnBackendDestroyDescriptor(v);            /* a pack a call: it holds this call's addresses */
     cuda_launched("attention (cuDNN)");
     return true;
 }

@@ -49,8 +49,7 @@ Status dist_alone(void) {
         if (n && atoi(n) > dist_size())
             return err_set(ERR_USAGE, "%s started %d tasks (%s), but MPI knows of %d: each would do all of the work, "
                            "alone, in the same folder; start it with %s", launchers[i].who, atoi(n),
-                               launchers[i].variable,
-                           dist_size(), launchers[i].instead);
+                           launchers[i].variable, dist_size(), launchers[i].instead);
     }
     return OK;
 }
@@ -79,8 +78,8 @@ Status dist_same(const char *what, const char *text) {
     int here_n, there_n;
     const char *there, *here = st == OK ? first_difference(text, first, &here_n, &there, &there_n) : NULL;
     if (here)
-        st =
-            err_set(ERR_USAGE, "rank %d has %s '%.*s', rank 0 '%.*s'", dist_rank(), what, here_n, here, there_n, there);
+        st = err_set(ERR_USAGE, "rank %d has %s '%.*s', rank 0 '%.*s'", dist_rank(), what, here_n, here, there_n,
+                     there);
     free(first);
     return dist_agree(st);
 }
