@@ -296,6 +296,23 @@ static void test_cudnn(void **state) {
     assert_int_equal(gpu->use_cudnn(false), OK);
 }
 
+/* More texts than a grid has rows of 64: of one query and one channel, so that it ends soon. */
+static void test_many_texts(void **state) {
+    (void)state;
+    NEEDS_GPU();
+    enum { TEXTS = 65535 * 64 + 3 };
+    Both I = both(sizeof(float)), T = both(TEXTS * sizeof(float)), S = both(TEXTS * sizeof(float));
+    float *t = T.host, *s = S.host;
+    for (int i = 0; i < TEXTS; i++) t[i] = (float)(i % 1000 - 500);
+    *(float *)I.host = 2;
+    gpu->upload(I.device, I.host, I.bytes), gpu->upload(T.device, T.host, T.bytes);
+    gpu->simmax(S.device, NULL, I.device, T.device, 1, TEXTS, 1, 1, TEXTS, 1);
+    gpu->download(s, S.device, S.bytes);
+    assert_int_equal(gpu->status(), OK);
+    for (int i = 0; i < TEXTS; i++) if (!(s[i] == 2 * t[i])) fail_msg("text %d: %g", i, (double)s[i]);
+    both_free(&I), both_free(&T), both_free(&S);
+}
+
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
 /* What stands in where cuBLASLt has no algorithm (kernels/cuda/cuda.h, which wants CUDA's headers): not there in a
@@ -788,6 +805,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_device),     cmocka_unit_test(test_attention), cmocka_unit_test(test_cudnn),
+        cmocka_unit_test(test_many_texts),
         cmocka_unit_test(test_attention_whole), cmocka_unit_test(test_plain_product),
         cmocka_unit_test(test_product_act),   cmocka_unit_test(test_product_group),
         cmocka_unit_test(test_chosen_products),

@@ -158,10 +158,14 @@ static __global__ __launch_bounds__(128) void simmax_kernel(float *S, int32_t *a
 
 void cuda_simmax(float *S, int32_t *arg, const float *I, const float *T, int64_t ni, int64_t nt, int64_t Q, int64_t Z,
                  int64_t si, int64_t sj) {
-    if (!ni || !nt) return;
-    simmax_kernel<<<dim3((unsigned)ni, (unsigned)ceil_div(nt, TJ)), 128, 0, cuda.compute>>>(S, arg, I, T, nt, Q, Z, si,
-                                                                                            sj);
-    cuda_launched("simmax");
+    int64_t most = (int64_t)65535 * TJ; /* of grid.y: 4.2 million texts */
+    for (int64_t j = 0; ni && j < nt; j += most) {
+        int64_t n = nt - j < most ? nt - j : most;
+        dim3 grid((unsigned)ni, (unsigned)ceil_div(n, TJ));
+        simmax_kernel<<<grid, 128, 0, cuda.compute>>>(S + j * sj, arg ? arg + j * sj : NULL, I, T + j * Z, n, Q, Z, si,
+                                                      sj);
+        cuda_launched("simmax");
+    }
 }
 
 /* A block: one image, 64 columns; the image's Q rows of them add up in shared memory. */
