@@ -69,8 +69,7 @@ static __global__ __launch_bounds__(THREADS, GATED ? 4 : BACKWARD_BLOCKS) void a
                 x[e] *= up, slope *= up; /* h = f v again, for who asked for it */
             }
             d[e] *= slope;
-            /* in f32 as they are made, not as they are rounded into du */
-            sum[e] += d[e];
+            sum[e] += d[e]; /* in f32 as they are made, not as they are rounded into du */
         }
         store<W>((T *)g.du + r * g.lddu + c, d);
         if (GATED) store<W>((T *)g.dup + r * g.lddu + c, v);

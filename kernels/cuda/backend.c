@@ -105,8 +105,7 @@ Status backend_cuda(const Backend **b, DType elem, int local_rank) {
     if (!cuda.compute) {
         Status st = open_device(local_rank);
         if (st != OK) {
-            /* answered, not remembered: device=auto goes on with the CPU */
-            cudaGetLastError();
+            cudaGetLastError(); /* answered, not remembered: device=auto goes on with the CPU */
             return st;
         }
     }

@@ -114,8 +114,7 @@ static bool sum(void *x, int64_t n, ncclDataType_t type, int root) {
 static bool sum_range(float *x, int64_t n, int root, bool bf16_wire) {
     if (!bf16_wire) return sum(x, n, ncclFloat32, root);
     BUG_ON(!cuda.workspace, "cuda: all_reduce before set_workspace");
-    /* behind what compute uses: sums travel while products run */
-    char *stage = cuda.workspace + WS_COMPUTE;
+    char *stage = cuda.workspace + WS_COMPUTE; /* behind what compute uses: sums travel while products run */
     for (int64_t at = 0, piece; at < n; at += piece) {
         piece = n - at < WS_COMM / 2 ? n - at : WS_COMM / 2;
         cuda_cast_on(cuda.comm, stage, DT_BF16, x + at, DT_F32, piece);

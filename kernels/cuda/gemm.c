@@ -81,8 +81,7 @@ static bool ok(cublasStatus_t s, const char *what, const Gemm *g) {
 
 static bool load(const Gemm *g) {
     if (my.handle) return true;
-    /* what failed would fail again, and say so in other words */
-    if (cuda_failed()) return false;
+    if (cuda_failed()) return false; /* what failed would fail again, and say so in other words */
     char soname[32];
     snprintf(soname, sizeof soname, "libcublasLt.so.%d", CUBLAS_VER_MAJOR);
 #define X(f) {#f, &lt.f},
@@ -195,8 +194,7 @@ static bool ask(Plan *p, const Gemm *g, int64_t m, int64_t n, int64_t k) {
     if (!candidates(p, g, m, n, k, r, answer < 0 ? 1 : CANDIDATES, &found)) return false;
     if (answer < 0 || answer >= found) answer = 0;    /* OURS, where it does not take the exact shape */
     p->found = found > 0 && r[answer].state == CUBLAS_STATUS_SUCCESS;
-    /* kept with the plan; asking takes some 50 us */
-    if (p->found) p->algo = r[answer].algo;
+    if (p->found) p->algo = r[answer].algo;                 /* kept with the plan; asking takes some 50 us */
     return true;
 }
 
@@ -259,8 +257,7 @@ static void multiply(const Gemm *g, DType elem) {
     Plan *p = kept_plan(g, bias), single = {.used = true};
     if (!p || !settle(p, g)) return;
     if (p->m != g->m || p->n != g->n || p->k != g->k) { /* refused for the exact shape */
-        /* for this shape alone and not kept: the plan serves the other shapes of its key */
-        single.key = p->key;
+        single.key = p->key; /* for this shape alone and not kept: the plan serves the other shapes of its key */
         if (!describe(&single, g, bias) || !ask(&single, g, g->m, g->n, g->k)) goto done;
         single.refused = !single.found;
         p = &single;
@@ -318,8 +315,7 @@ static void gemm(const Gemm *g, DType elem) {
 
 /* Several in one launch: as timed, or else where their tiles fill the GPU. */
 static bool is_group(const Gemm *g, int n) {
-    /* one has a launch of its own anyway, and cuBLASLt may split its k */
-    if (n < 2) return false;
+    if (n < 2) return false; /* one has a launch of its own anyway, and cuBLASLt may split its k */
     GemmKey key = gemm_group_key(g, n);
     int answer = gemm_choice(&key);
     return answer < 0 ? cuda_product_group_fills(g, n) : answer == OURS;
@@ -377,12 +373,10 @@ static bool run_timed(const Timed *x) {
 
 /* Milliseconds of one of three, after one that nobody counts; infinite where the library refuses. */
 static float time_answer(const Timed *x) {
-    /* never the least: an answer that cannot run is not taken */
-    float ms = INFINITY;
+    float ms = INFINITY; /* never the least: an answer that cannot run is not taken */
     const GemmTrial *t = x->t;
     if (x->r && (x->r->state != CUBLAS_STATUS_SUCCESS || x->r->workspaceSize > (size_t)WS_GEMM)) return ms;
-    /* the first one loads the kernel */
-    if (!run_timed(x)) return ms;
+    if (!run_timed(x)) return ms;                           /* the first one loads the kernel */
     bool well = cuda_ok(cudaEventRecord(t->from, cuda.compute), "event");
     for (int i = 0; i < 3; i++) well = well && run_timed(x);
     well = well && cuda_ok(cudaEventRecord(t->to, cuda.compute), "event") &&

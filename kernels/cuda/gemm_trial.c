@@ -11,8 +11,7 @@ static size_t matrix_bytes(int64_t rows, int64_t ld, DType t) { return (size_t)(
 /* bytes of numbers from -1 to 1: a GPU is faster on zeros. */
 static Status numbers(void **p, size_t bytes, DType t) {
     enum { SOME = 1 << 16 };
-    /* static: 256 KB would be much of a thread's stack, and this runs once */
-    static float f[SOME];
+    static float f[SOME]; /* static: 256 KB would be much of a thread's stack, and this runs once */
     uint32_t state = 1;
     for (int i = 0; i < SOME; i++) state = state * 1664525u + 1013904223u, f[i] = (float)(int32_t)state / 2147483648.0f;
     char *host = mem_new(SOME, (size_t)dtype_size(t));

@@ -130,8 +130,7 @@ DEVICE double weigh(const Negatives &g, const Part &c, const Largest &l, float *
 
 /* The first column where the running sum passes u times the whole; n: rounding left none. Thread 0 has it. */
 DEVICE int draw(const Negatives &g, const Part &c, const float *w, double mine_sum) {
-    /* f64 as on the CPU: a float would round the border that u is held against */
-    __shared__ double part[THREADS + 1];
+    __shared__ double part[THREADS + 1]; /* f64 as on the CPU: a float would round the border that u is held against */
     __shared__ int js[THREADS];
     part[threadIdx.x] = mine_sum;
     __syncthreads();
@@ -268,8 +267,7 @@ DEVICE RowSums sums_of(HeldRow &r) {
             r.v[k][e] = expf(r.v[k][e] - max);
             total += r.v[k][e];
         }
-    /* -infinity of a thread without one becomes 0 */
-    r.one = expf(r.one - max);
+    r.one = expf(r.one - max); /* -infinity of a thread without one becomes 0 */
     return (RowSums){max, block_sum(total + r.one, room), block_sum(sum_z, room)};
 }
 

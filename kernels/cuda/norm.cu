@@ -142,8 +142,7 @@ static bool aligned(const AddNorm *a) {
 
 /* Blocks of the wide kernels: as many as the SMs hold at 64 registers a thread. */
 static int wide_blocks(int C) {
-    /* 1,024 threads of 64 registers are all that an SM has */
-    int fit = WIDEST / 8 / wide_threads(C);
+    int fit = WIDEST / 8 / wide_threads(C); /* 1,024 threads of 64 registers are all that an SM has */
     return cuda.sms * (fit < 1 ? 1 : fit);
 }
 
@@ -290,8 +289,7 @@ template <class T> static __global__ void add_norm_bwd_simple(AddNorm a, AddNorm
 }
 
 template <class T> static __global__ void affine_simple(AddNorm a, const T *dy, float *partial, int64_t per) {
-    /* what was normed: the sum where there is one, else the input itself */
-    const T *z = (const T *)(a.s ? a.s : a.x);
+    const T *z = (const T *)(a.s ? a.s : a.x); /* what was normed: the sum where there is one, else the input itself */
     strip_affine(
         partial, a.rms ? NULL : a.mean, a.rstd, a.N, a.C, per, [&](int64_t r, int c) { return ld1(dy + r * a.C + c); },
         [&](int64_t r, int c) { return ld1(z + r * a.C + c); });

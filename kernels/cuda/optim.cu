@@ -122,8 +122,7 @@ static __global__ __launch_bounds__(THREADS) void sumsq_total(double *out, const
 void cuda_sumsq(double *out, const float *g, int64_t n, bool add) {
     /* pieces of one size for one n, whatever the GPU: the norm decides the clipping, and must have the same bits */
     int64_t piece = PIECE;
-    /* so that one block adds them up, in the workspace's first 32 KB */
-    while (ceil_div(n, piece) > PIECES) piece *= 2;
+    while (ceil_div(n, piece) > PIECES) piece *= 2; /* so that one block adds them up, in the workspace's first 32 KB */
     int64_t pieces = ceil_div(n, piece);
     double *partial = (double *)cuda_workspace((size_t)PIECES * sizeof(double), "sumsq");
     if (!partial) return;
@@ -133,8 +132,7 @@ void cuda_sumsq(double *out, const float *g, int64_t n, bool add) {
 }
 
 static __global__ void grad_scale_kernel(float *scale, float *norm_out, const double *sumsq, int n, float max_norm) {
-    /* by one thread: a handful of numbers, in order */
-    double norm = 0;
+    double norm = 0; /* by one thread: a handful of numbers, in order */
     for (int i = 0; i < n; i++) norm += sumsq[i];
     norm = sqrt(norm);
     *norm_out = (float)norm;
