@@ -19,7 +19,6 @@ void ops_weights(Tape *t, const Gemm *product, Param w) {
         ops_gemm(t, &g);
         return;
     }
-    /* never fewer than 64: thinner products would not be worth their packing */
     int64_t rows = PANEL / w.cols < 64 ? 64 : PANEL / w.cols;
     if (rows > w.rows) rows = w.rows;
     float *wide = tape_scratch(t, rows * w.cols, sizeof *wide);

@@ -20,7 +20,6 @@ void op_add_norm(Tape *t, Tensor y, Tensor s, Tensor x, Param b, Norm m, Dropout
     SAME_ROWS("add_norm", y, s);
     SAME_COLS("add_norm", y, s);
     if (x.data) SAME_ROWS("add_norm", y, x);
-    /* kernels take a row a warp or a block, and count on the next one behind it */
     BUG_ON(s.ld != s.cols || y.ld != y.cols || m.g.cols != s.cols, "add_norm: dense matrices, norm (%lld,%lld)",
            SHAPE(m.g));
     AddNorm a = {.N = s.rows, .C = (int32_t)s.cols, .eps = m.eps, .rms = m.rms, .s = s.data, .x = x.data, .bias = b.w,

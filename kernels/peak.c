@@ -34,7 +34,6 @@ double peak_of_product(const Backend *b, int64_t m, int64_t n, int64_t k) {
     void *x[3] = {NULL};
     double best = INFINITY;
     bool room = true;
-    /* three matrices of up to 256 MB: a GPU that is full already answers 0 and no error */
     for (int i = 0; i < 3; i++) room = room && b->alloc(&x[i], bytes[i]) == OK;
     /* random numbers: products of zeros take less power, and a GPU then clocks higher */
     room = room && fill(b, x[0], bytes[0]) && fill(b, x[1], bytes[1]);
