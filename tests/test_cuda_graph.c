@@ -5,6 +5,7 @@
 #include "tests/kit/check.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -302,10 +303,38 @@ static void answers_are_the_same(void **state) {
     }
 }
 
+static void *give_back_what_is_not_its(void *b) {
+    int here;
+    ((const Backend *)b)->release(&here);
+    return NULL;
+}
+
+static void add_while_another_fails(void *ctx) {
+    Addition *p = ctx;
+    pthread_t other;
+    add(ctx);
+    if (p->calls != 2) return;
+    assert_int_equal(pthread_create(&other, NULL, give_back_what_is_not_its, (void *)(uintptr_t)gpu), 0);
+    assert_int_equal(pthread_join(other, NULL), 0);
+}
+
+/* What fails in the pass that is recorded is forgotten, what fails beside it is told. It sticks: the last of the tests. */
+static void what_fails_beside_is_told(void **state) {
+    (void)state;
+    Addition p;
+    open_pass(&p);
+    p.b->repeat(&p.kept, 7, add_while_another_fails, &p);
+    passes(p.b->status());
+    p.b->repeat(&p.kept, 7, add_while_another_fails, &p);
+    assert_int_equal(p.b->status(), ERR_DEVICE);
+    assert_non_null(strstr(err_message(), "cudaFree"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(asked_twice_and_never_again), cmocka_unit_test(what_waits_is_no_graph),
         cmocka_unit_test(many_passes), cmocka_unit_test(captions_are_the_same), cmocka_unit_test(answers_are_the_same),
+        cmocka_unit_test(what_fails_beside_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,15 +4,16 @@
  * Up to 272 keys: a block is one warp group (for wide heads two) and has one head of one group. K and V lie in shared
  * memory whole, brought once by cp.async; 64 rows after 64 walk over them, 96 keys at a time, and 80 in the end. More
  * keys (images of 336 pixels and more) come 64 at a time through a ring, ahead of two or three warp groups of 64 rows
- * each; a class token alone at the end takes a step of 16. Q comes as the first operand in
- * registers, a lane 16 bytes of each 64, which the four lanes of a row exchange; scores are accumulators (wgmma) and
- * become P, the first operand of the second product, in registers too. Softmax as in attention_mma.cu: what comes off
- * the scores is lifted only when it must be. Rows beyond an item's end are computed with, but for their softmax, and
- * not written.
+ * each; a class token alone at the end takes a step of 16.
+ *
+ * Q comes as the first operand in registers, a lane 16 bytes of each 64, which the four lanes of a row exchange; scores
+ * are accumulators (wgmma) and become P, the first operand of the second product, in registers too. Softmax as in
+ * attention_mma.cu: what comes off the scores is lifted only when it must be. Rows beyond an item's end are computed
+ * with, but for their softmax, and not written.
  *
  * Shared memory: K and V 64 channels a row of 128 bytes, as wgmma wants them: 68 KB, three blocks an SM. Channels from
- * 64 to 95 of both beside each other in a third such matrix: 102 KB, two blocks. Wider heads four matrices, 136 KB. A
- * stage of the ring is 16, 24 or 32 KB; three or four of them.
+ * 64 to 95 of both beside each other in a third such matrix: 102 KB, two blocks. Wider heads four matrices, 136 KB.
+ * The four stages of the ring are of 16, 24 or 32 KB: two blocks an SM, or one.
  *
  * Bytes a head, group of R rows and U keys: Q and O 4RD, K and V 4UD (of a ring each block asks L2 for them), lse 4R.
  * FLOPs 4RUD, of which rows that fill no 64 take more: 257 rows are computed as 320. */
@@ -330,6 +331,7 @@ void forward_ring(Attn a, const AttnItem *items, const AttnGroup *groups, int64_
     as_operand<STEPS>(q, raw);
     float scale = a.scale * LOG2E;
     auto none = [] {};
+    /* the first step and the rest stand apart: in one loop with branches ptxas waits behind each wgmma */
     arrive(0);
     if (works) take_part<STEPS, STEP, true>(sums, q, stage(0, g.nk[0]), 0, some, scale, none), settle(sums.o);
     int i = 1, left = g.nk[0] - STEP;

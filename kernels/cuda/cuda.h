@@ -10,6 +10,7 @@
  * release, download and sync. */
 #pragma once
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 
 #include "kernels/backend.h"
 
@@ -24,6 +25,7 @@ typedef struct {
     cudaStream_t compute, copy, comm, update;
     int taken;           /* SMs that AdamW may hold beside what is enqueued now: no grid that must be resident whole */
     bool recording, unrecorded; /* graph.c: compute records; and something in it failed, which then does not stick */
+    pthread_t recorder;         /* the thread that records: what fails in others sticks as ever */
     char *workspace;
     char name[128];
 } Cuda;

@@ -49,7 +49,7 @@ static struct {
 /* ---- what went wrong ------------------------------------------------------------------------------------------- */
 
 void cuda_fail(Status st, const char *fmt, ...) {
-    if (cuda.recording) {
+    if (cuda.recording && pthread_equal(cuda.recorder, pthread_self())) {
         cuda.unrecorded = true;
         return;
     }

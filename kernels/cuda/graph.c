@@ -62,7 +62,7 @@ static void record(Pass *p, EnqueueFn *enqueue, void *ctx) {
     /* what other threads do meanwhile (memory for batches to come) is none of this stream's business */
     cudaError_t e = cudaStreamBeginCapture(cuda.compute, cudaStreamCaptureModeThreadLocal);
     if (e == cudaSuccess) {
-        cuda.recording = true, cuda.unrecorded = false;
+        cuda.recorder = pthread_self(), cuda.recording = true, cuda.unrecorded = false;
         enqueue(ctx);
         cuda.recording = false;
         e = cudaStreamEndCapture(cuda.compute, &g);
