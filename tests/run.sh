@@ -90,7 +90,8 @@ if [ $# = 0 ]; then
         [ "$gpu" = env ] || run "test_ops, strict" env VGPU_RACE=1 VGPU_INIT=1 VGPU_SEED=7 QFORMER_DEVICE=cuda $gpu "$dir/tests/test_ops"
         lines "golden device=cuda" $gpu "$dir/golden" "$fixtures" device=cuda
         # At most twice what plain bf16 loses. In the smallest models one rounding turns an arg-max over queries, here as
-        # there, so the larger ones say it.
+        # there, so the larger ones say it. train_mini's 2.7 times on CUDA is one query in the last step of a run: the
+        # best two are 2e-5 apart in f32, bf16 moves similarities by 4e-3 (6e-3 on the CPU); as in f32 it is 0.57.
         for c in small odd train_small; do
             [ -d "$fixtures/stage1/$c" ] &&
                 lines "golden bf16, cuda ($c)" $gpu "$dir/golden" "$fixtures/stage1/$c" device=cuda precision=bf16
