@@ -18,7 +18,7 @@ FLOORS="kernels configs data checkpoints eval train"
 # took some of eval/, a language model that learns, one walk back over both waves, attention by tensor cores, the
 # weights of other tools and the reasons in bodies some of the rest. What stands, and a hundredth: who adds more than
 # that looks first for what it replaces.
-CEILINGS="kernels-without-model:15830 kernels/cuda:8160 model+train:9740 data:18804 checkpoints:5102 eval:12603 configs:1568 all:64200"
+CEILINGS="kernels-without-model:15900 kernels/cuda:8160 model+train:9740 data:18804 checkpoints:5102 eval:12603 configs:1568 all:64200"
 
 sources() { git ls-files "$@" | grep -E '\.(c|h|cu|cuh|def)$' | while read -r f; do [ -f "$f" ] && echo "$f"; done; }
 files=$(sources $FLOORS qformer.c)

@@ -146,6 +146,11 @@ static void the_rule(void **state) {
         snprintf(line, sizeof line, "%soverwrite=true", commands[i].line);
         folder_must(line);
     }
+    /* nor is anything computed for a file that cannot be */
+    folder_fails("vocab s.h5 out=names/deep/v.txt vocab.size=100 dry_run=true", "names: Not a directory");
+    if (geteuid() == 0) return;                              /* may write everywhere */
+    assert_int_equal(folder_shell("mkdir shut && chmod 555 shut"), 0);
+    folder_fails("vocab s.h5 out=shut/v.txt vocab.size=100 dry_run=true", "shut: Permission denied");
 }
 
 /* Nothing may be written over what the same command reads, whatever it is told; nor over a run,

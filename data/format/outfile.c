@@ -45,8 +45,25 @@ static bool is_device(const char *path) {
     return stat(path, &sb) == 0 && !S_ISREG(sb.st_mode) && !S_ISDIR(sb.st_mode);
 }
 
+/* Whether its folder, or the nearest one that is there, takes new names: a file appears by taking one. */
+static Status can_appear(const char *path) {
+    struct stat sb;
+    char *at = path_folder(path);
+    while (at && strcmp(at, ".") && strcmp(at, "/") && stat(at, &sb) != 0) {
+        char *up = path_folder(at);
+        free(at);
+        at = up;
+    }
+    if (!at) return ERR_MEMORY;
+    int error = stat(at, &sb) != 0 || access(at, W_OK) != 0 ? errno : S_ISDIR(sb.st_mode) ? 0 : ENOTDIR;
+    Status st = error ? err_set(ERR_IO, "%s cannot be written: %s: %s", path, at, strerror(error)) : OK;
+    free(at);
+    return st;
+}
+
 Status outfile_claim(const char *path, bool overwrite) {
-    if (overwrite || is_device(path) || access(path, F_OK)) return OK;
+    if (is_device(path)) return OK;
+    if (overwrite || access(path, F_OK)) return can_appear(path);
     return err_set(ERR_USAGE, "%s: exists already; overwrite=true replaces it, or name another out", path);
 }
 

@@ -17,7 +17,8 @@
 typedef struct OutFile OutFile;
 
 /* The one rule for every command: what `out` names already stays, unless the user said overwrite=true. ERR_USAGE with
- * that sentence when something is at `path`; asked before anything is computed. Devices and pipes are always free, and
+ * that sentence when something is at `path`, ERR_IO when nothing can be made there; asked before anything is computed,
+ * so that no work ends without its file. Devices and pipes are always free, and
  * are written to as they are: nothing takes their name. */
 Status outfile_claim(const char *path, bool overwrite);
 
