@@ -299,9 +299,9 @@ static Status recheck(ShardWriter *w) {
         st = shard_read(s, i, true, row);
         if (st != ERR_FORMAT) continue;                      /* a disk that cannot be read is no damaged row */
         s->written[i] = 0;
+        err_clear();
         st = OK;
     }
-    err_clear();
     free(row);
     return st;
 }

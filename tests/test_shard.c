@@ -9,10 +9,13 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 #include "data/format/crc32c.h"
@@ -284,6 +287,35 @@ static void power_cut(void **state) {
     shard_abandon(w);
 }
 
+/* A disk that fails: the C library's call, but where the test wants an error. */
+static bool disk_fails;
+ssize_t preadv2(int fd, const struct iovec *v, int n, off_t at, int flags) {
+    if (!disk_fails) return (ssize_t)syscall(SYS_preadv2, fd, v, n, at, 0, flags);
+    errno = EIO;
+    return -1;
+}
+
+/* Rows that cannot be read are no damaged ones: they keep their mark, and one is told why it does not go on. */
+static void unreadable_part(void **state) {
+    (void)state;
+    Fixture f;
+    ShardWriter *w;
+    uint16_t row[FIX_ELEMENTS];
+    const char *path = fix_path("eio.h5");
+    fix_init(&f, 0, 4, 1, DT_F16, false);
+    assert_int_equal(shard_create(&w, path, &f.spec), OK);
+    fix_row(row, 1, 0, DT_F16);
+    assert_int_equal(shard_write(w, 1, row, 1), OK);
+    shard_abandon(w);
+    disk_fails = true;
+    assert_int_equal(shard_create(&w, path, &f.spec), ERR_IO);
+    disk_fails = false;
+    assert_message("eio.h5.part: row 1 cannot be read");
+    assert_int_equal(shard_create(&w, path, &f.spec), OK);
+    assert_true(shard_has(w, 1));
+    shard_abandon(w);
+}
+
 /* RLIMIT_FSIZE stands in for a full disk. */
 static void full_disk(void **state) {
     (void)state;
@@ -548,6 +580,7 @@ int main(void) {
         cmocka_unit_test(crc_vectors),  cmocka_unit_test(crc_forms_agree), cmocka_unit_test(round_trip),
         cmocka_unit_test(empty_shard),  cmocka_unit_test(read_by_hdf5),    cmocka_unit_test(token_cache),
         cmocka_unit_test(unfinished),   cmocka_unit_test(another_spec),    cmocka_unit_test(power_cut),
+        cmocka_unit_test(unreadable_part),
         cmocka_unit_test(full_disk),    cmocka_unit_test(killed),          cmocka_unit_test(other_layouts),
         cmocka_unit_test(attributes_of_others),
         cmocka_unit_test(damaged),      cmocka_unit_test(outside),
