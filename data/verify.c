@@ -87,29 +87,29 @@ static Status check_rows(Verify *v, const Shard *s) {
     /* said once for all: a run that was cut off leaves thousands */
     int64_t zeros = 0, first = 0;
     size_t size = (size_t)dtype_size(s->dtype);
-    const char *word = "";
+    bool flat = false;
     v->known_rows += s->rows;
     check_width(v, s);
     for (int64_t i = 0; st == OK && i < s->rows; i++) {
         Status read = shard_read(s, i, true, row);
+        RowKind kind = ROW_COMPUTED;
         if (read != OK) {
             problem(v, read);                        /* a damaged row says nothing of the next */
         } else if (!features_finite(row, s->dtype, (size_t)(s->P * s->E))) {
             problem(v, err_set(ERR_FORMAT, "%s: row %" PRId64 " (image \"%s\") holds a number that is not finite",
                                s->path, i, column_text(&s->image_id, i / s->views)));
-        } else if (features_kind(row, s->row_bytes, size) != ROW_COMPUTED && !zeros++) {
-            first = i;
-            word = features_kind(row, s->row_bytes, size) == ROW_ZERO ? "all zero" : "all one number";
+        } else if ((kind = features_kind(row, s->row_bytes, size)) != ROW_COMPUTED) {
+            if (!zeros++) first = i;
+            flat |= kind == ROW_FLAT;                /* of rows of both kinds, the wider word is true */
         }
         v->r->rows++;
         st = listener_tell(v->listener, v->r->rows, v->known_rows);
     }
     free(row);
     if (st == OK && zeros)
-        warn(v,
-             err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are %s, features that nobody computed; the first "
-                        "is row %" PRId64 " (image \"%s\")",
-                        s->path, zeros, s->rows, word, first, column_text(&s->image_id, first / s->views)));
+        warn(v, err_set(ERR_FORMAT, "%s: %" PRId64 " of %" PRId64 " rows are all %s, features that nobody computed; "
+                        "the first is row %" PRId64 " (image \"%s\")", s->path, zeros, s->rows,
+                        flat ? "one number" : "zero", first, column_text(&s->image_id, first / s->views)));
     return st;
 }
 

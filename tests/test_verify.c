@@ -109,6 +109,24 @@ static void nobody_computed(void **state) {
     assert_said("1 images are another one again, 1 of them in another split: img_0 (train) and img_4 (test)");
 }
 
+/* Rows of zeros are rows of one number, but not the other way round. */
+static void zeros_and_ones(void **state) {
+    (void)state;
+    Fixture f;
+    ShardWriter *w;
+    uint16_t row[FIX_ELEMENTS];
+    fix_init(&f, 0, 5, 1, DT_BF16, false);
+    assert_int_equal(shard_create(&w, fix_path("flat.h5"), &f.spec), OK);
+    for (int r = 0; r < 5; r++) {
+        fix_row(row, r, 0, DT_BF16);
+        for (int i = 0; r > 2 && i < FIX_ELEMENTS; i++) row[i] = r == 3 ? 0 : 0x3f80;
+        assert_int_equal(shard_write(w, r, row, 1), OK);
+    }
+    assert_int_equal(shard_finish(w), OK);
+    assert_int_equal(check(fix_path("flat.h5"), 0).warnings, 1);
+    assert_said("2 of 5 rows are all one number, features that nobody computed; the first is row 3 (image \"img_3\")");
+}
+
 /* Channels that became tokens: 8 x 4 tokens of 4 numbers. */
 static void channels_first(void **state) {
     (void)state;
@@ -327,6 +345,7 @@ static void quantising(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clean_and_dirty), cmocka_unit_test(not_finite), cmocka_unit_test(nobody_computed),
+        cmocka_unit_test(zeros_and_ones),
         cmocka_unit_test(channels_first), cmocka_unit_test(twice_in_a_set),     cmocka_unit_test(a_folder),
         cmocka_unit_test(repacking),       cmocka_unit_test(repack_foreign), cmocka_unit_test(too_large),
         cmocka_unit_test(quantising),
